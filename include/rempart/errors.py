@@ -1,0 +1,146 @@
+"""Every error that Rempart raises, in one tree.
+
+RempartError(what, hint)
+├── ConfigError              rempart.yaml or the environment is wrong (names the path in the file)
+│   ├── PipelineError        a pipeline file is wrong (names file and path)
+│   └── ConnectionMissing    a connection that the configuration names cannot be resolved
+├── StackError               a process of the embedded stack could not start, answer or stop
+│   └── PreflightFailed      this machine lacks something that the stack needs
+├── PlacementDenied          the policy does not allow this classification at this place
+├── SiteError                a site refused or failed an operation (names site, bucket and key)
+│   ├── SiteUnavailable      transient: the site did not answer, or asked to slow down
+│   ├── ObjectMissing        the object is not there
+│   └── IntegrityError       bytes differ from the SHA-256 on record
+├── LedgerError              evidence could not be written or read
+├── DatabaseUnavailable      transient: PostgreSQL did not answer
+├── IngestError              a delivery or a snapshot could not be handled as a whole
+├── FeatureError             the feature store would be wrong (leak, lost rows, nothing materialized)
+├── TrainingError            the job failed or gave no usable result
+├── ModelRefused             the model on storage is not the one on record, or has a format that we do not open
+├── TrackingUnavailable      transient: MLflow did not answer
+├── BackupError              a restore point could not be written, read or restored
+└── DrillFailed              a restore point did not prove itself
+
+`transient` tells whether a retry can help: the orchestration fails a task at once when it is false.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackupError",
+    "ConfigError",
+    "ConnectionMissing",
+    "DatabaseUnavailable",
+    "DrillFailed",
+    "FeatureError",
+    "IngestError",
+    "IntegrityError",
+    "LedgerError",
+    "ModelRefused",
+    "ObjectMissing",
+    "PipelineError",
+    "PlacementDenied",
+    "PreflightFailed",
+    "RempartError",
+    "SiteError",
+    "SiteUnavailable",
+    "StackError",
+    "TrackingUnavailable",
+    "TrainingError",
+]
+
+
+class RempartError(Exception):
+    """What was tried and on what (`what`), and what to do next (`hint`)."""
+
+    transient = False
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what, hint)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  What to do: {self.hint}"
+
+
+class ConfigError(RempartError):
+    """rempart.yaml or the environment is wrong."""
+
+
+class PipelineError(ConfigError):
+    """A pipeline file is wrong."""
+
+
+class ConnectionMissing(ConfigError):
+    """A connection that the configuration names cannot be resolved."""
+
+
+class StackError(RempartError):
+    """A process of the embedded stack could not start, answer or stop."""
+
+
+class PreflightFailed(StackError):
+    """This machine lacks something that the stack needs."""
+
+
+class PlacementDenied(RempartError):
+    """The policy does not allow this classification at this place."""
+
+
+class SiteError(RempartError):
+    """A site refused or failed an operation."""
+
+
+class SiteUnavailable(SiteError):
+    """The site did not answer, or asked to slow down."""
+
+    transient = True
+
+
+class ObjectMissing(SiteError):
+    """The object is not there."""
+
+
+class IntegrityError(SiteError):
+    """Bytes differ from the SHA-256 on record."""
+
+
+class LedgerError(RempartError):
+    """Evidence could not be written or read."""
+
+
+class DatabaseUnavailable(RempartError):
+    """PostgreSQL did not answer."""
+
+    transient = True
+
+
+class IngestError(RempartError):
+    """A delivery or a snapshot could not be handled as a whole."""
+
+
+class FeatureError(RempartError):
+    """The feature store would be wrong: a leak, lost rows, nothing materialized."""
+
+
+class TrainingError(RempartError):
+    """The job failed or gave no usable result."""
+
+
+class ModelRefused(RempartError):
+    """The model on storage is not the one on record, or has a format that we do not open."""
+
+
+class TrackingUnavailable(RempartError):
+    """MLflow did not answer."""
+
+    transient = True
+
+
+class BackupError(RempartError):
+    """A restore point could not be written, read or restored."""
+
+
+class DrillFailed(RempartError):
+    """A restore point did not prove itself."""

@@ -1,0 +1,1 @@
+"""The ledger: append-only evidence of decisions, promotions, restore points and drills."""

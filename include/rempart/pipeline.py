@@ -1,0 +1,333 @@
+"""The pipeline file: source, schema, expectations, features, prediction, trainer and gate of one dataset.
+
+A pipeline declares *moments* (in order of time) and says of each column at which moment it is known. A feature may use only
+what is known at its own moment, so a leak from the future is refused when the file is read, before any run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rempart.config import Classification, Duration, Strict, explain, project_root, read_yaml
+from rempart.errors import PipelineError
+
+ColumnType = Literal["integer", "number", "boolean", "string", "category", "date"]
+CalendarPart = Literal["year", "month", "week", "day_of_month", "day_of_week", "day_of_year"]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+Metric = Literal["mae", "rmse", "accuracy", "log_loss"]
+METRICS: dict[str, tuple[Metric, ...]] = {"regression": ("mae", "rmse"), "classification": ("log_loss", "accuracy")}
+"""Metrics of each task; all are computed, the gate names the one that decides."""
+
+
+class Source(Strict):
+    """Deliveries: delimited text files that arrive under a prefix of the landing bucket."""
+
+    format: Literal["csv"] = "csv"
+    prefix: str = Field(pattern=r"^[A-Za-z0-9_\-/]+/$", description="Deliveries arrive under this prefix.")
+    encoding: Literal["utf-8", "latin-1", "cp1252"] = "utf-8"
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    null_values: list[str] = Field(default_factory=lambda: [""])
+
+
+class Moment(Strict):
+    """A point in each row's life: a date column, or that many days (another column) before it."""
+
+    column: str
+    minus_days: str | None = None
+
+
+class Column(Strict):
+    """One column of the source."""
+
+    type: ColumnType
+    known: str = Field(description="The moment from which its value is known.")
+    nullable: bool = False
+    values: list[str] | None = Field(default=None, description="The closed list of a category's values.")
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _category_has_values(self) -> Column:
+        if (self.type == "category") != (self.values is not None):
+            raise ValueError("`values` and `type: category` go together: list the category's values, or use `string`")
+        return self
+
+
+class Expectation(Strict):
+    """A Great Expectations column-map expectation; a row that breaks it is quarantined. Other keys are its arguments."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    expect: str = Field(pattern=r"^expect_[a-z_]+$", description="Such as expect_column_values_to_be_between.")
+    reason: str = Field(description="What the quarantine says of a row that breaks it; never a value.")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class RowView(Strict):
+    """Columns of the row itself, as known at a moment."""
+
+    kind: Literal["row"]
+    at: str
+    columns: list[str] = Field(default_factory=list)
+    calendar: dict[str, list[CalendarPart]] = Field(default_factory=dict, description="Parts of date columns.")
+
+    def features(self) -> list[str]:
+        return [*self.columns, *(f"{column}_{part}" for column, parts in self.calendar.items() for part in parts)]
+
+
+class TrailingView(Strict):
+    """Mean and count over other rows of the same group, in the days before a moment, that day excluded."""
+
+    kind: Literal["trailing"]
+    at: str
+    by: list[str] = Field(min_length=1)
+    days: list[int] = Field(min_length=1)
+    mean: list[str] = Field(min_length=1, description="Columns whose trailing mean is a feature.")
+
+    def features(self) -> list[str]:
+        return [name for days in self.days for name in (*(f"{c}_mean_{days}d" for c in self.mean), f"rows_{days}d")]
+
+
+View = Annotated[RowView | TrailingView, Field(discriminator="kind")]
+
+
+class Prediction(Strict):
+    """What is predicted, and when: only what is known at that moment is used."""
+
+    target: str
+    task: Literal["regression", "classification"]
+    at: str
+
+
+class Holdout(Strict):
+    """The rows that no model is trained on: those whose date is at or after `start`, or the last days."""
+
+    column: str
+    start: date | None = None
+    last: Duration | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Holdout:
+        if (self.start is None) == (self.last is None):
+            raise ValueError("give either `start` (a date) or `last` (such as 90d)")
+        return self
+
+
+class Trainer(Strict):
+    """The built-in trainer, or a Python function: `include/trainers/my_model.py:fit`."""
+
+    use: str = Field(default="gradient_boosting", pattern=r"^(gradient_boosting|include/[\w/]+\.py:\w+)$")
+    params: dict[str, float | int | str | bool] = Field(default_factory=dict)
+    seed: int = 0
+    timeout: Duration = Field(default="30m", validate_default=True)
+
+
+class Gate(Strict):
+    """The rules that a candidate must pass on the held-out rows."""
+
+    metric: Metric
+    limit: float = Field(description="The worst value that passes.")
+    baseline_by: list[str] = Field(description="Columns of the naive baseline: the training mean of each group.")
+    baseline_margin: float = Field(default=0.1, ge=0, lt=1, description="Share by which the baseline must be beaten.")
+    champion_tolerance: float = Field(default=0.02, ge=0, description="How much worse than the champion still passes.")
+
+
+class Schedules(Strict):
+    """Cron expressions in UTC; a DAG without one starts on its asset or by REST."""
+
+    ingest: str | None = None
+    train: str | None = None
+
+    @field_validator("ingest", "train")
+    @classmethod
+    def _is_cron(cls, expression: str | None) -> str | None:
+        from croniter import croniter
+
+        # Airflow checks it only after the DAG file was read, and would then drop every DAG of that file
+        if expression is not None and not croniter.is_valid(expression):
+            raise ValueError(f"'{expression}' is not a cron expression: write five fields, such as \"0 4 * * *\"")
+        return expression
+
+
+class Pipeline(Strict):
+    """One pipeline file, validated as a whole."""
+
+    name: Name
+    description: str = ""
+    owner: str | None = None
+    classification: Classification
+    source: Source
+    key: list[str] = Field(min_length=1, description="Columns that identify a row.")
+    moments: dict[Name, Moment] = Field(min_length=1, description="In order of time, earliest first.")
+    schema_: dict[str, Column] = Field(alias="schema")
+    partition_by: str = Field(description="Date column whose month partitions the snapshot.")
+    expectations: list[Expectation] = Field(default_factory=list)
+    max_quarantined: float = Field(default=0.05, ge=0, le=1, description="Share above which the run turns red.")
+    features: dict[Name, View]
+    prediction: Prediction
+    holdout: Holdout
+    trainer: Trainer = Trainer()
+    gate: Gate
+    schedules: Schedules = Schedules()
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        return self.schema_
+
+    @field_validator("features")
+    @classmethod
+    def _one_row_view(cls, views: dict[str, RowView | TrailingView]) -> dict[str, RowView | TrailingView]:
+        if not any(view.kind == "row" for view in views.values()):
+            raise ValueError("declare at least one view of `kind: row`")
+        return views
+
+    def reading_from(self, prefix: str) -> Pipeline:
+        """The same pipeline, with its deliveries under another prefix of the landing bucket."""
+        return self.model_copy(update={"source": self.source.model_copy(update={"prefix": prefix})})
+
+    def known_by(self, column: str, moment: str) -> bool:
+        """Whether a column's value is known at a moment."""
+        order = list(self.moments)
+        return order.index(self.columns[column].known) <= order.index(moment)
+
+    def model_inputs(self) -> list[str]:
+        """Feature references (`view__feature`) of the model's inputs, in order: numbers, booleans and closed categories.
+
+        Free text never enters a model: it may hold personal values, which a model file would carry along.
+        """
+        return [
+            f"{name}__{feature}"
+            for name, view in self.features.items()
+            for feature in view.features()
+            if not (view.kind == "row" and feature in self.columns and self.columns[feature].type == "string")
+        ]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Pipeline:
+        faults = list(self._faults())
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _faults(self) -> Iterator[str]:
+        columns, moments = self.columns, self.moments
+
+        def wrong(path: str, column: str, types: tuple[str, ...] = ()) -> Iterator[str]:
+            if column not in columns:
+                yield f"{path}: column '{column}' is not in the schema"
+            elif types and columns[column].type not in types:
+                yield f"{path}: column '{column}' must be {' or '.join(types)}, it is {columns[column].type}"
+
+        for column, spec in columns.items():
+            if not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", column):
+                yield f"schema.{column}: use lower case letters, digits and _ (at most 50)"
+            if spec.known not in moments:
+                yield f"schema.{column}.known: '{spec.known}' is not one of moments: {', '.join(moments)}"
+        for name, moment in moments.items():
+            yield from wrong(f"moments.{name}.column", moment.column, ("date",))
+            if moment.minus_days:
+                yield from wrong(f"moments.{name}.minus_days", moment.minus_days, ("integer",))
+        for column in self.key:
+            yield from wrong("key", column)
+        yield from wrong("partition_by", self.partition_by, ("date",))
+        yield from wrong("holdout.column", self.holdout.column, ("date",))
+        for i, expectation in enumerate(self.expectations):
+            for column in (v for k, v in expectation.arguments.items() if k.startswith("column")):
+                for one in column if isinstance(column, list) else [column]:
+                    yield from wrong(f"expectations.{i}", one)
+        for column in self.gate.baseline_by:
+            if "." in column:
+                date_column, part = column.split(".", 1)
+                yield from wrong("gate.baseline_by", date_column, ("date",))
+                if part not in CalendarPart.__args__:  # type: ignore[attr-defined] # Literal's own attribute
+                    yield f"gate.baseline_by: '{part}' is not a calendar part"
+            else:
+                yield from wrong("gate.baseline_by", column)
+        yield from self._leaks()
+
+    def _leaks(self) -> Iterator[str]:
+        columns, target = self.columns, self.prediction.target
+        if self.prediction.at not in self.moments:
+            yield f"prediction.at: '{self.prediction.at}' is not one of moments: {', '.join(self.moments)}"
+            return
+        if target not in columns:
+            yield f"prediction.target: column '{target}' is not in the schema"
+        elif columns[target].type not in (
+            ("number", "integer") if self.prediction.task == "regression" else ("category", "boolean")
+        ):
+            yield f"prediction.target: a {columns[target].type} column cannot be the target of a {self.prediction.task}"
+        if self.gate.metric not in METRICS[self.prediction.task]:
+            yield f"gate.metric: '{self.gate.metric}' is not a metric of a {self.prediction.task}"
+        order = list(self.moments)
+        for name, view in self.features.items():
+            if view.at not in self.moments:
+                yield f"features.{name}.at: '{view.at}' is not one of moments: {', '.join(order)}"
+                continue
+            if order.index(view.at) > order.index(self.prediction.at):
+                yield f"features.{name}.at: '{view.at}' comes after the prediction at '{self.prediction.at}'"
+            if view.kind == "row":
+                used, types = [*view.columns, *view.calendar], dict.fromkeys(view.calendar, ("date",))
+                if target in used:
+                    yield f"features.{name}: the target '{target}' cannot be a feature of its own row"
+            else:
+                used, types = [*view.by, *view.mean], dict.fromkeys(view.mean, ("number", "integer"))
+            for column in used:
+                if column not in columns:
+                    yield f"features.{name}: column '{column}' is not in the schema"
+                elif column in types and columns[column].type not in types[column]:
+                    yield f"features.{name}: column '{column}' must be {' or '.join(types[column])}"
+                elif columns[column].known in self.moments and not self.known_by(column, view.at):
+                    yield (
+                        f"features.{name}: column '{column}' is known only at '{columns[column].known}', "
+                        f"after the view's moment '{view.at}'"
+                    )
+
+
+def pipelines_dir() -> Path:
+    """Where the pipeline files are."""
+    return project_root() / "include" / "pipelines"
+
+
+def load(file: Path) -> Pipeline:
+    """One pipeline, validated. Raises PipelineError naming the file, the path in it and the remedy."""
+    data = read_yaml(file, PipelineError)
+    try:
+        pipeline = Pipeline.model_validate(data)
+    except ValidationError as cause:
+        raise PipelineError(
+            f"The pipeline file is not valid:\n{explain(cause, file)}",
+            f"Correct each line above (the format: docs/reference/pipeline.schema.json), "
+            f"then run `rempart config check {file.stem}`.",
+        ) from cause
+    if pipeline.name != file.stem:
+        raise PipelineError(
+            f"{file}: name: '{pipeline.name}' is not the file's name",
+            f"Set `name: {file.stem}`, or rename the file to {pipeline.name}.yaml.",
+        )
+    return pipeline
+
+
+def load_all(folder: Path | None = None) -> dict[str, Pipeline | PipelineError]:
+    """Every pipeline file by name; one that is not valid stands there as its error, so the others go on."""
+    found: dict[str, Pipeline | PipelineError] = {}
+    for file in sorted((folder or pipelines_dir()).glob("*.yaml")):
+        try:
+            found[file.stem] = load(file)
+        except PipelineError as error:
+            found[file.stem] = error
+    return found
+
+
+def named(name: str) -> Pipeline:
+    """The pipeline of that name. Raises PipelineError."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+        raise PipelineError(f"'{name[:60]}' cannot be a pipeline's name", "Use lower case letters, digits and _.")
+    return load(pipelines_dir() / f"{name}.yaml")

@@ -1,0 +1,1 @@
+"""Sites: S3-compatible locations behind one narrow interface."""

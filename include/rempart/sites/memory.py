@@ -1,0 +1,131 @@
+"""A site in memory, for unit tests: the same contract as S3, no server."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from rempart.errors import IntegrityError, ObjectMissing
+from rempart.sites.port import ObjectInfo
+
+
+class MemorySite:
+    """Buckets as dictionaries of version lists; a version without body is a delete marker."""
+
+    def __init__(self, name: str = "memory") -> None:
+        self.name = name
+        self._versioned: dict[str, bool] = {}
+        self._buckets: dict[str, dict[str, list[tuple[ObjectInfo, bytes | None]]]] = {}
+        self._writes = 0
+
+    def _bucket(self, bucket: str) -> dict[str, list[tuple[ObjectInfo, bytes | None]]]:
+        if bucket not in self._buckets:
+            raise ObjectMissing(f"bucket {bucket} at site '{self.name}': not there", "Create it with ensure_bucket.")
+        return self._buckets[bucket]
+
+    def _find(self, bucket: str, key: str, version_id: str | None = None) -> tuple[ObjectInfo, bytes]:
+        versions = self._bucket(bucket).get(key, [])
+        wanted = [v for v in versions if v[0].version_id == version_id] if version_id else versions[-1:]
+        if not wanted or wanted[0][1] is None:
+            raise ObjectMissing(f"get {bucket}/{key} at site '{self.name}': not there", "Check the bucket and key.")
+        return wanted[0][0], wanted[0][1]
+
+    def ensure_bucket(self, bucket: str, *, versioned: bool) -> None:
+        self._buckets.setdefault(bucket, {})
+        self._versioned[bucket] = versioned or self._versioned.get(bucket, False)
+
+    def drop_bucket(self, bucket: str) -> None:
+        self._bucket(bucket)
+        del self._buckets[bucket]
+
+    def list(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
+        for key, versions in sorted(self._bucket(bucket).items(), key=lambda item: item[0].encode()):
+            if key.startswith(prefix) and versions[-1][1] is not None:
+                yield replace(versions[-1][0], metadata={}, version_id=None, content_type="")
+
+    def head(self, bucket: str, key: str) -> ObjectInfo:
+        return self._find(bucket, key)[0]
+
+    def read(self, bucket: str, key: str, *, version_id: str | None = None, sha256: str | None = None) -> bytes:
+        body = self._find(bucket, key, version_id)[1]
+        if sha256 and hashlib.sha256(body).hexdigest() != sha256:
+            raise IntegrityError(
+                f"read {bucket}/{key} at site '{self.name}': SHA-256 differs from the record",
+                "Restore the object from its replica or a restore point.",
+            )
+        return body
+
+    @contextmanager
+    def open(self, bucket: str, key: str, *, version_id: str | None = None) -> Iterator[BinaryIO]:
+        yield io.BytesIO(self._find(bucket, key, version_id)[1])
+
+    def write(
+        self,
+        bucket: str,
+        key: str,
+        body: bytes,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/octet-stream",
+    ) -> ObjectInfo:
+        self._writes += 1
+        digest = hashlib.sha256(body).hexdigest()
+        info = ObjectInfo(
+            key,
+            len(body),
+            datetime.now(UTC),
+            f"{self._writes:08d}" if self._versioned.get(bucket) else None,
+            digest[:32],
+            {**(metadata or {}), "sha256": digest},
+            content_type,
+        )
+        versions = self._bucket(bucket).setdefault(key, [])
+        if not self._versioned[bucket]:
+            versions.clear()
+        versions.append((info, body))
+        return info
+
+    def write_new(
+        self,
+        bucket: str,
+        key: str,
+        body: bytes,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/octet-stream",
+    ) -> bool:
+        versions = self._bucket(bucket).get(key)
+        if versions and versions[-1][1] is not None:
+            return False
+        self.write(bucket, key, body, metadata=metadata, content_type=content_type)
+        return True
+
+    def write_file(
+        self,
+        bucket: str,
+        key: str,
+        file: Path,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/octet-stream",
+    ) -> ObjectInfo:
+        return self.write(bucket, key, file.read_bytes(), metadata=metadata, content_type=content_type)
+
+    def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> None:
+        versions = self._bucket(bucket).get(key, [])
+        if version_id:
+            versions[:] = [v for v in versions if v[0].version_id != version_id]
+        elif versions and self._versioned[bucket]:
+            self._writes += 1
+            marker = ObjectInfo(key, 0, datetime.now(UTC), f"{self._writes:08d}")
+            versions.append((marker, None))
+        else:
+            versions.clear()
+        if not versions:
+            self._bucket(bucket).pop(key, None)
