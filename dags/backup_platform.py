@@ -1,0 +1,39 @@
+"""Write one restore point of the platform to the backup site.
+
+**Input**: every platform database, and the objects of the lake and artifact buckets at the backup site's replica.
+**Output**: dumps and one manifest of hashes, committed last; the asset `restore_point_platform`.
+
+Runs as often as `backup.every` of rempart.yaml says, after each promotion, and by REST.
+
+**Run again** at will: each run is a point of its own.
+
+**When it fails**: the message names the database or site. A point without a manifest does not count: the newest good
+one stays the newest.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, DeltaTriggerTimetable, task
+
+from rempart import config
+from rempart.orchestration import assets, runtime
+from rempart.orchestration.dags import settings
+from rempart.pipeline import Pipeline, load_all
+
+point = assets.restore_point()
+champions = [assets.champion(p.name) for p in load_all().values() if isinstance(p, Pipeline)]
+every = DeltaTriggerTimetable(config.load().backup.every)
+schedule = AssetOrTimeSchedule(timetable=every, assets=AssetAny(*champions)) if champions else every
+
+with DAG("backup_platform", doc_md=__doc__, tags=["rempart", "backup"], **settings() | {"schedule": schedule}):
+
+    @task(outlets=[point])
+    def back_up(outlet_events: Any = None) -> dict[str, Any]:
+        from rempart.flows.back_up import back_up
+
+        result = asdict(back_up(runtime.platform()))
+        outlet_events[point].extra = {"id": result["id"]}
+        return result
+
+    back_up()

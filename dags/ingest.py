@@ -1,0 +1,64 @@
+"""Take every waiting delivery of a pipeline and make one snapshot of it.
+
+**Input**: files under the pipeline's prefix of the landing bucket.
+**Output**: the raw deliveries, the quarantine, and a new snapshot in the lake bucket; the asset `snapshot_<pipeline>`.
+
+Each delivery is checksummed and kept as received. Rows that break the schema or an expectation go to quarantine with
+their reason and source line; none is dropped: accepted + quarantined = delivered. A delivery seen before changes
+nothing.
+
+**Run again** as often as you like: a run without new deliveries changes nothing and starts nothing.
+
+**When it fails**: `ingest` names the delivery or site at fault, and nothing was committed or lost. When only
+`check_quarantine` is red, the snapshot stands, but more rows were quarantined than `max_quarantined` allows: read the
+reasons in `lake/deliveries/<pipeline>/`, have the file corrected, and put it back into the landing bucket.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from airflow.sdk import DAG, Param, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from rempart.orchestration import assets, runtime
+from rempart.orchestration.dags import pipeline_dags, settings
+from rempart.pipeline import Pipeline
+
+
+def build(dag_id: str, pipeline: Pipeline) -> DAG:
+    name, snapshot = pipeline.name, assets.snapshot(pipeline.name)
+    prefix = Param(
+        pipeline.source.prefix,
+        type="string",
+        pattern=r"^[A-Za-z0-9_\-/]+/$",
+        description="Take the deliveries under this prefix of the landing bucket.",
+    )
+    common = settings(pipeline.owner) | {"schedule": pipeline.schedules.ingest}
+    tags = ["rempart", "ingest", pipeline.classification]
+    with DAG(dag_id, doc_md=__doc__, tags=tags, params={"prefix": prefix}, **common) as dag:
+
+        @task
+        def ingest(params: Any = None) -> dict[str, Any]:
+            from rempart.flows.ingest import ingest
+
+            return asdict(ingest(runtime.platform(), runtime.pipeline(name).reading_from(params["prefix"])))
+
+        @task(outlets=[snapshot])
+        def publish_snapshot(result: Any, outlet_events: Any = None) -> None:
+            if not result["changed"]:
+                raise AirflowSkipException("No new rows: the snapshot stands, and nothing downstream needs to run.")
+            outlet_events[snapshot].extra = result
+
+        @task
+        def check_quarantine(result: Any) -> None:
+            from rempart.flows.ingest import check_quarantine
+
+            check_quarantine(runtime.pipeline(name), result)
+
+        result = ingest()
+        publish_snapshot(result)
+        check_quarantine(result)
+    return dag
+
+
+globals().update(pipeline_dags("ingest", build))

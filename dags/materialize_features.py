@@ -1,0 +1,48 @@
+"""Bring the feature store to the newest snapshot of a pipeline.
+
+**Input**: the snapshot (the newest, or the one that the run names).
+**Output**: the offline tables and the online store of every feature view; the asset `features_<pipeline>`.
+
+The snapshot is loaded into PostgreSQL, each view is built as of the moment it declares, and the rows that changed are
+written to the online store. The watermark moves only after the online rows were counted.
+
+**Run again** at will: what is already there is not written again.
+
+**When it fails**: the message names the view. The watermark did not move, so the next run takes the same rows again.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from airflow.sdk import DAG, Param, task
+
+from rempart.orchestration import assets, runtime
+from rempart.orchestration.dags import pipeline_dags, settings
+from rempart.pipeline import Pipeline
+
+
+def build(dag_id: str, pipeline: Pipeline) -> DAG:
+    name, features = pipeline.name, assets.features(pipeline.name)
+    snapshot = Param(
+        None,
+        type=["null", "string"],
+        pattern="^[0-9a-f]{16}$",
+        description="Id of the snapshot to load; empty for the newest.",
+    )
+    common = settings(pipeline.owner) | {"schedule": assets.snapshot(name)}
+    tags = ["rempart", "features", pipeline.classification]
+    with DAG(dag_id, doc_md=__doc__, tags=tags, params={"snapshot": snapshot}, **common) as dag:
+
+        @task(outlets=[features])
+        def materialize(params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
+            from rempart.flows.materialize import materialize
+
+            result = asdict(materialize(runtime.platform(), runtime.pipeline(name), params["snapshot"]))
+            outlet_events[features].extra = {"snapshot": result["snapshot"]}
+            return result
+
+        materialize()
+    return dag
+
+
+globals().update(pipeline_dags("materialize_features", build))

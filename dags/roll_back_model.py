@@ -1,0 +1,38 @@
+"""Give the champion alias back to the version that held it before.
+
+**Input**: the ledger's promotions. **Output**: the alias `champion` moved back, evidence of who replaced whom.
+
+Starts by hand or by REST only. `dry_run` is on unless you switch it off: the first run shows what would be done.
+
+**Run again**: each run without `dry_run` goes one promotion further back.
+
+**When it fails**: there is no earlier champion, or its files are not the ones on record; the alias did not move.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from airflow.sdk import DAG, Param, task
+
+from rempart.orchestration import runtime
+from rempart.orchestration.dags import pipeline_dags, settings
+from rempart.pipeline import Pipeline
+
+
+def build(dag_id: str, pipeline: Pipeline) -> DAG:
+    name = pipeline.name
+    dry_run = Param(True, type="boolean", description="Only show what would be done.")
+    tags = ["rempart", "roll-back", pipeline.classification]
+    with DAG(dag_id, doc_md=__doc__, tags=tags, params={"dry_run": dry_run}, **settings(pipeline.owner)) as dag:
+
+        @task
+        def roll_back(params: Any = None) -> dict[str, Any]:
+            from rempart.flows.validate import roll_back
+
+            return asdict(roll_back(runtime.platform(), runtime.pipeline(name), dry_run=params["dry_run"]))
+
+        roll_back()
+    return dag
+
+
+globals().update(pipeline_dags("roll_back_model", build))

@@ -1,0 +1,54 @@
+"""Train a candidate on the point-in-time training set of a pipeline.
+
+**Input**: the feature store. **Output**: a frozen training set in the lake bucket, the job's files in the artifacts
+bucket, an MLflow run, and a registered candidate; the asset `candidate_<pipeline>`.
+
+The job reads one hashed Parquet file and needs no database, so the same entry point runs here and in a pod. Held-out
+rows are never trained on.
+
+**Run again** at will: a job with the same data, trainer, parameters, seed and code is adopted, not repeated.
+
+**When it fails**: the message ends with the job's last log lines. A fault of the trainer or its parameters fails at
+once; an MLflow or site that does not answer is retried, and what was trained is kept.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, task
+
+from rempart.orchestration import assets, runtime
+from rempart.orchestration.dags import pipeline_dags, settings
+from rempart.pipeline import Pipeline
+
+
+def build(dag_id: str, pipeline: Pipeline) -> DAG:
+    name, candidate = pipeline.name, assets.candidate(pipeline.name)
+    schedule: Any = assets.features(name)
+    if pipeline.schedules.train:
+        timetable = CronTriggerTimetable(pipeline.schedules.train, timezone="UTC")
+        schedule = AssetOrTimeSchedule(timetable=timetable, assets=[schedule])
+    trainer_params = Param(
+        {},
+        type="object",
+        additionalProperties={"type": ["number", "string", "boolean"]},
+        propertyNames={"pattern": "^[a-z][a-z0-9_]{0,39}$"},
+        description='Replaces parameters of the pipeline\'s trainer, such as {"max_iter": 300}.',
+    )
+    common = settings(pipeline.owner, timeout=pipeline.trainer.timeout) | {"schedule": schedule}
+    tags = ["rempart", "train", pipeline.classification]
+    with DAG(dag_id, doc_md=__doc__, tags=tags, params={"trainer_params": trainer_params}, **common) as dag:
+
+        @task(outlets=[candidate])
+        def train(params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
+            from rempart.flows.train import train
+
+            result = asdict(train(runtime.platform(), runtime.pipeline(name), params=params["trainer_params"]))
+            outlet_events[candidate].extra = {"version": result["version"]}
+            return result
+
+        train()
+    return dag
+
+
+globals().update(pipeline_dags("train", build))

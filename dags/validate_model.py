@@ -1,0 +1,55 @@
+"""Hold a candidate against the gate, and promote it if it passes.
+
+**Input**: the newest candidate (or the version that the run names), its frozen held-out rows, the champion.
+**Output**: the alias `champion` moved and the asset `champion_<pipeline>`, or the candidate left as it is with the
+gate's reasons; evidence in the ledger either way.
+
+Candidate, champion and naive baseline are measured on the same held-out rows. A model is opened only if each of its
+files has the SHA-256 on record, and never with a loader that its own files name.
+
+**Run again** at will: a version that is champion already stays so.
+
+**When it fails**: a refused candidate is no failure (read `reasons` in the XCom of `validate`, or `gate_reasons` in
+MLflow). A failure means that the model could not be judged: it was altered, or a service did not answer.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from airflow.sdk import DAG, Param, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+from rempart.orchestration import assets, runtime
+from rempart.orchestration.dags import pipeline_dags, settings
+from rempart.pipeline import Pipeline
+
+
+def build(dag_id: str, pipeline: Pipeline) -> DAG:
+    name, champion = pipeline.name, assets.champion(pipeline.name)
+    version = Param(
+        None,
+        type=["null", "string"],
+        pattern="^[0-9]{1,9}$",
+        description="Version of the registered model; empty for the newest candidate.",
+    )
+    common = settings(pipeline.owner) | {"schedule": assets.candidate(name)}
+    tags = ["rempart", "validate", pipeline.classification]
+    with DAG(dag_id, doc_md=__doc__, tags=tags, params={"version": version}, **common) as dag:
+
+        @task
+        def validate(params: Any = None) -> dict[str, Any]:
+            from rempart.flows.validate import validate
+
+            return asdict(validate(runtime.platform(), runtime.pipeline(name), params["version"]))
+
+        @task(outlets=[champion])
+        def publish_champion(result: Any, outlet_events: Any = None) -> None:
+            if not result["promoted"]:
+                raise AirflowSkipException("Refused by the gate: " + "; ".join(result["reasons"]))
+            outlet_events[champion].extra = {"version": result["version"]}
+
+        publish_champion(validate())
+    return dag
+
+
+globals().update(pipeline_dags("validate_model", build))

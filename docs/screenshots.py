@@ -1,0 +1,75 @@
+"""Takes the README's pictures from the running demo stack: the Airflow UI with Chromium, the terminal from a demo's output.
+
+    make demo | tee var/demo.txt && .venv/bin/python docs/screenshots.py
+
+Needs Debian's `chromium` (or CHROMIUM=/path/to/chromium).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from rempart import config
+from rempart.config import Connection
+
+IMAGES = Path(__file__).parent / "images"
+PIPELINE = "hotel_bookings"
+
+
+def log_in(page: Page, base: str, api: Connection) -> None:
+    page.goto(f"{base}/auth/login")
+    page.get_by_label("Username").fill(api.login)
+    page.get_by_label("Password").fill(api.password)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(lambda url: "login" not in url)
+
+
+def take(page: Page, url: str, name: str, wait_for: str) -> None:
+    page.goto(url)
+    page.get_by_text(wait_for).first.wait_for(timeout=20_000)
+    page.wait_for_timeout(1500)  # let charts settle
+    page.screenshot(path=IMAGES / f"{name}.png")
+    print(f"docs/images/{name}.png")
+
+
+def browser_pictures() -> None:
+    api = config.environment_connections("airflow_api")
+    base = f"http://{api.host}:{api.port}"
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not chromium:
+        raise SystemExit("No chromium on PATH: install Debian's `chromium`, or set CHROMIUM.")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        page = browser.new_page(viewport={"width": 1360, "height": 820})
+        log_in(page, base, api)
+        take(page, f"{base}/dags", "dags", f"ingest_{PIPELINE}")
+        take(page, f"{base}/dags/ingest_{PIPELINE}/details", "dag-docs", "ingest")
+        take(page, f"{base}/dags/restore_drill", "drill", "restore_drill")
+        take(page, f"{base}/assets", "assets", f"snapshot_{PIPELINE}")
+        browser.close()
+
+
+def terminal_picture(captured: Path) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(record=True, width=130, file=Path(os.devnull).open("w"))  # noqa: SIM115 - lives with the process
+    for line in captured.read_text(encoding="utf-8").splitlines():
+        console.print(Text(line))
+    console.save_svg(str(IMAGES / "demo.svg"), title="make demo")
+    print("docs/images/demo.svg")
+
+
+if __name__ == "__main__":
+    browser_pictures()
+    output = config.var_dir() / "demo.txt"
+    if output.is_file():
+        terminal_picture(output)
+    else:
+        sys.exit(f"No {output}: run `make demo | tee {output}` for the terminal's picture.")

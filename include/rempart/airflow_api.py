@@ -1,0 +1,121 @@
+"""A small client of Airflow's REST API: what a script of the team would do with curl."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import httpx
+
+from rempart.config import Connection
+from rempart.errors import RempartError
+
+TERMINAL = frozenset({"success", "failed"})
+
+
+class AirflowApiError(RempartError):
+    """Airflow refused a call, a run failed, or it took too long."""
+
+
+class AirflowApi:
+    """Trigger DAG runs and follow them. The connection holds host, port, user and password of the API server."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.url = f"{connection.schema or 'http'}://{connection.host}:{connection.port}"
+        self._login = {"username": connection.login, "password": connection.password}
+        self._http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+
+    def _call(self, method: str, path: str, **kwargs: Any) -> Any:
+        try:
+            if "Authorization" not in self._http.headers:
+                answer = self._http.post("/auth/token", json=self._login)
+                if answer.status_code != 201:
+                    raise AirflowApiError(
+                        f"Log in to Airflow at {self.url}: HTTP {answer.status_code}",
+                        "Check user and password of the connection `airflow_api`.",
+                    )
+                self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+            answer = self._http.request(method, f"/api/v2{path}", **kwargs)
+        except httpx.TransportError as cause:
+            raise AirflowApiError(
+                f"{method} {path} at {self.url}: no answer ({type(cause).__name__})",
+                "Check that the stack is up: `rempart status`.",
+            ) from cause
+        if answer.status_code == 401:
+            del self._http.headers["Authorization"]
+        if answer.is_error:
+            raise AirflowApiError(
+                f"{method} {path} at {self.url}: HTTP {answer.status_code}: {answer.text[:400]}",
+                "Correct the request as the message says.",
+            )
+        return answer.json()
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+        """Start a DAG run; its id."""
+        body = {"logical_date": None, "conf": dict(conf or {})}
+        run: str = self._call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
+        return run
+
+    def newest_run(self, dag_id: str, since: datetime) -> str | None:
+        """The id of the newest run that was created at or after a time, if there is one."""
+        found = self._call(
+            "GET",
+            f"/dags/{dag_id}/dagRuns",
+            params={"run_after_gte": since.isoformat(), "order_by": "-run_after", "limit": 1},
+        )["dag_runs"]
+        return found[0]["dag_run_id"] if found else None
+
+    def await_run(self, dag_id: str, since: datetime, timeout: float = 60) -> str:
+        """Wait until an asset starts a run of this DAG; its id."""
+        deadline = time.monotonic() + timeout
+        while not (run := self.newest_run(dag_id, since)):
+            if time.monotonic() > deadline:
+                raise AirflowApiError(
+                    f"No run of {dag_id} started within {timeout:.0f} s of its asset's update",
+                    f"Look at {self.url}/dags/{dag_id}: is the DAG paused, or the scheduler down?",
+                )
+            time.sleep(0.5)
+        return run
+
+    def follow(self, dag_id: str, run_id: str, tell: Callable[[str], None], timeout: float = 900) -> float:
+        """Wait for a run to end, telling each change of state; its duration in seconds. Raises when it failed."""
+        started, last = time.monotonic(), ""
+        while True:
+            state = self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"]
+            tasks = self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+            line = ", ".join(f"{t['task_id']} {t['state'] or 'waiting'}" for t in tasks)
+            if line != last:
+                tell(line)
+                last = line
+            if state in TERMINAL:
+                break
+            if time.monotonic() - started > timeout:
+                raise AirflowApiError(
+                    f"{dag_id} ({run_id}) still {state} after {timeout:.0f} s",
+                    f"Open {self.url}/dags/{dag_id}/runs/{run_id} and the log of its running task.",
+                )
+            time.sleep(0.5)
+        if state == "failed":
+            failed = [t["task_id"] for t in tasks if t["state"] in ("failed", "upstream_failed")]
+            raise AirflowApiError(
+                f"{dag_id} ({run_id}) failed in {', '.join(failed)}",
+                f"Read the task's log at {self.url}/dags/{dag_id}/runs/{run_id}; it ends with the cause and remedy.",
+            )
+        return time.monotonic() - started
+
+    def result(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
+        """What a task returned."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        value: dict[str, Any] = self._call("GET", path)["value"]
+        return value
+
+    def import_errors(self) -> list[str]:
+        """Files that Airflow could not import, with the reason."""
+        errors = self._call("GET", "/importErrors")["import_errors"]
+        return [f"{e['filename']}: {e['stack_trace'].strip().splitlines()[-1]}" for e in errors]
+
+    def dag_ids(self) -> list[str]:
+        """Ids of all DAGs that Airflow knows."""
+        return [d["dag_id"] for d in self._call("GET", "/dags", params={"limit": 200})["dags"]]

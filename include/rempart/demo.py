@@ -1,0 +1,219 @@
+"""The main job, end to end, as a user would run it: deliveries in, REST calls, a promoted and restorable model.
+
+Only the deliveries are put in place directly, as a supplier would; every stage is started through Airflow's REST API or
+by the asset that the stage before it updated. The report says what was true, and the exit code whether all of it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rempart import config, pipeline
+from rempart.airflow_api import AirflowApi
+from rempart.errors import RempartError
+from rempart.flows.platform import Platform, open_platform
+
+PIPELINE = "hotel_bookings"
+BAD_PARAMS = {"max_iter": 1, "learning_rate": 0.01}
+"""One tree with a tiny step: it predicts little more than the mean, so the gate must refuse it."""
+
+
+@dataclass
+class Demo:
+    """One run of the demo: the stage that follows another, and the report that grows with them."""
+
+    platform: Platform
+    api: AirflowApi
+    out: Callable[[str], None]
+    started: float = field(default_factory=time.monotonic)
+    report: dict[str, Any] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def tell(self, stage: str, line: str) -> None:
+        self.out(f"{time.monotonic() - self.started:6.1f} s  {stage:<12} {line}")
+
+    def check(self, ok: bool, fact: str) -> None:
+        """A fact that must be true for the demo to succeed."""
+        if not ok:
+            self.failures.append(fact)
+        self.out(f"          {'✓' if ok else '✗'} {fact}")
+
+    def run(
+        self,
+        stage: str,
+        dag_id: str,
+        task_id: str,
+        *,
+        conf: dict[str, Any] | None = None,
+        since: datetime | None = None,
+    ) -> dict[str, Any]:
+        """Follow one run to its end and return what its task returned: the run that an asset started since a time,
+        or, without a time, one that is triggered here."""
+        if since:
+            run_id = self.api.await_run(dag_id, since)
+            self.tell(stage, f"{dag_id} started by its asset")
+        else:
+            run_id = self.api.trigger(dag_id, conf)
+            self.tell(stage, f"POST /api/v2/dags/{dag_id}/dagRuns {json.dumps(conf or {})}")
+        self.api.follow(dag_id, run_id, lambda line: self.tell(stage, line))
+        return self.api.result(dag_id, run_id, task_id)
+
+    def deliver(self) -> int:
+        """Put the sample's weekly deliveries into the landing bucket; how many."""
+        from rempart.ingestion.sample import deliveries
+
+        site = self.platform.active_site(pipeline.named(PIPELINE).classification)
+        prefix = pipeline.named(PIPELINE).source.prefix
+        count = 0
+        for name, body in deliveries(config.project_root() / "data" / "hotel_bookings.csv.gz"):
+            site.write(self.platform.config.buckets.landing, prefix + name, body, content_type="text/csv")
+            count += 1
+        return count
+
+    def chain(self) -> None:
+        """Ingest, features, candidate, gate: started once by REST, then by assets."""
+        began = time.monotonic()
+        deliveries = self.deliver()
+        self.tell("deliver", f"{deliveries} weekly deliveries in the landing bucket")
+        since = datetime.now(UTC) - timedelta(seconds=1)
+        ingested = self.run("ingest", f"ingest_{PIPELINE}", "ingest")
+        # an unchanged snapshot starts nothing downstream: a warm demo then starts each stage itself
+        by_asset = since if ingested["changed"] else None
+        features = self.run("features", f"materialize_features_{PIPELINE}", "materialize", since=by_asset)
+        trained = self.run("train", f"train_{PIPELINE}", "train", since=by_asset)
+        judged_since = datetime.now(UTC) - timedelta(seconds=30) if by_asset is None else by_asset
+        judged = self.run("validate", f"validate_model_{PIPELINE}", "validate", since=judged_since)
+        self.report["seconds"]["pipeline"] = round(time.monotonic() - began, 1)
+        rows = self.rows()
+        self.report |= {
+            "rows": rows,
+            "features": {"views": features["views"], "rows_online": features["rows_online"]},
+            "model": {
+                "name": PIPELINE,
+                "version": judged["version"],
+                "mae": judged["metrics"]["mae"],
+                "baseline_mae": judged["baselines"]["mae"],
+                "alias": "champion" if judged["promoted"] else None,
+            },
+        }
+        self.check(
+            rows["delivered"] == rows["accepted"] + rows["quarantined"] == 15402,
+            f"delivered {rows['delivered']} = accepted {rows['accepted']} + quarantined {rows['quarantined']}",
+        )
+        self.check(features["rows_online"] > 0, f"{features['rows_online']} rows online in {features['views']} views")
+        self.check(
+            judged["promoted"] and judged["version"] == trained["version"],
+            f"version {judged['version']} is champion: mae {judged['metrics']['mae']:.2f}, "
+            f"baseline {judged['baselines']['mae']:.2f}",
+        )
+        self.check(judged["metrics"]["mae"] <= 25.0, "its mae on arrivals from 2017-06-01 on is at most 25.0")
+
+    def rows(self) -> dict[str, int]:
+        """Delivered, accepted and quarantined rows over all deliveries on record."""
+        from rempart.ingestion.deliveries import totals
+
+        totalled = totals(
+            self.platform.active_site(pipeline.named(PIPELINE).classification),
+            self.platform.config.buckets.lake,
+            PIPELINE,
+        )
+        return {key: totalled[key] for key in ("delivered", "accepted", "quarantined")}
+
+    def continuity(self) -> None:
+        """Replica, restore point, drill."""
+        pair = self.platform.config.replication[0]
+        copied = self.run("replicate", f"replicate_{pair.source}_to_{pair.target}", "replicate")
+        self.report["replica"] = {key: copied[key] for key in ("objects", "bytes", "verified", "lag_seconds")}
+        self.check(
+            copied["verified"] == copied["objects"] > 0 and not copied["failed"],
+            f"{copied['verified']} of {copied['objects']} objects at {pair.target} verified by SHA-256",
+        )
+        point = self.run("backup", "backup_platform", "back_up")
+        self.report["restore_point"] = {"id": point["id"], "bytes": point["bytes"]}
+        drilled = self.run("drill", "restore_drill", "drill", conf={"point": point["id"]})
+        self.report["drill"] = {"ok": drilled["ok"], "rto_seconds": drilled["rto_seconds"], "checks": drilled["checks"]}
+        self.check(
+            drilled["ok"],
+            f"restore point {point['id']} proved: {len(drilled['checks'])} checks, RTO {drilled['rto_seconds']:.0f} s",
+        )
+
+    def refusal(self) -> None:
+        """A deliberately bad candidate must be refused, and the champion stay."""
+        since = datetime.now(UTC)
+        self.run("bad model", f"train_{PIPELINE}", "train", conf={"trainer_params": BAD_PARAMS})
+        judged = self.run("gate", f"validate_model_{PIPELINE}", "validate", since=since)
+        self.report["refused"] = {"mae": judged["metrics"]["mae"], "reasons": judged["reasons"]}
+        self.check(not judged["promoted"], f"the bad candidate is refused: mae {judged['metrics']['mae']:.2f}")
+        self.check(
+            judged["champion"] == self.report["model"]["version"], f"the champion is still version {judged['champion']}"
+        )
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    """The table at the end."""
+    rows, model, drill = report["rows"], report["model"], report["drill"]
+    lines = [
+        ("rows", f"{rows['delivered']} delivered = {rows['accepted']} accepted + {rows['quarantined']} quarantined"),
+        ("features", f"{report['features']['rows_online']} rows online in {report['features']['views']} views"),
+        ("champion", f"version {model['version']}, mae {model['mae']:.2f} (baseline {model['baseline_mae']:.2f})"),
+        ("refused", f"mae {report['refused']['mae']:.2f}: " + "; ".join(report["refused"]["reasons"])),
+        (
+            "replica",
+            (f"{report['replica']['objects']} objects, {report['replica']['bytes'] / 1e6:.1f} MB, all verified, "
+            f"lag {report['replica']['lag_seconds']:.0f} s"),
+        ),
+        ("restore point", f"{report['restore_point']['id']}, {report['restore_point']['bytes'] / 1e6:.1f} MB"),
+        ("drill", f"{len(drill['checks'])} checks, RTO {drill['rto_seconds']:.0f} s"),
+        ("seconds", ", ".join(f"{k} {v}" for k, v in report["seconds"].items())),
+    ]
+    width = max(len(name) for name, _ in lines)
+    return [f"  {name:<{width}}  {text}" for name, text in lines]
+
+
+def run(start_stack: Callable[[], None], out: Callable[[str], None] = print) -> bool:
+    """Run the demo against this project's stack and write var/demo-report.json; whether everything was true."""
+    began = time.monotonic()
+    setup_seconds = float(os.environ.get("REMPART_SETUP_SECONDS", "0"))
+    start_stack()
+    connection = config.environment_connections("airflow_api")
+    demo = Demo(open_platform(), AirflowApi(connection), out)
+    demo.report = {
+        "ok": False,
+        "seconds": {"setup": round(setup_seconds, 1), "stack": round(time.monotonic() - began, 1)},
+    }
+    file = config.var_dir() / "demo-report.json"
+    try:
+        for stage in (demo.chain, demo.continuity, demo.refusal):
+            stage()
+    except RempartError as error:
+        demo.failures.append(str(error))
+        raise
+    finally:
+        tracking = demo.platform.tracking()
+        demo.report["urls"] = {"airflow": demo.api.url, "mlflow": f"http://{tracking.host}:{tracking.port}"}
+        demo.report["seconds"]["total"] = round(time.monotonic() - began + setup_seconds, 1)
+        demo.report |= {"ok": not demo.failures, "failures": demo.failures}
+        _write(file, demo.report)
+    out("")
+    for line in summary(demo.report):
+        out(line)
+    urls = demo.report["urls"]
+    out(f"\n  Airflow  {urls['airflow']}   user {connection.login}   password: rempart password airflow")
+    out(f"  MLflow   {urls['mlflow']}   user {tracking.login}   password: rempart password mlflow")
+    out(f"  Report   {file}\n")
+    for failure in demo.failures:
+        out(f"NOT TRUE: {failure}")
+    return not demo.failures
+
+
+def _write(file: Path, report: dict[str, Any]) -> None:
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    part.replace(file)

@@ -1,0 +1,1 @@
+"""Adapts flows to Airflow; holds no rule of its own."""

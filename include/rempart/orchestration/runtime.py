@@ -1,0 +1,50 @@
+"""The platform as a task sees it: connections come from Airflow, so any secrets backend of the team works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rempart.config import Connection
+from rempart.errors import ConnectionMissing
+
+if TYPE_CHECKING:
+    from rempart.flows.platform import Platform
+    from rempart.pipeline import Pipeline
+
+
+def airflow_connection(name: str) -> Connection:
+    """Resolve a connection through Airflow. Raises ConnectionMissing."""
+    from airflow.sdk import Connection as AirflowConnection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        found: Any = AirflowConnection.get(name)
+    except AirflowNotFoundException as cause:
+        raise ConnectionMissing(
+            f"Airflow has no connection '{name}'",
+            f"Add it under Admin > Connections, in your secrets backend, or as AIRFLOW_CONN_{name.upper()}.",
+        ) from cause
+    return Connection(
+        name,
+        found.conn_type,
+        found.host or "",
+        found.port,
+        found.login or "",
+        found.password or "",
+        found.schema or "",
+        found.extra_dejson,
+    )
+
+
+def platform() -> Platform:
+    """The platform of rempart.yaml with Airflow's connections."""
+    from rempart.flows.platform import open_platform
+
+    return open_platform(airflow_connection)
+
+
+def pipeline(name: str) -> Pipeline:
+    """The pipeline as its file says now, which may be later than when the DAG was parsed."""
+    from rempart.pipeline import named
+
+    return named(name)

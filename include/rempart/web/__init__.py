@@ -1,0 +1,1 @@
+"""What Rempart adds to Airflow's web server."""

@@ -1,0 +1,125 @@
+"""The DAG files as Airflow sees them: which DAGs there are, what each tells its reader, and that one fault stays alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPECTED = {
+    "backup_platform",
+    "ingest_hotel_bookings",
+    "materialize_features_hotel_bookings",
+    "replicate_primary_to_haven",
+    "restore_drill",
+    "roll_back_model_hotel_bookings",
+    "train_hotel_bookings",
+    "validate_model_hotel_bookings",
+}
+HEAVY = {"boto3", "mlflow", "feast", "great_expectations", "kubernetes", "pandas", "pyarrow", "sklearn", "onnxruntime"}
+
+READ_DAGS = """
+import json, sys
+from pathlib import Path
+before = set(sys.modules)
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag(dag_folder=sys.argv[1])
+heavy = json.loads(sys.argv[2])
+print(json.dumps({
+    "errors": bag.import_errors,
+    "heavy": sorted(m for m in heavy if m in sys.modules),
+    "dags": {d.dag_id: {
+        "doc": d.doc_md, "tags": sorted(d.tags), "paused": d.is_paused_upon_creation, "runs": d.max_active_runs,
+        "params": {k: d.params.get_param(k).serialize().get("schema", {}) | {"description": d.params.get_param(k).description}
+                   for k in d.params},
+        "tasks": [{"id": t.task_id, "owner": t.owner, "retries": t.retries, "policy": t.retry_policy is not None,
+                   "timeout": t.execution_timeout.total_seconds() if t.execution_timeout else None} for t in d.tasks],
+    } for d in bag.dags.values()}}))
+"""
+
+
+def read_dags(home: Path, project: Path) -> dict:
+    """Parse a project's DAG folder in a process of its own, as the dag-processor does."""
+    env = os.environ | {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
+        "REMPART_HOME": str(project),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", READ_DAGS, str(project / "dags"), json.dumps(sorted(HEAVY))],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project's DAGs with two pipelines that are not valid beside the good one."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "dags", folder / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "include" / "pipelines", folder / "include" / "pipelines")
+    shutil.copy(ROOT / "rempart.yaml", folder)
+    good = (ROOT / "include" / "pipelines" / "hotel_bookings.yaml").read_text(encoding="utf-8")
+    (folder / "include/pipelines/misspelt.yaml").write_text(
+        good.replace("name: hotel_bookings", "name: misspelt").replace("holdout:", "holdoout:"), encoding="utf-8"
+    )
+    (folder / "include/pipelines/bad_cron.yaml").write_text(
+        good.replace("name: hotel_bookings", "name: bad_cron").replace('"0 4 * * *"', '"every morning"'),
+        encoding="utf-8",
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory: pytest.TempPathFactory, project: Path) -> dict:
+    return read_dags(tmp_path_factory.mktemp("airflow"), project)
+
+
+def test_every_dag_of_the_catalogue_is_there_and_nothing_fails_to_import(parsed: dict) -> None:
+    assert parsed["errors"] == {}
+    assert set(parsed["dags"]) >= EXPECTED
+
+
+def test_nothing_heavy_is_imported_when_dags_are_parsed(parsed: dict) -> None:
+    assert parsed["heavy"] == []
+
+
+@pytest.mark.parametrize("dag_id", sorted(EXPECTED))
+def test_each_dag_tells_its_reader_what_it_needs(parsed: dict, dag_id: str) -> None:
+    dag = parsed["dags"][dag_id]
+    assert "**When it fails**" in dag["doc"] and "**Run again**" in dag["doc"]
+    assert "rempart" in dag["tags"]
+    assert dag["runs"] == 1
+    for name, schema in dag["params"].items():
+        assert schema["description"], f"{dag_id}: param {name} has no description"
+        assert schema.get("type"), f"{dag_id}: param {name} accepts anything"
+    for task in dag["tasks"]:
+        assert task["owner"] == "mlops" and task["retries"] == 2 and task["policy"]
+        assert 0 < task["timeout"] <= 3600
+
+
+def test_a_pipeline_with_an_unknown_key_is_one_paused_dag_that_tells_why(parsed: dict) -> None:
+    broken = parsed["dags"]["ingest_misspelt"]
+    assert broken["paused"] and "broken" in broken["tags"]
+    assert "misspelt.yaml: holdoout: unknown key" in broken["doc"]
+    assert "What to do" in broken["doc"]
+    assert [task["id"] for task in broken["tasks"]] == ["explain"]
+    assert not any(dag_id.endswith("_misspelt") and dag_id != "ingest_misspelt" for dag_id in parsed["dags"])
+
+
+def test_a_schedule_that_is_no_cron_breaks_that_pipeline_alone(parsed: dict) -> None:
+    broken = parsed["dags"]["ingest_bad_cron"]
+    assert broken["paused"] and "broken" in broken["tags"]
+    assert "bad_cron.yaml: schedules.ingest: 'every morning' is not a cron expression" in broken["doc"]
