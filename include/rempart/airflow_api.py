@@ -37,7 +37,7 @@ class AirflowApi:
                         "Check user and password of the connection `airflow_api`.",
                     )
                 self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-            answer = self._http.request(method, f"/api/v2{path}", **kwargs)
+            answer = self._http.request(method, path, **kwargs)
         except httpx.TransportError as cause:
             raise AirflowApiError(
                 f"{method} {path} at {self.url}: no answer ({type(cause).__name__})",
@@ -55,14 +55,14 @@ class AirflowApi:
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Start a DAG run; its id."""
         body = {"logical_date": None, "conf": dict(conf or {})}
-        run: str = self._call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
+        run: str = self._call("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
         return run
 
     def newest_run(self, dag_id: str, since: datetime) -> str | None:
         """The id of the newest run that was created at or after a time, if there is one."""
         found = self._call(
             "GET",
-            f"/dags/{dag_id}/dagRuns",
+            f"/api/v2/dags/{dag_id}/dagRuns",
             params={"run_after_gte": since.isoformat(), "order_by": "-run_after", "limit": 1},
         )["dag_runs"]
         return found[0]["dag_run_id"] if found else None
@@ -83,8 +83,8 @@ class AirflowApi:
         """Wait for a run to end, telling each change of state; its duration in seconds. Raises when it failed."""
         started, last = time.monotonic(), ""
         while True:
-            state = self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"]
-            tasks = self._call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+            state = self._call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"]
+            tasks = self._call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
             line = ", ".join(f"{t['task_id']} {t['state'] or 'waiting'}" for t in tasks)
             if line != last:
                 tell(line)
@@ -107,15 +107,29 @@ class AirflowApi:
 
     def result(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
         """What a task returned."""
-        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         value: dict[str, Any] = self._call("GET", path)["value"]
         return value
 
     def import_errors(self) -> list[str]:
         """Files that Airflow could not import, with the reason."""
-        errors = self._call("GET", "/importErrors")["import_errors"]
+        errors = self._call("GET", "/api/v2/importErrors")["import_errors"]
         return [f"{e['filename']}: {e['stack_trace'].strip().splitlines()[-1]}" for e in errors]
 
     def dag_ids(self) -> list[str]:
         """Ids of all DAGs that Airflow knows."""
-        return [d["dag_id"] for d in self._call("GET", "/dags", params={"limit": 200})["dags"]]
+        return [d["dag_id"] for d in self._call("GET", "/api/v2/dags", params={"limit": 200})["dags"]]
+
+    def details(self, dag_id: str) -> dict[str, Any]:
+        """What Airflow knows of a DAG, its documentation included."""
+        return self.get(f"/api/v2/dags/{dag_id}/details")
+
+    def plugins(self) -> list[dict[str, Any]]:
+        """The plugins that Airflow loaded."""
+        found: list[dict[str, Any]] = self.get("/api/v2/plugins")["plugins"]
+        return found
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Any other read, by its path."""
+        answer: dict[str, Any] = self._call("GET", path)
+        return answer

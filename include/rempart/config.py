@@ -105,7 +105,7 @@ class ReplicationPair(Strict):
 
     source: str
     target: str
-    buckets: list[Literal["lake", "artifacts"]] = Field(default_factory=lambda: ["lake", "artifacts"])
+    buckets: list[Literal["lake", "artifacts"]] = ["lake", "artifacts"]
     every: Duration = timedelta(minutes=5)
     lag_objective: Duration = timedelta(minutes=15)
 

@@ -77,19 +77,18 @@ class Demo:
             count += 1
         return count
 
-    def chain(self) -> None:
-        """Ingest, features, candidate, gate: started once by REST, then by assets."""
+    def chain(self) -> datetime:
+        """Ingest, features, candidate, gate: started once by REST, then by assets; when it began."""
         began = time.monotonic()
         deliveries = self.deliver()
         self.tell("deliver", f"{deliveries} weekly deliveries in the landing bucket")
         since = datetime.now(UTC) - timedelta(seconds=1)
         ingested = self.run("ingest", f"ingest_{PIPELINE}", "ingest")
-        # an unchanged snapshot starts nothing downstream: a warm demo then starts each stage itself
+        # an unchanged snapshot starts nothing: a warm demo starts the next stage itself, and assets do the rest
         by_asset = since if ingested["changed"] else None
         features = self.run("features", f"materialize_features_{PIPELINE}", "materialize", since=by_asset)
-        trained = self.run("train", f"train_{PIPELINE}", "train", since=by_asset)
-        judged_since = datetime.now(UTC) - timedelta(seconds=30) if by_asset is None else by_asset
-        judged = self.run("validate", f"validate_model_{PIPELINE}", "validate", since=judged_since)
+        trained = self.run("train", f"train_{PIPELINE}", "train", since=since)
+        judged = self.run("validate", f"validate_model_{PIPELINE}", "validate", since=since)
         self.report["seconds"]["pipeline"] = round(time.monotonic() - began, 1)
         rows = self.rows()
         self.report |= {
@@ -114,6 +113,7 @@ class Demo:
             f"baseline {judged['baselines']['mae']:.2f}",
         )
         self.check(judged["metrics"]["mae"] <= 25.0, "its mae on arrivals from 2017-06-01 on is at most 25.0")
+        return since
 
     def rows(self) -> dict[str, int]:
         """Delivered, accepted and quarantined rows over all deliveries on record."""
@@ -126,8 +126,10 @@ class Demo:
         )
         return {key: totalled[key] for key in ("delivered", "accepted", "quarantined")}
 
-    def continuity(self) -> None:
-        """Replica, restore point, drill."""
+    def continuity(self, since: datetime) -> None:
+        """The restore point that the promotion started, the replica, and the drill."""
+        point = self.run("backup", "backup_platform", "back_up", since=since)
+        self.report["restore_point"] = {"id": point["id"], "bytes": point["bytes"]}
         pair = self.platform.config.replication[0]
         copied = self.run("replicate", f"replicate_{pair.source}_to_{pair.target}", "replicate")
         self.report["replica"] = {key: copied[key] for key in ("objects", "bytes", "verified", "lag_seconds")}
@@ -135,8 +137,6 @@ class Demo:
             copied["verified"] == copied["objects"] > 0 and not copied["failed"],
             f"{copied['verified']} of {copied['objects']} objects at {pair.target} verified by SHA-256",
         )
-        point = self.run("backup", "backup_platform", "back_up")
-        self.report["restore_point"] = {"id": point["id"], "bytes": point["bytes"]}
         drilled = self.run("drill", "restore_drill", "drill", conf={"point": point["id"]})
         self.report["drill"] = {"ok": drilled["ok"], "rto_seconds": drilled["rto_seconds"], "checks": drilled["checks"]}
         self.check(
@@ -166,8 +166,10 @@ def summary(report: dict[str, Any]) -> list[str]:
         ("refused", f"mae {report['refused']['mae']:.2f}: " + "; ".join(report["refused"]["reasons"])),
         (
             "replica",
-            (f"{report['replica']['objects']} objects, {report['replica']['bytes'] / 1e6:.1f} MB, all verified, "
-            f"lag {report['replica']['lag_seconds']:.0f} s"),
+            (
+                f"{report['replica']['objects']} objects, {report['replica']['bytes'] / 1e6:.1f} MB, all verified, "
+                f"lag {report['replica']['lag_seconds']:.0f} s"
+            ),
         ),
         ("restore point", f"{report['restore_point']['id']}, {report['restore_point']['bytes'] / 1e6:.1f} MB"),
         ("drill", f"{len(drill['checks'])} checks, RTO {drill['rto_seconds']:.0f} s"),
@@ -190,8 +192,8 @@ def run(start_stack: Callable[[], None], out: Callable[[str], None] = print) -> 
     }
     file = config.var_dir() / "demo-report.json"
     try:
-        for stage in (demo.chain, demo.continuity, demo.refusal):
-            stage()
+        demo.continuity(demo.chain())
+        demo.refusal()
     except RempartError as error:
         demo.failures.append(str(error))
         raise

@@ -18,6 +18,7 @@ RempartError(what, hint)
 ├── TrainingError            the job failed or gave no usable result
 ├── ModelRefused             the model on storage is not the one on record, or has a format that we do not open
 ├── TrackingUnavailable      transient: MLflow did not answer
+├── TrackingRefused          MLflow answered, and refused
 ├── BackupError              a restore point could not be written, read or restored
 └── DrillFailed              a restore point did not prove itself
 
@@ -45,6 +46,7 @@ __all__ = [
     "SiteError",
     "SiteUnavailable",
     "StackError",
+    "TrackingRefused",
     "TrackingUnavailable",
     "TrainingError",
 ]
@@ -136,6 +138,10 @@ class TrackingUnavailable(RempartError):
     """MLflow did not answer."""
 
     transient = True
+
+
+class TrackingRefused(RempartError):
+    """MLflow answered, and refused."""
 
 
 class BackupError(RempartError):

@@ -273,6 +273,7 @@ class Pipeline(Strict):
                 continue
             if order.index(view.at) > order.index(self.prediction.at):
                 yield f"features.{name}.at: '{view.at}' comes after the prediction at '{self.prediction.at}'"
+            types: dict[str, tuple[str, ...]]
             if view.kind == "row":
                 used, types = [*view.columns, *view.calendar], dict.fromkeys(view.calendar, ("date",))
                 if target in used:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rempart.config import Connection
@@ -48,3 +50,9 @@ def pipeline(name: str) -> Pipeline:
     from rempart.pipeline import named
 
     return named(name)
+
+
+def as_json(result: Any) -> dict[str, Any]:
+    """A flow's result as plain JSON, so that REST callers read it as it is (Airflow wraps tuples in type information)."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(result)))
+    return plain

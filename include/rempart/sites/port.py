@@ -1,8 +1,8 @@
 """The interface to one site. Adapters: `sites.s3` (boto3) and `sites.memory` (tests); one contract suite runs on both.
 
-Every write carries the body's SHA-256, which the site checks on arrival and keeps as metadata `sha256`; every read can be
-checked against it. All operations are idempotent, so a caller may repeat one that raised SiteUnavailable. Deletes without a
-version leave a delete marker where the bucket keeps versions.
+Every write carries the body's SHA-256, which the site checks on arrival and keeps as metadata `sha256`; every read
+can be checked against it. All operations are idempotent, so a caller may repeat one that raised SiteUnavailable.
+Deletes without a version leave a delete marker where the bucket keeps versions.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Site(Protocol):
         """Delete the bucket with all that it holds. Only for scratch buckets that the caller created."""
 
     def list(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Current objects under a prefix, ordered by key; a page that fails raises, it never ends the listing."""
+        """Current objects under a prefix, each once, in the site's order; a page that fails raises."""
 
     def head(self, bucket: str, key: str) -> ObjectInfo:
         """The current version's facts. Raises ObjectMissing."""

@@ -1,0 +1,1 @@
+"""Restore points: databases dumped consistently, objects by hash, one manifest written last; and what proves them."""

@@ -1,0 +1,138 @@
+"""Restore points at a site: `points/<id>/<database>.dump`, and `manifest.json` written last. No manifest, no point."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rempart.errors import BackupError, IntegrityError
+from rempart.sites.port import Site
+
+FORMAT = 1
+_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6,16}")
+
+
+@dataclass(frozen=True)
+class Dump:
+    """One database: where its dump is, and what was in it at the dump's moment (rows and digests by `schema.table`)."""
+
+    name: str
+    key: str
+    sha256: str
+    bytes: int
+    tables: Mapping[str, int]
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class HeldObject:
+    """One object that belongs to the point, as its replica at the backup site. `bucket` is the logical name."""
+
+    bucket: str
+    key: str
+    size: int
+    sha256: str
+    version: str | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that is needed to rebuild the platform as it was at `created_at`, the moment before the first dump."""
+
+    id: str
+    created_at: datetime
+    source: str
+    code_version: str
+    config_sha256: str
+    databases: tuple[Dump, ...]
+    objects: tuple[HeldObject, ...]
+    champions: Mapping[str, str]
+
+    def database(self, name: str) -> Dump:
+        """The dump of one database. Raises BackupError."""
+        for dump in self.databases:
+            if dump.name == name:
+                return dump
+        raise BackupError(f"Restore point {self.id} holds no database '{name}'", "Choose another restore point.")
+
+
+def new_id(now: datetime, suffix: str) -> str:
+    """An id that sorts by time: `20250131T235959Z-` and a random suffix of hex digits."""
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{suffix}"
+
+
+def valid_id(point_id: str) -> str:
+    """The id itself. Raises BackupError when it cannot be one (it becomes part of keys and names)."""
+    if not _ID.fullmatch(point_id):
+        raise BackupError(f"'{point_id[:60]}' cannot be a restore point's id", "Take one that `points` lists.")
+    return point_id
+
+
+def created_at(point_id: str) -> datetime:
+    """The moment that an id names, to the second."""
+    return datetime.strptime(valid_id(point_id).split("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
+
+def prefix(point_id: str) -> str:
+    """Where a point's objects stand in the backup bucket."""
+    return f"points/{valid_id(point_id)}/"
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Canonical JSON: the same manifest gives the same bytes."""
+    plain = {"format": FORMAT, **asdict(manifest), "created_at": manifest.created_at.isoformat()}
+    return (json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def decode(body: bytes) -> Manifest:
+    """A manifest from its bytes. Raises ValueError when they are not one, or are of a format that we do not know."""
+    try:
+        plain: dict[str, Any] = json.loads(body)
+        if plain.pop("format") != FORMAT:
+            raise ValueError("it is of another format version")
+        plain["created_at"] = datetime.fromisoformat(plain["created_at"])
+        plain["databases"] = tuple(Dump(**dump) for dump in plain["databases"])
+        plain["objects"] = tuple(HeldObject(**held) for held in plain["objects"])
+        return Manifest(**plain)
+    except (KeyError, TypeError, AttributeError) as cause:
+        raise ValueError(f"it is no manifest ({type(cause).__name__})") from cause
+
+
+def write(site: Site, bucket: str, manifest: Manifest) -> str:
+    """Store the manifest, which makes the point exist; its SHA-256. Raises BackupError if the id is taken."""
+    body = encode(manifest)
+    key = f"{prefix(manifest.id)}manifest.json"
+    if not site.write_new(bucket, key, body, content_type="application/json"):
+        raise BackupError(f"Restore point {manifest.id} exists already at site '{site.name}'", "Run the backup again.")
+    digest = hashlib.sha256(body).hexdigest()
+    site.read(bucket, key, sha256=digest)
+    return digest
+
+
+def read(site: Site, bucket: str, point_id: str, sha256: str) -> Manifest:
+    """The manifest with the SHA-256 on record. Raises IntegrityError when it differs, ObjectMissing when it is gone."""
+    key = f"{prefix(point_id)}manifest.json"
+    body = site.read(bucket, key, sha256=sha256)
+    try:
+        manifest = decode(body)
+    except ValueError as cause:
+        raise IntegrityError(
+            f"{bucket}/{key} at site '{site.name}': {cause}",
+            "Choose another restore point, or the release that wrote it.",
+        ) from cause
+    if manifest.id != point_id:
+        raise IntegrityError(
+            f"{bucket}/{key} at site '{site.name}' is the manifest of point {manifest.id[:40]}", "Choose another point."
+        )
+    return manifest
+
+
+def list(site: Site, bucket: str) -> tuple[str, ...]:  # noqa: A001 - read as points.list(...)
+    """Ids of the points that have a manifest, newest first."""
+    keys = (info.key.split("/") for info in site.list(bucket, "points/") if info.key.endswith("/manifest.json"))
+    return tuple(sorted((k[1] for k in keys if len(k) == 3 and _ID.fullmatch(k[1])), reverse=True))

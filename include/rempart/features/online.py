@@ -1,0 +1,209 @@
+"""The online store: the newest values of each entity, kept up to date with the offline store, read through Feast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from rempart.errors import FeatureError
+from rempart.features import repository, tables
+from rempart.features.databases import FeatureDatabases, Session, session
+from rempart.features.plan import Span, Step, ViewState, ViewTable, entity_key, next_step, view_tables
+from rempart.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_BATCH = 20_000
+
+
+@dataclass(frozen=True)
+class Materialized:
+    """Entity rows written, entity rows now in the online store, and the span of the written ones' event times."""
+
+    written: int
+    online: int
+    start: datetime | None
+    end: datetime | None
+
+
+def materialize(
+    databases: FeatureDatabases, pipeline: Pipeline, *, online_store: str = repository.ONLINE_STORE
+) -> Materialized:
+    """Write to the online store the newest row of every entity that changed since the watermark; then move that.
+
+    Raises FeatureError when nothing was loaded, when the online store does not end up with exactly the entities of the
+    offline store, and DatabaseUnavailable. The watermark stays where it was unless the check passed.
+    """
+    with (
+        session(databases.offline, f"materialize '{pipeline.name}'") as offline,
+        repository.feature_store(databases, pipeline, online_store) as store,
+    ):
+        tables.lock(offline, pipeline)
+        load = offline.execute("SELECT loaded_at FROM feature_loads WHERE pipeline = %s", (pipeline.name,)).fetchone()
+        if load is None:
+            raise FeatureError(
+                f"No snapshot of '{pipeline.name}' is in the feature store",
+                f"Run materialize_features_{pipeline.name}.",
+            )
+        repository.apply(store, pipeline)
+        online, steps = 0, []
+        for table in view_tables(pipeline):
+            counted, done = _materialize_view(databases, pipeline, table, offline, store)
+            online += counted
+            steps += done
+            offline.execute(
+                "UPDATE feature_views SET watermark = %s WHERE pipeline = %s AND view = %s",
+                (load[0], pipeline.name, table.view),
+            )
+    return Materialized(
+        sum(step.entities for step in steps),
+        online,
+        min((step.start for step in steps), default=None),
+        max((step.end for step in steps), default=None),
+    )
+
+
+def online_rows(
+    databases: FeatureDatabases, pipeline: Pipeline, view: str, keys: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The newest features of entities, one dict per key in the order given: the key's columns and the view's features.
+
+    Features of an entity that the online store does not know are None. Raises FeatureError and DatabaseUnavailable.
+    """
+    table = next((table for table in view_tables(pipeline) if table.view == view), None)
+    if table is None:
+        raise FeatureError(
+            f"'{pipeline.name}' has no view '{view[:60]}'", f"Use one of {', '.join(pipeline.features)}."
+        )
+    entities = [{table.join_key: entity_key(table, pipeline, key)} for key in keys]
+    if not entities:
+        return []
+    with repository.feature_store(databases, pipeline) as store:
+        answer = store.get_online_features(
+            features=[f"{view}:{field.name}" for field in table.fields], entity_rows=entities
+        ).to_dict()
+    features = [field.name for field in table.fields]
+    return [
+        {column: key[column] for column in table.by} | {feature: answer[feature][i] for feature in features}
+        for i, key in enumerate(keys)
+    ]
+
+
+def _materialize_view(
+    databases: FeatureDatabases, pipeline: Pipeline, table: ViewTable, offline: Session, store: Any
+) -> tuple[int, list[Step]]:
+    """Write what changed; if the online store then lacks entities (it was restored or emptied), write everything."""
+    state = _state(offline, pipeline, table)
+    done: list[Step] = []
+    for everything in (False, True):
+        step = next_step(state, everything=everything)
+        if step is not None:
+            written = sum(_write(store, table, batch) for batch in _newest(offline, table, step.since))
+            if written != step.entities:
+                raise FeatureError(
+                    f"View '{table.view}' of '{pipeline.name}': {written} of {step.entities} entities went online",
+                    "The watermark did not move; run the materialization again.",
+                )
+            done.append(step)
+        online = _online(databases, pipeline, table)
+        if online > state.all.entities or (step is not None and step.since is None):
+            _prune(databases, pipeline, table, offline)
+            online = _online(databases, pipeline, table)
+        if online == state.all.entities:
+            return online, done
+    raise FeatureError(
+        f"View '{table.view}' of '{pipeline.name}': {online} entities are online, {state.all.entities} offline",
+        "The watermark did not move; run the materialization again, and look for another writer of the online store.",
+    )
+
+
+def _state(offline: Session, pipeline: Pipeline, table: ViewTable) -> ViewState:
+    found = offline.execute(
+        "SELECT watermark FROM feature_views WHERE pipeline = %s AND view = %s", (pipeline.name, table.view)
+    ).fetchone()
+    watermark = found[0] if found else None
+    row = offline.execute(
+        sql.SQL(
+            "WITH entities AS (SELECT max(event_timestamp) AS newest, max(loaded_at) AS loaded FROM {} GROUP BY {})"
+            " SELECT count(*), min(newest), max(newest), count(*) FILTER (WHERE loaded > {since}),"
+            " min(newest) FILTER (WHERE loaded > {since}), max(newest) FILTER (WHERE loaded > {since}) FROM entities"
+        ).format(tables.name(table.table), tables.name(table.join_key), since=sql.Literal(watermark))
+    ).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate gives one row
+    return ViewState(watermark, Span(*row[:3]), Span(*row[3:]))
+
+
+def _newest(offline: Session, table: ViewTable, since: datetime | None) -> Iterator[pd.DataFrame]:
+    """Data frames of the newest row of each entity that has a row loaded after `since`."""
+    import pandas as pd
+    import pyarrow as pa
+
+    arrow = {"bigint": pa.int64(), "double precision": pa.float64(), "boolean": pa.bool_(), "text": pa.string()}
+    columns = [(c, arrow.get(t, pa.timestamp("us", "UTC"))) for c, t in tables.view_columns(table)]
+    changed: sql.Composable = sql.SQL("")
+    if since is not None:
+        changed = sql.SQL("WHERE {key} IN (SELECT {key} FROM {table} WHERE loaded_at > {since})").format(
+            key=tables.name(table.join_key), table=tables.name(table.table), since=sql.Literal(since)
+        )
+    query = sql.SQL(
+        "SELECT DISTINCT ON ({key}) {columns} FROM {table} {changed} ORDER BY {key}, event_timestamp DESC"
+    ).format(
+        key=tables.name(table.join_key),
+        columns=tables.names(column for column, _ in columns),
+        table=tables.name(table.table),
+        changed=changed,
+    )
+    with offline.cursor(name="newest") as cursor:
+        cursor.execute(query)
+        while rows := cursor.fetchmany(_BATCH):
+            values = zip(columns, zip(*rows, strict=True), strict=True)
+            batch = pa.table({column: pa.array(cells, kind) for (column, kind), cells in values})
+            # Arrow-backed columns: pandas' own would turn an integer column with a NULL into floats
+            yield batch.to_pandas(types_mapper=pd.ArrowDtype)
+
+
+def _write(store: Any, table: ViewTable, batch: pd.DataFrame) -> int:
+    # not store.write_to_online_store: it drops a batch whose features are all NULL with a mere warning
+    store._get_provider().ingest_df(store.get_feature_view(table.view), batch)
+    return len(batch)
+
+
+def _online(databases: FeatureDatabases, pipeline: Pipeline, table: ViewTable) -> int:
+    """Entities in the online store. Each has every feature, written in one transaction, so counting one is enough."""
+    with session(databases.online, f"count view '{table.view}' of '{pipeline.name}'") as online:
+        row = online.execute(
+            sql.SQL("SELECT count(*) FROM {} WHERE feature_name = %s").format(tables.name(table.online_table)),
+            (table.fields[-1].name,),
+        ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _prune(databases: FeatureDatabases, pipeline: Pipeline, table: ViewTable, offline: Session) -> None:
+    """Delete entities that left the offline store, and features that left the view."""
+    from feast.infra.key_encoding_utils import serialize_entity_key
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    kind = "int64_val" if table.join_type == "bigint" else "string_val"
+    entities = offline.execute(
+        sql.SQL("SELECT DISTINCT {} FROM {}").format(tables.name(table.join_key), tables.name(table.table))
+    )
+    with session(databases.online, f"prune view '{table.view}' of '{pipeline.name}'") as online:
+        online.execute("CREATE TEMP TABLE kept (entity_key bytea PRIMARY KEY) ON COMMIT DROP")
+        with online.cursor() as cursor, cursor.copy("COPY kept FROM STDIN (FORMAT binary)") as stream:
+            stream.set_types(["bytea"])
+            for (value,) in entities:
+                key = EntityKey(join_keys=[table.join_key], entity_values=[Value(**{kind: value})])
+                stream.write_row((serialize_entity_key(key, entity_key_serialization_version=3),))
+        online.execute(
+            sql.SQL(
+                "DELETE FROM {} o WHERE feature_name <> ALL(%s)"
+                " OR NOT EXISTS (SELECT FROM kept k WHERE k.entity_key = o.entity_key)"
+            ).format(tables.name(table.online_table)),
+            ([field.name for field in table.fields],),
+        )

@@ -1,0 +1,208 @@
+"""What a pipeline's feature store looks like, and what has to be written to the online store. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from rempart.errors import FeatureError
+from rempart.pipeline import Pipeline, TrailingView
+
+SqlType = Literal["bigint", "double precision", "boolean", "text", "date"]
+
+SQL_TYPES: Mapping[str, SqlType] = {
+    "integer": "bigint",
+    "number": "double precision",
+    "boolean": "boolean",
+    "string": "text",
+    "category": "text",
+    "date": "date",
+}
+"""PostgreSQL's type of each column type."""
+
+RESERVED = ("event_timestamp", "entity_timestamp", "created_timestamp", "loaded_at")
+"""Column names that the feature store needs for itself."""
+
+LONGEST_IDENTIFIER = 63
+"""PostgreSQL cuts longer names without an error, and two could become one."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One feature in the offline store; dates are text (ISO), since Feast has no date type."""
+
+    name: str
+    type: SqlType
+
+
+@dataclass(frozen=True)
+class ViewTable:
+    """The offline table of one feature view.
+
+    `by` are the columns that identify its entity; they are stored as one column, `join_key`, because Feast's
+    point-in-time join concatenates several without a separator and would mix up ("ab", "c") and ("a", "bc").
+    """
+
+    view: str
+    table: str
+    online_table: str
+    at: str
+    by: tuple[str, ...]
+    join_key: str
+    join_type: SqlType
+    fields: tuple[Field, ...]
+    ttl_days: int | None
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        return (self.join_key,) if self.ttl_days is None else (self.join_key, "event_timestamp")
+
+    @property
+    def fresh(self) -> str:
+        """The temporary table that holds what the view should be."""
+        return f"fresh {self.view}"
+
+
+def rows_table(pipeline: Pipeline) -> str:
+    """The table that holds the snapshot's rows, with the moment of the prediction as `event_timestamp`."""
+    return f"{pipeline.name}__rows"
+
+
+def view_tables(pipeline: Pipeline) -> tuple[ViewTable, ...]:
+    """The offline table of each view, in the file's order. Raises FeatureError if the stores cannot hold one."""
+    tables = tuple(_view_table(pipeline, name) for name in pipeline.features)
+    if faults := [*_faults(pipeline, tables)]:
+        raise FeatureError(
+            f"The feature store cannot hold pipeline '{pipeline.name}': " + "; ".join(faults),
+            f"Correct include/pipelines/{pipeline.name}.yaml.",
+        )
+    return tables
+
+
+def _view_table(pipeline: Pipeline, name: str) -> ViewTable:
+    view = pipeline.features[name]
+    if isinstance(view, TrailingView):
+        by = tuple(view.by)
+        counts = {f"rows_{days}d" for days in view.days}
+        fields = [Field(f, "bigint" if f in counts else "double precision") for f in view.features()]
+        ttl_days: int | None = max(view.days) + 1
+    else:
+        by = tuple(pipeline.key)
+        fields = [Field(c, _feature_type(pipeline, c)) for c in view.columns]
+        fields += [Field(f, "bigint") for f in view.features()[len(view.columns) :]]
+        ttl_days = None
+    single_integer = len(by) == 1 and pipeline.columns[by[0]].type == "integer"
+    return ViewTable(
+        view=name,
+        table=f"{pipeline.name}__{name}",
+        online_table=f"{pipeline.name}_{name}",  # Feast's choice (feast.infra.online_stores.helpers.compute_table_id)
+        at=view.at,
+        by=by,
+        join_key="__".join(by),
+        join_type="bigint" if single_integer else "text",
+        fields=tuple(fields),
+        ttl_days=ttl_days,
+    )
+
+
+def _feature_type(pipeline: Pipeline, column: str) -> SqlType:
+    declared = SQL_TYPES[pipeline.columns[column].type]
+    return "text" if declared == "date" else declared
+
+
+def _faults(pipeline: Pipeline, tables: tuple[ViewTable, ...]) -> Iterator[str]:
+    for column in pipeline.columns:
+        if column in RESERVED:
+            yield f"schema.{column}: the name is reserved; rename the column"
+    for table in tables:
+        where = f"features.{table.view}"
+        if table.view == "rows":
+            yield f"{where}: the name is reserved; rename the view"
+        for column in table.by:
+            if pipeline.columns[column].type == "number":
+                yield f"{where}: '{column}' is a number, which cannot identify an entity"
+        if clash := {field.name for field in table.fields} & {table.join_key, *RESERVED}:
+            yield f"{where}: {', '.join(sorted(clash))} cannot be a feature of this view"
+        longest = max(
+            f"{table.online_table}_fts_idx",  # an index that Feast makes
+            table.table,
+            table.join_key,
+            f"{table.view}__entity_row_unique_id",  # a column of Feast's point-in-time join
+            *(f"{table.view}__{field.name}" for field in table.fields),
+            key=len,
+        )
+        if len(longest) > LONGEST_IDENTIFIER:
+            yield f"{where}: '{longest}' has more than {LONGEST_IDENTIFIER} characters; shorten the names"
+
+
+def entity_key(table: ViewTable, pipeline: Pipeline, key: Mapping[str, Any]) -> int | str:
+    """The value of `join_key` for the columns in `key`; the same text that `tables.join_key` makes in SQL.
+
+    Raises FeatureError when a column is missing; never quotes a value.
+    """
+    if missing := [column for column in table.by if key.get(column) is None]:
+        raise FeatureError(
+            f"A key of view '{table.view}' lacks {', '.join(missing)}", f"Give {', '.join(table.by)} for each row."
+        )
+    if table.join_type == "bigint":
+        return int(key[table.by[0]])
+    texts = [_text(key[column], pipeline.columns[column].type) for column in table.by]
+    if len(texts) == 1:
+        return texts[0]
+    return "|".join(text.replace("\\", "\\\\").replace("|", "\\|") for text in texts)
+
+
+def _text(value: Any, declared: str) -> str:
+    if declared == "boolean":
+        return "true" if value else "false"
+    return value.isoformat() if declared == "date" and not isinstance(value, str) else str(value)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Entities of a view, and the first and last event time (UTC) among the newest row of each."""
+
+    entities: int
+    first: datetime | None = None
+    last: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ViewState:
+    """Where a view stands before materialization.
+
+    `watermark`: the load up to which the online store was written, None if never. `all`: every entity of the offline
+    store. `changed`: those with a row loaded after the watermark.
+    """
+
+    watermark: datetime | None
+    all: Span
+    changed: Span
+
+
+@dataclass(frozen=True)
+class Step:
+    """One view's materialization: the newest row of `entities` entities, those with a row loaded after `since`.
+
+    `since` is None the first time and means all of them; `start` is then, explicitly, the oldest of these rows.
+    """
+
+    since: datetime | None
+    entities: int
+    start: datetime
+    end: datetime
+
+
+def next_step(state: ViewState, *, everything: bool = False) -> Step | None:
+    """What to write to the online store, or None when nothing changed since the watermark.
+
+    A changed entity is written whole, with its newest row, however old the row that changed: a window over event times
+    would miss a late delivery, or set other entities back to values older than those they have.
+    """
+    since = None if everything else state.watermark
+    span = state.all if since is None else state.changed
+    if span.first is None or span.last is None:
+        return None
+    return Step(since, span.entities, span.first, span.last)

@@ -1,0 +1,106 @@
+"""The Feast repository of a pipeline, built in code: no feature_store.yaml, so no secret in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from rempart.config import Connection
+from rempart.features.databases import FeatureDatabases, feast_errors, registry_url, sslmode
+from rempart.features.plan import ViewTable, view_tables
+from rempart.pipeline import Pipeline
+
+ONLINE_STORE = "rempart.features.copy_online_store.CopyOnlineStore"
+"""Feast's PostgreSQL online store, written by COPY (docs/adr/0004-features.md); "postgres" selects Feast's own."""
+
+
+@contextmanager
+def feature_store(databases: FeatureDatabases, pipeline: Pipeline, online_store: str = ONLINE_STORE) -> Iterator[Any]:
+    """A `feast.FeatureStore` whose project is the pipeline; its connections are closed on leaving.
+
+    Raises FeatureError and DatabaseUnavailable.
+    """
+    with feast_errors(f"open the feature store of '{pipeline.name}'"):
+        from feast import FeatureStore, RepoConfig
+
+        store = FeatureStore(
+            config=RepoConfig(
+                project=pipeline.name,
+                provider="local",
+                registry={
+                    "registry_type": "sql",
+                    "path": registry_url(databases.registry),
+                    "sqlalchemy_config_kwargs": {"echo": False, "hide_parameters": True, "pool_size": 1},
+                },
+                offline_store={
+                    "type": "postgres",
+                    "entity_select_mode": "embed_query",  # the other mode leaves a table behind when it is killed
+                    **_server(databases.offline),
+                },
+                online_store={"type": online_store, **_server(databases.online)},
+                entity_key_serialization_version=3,
+            )
+        )
+        registry: Any = store.registry
+    try:
+        with feast_errors(f"use the feature store of '{pipeline.name}'"):
+            yield store
+    finally:
+        # Feast keeps its connections for ever, which blocks the removal of a scratch database
+        registry.write_engine.dispose()
+        connection = getattr(store._get_provider().online_store, "_conn", None)
+        if connection is not None:
+            connection.close()
+
+
+def apply(store: Any, pipeline: Pipeline) -> None:
+    """Register the pipeline's entities and views and create the online tables; drop views that the pipeline lost.
+
+    Idempotent. How far the online store is stands in our own table, so nothing that Feast does here can reset it.
+    """
+    from feast import Entity, FeatureView, Field
+    from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
+    from feast.types import Bool, Float64, Int64, String
+    from feast.value_type import ValueType
+
+    types = {"bigint": Int64, "double precision": Float64, "boolean": Bool, "text": String}
+    tables = view_tables(pipeline)
+    entities = {
+        table.join_key: Entity(
+            name=table.join_key,
+            join_keys=[table.join_key],
+            value_type=ValueType.INT64 if table.join_type == "bigint" else ValueType.STRING,
+        )
+        for table in tables
+    }
+
+    def view(table: ViewTable) -> Any:
+        return FeatureView(
+            name=table.view,
+            entities=[entities[table.join_key]],
+            ttl=timedelta(days=table.ttl_days or 0),  # 0 is "for ever"
+            schema=[
+                Field(name=table.join_key, dtype=types[table.join_type]),
+                *(Field(name=field.name, dtype=types[field.type]) for field in table.fields),
+            ],
+            source=PostgreSQLSource(name=table.table, table=table.table, timestamp_field="event_timestamp"),
+            online=True,
+            tags={"at": table.at, "classification": pipeline.classification},
+        )
+
+    lost = [found for found in store.list_feature_views() if found.name not in pipeline.features]
+    store.apply([*entities.values(), *map(view, tables)], objects_to_delete=lost, partial=False)
+
+
+def _server(connection: Connection) -> dict[str, Any]:
+    return {
+        "host": connection.host,
+        "port": connection.port or 5432,
+        "database": connection.schema,
+        "db_schema": "public",
+        "user": connection.login,
+        "password": connection.password,
+        "sslmode": sslmode(connection),
+    }

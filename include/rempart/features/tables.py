@@ -1,0 +1,239 @@
+"""The SQL of the offline store. Every name in it is quoted, and no value of the data passes through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from psycopg import sql
+
+from rempart.features.databases import Session
+from rempart.features.plan import SQL_TYPES, ViewTable, rows_table
+from rempart.pipeline import Pipeline, RowView, TrailingView
+
+_STATE = sql.SQL("""
+    CREATE TABLE IF NOT EXISTS feature_loads (
+        pipeline text PRIMARY KEY,
+        snapshot text NOT NULL,
+        loaded_at timestamptz NOT NULL
+    );
+    CREATE TABLE IF NOT EXISTS feature_views (
+        pipeline text NOT NULL,
+        view text NOT NULL,
+        offline_table text NOT NULL UNIQUE,
+        online_table text UNIQUE,
+        watermark timestamptz,
+        PRIMARY KEY (pipeline, view)
+    );
+    COMMENT ON COLUMN feature_views.watermark IS
+        'The load up to which the view is in the online store. Kept here since Feast''s apply can reset its own.';
+""")
+"""What was loaded, which tables belong to whom, and how far the online store is; all in the offline database."""
+
+_CALENDAR = {
+    "year": "YEAR",
+    "month": "MONTH",
+    "week": "WEEK",
+    "day_of_month": "DAY",
+    "day_of_week": "ISODOW",
+    "day_of_year": "DOY",
+}
+"""EXTRACT's name of each calendar part; weeks are ISO 8601, Monday is day 1."""
+
+Columns = Sequence[tuple[str, str]]
+
+
+def name(identifier: str) -> sql.Identifier:
+    return sql.Identifier(identifier)
+
+
+def names(identifiers: Iterable[str], prefix: str | None = None) -> sql.Composed:
+    """Quoted and comma-separated; each after the table alias `prefix` if given."""
+    return sql.SQL(", ").join(sql.Identifier(prefix, i) if prefix else sql.Identifier(i) for i in identifiers)
+
+
+def day(pipeline: Pipeline, moment: str) -> sql.Composed:
+    """The date of a moment of the row's life."""
+    spec = pipeline.moments[moment]
+    if spec.minus_days is None:
+        return sql.SQL("{}").format(name(spec.column))
+    return sql.SQL("({} - {}::integer)").format(name(spec.column), name(spec.minus_days))
+
+
+def midnight(date: sql.Composable) -> sql.Composed:
+    """A date as a point in time: its midnight in UTC."""
+    return sql.SQL("({}::timestamp AT TIME ZONE 'UTC')").format(date)
+
+
+def join_key(table: ViewTable) -> sql.Composed:
+    """What identifies the view's entity; the same text that `plan.entity_key` makes. NULL if a part is NULL."""
+    if table.join_type == "bigint":
+        return sql.SQL("{}").format(name(table.by[0]))
+    if len(table.by) == 1:
+        return sql.SQL("{}::text").format(name(table.by[0]))
+    escaped = [
+        sql.SQL("replace(replace({}::text, {}, {}), '|', {})").format(
+            name(column), sql.Literal("\\"), sql.Literal("\\\\"), sql.Literal("\\|")
+        )
+        for column in table.by
+    ]
+    return sql.SQL(" || '|' || ").join(escaped)
+
+
+def rows_columns(pipeline: Pipeline) -> Columns:
+    return [*((c, SQL_TYPES[spec.type]) for c, spec in pipeline.columns.items()), ("event_timestamp", "timestamptz")]
+
+
+def view_columns(table: ViewTable) -> Columns:
+    return [
+        (table.join_key, table.join_type),
+        *((field.name, field.type) for field in table.fields),
+        ("event_timestamp", "timestamptz"),
+    ]
+
+
+def select_view(pipeline: Pipeline, table: ViewTable) -> sql.Composed:
+    """The rows of a view's table, computed from the rows of the snapshot."""
+    view = pipeline.features[table.view]
+    if isinstance(view, TrailingView):
+        return _select_trailing(pipeline, table, view)
+    return _select_row(pipeline, table, view)
+
+
+def _select_row(pipeline: Pipeline, table: ViewTable, view: RowView) -> sql.Composed:
+    features = [sql.SQL("{}::{}").format(name(f.name), sql.SQL(f.type)) for f in table.fields[: len(view.columns)]]
+    features += [
+        sql.SQL("EXTRACT({} FROM {})::bigint").format(sql.SQL(_CALENDAR[part]), name(column))
+        for column, parts in view.calendar.items()
+        for part in parts
+    ]
+    return sql.SQL("SELECT {} FROM {}").format(
+        sql.SQL(", ").join([join_key(table), *features, midnight(day(pipeline, table.at))]), name(rows_table(pipeline))
+    )
+
+
+def _select_trailing(pipeline: Pipeline, table: ViewTable, view: TrailingView) -> sql.Composed:
+    """Aggregates over (day - days, day], dated the day after: whoever asks at day E sees only rows before E.
+
+    Sums are `numeric`, so exact: neither the order of rows nor a row that left the window leaves a trace in the result.
+    """
+    daily = [
+        sql.SQL("{} AS entity").format(join_key(table)),
+        sql.SQL("{} AS day").format(day(pipeline, table.at)),
+        sql.SQL("count(*) AS rows"),
+        *(
+            sql.SQL("sum({column}::numeric) AS {total}, count({column}) AS {count}").format(
+                column=name(column), total=name(f"sum {column}"), count=name(f"count {column}")
+            )
+            for column in view.mean
+        ),
+    ]
+    features: list[sql.Composable] = []
+    for days in view.days:
+        window = sql.Identifier(f"{days} days")
+        features += [
+            sql.SQL("(sum({total}) OVER {w})::float8 / NULLIF(sum({count}) OVER {w}, 0)::float8").format(
+                total=name(f"sum {column}"), count=name(f"count {column}"), w=window
+            )
+            for column in view.mean
+        ]
+        features.append(sql.SQL("(sum(rows) OVER {})::bigint").format(window))
+    windows = [
+        sql.SQL("{} AS (PARTITION BY entity ORDER BY day RANGE BETWEEN {} PRECEDING AND CURRENT ROW)").format(
+            sql.Identifier(f"{days} days"), sql.SQL("interval {}").format(sql.Literal(f"{days - 1} days"))
+        )
+        for days in view.days
+    ]
+    return sql.SQL(
+        "WITH daily AS (SELECT {daily} FROM {rows} WHERE {known} GROUP BY 1, 2)"
+        " SELECT entity, {features}, {timestamp} FROM daily WINDOW {windows}"
+    ).format(
+        daily=sql.SQL(", ").join(daily),
+        rows=name(rows_table(pipeline)),
+        known=sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(name(column)) for column in table.by),
+        features=sql.SQL(", ").join(features),
+        timestamp=midnight(sql.SQL("(day + 1)")),
+        windows=sql.SQL(", ").join(windows),
+    )
+
+
+def lock(session: Session, pipeline: Pipeline) -> None:
+    """Until the transaction ends, nobody else loads or materializes this pipeline. Creates the state's tables."""
+    if session.execute("SELECT to_regclass('feature_views')").fetchone() == (None,):
+        session.execute("SELECT pg_advisory_xact_lock(hashtextextended('rempart features', 0))")
+        session.execute(_STATE)
+    session.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"rempart features of {pipeline.name}",))
+
+
+def ensure(session: Session, table: str, columns: Columns, key: Sequence[str]) -> bool:
+    """Create the table, or create it anew if the pipeline changed its columns. True if the table is new and empty."""
+    expected = [*columns, ("loaded_at", "timestamptz")]
+    found = session.execute(
+        "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"
+        " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        (f'public."{table}"',),
+    ).fetchall()
+    if found == [(c, "timestamp with time zone" if t == "timestamptz" else t) for c, t in expected]:
+        return False
+    session.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(name(table)))
+    session.execute(
+        sql.SQL("CREATE TABLE {} ({}, PRIMARY KEY ({}))").format(
+            name(table),
+            sql.SQL(", ").join(
+                sql.SQL("{} {} {}").format(
+                    name(column),
+                    sql.SQL(declared),  # one of SQL_TYPES' values
+                    sql.SQL("NOT NULL" if column in ("event_timestamp", "loaded_at") else ""),
+                )
+                for column, declared in expected
+            ),
+            names(key),
+        )
+    )
+    return True
+
+
+def replace_rows(
+    session: Session, table: str, columns: Columns, key: Sequence[str], fresh: str, at: Any
+) -> tuple[int, int]:
+    """Make `table` equal to `fresh` (same columns), touching only rows that differ; these get `loaded_at = at`.
+
+    A vanished row also marks its entity's newest remaining row, so that the online store gets it. Returns the numbers
+    of rows (written, deleted).
+    """
+    every = [column for column, _ in columns]
+    others = [column for column in every if column not in key]
+    written = session.execute(
+        sql.SQL(
+            "INSERT INTO {table} AS old ({columns}, loaded_at) SELECT {columns}, {at} FROM {fresh}"
+            " ON CONFLICT ({key}) DO UPDATE SET ({others}, loaded_at) = ROW({new}, EXCLUDED.loaded_at)"
+            " WHERE ({current}) IS DISTINCT FROM ({new})"
+        ).format(
+            table=name(table),
+            columns=names(every),
+            at=sql.Literal(at),
+            fresh=name(fresh),
+            key=names(key),
+            others=names(others),
+            new=names(others, "excluded"),
+            current=names(others, "old"),
+        )
+    ).rowcount
+    same = sql.SQL(" AND ").join(sql.SQL("n.{c} = old.{c}").format(c=name(column)) for column in key)
+    gone = sql.SQL("DELETE FROM {} old WHERE NOT EXISTS (SELECT FROM {} n WHERE {})").format(
+        name(table), name(fresh), same
+    )
+    if len(key) == 1 or "event_timestamp" not in key:
+        return written, session.execute(gone).rowcount
+    entity = name(key[0])
+    counted = session.execute(
+        sql.SQL(
+            "WITH gone AS ({gone} RETURNING {entity}), newest AS ("
+            "  SELECT n.{entity}, max(n.event_timestamp) AS event_timestamp FROM {fresh} n"
+            "  WHERE n.{entity} IN (SELECT {entity} FROM gone) GROUP BY 1),"
+            " marked AS (UPDATE {table} old SET loaded_at = {at} FROM newest n WHERE {same})"
+            " SELECT count(*) FROM gone"
+        ).format(gone=gone, entity=entity, fresh=name(fresh), table=name(table), at=sql.Literal(at), same=same)
+    ).fetchone()
+    assert counted is not None  # noqa: S101 - an aggregate gives one row
+    return written, int(counted[0])

@@ -1,0 +1,51 @@
+"""Which of the valid new rows are new facts: one row per key, and the first one stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DUPLICATE = "duplicate of an accepted row"
+CONFLICT = "key already accepted with other values"
+
+
+def judge_keys(current: pa.Table | None, new: pa.Table, key: Sequence[str]) -> tuple[list[int], dict[int, str]]:
+    """Indices of the new rows to accept, in order, and the reason against each of the others.
+
+    Both tables have the same schema; `current` holds one row per key.
+    """
+    import pyarrow as pa
+
+    table = pa.concat_tables([current, new]) if current is not None else new
+    offset = table.num_rows - new.num_rows
+    first: dict[tuple[object, ...], int] = {}
+    accepted: list[int] = []
+    repeated: list[int] = []
+    earlier: list[int] = []
+    for row, values in enumerate(zip(*(table[column].to_pylist() for column in key), strict=True)):
+        before = first.setdefault(values, row)
+        if before == row:
+            if row >= offset:
+                accepted.append(row - offset)
+        else:
+            repeated.append(row)
+            earlier.append(before)
+    same = _equal(table.take(repeated), table.take(earlier)) if repeated else []
+    return accepted, {row - offset: DUPLICATE if equal else CONFLICT for row, equal in zip(repeated, same, strict=True)}
+
+
+def _equal(left: pa.Table, right: pa.Table) -> list[bool]:
+    """Row by row: are all columns equal, nulls included?"""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    equal = pa.array([True] * left.num_rows)
+    for a, b in zip(left.columns, right.columns, strict=True):
+        one, other = a.combine_chunks(), b.combine_chunks()
+        both_null = pc.and_(pc.is_null(one), pc.is_null(other))
+        equal = pc.and_(equal, pc.or_(both_null, pc.fill_null(pc.equal(one, other), False)))
+    result: list[bool] = equal.to_pylist()
+    return result

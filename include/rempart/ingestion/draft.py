@@ -1,0 +1,328 @@
+"""Draft a pipeline file from one delivery, for a person to correct.
+
+Everything that the file cannot tell (what is personal, what is known when, what to predict) is a guess that loads,
+marked `# CHECK:`. Values of free text never enter the draft; those of short closed lists do, since they are the
+schema.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+
+import yaml
+
+from rempart.errors import PipelineError
+from rempart.ingestion import reading
+from rempart.ingestion.cells import DATE, DECIMAL_COMMA, INTEGER, NUMBER
+from rempart.pipeline import ColumnType, Source, pipelines_dir
+
+MOST_CATEGORIES = 20
+NULL_TOKENS = ("NA", "N/A", "null", "NULL", "None", "NaN", "nan", "-")
+_PLAIN = re.compile(r"[a-z][a-z0-9_]*")
+_YAML_WORDS = {"yes", "no", "true", "false", "on", "off", "null", "y", "n"}
+
+
+@dataclass(frozen=True)
+class ColumnFacts:
+    """What one column of the file shows."""
+
+    name: str
+    type: ColumnType
+    nullable: bool
+    unique: bool
+    values: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the whole file shows, and what was guessed from it."""
+
+    name: str
+    source: Source
+    columns: tuple[ColumnFacts, ...]
+    key: tuple[str, ...]
+    key_certain: bool
+    time: str
+    first_day: date
+    split_day: date
+    target: ColumnFacts
+    limit: float
+
+    def named(self, *types: str) -> list[ColumnFacts]:
+        """Columns of these types that are neither key nor target."""
+        return [c for c in self.columns if c.type in types and c.name not in self.key and c.name != self.target.name]
+
+
+def draft_pipeline(csv: Path, name: str | None = None) -> str:
+    """YAML of a pipeline for deliveries like this file (.csv or .csv.gz); it loads as it is. Raises PipelineError."""
+    return "\n".join(_lines(survey(csv, name))) + "\n"
+
+
+def save_draft(csv: Path, name: str | None = None, folder: Path | None = None) -> Path:
+    """Write the draft among the pipeline files and return its path; never over a file that is there."""
+    text = draft_pipeline(csv, name)
+    file = (folder or pipelines_dir()) / f"{yaml.safe_load(text)['name']}.yaml"
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(text)
+    except FileExistsError as cause:
+        raise PipelineError(f"{file} exists already", "Draft under another name (--name), or remove it.") from cause
+    return file
+
+
+def survey(csv: Path, name: str | None = None) -> Survey:
+    """Look at a file: types, keys, time, target. Raises PipelineError where no pipeline can come of it."""
+    pipeline = name or re.sub(r"[^a-z0-9]+", "_", csv.name.lower().split(".", 1)[0]).strip("_")
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", pipeline):
+        raise PipelineError(f"No pipeline can be named after {csv.name}", "Give a name: lower case letters, digits, _.")
+    source, header, rows = _read(csv, pipeline)
+    table = {column: [row[i] for row in rows] for i, column in enumerate(header)}
+    tokens = [t for t in NULL_TOKENS if any(_is_null_token(t, values) for values in table.values())]
+    nulls = ["", *tokens]
+    columns = tuple(_facts(column, values, nulls) for column, values in table.items())
+    times = [c for c in columns if c.type == "date" and not c.nullable] or [c for c in columns if c.type == "date"]
+    if not times:
+        raise PipelineError(
+            f"No column of {csv.name} holds dates written YYYY-MM-DD",
+            "Add one that says when a row happened: snapshots are kept by month, and models are tested on later rows.",
+        )
+    key, certain = _key(columns, table)
+    free = [c for c in columns if c.name not in key]
+    numbers = [c for c in free if c.type == "number"] or [c for c in free if c.type == "integer"]
+    classes = [c for c in free if c.type in ("category", "boolean")]
+    if not numbers and not classes:
+        raise PipelineError(
+            f"{csv.name} has no column of numbers or of a closed list of values to predict",
+            "Add the column to be predicted to the file.",
+        )
+    target = (numbers or classes)[-1]
+    days = sorted(date.fromisoformat(value) for value in table[times[0].name] if value not in nulls)
+    split = days[int(len(days) * 0.8)]
+    return Survey(
+        pipeline,
+        source.model_copy(update={"null_values": nulls}),
+        columns,
+        key,
+        certain,
+        times[0].name,
+        days[0],
+        split if split > days[0] else days[0] + timedelta(days=1),
+        target,
+        _naive_limit(target, [value for value in table[target.name] if value not in nulls]),
+    )
+
+
+def _read(csv: Path, pipeline: str) -> tuple[Source, list[str], Sequence[Sequence[str]]]:
+    try:
+        body = csv.read_bytes()
+    except OSError as cause:
+        raise PipelineError(f"{csv} cannot be read ({cause.strerror})", "Name a .csv or .csv.gz file.") from cause
+    text, fault = reading.unpack(body)
+    try:
+        text.decode()
+        encoding = "utf-8"
+    except UnicodeDecodeError:
+        encoding = "cp1252"
+    first = text.decode(encoding, "replace").lstrip("\ufeff").splitlines()
+    line = first[0] if first else ""
+    delimiter = max(",;\t|", key=line.count)
+    source = Source.model_validate({"prefix": f"{pipeline}/", "encoding": encoding, "delimiter": delimiter})
+    header = [name.strip('"') for name in line.split(delimiter)]
+    wrong = [str(i) for i, name in enumerate(header, 1) if not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", name)]
+    if fault or not line or wrong:
+        names = f"the names of columns {', '.join(wrong[:20])} are not lower case letters, digits and _"
+        what = fault or (names if line else "the file is empty")
+        raise PipelineError(f"No pipeline can be drafted from {csv.name}: {what}", "Correct the file at its source.")
+    rows = reading.read(csv.name, body, source, header)
+    if not rows.cells:
+        why = rows.fault or "no row has as many fields as the first line"
+        raise PipelineError(
+            f"No pipeline can be drafted from {csv.name}: {why}",
+            "Give a file with some ordinary rows.",
+        )
+    return source, header, rows.cells
+
+
+def _is_null_token(token: str, values: Sequence[str]) -> bool:
+    """A word for 'nothing', if the rest of the column is numbers or dates."""
+    rest = [value for value in values if value not in (token, "")]
+    return token in values and bool(rest) and all(re.search(NUMBER, v) or re.search(DATE, v) for v in rest)
+
+
+def _is_date(value: str) -> bool:
+    try:
+        return bool(re.search(DATE, value)) and bool(date.fromisoformat(value))
+    except ValueError:
+        return False
+
+
+def _facts(name: str, values: Sequence[str], nulls: Sequence[str]) -> ColumnFacts:
+    present = [value for value in values if value not in nulls]
+    distinct = set(present)
+    nullable, unique = len(present) < len(values), len(distinct) == len(values)
+
+    def every(pattern: str) -> bool:
+        return bool(distinct) and all(re.search(pattern, value) for value in distinct)
+
+    if every(NUMBER):
+        numbers = [float(value) for value in distinct]
+        type_: ColumnType = "integer" if every(INTEGER) else "number"
+        return ColumnFacts(name, type_, nullable, unique, (), min(numbers), max(numbers))
+    if distinct and all(_is_date(value) for value in distinct):
+        return ColumnFacts(name, "date", nullable, unique)
+    if distinct and all(value.lower() in ("true", "false") for value in distinct):
+        return ColumnFacts(name, "boolean", nullable, unique)
+    if every(DECIMAL_COMMA):
+        return ColumnFacts(name, "string", nullable, unique, note="decimal commas: have the source write points")
+    if distinct and len(distinct) <= MOST_CATEGORIES and 2 * len(distinct) <= len(present):
+        return ColumnFacts(name, "category", nullable, unique, tuple(sorted(distinct)))
+    return ColumnFacts(name, "string", nullable, unique, note="" if distinct else "always empty in this file")
+
+
+def _key(columns: Sequence[ColumnFacts], table: dict[str, list[str]]) -> tuple[tuple[str, ...], bool]:
+    """The likeliest key: a unique column, else two or three that are unique together; and whether it is one here."""
+    alone = [c for c in columns if c.unique and c.type in ("integer", "string", "date", "category")]
+    if alone:
+        return (min(alone, key=lambda c: "id" not in c.name.split("_")).name,), True  # else the leftmost
+    parts = [c.name for c in columns if not c.nullable and c.type != "number"][:12]
+    for size in (2, 3):
+        for group in combinations(parts, size):
+            rows = list(zip(*(table[column] for column in group), strict=True))
+            if len(set(rows)) == len(rows):
+                return group, True
+    return (columns[0].name,), False
+
+
+def _naive_limit(target: ColumnFacts, values: Sequence[str]) -> float:
+    """What a constant guess would score: mean absolute deviation, or the log loss of equally likely classes."""
+    if target.type in ("number", "integer"):
+        numbers = [float(value) for value in values]
+        centre = fmean(numbers)
+        return float(f"{fmean(abs(n - centre) for n in numbers) or 1.0:.3g}")
+    return round(math.log(max(2, len(target.values))), 3)
+
+
+def _word(value: str) -> str:
+    if _PLAIN.fullmatch(value) and value not in _YAML_WORDS:
+        return value
+    return json.dumps(value, ensure_ascii=not value.isprintable())  # a quoted YAML scalar reads JSON's escapes
+
+
+def _list(values: Sequence[str]) -> str:
+    return "[" + ", ".join(_word(value) for value in values) + "]"
+
+
+def _outwards(value: float, up: bool) -> float:
+    """Rounded away from the data, to two digits."""
+    if not value:
+        return 0
+    step = 10.0 ** (math.floor(math.log10(abs(value))) - 1)
+    rounded = (math.ceil if up else math.floor)(value / step) * step
+    return float(f"{rounded:.6g}")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+
+
+def _lines(s: Survey) -> Iterator[str]:
+    check = "decide it, then run `rempart config check"
+    yield f"# Drafted from one file. Each line marked CHECK is a guess: {check} {s.name}`."
+    yield f"name: {s.name}"
+    yield "description: To be written      # CHECK: what is predicted, for whom"
+    yield "classification: personal        # CHECK: public, internal, personal or sensitive: where the data may be"
+    yield ""
+    yield "source:"
+    yield "  format: csv"
+    yield f"  prefix: {s.source.prefix}"
+    yield f"  encoding: {s.source.encoding}" + ("" if s.source.encoding == "utf-8" else "    # CHECK: it is not UTF-8")
+    yield f"  delimiter: {json.dumps(s.source.delimiter)}"
+    yield f"  null_values: {json.dumps(s.source.null_values)}"
+    yield ""
+    doubt = "does it identify a row in all deliveries?" if s.key_certain else "nothing identifies a row in this file"
+    others = [c.name for c in s.columns if c.unique and c.name not in s.key and c.type != "number"]
+    yield f"key: {_list(s.key)}    # CHECK: {doubt}" + (f" Also unique here: {', '.join(others)}" if others else "")
+    yield ""
+    yield "moments:                        # CHECK: in order of time; add those at which more becomes known"
+    yield f"  event: {{column: {_word(s.time)}}}"
+    dates = [c.name for c in s.columns if c.type == "date" and c.name != s.time]
+    yield f"partition_by: {_word(s.time)}" + (f"    # CHECK: other dates: {', '.join(dates)}" if dates else "")
+    yield ""
+    yield "schema:                         # CHECK: `known` of each column: from which moment is its value known?"
+    for column in s.columns:
+        yield f"  {_word(column.name)}: {_column(column, s)}"
+    yield ""
+    yield from _expectations(s)
+    yield ""
+    yield from _learning(s)
+
+
+def _column(column: ColumnFacts, s: Survey) -> str:
+    needed = column.name in (*s.key, s.time)
+    parts = [f"type: {column.type}", "known: event"]
+    notes = [column.note] if column.note else []
+    if column.nullable and not needed:
+        parts.append("nullable: true")
+    if column.type == "category":
+        parts.append(f"values: {_list(column.values)}")
+        notes.append("the whole list? any of it personal?")
+    if column.type == "string":
+        notes.append("free text never enters a model")
+    return "{" + ", ".join(parts) + "}" + (f"    # CHECK: {'; '.join(notes)}" if notes else "")
+
+
+def _expectations(s: Survey) -> Iterator[str]:
+    yield "expectations:                   # CHECK: ranges are those of one file, rounded outwards"
+    between = "expect: expect_column_values_to_be_between"
+    for column in s.columns:
+        if column.low is None or column.high is None or column.name in s.key:
+            continue
+        low = 0 if column.low >= 0 else _outwards(column.low, up=False)
+        high = max(_outwards(column.high, up=True), low)
+        limits = f"min_value: {_number(low)}, max_value: {_number(high)}"
+        yield f"  - {{{between}, column: {_word(column.name)}, {limits}, reason: {column.name} is out of range}}"
+    span = f"min_value: {s.first_day.year:04d}-01-01, max_value: 2100-12-31"
+    yield f"  - {{{between}, column: {_word(s.time)}, {span}, reason: {s.time} is out of range}}"
+    yield "max_quarantined: 0.05"
+
+
+def _learning(s: Survey) -> Iterator[str]:
+    inputs = [c.name for c in s.named("integer", "number", "boolean", "category")]
+    groups = [c.name for c in s.named("category")]
+    numeric = s.target.type in ("number", "integer")
+    task, metric = ("regression", "mae") if numeric else ("classification", "log_loss")
+    target, time = _word(s.target.name), _word(s.time)
+    yield "features:"
+    yield "  own:                          # CHECK: leave out what is not known in time, or should not decide"
+    yield "    kind: row"
+    yield "    at: event"
+    yield f"    columns: {_list(inputs)}"
+    yield f"    calendar: {{{time}: [month, day_of_week, day_of_year]}}"
+    if groups and numeric:
+        yield "  trend:                        # mean and count over earlier rows of the same group"
+        yield "    kind: trailing"
+        yield "    at: event"
+        yield f"    by: [{_word(groups[0])}]    # CHECK"
+        yield "    days: [30, 90]"
+        yield f"    mean: [{target}]"
+    yield ""
+    yield f"prediction: {{target: {target}, task: {task}, at: event}}    # CHECK: what is to be predicted"
+    yield f"holdout: {{column: {time}, start: {s.split_day.isoformat()}}}    # CHECK: models are tested from then on"
+    yield ""
+    yield "trainer: {use: gradient_boosting}"
+    yield ""
+    yield "gate:"
+    yield f"  metric: {metric}"
+    yield f"  limit: {_number(s.limit)}    # CHECK: a constant guess scores about this; demand better"
+    yield f"  baseline_by: [{_word(groups[0]) if groups else s.time + '.month'}]"

@@ -1,0 +1,311 @@
+"""Snapshots: immutable, content-hashed versions of a dataset, as Parquet parts by month and a manifest.
+
+A snapshot holds every row accepted so far. Its id is a hash of its content, so the same rows give the same id however
+they were delivered, and a month that did not change keeps its part. A part is needed as long as any kept manifest
+names it, whatever its own `retain-until` says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import IngestError, IntegrityError, ObjectMissing
+from rempart.pipeline import Pipeline
+from rempart.sites.port import Site
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one month (`YYYY-MM`), as one Parquet object."""
+
+    partition: str
+    key: str
+    sha256: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SnapshotColumn:
+    """A column as it was typed: the pipeline's type, and whether it may be null."""
+
+    type: str
+    nullable: bool
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A manifest as read. `columns` are in the order of the schema; `key` identifies a row."""
+
+    id: str
+    pipeline: str
+    created_at: datetime
+    previous: str | None
+    rows: int
+    parts: tuple[Part, ...]
+    columns: Mapping[str, SnapshotColumn]
+    classification: str
+    retain_until: date
+    key: tuple[str, ...]
+    partition_by: str
+    deliveries: tuple[Mapping[str, Any], ...] = ()
+    """What became of the deliveries that this snapshot added (`deliveries.Outcome` as JSON)."""
+
+
+def canonical(value: object) -> bytes:
+    """JSON with one spelling per value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def folder(pipeline: str) -> str:
+    return f"snapshots/{pipeline}/"
+
+
+def _content(snapshot: Snapshot) -> dict[str, Any]:
+    """The part of the manifest that the id is a hash of: schema and parts, no times."""
+    return {
+        "columns": [[name, column.type, column.nullable] for name, column in snapshot.columns.items()],
+        "key": list(snapshot.key),
+        "partition_by": snapshot.partition_by,
+        "parts": [[part.partition, part.sha256, part.rows, part.bytes] for part in snapshot.parts],
+    }
+
+
+def content_id(snapshot: Snapshot) -> str:
+    """The id that a snapshot's content gives it."""
+    return hashlib.sha256(canonical(_content(snapshot))).hexdigest()[:16]
+
+
+def manifest(snapshot: Snapshot) -> bytes:
+    """The manifest as stored."""
+    return canonical(
+        {
+            "format": 1,
+            "id": snapshot.id,
+            "pipeline": snapshot.pipeline,
+            "created_at": snapshot.created_at.isoformat(),
+            "previous": snapshot.previous,
+            "rows": snapshot.rows,
+            "classification": snapshot.classification,
+            "retain_until": snapshot.retain_until.isoformat(),
+            "content": _content(snapshot),
+            "deliveries": list(snapshot.deliveries),
+        }
+    )
+
+
+def current(site: Site, bucket: str, pipeline_name: str) -> Snapshot | None:
+    """The newest committed snapshot, or None before the first. Raises SiteError, IntegrityError."""
+    try:
+        pointer = site.read(bucket, f"{folder(pipeline_name)}current.json")
+    except ObjectMissing:
+        return None
+    return read(site, bucket, pipeline_name, str(json.loads(pointer)["id"]))
+
+
+def read(site: Site, bucket: str, pipeline_name: str, snapshot_id: str) -> Snapshot:
+    """A snapshot by its id. Raises ObjectMissing, IntegrityError (the manifest is not what the id says)."""
+    key = f"{folder(pipeline_name)}{snapshot_id}.json"
+    body = site.read(bucket, key)
+    try:
+        found = json.loads(body)
+        content = found["content"]
+        snapshot = Snapshot(
+            found["id"],
+            found["pipeline"],
+            datetime.fromisoformat(found["created_at"]),
+            found["previous"],
+            found["rows"],
+            tuple(
+                Part(partition, f"{folder(pipeline_name)}parts/{sha256}.parquet", sha256, rows, size)
+                for partition, sha256, rows, size in content["parts"]
+            ),
+            {name: SnapshotColumn(type_, nullable) for name, type_, nullable in content["columns"]},
+            found["classification"],
+            date.fromisoformat(found["retain_until"]),
+            tuple(content["key"]),
+            content["partition_by"],
+            tuple(found["deliveries"]),
+        )
+    except (ValueError, KeyError, TypeError) as cause:
+        raise _altered(site, bucket, key, "it is not a manifest") from cause
+    if snapshot.pipeline != pipeline_name or not snapshot.id == snapshot_id == content_id(snapshot):
+        raise _altered(site, bucket, key, "its content does not match its id")
+    return snapshot
+
+
+def _altered(site: Site, bucket: str, key: str, why: str) -> IntegrityError:
+    return IntegrityError(
+        f"Manifest {bucket}/{key} at site '{site.name}': {why}",
+        "Restore the object from its replica or a restore point.",
+    )
+
+
+def arrow_schema(columns: Mapping[str, SnapshotColumn]) -> pa.Schema:
+    """Arrow types of a snapshot's columns."""
+    import pyarrow as pa
+
+    types = {
+        "integer": pa.int64(),
+        "number": pa.float64(),
+        "boolean": pa.bool_(),
+        "string": pa.string(),
+        "category": pa.string(),
+        "date": pa.date32(),
+    }
+    return pa.schema([pa.field(name, types[column.type], column.nullable) for name, column in columns.items()])
+
+
+def load_table(site: Site, bucket: str, snapshot: Snapshot) -> pa.Table:
+    """All rows, parts in order of month, rows in order of key. Raises IntegrityError, ObjectMissing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = arrow_schema(snapshot.columns)
+    tables = [
+        pq.read_table(pa.BufferReader(site.read(bucket, part.key, sha256=part.sha256)), schema=schema)
+        for part in snapshot.parts
+    ]
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def snapshot_columns(pipeline: Pipeline) -> dict[str, SnapshotColumn]:
+    """The columns that a pipeline's snapshot has; key and partition columns are never null."""
+    needed = {*pipeline.key, pipeline.partition_by}
+    return {
+        name: SnapshotColumn(column.type, column.nullable and name not in needed)
+        for name, column in pipeline.columns.items()
+    }
+
+
+def conform(table: pa.Table, before: Snapshot, pipeline: Pipeline) -> pa.Table:
+    """Rows accepted under an earlier schema, in the present one. Raises IngestError where that needs a decision.
+
+    A new nullable column is null for them, a column that left the schema is left out, a new order is taken over.
+    """
+    import pyarrow as pa
+
+    columns = snapshot_columns(pipeline)
+    schema = arrow_schema(columns)
+    arrays = []
+    for field in schema:
+        had, has = before.columns.get(field.name), columns[field.name]
+        where, remedy = f"Snapshot {before.id} of '{pipeline.name}'", f"schema.{field.name} in {pipeline.name}.yaml"
+        if had is None and not has.nullable:
+            raise IngestError(
+                f"{where} has no column '{field.name}', which is not nullable",
+                f"Set `nullable: true` at {remedy}: rows accepted before cannot have a value there.",
+            )
+        if had is None:
+            arrays.append(pa.nulls(table.num_rows, field.type))
+            continue
+        if arrow_schema({field.name: had}).field(0).type != field.type:
+            raise IngestError(
+                f"{where} has column '{field.name}' as {had.type}, the pipeline says {has.type}",
+                f"Keep the type at {remedy}, or deliver the values as a column of another name.",
+            )
+        if not has.nullable and table[field.name].null_count:
+            raise IngestError(
+                f"{where} has empty values in column '{field.name}', which is no longer nullable",
+                f"Set `nullable: true` at {remedy}.",
+            )
+        arrays.append(table[field.name])
+    return pa.table(arrays, schema=schema)
+
+
+def encode(table: pa.Table, key: Sequence[str]) -> bytes:
+    """A part's bytes: sorted by key, the same rows always the same bytes (for one version of Arrow)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ordered = table.sort_by([(column, "ascending") for column in key]).combine_chunks().replace_schema_metadata(None)
+    sink = pa.BufferOutputStream()
+    pq.write_table(ordered, sink, compression="zstd", version="2.6", row_group_size=1 << 20)
+    return bytes(sink.getvalue())
+
+
+def months(table: pa.Table, column: str) -> dict[str, pa.Table]:
+    """A table's rows by month of a date column, months as `YYYY-MM` in order."""
+    import pyarrow.compute as pc
+
+    # not strftime: it needs the time zone database and pads years as the platform likes
+    numbers = pc.add(pc.multiply(pc.year(table[column]), 12), pc.subtract(pc.month(table[column]), 1))
+    return {
+        f"{number // 12:04d}-{number % 12 + 1:02d}": table.filter(pc.equal(numbers, number))
+        for number in sorted(pc.unique(numbers).to_pylist())
+    }
+
+
+def draw_up(
+    pipeline: Pipeline,
+    before: Snapshot | None,
+    rows: pa.Table,
+    changed: Collection[str],
+    *,
+    now: datetime,
+    retain_until: date,
+) -> tuple[Snapshot, list[tuple[Part, bytes]]]:
+    """The snapshot of `rows` (all of them), and the parts that it adds to `before`'s; nothing is written.
+
+    `changed` names the months that got new rows. Where the schema, the key or the partition changed, every part is new.
+    """
+    columns = snapshot_columns(pipeline)
+    same_form = before is not None and (list(before.columns.items()), before.key, before.partition_by) == (
+        list(columns.items()),
+        tuple(pipeline.key),
+        pipeline.partition_by,
+    )
+    kept = {part.partition: part for part in before.parts} if before and same_form else {}
+    parts: list[Part] = []
+    added: list[tuple[Part, bytes]] = []
+    for month, table in months(rows, pipeline.partition_by).items():
+        if month in kept and month not in changed:
+            parts.append(kept[month])
+            continue
+        body = encode(table, pipeline.key)
+        digest = hashlib.sha256(body).hexdigest()
+        part = Part(month, f"{folder(pipeline.name)}parts/{digest}.parquet", digest, table.num_rows, len(body))
+        parts.append(part)
+        added.append((part, body))
+    snapshot = Snapshot(
+        "",
+        pipeline.name,
+        now,
+        before.id if before else None,
+        rows.num_rows,
+        tuple(parts),
+        columns,
+        pipeline.classification,
+        retain_until,
+        tuple(pipeline.key),
+        pipeline.partition_by,
+    )
+    return replace(snapshot, id=content_id(snapshot)), added
+
+
+def commit(site: Site, bucket: str, snapshot: Snapshot, added: Sequence[tuple[Part, bytes]]) -> None:
+    """Write parts, then manifest, then switch `current.json`: a reader sees the old snapshot or the new one."""
+    kept = {"retain-until": snapshot.retain_until.isoformat()}
+    for part, body in added:
+        site.write_new(bucket, part.key, body, metadata=kept, content_type="application/vnd.apache.parquet")
+    site.write(
+        bucket,
+        f"{folder(snapshot.pipeline)}{snapshot.id}.json",
+        manifest(snapshot),
+        metadata=kept,
+        content_type="application/json",
+    )
+    site.write(
+        bucket,
+        f"{folder(snapshot.pipeline)}current.json",
+        canonical({"id": snapshot.id, "previous": snapshot.previous}),
+        content_type="application/json",
+    )

@@ -1,0 +1,111 @@
+"""From a table's feature columns to the matrix that a model reads, by the feature declarations alone.
+
+Nothing is fitted: numbers and booleans are float32 with null as NaN; a category is one column of 0 and 1 per declared
+value, in the order declared, all 0 when it is null. So the same table gives the same matrix at training and ever after,
+and a model carries no value of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from rempart.errors import TrainingError
+from rempart.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+FeatureType = Literal["number", "boolean", "category"]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One model input: a column of the training set and its type; `values` is a category's closed list."""
+
+    name: str
+    type: FeatureType
+    values: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.type not in ("number", "boolean", "category") or (self.type == "category") != bool(self.values):
+            raise TrainingError(
+                f"Feature '{self.name}' is declared as {self.type} with {len(self.values)} values",
+                "Declare a number, a boolean, or a category with its closed list of values.",
+            )
+
+    def columns(self) -> tuple[str, ...]:
+        """Names of its matrix columns; of a category `name=value`."""
+        return tuple(f"{self.name}={value}" for value in self.values) or (self.name,)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, "type": self.type, "values": list(self.values)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Feature:
+        return cls(str(data["name"]), data["type"], tuple(data.get("values") or ()))
+
+
+def features_of(pipeline: Pipeline) -> tuple[Feature, ...]:
+    """The pipeline's model inputs with their types."""
+    found: dict[str, Feature] = {}
+    for view_name, view in pipeline.features.items():
+        for feature in view.features():
+            column = pipeline.columns.get(feature) if view.kind == "row" else None
+            reference = f"{view_name}__{feature}"
+            if column is not None and column.type == "category":
+                found[reference] = Feature(reference, "category", tuple(column.values or ()))
+            elif column is not None and column.type == "boolean":
+                found[reference] = Feature(reference, "boolean")
+            else:
+                found[reference] = Feature(reference, "number")
+    return tuple(found[name] for name in pipeline.model_inputs())
+
+
+def matrix_columns(features: Sequence[Feature]) -> list[str]:
+    """Names of the matrix's columns, in order."""
+    return [column for feature in features for column in feature.columns()]
+
+
+def encode(features: Sequence[Feature], table: pa.Table) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The matrix [rows, matrix columns], float32.
+
+    Raises TrainingError naming the feature (never a value) when a column is missing, has another type, or holds a value
+    outside its closed list.
+    """
+    import numpy as np
+
+    blocks = [_block(feature, table) for feature in features]
+    return np.hstack(blocks) if blocks else np.zeros((table.num_rows, 0), np.float32)
+
+
+def _block(feature: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[np.float32]]:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if feature.name not in table.column_names:
+        raise TrainingError(
+            f"The table has no column '{feature.name}', which the model reads",
+            "Build the table with the pipeline's features, or train a model on those that it has.",
+        )
+    column = table.column(feature.name).combine_chunks()
+    if feature.type != "category":
+        if not any(is_(column.type) for is_ in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)):
+            raise TrainingError(
+                f"Feature '{feature.name}' is declared as {feature.type}, the table's column is {column.type}",
+                "Correct the column's type in the pipeline's schema.",
+            )
+        numbers = column.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+        return np.asarray(numbers, np.float32).reshape(-1, 1)
+    positions = pc.index_in(column.cast(pa.string()), value_set=pa.array(feature.values, pa.string()))
+    outside = positions.null_count - column.null_count
+    if outside:
+        raise TrainingError(
+            f"{outside} rows hold a value of '{feature.name}' that is not in its closed list",
+            "Add the value to the column's `values` in the pipeline file, or correct the data.",
+        )
+    codes = positions.fill_null(-1).to_numpy(zero_copy_only=False)
+    return np.asarray(codes[:, None] == np.arange(len(feature.values))[None, :], np.float32)

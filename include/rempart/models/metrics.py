@@ -1,0 +1,108 @@
+"""Metrics of predictions, and the naive baselines that a model must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import TrainingError
+from rempart.models.encoding import Feature
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+LOWER_IS_BETTER = {"mae": True, "rmse": True, "log_loss": True, "accuracy": False}
+_SMALLEST = 1e-15
+
+
+def target_values(target: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The target [rows]: the number itself, or the position of the class in `target.values`.
+
+    Raises TrainingError when a row has none, or a class outside the closed list.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = table.column(target.name).combine_chunks()
+    if target.values:
+        column = pc.index_in(class_names(column), value_set=pa.array(target.values, pa.string()))
+    values: np.ndarray[Any, np.dtype[np.float64]] = np.asarray(
+        column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64
+    )
+    if missing := int((~np.isfinite(values)).sum()):
+        raise TrainingError(
+            f"{missing} rows have no usable value of the target '{target.name}'",
+            "Add an expectation that quarantines them, or declare the missing class in `values`.",
+        )
+    return values
+
+
+def class_names(column: Any) -> Any:
+    """A class column as strings; booleans as `false` and `true`."""
+    import pyarrow as pa
+
+    return column.cast(pa.string())
+
+
+def score(task: str, truth: Any, predicted: Any) -> dict[str, float]:
+    """`mae` and `rmse` in the target's unit, or `log_loss` (nats) and `accuracy` (share).
+
+    truth: [n]; predicted: [n], or [n, classes] probabilities. Not finite when a prediction is not.
+    """
+    import numpy as np
+
+    if task == "regression":
+        error = predicted - truth
+        return {"mae": float(np.abs(error).mean()), "rmse": float(np.sqrt((error**2).mean()))}
+    classes = truth.astype(int)
+    chosen = predicted[np.arange(len(classes)), classes]
+    right = (predicted.argmax(axis=1) == classes).mean() if np.isfinite(predicted).all() else float("nan")
+    # clip lets NaN through
+    return {"log_loss": float(-np.log(np.clip(chosen, _SMALLEST, 1.0)).mean()), "accuracy": float(right)}
+
+
+def group_keys(table: pa.Table, by: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Each row's baseline group: columns, or calendar parts as `arrival_date.month`."""
+    import pyarrow.compute as pc
+
+    parts = {
+        "year": pc.year,
+        "month": pc.month,
+        "week": pc.iso_week,
+        "day_of_month": pc.day,
+        "day_of_week": pc.day_of_week,
+        "day_of_year": pc.day_of_year,
+    }
+    columns = []
+    for one in by:
+        name, _, part = one.partition(".")
+        column = table.column(name)
+        columns.append((parts[part](column) if part else column).to_pylist())
+    return list(zip(*columns, strict=True)) if columns else [()] * table.num_rows
+
+
+def baselines(task: str, target: Feature, by: Sequence[str], train: pa.Table, holdout: pa.Table) -> dict[str, float]:
+    """Scores on the held-out rows of two naive predictions learnt from the training rows.
+
+    The plain names are those of the group's mean (a class's share, with one more of each class), or of all training
+    rows where the group is new; `overall_*` those of the mean (share) of all training rows.
+    """
+    import numpy as np
+
+    learnt, truth = target_values(target, train), target_values(target, holdout)
+    # of a regression the value itself; of a classification one column of 0 and 1 per class
+    rows = learnt[:, None] if task == "regression" else np.eye(len(target.values))[learnt.astype(int)]
+    extra = 0.0 if task == "regression" else 1.0
+    sums: dict[tuple[Any, ...], Any] = {}
+    counts: dict[tuple[Any, ...], float] = {}
+    for key, row in zip(group_keys(train, by), rows, strict=True):
+        sums[key] = sums.get(key, extra * np.ones(rows.shape[1])) + row
+        counts[key] = counts.get(key, extra * rows.shape[1]) + 1
+    overall = (rows.sum(axis=0) + extra) / (len(rows) + extra * rows.shape[1])
+    grouped = np.array([sums[k] / counts[k] if k in sums else overall for k in group_keys(holdout, by)])
+    flat = np.tile(overall, (len(truth), 1))
+    if task == "regression":
+        grouped, flat = grouped[:, 0], flat[:, 0]
+    return {**score(task, truth, grouped), **{f"overall_{k}": v for k, v in score(task, truth, flat).items()}}

@@ -1,0 +1,127 @@
+"""ONNX models, the only format that is opened: a graph of known operators, which executes nothing of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import ModelRefused
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+MODEL_FILE = "model.onnx"
+DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
+"""Operator domains of the ONNX standard; an operator of any other would need code from elsewhere."""
+MAX_BYTES = 512 << 20
+
+
+def parse(body: bytes) -> onnx.ModelProto:
+    """The model, refused unless it is self-contained and uses standard operators only. Raises ModelRefused."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # it ships no types
+
+    if len(body) > MAX_BYTES:
+        raise _refused(f"it has {len(body)} bytes, more than {MAX_BYTES}")
+    try:
+        model = onnx.load_from_string(body)
+    except DecodeError as cause:
+        raise _refused("it is not ONNX") from cause
+    if not model.graph.node:
+        raise _refused("it holds no graph")
+    domains = {entry.domain for entry in model.opset_import} | {node.domain for node in _nodes(model.graph)}
+    if foreign := domains - DOMAINS:
+        raise _refused(f"it uses operators outside the standard: domain {sorted(foreign)[0][:60]!r}")
+    if model.functions:
+        raise _refused("it defines functions of its own")
+    if any(one.data_location == onnx.TensorProto.EXTERNAL or one.external_data for one in _tensors(model.graph)):
+        raise _refused("it refers to data outside its file")
+    return model
+
+
+def _refused(why: str) -> ModelRefused:
+    return ModelRefused(
+        f"{MODEL_FILE} is not opened: {why}",
+        "Train again with a trainer that gives a self-contained ONNX model of standard operators.",
+    )
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """A graph and every graph inside its nodes."""
+    waiting = [graph]
+    while waiting:
+        one = waiting.pop()
+        yield one
+        for node in one.node:
+            for attribute in node.attribute:
+                waiting += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    for one in _graphs(graph):
+        yield from one.node
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    for one in _graphs(graph):
+        yield from one.initializer
+        for sparse in one.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        for node in one.node:
+            for attribute in node.attribute:
+                yield from attribute.tensors
+                if attribute.HasField("t"):
+                    yield attribute.t
+                sparse_tensors = [*attribute.sparse_tensors]
+                if attribute.HasField("sparse_tensor"):
+                    sparse_tensors.append(attribute.sparse_tensor)
+                for sparse in sparse_tensors:
+                    yield from (sparse.values, sparse.indices)
+
+
+def open_session(body: bytes) -> onnxruntime.InferenceSession:
+    """An inference session on the CPU, from bytes, after `parse`. Raises ModelRefused."""
+    import onnxruntime
+
+    model = parse(body)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(body, options, providers=["CPUExecutionProvider"])
+    except Exception as cause:  # onnxruntime's own exceptions share no base class
+        raise _refused(f"onnxruntime cannot run it ({type(cause).__name__})") from cause
+    if len(model.graph.input) != 1 or len(session.get_inputs()) != 1:
+        raise _refused(f"it has {len(session.get_inputs())} inputs, where one matrix is expected")
+    return session
+
+
+def run(session: onnxruntime.InferenceSession, matrix: Any, task: str, classes: int) -> Any:
+    """Predictions for a float32 matrix [n, k], as float64.
+
+    Regression: [n], in the target's unit. Classification: [n, classes], the probability of each class.
+    Raises ModelRefused when the model's outputs have another shape.
+    """
+    import numpy as np
+
+    try:
+        outputs = session.run(None, {session.get_inputs()[0].name: matrix})
+    except Exception as cause:  # as above
+        raise ModelRefused(
+            f"The model cannot read a matrix of {matrix.shape[1]} columns ({type(cause).__name__})",
+            "Its features on record are not the ones that it was trained on: train again.",
+        ) from cause
+    arrays = [np.asarray(output) for output in outputs if isinstance(output, np.ndarray)]
+    wanted = (len(matrix),) if task == "regression" else (len(matrix), classes)
+    for array in arrays:
+        if array.dtype.kind != "f":
+            continue
+        if task == "regression" and array.size == len(matrix):
+            return array.reshape(-1).astype(np.float64)
+        if task == "classification" and array.shape == wanted:
+            return array.astype(np.float64)
+    raise ModelRefused(
+        f"The model gives no float output of shape {list(wanted)}",
+        "A regression gives one number a row; a classification, one probability a class (zipmap off).",
+    )

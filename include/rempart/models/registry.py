@@ -1,0 +1,91 @@
+"""The model registry: candidates, the champion alias, and what a reader of MLflow's pages sees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rempart.config import Connection
+from rempart.models.tracking import session
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION, CANDIDATE = "champion", "candidate"
+TAG = "rempart."
+"""Prefix of the tags that a version carries beside `stage`, `gate` and `gate_reasons`."""
+
+
+def champion(tracking: Connection, name: str) -> str | None:
+    """The champion's version. Raises TrackingUnavailable, TrackingRefused."""
+    return _aliased(tracking, name, CHAMPION)
+
+
+def candidate(tracking: Connection, name: str) -> str | None:
+    """The newest candidate's version. Raises TrackingUnavailable, TrackingRefused."""
+    return _aliased(tracking, name, CANDIDATE)
+
+
+def _aliased(tracking: Connection, name: str, alias: str) -> str | None:
+    with session(tracking, f"look up {alias} of model {name}") as client:
+        return _aliases(client, name).get(alias)
+
+
+def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
+    found = client.search_registered_models(filter_string=f"name = '{name}'", max_results=1)
+    return {alias: str(version) for model in found for alias, version in dict(model.aliases).items()}
+
+
+def register(
+    tracking: Connection,
+    name: str,
+    description: str,
+    *,
+    job_id: str,
+    run_id: str,
+    model_id: str,
+    tags: Mapping[str, str],
+) -> str:
+    """The version of a job's model, made unless the job has one; it gets the alias `candidate`.
+
+    Raises TrackingUnavailable, TrackingRefused.
+    """
+    with session(tracking, f"register a version of model {name}") as client:
+        if not client.search_registered_models(filter_string=f"name = '{name}'", max_results=1):
+            client.create_registered_model(name, description=description)
+        source = f"models:/{model_id}"
+        query = f"name = '{name}' and tag.`{TAG}job_id` = '{job_id}'"
+        known = [v for v in client.search_model_versions(query) if v.source == source]
+        if known:
+            version = str(known[0].version)
+        else:
+            all_tags = {"stage": CANDIDATE, f"{TAG}job_id": job_id, **{TAG + key: value for key, value in tags.items()}}
+            made = client.create_model_version(name, source, run_id=run_id, tags=all_tags, model_id=model_id)
+            version = str(made.version)
+        client.set_registered_model_alias(name, CANDIDATE, version)
+        return version
+
+
+def promote(tracking: Connection, name: str, version: str, previous: str | None, reasons: tuple[str, ...]) -> None:
+    """Move the alias `champion`; say on both versions what they are now. Safe to repeat."""
+    with session(tracking, f"make version {version} champion of model {name}") as client:
+        client.set_registered_model_alias(name, CHAMPION, version)
+        _tag(client, name, version, {"stage": "champion", "gate": "passed", "gate_reasons": _lines(reasons)})
+        if previous and previous != version:
+            _tag(client, name, previous, {"stage": "retired"})
+
+
+def refuse(tracking: Connection, name: str, version: str, reasons: tuple[str, ...]) -> None:
+    """Leave a candidate as it is, with the gate's reasons where MLflow's pages show them. Safe to repeat."""
+    with session(tracking, f"mark version {version} of model {name} as refused") as client:
+        _tag(client, name, version, {"gate": "refused", "gate_reasons": _lines(reasons)})
+        client.update_model_version(name, version, description="Refused by the gate: " + _lines(reasons))
+
+
+def _lines(reasons: tuple[str, ...]) -> str:
+    return "; ".join(reasons)[:4900]
+
+
+def _tag(client: MlflowClient, name: str, version: str, tags: Mapping[str, Any]) -> None:
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, key, str(value))

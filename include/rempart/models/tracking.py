@@ -1,0 +1,96 @@
+"""Sessions with the MLflow server: credentials for as long as they are needed, its errors translated once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rempart.config import Connection
+from rempart.errors import TrackingRefused, TrackingUnavailable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def address(connection: Connection) -> str:
+    """The server's URL, without credentials."""
+    port = f":{connection.port}" if connection.port else ""
+    return f"{connection.schema or 'http'}://{connection.host}{port}"
+
+
+@contextmanager
+def session(connection: Connection, doing: str = "use") -> Iterator[MlflowClient]:
+    """Points mlflow at the server with its credentials, and gives a client; all is put back at the end.
+
+    `doing` says in errors what was tried. Raises TrackingUnavailable when the server does not answer or fails,
+    TrackingRefused when it answers no. One session at a time in a process: MLflow keeps its address process-wide.
+    """
+    url = address(connection)
+    settings = {
+        "MLFLOW_TRACKING_URI": url,
+        "MLFLOW_REGISTRY_URI": url,
+        "MLFLOW_TRACKING_USERNAME": connection.login,
+        "MLFLOW_TRACKING_PASSWORD": connection.password,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update({name: value for name, value in settings.items() if value})
+    try:
+        with translated(url, doing):
+            import mlflow
+            from mlflow.tracking._tracking_service import utils as _tracking
+
+            tracking, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+            mlflow.set_tracking_uri(url)
+            mlflow.set_registry_uri(url)
+            # MLflow remembers artifact clients by model id alone: one of another server would answer for this one
+            _tracking._artifact_repos_cache.clear()
+            try:
+                yield mlflow.MlflowClient(url, url)
+            finally:
+                mlflow.set_tracking_uri(tracking)
+                mlflow.set_registry_uri(registry)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def translated(url: str, doing: str) -> Iterator[None]:
+    """MLflow's errors as ours."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import HTTPError, RequestException
+
+    try:
+        yield
+    except MlflowException as cause:
+        # a server that does not answer comes as INTERNAL_ERROR, status 500
+        status: int = cause.get_http_status_code()  # type: ignore[no-untyped-call] # MLflow has no types there
+        raise _error(url, doing, status, cause.error_code) from cause
+    except HTTPError as cause:
+        raise _error(url, doing, cause.response.status_code if cause.response is not None else 503, "") from cause
+    except RequestException as cause:
+        raise _error(url, doing, 503, type(cause).__name__) from cause
+
+
+def _error(url: str, doing: str, status: int, code: str) -> TrackingRefused | TrackingUnavailable:
+    if 400 <= status < 500 and status not in (408, 425, 429):
+        return TrackingRefused(
+            f"{doing} at MLflow ({url}): refused ({status} {code})",
+            "Check the rights of the connection 'mlflow', and that what is named exists there.",
+        )
+    return TrackingUnavailable(
+        f"{doing} at MLflow ({url}): no usable answer ({code or status})",
+        "Check that MLflow runs (`rempart status`), then run again: nothing trained is lost.",
+    )

@@ -1,0 +1,1 @@
+"""Quality: the pipeline's Great Expectations, applied to each row by itself."""

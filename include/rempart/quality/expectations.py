@@ -1,0 +1,168 @@
+"""The pipeline's Great Expectations, applied to each row by itself: which rows break which expectation.
+
+Results of Great Expectations hold values of the rows; they never leave this module. Neither do its log records or
+error texts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import PipelineError
+from rempart.pipeline import Expectation
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROW = "_row"
+"""The index column: a row's position, which is nobody's data."""
+
+ROW_LEVEL = frozenset(
+    {
+        "expect_column_pair_values_a_to_be_greater_than_b",
+        "expect_column_pair_values_to_be_equal",
+        "expect_column_pair_values_to_be_in_set",
+        "expect_column_value_lengths_to_be_between",
+        "expect_column_value_lengths_to_equal",
+        "expect_column_values_to_be_between",
+        "expect_column_values_to_be_dateutil_parseable",
+        "expect_column_values_to_be_in_set",
+        "expect_column_values_to_be_json_parseable",
+        "expect_column_values_to_be_null",
+        "expect_column_values_to_match_json_schema",
+        "expect_column_values_to_match_regex",
+        "expect_column_values_to_match_regex_list",
+        "expect_column_values_to_match_strftime_format",
+        "expect_column_values_to_not_be_in_set",
+        "expect_column_values_to_not_be_null",
+        "expect_column_values_to_not_match_regex",
+        "expect_column_values_to_not_match_regex_list",
+        "expect_multicolumn_sum_to_equal",
+        "expect_multicolumn_values_to_be_equal",
+        "expect_select_column_values_to_be_unique_within_record",
+    }
+)
+"""Expectations that judge a row without looking at another one. One that does (uniqueness, outliers, order) would
+make a row's fate depend on the company it arrived in."""
+
+
+def _classes(index: int, expectation: Expectation) -> Any:
+    where = f"expectations.{index}.expect"
+    if expectation.expect not in ROW_LEVEL:
+        raise PipelineError(
+            f"{where}: '{expectation.expect}' is not an expectation that judges each row by itself",
+            "Use one of: " + ", ".join(sorted(ROW_LEVEL)) + ". Repeated keys are refused without an expectation.",
+        )
+    if "mostly" in expectation.arguments:
+        raise PipelineError(
+            f"expectations.{index}.mostly: a row is judged by itself, there is no share to allow",
+            "Remove `mostly`; max_quarantined limits the share of refused rows.",
+        )
+    import great_expectations.expectations as known
+
+    return getattr(known, "".join(word.capitalize() for word in expectation.expect.split("_")))
+
+
+def _argument(value: object) -> object:
+    """Dates in YAML are compared with date columns, which pandas holds as timestamps."""
+    if isinstance(value, list):
+        return [_argument(one) for one in value]
+    if isinstance(value, date):
+        import pandas as pd
+
+        return pd.Timestamp(value)
+    return value
+
+
+def build(expectations: Sequence[Expectation]) -> list[Any]:
+    """The Great Expectations objects. Raises PipelineError for an unknown name or wrong arguments."""
+    with _quiet():
+        return [_build(i, expectation) for i, expectation in enumerate(expectations)]
+
+
+def _build(index: int, expectation: Expectation) -> Any:
+    expectation_class = _classes(index, expectation)
+    try:
+        return expectation_class(**{name: _argument(value) for name, value in expectation.arguments.items()})
+    except (ValueError, TypeError) as cause:  # pydantic's error is a ValueError
+        raise PipelineError(
+            f"expectations.{index}: the arguments of '{expectation.expect}' are not valid: {cause}",
+            "Correct them as the documentation of Great Expectations describes that expectation.",
+        ) from cause
+
+
+def broken(expectations: Sequence[Expectation], table: pa.Table) -> dict[int, list[str]]:
+    """Reasons against rows, by position in the table; rows that meet every expectation are absent.
+
+    An empty cell meets an expectation about one column (that it may not be empty is the schema's matter); one about
+    several columns has `ignore_row_if`. Raises PipelineError when an expectation cannot be applied to its columns.
+    """
+    if not expectations or not table.num_rows:
+        return {}
+    with _quiet():
+        return _broken(expectations, table)
+
+
+def _broken(expectations: Sequence[Expectation], table: pa.Table) -> dict[int, list[str]]:
+    import great_expectations as gx
+    import numpy as np
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    objects = build(expectations)
+    used = sorted({column for one in expectations for column in _columns(one)})
+    frame = table.select(used).to_pandas(date_as_object=False)
+    frame[ROW] = np.arange(table.num_rows)
+    context = gx.get_context(mode="ephemeral")
+    context.enable_analytics(False)
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    batch = (
+        context.data_sources.add_pandas("rows")
+        .add_dataframe_asset("rows")
+        .add_batch_definition_whole_dataframe("all")
+        .get_batch({"dataframe": frame})
+    )
+    against: dict[int, list[str]] = {}
+    form = {
+        "result_format": "COMPLETE",
+        "unexpected_index_column_names": [ROW],
+        "return_unexpected_index_query": False,
+    }
+    for index, (expectation, one) in enumerate(zip(expectations, objects, strict=True)):
+        result = batch.validate(one, result_format=form)
+        found = result.result.get("unexpected_index_list")
+        if result.success:
+            continue
+        if not found:  # it could not be evaluated; its message may quote values
+            raise PipelineError(
+                f"expectations.{index}: '{expectation.expect}' cannot be applied to {', '.join(_columns(expectation))}",
+                "Check that its arguments fit the type of the column (a number for a number, a date for a date).",
+            )
+        for row in sorted({int(entry[ROW]) for entry in found}):
+            against.setdefault(row, []).append(expectation.reason)
+    return against
+
+
+def _columns(expectation: Expectation) -> list[str]:
+    named = [value for name, value in expectation.arguments.items() if name.startswith("column")]
+    return [column for value in named for column in (value if isinstance(value, list) else [value])]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Great Expectations from logging: it writes hundreds of lines, and values into some of them."""
+    import warnings
+
+    logger = logging.getLogger("great_expectations")
+    before = logger.disabled, logger.level, logger.propagate
+    logger.setLevel(logging.CRITICAL + 1)
+    logger.propagate = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled, logger.level, logger.propagate = before

@@ -1,0 +1,109 @@
+"""Installs the hash-locked environment into .venv: `python3 include/rempart/stack/bootstrap.py`, run by `make setup`.
+
+Standard library only. Does nothing when .venv already holds exactly this lock. The standard settings of pip (index
+mirror, private CA, proxy) hold for the whole installation: pip's own configuration is handed on to uv.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+_UV_NAMES = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "trusted-host": "UV_INSECURE_HOST",
+    "no-index": "UV_NO_INDEX",
+    "cert": "SSL_CERT_FILE",
+}
+"""pip's settings, and how uv calls them."""
+
+
+def fingerprint(root: Path, locks: list[Path]) -> str:
+    """Names this installation: the lock, the project's metadata and place. Another PYTHON needs `make clean`."""
+    digest = hashlib.sha256(str(root).encode())
+    for file in (*locks, root / "requirements-bootstrap.txt", root / "pyproject.toml"):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def uv_settings(pip_settings: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+    """uv's environment for the given pip settings; what the user has set for uv already, stands."""
+    return {uv: pip_settings[pip] for pip, uv in _UV_NAMES.items() if pip_settings.get(pip) and not environment.get(uv)}
+
+
+def read_pip_settings(python: Path) -> dict[str, str]:
+    """What pip would use: its environment variables and configuration files, as `pip config list` tells them."""
+    listed = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True).stdout
+    settings: dict[str, str] = {}
+    for line in listed.splitlines():
+        name, _, value = line.partition("=")
+        section, _, key = name.strip().rpartition(".")
+        if section in ("global", "install", ":env:"):  # pip lists its files first and the environment last
+            settings[key] = " ".join(value.strip().strip("'\"").replace("\\n", " ").split())
+    return settings
+
+
+def _run(command: list[str | Path], environment: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(command, env=environment, check=False)
+    if done.returncode:
+        sys.exit(
+            f"setup: {' '.join(map(str, command[:5]))} ... ended with {done.returncode}.\n"
+            "  What to do: read the lines above; `make preflight` checks index, proxy and certificates."
+        )
+
+
+def main() -> int:
+    root = Path(__file__).resolve().parents[3]
+    locks = [root / "requirements-dev.txt"]
+    venv, started = root / ".venv", time.monotonic()
+    stamp, wanted = venv / "rempart-installed", fingerprint(root, locks)
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+        return 0
+    stamp.unlink(missing_ok=True)
+    python, tools = venv / "bin" / "python", venv / "tools"
+    sys.stdout.write(f"setup: installing the locked environment into {venv} (about 1.2 GB)\n")
+    sys.stdout.flush()
+    _run([sys.executable, "-m", "venv", "--clear", venv])
+    environment = dict(os.environ)
+    _run(
+        [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "--target",
+            tools,
+            "-r",
+            root / "requirements-bootstrap.txt",
+        ]
+    )
+    environment |= uv_settings(read_pip_settings(python), environment)
+    environment |= {
+        "VIRTUAL_ENV": str(venv),
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_LINK_MODE": "copy",
+        "UV_NO_CONFIG": "1",
+    }
+    uv = tools / "bin" / "uv"
+    _run([uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode", *locks], environment)
+    _run(
+        [uv, "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--editable", root],
+        environment | {"PYTHONPATH": str(tools)},
+    )
+    stamp.write_text(wanted, encoding="utf-8")
+    sys.stdout.write(f"setup: done in {time.monotonic() - started:.0f} s\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""The stack's secrets: generated once, kept in one file of mode 0600, never printed.
+
+What a connection needs beside the secret (host, port, endpoint) is written anew on each start, so that ports may move.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets as randomness
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rempart import config as configuration
+from rempart.config import DATABASES, Connection
+from rempart.errors import StackError
+from rempart.stack.layout import Stack
+
+_HEADER = "# Secrets of the embedded stack, generated once by `rempart up`. Do not commit, do not share.\n"
+SUPERUSER = "rempart_admin"
+
+
+def new_token() -> str:
+    """192 random bits, safe in URLs, INI files and shells."""
+    return randomness.token_urlsafe(24).replace("-", "a")  # a leading '-' would read as an option
+
+
+def new_signing_key() -> str:
+    """512 random bits: what HS512 tokens are signed with."""
+    return randomness.token_urlsafe(64)
+
+
+def new_fernet_key() -> str:
+    return base64.urlsafe_b64encode(os.urandom(32)).decode()
+
+
+def plan(
+    stack: Stack, existing: Mapping[str, str], token: Callable[[], str], fernet_key: Callable[[], str]
+) -> dict[str, str]:
+    """What the secrets file must hold: secrets that exist are kept, missing ones are made, places are written anew."""
+    wanted: dict[str, str] = {}
+
+    def kept(variable: str, make: Callable[[], str] = token) -> None:
+        wanted[variable] = existing.get(variable) or make()
+
+    def connection(
+        name: str,
+        conn_type: str,
+        login: str = "",
+        *,
+        port: int | None = None,
+        schema: str = "",
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        variable = f"AIRFLOW_CONN_{name.upper()}"
+        before = json.loads(existing[variable]) if variable in existing else {}
+        value: dict[str, Any] = {
+            "conn_type": conn_type,
+            "login": before.get("login") or login or token(),
+            "password": before.get("password") or token(),
+        }
+        if port:
+            value |= {"host": "127.0.0.1", "port": port, "schema": schema}
+        if extra:
+            value["extra"] = dict(extra)
+        wanted[variable] = json.dumps(value)
+
+    for site in stack.embedded_sites:
+        place = stack.config.sites[site]
+        endpoint = f"http://127.0.0.1:{stack.ports[site]}"
+        connection(place.connection, "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
+        for purpose in ("WRITE", "READ", "FILER_WRITE", "FILER_READ"):
+            kept(f"REMPART_SITE_{site.upper()}_{purpose}_KEY")
+    if "postgresql" in stack.services:
+        kept("REMPART_POSTGRESQL_PASSWORD")
+        for role in (*DATABASES, "backup", "drill"):
+            database = role if role in DATABASES else "postgres"
+            connection(f"pg_{role}", "postgres", role, port=stack.ports["postgresql"], schema=database)
+    if "mlflow" in stack.services:
+        kept("REMPART_MLFLOW_SECRET_KEY")
+        connection("mlflow", "http", "admin", port=stack.ports["mlflow"], schema="http")
+    if not stack.external("airflow"):
+        kept("REMPART_AIRFLOW_FERNET_KEY", fernet_key)
+        kept("REMPART_AIRFLOW_JWT_SECRET", new_signing_key)
+        kept("REMPART_AIRFLOW_API_SECRET")
+        connection("airflow_api", "http", "admin", port=stack.ports["airflow"], schema="http")
+    return wanted
+
+
+def write_private(file: Path, text: str) -> None:
+    """Replace a file at once; it is never readable by others, not even for a moment."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(file)
+
+
+def ensure(stack: Stack) -> dict[str, str]:
+    """Read the secrets, make what is missing, write the file if anything changed. Raises StackError if it is open."""
+    file = stack.secrets
+    if file.exists() and file.stat().st_mode & 0o077:
+        raise StackError(
+            f"{file} may be read by others (mode {file.stat().st_mode & 0o777:o})",
+            f"Its secrets may be known: `rempart down`, then remove {stack.var} for new ones; "
+            f"or, if nobody else was on this machine, chmod 600 {file}.",
+        )
+    existing = configuration.read_env_file(file)
+    wanted = plan(stack, existing, new_token, new_fernet_key)
+    if wanted != existing:
+        write_private(file, _HEADER + "".join(f"{key}={value}\n" for key, value in wanted.items()))
+    return wanted
+
+
+def superuser(stack: Stack, secrets: Mapping[str, str]) -> Connection:
+    """PostgreSQL's superuser: used for the bootstrap alone."""
+    return Connection(
+        "postgresql superuser",
+        "postgres",
+        "127.0.0.1",
+        stack.ports["postgresql"],
+        SUPERUSER,
+        secrets["REMPART_POSTGRESQL_PASSWORD"],
+        "postgres",
+    )
+
+
+def connections(stack: Stack, secrets: Mapping[str, str]) -> configuration.Connections:
+    """Resolve a connection: the stack's own secrets first, else the environment. Raises ConnectionMissing."""
+
+    def resolve(name: str) -> Connection:
+        if text := secrets.get(f"AIRFLOW_CONN_{name.upper()}"):
+            return configuration.parse_connection(name, text)
+        return configuration.environment_connections(name)
+
+    return resolve

@@ -1,0 +1,182 @@
+"""The environment of every process of the stack: telemetry off, proxies kept off 127.0.0.1, settings from one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rempart.config import Connection
+from rempart.errors import ConnectionMissing
+from rempart.stack.credentials import connections
+from rempart.stack.layout import Stack
+
+TELEMETRY_OFF = {
+    "DO_NOT_TRACK": "1",
+    "SCARF_ANALYTICS": "false",
+    "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "FEAST_USAGE": "False",
+    "FEAST_TELEMETRY": "False",
+    "GX_ANALYTICS_ENABLED": "false",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+"""Every switch that a dependency offers to keep it from phoning home."""
+
+MARKER = "REMPART_SERVICE"
+"""Environment variable that every process of a service carries, with its descendants: `<stack id>:<service>`."""
+
+# What the caller's shell may hold and a service must not inherit: it would override the stack's own settings.
+_FOREIGN = (
+    "AIRFLOW__",
+    "AIRFLOW_HOME",
+    "AIRFLOW_CONFIG",
+    "MLFLOW_",
+    "_MLFLOW_",
+    "WEED_",
+    "PG",
+    "AWS_",
+    "FEAST_",
+    "SUPERVISOR_",
+    "PYTEST_",
+)
+_KEPT = ("AWS_CA_BUNDLE",)
+
+
+def off_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """NO_PROXY, in both spellings, with this machine added."""
+    names = [n for n in (environment.get("NO_PROXY") or environment.get("no_proxy") or "").split(",") if n]
+    value = ",".join(dict.fromkeys([*names, "127.0.0.1", "localhost"]))
+    return {"NO_PROXY": value, "no_proxy": value}
+
+
+def base(stack: Stack, inherited: Mapping[str, str]) -> dict[str, str]:
+    """What every service gets."""
+    clean = {k: v for k, v in inherited.items() if not k.startswith(_FOREIGN) or k in _KEPT}
+    return (
+        clean
+        | TELEMETRY_OFF
+        | off_proxy(inherited)
+        | {
+            "REMPART_HOME": str(stack.root),
+            "REMPART_VAR": str(stack.var),
+            "REMPART_PORT_OFFSET": str(stack.offset),
+            "PYTHONUNBUFFERED": "1",
+            # compiled modules are kept, whatever the shell says: each task is a process of its own and imports anew
+            "PYTHONDONTWRITEBYTECODE": "",
+            "SPT_NOENV": "1",  # setproctitle would overwrite the marker in /proc/<pid>/environ
+            "MPLCONFIGDIR": str(stack.var / "cache" / "matplotlib"),
+            "MPLBACKEND": "agg",
+        }
+    )
+
+
+def s3_client(connection: Connection) -> dict[str, str]:
+    """Settings for a library that makes its own S3 client."""
+    return {
+        "AWS_ACCESS_KEY_ID": connection.login,
+        "AWS_SECRET_ACCESS_KEY": connection.password,
+        "AWS_DEFAULT_REGION": str(connection.extra.get("region_name", "us-east-1")),
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "MLFLOW_S3_ENDPOINT_URL": str(connection.extra["endpoint_url"]),
+    }
+
+
+def mlflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
+    """The MLflow server's environment. Secrets stand here and not in its command line, which every user can read."""
+    resolve = connections(stack, secrets)
+    site = stack.config.sites[stack.config.active_site]
+    server = resolve("mlflow")
+    return (
+        base(stack, inherited)
+        | s3_client(resolve(site.connection))
+        | {
+            "MLFLOW_BACKEND_STORE_URI": resolve("pg_mlflow").postgresql_url("postgresql+psycopg"),
+            "MLFLOW_AUTH_CONFIG_PATH": str(stack.var / "mlflow" / "basic_auth.ini"),
+            "MLFLOW_AUTH_ADMIN_USERNAME": server.login,
+            "MLFLOW_AUTH_ADMIN_PASSWORD": server.password,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets["REMPART_MLFLOW_SECRET_KEY"],
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        }
+    )
+
+
+def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of Airflow's components, and so of every task: settings and the platform's connections."""
+    database = connections(stack, secrets)("pg_airflow")
+    address = f"http://127.0.0.1:{stack.ports['airflow']}"
+    settings = {
+        "CORE__DAGS_FOLDER": str(stack.root / "dags"),
+        "CORE__PLUGINS_FOLDER": str(stack.root / "plugins"),
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__PARALLELISM": "4",
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "CORE__DEFAULT_TIMEZONE": "utc",
+        "CORE__HOSTNAME_CALLABLE": "socket.gethostname",
+        "CORE__FERNET_KEY": secrets["REMPART_AIRFLOW_FERNET_KEY"],
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(stack.airflow_home / "passwords.json"),
+        "CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
+        "CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "5",
+        "DATABASE__SQL_ALCHEMY_CONN": database.postgresql_url("postgresql+psycopg"),
+        "DATABASE__SQL_ALCHEMY_CONN_ASYNC": database.postgresql_url("postgresql+asyncpg"),
+        "API__HOST": "127.0.0.1",
+        "API__PORT": str(stack.ports["airflow"]),
+        "API__BASE_URL": address,
+        "API__WORKERS": "1",
+        "API__SECRET_KEY": secrets["REMPART_AIRFLOW_API_SECRET"],
+        "API__EXPOSE_CONFIG": "False",
+        "API_AUTH__JWT_SECRET": secrets["REMPART_AIRFLOW_JWT_SECRET"],
+        "API_AUTH__JWT_ISSUER": f"rempart-{stack.id}",
+        "DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
+        "DAG_PROCESSOR__PARSING_PROCESSES": "2",
+        # A task that died with its scheduler is retried after a minute, not after five.
+        "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
+        "LOGGING__BASE_LOG_FOLDER": str(stack.airflow_home / "logs"),
+        "LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(stack.airflow_home / "logs" / "dag_processor"),
+        "LOGGING__COLORED_CONSOLE_LOG": "False",
+    }
+    own = {key: value for key, value in secrets.items() if key.startswith("AIRFLOW_CONN_")}
+    return (
+        base(stack, inherited)
+        | {f"AIRFLOW__{key}": value for key, value in settings.items()}
+        | own
+        | {
+            "AIRFLOW_HOME": str(stack.airflow_home),
+        }
+    )
+
+
+def site(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], name: str) -> dict[str, str]:
+    """One SeaweedFS server's environment: keys that shut its inner HTTP doors to everyone but itself."""
+    key = f"REMPART_SITE_{name.upper()}_"
+    return base(stack, inherited) | {
+        "WEED_JWT_SIGNING_KEY": secrets[f"{key}WRITE_KEY"],
+        "WEED_JWT_SIGNING_READ_KEY": secrets[f"{key}READ_KEY"],
+        "WEED_JWT_FILER_SIGNING_KEY": secrets[f"{key}FILER_WRITE_KEY"],
+        "WEED_JWT_FILER_SIGNING_READ_KEY": secrets[f"{key}FILER_READ_KEY"],
+        "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1",  # the default of 7 volumes per bucket wastes files and memory here
+    }
+
+
+def of(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], service: str) -> dict[str, str]:
+    """One service's whole environment, with its marker. Raises ConnectionMissing."""
+    try:
+        if service.startswith("site-"):
+            environment = site(stack, secrets, inherited, service.removeprefix("site-"))
+        elif service == "mlflow":
+            environment = mlflow(stack, secrets, inherited)
+        elif service.startswith("airflow"):
+            environment = airflow(stack, secrets, inherited)
+        else:
+            environment = base(stack, inherited)
+    except KeyError as cause:
+        raise ConnectionMissing(
+            f"{stack.secrets} lacks {cause}", "Run `rempart up`: it makes what is missing."
+        ) from cause
+    return environment | {MARKER: f"{stack.id}:{service}"}

@@ -1,0 +1,54 @@
+"""The MLflow server: the file of its user store, and the requests that prove it."""
+
+from __future__ import annotations
+
+from rempart.config import Connection
+from rempart.errors import StackError
+from rempart.stack import rest
+from rempart.stack.credentials import write_private
+from rempart.stack.layout import Stack
+
+_HEALTH = "api/2.0/mlflow-artifacts/artifacts/.rempart-health"
+_BODY = b"written by `rempart up` through the tracking server\n"
+
+
+def write_authentication(stack: Stack, database: Connection) -> None:
+    """MLflow's basic-auth settings: users live in PostgreSQL; one who was given nothing can see nothing."""
+    text = (
+        "[mlflow]\ndefault_permission = NO_PERMISSIONS\n"
+        f"database_uri = {database.postgresql_url('postgresql+psycopg')}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    ).replace("%", "%%")
+    file = stack.var / "mlflow" / "basic_auth.ini"
+    if not file.is_file() or file.read_text(encoding="utf-8") != text:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_private(file, text)
+
+
+def address(connection: Connection) -> str:
+    """The server's URL, from an Airflow connection (schema `http` or `https`)."""
+    port = f":{connection.port}" if connection.port else ""
+    return f"{connection.schema or 'http'}://{connection.host}{port}"
+
+
+def check(connection: Connection) -> str:
+    """A query on the tracking store, and an artifact through the server's proxy. Raises StackError.
+
+    The artifact is written once and read each time: its bucket keeps every version.
+    """
+    url, user = address(connection), (connection.login, connection.password)
+    found = rest.call("POST", f"{url}/api/2.0/mlflow/experiments/search", body={"max_results": 1}, basic=user)
+    if not isinstance(found, dict):
+        raise StackError(f"{url} is not an MLflow server", "Check the connection 'mlflow'.")
+    try:
+        body = rest.call("GET", f"{url}/{_HEALTH}", basic=user, timeout=30)
+    except rest.HttpRefused as absent:
+        if absent.status not in (404, 500):  # the proxy answers 500 for a missing object
+            raise
+        rest.call("PUT", f"{url}/{_HEALTH}", body=_BODY, basic=user, timeout=30)
+        body = rest.call("GET", f"{url}/{_HEALTH}", basic=user, timeout=30)
+    if body != _BODY:
+        raise StackError(
+            f"{url} gave back another artifact than was written", "Check the artifacts bucket of the active site."
+        )
+    return "queries and artifacts work"

@@ -1,0 +1,158 @@
+"""The embedded PostgreSQL: its data folder, its databases and roles, and the query that proves each of them.
+
+Every database has one role of the same name that owns it, and nobody else may connect, with three exceptions: `backup`
+reads every database, `drill` may create databases of its own and enter no other, and `ledger` is owned by a role that
+cannot log in, so that the role that writes evidence cannot change or delete it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+
+import psycopg
+from psycopg import sql
+
+from rempart.config import DATABASES, Connection, Connections
+from rempart.errors import DatabaseUnavailable, StackError
+from rempart.stack import credentials, environment, launch, privileges, services
+from rempart.stack.layout import Stack
+
+
+def initialise(stack: Stack, password: str) -> bool:
+    """Create the data folder if there is none, at once or not at all. Returns whether it did. Raises StackError."""
+    user = privileges.database_user()
+    data = stack.postgresql_data
+    owner = user.uid if user else os.getuid()
+    if (data / "PG_VERSION").is_file():
+        if data.stat().st_uid != owner:
+            raise StackError(
+                f"{data} belongs to uid {data.stat().st_uid}, and PostgreSQL would run as uid {owner}",
+                "Run `rempart up` as the user who first ran it, or start afresh with another REMPART_VAR.",
+            )
+        return False
+    home = data.parent
+    home.mkdir(parents=True, exist_ok=True)
+    partial, password_file = home / "data.partial", home / "initdb.password"
+    shutil.rmtree(partial, ignore_errors=True)
+    credentials.write_private(password_file, password)
+    if user:
+        os.chown(home, user.uid, user.gid)
+        os.chown(password_file, user.uid, user.gid)
+    command = [
+        str(services.postgresql_binary("initdb")),
+        "-D",
+        str(partial),
+        "-U",
+        credentials.SUPERUSER,
+        f"--pwfile={password_file}",
+        "--auth=scram-sha-256",
+        "--data-checksums",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--locale-provider=builtin",
+        "--builtin-locale=C.UTF-8",
+        "--no-instructions",
+        "--no-sync",
+    ]
+    try:
+        done = subprocess.run(
+            privileges.command_as(user, command, (home, *launch.database_files())),
+            cwd=home,
+            env=environment.base(stack, os.environ),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        password_file.unlink()
+    if done.returncode:
+        raise StackError(
+            f"PostgreSQL's data folder could not be created:\n{(done.stderr or done.stdout).strip()[-800:]}",
+            f"Check that {home} is on a local disk with space, then run `rempart up` again.",
+        )
+    partial.replace(data)
+    return True
+
+
+def connect(connection: Connection) -> psycopg.Connection[tuple[object, ...]]:
+    """An autocommit session. Raises DatabaseUnavailable; its cause is cut, for libpq may quote what it connects to."""
+    where = f"database '{connection.schema}' at {connection.host}:{connection.port} as '{connection.login}'"
+    try:
+        return psycopg.connect(connection.postgresql_url(), autocommit=True, connect_timeout=5)
+    except psycopg.OperationalError as cause:
+        refused = str(cause).strip().splitlines()[-1].rpartition("FATAL:")[2].strip()[:200]
+        raise DatabaseUnavailable(
+            f"Could not connect to {where}: {refused}",
+            "Check that it runs (`rempart status`) and that the connection's password is right.",
+        ) from None
+
+
+def bootstrap(stack: Stack, administrator: Connection, resolve: Connections) -> None:
+    """Make databases, roles and rights as they must be; changes nothing when they are. Raises DatabaseUnavailable."""
+    with connect(administrator) as session:
+        for role in (*DATABASES, "backup", "drill"):
+            _ensure_login(session, role, resolve(f"pg_{role}").password)
+        _ensure_role(session, "ledger_owner", "NOLOGIN")
+        session.execute("ALTER ROLE drill CREATEDB")
+        session.execute("GRANT pg_read_all_data TO backup")
+        existing = {row[0] for row in session.execute("SELECT datname FROM pg_database")}
+        for name in DATABASES:
+            database, owner = sql.Identifier(name), sql.Identifier("ledger_owner" if name == "ledger" else name)
+            if name not in existing:
+                session.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, owner))
+            session.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+            session.execute(
+                sql.SQL("GRANT CONNECT ON DATABASE {} TO {}, backup").format(database, sql.Identifier(name))
+            )
+        for name in ("postgres", "template1"):
+            session.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
+        session.execute("GRANT CONNECT ON DATABASE postgres TO drill, backup")
+    script = stack.root / "include" / "sql" / "ledger.sql"
+    if script.is_file():
+        with connect(_in(administrator, "ledger")) as session:
+            session.execute(script.read_text(encoding="utf-8"))
+
+
+def _in(connection: Connection, database: str) -> Connection:
+    return Connection(
+        connection.name,
+        connection.conn_type,
+        connection.host,
+        connection.port,
+        connection.login,
+        connection.password,
+        database,
+    )
+
+
+def _ensure_role(session: psycopg.Connection[tuple[object, ...]], role: str, options: str) -> None:
+    if not session.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone():
+        session.execute(sql.SQL("CREATE ROLE {} " + options).format(sql.Identifier(role)))
+
+
+def _ensure_login(session: psycopg.Connection[tuple[object, ...]], role: str, password: str) -> None:
+    _ensure_role(session, role, "LOGIN")
+    # the server gets the verifier, so the password itself can never stand in its log
+    verifier = session.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256").decode()
+    session.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier)))
+
+
+def check_roles(resolve: Connections, roles: Iterable[str] = (*DATABASES, "backup", "drill")) -> str:
+    """One query as each role, with its own password. Raises DatabaseUnavailable."""
+    names = tuple(roles)
+    for role in names:
+        with connect(resolve(f"pg_{role}")) as session:
+            session.execute("SELECT 1")
+    return f"{len(names)} roles answer"
+
+
+def check_administrator(administrator: Connection) -> Callable[[], str]:
+    def check() -> str:
+        with connect(administrator) as session:
+            row = session.execute("SHOW server_version").fetchone()
+        return f"PostgreSQL {row[0] if row else ''}"
+
+    return check

@@ -1,0 +1,138 @@
+"""Where a job runs. Every backend starts the same entry point with the same spec, and reads the same result."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from rempart.config import Connection, Connections
+from rempart.errors import ObjectMissing, TrackingUnavailable, TrainingError
+from rempart.sites.port import Site
+from rempart.training.entrypoint import TRY_AGAIN
+from rempart.training.job import JobResult, JobSpec, parse_result
+
+LAST_LINES = 20
+
+
+class TrainingBackend(Protocol):
+    """Runs jobs."""
+
+    def run(self, spec: JobSpec, progress: Callable[[str], object]) -> JobResult:
+        """Run a job to its end and return its result; `progress` gets readable lines.
+
+        A job that was done before is adopted. Raises TrainingError with the last log lines, or TrackingUnavailable
+        when all is trained and only MLflow did not answer: run again.
+        """
+
+
+def stored_result(site: Site, spec: JobSpec) -> JobResult:
+    """The result that a job left at the site. Raises TrainingError when there is none, or it is not usable."""
+    try:
+        body = site.read(spec.output.bucket, spec.key("result.json"))
+    except ObjectMissing as cause:
+        raise TrainingError(
+            f"Job {spec.job_id} ended well but left no result at site '{site.name}'",
+            "Read the job's log; a trainer must not end the process itself.",
+        ) from cause
+    return parse_result(body, spec.job_id)
+
+
+@dataclass(frozen=True)
+class LocalBackend:
+    """A process on this machine. It gets the connections that the spec names, and no others."""
+
+    site: Site
+    connections: Connections
+    timeout: timedelta
+    command: tuple[str, ...] = (sys.executable, "-m", "rempart.training.entrypoint")
+
+    def run(self, spec: JobSpec, progress: Callable[[str], object]) -> JobResult:
+        process = subprocess.Popen(
+            [*self.command, "--spec", "-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self._environment(spec),
+            start_new_session=True,
+        )
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101 - both are pipes
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            _kill(process)
+
+        timer = threading.Timer(self.timeout.total_seconds(), stop)
+        timer.start()
+        last: deque[str] = deque(maxlen=LAST_LINES)
+        try:
+            with suppress(BrokenPipeError):  # it ended before it read; its exit status says why
+                process.stdin.write(spec.to_json())
+                process.stdin.close()
+            for line in process.stdout:
+                text = readable(line.decode("utf-8", "replace").rstrip())
+                last.append(text)
+                progress(text)
+            status = process.wait()
+        finally:
+            timer.cancel()
+            if process.poll() is None:
+                _kill(process)
+                process.wait()
+        log = "\n".join(f"  {line}" for line in last)
+        if late.is_set():
+            raise TrainingError(
+                f"Job {spec.job_id} ran longer than {self.timeout} and was ended. Its last lines:\n{log}",
+                "Raise trainer.timeout in the pipeline, or make the training smaller.",
+            )
+        if status == TRY_AGAIN:
+            raise TrackingUnavailable(
+                f"Job {spec.job_id} could not reach a service. Its last lines:\n{log}",
+                "Run again: what was trained is at the site and is kept.",
+            )
+        if status:
+            raise TrainingError(
+                f"Job {spec.job_id} failed with status {status}. Its last lines:\n{log}",
+                "Correct what the last lines name, and run again.",
+            )
+        return stored_result(self.site, spec)
+
+    def _environment(self, spec: JobSpec) -> dict[str, str]:
+        """This process's environment without Airflow's settings and connections, and the job's connections."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "_AIRFLOW", "PG", "MLFLOW_"))}
+        names = {spec.dataset.site.connection, spec.output.site.connection, spec.tracking.connection}
+        given = {f"AIRFLOW_CONN_{name.upper()}": as_json(self.connections(name)) for name in names}
+        return {**kept, **given, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
+
+
+def as_json(connection: Connection) -> str:
+    """A connection as `AIRFLOW_CONN_*` holds it; it has the password: never log it."""
+    return json.dumps({key: value for key, value in asdict(connection).items() if key != "name"}, default=dict)
+
+
+def readable(line: str) -> str:
+    """A progress line of the job as text; any other line as it is, cut to 300 characters."""
+    try:
+        data = json.loads(line)
+    except ValueError:
+        return line[:300]
+    if not isinstance(data, Mapping) or "stage" not in data:
+        return line[:300]
+    facts = ", ".join(f"{key} {value}" for key, value in data.items() if key not in ("at", "stage"))
+    return f"{data['stage']}: {facts}" if facts else str(data["stage"])
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End the job and every process that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,191 @@
+"""The contract between whoever orders a training and the job that does it: a spec goes in, a result comes out, as JSON.
+
+A spec holds all that a job needs but secrets, which it resolves by name. Its id is derived from what determines the
+outcome, so the same order is the same job: a job that was done is adopted, not repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from rempart.config import Classification, Strict
+from rempart.errors import TrainingError
+from rempart.models.encoding import Feature, FeatureType
+
+SHA256 = r"^[0-9a-f]{64}$"
+Param = bool | int | float | str
+
+
+def canonical(data: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal data, equal bytes. NaN is refused."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+class FeatureSpec(Strict):
+    """One model input, or the target."""
+
+    name: str
+    type: FeatureType
+    values: tuple[str, ...] = ()
+
+    def feature(self) -> Feature:
+        return Feature(self.name, self.type, self.values)
+
+    @classmethod
+    def of(cls, feature: Feature) -> Self:
+        return cls(name=feature.name, type=feature.type, values=feature.values)
+
+
+class Place(Strict):
+    """A site as a job reaches it: the connection's name, never its secrets."""
+
+    name: str
+    connection: str
+    region: str
+
+
+class Dataset(Strict):
+    """The frozen training set: one Parquet object with a column `split` of `train` and `holdout`."""
+
+    site: Place
+    bucket: str
+    key: str
+    sha256: str = Field(pattern=SHA256)
+    rows: int = Field(ge=1)
+
+
+class TrainerSpec(Strict):
+    """Which trainer, with which parameters."""
+
+    use: str
+    params: dict[str, Param] = Field(default_factory=dict)
+    seed: int = 0
+
+
+class Tracking(Strict):
+    """Where the job logs."""
+
+    connection: str
+    experiment: str
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class Output(Strict):
+    """Where the job writes its files."""
+
+    site: Place
+    bucket: str
+    prefix: str = Field(pattern=r"/$")
+
+
+class JobSpec(Strict):
+    """One training job, version 1 of the contract."""
+
+    version: Literal[1] = 1
+    job_id: str = ""
+    pipeline: str
+    classification: Classification
+    task: Literal["regression", "classification"]
+    target: FeatureSpec
+    features: tuple[FeatureSpec, ...] = Field(min_length=1)
+    dataset: Dataset
+    trainer: TrainerSpec
+    tracking: Tracking
+    output: Output
+    snapshot: str
+    code_version: str
+
+    @model_validator(mode="after")
+    def _id_is_its_own(self) -> Self:
+        wanted = self.identity()
+        if not self.job_id:
+            object.__setattr__(self, "job_id", wanted)
+        elif self.job_id != wanted:
+            raise ValueError(f"job_id: the spec's content gives {wanted}; it was altered")
+        return self
+
+    def identity(self) -> str:
+        """First 16 hex digits of the SHA-256 of all that determines the outcome."""
+        determining = {
+            "version": self.version,
+            "pipeline": self.pipeline,
+            "task": self.task,
+            "target": self.target.model_dump(),
+            "features": [one.model_dump() for one in self.features],
+            "dataset": self.dataset.sha256,
+            "trainer": self.trainer.model_dump(),
+            "code": self.code_version,
+        }
+        return hashlib.sha256(canonical(determining)).hexdigest()[:16]
+
+    def key(self, name: str) -> str:
+        """Object key of one of the job's files."""
+        return f"{self.output.prefix}{self.job_id}/{name}"
+
+    def to_json(self) -> bytes:
+        return canonical(self.model_dump(mode="json"))
+
+
+class JobResult(Strict):
+    """What a job gave. `files`: SHA-256 of its objects at the site; `model_files`: of the model's tree in MLflow."""
+
+    version: Literal[1] = 1
+    job_id: str
+    status: Literal["succeeded"]
+    metrics: dict[str, float] = Field(min_length=1)
+    files: dict[str, str]
+    model_files: dict[str, str]
+    run_id: str = Field(min_length=1)
+    model_id: str = Field(min_length=1)
+    seconds: dict[str, float]
+    rows: dict[str, int]
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if bad := sorted(name for name, value in self.metrics.items() if not math.isfinite(value)):
+            raise ValueError(f"metrics.{bad[0]} is not a finite number")
+        if "model.onnx" not in self.files or self.files["model.onnx"] != self.model_files.get("model.onnx"):
+            raise ValueError("files: model.onnx is missing, or differs between the site and MLflow")
+        return self
+
+    def to_json(self) -> bytes:
+        return canonical(self.model_dump(mode="json"))
+
+
+def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
+    try:
+        data = json.loads(body)
+        if not isinstance(data, Mapping):
+            raise TrainingError(f"{what} is not a JSON object", hint)
+        return model.model_validate_json(canonical(data), strict=False)
+    except ValidationError as cause:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg']}" for e in cause.errors()[:5])
+        raise TrainingError(f"{what} is not usable: {faults}", hint) from None  # the cause quotes values
+    except ValueError as cause:  # not JSON, or a NaN in it
+        why = f"not JSON, or a number in it is not finite ({type(cause).__name__})"
+        raise TrainingError(f"{what} is not usable: {why}", hint) from None
+
+
+def parse_spec(body: bytes | str) -> JobSpec:
+    """A spec from JSON. Raises TrainingError naming each fault."""
+    spec: JobSpec = _parse("The job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 1.")
+    return spec
+
+
+def parse_result(body: bytes | str, job_id: str) -> JobResult:
+    """A result from JSON, refused when it is malformed, not finite or another job's. Raises TrainingError."""
+    result: JobResult = _parse(
+        f"The result of job {job_id}", JobResult, body, "Delete the job's result.json and run the training again."
+    )
+    if result.job_id != job_id:
+        raise TrainingError(
+            f"The result found for job {job_id} is that of job {result.job_id[:40]}",
+            "Delete the job's result.json and run the training again.",
+        )
+    return result

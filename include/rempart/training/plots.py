@@ -1,0 +1,70 @@
+"""Plots of a model on held-out rows: aggregates only, so that no cell of the data can be read off them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MIN_ROWS = 5
+"""Fewer rows than this are never drawn as one mark."""
+
+
+def predicted_vs_actual(truth: Any, predicted: Any, target: str) -> bytes:
+    """PNG of a regression on held-out rows, [n] each: a hexagon stands for at least MIN_ROWS rows, and the line for the
+    mean of each twentieth of the rows, in order of prediction."""
+    import numpy as np
+
+    figure, axes = _figure()
+    low, high = (float(f(np.concatenate([truth, predicted]))) for f in (np.min, np.max))
+    drawn = axes.hexbin(
+        predicted, truth, gridsize=35, mincnt=MIN_ROWS, cmap="Blues", extent=(low, high, low, high), linewidths=0.2
+    )
+    figure.colorbar(drawn, ax=axes, label=f"rows (fewer than {MIN_ROWS} are not drawn)")
+    groups = [g for g in np.array_split(np.argsort(predicted, kind="stable"), 20) if len(g) >= MIN_ROWS]
+    axes.plot([predicted[g].mean() for g in groups], [truth[g].mean() for g in groups], "o-", ms=3, label="mean")
+    axes.plot([low, high], [low, high], "--", color="grey", lw=1, label="perfect")
+    axes.set(xlabel=f"predicted {target}", ylabel=f"actual {target}", title=f"{len(truth)} held-out rows")
+    axes.legend()
+    return _png(figure)
+
+
+def reliability(truth: Any, probabilities: Any, target: str, classes: Sequence[str]) -> bytes:
+    """PNG of a classification on held-out rows: per class, the share that came true for each tenth of the rows."""
+    import numpy as np
+
+    figure, axes = _figure()
+    for index, name in enumerate(classes):
+        chance = probabilities[:, index]
+        groups = [g for g in np.array_split(np.argsort(chance, kind="stable"), 10) if len(g) >= MIN_ROWS]
+        came_true = [(truth[g] == index).mean() for g in groups]
+        axes.plot([chance[g].mean() for g in groups], came_true, "o-", ms=3, label=name)
+    axes.plot([0, 1], [0, 1], "--", color="grey", lw=1)
+    axes.set(xlabel=f"predicted chance of {target}", ylabel="share that came true", title=f"{len(truth)} held-out rows")
+    axes.legend()
+    return _png(figure)
+
+
+def importance(shares: Mapping[str, float], what: str) -> bytes:
+    """PNG of how much worse the metric gets when one feature is shuffled; the 20 that matter most."""
+    top = sorted(shares.items(), key=lambda item: item[1])[-20:]
+    figure, axes = _figure()
+    axes.barh([name for name, _ in top], [value for _, value in top], color="#3b6ea5")
+    axes.set(xlabel=f"rise of {what} when the feature is shuffled")
+    return _png(figure)
+
+
+def _figure() -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    # no software name, no date: equal data, equal bytes
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,79 @@
+"""One embedded stack for all tests marked `stack`: started when the first of them runs, always stopped.
+
+It has its own state (var/test) and its own ports, so a running demo is never touched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+VAR = Path(os.environ.get("REMPART_TEST_VAR") or ROOT / "var" / "test")
+OFFSET = os.environ.get("REMPART_TEST_PORT_OFFSET") or "2000"
+
+# Before any test imports what reads them. A connection of the caller's shell would lead tests to a real platform.
+for variable in [name for name in os.environ if name.startswith(("AIRFLOW_", "MLFLOW_", "FEAST_"))]:
+    del os.environ[variable]
+os.environ |= {"REMPART_HOME": str(ROOT), "REMPART_VAR": str(VAR), "REMPART_PORT_OFFSET": OFFSET}
+
+from rempart.flows.platform import Platform, open_platform  # noqa: E402
+from rempart.sites.port import Site  # noqa: E402
+from rempart.stack import layout, lifecycle  # noqa: E402
+
+lifecycle.adopt_environment()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "kills_processes: ends the stack's processes; runs after every other test")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need no server come first; those that kill the stack's processes come last."""
+
+    def rank(item: pytest.Item) -> int:
+        if "kills_processes" in item.keywords:
+            return 2
+        return int(item.get_closest_marker("stack") is not None)
+
+    for item in items:
+        if item.get_closest_marker("stack") and "stack" not in item.fixturenames:  # type: ignore[attr-defined]
+            item.fixturenames.insert(0, "stack")  # type: ignore[attr-defined] # pytest offers no other way to add one
+    items.sort(key=rank)
+
+
+@pytest.fixture(scope="session")
+def stack(request: pytest.FixtureRequest) -> Iterator[layout.Stack]:
+    """The running test stack, fresh from nothing. Its state stays for a look when the tests are over."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def say(line: str) -> None:
+        with capture.global_and_fixture_disabled():
+            sys.stderr.write(f"\n{line}" if line.startswith("[   0.") else f"{line}\n")
+
+    made = layout.current()
+    if made.state.is_dir():
+        lifecycle.down(made, say)
+    shutil.rmtree(VAR, ignore_errors=True)
+    try:
+        lifecycle.up(made, say)
+        yield made
+    finally:
+        lifecycle.down(made, say)
+
+
+@pytest.fixture(scope="session")
+def platform(stack: layout.Stack) -> Platform:
+    """The platform on the test stack."""
+    return open_platform()
+
+
+@pytest.fixture(scope="session")
+def s3_site(platform: Platform) -> Site:
+    """The primary site, a real S3 server."""
+    return platform.site("primary", "public")

@@ -1,0 +1,145 @@
+"""What every site adapter must do. Runs on the site in memory and, with the stack, on a real S3 server."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from rempart.errors import IntegrityError, ObjectMissing, SiteError
+from rempart.sites.memory import MemorySite
+from rempart.sites.port import Site
+
+
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.stack)])
+def site(request: pytest.FixtureRequest) -> Site:
+    if request.param == "memory":
+        return MemorySite()
+    found: Site = request.getfixturevalue("s3_site")
+    return found
+
+
+@pytest.fixture(params=[True, False], ids=["versioned", "plain"])
+def versioned(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def bucket(site: Site, versioned: bool) -> Iterator[str]:
+    name = f"contract-{uuid4().hex[:12]}"
+    site.ensure_bucket(name, versioned=versioned)
+    yield name
+    site.drop_bucket(name)
+
+
+def sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+@pytest.mark.parametrize("body", [b"", b"x", bytes(range(256)) * 5000])
+def test_what_is_written_is_read_back_with_its_hash(site: Site, bucket: str, body: bytes) -> None:
+    written = site.write(bucket, "a/b.bin", body, metadata={"retain-until": "2030-01-01"}, content_type="text/plain")
+    assert (written.key, written.size, written.sha256) == ("a/b.bin", len(body), sha256(body))
+    assert site.read(bucket, "a/b.bin", sha256=sha256(body)) == body
+    head = site.head(bucket, "a/b.bin")
+    assert (head.size, head.sha256, head.metadata["retain-until"]) == (len(body), sha256(body), "2030-01-01")
+    assert head.modified.tzinfo is not None
+    with site.open(bucket, "a/b.bin") as stream:
+        assert stream.read(3) + stream.read() == body
+
+
+def test_a_read_is_checked_against_the_hash_on_record(site: Site, bucket: str) -> None:
+    site.write(bucket, "a", b"one")
+    with pytest.raises(IntegrityError, match="a"):
+        site.read(bucket, "a", sha256=sha256(b"two"))
+
+
+def test_a_file_is_written_like_a_body(site: Site, bucket: str, tmp_path: Path) -> None:
+    file = tmp_path / "big"
+    file.write_bytes(b"0123456789abcdef" * 200_000)
+    info = site.write_file(bucket, "big", file, metadata={"k": "v"})
+    assert info.sha256 == sha256(file.read_bytes())
+    assert site.read(bucket, "big", sha256=info.sha256) == file.read_bytes()
+    assert site.head(bucket, "big").metadata["k"] == "v"
+
+
+def test_write_new_has_one_winner(site: Site, bucket: str) -> None:
+    assert site.write_new(bucket, "once", b"first", metadata={"who": "1"})
+    assert not site.write_new(bucket, "once", b"second")
+    assert site.read(bucket, "once") == b"first"
+    assert site.head(bucket, "once").metadata["who"] == "1"
+    site.delete(bucket, "once")
+    assert site.write_new(bucket, "once", b"third")
+
+
+def test_the_newest_write_stands(site: Site, bucket: str) -> None:
+    site.write(bucket, "a", b"one")
+    site.write(bucket, "a", b"two")
+    assert site.read(bucket, "a") == b"two"
+    assert [one.size for one in site.list(bucket)] == [3]
+
+
+def test_listing_is_complete(site: Site, bucket: str) -> None:
+    keys = ["a", "a/1", "a/2", "a+b", "b/ü", "b/€", "b/z", "c d"]
+    for key in reversed(keys):
+        site.write(bucket, key, key.encode())
+    found = list(site.list(bucket))  # SeaweedFS lists in an order of its own
+    assert sorted(one.key for one in found) == sorted(keys)
+    assert all(one.size == len(one.key.encode()) for one in found)
+    assert sorted(one.key for one in site.list(bucket, "a/")) == ["a/1", "a/2"]
+    assert list(site.list(bucket, "nothing/")) == []
+
+
+def test_listing_goes_on_past_a_page(site: Site, bucket: str) -> None:
+    keys = {f"many/{number:04d}" for number in range(1100)}
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda key: site.write(bucket, key, b"x"), sorted(keys)))
+    assert Counter(one.key for one in site.list(bucket, "many/")) == Counter(keys)
+
+
+def test_what_is_not_there_is_named(site: Site, bucket: str) -> None:
+    for call in (site.head, site.read):
+        with pytest.raises(ObjectMissing) as error:
+            call(bucket, "no/such")
+        assert "no/such" in error.value.what
+        assert bucket in error.value.what
+        assert site.name in error.value.what
+    with pytest.raises(ObjectMissing), site.open(bucket, "no/such"):
+        pass
+    with pytest.raises(SiteError):
+        list(site.list(f"absent-{uuid4().hex[:12]}"))
+
+
+def test_delete_is_idempotent(site: Site, bucket: str) -> None:
+    site.write(bucket, "a", b"one")
+    site.delete(bucket, "a")
+    site.delete(bucket, "a")
+    site.delete(bucket, "never there")
+    assert list(site.list(bucket)) == []
+    with pytest.raises(ObjectMissing):
+        site.read(bucket, "a")
+
+
+def test_ensure_bucket_keeps_what_is_there(site: Site, bucket: str, versioned: bool) -> None:
+    site.write(bucket, "a", b"one")
+    site.ensure_bucket(bucket, versioned=versioned)
+    assert site.read(bucket, "a") == b"one"
+
+
+def test_versions_stay_readable_after_overwrite_and_delete(site: Site, bucket: str, versioned: bool) -> None:
+    if not versioned:
+        assert site.write(bucket, "a", b"one").version_id is None
+        return
+    first, second = site.write(bucket, "a", b"one"), site.write(bucket, "a", b"two")
+    site.delete(bucket, "a")
+    assert first.version_id != second.version_id
+    assert site.read(bucket, "a", version_id=first.version_id) == b"one"
+    assert site.read(bucket, "a", version_id=second.version_id) == b"two"
+    site.delete(bucket, "a", version_id=second.version_id)
+    with pytest.raises(ObjectMissing):
+        site.read(bucket, "a", version_id=second.version_id)

@@ -1,0 +1,224 @@
+"""The whole chain through Airflow on real servers, once, and what each user would look at afterwards.
+
+Into the first delivery go rows whose free-text columns hold canary values: they stand for personal data, and the tests
+look for them everywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rempart import config, pipeline
+from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.backup import postgresql
+from rempart.demo import BAD_PARAMS
+from rempart.flows.platform import Platform
+from rempart.ingestion import snapshots
+from rempart.ingestion.sample import deliveries
+
+pytestmark = pytest.mark.stack
+
+PIPELINE = "hotel_bookings"
+CANARY = "canary_q7x2v9"
+GOOD, BAD = 5, 3
+"""Canary rows that are accepted, and that are quarantined (no adult)."""
+
+
+@dataclass
+class Chain:
+    """What the stages returned."""
+
+    ingested: dict[str, Any]
+    features: dict[str, Any]
+    trained: dict[str, Any]
+    judged: dict[str, Any]
+    refused: dict[str, Any]
+    copied: dict[str, Any]
+    point: dict[str, Any]
+    drilled: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def api(platform: Platform) -> AirflowApi:
+    return AirflowApi(config.environment_connections("airflow_api"))
+
+
+def with_canaries(body: bytes) -> bytes:
+    """A delivery with canary values in the agent and company of rows appended to it."""
+    lines = body.decode().splitlines()
+    names, template = lines[0].split(","), lines[1].split(",")
+    for i in range(GOOD + BAD):
+        row = dict(zip(names, template, strict=True))
+        row |= {"booking_id": str(900001 + i), "agent": CANARY, "company": CANARY, "adults": "2" if i < GOOD else "0"}
+        lines.append(",".join(row[name] for name in names))
+    return ("\n".join(lines) + "\n").encode()
+
+
+@pytest.fixture(scope="module")
+def chain(platform: Platform, api: AirflowApi) -> Chain:
+    """Deliver, trigger the first stage by REST, follow the assets; then replicate, back up, drill, and a bad model."""
+    spec = pipeline.named(PIPELINE)
+    site = platform.active_site(spec.classification)
+    for i, (name, body) in enumerate(deliveries(config.project_root() / "data" / "hotel_bookings.csv.gz")):
+        site.write(platform.config.buckets.landing, spec.source.prefix + name, with_canaries(body) if i == 0 else body)
+
+    def finish(dag_id: str, task: str, run_id: str) -> dict[str, Any]:
+        api.follow(dag_id, run_id, lambda line: None)
+        return api.result(dag_id, run_id, task)
+
+    def stage(dag_id: str, task: str, conf: dict[str, Any] | None = None) -> dict[str, Any]:
+        return finish(dag_id, task, api.trigger(dag_id, conf))
+
+    since = datetime.now(UTC)
+
+    def by_asset(dag_id: str, task: str) -> dict[str, Any]:
+        return finish(dag_id, task, api.await_run(dag_id, since))
+
+    ingested = stage(f"ingest_{PIPELINE}", "ingest")
+    features = by_asset(f"materialize_features_{PIPELINE}", "materialize")
+    trained = by_asset(f"train_{PIPELINE}", "train")
+    judged = by_asset(f"validate_model_{PIPELINE}", "validate")
+    copied = stage("replicate_primary_to_haven", "replicate")
+    point = stage("backup_platform", "back_up")
+    drilled = stage("restore_drill", "drill", {"point": point["id"]})
+    bad_since = datetime.now(UTC)
+    stage(f"train_{PIPELINE}", "train", {"trainer_params": BAD_PARAMS})
+    validate = f"validate_model_{PIPELINE}"
+    refused = finish(validate, "validate", api.await_run(validate, bad_since))
+    return Chain(ingested, features, trained, judged, refused, copied, point, drilled)
+
+
+def test_every_delivered_row_is_accepted_or_quarantined(chain: Chain) -> None:
+    rows = chain.ingested
+    assert rows["delivered"] == 15402 + GOOD + BAD == rows["accepted"] + rows["quarantined"]
+    assert rows["total_rows"] == rows["accepted"]
+    assert rows["quarantined"] >= BAD
+
+
+def test_features_of_every_accepted_row_are_online(chain: Chain) -> None:
+    assert chain.features["snapshot"] == chain.ingested["snapshot"]
+    assert chain.features["views"] == 3 and chain.features["rows_online"] > chain.ingested["accepted"]
+
+
+def test_the_candidate_beats_baseline_and_limit_and_is_champion(chain: Chain) -> None:
+    assert chain.judged["promoted"] and chain.judged["champion"] == chain.trained["version"]
+    assert chain.judged["metrics"]["mae"] <= 25.0 < chain.judged["baselines"]["mae"]
+
+
+def test_a_bad_candidate_is_refused_with_reasons_and_the_champion_stays(chain: Chain) -> None:
+    assert not chain.refused["promoted"] and chain.refused["champion"] == chain.judged["champion"]
+    assert any("25" in reason for reason in chain.refused["reasons"]), chain.refused["reasons"]
+
+
+def test_the_replica_is_complete_and_verified(chain: Chain) -> None:
+    assert chain.copied["objects"] == chain.copied["verified"] > 0 and not chain.copied["failed"]
+
+
+def test_the_drill_proves_the_restore_point(chain: Chain) -> None:
+    assert chain.drilled["ok"] and chain.drilled["point_id"] == chain.point["id"]
+    assert all(check["ok"] for check in chain.drilled["checks"]) and len(chain.drilled["checks"]) >= 8
+
+
+def test_canaries_are_where_personal_data_belongs(chain: Chain, platform: Platform) -> None:
+    spec = pipeline.named(PIPELINE)
+    site, lake = platform.active_site(spec.classification), platform.config.buckets.lake
+    snapshot = snapshots.current(site, lake, PIPELINE)
+    assert snapshot is not None
+    agents = snapshots.load_table(site, lake, snapshot).column("agent").to_pylist()
+    assert agents.count(CANARY) == GOOD
+    assert CANARY in dump_text(platform, "feast_offline") and CANARY in dump_text(platform, "feast_online")
+
+
+@pytest.mark.parametrize("database", ["airflow", "mlflow", "feast_registry", "ledger"])
+def test_no_canary_in_databases_that_hold_no_personal_data(chain: Chain, platform: Platform, database: str) -> None:
+    text = dump_text(platform, database)
+    assert len(text) > 1000 and CANARY not in text
+
+
+def test_no_canary_in_any_artifact_or_log(chain: Chain, platform: Platform) -> None:
+    site, bucket = platform.active_site("personal"), platform.config.buckets.artifacts
+    seen = 0
+    for found in site.list(bucket):
+        seen += 1
+        assert CANARY.encode() not in site.read(bucket, found.key), found.key
+    assert seen > 10
+    logs = [f for f in config.var_dir().rglob("*") if f.is_file() and "log" in f.parts[-2:][0] + f.suffix]
+    assert logs
+    for file in logs:
+        assert CANARY.encode() not in file.read_bytes(), file
+
+
+def dump_text(platform: Platform, database: str) -> str:
+    """A database as text, by the role that makes backups."""
+    connection = postgresql.for_database(platform.database("backup"), database)
+    command = [str(postgresql.find_tools().folder / "pg_dump"), "--inserts"]
+    env = os.environ | postgresql.libpq_environment(connection)
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+
+
+def test_every_dag_page_has_its_documentation_and_no_file_fails_to_import(chain: Chain, api: AirflowApi) -> None:
+    assert api.import_errors() == []
+    ids = api.dag_ids()
+    for kind in ("ingest", "materialize_features", "train", "validate_model", "replicate", "backup", "restore_drill"):
+        assert any(dag_id.startswith(kind) for dag_id in ids), kind
+    for dag_id in ids:
+        assert "When it fails" in api.details(dag_id)["doc_md"], dag_id
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "conf", "named"),
+    [
+        (f"train_{PIPELINE}", {"trainer_params": {"max_iter": [1]}}, "trainer_params"),
+        (f"train_{PIPELINE}", {"trainer_params": {"../x": 1}}, "trainer_params"),
+        (f"validate_model_{PIPELINE}", {"version": "1; DROP TABLE x"}, "version"),
+        (f"materialize_features_{PIPELINE}", {"snapshot": "../../etc/passwd"}, "snapshot"),
+        (f"ingest_{PIPELINE}", {"prefix": "{{ var.value.secret }}"}, "prefix"),
+        ("restore_drill", {"point": "$(id)"}, "point"),
+    ],
+)
+def test_a_wrong_param_is_answered_with_400_and_its_name(
+    chain: Chain, api: AirflowApi, dag_id: str, conf: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(AirflowApiError, match="HTTP 400") as refused:
+        api.trigger(dag_id, conf)
+    assert named in str(refused.value)
+
+
+def test_rollback_is_one_call_and_shows_its_plan_first(chain: Chain, api: AirflowApi) -> None:
+    dag_id = f"roll_back_model_{PIPELINE}"
+    run_id = api.trigger(dag_id)
+    with pytest.raises(AirflowApiError, match="failed in roll_back"):
+        api.follow(dag_id, run_id, lambda line: None)  # there is no earlier champion yet: said, and nothing moved
+
+
+def test_the_plugin_is_listed_and_its_routes_ask_who_you_are(chain: Chain, api: AirflowApi) -> None:
+    assert any(plugin["name"] == "rempart" for plugin in api.plugins())
+    anonymous = httpx.get(f"{api.url}/rempart/evidence", trust_env=False)
+    assert anonymous.status_code == 401
+    forged = httpx.get(f"{api.url}/rempart/evidence", headers={"Authorization": "Bearer x.y.z"}, trust_env=False)
+    assert forged.status_code in (401, 403)
+    newest = api.get("/rempart/evidence")
+    assert newest["promotion"]["body"]["version"] == chain.judged["version"]
+    assert newest["refusal"]["body"]["reasons"]
+    assert newest["drill"]["body"]["ok"]
+
+
+def test_no_secret_in_any_log(chain: Chain) -> None:
+    secrets = {
+        value
+        for key, value in config.read_env_file(config.secrets_file()).items()
+        if ("PASSWORD" in key or "KEY" in key or "SECRET" in key) and len(value) >= 16
+    }
+    for name in ("s3_primary", "s3_haven", "pg_airflow", "pg_mlflow", "pg_ledger", "mlflow", "airflow_api"):
+        secrets.add(config.environment_connections(name).password)
+    for file in [f for f in config.var_dir().rglob("*.log") if f.is_file()]:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        assert not [s for s in secrets if s in text], f"a secret stands in {Path(file).name}"

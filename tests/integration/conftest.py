@@ -1,0 +1,29 @@
+"""Fixtures on real servers, built from the running stack's connections."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import replace
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from rempart.config import environment_connections
+from rempart.features.databases import FeatureDatabases
+
+
+@pytest.fixture(scope="session")
+def feature_databases() -> Iterator[FeatureDatabases]:
+    """A feature store in three scratch databases, made and dropped by the role that drills restores."""
+    owner = environment_connections("pg_drill")
+    names = [f"scratch_{secrets.token_hex(4)}_{part}" for part in ("registry", "offline", "online")]
+    with psycopg.connect(owner.postgresql_url(), autocommit=True, connect_timeout=10) as server:
+        for name in names:
+            server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        try:
+            yield FeatureDatabases(*(replace(owner, schema=name) for name in names))
+        finally:
+            for name in names:
+                server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

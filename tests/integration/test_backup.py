@@ -1,0 +1,111 @@
+"""A restore point of the running stack, and drills that prove it."""
+
+import dataclasses
+import json
+import secrets
+import subprocess
+import sys
+
+import psycopg
+import pytest
+
+from rempart import config
+from rempart.backup import points, scratch
+from rempart.config import DATABASES
+from rempart.errors import BackupError, ObjectMissing
+from rempart.flows.back_up import back_up
+from rempart.flows.drill import drill
+from rempart.ledger.memory import MemoryLedger
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def standing(platform):
+    """The stack with its own lake and artifacts, a backup bucket of the test's and a ledger in memory."""
+    buckets = platform.config.buckets.model_copy(update={"backups": f"backup-{secrets.token_hex(4)}"})
+    haven = platform.site("haven", "personal")
+    haven.ensure_bucket(buckets.backups, versioned=True)
+    settings = platform.config.model_copy(update={"buckets": buckets})
+    yield dataclasses.replace(platform, config=settings, ledger_=MemoryLedger())
+    haven.drop_bucket(buckets.backups)
+
+
+def scratch_databases(platform) -> set[str]:
+    with psycopg.connect(platform.database("drill").postgresql_url()) as session:
+        rows = session.execute("SELECT datname FROM pg_database WHERE datname LIKE 'drill%'").fetchall()
+    return {row[0] for row in rows}
+
+
+def test_a_restore_point_holds_every_database_and_object_and_proves_itself(standing):
+    platform, site, bucket = standing, standing.site("haven", "personal"), standing.config.buckets.backups
+    point = back_up(platform)
+    assert points.list(site, bucket) == (point.id,)
+    record = platform.ledger.find("restore-point", point.id)[0].body
+    manifest = points.read(site, bucket, point.id, record["manifest_sha256"])
+    assert {dump.name for dump in manifest.databases} == set(DATABASES)
+    assert point.objects == len(manifest.objects)
+    for dump in manifest.databases:
+        assert len(site.read(bucket, dump.key, sha256=dump.sha256)) == dump.bytes
+    listed = {
+        (name, info.key)
+        for name in ("lake", "artifacts")
+        for info in platform.site("primary", "personal").list(getattr(platform.config.buckets, name))
+    }
+    assert {(held.bucket, held.key) for held in manifest.objects} <= listed
+
+    lines: list[str] = []
+    result = drill(platform, progress=lines.append)
+    assert result.ok, result.checks
+    assert result.point_id == point.id
+    assert 0 < result.rto_seconds < 300
+    assert result.rpo_seconds >= 0
+    whats = " ".join(check.what for check in result.checks if check.ok)
+    assert all(f"database {name} is restored" in whats for name in DATABASES)
+    assert "online features are equal in content" in whats
+    assert all(f"champion {name} version {version} predicts" in whats for name, version in manifest.champions.items())
+    assert platform.ledger.find("drill", point.id)[0].body["ok"] is True
+    json.dumps(dataclasses.asdict(result))
+    assert lines
+
+    assert scratch_databases(platform) == set()
+    assert list(site.list(bucket, "drills/")) == []
+
+
+def test_the_next_drill_removes_what_a_killed_one_left(standing):
+    platform, site, bucket = standing, standing.site("haven", "personal"), standing.config.buckets.backups
+    left = scratch.name_scratch(platform.clock(), "dead01", ["airflow", "mlflow"])
+    scratch.prepare(site, bucket, platform.database("drill"), left)
+    site.write(left.bucket, "mlflow/model", b"x")
+    orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], env={"REMPART_DRILL": left.id})
+    try:
+        assert scratch_databases(platform) == set(left.databases)
+        for old in scratch.leftovers(site, bucket):
+            scratch.remove(site, bucket, platform.database("drill"), old)
+        assert orphan.wait(10) != 0
+    finally:
+        orphan.kill()
+    assert scratch_databases(platform) == set()
+    assert list(site.list(bucket, "drills/")) == []
+    with pytest.raises(ObjectMissing):
+        list(site.list(left.bucket))
+
+
+def test_one_drill_at_a_time(standing):
+    back_up(standing)
+    with (
+        scratch.only_drill(standing.database("drill")),
+        pytest.raises(BackupError, match="Another drill"),
+    ):
+        drill(standing, progress=lambda line: None)
+
+
+def test_without_a_point_there_is_nothing_to_drill(standing):
+    with pytest.raises(BackupError, match="holds no restore point"):
+        drill(standing, progress=lambda line: None)
+
+
+def test_a_backup_to_the_active_site_is_refused(standing):
+    settings = standing.config.model_copy(update={"backup": config.BackupConfig(site=standing.config.active_site)})
+    with pytest.raises(config.ConfigError, match="lost with it"):
+        back_up(dataclasses.replace(standing, config=settings))

@@ -1,0 +1,398 @@
+"""The embedded stack as a stranger meets it: who may enter what, what is exposed, how it heals."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import yaml
+
+from rempart import config
+from rempart.config import DATABASES, environment_connections
+from rempart.errors import ConfigError, ConnectionMissing, PreflightFailed, SiteError, StackError
+from rempart.sites.s3 import S3Site
+from rempart.stack import environment, external, launch, layout, lifecycle, mlflow_server, privileges
+from rempart.stack.supervision import Supervisor
+
+pytestmark = pytest.mark.stack
+
+
+def enter(role: str, database: str | None = None) -> psycopg.Connection[tuple[object, ...]]:
+    connection = environment_connections(f"pg_{role}")
+    return psycopg.connect(
+        replace(connection, schema=database or connection.schema).postgresql_url(), connect_timeout=5
+    )
+
+
+def answer(url: str, method: str = "GET", body: bytes | None = None) -> int:
+    """The status of an anonymous request."""
+    request = urllib.request.Request(url, data=body, method=method)  # noqa: S310
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as found:
+            return int(found.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+# --- PostgreSQL -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", [*DATABASES, "drill"])
+def test_a_role_enters_its_own_database_and_no_other(role: str) -> None:
+    for database in (*DATABASES, "template1"):
+        if database == role:
+            enter(role, database).close()
+            continue
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            enter(role, database)
+
+
+def test_a_wrong_password_is_refused() -> None:
+    right = environment_connections("pg_mlflow")
+    for password in ("wrong", ""):
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(replace(right, password=password).postgresql_url(), connect_timeout=5)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE evidence SET body = '{}'",
+        "DELETE FROM evidence",
+        "TRUNCATE evidence",
+        "DROP TABLE evidence",
+        "ALTER TABLE evidence DISABLE TRIGGER ALL",
+        "CREATE TABLE other (x int)",
+        "SET ROLE ledger_owner",
+        "GRANT UPDATE ON evidence TO ledger",
+    ],
+)
+def test_the_ledgers_role_can_only_add_and_read(statement: str) -> None:
+    with enter("ledger") as session:
+        session.execute("INSERT INTO evidence (kind, subject, body) VALUES ('denial', 'test', '{}')")
+        count = session.execute("SELECT count(*) FROM evidence").fetchone()
+        assert count and int(str(count[0])) > 0
+        session.rollback()
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            session.execute(statement)
+            # a GRANT without the right to it is a warning, not an error: look at its effect
+            session.execute("UPDATE evidence SET body = '{}'")
+        session.rollback()
+
+
+def test_the_backup_role_reads_everything_and_writes_nothing() -> None:
+    for database in DATABASES:
+        with enter("backup", database) as session:
+            session.execute("SELECT count(*) FROM pg_class")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                session.execute("CREATE TABLE public.intruder (x int)")
+    with enter("backup", "airflow") as session:
+        assert session.execute("SELECT count(*) FROM dag").fetchone()
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            session.execute("DELETE FROM dag")
+
+
+def test_no_role_of_the_platform_is_a_superuser() -> None:
+    with enter("backup") as session:
+        rows = session.execute(
+            "SELECT rolname, rolsuper, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles WHERE rolname = ANY(%s)",
+            [[*DATABASES, "backup", "drill", "ledger_owner"]],
+        ).fetchall()
+    assert len(rows) == len(DATABASES) + 3
+    for name, superuser, create_role, create_database, bypass in rows:
+        assert not (superuser or create_role or bypass), name
+        assert create_database == (name == "drill")
+
+
+def test_postgresql_does_not_run_as_root_and_checks_its_pages(stack: layout.Stack) -> None:
+    main = psutil.Process(Supervisor(stack).states()["postgresql"].pid)
+    assert main.name() == "postgres" and main.uids().effective != 0
+    with enter("backup") as session:
+        assert session.execute("SHOW data_checksums").fetchone() == ("on",)
+
+
+# --- sites, MLflow, Airflow -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("site", ["primary", "haven"])
+def test_a_site_is_closed_to_strangers(stack: layout.Stack, site: str) -> None:
+    ports = lifecycle.ports_of(stack, f"site-{site}")
+    for path in ("/", "/lake", "/lake/x", "/landing?list-type=2"):
+        assert answer(f"http://127.0.0.1:{ports[site]}{path}") == 403, path
+    assert answer(f"http://127.0.0.1:{ports[site]}/lake/x", "PUT", b"x") == 403
+    assert answer(f"http://127.0.0.1:{ports[f'{site} filer']}/buckets/lake/x", "POST", b"x") in (404, 405)
+    assert answer(f"http://127.0.0.1:{ports[f'{site} filer']}/buckets/") == 404
+    assert answer(f"http://127.0.0.1:{ports[f'{site} volume']}/1,01637037d6") == 401
+
+
+def test_one_sites_credentials_do_not_open_the_other(stack: layout.Stack) -> None:
+    mine, other = environment_connections("s3_primary"), environment_connections("s3_haven")
+    stranger = S3Site("haven", replace(mine, extra=other.extra), "local-2")
+    with pytest.raises(SiteError, match="refused"):
+        stranger.write("lake", "intruder", b"x")
+
+
+def test_buckets_keep_versions_where_they_must(platform: object, stack: layout.Stack) -> None:
+    for name, place in stack.config.sites.items():
+        site = S3Site(name, environment_connections(place.connection), place.region)
+        names = stack.config.buckets
+        for bucket, versioned in (
+            (names.lake, True),
+            (names.artifacts, True),
+            (names.backups, True),
+            (names.landing, False),
+        ):
+            written = site.write(bucket, ".rempart/test", b"x")
+            assert bool(written.version_id and written.version_id != "null") == versioned, bucket
+            site.delete(bucket, ".rempart/test", version_id=written.version_id)
+
+
+@pytest.mark.parametrize(
+    ("service", "path"),
+    [
+        ("mlflow", "/api/2.0/mlflow/experiments/search?max_results=1"),
+        ("mlflow", "/api/2.0/mlflow-artifacts/artifacts/.rempart-health"),
+        ("mlflow", "/ajax-api/2.0/mlflow/experiments/search?max_results=1"),
+        ("airflow_api", "/api/v2/dags"),
+        ("airflow_api", "/api/v2/connections"),
+        ("airflow_api", "/api/v2/variables"),
+    ],
+)
+def test_strangers_get_401(service: str, path: str, stack: layout.Stack) -> None:
+    assert answer(mlflow_server.address(environment_connections(service)) + path) == 401
+
+
+# --- the machine that it runs on --------------------------------------------------------------------------------------
+
+
+def members(stack: layout.Stack) -> list[psutil.Process]:
+    return [*launch.marked(f"{stack.id}:"), *launch.databases(stack.postgresql_data)]
+
+
+def test_nothing_listens_beyond_this_machine(stack: layout.Stack) -> None:
+    pids = {process.pid for process in members(stack)}
+    exposed = [
+        c.laddr
+        for c in psutil.net_connections("inet")
+        if c.pid in pids and c.status == psutil.CONN_LISTEN and c.laddr.ip != "127.0.0.1"
+    ]
+    assert exposed == []
+
+
+def test_secrets_stand_in_private_files_alone(stack: layout.Stack) -> None:
+    secrets = config.read_env_file(stack.secrets)
+    values = {environment_connections(n[13:].lower()).password for n in secrets if n.startswith("AIRFLOW_CONN_")}
+    values |= {value for name, value in secrets.items() if not name.startswith("AIRFLOW_CONN_")}
+    assert len(values) > 15 and stack.secrets.stat().st_mode & 0o777 == 0o600
+    for process in members(stack):
+        line = " ".join(process.cmdline())
+        assert not [v for v in values if v in line], f"a secret stands in the command line of {process.pid}"
+    for file in [f for f in stack.var.rglob("*") if f.is_file() and f.stat().st_size < 20_000_000]:
+        if file.is_relative_to(stack.postgresql_data) or "data" in file.relative_to(stack.var).parts:
+            continue
+        text = file.read_bytes().decode(errors="replace")
+        held = [value for value in values if value in text]
+        if held:
+            assert file.stat().st_mode & 0o077 == 0, f"{file} holds secrets and is open to others"
+            assert file.suffix != ".log" and "logs" not in file.parts, f"{file} is a log with a secret"
+
+
+def test_telemetry_is_off_in_every_process(stack: layout.Stack) -> None:
+    for process in launch.marked(f"{stack.id}:"):
+        found = process.environ()
+        assert environment.TELEMETRY_OFF.items() <= found.items(), process.cmdline()
+        assert "127.0.0.1" in found["NO_PROXY"]
+
+
+def test_status_shows_every_service_running(stack: layout.Stack) -> None:
+    lines = {line.name: line for line in lifecycle.status(stack, time.time())}
+    assert set(lines) == {*stack.services, "guard", "supervisor"}
+    assert {line.state for line in lines.values()} == {"RUNNING"}
+    assert all(line.rss_mib > 0 for line in lines.values())
+
+
+def test_a_second_up_changes_nothing_and_is_quick(stack: layout.Stack) -> None:
+    before = {name: state.pid for name, state in Supervisor(stack).states().items()}
+    secrets = stack.secrets.read_bytes()
+    started = time.monotonic()
+    lifecycle.up(stack, lambda line: None)
+    assert time.monotonic() - started < 20
+    assert {name: state.pid for name, state in Supervisor(stack).states().items()} == before
+    assert stack.secrets.read_bytes() == secrets
+
+
+def test_a_taken_port_stops_up_before_anything_starts(stack: layout.Stack, tmp_path: Path) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        services = {**stack.config.services, "mlflow": config.StackService(port=port)}
+        moved = stack.config.model_copy(update={"services": services})
+        other = replace(stack, var=tmp_path, config=moved, offset=0)
+        with pytest.raises(PreflightFailed, match=f"port {port}: wanted for mlflow, held by process {os.getpid()}"):
+            lifecycle._check_ports(other, ["mlflow"])
+
+
+# --- external services ------------------------------------------------------------------------------------------------
+
+
+def declared(stack: layout.Stack, service: str, url: str, connection: str) -> layout.Stack:
+    services = {
+        **stack.config.services,
+        service: config.StackService(external=config.External(url=url, connection=connection)),
+    }
+    return replace(stack, config=stack.config.model_copy(update={"services": services}))
+
+
+def test_external_services_are_checked_by_real_work(stack: layout.Stack) -> None:
+    for service, connection in (
+        ("postgresql", "pg_backup"),
+        ("haven", "s3_haven"),
+        ("mlflow", "mlflow"),
+        ("airflow", "airflow_api"),
+    ):
+        found = environment_connections(connection)
+        url = str(found.extra.get("endpoint_url") or f"http://{found.host}:{found.port}")
+        elsewhere = declared(stack, service, url, connection)
+        assert external.check(elsewhere, service, environment_connections)
+
+
+def test_an_external_service_without_a_connection_or_at_another_place_is_refused(stack: layout.Stack) -> None:
+    with pytest.raises(ConnectionMissing, match="AIRFLOW_CONN_PG_TEAM"):
+        external.check(
+            declared(stack, "postgresql", "http://127.0.0.1:1", "pg_team"), "postgresql", environment_connections
+        )
+    with pytest.raises(ConfigError, match="must be the same server"):
+        external.check(declared(stack, "mlflow", "http://127.0.0.1:1", "mlflow"), "mlflow", environment_connections)
+    with pytest.raises(ConfigError, match="resolves this service as 's3_haven'"):
+        external.check(declared(stack, "haven", "http://127.0.0.1:1", "s3_primary"), "haven", environment_connections)
+
+
+@pytest.fixture
+def anyones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A project folder that any user may enter, with state that belongs to `nobody`."""
+    folder = Path("/tmp") / f"rempart-any-{os.getpid()}"
+    folder.mkdir(mode=0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="the whole stack runs as an ordinary user already")
+def test_an_ordinary_user_starts_and_stops_a_stack(stack: layout.Stack, anyones: Path) -> None:
+    """PostgreSQL and a site of its own; MLflow and Airflow are the running ones, declared external."""
+    data = yaml.safe_load((stack.root / "rempart.yaml").read_text(encoding="utf-8"))
+    urls = {name: mlflow_server.address(environment_connections(name)) for name in ("mlflow", "airflow_api")}
+    data["services"] = {
+        "mlflow": {"external": {"url": urls["mlflow"], "connection": "mlflow"}},
+        "airflow": {"external": {"url": urls["airflow_api"], "connection": "airflow_api"}},
+    }
+    (anyones / "rempart.yaml").write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    (anyones / "include").mkdir()
+    shutil.copytree(stack.root / "include" / "sql", anyones / "include" / "sql")
+    user = privileges.User("nobody", 65534, 65534)
+    os.chown(anyones, user.uid, user.gid)
+    secrets = config.read_env_file(stack.secrets)
+    variables = environment.base(stack, os.environ) | {
+        "HOME": str(anyones),
+        "REMPART_HOME": str(anyones),
+        "REMPART_VAR": str(anyones / "var"),
+        "REMPART_PORT_OFFSET": "7000",
+        **{name: secrets[name] for name in ("AIRFLOW_CONN_MLFLOW", "AIRFLOW_CONN_AIRFLOW_API")},
+    }
+
+    def rempart(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = privileges.command_as(
+            user, [sys.executable, "-m", "rempart.cli", *arguments], [Path(sys.executable), stack.root]
+        )
+        return subprocess.run(
+            command, env=variables, cwd=anyones, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    try:
+        up = rempart("up")
+        assert up.returncode == 0, up.stdout + up.stderr
+        assert "mlflow (external): queries and artifacts work" in up.stdout
+        owners = {
+            psutil.Process(line.pid).uids().real
+            for line in lifecycle.status(
+                layout.Stack(anyones, anyones / "var", config.load(anyones / "rempart.yaml"), 7000), time.time()
+            )
+            if line.pid
+        }
+        assert owners == {user.uid}
+        assert rempart("status").returncode == 0
+    finally:
+        down = rempart("down")
+    assert down.returncode == 0 and "no process is left" in down.stdout, down.stdout + down.stderr
+
+
+# --- kill -9 ----------------------------------------------------------------------------------------------------------
+
+
+def wait_for(what: str, true: object, seconds: float) -> None:
+    assert callable(true)
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.3)
+
+
+def is_back(stack: layout.Stack, service: str, old: int) -> bool:
+    try:
+        state = Supervisor(stack).states()[service]
+    except StackError:
+        return False
+    return state.state == "RUNNING" and state.pid != old
+
+
+@pytest.mark.kills_processes
+def test_a_killed_scheduler_returns_and_its_orphans_are_gone(stack: layout.Stack) -> None:
+    old = Supervisor(stack).states()["airflow-scheduler"].pid
+    orphans = psutil.Process(old).children(recursive=True)
+    assert orphans, "the scheduler has no children: the test proves nothing"
+    os.kill(old, 9)
+    wait_for("scheduler", lambda: is_back(stack, "airflow-scheduler", old), 60)
+    assert [p.pid for p in orphans if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.mark.kills_processes
+def test_every_killed_process_returns(stack: layout.Stack) -> None:
+    states = Supervisor(stack).states()
+    for name in (*stack.services, "guard"):
+        os.kill(states[name].pid, 9)
+    for name in (*stack.services, "guard"):
+        wait_for(name, lambda name=name: is_back(stack, name, states[name].pid), 90)
+    lifecycle.up(stack, lambda line: None)  # every health gate passes
+
+
+@pytest.mark.kills_processes
+def test_a_killed_supervisor_returns_with_everything(stack: layout.Stack) -> None:
+    old = next(p for p in launch.marked(f"{stack.id}:supervisor"))
+    old.kill()
+    wait_for(
+        "supervisor",
+        lambda: is_back(stack, "guard", 0) and lifecycle.all_run(lifecycle.status(stack, time.time())),
+        180,
+    )
+    lifecycle.up(stack, lambda line: None)
+    assert not old.is_running()
+
+
+@pytest.mark.kills_processes
+def test_down_leaves_no_process_and_up_brings_all_back(stack: layout.Stack) -> None:
+    lifecycle.down(stack, lambda line: None)
+    assert members(stack) == []
+    assert not [port for port in stack.ports.values() if not lifecycle.preflight.port_is_free(port)]
+    lifecycle.up(stack, lambda line: None)

@@ -1,0 +1,234 @@
+"""From a training set to a champion and back, on the stack's real MLflow and site."""
+
+import dataclasses
+import json
+import secrets
+import time
+
+import pytest
+
+from rempart import config
+from rempart.errors import ModelRefused, TrainingError
+from rempart.flows.train import train_on
+from rempart.flows.validate import roll_back, validate
+from rempart.ledger.memory import MemoryLedger
+from rempart.models import loading, registry
+from rempart.models.tracking import session
+from rempart.training.entrypoint import split_rows
+from tests.unit.training import stage
+
+pytestmark = pytest.mark.stack
+TABLE = stage.table()
+GOOD, BAD = {"max_iter": 60}, {"max_iter": 1}
+
+
+def silent(_):
+    return None
+
+
+@pytest.fixture
+def scratch(platform):
+    """The stack's MLflow; a pipeline name, buckets and a ledger of the test's own. (platform, pipeline)"""
+    mark = f"train-{secrets.token_hex(4)}"
+    buckets = config.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts")
+    settings = platform.config.model_copy(update={"buckets": buckets})
+    site = platform.active_site("personal")
+    for bucket in (buckets.lake, buckets.artifacts):
+        site.ensure_bucket(bucket, versioned=True)
+    pipeline = stage.pipeline(mark.replace("-", "_"))
+    yield dataclasses.replace(platform, config=settings, ledger_=MemoryLedger()), pipeline
+    for bucket in (buckets.lake, buckets.artifacts):
+        site.drop_bucket(bucket)
+    with session(platform.tracking()) as client:
+        if client.search_registered_models(filter_string=f"name = '{pipeline.name}'"):
+            client.delete_registered_model(pipeline.name)
+        if experiment := client.get_experiment_by_name(pipeline.name):
+            client.delete_experiment(experiment.experiment_id)
+
+
+@pytest.fixture
+def fast(scratch):
+    """The same, with the job in this process: (platform, pipeline, train)."""
+    platform, pipeline = scratch
+    backend = stage.InProcess(platform.active_site("personal"), platform.connections)
+
+    def train(params=GOOD, table=TABLE):
+        return train_on(platform, pipeline, table, "s1", params=params, progress=silent, backend=backend)
+
+    return platform, pipeline, train
+
+
+def everything_in_mlflow(tracking, pipeline, run_id, folder) -> str:
+    """All that MLflow holds of a run and its model, as one text."""
+    from mlflow.artifacts import download_artifacts
+
+    with session(tracking) as client:
+        run = client.get_run(run_id)
+        said = [str(run.to_dictionary())]
+        for version in client.search_model_versions(f"name = '{pipeline.name}'"):
+            model = client.get_logged_model(version.source.removeprefix("models:/"))
+            said += [str(dict(version)), str(model.to_dictionary())]
+            download_artifacts(artifact_uri=model.artifact_location, dst_path=str(folder / "model"))
+        download_artifacts(artifact_uri=run.info.artifact_uri, dst_path=str(folder / "run"))
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert {"MLmodel", "model.onnx", "input_example.json", "predicted_vs_actual.png"} <= {file.name for file in files}
+    return "\n".join([*said, *(file.read_bytes().decode("latin-1") for file in files)])
+
+
+def test_a_job_in_a_process_of_its_own_gives_a_candidate_that_predicts_and_leaks_nothing(scratch, tmp_path):
+    platform, pipeline = scratch
+    lines = []
+    began = time.monotonic()
+    result = train_on(platform, pipeline, TABLE, "s1", progress=lines.append)
+    seconds = time.monotonic() - began
+    (record,) = [one.body for one in platform.ledger.find("candidate", pipeline.name)]
+    assert record["version"] == result.version == registry.candidate(platform.tracking(), pipeline.name)
+    assert result.metrics["mae"] < 8 and result.rows_train + result.rows_holdout == TABLE.num_rows
+
+    model = loading.load(platform.tracking(), record)
+    dataset = record["dataset"]
+    _, holdout = split_rows(
+        platform.active_site("personal").read(dataset["bucket"], dataset["key"], sha256=dataset["sha256"])
+    )
+    error = abs(model.predict(holdout) - holdout["price"].to_numpy()).mean()
+    assert error == pytest.approx(result.metrics["mae"])
+
+    held = everything_in_mlflow(platform.tracking(), pipeline, result.run_id, tmp_path)
+    logged = "\n".join(lines)
+    for what in (held, logged, json.dumps(record), json.dumps(dataclasses.asdict(result))):
+        assert stage.CANARY not in what
+    for name in ("dataset_sha256", "snapshot", "code_version", "classification", "pipeline", "job_id"):
+        assert f"rempart.{name}" in held
+
+    lines.clear()
+    began = time.monotonic()
+    assert train_on(platform, pipeline, TABLE, "s1", progress=lines.append).version == result.version
+    assert any("adopted" in line for line in lines)
+    assert len(platform.ledger.find("candidate", pipeline.name)) == 1
+    print(f"first {seconds:.1f} s, adopted {time.monotonic() - began:.1f} s")
+
+
+def test_a_parameter_that_the_trainer_does_not_know_fails_before_a_job_starts(scratch):
+    platform, pipeline = scratch
+    with pytest.raises(TrainingError, match="no parameter 'depth'"):
+        train_on(platform, pipeline, TABLE, "s1", params={"depth": 3}, progress=silent)
+
+
+def test_a_custom_trainer_goes_the_same_way(scratch):
+    platform, pipeline = scratch
+    trainer = {"use": "include/trainers/ridge.py:fit", "params": {"alpha": 1.0}}
+    ridge = stage.pipeline(pipeline.name, trainer=trainer)
+    backend = stage.InProcess(platform.active_site("personal"), platform.connections)
+    result = train_on(platform, ridge, TABLE, "s1", progress=silent, backend=backend)
+    assert result.metrics["mae"] < 8
+    assert validate(platform, ridge).promoted
+
+
+def test_a_classification_goes_the_same_way(scratch):
+    platform, pipeline = scratch
+    seasons = stage.pipeline(pipeline.name, task="classification")
+    backend = stage.InProcess(platform.active_site("personal"), platform.connections)
+    result = train_on(platform, seasons, TABLE, "s1", progress=silent, backend=backend)
+    assert result.metrics["accuracy"] > 0.7
+    judged = validate(platform, seasons)
+    assert judged.promoted and judged.baselines["log_loss"] > judged.metrics["log_loss"]
+
+
+def test_the_gate_promotes_refuses_and_is_readable_in_mlflow(fast):
+    platform, pipeline, train = fast
+    first = train()
+    judged = validate(platform, pipeline)
+    assert judged.promoted and judged.champion == first.version and judged.previous is None
+    again = validate(platform, pipeline)
+    assert again.promoted and again.reasons[0] == f"version {first.version} is the champion already"
+    assert len(platform.ledger.find("promotion", pipeline.name)) == 1
+
+    bad = train(BAD)
+    refused = validate(platform, pipeline)
+    assert not refused.promoted and refused.version == bad.version and refused.champion == first.version
+    assert validate(platform, pipeline) == refused
+    assert len(platform.ledger.find("refusal", pipeline.name)) == 1
+    with session(platform.tracking()) as client:
+        version = client.get_model_version(pipeline.name, bad.version)
+        assert version.tags["gate"] == "refused" and "the limit" in version.tags["gate_reasons"]
+        assert version.tags["stage"] == "candidate" and "Refused by the gate" in version.description
+        assert client.get_model_version(pipeline.name, first.version).tags["stage"] == "champion"
+
+
+def test_a_rollback_gives_the_alias_back_and_the_version_is_not_promoted_again_by_itself(fast):
+    platform, pipeline, train = fast
+    first = train().version
+    validate(platform, pipeline)
+    with pytest.raises(TrainingError, match="no champion before"):
+        roll_back(platform, pipeline)
+    second = train({"max_iter": 80}).version
+    assert validate(platform, pipeline).promoted
+
+    planned = roll_back(platform, pipeline)
+    assert planned.dry_run and not planned.done and planned.champion == first
+    assert registry.champion(platform.tracking(), pipeline.name) == second
+    done = roll_back(platform, pipeline, dry_run=False)
+    assert done.done and registry.champion(platform.tracking(), pipeline.name) == first
+    with session(platform.tracking()) as client:
+        assert client.get_model_version(pipeline.name, second).tags["stage"] == "retired"
+
+    again = validate(platform, pipeline)
+    assert not again.promoted and "was rolled back" in again.reasons[-1]
+    assert validate(platform, pipeline, second).promoted
+
+
+class Killed(BaseException):
+    """The process ended here."""
+
+
+@pytest.mark.parametrize("moment", ["before the alias moved", "after it"])
+def test_a_promotion_killed_half_way_is_finished_by_the_next_run(fast, monkeypatch, moment):  # X1
+    platform, pipeline, train = fast
+    version = train().version
+
+    real = registry.promote
+
+    def killed(*arguments):
+        if moment == "after it":
+            real(*arguments)
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(registry, "promote", killed)
+        validate(platform, pipeline)
+    assert validate(platform, pipeline).promoted
+    assert registry.champion(platform.tracking(), pipeline.name) == version
+    assert len(platform.ledger.find("promotion", pipeline.name)) == 1
+
+
+def test_a_rollback_killed_half_way_is_finished_not_repeated(fast, monkeypatch):  # X1
+    platform, pipeline, train = fast
+    versions = []
+    for iterations in (60, 80, 100):
+        versions.append(train({"max_iter": iterations}).version)
+        assert validate(platform, pipeline).promoted
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(registry, "promote", killed)
+        roll_back(platform, pipeline, dry_run=False)
+    assert registry.champion(platform.tracking(), pipeline.name) == versions[2]
+    roll_back(platform, pipeline, dry_run=False)
+    assert registry.champion(platform.tracking(), pipeline.name) == versions[1]
+    assert len(platform.ledger.find("rollback", pipeline.name)) == 1
+
+
+def test_a_version_without_evidence_is_not_opened(fast):
+    platform, pipeline, train = fast
+    version = train().version
+    platform.ledger.records.clear()
+    with pytest.raises(ModelRefused, match=f"version {version} has no evidence"):
+        validate(platform, pipeline)
+
+
+def test_a_pipeline_without_a_candidate_says_what_to_run(scratch):
+    platform, pipeline = scratch
+    with pytest.raises(TrainingError, match="has no candidate"):
+        validate(platform, pipeline)

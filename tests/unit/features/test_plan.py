@@ -1,0 +1,130 @@
+"""The plan of the feature store: table shapes, entity keys, and what is written to the online store."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rempart.errors import FeatureError
+from rempart.features.plan import Span, ViewState, entity_key, next_step, view_tables
+from rempart.pipeline import Pipeline
+from tests.unit.features.stays import stays
+
+START = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def view(pipeline: Pipeline, name: str) -> Any:
+    return next(table for table in view_tables(pipeline) if table.view == name)
+
+
+def test_tables_of_a_pipeline() -> None:
+    stay, trend, rooms = view_tables(stays())
+    assert (stay.table, stay.join_key, stay.join_type, stay.primary_key) == ("stays__stay", "stay", "bigint", ("stay",))
+    assert {f.name: f.type for f in stay.fields} == {
+        "nights": "bigint",
+        "returning": "boolean",
+        "room": "text",
+        "arrival_month": "bigint",
+        "arrival_day_of_week": "bigint",
+    }
+    assert (trend.join_type, trend.ttl_days) == ("text", 11)
+    assert rooms.primary_key == (rooms.join_key, "event_timestamp")
+    assert {f.name: f.type for f in trend.fields}["rows_3d"] == "bigint"
+    assert {f.name: f.type for f in trend.fields}["nights_mean_10d"] == "double precision"
+
+
+@pytest.mark.parametrize(
+    ("features", "says"),
+    [
+        ({"rows": {"kind": "row", "at": "booking", "columns": ["lead"]}}, "features.rows: the name is reserved"),
+        ({"x" * 36: {"kind": "row", "at": "booking", "columns": ["lead"]}}, "more than 63 characters"),
+        (
+            {
+                "stay": {"kind": "row", "at": "booking", "columns": ["lead"]},
+                "t": {"kind": "trailing", "at": "booking", "by": ["price"], "days": [3], "mean": ["nights"]},
+            },
+            "'price' is a number",
+        ),
+    ],
+)
+def test_what_the_stores_cannot_hold_is_refused(features: dict[str, Any], says: str) -> None:
+    with pytest.raises(FeatureError, match=says):
+        view_tables(stays("stays_of_the_guests_of_houses", features=features))
+
+
+def test_reserved_column_is_refused() -> None:
+    schema = {**stays().model_dump(by_alias=True)["schema"], "loaded_at": {"type": "string", "known": "booking"}}
+    with pytest.raises(FeatureError, match="loaded_at: the name is reserved"):
+        view_tables(stays(schema=schema))
+
+
+texts = st.text(alphabet="ab|\\", max_size=4)
+
+
+@given(texts, texts, texts, texts)
+def test_different_entities_have_different_keys(a: str, b: str, c: str, d: str) -> None:
+    rooms = view(stays(), "rooms")
+    one, other = {"house": a, "room": b}, {"house": c, "room": d}
+    assert (entity_key(rooms, stays(), one) == entity_key(rooms, stays(), other)) == (one == other)
+
+
+def test_key_of_other_types() -> None:
+    pipeline = stays(key=["arrival", "returning"])
+    assert (
+        entity_key(view(pipeline, "stay"), pipeline, {"arrival": date(2020, 2, 29), "returning": True})
+        == "2020-02-29|true"
+    )
+    with pytest.raises(FeatureError, match="lacks returning"):
+        entity_key(view(pipeline, "stay"), pipeline, {"arrival": date(2020, 2, 29)})
+
+
+def test_first_step_is_explicit_about_its_start() -> None:
+    everything = Span(3, START, START + timedelta(days=900))
+    step = next_step(ViewState(None, everything, Span(0)))
+    assert step is not None
+    assert (step.since, step.entities, step.start, step.end) == (None, 3, everything.first, everything.last)
+
+
+def test_nothing_changed_means_no_step() -> None:
+    state = ViewState(START, Span(3, START, START), Span(0))
+    assert next_step(state) is None
+    assert next_step(state, everything=True) is not None
+    assert next_step(ViewState(None, Span(0), Span(0))) is None
+
+
+changes = st.lists(  # each load sets some (entity, day) cells; old days come late as often as not
+    st.dictionaries(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), st.integers(0, 3), min_size=1, max_size=6),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(changes, st.lists(st.booleans(), min_size=6, max_size=6))
+def test_online_store_follows_any_sequence_of_loads(loads: list[dict[tuple[str, int], int]], runs: list[bool]) -> None:
+    """Whatever is loaded, in whatever order, and however often materialization is left out in between."""
+    offline: dict[tuple[str, int], tuple[int, datetime]] = {}
+    online: dict[str, tuple[int, int]] = {}
+    watermark: datetime | None = None
+    for number, (load, run) in enumerate(zip(loads, [*runs, True], strict=False)):
+        at = START + timedelta(hours=number)
+        offline |= {cell: (value, at) for cell, value in load.items() if offline.get(cell, (None, at))[0] != value}
+        if not run and number + 1 < len(loads):
+            continue
+        newest = {entity: max(day for e, day in offline if e == entity) for entity, _ in offline}
+        changed = {e for (e, _), (_, loaded) in offline.items() if watermark is not None and loaded > watermark}
+
+        def span(entities: set[str], newest: dict[str, int] = newest) -> Span:
+            days = [START + timedelta(days=newest[entity]) for entity in entities]
+            return Span(len(days), min(days, default=None), max(days, default=None))
+
+        if step := next_step(ViewState(watermark, span(set(newest)), span(changed))):
+            written = set(newest) if step.since is None else changed
+            assert len(written) == step.entities
+            assert all(step.start <= START + timedelta(days=newest[entity]) <= step.end for entity in written)
+            online |= {entity: (newest[entity], offline[entity, newest[entity]][0]) for entity in written}
+        watermark = at
+        assert online == {entity: (day, offline[entity, day][0]) for entity, day in newest.items()}

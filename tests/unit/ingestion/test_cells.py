@@ -1,0 +1,96 @@
+"""Text becomes typed columns; what a person would have to guess is refused."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rempart.ingestion.cells import convert
+from rempart.pipeline import Column
+
+
+def one(text: str, **column: object) -> tuple[object, list[str]]:
+    spec = Column.model_validate({"known": "then", **column})
+    table, against = convert([[text]], {"c": spec}, required=set(), null_values=["", "NA"])
+    return table["c"][0].as_py(), against.get(0, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "type_", "value"),
+    [
+        ("7", "integer", 7),
+        ("-007", "integer", -7),
+        ("1.5", "number", 1.5),
+        ("1e3", "number", 1000.0),
+        ("TRUE", "boolean", True),
+        ("0", "boolean", False),
+        ("2024-02-29", "date", date(2024, 2, 29)),
+        ("0001-01-01", "date", date(1, 1, 1)),
+        (" Ünï ", "string", " Ünï "),
+    ],
+)
+def test_values(text: str, type_: str, value: object) -> None:
+    assert one(text, type=type_) == (value, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "type_", "reason"),
+    [
+        ("1.0", "integer", "not a whole number"),
+        ("0x1F", "integer", "not a whole number"),
+        ("9" * 19, "integer", "not a whole number"),
+        ("12,5", "number", "decimal comma"),
+        ("1.234,5", "number", "decimal comma"),
+        ("12,5", "integer", "decimal comma"),
+        ("nan", "number", "NaN or infinity"),
+        ("-Inf", "number", "NaN or infinity"),
+        ("1e999", "number", "out of range"),
+        ("twelve", "number", "not a number"),
+        (" 1", "number", "not a number"),
+        ("01/02/2024", "date", "not a date written YYYY-MM-DD"),
+        ("2023-02-29", "date", "no such day"),
+        ("maybe", "boolean", "not true or false"),
+        ("a\x00b", "string", "NUL"),
+        ("", "number", "empty"),
+        ("NA", "string", "empty"),
+    ],
+)
+def test_refusals_name_column_and_rule_and_no_value(text: str, type_: str, reason: str) -> None:
+    value, (against,) = one(text, type=type_)
+    assert value is None or type_ == "string"
+    assert against.startswith("c: ")
+    assert reason in against
+    assert text in ("", "nan") or text not in against
+
+
+def test_a_category_is_a_closed_list() -> None:
+    assert one("x", type="category", values=["x", "y"]) == ("x", [])
+    assert one("z", type="category", values=["x", "y"])[1] == ["c: not one of the declared values"]
+
+
+def test_null_is_allowed_only_where_declared_and_never_where_a_row_needs_it() -> None:
+    nullable = Column(type="string", known="then", nullable=True)
+    assert convert([[""]], {"c": nullable}, required=set(), null_values=[""])[1] == {}
+    assert convert([[""]], {"c": nullable}, required={"c"}, null_values=[""])[1] == {
+        0: ["c: empty, and a row needs it"]
+    }
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(max_size=12), max_size=20), st.sampled_from(["integer", "number", "boolean", "date", "string"]))
+def test_any_text_is_a_value_or_has_a_reason(texts: list[str], type_: str) -> None:
+    column = Column.model_validate({"known": "then", "type": type_})
+    table, against = convert([[text] for text in texts], {"c": column}, required=set(), null_values=[""])
+    for i, value in enumerate(table["c"].to_pylist()):
+        assert (value is None) <= (i in against)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(10**18) + 1, 10**18 - 1), st.dates())
+def test_what_python_writes_is_read_back(number: float, whole: int, day: date) -> None:
+    assert one(repr(number), type="number") == (number, [])
+    assert one(str(whole), type="integer") == (whole, [])
+    assert one(day.isoformat(), type="date") == (day, [])

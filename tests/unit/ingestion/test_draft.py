@@ -1,0 +1,153 @@
+"""A draft loads as it is, tells what a person must decide, and holds no free text of the file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rempart.config import project_root
+from rempart.errors import PipelineError
+from rempart.ingestion.draft import draft_pipeline, save_draft
+from rempart.pipeline import Pipeline
+
+
+def write(file: Path, text: str) -> Path:
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def load(text: str) -> Pipeline:
+    return Pipeline.model_validate(yaml.safe_load(text))
+
+
+ENERGY = "".join(
+    f"{i},m{i % 3}-site,2025-{1 + i // 28:02d}-{1 + i % 28:02d},{i * 0.37 + 1:.2f},{i % 4},{'yes' if i % 2 else 'no'},"
+    f"{'true' if i % 5 else 'false'},{'NA' if i == 7 else i},written by person {i}\n"
+    for i in range(84)
+)
+ENERGY_HEADER = "reading_id,meter,day,kwh,people,heated,holiday,dew,remark\n"
+
+
+def test_types_key_time_and_target_are_guessed_and_it_loads(tmp_path: Path) -> None:
+    text = draft_pipeline(write(tmp_path / "Energy use 2025.csv", ENERGY_HEADER + ENERGY))
+    pipeline = load(text)
+    assert pipeline.name == "energy_use_2025"
+    assert pipeline.key == ["reading_id"]
+    assert {name: column.type for name, column in pipeline.columns.items()} == {
+        "reading_id": "integer",
+        "meter": "category",
+        "day": "date",
+        "kwh": "number",
+        "people": "integer",
+        "heated": "category",
+        "holiday": "boolean",
+        "dew": "integer",
+        "remark": "string",
+    }
+    assert pipeline.columns["heated"].values == ["no", "yes"]
+    assert pipeline.columns["dew"].nullable
+    assert pipeline.source.null_values == ["", "NA"]
+    assert (pipeline.partition_by, pipeline.prediction.target, pipeline.prediction.task) == ("day", "kwh", "regression")
+    assert pipeline.classification == "personal"
+    assert text.count("# CHECK") > 8
+
+
+def test_no_free_text_of_the_file_enters_the_draft(tmp_path: Path) -> None:
+    assert "person" not in draft_pipeline(write(tmp_path / "e.csv", ENERGY_HEADER + ENERGY)).replace("personal", "")
+    assert "devin_rivera" not in draft_pipeline(project_root() / "data" / "hotel_bookings.csv.gz")
+
+
+def test_the_sample_drafts_into_a_pipeline_that_loads() -> None:
+    pipeline = load(draft_pipeline(project_root() / "data" / "hotel_bookings.csv.gz", "bookings"))
+    assert (pipeline.name, pipeline.key, pipeline.prediction.target) == (
+        "bookings",
+        ["booking_id"],
+        "avg_price_per_room",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "the file is empty"),
+        ("day,kwh\n", "a header and no rows"),
+        ("Day,Kwh\n2025-01-01,1\n", "names of columns 1, 2"),
+        ("a,b\n1,2\n", "No column of x.csv holds dates"),
+        ("day\n2025-01-01\n2025-01-02\n", "to predict"),
+        ("day,kwh,kwh\n2025-01-01,1,2\n", "stand twice"),
+    ],
+)
+def test_a_file_of_which_no_pipeline_can_come_says_why(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(PipelineError, match=says) as error:
+        draft_pipeline(write(tmp_path / "x.csv", text))
+    assert error.value.hint
+
+
+def test_a_file_without_a_header_is_refused_without_quoting_it(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError) as error:
+        draft_pipeline(write(tmp_path / "x.csv", "Mustermann,2025-01-01,3\n"))
+    assert "Mustermann" not in str(error.value)
+
+
+def test_a_missing_file_and_a_bad_name_say_so(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="cannot be read"):
+        draft_pipeline(tmp_path / "none.csv")
+    with pytest.raises(PipelineError, match="named after"):
+        draft_pipeline(write(tmp_path / "x.csv", ENERGY_HEADER + ENERGY), "../x")
+
+
+def test_a_draft_is_never_written_over_a_pipeline(tmp_path: Path) -> None:
+    source = write(tmp_path / "x.csv", ENERGY_HEADER + ENERGY)
+    file = save_draft(source, "energy", tmp_path)
+    assert file == tmp_path / "energy.yaml"
+    file.write_text("mine")
+    with pytest.raises(PipelineError, match="exists already"):
+        save_draft(source, "energy", tmp_path)
+    assert file.read_text() == "mine"
+
+
+def test_delimiter_encoding_and_gzip_are_found(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv.gz"
+    rows = "".join(f"2025-01-{d:02d};{d},5;{'é' if d % 2 else 'a'}\n" for d in range(1, 29))
+    file.write_bytes(gzip.compress(("day;kwh;kind\n" + rows.replace(",5", ".5")).encode("cp1252")))
+    pipeline = load(draft_pipeline(file))
+    assert (pipeline.source.delimiter, pipeline.source.encoding) == (";", "cp1252")
+    assert pipeline.columns["kind"].values == ["a", "é"]
+
+
+def test_decimal_commas_are_told(tmp_path: Path) -> None:
+    rows = "".join(f"2025-01-{d:02d};{d},5;{d}\n" for d in range(1, 29))
+    assert "decimal commas" in draft_pipeline(write(tmp_path / "x.csv", "day;price;n\n" + rows))
+
+
+def test_several_columns_may_be_the_key_together(tmp_path: Path) -> None:
+    rows = "".join(f"m{m},2025-01-{d:02d},{m * d * 0.5}\n" for m in range(3) for d in range(1, 29))
+    assert load(draft_pipeline(write(tmp_path / "x.csv", "meter,day,kwh\n" + rows))).key == ["meter", "day"]
+
+
+names = st.sampled_from(["yes", "no", "on", "null", "true", "y", "id", "day", "price", "kind", "e1"])
+cells = st.one_of(
+    st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=6),
+    st.sampled_from(["", "1", "-2.5", "yes", "null", "true", "NA", "2025-01-01", "a: b", "# x", "{", "é", "\x85"]),
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(header=st.lists(names, min_size=1, max_size=5, unique=True), data=st.data())
+def test_whatever_the_file_a_draft_loads(tmp_path: Path, header: list[str], data: Any) -> None:
+    row = st.tuples(*(cells for _ in header))
+    pool = data.draw(st.lists(row, min_size=1, max_size=4))
+    rows = data.draw(st.lists(st.sampled_from(pool), min_size=1, max_size=12))
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([*header, "at", "size"])
+    writer.writerows((*cells, f"2025-01-{i + 1:02d}", i) for i, cells in enumerate(rows))
+    load(draft_pipeline(write(tmp_path / "x.csv", text.getvalue())))

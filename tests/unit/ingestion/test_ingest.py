@@ -1,0 +1,314 @@
+"""Runs of ingestion: one snapshot per run, nothing twice, and no step at which being cut off does harm."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import date, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rempart.errors import ConfigError, IngestError, PlacementDenied, SiteUnavailable
+from rempart.flows.ingest import check_quarantine, ingest
+from rempart.flows.platform import Platform
+from rempart.ingestion import deliveries, landing, snapshots
+from rempart.ledger.memory import MemoryLedger
+from rempart.pipeline import Pipeline
+from rempart.sites.memory import MemorySite
+
+A, B, C = "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,3,night,x", "m3,2026-02-01,3,1,base,"
+BAD = "m4,2026-02-01,900,1,base,"
+
+
+def lake(platform: Platform) -> dict[str, bytes]:
+    site = platform.sites["primary"]
+    return {one.key: site.read("lake", one.key) for one in site.list("lake")}
+
+
+def test_one_run_takes_all_waiting_deliveries_into_one_snapshot(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    deliver("1.csv", A, BAD)
+    deliver("2.csv", B, C)
+    result = ingest(platform, readings)
+    assert (result.deliveries, result.delivered, result.accepted, result.quarantined, result.total_rows) == (
+        2,
+        4,
+        3,
+        1,
+        3,
+    )
+    assert result.changed
+    assert deliveries.totals(platform.sites["primary"], "lake", "readings") == {
+        "deliveries": 2,
+        "delivered": 4,
+        "accepted": 3,
+        "quarantined": 1,
+    }
+    assert len([key for key in lake(platform) if key.startswith("snapshots/") and "/parts/" not in key]) == 2
+    assert not list(platform.sites["primary"].list("landing"))
+    (evidence,) = platform.ledger.find("snapshot", "readings")
+    assert evidence.body == {
+        "snapshot": result.snapshot,
+        "previous": None,
+        "site": "primary",
+        "deliveries": 2,
+        "rows": 3,
+        "delivered": 4,
+        "accepted": 3,
+        "quarantined": 1,
+    }
+    json.dumps(asdict(result))
+
+
+def test_nothing_new_changes_nothing(platform: Platform, readings: Pipeline, deliver: Callable[..., None]) -> None:
+    assert ingest(platform, readings).snapshot is None
+    deliver("1.csv", A)
+    first = ingest(platform, readings)
+    before = lake(platform)
+    second = ingest(platform, readings)
+    assert (second.changed, second.snapshot, second.delivered, second.total_rows) == (False, first.snapshot, 0, 1)
+    assert lake(platform) == before
+    assert len(platform.ledger.find("snapshot")) == 1
+
+
+def test_quarantine_keeps_line_reason_and_the_row_as_received(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    deliver("1.csv", A, BAD, "m5,2026-02-30,abc,1,base,", B)
+    ingest(platform, readings)
+    site = platform.sites["primary"]
+    (outcome,) = deliveries.outcomes(site, "lake", "readings")
+    assert outcome["reasons"] == {"day: no such day in the calendar": 1, "kwh out of range": 1, "kwh: not a number": 1}
+    assert (outcome["outcome"], outcome["delivered"], outcome["accepted"]) == ("accepted in part", 4, 2)
+    key = landing.quarantine_key("readings", outcome["sha256"])
+    rows = pq.read_table(pa.BufferReader(site.read("lake", key))).to_pylist()
+    assert rows == [
+        {"source_line": 3, "reason": "kwh out of range", "raw": BAD},
+        {
+            "source_line": 4,
+            "reason": "day: no such day in the calendar; kwh: not a number",
+            "raw": "m5,2026-02-30,abc,1,base,",
+        },
+    ]
+    assert site.head("lake", key).metadata["retain-until"] == "2026-05-30"
+
+
+def test_too_much_quarantine_turns_the_run_red_after_all_is_kept(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    strict = readings.model_copy(update={"max_quarantined": 0.4})
+    deliver("1.csv", A, BAD)
+    result = ingest(platform, strict)
+    with pytest.raises(IngestError, match="1 of 2 rows went to quarantine") as error:
+        check_quarantine(strict, result)
+    assert "kwh out of range" in str(error.value)
+    assert "900" not in str(error.value)
+    again = ingest(platform, strict)
+    assert (again.changed, again.total_rows) == (False, 1)
+
+
+def test_a_delivery_replaced_while_it_was_read_is_taken_by_the_next_run(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    site = platform.sites["primary"]
+    deliver("1.csv", A)
+
+    class Replaced(MemoryLedger):
+        def append(self, *arguments: Any) -> Any:
+            deliver("1.csv", A, B)
+            return super().append(*arguments)
+
+    busy = Platform(platform.config, platform.connections, platform.clock, platform.sites, Replaced())
+    ingest(busy, readings)
+    assert len(list(site.list("landing"))) == 1
+    assert ingest(platform, readings).total_rows == 2
+
+
+def test_a_policy_that_denies_the_site_stops_the_run_before_anything_is_read(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    deliver("1.csv", A)
+    with pytest.raises(PlacementDenied):
+        ingest(platform, readings.model_copy(update={"classification": "sensitive"}))
+    assert not lake(platform)
+    assert platform.ledger.find("denial")
+
+
+def test_a_classification_without_retention_is_refused_before_anything_is_written(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    deliver("1.csv", A)
+    bare = Platform(
+        platform.config.model_copy(update={"retention": {}}),
+        platform.connections,
+        platform.clock,
+        platform.sites,
+        platform.ledger_,
+    )
+    with pytest.raises(ConfigError, match=r"retention\.personal"):
+        ingest(bare, readings)
+    assert not lake(platform)
+
+
+class CutOff(MemorySite):
+    """A site that stops answering at its n-th change."""
+
+    def __init__(self) -> None:
+        super().__init__("primary")
+        self.left = 10_000
+
+    def _change(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise SiteUnavailable("cut off", "run again")
+
+    def write(self, *arguments: Any, **named: Any) -> Any:
+        self._change()
+        return super().write(*arguments, **named)
+
+    def delete(self, *arguments: Any, **named: Any) -> None:
+        self._change()
+        super().delete(*arguments, **named)
+
+
+class CutOffLedger(MemoryLedger):
+    cut = False
+
+    def append(self, *arguments: Any) -> Any:
+        if self.cut:
+            raise SiteUnavailable("cut off", "run again")
+        return super().append(*arguments)
+
+
+def settled(platform: Platform) -> dict[str, object]:
+    """What a run leaves, without times."""
+    kept: dict[str, object] = {}
+    for key, body in lake(platform).items():
+        value = json.loads(body) if key.endswith(".json") else body
+        if isinstance(value, dict):
+            for one in (value, *value.get("deliveries", ())):
+                one.pop("landed_at", None)
+        kept[key] = value
+    return kept
+
+
+def test_cut_off_at_every_change_and_run_again_ends_as_if_never_cut(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    files = {"1.csv": (A, BAD), "2.csv": (B, "m9"), "3.csv": (C, A)}
+
+    def fresh() -> tuple[Platform, CutOff]:
+        site = CutOff()
+        for bucket in ("landing", "lake"):
+            site.ensure_bucket(bucket, versioned=True)
+        return Platform(platform.config, platform.connections, platform.clock, {"primary": site}, CutOffLedger()), site
+
+    def run(one: Platform, cut_at: int | None, cut_ledger: bool = False) -> list[Any]:
+        site, ledger = one.sites["primary"], one.ledger
+        assert isinstance(site, CutOff)
+        assert isinstance(ledger, CutOffLedger)
+        deliver("0.csv", "m0,2026-01-05,1,1,base,", to=one)
+        ingest(one, readings)
+        for name, rows in files.items():
+            deliver(name, *rows, to=one)
+        results = []
+        if cut_at is not None or cut_ledger:
+            site.left = cut_at if cut_at is not None else 10_000
+            ledger.cut = cut_ledger
+            with contextlib.suppress(SiteUnavailable):
+                results.append(ingest(one, readings))
+            site.left, ledger.cut = 10_000, False
+        results.append(ingest(one, readings))
+        return results
+
+    whole, _ = fresh()
+    (wanted,) = run(whole, None)
+    changes = 0
+    for step in range(100):
+        one, _ = fresh()
+        results = run(one, step)
+        assert settled(one) == settled(whole), f"cut off at change {step}"
+        assert not list(one.sites["primary"].list("landing"))
+        assert [e.body for e in one.ledger.find("snapshot")] == [e.body for e in whole.ledger.find("snapshot")]
+        reported = [r for r in results if r.changed]
+        committed_unreported = not reported  # only the clearing of the landing bucket was left
+        assert committed_unreported or reported == [wanted]
+        if len(results) == 2:
+            changes = step
+            break
+    assert changes > 15
+    one, _ = fresh()
+    assert run(one, None, cut_ledger=True) == [wanted]
+    assert settled(one) == settled(whole)
+
+
+rows = st.lists(
+    st.tuples(
+        st.integers(0, 200),
+        st.dates(min_value=date(2025, 11, 1), max_value=date(2026, 3, 1)),
+        st.integers(0, 99),
+        st.sampled_from(["base", "night"]),
+    ),
+    min_size=1,
+    max_size=30,
+    unique_by=lambda r: (r[0], r[1]),
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=rows, data=st.data())
+def test_the_same_rows_give_the_same_snapshot_however_they_are_delivered(
+    make_platform: Callable[[], Platform], readings: Pipeline, rows: list[Any], data: st.DataObject
+) -> None:
+    lines = [f"m{m},{day},{kwh},{m % 5},{tariff},text {m}" for m, day, kwh, tariff in rows]
+    plain = readings.model_copy(update={"expectations": []})  # Great Expectations is not what is tested here
+    ids = set()
+    for _ in range(2):
+        platform = make_platform()
+        order = data.draw(st.permutations(lines))
+        delivery_of = data.draw(st.lists(st.integers(0, 3), min_size=len(lines), max_size=len(lines)))
+        run_of = data.draw(st.lists(st.integers(0, 1), min_size=4, max_size=4))
+        result = None
+        for run in (0, 1):
+            for number in range(4):
+                chosen = [line for line, owner in zip(order, delivery_of, strict=True) if owner == number]
+                if chosen and run_of[number] == run:
+                    body = ("meter,day,kwh,people,tariff,note\n" + "\n".join(chosen)).encode()
+                    platform.sites["primary"].write("landing", f"readings/{number}.csv", body)
+            result = ingest(platform, plain)
+        assert result is not None
+        assert result.total_rows == len(lines)
+        ids.add(result.snapshot)
+    assert len(ids) == 1
+
+
+def test_a_plan_takes_the_oldest_first_and_each_delivery_once(platform: Platform) -> None:
+    now = platform.clock()
+
+    def arrival(key: str, sha: str, minutes: int) -> landing.Arrival:
+        return landing.Arrival(f"x/{key}", sha, 1, now + timedelta(minutes=minutes), "")
+
+    late, early, again, known = arrival("a", "1", 9), arrival("b", "2", 1), arrival("c", "2", 2), arrival("d", "3", 0)
+    plan = landing.plan([late, early, again, known], {"3"})
+    assert plan.new == (early, late)
+    assert plan.known == (known, again)
+
+
+def test_a_current_snapshot_without_evidence_gets_it(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    deliver("1.csv", A)
+    first = ingest(platform, readings)
+    assert isinstance(platform.ledger, MemoryLedger)
+    platform.ledger.records.clear()
+    assert ingest(platform, readings) == first
+    assert len(platform.ledger.find("snapshot")) == 1
+    assert snapshots.current(platform.sites["primary"], "lake", "readings") is not None

@@ -1,0 +1,127 @@
+"""Great Expectations judges each row by itself, and its results, which hold values, stay inside."""
+
+from __future__ import annotations
+
+import logging
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from rempart.errors import PipelineError
+from rempart.pipeline import Expectation
+from rempart.quality.expectations import ROW_LEVEL, broken, build
+
+CANARY = "canary-7f3a"
+TABLE = pa.table(
+    {
+        "n": pa.array([1, 50, None, 7], pa.int64()),
+        "m": pa.array([2.0, 1.0, 3.0, 8.5], pa.float64()),
+        "d": pa.array([date(2020, 1, 1), date(1, 1, 1), None, date(2120, 1, 1)], pa.date32()),
+        "s": pa.array(["ab", None, CANARY, "zz"], pa.string()),
+        "b": pa.array([True, False, None, True], pa.bool_()),
+        "e": pa.array([None, None, None, None], pa.string()),
+    }
+)
+
+
+def expect(name: str, reason: str = "no", **arguments: Any) -> Expectation:
+    return Expectation.model_validate({"expect": name, "reason": reason, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("expectation", "rows"),
+    [
+        (expect("expect_column_values_to_be_between", column="n", min_value=0, max_value=10), {1}),
+        (
+            expect(
+                "expect_column_values_to_be_between",
+                column="d",
+                min_value=date(2000, 1, 1),
+                max_value=date(2100, 12, 31),
+            ),
+            {1, 3},
+        ),
+        (expect("expect_column_values_to_match_regex", column="s", regex="^[a-z]{2}$"), {2}),
+        (expect("expect_column_values_to_not_be_null", column="s"), {1}),
+        (expect("expect_column_values_to_be_in_set", column="b", value_set=[True]), {1}),
+        (expect("expect_column_pair_values_a_to_be_greater_than_b", column_A="m", column_B="n"), {1, 2}),
+        (
+            expect(
+                "expect_column_pair_values_a_to_be_greater_than_b",
+                column_A="m",
+                column_B="n",
+                ignore_row_if="either_value_is_missing",
+            ),
+            {1},
+        ),
+        (expect("expect_multicolumn_sum_to_equal", column_list=["m", "n"], sum_total=3), {1, 2, 3}),
+        (expect("expect_column_values_to_match_regex", column="e", regex="^x$"), set()),
+    ],
+)
+def test_the_rows_that_break_it(expectation: Expectation, rows: set[int]) -> None:
+    found = broken([expectation], TABLE)
+    assert set(found) == rows
+    assert all(reasons == ["no"] for reasons in found.values())
+
+
+def test_a_row_collects_every_reason_even_from_two_like_expectations() -> None:
+    same = {"column": "n", "min_value": 0, "max_value": 10}
+    found = broken(
+        [
+            expect("expect_column_values_to_be_between", "first", **same),
+            expect("expect_column_values_to_be_between", "second", **same),
+            expect("expect_column_values_to_be_between", "third", column="m", min_value=1.5, max_value=8),
+        ],
+        TABLE,
+    )
+    assert found == {1: ["first", "second", "third"], 3: ["third"]}
+
+
+def test_no_rows_and_no_expectations_are_no_work() -> None:
+    assert broken([], TABLE) == {}
+    assert broken([expect("expect_column_values_to_not_be_null", column="s")], TABLE.slice(0, 0)) == {}
+
+
+@pytest.mark.parametrize(
+    ("expectation", "what"),
+    [
+        (expect("expect_column_values_to_be_nice", column="n"), "not an expectation that judges each row by itself"),
+        (expect("expect_column_values_to_be_unique", column="n"), "not an expectation that judges each row by itself"),
+        (expect("expect_column_mean_to_be_between", column="n", min_value=1), "judges each row by itself"),
+        (expect("expect_column_values_to_be_between", column="n", min_value=1, mostly=0.9), "mostly"),
+        (expect("expect_column_values_to_be_between", column="n", minimum=1), "arguments"),
+    ],
+)
+def test_what_cannot_judge_a_row_is_refused_with_a_remedy(expectation: Expectation, what: str) -> None:
+    with pytest.raises(PipelineError, match=what) as error:
+        build([expectation])
+    assert error.value.hint
+
+
+def test_every_allowed_expectation_exists() -> None:
+    import great_expectations.expectations as known
+
+    for name in ROW_LEVEL:
+        assert hasattr(known, "".join(word.capitalize() for word in name.split("_")))
+
+
+def test_an_expectation_that_does_not_fit_its_column_says_so_without_values(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(PipelineError, match="cannot be applied to s") as error:
+        broken([expect("expect_column_values_to_be_between", column="s", min_value=1, max_value=2)], TABLE)
+    assert CANARY not in f"{error.value!r}{error.value.__cause__!r}{error.value.__context__!r}"
+    assert CANARY not in caplog.text
+
+
+def test_values_reach_neither_logs_nor_output(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    found = broken([expect("expect_column_values_to_match_regex", "not a code", column="s", regex="^[a-z]{2}$")], TABLE)
+    assert found == {2: ["not a code"]}
+    output = capfd.readouterr()
+    assert output.out == ""
+    assert output.err == ""
+    assert CANARY not in caplog.text

@@ -1,0 +1,85 @@
+"""Secrets are made once and stay; ports may move; nothing of it shows."""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from rempart import config
+from rempart.errors import StackError
+from rempart.stack import credentials, environment, layout
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def make(var: Path, offset: int = 0) -> layout.Stack:
+    return layout.Stack(ROOT, var, config.load(ROOT / "rempart.yaml"), offset)
+
+
+def test_secrets_are_kept_while_ports_move(tmp_path: Path) -> None:
+    numbers = count()
+    first = credentials.plan(make(tmp_path), {}, lambda: f"secret{next(numbers)}", lambda: "fernet")
+    second = credentials.plan(make(tmp_path, 100), first, lambda: pytest.fail("made a new secret"), lambda: "other")  # type: ignore[arg-type]
+    assert first.keys() == second.keys()
+    for variable in first:
+        if variable.startswith("AIRFLOW_CONN_"):
+            before, after = json.loads(first[variable]), json.loads(second[variable])
+            assert before["password"] == after["password"] and before["login"] == after["login"]
+            assert before != after, "its port did not move"
+        else:
+            assert first[variable] == second[variable]
+
+
+def test_every_connection_that_the_platform_needs_is_there(tmp_path: Path) -> None:
+    stack = make(tmp_path)
+    tmp_path.mkdir(exist_ok=True)
+    made = credentials.ensure(stack)
+    names = [
+        "s3_primary",
+        "s3_haven",
+        "mlflow",
+        "airflow_api",
+        "pg_backup",
+        "pg_drill",
+        *(f"pg_{d}" for d in config.DATABASES),
+    ]
+    resolve = credentials.connections(stack, made)
+    found = [resolve(name) for name in names]
+    assert len({connection.password for connection in found}) == len(names), "a password is used twice"
+    assert all(len(connection.password) >= 32 for connection in found)
+    assert resolve("pg_ledger").schema == "ledger" and resolve("pg_drill").schema == "postgres"
+
+
+def test_the_file_is_private_and_an_open_one_is_refused(tmp_path: Path) -> None:
+    stack = make(tmp_path)
+    first = credentials.ensure(stack)
+    assert stack.secrets.stat().st_mode & 0o777 == 0o600
+    assert credentials.ensure(stack) == first == config.read_env_file(stack.secrets)
+    stack.secrets.chmod(0o644)
+    with pytest.raises(StackError, match="may be read by others"):
+        credentials.ensure(stack)
+
+
+def test_a_service_gets_the_stacks_settings_and_not_the_callers(tmp_path: Path) -> None:
+    stack = make(tmp_path)
+    secrets = credentials.ensure(stack)
+    shell = {
+        "PATH": "/bin",
+        "AIRFLOW__CORE__EXECUTOR": "Celery",
+        "PGHOST": "prod",
+        "AWS_PROFILE": "prod",
+        "AWS_CA_BUNDLE": "/ca.pem",
+        "HTTPS_PROXY": "http://proxy:3128",
+        "NO_PROXY": "intranet",
+    }
+    found = environment.of(stack, secrets, shell, "airflow-scheduler")
+    assert found["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+    assert "PGHOST" not in found and "AWS_PROFILE" not in found and found["AWS_CA_BUNDLE"] == "/ca.pem"
+    assert found["HTTPS_PROXY"] == "http://proxy:3128" and found["NO_PROXY"] == "intranet,127.0.0.1,localhost"
+    assert found["REMPART_SERVICE"] == f"{stack.id}:airflow-scheduler"
+    for service in stack.services:
+        assert environment.TELEMETRY_OFF.items() <= environment.of(stack, secrets, shell, service).items()
+    assert not any(v.startswith("AIRFLOW_CONN_") for v in environment.of(stack, secrets, shell, "mlflow"))

@@ -1,0 +1,85 @@
+"""Each lack of the machine is found and comes with its remedy; the script needs nothing installed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rempart.stack import preflight
+
+SCRIPT = Path(preflight.__file__)
+
+
+@pytest.fixture
+def taken() -> socket.socket:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server  # type: ignore[misc]
+
+
+def test_a_taken_port_names_the_port_its_holder_and_the_way_out(taken: socket.socket) -> None:
+    port = taken.getsockname()[1]
+    found = preflight.check_port("primary master", port, "abc")
+    assert found is not None and found.outcome == "failed"
+    assert str(port) in found.what and f"process {os.getpid()}" in found.detail
+    assert "services.primary.port" in found.remedy and "REMPART_PORT_OFFSET" in found.remedy
+
+
+def test_a_port_that_this_stack_holds_is_fine() -> None:
+    program = (
+        "import socket, sys; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\n"
+        "print(s.getsockname()[1], flush=True); sys.stdin.read()"
+    )
+    environment = os.environ | {"REMPART_SERVICE": "abc:mlflow"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout
+        port = int(child.stdout.readline())
+        assert preflight.check_port("mlflow", port, "abc") is None
+        assert preflight.check_port("mlflow", port, "other") is not None
+        child.communicate()
+
+
+@pytest.mark.parametrize(
+    ("finding", "outcome", "said"),
+    [
+        (preflight.check_python((3, 10, 2)), "failed", "PYTHON="),
+        (preflight.check_python((3, 14, 0)), "failed", "PYTHON="),
+        (preflight.check_python((3, 12, 1)), "ok", ""),
+        (preflight.check_host("Darwin", "arm64"), "failed", "Linux"),
+        (preflight.check_amount("disk", 1.0, 4, 8, "free some"), "failed", "free some"),
+        (preflight.check_amount("disk", 5.0, 4, 8, "free some"), "warning", "free some"),
+        (preflight.check_amount("disk", 9.0, 4, 8, "free some"), "ok", ""),
+        (preflight.check_restic({"PATH": "/nowhere"}), "warning", "apt-get install restic"),
+        (preflight.check_user(0, {"PATH": "/nowhere"}), "failed", "util-linux"),
+        (preflight.check_user(1000, {}), "ok", ""),
+        (preflight.check_certificates({"SSL_CERT_FILE": "/nowhere/ca.pem"}), "failed", "SSL_CERT_FILE"),
+        (preflight.check_index({"PIP_INDEX_URL": "http://u:hush@127.0.0.1:9/simple"}, True), "failed", "PIP_INDEX_URL"),
+        (preflight.check_index({"PIP_INDEX_URL": "http://u:hush@127.0.0.1:9/simple"}, False), "warning", "HTTPS_PROXY"),
+        (preflight.check_index({"PIP_NO_INDEX": "1"}, True), "ok", ""),
+    ],
+)
+def test_findings(finding: preflight.Finding, outcome: str, said: str) -> None:
+    assert finding.outcome == outcome and said in finding.remedy
+    assert bool(finding.remedy) == (outcome != "ok"), "a fault without a remedy"
+    assert "hush" not in finding.line()
+
+
+def test_a_proxy_is_shown_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://me:hush@proxy:3128")
+    line = preflight.check_proxy(os.environ).line()
+    assert "proxy:3128" in line and "hush" not in line
+
+
+def test_the_script_runs_with_the_bare_interpreter(tmp_path: Path) -> None:
+    environment = os.environ | {"REMPART_VAR": str(tmp_path), "PIP_NO_INDEX": "1", "REMPART_PORT_OFFSET": "30000"}
+    done = subprocess.run([sys.executable, "-I", "-S", str(SCRIPT)], env=environment, capture_output=True, text=True)
+    assert "preflight: this machine is ready" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0

@@ -1,0 +1,65 @@
+"""The supervisor's configuration: complete, without secrets, right for any folder's name."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rempart import config
+from rempart.errors import StackError
+from rempart.stack import layout, services
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def make(var: Path, offset: int = 0) -> layout.Stack:
+    return layout.Stack(ROOT, var, config.load(ROOT / "rempart.yaml"), offset, "/opt/a venv/bin/python")
+
+
+def parse(text: str) -> configparser.RawConfigParser:
+    parser = configparser.RawConfigParser(strict=True)
+    parser.read_string(text)
+    return parser
+
+
+def test_every_service_is_a_program_that_starts_on_request_and_restarts_when_it_dies(tmp_path: Path) -> None:
+    found = parse(services.supervisor_configuration(make(tmp_path), None))
+    stack = make(tmp_path)
+    assert [s for s in found.sections() if s.startswith("program:")] == [
+        f"program:{s}" for s in (*stack.services, "guard")
+    ]
+    for name in (*stack.services, "guard"):
+        program = dict(found[f"program:{name}"])
+        assert shlex.split(program["command"]) == ["/opt/a venv/bin/python", "-m", "rempart.stack.launch", name]
+        assert (program["autostart"], program["autorestart"], program["killasgroup"]) == ("false", "true", "true")
+    assert found["unix_http_server"]["chmod"] == "0600"
+    assert "inet_http_server" not in found
+
+
+def test_folders_with_spaces_and_percent_signs(tmp_path: Path) -> None:
+    odd = tmp_path / "50% of it"
+    text = services.supervisor_configuration(make(odd), None)
+    assert "50%% of it" in text and not re.search(r"50%[^%]", text)
+
+
+def test_a_moved_port_changes_what_the_supervisor_compares(tmp_path: Path) -> None:
+    before, after = (parse(services.supervisor_configuration(make(tmp_path, o), None)) for o in (0, 1))
+    assert before["program:airflow-scheduler"]["environment"] != after["program:airflow-scheduler"]["environment"]
+
+
+def test_a_site_names_every_port_that_it_listens_on(tmp_path: Path) -> None:
+    stack = make(tmp_path)
+    for name in stack.embedded_sites:
+        command = " ".join(services.site(stack, name).command)
+        wanted = {port for part, port in stack.ports.items() if part.split(" ")[0] == name}
+        assert {int(p) for p in re.findall(r"port[a-z.]*=(\d+)", command)} == wanted
+        assert "-master.telemetry=false" in command and "-ip.bind=127.0.0.1" in command
+
+
+def test_an_unknown_service_is_refused_with_the_list(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="airflow-scheduler"):
+        services.service(make(tmp_path), "redis")

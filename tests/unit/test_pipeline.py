@@ -1,0 +1,158 @@
+"""A pipeline file's faults name the file, the path in it and the remedy; a leak is refused when the file is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rempart import pipeline
+from rempart.config import project_root
+from rempart.errors import PipelineError
+
+SHIPPED = project_root() / "include" / "pipelines" / "hotel_bookings.yaml"
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def load_changed(tmp_path: Path) -> Callable[[Change], pipeline.Pipeline]:
+    """Load the shipped pipeline after a change to it."""
+
+    def load(change: Change) -> pipeline.Pipeline:
+        data = yaml.safe_load(SHIPPED.read_text())
+        change(data)
+        file = tmp_path / "hotel_bookings.yaml"
+        file.write_text(yaml.safe_dump(data, sort_keys=False))
+        return pipeline.load(file)
+
+    return load
+
+
+def test_the_shipped_pipeline_loads() -> None:
+    shipped = pipeline.load(SHIPPED)
+    inputs = shipped.model_inputs()
+    assert "booking__lead_time" in inputs
+    assert "agent_trend__avg_price_per_room_mean_90d" in inputs
+    assert not [one for one in inputs if "country" in one or one.endswith("__agent")]
+
+
+LEAKS = [
+    "assigned_room_type",
+    "booking_changes",
+    "days_in_waiting_list",
+    "required_car_parking_spaces",
+    "total_of_special_requests",
+]
+
+
+@pytest.mark.parametrize("column", LEAKS)
+def test_what_is_known_only_after_booking_cannot_be_a_feature_at_booking(
+    load_changed: Callable[[Change], pipeline.Pipeline], column: str
+) -> None:
+    with pytest.raises(PipelineError, match=f"column '{column}' is known only at 'arrival'"):
+        load_changed(lambda data: data["features"]["booking"]["columns"].append(column))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d.update(colour="red"), "colour: unknown key: remove it"),
+        (lambda d: d["gate"].update(limits=3), "gate.limits: unknown key"),
+        (lambda d: d["features"]["booking"].update(column=["adults"]), "column: unknown key"),
+        (lambda d: d.pop("key"), "key: required key is missing"),
+        (lambda d: d.update(key=[]), "key:"),
+        (lambda d: d.update(key=["nope"]), "key: column 'nope' is not in the schema"),
+        (lambda d: d.update(partition_by="lead_time"), "partition_by: column 'lead_time' must be date"),
+        (lambda d: d.update(classification="secret"), "classification:"),
+        (lambda d: d["schema"]["adults"].update(known="never"), "schema.adults.known: 'never' is not one of moments"),
+        (lambda d: d["schema"].update({"Adults Only": d["schema"]["adults"]}), "use lower case letters"),
+        (lambda d: d["schema"]["meal"].pop("values"), "`values` and `type: category` go together"),
+        (lambda d: d["schema"]["adults"].update(type="int"), "schema.adults.type"),
+        (lambda d: d["expectations"][0].update(column="nope"), "expectations.0: column 'nope' is not in the schema"),
+        (lambda d: d["expectations"][0].pop("reason"), "expectations.0.reason: required key is missing"),
+        (lambda d: d["prediction"].update(target="meal"), "a category column cannot be the target of a regression"),
+        (lambda d: d["prediction"].update(target="nope"), "prediction.target: column 'nope' is not in the schema"),
+        (lambda d: d["prediction"].update(at="checkout"), "prediction.at: 'checkout' is not one of moments"),
+        (lambda d: d["gate"].update(metric="accuracy"), "gate.metric: 'accuracy' is not a metric of a regression"),
+        (lambda d: d["gate"].update(baseline_by=["arrival_date.moon"]), "'moon' is not a calendar part"),
+        (lambda d: d["holdout"].update(last="30d"), "give either `start` (a date) or `last`"),
+        (lambda d: d["trainer"].update(use="os:system"), "trainer.use"),
+        (lambda d: d["trainer"].update(timeout="soon"), "write a duration as a number and a unit"),
+        (lambda d: d["source"].update(prefix="../other/"), "source.prefix"),
+        (lambda d: d.update(features={}), "declare at least one view of `kind: row`"),
+        (lambda d: d["features"]["booking"].update(kind="magic"), "features.booking"),
+        (
+            lambda d: d["features"]["booking"]["columns"].append("avg_price_per_room"),
+            "cannot be a feature of its own row",
+        ),
+        (lambda d: d["features"]["agent_trend"].update(at="arrival"), "comes after the prediction"),
+        (lambda d: d["features"]["agent_trend"].update(by=["assigned_room_type"]), "known only at 'arrival'"),
+    ],
+)
+def test_each_fault_names_the_file_the_path_and_the_remedy(
+    load_changed: Callable[[Change], pipeline.Pipeline], tmp_path: Path, change: Change, says: str
+) -> None:
+    with pytest.raises(PipelineError) as error:
+        load_changed(change)
+    assert says in error.value.what
+    assert str(tmp_path / "hotel_bookings.yaml") in error.value.what
+    assert "rempart config check hotel_bookings" in error.value.hint
+
+
+def test_every_fault_is_told_at_once(load_changed: Callable[[Change], pipeline.Pipeline]) -> None:
+    def two(data: dict[str, Any]) -> None:
+        data.update(colour="red", max_quarantined=7)
+
+    with pytest.raises(PipelineError) as error:
+        load_changed(two)
+    assert "colour" in error.value.what
+    assert "max_quarantined" in error.value.what
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- a\n- b\n", "no mapping"),
+        ("a: [1\n", "not valid YAML"),
+        ("a: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
+        ("\xff", "schema"),
+    ],
+)
+def test_a_file_that_is_no_pipeline(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(text, encoding="latin-1")
+    with pytest.raises(PipelineError) as error:
+        pipeline.load(file)
+    assert str(file) in error.value.what
+    assert says in error.value.what or "not valid YAML" in error.value.what
+
+
+def test_a_file_must_be_named_after_its_pipeline(tmp_path: Path) -> None:
+    file = tmp_path / "other.yaml"
+    file.write_text(SHIPPED.read_text())
+    with pytest.raises(PipelineError, match="'hotel_bookings' is not the file's name"):
+        pipeline.load(file)
+
+
+def test_a_broken_file_does_not_hide_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "hotel_bookings.yaml").write_text(SHIPPED.read_text())
+    (tmp_path / "broken.yaml").write_text("name: broken\n")
+    found = pipeline.load_all(tmp_path)
+    assert isinstance(found["broken"], PipelineError)
+    assert isinstance(found["hotel_bookings"], pipeline.Pipeline)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "", "A", "x" * 41])
+def test_a_name_is_never_a_path(name: str) -> None:
+    with pytest.raises(PipelineError, match="cannot be a pipeline's name"):
+        pipeline.named(name)
+
+
+def test_moments_are_in_order_of_time() -> None:
+    shipped = pipeline.load(SHIPPED)
+    assert shipped.known_by("lead_time", "booking")
+    assert shipped.known_by("lead_time", "arrival")
+    assert not shipped.known_by("assigned_room_type", "booking")

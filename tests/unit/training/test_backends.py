@@ -1,0 +1,75 @@
+"""The local backend: a process that fails, hangs, says nothing or leaves no result."""
+
+import sys
+import time
+from datetime import timedelta
+
+import pytest
+
+from rempart.config import Connection
+from rempart.errors import TrackingUnavailable, TrainingError
+from rempart.training.backends import LocalBackend, readable
+from tests.unit.training import stage
+from tests.unit.training.test_job import result, spec
+
+
+def backend(code: str, seconds: float = 20, site=None) -> LocalBackend:
+    def connection(name):
+        return Connection(name, "aws", password=f"secret-of-{name}", extra={"endpoint_url": "http://127.0.0.1:1"})
+
+    command = (sys.executable, "-c", code)
+    return LocalBackend(site or stage.memory_site(), connection, timedelta(seconds=seconds), command)
+
+
+def test_a_failure_ends_with_the_last_lines():
+    code = 'import sys; print(\'{"stage": "failed", "what": "no parameter x"}\'); sys.exit(1)'
+    with pytest.raises(TrainingError, match=r"(?s)status 1.*failed: what no parameter x"):
+        backend(code).run(spec(), lambda line: None)
+
+
+def test_a_job_that_ends_well_without_a_result_is_a_failure():  # T5
+    with pytest.raises(TrainingError, match="left no result"):
+        backend("pass").run(spec(), lambda line: None)
+
+
+def test_a_result_with_a_number_that_is_none_is_a_failure():  # T6
+    site = stage.memory_site()
+    site.write("artifacts", spec().key("result.json"), result(metrics={"mae": float("nan")}).encode())
+    with pytest.raises(TrainingError, match="not finite"):
+        backend("pass", site=site).run(spec(), lambda line: None)
+
+
+def test_a_service_that_does_not_answer_is_worth_a_retry():
+    with pytest.raises(TrackingUnavailable, match="could not reach a service"):
+        backend("import sys; sys.exit(75)").run(spec(), lambda line: None)
+
+
+def test_a_job_past_its_time_is_ended_with_all_its_processes(tmp_path):
+    mark = tmp_path / "alive"
+    child = f"import time, pathlib; time.sleep(4); pathlib.Path({str(mark)!r}).touch()"
+    start = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}])"
+    code = f"{start}; print('up'); time.sleep(60)"
+    began = time.monotonic()
+    with pytest.raises(TrainingError, match=r"(?s)ran longer than.*up"):
+        backend(code, seconds=1.5).run(spec(), lambda line: None)
+    assert time.monotonic() - began < 20
+    time.sleep(4)
+    assert not mark.exists()
+
+
+def test_the_job_gets_the_connections_of_its_spec_and_no_others(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_PG_AIRFLOW", "postgresql://top-secret")
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "top-secret")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "top-secret")
+    seen = []
+    with pytest.raises(TrainingError):
+        backend("import os; print(sorted(k for k in os.environ if 'AIRFLOW' in k or 'MLFLOW' in k))").run(
+            spec(), seen.append
+        )
+    assert seen == ["['AIRFLOW_CONN_MLFLOW', 'AIRFLOW_CONN_S3_PRIMARY']"]
+
+
+def test_lines_are_readable():
+    assert readable('{"at": "x", "stage": "trained", "mae": 1.5}') == "trained: mae 1.5"
+    assert readable("plain" * 100) == ("plain" * 100)[:300]
+    assert readable("[1]") == "[1]"

@@ -1,0 +1,123 @@
+"""The job without MLflow: nothing trained is lost, and no value of the data is told."""
+
+import contextlib
+import io
+import json
+import socket
+
+import pytest
+
+from rempart.config import Connection, load
+from rempart.errors import IntegrityError, TrackingUnavailable, TrainingError
+from rempart.flows.train import frozen, held_out_from, train_on
+from rempart.pipeline import Holdout
+from rempart.training import entrypoint
+from rempart.training.job import parse_spec
+from tests.unit.training import stage
+
+
+def nowhere(name):
+    """A connection to a port where nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return Connection(name, "http", "127.0.0.1", free.getsockname()[1], schema="http")
+
+
+@pytest.fixture(scope="module")
+def order():
+    """A job that trained while MLflow was down: (platform, backend, spec)."""
+    platform = stage.platform_in_memory(load(stage.project_file("rempart.yaml")), nowhere)
+    backend = stage.InProcess(platform.sites["primary"], nowhere)
+    with pytest.raises(TrackingUnavailable, match="nothing trained is lost"):
+        train_on(platform, stage.pipeline(), stage.table(), "s1", progress=lambda _: None, backend=backend)
+    site = platform.sites["primary"]
+    key = next(one.key for one in site.list("artifacts") if one.key.endswith("spec.json"))
+    return platform, backend, parse_spec(site.read("artifacts", key))
+
+
+def test_what_was_trained_is_at_the_site_before_mlflow_is_asked(order):  # T7
+    platform, _, spec = order
+    names = {one.key.removeprefix(spec.key("")) for one in platform.sites["primary"].list("artifacts")}
+    assert {"spec.json", "model.onnx", "features.json", "metrics.json", "predicted_vs_actual.png"} <= names
+    assert "result.json" not in names
+    assert platform.ledger.find("candidate") == []
+
+
+def test_a_second_attempt_only_logs(order):  # T7
+    platform, backend, spec = order
+    before = platform.sites["primary"].read("artifacts", spec.key("model.onnx"))
+    backend.lines.clear()
+    with pytest.raises(TrackingUnavailable):
+        entrypoint.run_job(spec, backend.world)
+    assert any(line.startswith("trained before") for line in backend.lines)
+    assert not any(line.startswith("training ") for line in backend.lines)
+    assert platform.sites["primary"].read("artifacts", spec.key("model.onnx")) == before
+
+
+def test_outputs_that_were_altered_are_trained_again(order):
+    platform, backend, spec = order
+    site = platform.sites["primary"]
+    before = site.read("artifacts", spec.key("model.onnx"))
+    site.write("artifacts", spec.key("model.onnx"), b"something else")
+    with pytest.raises(TrackingUnavailable):
+        entrypoint.run_job(spec, backend.world)
+    assert site.read("artifacts", spec.key("model.onnx")) == before
+
+
+def test_a_personal_value_is_in_the_lake_and_nowhere_else(order):  # S2
+    platform, backend, _ = order
+    site = platform.sites["primary"]
+    assert all(stage.CANARY.encode() not in site.read("artifacts", one.key) for one in site.list("artifacts"))
+    assert stage.CANARY not in "\n".join(backend.lines)
+    (dataset,) = site.list("lake", "training/")
+    train, _ = entrypoint.split_rows(site.read("lake", dataset.key))
+    assert stage.CANARY in train["agent"].to_pylist()
+
+
+def test_a_dataset_that_differs_from_the_order_is_refused(order):
+    platform, _, spec = order
+    other = stage.platform_in_memory(platform.config, nowhere)
+    other.sites["primary"].write("lake", spec.dataset.key, b"another file")
+    with pytest.raises(IntegrityError):
+        entrypoint.run_job(spec, stage.InProcess(other.sites["primary"], nowhere).world)
+
+
+def test_a_job_for_other_code_is_refused(order):
+    _, backend, spec = order
+    old = parse_spec(spec.model_copy(update={"code_version": "0", "job_id": ""}).to_json())
+    with pytest.raises(TrainingError, match="ordered for code 0"):
+        entrypoint.run_job(old, backend.world)
+
+
+def test_the_command_refuses_a_bad_spec_in_one_json_line(tmp_path):
+    file = tmp_path / "spec.json"
+    file.write_text('{"version": 1}')
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert entrypoint.main(["--spec", str(file)]) == 1
+    assert json.loads(out.getvalue())["error"] == "TrainingError"
+
+
+def test_the_holdout_is_by_start_or_counts_back_from_the_newest_date():
+    table = stage.table()
+    newest = max(table["arrival"].to_pylist())
+    assert (newest - held_out_from(Holdout(column="arrival", last="60d"), newest)).days == 60
+    body, rows = frozen(table, Holdout(column="arrival", start="2026-06-01"))
+    train, holdout = entrypoint.split_rows(body)
+    assert rows == {"train": train.num_rows, "holdout": holdout.num_rows} and sum(rows.values()) == table.num_rows
+    assert (
+        max(train["arrival"].to_pylist()).isoformat() < "2026-06-01" <= min(holdout["arrival"].to_pylist()).isoformat()
+    )
+    assert frozen(table, Holdout(column="arrival", start="2026-06-01"))[0] == body
+
+
+def test_an_empty_side_of_the_split_is_an_error():
+    with pytest.raises(TrainingError, match="leaves 0 rows to learn from"):
+        frozen(stage.table(), Holdout(column="arrival", start="2020-01-01"))
+
+
+def test_parameters_are_refused_before_anything_is_written():
+    platform = stage.platform_in_memory(load(stage.project_file("rempart.yaml")), nowhere)
+    with pytest.raises(TrainingError, match="no parameter 'depth'"):
+        train_on(platform, stage.pipeline(), stage.table(), "s1", params={"depth": 3})
+    assert list(platform.sites["primary"].list("lake")) == []

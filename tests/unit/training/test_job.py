@@ -1,0 +1,124 @@
+"""The contract of a job: what is refused, and that the same order is the same job."""
+
+import json
+
+import pytest
+
+from rempart.errors import TrainingError
+from rempart.training.job import (
+    Dataset,
+    FeatureSpec,
+    JobSpec,
+    Output,
+    Place,
+    Tracking,
+    TrainerSpec,
+    parse_result,
+    parse_spec,
+)
+
+PLACE = Place(name="primary", connection="s3_primary", region="local-1")
+
+
+def spec(**changes) -> JobSpec:
+    return JobSpec(
+        **{
+            "pipeline": "stays_test",
+            "classification": "personal",
+            "task": "regression",
+            "target": FeatureSpec(name="price", type="number"),
+            "features": (FeatureSpec(name="stay__lead", type="number"),),
+            "dataset": Dataset(site=PLACE, bucket="lake", key="training/x.parquet", sha256="a" * 64, rows=10),
+            "trainer": TrainerSpec(use="gradient_boosting", params={"max_iter": 5, "learning_rate": 0.1}, seed=3),
+            "tracking": Tracking(connection="mlflow", experiment="stays_test"),
+            "output": Output(site=PLACE, bucket="artifacts", prefix="jobs/"),
+            "snapshot": "s1",
+            "code_version": "1",
+            **changes,
+        }
+    )
+
+
+def result(**changes) -> str:
+    good = {
+        "version": 1,
+        "job_id": spec().job_id,
+        "status": "succeeded",
+        "metrics": {"mae": 1.0},
+        "files": {"model.onnx": "b" * 64},
+        "model_files": {"model.onnx": "b" * 64},
+        "run_id": "r",
+        "model_id": "m-1",
+        "seconds": {"train": 1.0},
+        "rows": {"train": 8, "holdout": 2},
+    }
+    return json.dumps({key: value for key, value in {**good, **changes}.items() if value is not None})
+
+
+def test_a_spec_survives_its_journey():
+    assert parse_spec(spec().to_json()) == spec()
+    assert spec().key("result.json") == f"jobs/{spec().job_id}/result.json"
+
+
+def test_what_does_not_change_the_outcome_does_not_change_the_job():
+    moved = Output(site=PLACE, bucket="elsewhere", prefix="other/")
+    assert spec(output=moved, snapshot="s2").job_id == spec().job_id
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trainer": TrainerSpec(use="gradient_boosting", params={"max_iter": 6, "learning_rate": 0.1}, seed=3)},
+        {"trainer": TrainerSpec(use="gradient_boosting", params={"max_iter": 5, "learning_rate": 0.1}, seed=4)},
+        {"code_version": "2"},
+        {"features": (FeatureSpec(name="stay__nights", type="number"),)},
+        {"dataset": Dataset(site=PLACE, bucket="lake", key="training/x.parquet", sha256="c" * 64, rows=10)},
+    ],
+)
+def test_what_changes_the_outcome_is_another_job(change):
+    assert spec(**change).job_id != spec().job_id
+
+
+def altered(**changes) -> bytes:
+    return json.dumps({**json.loads(spec().to_json()), **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (altered(command="rm"), "command: Extra inputs"),
+        (altered(version=2), "version"),
+        (altered(snapshot=None), "snapshot"),
+        (altered(code_version="2"), "it was altered"),
+        (altered(features=[]), "features"),
+        (b"[]", "not a JSON object"),
+        (b"{", "not JSON"),
+    ],
+)
+def test_a_spec_with_a_fault_is_refused_by_name(body, said):
+    with pytest.raises(TrainingError, match=said):
+        parse_spec(body)
+
+
+def test_a_good_result_is_read():
+    assert parse_result(result(), spec().job_id).metrics == {"mae": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (result(metrics={"mae": float("nan")}), "not finite"),  # T6
+        (result(metrics={"mae": float("inf")}), "not finite"),
+        (result(metrics={}), "metrics"),
+        (result(metrics={"mae": "low"}), "metrics.mae"),
+        (result(run_id=None), "run_id"),
+        (result(files={}), "model.onnx is missing"),
+        (result(model_files={"model.onnx": "c" * 64}), "differs between the site and MLflow"),
+        (result(status="failed"), "status"),
+        (result(job_id="other"), "that of job other"),
+        ("", "not JSON"),
+    ],
+)
+def test_a_result_that_is_not_usable_is_refused(body, said):
+    with pytest.raises(TrainingError, match=said):
+        parse_result(body, spec().job_id)
