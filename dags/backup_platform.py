@@ -11,7 +11,6 @@ Runs as often as `backup.every` of rempart.yaml says, after each promotion, and 
 one stays the newest.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, DeltaTriggerTimetable, task
@@ -32,7 +31,7 @@ with DAG("backup_platform", doc_md=__doc__, tags=["rempart", "backup"], **settin
     def back_up(outlet_events: Any = None) -> dict[str, Any]:
         from rempart.flows.back_up import back_up
 
-        result = asdict(back_up(runtime.platform()))
+        result = runtime.as_json(back_up(runtime.platform()))
         outlet_events[point].extra = {"id": result["id"]}
         return result
 

@@ -14,7 +14,6 @@ nothing.
 reasons in `lake/deliveries/<pipeline>/`, have the file corrected, and put it back into the landing bucket.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 from airflow.sdk import DAG, Param, task
@@ -41,7 +40,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         def ingest(params: Any = None) -> dict[str, Any]:
             from rempart.flows.ingest import ingest
 
-            return asdict(ingest(runtime.platform(), runtime.pipeline(name).reading_from(params["prefix"])))
+            return runtime.as_json(ingest(runtime.platform(), runtime.pipeline(name).reading_from(params["prefix"])))
 
         @task(outlets=[snapshot])
         def publish_snapshot(result: Any, outlet_events: Any = None) -> None:
@@ -51,9 +50,9 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
 
         @task
         def check_quarantine(result: Any) -> None:
-            from rempart.flows.ingest import check_quarantine
+            from rempart.flows.ingest import IngestResult, check_quarantine
 
-            check_quarantine(runtime.pipeline(name), result)
+            check_quarantine(runtime.pipeline(name), IngestResult(**result))
 
         result = ingest()
         publish_snapshot(result)

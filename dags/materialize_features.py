@@ -11,7 +11,6 @@ written to the online store. The watermark moves only after the online rows were
 **When it fails**: the message names the view. The watermark did not move, so the next run takes the same rows again.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 from airflow.sdk import DAG, Param, task
@@ -37,7 +36,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         def materialize(params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
             from rempart.flows.materialize import materialize
 
-            result = asdict(materialize(runtime.platform(), runtime.pipeline(name), params["snapshot"]))
+            result = runtime.as_json(materialize(runtime.platform(), runtime.pipeline(name), params["snapshot"]))
             outlet_events[features].extra = {"snapshot": result["snapshot"]}
             return result
 

@@ -11,7 +11,6 @@ Nothing is ever deleted at the target. A listing that fails gives no plan and a 
 docs/runbooks/replica.md.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, task
@@ -31,7 +30,7 @@ def build(pair: config.ReplicationPair) -> DAG:
         def replicate(outlet_events: Any = None) -> dict[str, Any]:
             from rempart.flows.replicate import replicate
 
-            result = asdict(replicate(runtime.platform(), pair.source, pair.target))
+            result = runtime.as_json(replicate(runtime.platform(), pair.source, pair.target))
             outlet_events[replica].extra = result
             return result
 

@@ -12,7 +12,6 @@ load from the restored MLflow and predict the same numbers.
 docs/runbooks/restore-drill.md.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, task
@@ -40,6 +39,6 @@ with DAG(
     def drill(params: Any = None) -> dict[str, Any]:
         from rempart.flows.drill import drill
 
-        return asdict(drill(runtime.platform(), params["point"]))
+        return runtime.as_json(drill(runtime.platform(), params["point"]))
 
     drill()

@@ -9,7 +9,6 @@ Starts by hand or by REST only. `dry_run` is on unless you switch it off: the fi
 **When it fails**: there is no earlier champion, or its files are not the ones on record; the alias did not move.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 from airflow.sdk import DAG, Param, task
@@ -29,7 +28,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         def roll_back(params: Any = None) -> dict[str, Any]:
             from rempart.flows.validate import roll_back
 
-            return asdict(roll_back(runtime.platform(), runtime.pipeline(name), dry_run=params["dry_run"]))
+            return runtime.as_json(roll_back(runtime.platform(), runtime.pipeline(name), dry_run=params["dry_run"]))
 
         roll_back()
     return dag

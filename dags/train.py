@@ -12,7 +12,6 @@ rows are never trained on.
 once; an MLflow or site that does not answer is retried, and what was trained is kept.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, task
@@ -43,7 +42,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         def train(params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
             from rempart.flows.train import train
 
-            result = asdict(train(runtime.platform(), runtime.pipeline(name), params=params["trainer_params"]))
+            result = runtime.as_json(train(runtime.platform(), runtime.pipeline(name), params=params["trainer_params"]))
             outlet_events[candidate].extra = {"version": result["version"]}
             return result
 

@@ -13,7 +13,6 @@ files has the SHA-256 on record, and never with a loader that its own files name
 MLflow). A failure means that the model could not be judged: it was altered, or a service did not answer.
 """
 
-from dataclasses import asdict
 from typing import Any
 
 from airflow.sdk import DAG, Param, task
@@ -40,7 +39,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         def validate(params: Any = None) -> dict[str, Any]:
             from rempart.flows.validate import validate
 
-            return asdict(validate(runtime.platform(), runtime.pipeline(name), params["version"]))
+            return runtime.as_json(validate(runtime.platform(), runtime.pipeline(name), params["version"]))
 
         @task(outlets=[champion])
         def publish_champion(result: Any, outlet_events: Any = None) -> None:

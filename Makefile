@@ -1,0 +1,80 @@
+# `make` lists the targets. Everything runs from .venv, which `make setup` installs from the hash-locked requirements.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+# compiled modules are kept, whatever the shell says: without them each process takes seconds more to start
+export PYTHONDONTWRITEBYTECODE :=
+
+PYTHON ?= python3
+BENCH ?=
+SERVICE ?=
+ARGS ?=
+BIN := .venv/bin
+UV := .venv/tools/bin/uv
+
+# The proofs that this machine may be able to run: every bench/prove_*.py.
+PROOFS := $(sort $(patsubst bench/prove_%.py,prove-%,$(wildcard bench/prove_*.py)))
+
+.PHONY: help preflight setup demo up down status logs test test-unit lint docs lock bench prove clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@echo
+	@echo "  PYTHON=python3.12       the interpreter for .venv (3.11 to 3.13)"
+	@echo "  REMPART_PORT_OFFSET=100 moves every port;  REMPART_VAR=/path  keeps the state elsewhere"
+
+preflight: ## check this machine: disk, memory, ports, proxy, package index ... with remedies (seconds)
+	@command -v $(PYTHON) >/dev/null || { echo "FAIL  there is no $(PYTHON): install Python 3.11 or later, or name one with PYTHON="; exit 1; }
+	@if [ -f .venv/rempart-installed ]; then $(BIN)/rempart preflight; else $(PYTHON) include/rempart/stack/preflight.py; fi
+
+setup: ## install the hash-locked environment into .venv (does nothing when it is there)
+	@$(PYTHON) include/rempart/stack/bootstrap.py
+
+demo: preflight setup ## from nothing to a promoted, replicated, restorable model; leaves the stack up
+	@$(BIN)/rempart demo $(ARGS)
+
+up: setup ## start the embedded stack: PostgreSQL, two S3 sites, MLflow, Airflow
+	@$(BIN)/rempart up
+
+down: ## stop the embedded stack; no process is left
+	@if [ -x $(BIN)/rempart ]; then $(BIN)/rempart down; else echo "nothing is installed, so nothing runs"; fi
+
+status: setup ## show every service, its port and memory
+	@$(BIN)/rempart status
+
+logs: setup ## show the services' logs (SERVICE=mlflow for one, ARGS=-f to follow)
+	@$(BIN)/rempart logs $(ARGS) $(SERVICE)
+
+test: preflight setup ## every test, on a stack of their own beside a running one (ARGS= for pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-unit: setup ## the tests that need no server
+	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+lint: setup ## ruff, mypy, import contracts, generated documentation
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m rempart.reference --check
+
+docs: setup ## write the generated parts of docs/reference anew
+	$(BIN)/python -m rempart.reference
+
+lock: setup ## resolve requirements*.in anew into the hash-locked requirements*.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-bootstrap.in -o requirements-bootstrap.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements.in -o requirements.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-dev.in -o requirements-dev.txt
+
+bench: setup ## measure beside a peer: BENCH=dag_parse (any module of bench/); results in var/bench
+	@if [ -z "$(BENCH)" ]; then echo "Choose one: make bench BENCH=..."; ls bench/*.py | sed -n 's|bench/\([a-z0-9_]*\)\.py|  \1|p' | grep -v -e __init__ -e report; exit 1; fi
+	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
+
+prove: setup ## run every proof that this machine can run; results in var/proof
+	@if [ -z "$(PROOFS)" ]; then $(BIN)/rempart demo $(ARGS); else for proof in $(PROOFS); do $(MAKE) $$proof; done; fi
+
+prove-%: setup
+	@$(BIN)/python -m bench.prove_$(subst -,_,$*) $(ARGS)
+
+clean: down ## stop the stack and remove its state (var/) and .venv
+	rm -rf var .venv
