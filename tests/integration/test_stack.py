@@ -349,6 +349,13 @@ def wait_for(what: str, true: object, seconds: float) -> None:
         time.sleep(0.3)
 
 
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def is_back(stack: layout.Stack, service: str, old: int) -> bool:
     try:
         state = Supervisor(stack).states()[service]
@@ -364,7 +371,9 @@ def test_a_killed_scheduler_returns_and_its_orphans_are_gone(stack: layout.Stack
     assert orphans, "the scheduler has no children: the test proves nothing"
     os.kill(old, 9)
     wait_for("scheduler", lambda: is_back(stack, "airflow-scheduler", old), 60)
-    assert [p.pid for p in orphans if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+    wait_for("end of the orphans", lambda: not any(is_alive(process) for process in orphans), 30)
+    lifecycle.up(stack, lambda line: None)
+    assert psutil.Process(Supervisor(stack).states()["airflow-scheduler"].pid).children(recursive=True)
 
 
 @pytest.mark.kills_processes

@@ -119,10 +119,11 @@ def _champions(
 
 
 def _incomparable(version: str, why: str) -> tuple[str, ...]:
-    return (
+    reason = (
         f"refused: the champion, version {version}, {why}, so the two cannot be compared; to start anew, remove the "
-        "alias champion in MLflow and validate again",
+        "alias champion in MLflow and validate again"
     )
+    return (reason,)
 
 
 def _undone(decisions: Sequence[Evidence], version: str) -> str:

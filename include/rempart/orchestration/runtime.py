@@ -53,6 +53,6 @@ def pipeline(name: str) -> Pipeline:
 
 
 def as_json(result: Any) -> dict[str, Any]:
-    """A flow's result as plain JSON, so that REST callers read it as it is (Airflow wraps tuples in type information)."""
+    """A flow's result as plain JSON, for REST callers to read as it is (Airflow wraps tuples in type information)."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(result)))
     return plain

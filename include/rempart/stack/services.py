@@ -197,7 +197,7 @@ def supervisor_configuration(stack: Stack, user: str | None) -> str:
             f"environment={variables}",
             "autostart=false",
             "autorestart=true",
-            "startsecs=2",
+            f"startsecs={0 if name == 'guard' else 2}",
             "startretries=20",
             f"stopsignal={what.stop_signal}",
             f"stopwaitsecs={what.stop_seconds}",
