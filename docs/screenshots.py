@@ -1,4 +1,4 @@
-"""Takes the README's pictures from the running demo stack: the Airflow UI with Chromium, the terminal from a demo's output.
+"""Takes the README's pictures from the running demo stack: Airflow's UI with Chromium, the terminal from its output.
 
     make demo | tee var/demo.txt && .venv/bin/python docs/screenshots.py
 
@@ -29,9 +29,11 @@ def log_in(page: Page, base: str, api: Connection) -> None:
     page.wait_for_url(lambda url: "login" not in url)
 
 
-def take(page: Page, url: str, name: str, wait_for: str) -> None:
+def take(page: Page, url: str, name: str, wait_for: str, click: str | None = None) -> None:
     page.goto(url)
     page.get_by_text(wait_for).first.wait_for(timeout=20_000)
+    if click:
+        page.get_by_role("button", name=click).first.click()
     page.wait_for_timeout(1500)  # let charts settle
     page.screenshot(path=IMAGES / f"{name}.png")
     print(f"docs/images/{name}.png")
@@ -45,11 +47,12 @@ def browser_pictures() -> None:
         raise SystemExit("No chromium on PATH: install Debian's `chromium`, or set CHROMIUM.")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
         page = browser.new_page(viewport={"width": 1360, "height": 820})
         log_in(page, base, api)
         take(page, f"{base}/dags", "dags", f"ingest_{PIPELINE}")
-        take(page, f"{base}/dags/ingest_{PIPELINE}/details", "dag-docs", "ingest")
+        take(page, f"{base}/dags/ingest_{PIPELINE}", "dag-docs", "ingest", click="Dag Documentation")
         take(page, f"{base}/dags/restore_drill", "drill", "restore_drill")
         take(page, f"{base}/assets", "assets", f"snapshot_{PIPELINE}")
         browser.close()

@@ -209,7 +209,7 @@ def run(start_stack: Callable[[], None], out: Callable[[str], None] = print) -> 
     urls = demo.report["urls"]
     out(f"\n  Airflow  {urls['airflow']}   user {connection.login}   password: rempart password airflow")
     out(f"  MLflow   {urls['mlflow']}   user {tracking.login}   password: rempart password mlflow")
-    out(f"  Report   {file}\n")
+    out(f"  Report   {file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}\n")
     for failure in demo.failures:
         out(f"NOT TRUE: {failure}")
     return not demo.failures

@@ -1,7 +1,7 @@
 """The pipeline file: source, schema, expectations, features, prediction, trainer and gate of one dataset.
 
-A pipeline declares *moments* (in order of time) and says of each column at which moment it is known. A feature may use only
-what is known at its own moment, so a leak from the future is refused when the file is read, before any run.
+A pipeline declares *moments* (in order of time) and says of each column at which moment it is known. A feature may use
+only what is known at its own moment, so a leak from the future is refused when the file is read, before any run.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Column(Strict):
 
 
 class Expectation(Strict):
-    """A Great Expectations column-map expectation; a row that breaks it is quarantined. Other keys are its arguments."""
+    """A Great Expectations expectation on rows; a row that breaks it is quarantined. Other keys are its arguments."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -199,7 +199,7 @@ class Pipeline(Strict):
         return order.index(self.columns[column].known) <= order.index(moment)
 
     def model_inputs(self) -> list[str]:
-        """Feature references (`view__feature`) of the model's inputs, in order: numbers, booleans and closed categories.
+        """References (`view__feature`) of the model's inputs, in order: numbers, booleans and closed categories.
 
         Free text never enters a model: it may hold personal values, which a model file would carry along.
         """

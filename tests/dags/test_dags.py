@@ -1,4 +1,4 @@
-"""The DAG files as Airflow sees them: which DAGs there are, what each tells its reader, and that one fault stays alone."""
+"""The DAG files as Airflow sees them: which DAGs there are, what each tells, and that one fault stays alone."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ print(json.dumps({
     "heavy": sorted(m for m in heavy if m in sys.modules),
     "dags": {d.dag_id: {
         "doc": d.doc_md, "tags": sorted(d.tags), "paused": d.is_paused_upon_creation, "runs": d.max_active_runs,
-        "params": {k: d.params.get_param(k).serialize().get("schema", {}) | {"description": d.params.get_param(k).description}
-                   for k in d.params},
+        "params": {k: d.params.get_param(k).serialize().get("schema", {})
+                      | {"description": d.params.get_param(k).description} for k in d.params},
         "tasks": [{"id": t.task_id, "owner": t.owner, "retries": t.retries, "policy": t.retry_policy is not None,
                    "timeout": t.execution_timeout.total_seconds() if t.execution_timeout else None} for t in d.tasks],
     } for d in bag.dags.values()}}))

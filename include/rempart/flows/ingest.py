@@ -258,11 +258,11 @@ def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
     """
     if result.quarantined > pipeline.max_quarantined * result.delivered:
         raise IngestError(
-            f"Pipeline '{pipeline.name}': {result.quarantined} of {result.delivered} rows went to quarantine, more than "
-            f"max_quarantined ({pipeline.max_quarantined:.1%}) allows. {result.accepted} rows are accepted; the current "
-            f"snapshot is {result.snapshot}. " + "; ".join(result.worst),
-            f"Read quarantine/{pipeline.name}/ in the lake bucket and deliver the corrected rows as a new file. Nothing "
-            "of this run is lost, and a re-run has nothing left to do.",
+            f"Pipeline '{pipeline.name}': {result.quarantined} of {result.delivered} rows went to quarantine, more "
+            f"than max_quarantined ({pipeline.max_quarantined:.1%}) allows. {result.accepted} rows are accepted; the "
+            f"current snapshot is {result.snapshot}. " + "; ".join(result.worst),
+            f"Read quarantine/{pipeline.name}/ in the lake bucket and deliver the corrected rows as a new file. "
+            "Nothing of this run is lost, and a re-run has nothing left to do.",
         )
 
 

@@ -1,0 +1,106 @@
+"""Proof: kill -9 on any process of the stack while the chain runs; it heals, and the chain ends well or on a re-run.
+
+    make prove-kill
+
+For each process: start a training (new parameters, so the work is real), kill the process while the task runs, then
+follow training and gate to their end. A run that fails must say why, and succeed when started again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from rempart import config
+from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.stack import layout, lifecycle
+
+PIPELINE = "hotel_bookings"
+
+
+def patiently(call: Callable[[], object], seconds: float = 120) -> object:
+    """The API server may be the one that was killed: ask again until it is back."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return call()
+        except AirflowApiError as error:
+            if ("no answer" not in error.what and "HTTP 5" not in error.what) or time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+
+
+def await_running(api: AirflowApi, dag_id: str, run_id: str) -> None:
+    path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+    while api.get(path)["task_instances"][0]["state"] != "running":
+        time.sleep(0.3)
+
+
+def chain(api: AirflowApi, params: dict[str, float], while_running: Callable[[], None]) -> str:
+    """One training and its gate; what came of it."""
+    since = datetime.now(UTC)
+    train, gate = f"train_{PIPELINE}", f"validate_model_{PIPELINE}"
+    run_id = api.trigger(train, {"trainer_params": params})
+    await_running(api, train, run_id)
+    time.sleep(2)
+    while_running()
+    patiently(lambda: api.follow(train, run_id, lambda line: None))
+    gate_run = patiently(lambda: api.await_run(gate, since))
+    patiently(lambda: api.follow(gate, str(gate_run), lambda line: None))
+    return "ended well"
+
+
+def prove(api: AirflowApi, stack: layout.Stack, service: str, number: int) -> tuple[bool, str, float]:
+    began = time.monotonic()
+    params = {"max_iter": 40, "l2_regularization": round(time.time() % 1e6 * 1e-9 + number * 1e-3, 12)}
+
+    def kill() -> None:
+        (line,) = [s for s in lifecycle.status(stack, time.time()) if s.name == service]
+        assert line.pid
+        os.kill(line.pid, signal.SIGKILL)
+
+    try:
+        outcome = chain(api, params, kill)
+    except AirflowApiError as error:
+        lifecycle.up(stack, lambda line: None)
+        outcome = f"failed ({error.what[:90]}); the re-run " + chain(api, params, lambda: None)
+    lifecycle.up(stack, lambda line: None)
+    healed = lifecycle.all_run(lifecycle.status(stack, time.time()))
+    return healed, outcome, time.monotonic() - began
+
+
+def main() -> int:
+    stack = layout.current()
+    lifecycle.up(stack, print)
+    lifecycle.adopt_environment()
+    api = AirflowApi(config.environment_connections("airflow_api"))
+    started, checks = time.monotonic(), []
+    for number, service in enumerate(stack.services):
+        try:
+            ok, outcome, seconds = prove(api, stack, service, number)
+        except Exception as error:
+            ok, outcome, seconds = False, f"{type(error).__name__}: {str(error)[:200]}", time.monotonic() - started
+        checks.append(
+            {"what": f"kill -9 {service} while a training runs", "ok": ok, "detail": f"{outcome}, {seconds:.0f} s"}
+        )
+        print(f"{'ok  ' if ok else 'RED '} {service:<24} {outcome} ({seconds:.0f} s)", flush=True)
+    good = all(check["ok"] for check in checks)
+    folder = config.var_dir() / "proof"
+    folder.mkdir(parents=True, exist_ok=True)
+    report = {
+        "name": "kill",
+        "ok": good,
+        "seconds": round(time.monotonic() - started, 1),
+        "checks": checks,
+        "figures": {},
+    }
+    (folder / "kill.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
