@@ -52,7 +52,7 @@ def browser_pictures() -> None:
         page = browser.new_page(viewport={"width": 1360, "height": 820})
         log_in(page, base, api)
         take(page, f"{base}/dags", "dags", f"ingest_{PIPELINE}")
-        take(page, f"{base}/dags/ingest_{PIPELINE}", "dag-docs", "ingest", click="Dag Documentation")
+        take(page, f"{base}/dags/ingest_{PIPELINE}", "dag-docs", "ingest", click="Dag Docs")
         take(page, f"{base}/dags/restore_drill", "drill", "restore_drill")
         take(page, f"{base}/assets", "assets", f"snapshot_{PIPELINE}")
         browser.close()

@@ -29,10 +29,6 @@ from rempart.stack import layout, lifecycle  # noqa: E402
 lifecycle.adopt_environment()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "kills_processes: ends the stack's processes; runs after every other test")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need no server come first; those that kill the stack's processes come last."""
 
