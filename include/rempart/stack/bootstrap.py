@@ -42,10 +42,11 @@ def read_pip_settings(python: Path) -> dict[str, str]:
     """What pip would use: its environment variables and configuration files, as `pip config list` tells them."""
     listed = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True).stdout
     settings: dict[str, str] = {}
-    for line in listed.splitlines():
+    # versions of pip list the environment first or last; it always outranks the files
+    for line in sorted(listed.splitlines(), key=lambda line: line.startswith(":env:")):
         name, _, value = line.partition("=")
         section, _, key = name.strip().rpartition(".")
-        if section in ("global", "install", ":env:"):  # pip lists its files first and the environment last
+        if section in ("global", "install", ":env:"):
             settings[key] = " ".join(value.strip().strip("'\"").replace("\\n", " ").split())
     return settings
 
