@@ -19,11 +19,13 @@ def feature_databases() -> Iterator[FeatureDatabases]:
     """A feature store in three scratch databases, made and dropped by the role that drills restores."""
     owner = environment_connections("pg_drill")
     names = [f"scratch_{secrets.token_hex(4)}_{part}" for part in ("registry", "offline", "online")]
-    with psycopg.connect(owner.postgresql_url(), autocommit=True, connect_timeout=10) as server:
-        for name in names:
-            server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
-        try:
-            yield FeatureDatabases(*(replace(owner, schema=name) for name in names))
-        finally:
+
+    def each(statement: str) -> None:
+        # a connection for each use: tests that kill PostgreSQL run within this session
+        with psycopg.connect(owner.postgresql_url(), autocommit=True, connect_timeout=10) as server:
             for name in names:
-                server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+                server.execute(sql.SQL(statement).format(sql.Identifier(name)))  # type: ignore[arg-type] # constants
+
+    each("CREATE DATABASE {} TEMPLATE template0")
+    yield FeatureDatabases(*(replace(owner, schema=name) for name in names))
+    each("DROP DATABASE {} WITH (FORCE)")

@@ -13,10 +13,14 @@ _BODY = b"written by `rempart up` through the tracking server\n"
 
 
 def write_authentication(stack: Stack, database: Connection) -> None:
-    """MLflow's basic-auth settings: users live in PostgreSQL; one who was given nothing can see nothing."""
+    """MLflow's basic-auth settings: users live in PostgreSQL; one who was given nothing can see nothing.
+
+    A password that was found right is not hashed again for a minute: a hash costs half a second of CPU, each time.
+    """
     text = (
         "[mlflow]\ndefault_permission = NO_PERMISSIONS\n"
         f"database_uri = {database.postgresql_url('postgresql+psycopg')}\n"
+        "auth_cache_ttl_seconds = 60\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     ).replace("%", "%%")
     file = stack.var / "mlflow" / "basic_auth.ini"
