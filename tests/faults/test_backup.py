@@ -194,4 +194,4 @@ def test_rows_that_arrive_while_dumping_change_neither_dump_nor_manifest(standin
             with postgresql.session(target, "count") as restored:
                 assert postgresql.row_counts(restored) == rows
         finally:
-            session.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            postgresql.drop_database(session, name)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from rempart.backup import postgresql
 from rempart.config import environment_connections
 from rempart.features.databases import FeatureDatabases
 
@@ -20,12 +21,15 @@ def feature_databases() -> Iterator[FeatureDatabases]:
     owner = environment_connections("pg_drill")
     names = [f"scratch_{secrets.token_hex(4)}_{part}" for part in ("registry", "offline", "online")]
 
-    def each(statement: str) -> None:
+    def each(act: Callable[[postgresql.Session, str], object]) -> None:
         # a connection for each use: tests that kill PostgreSQL run within this session
         with psycopg.connect(owner.postgresql_url(), autocommit=True, connect_timeout=10) as server:
             for name in names:
-                server.execute(sql.SQL(statement).format(sql.Identifier(name)))  # type: ignore[arg-type] # constants
+                act(server, name)
 
-    each("CREATE DATABASE {} TEMPLATE template0")
+    def create(server: postgresql.Session, name: str) -> None:
+        server.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+
+    each(create)
     yield FeatureDatabases(*(replace(owner, schema=name) for name in names))
-    each("DROP DATABASE {} WITH (FORCE)")
+    each(postgresql.drop_database)

@@ -109,6 +109,19 @@ def _first_error(stderr: str) -> str:
     return re.sub(r'"[^"]*"?|\'[^\']*\'?|\([^)]*\)?', "…", lines[0])[:200]
 
 
+def drop_database(opened: Session, name: str) -> None:
+    """Drop a database if it exists, ending whoever is still connected to it.
+
+    First without FORCE: then PostgreSQL itself ends an autovacuum worker that is at it, which FORCE refuses to do for a
+    role that is no superuser.
+    """
+    statement = sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name))
+    try:
+        opened.execute(statement)
+    except psycopg.errors.ObjectInUse:
+        opened.execute(statement + sql.SQL(" WITH (FORCE)"))
+
+
 @contextmanager
 def session(connection: Connection, doing: str) -> Iterator[Session]:
     """An autocommit session whose values print the same on every server. Raises DatabaseUnavailable, BackupError."""

@@ -105,7 +105,7 @@ def remove(site: Site, backups: str, connection: Connection, scratch: Scratch) -
     end_marked(scratch.id)
     with postgresql.session(connection, "drop scratch databases") as opened:
         for name in scratch.databases:
-            opened.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            postgresql.drop_database(opened, name)
     with _ignoring_missing():
         site.drop_bucket(scratch.bucket)
     site.delete(backups, _record_key(scratch.id))
