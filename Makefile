@@ -31,8 +31,8 @@ preflight: ## check this machine: disk, memory, ports, proxy, package index ... 
 setup: ## install the hash-locked environment into .venv (does nothing when it is there)
 	@$(PYTHON) include/rempart/stack/bootstrap.py
 
-demo: preflight setup ## from nothing to a promoted, replicated, restorable model; leaves the stack up
-	@$(BIN)/rempart demo $(ARGS)
+demo: ## from nothing to a promoted, replicated, restorable model; leaves the stack up
+	@began=$$(date +%s); $(MAKE) preflight setup; REMPART_SETUP_SECONDS=$$(($$(date +%s) - began)) $(BIN)/rempart demo $(ARGS)
 
 up: setup ## start the embedded stack: PostgreSQL, two S3 sites, MLflow, Airflow
 	@$(BIN)/rempart up

@@ -6,6 +6,7 @@ Standard library only, and no import of Rempart: `make` runs this file with the 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import platform
 import shutil
@@ -38,7 +39,6 @@ SITE_INTERNALS = (
 PYTHONS = ((3, 11), (3, 14))
 DISK_GIB, DISK_WARN_GIB = 4, 8
 MEMORY_GIB, MEMORY_WARN_GIB = 4, 7
-PUBLIC_INDEX = "https://pypi.org/simple"
 
 Outcome = Literal["ok", "warning", "failed"]
 
@@ -233,8 +233,16 @@ def package_index(environment: Mapping[str, str]) -> str:
         environment.get("UV_DEFAULT_INDEX")
         or environment.get("UV_INDEX_URL")
         or pip_setting("index-url", environment)
-        or PUBLIC_INDEX
+        or _default_index()
     ).rstrip("/")
+
+
+def _default_index() -> str:
+    """Where pip looks when nothing is set, as pip itself names it; empty where this Python has no pip."""
+    try:
+        return str(importlib.import_module("pip._internal.models.index").PyPI.simple_url)
+    except ImportError:
+        return ""
 
 
 def certificate_file(environment: Mapping[str, str]) -> str:
@@ -277,6 +285,10 @@ def check_index(environment: Mapping[str, str], needed: bool) -> Finding:
     index = package_index(environment)
     if environment.get("PIP_NO_INDEX") or environment.get("UV_NO_INDEX"):
         return Finding("package index", "ok", "none wanted (PIP_NO_INDEX)")
+    if not index:
+        state: Outcome = "warning" if needed else "ok"
+        remedy = "If setup cannot download, set PIP_INDEX_URL to your mirror." if needed else ""
+        return Finding("package index", state, "not checked: no PIP_INDEX_URL, and this Python has no pip", remedy)
     try:
         context = ssl.create_default_context(cafile=certificate_file(environment) or None)
         with urllib.request.urlopen(f"{index}/uv/", timeout=5, context=context) as answer:  # noqa: S310 # the user's own index
