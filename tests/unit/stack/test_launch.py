@@ -79,6 +79,42 @@ def test_the_descendants_of_a_killed_service_are_ended(
     assert other.poll() is None and its_child.is_running()
 
 
+def test_members_of_its_group_are_ended_though_their_environment_tells_nothing(
+    stack: layout.Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow's task workers hide their environment from an ordinary user; here the child has no marker at all."""
+    monkeypatch.setattr(launch.end, "__defaults__", (0.5,))
+    program = SERVER.replace("start_new_session=True", "env={}")
+    server = subprocess.Popen(
+        [sys.executable, "-c", program], start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout
+    child = psutil.Process(int(server.stdout.readline()))
+    try:
+        launch.record_group(stack, "airflow-scheduler", psutil.Process(server.pid))
+        server.kill()
+        server.wait()
+        assert child.is_running()
+        assert launch.reap(stack, "mlflow") == 0 and child.is_running()
+        assert launch.reap(stack, "airflow-scheduler") == 1
+        assert gone(child)
+    finally:
+        if child.is_running():
+            child.kill()
+
+
+def test_a_group_on_record_whose_number_is_another_processs_by_now_is_left_alone(stack: layout.Stack) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    try:
+        launch.record_group(stack, "mlflow", psutil.Process(other.pid))
+        record = stack.state / "groups" / "mlflow"
+        record.write_text(f"{other.pid} {psutil.Process(other.pid).create_time() - 5}\n", encoding="utf-8")
+        assert launch.leftovers(stack) == []
+    finally:
+        other.kill()
+        other.wait()
+
+
 def test_only_this_stacks_processes_are_found(
     stack: layout.Stack, servers: dict[str, tuple[subprocess.Popen[str], psutil.Process]], tmp_path: Path
 ) -> None:
