@@ -51,32 +51,41 @@ def databases(data: Path) -> list[psutil.Process]:
     return found
 
 
-def record_group(stack: Stack, service: str, leader: psutil.Process) -> None:
+def record_group(stack: Stack, service: str, leader: int) -> None:
     """Note the process group that a service leads, and when its leader started."""
-    folder = stack.state / "groups"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / service).write_text(f"{leader.pid} {leader.create_time()}\n", encoding="utf-8")
+    record = _group_record(stack, service)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(f"{leader} {_start(leader)} {_boot()}\n", encoding="utf-8")
+
+
+def forget_group(stack: Stack, service: str) -> None:
+    """The group that is on record for a service becomes something else: nobody is to end it."""
+    _group_record(stack, service).unlink(missing_ok=True)
 
 
 def grouped(stack: Stack, service: str = "") -> list[psutil.Process]:
     """Processes of the group on record for one service, or for every service, and all that they started."""
-    folder = stack.state / "groups"
+    record = _group_record(stack, service or "*")
     found: list[psutil.Process] = []
-    for file in [folder / service] if service else sorted(folder.glob("*")):
-        if file.is_file():
-            group, born = file.read_text(encoding="utf-8").split()
-            found += _group(int(group), float(born))
+    for file in record.parent.glob(record.name):
+        group, born, boot = file.read_text(encoding="utf-8").split()
+        if boot == _boot():
+            found += _group(int(group), int(born))
     return found
 
 
-def _group(group: int, born: float) -> list[psutil.Process]:
+def _group_record(stack: Stack, service: str) -> Path:
+    return stack.state / "groups" / service
+
+
+def _group(group: int, born: int) -> list[psutil.Process]:
     """Members of a process group and their descendants; none if the number is another group's by now."""
-    if born < psutil.boot_time() or _start(group) not in (None, born):
+    if _start(group) not in (None, born):
         return []
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         try:
-            if os.getpgid(process.pid) == group and process.create_time() >= born:
+            if os.getpgid(process.pid) == group and (_start(process.pid) or 0) >= born:
                 found += [process, *process.children(recursive=True)]
         except (psutil.Error, OSError):  # gone since
             continue
@@ -91,12 +100,20 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def _start(pid: int) -> float | None:
-    """When a process started; None if there is none."""
+def _start(pid: int) -> int | None:
+    """When a process started, in clock ticks since the system did; None if there is none.
+
+    Unlike a time of day, it is the same number whenever it is asked.
+    """
     try:
-        return psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def _boot() -> str:
+    """Names this start of the system: ticks of another one mean nothing."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
 
 
 def leftovers(stack: Stack, service: str = "") -> list[psutil.Process]:
@@ -154,7 +171,7 @@ def run(stack: Stack, name: str) -> None:
     if name == "postgresql":
         command = privileges.command_as(privileges.database_user(), command, (stack.postgresql_data, *database_files()))
     os.umask(0o077)
-    record_group(stack, name, psutil.Process())  # the supervisor made this process a group's leader
+    record_group(stack, name, os.getpid())  # the supervisor made this process a group's leader
     os.chdir(stack.var)
     sys.stderr.flush()
     os.execve(command[0], command, variables)  # noqa: S606 # one process, replaced: no shell

@@ -91,7 +91,7 @@ def test_members_of_its_group_are_ended_though_their_environment_tells_nothing(
     assert server.stdout
     child = psutil.Process(int(server.stdout.readline()))
     try:
-        launch.record_group(stack, "airflow-scheduler", psutil.Process(server.pid))
+        launch.record_group(stack, "airflow-scheduler", server.pid)
         server.kill()
         server.wait()
         assert child.is_running()
@@ -106,10 +106,24 @@ def test_members_of_its_group_are_ended_though_their_environment_tells_nothing(
 def test_a_group_on_record_whose_number_is_another_processs_by_now_is_left_alone(stack: layout.Stack) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     try:
-        launch.record_group(stack, "mlflow", psutil.Process(other.pid))
+        launch.record_group(stack, "mlflow", other.pid)
+        assert [process.pid for process in launch.leftovers(stack)] == [other.pid]
         record = stack.state / "groups" / "mlflow"
-        record.write_text(f"{other.pid} {psutil.Process(other.pid).create_time() - 5}\n", encoding="utf-8")
-        assert launch.leftovers(stack) == []
+        group, born, boot = record.read_text().split()
+        for stale in (f"{group} {int(born) - 500} {boot}", f"{group} {born} another-boot"):
+            record.write_text(stale)
+            assert launch.leftovers(stack) == []
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_group_that_is_forgotten_is_nobodys_leftover(stack: layout.Stack) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    try:
+        launch.record_group(stack, "guard", other.pid)
+        launch.forget_group(stack, "guard")
+        assert launch.leftovers(stack, "guard") == []
     finally:
         other.kill()
         other.wait()
