@@ -17,7 +17,7 @@ from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, DeltaTriggerTimetabl
 
 from rempart import config
 from rempart.orchestration import assets, runtime
-from rempart.orchestration.dags import settings
+from rempart.orchestration.dags import platform_settings
 from rempart.pipeline import Pipeline, load_all
 
 point = assets.restore_point()
@@ -25,7 +25,7 @@ champions = [assets.champion(p.name) for p in load_all().values() if isinstance(
 every = DeltaTriggerTimetable(config.load().backup.every)
 schedule = AssetOrTimeSchedule(timetable=every, assets=AssetAny(*champions)) if champions else every
 
-with DAG("backup_platform", doc_md=__doc__, tags=["rempart", "backup"], **settings() | {"schedule": schedule}):
+with DAG("backup_platform", doc_md=__doc__, **platform_settings("backup") | {"schedule": schedule}):
 
     @task(outlets=[point])
     def back_up(outlet_events: Any = None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from airflow.sdk import DAG, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from rempart.orchestration import assets, runtime
-from rempart.orchestration.dags import pipeline_dags, settings
+from rempart.orchestration.dags import pipeline_dags, pipeline_settings
 from rempart.pipeline import Pipeline
 
 
@@ -32,9 +32,8 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         pattern=r"^[A-Za-z0-9_\-/]+/$",
         description="Take the deliveries under this prefix of the landing bucket.",
     )
-    common = settings(pipeline.owner) | {"schedule": pipeline.schedules.ingest}
-    tags = ["rempart", "ingest", pipeline.classification]
-    with DAG(dag_id, doc_md=__doc__, tags=tags, params={"prefix": prefix}, **common) as dag:
+    common = pipeline_settings("ingest", pipeline) | {"schedule": pipeline.schedules.ingest}
+    with DAG(dag_id, doc_md=__doc__, params={"prefix": prefix}, **common) as dag:
 
         @task
         def ingest(params: Any = None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, task
 
 from rempart.orchestration import assets, runtime
-from rempart.orchestration.dags import pipeline_dags, settings
+from rempart.orchestration.dags import pipeline_dags, pipeline_settings
 from rempart.pipeline import Pipeline
 
 
@@ -28,9 +28,8 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         pattern="^[0-9a-f]{16}$",
         description="Id of the snapshot to load; empty for the newest.",
     )
-    common = settings(pipeline.owner) | {"schedule": assets.snapshot(name)}
-    tags = ["rempart", "features", pipeline.classification]
-    with DAG(dag_id, doc_md=__doc__, tags=tags, params={"snapshot": snapshot}, **common) as dag:
+    common = pipeline_settings("features", pipeline) | {"schedule": assets.snapshot(name)}
+    with DAG(dag_id, doc_md=__doc__, params={"snapshot": snapshot}, **common) as dag:
 
         @task(outlets=[features])
         def materialize(params: Any = None, outlet_events: Any = None) -> dict[str, Any]:

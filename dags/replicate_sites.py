@@ -17,14 +17,14 @@ from airflow.sdk import DAG, DeltaTriggerTimetable, task
 
 from rempart import config
 from rempart.orchestration import assets, runtime
-from rempart.orchestration.dags import settings
+from rempart.orchestration.dags import platform_settings
 
 
 def build(pair: config.ReplicationPair) -> DAG:
     replica = assets.replica(pair.source, pair.target)
-    common = settings() | {"schedule": DeltaTriggerTimetable(pair.every)}
+    common = platform_settings("replicate") | {"schedule": DeltaTriggerTimetable(pair.every)}
     dag_id = f"replicate_{pair.source}_to_{pair.target}"
-    with DAG(dag_id, doc_md=__doc__, tags=["rempart", "replicate"], **common) as dag:
+    with DAG(dag_id, doc_md=__doc__, **common) as dag:
 
         @task(outlets=[replica])
         def replicate(outlet_events: Any = None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from airflow.sdk import DAG, CronTriggerTimetable, Param, task
 
 from rempart.orchestration import runtime
-from rempart.orchestration.dags import settings
+from rempart.orchestration.dags import platform_settings
 
 point = Param(
     None,
@@ -30,9 +30,8 @@ weekly = CronTriggerTimetable("0 3 * * 6", timezone="UTC")
 with DAG(
     "restore_drill",
     doc_md=__doc__,
-    tags=["rempart", "drill"],
     params={"point": point},
-    **settings() | {"schedule": weekly},
+    **platform_settings("drill") | {"schedule": weekly},
 ):
 
     @task

@@ -14,15 +14,14 @@ from typing import Any
 from airflow.sdk import DAG, Param, task
 
 from rempart.orchestration import runtime
-from rempart.orchestration.dags import pipeline_dags, settings
+from rempart.orchestration.dags import pipeline_dags, pipeline_settings
 from rempart.pipeline import Pipeline
 
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:
     name = pipeline.name
     dry_run = Param(True, type="boolean", description="Only show what would be done.")
-    tags = ["rempart", "roll-back", pipeline.classification]
-    with DAG(dag_id, doc_md=__doc__, tags=tags, params={"dry_run": dry_run}, **settings(pipeline.owner)) as dag:
+    with DAG(dag_id, doc_md=__doc__, params={"dry_run": dry_run}, **pipeline_settings("roll-back", pipeline)) as dag:
 
         @task
         def roll_back(params: Any = None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, task
 
 from rempart.orchestration import assets, runtime
-from rempart.orchestration.dags import pipeline_dags, settings
+from rempart.orchestration.dags import pipeline_dags, pipeline_settings
 from rempart.pipeline import Pipeline
 
 
@@ -34,9 +34,8 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         propertyNames={"pattern": "^[a-z][a-z0-9_]{0,39}$"},
         description='Replaces parameters of the pipeline\'s trainer, such as {"max_iter": 300}.',
     )
-    common = settings(pipeline.owner, timeout=pipeline.trainer.timeout) | {"schedule": schedule}
-    tags = ["rempart", "train", pipeline.classification]
-    with DAG(dag_id, doc_md=__doc__, tags=tags, params={"trainer_params": trainer_params}, **common) as dag:
+    common = pipeline_settings("train", pipeline, timeout=pipeline.trainer.timeout) | {"schedule": schedule}
+    with DAG(dag_id, doc_md=__doc__, params={"trainer_params": trainer_params}, **common) as dag:
 
         @task(outlets=[candidate])
         def train(params: Any = None, outlet_events: Any = None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from airflow.sdk import DAG, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from rempart.orchestration import assets, runtime
-from rempart.orchestration.dags import pipeline_dags, settings
+from rempart.orchestration.dags import pipeline_dags, pipeline_settings
 from rempart.pipeline import Pipeline
 
 
@@ -31,9 +31,8 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         pattern="^[0-9]{1,9}$",
         description="Version of the registered model; empty for the newest candidate.",
     )
-    common = settings(pipeline.owner) | {"schedule": assets.candidate(name)}
-    tags = ["rempart", "validate", pipeline.classification]
-    with DAG(dag_id, doc_md=__doc__, tags=tags, params={"version": version}, **common) as dag:
+    common = pipeline_settings("validate", pipeline) | {"schedule": assets.candidate(name)}
+    with DAG(dag_id, doc_md=__doc__, params={"version": version}, **common) as dag:
 
         @task
         def validate(params: Any = None) -> dict[str, Any]:

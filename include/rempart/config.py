@@ -8,79 +8,107 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, unquote, urlsplit
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rempart.errors import ConfigError, ConnectionMissing
+from rempart.operators import Names, Operator, merge, named_operators, read_catalogue
+from rempart.schema import Duration, Strict, explain, read_yaml
 
 Classification = Literal["public", "internal", "personal", "sensitive"]
 DATABASES = ("airflow", "mlflow", "feast_registry", "feast_offline", "feast_online", "ledger")
 """The platform's databases; the connection to database `x` is named `pg_x`."""
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+Countries = list[Annotated[str, Field(pattern=r"^([A-Z]{2}|EEA|ADEQUACY)$")]]
+"""Countries by their ISO 3166 code, and groups of countries."""
 
 
-def parse_duration(value: object) -> object:
-    """`90d`, `15m`, `1h` as a timedelta; anything else is left to pydantic to judge."""
-    if isinstance(value, str) and (found := re.fullmatch(r"(\d+)\s*([smhdw])", value)):
-        return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
-    if isinstance(value, timedelta):
-        return value
-    raise ValueError("write a duration as a number and a unit: 30s, 15m, 1h, 90d or 8w")
-
-
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-
-
-class Strict(BaseModel):
-    """A section of a YAML file: unknown keys are errors, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Service(Strict):
-    """What one uses of an operator."""
-
-    runs_on: str = Field(description="Operator whose infrastructure it runs on.")
-    qualifications: list[str] = Field(default_factory=list, description="Such as SecNumCloud-3.2, ISO-27001, HDS, C5.")
-
-
-class Operator(Strict):
-    """A company that runs infrastructure."""
-
-    jurisdiction: str = Field(pattern=r"^[A-Z]{2}$", description="Country code of the operator's seat.")
-    owner_jurisdiction: str = Field(pattern=r"^[A-Z]{2}$", description="Country code of its ultimate owner's seat.")
-    services: dict[str, Service] = Field(default_factory=dict)
-    source: str | None = Field(default=None, description="Where these facts were read.")
-    as_of: str | None = Field(default=None, description="When they were read (YYYY-MM-DD).")
-
-
-class SiteConfig(Strict):
-    """One S3-compatible location of an operator."""
+class Place(Strict):
+    """A service of an operator in one of its regions."""
 
     operator: str
-    service: str = "object-storage"
+    service: str
     region: str
+
+
+class SiteConfig(Place):
+    """One S3-compatible location of an operator."""
+
+    service: str = "object-storage"
     connection: str = Field(description="Airflow connection with key, secret and extra.endpoint_url.")
     profile: Literal["auto"] = "auto"
     independent_of: str | None = Field(default=None, description="Site whose loss this one must survive.")
 
 
 class PolicyRule(Strict):
-    """Where one classification may be placed. An empty list allows nothing."""
+    """Where one classification may be placed: countries, or the groups EU, EEA, ADEQUACY. An empty list allows none."""
 
-    jurisdictions: list[str]
-    owner_jurisdictions: list[str]
-    qualifications: list[str] = Field(default_factory=list)
+    jurisdictions: Countries = Field(description="Of the place itself, its operator and the infrastructure below it.")
+    owner_jurisdictions: Countries = Field(description="Of the ultimate owners of both: laws that reach abroad.")
+    qualifications: list[str] = Field(default_factory=list, description="That the service must hold, such as HDS.")
+    technology_origins: Countries | None = Field(default=None, description="Of what the service is built on.")
+    subprocessor_jurisdictions: Countries | None = Field(default=None, description="Of the operator's sub-processors.")
+    independent: list[Literal["replica", "restore-point"]] = Field(
+        default_factory=list, description="What must not share infrastructure with the place that it is a copy of."
+    )
+
+
+class Registry(Place):
+    """A container registry from which pods may pull."""
+
+    service: str = "container-registry"
+    mirror_of: Names = Field(default_factory=list, description="Registries whose images are pulled from here instead.")
+
+
+class DeclaredConnection(Place):
+    """An Airflow connection that DAGs of the team's own may use."""
+
+    hosts: Names = Field(default_factory=list, description="Where it leads: host or host:port.")
+
+
+class Pool(Place):
+    """A namespace of a Kubernetes cluster in which jobs run."""
+
+    service: str = "managed-kubernetes"
+    kubernetes_connection: str
+    namespace: str
+    node_selector: dict[str, str] = Field(default_factory=dict)
+
+
+class EvidenceConfig(Strict):
+    """Where the ledger is exported under lock, and how long evidence is kept."""
+
+    site: str | None = Field(default=None, description="The site of the export; by default the active site.")
+    every: Duration = timedelta(minutes=15)
+    checkpoint_site: str | None = Field(default=None, description="Of the checkpoints; by default backup.site.")
+    retention: Duration = timedelta(days=3650)
+
+
+class AuditException(Strict):
+    """A finding that somebody answers for, until a date."""
+
+    finding: str
+    owner: str
+    reason: str
+    expires: date
+
+
+class AuditConfig(Strict):
+    """What `rempart audit` measures against."""
+
+    facts_max_age: Duration = timedelta(days=365)
+    licences: list[str] = Field(default_factory=list, description="SPDX identifiers that dependencies may have.")
+    advisories: str | None = Field(default=None, description="Folder or zip of advisories in OSV format.")
+    advisories_max_age: Duration = timedelta(days=30)
+    exceptions: list[AuditException] = Field(default_factory=list)
 
 
 class Retention(Strict):
@@ -98,6 +126,8 @@ class Buckets(Strict):
     lake: str = "lake"
     artifacts: str = "artifacts"
     backups: str = "backups"
+    evidence: str = "evidence"
+    checkpoints: str = "checkpoints"
 
 
 class ReplicationPair(Strict):
@@ -105,7 +135,7 @@ class ReplicationPair(Strict):
 
     source: str
     target: str
-    buckets: list[Literal["lake", "artifacts"]] = ["lake", "artifacts"]
+    buckets: list[Literal["lake", "artifacts"]] = Field(default=["lake", "artifacts"])
     every: Duration = timedelta(minutes=5)
     lag_objective: Duration = timedelta(minutes=15)
 
@@ -161,17 +191,44 @@ class DagDefaults(Strict):
 class Config(Strict):
     """The whole of rempart.yaml."""
 
-    operators: dict[str, Operator]
+    operators: dict[str, Operator] = Field(description="Beside the shipped catalogue, or over its facts.")
     sites: dict[str, SiteConfig]
     active_site: str = Field(description="The site where pipelines read and write.")
     policy: dict[Classification, PolicyRule]
     retention: dict[Classification, Retention]
     buckets: Buckets = Buckets()
+    registries: dict[str, Registry] = Field(default_factory=dict, description="By host, or host/path.")
+    connections: dict[str, DeclaredConnection] = Field(default_factory=dict, description="Beside the platform's own.")
+    hosts: dict[str, Place] = Field(default_factory=dict, description="Other hosts that tasks may reach: host[:port].")
+    pools: dict[str, Pool] = Field(default_factory=dict)
     replication: list[ReplicationPair] = Field(default_factory=list)
     backup: BackupConfig
+    evidence: EvidenceConfig = EvidenceConfig()
+    audit: AuditConfig = AuditConfig()
     training: Training = Training()
     dags: DagDefaults = DagDefaults()
     services: dict[str, StackService] = Field(default_factory=dict)
+
+    @property
+    def evidence_site(self) -> str:
+        """The site of the ledger's export."""
+        return self.evidence.site or self.active_site
+
+    @property
+    def checkpoint_site(self) -> str:
+        """The site of the checkpoints that witness it."""
+        return self.evidence.checkpoint_site or self.backup.site
+
+    def places(self) -> dict[str, Place]:
+        """Every place that the file names, by its path there."""
+        sections: dict[str, Mapping[str, Place]] = {
+            "sites": self.sites,
+            "registries": self.registries,
+            "connections": self.connections,
+            "hosts": self.hosts,
+            "pools": self.pools,
+        }
+        return {f"{section}.{name}": place for section, named in sections.items() for name, place in named.items()}
 
     @model_validator(mode="after")
     def _references_exist(self) -> Config:
@@ -179,18 +236,23 @@ class Config(Strict):
             if name not in among:
                 raise ValueError(f"{path}: '{name}' is not one of {section}: {', '.join(among) or 'none declared'}")
 
+        for key, operator in self.operators.items():
+            for service_key, service in operator.services.items():
+                for below in service.runs_on:
+                    known(f"operators.{key}.services.{service_key}.runs_on", below, self.operators, "operators")
+        for path, place in self.places().items():
+            known(f"{path}.operator", place.operator, self.operators, "operators (nor in include/operators)")
+            operator = self.operators[place.operator]
+            known(f"{path}.service", place.service, operator.services, f"operators.{place.operator}.services")
+            known(f"{path}.region", place.region, operator.regions, f"operators.{place.operator}.regions")
         for name, site in self.sites.items():
-            known(f"sites.{name}.operator", site.operator, self.operators, "operators")
-            known(
-                f"sites.{name}.service",
-                site.service,
-                self.operators[site.operator].services,
-                f"operators.{site.operator}.services",
-            )
             if site.independent_of:
                 known(f"sites.{name}.independent_of", site.independent_of, self.sites, "sites")
         known("active_site", self.active_site, self.sites, "sites")
         known("backup.site", self.backup.site, self.sites, "sites")
+        for key, chosen in (("site", self.evidence.site), ("checkpoint_site", self.evidence.checkpoint_site)):
+            if chosen:
+                known(f"evidence.{key}", chosen, self.sites, "sites")
         for i, pair in enumerate(self.replication):
             known(f"replication.{i}.source", pair.source, self.sites, "sites")
             known(f"replication.{i}.target", pair.target, self.sites, "sites")
@@ -226,6 +288,11 @@ class Connection:
 Connections = Callable[[str], Connection]
 
 
+def witness(site: str) -> str:
+    """The connection that can only add to the bucket of checkpoints at a site."""
+    return f"s3_witness_{site}"
+
+
 def project_root() -> Path:
     """The folder of rempart.yaml: `REMPART_HOME`, else the nearest folder above the working directory that has one."""
     if home := os.environ.get("REMPART_HOME"):
@@ -249,37 +316,17 @@ def secrets_file() -> Path:
     return var_dir() / "secrets.env"
 
 
-def explain(error: ValidationError, file: Path) -> str:
-    """One line per fault: the file, the path in it, what is wrong."""
-    lines = []
-    for fault in error.errors():
-        # pydantic adds the tag of a discriminated union to the path; a reader of the file does not know it
-        path = ".".join(str(part) for part in fault["loc"]) or "(whole file)"
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
-            message = "unknown key: remove it, or correct its spelling"
-        elif fault["type"] == "missing":
-            message = "required key is missing: add it"
-        lines.append(f"{file}: {path}: {message}")
-    return "\n".join(lines)
-
-
-def read_yaml(file: Path, error: type[ConfigError] = ConfigError) -> dict[str, Any]:
-    """A YAML mapping, read without constructing anything but plain data."""
-    try:
-        data = yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    except FileNotFoundError as cause:
-        raise error(f"{file} does not exist", "Create it, or name another file.") from cause
-    except (yaml.YAMLError, UnicodeDecodeError) as cause:
-        raise error(f"{file} is not valid YAML: {cause}", "Correct the line that the message names.") from cause
-    if not isinstance(data, dict):
-        raise error(f"{file} holds no mapping at its top level", "Start from the file that the project ships.")
-    return data
+def operators_dir(file: Path) -> Path:
+    """Where the shipped catalogue of operators is, beside a rempart.yaml."""
+    return file.parent / "include" / "operators"
 
 
 @cache
-def _load(file: Path, modified: float) -> Config:
+def _load(file: Path, modified: tuple[float, ...]) -> Config:
     data = read_yaml(file)
+    operators = data.get("operators") or {}
+    if isinstance(operators, dict):  # anything else is for the validation to refuse
+        data["operators"] = merge(read_catalogue(operators_dir(file), named_operators(data)), operators)
     try:
         return Config.model_validate(data)
     except ValidationError as cause:
@@ -294,7 +341,7 @@ def load(file: Path | None = None) -> Config:
     file = file or project_root() / "rempart.yaml"
     if not file.is_file():
         raise ConfigError(f"{file} does not exist", "Create it from the rempart.yaml that the project ships.")
-    return _load(file, file.stat().st_mtime)
+    return _load(file, tuple(one.stat().st_mtime for one in (file, *sorted(operators_dir(file).glob("*.yaml")))))
 
 
 def read_env_file(file: Path) -> dict[str, str]:

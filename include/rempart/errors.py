@@ -7,11 +7,14 @@ RempartError(what, hint)
 ├── StackError               a process of the embedded stack could not start, answer or stop
 │   └── PreflightFailed      this machine lacks something that the stack needs
 ├── PlacementDenied          the policy does not allow this classification at this place
+│   └── EgressDenied         a connection to a host that the policy does not allow
 ├── SiteError                a site refused or failed an operation (names site, bucket and key)
 │   ├── SiteUnavailable      transient: the site did not answer, or asked to slow down
 │   ├── ObjectMissing        the object is not there
 │   └── IntegrityError       bytes differ from the SHA-256 on record
 ├── LedgerError              evidence could not be written or read
+│   └── LedgerBroken         the chain of evidence does not verify (names the first broken record)
+├── AuditError               the platform could not be audited
 ├── DatabaseUnavailable      transient: PostgreSQL did not answer
 ├── IngestError              a delivery or a snapshot could not be handled as a whole
 ├── FeatureError             the feature store would be wrong (leak, lost rows, nothing materialized)
@@ -28,14 +31,17 @@ RempartError(what, hint)
 from __future__ import annotations
 
 __all__ = [
+    "AuditError",
     "BackupError",
     "ConfigError",
     "ConnectionMissing",
     "DatabaseUnavailable",
     "DrillFailed",
+    "EgressDenied",
     "FeatureError",
     "IngestError",
     "IntegrityError",
+    "LedgerBroken",
     "LedgerError",
     "ModelRefused",
     "ObjectMissing",
@@ -90,6 +96,10 @@ class PlacementDenied(RempartError):
     """The policy does not allow this classification at this place."""
 
 
+class EgressDenied(PlacementDenied):
+    """A connection to a host that the policy does not allow."""
+
+
 class SiteError(RempartError):
     """A site refused or failed an operation."""
 
@@ -110,6 +120,14 @@ class IntegrityError(SiteError):
 
 class LedgerError(RempartError):
     """Evidence could not be written or read."""
+
+
+class LedgerBroken(LedgerError):
+    """The chain of evidence does not verify."""
+
+
+class AuditError(RempartError):
+    """The platform could not be audited."""
 
 
 class DatabaseUnavailable(RempartError):

@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from rempart.config import Classification, Duration, Strict, explain, project_root, read_yaml
+from rempart.config import Classification, project_root
 from rempart.errors import PipelineError
+from rempart.schema import Duration, Strict, explain, read_yaml
 
 ColumnType = Literal["integer", "number", "boolean", "string", "category", "date"]
 CalendarPart = Literal["year", "month", "week", "day_of_month", "day_of_week", "day_of_year"]
@@ -140,6 +141,13 @@ class Gate(Strict):
     champion_tolerance: float = Field(default=0.02, ge=0, description="How much worse than the champion still passes.")
 
 
+class Lowered(Strict):
+    """What counts as less protected than the data it is derived from, and the ledger's record of who judged so."""
+
+    to: Classification
+    evidence: int = Field(ge=1, description="Number of the record that `rempart classification lower` wrote.")
+
+
 class Schedules(Strict):
     """Cron expressions in UTC; a DAG without one starts on its asset or by REST."""
 
@@ -164,6 +172,7 @@ class Pipeline(Strict):
     description: str = ""
     owner: str | None = None
     classification: Classification
+    lowered: dict[Literal["model"], Lowered] = Field(default_factory=dict, description="Declared, evidenced steps.")
     source: Source
     key: list[str] = Field(min_length=1, description="Columns that identify a row.")
     moments: dict[Name, Moment] = Field(min_length=1, description="In order of time, earliest first.")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -143,3 +145,37 @@ def test_versions_stay_readable_after_overwrite_and_delete(site: Site, bucket: s
     site.delete(bucket, "a", version_id=second.version_id)
     with pytest.raises(ObjectMissing):
         site.read(bucket, "a", version_id=second.version_id)
+
+
+@pytest.fixture
+def locked_bucket(site: Site) -> Iterator[str]:
+    name = f"contract-{uuid4().hex[:12]}"
+    site.ensure_bucket(name, versioned=True, locked=True)
+    site.ensure_bucket(name, versioned=True, locked=True)
+    yield name
+    time.sleep(LOCKED_SECONDS)
+    site.drop_bucket(name)
+
+
+LOCKED_SECONDS = 4
+
+
+def test_a_locked_object_cannot_be_lost_before_its_time(site: Site, locked_bucket: str) -> None:
+    until = datetime.now(UTC) + timedelta(seconds=LOCKED_SECONDS)
+    assert site.write_new(locked_bucket, "a", b"one", retain_until=until)
+    assert not site.write_new(locked_bucket, "a", b"two", retain_until=until)
+    first = site.head(locked_bucket, "a")
+    site.write(locked_bucket, "a", b"two")
+    site.delete(locked_bucket, "a")
+    with pytest.raises(SiteError):
+        site.delete(locked_bucket, "a", version_id=first.version_id)
+    with pytest.raises(SiteError):
+        site.drop_bucket(locked_bucket)
+    assert site.read(locked_bucket, "a", version_id=first.version_id) == b"one"
+
+
+def test_a_bucket_made_without_locks_does_not_pass_for_one_with(site: Site, bucket: str) -> None:
+    with pytest.raises(SiteError, match=bucket):
+        site.ensure_bucket(bucket, versioned=True, locked=True)
+    with pytest.raises(SiteError, match=bucket):
+        site.write_new(bucket, "a", b"one", retain_until=datetime.now(UTC) + timedelta(seconds=60))

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = {
     "backup_platform",
+    "export_evidence",
     "ingest_hotel_bookings",
     "materialize_features_hotel_bookings",
     "replicate_primary_to_haven",

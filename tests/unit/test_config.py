@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart import config
+from rempart import config, schema
 from rempart.errors import ConfigError, ConnectionMissing
 
 SHIPPED = Path(__file__).resolve().parents[2] / "rempart.yaml"
@@ -95,7 +95,7 @@ def test_a_missing_file_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @given(st.integers(min_value=0, max_value=10**6), st.sampled_from("smhdw"))
 def test_durations(count: int, unit: str) -> None:
     seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[unit]
-    assert config.parse_duration(f"{count}{unit}") == timedelta(seconds=count * seconds)
+    assert schema.parse_duration(f"{count}{unit}") == timedelta(seconds=count * seconds)
 
 
 def test_connections_come_from_the_environment_then_from_the_secrets_file(

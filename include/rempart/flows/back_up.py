@@ -60,7 +60,7 @@ def back_up(
             f"backup.site: '{source}' is the active site; a restore point there would be lost with it",
             "Set backup.site in rempart.yaml to another site, of another operator.",
         )
-    site = platform.site(config.backup.site, classification_of(load_all()))
+    site = platform.site(config.backup.site, classification_of(load_all()), "restore-point", beside=source)
     bucket = config.buckets.backups
     tools = tools or postgresql.find_tools()
     began = platform.clock()

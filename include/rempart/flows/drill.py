@@ -49,7 +49,10 @@ def drill(
     of kind `drill`; then raises DrillFailed naming the failed checks. Raises BackupError before that when there is no
     point or another drill runs; DatabaseUnavailable, SiteError, PlacementDenied when the drill cannot even begin.
     """
-    site = platform.site(platform.config.backup.site, classification_of(load_all()))
+    config = platform.config
+    site = platform.site(
+        config.backup.site, classification_of(load_all()), "restore-point", beside=config.active_site
+    )
     began = platform.clock()
     point_id = _choose(site, platform.config.buckets.backups, point_id)
     with scratch.only_drill(platform.database("drill")):

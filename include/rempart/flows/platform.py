@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 from rempart import config as configuration
-from rempart.config import Classification, Config, Connection, Connections
-from rempart.errors import PlacementDenied
-from rempart.ledger.port import Ledger
+from rempart.config import Classification, Config, Connection, Connections, witness
+from rempart.ledger import keys
+from rempart.ledger.port import Evidence, Ledger
 from rempart.ledger.postgresql import PostgresqlLedger
+from rempart.pipeline import Pipeline
 from rempart.sites.port import Site
-from rempart.sovereignty.policy import decide
+from rempart.sovereignty.classification import Lowering, derived
+from rempart.sovereignty.places import decide_site
+from rempart.sovereignty.policy import Decision, What
 
 
 def utc_now() -> datetime:
@@ -28,26 +32,75 @@ class Platform:
     clock: Callable[[], datetime] = utc_now
     sites: dict[str, Site] = field(default_factory=dict)
     ledger_: Ledger | None = None
+    _permitted: set[tuple[str, str, str]] = field(default_factory=set)
 
-    def site(self, name: str, classification: Classification) -> Site:
-        """A site, if the policy allows data of this classification there. Raises PlacementDenied (and records it)."""
-        decision = decide(self.config, classification, name)
+    def site(
+        self, name: str, classification: Classification, what: What = "data", *, beside: str | None = None
+    ) -> Site:
+        """A site, if the policy allows `what` of this classification there; `beside` is the site that it is a copy of.
+
+        Each decision is evidence: a denial always, a permission once per platform (so once per task). Raises
+        PlacementDenied.
+        """
+        connection = None
+        if name not in self.sites and name in self.config.sites:
+            connection = self.connections(self.config.sites[name].connection)
+        decision = self._decide(name, connection, classification, what, beside)
+        self.record(decision)
+        return self._open(name, name, connection, decision)
+
+    def evidence_site(self, name: str, *, write_only: bool = False) -> tuple[Site, Decision]:
+        """A site of the ledger's export, and its permission, which the caller records once there is something to write.
+
+        With `write_only`, through the credentials that can only add to the bucket of checkpoints. Raises
+        PlacementDenied, and records that.
+        """
+        connection, held = None, witness(name) if write_only else name
+        if held not in self.sites and name in self.config.sites:
+            connection = self.connections(held if write_only else self.config.sites[name].connection)
+        decision = self._decide(name, connection, "internal", "evidence", None)
         if not decision.allowed:
-            self.ledger.append("denial", name, {"classification": classification, "reasons": list(decision.reasons)})
-            raise PlacementDenied(
-                f"{classification} data may not be placed at site '{name}': " + "; ".join(decision.reasons),
-                f"Choose another site, or change policy.{classification} in rempart.yaml.",
-            )
-        if name not in self.sites:
+            self.record(decision)
+        return self._open(held, name, connection, decision), decision
+
+    def _decide(
+        self, name: str, connection: Connection | None, classification: Classification, what: What, beside: str | None
+    ) -> Decision:
+        endpoint = connection.extra.get("endpoint_url") if connection else None
+        today = self.clock().date()
+        return decide_site(self.config, classification, what, name, on=today, endpoint=endpoint, beside=beside)
+
+    def _open(self, held: str, name: str, connection: Connection | None, permission: Decision) -> Site:
+        if connection:
             from rempart.sites.s3 import S3Site
 
-            place = self.config.sites[name]
-            self.sites[name] = S3Site(name, self.connections(place.connection), place.region)
-        return self.sites[name]
+            self.sites[held] = S3Site(name, connection, self.config.sites[name].region, permission)
+        return self.sites[held]
+
+    def record(self, decision: Decision) -> None:
+        """Keep a decision as evidence. Raises its PlacementDenied if it is a denial."""
+        if not decision.allowed:
+            self.ledger.append("denial", decision.place, decision.as_json())
+            raise decision.refusal()
+        asked = (decision.what, decision.classification, decision.place)
+        if asked not in self._permitted:
+            self.ledger.append("decision", decision.place, decision.as_json())
+            self._permitted.add(asked)
 
     def active_site(self, classification: Classification) -> Site:
         """The site where pipelines read and write."""
         return self.site(self.config.active_site, classification)
+
+    def classification(self, pipeline: Pipeline, part: Literal["model"]) -> Classification:
+        """The classification of what is derived from a pipeline's data: the data's, unless a step lowers it.
+
+        Raises PlacementDenied if the ledger does not attest the step that the pipeline file declares.
+        """
+        if (step := pipeline.lowered.get(part)) is None:
+            return pipeline.classification
+        records = self.ledger.find("classification", f"{pipeline.name}.{part}")
+        attested = next((one.body for one in records if one.seq == step.evidence), None)
+        return derived(pipeline.classification, Lowering(part, step.to, step.evidence), attested)
 
     def database(self, name: str) -> Connection:
         """The connection of one platform database (`config.DATABASES`, or `backup` and `drill`)."""
@@ -57,9 +110,20 @@ class Platform:
         """The MLflow server's connection."""
         return self.connections("mlflow")
 
+    def lower(
+        self, pipeline: Pipeline, part: Literal["model"], to: Classification, because: str, role: str
+    ) -> Evidence:
+        """Record a judgement that something derived counts as `to`: why, and in which role (no names of people)."""
+        body = {"from": pipeline.classification, "derived": part, "to": to, "because": because, "role": role}
+        return self.ledger.append("classification", f"{pipeline.name}.{part}", body)
+
     @property
     def ledger(self) -> Ledger:
-        return self.ledger_ or PostgresqlLedger(self.database("ledger"))
+        return self.ledger_ or PostgresqlLedger(self.database("ledger"), self.signer)
+
+    def signer(self, connection: str = keys.CONNECTION) -> keys.Signer:
+        """The key that signs the ledger. Raises LedgerError, ConnectionMissing."""
+        return keys.from_connection(self.connections(connection))
 
 
 def open_platform(connections: Connections = configuration.environment_connections) -> Platform:

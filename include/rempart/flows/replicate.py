@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import get_args
 
 from rempart.config import Classification, Config, ReplicationPair
 from rempart.errors import ConfigError, PipelineError, SiteError, SiteUnavailable
@@ -13,6 +12,7 @@ from rempart.pipeline import Pipeline, load_all
 from rempart.replication.catalogue import catalogue_key, read, write
 from rempart.replication.plan import Replica, lag_seconds, plan
 from rempart.replication.transfer import transfer
+from rempart.sovereignty.classification import highest
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,14 @@ class ReplicationResult:
     lag_seconds: float
 
 
-def strictest(classifications: Iterable[Classification]) -> Classification:
-    """The strictest of several classifications; `personal` when there is none to go by."""
-    order = get_args(Classification)
-    return max(classifications, key=order.index, default="personal")
-
-
 def classification_of(pipelines: Mapping[str, Pipeline | PipelineError]) -> Classification:
-    """How to treat a bucket that all pipelines share. A pipeline that does not load counts as `personal` at least."""
-    return strictest("personal" if isinstance(p, PipelineError) else p.classification for p in pipelines.values())
+    """How to treat a bucket that all pipelines share: as its most protected data.
+
+    Without any pipeline, and for one that does not load, that is `personal` at least: what they hold is not known.
+    """
+    loaded = pipelines.values()
+    known: list[Classification] = [p.classification for p in loaded if not isinstance(p, PipelineError)]
+    return highest(known if len(known) == len(loaded) > 0 else [*known, "personal"])
 
 
 def physical_bucket(config: Config, logical: str) -> str:
@@ -74,7 +73,8 @@ def replicate_buckets(
 ) -> tuple[ReplicationResult, dict[str, tuple[Replica, ...]]]:
     """As `replicate`, for these logical buckets; also each bucket's replicas of what the source holds now."""
     classification = classification_of(load_all())
-    from_site, to_site = platform.site(source, classification), platform.site(target, classification)
+    from_site = platform.site(source, classification)
+    to_site = platform.site(target, classification, "replica", beside=source)
     backups = platform.config.buckets.backups
     objects = size = copied = verified = kept = 0
     pending, failures = [], []

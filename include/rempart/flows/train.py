@@ -111,7 +111,7 @@ def train_on(
             "snapshot": snapshot,
             "dataset_sha256": dataset.sha256,
             "code_version": spec.code_version,
-            "classification": pipeline.classification,
+            "classification": platform.classification(pipeline, "model"),
             **{name: f"{value:.6g}" for name, value in result.metrics.items()},
         },
     )
@@ -249,7 +249,7 @@ def _record(platform: Platform, pipeline: Pipeline, spec: JobSpec, result: JobRe
         "metrics": dict(result.metrics),
         "trainer": spec.trainer.model_dump(),
         "code_version": spec.code_version,
-        "classification": spec.classification,
+        "classification": platform.classification(pipeline, "model"),
     }
     platform.ledger.append("candidate", pipeline.name, body)
 

@@ -1,25 +1,56 @@
-"""A ledger in memory, for unit tests."""
+"""A ledger in memory, for unit tests: the same chain, signed with a key that everybody knows."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from rempart.ledger.canonical import parse
+from rempart.ledger.chain import Entry, Head, extend, introduce
+from rempart.ledger.keys import Signer, signer
 from rempart.ledger.port import Evidence, Kind
 
 
-class MemoryLedger:
-    """Evidence in a list."""
+def _now() -> datetime:
+    return datetime.now(UTC)
 
-    def __init__(self) -> None:
+
+class MemoryLedger:
+    """Evidence in a list (without the records of keys), and the chain that holds it."""
+
+    def __init__(self, key: Signer | None = None, clock: Callable[[], datetime] = _now) -> None:
         self.records: list[Evidence] = []
+        self.chain: list[Entry] = []
+        self._key, self._clock = key or signer(bytes(32)), clock
+
+    def _head(self) -> Head:
+        newest = self.chain[-1] if self.chain else None
+        return Head(newest.seq, newest.hash, self._key.id) if newest else Head()
 
     def append(self, kind: Kind, subject: str, body: Mapping[str, Any]) -> Evidence:
-        plain = json.loads(json.dumps(body, allow_nan=False))
-        self.records.append(Evidence(len(self.records) + 1, datetime.now(UTC), kind, subject, plain))
+        if not self.chain:
+            self.chain.append(introduce(Head(), self._clock(), self._key, self._key))
+        self.chain.append(extend(self._head(), self._clock(), kind, subject, body, self._key))
+        self.records.append(evidence(self.chain[-1].text))
         return self.records[-1]
 
     def find(self, kind: Kind, subject: str | None = None, *, limit: int = 100) -> list[Evidence]:
-        return [r for r in reversed(self.records) if r.kind == kind and subject in (None, r.subject)][:limit]
+        keys = [evidence(entry.text) for entry in self.chain] if kind == "key" else self.records
+        return [r for r in reversed(keys) if r.kind == kind and subject in (None, r.subject)][:limit]
+
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        yield from self.chain[after:]
+
+    def rotate(self, new: Signer) -> Evidence:
+        if self._key.id != new.id:
+            self.chain.append(introduce(self._head(), self._clock(), new, self._key))
+            self._key = new
+        return self.find("key", new.id, limit=1)[0]
+
+
+def evidence(text: str) -> Evidence:
+    """A record's text as evidence."""
+    record = parse(text)
+    at = datetime.fromisoformat(record["at"])
+    return Evidence(record["seq"], at, record["kind"], record["subject"], record["body"])

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from rempart.ledger.chain import Entry
+from rempart.ledger.keys import Signer
+
 Kind = Literal[
-    "snapshot", "candidate", "promotion", "refusal", "rollback", "replication", "restore-point", "drill", "denial"
+    "snapshot",
+    "candidate",
+    "promotion",
+    "refusal",
+    "rollback",
+    "replication",
+    "restore-point",
+    "drill",
+    "failover",
+    "decision",
+    "denial",
+    "egress-denial",
+    "policy",
+    "configuration",
+    "classification",
+    "erasure",
+    "key",
 ]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One record. `body` is plain JSON: never a secret, never personal data."""
+    """One record. `body` is plain JSON: never a secret, never personal data.
+
+    Records from before the chain have numbers from 0 downwards.
+    """
 
     seq: int
     at: datetime
@@ -27,7 +49,13 @@ class Ledger(Protocol):
     """Append and read; nothing is ever changed or removed. Errors: LedgerError, DatabaseUnavailable."""
 
     def append(self, kind: Kind, subject: str, body: Mapping[str, Any]) -> Evidence:
-        """Write one record and return it with its number."""
+        """Write one record and return it with its number. The body is finite, plain JSON (see ledger.canonical)."""
 
     def find(self, kind: Kind, subject: str | None = None, *, limit: int = 100) -> list[Evidence]:
         """Records of a kind (and a subject), newest first."""
+
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        """The chain as it is stored, from the record after this number on, in order."""
+
+    def rotate(self, new: Signer) -> Evidence:
+        """Introduce the key that signs from now on, signed with the present one; nothing if it was introduced."""

@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import psycopg
 
 from rempart.config import Connection
-from rempart.errors import DatabaseUnavailable, LedgerError
+from rempart.errors import DatabaseUnavailable, LedgerBroken, LedgerError
+from rempart.ledger.chain import Entry, Head, extend, introduce
+from rempart.ledger.keys import Signer, is_signed
 from rempart.ledger.port import Evidence, Kind
+
+Session = psycopg.Connection[tuple[Any, ...]]
+_LOCK = 4_907_215_338  # any constant: the advisory lock under which a writer takes the head
+_HEAD = """
+SELECT coalesce(newest.seq, 0), newest.hash, key.subject, clock_timestamp(), newest.kind, newest.record, newest.sig
+FROM (SELECT) one
+LEFT JOIN LATERAL (SELECT * FROM evidence ORDER BY seq DESC LIMIT 1) newest ON true
+LEFT JOIN LATERAL (SELECT subject FROM evidence WHERE kind = 'key' ORDER BY seq DESC LIMIT 1) key ON true
+"""
+# the digest of what was written before the chain: SHA-256 of the rows as JSON (UTC), one a line
+_UNSIGNED = """
+SELECT count(*), max(at), encode(sha256(convert_to(string_agg(to_jsonb(u)::text, E'\\n' ORDER BY seq), 'UTF8')), 'hex')
+FROM evidence_unsigned u
+"""
 
 
 class PostgresqlLedger:
-    """Evidence in the `ledger` database; each append is one transaction."""
+    """Evidence in the `ledger` database; each append is one transaction, and writers take turns.
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    `signer` is asked for the key when something is written: a ledger without one can only be read.
+    """
+
+    def __init__(self, connection: Connection, signer: Callable[[], Signer] | None = None) -> None:
+        self._connection, self._signer = connection, signer
 
     @contextmanager
-    def _session(self, doing: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def _session(self, doing: str) -> Iterator[Session]:
         where = f"{doing} in the ledger ({self._connection.host}:{self._connection.port})"
         try:
-            with psycopg.connect(self._connection.postgresql_url(), connect_timeout=10) as session:
+            with psycopg.connect(
+                self._connection.postgresql_url(), connect_timeout=10, options="-c timezone=UTC"
+            ) as session:
                 yield session
         except psycopg.OperationalError as cause:
             raise DatabaseUnavailable(
@@ -32,23 +55,102 @@ class PostgresqlLedger:
             ) from cause
         except psycopg.Error as cause:
             raise LedgerError(
-                f"{where}: {type(cause).__name__}", "Check the ledger's table (include/sql/ledger.sql)."
+                f"{where}: {type(cause).__name__}", "Check the ledger's tables (include/sql/ledger.sql)."
             ) from cause
 
     def append(self, kind: Kind, subject: str, body: Mapping[str, Any]) -> Evidence:
+        key = self._key()
         with self._session(f"append {kind} {subject}") as session:
-            row = session.execute(
-                "INSERT INTO evidence (kind, subject, body) VALUES (%s, %s, %s) RETURNING seq, at",
-                (kind, subject, json.dumps(body, sort_keys=True, allow_nan=False)),
-            ).fetchone()
-        assert row is not None  # noqa: S101 - INSERT ... RETURNING gives one row or raises
-        return Evidence(row[0], row[1], kind, subject, body)
+            head, at = _take_head(session, key)
+            entry = extend(head, at, kind, subject, body, key)
+            _insert(session, entry)
+        return _evidence(entry.text)
 
     def find(self, kind: Kind, subject: str | None = None, *, limit: int = 100) -> list[Evidence]:
+        query = "SELECT record FROM evidence_all WHERE kind = %s"
+        values: list[str | int] = [kind]
+        if subject is not None:
+            query, values = f"{query} AND subject = %s", [*values, subject]
         with self._session(f"find {kind} {subject or ''}") as session:
-            rows = session.execute(
-                "SELECT seq, at, kind, subject, body FROM evidence WHERE kind = %(kind)s"
-                " AND (%(subject)s::text IS NULL OR subject = %(subject)s) ORDER BY seq DESC LIMIT %(limit)s",
-                {"kind": kind, "subject": subject, "limit": limit},
-            ).fetchall()
-        return [Evidence(*row) for row in rows]
+            rows = session.execute(f"{query} ORDER BY seq DESC LIMIT %s", [*values, limit]).fetchall()
+        return [_evidence(row[0]) for row in rows]
+
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        with self._session("read the chain") as session, session.cursor("chain") as cursor:
+            cursor.execute("SELECT seq, record, hash, sig FROM evidence WHERE seq > %s ORDER BY seq", [after])
+            for row in cursor:
+                yield Entry(*row)
+
+    def rotate(self, new: Signer) -> Evidence:
+        old = self._key()
+        with self._session(f"introduce key {new.id}") as session:
+            session.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            if _head(session)[2] != new.id:
+                head, at = _take_head(session, old)
+                _insert(session, introduce(head, at, new, old))
+        return self.find("key", new.id, limit=1)[0]
+
+    def _key(self) -> Signer:
+        if self._signer is None:
+            raise LedgerError("The ledger was opened for reading", "Open it with the signer of connection ledger_key.")
+        return self._signer()
+
+
+def _head(session: Session) -> tuple[Any, ...]:
+    row = session.execute(_HEAD).fetchone()
+    assert row is not None  # noqa: S101 - its FROM clause gives one row
+    return row
+
+
+def _take_head(session: Session, key: Signer) -> tuple[Head, datetime]:
+    """Where the chain ends, held until the transaction does; begun if it is empty. Raises LedgerError, LedgerBroken."""
+    session.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+    # a statement of its own: its snapshot must be younger than the lock
+    seq, digest, current, at, kind, record, sig = _head(session)
+    if current is None:
+        return _begin(session, at, key), at
+    if current != key.id:
+        raise LedgerError(
+            f"The key of the ledger is {current}, and this process has key {key.id}",
+            "If the key was rotated, restart what still has the old one (`rempart down`, then `rempart up`).",
+        )
+    # a record of a key may be signed with the key before, whose public half is not at hand
+    if kind != "key" and not is_signed(key.public, _decoded(sig), record.encode()):
+        raise LedgerBroken(
+            f"Record {seq} of the ledger is not signed with its key {key.id}: nothing was written after it",
+            "Somebody wrote it past the platform. Follow docs/how-to/verify-the-ledger.md, 'When it does not verify'.",
+        )
+    return Head(seq, digest, current), at
+
+
+def _decoded(sig: str) -> bytes:
+    try:
+        return base64.b64decode(sig, validate=True)
+    except ValueError:
+        return b""
+
+
+def _begin(session: Session, at: datetime, key: Signer) -> Head:
+    first = introduce(Head(), at, key, key)
+    _insert(session, first)
+    head = Head(first.seq, first.hash, key.id)
+    row = session.execute(_UNSIGNED).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate gives one row
+    if not row[0]:
+        return head
+    body = {"records": row[0], "last_at": row[1].isoformat(), "sha256": row[2]}
+    anchor = extend(head, at, "configuration", "evidence_unsigned", body, key)
+    _insert(session, anchor)
+    return Head(anchor.seq, anchor.hash, key.id)
+
+
+def _insert(session: Session, entry: Entry) -> None:
+    values = [entry.text, entry.hash, entry.sig]
+    session.execute("INSERT INTO evidence (record, hash, sig) VALUES (%s, %s, %s)", values)
+
+
+def _evidence(text: str) -> Evidence:
+    # what is there is given, also if it is not in canonical form: that is for verification to find
+    record = json.loads(text)
+    at = datetime.fromisoformat(record["at"])
+    return Evidence(record["seq"], at, record["kind"], record["subject"], record["body"])

@@ -1,4 +1,6 @@
-"""What every DAG has in common: defaults from rempart.yaml, one retry rule, isolation of one pipeline from another."""
+"""What every DAG has in common: defaults from rempart.yaml, one retry rule, a stated classification, and that one
+pipeline's fault never hides another.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ from airflow.sdk import DAG, ExceptionRetryPolicy, RetryAction, RetryRule, task
 
 from rempart import config
 from rempart.errors import PipelineError, RempartError
+from rempart.orchestration.enforcement import refusal, today
 from rempart.pipeline import Pipeline, load_all
+from rempart.sovereignty.classification import highest
+from rempart.sovereignty.dag_rules import pipeline_violations, tag_of
 
 RETRY_POLICY = ExceptionRetryPolicy(
     [
@@ -47,38 +52,84 @@ def settings(owner: str | None = None, *, timeout: timedelta | None = None) -> d
     }
 
 
-def pipeline_dags(stage: str, build: Callable[[str, Pipeline], DAG]) -> dict[str, DAG]:
-    """Build `<stage>_<pipeline>` for each pipeline file.
+def pipeline_settings(stage: str, pipeline: Pipeline, *, timeout: timedelta | None = None) -> dict[str, Any]:
+    """Settings of a pipeline's DAG: its owner, and the classification of what it handles.
 
-    Airflow drops every DAG of a file that raises, so one pipeline's fault must not leave this function: a pipeline that
-    is not valid, or whose DAG cannot be built, becomes a paused DAG that carries the error and its remedy.
+    It does not register itself: `pipeline_dags` looks at it first, and hands it to the DAG file.
+    """
+    tags = ["rempart", stage, tag_of(pipeline.classification)]
+    return settings(pipeline.owner, timeout=timeout) | {"tags": tags, "auto_register": False}
+
+
+def platform_settings(stage: str) -> dict[str, Any]:
+    """Settings of a DAG that moves what every pipeline made: it states the highest classification among them.
+
+    The platform's own databases are internal. A pipeline of which nobody knows where its data may be (its file cannot
+    be read, or the policy does not know its classification) counts as the highest that the policy knows.
+    """
+    policy = config.load().policy
+    moved = [
+        loaded.classification if isinstance(loaded, Pipeline) and loaded.classification in policy else highest(policy)
+        for loaded in load_all().values()
+    ]
+    return settings() | {"tags": ["rempart", stage, tag_of(highest(["internal", *moved]))]}
+
+
+def pipeline_dags(stage: str, build: Callable[[str, Pipeline], DAG]) -> dict[str, DAG]:
+    """Build `<stage>_<pipeline>` for each pipeline file whose data may be where it would come to rest.
+
+    Airflow drops every DAG of a file that raises, or of which one DAG breaks a cluster policy, so one pipeline's fault
+    must not leave this function: a pipeline that is not valid or not allowed, or whose DAG cannot be built or breaks a
+    rule, becomes a paused DAG that carries the error and its remedy.
     """
     dags = {}
     for name, loaded in load_all().items():
         dag_id = re.sub(r"[^\w.-]", "_", f"{stage}_{name}")
-        if isinstance(loaded, PipelineError):
+        fault = loaded if isinstance(loaded, PipelineError) else _not_allowed(loaded)
+        if fault:
             # one sign is enough: the first stage carries it
             if stage == "ingest":
-                dags[dag_id] = broken_dag(dag_id, name, loaded)
-            continue
-        try:
-            dags[dag_id] = build(dag_id, loaded)
-        except Exception as cause:
-            dags[dag_id] = broken_dag(
-                dag_id,
-                name,
-                PipelineError(
-                    f"include/pipelines/{name}.yaml: DAG {dag_id} cannot be built: {cause}",
-                    "Correct the value that the message names (a schedule is a cron expression in UTC).",
-                ),
-            )
+                dags[dag_id] = broken_dag(dag_id, name, fault)
+        elif isinstance(loaded, Pipeline):
+            dags[dag_id] = _built(dag_id, loaded, build)
     return dags
 
 
+def _not_allowed(pipeline: Pipeline) -> PipelineError | None:
+    found = pipeline_violations(config.load(), pipeline.classification, on=today())
+    if not found:
+        return None
+    lines = "".join(f"\n[{one.rule}] {one.what}" for one in found)
+    return PipelineError(
+        f"include/pipelines/{pipeline.name}.yaml: its data may not be where this platform would put it:{lines}",
+        " / ".join(dict.fromkeys(one.remedy for one in found)),
+    )
+
+
+def _built(dag_id: str, pipeline: Pipeline, build: Callable[[str, Pipeline], DAG]) -> DAG:
+    where = f"include/pipelines/{pipeline.name}.yaml"
+    try:
+        dag = build(dag_id, pipeline)
+        broken = refusal(dag)
+    except Exception as cause:
+        error = PipelineError(
+            f"{where}: DAG {dag_id} cannot be built: {cause}",
+            "Correct the value that the message names (a schedule is a cron expression in UTC).",
+        )
+    else:
+        if broken is None:
+            return dag
+        error = PipelineError(f"{where}: {broken}", "Correct each line above in the pipeline file.")
+    return broken_dag(dag_id, pipeline.name, error)
+
+
 def broken_dag(dag_id: str, pipeline: str, error: RempartError) -> DAG:
-    """A paused DAG whose page tells what is wrong and what to do, and whose one task fails with the same words."""
-    doc = f"# {pipeline}: the pipeline file is not valid\n\n```\n{error.what}\n```\n\n**What to do:** {error.hint}\n"
-    tags = ["rempart", "broken", *tag(pipeline)]
+    """A paused DAG whose page tells what is wrong and what to do, and whose one task fails with the same words.
+
+    It handles no data; it states the highest classification that the policy knows, so that it passes the rules itself.
+    """
+    doc = f"# {pipeline}: the pipeline cannot run\n\n```\n{error.what}\n```\n\n**What to do:** {error.hint}\n"
+    tags = ["rempart", "broken", tag_of(highest(config.load().policy)), *tag(pipeline)]
     with DAG(dag_id, doc_md=doc, tags=tags, is_paused_upon_creation=True, **settings()) as dag:
 
         @task

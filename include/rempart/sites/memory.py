@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from rempart.errors import IntegrityError, ObjectMissing
+from rempart.errors import IntegrityError, ObjectMissing, SiteError
 from rempart.sites.port import ObjectInfo
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class MemorySite:
@@ -22,7 +24,16 @@ class MemorySite:
         self.name = name
         self._versioned: dict[str, bool] = {}
         self._buckets: dict[str, dict[str, list[tuple[ObjectInfo, bytes | None]]]] = {}
+        self._locking: set[str] = set()
+        self._retained: dict[str, datetime] = {}
         self._writes = 0
+
+    def _check_lock(self, bucket: str, key: str, version_id: str | None) -> None:
+        if version_id and self._retained.get(version_id, _EPOCH) > datetime.now(UTC):
+            raise SiteError(
+                f"delete {bucket}/{key} at site '{self.name}': it is locked until {self._retained[version_id]}",
+                "Wait until then.",
+            )
 
     def _bucket(self, bucket: str) -> dict[str, list[tuple[ObjectInfo, bytes | None]]]:
         if bucket not in self._buckets:
@@ -36,13 +47,22 @@ class MemorySite:
             raise ObjectMissing(f"get {bucket}/{key} at site '{self.name}': not there", "Check the bucket and key.")
         return wanted[0][0], wanted[0][1]
 
-    def ensure_bucket(self, bucket: str, *, versioned: bool) -> None:
+    def ensure_bucket(self, bucket: str, *, versioned: bool, locked: bool = False) -> None:
+        if locked and bucket in self._buckets and bucket not in self._locking:
+            raise SiteError(f"bucket {bucket} at site '{self.name}' was made without locks", "Use another bucket.")
+        if locked:
+            self._locking.add(bucket)
+            versioned = True
         self._buckets.setdefault(bucket, {})
         self._versioned[bucket] = versioned or self._versioned.get(bucket, False)
 
     def drop_bucket(self, bucket: str) -> None:
         self._bucket(bucket)
+        for key, versions in self._buckets[bucket].items():
+            for info, _ in versions:
+                self._check_lock(bucket, key, info.version_id)
         del self._buckets[bucket]
+        self._locking.discard(bucket)
 
     def list(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
         for key, versions in sorted(self._bucket(bucket).items(), key=lambda item: item[0].encode()):
@@ -99,11 +119,16 @@ class MemorySite:
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "application/octet-stream",
+        retain_until: datetime | None = None,
     ) -> bool:
+        if retain_until and bucket not in self._locking:
+            raise SiteError(f"put new {bucket}/{key} at site '{self.name}': no locks here", "Make it with locked=True.")
         versions = self._bucket(bucket).get(key)
         if versions and versions[-1][1] is not None:
             return False
-        self.write(bucket, key, body, metadata=metadata, content_type=content_type)
+        written = self.write(bucket, key, body, metadata=metadata, content_type=content_type)
+        if retain_until and written.version_id:
+            self._retained[written.version_id] = retain_until
         return True
 
     def write_file(
@@ -119,6 +144,7 @@ class MemorySite:
 
     def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> None:
         versions = self._bucket(bucket).get(key, [])
+        self._check_lock(bucket, key, version_id)
         if version_id:
             versions[:] = [v for v in versions if v[0].version_id != version_id]
         elif versions and self._versioned[bucket]:

@@ -38,8 +38,11 @@ class Site(Protocol):
 
     name: str
 
-    def ensure_bucket(self, bucket: str, *, versioned: bool) -> None:
-        """Create the bucket if it is missing and switch versioning on if asked."""
+    def ensure_bucket(self, bucket: str, *, versioned: bool, locked: bool = False) -> None:
+        """Create the bucket if it is missing and switch versioning on if asked.
+
+        With `locked`, its objects can be put under lock. Raises SiteError for a bucket that was made without.
+        """
 
     def drop_bucket(self, bucket: str) -> None:
         """Delete the bucket with all that it holds. Only for scratch buckets that the caller created."""
@@ -75,8 +78,13 @@ class Site(Protocol):
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "application/octet-stream",
+        retain_until: datetime | None = None,
     ) -> bool:
-        """Store a body unless the key exists: True if this call stored it, False if the key was there."""
+        """Store a body unless the key exists: True if this call stored it, False if the key was there.
+
+        Until `retain_until` nobody can delete this version, nor shorten the time (compliance mode); the bucket must be
+        one with locks.
+        """
 
     def write_file(
         self,

@@ -10,12 +10,14 @@ import base64
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from rempart.config import Connection
 from rempart.errors import IntegrityError, ObjectMissing, SiteError, SiteUnavailable
 from rempart.sites.port import ObjectInfo
+from rempart.sovereignty.policy import Decision
 
 T = TypeVar("T")
 _MISSING = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404", "NotFound"}
@@ -30,9 +32,15 @@ def file_sha256(file: Path) -> str:
 
 
 class S3Site:
-    """One S3-compatible site; the connection holds key, secret and `extra.endpoint_url`."""
+    """One S3-compatible site; the connection holds key, secret and `extra.endpoint_url`.
 
-    def __init__(self, name: str, connection: Connection, region: str) -> None:
+    No client without a permission: it is made only from a decision of the policy that allows it. Raises PlacementDenied
+    for one that does not.
+    """
+
+    def __init__(self, name: str, connection: Connection, region: str, permission: Decision) -> None:
+        if not permission.allowed:
+            raise permission.refusal()
         import boto3
         from botocore.config import Config as BotoConfig
 
@@ -85,18 +93,35 @@ class S3Site:
                 "Check that the site answers (`rempart status`) and the endpoint is right.",
             ) from cause
 
-    def ensure_bucket(self, bucket: str, *, versioned: bool) -> None:
+    def ensure_bucket(self, bucket: str, *, versioned: bool, locked: bool = False) -> None:
         def create() -> None:
             try:
                 self._client.head_bucket(Bucket=bucket)
             except self._client.exceptions.ClientError as error:
                 if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404:
                     raise
-                self._client.create_bucket(Bucket=bucket)
-            if versioned:
+                # locks are chosen when a bucket is made: not every operator can add them later
+                self._client.create_bucket(Bucket=bucket, **({"ObjectLockEnabledForBucket": True} if locked else {}))
+            if locked:
+                self._check_locks(bucket)
+            if versioned and not locked:
                 self._client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
 
         self._call("create", bucket, "", create)
+
+    def _check_locks(self, bucket: str) -> None:
+        try:
+            answer = self._client.get_object_lock_configuration(Bucket=bucket)
+            enabled = answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled")
+        except self._client.exceptions.ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "ObjectLockConfigurationNotFoundError":
+                raise
+            enabled = None
+        if enabled != "Enabled":
+            raise SiteError(
+                f"bucket {bucket} at site '{self.name}' ({self.endpoint}) was made without object lock",
+                "Name another bucket under `buckets` in rempart.yaml, or copy it to one with object lock.",
+            )
 
     def drop_bucket(self, bucket: str) -> None:
         def drop() -> None:
@@ -176,7 +201,7 @@ class S3Site:
         sha256: str,
         metadata: Mapping[str, str] | None,
         content_type: str,
-        **extra: str,
+        **extra: Any,
     ) -> ObjectInfo:
         kept = {**(metadata or {}), "sha256": sha256}
         answer = self._client.put_object(
@@ -189,8 +214,6 @@ class S3Site:
             ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
             **extra,
         )
-        from datetime import UTC, datetime
-
         etag = answer["ETag"].strip('"')
         return ObjectInfo(key, size, datetime.now(UTC), answer.get("VersionId"), etag, kept, content_type)
 
@@ -216,12 +239,16 @@ class S3Site:
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "application/octet-stream",
+        retain_until: datetime | None = None,
     ) -> bool:
         digest = hashlib.sha256(body).hexdigest()
+        extra: dict[str, Any] = {"IfNoneMatch": "*"}
+        if retain_until:
+            extra |= {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": retain_until}
 
         def put() -> bool:
             try:
-                self._put(bucket, key, body, len(body), digest, metadata, content_type, IfNoneMatch="*")
+                self._put(bucket, key, body, len(body), digest, metadata, content_type, **extra)
             except self._client.exceptions.ClientError as error:
                 if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (409, 412):
                     return False

@@ -1,88 +1,275 @@
-"""The policy's answer about one placement: a pure function of the configuration. An unknown is a denial."""
+"""The policy's answer about one placement: a pure function of the configuration and a date.
+
+Each condition gives reasons for or against, and a placement is allowed only if nothing stands against it. So a further
+condition can only deny more, and what is unknown (an operator, a classification, a fact that is not certain) denies.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from rempart.config import Classification, Config
+from rempart.config import Config, PolicyRule
+from rempart.errors import PlacementDenied
+from rempart.operators import Country, Operator, Qualification, Service, split_qualification
+from rempart.sovereignty.jurisdictions import covers
 
-EU = frozenset(
-    [
-        "AT",
-        "BE",
-        "BG",
-        "CY",
-        "CZ",
-        "DE",
-        "DK",
-        "EE",
-        "ES",
-        "FI",
-        "FR",
-        "GR",
-        "HR",
-        "HU",
-        "IE",
-        "IT",
-        "LT",
-        "LU",
-        "LV",
-        "MT",
-        "NL",
-        "PL",
-        "PT",
-        "RO",
-        "SE",
-        "SI",
-        "SK",
-    ]
-)
-"""Member states, ISO 3166 (the Union writes EL for Greece; ISO writes GR)."""
+What = Literal["data", "replica", "restore-point", "evidence", "job", "image", "connection", "host"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A place as the configuration names it: `label` is what a reader calls it; `host` where it answers, if known."""
+
+    label: str
+    operator: str
+    service: str
+    region: str
+    host: str | None = None
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One condition: whether it holds, the rule it comes from, the fact that decided it, the remedy if it does not."""
+
+    ok: bool
+    rule: str
+    fact: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether data of a classification may be placed at a site, with every reason for and against."""
+    """Whether something of a classification may be at a place, with every reason for and against."""
 
     allowed: bool
     classification: str
-    site: str
-    reasons: tuple[str, ...]
+    what: str
+    place: str
+    reasons: tuple[Reason, ...]
+
+    @property
+    def against(self) -> tuple[Reason, ...]:
+        return tuple(reason for reason in self.reasons if not reason.ok)
+
+    @property
+    def in_favour(self) -> tuple[Reason, ...]:
+        return tuple(reason for reason in self.reasons if reason.ok)
+
+    def as_json(self) -> dict[str, Any]:
+        """The decision as evidence keeps it."""
+        return asdict(self) | {"reasons": [asdict(reason) for reason in self.reasons]}
+
+    def explain(self) -> str:
+        """Every reason on a line of its own, those against first, each of them with its remedy."""
+        verdict = "allowed" if self.allowed else "denied"
+        lines = [f"{self.what} ({self.classification}) at {self.place}: {verdict}"]
+        lines += [f"  no   {r.rule}: {r.fact}\n       what to do: {r.remedy}" for r in self.against]
+        lines += [f"  yes  {r.rule}: {r.fact}" for r in self.in_favour]
+        return "\n".join(lines)
+
+    def refusal(self) -> PlacementDenied:
+        """The denial as an error: each rule that denied, and its remedy."""
+        return PlacementDenied(
+            f"{self.what} ({self.classification}) may not be at {self.place}: "
+            + "; ".join(f"{r.rule}: {r.fact}" for r in self.against),
+            " / ".join(dict.fromkeys(r.remedy for r in self.against)),
+        )
 
 
-def covers(allowed: list[str], country: str) -> bool:
-    """Whether a list of countries and groups of countries (`EU`) holds a country."""
-    return country in allowed or ("EU" in allowed and country in EU)
+def verdict(classification: str, what: What, place: str, reasons: Iterable[Reason]) -> Decision:
+    """The decision that follows from the reasons; none at all is a denial."""
+    found = tuple(reasons)
+    return Decision(bool(found) and all(r.ok for r in found), classification, what, place, found)
 
 
-def decide(config: Config, classification: Classification, site: str) -> Decision:
-    """May data of this classification be placed at this site?"""
-    against: list[str] = []
-    reasons: list[str] = []
+def unknown(classification: str, what: What, place: str, rule: str, fact: str, remedy: str) -> Decision:
+    """A denial of something that the configuration does not know."""
+    return verdict(classification, what, place, [Reason(False, rule, fact, remedy)])
 
-    def check(ok: bool, fact: str) -> None:
-        (reasons if ok else against).append(fact)
 
-    rule = config.policy.get(classification)
-    place = config.sites.get(site)
+def decide(
+    config: Config,
+    classification: str,
+    what: What,
+    placement: Placement,
+    *,
+    on: date,
+    beside: Placement | None = None,
+) -> Decision:
+    """May `what` of this classification be at this place on this day? `beside` is the place that it is a copy of."""
+    return verdict(classification, what, placement.label, _reasons(config, classification, what, placement, on, beside))
+
+
+def _reasons(
+    config: Config, classification: str, what: What, place: Placement, on: date, beside: Placement | None
+) -> Iterator[Reason]:
+    rule = next((rule for name, rule in config.policy.items() if name == classification), None)
+    path = f"policy.{classification}"
     if rule is None:
-        against.append(f"policy.{classification} is not declared: what is not allowed is denied")
-    if place is None:
-        against.append(f"sites.{site} is not declared")
-    if rule and place:
-        operator = config.operators[place.operator]
-        service = operator.services[place.service]
-        check(
-            covers(rule.jurisdictions, operator.jurisdiction),
-            f"operator {place.operator} is under {operator.jurisdiction} law; allowed: {rule.jurisdictions}",
-        )
-        check(
-            covers(rule.owner_jurisdictions, operator.owner_jurisdiction),
-            f"its owner is under {operator.owner_jurisdiction} law; allowed: {rule.owner_jurisdictions}",
-        )
-        for wanted in rule.qualifications:
-            check(
-                wanted in service.qualifications,
-                f"service {place.service} must hold {wanted}; it declares {service.qualifications or 'none'}",
-            )
-    return Decision(not against, classification, site, tuple(against or reasons))
+        yield Reason(False, path, "not declared, and what is not allowed is denied", f"Declare {path} in rempart.yaml.")
+        return
+    operator = config.operators.get(place.operator)
+    if operator is None:
+        fact = f"operator '{place.operator}' is not known"
+        yield Reason(False, "operators", fact, f"Correct the name, or add operators.{place.operator} to rempart.yaml.")
+        return
+    where = f"operators.{place.operator}"
+    service = operator.services.get(place.service)
+    if service is None:
+        fact = f"{place.operator} has no service '{place.service}' on record"
+        remedy = f"Name one of {', '.join(operator.services) or 'none'}, or add it in rempart.yaml."
+        yield Reason(False, f"{where}.services", fact, remedy)
+        return
+    if not (operator.certain and service.certain):
+        note = service.note or operator.note or "no note"
+        yield Reason(False, where, f"what is on record of {place.service} is not certain: {note}", _settle(where))
+    below = {place.operator: operator} | {name: config.operators[name] for name in service.runs_on}
+    yield from _laws(path, rule, place, operator, service, below)
+    yield from _technology(path, rule, place, service)
+    for wanted in rule.qualifications:
+        yield _qualification(path, wanted, place, service, on)
+    if what in rule.independent:
+        yield independence(config, f"{path}.independent", place, beside)
+    if place.host is not None:
+        yield _endpoint(where, place, service)
+
+
+def _settle(where: str) -> str:
+    return f"Verify it with the operator and override {where} in rempart.yaml, or choose another place."
+
+
+def _laws(
+    path: str, rule: PolicyRule, place: Placement, operator: Operator, service: Service, below: dict[str, Operator]
+) -> Iterator[Reason]:
+    def under(condition: str, allowed: list[str], whose: str, country: Country, where: str) -> Reason:
+        if not country.certain:
+            return Reason(False, f"{path}.{condition}", f"{whose} is not certain: {country.note}", _settle(where))
+        fact = f"{whose} is {country.value}; allowed: {', '.join(allowed) or 'none'}"
+        remedy = f"Choose another place, or change {path}.{condition} in rempart.yaml."
+        return Reason(covers(allowed, country.value), f"{path}.{condition}", fact, remedy)
+
+    region = operator.regions.get(place.region)
+    regions = f"operators.{place.operator}.regions"
+    if region is None or (service.regions and place.region not in service.regions):
+        offered = ", ".join(service.regions or operator.regions) or "none"
+        fact = f"{place.operator} does not offer {place.service} in region '{place.region}'; on record: {offered}"
+        yield Reason(False, regions, fact, f"Correct the region, or add it under {regions} in rempart.yaml.")
+    else:
+        country = Country(value=region.country, certain=region.certain, note=region.note)
+        whose = f"the country of region {place.region}"
+        yield under("jurisdictions", rule.jurisdictions, whose, country, f"{regions}.{place.region}")
+    for name, company in below.items():
+        where = f"operators.{name}"
+        role = "operator" if name == place.operator else "infrastructure operator"
+        seat, owner = company.jurisdiction, company.owner_jurisdiction
+        yield under("jurisdictions", rule.jurisdictions, f"the seat of {role} {name}", seat, where)
+        whose = f"the ultimate owner of {role} {name}" + (f" ({company.owner})" if company.owner else "")
+        yield under("owner_jurisdictions", rule.owner_jurisdictions, whose, owner, where)
+
+
+def _technology(path: str, rule: PolicyRule, place: Placement, service: Service) -> Iterator[Reason]:
+    where = f"operators.{place.operator}.services.{place.service}"
+    if (allowed := rule.technology_origins) is not None:
+        condition = f"{path}.technology_origins"
+        if not service.technology:
+            yield Reason(False, condition, f"what {place.service} is built on is not on record", _settle(where))
+        for one in service.technology:
+            ok = one.certain and (one.origin == "open" or covers(allowed, one.origin))
+            origin = one.origin if one.certain else "of uncertain origin"
+            fact = f"{one.name} is {origin}; allowed: open, {', '.join(allowed)}"
+            yield Reason(ok, condition, fact, f"Choose another service, or change {condition} in rempart.yaml.")
+    if (allowed := rule.subprocessor_jurisdictions) is not None:
+        condition = f"{path}.subprocessor_jurisdictions"
+        if service.subprocessors is None:
+            yield Reason(False, condition, f"the sub-processors of {place.service} are not on record", _settle(where))
+        for sub in service.subprocessors or ():
+            ok = sub.certain and covers(allowed, sub.jurisdiction)
+            fact = f"sub-processor {sub.name} is under {sub.jurisdiction} law; allowed: {', '.join(allowed)}"
+            yield Reason(ok, condition, fact, f"Choose another service, or change {condition} in rempart.yaml.")
+        if service.subprocessors == []:
+            yield Reason(True, condition, f"{place.service} has no sub-processors")
+
+
+def _version(text: str | None) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text or ""))
+
+
+def _shortfall(held: Qualification, version: str | None, region: str, on: date) -> str:
+    """Why a qualification of the right name does not count, or an empty text."""
+    if not held.certain:
+        return f"{held} is not certain: {held.note}"
+    if version and (not held.version or _version(held.version) < _version(version)):
+        return f"it holds {held}"
+    if held.regions and region not in held.regions:
+        return f"{held} covers {', '.join(held.regions)} only"
+    if held.valid_from and on < held.valid_from:
+        return f"{held} holds from {held.valid_from} on"
+    if held.valid_until and on > held.valid_until:
+        return f"{held} lapsed on {held.valid_until}"
+    return ""
+
+
+def _qualification(path: str, wanted: str, place: Placement, service: Service, on: date) -> Reason:
+    name, version = split_qualification(wanted)
+    held = [one for one in service.qualifications if one.name == name]
+    short = [_shortfall(one, version, place.region, on) for one in held]
+    ok = any(not text for text in short)
+    fact = (
+        f"{place.operator}/{place.service} holds {next(one for one, text in zip(held, short, strict=True) if not text)}"
+        if ok
+        else f"{place.operator}/{place.service} must hold {wanted}; " + ("; ".join(short) or f"it holds no {name}")
+    )
+    remedy = f"Choose a service that holds {wanted}, or change {path}.qualifications in rempart.yaml."
+    return Reason(ok, f"{path}.qualifications", fact, remedy)
+
+
+def independence(config: Config, rule: str, place: Placement, beside: Placement | None) -> Reason:
+    """Whether two places share no infrastructure, so that one outlives the other's operators."""
+    remedy = "Choose a place whose `runs_on` differs from that of the place it is a copy of."
+    if beside is None:
+        return Reason(False, rule, "what it must be independent of is not stated", remedy)
+    sets = []
+    for one in (place, beside):
+        operator = config.operators.get(one.operator)
+        service = operator.services.get(one.service) if operator else None
+        if service is None or not service.certain:
+            return Reason(False, rule, f"what {one.label} runs on is not known for certain", remedy)
+        sets.append(set(service.runs_on))
+    shared = sets[0] & sets[1]
+    fact = (
+        f"{place.label} and {beside.label} both run on {', '.join(sorted(shared))}"
+        if shared
+        else f"{place.label} runs on {', '.join(sorted(sets[0]))}, {beside.label} on {', '.join(sorted(sets[1]))}"
+    )
+    return Reason(not shared, rule, fact, remedy)
+
+
+def endpoint_hosts(service: Service, region: str) -> tuple[str, ...]:
+    """The host names of a service's endpoints in a region."""
+    hosts = (urlsplit(endpoint.replace("{region}", region)).hostname for endpoint in service.endpoints)
+    return tuple(host for host in hosts if host)
+
+
+def is_host_of(host: str, pattern: str) -> bool:
+    """Whether a host is the pattern, under a `*.` pattern, or (a virtual-hosted bucket) a name below the pattern."""
+    host, pattern = host.lower().rstrip("."), pattern.lower().removeprefix("*.")
+    is_address = re.fullmatch(r"[\d.]+|.*:.*", pattern) is not None
+    return host == pattern or (not is_address and host.endswith(f".{pattern}"))
+
+
+def _endpoint(where: str, place: Placement, service: Service) -> Reason:
+    known = endpoint_hosts(service, place.region)
+    rule = f"{where}.services.{place.service}.endpoints"
+    ok = any(is_host_of(place.host or "", one) for one in known)
+    fact = (
+        f"{place.host} is an endpoint of {place.operator}/{place.service} in {place.region}"
+        if ok
+        else f"'{place.host}' is not an endpoint of {place.operator}/{place.service} in {place.region}; "
+        f"on record: {', '.join(known) or 'none'}"
+    )
+    return Reason(ok, rule, fact, f"Correct the connection's endpoint, or state it under {rule} in rempart.yaml.")

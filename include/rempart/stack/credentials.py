@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from rempart import config as configuration
-from rempart.config import DATABASES, Connection
+from rempart.config import DATABASES, Connection, witness
 from rempart.errors import StackError
+from rempart.ledger import keys
 from rempart.stack.layout import Stack
 
 _HEADER = "# Secrets of the embedded stack, generated once by `rempart up`. Do not commit, do not share.\n"
 SUPERUSER = "rempart_admin"
+_LEDGER_KEY = f"AIRFLOW_CONN_{keys.CONNECTION.upper()}"
+_NEXT_LEDGER_KEY = f"AIRFLOW_CONN_{keys.NEXT_CONNECTION.upper()}"
 
 
 def new_token() -> str:
@@ -36,8 +39,18 @@ def new_fernet_key() -> str:
     return base64.urlsafe_b64encode(os.urandom(32)).decode()
 
 
+def new_ledger_key() -> tuple[str, str]:
+    """A signing key for the ledger: its id and its seed, as login and password of connection `ledger_key`."""
+    seed = os.urandom(32)
+    return keys.signer(seed).id, base64.b64encode(seed).decode()
+
+
 def plan(
-    stack: Stack, existing: Mapping[str, str], token: Callable[[], str], fernet_key: Callable[[], str]
+    stack: Stack,
+    existing: Mapping[str, str],
+    token: Callable[[], str],
+    fernet_key: Callable[[], str],
+    ledger_key: Callable[[], tuple[str, str]] = new_ledger_key,
 ) -> dict[str, str]:
     """What the secrets file must hold: secrets that exist are kept, missing ones are made, places are written anew."""
     wanted: dict[str, str] = {}
@@ -71,6 +84,8 @@ def plan(
         place = stack.config.sites[site]
         endpoint = f"http://127.0.0.1:{stack.ports[site]}"
         connection(place.connection, "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
+        if site == stack.config.checkpoint_site:
+            connection(witness(site), "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
         for purpose in ("WRITE", "READ", "FILER_WRITE", "FILER_READ"):
             kept(f"REMPART_SITE_{site.upper()}_{purpose}_KEY")
     if "postgresql" in stack.services:
@@ -78,6 +93,9 @@ def plan(
         for role in (*DATABASES, "backup", "drill"):
             database = role if role in DATABASES else "postgres"
             connection(f"pg_{role}", "postgres", role, port=stack.ports["postgresql"], schema=database)
+        wanted[_LEDGER_KEY] = existing.get(_LEDGER_KEY) or _ledger_connection(ledger_key)
+        if _NEXT_LEDGER_KEY in existing:  # a rotation that was begun
+            wanted[_NEXT_LEDGER_KEY] = existing[_NEXT_LEDGER_KEY]
     if "mlflow" in stack.services:
         kept("REMPART_MLFLOW_SECRET_KEY")
         connection("mlflow", "http", "admin", port=stack.ports["mlflow"], schema="http")
@@ -87,6 +105,11 @@ def plan(
         kept("REMPART_AIRFLOW_API_SECRET")
         connection("airflow_api", "http", "admin", port=stack.ports["airflow"], schema="http")
     return wanted
+
+
+def _ledger_connection(ledger_key: Callable[[], tuple[str, str]]) -> str:
+    login, password = ledger_key()
+    return json.dumps({"conn_type": "ledger", "login": login, "password": password})
 
 
 def write_private(file: Path, text: str) -> None:
@@ -112,8 +135,35 @@ def ensure(stack: Stack) -> dict[str, str]:
     existing = configuration.read_env_file(file)
     wanted = plan(stack, existing, new_token, new_fernet_key)
     if wanted != existing:
-        write_private(file, _HEADER + "".join(f"{key}={value}\n" for key, value in wanted.items()))
+        _write(file, wanted)
     return wanted
+
+
+def _write(file: Path, secrets: Mapping[str, str]) -> None:
+    write_private(file, _HEADER + "".join(f"{key}={value}\n" for key, value in secrets.items()))
+
+
+def prepare_ledger_key(stack: Stack) -> None:
+    """Make the ledger's next key, unless there is one, or the key is not in the stack's own secrets file."""
+    secrets = configuration.read_env_file(stack.secrets)
+    if _LEDGER_KEY in secrets and _NEXT_LEDGER_KEY not in secrets:
+        _write(stack.secrets, secrets | {_NEXT_LEDGER_KEY: _ledger_connection(new_ledger_key)})
+
+
+def adopt_ledger_key(stack: Stack) -> bool:
+    """The next key becomes the key, and the one before is gone for good. Returns whether the stack held them."""
+    secrets = configuration.read_env_file(stack.secrets)
+    if (new := secrets.pop(_NEXT_LEDGER_KEY, None)) is None:
+        return False
+    _write(stack.secrets, secrets | {_LEDGER_KEY: new})
+    return True
+
+
+def after_rotation(*, adopted: bool) -> str:
+    """What is left to do once the ledger has a new key."""
+    if adopted:
+        return "Restart what runs, it still has the old key: `rempart down`, then `rempart up`."
+    return f"Give {keys.NEXT_CONNECTION}'s seed to connection {keys.CONNECTION}, destroy the old one, restart Airflow."
 
 
 def superuser(stack: Stack, secrets: Mapping[str, str]) -> Connection:

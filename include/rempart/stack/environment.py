@@ -129,6 +129,7 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
         "API__WORKERS": "1",
         "API__SECRET_KEY": secrets["REMPART_AIRFLOW_API_SECRET"],
         "API__EXPOSE_CONFIG": "False",
+        "API__ENABLE_SWAGGER_UI": "False",  # its pages load scripts and fonts from other companies' hosts
         "API_AUTH__JWT_SECRET": secrets["REMPART_AIRFLOW_JWT_SECRET"],
         "API_AUTH__JWT_ISSUER": f"rempart-{stack.id}",
         "DAG_PROCESSOR__REFRESH_INTERVAL": "10",

@@ -134,10 +134,7 @@ def _start_supervisor(stack: Stack, supervisor: Supervisor, progress: Progress) 
 
 
 def _write_settings(stack: Stack, resolve: Connections) -> None:
-    for name in stack.embedded_sites:
-        connection = resolve(stack.config.sites[name].connection)
-        object_sites.write_identities(stack.var / "sites" / name / "s3.json", name, connection)
-        (stack.var / "sites" / name / "data").mkdir(exist_ok=True)
+    object_sites.write_settings(stack, resolve)
     if "mlflow" in stack.services:
         mlflow_server.write_authentication(stack, resolve("pg_mlflow"))
     if not stack.external("airflow"):

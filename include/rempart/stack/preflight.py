@@ -281,24 +281,26 @@ def check_proxy(environment: Mapping[str, str]) -> Finding:
 
 
 def check_index(environment: Mapping[str, str], needed: bool) -> Finding:
-    """Whether the package index answers; only a warning when everything is installed already."""
+    """Whether the package index answers. Not asked once everything is installed: then nothing is to be downloaded."""
+    if not needed:
+        return Finding("package index", "ok", "not asked: everything is installed")
     index = package_index(environment)
     if environment.get("PIP_NO_INDEX") or environment.get("UV_NO_INDEX"):
         return Finding("package index", "ok", "none wanted (PIP_NO_INDEX)")
     if not index:
-        state: Outcome = "warning" if needed else "ok"
-        remedy = "If setup cannot download, set PIP_INDEX_URL to your mirror." if needed else ""
-        return Finding("package index", state, "not checked: no PIP_INDEX_URL, and this Python has no pip", remedy)
+        detail = "not checked: no PIP_INDEX_URL, and this Python has no pip"
+        return Finding(
+            "package index", "warning", detail, "If setup cannot download, set PIP_INDEX_URL to your mirror."
+        )
     try:
         context = ssl.create_default_context(cafile=certificate_file(environment) or None)
         with urllib.request.urlopen(f"{index}/uv/", timeout=5, context=context) as answer:  # noqa: S310 # the user's own index
             return Finding("package index", "ok", f"{without_secret(index)} answers {answer.status}")
     except (OSError, ValueError) as fault:
-        detail = f"{without_secret(index)}: {getattr(fault, 'reason', None) or fault}"
         return Finding(
             "package index",
-            "failed" if needed else "warning",
-            detail,
+            "failed",
+            f"{without_secret(index)}: {getattr(fault, 'reason', None) or fault}",
             "Check the network; set HTTPS_PROXY, SSL_CERT_FILE and PIP_INDEX_URL (your mirror) as your "
             "network needs them.",
         )

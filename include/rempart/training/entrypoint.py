@@ -21,11 +21,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rempart import config
 from rempart.config import Connections, environment_connections
 from rempart.errors import IntegrityError, ObjectMissing, RempartError, TrackingUnavailable, TrainingError
 from rempart.models import metrics, onnx_format
 from rempart.models.encoding import Feature, encode
 from rempart.sites.port import Site
+from rempart.sovereignty.places import decide_site
 from rempart.training import evaluation, experiment, plots, trainers
 from rempart.training.job import JobResult, JobSpec, Place, canonical, parse_result, parse_spec
 
@@ -219,14 +221,19 @@ def _print(stage: str, **facts: Any) -> None:
     sys.stdout.flush()
 
 
-def _site_of(connections: Connections) -> Callable[[Place], Site]:
+def _site_of(spec: JobSpec, connections: Connections) -> Callable[[Place], Site]:
+    """Opens sites for a job, each only if the policy allows the job's data there on the day that it runs."""
     from rempart.sites.s3 import S3Site
 
     opened: dict[str, Site] = {}
 
     def site(place: Place) -> Site:
         if place.name not in opened:
-            opened[place.name] = S3Site(place.name, connections(place.connection), place.region)
+            connection = connections(place.connection)
+            endpoint = connection.extra.get("endpoint_url")
+            today = datetime.now(UTC).date()
+            allowed = decide_site(config.load(), spec.classification, "data", place.name, on=today, endpoint=endpoint)
+            opened[place.name] = S3Site(place.name, connection, place.region, allowed)
         return opened[place.name]
 
     return site
@@ -241,7 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         spec = parse_spec(sys.stdin.read() if named == "-" else Path(named).read_text(encoding="utf-8"))
-        run_job(spec, World(_site_of(environment_connections), environment_connections, _print))
+        run_job(spec, World(_site_of(spec, environment_connections), environment_connections, _print))
     except RempartError as error:
         _print("failed", error=type(error).__name__, what=error.what, hint=error.hint)
         return TRY_AGAIN if error.transient else 1

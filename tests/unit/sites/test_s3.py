@@ -8,13 +8,23 @@ from pathlib import Path
 import pytest
 
 from rempart.config import Connection
-from rempart.errors import SiteError, SiteUnavailable
+from rempart.errors import PlacementDenied, SiteError, SiteUnavailable
 from rempart.sites.s3 import S3Site, file_sha256
+from rempart.sovereignty.policy import Decision, Reason
+
+ALLOWED = Decision(True, "internal", "data", "site 'primary'", (Reason(True, "rule", "fact"),))
+DENIED = Decision(False, "internal", "data", "site 'primary'", (Reason(False, "policy.x", "the fact", "the remedy"),))
+
+
+def test_there_is_no_client_without_a_permission() -> None:
+    connection = Connection("s3_primary", "aws", extra={"endpoint_url": "http://127.0.0.1:1"})
+    with pytest.raises(PlacementDenied, match=r"(?s)policy\.x: the fact.*the remedy"):
+        S3Site("primary", connection, "r1", DENIED)
 
 
 def test_a_connection_without_an_endpoint_is_refused() -> None:
     with pytest.raises(SiteError, match="names no endpoint") as error:
-        S3Site("primary", Connection("s3_primary", "aws", login="key", password="secret-word"), "r1")
+        S3Site("primary", Connection("s3_primary", "aws", login="key", password="secret-word"), "r1", ALLOWED)
     assert "secret-word" not in str(error.value)
 
 
@@ -25,7 +35,7 @@ def test_a_site_that_does_not_answer_is_transient_and_named() -> None:
         connection = Connection(
             "s3_primary", "aws", login="key", password="secret-word", extra={"endpoint_url": endpoint}
         )
-        site = S3Site("primary", connection, "r1")
+        site = S3Site("primary", connection, "r1", ALLOWED)
         with pytest.raises(SiteUnavailable) as error:
             site.head("lake", "some/key")
     assert error.value.transient

@@ -10,6 +10,7 @@ import pytest
 
 from rempart import config
 from rempart.errors import StackError
+from rempart.ledger import keys
 from rempart.stack import credentials, environment, layout
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,7 +29,7 @@ def test_secrets_are_kept_while_ports_move(tmp_path: Path) -> None:
         if variable.startswith("AIRFLOW_CONN_"):
             before, after = json.loads(first[variable]), json.loads(second[variable])
             assert before["password"] == after["password"] and before["login"] == after["login"]
-            assert before != after, "its port did not move"
+            assert before != after or variable.endswith("LEDGER_KEY"), "its port did not move"
         else:
             assert first[variable] == second[variable]
 
@@ -44,6 +45,8 @@ def test_every_connection_that_the_platform_needs_is_there(tmp_path: Path) -> No
         "airflow_api",
         "pg_backup",
         "pg_drill",
+        "ledger_key",
+        "s3_witness_haven",
         *(f"pg_{d}" for d in config.DATABASES),
     ]
     resolve = credentials.connections(stack, made)
@@ -51,6 +54,22 @@ def test_every_connection_that_the_platform_needs_is_there(tmp_path: Path) -> No
     assert len({connection.password for connection in found}) == len(names), "a password is used twice"
     assert all(len(connection.password) >= 32 for connection in found)
     assert resolve("pg_ledger").schema == "ledger" and resolve("pg_drill").schema == "postgres"
+
+
+def test_the_ledgers_key_is_replaced_in_two_steps_and_none_is_lost_between_them(tmp_path: Path) -> None:
+    stack = make(tmp_path)
+    first = keys.from_connection(credentials.connections(stack, credentials.ensure(stack))("ledger_key"))
+    assert not credentials.adopt_ledger_key(stack)
+    credentials.prepare_ledger_key(stack)
+    between = credentials.connections(stack, credentials.ensure(stack))  # `rempart up`, in the middle of it
+    new = keys.from_connection(between("ledger_key_next"))
+    assert keys.from_connection(between("ledger_key")) == first != new
+    credentials.prepare_ledger_key(stack)
+    assert credentials.adopt_ledger_key(stack)
+    after = credentials.connections(stack, credentials.ensure(stack))
+    assert keys.from_connection(after("ledger_key")) == new
+    text = stack.secrets.read_text(encoding="utf-8")
+    assert first.id not in text and "LEDGER_KEY_NEXT" not in text and stack.secrets.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_file_is_private_and_an_open_one_is_refused(tmp_path: Path) -> None:

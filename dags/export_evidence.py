@@ -1,0 +1,36 @@
+"""Export the ledger's new records under lock, and a signed checkpoint to a second operator.
+
+**Input**: the ledger's records since the last export. **Output**: JSON Lines in the bucket `evidence` of
+`evidence.site`, a checkpoint in the bucket `checkpoints` of `evidence.checkpoint_site`, both locked for
+`evidence.retention`; nothing when there is nothing new.
+
+`window_seconds` tells for how long the oldest of these records could have been rewritten unseen by somebody who holds
+the database and the signing key.
+
+**Run again** at will: a run that was cut short is finished by the next.
+
+**When it fails** with `is not the one in evidence/...`: the database was rewritten, or restored to an earlier point.
+Stop, and follow docs/how-to/verify-the-ledger.md. Any other message names the site or database to look at.
+"""
+
+from typing import Any
+
+from airflow.sdk import DAG, DeltaTriggerTimetable, task
+
+from rempart import config
+from rempart.orchestration import runtime
+from rempart.orchestration.dags import settings
+from rempart.sovereignty.dag_rules import tag_of
+
+schedule = DeltaTriggerTimetable(config.load().evidence.every)
+tags = ["rempart", "evidence", tag_of("internal")]
+
+with DAG("export_evidence", doc_md=__doc__, **settings() | {"schedule": schedule, "tags": tags}):
+
+    @task
+    def export() -> dict[str, Any]:
+        from rempart.flows.evidence import export
+
+        return runtime.as_json(export(runtime.platform()))
+
+    export()

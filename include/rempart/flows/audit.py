@@ -1,0 +1,304 @@
+"""The audit of the platform: facts are gathered here, from files, processes and sockets; each check judges them purely.
+
+Nothing is changed but the folder that the bills of materials are written to, and nothing is sent anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import psutil
+from pydantic import TypeAdapter
+
+from rempart import config as configuration
+from rempart import pipeline as pipelines
+from rempart.config import Connections
+from rempart.errors import AuditError, ConnectionMissing, PipelineError
+from rempart.pipeline import Pipeline
+from rempart.schema import read_yaml
+from rempart.sovereignty import egress
+from rempart.stack import credentials as stack_credentials
+from rempart.stack import environment, launch, services
+from rempart.stack.layout import Stack
+from rempart.transparency import (
+    advisories,
+    credentials,
+    debian,
+    exposure,
+    findings,
+    gaps,
+    images,
+    licences,
+    sbom,
+    telemetry,
+    vulnerabilities,
+)
+from rempart.transparency.advisories import Package
+from rempart.transparency.credentials import PrivateFile
+from rempart.transparency.debian import DebianSystem
+from rempart.transparency.distributions import Distributions
+from rempart.transparency.exposure import Listener
+from rempart.transparency.findings import AdvisoryAge, BillOfMaterials, CheckResult, Finding, Report
+from rempart.transparency.telemetry import Process
+
+CHECKS = ("sbom", "lock", "licences", "telemetry", "passwords", "ports", "facts", "policy", "vulnerabilities")
+"""Every check, in the order of the report."""
+
+
+def bill_of_lock(root: Path, at: datetime | None = None) -> str:
+    """The lock of the project in `root` as CycloneDX JSON. Raises AuditError."""
+    read = Distributions(root)
+    return sbom.of_lock(read.licences, read.review, installed_version("rempart"), at=at)
+
+
+def bill_of_debian(path: Path, release: str = "", at: datetime | None = None) -> str:
+    """A Debian system (dpkg status file, or root of an unpacked image) as CycloneDX JSON. Raises AuditError."""
+    return sbom.of_debian(debian.read_system(path, release), at=at)
+
+
+def report_json(found: Report) -> str:
+    """The report as JSON; docs/reference/audit.schema.json describes it."""
+    return TypeAdapter(Report).dump_json(found, indent=2).decode() + "\n"
+
+
+def deliver_text(text: str, out: Path | None, say: Callable[[str], None]) -> None:
+    """Print a text, or write it to a file. Raises AuditError."""
+    if out is None:
+        say(text.rstrip("\n"))
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as cause:
+        raise AuditError(
+            f"{out} cannot be written: {cause.strerror}", "Name a file in a folder that exists."
+        ) from cause
+
+
+def deliver(found: Report, *, as_json: bool, out: Path | None, say: Callable[[str], None]) -> None:
+    """Print the report, or write it to a file and print its last line. Raises AuditError."""
+    readable = findings.readable(found)
+    deliver_text(report_json(found) if as_json else readable, out, say)
+    if out:
+        say(f"{out}: {readable.rstrip().splitlines()[-1]}")
+
+
+@dataclass
+class Audit:
+    """One audit of one stack. `now` is aware; `debian` names status files, roots or bills of materials of images."""
+
+    stack: Stack
+    now: datetime
+    debian: Sequence[Path] = ()
+    advisories: Path | None = None
+    only: Sequence[str] = ()
+    sboms: list[BillOfMaterials] = field(default_factory=list)
+    ages: list[AdvisoryAge] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.only) - set(CHECKS):
+            raise AuditError(f"There is no check '{min(unknown)}'", f"Name some of: {', '.join(CHECKS)}.")
+        declared = self.stack.config.audit.advisories
+        self.advisories = self.advisories or (self.stack.root / declared if declared else None)
+        self.distributions = Distributions(self.stack.root)
+
+    def run(self) -> Report:
+        """Every check, or those in `only`. Raises AuditError if one cannot be made at all."""
+        steps: dict[str, Callable[[], CheckResult]] = {
+            "sbom": self._sbom,
+            "lock": self._lock,
+            "licences": self._licences,
+            "telemetry": self._telemetry,
+            "passwords": self._passwords,
+            "ports": self._ports,
+            "facts": self._facts,
+            "policy": self._policy,
+            "vulnerabilities": self._vulnerabilities,
+        }
+        results = [steps[name]() for name in CHECKS if not self.only or name in self.only]
+        config = self.stack.config.audit
+        return findings.report(
+            results,
+            [one for one in config.exceptions if not self.only or one.finding.partition("/")[0] in self.only],
+            at=self.now,
+            version=installed_version("rempart"),
+            sboms=self.sboms,
+            advisories=self.ages,
+            advisories_path=str(self.advisories) if self.advisories else None,
+        )
+
+    # --- what the platform is made of ---------------------------------------------------------------------------------
+
+    @cached_property
+    def systems(self) -> list[DebianSystem]:
+        return [images.read_debian(path) for path in self.debian]
+
+    def _sbom(self) -> CheckResult:
+        read = self.distributions
+        self._write("sbom", sbom.of_lock(read.licences, read.review, installed_version("rempart")))
+        for number, system in enumerate(self.systems, start=1):
+            self._write(f"sbom-debian-{number}", sbom.of_debian(system))
+        return CheckResult("sbom", f"the lock and {len(self.systems)} Debian systems")
+
+    def _write(self, name: str, text: str) -> None:
+        file = self.stack.var / "audit" / f"{name}.cdx.json"
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stack_credentials.write_private(file, text)
+        except OSError as cause:
+            raise AuditError(
+                f"{file} cannot be written: {cause.strerror}", "Set REMPART_VAR to a folder of yours."
+            ) from cause
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self.sboms.append(BillOfMaterials(str(file), digest, sbom.component_count(text)))
+
+    def _lock(self) -> CheckResult:
+        read, found = self.distributions, []
+        remedy = "Install the lock anew: `make clean setup`."
+        for name, version in read.differing.items():
+            what = f"{name} {version} is installed, which is not the locked version"
+            found.append(Finding(f"lock/differs-{name}", "high", what, "this Python environment", remedy))
+        if read.unlocked:
+            named = ", ".join(f"{name} {version}" for name, version in sorted(read.unlocked.items()))
+            what = f"Installed, though no lock names it: {named}"
+            where = "this Python environment"
+            found.append(Finding("lock/unlocked", "low", what, where, "Uninstall what nobody needs, or lock it."))
+        return CheckResult("lock", f"{len(read.installed)} installed distributions", tuple(found))
+
+    def _licences(self) -> CheckResult:
+        read = self.distributions
+        return licences.check(read.licences, read.review, self.stack.config.audit.licences)
+
+    def _vulnerabilities(self) -> CheckResult:
+        read, packages, unplaced = self.distributions, self._python_packages(), []
+        for system in self.systems:
+            if system.distribution == "debian" and system.release:
+                packages += images.packages_of(system)
+            else:
+                unplaced.append(images.unplaced(system))
+        wanted: dict[str, set[str]] = {}
+        for package in packages:
+            wanted.setdefault(package.ecosystem, set()).add(package.name)
+        database = advisories.read(self.advisories, wanted, self.now) if self.advisories else None
+        if database:
+            self.ages = vulnerabilities.ages(database, self.now)
+        result = vulnerabilities.check(database, packages, self.stack.config.audit.advisories_max_age, self.now)
+        inside = vulnerabilities.not_covered(read.inside, read.native_libraries, "wheels of requirements.txt")
+        extra = [*unplaced, *([inside] if inside else [])]
+        return CheckResult(result.check, result.looked_at, (*result.findings, *extra))
+
+    def _python_packages(self) -> list[Package]:
+        read = self.distributions
+        locked = [Package("PyPI", one.name, one.version, "requirements.txt") for one in read.locked]
+        others = {**read.unlocked, **read.differing}
+        return [*locked, *(Package("PyPI", name, version, "installed") for name, version in others.items())]
+
+    # --- how it stands ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def secrets(self) -> dict[str, str]:
+        try:
+            return configuration.read_env_file(self.stack.secrets)
+        except PermissionError as cause:
+            raise AuditError(
+                f"{self.stack.secrets} may not be read by this user",
+                "Audit as the user that runs the stack, or as root.",
+            ) from cause
+
+    @cached_property
+    def _plans(self) -> tuple[list[Process], list[Finding]]:
+        """Every service as `rempart up` would start it, and those of which that cannot be told.
+
+        Secrets that are not there yet have a stand-in.
+        """
+
+        def stand_in() -> str:
+            return "-"
+
+        secrets = stack_credentials.plan(self.stack, self.secrets, stand_in, stand_in)
+        plans, unknown = [], []
+        for name in self.stack.services:
+            try:
+                variables = environment.of(self.stack, secrets, os.environ, name)
+                plans.append(Process(name, services.service(self.stack, name).command, variables))
+            except ConnectionMissing as missing:
+                what = f"How {name} would be started cannot be told: {missing.what}"
+                unknown.append(Finding(f"telemetry/unplanned-{name}", "medium", what, "environment", missing.hint))
+        return plans, unknown
+
+    @cached_property
+    def processes(self) -> dict[int, tuple[str, psutil.Process]]:
+        """The stack's running processes, with the service that each belongs to."""
+        return {process.pid: (_service_of(process), process) for process in launch.leftovers(self.stack)}
+
+    def _telemetry(self) -> CheckResult:
+        running, unseen = [], []
+        for pid, (service, process) in self.processes.items():
+            if service == "postgresql":  # it has no telemetry, and its title overwrites its environment
+                continue
+            try:
+                running.append(Process(service, tuple(process.cmdline()), process.environ(), pid))
+            except psutil.AccessDenied:
+                unseen.append(f"{service} (process {pid})")
+            except psutil.NoSuchProcess:  # ended since
+                continue
+        external = [name for name in self.stack.config.services if self.stack.external(name)]
+        plans, unknown = self._plans
+        names = {one.name for one in self.distributions.locked}
+        found = telemetry.check([*plans, *running], names, unseen, external)
+        return replace(found, findings=(*found.findings, *unknown))
+
+    def _passwords(self) -> CheckResult:
+        var, home = self.stack.var, self.stack.airflow_home
+        known = [self.stack.secrets, home / "passwords.json", var / "mlflow" / "basic_auth.ini"]
+        known += [var / "sites" / name / "s3.json" for name in self.stack.embedded_sites]
+        there = [file for file in known if file.is_file()]
+        files = [PrivateFile(str(file.relative_to(var)), file.stat().st_mode) for file in there]
+        absent = [str(file.relative_to(var)) for file in known if file not in there]
+        return credentials.check({**self.secrets, **os.environ}, files, absent)
+
+    def _ports(self) -> CheckResult:
+        resolve: Connections = stack_credentials.connections(self.stack, self.secrets)
+        endpoints = egress.endpoints(self.stack.config, resolve)
+        for name in self.stack.config.services:
+            if declared := self.stack.external(name):
+                endpoints[f"services.{name}"] = declared.url
+        return exposure.check(self._plans[0], self._listeners() if self.processes else None, endpoints)
+
+    def _listeners(self) -> list[Listener]:
+        declared = {port: name.partition(" ")[0] for name, port in self.stack.ports.items()}
+        found = set()
+        for one in psutil.net_connections("tcp"):
+            if one.laddr and one.status == psutil.CONN_LISTEN:
+                service, _ = self.processes.get(one.pid or 0, ("", None))
+                if service or one.laddr.port in declared:
+                    known = one.laddr.port in declared
+                    found.add(Listener(service or declared[one.laddr.port], one.laddr.ip, one.laddr.port, known))
+        return sorted(found, key=lambda one: (one.service, one.port, one.address))
+
+    # --- what is declared ---------------------------------------------------------------------------------------------
+
+    def _facts(self) -> CheckResult:
+        written = read_yaml(self.stack.root / "rempart.yaml").get("operators") or {}
+        shipped = {file.stem for file in configuration.operators_dir(self.stack.root / "rempart.yaml").glob("*.yaml")}
+        return gaps.check_facts(self.stack.config, written, shipped, self.now.date())
+
+    def _policy(self) -> CheckResult:
+        loaded: Mapping[str, Pipeline | PipelineError] = pipelines.load_all()
+        valid = {name: one if isinstance(one, Pipeline) else None for name, one in loaded.items()}
+        return gaps.check_policy(self.stack.config, valid, self.now.date())
+
+
+def _service_of(process: psutil.Process) -> str:
+    try:
+        if process.name() == "postgres":
+            return "postgresql"
+        return process.environ().get(environment.MARKER, "").partition(":")[2] or "guard"
+    except psutil.Error:
+        return "a task"

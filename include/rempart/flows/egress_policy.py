@@ -1,0 +1,127 @@
+"""The allow-list for people and networks: rendered as rules for the network, or explained for one host."""
+
+from __future__ import annotations
+
+import pwd
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from rempart import config as configuration
+from rempart.config import Config, Connections
+from rempart.errors import ConfigError
+from rempart.sovereignty import egress, render
+from rempart.sovereignty.egress import EgressRules
+from rempart.sovereignty.places import split_host
+
+RESOLVER_FILES = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+Resolve = Callable[[str], tuple[str, ...]]
+
+
+def resolve(name: str) -> tuple[str, ...]:
+    """Every address of a name, as this machine resolves it; none if it does not."""
+    try:
+        return tuple(sorted({str(answer[4][0]) for answer in socket.getaddrinfo(name, None)}))
+    except OSError:  # told by `unresolved`
+        return ()
+
+
+def uid_of(user: str) -> int:
+    """A user's number, by name or number. Raises ConfigError."""
+    try:
+        return int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
+    except KeyError as cause:
+        raise ConfigError(
+            f"There is no user '{user}' on this machine", "Name one that exists here, or give its number."
+        ) from cause
+
+
+def resolvers(files: Iterable[Path] = RESOLVER_FILES) -> tuple[str, ...]:
+    """The DNS servers of this machine; loopback is left out, it needs no rule."""
+    texts = [file.read_text("utf-8") for file in files if file.is_file()]
+    lines = [line.split() for text in texts for line in text.splitlines()]
+    servers = [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+    return tuple(dict.fromkeys(server for server in servers if not egress.is_this_machine(server)))
+
+
+def rules(config: Config, connections: Connections, *, on: date) -> EgressRules:
+    """The allow-list of this configuration, with the connections as they resolve here."""
+    return egress.rules(config, egress.endpoints(config, connections), on=on)
+
+
+def write_rules(
+    found: EgressRules,
+    form: render.Form,
+    *,
+    pools: Iterable[str] = (),
+    namespace: str = "airflow",
+    api_server: str | None = None,
+    users: Sequence[str] = (),
+    resolve: Resolve = resolve,
+    resolvers: Sequence[str] = (),
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The files of one form, by name; and the names that did not resolve, which they cannot allow.
+
+    `pools` are namespaces in which jobs run, beside Airflow's `namespace`. Raises ConfigError.
+    """
+    cluster = render.Cluster(namespace, tuple(pools), _address(api_server) if api_server else None)
+    if form == "cilium":
+        return render.cilium(found, cluster), ()
+    wanted = render.destinations(found, form)
+    addresses = {name: resolve(name) for name in render.names(wanted)}
+    missing = render.unresolved(wanted, addresses)
+    if form == "kubernetes":
+        return render.kubernetes(found, addresses, cluster), missing
+    text = render.nftables(found, addresses, uids=[uid_of(user) for user in users], resolvers=resolvers)
+    return {"rempart-egress.nft": text}, missing
+
+
+def from_configuration(form: str, on: date, **options: Any) -> tuple[dict[str, str], tuple[str, ...]]:
+    """`write_rules` for the project's rempart.yaml. Raises ConfigError."""
+    if form not in get_args(render.Form):
+        raise ConfigError(f"There is no form '{form}' of rules", f"Choose one of: {', '.join(get_args(render.Form))}.")
+    loaded = configuration.load()
+    found = rules(loaded, configuration.environment_connections, on=on)
+    pools = dict.fromkeys(pool.namespace for pool in loaded.pools.values())
+    return write_rules(found, cast(render.Form, form), pools=pools, **options)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, port = split_host(text)
+    if not egress.is_address(host):
+        raise ConfigError(f"--api-server: '{text}' is no address", "Give it as ADDRESS:PORT, such as 10.0.0.1:6443.")
+    return host, port or 443
+
+
+def save(files: dict[str, str], folder: Path) -> list[Path]:
+    """Write rendered files into a folder; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in files]
+
+
+def explain(config: Config, found: EgressRules, target: str, *, on: date) -> tuple[bool, str]:
+    """Whether a task may reach `host[:port]`, and why, as lines for a person."""
+    host, port = split_host(target)
+    if egress.is_this_machine(host):
+        return True, f"{target}: allowed. It is this machine, which nothing leaves."
+    allowed = egress.is_allowed(found, host, port)
+    lines = [f"{target}: {'allowed' if allowed else 'refused'}"]
+    for one in found.allowed:
+        if not one.classifications and egress.matches(one, host, port):
+            lines.append(f"  yes  {one.why}: a server of the platform itself, which the policy does not judge")
+    named = [one for one in found.judged if egress.matches(one.destination, host, port)]
+    for entry in named:
+        lines += [
+            f"  by {entry.destination.why}:",
+            *(f"    {line}" for d in entry.decisions for line in d.explain().splitlines()),
+        ]
+    if not allowed and not named:
+        against = egress.decision_against(config, found, host, port, on=on)
+        lines += [f"  no   {r.rule}: {r.fact}\n       what to do: {r.remedy}" for r in against.against]
+    if any(egress.matches(one, host, port) for one in found.pulls):
+        lines.append("  note: nodes pull images from there; tasks do not connect to it")
+    return allowed, "\n".join(lines)

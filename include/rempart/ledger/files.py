@@ -1,0 +1,66 @@
+"""An export in a folder or a file, read for verification: nothing but files and public keys, no platform."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rempart.errors import LedgerError
+from rempart.ledger.keys import parse_public
+from rempart.ledger.verification import Verdict, verify
+
+
+def public_key(given: str) -> bytes:
+    """The public key that an option names: a file in PEM or hex, or 64 hex digits themselves. Raises LedgerError."""
+    file = Path(given)
+    return parse_public(file.read_text(encoding="utf-8") if len(given) != 64 and file.is_file() else given)
+
+
+def lines(files: Iterable[Path]) -> Iterator[str]:
+    """The lines of the files, one after the other."""
+    for file in files:
+        # whatever is no UTF-8 must come as far as verification, which names the record
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="\n") as stream:
+            yield from stream
+
+
+def segments(place: Path) -> list[Path]:
+    """The files that hold records: the file itself, or every .jsonl below the folder. Raises LedgerError."""
+    found = sorted(place.rglob("*.jsonl"), key=lambda file: file.name) if place.is_dir() else [place]
+    if not found or not found[0].is_file():
+        raise LedgerError(f"There is no export at {place}", "Name the folder of an export, or one of its .jsonl files.")
+    return found
+
+
+def checkpoints(place: Path) -> dict[str, str]:
+    """The checkpoints below a folder, by file name. Raises LedgerError if there is none."""
+    found = {str(file.relative_to(place)): file for file in sorted(place.rglob("*.json"))}
+    if not found:
+        raise LedgerError(
+            f"There is no checkpoint in {place}", "Copy them from the locked bucket of the second operator."
+        )
+    return {name: file.read_text(encoding="utf-8", errors="surrogateescape") for name, file in found.items()}
+
+
+def verify_files(place: Path, trusted: Sequence[str], witnesses: Path | None) -> Verdict:
+    """Verify an export; `witnesses` is the folder of checkpoints, by default the export's own. Raises LedgerError."""
+    own = place / "checkpoints"
+    folder = witnesses or (own if own.is_dir() else None)
+    seen: Mapping[str, str] = checkpoints(folder) if folder else {}
+    return verify(lines(segments(place)), [public_key(one) for one in trusted], seen)
+
+
+def report(verdict: Verdict) -> Iterator[str]:
+    """What verification saw, for a person."""
+    yield f"records      {verdict.records}" + (f", {verdict.first_at} to {verdict.last_at}" if verdict.records else "")
+    for use in verdict.keys:
+        yield f"key          {use.id}, since record {use.since}, signed {use.records}: {use.public}"
+    if verdict.checkpoints:
+        after, to = verdict.records - verdict.covered, verdict.covered
+        yield f"checkpoints  {verdict.checkpoints}; the newest that agrees covers record {to}, {after} follow it"
+    else:
+        yield "checkpoints  none: a tail that was cut off, or a history rewritten with the key, cannot be noticed"
+    if broken := verdict.broken:
+        yield f"verdict      BROKEN: {broken.error()}"
+    else:
+        yield f"verdict      every record verifies; the last is {verdict.hash}"

@@ -1,0 +1,194 @@
+"""Verification of a chain of evidence by a stranger: pure, in one pass, from public keys and checkpoints alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rempart.errors import LedgerBroken
+from rempart.ledger.chain import Checkpoint, Head, read_checkpoint, read_line
+from rempart.ledger.keys import from_base64, is_signed, key_id, to_base64
+
+LOCKED = "Take the checkpoints from the locked bucket, by its object versions: one may have been put over another."
+COPY = "Compare this export with the locked objects of bucket `evidence`; see docs/how-to/verify-the-ledger.md."
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The first thing that does not verify: the record's number (0: none in particular), what is wrong, what to do."""
+
+    seq: int
+    what: str
+    remedy: str
+
+    def error(self) -> LedgerBroken:
+        where = f"Record {self.seq} of the ledger" if self.seq else "The ledger"
+        return LedgerBroken(f"{where}: {self.what}", self.remedy)
+
+
+@dataclass
+class KeyUse:
+    """A key of the chain (`public` as `keys.to_base64` writes it), since which record, and how many it signed."""
+
+    id: str
+    public: str
+    since: int
+    records: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verification saw, up to the first broken record if there is one.
+
+    `covered` is the newest record under a checkpoint; records after it are signed and chained, but whoever holds the
+    database and the key could still replace them.
+    """
+
+    records: int
+    first_at: str
+    last_at: str
+    hash: str | None
+    keys: tuple[KeyUse, ...]
+    checkpoints: int
+    covered: int
+    broken: Broken | None
+
+    @property
+    def ok(self) -> bool:
+        return self.broken is None
+
+
+@dataclass
+class Chain:
+    """A chain as it is followed, one line after the other. `trusted` are the ids of keys that may begin it."""
+
+    trusted: frozenset[str]
+    head: Head = field(default_factory=Head)
+    keys: list[KeyUse] = field(default_factory=list)
+    first_at: str = ""
+    last_at: str = ""
+    _digests: bytearray = field(default_factory=bytearray)
+
+    def take(self, line: str) -> Broken | None:
+        """Follow one more line, or say what is wrong with it. A line that was taken before may come again unchanged."""
+        expected = self.head.seq + 1
+        try:
+            entry, record = read_line(line)
+        except ValueError as fault:
+            return Broken(expected, str(fault), COPY)
+        data = entry.text.encode()
+        digest = hashlib.sha256(data)
+        if digest.hexdigest() != entry.hash:
+            return Broken(entry.seq, "its SHA-256 is not the one beside it: it was changed", COPY)
+        if 1 <= entry.seq <= self.head.seq and len(self._digests) == 32 * self.head.seq:
+            if digest.digest() == self._digests[32 * (entry.seq - 1) : 32 * entry.seq]:
+                return None
+            return Broken(entry.seq, "there are two different ones: history was rewritten", COPY)
+        if entry.seq != expected:
+            return Broken(expected, f"it is missing; record {entry.seq} stands in its place", COPY)
+        if record["prev"] != self.head.hash:
+            return Broken(expected, "it does not follow on the record before it: its prev is another hash", COPY)
+        if broken := self._check_signature(record, base64.b64decode(entry.sig), data):
+            return broken
+        self.first_at, self.last_at = self.first_at or record["at"], record["at"]
+        self._digests += digest.digest()
+        self.head = Head(entry.seq, entry.hash, self.keys[-1].id)
+        return None
+
+    def _check_signature(self, record: Mapping[str, Any], signature: bytes, data: bytes) -> Broken | None:
+        seq, key, public = record["seq"], record["key"], _introduced(record)
+        if not self.keys:
+            if public is None or key != record["subject"]:
+                return Broken(seq, "it does not introduce the key that signs it, as a first record must", COPY)
+            if key not in self.trusted:
+                what = f"the chain begins with key {key[:64]!r}, which is not one that you trust"
+                return Broken(seq, what, "Give the public key that you were handed when the ledger began.")
+            self.keys.append(KeyUse(key, to_base64(public), seq))
+        signing = self.keys[-1]
+        if key != signing.id:
+            what = (
+                f"it is signed with key {key[:64]!r}, but since record {signing.since} key {signing.id} signs: "
+                "the chain never handed over to another"
+            )
+            return Broken(seq, what, COPY)
+        if not is_signed(from_base64(signing.public) or b"", signature, data):
+            return Broken(seq, f"its signature is not that of key {signing.id}", COPY)
+        signing.records += 1
+        if record["kind"] == "key" and seq > signing.since:
+            if public is None:
+                return Broken(seq, "it introduces a key under an id that is not that of its public half", COPY)
+            self.keys.append(KeyUse(record["subject"], to_base64(public), seq))
+        return None
+
+
+def _introduced(record: Mapping[str, Any]) -> bytes | None:
+    """The public half that a record of kind `key` introduces under its true id, else None."""
+    public = from_base64(record["body"].get("public"))
+    if record["kind"] != "key" or public is None or key_id(public) != record["subject"]:
+        return None
+    return public
+
+
+def _against(checkpoint: Checkpoint, chain: Chain) -> Broken | None:
+    """What is wrong between a checkpoint and the chain that has just reached its record, or ended before it."""
+    where = f"checkpoint {checkpoint.name}"
+    known = {use.id: use for use in chain.keys}
+    ended = checkpoint.seq > chain.head.seq
+    signing = known.get(checkpoint.key) if ended else chain.keys[-1]
+    if (
+        signing is None
+        or signing.id != checkpoint.key
+        or not is_signed(from_base64(signing.public) or b"", base64.b64decode(checkpoint.sig), checkpoint.text.encode())
+    ):
+        what = f"{where} is not signed with the key of the chain at that record: it is forged, or the chain is another"
+        return Broken(checkpoint.seq, what, LOCKED)
+    if ended:
+        what = f"it is missing: {where} saw it, and the chain ends at record {chain.head.seq} (its tail was cut off)"
+        return Broken(chain.head.seq + 1, what, COPY)
+    if checkpoint.hash != chain.head.hash:
+        what = f"it is not the one that {where} saw: history was rewritten after that checkpoint was locked"
+        return Broken(checkpoint.seq, what, COPY)
+    return None
+
+
+def verify(lines: Iterable[str], trusted: Iterable[bytes], checkpoints: Mapping[str, str]) -> Verdict:
+    """Verify a chain from its first record, with the public keys (32 bytes each) that may begin it. Pure; streams.
+
+    `lines` come in the order of their numbers; overlapping segments may repeat a line. `checkpoints` are the contents
+    of checkpoint objects by name: every one of them must agree. Keeps 32 bytes for each record.
+    """
+    chain = Chain(frozenset(key_id(public) for public in trusted))
+    waiting: list[Checkpoint] = []
+    unreadable, broken, covered = None, None, 0
+    for name, text in checkpoints.items():
+        try:
+            waiting.append(read_checkpoint(name, text))
+        except ValueError as fault:
+            unreadable = Broken(0, f"checkpoint {name}: {fault}", LOCKED)
+    waiting.sort(key=lambda one: one.seq, reverse=True)
+    for line in lines:
+        if not line.strip():
+            continue
+        broken = chain.take(line.rstrip("\n"))
+        while not broken and waiting and waiting[-1].seq == chain.head.seq:
+            broken = _against(waiting.pop(), chain)
+            covered = covered if broken else chain.head.seq
+        if broken:
+            break
+    if not broken and not chain.head.seq:
+        broken = Broken(1, "it is missing: there is no record at all", COPY)
+    elif not broken and waiting:
+        broken = _against(waiting[-1], chain)
+    return Verdict(
+        chain.head.seq,
+        chain.first_at,
+        chain.last_at,
+        chain.head.hash,
+        tuple(chain.keys),
+        len(checkpoints),
+        covered,
+        broken or unreadable,
+    )

@@ -1,0 +1,170 @@
+"""Facts about the companies that run infrastructure: who they are, under whose law, what each service of theirs is.
+
+The shipped catalogue is one file per operator under include/operators; rempart.yaml adds entries and overrides facts.
+Every fact says where it was read (`source`) and when (`as_of`). One that is not certain says so, and counts as unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from rempart.schema import Strict, read_yaml
+
+CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166 code.")]
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+KEY = re.compile(r"[a-z0-9][a-z0-9-]*")
+"""An operator's key, and the name of its file."""
+
+Names = Annotated[list[str], BeforeValidator(_as_list)]
+
+
+class Sourced(Strict):
+    """A fact, with where and when it was read."""
+
+    source: str | None = Field(default=None, description="Where it was read: a public address.")
+    as_of: date | None = Field(default=None, description="When the source said so.")
+    certain: bool = Field(default=True, description="False: counts as unknown, and `note` says why.")
+    note: str = ""
+
+
+class Country(Sourced):
+    """A country whose law applies. `FR` alone is short for `{value: FR}`."""
+
+    value: CountryCode
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, data: Any) -> Any:
+        return {"value": data} if isinstance(data, str) else data
+
+
+class Region(Sourced):
+    """A place of an operator, by the name that its API uses."""
+
+    country: CountryCode
+    name: str = ""
+
+
+class Qualification(Sourced):
+    """What an authority attested of a service. `SecNumCloud-3.2` alone is short for a name and a version."""
+
+    name: str
+    version: str | None = None
+    scope: str = Field(default="", description="What the certificate covers, in its own words.")
+    regions: Names = Field(default_factory=list, description="Regions that it covers; empty: all of the service's.")
+    valid_from: date | None = None
+    valid_until: date | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, data: Any) -> Any:
+        return dict(zip(("name", "version"), split_qualification(data), strict=True)) if isinstance(data, str) else data
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.version}" if self.version else self.name
+
+
+class Technology(Sourced):
+    """A product that a service is built on, and who controls it: a country, or `open` for open source nobody owns."""
+
+    name: str
+    origin: str = Field(pattern=r"^([A-Z]{2}|open)$")
+
+
+class SubProcessor(Sourced):
+    """A company that processes the customer's data for the operator."""
+
+    name: str
+    jurisdiction: CountryCode
+    purpose: str = ""
+
+
+class Service(Sourced):
+    """What one uses of an operator. Qualifications belong to it, not to the operator."""
+
+    name: str = ""
+    runs_on: Names = Field(description="Operators whose infrastructure it runs on in the end, itself included.")
+    technology: list[Technology] = Field(default_factory=list)
+    subprocessors: list[SubProcessor] | None = Field(default=None, description="Left out: not known.")
+    regions: Names = Field(default_factory=list, description="Regions that offer it; empty: all of the operator's.")
+    endpoints: Names = Field(default_factory=list, description="URLs, with {region} where it stands in the host name.")
+    quirks: list[str] = Field(default_factory=list, description="Where it differs from others of its kind.")
+    qualifications: list[Qualification] = Field(default_factory=list)
+
+
+class Operator(Sourced):
+    """A company that runs infrastructure."""
+
+    name: str = ""
+    legal_entity: str = ""
+    jurisdiction: Country = Field(description="Country of its seat.")
+    owner: str = Field(default="", description="Its ultimate owner.")
+    owner_jurisdiction: Country = Field(description="Country of its ultimate owner's seat.")
+    regions: dict[str, Region] = Field(default_factory=dict)
+    services: dict[str, Service] = Field(default_factory=dict)
+
+
+def split_qualification(text: str) -> tuple[str, str | None]:
+    """`SecNumCloud-3.2` as name and version; `HDS` has none, and in `ISO-27001` the number is part of the name."""
+    name, _, version = text.rpartition("-")
+    return (name, version) if name and "." in version else (text, None)
+
+
+def read_catalogue(folder: Path, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
+    """The shipped entries as plain data, by operator: all of them, or the named ones and what they run on.
+
+    Reading all takes a tenth of a second, which each process of Airflow would pay. Raises ConfigError.
+    """
+    if names is None:
+        return {file.stem: read_yaml(file) for file in sorted(folder.glob("*.yaml"))}
+    found: dict[str, dict[str, Any]] = {}
+    wanted = list(names)
+    while wanted:
+        name = wanted.pop()
+        if name not in found and KEY.fullmatch(name) and (file := folder / f"{name}.yaml").is_file():
+            found[name] = read_yaml(file)
+            wanted += _below(found[name])
+    return found
+
+
+def _below(entry: Mapping[str, Any]) -> list[str]:
+    """The operators that an entry's services run on, as far as it is well formed (the validation judges that)."""
+    services = entry.get("services")
+    all_services = services.values() if isinstance(services, Mapping) else ()
+    listed = [one.get("runs_on") for one in all_services if isinstance(one, Mapping)]
+    return [name for one in listed for name in (one if isinstance(one, list) else [one]) if isinstance(name, str)]
+
+
+def named_operators(data: Mapping[str, Any]) -> set[str]:
+    """Every operator that a rempart.yaml names, wherever it names one."""
+    overrides = data.get("operators")
+    names: set[str] = set()
+    if isinstance(overrides, Mapping):
+        names |= {str(key) for key in overrides}
+        for entry in overrides.values():
+            names |= set(_below(entry)) if isinstance(entry, Mapping) else set()
+    for section in data.values():
+        for place in section.values() if isinstance(section, Mapping) else ():
+            if isinstance(place, Mapping) and isinstance(operator := place.get("operator"), str):
+                names.add(operator)
+    return names
+
+
+def merge(shipped: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides over the shipped entries, key by key; a list replaces a list."""
+    merged = dict(shipped)
+    for key, value in overrides.items():
+        before = merged.get(key)
+        merged[key] = merge(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return merged

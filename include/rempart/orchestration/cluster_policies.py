@@ -1,0 +1,38 @@
+"""Airflow's cluster policies (entry point group `airflow.policy`): what every DAG and every pod must pass.
+
+Airflow imports this module in each of its processes. `dag_policy` runs wherever a DAG file is read: dag-processor, CLI
+and worker. `pod_mutation_hook` runs where a pod is made: in the worker (KubernetesPodOperator) and in the scheduler
+(KubernetesExecutor). Both run last, so that no other policy (an airflow_local_settings.py) changes what was judged.
+Nothing here is decided: rempart.sovereignty does that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.policies import hookimpl
+
+from rempart.orchestration import egress_hook
+from rempart.sovereignty import dag_rules, pods  # noqa: F401 # loaded here once, not in each process that is forked
+
+egress_hook.install()  # before any DAG file, plugin or task: Airflow imports this module as it starts
+
+
+@hookimpl(trylast=True)
+def dag_policy(dag: Any) -> None:
+    """Refuse a DAG that breaks a rule, with every violation in one message: it becomes the file's import error."""
+    from airflow.exceptions import AirflowClusterPolicyViolation
+
+    from rempart.orchestration.enforcement import label_worker_pods, refusal
+
+    if found := refusal(dag):
+        raise AirflowClusterPolicyViolation(found)
+    label_worker_pods(dag)
+
+
+@hookimpl(trylast=True)
+def pod_mutation_hook(pod: Any) -> None:
+    """Hold a pod in its pool's region, with allowed images and a restricted security context, or refuse it."""
+    from rempart.orchestration.enforcement import restrict
+
+    restrict(pod)

@@ -1,0 +1,244 @@
+"""The facts of a DAG that the rules judge, read from Airflow's objects: connections, images, owner, timeout.
+
+Arguments are found by their names, as Airflow's operators use them: `..._conn_id` or `..._connection_id` names a
+connection, `image` a container image. What a task does in its own code (a hook inside a function) cannot be seen here;
+the egress rules and the network layer hold for that.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from functools import cache
+from types import FunctionType
+from typing import Any
+
+from airflow.sdk import BaseHook, BaseNotifier, BaseOperator
+from airflow.triggers.base import BaseTrigger
+
+from rempart.sovereignty.dag_rules import DagFacts, Image, Named, TaskFacts
+
+_CONNECTION = re.compile(r"(^|_)conn(ection)?_ids?$")
+_CLUSTER = ("config_file", "cluster_context", "in_cluster")
+_POD = ("full_pod_spec", "pod_template_dict", "init_containers", "executor_config")
+_HOLDERS = (BaseHook, BaseNotifier, BaseTrigger)
+"""Objects whose own attributes may name connections."""
+_CONTAINERS = (dict, list, tuple, Mapping, *_HOLDERS)
+_PLAIN = frozenset((str, bool, int, float, set, frozenset, timedelta, datetime, FunctionType))
+_OF_EVERY_TASK = frozenset(BaseOperator.__dataclass_fields__) - {
+    "executor_config",
+    *(name for name in BaseOperator.__dataclass_fields__ if name.endswith("_callback")),
+}
+"""Attributes that every operator has and that name nothing."""
+_NOT_ARGUMENTS = frozenset({"params", "dag", "task_group", "default_args"})
+
+
+@cache
+def _matters(name: str) -> bool:
+    """Whether an argument of this name is one that the rules judge, whatever its value."""
+    return _CONNECTION.search(name) is not None or name == "image" or name in _CLUSTER or name in _POD
+
+
+def _relevant(arguments: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
+    """Values of the arguments that may name something, by name: most arguments of a task are plain values."""
+    found: dict[str, list[Any]] = {}
+    for name, value in arguments:
+        if value is None or (type(value) is dict and not value):
+            continue
+        if _matters(name) or _may_hold(value):
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def _may_hold(value: Any) -> bool:
+    """Whether a value may have named values in it. Asked of every argument of every task, so it must be quick."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return False
+    if kind is list or kind is tuple:
+        return any(type(one) not in _PLAIN for one in value)
+    return isinstance(value, _CONTAINERS) and bool(value)
+
+
+def dag_facts(dag: Any) -> DagFacts:
+    """What the rules need to know of a DAG of Airflow's SDK."""
+    own = {
+        "on_success_callback": dag.on_success_callback,
+        "on_failure_callback": dag.on_failure_callback,
+        "deadline": [alert.callback.kwargs for alert in dag.deadline or ()],
+        "schedule": [watcher.trigger for watcher in _watchers(getattr(dag.timetable, "asset_condition", None))],
+    }
+    return DagFacts(dag.dag_id, frozenset(dag.tags), tuple(task_facts(task) for task in dag.tasks), tuple(_named(own)))
+
+
+def task_facts(task: Any) -> TaskFacts:
+    """What the rules need to know of one task, mapped or not."""
+    arguments = _relevant(_mapped_arguments(task) if task.is_mapped else _arguments(task))
+    if not arguments:  # most tasks
+        return TaskFacts(task.task_id, task.owner, task.execution_timeout)
+    in_pod = "kubernetes_conn_id" in arguments
+    pairs = [(name, value) for name, values in arguments.items() for value in values]
+    return TaskFacts(
+        task_id=task.task_id,
+        owner=task.owner,
+        timeout=task.execution_timeout,
+        connections=tuple(dict.fromkeys(one for name, value in pairs for one in _named({name: value}))),
+        images=tuple(dict.fromkeys(one for name, value in pairs for one in _images(name, value, in_pod))),
+        clusters=tuple(name for name in _CLUSTER if in_pod and name in arguments),
+    )
+
+
+def _arguments(task: Any) -> Iterator[tuple[str, Any]]:
+    """An operator's attributes, and the arguments that it was made with: some operators keep one under another name."""
+    own, given = vars(task), task._BaseOperator__init_kwargs
+    operator: type = type(task)
+    of_class = _class_values(operator)
+    yield from ((name, of_class[name]) for name in of_class.keys() - own.keys())
+    yield from ((name, own[name]) for name in own.keys() - _OF_EVERY_TASK)
+    yield from ((name, given[name]) for name in given.keys() - _OF_EVERY_TASK if given[name] is not own.get(name))
+    if function := getattr(task, "python_callable", None):
+        positional, named = task.op_args or (), task.op_kwargs or {}
+        accepted = _accepted(function)
+        yield from zip(accepted, positional, strict=False)
+        yield from _defaults(list(accepted.items())[len(positional) :], named)
+
+
+def _accepted(function: Any) -> dict[str, Any]:
+    """A function's parameters with their defaults, in order; those without one stand as an ellipsis.
+
+    Nothing for a callable written in C that does not tell: what it is given by keyword is read all the same.
+    """
+    function = inspect.unwrap(function)
+    if code := getattr(function, "__code__", None):  # many times faster than inspect.signature
+        names, defaults = code.co_varnames[: code.co_argcount], function.__defaults__ or ()
+        keywords = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+        given = dict(zip(names[len(names) - len(defaults) :], defaults, strict=True))
+        bound = 1 if inspect.ismethod(function) else 0  # whose first parameter is the object
+        return dict.fromkeys((*names[bound:], *keywords), ...) | given | (function.__kwdefaults__ or {})
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:
+        return {}
+    return {name: ... if one.default is one.empty else one.default for name, one in parameters.items()}
+
+
+def _defaults(accepted: Iterable[tuple[str, Any]], given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The defaults of the arguments that are not given."""
+    yield from ((name, default) for name, default in accepted if name not in given and default is not ...)
+
+
+def _mapped_arguments(task: Any) -> Iterator[tuple[str, Any]]:
+    """What each expansion of a mapped task may be given; what another task will tell stands as an ellipsis."""
+    function = getattr(task, "python_callable", None)  # of a @task: its arguments are what is expanded
+    given = dict(task.partial_kwargs)
+    own = given.get("op_kwargs", {}) if function else given
+    accepted = _accepted(function) if function else _parameters(task.operator_class)
+    expanded = task._get_specified_expand_input().value
+    named: set[str] = set()
+    for one in [expanded] if isinstance(expanded, Mapping) or not isinstance(expanded, (list, tuple)) else expanded:
+        if isinstance(one, Mapping):
+            named |= set(one)
+            yield from _each(one) if one is expanded else one.items()
+        else:  # another task's output: it may give any argument that is not given yet
+            yield from ((name, ...) for name in accepted if name not in own)
+    if function:
+        yield from _defaults(accepted.items(), {**own, **dict.fromkeys(named)})
+    declared = {**_class_values(task.operator_class), **_parameters(task.operator_class)}
+    yield from {**{name: value for name, value in declared.items() if name not in named}, **given}.items()
+
+
+def _each(expanded: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The values that `expand` gives to each argument, one by one where they are written in the file."""
+    for name, values in expanded.items():
+        if isinstance(values, (list, tuple)):
+            yield from ((name, value) for value in values)
+        else:
+            yield name, ...
+
+
+@cache
+def _class_values(operator: type) -> dict[str, str]:
+    """Connections and images that an operator's class itself names."""
+    found: dict[str, str] = {}
+    for one in reversed(operator.__mro__):
+        found |= {
+            name: value
+            for name, value in vars(one).items()
+            if isinstance(value, str) and (_CONNECTION.search(name) or name == "image")
+        }
+    return found
+
+
+@cache
+def _parameters(operator: type) -> dict[str, Any]:
+    """Every parameter of an operator and its bases that names a connection, cluster or image, with its default."""
+    found: dict[str, Any] = {}
+    for one in reversed(operator.__mro__):
+        if "__init__" in vars(one) and one is not object:
+            found |= {
+                name: None if parameter.default is parameter.empty else parameter.default
+                for name, parameter in inspect.signature(vars(one)["__init__"]).parameters.items()
+                if _CONNECTION.search(name) or name == "image" or name in _CLUSTER
+            }
+    return found
+
+
+def _named(arguments: Mapping[str, Any], within: str = "") -> Iterator[Named]:
+    """Connections that arguments name, also inside dicts, lists, hooks, notifiers and triggers."""
+    for key, value in arguments.items():
+        name = str(key).removeprefix("_BaseOperator__").lstrip("_")
+        path = f"{within}{name}"
+        if _CONNECTION.search(name):
+            yield from _values(path, value)
+        elif isinstance(value, Mapping) and name not in _NOT_ARGUMENTS:
+            yield from _named(value, "" if name == "init_kwargs" else f"{path}.")
+        elif isinstance(value, _HOLDERS):
+            yield from _named(vars(value), f"{path}.")
+        elif isinstance(value, (list, tuple)):
+            for one in value:
+                if isinstance(one, Mapping):
+                    yield from _named(one, f"{path}.")
+                elif isinstance(one, _HOLDERS):
+                    yield from _named(vars(one), f"{path}.")
+
+
+def _values(path: str, value: Any) -> Iterator[Named]:
+    if isinstance(value, (list, tuple, set, frozenset)):
+        for one in value:
+            yield from _values(path, one)
+    elif value is not None:
+        yield Named(path, value if isinstance(value, str) else None)
+
+
+def _images(name: str, value: Any, in_pod: bool) -> Iterator[Image]:
+    if name == "image" and value is not None:
+        yield Image(name, value if isinstance(value, str) else None, in_pod)
+    elif name in ("full_pod_spec", "pod_template_dict", "init_containers", "executor_config") and value:
+        pod = _field(value, "pod_override") if name == "executor_config" else value
+        for image in _pod_images(pod):
+            yield Image(name, image if isinstance(image, str) else None, True)
+
+
+def _pod_images(pod: Any) -> Iterator[Any]:
+    """Images of a pod, or of a list of containers, as Kubernetes' own objects or as dicts."""
+    if isinstance(pod, (list, tuple)):
+        containers: Iterable[Any] = pod
+    else:
+        spec = _field(pod, "spec")
+        containers = [*(_field(spec, "containers") or ()), *(_field(spec, "init_containers", "initContainers") or ())]
+    yield from (image for container in containers if (image := _field(container, "image")) is not None)
+
+
+def _field(value: Any, *names: str) -> Any:
+    if isinstance(value, Mapping):
+        return next((value[name] for name in names if name in value), None)
+    return next((getattr(value, name) for name in names if hasattr(value, name)), None)
+
+
+def _watchers(condition: Any) -> Iterator[Any]:
+    """Asset watchers of a schedule: their triggers run in the triggerer, with connections of their own."""
+    yield from getattr(condition, "watchers", ())
+    for one in getattr(condition, "objects", ()):
+        yield from _watchers(one)

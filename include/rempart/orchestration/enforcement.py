@@ -1,0 +1,97 @@
+"""Carries the rules of rempart.sovereignty to Airflow's objects: a DAG as it is read, a pod before it is made."""
+
+from __future__ import annotations
+
+import time
+from copy import deepcopy
+from datetime import UTC, date, datetime
+from functools import cache, lru_cache
+from typing import Any
+
+from rempart import config
+from rempart.config import Config
+from rempart.orchestration import runtime
+from rempart.orchestration.dag_facts import dag_facts
+from rempart.sovereignty import dag_rules, pods
+from rempart.sovereignty.classification import ORDER, highest
+
+
+def today() -> date:
+    return datetime.now(UTC).date()
+
+
+@lru_cache(maxsize=1)
+def _config_at(second: int) -> Config:
+    """The configuration, looked up once a second at most: a folder may hold hundreds of DAGs."""
+    return config.load()
+
+
+def refusal(dag: Any) -> str | None:
+    """Every rule that a DAG breaks, as one text for its import error; None when it may run."""
+    found = dag_rules.violations(_config_at(int(time.monotonic())), dag_facts(dag), on=today())
+    return dag_rules.message(dag.dag_id, found) if found else None
+
+
+@cache
+def _kubernetes_executor() -> bool:
+    from airflow.configuration import conf
+
+    return "KubernetesExecutor" in conf.get_mandatory_value("core", "executor")
+
+
+def label_worker_pods(dag: Any) -> None:
+    """Under the KubernetesExecutor, label each task's own pod with the classification of its DAG.
+
+    The scheduler makes that pod and knows nothing of the DAG's tags. A higher label of the task's own stays.
+    """
+    classification = dag_rules.stated_classification(dag.tags)
+    if classification is None or not _kubernetes_executor():
+        return
+    from kubernetes.client import V1ObjectMeta, V1Pod  # type: ignore[import-untyped] # it ships no types
+
+    for task in dag.tasks:
+        override = deepcopy((task.executor_config or {}).get("pod_override")) or V1Pod()
+        override.metadata = override.metadata or V1ObjectMeta()
+        own = (override.metadata.labels or {}).get(pods.LABEL)
+        stated = highest([classification, *(one for one in ORDER if one == own)])
+        override.metadata.labels = {**(override.metadata.labels or {}), pods.LABEL: stated}
+        executor_config = {**(task.executor_config or {}), "pod_override": override}
+        if task.is_mapped:
+            task.partial_kwargs["executor_config"] = executor_config
+        else:
+            task.executor_config = executor_config
+
+
+def restrict(pod: Any) -> None:
+    """Change a V1Pod in place into the one that may run. Raises PlacementDenied.
+
+    In a task, the decision is kept as evidence. The scheduler (KubernetesExecutor) has its log alone: it fails the
+    task, and names the reason there.
+    """
+    from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+
+    running = _running()
+    stated = [dag_rules.stated_classification(running["dag"].tags)] if running else []
+    plan = pods.plan(
+        config.load(),
+        PodGenerator.serialize_pod(pod),
+        [one for one in stated if one],
+        connection=getattr(running["task"], "kubernetes_conn_id", None) if running else None,
+        on=today(),
+    )
+    if running:
+        runtime.platform().record(plan.decision)
+    if plan.pod is None:
+        raise plan.decision.refusal()
+    made = PodGenerator.deserialize_model_dict(plan.pod)
+    pod.metadata, pod.spec = made.metadata, made.spec
+
+
+def _running() -> Any:
+    """The context of the task that runs in this process; None elsewhere, as in the scheduler."""
+    from airflow.sdk import get_current_context
+
+    try:
+        return get_current_context()
+    except RuntimeError:
+        return None

@@ -1,0 +1,94 @@
+"""docs/reference/operators.md: the shipped catalogue as tables, with the sources of what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from rempart.operators import Operator, Qualification, Service, Sourced, read_catalogue
+from rempart.sovereignty.facts import dated_facts, facts_of
+
+INTRODUCTION = """# Operators
+
+The shipped catalogue, one file per operator under `include/operators`. These are facts with a source and a date, not a
+judgement: [what each means, and how to add or override one](../how-to/choose-operators.md);
+[what a policy makes of them](placements.md). A fact marked **(?)** is not certain: it counts as unknown, and its note
+stands below the table. No qualification on record means that none was verified, not that there is none.
+"""
+
+
+def operators_page(folder: Path) -> str:
+    """An overview of every operator, then a section for each: services, what is not certain, where it was read."""
+    catalogue = {key: Operator.model_validate(entry) for key, entry in read_catalogue(folder).items()}
+    return "\n".join([INTRODUCTION, *_overview(catalogue), *(_section(key, one) for key, one in catalogue.items())])
+
+
+def _overview(catalogue: Mapping[str, Operator]) -> list[str]:
+    lines = [
+        "| key | operator | legal entity | seat | ultimate owner | owner's seat | countries of its regions |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for key, one in catalogue.items():
+        countries = sorted({region.country for region in one.regions.values()})
+        lines.append(
+            f"| [`{key}`](#{key}) | {_cell(one.name)}{_mark(one)} | {_cell(one.legal_entity)} "
+            f"| {one.jurisdiction.value}{_mark(one.jurisdiction)} | {_cell(one.owner)} "
+            f"| {one.owner_jurisdiction.value}{_mark(one.owner_jurisdiction)} | {' '.join(countries)} |"
+        )
+    return lines
+
+
+def _section(key: str, one: Operator) -> str:
+    regions = ", ".join(f"`{name}` ({_cell(r.name)}, {r.country}){_mark(r)}" for name, r in one.regions.items())
+    lines = [f"\n## {key}\n", f"{one.name}: regions {regions}.\n"]
+    lines += [
+        "| service | what it is | runs on | technology | qualifications | endpoints |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [_service(name, service) for name, service in one.services.items()]
+    if quirks := [f"- `{name}`: {quirk}" for name, service in one.services.items() for quirk in service.quirks]:
+        lines += ["\nWhere it differs from others:\n", *dict.fromkeys(quirks)]
+    facts = [(path or "the entry", fact) for path, fact in facts_of(one)]
+    if doubts := [f"- `{path}`: {fact.note}" for path, fact in facts if not fact.certain]:
+        lines += ["\nNot certain:\n", *doubts]
+    if notes := [f"- `{path}`: {fact.note}" for path, fact in facts if fact.certain and fact.note]:
+        lines += ["\nNotes:\n", *notes]
+    return "\n".join([*lines, "\nSources:\n", *_sources(one)])
+
+
+def _service(key: str, service: Service) -> str:
+    regions = f" in {', '.join(service.regions)}" if service.regions else ""
+    technology = ", ".join(f"{_cell(t.name)} ({t.origin}){_mark(t)}" for t in service.technology)
+    qualifications = "<br>".join(map(_qualification, service.qualifications))
+    endpoints = "<br>".join(f"`{endpoint}`" for endpoint in service.endpoints)
+    return (
+        f"| `{key}`{_mark(service)} | {_cell(service.name)}{regions} | {', '.join(service.runs_on)} "
+        f"| {technology or 'not on record'} | {qualifications or 'none on record'} "
+        f"| {endpoints or 'none on record'} |"
+    )
+
+
+def _qualification(one: Qualification) -> str:
+    regions = f", regions {', '.join(one.regions)}" if one.regions else ""
+    since = f", from {one.valid_from}" if one.valid_from else ""
+    until = f", to {one.valid_until}" if one.valid_until else ""
+    return f"{one}{_mark(one)}: {_cell(one.scope)}{regions}{since}{until}"
+
+
+def _sources(one: Operator) -> Iterable[str]:
+    dated = dict(dated_facts(one))
+    by_source: dict[str, list[str]] = {}
+    for path, fact in facts_of(one):
+        if fact.source:
+            by_source.setdefault(fact.source, []).append(f"{dated[path]}")
+    for source, days in by_source.items():
+        facts = "1 fact" if len(days) == 1 else f"{len(days)} facts"
+        yield f"- <{source}> ({facts}, {' and '.join(sorted(set(days)))})"
+
+
+def _mark(fact: Sourced) -> str:
+    return "" if fact.certain else " **(?)**"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

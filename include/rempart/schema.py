@@ -1,0 +1,61 @@
+"""What every YAML file of ours has in common: strict sections, durations, faults told by their path in the file."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from rempart.errors import ConfigError
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def parse_duration(value: object) -> object:
+    """`90d`, `15m`, `1h` as a timedelta; anything else is left to pydantic to judge."""
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+)\s*([smhdw])", value)):
+        return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+    if isinstance(value, timedelta):
+        return value
+    raise ValueError("write a duration as a number and a unit: 30s, 15m, 1h, 90d or 8w")
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+
+
+class Strict(BaseModel):
+    """A section of a YAML file: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def explain(error: ValidationError, file: Path) -> str:
+    """One line per fault: the file, the path in it, what is wrong."""
+    lines = []
+    for fault in error.errors():
+        # pydantic adds the tag of a discriminated union to the path; a reader of the file does not know it
+        path = ".".join(str(part) for part in fault["loc"]) or "(whole file)"
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            message = "unknown key: remove it, or correct its spelling"
+        elif fault["type"] == "missing":
+            message = "required key is missing: add it"
+        lines.append(f"{file}: {path}: {message}")
+    return "\n".join(lines)
+
+
+def read_yaml(file: Path, error: type[ConfigError] = ConfigError) -> dict[str, Any]:
+    """A YAML mapping, read without constructing anything but plain data."""
+    try:
+        data = yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except FileNotFoundError as cause:
+        raise error(f"{file} does not exist", "Create it, or name another file.") from cause
+    except (yaml.YAMLError, UnicodeDecodeError) as cause:
+        raise error(f"{file} is not valid YAML: {cause}", "Correct the line that the message names.") from cause
+    if not isinstance(data, dict):
+        raise error(f"{file} holds no mapping at its top level", "Start from the file that the project ships.")
+    return data

@@ -1,0 +1,58 @@
+"""How a classification flows: what is derived from data has the data's classification until a declared step lowers it.
+
+A step is declared in the pipeline file (`lowered`) by the sequence number of a ledger record of kind `classification`,
+which says who judged what, and why. Without both, nothing is lowered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rempart.config import Classification
+from rempart.errors import ConfigError, PlacementDenied
+
+ORDER: tuple[Classification, ...] = ("public", "internal", "personal", "sensitive")
+"""From the least to the most protected."""
+
+
+def named(text: str) -> Classification:
+    """A classification by its name. Raises ConfigError."""
+    found = next((one for one in ORDER if one == text), None)
+    if found is None:
+        raise ConfigError(f"'{text}' is not a classification", f"Name one of: {', '.join(ORDER)}.")
+    return found
+
+
+def highest(classifications: Iterable[Classification]) -> Classification:
+    """What a thing made of several has: the most protected. Of nothing at all: `sensitive`, as the unknown is."""
+    return max(classifications, key=ORDER.index, default="sensitive")
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """A declared step: what is derived (`features` or `model`), what it may count as, and the record that says why."""
+
+    derived: str
+    to: Classification
+    evidence: int
+
+
+def derived(source: Classification, lowering: Lowering | None, record: Mapping[str, Any] | None) -> Classification:
+    """The classification of something derived from data of `source`.
+
+    `record` is the body of the ledger's record that the step names, or None if there is none of kind `classification`.
+    Raises PlacementDenied if the record does not say what the step declares.
+    """
+    if lowering is None:
+        return source
+    wanted = {"from": source, "derived": lowering.derived, "to": lowering.to}
+    found = {key: (record or {}).get(key) for key in wanted}
+    if found != wanted:
+        raise PlacementDenied(
+            f"lowered.{lowering.derived}: record {lowering.evidence} of the ledger does not attest "
+            f"{source} → {lowering.to} of {lowering.derived}",
+            "Record the judgement with `rempart classification lower`, and name its number in the pipeline file.",
+        )
+    return min(source, lowering.to, key=ORDER.index)

@@ -1,0 +1,257 @@
+"""What every DAG must state before it may run, judged from plain facts: ours and a user's own alike.
+
+Pure and fast: Airflow asks whenever it reads a DAG file. What is known only when a task runs counts as not allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+
+from rempart.config import Classification, Config
+from rempart.sovereignty.classification import ORDER
+from rempart.sovereignty.places import (
+    decide_connection,
+    decide_image,
+    decide_site,
+    declared_connections,
+    full_image,
+    rewrite_image,
+)
+from rempart.sovereignty.policy import Decision
+
+TAG = "classification:"
+NOBODY = frozenset({"", "airflow"})
+"""Owners that name nobody: Airflow fills in `airflow` where a DAG states none."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """What an argument names; `value` is None where that is known only when the task runs."""
+
+    argument: str
+    value: str | None
+
+
+@dataclass(frozen=True)
+class Image:
+    """A container image of a task; those of pods are rewritten to a declared mirror when the pod is made."""
+
+    argument: str
+    value: str | None
+    in_pod: bool
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What the rules need to know of one task."""
+
+    task_id: str
+    owner: str
+    timeout: timedelta | None
+    connections: tuple[Named, ...] = ()
+    images: tuple[Image, ...] = ()
+    clusters: tuple[str, ...] = ()
+    """Arguments that choose a Kubernetes cluster beside the declared connection."""
+
+
+@dataclass(frozen=True)
+class DagFacts:
+    """What the rules need to know of one DAG; `connections` are those of its own callbacks and asset watchers."""
+
+    dag_id: str
+    tags: frozenset[str]
+    tasks: tuple[TaskFacts, ...]
+    connections: tuple[Named, ...] = ()
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One rule that a DAG breaks: where, what is wrong, what to do. `task` is None for the DAG itself."""
+
+    rule: str
+    task: str | None
+    what: str
+    remedy: str
+
+
+def tag_of(classification: str) -> str:
+    """The tag by which a DAG states its classification."""
+    return TAG + classification
+
+
+def stated_classification(tags: Iterable[str]) -> Classification | None:
+    """The one known classification that the tags state; None when they state none, several, or an unknown one."""
+    stated = {tag.removeprefix(TAG) for tag in tags if tag.startswith(TAG)}
+    return next((name for name in ORDER if stated == {name}), None)
+
+
+def violations(config: Config, dag: DagFacts, *, on: date) -> tuple[Violation, ...]:
+    """Every rule that the DAG breaks, in the order of its tasks; empty when it may run."""
+    classification = stated_classification(dag.tags)
+    judged: dict[Named | Image, tuple[Violation, ...]] = {}
+
+    def named(task: str | None, things: Iterable[Named | Image]) -> Iterator[Violation]:
+        for one in things:
+            if one not in judged:  # many tasks name the same few things
+                judged[one] = tuple(
+                    _connection(config, classification, one, on)
+                    if isinstance(one, Named)
+                    else _image(config, classification, one, on)
+                )
+            yield from (replace(violation, task=task) for violation in judged[one])
+
+    found = [*_classification(config, dag.tags), *named(None, dag.connections)]
+    for task in dag.tasks:
+        if task.timeout is None or task.clusters or task.owner.strip() in NOBODY:
+            found += _task(task)
+        if task.connections or task.images:
+            found += named(task.task_id, (*task.connections, *task.images))
+    return tuple(dict.fromkeys(found))
+
+
+def message(dag_id: str, found: tuple[Violation, ...]) -> str:
+    """All violations of a DAG as the one text that Airflow shows as its import error."""
+    lines = [f"DAG {dag_id} breaks {len(found)} {'rules' if len(found) > 1 else 'rule'} of this platform:"]
+    for number, violation in enumerate(found, start=1):
+        where = f"task {violation.task}" if violation.task else "the DAG"
+        lines.append(f"{number}. [{violation.rule}] {where}: {violation.what}")
+        lines.append(f"   What to do: {violation.remedy}")
+    return "\n".join([*lines, "The rules, with an example that passes: docs/how-to/write-your-own-dag.md"])
+
+
+def _classification(config: Config, tags: frozenset[str]) -> Iterator[Violation]:
+    stated = sorted(tag for tag in tags if tag.startswith(TAG))
+    known = ", ".join(tag_of(name) for name in ORDER)
+    if not stated:
+        what, remedy = (
+            "no classification is stated",
+            f'Add one of these to its tags: {known}; for example tags=["{TAG}personal"].',
+        )
+    elif len(stated) > 1:
+        what, remedy = (
+            f"{len(stated)} classifications are stated: {', '.join(stated)}",
+            "Keep one tag: that of the highest.",
+        )
+    elif (name := stated[0].removeprefix(TAG)) not in ORDER:
+        what, remedy = f"'{name}' is not a classification", f"Use one of: {known}."
+    elif name not in config.policy:
+        what, remedy = (
+            f"policy.{name} is not declared: what is not allowed is denied",
+            f"Declare policy.{name} in rempart.yaml.",
+        )
+    else:
+        return
+    yield Violation("classification", None, what, remedy)
+
+
+def _task(task: TaskFacts) -> Iterator[Violation]:
+    if task.owner.strip() in NOBODY:
+        yield Violation(
+            "owner",
+            task.task_id,
+            f"its owner is '{task.owner}', which names nobody",
+            'State who answers for it: default_args={"owner": "<team>"}, or owner= of the task.',
+        )
+    if task.timeout is None:
+        yield Violation(
+            "timeout",
+            task.task_id,
+            "it has no execution_timeout, so it may hang for ever",
+            'State one: default_args={"execution_timeout": timedelta(hours=1)}, or execution_timeout= of the task.',
+        )
+    for argument in task.clusters:
+        yield Violation(
+            "cluster",
+            task.task_id,
+            f"{argument} chooses a Kubernetes cluster that rempart.yaml does not know",
+            f"Leave {argument} out: kubernetes_conn_id alone names the cluster, by the connection of a pool.",
+        )
+
+
+def _connection(config: Config, classification: str | None, named: Named, on: date) -> Iterator[Violation]:
+    argument, value = named.argument, named.value
+    if value is None or _is_template(value):
+        yield Violation(
+            "connection",
+            None,
+            f"{argument} is known only when the task runs, so the policy cannot judge it",
+            f"Write the connection's name into {argument}; several declared ones can be expanded from a list.",
+        )
+    elif value not in (declared := declared_connections(config)):
+        yield Violation(
+            "connection",
+            None,
+            f"{argument}: connection '{value}' is not declared in rempart.yaml",
+            f"Declare it: `connections: {{{value}: {{operator: ..., service: ..., region: ...}}}}`, "
+            f"or name one that is declared: {', '.join(sorted(declared)) or 'none yet'}.",
+        )
+    elif classification is not None:
+        decision = decide_connection(config, classification, value, on=on)
+        if not decision.allowed:
+            yield _denied("connection", f"{argument}: connection '{value}'", decision)
+
+
+def _image(config: Config, classification: str | None, image: Image, on: date) -> Iterator[Violation]:
+    named = f"{image.argument}: image '{image.value}'"
+    if not image.value or _is_template(image.value):
+        yield Violation(
+            "image",
+            None,
+            f"{image.argument} is known only when the task runs, so the policy cannot judge it",
+            f"Write the image's full name into {image.argument}; several can be expanded from a list.",
+        )
+        return
+    if not image.in_pod and (mirrored := rewrite_image(config, image.value)) != image.value:
+        yield Violation(
+            "image",
+            None,
+            f"{named} comes from {full_image(image.value).partition('/')[0]}: only pods are led to its mirror",
+            f"Name the mirrored image: {mirrored}.",
+        )
+    # without a stated classification, only what no classification allows is told besides
+    asked = [classification] if classification else [name for name in ORDER if name in config.policy]
+    decisions = [decide_image(config, name, image.value, on=on) for name in asked]
+    if decisions and not any(decision.allowed for decision in decisions):
+        yield _denied("image", named, decisions[0])
+
+
+def _is_template(value: str) -> bool:
+    return "{{" in value or "{%" in value
+
+
+def _denied(rule: str, what: str, decision: Decision) -> Violation:
+    facts = "; ".join(f"{reason.rule}: {reason.fact}" for reason in decision.against)
+    remedies = " / ".join(dict.fromkeys(reason.remedy for reason in decision.against))
+    return Violation(rule, None, f"{what} is not allowed for {decision.classification} data: {facts}", remedies)
+
+
+def pipeline_violations(config: Config, classification: Classification, *, on: date) -> tuple[Violation, ...]:
+    """Every place where a pipeline's data would come to rest and may not, and the lack of a declared retention."""
+    return tuple(_pipeline(config, classification, on))
+
+
+def _pipeline(config: Config, classification: Classification, on: date) -> Iterator[Violation]:
+    if classification not in config.retention:
+        yield Violation(
+            "retention",
+            None,
+            f"retention.{classification} is not declared, so nothing says how long its data may be kept",
+            f"Declare retention.{classification} in rempart.yaml.",
+        )
+    home = config.active_site
+    decisions = {f"active_site '{home}'": decide_site(config, classification, "data", home, on=on)}
+    reached = [home]
+    for source in reached:  # grows: a replica may have replicas
+        for pair in config.replication:
+            if pair.source == source and pair.target not in reached:
+                reached.append(pair.target)
+                decisions[f"replication target '{pair.target}'"] = decide_site(
+                    config, classification, "replica", pair.target, on=on, beside=source
+                )
+    site = config.backup.site
+    decisions[f"backup.site '{site}'"] = decide_site(config, classification, "restore-point", site, on=on, beside=home)
+    for named, decision in decisions.items():
+        if not decision.allowed:
+            yield _denied(decision.what, named, decision)

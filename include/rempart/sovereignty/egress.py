@@ -1,0 +1,296 @@
+"""Which hosts the platform may reach: one list, read from the configuration, for the audit hook and for the network.
+
+A destination stands on the list only if the policy allows its place for at least one classification; what it refuses is
+kept beside it, with every decision. Addresses of this machine (loopback) are no egress and stand in no list.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from rempart.config import Config, Connection, Connections, Place
+from rempart.errors import ConfigError, ConnectionMissing
+from rempart.sovereignty.places import (
+    PLATFORM_CONNECTIONS,
+    decide_connection,
+    decide_host,
+    decide_image,
+    decide_pool,
+    decide_site,
+    declared_connections,
+    split_host,
+)
+from rempart.sovereignty.policy import Decision, is_host_of, unknown
+
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "postgres": 5432, "redis": 6379, "rediss": 6379, "amqp": 5672}
+Judge = Callable[[str], Decision]
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A host (a name, `*.name` for it and everything below it, or an address) and port; `why` names the entry."""
+
+    host: str
+    port: int | None
+    why: str
+    classifications: tuple[str, ...] = ()
+    """Those for which the policy allows the place; empty for the platform's own servers, which are not judged."""
+
+    @property
+    def name(self) -> str:
+        """The host without the `*.` of a pattern."""
+        return self.host.removeprefix("*.")
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" if self.port else host
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A destination that the configuration names, with the policy's decision for each classification."""
+
+    destination: Destination
+    decisions: tuple[Decision, ...]
+
+    @property
+    def allowed(self) -> bool:
+        return bool(self.destination.host) and any(decision.allowed for decision in self.decisions)
+
+
+@dataclass(frozen=True)
+class EgressRules:
+    """What may be reached. `pulls` are registries: nodes pull images from them, tasks do not."""
+
+    allowed: tuple[Destination, ...]
+    pulls: tuple[Destination, ...] = ()
+    judged: tuple[Judged, ...] = ()
+
+    @property
+    def refusals(self) -> tuple[Judged, ...]:
+        """Destinations that the configuration names and the policy allows for no classification."""
+        return tuple(one for one in self.judged if not one.allowed)
+
+    @property
+    def refused(self) -> tuple[Decision, ...]:
+        """Every decision against them."""
+        return tuple(decision for one in self.refusals for decision in one.decisions)
+
+
+def parse_endpoint(text: str) -> tuple[str, int | None]:
+    """A URL or `host[:port]` as host and port; the port of a URL is its scheme's unless it names one."""
+    if "://" not in text:
+        return split_host(text)
+    url = urlsplit(text)
+    known = [_PORTS[part] for part in url.scheme.split("+") if part in _PORTS]
+    return url.hostname or "", url.port or next(iter(known), None)
+
+
+@lru_cache(maxsize=4096)
+def normalise(host: str) -> str:
+    """A host as it is compared: lower case, no final dot, IDNA; an address in its shortest form, IPv4 out of IPv6."""
+    host = host.strip().strip("[]").rstrip(".").lower()
+    if address := _address(host):
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return str(mapped or address).partition("%")[0]
+    try:
+        return host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return host
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def is_address(host: str) -> bool:
+    """Whether it is an address rather than a name."""
+    return _address(host) is not None
+
+
+@lru_cache(maxsize=4096)
+def is_this_machine(host: str) -> bool:
+    """Loopback, by name or address, and the unspecified address (Linux connects it to loopback)."""
+    host = normalise(host)
+    if host in ("", "localhost"):
+        return True
+    address = _address(host)
+    return address is not None and (address.is_loopback or address.is_unspecified)
+
+
+def matches(destination: Destination, host: str, port: int | None) -> bool:
+    """Whether a destination covers a host and port. Without a port (a look-up), any port of it will do."""
+    if None not in (destination.port, port) and destination.port != port:
+        return False
+    host, listed = normalise(host), normalise(destination.host)
+    return host == listed or (listed.startswith("*.") and bool(host) and is_host_of(host, listed))
+
+
+def is_allowed(rules: EgressRules, host: str, port: int | None) -> bool:
+    """Whether a task may reach this host and port (or, without a port, look its name up)."""
+    return is_this_machine(host) or any(matches(one, host, port) for one in rules.allowed)
+
+
+def rules(config: Config, endpoints: Mapping[str, str], *, on: date, own: Iterable[Destination] = ()) -> EgressRules:
+    """The list. `endpoints` are connections' URLs or host:port, by name; `own` are Airflow's servers, not judged."""
+
+    def judge(entries: Iterable[tuple[Destination, Judge]]) -> tuple[Judged, ...]:
+        return tuple(Judged(place, tuple(judge(name) for name in config.policy)) for place, judge in entries)
+
+    reached = judge([*_sites(config, endpoints, on), *_pools(config, endpoints, on), *_others(config, on)])
+    pulled = judge(_registries(config, on))
+    return EgressRules(
+        _unique([*_platform(config, endpoints), *own, *_passed(reached)]), _unique(_passed(pulled)), reached + pulled
+    )
+
+
+def _passed(judged: Iterable[Judged]) -> Iterator[Destination]:
+    for one in judged:
+        if one.allowed:
+            passed = tuple(decision.classification for decision in one.decisions if decision.allowed)
+            yield replace(one.destination, classifications=passed)
+
+
+def _unique(destinations: Iterable[Destination]) -> tuple[Destination, ...]:
+    outward = [one for one in destinations if not is_this_machine(one.host)]
+    return tuple({(normalise(one.host), one.port): one for one in reversed(outward)}.values())[::-1]
+
+
+def _platform(config: Config, endpoints: Mapping[str, str]) -> Iterator[Destination]:
+    for name in sorted(PLATFORM_CONNECTIONS):
+        if name in endpoints:
+            yield Destination(*parse_endpoint(endpoints[name]), f"connection {name}, the platform's own")
+    for name, service in config.services.items():
+        if service.external and name not in config.sites:
+            yield Destination(*parse_endpoint(service.external.url), f"services.{name}.external")
+
+
+def _catalogue(config: Config, place: Place) -> list[str]:
+    found = config.operators[place.operator].services[place.service].endpoints
+    return [endpoint.replace("{region}", place.region) for endpoint in found]
+
+
+def _sites(config: Config, endpoints: Mapping[str, str], on: date) -> Iterator[tuple[Destination, Judge]]:
+    def judge_of(name: str, url: str) -> Judge:
+        return lambda classification: decide_site(config, classification, "data", name, on=on, endpoint=url)
+
+    for name, site in config.sites.items():
+        external = config.services[name].external if name in config.services else None
+        known = [endpoints[site.connection]] if site.connection in endpoints else []
+        if external:
+            known.append(external.url)
+        for url in known or _catalogue(config, site):
+            host, port = parse_endpoint(url)
+            # a bucket may be a name below its endpoint's
+            pattern = host if is_address(host) or is_this_machine(host) else f"*.{host}"
+            yield Destination(pattern, port, f"sites.{name}"), judge_of(name, url)
+
+
+def _pools(config: Config, endpoints: Mapping[str, str], on: date) -> Iterator[tuple[Destination, Judge]]:
+    def judge_of(name: str) -> Judge:
+        return lambda classification: decide_pool(config, classification, "job", name, on=on)
+
+    for name, pool in config.pools.items():
+        known = [endpoints[pool.kubernetes_connection]] if pool.kubernetes_connection in endpoints else []
+        for url in known or _catalogue(config, pool):
+            yield Destination(*parse_endpoint(url), f"pools.{name}"), judge_of(name)
+
+
+def _others(config: Config, on: date) -> Iterator[tuple[Destination, Judge]]:
+    def through(name: str) -> Judge:
+        return lambda classification: decide_connection(config, classification, name, on=on)
+
+    def to(host: str, port: int | None) -> Judge:
+        return lambda classification: decide_host(config, classification, host, port, on=on)
+
+    for name, connection in config.connections.items():
+        for declared in connection.hosts:
+            yield Destination(*split_host(declared), f"connections.{name}"), through(name)
+    for declared in config.hosts:
+        host, port = split_host(declared)
+        yield Destination(host, port, f"hosts.{declared}"), to(host, port)
+
+
+def _registries(config: Config, on: date) -> Iterator[tuple[Destination, Judge]]:
+    def judge_of(name: str) -> Judge:
+        return lambda classification: decide_image(config, classification, f"{name.rstrip('/')}/any", on=on)
+
+    for name in config.registries:
+        host, port = split_host(name.partition("/")[0])
+        yield Destination(host, port or 443, f"registries.{name}"), judge_of(name)
+
+
+def decision_against(config: Config, found: EgressRules, host: str, port: int | None, *, on: date) -> Decision:
+    """Why a host that is not allowed is not: of the decisions on its entry, the one with the fewest reasons against."""
+    for refusal in found.refusals:
+        if matches(refusal.destination, host, port) and refusal.decisions:
+            return min(refusal.decisions, key=lambda decision: len(decision.against))
+    label = f"host '{host}'" + (f" port {port}" if port else "")
+    classification = next(iter(config.policy), "any")
+    if ports := sorted({one.port for one in found.allowed if one.port and matches(one, host, None)}):
+        fact = f"only port {', '.join(map(str, ports))} of '{host}' is allowed"
+        remedy = f"Use that port, or declare '{host}:{port}' under hosts in rempart.yaml."
+        return unknown(classification, "host", label, "hosts", fact, remedy)
+    against = decide_host(config, classification, host, port, on=on)
+    if not against.allowed:
+        return against
+    fact = f"'{host}' is no endpoint of a connection that the platform knows"
+    remedy = "Declare it under hosts in rempart.yaml (operator, service, region), or do not connect to it."
+    return unknown(classification, "host", label, "hosts", fact, remedy)
+
+
+# --- where connections lead -------------------------------------------------------------------------------------------
+
+
+def endpoint_of(connection: Connection) -> str | None:
+    """Where a connection leads, as a URL or host:port; None if it names no host. Raises ConfigError."""
+    extra: Mapping[str, Any] = connection.extra
+    if url := extra.get("endpoint_url"):
+        return str(url)
+    if kube_config := extra.get("kube_config"):
+        return _kubernetes_server(connection.name, kube_config)
+    if not connection.host or "://" in connection.host:
+        return connection.host or None
+    host = f"[{connection.host}]" if ":" in connection.host else connection.host
+    scheme = connection.schema if connection.conn_type == "http" and connection.schema else connection.conn_type
+    port = connection.port or _PORTS.get(scheme)
+    return f"{host}:{port}" if port else host
+
+
+def _kubernetes_server(name: str, kube_config: object) -> str | None:
+    """The API server of a kubeconfig's current context, or of its only cluster. Raises ConfigError."""
+    try:
+        data: Any = yaml.safe_load(kube_config) if isinstance(kube_config, str) else kube_config
+        contexts = {one["name"]: one["context"]["cluster"] for one in data.get("contexts", ())}
+        clusters = {one["name"]: str(one["cluster"]["server"]) for one in data["clusters"]}
+        return clusters[contexts.get(data.get("current-context")) or next(iter(clusters))]
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, StopIteration):
+        # the cause would quote the file, which holds credentials
+        raise ConfigError(
+            f"Connection '{name}': extra.kube_config is no kubeconfig with a cluster and its server",
+            "Correct the connection, as `kubectl config view` would show it.",
+        ) from None
+
+
+def endpoints(config: Config, resolve: Connections) -> dict[str, str]:
+    """Where the declared connections lead, by name; those that `resolve` does not know are left out."""
+    found = {}
+    for name in sorted(declared_connections(config)):
+        try:
+            endpoint = endpoint_of(resolve(name))
+        except ConnectionMissing:
+            continue
+        if endpoint:
+            found[name] = endpoint
+    return found

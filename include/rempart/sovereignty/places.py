@@ -1,0 +1,195 @@
+"""Decisions about what the configuration names: sites, pools, images, connections and hosts. All pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
+from typing import Any
+from urllib.parse import urlsplit
+
+from rempart.config import DATABASES, Config, Place
+from rempart.sovereignty.policy import (
+    Decision,
+    Placement,
+    Reason,
+    What,
+    decide,
+    endpoint_hosts,
+    independence,
+    is_host_of,
+    unknown,
+    verdict,
+)
+
+PLATFORM_CONNECTIONS = frozenset(
+    [*(f"pg_{name}" for name in (*DATABASES, "backup", "drill")), "mlflow", "airflow_api", "ledger_key"]
+)
+"""Connections that the platform itself declares."""
+
+
+def placement(label: str, place: Place, host: str | None = None) -> Placement:
+    """A place of rempart.yaml as the policy judges it."""
+    return Placement(label, place.operator, place.service, place.region, host)
+
+
+def site_placement(config: Config, name: str, endpoint: str | None = None) -> Placement | None:
+    """A site's place; with its endpoint (a URL), the host that it answers at. None for a site that is not declared."""
+    if (place := config.sites.get(name)) is None:
+        return None
+    return placement(f"site '{name}'", place, (urlsplit(endpoint).hostname or "") if endpoint is not None else None)
+
+
+def decide_site(
+    config: Config,
+    classification: str,
+    what: What,
+    site: str,
+    *,
+    on: date,
+    endpoint: str | None = None,
+    beside: str | None = None,
+) -> Decision:
+    """May `what` of a classification be at this site? `beside` names the site that it is a copy of."""
+    here = site_placement(config, site, endpoint)
+    if here is None:
+        return _undeclared(classification, what, "sites", site, config.sites)
+    decision = decide(
+        config, classification, what, here, on=on, beside=site_placement(config, beside) if beside else None
+    )
+    if other := config.sites[site].independent_of:
+        reason = independence(config, f"sites.{site}.independent_of", here, site_placement(config, other))
+        decision = verdict(classification, what, here.label, (*decision.reasons, reason))
+    return decision
+
+
+def decide_pool(config: Config, classification: str, what: What, pool: str, *, on: date) -> Decision:
+    """May a job on data of this classification run in this pool?"""
+    if (place := config.pools.get(pool)) is None:
+        return _undeclared(classification, what, "pools", pool, config.pools)
+    return decide(config, classification, what, placement(f"pool '{pool}'", place), on=on)
+
+
+def decide_connection(config: Config, classification: str, conn_id: str, *, on: date) -> Decision:
+    """May data of this classification go through this Airflow connection?"""
+    label = f"connection '{conn_id}'"
+    for name, site in config.sites.items():
+        if conn_id == site.connection:
+            return _named(label, decide_site(config, classification, "connection", name, on=on))
+    for name, pool in config.pools.items():
+        if conn_id == pool.kubernetes_connection:
+            return _named(label, decide_pool(config, classification, "connection", name, on=on))
+    if place := config.connections.get(conn_id):
+        return decide(config, classification, "connection", placement(label, place), on=on)
+    if conn_id in declared_connections(config):
+        reason = Reason(True, "platform", "it is one of the platform's own")
+        return verdict(classification, "connection", label, [reason])
+    return _undeclared(classification, "connection", "connections", conn_id, config.connections)
+
+
+def declared_connections(config: Config) -> frozenset[str]:
+    """Every Airflow connection that the configuration declares, the platform's own included."""
+    external = (service.external.connection for service in config.services.values() if service.external)
+    return frozenset(
+        [
+            *PLATFORM_CONNECTIONS,
+            *external,
+            *config.connections,
+            *(site.connection for site in config.sites.values()),
+            *(pool.kubernetes_connection for pool in config.pools.values()),
+        ]
+    )
+
+
+def full_image(image: str) -> str:
+    """An image's name with its registry: `python:3.11` is `docker.io/library/python:3.11`."""
+    first, slash, _ = image.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return image
+    return f"docker.io/{image}" if slash else f"docker.io/library/{image}"
+
+
+def _within(image: str, registry: str) -> bool:
+    return image.startswith(registry.rstrip("/") + "/")
+
+
+def rewrite_image(config: Config, image: str) -> str:
+    """The image as pulled from the registry that mirrors its own, or unchanged. The longest match counts."""
+    name = full_image(image)
+    mirrors = [
+        (origin, registry)
+        for registry, declared in config.registries.items()
+        for origin in declared.mirror_of
+        if _within(name, origin)
+    ]
+    if not mirrors or any(_within(name, registry) for registry in config.registries):
+        return image
+    _, registry = max(mirrors, key=lambda pair: len(pair[0]))
+    return f"{registry.rstrip('/')}/{name}"
+
+
+def decide_image(config: Config, classification: str, image: str, *, on: date) -> Decision:
+    """May a pod that handles this classification run this image (as it will be pulled, mirrors applied)?"""
+    name = full_image(rewrite_image(config, image))
+    label = f"image '{image}'"
+    registry = max((r for r in config.registries if _within(name, r)), key=len, default=None)
+    if registry is None:
+        declared = ", ".join(config.registries) or "none"
+        fact = f"registry '{name.partition('/')[0]}' is not declared; declared: {declared}"
+        remedy = "Use an image of a declared registry, or declare this one under registries in rempart.yaml."
+        return unknown(classification, "image", label, "registries", fact, remedy)
+    return _named(label, decide(config, classification, "image", placement(label, config.registries[registry]), on=on))
+
+
+def decide_host(config: Config, classification: str, host: str, port: int | None, *, on: date) -> Decision:
+    """May data of this classification be sent to this host? Yes if one declared place that it belongs to allows it."""
+    label = f"host '{host}'" + (f" port {port}" if port else "")
+    found = [
+        _named(label, decide(config, classification, "host", place, on=on))
+        for place in _places_of_host(config, host, port)
+    ]
+    if not found:
+        fact = f"'{host}' belongs to no declared site, registry, connection, pool or host"
+        remedy = "Declare it under hosts in rempart.yaml (operator, service, region), or do not connect to it."
+        return unknown(classification, "host", label, "hosts", fact, remedy)
+    return next((decision for decision in found if decision.allowed), found[0])
+
+
+def _places_of_host(config: Config, host: str, port: int | None) -> list[Placement]:
+    def matches(declared: str) -> bool:
+        name, wanted = split_host(declared)
+        return wanted in (None, port) and (
+            is_host_of(host, name) if name.startswith("*.") else host.lower() == name.lower()
+        )
+
+    found = [placement(name, place) for name, place in config.hosts.items() if matches(name)]
+    for name, connection in config.connections.items():
+        if any(matches(one) for one in connection.hosts):
+            found.append(placement(name, connection))
+    for name, registry in config.registries.items():
+        if matches(name.partition("/")[0]):
+            found.append(placement(name, registry))
+    for name, site in config.sites.items():
+        service = config.operators[site.operator].services[site.service]
+        if any(is_host_of(host, one) for one in endpoint_hosts(service, site.region)):
+            found.append(placement(name, site, host))
+    return found
+
+
+def split_host(text: str) -> tuple[str, int | None]:
+    """`host[:port]` as name and port; an IPv6 address stands in brackets."""
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or text, parts.port
+
+
+def _named(label: str, decision: Decision) -> Decision:
+    return replace(decision, place=label)
+
+
+def _undeclared(
+    classification: str, what: What, section: str, name: str, among: Mapping[str, Any]
+) -> Decision:
+    kind = {"sites": "site", "pools": "pool", "connections": "connection"}[section]
+    fact = f"{kind} '{name}' is not declared; declared: {', '.join(among) or 'none'}"
+    remedy = f"Correct the name, or declare it under {section} in rempart.yaml."
+    return unknown(classification, what, f"{kind} '{name}'", section, fact, remedy)

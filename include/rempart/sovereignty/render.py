@@ -1,0 +1,324 @@
+"""The allow-list as rules for the network: Kubernetes NetworkPolicies, Cilium policies, an nftables rule set. All text.
+
+What a form cannot say stands in the file's head as NOT COVERED, never in silence. No secret can occur: the input holds
+host names, ports, addresses and the configuration's own words. Sources: the reference of networking.k8s.io/v1
+NetworkPolicy, Cilium's "DNS based policies" (`*` stands for one label), nft(8).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+from rempart.sovereignty.egress import Destination, EgressRules, is_address, normalise
+
+Addresses = Mapping[str, tuple[str, ...]]
+"""Addresses of names, as they resolved; a name without any is missing or has none."""
+
+Form = Literal["kubernetes", "cilium", "nftables"]
+
+_DNS_PODS = {"k8s-app": "kube-dns"}
+_NAMESPACE = "kubernetes.io/metadata.name"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The namespaces of a cluster: `platform` runs Airflow, `jobs` run training pods. `api_server` is its address."""
+
+    platform: str = "airflow"
+    jobs: tuple[str, ...] = ()
+    api_server: tuple[str, int] | None = None
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.platform, *self.jobs)))
+
+
+def service_namespace(host: str) -> str | None:
+    """The namespace of a name inside a cluster (`mlflow.tools.svc.cluster.local`); None for every other name."""
+    found = re.fullmatch(r"[^.]+\.([^.]+)\.svc(\.cluster\.local)?", normalise(host))
+    return found[1] if found else None
+
+
+def _is_neighbour(host: str) -> bool:
+    """A bare name: a service in the namespace of whoever asks."""
+    return "." not in host and ":" not in host
+
+
+def destinations(rules: EgressRules, form: Form) -> tuple[Destination, ...]:
+    """What a form has rules for by name or address: a host pulls images too, and a cluster's own services are pods."""
+    if form == "nftables":
+        return (*rules.allowed, *rules.pulls)
+    return tuple(one for one in rules.allowed if not _is_neighbour(one.host) and not service_namespace(one.host))
+
+
+def addresses_of(destination: Destination, addresses: Addresses) -> tuple[str, ...]:
+    """A destination's addresses: itself if it is one, else those that its name resolved to."""
+    name = normalise(destination.name)
+    return (name,) if is_address(name) else tuple(sorted(map(normalise, addresses.get(name, ()))))
+
+
+def names(destinations: Iterable[Destination]) -> tuple[str, ...]:
+    """The names that rules by address need resolved."""
+    every = (normalise(one.name) for one in destinations)
+    return tuple(sorted({name for name in every if not is_address(name)}))
+
+
+def unresolved(destinations: Iterable[Destination], addresses: Addresses) -> tuple[str, ...]:
+    """Names without an address: rules by address cannot allow them."""
+    return tuple(name for name in names(destinations) if not addresses.get(name))
+
+
+# --- comments ---------------------------------------------------------------------------------------------------------
+
+
+def _printable(text: str) -> str:
+    return re.sub(r'[^\x20-\x7e]|["\\\\]', "?", text)
+
+
+def _comment(lines: Iterable[str]) -> str:
+    return "".join(f"# {_printable(line)}".rstrip() + "\n" for line in lines)
+
+
+def _listing(destinations: Iterable[Destination], addresses: Addresses | None) -> list[str]:
+    lines = []
+    for one in destinations:
+        line = f"  {one}  ({one.why}{'; ' + ', '.join(one.classifications) if one.classifications else ''})"
+        if addresses is not None and not is_address(one.name):
+            line += f" = {', '.join(addresses_of(one, addresses)) or 'NOT RESOLVED'}"
+        lines.append(line)
+    return lines or ["  nothing"]
+
+
+def _refused(rules: EgressRules) -> list[str]:
+    if not rules.refusals:
+        return []
+    head = "Declared, and refused by the policy (`rempart policy explain HOST` gives the reasons):"
+    return [head, *(f"  {refusal.destination}  ({refusal.destination.why})" for refusal in rules.refusals)]
+
+
+def _gaps(destinations: Sequence[Destination], addresses: Addresses) -> list[str]:
+    wild = [str(one) for one in destinations if one.host.startswith("*.")]
+    lines = [f"  {name} did not resolve" for name in unresolved(destinations, addresses)]
+    lines += [f"  {one}: a name below it that has other addresses than itself" for one in wild]
+    return ["NOT COVERED, and so refused:", *lines] if lines else []
+
+
+# --- Kubernetes -------------------------------------------------------------------------------------------------------
+
+
+def _document(head: Iterable[str], content: Mapping[str, Any]) -> str:
+    return _comment(head) + yaml.safe_dump(dict(content), sort_keys=False, width=120)
+
+
+def _kubernetes_notes(rules: EgressRules) -> list[str]:
+    lines = [
+        "Names without a dot are services of the namespace itself; all pods of one namespace may reach each other."
+    ]
+    if rules.pulls:
+        lines += ["Nodes pull images, pods do not. Allow at the nodes:", *_listing(rules.pulls, None)]
+    return [*lines, *_refused(rules)]
+
+
+def _block(address: str) -> dict[str, Any]:
+    return {"ipBlock": {"cidr": f"{address}/{128 if ':' in address else 32}"}}
+
+
+def _port(port: int | None) -> dict[str, Any]:
+    return {"ports": [{"protocol": "TCP", "port": port}]} if port else {}
+
+
+def kubernetes(rules: EgressRules, addresses: Addresses, cluster: Cluster) -> dict[str, str]:
+    """NetworkPolicies by file name, one per namespace: nothing leaves but DNS and the addresses of what is allowed."""
+    inside = sorted({space for one in rules.allowed if (space := service_namespace(one.host))} | {cluster.platform})
+    outward = destinations(rules, "kubernetes")
+    texts = {}
+    for namespace in cluster.namespaces:
+        egress: list[dict[str, Any]] = [
+            {
+                "to": [{"namespaceSelector": {"matchLabels": {_NAMESPACE: "kube-system"}}} | _pods(_DNS_PODS)],
+                "ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")],
+            },
+            {"to": [{"podSelector": {}}]},
+        ]
+        # a policy judges the pod's port, a name gives the service's: they may differ, so none is stated
+        others = [name for name in inside if name != namespace]
+        egress += [{"to": [{"namespaceSelector": {"matchLabels": {_NAMESPACE: name}}}]} for name in others]
+        for one in outward:
+            if found := addresses_of(one, addresses):
+                egress.append({"to": [_block(address) for address in found]} | _port(one.port))
+        if cluster.api_server and namespace == cluster.platform:
+            host, port = cluster.api_server
+            egress.append({"to": [_block(host)]} | _port(port))
+        head = [
+            f"Egress of namespace {namespace}, from rempart.yaml by `rempart policy render kubernetes`.",
+            "A NetworkPolicy knows addresses, not names: render it anew when they change, or use Cilium's toFQDNs",
+            "(`rempart policy render cilium`). It works only with a network plug-in that enforces it.",
+            "DNS is open: names can be looked up, and data can be carried out in look-ups.",
+            "Allowed:",
+            *_listing(outward, addresses),
+            *_gaps(outward, addresses),
+            *_api_server(cluster, namespace),
+            *_kubernetes_notes(rules),
+        ]
+        texts[f"networkpolicy-{namespace}.yaml"] = _document(head, _policy("networking.k8s.io/v1", namespace, egress))
+    return texts
+
+
+def _api_server(cluster: Cluster, namespace: str) -> list[str]:
+    if namespace != cluster.platform or cluster.api_server:
+        return []
+    return ["The cluster's API server is not allowed: give its address by --api-server if Airflow starts pods here."]
+
+
+def _pods(labels: Mapping[str, str]) -> dict[str, Any]:
+    return {"podSelector": {"matchLabels": dict(labels)}}
+
+
+def _policy(api: str, namespace: str, egress: list[dict[str, Any]]) -> dict[str, Any]:
+    cilium = api.startswith("cilium")
+    selector = {"endpointSelector": {}} if cilium else {"podSelector": {}, "policyTypes": ["Egress"]}
+    return {
+        "apiVersion": api,
+        "kind": "CiliumNetworkPolicy" if cilium else "NetworkPolicy",
+        "metadata": {"name": "rempart-egress", "namespace": namespace},
+        "spec": selector | {"egress": egress},
+    }
+
+
+# --- Cilium -----------------------------------------------------------------------------------------------------------
+
+
+def _fqdns(host: str) -> list[dict[str, str]]:
+    name = normalise(host.removeprefix("*."))
+    return [{"matchName": name}, *([{"matchPattern": f"*.{name}"}] if host.startswith("*.") else [])]
+
+
+def _cilium_ports(port: int | None) -> dict[str, Any]:
+    return {"toPorts": [{"ports": [{"port": str(port), "protocol": "TCP"}]}]} if port else {}
+
+
+def _cilium_pods(labels: Mapping[str, str]) -> dict[str, Any]:
+    return {"toEndpoints": [{"matchLabels": {f"k8s:{key}": value for key, value in labels.items()}}]}
+
+
+def cilium(rules: EgressRules, cluster: Cluster) -> dict[str, str]:
+    """CiliumNetworkPolicies by file name, one per namespace: by name, and look-ups of those names alone."""
+    outward = destinations(rules, "cilium")
+    named = [one for one in outward if not is_address(one.host)]
+    lookups = [selector for one in named for selector in _fqdns(one.host)]
+    lookups += [{"matchPattern": "*.*.svc.cluster.local"}, {"matchPattern": "*.*.svc"}]
+    lookups = [dict(pairs) for pairs in dict.fromkeys(tuple(one.items()) for one in lookups)]
+    inside = sorted({space for one in rules.allowed if (space := service_namespace(one.host))} | {cluster.platform})
+    texts = {}
+    for namespace in cluster.namespaces:
+        dns = _cilium_pods({"io.kubernetes.pod.namespace": "kube-system", **_DNS_PODS})
+        egress: list[dict[str, Any]] = [
+            dns | {"toPorts": [{"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": lookups}}]},
+            {"toEndpoints": [{}]},
+        ]
+        egress += [_cilium_pods({"io.kubernetes.pod.namespace": name}) for name in inside if name != namespace]
+        egress += [{"toFQDNs": _fqdns(one.host)} | _cilium_ports(one.port) for one in named]
+        for one in outward:
+            if is_address(one.host):
+                egress.append({"toCIDR": [_block(normalise(one.host))["ipBlock"]["cidr"]]} | _cilium_ports(one.port))
+        if namespace == cluster.platform:
+            egress.append({"toEntities": ["kube-apiserver"]})
+        head = [
+            f"Egress of namespace {namespace}, from rempart.yaml by `rempart policy render cilium`.",
+            "Only the names listed here can be looked up. Set tofqdns-dns-reject-response-code: nameError in Cilium's",
+            "configuration, so that the search domains of a pod's resolver do not stop a look-up that is allowed.",
+            "A `*` stands for one label: a bucket whose name holds a dot must be used path-style.",
+            "Allowed:",
+            *_listing(outward, None),
+            *_kubernetes_notes(rules),
+        ]
+        texts[f"ciliumnetworkpolicy-{namespace}.yaml"] = _document(head, _policy("cilium.io/v2", namespace, egress))
+    return texts
+
+
+# --- nftables ---------------------------------------------------------------------------------------------------------
+
+
+def _elements(destinations: Iterable[Destination], addresses: Addresses, version: int, *, ports: bool) -> list[str]:
+    found: dict[str, list[str]] = {}
+    for one in destinations:
+        if bool(one.port) != ports:
+            continue
+        for address in addresses_of(one, addresses):
+            if (6 if ":" in address else 4) == version:
+                found.setdefault(f"{address} . {one.port}" if ports else address, []).append(one.host)
+    return [f'{key} comment "{_printable(", ".join(dict.fromkeys(hosts)))[:120]}"' for key, hosts in found.items()]
+
+
+def _set(name: str, kind: str, elements: Sequence[str]) -> str:
+    body = ",\n".join(f"\t\t\t{element}" for element in elements)
+    inner = f"\t\telements = {{\n{body}\n\t\t}}\n" if elements else ""
+    return f"\tset {name} {{\n\t\ttype {kind}\n{inner}\t}}\n"
+
+
+def nftables(
+    rules: EgressRules, addresses: Addresses, *, uids: Sequence[int] = (), resolvers: Sequence[str] = ()
+) -> str:
+    """A rule set for `nft -f`: what these users (all, if none is given) send, or nothing but what is allowed."""
+    here = destinations(rules, "nftables")
+    sets = []
+    for version in (4, 6):
+        kind = f"ipv{version}_addr"
+        servers = [one for one in map(normalise, resolvers) if (6 if ":" in one else 4) == version]
+        sets += [
+            _set(f"resolvers{version}", kind, list(dict.fromkeys(servers))),
+            _set(f"hosts{version}", kind, _elements(here, addresses, version, ports=False)),
+            _set(
+                f"allowed{version}",
+                f"{kind} . inet_service",
+                _elements(here, addresses, version, ports=True),
+            ),
+        ]
+    who = f"users {', '.join(map(str, uids))}" if uids else "every user"
+    head = [
+        f"Egress of this host for {who}, from rempart.yaml by `rempart policy render nftables`.",
+        "Load: nft -f FILE (replaces the table as a whole).  Watch: nft list counter inet rempart_egress refused",
+        "It knows addresses, not names: render it anew when they change. Root can remove it.",
+        "DNS to the resolvers is open: data can be carried out in look-ups unless the resolver refuses names.",
+        "Allowed:",
+        *_listing(here, addresses),
+        *_gaps(here, addresses),
+        *_refused(rules),
+    ]
+    entry = (
+        "\tchain output {\n\t\ttype filter hook output priority filter; policy accept;\n"
+        f"\t\tmeta skuid {{ {', '.join(map(str, uids))} }} goto egress\n\t}}\n"
+        if uids
+        else "\tchain output {\n\t\ttype filter hook output priority filter; policy drop;\n\t\tgoto egress\n\t}\n"
+    )
+    chain = [
+        'oifname "lo" accept',
+        "ct state established,related accept",
+        f"meta l4proto ipv6-icmp icmpv6 type {{ {_NEIGHBOURHOOD} }} accept",
+        *(f"{family} daddr @resolvers{v} meta l4proto {{ tcp, udp }} th dport 53 accept" for v, family in _FAMILIES),
+        *(f"{family} daddr @hosts{v} accept" for v, family in _FAMILIES),
+        *(f"{family} daddr . th dport @allowed{v} accept" for v, family in _FAMILIES),
+        'limit rate 10/second burst 20 packets log prefix "rempart egress refused: " flags skuid',
+        'counter name "refused"',
+        "meta l4proto tcp reject with tcp reset",
+        "reject with icmpx admin-prohibited",
+    ]
+    body = "".join(f"\t\t{line}\n" for line in chain)
+    return (
+        _comment(head)
+        + "table inet rempart_egress\ndelete table inet rempart_egress\n\n"
+        + "table inet rempart_egress {\n\tcounter refused {\n\t}\n"
+        + "".join(sets)
+        + entry
+        + f"\tchain egress {{\n{body}\t}}\n}}\n"
+    )
+
+
+_FAMILIES = ((4, "ip"), (6, "ip6"))
+_NEIGHBOURHOOD = "nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld-listener-report, mld2-listener-report"
+"""What IPv6 itself needs to find its neighbours; no router passes it on."""

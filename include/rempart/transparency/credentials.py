@@ -1,0 +1,147 @@
+"""Default, empty and weak secrets, and files that others may read. Pure. No value ever leaves this module."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rempart.config import Connection, parse_connection
+from rempart.transparency.findings import CheckResult, Finding, Severity
+
+KNOWN = frozenset(
+    [
+        "admin",
+        "administrator",
+        "airflow",
+        "change-me",
+        "change_me",
+        "changeit",
+        "changeme",
+        "default",
+        "demo",
+        "example",
+        "guest",
+        "letmein",
+        "minio",
+        "minio123",
+        "minioadmin",
+        "mlflow",
+        "pass",
+        "passw0rd",
+        "password",
+        "password1",
+        "password123",
+        "password1234",
+        "postgres",
+        "postgresql",
+        "qwerty",
+        "rempart",
+        "root",
+        "s3cr3t",
+        "secret",
+        "secret_key",
+        "seaweedfs",
+        "temporary_key",
+        "test",
+        "toor",
+        "user",
+        "username",
+    ]
+)
+"""Defaults of the software that the platform is made of, and what people type instead of a password."""
+
+LEAST_BITS = 64.0
+"""Below it, a secret counts as weak. A generated one has about 128 bits or more."""
+
+_SECRET_NAME = re.compile(r"(?<!PUBLIC)(?:^|_)(PASSWORD|PASSWD|SECRET|TOKEN|KEY|SECRET_KEY|JWT_SECRET|FERNET_KEY)$")
+_OURS = ("AIRFLOW__", "MLFLOW_", "REMPART_", "WEED_")
+_SECRET_EXTRA = re.compile(r"password|secret|token|private_key", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class PrivateFile:
+    """A file that holds secrets, and its permission bits."""
+
+    path: str
+    mode: int
+
+
+def bits(secret: str) -> float:
+    """An upper bound of a secret's entropy in bits, from how its characters are spread: `aaaa` has none."""
+    counts = Counter(secret)
+    length = len(secret)
+    return -sum(count * math.log2(count / length) for count in counts.values()) if length else 0.0
+
+
+def weakness(secret: str, login: str = "") -> tuple[str, Severity] | None:
+    """Why a secret is no good, and how bad that is; None if nothing stands against it."""
+    if not secret:
+        return "is empty", "high"
+    if secret.lower() in KNOWN:
+        return "is a known default", "critical"
+    if login and secret.lower() == login.lower():
+        return "is the same as its login", "critical"
+    if bits(secret) < LEAST_BITS:
+        return f"has at most {bits(secret):.0f} bits of entropy", "high" if bits(secret) < 32 else "medium"
+    return None
+
+
+def secrets_of(variables: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """Each secret and its login by the name of what holds it, and the connections that cannot be read.
+
+    A connection without login and password (one that uses the identity of its machine) holds none.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    unreadable = []
+    for name, value in variables.items():
+        if name.startswith("AIRFLOW_CONN_"):
+            try:
+                connection = parse_connection(name, value)
+            except ValueError:
+                unreadable.append(name)
+                continue
+            found |= _of_connection(name, connection)
+        elif name.startswith(_OURS) and _SECRET_NAME.search(name):
+            found[name] = (value, "")
+    return found, unreadable
+
+
+def _of_connection(name: str, connection: Connection) -> dict[str, tuple[str, str]]:
+    extra = {
+        f"{name} extra.{key}": (value, connection.login)
+        for key, value in connection.extra.items()
+        if isinstance(value, str) and _SECRET_EXTRA.search(key)
+    }
+    by_other_means = any(word in key for key in connection.extra for word in ("key", "cert", "token", "role", "kube"))
+    if connection.password or (connection.login and not by_other_means):
+        return {name: (connection.password, connection.login), **extra}
+    return extra
+
+
+def check(variables: Mapping[str, str], files: Sequence[PrivateFile], absent: Sequence[str] = ()) -> CheckResult:
+    """Findings about the secrets of the stack and of the environment, by name, and about the files that hold them."""
+    found, unreadable = secrets_of(variables)
+    findings = []
+    for name, (secret, login) in found.items():
+        if weak := weakness(secret, login):
+            what, severity = f"The secret in {name} {weak[0]}", weak[1]
+            remedy = "Set a generated one, of 20 random characters or more, at the server and in the connection."
+            subject = name.lower().replace(" ", "-")
+            where = "environment or secrets file"
+            findings.append(Finding(f"passwords/{subject}", severity, what, where, remedy))
+    for name in unreadable:
+        what = f"{name} is neither JSON nor a URI, so its password could not be judged"
+        remedy = "Write it as Airflow documents its connection variables."
+        findings.append(Finding(f"passwords/{name.lower()}", "medium", what, "environment or secrets file", remedy))
+    for file in files:
+        if file.mode & 0o077:
+            what = f"Others on this machine may read or write a file that holds secrets (mode {file.mode & 0o777:o})"
+            remedy = "chmod 600 it, and make new secrets if somebody else may have been on this machine."
+            findings.append(Finding(f"passwords/file-{file.path}", "high", what, file.path, remedy))
+    looked = f"{len(found)} secrets, {len(files)} files that hold some"
+    if absent:
+        looked += f"; not there yet: {', '.join(absent)}"
+    return CheckResult("passwords", looked, tuple(findings))

@@ -1,0 +1,80 @@
+"""The lock of a project beside what is installed here: the facts from which bill of materials and licences follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import Distribution
+from pathlib import Path
+
+from rempart.errors import AuditError
+from rempart.transparency import installed, licences, lock
+from rempart.transparency.licences import Licence, Review
+from rempart.transparency.lock import Locked
+
+
+@dataclass(frozen=True)
+class Distributions:
+    """The lock of a project beside what is installed in this environment."""
+
+    root: Path
+
+    @cached_property
+    def locked(self) -> tuple[Locked, ...]:
+        return lock.read(read_text(self.root / "requirements.txt"))
+
+    @cached_property
+    def installed(self) -> dict[str, Distribution]:
+        return installed.by_name()
+
+    @cached_property
+    def review(self) -> Review:
+        return licences.read_review(self.root / "include" / "licences.yaml")
+
+    @cached_property
+    def licences(self) -> tuple[Licence, ...]:
+        metadata = {
+            one.name: installed.licence_metadata(self.installed[one.name])
+            for one in self.locked
+            if one.name in self.installed
+        }
+        return tuple(licences.licence_of(one, metadata, self.review) for one in self.locked)
+
+    @cached_property
+    def unlocked(self) -> dict[str, str]:
+        """What is installed though no lock names it, with its version."""
+        return self._differences[1]
+
+    @cached_property
+    def differing(self) -> dict[str, str]:
+        """What is installed in another version than locked."""
+        return self._differences[0]
+
+    @cached_property
+    def _differences(self) -> tuple[dict[str, str], dict[str, str]]:
+        development = self.root / "requirements-dev.txt"
+        locks = [self.locked, *([lock.read(read_text(development))] if development.is_file() else [])]
+        return lock.differences({name: one.version for name, one in self.installed.items()}, *locks)
+
+    @cached_property
+    def inside(self) -> tuple[str, ...]:
+        """Programs inside locked distributions, with version and distribution."""
+        names = {one.name for one in self.locked}
+        bundled = [(name, part) for name, parts in self.review.bundled.items() if name in names for part in parts]
+        return tuple(f"{part.name} {part.version} ({name})" for name, part in bundled)
+
+    @cached_property
+    def native_libraries(self) -> int:
+        """Native libraries that the installed wheels of the lock bring along."""
+        names = {one.name for one in self.locked}
+        return sum(installed.native_libraries(one) for name, one in self.installed.items() if name in names)
+
+
+def read_text(file: Path) -> str:
+    """A file of the project. Raises AuditError."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as cause:
+        raise AuditError(
+            f"{file} cannot be read: {cause.strerror}", "Run the audit in the project's folder."
+        ) from cause

@@ -1,0 +1,96 @@
+"""Which doors are open beyond this machine: where services are told to listen, what listens, what goes in clear."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from rempart.transparency.findings import CheckResult, Finding
+from rempart.transparency.telemetry import Process
+
+_BINDS: tuple[tuple[str, str], ...] = (
+    ("postgresql", r"^listen_addresses=(.*)$"),
+    ("site-", r"^-ip\.bind=(.*)$"),
+    ("mlflow", r"^--host$"),
+)
+"""How each kind of service is told where to listen: a pattern of an argument; without a group, the next one tells."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A TCP socket that waits for connections, and the service that it belongs to."""
+
+    service: str
+    address: str
+    port: int
+    declared: bool
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine can reach an address. A name counts as local only if it is `localhost`."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address == "localhost"
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
+
+
+def planned_addresses(process: Process) -> list[str] | None:
+    """Where a service is told to listen; empty if it is told nowhere; None if it opens no door that we know of."""
+    if process.service == "airflow-api-server":
+        return [host] if (host := process.environment.get("AIRFLOW__API__HOST")) else []
+    if process.service in ("airflow-scheduler", "airflow-triggerer"):
+        # without it they serve their logs, on every interface
+        return None if "--skip-serve-logs" in process.command else []
+    for prefix, pattern in _BINDS:
+        if process.service.startswith(prefix):
+            for argument, following in zip(process.command, (*process.command[1:], ""), strict=True):
+                if found := re.match(pattern, argument):
+                    value = found[1] if found.groups() else following
+                    return [part.strip() for part in value.split(",")]
+            return []
+    return None
+
+
+def check(
+    planned: Sequence[Process], listeners: Sequence[Listener] | None, endpoints: Mapping[str, str]
+) -> CheckResult:
+    """Findings about doors. `listeners` is None if the stack does not run; `endpoints`: URLs or host:port, by name."""
+    findings = []
+    for process in planned:
+        addresses = planned_addresses(process)
+        if addresses == [] or any(not is_local(address) for address in addresses or ()):
+            told = ", ".join(addresses or ()) or "nothing, so it listens everywhere"
+            what = f"{process.service} is to listen beyond this machine: {told}"
+            findings.append(_open(f"ports/{process.service}-plan", what, "the service's command"))
+    for one in listeners or ():
+        if not is_local(one.address):
+            what = f"{one.service} listens on {one.address}:{one.port}, which others can reach"
+            findings.append(_open(f"ports/{one.service}-{one.port}", what, f"TCP port {one.port}"))
+        elif not one.declared:
+            what = f"{one.service} listens on {one.address}:{one.port}, which is none of its declared ports"
+            remedy = "Find out what it serves; only processes of this machine reach it."
+            finding = Finding(f"ports/{one.service}-undeclared", "low", what, f"TCP port {one.port}", remedy)
+            if finding.id not in {known.id for known in findings}:
+                findings.append(finding)
+    for name, url in endpoints.items():
+        parts = urlsplit(url)
+        if parts.scheme == "http" and not is_local(parts.hostname or ""):
+            what = f"Traffic of {name} goes to {parts.hostname} in clear: its endpoint is http, not https"
+            remedy = "Have the server offer TLS, and write https in the connection."
+            findings.append(Finding(f"ports/clear-{name}", "high", what, f"connection {name}", remedy))
+    if listeners is None:
+        what, remedy = "The stack does not run: no process and no socket of it was looked at", "Audit it while it runs."
+        findings.append(Finding("ports/not-running", "info", what, "this machine", remedy))
+    running = "no socket" if listeners is None else f"{len(listeners)} listening sockets"
+    looked = f"{len(planned)} services' commands, {running}, {len(endpoints)} endpoints"
+    return CheckResult("ports", looked, tuple(findings))
+
+
+def _open(subject: str, what: str, where: str) -> Finding:
+    remedy = "Bind it to 127.0.0.1, and put a proxy with TLS and authentication in front of what others must reach."
+    return Finding(subject, "high", what, where, remedy)

@@ -1,0 +1,227 @@
+"""What an audit finds: findings with severities, exceptions that somebody answers for, and the verdict.
+
+Every check says what it looked at. What it could not look at is a finding, so an audit never passes by not looking.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from typing import Literal
+
+from rempart.config import AuditException
+
+Severity = Literal["critical", "high", "medium", "low", "info"]
+SEVERITIES: tuple[Severity, ...] = ("critical", "high", "medium", "low", "info")
+"""From the worst to the mildest."""
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Who accepted a finding, why, and until when."""
+
+    owner: str
+    reason: str
+    expires: date
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know or to do. `id` is `check/subject` and stays the same from run to run."""
+
+    id: str
+    severity: Severity
+    what: str
+    where: str
+    remedy: str
+    aliases: tuple[str, ...] = ()
+    """Other ids under which an exception may name it: an advisory has several names."""
+    accepted: Acceptance | None = None
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One check: what it looked at, and what it found."""
+
+    check: str
+    looked_at: str
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A check as the report lists it; its findings are those whose id begins with its name."""
+
+    check: str
+    looked_at: str
+
+
+@dataclass(frozen=True)
+class BillOfMaterials:
+    """A CycloneDX file that the audit wrote."""
+
+    path: str
+    sha256: str
+    components: int
+
+
+@dataclass(frozen=True)
+class AdvisoryAge:
+    """How old the offline advisory database is for one ecosystem: days since its newest entry."""
+
+    ecosystem: str
+    entries: int
+    newest: datetime
+    days: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result. Exit code 0: nothing above low; 1: medium; 2: high or critical. Accepted ones do not count."""
+
+    audited_at: datetime
+    rempart: str
+    exit_code: Literal[0, 1, 2]
+    counts: dict[Severity, int]
+    checks: tuple[Checked, ...]
+    findings: tuple[Finding, ...]
+    accepted: tuple[Finding, ...] = ()
+    sboms: tuple[BillOfMaterials, ...] = ()
+    advisories: tuple[AdvisoryAge, ...] = ()
+    advisories_path: str | None = None
+    format: Literal[1] = field(default=1)
+
+
+def ordered(findings: Iterable[Finding]) -> list[Finding]:
+    """The worst first, then by id."""
+    return sorted(findings, key=lambda finding: (SEVERITIES.index(finding.severity), finding.id))
+
+
+def exit_code(findings: Iterable[Finding]) -> Literal[0, 1, 2]:
+    """0: nothing above low. 1: the worst is medium. 2: high or critical. Accepted findings do not count."""
+    counted = {finding.severity for finding in findings if finding.accepted is None}
+    if counted & {"critical", "high"}:
+        return 2
+    return 1 if "medium" in counted else 0
+
+
+def settle(findings: Sequence[Finding], exceptions: Sequence[AuditException], on: date) -> list[Finding]:
+    """Mark what is accepted on this day. An expired exception accepts nothing and is itself a finding."""
+    valid = [exception for exception in exceptions if on <= exception.expires]
+    settled: list[Finding] = []
+    for finding in findings:
+        names = {finding.id, *finding.aliases}
+        exception = next((one for one in valid if one.finding in names), None)
+        accepted = Acceptance(exception.owner, exception.reason, exception.expires) if exception else None
+        settled.append(replace(finding, accepted=accepted))
+    known = {name for finding in findings for name in (finding.id, *finding.aliases)}
+    for exception in exceptions:
+        if on > exception.expires:
+            settled.append(_expired(exception))
+        elif exception.finding not in known:
+            settled.append(_unused(exception))
+    return settled
+
+
+def _expired(exception: AuditException) -> Finding:
+    return Finding(
+        f"exceptions/{exception.finding}",
+        "medium",
+        f"The exception for {exception.finding} expired on {exception.expires}; the finding counts again",
+        "rempart.yaml: audit.exceptions",
+        f"{exception.owner} decides anew: resolve the finding, or set a new reason and date.",
+    )
+
+
+def _unused(exception: AuditException) -> Finding:
+    return Finding(
+        f"exceptions/{exception.finding}",
+        "info",
+        f"An exception names {exception.finding}, which was not found",
+        "rempart.yaml: audit.exceptions",
+        "Remove it, or correct the finding's name.",
+    )
+
+
+def report(
+    checks: Sequence[CheckResult],
+    exceptions: Sequence[AuditException],
+    *,
+    at: datetime,
+    version: str,
+    sboms: Sequence[BillOfMaterials] = (),
+    advisories: Sequence[AdvisoryAge] = (),
+    advisories_path: str | None = None,
+) -> Report:
+    """The verdict over every check. `at` is aware."""
+    found = [finding for check in checks for finding in check.findings]
+    settled = ordered(settle(found, exceptions, at.date()))
+    counting = tuple(finding for finding in settled if finding.accepted is None)
+    counts = Counter(finding.severity for finding in counting)
+    return Report(
+        at,
+        version,
+        exit_code(counting),
+        {severity: counts[severity] for severity in SEVERITIES},
+        tuple(Checked(check.check, check.looked_at) for check in checks),
+        counting,
+        tuple(finding for finding in settled if finding.accepted),
+        tuple(sboms),
+        tuple(advisories),
+        advisories_path,
+    )
+
+
+_MEANING = {0: "nothing above low", 1: "the worst is medium", 2: "high or critical"}
+
+
+def readable(found: Report) -> str:
+    """The report for a terminal."""
+    lines = [f"rempart audit, {found.audited_at:%Y-%m-%d %H:%M} UTC, rempart {found.rempart}", ""]
+    width = max(len(check.check) for check in found.checks)
+    lines += [
+        f"  {check.check:<{width}}  {_verdict(check, found)}; looked at {check.looked_at}" for check in found.checks
+    ]
+    for sbom in found.sboms:
+        lines.append(f"  SBOM: {sbom.path} ({sbom.components} components, sha256 {sbom.sha256[:16]}...)")
+    if any(check.check == "vulnerabilities" for check in found.checks):
+        lines.append("  advisories: " + _advisories(found))
+    for title, findings in (("Findings", found.findings), ("Accepted, not counted", found.accepted)):
+        if findings:
+            lines += ["", f"{title}:"]
+        for finding in findings:
+            lines.append(f"\n  {finding.severity.upper():<9}{finding.id}")
+            lines += [*_wrapped(finding.what), *_wrapped(f"where: {finding.where}")]
+            if by := finding.accepted:
+                lines += _wrapped(f"accepted by {by.owner} until {by.expires}: {by.reason}")
+            else:
+                lines += _wrapped(finding.remedy, "        -> ")
+    counted = ", ".join(f"{number} {severity}" for severity, number in found.counts.items() if number)
+    lines += ["", f"{counted or 'no findings'}; exit code {found.exit_code} ({_MEANING[found.exit_code]})"]
+    return "\n".join(lines) + "\n"
+
+
+def _wrapped(text: str, first: str = " " * 11) -> list[str]:
+    return textwrap.wrap(text, 110, initial_indent=first, subsequent_indent=" " * 11, break_on_hyphens=False)
+
+
+def _verdict(check: Checked, found: Report) -> str:
+    def mine(findings: Iterable[Finding]) -> list[Finding]:
+        return [finding for finding in findings if finding.id.startswith(f"{check.check}/")]
+
+    counted = Counter(finding.severity for finding in mine(found.findings))
+    parts = [f"{counted[severity]} {severity}" for severity in SEVERITIES if counted[severity]]
+    known = len(mine(found.accepted))
+    return ", ".join(parts + ([f"{known} accepted"] if known else [])) or "ok"
+
+
+def _advisories(found: Report) -> str:
+    if not found.advisories:
+        return "not checked" if found.advisories_path is None else f"nothing usable in {found.advisories_path}"
+    return f"{found.advisories_path}: " + "; ".join(
+        f"{age.ecosystem} {age.entries} entries, the newest {age.days} days old ({age.newest:%Y-%m-%d})"
+        for age in found.advisories
+    )

@@ -1,0 +1,48 @@
+"""The Debian systems of images: where they are read from, and how advisories name what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from rempart.errors import AuditError
+from rempart.transparency import debian, sbom
+from rempart.transparency.advisories import Package
+from rempart.transparency.debian import DebianSystem
+from rempart.transparency.distributions import read_text
+from rempart.transparency.findings import Finding
+from rempart.transparency.vulnerabilities import not_checked
+
+
+def read_debian(path: Path) -> DebianSystem:
+    """A Debian system from its status file, its root, or a bill of materials that we wrote. Raises AuditError."""
+    if path.suffix != ".json":
+        return debian.read_system(path)
+    try:
+        document = json.loads(read_text(path))
+    except ValueError as cause:
+        raise AuditError(f"{path} is not JSON", "Name a bill of materials of `rempart sbom --debian`.") from cause
+    return sbom.debian_of(document if isinstance(document, dict) else {}, str(path))
+
+
+def packages_of(system: DebianSystem) -> list[Package]:
+    """One for each source package and version: advisories of Debian speak of sources."""
+    built: dict[tuple[str, str], list[str]] = {}
+    for package in system.packages:
+        built.setdefault((package.source, package.source_version), []).append(package.name)
+    ecosystem = f"Debian:{system.release.partition('.')[0]}"
+    return [
+        Package(ecosystem, source, version, f"{system.where}: {', '.join(sorted(names)[:6])}")
+        for (source, version), names in built.items()
+    ]
+
+
+def unplaced(system: DebianSystem) -> Finding:
+    """That nobody can tell which advisories concern a system whose release is not known."""
+    return not_checked(
+        f"Vulnerabilities of {len(system.packages)} packages were not checked: their Debian release is not known",
+        system.where,
+        "Name the root of the image (with its os-release) instead of the status file alone.",
+        f"debian-{hashlib.sha256(system.where.encode()).hexdigest()[:8]}",
+    )

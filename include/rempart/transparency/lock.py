@@ -1,0 +1,73 @@
+"""The lock (requirements.txt) as data: every pinned distribution, its hashes, and who asks for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from rempart.errors import AuditError
+
+_REMEDY = "Write the lock anew with `make lock`."
+
+
+@dataclass(frozen=True)
+class Locked:
+    """One line of the lock. `asked_by` holds canonical names; empty for what requirements.in names itself."""
+
+    name: str
+    version: str
+    marker: str = ""
+    hashes: tuple[str, ...] = ()
+    asked_by: tuple[str, ...] = ()
+    direct: bool = False
+
+    @property
+    def reference(self) -> str:
+        """Names this line in a bill of materials."""
+        return f"pkg:pypi/{self.name}@{self.version}"
+
+
+def read(text: str) -> tuple[Locked, ...]:
+    """The lines of a lock as `uv pip compile --generate-hashes` writes them. Raises AuditError for anything else."""
+    found: list[Locked] = []
+    for block in re.split(r"\n(?=\S)", text):
+        head, *rest = block.splitlines() or [""]
+        if not head.strip() or head.startswith("#"):
+            continue
+        found.append(_locked(head.removesuffix("\\").strip(), [line.strip() for line in rest]))
+    return tuple(sorted(found, key=lambda one: (one.name, one.version)))
+
+
+def _locked(head: str, rest: list[str]) -> Locked:
+    try:
+        requirement = Requirement(head)
+    except InvalidRequirement as cause:
+        raise AuditError(f"The lock has a line that pins nothing: {head[:80]}", _REMEDY) from cause
+    pins = [one.version for one in requirement.specifier if one.operator == "=="]
+    hashes = tuple(sorted(match[1] for line in rest if (match := re.search(r"--hash=sha256:([0-9a-f]{64})", line))))
+    if len(pins) != 1 or not hashes:
+        raise AuditError(f"The lock does not pin {requirement.name} to one version and its SHA-256", _REMEDY)
+    comments = [line.lstrip("# ") for line in rest if line.startswith("#")]
+    askers = [line.removeprefix("via").strip() for line in comments]
+    return Locked(
+        canonicalize_name(requirement.name),
+        pins[0],
+        str(requirement.marker or ""),
+        hashes,
+        tuple(sorted({canonicalize_name(one) for one in askers if one and not one.startswith("-")})),
+        any(one.startswith("-r") for one in askers),
+    )
+
+
+def differences(installed: Mapping[str, str], *locks: Iterable[Locked]) -> tuple[dict[str, str], dict[str, str]]:
+    """What is installed otherwise than locked, and what no lock names: both from name to installed version."""
+    pinned: dict[str, set[str]] = {}
+    for lock in locks:
+        for one in lock:
+            pinned.setdefault(one.name, set()).add(one.version)
+    other = {name: version for name, version in installed.items() if name in pinned and version not in pinned[name]}
+    return other, {name: version for name, version in installed.items() if name not in pinned}

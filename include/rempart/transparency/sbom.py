@@ -1,0 +1,171 @@
+"""CycloneDX 1.6 bills of materials, of the lock and of a Debian system. The same input gives the same bytes.
+
+Neither a random serial number nor the time of day goes in: the serial is derived from the content, and a time stands in
+it only if the caller gives one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import AuditError
+from rempart.transparency.debian import DebianPackage, DebianSystem, depends_on
+from rempart.transparency.licences import Licence, Review
+
+if TYPE_CHECKING:
+    from cyclonedx.model.bom import Bom
+    from cyclonedx.model.component import Component
+
+_NAMESPACE = uuid.UUID("a7a5c4f5-5f5c-5b0e-9d0a-6a3f7f6c2d11")  # of our serials, and of nothing else
+
+
+def _properties(**values: str) -> list[Any]:
+    from cyclonedx.model import Property
+
+    return [Property(name=f"rempart:{key.replace('_', '-')}", value=value) for key, value in values.items() if value]
+
+
+def _expression(text: str | None) -> list[Any]:
+    from cyclonedx.model.license import LicenseExpression
+
+    return [LicenseExpression(text)] if text else []
+
+
+def of_lock(licences: Iterable[Licence], review: Review, version: str, *, at: datetime | None = None) -> str:
+    """The lock as CycloneDX JSON: each distribution with licence, the hashes that the lock accepts, and its needs."""
+    from cyclonedx.model import HashAlgorithm, HashType
+    from cyclonedx.model.component import Component, ComponentType
+    from packageurl import PackageURL
+
+    found = list(licences)
+    bom, root = _bom("rempart", version)
+    components: dict[str, list[Component]] = {}
+    for licence in found:
+        locked = licence.locked
+        inside = [
+            Component(
+                name=one.name, version=one.version, licenses=_expression(one.licence), type=ComponentType.APPLICATION
+            )
+            for one in review.bundled.get(locked.name, ())
+        ]
+        component = Component(
+            type=ComponentType.LIBRARY,
+            name=locked.name,
+            version=locked.version,
+            bom_ref=locked.reference,
+            purl=PackageURL("pypi", None, locked.name, locked.version),
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=one) for one in locked.hashes],
+            licenses=_expression(licence.expression),
+            properties=_properties(marker=locked.marker, licence_known_from=licence.known_from),
+            components=inside,
+        )
+        components.setdefault(locked.name, []).append(component)
+        bom.components.add(component)
+    needs: dict[str, list[Component]] = {}
+    for licence in found:
+        for asker in licence.locked.asked_by:
+            needs.setdefault(asker, []).extend(
+                one for one in components[licence.locked.name] if one not in needs.get(asker, [])
+            )
+    for name, versions in components.items():
+        for component in versions:
+            bom.register_dependency(component, needs.get(name, []))
+    bom.register_dependency(
+        root, [one for licence in found if licence.locked.direct for one in components[licence.locked.name]]
+    )
+    return _text(bom, at)
+
+
+def of_debian(system: DebianSystem, *, at: datetime | None = None) -> str:
+    """A Debian system as CycloneDX JSON. Licences are not in it: each package's copyright file states them as prose."""
+    from cyclonedx.model.component import Component, ComponentType
+    from packageurl import PackageURL
+
+    bom, root = _bom(system.distribution, system.release or "unknown", operating_system=True)
+    distro = f"{system.distribution}-{system.release}" if system.release else system.distribution
+    components: dict[str, list[Component]] = {}
+    for package in system.packages:
+        qualifiers = {"arch": package.architecture, "distro": distro}
+        purl = PackageURL("deb", system.distribution, package.name, package.version, qualifiers)
+        component = Component(
+            type=ComponentType.LIBRARY,
+            name=package.name,
+            version=package.version,
+            bom_ref=purl.to_string(),
+            purl=purl,
+            properties=_properties(source=package.source, source_version=package.source_version),
+        )
+        components.setdefault(package.name, []).append(component)
+        bom.components.add(component)
+    for name, needed in depends_on(system.packages).items():
+        for component in components[name]:
+            bom.register_dependency(component, [one for other in needed for one in components[other]])
+    bom.register_dependency(root, bom.components)
+    return _text(bom, at)
+
+
+def _bom(name: str, version: str, *, operating_system: bool = False) -> tuple[Bom, Component]:
+    from cyclonedx.model.bom import Bom
+    from cyclonedx.model.component import Component, ComponentType
+
+    kind = ComponentType.OPERATING_SYSTEM if operating_system else ComponentType.APPLICATION
+    root = Component(
+        type=kind,
+        name=name,
+        version=version,
+        bom_ref=f"{name}@{version}",
+        licenses=[] if operating_system else _expression("Apache-2.0"),
+    )
+    bom = Bom()
+    bom.metadata.component = root
+    return bom, root
+
+
+def _text(bom: Bom, at: datetime | None) -> str:
+    from cyclonedx.output.json import JsonV1Dot6
+
+    # the library always writes a serial and a time: both are replaced by what the content and the caller say
+    document: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
+    document["metadata"].pop("timestamp", None)
+    document.pop("serialNumber", None)
+    for inside in (one for component in document["components"] for one in component.get("components", ())):
+        inside.pop("bom-ref", None)
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    document["serialNumber"] = uuid.uuid5(_NAMESPACE, digest).urn
+    if at is not None:
+        document["metadata"]["timestamp"] = at.isoformat()
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def component_count(text: str) -> int:
+    """How many components a bill of materials lists at its top level."""
+    return len(json.loads(text).get("components", []))
+
+
+def debian_of(document: Mapping[str, Any], where: str) -> DebianSystem:
+    """The Debian system that a bill of materials of ours describes. Raises AuditError."""
+    packages, systems = [], set()
+    for component in document.get("components") or ():
+        purl = str(component.get("purl", ""))
+        if not purl.startswith("pkg:deb/"):
+            continue
+        from packageurl import PackageURL
+
+        read = PackageURL.from_string(purl)
+        qualifiers = read.qualifiers if isinstance(read.qualifiers, dict) else {}
+        says = {one.get("name"): one.get("value") for one in component.get("properties") or ()}
+        name, version = read.name, read.version or ""
+        source, source_version = says.get("rempart:source", name), says.get("rempart:source-version", version)
+        packages.append(DebianPackage(name, version, qualifiers.get("arch", ""), source, source_version))
+        systems.add((read.namespace or "debian", qualifiers.get("distro", "").rpartition("-")[2]))
+    if not packages or len(systems) != 1:
+        raise AuditError(
+            f"{where} does not list the Debian packages of one system", "Write it with `rempart sbom --debian`."
+        )
+    distribution, release = systems.pop()
+    return DebianSystem(where, distribution, release, tuple(packages))

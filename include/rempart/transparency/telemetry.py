@@ -1,0 +1,105 @@
+"""Whether each switch that keeps a dependency from phoning home is set, in services as planned and as they run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rempart.transparency.findings import CheckResult, Finding
+
+
+@dataclass(frozen=True)
+class Switch:
+    """An environment variable, and the values (lower case) that turn a package's telemetry off."""
+
+    package: str
+    variable: str
+    off: frozenset[str]
+
+
+_NO = frozenset(["0", "false", "no", "off"])
+_YES = frozenset(["1", "true", "yes", "on"])
+
+SWITCHES = (
+    Switch("apache-airflow", "SCARF_ANALYTICS", _NO),
+    Switch("apache-airflow", "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED", _NO),
+    Switch("mlflow", "MLFLOW_DISABLE_TELEMETRY", _YES),
+    Switch("feast", "FEAST_USAGE", _NO),
+    Switch("feast", "FEAST_TELEMETRY", _NO),
+    Switch("great-expectations", "GX_ANALYTICS_ENABLED", _NO),
+    Switch("onnxruntime", "ORT_DISABLE_TELEMETRY", _YES),
+    Switch("huggingface-hub", "HF_HUB_DISABLE_TELEMETRY", _YES),
+)
+"""Kept apart from the stack's own list, so that one can be held against the other."""
+
+FLAGS = {"weed": "-master.telemetry=false"}
+"""Programs that are told on their command line."""
+
+CLIENTS = frozenset(
+    [
+        "amplitude-analytics",
+        "analytics-python",
+        "bugsnag",
+        "mixpanel",
+        "posthog",
+        "rollbar",
+        "rudder-sdk-python",
+        "scarf-sdk",
+        "segment-analytics-python",
+        "sentry-sdk",
+        "statsd",
+        "statsig",
+    ]
+)
+"""Distributions whose purpose is to send usage or error data elsewhere."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """One service as planned, or one running process of it. `pid` is None for a plan."""
+
+    service: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = field(repr=False)  # holds secrets
+    pid: int | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.service} (process {self.pid})" if self.pid else f"{self.service} (as it would be started)"
+
+
+def check(
+    processes: Sequence[Process], packages: Collection[str], unseen: Sequence[str], external: Iterable[str]
+) -> CheckResult:
+    """A finding for each switch that is not set. `packages`: the locked names; `unseen`: what could not be read."""
+    switches = [switch for switch in SWITCHES if switch.package in packages]
+    findings = []
+    for switch in switches:
+        open_in = [one.label for one in processes if one.environment.get(switch.variable, "").lower() not in switch.off]
+        if open_in:
+            findings.append(_not_set(switch.package, switch.variable, f"{switch.variable} is not set to off", open_in))
+    for program, flag in FLAGS.items():
+        running = [one for one in processes if one.command and one.command[0].rpartition("/")[2] == program]
+        if open_in := [one.label for one in running if flag not in one.command]:
+            findings.append(_not_set(program, program, f"{program} runs without {flag}", open_in))
+    for name in sorted(CLIENTS & set(packages)):
+        what = f"{name}, which exists to send usage or error data elsewhere, is among the dependencies"
+        remedy = "Find out who calls it and how to turn it off, and have `make prove-egress` show that nothing is sent."
+        findings.append(Finding(f"telemetry/{name}", "medium", what, "requirements.txt", remedy))
+    if unseen:
+        what = f"The environment of {len(unseen)} running processes could not be read; each has that of its service"
+        remedy = "Run the audit as root: Airflow hides the processes that run tasks from other users."
+        findings.append(Finding("telemetry/unseen", "low", what, ", ".join(sorted(set(unseen))[:8]), remedy))
+    for name in external:
+        what = f"{name} is external: its telemetry switches cannot be seen from here"
+        remedy = "Have its operators confirm that its telemetry is off, and accept this finding with a date."
+        findings.append(Finding(f"telemetry/external-{name}", "low", what, f"rempart.yaml: services.{name}", remedy))
+    live = sum(one.pid is not None for one in processes)
+    looked = f"{len(switches)} switches in {len(processes) - live} planned services and {live} running processes"
+    return CheckResult("telemetry", looked, tuple(findings))
+
+
+def _not_set(subject: str, name: str, what: str, where: Sequence[str]) -> Finding:
+    shown = ", ".join(where[:4]) + (f" and {len(where) - 4} more" if len(where) > 4 else "")
+    remedy = "Start the service with `rempart up`, or set the switch where you start it."
+    return Finding(f"telemetry/{subject}-{name.lower()}", "high", f"{subject} may phone home: {what}", shown, remedy)

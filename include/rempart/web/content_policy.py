@@ -1,0 +1,45 @@
+"""Keeps the browser to our own host: no page of Airflow's web server loads a script, style, font or picture elsewhere.
+
+Airflow's pages come with their own files, but some that its components serve do not (the API documentation of its login
+and of its task API load from public content networks, with the address of whoever looks at them). The browser enforces
+this, whatever a page or a plugin asks for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'wasm-unsafe-eval' blob:",
+        "worker-src 'self' blob:",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "object-src 'none'",
+    )
+)
+"""What Airflow's own pages need and no more: inline styles, WebAssembly for SQL highlighting, the editor's workers."""
+
+_HEADER = b"content-security-policy"
+
+
+class ContentPolicy:
+    """ASGI middleware: adds the policy to every answer that has none of its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", []))
+                if not any(name.lower() == _HEADER for name, _ in headers):
+                    message = {**message, "headers": [*headers, (_HEADER, POLICY.encode())]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy if scope["type"] == "http" else send)

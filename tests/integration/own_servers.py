@@ -1,0 +1,104 @@
+"""PostgreSQL and S3 sites of a test's own, beside the stack: for tests that attack a server as its superuser."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rempart import config
+from rempart.config import Connection, Connections
+from rempart.errors import RempartError
+from rempart.stack import (
+    credentials,
+    environment,
+    launch,
+    layout,
+    lifecycle,
+    object_sites,
+    postgresql,
+    preflight,
+    privileges,
+    services,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What runs: the stack that it is cut from, its connections, and the connection of PostgreSQL's superuser."""
+
+    stack: layout.Stack
+    connections: Connections
+    superuser: Connection
+
+
+def free_stack(var: Path) -> layout.Stack:
+    """A stack at an offset where all its ports are free."""
+    loaded = config.load(ROOT / "rempart.yaml")
+    while True:
+        stack = layout.Stack(ROOT, var, loaded, 20000 + secrets.randbelow(190) * 100)
+        if all(preflight.port_is_free(port) for port in stack.ports.values()):
+            return stack
+
+
+@contextmanager
+def own_servers(var: Path, names: Sequence[str] = ("postgresql",)) -> Iterator[Servers]:
+    """Start the named services (`postgresql`, `site-primary`, ...) as `rempart up` does; end them at the end."""
+    stack = free_stack(var)
+    stack.prepare()
+    made = credentials.ensure(stack)
+    resolve = credentials.connections(stack, made)
+    superuser = credentials.superuser(stack, made)
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        object_sites.write_settings(stack, resolve)
+        for name in names:
+            if name == "postgresql":
+                postgresql.initialise(stack, made["REMPART_POSTGRESQL_PASSWORD"])
+            running.append(_start(stack, made, name))
+        for name in names:
+            if name == "postgresql":
+                _until(postgresql.check_administrator(superuser))
+                postgresql.bootstrap(stack, superuser, resolve)
+            else:
+                site = name.removeprefix("site-")
+                _until(lambda site=site: object_sites.check(stack, site, resolve))  # type: ignore[misc] # bound now
+        yield Servers(stack, resolve, superuser)
+    finally:
+        for process in running:
+            process.kill() if process.args[0].endswith("weed") else process.terminate()  # type: ignore[index,union-attr]
+        for process in running:
+            process.wait(30)
+        for name in names:
+            if name != "postgresql":
+                object_sites.clear_sockets(lifecycle.ports_of(stack, name))
+
+
+def _start(stack: layout.Stack, made: dict[str, str], name: str) -> subprocess.Popen[bytes]:
+    command = list(services.service(stack, name).command)
+    if name == "postgresql":
+        reach = (stack.postgresql_data, *launch.database_files())
+        command = privileges.command_as(privileges.database_user(), command, reach)
+    with (stack.logs / f"{name}.log").open("wb") as log:
+        return subprocess.Popen(
+            command, env=environment.of(stack, made, os.environ, name), cwd=stack.var, stdout=log, stderr=log
+        )
+
+
+def _until(check: Callable[[], str], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            check()
+            return
+        except RempartError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)

@@ -1,0 +1,30 @@
+"""The DAG export_evidence on the running stack: what it locks, an auditor verifies with the first public key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rempart import config
+from rempart.airflow_api import AirflowApi
+from rempart.cli import app
+from rempart.flows.platform import Platform
+
+pytestmark = pytest.mark.stack
+
+
+def test_a_run_of_the_dag_exports_what_an_auditor_can_verify(platform: Platform, tmp_path: Path) -> None:
+    platform.ledger.append("drill", "20260105T000000Z-abcdef", {"ok": True})
+    api = AirflowApi(config.environment_connections("airflow_api"))
+    run_id = api.trigger("export_evidence")
+    api.follow("export_evidence", run_id, lambda line: None)
+    result = api.result("export_evidence", run_id, "export")
+    assert result["last"] >= 2 and (result["records"] == 0 or result["window_seconds"] < 1800)
+    folder = tmp_path / "audit"
+    done = CliRunner().invoke(app, ["ledger", "export", str(folder)])
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(app, ["ledger", "verify", str(folder), "--key", platform.signer().public.hex()])
+    assert done.exit_code == 0 and "every record verifies" in done.output, done.output
+    assert any((folder / "checkpoints").iterdir())

@@ -1,0 +1,285 @@
+"""The export on sites in memory: what an auditor finds there, whatever happened to the runs that wrote it."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from rempart import config
+from rempart.cli import app
+from rempart.config import Connection
+from rempart.errors import ConfigError, LedgerBroken, LedgerError, PlacementDenied, SiteError, SiteUnavailable
+from rempart.flows import evidence
+from rempart.flows.evidence import export, export_to, record_configuration
+from rempart.flows.platform import Platform
+from rempart.ledger.files import verify_files
+from rempart.ledger.keys import Signer, signer
+from rempart.ledger.memory import MemoryLedger
+from rempart.ledger.verification import Verdict, verify
+from rempart.sites.memory import MemorySite
+
+ROOT = Path(__file__).resolve().parents[3]
+NOW = datetime.now(UTC)
+SEEDS = {"ledger_key": bytes(31) + b"1", "ledger_key_next": bytes(31) + b"2"}
+KEY = signer(SEEDS["ledger_key"])
+
+
+def connections(name: str) -> Connection:
+    return Connection(name, "ledger", password=base64.b64encode(SEEDS[name]).decode())
+
+
+@pytest.fixture
+def platform() -> Platform:
+    """The shipped configuration on two sites in memory; a clock that moves one second at each look."""
+    ticks: Iterator[int] = iter(range(1_000_000))
+
+    def clock() -> datetime:
+        return NOW + timedelta(seconds=next(ticks))
+
+    loaded = config.load(ROOT / "rempart.yaml")
+    sites = {"primary": MemorySite("primary"), "haven": MemorySite("haven")}
+    sites["primary"].ensure_bucket("evidence", versioned=True, locked=True)
+    sites["haven"].ensure_bucket("checkpoints", versioned=True, locked=True)
+    held: dict[str, Any] = {**sites, config.witness("haven"): sites["haven"]}
+    return Platform(loaded, connections, clock, held, MemoryLedger(KEY, clock))
+
+
+def read(site: Any, bucket: str, prefix: str) -> dict[str, str]:
+    return {info.key: site.read(bucket, info.key).decode() for info in site.list(bucket, prefix)}
+
+
+def verified(platform: Platform, key: Signer = KEY) -> Verdict:
+    """The verdict from what lies in the two buckets."""
+    segments = read(platform.sites["primary"], "evidence", "ledger/")
+    lines = [line for name in sorted(segments) for line in segments[name].splitlines()]
+    return verify(lines, [key.public], read(platform.sites["haven"], "checkpoints", ""))
+
+
+def test_new_records_and_a_checkpoint_are_exported_once(platform: Platform) -> None:
+    platform.ledger.append("snapshot", "bookings", {"rows": 3})
+    first = export(platform)
+    assert first.records == first.last == 6, "key, snapshot, policy, configuration and the export's own two permissions"
+    assert first.segments == ("ledger/000000000001-000000000006.jsonl",)
+    verdict = verified(platform)
+    assert verdict.ok and verdict.records == verdict.covered == 6 and verdict.checkpoints == 1
+    again = export(platform)
+    assert (again.records, again.segments, again.checkpoint, again.window_seconds) == (0, (), None, None)
+    platform.ledger.append("snapshot", "bookings", {"rows": 4})
+    third = export(dataclasses.replace(platform, _permitted=set()))
+    assert (third.records, third.last) == (3, 9)
+    assert verified(platform).covered == 9 and verified(platform).ok
+
+
+def test_the_window_is_the_age_of_the_oldest_record_that_had_no_checkpoint(platform: Platform) -> None:
+    export(platform)
+    at = platform.ledger.append("snapshot", "bookings", {}).at
+    for _ in range(40):
+        platform.clock()
+    result = export(platform)
+    made = read(platform.sites["haven"], "checkpoints", "")[str(result.checkpoint)]
+    moment = datetime.fromisoformat(made.partition('"at":"')[2].partition('"')[0])
+    assert result.window_seconds == (moment - at).total_seconds() >= 40
+
+
+def test_everything_is_locked_for_the_retention_of_evidence(platform: Platform) -> None:
+    export(platform)
+    for name, bucket in (("primary", "evidence"), ("haven", "checkpoints")):
+        site = platform.sites[name]
+        found = [info.key for info in site.list(bucket)]
+        assert found
+        for key in found:
+            with pytest.raises(SiteError, match=f"locked until {(NOW + timedelta(days=3650)).year}"):
+                site.delete(bucket, key, version_id=site.head(bucket, key).version_id)
+
+
+class CutOffSite(MemorySite):
+    """Refuses every call after so many."""
+
+    left = 10_000
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("list", "read", "write_new"):
+            if self.left <= 0:
+                raise SiteUnavailable(f"{name}: cut off", "Retry.")
+            self.left -= 1
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("calls", range(8))
+@pytest.mark.parametrize("site", ["primary", "haven"])
+def test_a_run_that_was_cut_off_is_finished_by_the_next(platform: Platform, site: str, calls: int) -> None:
+    cut = CutOffSite(site)
+    cut.ensure_bucket("evidence" if site == "primary" else "checkpoints", versioned=True, locked=True)
+    platform.sites[site] = cut
+    if site == "haven":
+        platform.sites[config.witness("haven")] = cut
+    platform.ledger.append("snapshot", "bookings", {"rows": 3})
+    cut.left = calls
+    try:
+        export(platform)
+    except SiteUnavailable:
+        cut.left = 10_000
+        export(platform)
+    cut.left = 10_000
+    verdict = verified(platform)
+    assert verdict.ok and verdict.records == verdict.covered == 6
+    assert export(platform).records == 0
+
+
+def test_two_runs_at_once_and_one_that_saw_more_leave_a_chain_that_verifies(platform: Platform) -> None:
+    export(platform)
+    platform.ledger.append("snapshot", "bookings", {"rows": 3})
+    # the slow run listed the bucket before the fast one wrote: it starts at the same record
+    listing = list(platform.sites["primary"].list("evidence"))
+    export(platform)
+    platform.ledger.append("snapshot", "bookings", {"rows": 4})
+    fast = platform.sites["primary"]
+
+    class Stale(MemorySite):
+        def list(self, bucket: str, prefix: str = "") -> Any:
+            return [info for info in listing if info.key.startswith(prefix)]
+
+        def __getattribute__(self, name: str) -> Any:
+            return getattr(fast, name) if name in ("read", "write_new") else super().__getattribute__(name)
+
+    result = export(dataclasses.replace(platform, sites={**platform.sites, "primary": Stale("primary")}))
+    assert result.records == 2
+    assert len(read(fast, "evidence", "ledger/")) == 3
+    assert verified(platform).ok and verified(platform).covered == result.last
+    assert export(platform).records == 0
+
+
+def test_long_ledgers_are_cut_into_segments(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "SEGMENT", 4)
+    for i in range(5):
+        platform.ledger.append("snapshot", "bookings", {"rows": i})
+    assert len(export(platform).segments) == 3
+    assert verified(platform).ok
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda chain: chain.__delitem__(slice(4, None)),
+        lambda chain: chain.clear(),
+        lambda chain: chain.__setitem__(-1, dataclasses.replace(chain[-1], text=chain[-1].text.replace("FR", "US"))),
+    ],
+    ids=["a cut tail", "nothing left", "a changed record"],
+)
+def test_a_database_that_no_longer_says_what_was_exported_stops_the_export(
+    platform: Platform, attack: Callable[[Any], None]
+) -> None:
+    export(platform)
+    assert isinstance(platform.ledger, MemoryLedger)
+    attack(platform.ledger.chain)
+    with pytest.raises(LedgerBroken, match=r"Record 5 of the ledger is not the one in evidence/ledger/") as found:
+        export(platform)
+    assert "verify-the-ledger" in found.value.hint
+    assert not found.value.transient
+
+
+def test_a_record_that_does_not_follow_is_named_and_not_exported(platform: Platform) -> None:
+    export(platform)
+    platform.ledger.append("snapshot", "bookings", {"rows": 3})
+    assert isinstance(platform.ledger, MemoryLedger)
+    platform.ledger.chain[-1] = dataclasses.replace(platform.ledger.chain[-1], sig="A" * 86 + "==")
+    with pytest.raises(LedgerBroken, match="Record 6 of the ledger: its signature"):
+        export(platform)
+    assert len(read(platform.sites["primary"], "evidence", "ledger/")) == 1
+
+
+def test_a_policy_or_configuration_that_changed_is_recorded_with_what_it_says(platform: Platform) -> None:
+    assert [one.kind for one in record_configuration(platform)] == ["policy", "configuration"]
+    assert record_configuration(platform) == []
+    rule = platform.config.policy["public"].model_copy(update={"jurisdictions": ["FR"]})
+    changed = platform.config.model_copy(update={"policy": {**platform.config.policy, "public": rule}})
+    policy, whole = record_configuration(dataclasses.replace(platform, config=changed))
+    assert policy.body["policy"]["public"]["jurisdictions"] == ["FR"]
+    before = platform.ledger.find("configuration")[1].body["sections"]
+    assert [name for name, value in whole.body["sections"].items() if before[name] != value] == ["policy"]
+    moved = platform.config.model_copy(update={"retention": {}})
+    appended = record_configuration(dataclasses.replace(platform, config=moved))
+    assert [one.kind for one in appended] == ["policy", "configuration"], "the policy is what it was at first, again"
+
+
+def test_one_site_for_both_is_refused(platform: Platform) -> None:
+    settings = config.EvidenceConfig(site="haven")
+    same = dataclasses.replace(platform, config=platform.config.model_copy(update={"evidence": settings}))
+    with pytest.raises(ConfigError, match=r"evidence\.checkpoint_site: 'haven'"):
+        export(same)
+
+
+def test_a_place_that_the_policy_denies_gets_nothing_and_the_denial_is_evidence(platform: Platform) -> None:
+    rule = platform.config.policy["internal"].model_copy(update={"jurisdictions": ["DE"]})
+    changed = platform.config.model_copy(update={"policy": {**platform.config.policy, "internal": rule}})
+    denied = dataclasses.replace(platform, config=changed)
+    with pytest.raises(PlacementDenied):
+        export(denied)
+    assert platform.ledger.find("denial")[0].body["what"] == "evidence"
+    assert read(platform.sites["primary"], "evidence", "") == {}
+
+
+def test_a_rotation_is_exported_and_a_process_with_the_old_key_writes_no_checkpoint(platform: Platform) -> None:
+    export(platform)
+    old = SEEDS["ledger_key"]
+    record = evidence.rotate_key(platform)
+    assert evidence.rotate_key(platform) == record, "a rotation that was cut off may be run again"
+    with pytest.raises(LedgerError, match="this process has key"):
+        export(platform)
+    try:
+        SEEDS["ledger_key"] = SEEDS["ledger_key_next"]
+        export(platform)
+    finally:
+        SEEDS["ledger_key"] = old
+    verdict = verified(platform)
+    assert verdict.ok and len(verdict.keys) == 2 and verdict.covered == verdict.records
+
+
+def rempart(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["ledger", *map(str, arguments)])
+    return done.exit_code, done.output
+
+
+def test_an_auditor_verifies_a_folder_with_the_public_key_alone(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(platform)
+    platform.ledger.append("snapshot", "bookings", {"rows": 3})
+    written = export_to(platform, tmp_path / "audit")
+    assert (written.records, written.checkpoints) == (6, 1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REMPART_HOME")  # no rempart.yaml is in reach
+    code, said = rempart("verify", "audit", "--key", "audit/public.pem")
+    assert code == 0, said
+    assert "records      6" in said and f"key          {KEY.id}, since record 1, signed 6" in said
+    assert "covers record 5, 1 follow it" in said and "every record verifies" in said
+    assert rempart("verify", "audit/ledger/ledger.jsonl", "--key", KEY.public.hex())[1].count("checkpoints  none") == 1
+    code, said = rempart("verify", "audit", "--key", "00" * 32)
+    assert code == 1 and "BROKEN: Record 1 of the ledger: the chain begins with key" in said
+    file = tmp_path / "audit" / "ledger" / "ledger.jsonl"
+    file.write_text(file.read_text().replace('"rows":3', '"rows":4'))
+    code, said = rempart("verify", "audit", "--key", "audit/public.pem")
+    assert code == 1 and "BROKEN: Record 6 of the ledger: its SHA-256" in said and "What to do" in said
+
+
+@pytest.mark.parametrize(("place", "checkpoints"), [("nowhere", None), (".", "."), ("empty", None)])
+def test_what_is_no_export_is_an_error_and_never_a_verdict(tmp_path: Path, place: str, checkpoints: str | None) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LedgerError, match=r"There is no (export|checkpoint)"):
+        verify_files(tmp_path / place, [KEY.public.hex()], tmp_path / checkpoints if checkpoints else None)
+
+
+def test_records_are_shown_as_they_are(platform: Platform) -> None:
+    for i in range(3):
+        platform.ledger.append("snapshot", "bookings", {"rows": i})
+    assert isinstance(platform.ledger, MemoryLedger)
+    texts = [entry.text for entry in platform.ledger.chain]
+    assert evidence.show(platform, None, 2) == texts[-2:]
+    assert evidence.show(platform, 1, 2) == texts[1:3]

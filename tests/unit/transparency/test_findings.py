@@ -1,0 +1,79 @@
+"""The verdict: what counts, what is accepted and until when, and the exit code."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rempart.config import AuditException
+from rempart.transparency.findings import SEVERITIES, CheckResult, Finding, exit_code, readable, report, settle
+
+TODAY = date(2026, 11, 24)
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+def finding(severity: str = "high", name: str = "ports/mlflow", aliases: tuple[str, ...] = ()) -> Finding:
+    return Finding(name, severity, "a door is open", "here", "close it", aliases)  # type: ignore[arg-type] # from a strategy
+
+
+def exception(name: str = "ports/mlflow", expires: date = TODAY) -> AuditException:
+    return AuditException(finding=name, owner="platform team", reason="behind a proxy", expires=expires)
+
+
+findings = st.lists(
+    st.builds(finding, st.sampled_from(SEVERITIES), st.sampled_from(["ports/a", "ports/b", "policy/c", "lock/d"]))
+)
+
+
+@given(findings, st.sampled_from(SEVERITIES))
+def test_a_further_finding_never_makes_the_verdict_milder(found: list[Finding], severity: str) -> None:
+    assert exit_code([*found, finding(severity)]) >= exit_code(found)
+
+
+@given(findings)
+def test_the_exit_code_tells_the_worst(found: list[Finding]) -> None:
+    worst = min((SEVERITIES.index(one.severity) for one in found), default=len(SEVERITIES))
+    assert exit_code(found) == {0: 2, 1: 2, 2: 1}.get(worst, 0)
+
+
+@given(findings, st.dates(date(2026, 1, 1), date(2027, 12, 31)))
+def test_nothing_is_lost_and_only_named_findings_are_accepted(found: list[Finding], expires: date) -> None:
+    settled = settle(found, [exception("ports/a", expires)], TODAY)
+    assert [one.id for one in settled[: len(found)]] == [one.id for one in found]
+    for one in settled:
+        assert (one.accepted is not None) == (one.id == "ports/a" and expires >= TODAY)
+
+
+def test_an_exception_holds_through_its_last_day_and_then_counts_again_and_is_told() -> None:
+    assert report([CheckResult("ports", "a port", (finding(),))], [exception()], at=NOW, version="1").exit_code == 0
+    later = report([CheckResult("ports", "a port", (finding(),))], [exception()], at=NOW + timedelta(1), version="1")
+    assert later.exit_code == 2
+    assert [one.id for one in later.findings] == ["ports/mlflow", "exceptions/ports/mlflow"]
+    assert "platform team decides anew" in later.findings[1].remedy
+
+
+def test_an_advisory_may_be_excepted_under_any_of_its_names() -> None:
+    found = finding("critical", "vulnerabilities/CVE-1/x", ("vulnerabilities/GHSA-1/x",))
+    settled = settle([found], [exception("vulnerabilities/GHSA-1/x")], TODAY)
+    assert len(settled) == 1 and settled[0].accepted and settled[0].accepted.owner == "platform team"
+
+
+def test_an_exception_that_matches_nothing_is_told() -> None:
+    (only,) = settle([], [exception("ports/typo")], TODAY)
+    assert only.severity == "info" and "ports/typo, which was not found" in only.what
+
+
+def test_the_readable_report_says_what_was_looked_at_found_and_accepted() -> None:
+    checks = [
+        CheckResult("ports", "3 sockets", (finding(), finding("low", "ports/other"))),
+        CheckResult("policy", "4 rules"),
+        CheckResult("vulnerabilities", "nothing"),
+    ]
+    text = readable(report(checks, [exception()], at=NOW, version="1"))
+    assert "ports            1 low, 1 accepted; looked at 3 sockets" in text
+    assert "policy           ok; looked at 4 rules" in text
+    assert "accepted by platform team until 2026-11-24: behind a proxy" in text
+    assert "advisories: not checked" in text
+    assert text.endswith("1 low; exit code 0 (nothing above low)\n")
