@@ -90,19 +90,20 @@ def task_facts(task: Any) -> TaskFacts:
     )
 
 
-def _arguments(task: Any) -> Iterator[tuple[str, Any]]:
+def _arguments(task: Any) -> list[tuple[str, Any]]:
     """An operator's attributes, and the arguments that it was made with: some operators keep one under another name."""
     own, given = vars(task), task._BaseOperator__init_kwargs
     operator: type = type(task)
     of_class = _class_values(operator)
-    yield from ((name, of_class[name]) for name in of_class.keys() - own.keys())
-    yield from ((name, own[name]) for name in own.keys() - _OF_EVERY_TASK)
-    yield from ((name, given[name]) for name in given.keys() - _OF_EVERY_TASK if given[name] is not own.get(name))
-    if function := getattr(task, "python_callable", None):
+    found = [(name, own[name]) for name in own.keys() - _OF_EVERY_TASK]
+    found += [(name, given[name]) for name in given.keys() - _OF_EVERY_TASK if given[name] is not own.get(name)]
+    found += [(name, of_class[name]) for name in of_class.keys() - own.keys()]
+    if function := own.get("python_callable"):
         positional, named = task.op_args or (), task.op_kwargs or {}
         accepted = _accepted(function)
-        yield from zip(accepted, positional, strict=False)
-        yield from _defaults(list(accepted.items())[len(positional) :], named)
+        found += zip(accepted, positional, strict=False)
+        found += _defaults(list(accepted.items())[len(positional) :], named)
+    return found
 
 
 def _accepted(function: Any) -> dict[str, Any]:

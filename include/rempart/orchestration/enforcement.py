@@ -21,14 +21,15 @@ def today() -> date:
 
 
 @lru_cache(maxsize=1)
-def _config_at(second: int) -> Config:
-    """The configuration, looked up once a second at most: a folder may hold hundreds of DAGs."""
-    return config.load()
+def _config_at(second: int) -> tuple[Config, dag_rules.Judged]:
+    """The configuration, looked up once a second at most, and what was judged by it: a folder may hold many DAGs."""
+    return config.load(), {}
 
 
 def refusal(dag: Any) -> str | None:
     """Every rule that a DAG breaks, as one text for its import error; None when it may run."""
-    found = dag_rules.violations(_config_at(int(time.monotonic())), dag_facts(dag), on=today())
+    current, judged = _config_at(int(time.monotonic()))
+    found = dag_rules.violations(current, dag_facts(dag), on=today(), judged=judged)
     return dag_rules.message(dag.dag_id, found) if found else None
 
 

@@ -17,6 +17,7 @@ from rempart.sovereignty.places import (
     decide_site,
     declared_connections,
     full_image,
+    platform_connections,
     rewrite_image,
 )
 from rempart.sovereignty.policy import Decision
@@ -87,20 +88,28 @@ def stated_classification(tags: Iterable[str]) -> Classification | None:
     return next((name for name in ORDER if stated == {name}), None)
 
 
-def violations(config: Config, dag: DagFacts, *, on: date) -> tuple[Violation, ...]:
-    """Every rule that the DAG breaks, in the order of its tasks; empty when it may run."""
+Judged = dict[tuple[str | None, date, Named | Image], tuple[Violation, ...]]
+"""What was judged already, of one configuration: the DAGs of a folder name the same few things."""
+
+
+def violations(config: Config, dag: DagFacts, *, on: date, judged: Judged | None = None) -> tuple[Violation, ...]:
+    """Every rule that the DAG breaks, in the order of its tasks; empty when it may run.
+
+    `judged` spares work between DAGs: an empty dict at first, never used with another configuration.
+    """
     classification = stated_classification(dag.tags)
-    judged: dict[Named | Image, tuple[Violation, ...]] = {}
+    known = {} if judged is None else judged
 
     def named(task: str | None, things: Iterable[Named | Image]) -> Iterator[Violation]:
         for one in things:
-            if one not in judged:  # many tasks name the same few things
-                judged[one] = tuple(
+            key = (classification, on, one)
+            if key not in known:
+                known[key] = tuple(
                     _connection(config, classification, one, on)
                     if isinstance(one, Named)
                     else _image(config, classification, one, on)
                 )
-            yield from (replace(violation, task=task) for violation in judged[one])
+            yield from (replace(violation, task=task) for violation in known[key])
 
     found = [*_classification(config, dag.tags), *named(None, dag.connections)]
     for task in dag.tasks:
@@ -179,7 +188,7 @@ def _connection(config: Config, classification: str | None, named: Named, on: da
             f"{argument} is known only when the task runs, so the policy cannot judge it",
             f"Write the connection's name into {argument}; several declared ones can be expanded from a list.",
         )
-    elif value not in (declared := declared_connections(config)):
+    elif value not in (declared := declared_connections(config)) | platform_connections(config):
         yield Violation(
             "connection",
             None,

@@ -26,6 +26,7 @@ from rempart.sovereignty.places import (
     decide_pool,
     decide_site,
     declared_connections,
+    platform_connections,
     split_host,
 )
 from rempart.sovereignty.policy import Decision, is_host_of, unknown
@@ -286,7 +287,7 @@ def _kubernetes_server(name: str, kube_config: object) -> str | None:
 def endpoints(config: Config, resolve: Connections) -> dict[str, str]:
     """Where the declared connections lead, by name; those that `resolve` does not know are left out."""
     found = {}
-    for name in sorted(declared_connections(config)):
+    for name in sorted(declared_connections(config) | platform_connections(config)):
         try:
             endpoint = endpoint_of(resolve(name))
         except ConnectionMissing:

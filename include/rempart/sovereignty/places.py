@@ -8,11 +8,10 @@ from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
 
-from rempart.config import DATABASES, Config, Place
+from rempart.config import DATABASES, Config, Place, witness
 from rempart.sovereignty.policy import (
     Decision,
     Placement,
-    Reason,
     What,
     decide,
     endpoint_hosts,
@@ -81,24 +80,24 @@ def decide_connection(config: Config, classification: str, conn_id: str, *, on: 
             return _named(label, decide_pool(config, classification, "connection", name, on=on))
     if place := config.connections.get(conn_id):
         return decide(config, classification, "connection", placement(label, place), on=on)
-    if conn_id in declared_connections(config):
-        reason = Reason(True, "platform", "it is one of the platform's own")
-        return verdict(classification, "connection", label, [reason])
+    if conn_id in platform_connections(config):
+        fact = "it is the platform's own, with rights that no other DAG needs"
+        remedy = "Declare a connection with a role of its own under connections in rempart.yaml."
+        return unknown(classification, "connection", label, "platform", fact, remedy)
     return _undeclared(classification, "connection", "connections", conn_id, config.connections)
 
 
 def declared_connections(config: Config) -> frozenset[str]:
-    """Every Airflow connection that the configuration declares, the platform's own included."""
+    """Every Airflow connection that DAGs may name, if the policy allows where it leads."""
+    sites = (site.connection for site in config.sites.values())
+    pools = (pool.kubernetes_connection for pool in config.pools.values())
+    return frozenset([*config.connections, *sites, *pools])
+
+
+def platform_connections(config: Config) -> frozenset[str]:
+    """The connections that the platform itself works with; no DAG names them."""
     external = (service.external.connection for service in config.services.values() if service.external)
-    return frozenset(
-        [
-            *PLATFORM_CONNECTIONS,
-            *external,
-            *config.connections,
-            *(site.connection for site in config.sites.values()),
-            *(pool.kubernetes_connection for pool in config.pools.values()),
-        ]
-    )
+    return PLATFORM_CONNECTIONS.union(external, [witness(config.checkpoint_site)]) - declared_connections(config)
 
 
 def full_image(image: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api.security import get_user, requires_access_view
@@ -20,22 +20,12 @@ app = FastAPI(
     openapi_url=None,
 )
 
-KINDS: tuple[Kind, ...] = (
-    "snapshot",
-    "candidate",
-    "promotion",
-    "refusal",
-    "rollback",
-    "replication",
-    "restore-point",
-    "drill",
-    "denial",
-)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @app.get("/evidence")
 def newest_evidence() -> dict[str, Any]:
-    """The newest record of each kind: what was last ingested, promoted, refused, replicated, backed up and proved."""
+    """The newest record of each kind: what was last ingested, promoted, denied, backed up, proved and so on."""
     ledger = runtime.platform().ledger
     found = {kind: ledger.find(kind, limit=1) for kind in KINDS}
     return {kind: asdict(records[0]) for kind, records in found.items() if records}

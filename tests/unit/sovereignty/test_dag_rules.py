@@ -74,7 +74,7 @@ def found(*tasks: TaskFacts, tags: tuple[str, ...] = (tag_of("personal"),), dag:
 def test_a_dag_that_states_everything_may_run() -> None:
     task = replace(
         CLEAN,
-        connections=(Named("conn_id", "warehouse"), Named("aws_conn_id", "s3_home"), Named("conn_id", "mlflow")),
+        connections=(Named("conn_id", "warehouse"), Named("aws_conn_id", "s3_home")),
         images=(Image("image", "python:3.12", True), Image("image", "registry.example.eu/job:1", False)),
     )
     assert found(task) == []

@@ -21,6 +21,7 @@ from rempart.sovereignty.places import (
     decide_pool,
     decide_site,
     declared_connections,
+    platform_connections,
     rewrite_image,
 )
 from rempart.sovereignty.policy import Decision, Placement, decide, is_host_of
@@ -204,9 +205,11 @@ def test_connections_hosts_and_pools_are_decided_by_where_they_lead() -> None:
     assert decide_pool(CONFIG, "personal", "job", "gpu", on=TODAY).allowed
     assert decide_connection(CONFIG, "personal", "warehouse", on=TODAY).allowed
     assert decide_connection(CONFIG, "personal", "k8s", on=TODAY).allowed
-    assert decide_connection(CONFIG, "personal", "pg_ledger", on=TODAY).allowed
+    for own in ("pg_ledger", "ledger_key", "s3_witness_apart"):
+        assert rules(decide_connection(CONFIG, "personal", own, on=TODAY)) == ["platform"]
     assert not decide_connection(CONFIG, "personal", "s3_away", on=TODAY).allowed
-    assert {"warehouse", "k8s", "s3_home", "mlflow"} <= declared_connections(CONFIG)
+    assert {"warehouse", "k8s", "s3_home"} <= declared_connections(CONFIG)
+    assert not declared_connections(CONFIG) & platform_connections(CONFIG)
     for host, port, allowed in (
         ("db.example.eu", 5432, True),
         ("db.example.eu", 22, False),
