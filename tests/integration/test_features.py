@@ -20,6 +20,7 @@ from rempart.features.copy_online_store import CopyOnlineStore
 from rempart.flows.materialize import MaterializeResult, materialize, materialize_table
 from rempart.flows.platform import Platform
 from rempart.ingestion import snapshots
+from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Pipeline, TrailingView
 from rempart.sites.memory import MemorySite
 from tests.unit.features.stays import stays
@@ -365,7 +366,7 @@ def test_flow_takes_the_current_snapshot_or_the_one_named(
     site = MemorySite()
     site.ensure_bucket(settings.buckets.lake, versioned=True)
     of = {f"pg_feast_{part}": getattr(feature_databases, part) for part in ("registry", "offline", "online")}
-    platform = Platform(settings, of.__getitem__, lambda: NOW, {settings.active_site: site})
+    platform = Platform(settings, of.__getitem__, lambda: NOW, {settings.active_site: site}, MemoryLedger())
     with pytest.raises(FeatureError, match="has no snapshot yet"):
         materialize(platform, pipeline)
     first: snapshots.Snapshot | None = None
