@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -17,6 +18,13 @@ TERMINAL = frozenset({"success", "failed"})
 
 class AirflowApiError(RempartError):
     """Airflow refused a call, a run failed, or it took too long."""
+
+
+def last_words(stack_trace: str) -> str:
+    """What an import error says, without the frames: an exception's message, which may have several lines."""
+    text = stack_trace.strip()
+    starts = [found.start() for found in re.finditer(r"^[A-Za-z_][\w.]*(Error|Exception|Violation)\b", text, re.M)]
+    return text[starts[-1] :] if starts else text
 
 
 class AirflowApi:
@@ -114,7 +122,7 @@ class AirflowApi:
     def import_errors(self) -> list[str]:
         """Files that Airflow could not import, with the reason."""
         errors = self._call("GET", "/api/v2/importErrors")["import_errors"]
-        return [f"{e['filename']}: {e['stack_trace'].strip().splitlines()[-1]}" for e in errors]
+        return [f"{e['filename']}: {last_words(e['stack_trace'])}" for e in errors]
 
     def dag_ids(self) -> list[str]:
         """Ids of all DAGs that Airflow knows."""

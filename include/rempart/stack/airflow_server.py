@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from rempart.airflow_api import last_words
 from rempart.config import Connection
 from rempart.errors import StackError
 from rempart.stack import environment, rest
@@ -110,7 +111,7 @@ def check(connection: Connection, since: Mapping[str, datetime], expects_dags: b
     bearer = token(connection)
     dags = rest.call("GET", f"{url}/api/v2/dags?limit=1", bearer=bearer)["total_entries"]
     errors = rest.call("GET", f"{url}/api/v2/importErrors?limit=20", bearer=bearer)["import_errors"]
-    broken = tuple(f"{e['filename']}: {str(e['stack_trace']).strip().splitlines()[-1][:300]}" for e in errors)
+    broken = tuple(f"{e['filename']}: {last_words(str(e['stack_trace']))[:2000]}" for e in errors)
     if expects_dags and not dags:
         raise StackError(
             "Airflow: no DAG is parsed yet" + "".join(f"\n{line}" for line in broken),
