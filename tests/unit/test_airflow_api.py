@@ -14,8 +14,8 @@ FRAMES = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>
     [
         (f"{FRAMES}ModuleNotFoundError: No module named 'x'\n", "ModuleNotFoundError: No module named 'x'"),
         (
-            f"{FRAMES}airflow.exceptions.AirflowClusterPolicyViolation: DAG a breaks 1 rule:\n1. [owner] task t: nobody",
-            "airflow.exceptions.AirflowClusterPolicyViolation: DAG a breaks 1 rule:\n1. [owner] task t: nobody",
+            f"{FRAMES}airflow.exceptions.AirflowClusterPolicyViolation: DAG a breaks 1 rule:\n1. [owner] t: no",
+            "airflow.exceptions.AirflowClusterPolicyViolation: DAG a breaks 1 rule:\n1. [owner] t: no",
         ),
         (
             f"{FRAMES}KeyError: 1\n\nDuring handling ...\n{FRAMES}rempart.errors.ConfigError: what\n  What to do: hint",
