@@ -158,8 +158,11 @@ def make_project(root: Path, folder: Path) -> None:
 # --- counters ---------------------------------------------------------------------------------------------------------
 
 
+NFT = shutil.which("nft", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]))
+
+
 def nft(*words: str, text: str | None = None) -> str:
-    return subprocess.run(["nft", *words], input=text, capture_output=True, text=True, check=True).stdout
+    return subprocess.run([str(NFT), *words], input=text, capture_output=True, text=True, check=True).stdout
 
 
 def handed_over() -> Counter[tuple[str, int]]:
@@ -448,7 +451,7 @@ def _write(file: Path, report: dict[str, Any]) -> None:
 def why_no_network() -> str:
     if reason := sink.why_not():
         return reason
-    return "" if shutil.which("nft") else "there is no `nft` on this machine: install nftables"
+    return "" if NFT else "there is no `nft` on this machine: install nftables"
 
 
 def main() -> int:

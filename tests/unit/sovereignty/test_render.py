@@ -102,17 +102,21 @@ def test_names_that_did_not_resolve_are_told() -> None:
     }
 
 
+# an ordinary user's PATH leaves the folder out where Debian puts it
+NFT = shutil.which("nft", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]))
+
+
 def accept(text: str, folder: Path) -> None:
     """What `nft` says of a rule set, in a network namespace of its own."""
     file = folder / "rules.nft"
     file.write_text(text, encoding="utf-8")
     isolate = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--net"]
-    done = subprocess.run([*isolate, "nft", "-c", "-f", file], capture_output=True, text=True, check=False)
+    done = subprocess.run([*isolate, str(NFT), "-c", "-f", file], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + text
 
 
 needs_nft = pytest.mark.skipif(
-    not (shutil.which("nft") and shutil.which("unshare")),
+    not (NFT and shutil.which("unshare")),
     reason="nft is not installed: the rule set was not given to it (apt install nftables)",
 )
 
