@@ -24,7 +24,7 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at rempart.yaml and th
 app.add_typer(config_app, name="config")
 classification_app = typer.Typer(no_args_is_help=True, help="Judge what derived data counts as.")
 app.add_typer(classification_app, name="classification")
-policy_app = typer.Typer(no_args_is_help=True, help="What the policy lets out of this platform.")
+policy_app = typer.Typer(no_args_is_help=True, help="What may be where, and what may leave this platform.")
 app.add_typer(policy_app, name="policy")
 ledger_app = typer.Typer(no_args_is_help=True, help="Evidence: look at it, export it, verify it.")
 app.add_typer(ledger_app, name="ledger")
@@ -183,6 +183,22 @@ def classification_lower(
 
 
 # --- the policy -------------------------------------------------------------------------------------------------------
+
+
+@policy_app.command("show")
+def policy_show(
+    reasons: Annotated[bool, typer.Option(help="Tell every reason, also of what is allowed.")] = False,
+) -> None:
+    """What may be where: each place of rempart.yaml with each classification, and why not."""
+    from rempart import config
+    from rempart.sovereignty.places import overview
+
+    for decision in overview(config.load(), on=datetime.now(UTC).date()):
+        verdict = "allowed" if decision.allowed else "denied"
+        line = f"{verdict:<8} {decision.classification:<10} {decision.what:<14} {decision.place}"
+        typer.echo(decision.explain() if reasons else line)
+        for reason in () if reasons else decision.against:
+            typer.echo(f"         {reason.rule}: {reason.fact}")
 
 
 @policy_app.command("render")

@@ -192,3 +192,23 @@ def _undeclared(
     fact = f"{kind} '{name}' is not declared; declared: {', '.join(among) or 'none'}"
     remedy = f"Correct the name, or declare it under {section} in rempart.yaml."
     return unknown(classification, what, f"{kind} '{name}'", section, fact, remedy)
+
+
+def overview(config: Config, *, on: date) -> list[Decision]:
+    """What may be where, as rempart.yaml stands: each place that it names, with each classification of its policy.
+
+    A site is asked for data where pipelines work, for restore points where backups go, for replicas where pairs lead.
+    Evidence is internal.
+    """
+    home = config.active_site
+    asked: list[tuple[What, str, str | None]] = [("data", home, None), ("restore-point", config.backup.site, home)]
+    asked += [("replica", pair.target, pair.source) for pair in config.replication]
+    witnesses = dict.fromkeys([config.evidence_site, config.checkpoint_site])
+    found = [decide_site(config, "internal", "evidence", site, on=on) for site in witnesses]
+    for name in config.policy:
+        found += [decide_site(config, name, what, site, on=on, beside=beside) for what, site, beside in asked]
+        found += [decide_pool(config, name, "job", pool, on=on) for pool in config.pools]
+        found += [decide_image(config, name, f"{registry}/any", on=on) for registry in config.registries]
+        found += [decide_connection(config, name, connection, on=on) for connection in config.connections]
+        found += [decide_host(config, name, *split_host(host), on=on) for host in config.hosts]
+    return found

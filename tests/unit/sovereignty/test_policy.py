@@ -21,6 +21,7 @@ from rempart.sovereignty.places import (
     decide_pool,
     decide_site,
     declared_connections,
+    overview,
     platform_connections,
     rewrite_image,
 )
@@ -229,6 +230,15 @@ def test_images_come_from_a_declared_registry_or_its_mirror() -> None:
     assert decide_image(CONFIG, "personal", "registry.example.eu/team/x:1", on=TODAY).allowed
     assert not decide_image(CONFIG, "personal", "registry.example.eu/teammate/x:1", on=TODAY).allowed
     assert not decide_image(CONFIG, "personal", "registry.example.com/x:1", on=TODAY).allowed
+
+
+def test_the_overview_tells_each_place_with_each_classification() -> None:
+    found = overview(CONFIG, on=TODAY)
+    told = {(d.classification, d.what, d.place): d.allowed for d in found}
+    assert len(told) == len(found) == 2 + len(CONFIG.policy) * 8
+    assert told["personal", "restore-point", "site 'apart'"] and told["personal", "job", "pool 'gpu'"]
+    assert not told["personal", "host", "host 'api.example.com' port 443"]
+    assert not any(told["public", d.what, d.place] for d in found)
 
 
 def test_the_union_has_its_27_members_and_neither_neighbours_nor_itself() -> None:
