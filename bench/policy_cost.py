@@ -23,7 +23,7 @@ READINGS = 81
 BAR = 0.91
 USER_FILES, USER_TASKS = 50, 10
 FORKING_PARSER = """
-import os, sys, time
+import gc, os, sys, time
 if sys.argv[1] == "without":
     import pluggy
     pluggy.PluginManager.load_setuptools_entrypoints = lambda *args, **kwargs: 0
@@ -33,6 +33,8 @@ from rempart import config
 
 config.load()  # importing Airflow with the entry point has read it, too
 assert ("rempart" in dict(settings.get_policy_plugin_manager().list_name_plugin())) == (sys.argv[1] == "with")
+gc.collect()
+gc.freeze()  # as Airflow's dag-processor does before it forks
 for line in sys.stdin:
     child = os.fork()
     if not child:

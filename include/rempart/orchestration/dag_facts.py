@@ -45,7 +45,7 @@ def _relevant(arguments: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
     """Values of the arguments that may name something, by name: most arguments of a task are plain values."""
     found: dict[str, list[Any]] = {}
     for name, value in arguments:
-        if value is None or (type(value) is dict and not value):
+        if value is None or (type(value) in _PLAIN and not _matters(name)) or (type(value) is dict and not value):
             continue
         if _matters(name) or _may_hold(value):
             found.setdefault(name, []).append(value)
@@ -94,10 +94,12 @@ def _arguments(task: Any) -> list[tuple[str, Any]]:
     """An operator's attributes, and the arguments that it was made with: some operators keep one under another name."""
     own, given = vars(task), task._BaseOperator__init_kwargs
     operator: type = type(task)
-    of_class = _class_values(operator)
     found = [(name, own[name]) for name in own.keys() - _OF_EVERY_TASK]
-    found += [(name, given[name]) for name in given.keys() - _OF_EVERY_TASK if given[name] is not own.get(name)]
-    found += [(name, of_class[name]) for name in of_class.keys() - own.keys()]
+    found += [
+        (name, value) for name, value in given.items() if value is not own.get(name) and name not in _OF_EVERY_TASK
+    ]
+    if of_class := _class_values(operator):
+        found += [(name, of_class[name]) for name in of_class.keys() - own.keys()]
     if function := own.get("python_callable"):
         positional, named = task.op_args or (), task.op_kwargs or {}
         accepted = _accepted(function)
