@@ -18,7 +18,7 @@ from rempart.flows.platform import Platform
 from rempart.ledger import keys
 from rempart.ledger.canonical import canonical, parse
 from rempart.ledger.chain import Entry, Head, checkpoint, read_line
-from rempart.ledger.port import Evidence, Ledger
+from rempart.ledger.port import Evidence, Kind, Ledger
 from rempart.ledger.verification import Chain, KeyUse
 from rempart.sites.port import Site
 
@@ -52,7 +52,7 @@ def digest(value: Any) -> str:
 def record_configuration(platform: Platform) -> list[Evidence]:
     """Append what changed of the policy (its content) and of the whole configuration (digests of its sections)."""
     plain = platform.config.model_dump(mode="json")
-    bodies: dict[str, dict[str, Any]] = {
+    bodies: dict[Kind, dict[str, Any]] = {
         "policy": {"sha256": digest(plain["policy"]), "policy": plain["policy"]},
         "configuration": {
             "sha256": digest(plain),
@@ -62,9 +62,9 @@ def record_configuration(platform: Platform) -> list[Evidence]:
     }
     appended = []
     for kind, body in bodies.items():
-        newest = platform.ledger.find(kind, "rempart.yaml", limit=1)  # type: ignore[arg-type] # both are kinds
+        newest = platform.ledger.find(kind, "rempart.yaml", limit=1)
         if not newest or newest[0].body["sha256"] != body["sha256"]:
-            appended.append(platform.ledger.append(kind, "rempart.yaml", body))  # type: ignore[arg-type] # as above
+            appended.append(platform.ledger.append(kind, "rempart.yaml", body))
     return appended
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 EU = frozenset(
-    ("AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IT", "LT", "LU", "LV")
-).union(("MT", "NL", "PL", "PT", "RO", "SE", "SI", "SK"))
+    {
+        *("AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU"),
+        *("IE", "IT", "LT", "LU", "LV", "MT", "NL", "PL", "PT", "RO", "SE", "SI", "SK"),
+    }
+)
 """Member states. Source: https://european-union.europa.eu/principles-countries-history/eu-countries_en"""
 
 EEA = EU | {"IS", "LI", "NO"}
