@@ -8,6 +8,8 @@ Nothing here is decided: rempart.sovereignty does that.
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 from airflow.policies import hookimpl
@@ -15,6 +17,17 @@ from airflow.policies import hookimpl
 from rempart.orchestration import egress_hook
 from rempart.sovereignty import dag_rules, pods  # noqa: F401 # loaded here once, not in each process that is forked
 
+
+def _load_enforcement() -> None:
+    """Load what judges a DAG once in the process that forks, not in each child: the dag-processor forks for each file.
+
+    Not sooner: Airflow imports this module while it starts, when its SDK cannot be imported yet.
+    """
+    if "airflow.sdk" in sys.modules:
+        import rempart.orchestration.enforcement  # noqa: F401
+
+
+os.register_at_fork(before=_load_enforcement)
 egress_hook.install()  # before any DAG file, plugin or task: Airflow imports this module as it starts
 
 

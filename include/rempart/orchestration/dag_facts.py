@@ -25,14 +25,16 @@ _CLUSTER = ("config_file", "cluster_context", "in_cluster")
 _POD = ("full_pod_spec", "pod_template_dict", "init_containers", "executor_config")
 _HOLDERS = (BaseHook, BaseNotifier, BaseTrigger)
 """Objects whose own attributes may name connections."""
+_BUILT_IN = frozenset((dict, list, tuple))
 _CONTAINERS = (dict, list, tuple, Mapping, *_HOLDERS)
-_PLAIN = frozenset((str, bool, int, float, set, frozenset, timedelta, datetime, FunctionType))
+_PLAIN = frozenset((type(None), str, bool, int, float, set, frozenset, timedelta, datetime, FunctionType))
 _OF_EVERY_TASK = frozenset(BaseOperator.__dataclass_fields__) - {
     "executor_config",
     *(name for name in BaseOperator.__dataclass_fields__ if name.endswith("_callback")),
 }
 """Attributes that every operator has and that name nothing."""
 _NOT_ARGUMENTS = frozenset({"params", "dag", "task_group", "default_args"})
+_NAMES_NOTHING = _OF_EVERY_TASK | _NOT_ARGUMENTS
 
 
 @cache
@@ -41,25 +43,38 @@ def _matters(name: str) -> bool:
     return _CONNECTION.search(name) is not None or name == "image" or name in _CLUSTER or name in _POD
 
 
-def _relevant(arguments: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
-    """Values of the arguments that may name something, by name: most arguments of a task are plain values."""
-    found: dict[str, list[Any]] = {}
-    for name, value in arguments:
-        if value is None or (type(value) in _PLAIN and not _matters(name)) or (type(value) is dict and not value):
-            continue
-        if _matters(name) or _may_hold(value):
-            found.setdefault(name, []).append(value)
+@cache
+def _telling(*names: str) -> tuple[tuple[str, bool], ...]:
+    """Names that may name something, and whether they are judged whatever their value.
+
+    All operators of a class have the same attributes, so most answers are found in the cache.
+    """
+    return tuple((name, _matters(name)) for name in names if name not in _NAMES_NOTHING)
+
+
+def _relevant(values: Mapping[str, Any], names: Iterable[str]) -> list[tuple[str, Any]]:
+    """The values that may name something, with their names. Asked of every argument of every task: it must be quick."""
+    found = []
+    for name, matters in _telling(*names):
+        value = values[name]
+        kind = type(value)
+        if kind in _PLAIN:
+            if matters and value is not None:
+                found.append((name, value))
+        elif (value or kind not in _BUILT_IN) and (matters or _may_hold(value)):
+            found.append((name, value))
     return found
 
 
 def _may_hold(value: Any) -> bool:
-    """Whether a value may have named values in it. Asked of every argument of every task, so it must be quick."""
+    """Whether a value that is not plain may have named values in it."""
     kind = type(value)
-    if kind in _PLAIN:
-        return False
     if kind is list or kind is tuple:
-        return any(type(one) not in _PLAIN for one in value)
-    return isinstance(value, _CONTAINERS) and bool(value)
+        for one in value:  # noqa: SIM110 - any() with a generator takes twice as long
+            if type(one) not in _PLAIN:
+                return True
+        return False
+    return isinstance(value, _CONTAINERS)
 
 
 def dag_facts(dag: Any) -> DagFacts:
@@ -75,18 +90,18 @@ def dag_facts(dag: Any) -> DagFacts:
 
 def task_facts(task: Any) -> TaskFacts:
     """What the rules need to know of one task, mapped or not."""
-    arguments = _relevant(_mapped_arguments(task) if task.is_mapped else _arguments(task))
-    if not arguments:  # most tasks
+    pairs = list(_mapped_arguments(task)) if task.is_mapped else _arguments(task)
+    if not pairs:  # most tasks
         return TaskFacts(task.task_id, task.owner, task.execution_timeout)
-    in_pod = "kubernetes_conn_id" in arguments
-    pairs = [(name, value) for name, values in arguments.items() for value in values]
+    given = {name for name, value in pairs if value is not None}
+    in_pod = "kubernetes_conn_id" in given
     return TaskFacts(
         task_id=task.task_id,
         owner=task.owner,
         timeout=task.execution_timeout,
         connections=tuple(dict.fromkeys(one for name, value in pairs for one in _named({name: value}))),
         images=tuple(dict.fromkeys(one for name, value in pairs for one in _images(name, value, in_pod))),
-        clusters=tuple(name for name in _CLUSTER if in_pod and name in arguments),
+        clusters=tuple(name for name in _CLUSTER if in_pod and name in given),
     )
 
 
@@ -94,17 +109,16 @@ def _arguments(task: Any) -> list[tuple[str, Any]]:
     """An operator's attributes, and the arguments that it was made with: some operators keep one under another name."""
     own, given = vars(task), task._BaseOperator__init_kwargs
     operator: type = type(task)
-    found = [(name, own[name]) for name in own.keys() - _OF_EVERY_TASK]
-    found += [
-        (name, value) for name, value in given.items() if value is not own.get(name) and name not in _OF_EVERY_TASK
-    ]
+    found = _relevant(own, own)
+    if others := [name for name in given if given[name] is not own.get(name)]:
+        found += _relevant(given, others)
     if of_class := _class_values(operator):
         found += [(name, of_class[name]) for name in of_class.keys() - own.keys()]
     if function := own.get("python_callable"):
-        positional, named = task.op_args or (), task.op_kwargs or {}
         accepted = _accepted(function)
-        found += zip(accepted, positional, strict=False)
-        found += _defaults(list(accepted.items())[len(positional) :], named)
+        values = accepted | dict(zip(accepted, task.op_args or (), strict=False))
+        named = task.op_kwargs or {}  # found among its attributes already
+        found += _relevant(values, [name for name in accepted if name not in named and values[name] is not ...])
     return found
 
 

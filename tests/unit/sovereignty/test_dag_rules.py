@@ -100,19 +100,19 @@ def test_a_classification_is_stated_once_and_known(tags: tuple[str, ...], said: 
 @pytest.mark.parametrize(
     ("task", "said"),
     [
-        (replace(CLEAN, owner="airflow"), "owner work: its owner is 'airflow'"),
-        (replace(CLEAN, owner="  "), "owner work"),
-        (replace(CLEAN, timeout=None), "timeout work"),
-        (replace(CLEAN, clusters=("config_file",)), "cluster work: config_file"),
-        (replace(CLEAN, connections=(Named("conn_id", "crm"),)), "connection work: conn_id: connection 'crm' is not"),
-        (replace(CLEAN, connections=(Named("conn_id", None),)), "connection work: conn_id is known only when"),
-        (replace(CLEAN, connections=(Named("conn_id", "{{ x }}"),)), "connection work: conn_id is known only when"),
-        (replace(CLEAN, connections=(Named("conn_id", "warehouse_us"),)), "the ultimate owner of operator fr-us is US"),
-        (replace(CLEAN, connections=(Named("conn_id", "s3_away"),)), "not allowed for personal data"),
-        (replace(CLEAN, images=(Image("image", None, True),)), "image work: image is known only when"),
-        (replace(CLEAN, images=(Image("image", "gcr.io/a/b", True),)), "registry 'gcr.io' is not declared"),
-        (replace(CLEAN, images=(Image("image", "registry.example.com/a", True),)), "ultimate owner of operator fr-us"),
-        (replace(CLEAN, images=(Image("image", "python:3.12", False),)), "only pods are led to its mirror"),
+        (CLEAN._replace(owner="airflow"), "owner work: its owner is 'airflow'"),
+        (CLEAN._replace(owner="  "), "owner work"),
+        (CLEAN._replace(timeout=None), "timeout work"),
+        (CLEAN._replace(clusters=("config_file",)), "cluster work: config_file"),
+        (CLEAN._replace(connections=(Named("conn_id", "crm"),)), "connection work: conn_id: connection 'crm' is not"),
+        (CLEAN._replace(connections=(Named("conn_id", None),)), "connection work: conn_id is known only when"),
+        (CLEAN._replace(connections=(Named("conn_id", "{{ x }}"),)), "connection work: conn_id is known only when"),
+        (CLEAN._replace(connections=(Named("conn_id", "warehouse_us"),)), "the ultimate owner of operator fr-us is US"),
+        (CLEAN._replace(connections=(Named("conn_id", "s3_away"),)), "not allowed for personal data"),
+        (CLEAN._replace(images=(Image("image", None, True),)), "image work: image is known only when"),
+        (CLEAN._replace(images=(Image("image", "gcr.io/a/b", True),)), "registry 'gcr.io' is not declared"),
+        (CLEAN._replace(images=(Image("image", "registry.example.com/a", True),)), "ultimate owner of operator fr-us"),
+        (CLEAN._replace(images=(Image("image", "python:3.12", False),)), "only pods are led to its mirror"),
     ],
 )  # fmt: skip
 def test_each_rule_is_told_with_its_task(task: TaskFacts, said: str) -> None:
@@ -133,7 +133,7 @@ def test_without_a_classification_only_what_none_allows_is_told_besides() -> Non
 
 
 def test_the_message_names_every_rule_task_and_remedy() -> None:
-    task = replace(CLEAN, owner="airflow", timeout=None, connections=(Named("conn_id", "crm"),))
+    task = CLEAN._replace(owner="airflow", timeout=None, connections=(Named("conn_id", "crm"),))
     facts = DagFacts("mine", frozenset(), (task,))
     broken = violations(CONFIG, facts, on=TODAY)
     text = message("mine", broken)
