@@ -10,182 +10,37 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 
 from rempart.errors import ConfigError, ConnectionMissing
-from rempart.operators import Names, Operator, merge, named_operators, read_catalogue
-from rempart.schema import Duration, Strict, explain, read_yaml
+from rempart.operators import Operator, merge, named_operators, read_catalogue
+from rempart.schema import Strict, explain, read_yaml
+from rempart.sections import (
+    AuditConfig,
+    BackupConfig,
+    Buckets,
+    Classification,
+    DagDefaults,
+    DeclaredConnection,
+    EvidenceConfig,
+    Place,
+    PolicyRule,
+    Pool,
+    Registry,
+    ReplicationPair,
+    Retention,
+    SiteConfig,
+    StackService,
+    Training,
+)
 
-Classification = Literal["public", "internal", "personal", "sensitive"]
 DATABASES = ("airflow", "mlflow", "feast_registry", "feast_offline", "feast_online", "ledger")
 """The platform's databases; the connection to database `x` is named `pg_x`."""
-
-
-Countries = list[Annotated[str, Field(pattern=r"^([A-Z]{2}|EEA|ADEQUACY)$")]]
-"""Countries by their ISO 3166 code, and groups of countries."""
-
-
-class Place(Strict):
-    """A service of an operator in one of its regions."""
-
-    operator: str
-    service: str
-    region: str
-
-
-class SiteConfig(Place):
-    """One S3-compatible location of an operator."""
-
-    service: str = "object-storage"
-    connection: str = Field(description="Airflow connection with key, secret and extra.endpoint_url.")
-    profile: Literal["auto"] = "auto"
-    independent_of: str | None = Field(default=None, description="Site whose loss this one must survive.")
-
-
-class PolicyRule(Strict):
-    """Where one classification may be placed: countries, or the groups EU, EEA, ADEQUACY. An empty list allows none."""
-
-    jurisdictions: Countries = Field(description="Of the place itself, its operator and the infrastructure below it.")
-    owner_jurisdictions: Countries = Field(description="Of the ultimate owners of both: laws that reach abroad.")
-    qualifications: list[str] = Field(default_factory=list, description="That the service must hold, such as HDS.")
-    technology_origins: Countries | None = Field(default=None, description="Of what the service is built on.")
-    subprocessor_jurisdictions: Countries | None = Field(default=None, description="Of the operator's sub-processors.")
-    independent: list[Literal["replica", "restore-point"]] = Field(
-        default_factory=list, description="What must not share infrastructure with the place that it is a copy of."
-    )
-
-
-class Registry(Place):
-    """A container registry from which pods may pull."""
-
-    service: str = "container-registry"
-    mirror_of: Names = Field(default_factory=list, description="Registries whose images are pulled from here instead.")
-
-
-class DeclaredConnection(Place):
-    """An Airflow connection that DAGs of the team's own may use."""
-
-    hosts: Names = Field(default_factory=list, description="Where it leads: host or host:port.")
-
-
-class Pool(Place):
-    """A namespace of a Kubernetes cluster in which jobs run."""
-
-    service: str = "managed-kubernetes"
-    kubernetes_connection: str
-    namespace: str
-    node_selector: dict[str, str] = Field(default_factory=dict)
-
-
-class EvidenceConfig(Strict):
-    """Where the ledger is exported under lock, and how long evidence is kept."""
-
-    site: str | None = Field(default=None, description="The site of the export; by default the active site.")
-    every: Duration = timedelta(minutes=15)
-    checkpoint_site: str | None = Field(default=None, description="Of the checkpoints; by default backup.site.")
-    retention: Duration = timedelta(days=3650)
-
-
-class AuditException(Strict):
-    """A finding that somebody answers for, until a date."""
-
-    finding: str
-    owner: str
-    reason: str
-    expires: date
-
-
-class AuditConfig(Strict):
-    """What `rempart audit` measures against."""
-
-    facts_max_age: Duration = timedelta(days=365)
-    licences: list[str] = Field(default_factory=list, description="SPDX identifiers that dependencies may have.")
-    advisories: str | None = Field(default=None, description="Folder or zip of advisories in OSV format.")
-    advisories_max_age: Duration = timedelta(days=30)
-    exceptions: list[AuditException] = Field(default_factory=list)
-
-
-class Retention(Strict):
-    """How long data of one classification is kept."""
-
-    raw: Duration
-    quarantine: Duration
-    snapshots: Duration
-
-
-class Buckets(Strict):
-    """Bucket names, the same at every site (buckets are global at many operators: choose a prefix of your own)."""
-
-    landing: str = "landing"
-    lake: str = "lake"
-    artifacts: str = "artifacts"
-    backups: str = "backups"
-    evidence: str = "evidence"
-    checkpoints: str = "checkpoints"
-
-
-class ReplicationPair(Strict):
-    """One source and one target site."""
-
-    source: str
-    target: str
-    buckets: list[Literal["lake", "artifacts"]] = Field(default=["lake", "artifacts"])
-    every: Duration = timedelta(minutes=5)
-    lag_objective: Duration = timedelta(minutes=15)
-
-
-class Keep(Strict):
-    """How many restore points of each age are kept."""
-
-    hourly: int = Field(default=24, ge=1)
-    daily: int = Field(default=14, ge=1)
-    weekly: int = Field(default=8, ge=0)
-    monthly: int = Field(default=12, ge=0)
-
-
-class BackupConfig(Strict):
-    """Where restore points go, how often, and the objectives that they serve."""
-
-    site: str
-    every: Duration = timedelta(minutes=30)
-    keep: Keep = Keep()
-    rpo_objective: Duration = timedelta(hours=1)
-    rto_objective: Duration = timedelta(minutes=30)
-
-
-class Training(Strict):
-    """Where training jobs run when a pipeline does not say otherwise."""
-
-    backend: Literal["local"] = "local"
-
-
-class External(Strict):
-    """A service that the team runs itself: `rempart up` checks it and never starts one."""
-
-    url: str
-    connection: str
-
-
-class StackService(Strict):
-    """One service of the stack: started here, or external."""
-
-    port: int | None = Field(default=None, ge=1024, le=65535, description="Listen here instead of the default port.")
-    external: External | None = None
-
-
-class DagDefaults(Strict):
-    """What every DAG gets, from one place."""
-
-    owner: str = "mlops"
-    retries: int = Field(default=2, ge=0)
-    retry_delay: Duration = timedelta(seconds=30)
-    timeout: Duration = timedelta(hours=1)
 
 
 class Config(Strict):
@@ -258,6 +113,16 @@ class Config(Strict):
             known(f"replication.{i}.target", pair.target, self.sites, "sites")
             if pair.source == pair.target:
                 raise ValueError(f"replication.{i}.target: a site cannot replicate to itself")
+        for name, pool in self.pools.items():
+            if pool.registry:
+                known(f"pools.{name}.registry", pool.registry, self.registries, "registries")
+        for i, chosen_pool in enumerate(self.training.pools):
+            known(f"training.pools.{i}", chosen_pool, self.pools, "pools")
+        if self.training.backend == "kubernetes":
+            if not self.pools:
+                raise ValueError("training.backend: kubernetes needs a pool: declare one under pools")
+            if not self.training.image:
+                raise ValueError("training.image: name the image of the job's pod with its digest: name@sha256:...")
         startable = {"postgresql", "mlflow", "airflow", *self.sites}
         for name in self.services:
             known(f"services.{name}", name, dict.fromkeys(sorted(startable)), "the stack's services")

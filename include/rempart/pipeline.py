@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from rempart.config import Classification, project_root
+from rempart.config import project_root
 from rempart.errors import PipelineError
 from rempart.schema import Duration, Strict, explain, read_yaml
+from rempart.sections import Classification
 
 ColumnType = Literal["integer", "number", "boolean", "string", "category", "date"]
 CalendarPart = Literal["year", "month", "week", "day_of_month", "day_of_week", "day_of_year"]
@@ -128,7 +129,9 @@ class Trainer(Strict):
     use: str = Field(default="gradient_boosting", pattern=r"^(gradient_boosting|include/[\w/]+\.py:\w+)$")
     params: dict[str, float | int | str | bool] = Field(default_factory=dict)
     seed: int = 0
-    timeout: Duration = Field(default="30m", validate_default=True)
+    timeout: Duration = Field(default="30m", validate_default=True, description="Of the job, once it runs.")
+    pools: list[str] = Field(default_factory=list, description="In the order to try; by default as in rempart.yaml.")
+    gpus: int | None = Field(default=None, ge=0, description="GPUs of the job's pod; by default as in rempart.yaml.")
 
 
 class Gate(Strict):

@@ -18,13 +18,14 @@ import pytest
 
 from rempart import config as configuration
 from rempart import pipeline as pipelines
-from rempart.config import Buckets, Connection, project_root
+from rempart.config import Connection, project_root
 from rempart.errors import IngestError
 from rempart.flows.ingest import IngestResult, check_quarantine, ingest
 from rempart.flows.platform import Platform
 from rempart.ingestion import deliveries, landing, sample, snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Pipeline
+from rempart.sections import Buckets
 from rempart.sites.memory import MemorySite
 from rempart.sites.port import Site
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC
 
 from rempart.backup import points
-from rempart.config import Keep
+from rempart.sections import Keep
 from rempart.sites.port import Site
 
 FLOOR = 3

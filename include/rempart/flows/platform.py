@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from rempart import config as configuration
-from rempart.config import Classification, Config, Connection, Connections, witness
+from rempart.config import Config, Connection, Connections, witness
 from rempart.ledger import keys
 from rempart.ledger.port import Evidence, Ledger
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.pipeline import Pipeline
+from rempart.sections import Classification
 from rempart.sites.port import Site
 from rempart.sovereignty.classification import Lowering, derived
 from rempart.sovereignty.places import decide_site

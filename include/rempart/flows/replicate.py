@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from rempart.config import Classification, Config, ReplicationPair
+from rempart.config import Config
 from rempart.errors import ConfigError, PipelineError, SiteError, SiteUnavailable
 from rempart.flows.platform import Platform
 from rempart.pipeline import Pipeline, load_all
 from rempart.replication.catalogue import catalogue_key, read, write
 from rempart.replication.plan import Replica, lag_seconds, plan
 from rempart.replication.transfer import transfer
+from rempart.sections import Classification, ReplicationPair
 from rempart.sovereignty.classification import highest
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rempart.config import Classification
 from rempart.errors import ConfigError, PlacementDenied
+from rempart.sections import Classification
 
 ORDER: tuple[Classification, ...] = ("public", "internal", "personal", "sensitive")
 """From the least to the most protected."""

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from rempart.config import Config, Connection, Connections, Place
+from rempart.config import Config, Connection, Connections
 from rempart.errors import ConfigError, ConnectionMissing
+from rempart.sections import Place
 from rempart.sovereignty.places import (
     PLATFORM_CONNECTIONS,
     decide_connection,

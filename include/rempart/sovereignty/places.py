@@ -8,7 +8,8 @@ from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
 
-from rempart.config import DATABASES, Config, Place, witness
+from rempart.config import DATABASES, Config, witness
+from rempart.sections import Place
 from rempart.sovereignty.policy import (
     Decision,
     Placement,

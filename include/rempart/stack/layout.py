@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 
 from rempart import config as configuration
-from rempart.config import Config, External
+from rempart.config import Config
 from rempart.errors import ConfigError, StackError
+from rempart.sections import External
 from rempart.stack import preflight
 
 AIRFLOW_COMPONENTS = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rempart import config
-from rempart.config import Buckets, Config, Connection, Connections
+from rempart.config import Config, Connection, Connections
 from rempart.errors import SiteError, StackError
+from rempart.sections import Buckets
 from rempart.sites.s3 import S3Site
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.places import decide_site

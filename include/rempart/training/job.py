@@ -14,10 +14,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from rempart.config import Classification
 from rempart.errors import TrainingError
 from rempart.models.encoding import Feature, FeatureType
 from rempart.schema import Strict
+from rempart.sections import Classification
 
 SHA256 = r"^[0-9a-f]{64}$"
 Param = bool | int | float | str

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rempart.backup import points
 from rempart.backup.retention import FLOOR, plan, prune
-from rempart.config import Keep
+from rempart.sections import Keep
 from rempart.sites.memory import MemorySite
 
 NOW = datetime(2024, 2, 29, 12, 0, tzinfo=UTC)

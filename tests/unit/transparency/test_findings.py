@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.config import AuditException
+from rempart.sections import AuditException
 from rempart.transparency.findings import SEVERITIES, CheckResult, Finding, exit_code, readable, report, settle
 
 TODAY = date(2026, 11, 24)

@@ -1,0 +1,209 @@
+"""The sections of rempart.yaml, one class each; rempart.config.Config is the whole and checks their references."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rempart.operators import Names
+from rempart.schema import Duration, Strict
+
+Classification = Literal["public", "internal", "personal", "sensitive"]
+
+Countries = list[Annotated[str, Field(pattern=r"^([A-Z]{2}|EEA|ADEQUACY)$")]]
+"""Countries by their ISO 3166 code, and groups of countries."""
+
+
+class Place(Strict):
+    """A service of an operator in one of its regions."""
+
+    operator: str
+    service: str
+    region: str
+
+
+class SiteConfig(Place):
+    """One S3-compatible location of an operator."""
+
+    service: str = "object-storage"
+    connection: str = Field(description="Airflow connection with key, secret and extra.endpoint_url.")
+    profile: Literal["auto"] = "auto"
+    independent_of: str | None = Field(default=None, description="Site whose loss this one must survive.")
+
+
+class PolicyRule(Strict):
+    """Where one classification may be placed: countries, or the groups EU, EEA, ADEQUACY. An empty list allows none."""
+
+    jurisdictions: Countries = Field(description="Of the place itself, its operator and the infrastructure below it.")
+    owner_jurisdictions: Countries = Field(description="Of the ultimate owners of both: laws that reach abroad.")
+    qualifications: list[str] = Field(default_factory=list, description="That the service must hold, such as HDS.")
+    technology_origins: Countries | None = Field(default=None, description="Of what the service is built on.")
+    subprocessor_jurisdictions: Countries | None = Field(default=None, description="Of the operator's sub-processors.")
+    independent: list[Literal["replica", "restore-point"]] = Field(
+        default_factory=list, description="What must not share infrastructure with the place that it is a copy of."
+    )
+
+
+class Registry(Place):
+    """A container registry from which pods may pull."""
+
+    service: str = "container-registry"
+    mirror_of: Names = Field(default_factory=list, description="Registries whose images are pulled from here instead.")
+
+
+class DeclaredConnection(Place):
+    """An Airflow connection that DAGs of the team's own may use."""
+
+    hosts: Names = Field(default_factory=list, description="Where it leads: host or host:port.")
+
+
+class Toleration(Strict):
+    """A taint that a pool's pods tolerate, as Kubernetes writes it."""
+
+    key: str
+    operator: Literal["Exists", "Equal"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class Pool(Place):
+    """A namespace of a Kubernetes cluster in which jobs run."""
+
+    service: str = "managed-kubernetes"
+    kubernetes_connection: str
+    namespace: str
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerations: list[Toleration] = Field(default_factory=list)
+    gpu: str = Field(default="nvidia.com/gpu", description="Name of the GPU resource of its nodes.")
+    max_gpus: int = Field(default=1, ge=0, description="Most GPUs that one job may ask for here.")
+    quota: int | None = Field(default=None, ge=0, description="GPUs that the contract grants at a time.")
+    price_per_gpu_hour: float | None = Field(default=None, ge=0, description="Contract price in EUR.")
+    priority_class: str | None = None
+    queue: str | None = Field(default=None, description="Kueue's LocalQueue in the namespace.")
+    max_pending: Duration = Field(default="10m", validate_default=True, description="Then the next pool is tried.")
+    registry: str | None = Field(default=None, description="Of registries: where this pool pulls the job's image.")
+
+
+class EvidenceConfig(Strict):
+    """Where the ledger is exported under lock, and how long evidence is kept."""
+
+    site: str | None = Field(default=None, description="The site of the export; by default the active site.")
+    every: Duration = timedelta(minutes=15)
+    checkpoint_site: str | None = Field(default=None, description="Of the checkpoints; by default backup.site.")
+    retention: Duration = timedelta(days=3650)
+
+
+class AuditException(Strict):
+    """A finding that somebody answers for, until a date."""
+
+    finding: str
+    owner: str
+    reason: str
+    expires: date
+
+
+class AuditConfig(Strict):
+    """What `rempart audit` measures against."""
+
+    facts_max_age: Duration = timedelta(days=365)
+    licences: list[str] = Field(default_factory=list, description="SPDX identifiers that dependencies may have.")
+    advisories: str | None = Field(default=None, description="Folder or zip of advisories in OSV format.")
+    advisories_max_age: Duration = timedelta(days=30)
+    exceptions: list[AuditException] = Field(default_factory=list)
+
+
+class Retention(Strict):
+    """How long data of one classification is kept."""
+
+    raw: Duration
+    quarantine: Duration
+    snapshots: Duration
+
+
+class Buckets(Strict):
+    """Bucket names, the same at every site (buckets are global at many operators: choose a prefix of your own)."""
+
+    landing: str = "landing"
+    lake: str = "lake"
+    artifacts: str = "artifacts"
+    backups: str = "backups"
+    evidence: str = "evidence"
+    checkpoints: str = "checkpoints"
+
+
+class ReplicationPair(Strict):
+    """One source and one target site."""
+
+    source: str
+    target: str
+    buckets: list[Literal["lake", "artifacts"]] = Field(default=["lake", "artifacts"])
+    every: Duration = timedelta(minutes=5)
+    lag_objective: Duration = timedelta(minutes=15)
+
+
+class Keep(Strict):
+    """How many restore points of each age are kept."""
+
+    hourly: int = Field(default=24, ge=1)
+    daily: int = Field(default=14, ge=1)
+    weekly: int = Field(default=8, ge=0)
+    monthly: int = Field(default=12, ge=0)
+
+
+class BackupConfig(Strict):
+    """Where restore points go, how often, and the objectives that they serve."""
+
+    site: str
+    every: Duration = timedelta(minutes=30)
+    keep: Keep = Keep()
+    rpo_objective: Duration = timedelta(hours=1)
+    rto_objective: Duration = timedelta(minutes=30)
+
+
+class Resources(Strict):
+    """Processor and memory of a job's pod, as Kubernetes writes them: requested, and its limit."""
+
+    cpu: str = Field(default="1", pattern=r"^\d+m?$")
+    memory: str = Field(default="2Gi", pattern=r"^\d+(Mi|Gi)$")
+
+
+class Training(Strict):
+    """Where training jobs run, and how long they wait for a place."""
+
+    backend: Literal["local", "kubernetes"] = "local"
+    image: str | None = Field(
+        default=None, pattern=r"^[^@\s]+@sha256:[0-9a-f]{64}$", description="Of the job's pod, by digest."
+    )
+    pools: list[str] = Field(default_factory=list, description="In the order to try; by default as under pools.")
+    gpus: int = Field(default=1, ge=0, description="GPUs of a job whose pipeline does not say.")
+    resources: Resources = Resources()
+    deadline: Duration = Field(
+        default="24h", validate_default=True, description="To find a place, after which it fails."
+    )
+    pause: Duration = Field(default="1m", validate_default=True, description="Between two rounds when all are full.")
+    log_every: Duration = Field(default="30s", validate_default=True, description="A pod's log reaches the task's log.")
+
+
+class External(Strict):
+    """A service that the team runs itself: `rempart up` checks it and never starts one."""
+
+    url: str
+    connection: str
+
+
+class StackService(Strict):
+    """One service of the stack: started here, or external."""
+
+    port: int | None = Field(default=None, ge=1024, le=65535, description="Listen here instead of the default port.")
+    external: External | None = None
+
+
+class DagDefaults(Strict):
+    """What every DAG gets, from one place."""
+
+    owner: str = "mlops"
+    retries: int = Field(default=2, ge=0)
+    retry_delay: Duration = timedelta(seconds=30)
+    timeout: Duration = timedelta(hours=1)
