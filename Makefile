@@ -16,10 +16,10 @@ UV := .venv/tools/bin/uv
 # The proofs that this machine may be able to run: every bench/prove_*.py.
 PROOFS := $(sort $(patsubst bench/prove_%.py,prove-%,$(wildcard bench/prove_*.py)))
 
-.PHONY: help preflight setup demo up down status logs test test-unit lint docs lock sbom audit bench prove clean
+.PHONY: help preflight setup setup-trainer demo up down status logs test test-unit lint docs lock sbom audit bench prove clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo
 	@echo "  PYTHON=python3.12       the interpreter for .venv (3.11 to 3.13)"
 	@echo "  REMPART_PORT_OFFSET=100 moves every port;  REMPART_VAR=/path  keeps the state elsewhere"
@@ -30,6 +30,9 @@ preflight: ## check this machine: disk, memory, ports, proxy, package index ... 
 
 setup: ## install the hash-locked environment into .venv (does nothing when it is there)
 	@$(PYTHON) include/rempart/stack/bootstrap.py
+
+setup-trainer: ## install .venv-trainer, where jobs that need PyTorch run (the build is pip's choice)
+	@$(PYTHON) include/rempart/stack/bootstrap.py trainer
 
 demo: ## from nothing to a promoted, replicated, restorable model; leaves the stack up
 	@began=$$(date +%s); $(MAKE) preflight setup; REMPART_SETUP_SECONDS=$$(($$(date +%s) - began)) $(BIN)/rempart demo $(ARGS)
@@ -66,6 +69,7 @@ lock: setup ## resolve requirements*.in anew into the hash-locked requirements*.
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-bootstrap.in -o requirements-bootstrap.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements.in -o requirements.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-dev.in -o requirements-dev.txt
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-trainer.in -o requirements-trainer.txt
 
 sbom: setup ## write the bill of materials of the lock (CycloneDX) to var/audit
 	@$(BIN)/rempart audit --only sbom
@@ -84,5 +88,5 @@ prove: setup ## run every proof that this machine can run; results in var/proof
 prove-%: setup
 	@$(BIN)/python -m bench.prove_$(subst -,_,$*) $(ARGS)
 
-clean: down ## stop the stack and remove its state (var/) and .venv
-	rm -rf var .venv
+clean: down ## stop the stack and remove its state (var/), .venv and .venv-trainer
+	rm -rf var .venv .venv-trainer

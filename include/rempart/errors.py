@@ -19,6 +19,7 @@ RempartError(what, hint)
 ├── IngestError              a delivery or a snapshot could not be handled as a whole
 ├── FeatureError             the feature store would be wrong (leak, lost rows, nothing materialized)
 ├── TrainingError            the job failed or gave no usable result
+├── PoolUnavailable          transient: a pool's cluster did not answer, or a service that its job needs did not
 ├── ModelRefused             the model on storage is not the one on record, or has a format that we do not open
 ├── TrackingUnavailable      transient: MLflow did not answer
 ├── TrackingRefused          MLflow answered, and refused
@@ -47,6 +48,7 @@ __all__ = [
     "ObjectMissing",
     "PipelineError",
     "PlacementDenied",
+    "PoolUnavailable",
     "PreflightFailed",
     "RempartError",
     "SiteError",
@@ -146,6 +148,12 @@ class FeatureError(RempartError):
 
 class TrainingError(RempartError):
     """The job failed or gave no usable result."""
+
+
+class PoolUnavailable(RempartError):
+    """A pool's cluster did not answer, or a service that its job needs did not."""
+
+    transient = True
 
 
 class ModelRefused(RempartError):

@@ -124,9 +124,11 @@ class Holdout(Strict):
 
 
 class Trainer(Strict):
-    """The built-in trainer, or a Python function: `include/trainers/my_model.py:fit`."""
+    """A built-in trainer, or a Python function: `include/trainers/my_model.py:fit`."""
 
-    use: str = Field(default="gradient_boosting", pattern=r"^(gradient_boosting|include/[\w/]+\.py:\w+)$")
+    use: str = Field(
+        default="gradient_boosting", pattern=r"^(gradient_boosting|tabular_network|include/[\w/]+\.py:\w+)$"
+    )
     params: dict[str, float | int | str | bool] = Field(default_factory=dict)
     seed: int = 0
     timeout: Duration = Field(default="30m", validate_default=True, description="Of the job, once it runs.")

@@ -50,9 +50,7 @@ def drill(
     point or another drill runs; DatabaseUnavailable, SiteError, PlacementDenied when the drill cannot even begin.
     """
     config = platform.config
-    site = platform.site(
-        config.backup.site, classification_of(load_all()), "restore-point", beside=config.active_site
-    )
+    site = platform.site(config.backup.site, classification_of(load_all()), "restore-point", beside=config.active_site)
     began = platform.clock()
     point_id = _choose(site, platform.config.buckets.backups, point_id)
     with scratch.only_drill(platform.database("drill")):

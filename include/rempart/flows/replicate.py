@@ -14,6 +14,7 @@ from rempart.replication.plan import Replica, lag_seconds, plan
 from rempart.replication.transfer import transfer
 from rempart.sections import Classification, ReplicationPair
 from rempart.sovereignty.classification import highest
+from rempart.training.checkpoints import is_checkpoint
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def replicate_buckets(
     for name in names:
         bucket, key = physical_bucket(platform.config, name), catalogue_key(source, name)
         catalogue = read(to_site, backups, key)
-        listing = tuple(from_site.list(bucket))
+        # a job's checkpoints live for minutes and are learnt from data: they are not copied
+        listing = tuple(one for one in from_site.list(bucket) if not is_checkpoint(one.key))
         wanted = plan(listing, tuple(to_site.list(bucket)), catalogue, f"{bucket} at site '{source}'")
 
         def checkpoint(done: tuple[Replica, ...], key: str = key, known: dict[str, Replica] = catalogue) -> None:

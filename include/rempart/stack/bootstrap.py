@@ -1,7 +1,8 @@
-"""Installs the hash-locked environment into .venv: `python3 include/rempart/stack/bootstrap.py`, run by `make setup`.
+"""Installs a hash-locked environment: `python3 include/rempart/stack/bootstrap.py [trainer]`, run by `make setup`.
 
-Standard library only. Does nothing when .venv already holds exactly this lock. The standard settings of pip (index
-mirror, private CA, proxy) hold for the whole installation: pip's own configuration is handed on to uv.
+Standard library only. Does nothing when the environment already holds exactly this lock. The standard settings of pip
+(index mirror, private CA, proxy) hold for the whole installation: pip's own configuration is handed on to uv. `trainer`
+makes .venv-trainer, where a job that needs PyTorch runs; .venv never gets it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 _UV_NAMES = {
@@ -23,6 +25,27 @@ _UV_NAMES = {
     "cert": "SSL_CERT_FILE",
 }
 """pip's settings, and how uv calls them."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment: its folder, its lock, and `chosen`, whose builds pip picks as it is configured (no hashes)."""
+
+    folder: str
+    lock: str
+    size: str
+    chosen: str | None = None
+
+    def files(self, root: Path) -> list[Path]:
+        return [root / name for name in (self.lock, self.chosen) if name]
+
+
+ENVIRONMENTS = {
+    "rempart": Environment(".venv", "requirements-dev.txt", "1.2 GB"),
+    "trainer": Environment(
+        ".venv-trainer", "requirements-trainer.txt", "1.5 GB, and more for CUDA", "requirements-torch.txt"
+    ),
+}
 
 
 def fingerprint(root: Path, locks: list[Path]) -> str:
@@ -60,34 +83,21 @@ def _run(command: list[str | Path], environment: Mapping[str, str] | None = None
         )
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
+    made = ENVIRONMENTS[arguments[0] if arguments else "rempart"]
     root = Path(__file__).resolve().parents[3]
-    locks = [root / "requirements-dev.txt"]
-    venv, started = root / ".venv", time.monotonic()
-    stamp, wanted = venv / "rempart-installed", fingerprint(root, locks)
+    venv, started = root / made.folder, time.monotonic()
+    stamp, wanted = venv / "rempart-installed", fingerprint(root, made.files(root))
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
         return 0
     stamp.unlink(missing_ok=True)
     python, tools = venv / "bin" / "python", venv / "tools"
-    sys.stdout.write(f"setup: installing the locked environment into {venv} (about 1.2 GB)\n")
+    sys.stdout.write(f"setup: installing the locked environment into {venv} (about {made.size})\n")
     sys.stdout.flush()
     _run([sys.executable, "-m", "venv", "--clear", venv])
     environment = dict(os.environ)
-    _run(
-        [
-            python,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--require-hashes",
-            "--target",
-            tools,
-            "-r",
-            root / "requirements-bootstrap.txt",
-        ]
-    )
+    pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _run([*pip, "--require-hashes", "--target", tools, "-r", root / "requirements-bootstrap.txt"])
     environment |= uv_settings(read_pip_settings(python), environment)
     environment |= {
         "VIRTUAL_ENV": str(venv),
@@ -96,15 +106,18 @@ def main() -> int:
         "UV_NO_CONFIG": "1",
     }
     uv = tools / "bin" / "uv"
-    _run([uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode", *locks], environment)
+    _run([uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode", root / made.lock], environment)
     _run(
         [uv, "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--editable", root],
         environment | {"PYTHONPATH": str(tools)},
     )
+    if made.chosen:
+        _run([*pip, "-r", root / made.chosen])
+        _run([uv, "pip", "check", "--quiet"], environment)
     stamp.write_text(wanted, encoding="utf-8")
     sys.stdout.write(f"setup: done in {time.monotonic() - started:.0f} s\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -15,10 +15,11 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from rempart.config import Connection, Connections
-from rempart.errors import ObjectMissing, TrackingUnavailable, TrainingError
+from rempart.config import Connection, Connections, project_root
+from rempart.errors import ObjectMissing, PoolUnavailable, TrackingUnavailable, TrainingError
 from rempart.sites.port import Site
 from rempart.training.entrypoint import TRY_AGAIN
+from rempart.training.interruption import INTERRUPTED
 from rempart.training.job import JobResult, JobSpec, parse_result
 
 LAST_LINES = 20
@@ -54,11 +55,12 @@ class LocalBackend:
     site: Site
     connections: Connections
     timeout: timedelta
-    command: tuple[str, ...] = (sys.executable, "-m", "rempart.training.entrypoint")
+    command: tuple[str, ...] | None = None
+    """By default this Python; for a PyTorch trainer that of the trainer's own environment."""
 
     def run(self, spec: JobSpec, progress: Callable[[str], object]) -> JobResult:
         process = subprocess.Popen(
-            [*self.command, "--spec", "-"],
+            [*(self.command or _entry_point(spec)), "--spec", "-"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -100,6 +102,11 @@ class LocalBackend:
                 f"Job {spec.job_id} could not reach a service. Its last lines:\n{log}",
                 "Run again: what was trained is at the site and is kept.",
             )
+        if status == INTERRUPTED:
+            raise PoolUnavailable(
+                f"Job {spec.job_id} was asked to end. Its last lines:\n{log}",
+                "Run again: it goes on from its last checkpoint.",
+            )
         if status:
             raise TrainingError(
                 f"Job {spec.job_id} failed with status {status}. Its last lines:\n{log}",
@@ -113,6 +120,13 @@ class LocalBackend:
         names = {spec.dataset.site.connection, spec.output.site.connection, spec.tracking.connection}
         given = {f"AIRFLOW_CONN_{name.upper()}": as_json(self.connections(name)) for name in names}
         return {**kept, **given, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
+
+
+def _entry_point(spec: JobSpec) -> tuple[str, ...]:
+    python = sys.executable
+    if spec.trainer.use == "tabular_network" and (own := project_root() / ".venv-trainer" / "bin" / "python").is_file():
+        python = str(own)
+    return python, "-m", "rempart.training.entrypoint"
 
 
 def as_json(connection: Connection) -> str:

@@ -162,7 +162,11 @@ def _save(
         signature=signature,
         input_example=synthetic_example(features),
         # named, since MLflow would otherwise load the model in another process to find out
-        pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "onnx", "onnxruntime")],
+        # mlflow-skinny, of the same version, is all of mlflow that a job needs
+        pip_requirements=[
+            f"{name}=={importlib.metadata.version(installed)}"
+            for name, installed in (("mlflow", "mlflow-skinny"), ("onnx", "onnx"), ("onnxruntime", "onnxruntime"))
+        ],
         onnx_execution_providers=["CPUExecutionProvider"],
         metadata={"columns": columns, "task": task},
         save_as_external_data=False,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
+
+if TYPE_CHECKING:
+    from rempart.training.progress import Run
 
 _NUMBER, _WHOLE = (int, float), (int,)
 _SHARED: dict[str, tuple[type, ...]] = {
@@ -44,18 +49,100 @@ def check(params: Mapping[str, Any], task: str) -> None:
         )
 
 
-def fit(inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str) -> Any:
+def fit(inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str, run: Run | None = None) -> Any:
     """A fitted estimator. inputs: float32 [n, k], NaN for null; target: [n].
 
-    It learns from the rows it is given alone: no early stopping, so nothing is held back or looked at. Raises
+    It learns from the rows it is given alone: no early stopping, so nothing is held back or looked at. With `run`, it
+    goes on from the job's checkpoint and takes more of them; the estimator is the same, whatever interrupted it. Raises
     TrainingError.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     check(params, task)
     made = HistGradientBoostingRegressor if task == "regression" else HistGradientBoostingClassifier
+    model = made(**params, early_stopping=False, random_state=seed)
     try:
-        return made(**params, early_stopping=False, random_state=seed).fit(inputs, target)
+        return model.fit(inputs, target) if run is None else _fit_in_steps(model, inputs, target, run)
     except ValueError as cause:  # scikit-learn's parameter errors name the parameter and its range, never data
         text = str(cause).splitlines()[0][:300] if "parameter of" in str(cause) else type(cause).__name__
         raise TrainingError(f"gradient_boosting could not be fitted: {text}", "Correct trainer.params.") from cause
+
+
+def _fit_in_steps(model: Any, inputs: Any, target: Any, run: Run) -> Any:
+    """Fit as scikit-learn does, and look at `run` between two iterations."""
+    steps, done = model.max_iter, 0
+    if (arrays := run.resume()) is not None:
+        model.set_params(warm_start=True, max_iter=1).fit(inputs, target)
+        _restore(model, arrays)
+        run.computed_again(1)
+        done = int(model.n_iter_)
+    model.set_params(max_iter=steps)
+    if done < steps:
+        _watch(model, steps, done, run)
+        model.fit(inputs, target)
+        del model._get_loss
+    run.progress(steps, steps)
+    run.checkpoint(steps, partial(_state, model))
+    return model.set_params(warm_start=False)
+
+
+def _watch(model: Any, steps: int, done: int, run: Run) -> None:
+    """Have `run` asked before each iteration but the first of the next fit.
+
+    An iteration begins with the loss's gradients at the raw predictions so far, and nothing else is called that is
+    not compiled: scikit-learn has no callback there. At that moment the trees of all iterations before are complete.
+    """
+    made = type(model)._get_loss
+
+    def get_loss(sample_weight: Any) -> Any:
+        loss = made(model, sample_weight)
+
+        def watched(gradients: Callable[..., Any]) -> Callable[..., Any]:
+            def compute(*, y_true: Any, raw_prediction: Any, **more: Any) -> Any:
+                if (step := len(model._predictors)) > done:
+                    run.progress(step, steps, lambda: float(loss(y_true, raw_prediction)))
+                    run.checkpoint(step, partial(_state, model))
+                return gradients(y_true=y_true, raw_prediction=raw_prediction, **more)
+
+            return compute
+
+        loss.gradient, loss.gradient_hessian = watched(loss.gradient), watched(loss.gradient_hessian)
+        return loss
+
+    model._get_loss = get_loss
+
+
+def _state(model: Any) -> dict[str, Any]:
+    """The trees, one after another, and the state of the generator that draws features."""
+    import numpy as np
+
+    trees = [tree.nodes for iteration in model._predictors for tree in iteration]
+    drawn = json.dumps(model._feature_subsample_rng.bit_generator.state).encode()
+    return {
+        "nodes": np.concatenate(trees),
+        "lengths": np.array([len(nodes) for nodes in trees], np.int64),
+        "trees_per_iteration": np.array(len(model._predictors[0]), np.int64),
+        "generator": np.frombuffer(drawn, np.uint8),
+    }
+
+
+def _restore(model: Any, arrays: Mapping[str, Any]) -> None:
+    """Put stored trees in the place of those of a model that was fitted for one iteration on the same rows.
+
+    That one iteration brought back all else: bins, baseline and seed follow from rows, parameters and seed alone.
+    Without categorical splits a tree is its nodes, and without early stopping there are no scores to restore.
+    """
+    import numpy as np
+
+    template = model._predictors[0][0]
+    width = int(arrays["trees_per_iteration"])
+    nodes = arrays["nodes"]
+    if nodes.dtype != template.nodes.dtype or width != len(model._predictors[0]) or len(arrays["lengths"]) % width:
+        raise TrainingError(
+            "The checkpoint's trees are not those of this version of scikit-learn",
+            "Run the job with the package (image) of the version that ordered it.",
+        )
+    none = (template.binned_left_cat_bitsets[:0], template.raw_left_cat_bitsets[:0])
+    trees = [type(template)(part.copy(), *none) for part in np.split(nodes, np.cumsum(arrays["lengths"])[:-1])]
+    model._predictors = [trees[start : start + width] for start in range(0, len(trees), width)]
+    model._feature_subsample_rng.bit_generator.state = json.loads(arrays["generator"].tobytes())

@@ -133,8 +133,25 @@ class JobSpec(Strict):
         return canonical(self.model_dump(mode="json"))
 
 
+class Work(Strict):
+    """What a model cost, in steps of its trainer (iterations, updates); all 0 for a trainer that counts none.
+
+    `steps`: of the finished model; `done_here`: computed by the attempt that ended with the result; `resumed_from`: the
+    step it went on from; `total_over_attempts`: computed by all attempts, as far as checkpoints told. What an attempt
+    that was killed did after its last checkpoint is known to nobody, so the total is a lower bound then.
+    """
+
+    steps: int = Field(default=0, ge=0)
+    done_here: int = Field(default=0, ge=0)
+    resumed_from: int = Field(default=0, ge=0)
+    total_over_attempts: int = Field(default=0, ge=0)
+
+
 class JobResult(Strict):
-    """What a job gave. `files`: SHA-256 of its objects at the site; `model_files`: of the model's tree in MLflow."""
+    """What a job gave. `files`: SHA-256 of its objects at the site; `model_files`: of the model's tree in MLflow.
+
+    `made_with`: what the trainer ran on, as far as it says so (PyTorch: version, device, precision).
+    """
 
     version: Literal[1] = 1
     job_id: str
@@ -146,6 +163,8 @@ class JobResult(Strict):
     model_id: str = Field(min_length=1)
     seconds: dict[str, float]
     rows: dict[str, int]
+    work: Work = Field(default_factory=Work)
+    made_with: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _usable(self) -> Self:

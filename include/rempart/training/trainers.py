@@ -2,7 +2,8 @@
 
 A trainer is `fit(inputs, target, params, seed)`; inputs is a float32 matrix [rows, columns] with NaN for null, target
 float64 [rows] (for a classification the position of the class in the target's values). It gives a fitted scikit-learn
-estimator, or an ONNX model (a proto or its bytes) with one float input [n, columns].
+estimator, or an ONNX model (a proto or its bytes) with one float input [n, columns]. One that has a parameter `run`
+gets the job's `progress.Run`, for checkpoints and progress.
 """
 
 from __future__ import annotations
@@ -11,20 +12,37 @@ import fnmatch
 import hashlib
 import importlib.metadata
 import importlib.util
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rempart.config import project_root
-from rempart.errors import ModelRefused, TrainingError
+from rempart.errors import ModelRefused, RempartError, TrainingError
 from rempart.models import onnx_format
 from rempart.models.encoding import Feature
-from rempart.training import gradient_boosting, tree_conversion
+from rempart.training import gradient_boosting, tabular_network, tree_conversion
+
+if TYPE_CHECKING:
+    from rempart.training.progress import Run
 
 TOLERANCE = 1e-3
 """How far ONNX and the estimator may differ, as a share of the predictions' spread. float32 against float64."""
-_DETERMINING = ("numpy", "scikit-learn", "skl2onnx", "onnx")
+BUILT_IN = {"gradient_boosting": gradient_boosting.check, "tabular_network": tabular_network.check}
+"""The trainers that are known by name, and what checks their parameters."""
+_CODE = ("models/encoding.py", "models/metrics.py", "training/outputs.py", "training/trainers.py")
+_CODE_OF = {
+    "gradient_boosting": ("training/gradient_boosting.py", "training/tree_conversion.py"),
+    "tabular_network": (
+        "training/network_conversion.py",
+        "training/network_fitting.py",
+        "training/tabular_network.py",
+    ),
+}
+_CODE_OF_CUSTOM = ("training/tree_conversion.py",)
+_LIBRARIES_OF = {"gradient_boosting": ("numpy", "scikit-learn", "onnx"), "tabular_network": ("numpy", "onnx")}
+_LIBRARIES_OF_CUSTOM = ("numpy", "scikit-learn", "skl2onnx", "onnx")
 
 
 @dataclass(frozen=True)
@@ -55,15 +73,28 @@ def left_out(features: Sequence[Feature], params: Mapping[str, Any]) -> tuple[tu
     return tuple(kept), rest
 
 
+def check(use: str, params: Mapping[str, Any], task: str) -> None:
+    """Check a built-in trainer's parameters, without `leave_out`; a function of one's own checks them when it runs.
+
+    Raises TrainingError naming the parameter.
+    """
+    if use in BUILT_IN:
+        BUILT_IN[use](params, task)
+
+
 def code_version(use: str) -> str:
-    """The package's version, and a hash of the code and libraries that determine a model."""
+    """The package's version, and a hash of the code and libraries that determine a model of this trainer; no others.
+
+    Of PyTorch, which is not installed where jobs are ordered, the declared range counts: a job refuses a version
+    outside it, and its result records the one that it ran on.
+    """
     digest = hashlib.sha256()
-    package = Path(__file__).parent
-    for file in [*sorted(package.glob("*.py")), package.parent / "models" / "encoding.py"]:
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    if use != "gradient_boosting":
+    package = Path(__file__).parents[1]
+    for name in (*_CODE, *_CODE_OF.get(use, _CODE_OF_CUSTOM)):
+        digest.update(name.encode() + b"\0" + (package / name).read_bytes())
+    if use not in BUILT_IN:
         digest.update(custom_file(use)[0].read_bytes())
-    for name in _DETERMINING:
+    for name in _LIBRARIES_OF.get(use, _LIBRARIES_OF_CUSTOM):
         digest.update(f"{name}=={importlib.metadata.version(name)}\n".encode())
     return f"{importlib.metadata.version('rempart')}+{digest.hexdigest()[:12]}"
 
@@ -94,29 +125,62 @@ def _custom(use: str) -> Callable[..., Any]:
 
 
 def train(
-    use: str, inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str, check_on: Any, classes: int
+    use: str,
+    inputs: Any,
+    target: Any,
+    params: Mapping[str, Any],
+    seed: int,
+    task: str,
+    check_on: Any,
+    classes: int,
+    run: Run | None = None,
 ) -> Trained:
     """Fit on `inputs` and `target`, convert to ONNX, and compare both on the rows `check_on` [m, columns].
 
     Raises TrainingError when the trainer fails or its model as ONNX does not predict the same.
     """
-    import numpy as np
-
-    if use == "gradient_boosting":
-        model = gradient_boosting.fit(inputs, target, params, seed, task)
-    else:
-        try:
-            model = _custom(use)(inputs, target, dict(params), seed)
-        except TrainingError:
-            raise
-        except Exception as cause:  # a stranger's code may raise anything; its message may quote data
-            raise TrainingError(
-                f"The trainer {use} raised {type(cause).__name__} {place_of(cause)}", "Correct the trainer's code."
-            ) from None
+    model = _fitted(use, inputs, target, params, seed, task, classes, run)
     if isinstance(model, bytes) or hasattr(model, "SerializeToString"):
         body = model if isinstance(model, bytes) else bytes(model.SerializeToString())
         _opened(body, use)
         return Trained(body, None)
+    if isinstance(model, tabular_network.Network):
+        body, theirs = model.to_onnx(), model.predict(check_on)
+    else:
+        _check_estimator(model, use, task, classes)
+        body = to_onnx(model, inputs.shape[1])
+        theirs = model.predict(check_on) if task == "regression" else model.predict_proba(check_on)
+    return Trained(body, _difference(_opened(body, use), theirs, check_on, task, classes))
+
+
+def _fitted(
+    use: str, inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str, classes: int, run: Run | None
+) -> Any:
+    if use == "gradient_boosting":
+        return gradient_boosting.fit(inputs, target, params, seed, task, run)
+    if use == "tabular_network":
+        return tabular_network.fit(inputs, target, params, seed, task, classes, run)
+    try:
+        function = _custom(use)
+        more = {"run": run} if run is not None and takes_run(function) else {}
+        return function(inputs, target, dict(params), seed, **more)
+    except RempartError:
+        raise
+    except Exception as cause:  # a stranger's code may raise anything; its message may quote data
+        raise TrainingError(
+            f"The trainer {use} raised {type(cause).__name__} {place_of(cause)}", "Correct the trainer's code."
+        ) from None
+
+
+def takes_run(function: Callable[..., Any]) -> bool:
+    """Whether a trainer has a parameter named `run`."""
+    try:
+        return "run" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some callables tell no signature
+        return False
+
+
+def _check_estimator(model: Any, use: str, task: str, classes: int) -> None:
     if not hasattr(model, "predict"):
         raise TrainingError(
             f"The trainer {use} gave a {type(model).__name__}",
@@ -127,18 +191,23 @@ def train(
             f"{classes - len(model.classes_)} of the target's {classes} declared classes have no training row",
             "Remove them from the target's `values`, or wait for data that has them.",
         )
-    body = to_onnx(model, inputs.shape[1])
-    ours = onnx_format.run(_opened(body, use), check_on, task, classes)
-    theirs = np.asarray(model.predict(check_on) if task == "regression" else model.predict_proba(check_on), float)
-    difference = float(np.abs(ours - theirs.reshape(ours.shape)).max())
-    spread = float(theirs.max() - theirs.min())
+
+
+def _difference(session: Any, theirs: Any, check_on: Any, task: str, classes: int) -> float:
+    """The largest difference of the model as ONNX to its own predictions. Raises TrainingError when it is too large."""
+    import numpy as np
+
+    ours = onnx_format.run(session, check_on, task, classes)
+    wanted = np.asarray(theirs, float)
+    difference = float(np.abs(ours - wanted.reshape(ours.shape)).max())
+    spread = float(wanted.max() - wanted.min())
     if not difference <= TOLERANCE * max(spread, 1e-6):
         raise TrainingError(
             f"The model as ONNX predicts up to {difference:.3g} differently, where {TOLERANCE:.0e} of the "
             f"predictions' spread {spread:.3g} is allowed",
             "Use another estimator or parameters: this one does not survive the conversion.",
         )
-    return Trained(body, difference)
+    return difference
 
 
 def to_onnx(model: Any, columns: int) -> bytes:

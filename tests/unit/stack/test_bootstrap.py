@@ -35,6 +35,15 @@ def test_files_and_environment_variables_are_read_as_pip_reads_them(
     assert bootstrap.read_pip_settings(Path(sys.executable))["index-url"] == "https://variable/simple"
 
 
+def test_the_trainers_environment_is_another_folder_and_depends_on_what_it_installs() -> None:
+    made, platform = bootstrap.ENVIRONMENTS["trainer"], bootstrap.ENVIRONMENTS["rempart"]
+    assert made.folder != platform.folder
+    root = Path(__file__).resolve().parents[3]
+    files = made.files(root)
+    assert [file.name for file in files] == ["requirements-trainer.txt", "requirements-torch.txt"]
+    assert all(file.is_file() for file in (*files, *platform.files(root)))
+
+
 def test_a_changed_lock_is_another_installation(tmp_path: Path) -> None:
     for name in ("lock.txt", "requirements-bootstrap.txt", "pyproject.toml"):
         (tmp_path / name).write_text("a")

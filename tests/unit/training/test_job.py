@@ -13,6 +13,7 @@ from rempart.training.job import (
     Place,
     Tracking,
     TrainerSpec,
+    Work,
     parse_result,
     parse_spec,
 )
@@ -104,6 +105,12 @@ def test_a_good_result_is_read():
     assert parse_result(result(), spec().job_id).metrics == {"mae": 1.0}
 
 
+def test_a_result_from_before_work_was_counted_is_read():
+    assert parse_result(result(), spec().job_id).work == Work()
+    counted = {"steps": 9, "done_here": 4, "resumed_from": 5, "total_over_attempts": 10}
+    assert parse_result(result(work=counted), spec().job_id).work.total_over_attempts == 10
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -115,6 +122,7 @@ def test_a_good_result_is_read():
         (result(files={}), "model.onnx is missing"),
         (result(model_files={"model.onnx": "c" * 64}), "differs between the site and MLflow"),
         (result(status="failed"), "status"),
+        (result(work={"steps": -1}), "work.steps"),
         (result(job_id="other"), "that of job other"),
         ("", "not JSON"),
     ],

@@ -1,6 +1,8 @@
 """Trainers: parameters, ONNX that predicts the same, and the example of a trainer of one's own."""
 
+import shutil
 import traceback
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,6 +112,29 @@ def test_a_trainer_that_fails_is_explained_without_its_data(tmp_path, monkeypatc
 def test_another_code_is_another_version(tmp_path, monkeypatch):
     one = trainers.code_version(custom(tmp_path / "a", monkeypatch, "x = 1"))
     assert one != trainers.code_version(custom(tmp_path / "b", monkeypatch, "x = 2"))
+
+
+def test_only_what_determines_a_model_is_in_its_code_version(tmp_path, monkeypatch):
+    """A copy of the package, where one module after another gets a line more."""
+    copy = tmp_path / "rempart"
+    shutil.copytree(Path(trainers.__file__).parents[1], copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(trainers, "__file__", str(copy / "training" / "trainers.py"))
+
+    def versions():
+        uses = ("gradient_boosting", "tabular_network", "include/trainers/ridge.py:fit")
+        return [trainers.code_version(use) for use in uses]
+
+    def changed(name):
+        before = versions()
+        with (copy / name).open("a") as file:
+            file.write("# a line more\n")
+        return [one != other for one, other in zip(before, versions(), strict=True)]
+
+    for name in ("training/backends.py", "training/checkpoints.py", "training/entrypoint.py", "training/plots.py"):
+        assert changed(name) == [False, False, False]
+    assert changed("models/encoding.py") == changed("training/outputs.py") == [True, True, True]
+    assert changed("training/gradient_boosting.py") == [True, False, False]
+    assert changed("training/network_fitting.py") == [False, True, False]
 
 
 def test_features_are_left_out_by_pattern_and_a_pattern_without_match_is_an_error():

@@ -1,0 +1,198 @@
+"""Checkpoints of a job at its site: what is kept, what is deleted, what a next attempt goes on from.
+
+Bodies are numpy archives (npz) of plain arrays, never pickle, named by step and content under `checkpoint/`. The
+manifest `checkpoint.json` commits them: it names the newest and the one before with their SHA-256. A body that it does
+not name does not exist for anybody, and is deleted by the next attempt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import IntegrityError, ObjectMissing, SiteError, TrainingError
+from rempart.sites.port import Site
+from rempart.training.job import JobSpec, canonical
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+MANIFEST, FOLDER = "checkpoint.json", "checkpoint/"
+KEEP = 2
+"""The newest, and the one to fall back to."""
+MOST_VERSIONS = 10
+"""A body is written once, or again by an attempt that came to the same step with the same arrays."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One committed checkpoint: the trainer's step, and the SHA-256 of its body."""
+
+    step: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return f"{FOLDER}{self.step}-{self.sha256[:12]}.npz"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is committed, newest first; `done`: steps computed by all attempts until the newest."""
+
+    job_id: str
+    done: int = 0
+    kept: tuple[Kept, ...] = ()
+
+    def to_json(self) -> bytes:
+        return canonical({"version": 1, **asdict(self)})
+
+
+def is_checkpoint(key: str) -> bool:
+    """Whether an object is part of a checkpoint of some job."""
+    return re.search(r"(^|/)jobs/[0-9a-f]{16}/checkpoint(/|\.json$)", key) is not None
+
+
+def committed(manifest: Manifest, newest: Kept, done: int) -> Manifest:
+    """The manifest once `newest` is stored. The same step again takes the place of its former self."""
+    older = [one for one in manifest.kept if one != newest]
+    return Manifest(manifest.job_id, done, (newest, *older)[:KEEP])
+
+
+def without(manifest: Manifest, unusable: Kept) -> Manifest:
+    """The manifest without a checkpoint that turned out to be corrupt or gone."""
+    return Manifest(manifest.job_id, manifest.done, tuple(one for one in manifest.kept if one != unusable))
+
+
+def superfluous(manifest: Manifest, present: Iterable[str]) -> list[str]:
+    """Of the objects under `checkpoint/`, those that the manifest does not name."""
+    named = {one.name for one in manifest.kept}
+    return sorted(name for name in present if name not in named)
+
+
+def parse_manifest(body: bytes, job_id: str) -> Manifest | None:
+    """A manifest from JSON; None when it is malformed. Raises TrainingError when it is another job's."""
+    try:
+        data = json.loads(body)
+        kept = tuple(Kept(int(one["step"]), str(one["sha256"])) for one in data["kept"])
+        manifest = Manifest(str(data["job_id"]), int(data["done"]), kept)
+    except (ValueError, KeyError, TypeError):
+        return None
+    if manifest.job_id != job_id:
+        raise TrainingError(
+            f"The checkpoint found for job {job_id} is that of job {manifest.job_id[:40]}",
+            f"Delete the job's {MANIFEST} and run the training again: it starts from nothing.",
+        )
+    # a name is made from it: nothing but a hash may stand there
+    well = all(one.step >= 0 and re.fullmatch(r"[0-9a-f]{64}", one.sha256) for one in kept)
+    return manifest if well and data.get("version") == 1 and manifest.done >= 0 else None
+
+
+def pack(arrays: Arrays) -> bytes:
+    """Arrays as npz: equal arrays, equal bytes. Raises TrainingError for an array that only pickle could hold."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    # as np.savez does, which takes no array named `file`, and would pickle
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            plain = np.asarray(array)
+            if plain.dtype.hasobject:
+                raise TrainingError(
+                    f"The checkpoint's array '{name}' holds Python objects",
+                    "Give arrays of numbers; text as bytes (uint8).",
+                )
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, plain, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def unpack(body: bytes) -> dict[str, np.ndarray[Any, Any]] | None:
+    """The arrays of an npz; None when it is not one, or would need pickle."""
+    import numpy as np
+
+    try:
+        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile):
+        return None
+
+
+class Checkpoints:
+    """The checkpoints of one job. Every call is idempotent; errors are the site's, and TrainingError."""
+
+    def __init__(self, site: Site, spec: JobSpec, progress: Callable[..., None]) -> None:
+        self._site, self._spec, self._progress = site, spec, progress
+        self._bucket = spec.output.bucket
+        self.manifest = Manifest(spec.job_id)
+
+    def newest(self) -> tuple[int, dict[str, np.ndarray[Any, Any]]] | None:
+        """Step and arrays of the newest usable checkpoint; None to start from nothing. Tells what it cannot use."""
+        try:
+            found = self._site.read(self._bucket, self._spec.key(MANIFEST))
+        except ObjectMissing:
+            found = None
+        if found is not None:
+            read = parse_manifest(found, self._spec.job_id)
+            if read is None:
+                self._progress("checkpoint not usable", name=MANIFEST)
+            self.manifest = read or self.manifest
+        for name in superfluous(self.manifest, self._present()):
+            self._delete(name)
+        for kept in self.manifest.kept:
+            arrays = None
+            with suppress(ObjectMissing, IntegrityError):
+                arrays = unpack(self._site.read(self._bucket, self._spec.key(kept.name), sha256=kept.sha256))
+            if arrays is not None:
+                return kept.step, arrays
+            self._progress("checkpoint not usable", name=kept.name, step=kept.step)
+            self.manifest = without(self.manifest, kept)
+        return None
+
+    def save(self, step: int, arrays: Arrays, done: int) -> None:
+        """Store the body, then commit it, then delete what is no longer needed."""
+        body = pack(arrays)
+        kept = Kept(step, hashlib.sha256(body).hexdigest())
+        self._site.write(self._bucket, self._spec.key(kept.name), body)
+        before, manifest = self.manifest, committed(self.manifest, kept, done)
+        self._site.write(self._bucket, self._spec.key(MANIFEST), manifest.to_json(), content_type="application/json")
+        self.manifest = manifest
+        for name in superfluous(manifest, [one.name for one in before.kept]):
+            self._delete(name)
+
+    def clear(self) -> None:
+        """Delete every checkpoint: the job has its result."""
+        with self._told(MANIFEST), suppress(ObjectMissing):
+            self._site.head(self._bucket, self._spec.key(MANIFEST))  # else a marker would be left for nothing
+            self._site.delete(self._bucket, self._spec.key(MANIFEST))
+        for name in self._present():
+            self._delete(name)
+
+    def _present(self) -> list[str]:
+        prefix = self._spec.key("")
+        return [one.key.removeprefix(prefix) for one in self._site.list(self._bucket, self._spec.key(FOLDER))]
+
+    def _delete(self, name: str) -> None:
+        """Every version, where the bucket keeps them: a body that was learnt from personal data must not stay."""
+        key = self._spec.key(name)
+        with self._told(name), suppress(ObjectMissing):
+            for _ in range(MOST_VERSIONS):
+                version = self._site.head(self._bucket, key).version_id
+                self._site.delete(self._bucket, key, version_id=version)
+
+    @contextmanager
+    def _told(self, name: str) -> Iterator[None]:
+        """What cannot be deleted is told, and costs no training: the next attempt tries again."""
+        try:
+            yield
+        except SiteError as error:
+            self._progress("checkpoint left behind", name=name, error=error.what)

@@ -1,0 +1,154 @@
+"""The training loop of `tabular_network`: the only module that needs PyTorch to do anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import TrainingError
+
+if TYPE_CHECKING:
+    from rempart.training.progress import Run
+    from rempart.training.tabular_network import Settings
+
+
+def place(chosen: Settings) -> tuple[str, str]:
+    """Device and precision, as words. Raises TrainingError when what was asked for is not there."""
+    import torch
+
+    there = torch.cuda.is_available()
+    if chosen.device == "cuda" and not there:
+        raise TrainingError(
+            "tabular_network: 'device' is cuda, and PyTorch finds no GPU here",
+            "Run the job on a pool with GPUs and a CUDA build of PyTorch, or set device: auto.",
+        )
+    device = "cuda" if there and chosen.device != "cpu" else "cpu"
+    if device == "cpu" and chosen.precision == "float16":
+        raise TrainingError(
+            "tabular_network: 'precision' is float16, which is for GPUs", "Use auto, float32 or bfloat16."
+        )
+    if chosen.precision != "auto":
+        return device, chosen.precision
+    if device == "cpu":
+        return device, "float32"
+    return device, "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+
+
+def learn(
+    inputs: Any,
+    target: Any,
+    chosen: Settings,
+    seed: int,
+    classes: int,
+    device: str,
+    precision: str,
+    run: Run | None,
+) -> tuple[tuple[Any, Any], ...]:
+    """Weights and biases of each layer, float32. inputs: float32 [n, k]; classes: 0 for a regression."""
+    import torch
+
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(seed)
+    sizes = [inputs.shape[1], *chosen.hidden, classes or 1]
+    # made on the CPU: its generator is the same everywhere
+    layers = [torch.nn.Linear(a, b) for a, b in pairwise(sizes)]
+    modules: list[Any] = [layers[0]]
+    for layer in layers[1:]:
+        modules += [torch.nn.ReLU(), layer]
+    network = torch.nn.Sequential(*modules).to(device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=chosen.learning_rate, weight_decay=chosen.weight_decay)
+    scaler = torch.amp.GradScaler(device, enabled=precision == "float16")
+    rows = torch.from_numpy(inputs).to(device)
+    wanted = torch.as_tensor(target, dtype=torch.long if classes else torch.float32).to(device)
+    losses: dict[str, Any] = {"squared_error": torch.nn.MSELoss(), "absolute_error": torch.nn.L1Loss()}
+    measure = torch.nn.CrossEntropyLoss() if classes else losses[chosen.loss]
+    autocast = torch.autocast(device, dtype=getattr(torch, precision), enabled=precision != "float32")
+
+    size = min(chosen.batch_size, len(inputs))
+    per_epoch = math.ceil(len(inputs) / size)
+    steps = chosen.epochs * per_epoch
+    step = _restore(network, optimizer, scaler, arrays) if run and (arrays := run.resume()) is not None else 0
+    order = _order(len(inputs), seed, step // per_epoch)
+    while step < steps:
+        if step % per_epoch == 0:
+            order = _order(len(inputs), seed, step // per_epoch)
+        batch = order[step % per_epoch * size : (step % per_epoch + 1) * size].to(device)
+        for group in optimizer.param_groups:
+            group["lr"] = _learning_rate(chosen.learning_rate, step, steps)
+        optimizer.zero_grad(set_to_none=True)
+        with autocast:
+            predicted = network(rows[batch])
+        predicted = predicted.float()
+        loss = measure(predicted if classes else predicted[:, 0], wanted[batch])
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        step += 1
+        if run:
+            run.progress(step, steps, loss.item)
+            run.checkpoint(step, partial(_state, network, optimizer, scaler, step))
+    return tuple((layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()) for layer in layers)
+
+
+def _order(rows: int, seed: int, epoch: int) -> Any:
+    """The rows in the order in which an epoch reads them: by seed and epoch alone."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.random.default_rng([seed & (2**64 - 1), epoch]).permutation(rows))
+
+
+def _learning_rate(highest: float, step: int, steps: int) -> float:
+    """Up in the first 5 % of the steps, then down to 1 % along a cosine."""
+    warm = max(steps // 20, 1)
+    if step < warm:
+        return highest * (step + 1) / warm
+    return highest * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1))))
+
+
+def _state(network: Any, optimizer: Any, scaler: Any, step: int) -> dict[str, Any]:
+    """All that the next step depends on: weights, AdamW's two moments of each, and the gradient scale of float16."""
+    import numpy as np
+
+    arrays = {"step": np.array(step, np.int64)}
+    for number, parameter in enumerate(network.parameters()):
+        arrays[f"weight_{number}"] = parameter.detach().cpu().numpy()
+        for name in ("exp_avg", "exp_avg_sq", "step"):
+            if name in optimizer.state[parameter]:
+                arrays[f"{name}_{number}"] = optimizer.state[parameter][name].detach().cpu().numpy()
+    if scaler.is_enabled():
+        held = scaler.state_dict()
+        arrays["gradient_scale"] = np.array([held["scale"], held["_growth_tracker"]], np.float64)
+    return arrays
+
+
+def _restore(network: Any, optimizer: Any, scaler: Any, arrays: Mapping[str, Any]) -> int:
+    """Put a stored state back; its step."""
+    import torch
+
+    parameters = list(network.parameters())
+    fits = all(
+        f"weight_{number}" in arrays and arrays[f"weight_{number}"].shape == tuple(parameter.shape)
+        for number, parameter in enumerate(parameters)
+    )
+    if not fits or "step" not in arrays:
+        raise TrainingError(
+            "The checkpoint's weights are not those of this network",
+            "Delete the job's checkpoint.json and run the training again: it starts from nothing.",
+        )
+    moments = {
+        number: {name: torch.from_numpy(arrays[f"{name}_{number}"]) for name in ("step", "exp_avg", "exp_avg_sq")}
+        for number in range(len(parameters))
+        if f"exp_avg_{number}" in arrays
+    }
+    with torch.no_grad():
+        for number, parameter in enumerate(parameters):
+            parameter.copy_(torch.from_numpy(arrays[f"weight_{number}"]))
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    if scaler.is_enabled() and "gradient_scale" in arrays:
+        scale, tracker = arrays["gradient_scale"]
+        scaler.load_state_dict({**scaler.state_dict(), "scale": float(scale), "_growth_tracker": int(tracker)})
+    return int(arrays["step"])

@@ -1,0 +1,257 @@
+"""Where a job may run, in which order it asks, and what comes next: pure functions of the pools and of what happened.
+
+The plan names every pool with the reasons that admit or exclude it. The step after each attempt follows from the job's
+record alone, so whoever resumes the job (a retry, a cleared task, another scheduler) goes on where it stood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, Literal
+
+from rempart.config import Config
+from rempart.pipeline import Pipeline
+from rempart.sections import Classification, Pool
+from rempart.sovereignty.places import decide_image, decide_pool, full_image
+
+Outcome = Literal["succeeded", "capacity", "interrupted", "unreachable", "denied", "failed", "ended"]
+"""How an attempt ended. `capacity`: the pool had no place for it. `interrupted`: it ran, and was evicted or lost.
+`unreachable`: the pool, or a service that the job needs, did not answer. `denied`: the pod landed where the policy does
+not let it. `failed`: the training code's fault. `ended`: somebody ended it."""
+_MOVES_ON: frozenset[Outcome] = frozenset(("capacity", "interrupted", "unreachable", "denied"))
+LONGEST_PAUSE = 10
+"""The pause between rounds doubles up to this many times the configured one."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a job asks for. `limit` is how long it may run, for the price; `order` names pools, first one first."""
+
+    classification: Classification
+    gpus: int
+    limit: timedelta
+    order: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A pool that may be asked: its place in the order, the job's image there, and the most that the job can cost."""
+
+    pool: str
+    operator: str
+    region: str
+    connection: str
+    namespace: str
+    image: str
+    gpus: int
+    euros_at_most: float | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A pool that may not be asked, and each reason with its remedy."""
+
+    pool: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Pools in the order to ask them, and those that are never asked."""
+
+    options: tuple[Option, ...]
+    excluded: tuple[Excluded, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as a task's page shows it."""
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """The plan, readable: one line a pool, and one for each reason."""
+        for number, one in enumerate(self.options, start=1):
+            price = "price not declared" if one.euros_at_most is None else f"at most {one.euros_at_most:.2f} EUR"
+            yield f"{number}. pool {one.pool} ({one.operator}, {one.region}), {one.gpus} GPU: {price}"
+            yield from (f"     yes  {reason}" for reason in one.reasons)
+        for out in self.excluded:
+            yield f"-  pool {out.pool} is never asked:"
+            yield from (f"     no   {reason}" for reason in out.reasons)
+
+    def option(self, pool: str) -> Option | None:
+        return next((one for one in self.options if one.pool == pool), None)
+
+
+def request_of(config: Config, pipeline: Pipeline) -> Request:
+    """What a pipeline's jobs ask for: by its trainer, else by `training` of rempart.yaml."""
+    trainer, settings = pipeline.trainer, config.training
+    order = trainer.pools or settings.pools or list(config.pools)
+    gpus = settings.gpus if trainer.gpus is None else trainer.gpus
+    return Request(pipeline.classification, gpus, trainer.timeout, tuple(order))
+
+
+def plan(config: Config, request: Request, *, on: date, free: Mapping[str, int] | None = None) -> Plan:
+    """Every declared pool, admitted or excluded, on a day.
+
+    `free` tells how many GPUs a pool is known to have free: pools known to have too few are asked after the others, in
+    the same order. A pool of which nothing is known keeps its place.
+    """
+    options, excluded = [], []
+    for name in dict.fromkeys((*request.order, *config.pools)):
+        against = tuple(_against(config, request, name, on))
+        if against:
+            excluded.append(Excluded(name, against))
+        else:
+            options.append(_option(config, request, name, on, free or {}))
+    options.sort(key=lambda one: (free or {}).get(one.pool, request.gpus) < request.gpus)
+    return Plan(tuple(options), tuple(excluded))
+
+
+def image_for(config: Config, pool: Pool) -> str:
+    """The job's image as this pool pulls it: from the pool's registry, if one is named, else from the image's own."""
+    image = config.training.image or ""
+    if pool.registry is None:
+        return image
+    return f"{pool.registry.rstrip('/')}/{full_image(image).partition('/')[2]}"
+
+
+def _against(config: Config, request: Request, name: str, on: date) -> Iterator[str]:
+    if name not in request.order:
+        yield f"the job asks only {', '.join(request.order) or 'no pool'} (trainer.pools, training.pools)"
+        return
+    decision = decide_pool(config, request.classification, "job", name, on=on)
+    yield from (f"{reason.rule}: {reason.fact}. {reason.remedy}" for reason in decision.against)
+    if (pool := config.pools.get(name)) is None:
+        return
+    if request.gpus > pool.max_gpus:
+        yield f"pools.{name}.max_gpus: {pool.max_gpus}, the job needs {request.gpus}. Ask for fewer (trainer.gpus)."
+    if pool.quota is not None and request.gpus > pool.quota:
+        yield f"pools.{name}.quota: {pool.quota}, the job needs {request.gpus}. Ask for fewer (trainer.gpus)."
+    image = image_for(config, pool)
+    held = decide_image(config, request.classification, image, on=on)
+    yield from (f"{held.place}: {reason.rule}: {reason.fact}. {reason.remedy}" for reason in held.against)
+
+
+def _option(config: Config, request: Request, name: str, on: date, free: Mapping[str, int]) -> Option:
+    pool = config.pools[name]
+    reasons = [
+        f"{one.rule}: {one.fact}" for one in decide_pool(config, request.classification, "job", name, on=on).reasons
+    ]
+    if name in free and free[name] < request.gpus:
+        reasons.append(f"{free[name]} GPU known to be free, so it is asked after the others")
+    price = pool.price_per_gpu_hour
+    hours = request.limit / timedelta(hours=1)
+    return Option(
+        name,
+        pool.operator,
+        pool.region,
+        pool.kubernetes_connection,
+        pool.namespace,
+        image_for(config, pool),
+        request.gpus,
+        None if price is None else round(price * request.gpus * hours, 2),
+        tuple(reasons),
+    )
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt of a job in a pool, as its record says; `outcome` is None while it runs."""
+
+    number: int
+    pool: str
+    started: datetime
+    outcome: Outcome | None = None
+    ended: datetime | None = None
+    cause: str = ""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Ask this pool, as this attempt."""
+
+    number: int
+    option: Option
+
+
+@dataclass(frozen=True)
+class Resume:
+    """An attempt is on: find its pod."""
+
+    attempt: Attempt
+    option: Option
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Every pool was asked: go round again at this moment."""
+
+    until: datetime
+    round: int
+    why: str
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """No pool took the job; `why` names each with its last answer."""
+
+    why: str
+    denied: bool = False
+
+
+Step = Start | Resume | Wait | GiveUp
+
+
+def next_step(
+    plan: Plan, attempts: Sequence[Attempt], *, now: datetime, since: datetime, deadline: timedelta, pause: timedelta
+) -> Step:
+    """What a job does next.
+
+    `attempts` in their order; `since` is when this pursuit began, against which `deadline` counts. Each round asks
+    every pool of the plan once, in order; after a full round it pauses. A pool on which the job's pod landed on a node
+    that the policy refused is not asked again.
+    """
+    if attempts and attempts[-1].outcome is None:
+        option = plan.option(attempts[-1].pool)
+        if option is None:
+            return GiveUp(
+                f"attempt {attempts[-1].number} is on in pool {attempts[-1].pool}, which may not be asked now"
+            )
+        return Resume(attempts[-1], option)
+    denied = {one.pool for one in attempts if one.outcome == "denied"}
+    options = [one for one in plan.options if one.pool not in denied]
+    if not options:
+        return GiveUp(_answers(plan, attempts), denied=True)
+    if now - since >= deadline:
+        return GiveUp(f"no place was found within {deadline}. {_answers(plan, attempts)}")
+    number = attempts[-1].number + 1 if attempts else 1
+    rounds = _rounds(attempts)
+    asked = {one.pool for one in rounds[-1]}
+    if waiting := next((one for one in options if one.pool not in asked), None):
+        return Start(number, waiting)
+    last = max(one.ended or one.started for one in rounds[-1])
+    until = min(last + pause * min(2 ** (len(rounds) - 1), LONGEST_PAUSE), since + deadline)
+    if now >= until:
+        return Start(number, options[0])
+    return Wait(until, len(rounds) + 1, _answers(plan, attempts))
+
+
+def _rounds(attempts: Sequence[Attempt]) -> list[list[Attempt]]:
+    """Attempts by round: a round ends when a pool is asked again, and whatever does not move on begins a new one."""
+    rounds: list[list[Attempt]] = [[]]
+    for one in attempts:
+        if any(one.pool == earlier.pool for earlier in rounds[-1]):
+            rounds.append([])
+        rounds[-1].append(one)
+        if one.outcome not in _MOVES_ON:
+            rounds = [[]]
+    return rounds
+
+
+def _answers(plan: Plan, attempts: Sequence[Attempt]) -> str:
+    """The last answer of each pool, and why the others are not asked."""
+    last = {one.pool: one for one in attempts}
+    told = [f"{pool}: {one.outcome} ({one.cause})" for pool, one in last.items()]
+    told += [f"{one.pool}: not allowed ({'; '.join(one.reasons)})" for one in plan.excluded if one.pool not in last]
+    return "; ".join(told) or "no pool is declared"

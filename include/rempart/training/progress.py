@@ -1,0 +1,129 @@
+"""What a trainer may ask of its job while it computes: where to go on from, checkpoints, progress, whether to stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import SiteUnavailable
+from rempart.training.checkpoints import Checkpoints
+from rempart.training.interruption import Interrupted, Interruption
+from rempart.training.job import Work
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+Progress = Callable[..., None]
+"""`progress(stage, **facts)`: facts are numbers, ids and names of columns, never a value of the data."""
+EVERY_SECONDS = 30.0
+LINE_SECONDS = 1.0
+
+
+class Run:
+    """The job as a trainer sees it. Its steps are whole numbers from 1 to the last: iterations, updates, epochs.
+
+    A trainer calls `resume` once, then after each step `checkpoint`, and `progress`. Both may be called after every
+    step: a checkpoint is stored each `every` seconds, a line printed each second.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        progress: Progress,
+        interruption: Interruption,
+        every: float = EVERY_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._checkpoints, self._progress, self._interruption = checkpoints, progress, interruption
+        self.every, self._clock = every, clock
+        self._began = self._saved_at = clock()
+        self._told_at = -math.inf
+        self._first = self._step = self._more = 0
+        self._before = 0
+        self.made_with: dict[str, str] = {}
+        """What the trainer ran on, for the record: version, device, precision."""
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Around a trainer: once it has asked for a checkpoint, a request to end waits for its next one."""
+        return self._interruption.computing()
+
+    @property
+    def stopping(self) -> bool:
+        """True when the job was asked to end: the next `checkpoint` stores one, and ends the trainer."""
+        return self._interruption.asked
+
+    def resume(self) -> dict[str, np.ndarray[Any, Any]] | None:
+        """The arrays of the newest usable checkpoint of this job; None to start from nothing.
+
+        Raises TrainingError when the checkpoint is another job's.
+        """
+        found = self._checkpoints.newest()
+        self._before = self._checkpoints.manifest.done
+        self._began = self._saved_at = self._clock()
+        self._interruption.await_step()
+        if found is None:
+            return None
+        self._first = found[0]
+        self._reached(self._first)
+        self._interruption.facts["saved_step"] = self._first
+        self._progress("resumed", step=self._first, done_before=self._before)
+        return found[1]
+
+    def checkpoint(self, step: int, arrays: Arrays | Callable[[], Arrays]) -> None:
+        """Store the state after `step`, if it is time to or the job was asked to end; then also end the trainer.
+
+        `arrays`: all that the next step depends on, as arrays of numbers, or a function that gives them (called only
+        when they are stored). Raises Interrupted, which a trainer must let pass; SiteError.
+        """
+        self._reached(step)
+        self._interruption.await_step()
+        if not self.stopping and self._clock() - self._saved_at < self.every:
+            return
+        try:
+            self._checkpoints.save(step, arrays() if callable(arrays) else arrays, self._before + self._done_here)
+            self._interruption.facts["saved_step"] = step
+        except SiteUnavailable as error:  # it costs at most what is computed until the next one
+            self._progress("checkpoint not stored", step=step, error=error.what)
+        self._saved_at = self._clock()
+        if self.stopping:
+            raise Interrupted
+
+    def progress(self, step: int, steps: int, loss: float | Callable[[], float] | None = None) -> None:
+        """Tell how far the training is: `step` of `steps`, and the loss (or a function that gives it if it is told)."""
+        self._reached(step)
+        now = self._clock()
+        if now - self._told_at < LINE_SECONDS and step < steps:
+            return
+        self._told_at = now
+        facts: dict[str, float] = {"step": step, "steps": steps}
+        if loss is not None and math.isfinite(value := float(loss() if callable(loss) else loss)):
+            facts["loss"] = float(f"{value:.6g}")
+        if step > self._first:
+            facts["seconds_left"] = round((now - self._began) * (steps - step) / (step - self._first), 1)
+        self._progress("progress", **facts)
+
+    def computed_again(self, steps: int) -> None:
+        """Count steps that had to be computed anew to go on: they are work, but bring the model no further."""
+        self._more += steps
+
+    def work(self) -> Work:
+        """What was computed until now."""
+        return Work(
+            steps=self._step,
+            done_here=self._done_here,
+            resumed_from=self._first,
+            total_over_attempts=self._before + self._done_here,
+        )
+
+    @property
+    def _done_here(self) -> int:
+        return self._step - self._first + self._more
+
+    def _reached(self, step: int) -> None:
+        self._step = max(self._step, step)
+        self._interruption.facts["step"] = self._step

@@ -1,0 +1,127 @@
+"""A job's record at its site: what was ordered, each attempt, how it ended, where it ran. Whoever resumes reads it.
+
+`jobs/<id>/order.json` is the spec. `jobs/<id>/attempts/000001.json` begins an attempt and `000001.end.json` ends it;
+each is written once, by a conditional put, so of two who begin or end the same attempt one wins and the other reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, get_args
+
+from rempart.errors import ObjectMissing, TrainingError
+from rempart.sites.port import Site
+from rempart.training.job import JobResult, JobSpec, canonical, parse_result, parse_spec
+from rempart.training.placement import Attempt, Outcome
+
+ORDER = "order.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The record of one job. Errors: SiteError and its kinds, TrainingError for a record that is not usable."""
+
+    site: Site
+    spec: JobSpec
+
+    def order(self) -> str:
+        """Keep the spec, once; its key."""
+        key = self.spec.key(ORDER)
+        if not self.site.write_new(self._bucket, key, self.spec.to_json(), content_type="application/json"):
+            read_order(self.site, self._bucket, key)
+        return key
+
+    def attempts(self) -> list[Attempt]:
+        """Every attempt, in order."""
+        found: dict[int, dict[str, Any]] = {}
+        for one in self.site.list(self._bucket, self.spec.key("attempts/")):
+            number, _, kind = one.key.rpartition("/")[2].partition(".")
+            if number.isdigit() and kind in ("json", "end.json"):
+                found.setdefault(int(number), {})[kind] = self._read(one.key)
+        return [self._attempt(number, halves) for number, halves in sorted(found.items()) if "json" in halves]
+
+    def begin(self, number: int, pool: str, at: datetime, by: Mapping[str, str]) -> bool:
+        """Begin an attempt: True if this call did, False if it had begun. `by` names the Airflow task."""
+        return self._write(f"{number:06}.json", {"pool": pool, "started": at.isoformat(), "by": dict(by)})
+
+    def begun_by(self, number: int) -> dict[str, Any]:
+        """The Airflow task that began an attempt: dag, run, task, map_index."""
+        by: dict[str, Any] = self._read(self._key(f"{number:06}.json"))["by"]
+        return by
+
+    def end(self, number: int, outcome: Outcome, cause: str, at: datetime, ran: Mapping[str, Any] | None) -> bool:
+        """End an attempt: True if this call did, False if it had ended. `ran` says where, if it got a node."""
+        body = {"outcome": outcome, "cause": cause[:2000], "ended": at.isoformat(), "ran": dict(ran) if ran else None}
+        return self._write(f"{number:06}.end.json", body)
+
+    def admit(self, number: int, ran: Mapping[str, Any]) -> bool:
+        """Note the node that an attempt was admitted to, before it gets its credentials."""
+        return self._write(f"{number:06}.node.json", {"ran": dict(ran)})
+
+    def admitted(self, number: int) -> dict[str, Any] | None:
+        """Where an attempt runs; None while no node was admitted."""
+        with suppress(ObjectMissing):
+            ran: dict[str, Any] = self._read(self._key(f"{number:06}.node.json"))["ran"]
+            return ran
+        return None
+
+    def ran(self) -> dict[str, Any] | None:
+        """Where the attempt that succeeded ran; None where that is not known."""
+        for one in reversed(self.attempts()):
+            if one.outcome == "succeeded":
+                found: dict[str, Any] | None = self._read(self._key(f"{one.number:06}.end.json"))["ran"]
+                return found
+        return None
+
+    def result(self) -> JobResult | None:
+        """What the job left; None while there is nothing. Raises TrainingError for one that is not usable."""
+        with suppress(ObjectMissing):
+            return parse_result(self.site.read(self._bucket, self.spec.key("result.json")), self.spec.job_id)
+        return None
+
+    @property
+    def _bucket(self) -> str:
+        return self.spec.output.bucket
+
+    def _key(self, name: str) -> str:
+        return self.spec.key(f"attempts/{name}")
+
+    def _read(self, key: str) -> dict[str, Any]:
+        try:
+            data = json.loads(self.site.read(self._bucket, key))
+        except ValueError:
+            data = None
+        if not isinstance(data, dict):
+            raise self._unusable(key)
+        return data
+
+    def _write(self, name: str, body: Mapping[str, Any]) -> bool:
+        return self.site.write_new(self._bucket, self._key(name), canonical(body), content_type="application/json")
+
+    def _attempt(self, number: int, halves: Mapping[str, Mapping[str, Any]]) -> Attempt:
+        try:
+            begun, over = halves["json"], halves.get("end.json")
+            started, pool = datetime.fromisoformat(begun["started"]), str(begun["pool"])
+            if over is None:
+                return Attempt(number, pool, started)
+            if over["outcome"] not in get_args(Outcome):
+                raise ValueError
+            ended = datetime.fromisoformat(over["ended"])
+            return Attempt(number, pool, started, over["outcome"], ended, str(over["cause"]))
+        except (KeyError, TypeError, ValueError):
+            raise self._unusable(self._key(f"{number:06}.json")) from None
+
+    def _unusable(self, key: str) -> TrainingError:
+        return TrainingError(
+            f"The record {self._bucket}/{key} of job {self.spec.job_id} at site '{self.site.name}' is not usable",
+            "Look at the object; delete it if nothing of the job runs any more, then clear the task.",
+        )
+
+
+def read_order(site: Site, bucket: str, key: str) -> Record:
+    """The record of the job that was ordered under a key. Raises ObjectMissing, TrainingError."""
+    return Record(site, parse_spec(site.read(bucket, key)))

@@ -1,0 +1,168 @@
+"""A neural network for tables, by PyTorch: the built-in trainer for data that outgrows trees, on a CPU or a GPU.
+
+PyTorch is no part of the platform's environment. It is imported where the job runs, in the trainer's environment or
+image, and nowhere else; ordering a job, checking its parameters and its model need none of it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import TrainingError
+from rempart.training import network_conversion as conversion
+
+if TYPE_CHECKING:
+    from rempart.training.progress import Run
+
+TORCH = "torch>=2.9,<2.14"
+"""The line of requirements-torch.txt. It is part of the code version; a result names the one it was made with."""
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda")
+LOSSES = ("squared_error", "absolute_error")
+_REMEDY = "Correct trainer.params."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Parameters as the trainer uses them.
+
+    `precision`: of the matrix products; weights and their updates are float32 always. `auto` is float32 on a CPU, and
+    on a GPU bfloat16 where it has it, else float16. `device`: `auto` takes CUDA when there is one.
+    """
+
+    hidden: tuple[int, ...] = (128, 64)
+    epochs: int = 30
+    learning_rate: float = 0.003
+    batch_size: int = 256
+    weight_decay: float = 1e-4
+    loss: str = "squared_error"
+    precision: str = "auto"
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network. `layers`: weight [out, in] and bias [out] of each, float32, as PyTorch holds them."""
+
+    statistics: conversion.Scaling
+    layers: tuple[tuple[Any, Any], ...]
+    task: str
+
+    def to_onnx(self) -> bytes:
+        return conversion.convert(self.statistics, self.layers, self.task)
+
+    def predict(self, inputs: Any) -> Any:
+        """PyTorch's own predictions in float32 on the CPU: [n] in the target's unit, or probabilities [n, classes]."""
+        import torch
+
+        values = torch.from_numpy(conversion.standardised(inputs, self.statistics))
+        with torch.no_grad():
+            for number, (weight, bias) in enumerate(self.layers):
+                values = torch.nn.functional.linear(values, torch.from_numpy(weight), torch.from_numpy(bias))
+                if number < len(self.layers) - 1:
+                    values = torch.relu(values)
+            if self.task == "classification":
+                return torch.softmax(values, dim=1).numpy()
+            return (values[:, 0] * self.statistics.target_scale + self.statistics.target_mean).numpy()
+
+
+def settings(params: Mapping[str, Any], task: str) -> Settings:
+    """The parameters, checked. Raises TrainingError naming the one that is unknown, of another type or out of range."""
+    known = [name for name in Settings.__dataclass_fields__ if name != "loss" or task == "regression"]
+    if unknown := [name for name in params if name not in known]:
+        raise TrainingError(
+            f"tabular_network has no parameter '{unknown[0]}' for a {task}",
+            f"Use one of: {', '.join(sorted(known))}, leave_out.",
+        )
+    made: dict[str, Any] = {
+        name: _hidden(value) if name == "hidden" else _checked(name, value) for name, value in params.items()
+    }
+    return Settings(**made)
+
+
+def _hidden(value: Any) -> tuple[int, ...]:
+    parts = [part.strip() for part in str(value).split(",")]
+    sizes = tuple(int(part) for part in parts if part.isascii() and part.isdigit())
+    if isinstance(value, bool) or len(sizes) != len(parts) or not all(1 <= size <= 8192 for size in sizes):
+        raise TrainingError(
+            "tabular_network: 'hidden' must be the sizes of the hidden layers, each from 1 to 8192, such as '128,64'",
+            _REMEDY,
+        )
+    return sizes
+
+
+def _checked(name: str, value: Any) -> Any:
+    words = {"precision": PRECISIONS, "device": DEVICES, "loss": LOSSES}
+    if name in words:
+        if value not in words[name]:
+            raise TrainingError(f"tabular_network: '{name}' is not one of {', '.join(words[name])}", _REMEDY)
+        return value
+    if name in ("epochs", "batch_size"):
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1_000_000:
+            raise TrainingError(f"tabular_network: '{name}' must be a whole number from 1 to 1000000", _REMEDY)
+        return value
+    lowest = 0.0 if name == "weight_decay" else 1e-9
+    if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= 10:
+        raise TrainingError(f"tabular_network: '{name}' must be a number from {lowest:g} to 10", _REMEDY)
+    return float(value)
+
+
+def check(params: Mapping[str, Any], task: str) -> None:
+    """Raises TrainingError naming the parameter that is unknown, of another type or out of range."""
+    settings(params, task)
+
+
+def installed() -> str:
+    """The installed version of PyTorch. Raises TrainingError when there is none, or one outside the declared range."""
+    from packaging.requirements import Requirement
+
+    try:
+        version = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        version = ""
+    if not version or not Requirement(TORCH).specifier.contains(version, prereleases=True):
+        raise TrainingError(
+            f"tabular_network needs {TORCH}; here is {version or 'none'}",
+            "Run the job in the trainer's environment (`make setup-trainer` makes .venv-trainer) or image.",
+        )
+    return version
+
+
+def fit(
+    inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str, classes: int, run: Run | None = None
+) -> Network:
+    """A trained network. inputs: float32 [n, k], NaN for null; target: [n], of a classification class positions.
+
+    Each step is one update by one batch; the batches of an epoch follow from seed and epoch alone. So a job that goes
+    on from a checkpoint makes the same updates: on the same machine and device, the same weights to the bit. Raises
+    TrainingError.
+    """
+    chosen, version = settings(params, task), installed()
+    # before CUDA starts: its matrix products are reproducible only with a workspace of fixed size
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    from rempart.training import network_fitting
+
+    device, precision = network_fitting.place(chosen)
+    if run is not None:
+        run.made_with |= {"torch": version, "device": device, "precision": precision}
+    statistics = conversion.scaling(inputs, target, task)
+    learnt = network_fitting.learn(
+        conversion.standardised(inputs, statistics),
+        (target - statistics.target_mean) / statistics.target_scale if task == "regression" else target,
+        chosen,
+        seed,
+        classes if task == "classification" else 0,
+        device,
+        precision,
+        run,
+    )
+    if not all(math.isfinite(float(abs(array).max())) for layer in learnt for array in layer):
+        raise TrainingError(
+            "tabular_network: the weights are not finite", "Lower learning_rate, or set precision: float32."
+        )
+    return Network(statistics, learnt, task)

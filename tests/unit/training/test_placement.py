@@ -1,0 +1,187 @@
+"""Placement: never where the policy denies, each pool once a round, always going on from the record."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rempart.config import Config
+from rempart.training.placement import (
+    Attempt,
+    GiveUp,
+    Outcome,
+    Plan,
+    Request,
+    Resume,
+    Start,
+    Wait,
+    next_step,
+    plan,
+)
+
+TODAY = date(2026, 11, 1)
+NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+IMAGE = f"registry.example.eu/rempart/trainer@sha256:{'a' * 64}"
+OPERATORS = {
+    "eu": {"jurisdiction": "FR", "owner_jurisdiction": "FR", "regions": {"par": {"country": "FR"}}},
+    "us": {"jurisdiction": "US", "owner_jurisdiction": "US", "regions": {"par": {"country": "FR"}}},
+}
+
+
+def config(**pools: dict[str, Any]) -> Config:
+    kinds = ("managed-kubernetes", "object-storage", "container-registry")
+    operators = {
+        name: one | {"as_of": "2026-10-01", "services": {kind: {"runs_on": name} for kind in kinds}}
+        for name, one in OPERATORS.items()
+    }
+    made = {
+        name: {"operator": "eu", "region": "par", "kubernetes_connection": f"k8s_{name}", "namespace": name} | pool
+        for name, pool in pools.items()
+    }
+    everywhere = {"jurisdictions": ["EU"], "owner_jurisdictions": ["EU"]}
+    keep = {"raw": "1d", "quarantine": "1d", "snapshots": "1d"}
+    return Config.model_validate(
+        {
+            "operators": operators,
+            "sites": {"home": {"operator": "eu", "region": "par", "connection": "s3_home"}},
+            "active_site": "home",
+            "policy": {"personal": everywhere},
+            "retention": {"personal": keep},
+            "registries": {"registry.example.eu": {"operator": "eu", "region": "par"}},
+            "pools": made,
+            "backup": {"site": "home"},
+            "training": {"backend": "kubernetes", "image": IMAGE},
+        }
+    )
+
+
+def planned(settings: Config, order: tuple[str, ...] | None = None, gpus: int = 1, **free: int) -> Plan:
+    request = Request("personal", gpus, timedelta(hours=2), tuple(settings.pools) if order is None else order)
+    return plan(settings, request, on=TODAY, free=free)
+
+
+def test_a_pool_of_a_us_owned_operator_is_never_asked_and_the_plan_says_why() -> None:
+    found = planned(config(a={}, b={"operator": "us", "max_gpus": 8}))
+    assert [one.pool for one in found.options] == ["a"]
+    assert [one.pool for one in found.excluded] == ["b"]
+    assert any("owner" in reason for reason in found.excluded[0].reasons)
+    assert "pool b is never asked" in "\n".join(found.lines())
+
+
+def test_the_plan_says_what_it_costs_at_most() -> None:
+    found = planned(config(a={"price_per_gpu_hour": 1.5, "max_gpus": 4}, b={"max_gpus": 4}), gpus=2)
+    assert [one.euros_at_most for one in found.options] == [6.0, None]
+    assert "at most 6.00 EUR" in "\n".join(found.lines())
+
+
+def test_a_pool_known_to_be_full_is_asked_after_the_others() -> None:
+    settings = config(a={}, b={}, c={})
+    assert [one.pool for one in planned(settings, a=0, b=3).options] == ["b", "c", "a"]
+    assert [one.pool for one in planned(settings, order=("c", "a")).options] == ["c", "a"]
+
+
+@pytest.mark.parametrize(("pool", "why"), [({"max_gpus": 1}, "max_gpus"), ({"max_gpus": 4, "quota": 1}, "quota")])
+def test_a_pool_that_can_never_give_enough_is_not_asked(pool: dict[str, Any], why: str) -> None:
+    found = planned(config(a=pool), gpus=2)
+    assert not found.options
+    assert why in found.excluded[0].reasons[0]
+
+
+def test_a_pool_pulls_from_its_own_registry() -> None:
+    settings = config(a={}, b={"registry": "registry.example.eu"})
+    assert [one.image for one in planned(settings).options] == [IMAGE, IMAGE]
+
+
+def step(found: Plan, attempts: list[Attempt], now: datetime = NOON, since: datetime = NOON) -> Any:
+    return next_step(found, attempts, now=now, since=since, deadline=DAY, pause=MINUTE)
+
+
+def attempt(number: int, pool: str, outcome: Outcome | None = "capacity", at: datetime = NOON) -> Attempt:
+    return Attempt(number, pool, at, outcome, None if outcome is None else at, "Insufficient nvidia.com/gpu")
+
+
+def test_each_pool_once_then_a_pause_then_round_again() -> None:
+    found = planned(config(a={}, b={}))
+    first = step(found, [])
+    assert isinstance(first, Start) and (first.number, first.option.pool) == (1, "a")
+    second = step(found, [attempt(1, "a")])
+    assert isinstance(second, Start) and (second.number, second.option.pool) == (2, "b")
+    full = [attempt(1, "a"), attempt(2, "b")]
+    waiting = step(found, full)
+    assert isinstance(waiting, Wait) and waiting.until == NOON + MINUTE and waiting.round == 2
+    assert "a: capacity (Insufficient nvidia.com/gpu)" in waiting.why
+    again = step(found, full, now=NOON + MINUTE)
+    assert isinstance(again, Start) and (again.number, again.option.pool) == (3, "a")
+    # the pause of the second round is twice as long
+    later = step(found, [*full, attempt(3, "a"), attempt(4, "b")])
+    assert isinstance(later, Wait) and later.until == NOON + 2 * MINUTE
+
+
+def test_an_attempt_that_is_on_is_resumed_whoever_asks() -> None:
+    found = planned(config(a={}, b={}))
+    on = step(found, [attempt(1, "a"), attempt(2, "b", None)], now=NOON + 3 * DAY)
+    assert isinstance(on, Resume) and on.attempt.number == 2
+
+
+def test_the_deadline_ends_the_search_and_tells_each_pools_answer() -> None:
+    found = planned(config(a={}, b={"operator": "us"}))
+    ended = step(found, [attempt(1, "a")], now=NOON + DAY)
+    assert isinstance(ended, GiveUp)
+    assert "a: capacity" in ended.why and "b: not allowed" in ended.why
+
+
+def test_a_pool_whose_node_was_refused_is_not_asked_again() -> None:
+    found = planned(config(a={}, b={}))
+    assert step(found, [attempt(1, "a", "denied")]).option.pool == "b"
+    assert step(found, [attempt(1, "a", "denied"), attempt(2, "b")], now=NOON + DAY / 2).option.pool == "b"
+    nowhere = step(found, [attempt(1, "a", "denied"), attempt(2, "b", "denied")])
+    assert isinstance(nowhere, GiveUp) and nowhere.denied
+
+
+def test_after_a_failure_that_somebody_cleared_the_first_pool_is_asked_first() -> None:
+    found = planned(config(a={}, b={}))
+    assert step(found, [attempt(1, "a"), attempt(2, "b", "failed")]).option.pool == "a"
+
+
+OUTCOMES = st.sampled_from(["capacity", "interrupted", "unreachable", "denied", "failed", "ended"])
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcx"), OUTCOMES), max_size=12), st.integers(0, 3000))
+def test_whatever_happened_only_admitted_pools_are_started_with_the_next_number(
+    happened: list[tuple[str, Outcome]], minutes: int
+) -> None:
+    found = planned(config(a={}, b={}, c={}, x={"operator": "us"}))
+    attempts = [attempt(i, pool, outcome) for i, (pool, outcome) in enumerate(happened, start=1)]
+    came = step(found, attempts, now=NOON + minutes * MINUTE)
+    refused = {one.pool for one in attempts if one.outcome == "denied"}
+    if isinstance(came, Start):
+        assert came.number == len(attempts) + 1
+        assert came.option.pool in {"a", "b", "c"} - refused
+        assert minutes < 24 * 60
+    elif isinstance(came, Wait):
+        assert came.until > NOON + minutes * MINUTE or minutes == 0
+        assert came.until <= NOON + DAY
+    else:
+        assert minutes >= 24 * 60 or {"a", "b", "c"} <= refused
+
+
+@given(st.lists(OUTCOMES, min_size=3, max_size=3))
+def test_within_a_round_no_pool_is_asked_twice(outcomes: list[Outcome]) -> None:
+    found = planned(config(a={}, b={}, c={}))
+    attempts: list[Attempt] = []
+    for outcome in [one if one != "failed" and one != "ended" else "capacity" for one in outcomes]:
+        came = step(found, attempts)
+        assert isinstance(came, Start)
+        assert came.option.pool not in {one.pool for one in attempts}
+        attempts.append(replace(attempt(came.number, came.option.pool), outcome=outcome))
+
+
+def test_pools_that_the_policy_excludes_are_excluded_whatever_is_free() -> None:
+    found = planned(config(a={}, x={"operator": "us"}), x=100, a=0)
+    assert [one.pool for one in found.options] == ["a"]
