@@ -28,6 +28,8 @@ policy_app = typer.Typer(no_args_is_help=True, help="What may be where, and what
 app.add_typer(policy_app, name="policy")
 ledger_app = typer.Typer(no_args_is_help=True, help="Evidence: look at it, export it, verify it.")
 app.add_typer(ledger_app, name="ledger")
+doctor_app = typer.Typer(no_args_is_help=True, help="Look at what jobs and data rely on, and say the remedy.")
+app.add_typer(doctor_app, name="doctor")
 new_app = typer.Typer(no_args_is_help=True, help="Draft new parts of the project.")
 app.add_typer(new_app, name="new")
 
@@ -253,6 +255,24 @@ def new_pipeline(
 
     file = save_draft(csv, name)
     typer.echo(f"{file}: drafted. Decide every line marked CHECK, then run `rempart config check {file.stem}`.")
+
+
+# --- doctors ----------------------------------------------------------------------------------------------------------
+
+
+@doctor_app.command("pool")
+def doctor_pool(
+    name: Annotated[str | None, typer.Argument(help="As under pools in rempart.yaml; all of them by default.")] = None,
+    probe: Annotated[bool, typer.Option(help="Also run a short pod there: image, site and tracking server.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    wait: Annotated[int, typer.Option(min=1, help="Seconds that the pod may take, its image's pull included.")] = 180,
+) -> None:
+    """Check a pool's live cluster. Exit code 0: nothing failed; 1: something did; 2: a cluster did not answer."""
+    from rempart.flows import doctor_pool as flow
+
+    found = flow.diagnose([name] if name else [], probe=probe, seconds=wait)
+    flow.deliver(found, as_json=as_json, say=typer.echo)
+    raise typer.Exit(flow.exit_code(found))
 
 
 # --- the ledger -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,145 @@
+"""A pool's Kubernetes API, through its Airflow connection, without Airflow: answers as JSON, refusals as values.
+
+The connection's extra is read as the provider's KubernetesHook reads it: `kube_config` (JSON or YAML text, or a
+mapping), `kube_config_path` or `in_cluster`, each also under the prefix `extra__kubernetes__`. Unlike the hook, nothing
+is guessed: a connection that names no cluster is refused, not answered by whatever kubeconfig lies on the machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+import yaml
+
+from rempart.config import Connection
+from rempart.errors import ConfigError
+from rempart.sovereignty.egress import is_this_machine, parse_endpoint
+from rempart.training.kubernetes.facts import Unknown
+
+CONNECT_SECONDS, READ_SECONDS = 5, 20
+_PREFIX = "extra__kubernetes__"
+_WAYS = ("kube_config", "kube_config_path", "in_cluster")
+
+
+def extra(connection: Connection, key: str) -> Any:
+    """A field of a Kubernetes connection; None if it is not set."""
+    fields = connection.extra
+    return (fields[key] if key in fields else fields.get(f"{_PREFIX}{key}")) or None
+
+
+class Cluster:
+    """One cluster. Every method answers the API's JSON, or `Unknown` with the status and message of its refusal."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Reads the connection; asks the cluster nothing. Raises ConfigError."""
+        client = _library("client")
+        settings = client.Configuration()
+        _configure(settings, connection)
+        if str(extra(connection, "disable_verify_ssl")).lower() in ("true", "1", "yes"):
+            settings.verify_ssl = False
+        settings.retries = 0  # a doctor tells what it meets
+        self.server = str(settings.host)
+        secure = self.server.startswith("https://") and settings.verify_ssl
+        self.verified = bool(secure or is_this_machine(parse_endpoint(self.server)[0]))
+        self._api: Any = client.ApiClient(settings)
+
+    def get(self, path: str, **query: str) -> dict[str, Any] | Unknown:
+        return _answer(self._call("GET", path, query=query))
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any] | Unknown:
+        return _answer(self._call("POST", path, body=body))
+
+    def delete(self, path: str) -> dict[str, Any] | Unknown:
+        return _answer(self._call("DELETE", path, query={"gracePeriodSeconds": "0"}))
+
+    def text(self, path: str) -> str | Unknown:
+        """What is no JSON: a log."""
+        found = self._call("GET", path, answer="str")
+        if isinstance(found, Unknown):
+            return found
+        # the client parses what looks like JSON, and gives the repr of other bytes
+        return bytes(self._api.last_response.data).decode("utf-8", "replace")
+
+    def items(self, path: str, **query: str) -> list[dict[str, Any]] | Unknown:
+        """Every object of a list."""
+        found = self.get(path, **query)
+        return found if isinstance(found, Unknown) else list(found.get("items") or ())
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        answer: str = "object",
+    ) -> Any:
+        from urllib3.exceptions import HTTPError
+
+        refused: type[Any] = _library("client").ApiException
+        sent = {"Accept": "application/json, */*"} | ({"Content-Type": "application/json"} if body else {})
+        try:
+            return self._api.call_api(
+                path,
+                method,
+                {},
+                list((query or {}).items()),
+                sent,
+                body=dict(body) if body else None,
+                response_types_map=dict.fromkeys((200, 201, 202), answer),
+                auth_settings=["BearerToken"],
+                _return_http_data_only=True,
+                _request_timeout=(CONNECT_SECONDS, READ_SECONDS),
+            )
+        except refused as error:
+            return Unknown(f"{error.status}: {_message(error.body) or error.reason}", int(error.status or 0))
+        except (HTTPError, OSError) as error:
+            return Unknown(f"{self.server} did not answer: {getattr(error, 'reason', None) or error}")
+
+
+def _answer(found: Any) -> dict[str, Any] | Unknown:
+    return found if isinstance(found, dict | Unknown) else Unknown("the answer is no JSON object", 200)
+
+
+def _library(part: str) -> Any:
+    """The Kubernetes client: a second to import, and without types."""
+    return import_module(f"kubernetes.{part}")
+
+
+def _message(body: object) -> str:
+    """What a Status object says."""
+    with suppress(ValueError, AttributeError):
+        return str(json.loads(str(body)).get("message") or "")
+    return ""
+
+
+def _configure(settings: Any, connection: Connection) -> None:
+    config = _library("config")
+    where = f"Connection '{connection.name}'"
+    named = [way for way in _WAYS if extra(connection, way)]
+    if connection.conn_type != "kubernetes":
+        raise ConfigError(f"{where} is of type '{connection.conn_type}'", "Give it conn_type kubernetes.")
+    if len(named) != 1:
+        found = f"names {' and '.join(named)}" if named else "names no cluster"
+        raise ConfigError(f"{where} {found}", f"Give its extra exactly one of: {', '.join(_WAYS)}.")
+    context = extra(connection, "cluster_context")
+    try:
+        if named[0] == "in_cluster":
+            config.load_incluster_config(client_configuration=settings)
+        elif named[0] == "kube_config_path":
+            path = str(extra(connection, "kube_config_path"))
+            config.load_kube_config(config_file=path, context=context, client_configuration=settings)
+        else:
+            told = extra(connection, "kube_config")
+            content = yaml.safe_load(told) if isinstance(told, str) else told
+            config.load_kube_config_from_dict(content, context=context, client_configuration=settings)
+    except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        # the cause may quote the file, which holds credentials
+        raise ConfigError(
+            f"{where}: extra.{named[0]} is no usable kubeconfig ({type(error).__name__})",
+            "Correct it; `kubectl --kubeconfig FILE get pods -n NAMESPACE` must work with the same content.",
+        ) from None

@@ -1,0 +1,272 @@
+"""What `rempart doctor pool` concludes: from what was seen of a pool, one finding for each check. Pure.
+
+What could not be seen fails its check, and what was not asked says so: neither is ever `ok`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import date
+
+from rempart.config import Config
+from rempart.sections import Pool
+from rempart.sovereignty.places import decide_image, decide_pool
+from rempart.training.kubernetes import doctor_nodes
+from rempart.training.kubernetes.facts import Finding, Outcome, PoolFacts, Quota, Unknown, unseen, whole
+from rempart.training.kubernetes.rights import DANGEROUS, Need, Right, Rule, Where, excess, needed
+from rempart.training.placement import image_for
+
+MANIFESTS = "deploy/kubernetes"
+PROFILE = "pod-security.kubernetes.io/enforce"
+EGRESS_POLICY = "rempart-egress"
+"""The NetworkPolicy that `rempart policy render` writes."""
+
+
+def judge(config: Config, name: str, facts: PoolFacts, *, on: date) -> tuple[Finding, ...]:
+    """Every check of a pool, in the order in which a job meets them."""
+    pool = config.pools[name]
+    declared = (*_policy(config, name, on), *_image(config, name, on))
+    if isinstance(facts.version, Unknown):
+        later = (Finding(check, "not run", "the cluster did not let us look") for check in _LIVE)
+        return (*declared, _refusal(pool, facts.server, facts.version), *later)
+    return (
+        *declared,
+        _cluster(facts),
+        *_rights(pool, facts),
+        _namespace(pool, facts),
+        *_quota(pool, facts),
+        *doctor_nodes.judge(config, pool, facts),
+        _exists("priority class", "priority_class", pool.priority_class, facts.priority_class),
+        _exists("queue", "queue", pool.queue, facts.queue),
+        *_network(pool, facts),
+        *_probe(config, pool, facts),
+    )
+
+
+def passed(findings: Iterable[Finding]) -> bool:
+    """Whether nothing failed."""
+    return all(one.outcome != "FAIL" for one in findings)
+
+
+_LIVE = (
+    *("rights", "excess rights", "namespace", "quota", "nodes", "gpus", "priority class", "queue", "network"),
+    *("image pull", "reach"),
+)
+
+
+# --- what the configuration says --------------------------------------------------------------------------------------
+
+
+def _policy(config: Config, name: str, on: date) -> Iterator[Finding]:
+    decisions = [decide_pool(config, classification, "job", name, on=on) for classification in config.policy]
+    none = not any(decision.allowed for decision in decisions)
+    for decision in decisions:
+        check = f"policy {decision.classification}"
+        if decision.allowed:
+            yield Finding(check, "ok", "jobs are allowed here")
+        else:
+            facts = "; ".join(f"{one.rule}: {one.fact}" for one in decision.against)
+            remedy = " / ".join(dict.fromkeys(one.remedy for one in decision.against))
+            yield Finding(check, "FAIL" if none else "warn", f"no job is placed here: {facts}", remedy)
+
+
+def _image(config: Config, name: str, on: date) -> Iterator[Finding]:
+    image = image_for(config, config.pools[name])
+    if "@sha256:" not in image:
+        remedy = "Name the job's image with its digest under training.image: name@sha256:..."
+        yield Finding(
+            "image", "FAIL", f"'{image}' has no digest" if image else "training.image is not declared", remedy
+        )
+        return
+    asked = [one for one in config.policy if decide_pool(config, one, "job", name, on=on).allowed] or [*config.policy]
+    against = [one for one in (decide_image(config, which, image, on=on) for which in asked) if not one.allowed]
+    if not against:
+        yield Finding("image", "ok", f"{image}, from a registry that is allowed")
+        return
+    for decision in against:
+        facts = "; ".join(f"{one.rule}: {one.fact}" for one in decision.against)
+        remedy = " / ".join(dict.fromkeys(one.remedy for one in decision.against))
+        found = f"{image} may not run {decision.classification} jobs: {facts}"
+        yield Finding("image", "FAIL" if len(against) == len(asked) else "warn", found, remedy)
+
+
+# --- the cluster and who we are there ---------------------------------------------------------------------------------
+
+
+def _refusal(pool: Pool, server: str, answer: Unknown) -> Finding:
+    if answer.status:
+        remedy = f"Make a new token ({MANIFESTS}/README.md) and put it into connection {pool.kubernetes_connection}."
+        return Finding("cluster", "FAIL", f"{server} refuses: {answer.why}", remedy)
+    remedy = f"Correct connection {pool.kubernetes_connection}, or ask {pool.operator} whether the cluster is up."
+    return Finding("cluster", "FAIL", answer.why, remedy)
+
+
+def _cluster(facts: PoolFacts) -> Finding:
+    found = f"{facts.server}, Kubernetes {facts.version}" + (f", as {facts.who}" if facts.who else "")
+    if not facts.verified:
+        remedy = "Use https, and put the cluster's CA into the kubeconfig (certificate-authority-data): jobs' secrets "
+        return Finding("cluster", "FAIL", f"{found}: nobody verifies that it is this cluster", f"{remedy}pass here.")
+    return Finding("cluster", "ok", found)
+
+
+def _rights(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
+    apply = f"Apply the Role and ClusterRole of {MANIFESTS} in {pool.namespace}."
+    if isinstance(facts.may, Unknown):
+        yield unseen("rights", facts.may, f"Renew the token of connection {pool.kubernetes_connection}.")
+        yield Finding("excess rights", "not run", "the cluster does not say what this identity may do")
+        return
+    may = facts.may
+    lacking = {need: [one for one in needed(need) if not may.get(one)] for need in _NEEDS}
+    if not any(lacking.values()):
+        yield Finding("rights", "ok", f"all {len(needed())} that are needed")
+    for need, (outcome, who) in _NEEDS.items():
+        if missing := lacking[need]:
+            yield Finding("rights", outcome, f"{who} needs, and lacks: {', '.join(map(str, missing))}", apply)
+    yield _excess(pool, facts, [one for one in DANGEROUS if may.get(one)])
+
+
+_NEEDS: dict[Need, tuple[Outcome, str]] = {
+    "jobs": ("FAIL", "a job"),
+    "doctor": ("FAIL", "this doctor"),
+    "several-nodes": ("warn", "a job on several nodes"),
+}
+
+
+def _excess(pool: Pool, facts: PoolFacts, dangerous: list[Right]) -> Finding:
+    remedy = f"Bind this identity to the Role and ClusterRole of {MANIFESTS} and to nothing else."
+    found: list[str] = []
+    looks: dict[Where, tuple[Rule, ...] | Unknown] = {"pool": facts.rules, "elsewhere": facts.rules_elsewhere}
+    for where, rules in looks.items():
+        if not isinstance(rules, Unknown):
+            found += excess(rules, where)
+    named = " ".join(found)
+    found += [str(one) for one in dangerous if "everything" not in named and str(one) not in found]
+    if found:
+        shown = ", ".join(found[:8]) + (f", and {len(found) - 8} more" if len(found) > 8 else "")
+        return Finding("excess rights", "FAIL", f"more than a pool needs: {shown}", remedy)
+    for rules in looks.values():
+        if isinstance(rules, Unknown):
+            return unseen("excess rights", rules, "The cluster must answer SelfSubjectRulesReviews; ask its operator.")
+    if not facts.rules_complete:
+        fact = "none seen, but the cluster says that its list of this identity's rights is not complete"
+        return Finding("excess rights", "warn", fact, f"{remedy} Ask {pool.operator} what else its authorizer grants.")
+    return Finding("excess rights", "ok", "none, here or in other namespaces")
+
+
+# --- the namespace ----------------------------------------------------------------------------------------------------
+
+
+def _namespace(pool: Pool, facts: PoolFacts) -> Finding:
+    seen, remedy = facts.namespace, f"kubectl apply -k the overlay of {pool.namespace} ({MANIFESTS}/README.md)."
+    if isinstance(seen, Unknown):
+        if seen.status == 404:
+            return Finding("namespace", "FAIL", f"{pool.namespace} does not exist", remedy)
+        return unseen("namespace", seen, "Grant get on this one namespace, as the Role does.")
+    profile = seen.labels.get(PROFILE, "")
+    if seen.ending:
+        return Finding("namespace", "FAIL", f"{pool.namespace} is being deleted", "Wait until it is gone; apply again.")
+    if profile != "restricted":
+        found = f"{pool.namespace} enforces {f'the profile {profile}' if profile else 'no profile'} on pods"
+        return Finding("namespace", "FAIL", found, f"Label it {PROFILE}=restricted, or {remedy}")
+    return Finding("namespace", "ok", f"{pool.namespace}, which enforces the restricted profile")
+
+
+def _quota(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
+    key, remedy = f"requests.{pool.gpu}", f"Set requests.{pool.gpu} in the ResourceQuota of {pool.namespace}."
+    if isinstance(facts.quotas, Unknown):
+        yield unseen("quota", facts.quotas, "Grant list on resourcequotas, as the Role does.")
+        return
+    if not facts.quotas:
+        yield Finding("quota", "FAIL", f"{pool.namespace} has no ResourceQuota: nothing bounds its cost", remedy)
+        return
+    holding = [one for one in facts.quotas if key in one.hard]
+    if not holding:
+        outcome: Outcome = "FAIL" if pool.max_gpus else "ok"
+        yield Finding("quota", outcome, f"no quota bounds {pool.gpu}", remedy if pool.max_gpus else "")
+        return
+    try:
+        counts = [_left(one, key) for one in holding]
+    except ValueError as error:
+        yield Finding("quota", "FAIL", f"it is not a count: {error}", remedy)
+        return
+    hard, left = min(one[0] for one in counts), min(one[1] for one in counts)
+    found = f"{left} of {hard} GPU left"
+    if hard < pool.max_gpus:
+        yield Finding("quota", "FAIL", f"{found}, and max_gpus is {pool.max_gpus}: no such job ever fits", remedy)
+    elif pool.quota is not None and hard != pool.quota:
+        more = "more than the contract grants" if hard > pool.quota else "less than the contract grants"
+        yield Finding("quota", "warn", f"{found}; quota in rempart.yaml is {pool.quota}: {more}", remedy)
+    elif left < 1 <= pool.max_gpus:
+        yield Finding(
+            "quota", "warn", f"{found}: the next job waits or goes to the next pool", "Wait, or ask for more."
+        )
+    else:
+        yield Finding("quota", "ok", found)
+
+
+def _left(quota: Quota, key: str) -> tuple[int, int]:
+    hard = whole(quota.hard[key])
+    return hard, max(hard - whole(quota.used.get(key, 0)), 0)
+
+
+# --- what else a job meets --------------------------------------------------------------------------------------------
+
+
+def _exists(check: str, key: str, named: str | None, seen: bool | Unknown) -> Finding:
+    if named is None:
+        return Finding(check, "ok", "none is named")
+    if isinstance(seen, Unknown):
+        return unseen(check, seen, f"Grant get on it, as {MANIFESTS} does.")
+    if not seen:
+        return Finding(check, "FAIL", f"{named} does not exist: no pod is admitted", f"Create it, or leave {key} out.")
+    return Finding(check, "ok", named)
+
+
+def _network(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
+    if isinstance(facts.policies, Unknown):
+        yield unseen("network", facts.policies, "Grant list on networkpolicies, as the Role does.")
+        return
+    closed = {direction for one in facts.policies if one.every_pod for direction in one.closes}
+    if open_ := [direction for direction in ("Ingress", "Egress") if direction not in closed]:
+        fact = f"{' and '.join(open_)} of pods is not denied by default"
+        yield Finding("network", "FAIL", fact, f"Apply the NetworkPolicies of {MANIFESTS} in {pool.namespace}.")
+    for one in facts.policies:
+        if one.opens:
+            fact = f"NetworkPolicy {one.name} opens all {' and '.join(one.opens)}"
+            yield Finding("network", "FAIL", fact, "Delete it: `rempart policy render` names what jobs may reach.")
+    if open_ or any(one.opens for one in facts.policies):
+        return
+    if not any(one.name == EGRESS_POLICY for one in facts.policies):
+        fact = f"all is denied by default, and there is no NetworkPolicy {EGRESS_POLICY} (Cilium's are not looked at)"
+        yield Finding("network", "warn", fact, "Render and apply it: `rempart policy render kubernetes` (or cilium).")
+        return
+    yield Finding("network", "ok", f"denied by default; {EGRESS_POLICY} names what is allowed")
+
+
+def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
+    if (probe := facts.probe) is None:
+        yield Finding("image pull", "not run", "it needs a pod: add --probe")
+        yield Finding("reach", "not run", "it needs a pod: add --probe")
+        return
+    if probe.left:
+        yield Finding("pod left", "FAIL", probe.left, f"kubectl delete pod -n {pool.namespace} {probe.pod}")
+    if not probe.started:
+        remedy = (
+            "Check the digest, the registry, and that the nodes may pull from it; `rempart policy explain` names it."
+        )
+        yield Finding("image pull", "FAIL", f"the pod did not start: {probe.detail}", remedy)
+        yield Finding("reach", "not run", "no pod started")
+        return
+    yield Finding("image pull", "ok", f"started on {probe.node or 'a node'}")
+    nodes = () if isinstance(facts.nodes, Unknown) else facts.nodes
+    node = next((one for one in nodes if one.name == probe.node), None)
+    if node and (why := doctor_nodes.abroad(pool, node)):
+        yield Finding("placement", "FAIL", f"the pod was bound to {probe.node}, where {why}", "Ask the operator.")
+    if not probe.reached:
+        remedy = "Rebuild the image from this version of Rempart: it holds the command that looks."
+        yield Finding("reach", "FAIL", f"the pod said nothing that can be read: {probe.detail}", remedy)
+    for one in probe.reached or ():
+        remedy = (
+            "" if one.ok else "Allow it on the network (docs/how-to/enforce-on-the-network.md), and check its name."
+        )
+        yield Finding("reach", "ok" if one.ok else "FAIL", f"{one.target}: {one.detail}", remedy)

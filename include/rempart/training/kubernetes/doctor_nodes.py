@@ -1,0 +1,101 @@
+"""What the doctor concludes about a pool's nodes: which take jobs, whose they are, how many GPUs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from rempart.config import Config
+from rempart.sections import Pool
+from rempart.sovereignty.pods import REGION
+from rempart.training.kubernetes.facts import Finding, Node, PoolFacts, Unknown, tolerates, unseen
+
+_PROVIDERS = {
+    "aws": ("aws", "aws-eusc"),
+    "azure": ("azure", "bleu"),
+    "gce": ("google-cloud", "s3ns"),
+    "oci": ("oracle-cloud",),
+    "hcloud": ("hetzner",),
+    "scaleway": ("scaleway",),
+    "exoscale": ("exoscale",),
+    "ionos": ("ionos",),
+    "upcloud": ("upcloud",),
+    "gridscale": ("gridscale",),
+}
+"""Operators whose machines a node's providerID names by its scheme (each cloud's controller manager writes it).
+Schemes of software that many operators run (openstack, vsphere, kubevirt ...) say nothing about the operator."""
+
+
+def unfit(pool: Pool, node: Node) -> tuple[str, ...]:
+    """Why a job of this pool cannot be on a node; empty if it can."""
+    wanted = {REGION: pool.region} | pool.node_selector
+    why = [
+        f"{key} is {node.labels.get(key, 'not set')}" for key, value in wanted.items() if node.labels.get(key) != value
+    ]
+    for taint in node.taints:
+        if taint[2] != "PreferNoSchedule" and not any(tolerates(one, taint) for one in pool.tolerations):
+            why.append(f"taint {taint[0]}{f'={taint[1]}' if taint[1] else ''}:{taint[2]} is not tolerated")
+    if pool.max_gpus and not node.gpus:
+        why.append(f"it offers no {pool.gpu}")
+    return (*why, *(() if node.ready else ("it is not ready",)))
+
+
+def judge(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
+    if isinstance(facts.nodes, Unknown):
+        yield unseen("nodes", facts.nodes, "Grant list on nodes, as the ClusterRole does.")
+        yield Finding("gpus", "not run", "the nodes are not known")
+        return
+    able = [one for one in facts.nodes if one.gpus or not pool.max_gpus]
+    fit = [one for one in able if not unfit(pool, one)]
+    region = pool.node_selector.get(REGION, pool.region)
+    if not fit:
+        seen = "; ".join(f"{one.name}: {', '.join(unfit(pool, one))}" for one in able[:3])
+        none = f"none of {len(facts.nodes)} offers {pool.gpu}" if facts.nodes else "the cluster has none"
+        remedy = "Correct labels, taints or the pool; install the device plugin; start a node if they scale to 0."
+        yield Finding("nodes", "FAIL", f"no node takes a job: {seen or none}", remedy)
+    else:
+        yield Finding("nodes", "ok", f"{len(fit)} of {len(facts.nodes)} take jobs: {_names(fit)}")
+    if fit and (abroad := [one for one in able if one.labels.get(REGION) != region]):
+        regions = ", ".join(sorted({one.labels.get(REGION, "none") for one in abroad}))
+        fact = f"{len(abroad)} of the GPU nodes are labelled {REGION}={regions}, not {region}: {_names(abroad)}"
+        yield Finding("region", "warn", f"{fact}; jobs are kept off them", "Label them, or take them out of this pool.")
+    yield from _operators(config, pool, facts.nodes)
+    yield from _gpus(pool, facts, fit)
+
+
+def _operators(config: Config, pool: Pool, nodes: tuple[Node, ...]) -> Iterator[Finding]:
+    own = {pool.operator, *config.operators[pool.operator].services[pool.service].runs_on}
+    for node in nodes:
+        scheme = "oci" if node.provider_id.startswith("ocid1.") else node.provider_id.partition("://")[0]
+        if (named := _PROVIDERS.get(scheme)) and not own & set(named):
+            fact = f"node {node.name} is a machine of {named[0]} ({scheme}), not of {' or '.join(sorted(own))}"
+            yield Finding("operator", "FAIL", fact, "Correct the pool's operator: the policy decides by it.")
+
+
+def _gpus(pool: Pool, facts: PoolFacts, fit: list[Node]) -> Iterator[Finding]:
+    if not pool.max_gpus:
+        return
+    together, largest = sum(one.gpus for one in fit), max((one.gpus for one in fit), default=0)
+    found = f"{together} {pool.gpu} on them, {largest} on the largest"
+    if isinstance(facts.used, Unknown):
+        yield unseen("gpus", facts.used, "Grant list on pods, as the Role does.")
+        return
+    free = sum(max(one.gpus - facts.used.get(one.name, 0), 0) for one in fit)
+    found += f"; {free} free as far as this namespace shows"
+    if largest < pool.max_gpus:
+        remedy = f"Lower max_gpus to {largest}, or add larger nodes: a pod is on one node."
+        yield Finding("gpus", "FAIL", f"{found}; max_gpus is {pool.max_gpus}", remedy)
+    elif not free:
+        yield Finding("gpus", "warn", found, "Wait for jobs to end; `max_pending` moves them to the next pool.")
+    else:
+        yield Finding("gpus", "ok", found)
+
+
+def abroad(pool: Pool, node: Node) -> str:
+    """What a node's region is, if not the pool's; empty if it is."""
+    region, found = pool.node_selector.get(REGION, pool.region), node.labels.get(REGION)
+    return "" if found == region else f"{REGION} is {found or 'not set'}, not {region}"
+
+
+def _names(nodes: Iterable[Node]) -> str:
+    names = [one.name for one in nodes]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

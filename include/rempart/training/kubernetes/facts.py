@@ -1,0 +1,215 @@
+"""What was seen of a pool's cluster, as plain facts read from what Kubernetes' API writes, and what is found. Pure.
+
+What could not be seen is an `Unknown` with the reason, never an empty list or a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from rempart.sections import Toleration
+from rempart.training.kubernetes.rights import Right, Rule
+
+Json = Mapping[str, Any]
+Outcome = Literal["ok", "warn", "FAIL", "not run"]
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Something that could not be seen. `status` is the API's answer, 0 for none at all."""
+
+    why: str
+    status: int = 0
+
+
+NOT_ASKED = Unknown("it was not asked")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was found, and the remedy when it is not ok."""
+
+    check: str
+    outcome: Outcome
+    found: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        text = f"{self.outcome:<8} {self.check:<16} {self.found}"
+        return f"{text}\n{'':<9}-> {self.remedy}" if self.remedy else text
+
+    def as_json(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def unseen(check: str, unknown: Unknown, remedy: str) -> Finding:
+    """The finding about something that could not be looked at: it fails."""
+    return Finding(check, "FAIL", f"could not be looked at: {unknown.why}", remedy)
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """The pool's namespace."""
+
+    labels: Mapping[str, str]
+    ending: bool = False
+
+
+@dataclass(frozen=True)
+class Quota:
+    """A ResourceQuota for all pods of the namespace: limits and what is used of them, as the API writes quantities."""
+
+    name: str
+    hard: Mapping[str, str]
+    used: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node, with the GPUs that it can give to pods."""
+
+    name: str
+    labels: Mapping[str, str]
+    gpus: int = 0
+    taints: tuple[tuple[str, str, str], ...] = ()
+    """Key, value and effect."""
+    ready: bool = True
+    provider_id: str = ""
+
+
+@dataclass(frozen=True)
+class NetworkPolicy:
+    """A NetworkPolicy: whether it holds for every pod, which directions it closes, and those that it opens wide."""
+
+    name: str
+    every_pod: bool
+    closes: tuple[str, ...]
+    opens: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a pod found at one address."""
+
+    target: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A pod that ran in the pool for the doctor. `reached` is None if it said nothing that can be read."""
+
+    pod: str
+    started: bool
+    detail: str
+    node: str | None = None
+    reached: tuple[Reached, ...] | None = None
+    left: str = ""
+    """Why it could not be deleted."""
+
+
+@dataclass(frozen=True)
+class PoolFacts:
+    """What was seen of one pool. `probe` is None if no pod was asked for."""
+
+    server: str = ""
+    verified: bool = True
+    version: str | Unknown = NOT_ASKED
+    who: str = ""
+    may: Mapping[Right, bool] | Unknown = field(default=NOT_ASKED)
+    rules: tuple[Rule, ...] | Unknown = NOT_ASKED
+    rules_elsewhere: tuple[Rule, ...] | Unknown = NOT_ASKED
+    rules_complete: bool = True
+    namespace: Namespace | Unknown = NOT_ASKED
+    quotas: tuple[Quota, ...] | Unknown = NOT_ASKED
+    nodes: tuple[Node, ...] | Unknown = NOT_ASKED
+    used: Mapping[str, int] | Unknown = field(default=NOT_ASKED)
+    """GPUs that pods of this namespace hold, by node: other namespaces are not seen."""
+    policies: tuple[NetworkPolicy, ...] | Unknown = NOT_ASKED
+    priority_class: bool | Unknown = NOT_ASKED
+    queue: bool | Unknown = NOT_ASKED
+    probe: Probe | None = None
+
+
+def whole(quantity: object) -> int:
+    """A count, as the API writes quantities of whole things. Raises ValueError for anything else."""
+    text = str(quantity)
+    for suffix, factor in (("k", 1000), ("M", 1000**2)):
+        if text.endswith(suffix):
+            return int(text.removesuffix(suffix)) * factor
+    return int(text)
+
+
+def namespace_of(seen: Json) -> Namespace:
+    return Namespace(seen["metadata"].get("labels") or {}, (seen.get("status") or {}).get("phase") == "Terminating")
+
+
+def quotas_of(items: Iterable[Json]) -> tuple[Quota, ...]:
+    """The quotas that hold for every pod: those with a scope hold for some."""
+    return tuple(
+        Quota(
+            one["metadata"]["name"],
+            (one.get("status") or {}).get("hard") or one["spec"].get("hard") or {},
+            (one.get("status") or {}).get("used") or {},
+        )
+        for one in items
+        if not one["spec"].get("scopes") and not one["spec"].get("scopeSelector")
+    )
+
+
+def node_of(seen: Json, gpu: str) -> Node:
+    """A node; `gpu` is the name of the resource to count. Raises ValueError if its count is none."""
+    spec, status = seen.get("spec") or {}, seen.get("status") or {}
+    taints = tuple((one["key"], one.get("value") or "", one["effect"]) for one in spec.get("taints") or ())
+    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ())
+    return Node(
+        seen["metadata"]["name"],
+        seen["metadata"].get("labels") or {},
+        whole((status.get("allocatable") or {}).get(gpu, 0)),
+        taints,
+        ready and not spec.get("unschedulable"),
+        spec.get("providerID") or "",
+    )
+
+
+def used_of(pods: Iterable[Json], gpu: str) -> dict[str, int]:
+    """GPUs held by pods that were placed and have not ended, by node."""
+    used: dict[str, int] = {}
+    for pod in pods:
+        spec, phase = pod["spec"], (pod.get("status") or {}).get("phase")
+        if (node := spec.get("nodeName")) and phase not in ("Succeeded", "Failed"):
+            held = [((one.get("resources") or {}).get("limits") or {}).get(gpu, 0) for one in spec["containers"]]
+            used[node] = used.get(node, 0) + sum(map(whole, held))
+    return used
+
+
+def network_policy_of(seen: Json) -> NetworkPolicy:
+    """Source of the meanings: the reference of networking.k8s.io/v1 NetworkPolicy."""
+    spec = seen["spec"]
+    closes = tuple(spec.get("policyTypes") or ("Ingress", *(["Egress"] if spec.get("egress") else [])))
+    selector = spec.get("podSelector") or {}
+    opens = [
+        direction
+        for direction, rules, peers in (("Ingress", "ingress", "from"), ("Egress", "egress", "to"))
+        if direction in closes and any(_opens(rule, peers) for rule in spec.get(rules) or ())
+    ]
+    every = not selector.get("matchLabels") and not selector.get("matchExpressions")
+    return NetworkPolicy(seen["metadata"]["name"], every, closes, tuple(opens))
+
+
+def _opens(rule: Json, peers: str) -> bool:
+    """Whether a rule lets everything through: no peer is named (or every address), and no port."""
+    if rule.get("ports"):
+        return False
+    blocks = [peer.get("ipBlock") or {} for peer in rule.get(peers) or ()]
+    return not rule.get(peers) or any(str(one.get("cidr")).endswith("/0") and not one.get("except") for one in blocks)
+
+
+def tolerates(toleration: Toleration, taint: tuple[str, str, str]) -> bool:
+    """Whether a pod with this toleration may be on a node with this taint."""
+    key, value, effect = taint
+    same = toleration.operator == "Exists" or (toleration.value or "") == value
+    return toleration.key == key and same and toleration.effect in (None, effect)

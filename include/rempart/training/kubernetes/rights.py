@@ -1,0 +1,189 @@
+"""What Airflow's identity may do in a pool's cluster: what it needs, and what it has beyond that. Pure.
+
+`REQUIRED` is the one list: deploy/kubernetes grants it, the doctor asks the cluster for it, a test compares both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Need = Literal["jobs", "several-nodes", "doctor"]
+"""Who needs it: every job, a job on several nodes (Kubeflow's TrainJob), or `rempart doctor pool` alone."""
+Where = Literal["pool", "cluster", "elsewhere"]
+"""In the pool's namespace, on what belongs to no namespace, or in another namespace."""
+TRAINER = "trainer.kubeflow.org"
+ELSEWHERE = "kube-system"
+"""The namespace that stands for all others: what a pool's identity may do there, it may do in too many places."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Verbs on a resource, as a rule of a Role holds them, and why."""
+
+    group: str
+    resource: str
+    verbs: tuple[str, ...]
+    need: Need
+    why: str
+    cluster: bool = False
+
+    def rule(self) -> dict[str, list[str]]:
+        """As a Role or ClusterRole writes it."""
+        return {"apiGroups": [self.group], "resources": [self.resource], "verbs": list(self.verbs)}
+
+
+REQUIRED: tuple[Grant, ...] = (
+    Grant(
+        "",
+        "pods",
+        ("create", "get", "list", "watch", "patch", "delete"),
+        "jobs",
+        "an attempt is a pod: it is made, found again by its labels, followed, marked as seen, and deleted",
+    ),
+    Grant("", "pods/log", ("get",), "jobs", "the job's log is the task's log"),
+    Grant("", "events", ("get", "list", "watch"), "jobs", "why a pod waits is told by events only"),
+    Grant(
+        "",
+        "secrets",
+        ("create",),
+        "jobs",
+        "the job's credentials, once its node is known: never read again, and deleted by the cluster with their pod",
+    ),
+    Grant("", "resourcequotas", ("get", "list"), "doctor", "what is left of the quota"),
+    Grant(
+        TRAINER,
+        "trainjobs",
+        ("create", "get", "list", "watch", "patch", "delete"),
+        "several-nodes",
+        "a job on several nodes is one TrainJob",
+    ),
+    Grant("", "namespaces", ("get",), "doctor", "the profile of this one namespace: a Role reaches no other"),
+    Grant("networking.k8s.io", "networkpolicies", ("list",), "doctor", "whether everything is denied by default"),
+    Grant("kueue.x-k8s.io", "localqueues", ("get",), "doctor", "whether the pool's queue exists"),
+    Grant(
+        "", "nodes", ("get", "list"), "jobs", "get: the node that a pod was bound to; list: the doctor", cluster=True
+    ),
+    Grant("scheduling.k8s.io", "priorityclasses", ("get",), "doctor", "whether the pool's class exists", cluster=True),
+)
+
+
+@dataclass(frozen=True, order=True)
+class Right:
+    """One verb on one resource (`pods/log` for a part of it)."""
+
+    verb: str
+    resource: str
+    group: str = ""
+    where: Where = "pool"
+
+    def __str__(self) -> str:
+        place = {"pool": "", "cluster": " (cluster-wide)", "elsewhere": f" (in {ELSEWHERE})"}[self.where]
+        return f"{self.verb} {full_name(self.resource, self.group)}{place}"
+
+    def attributes(self, namespace: str) -> dict[str, str]:
+        """As a SelfSubjectAccessReview asks for it."""
+        space = {"pool": namespace, "cluster": "", "elsewhere": ELSEWHERE}[self.where]
+        resource, _, part = self.resource.partition("/")
+        asked = {"verb": self.verb, "group": self.group, "resource": resource}
+        asked |= {"namespace": space} if space else {}
+        if self.group == "" and resource == "namespaces" and self.where == "pool":
+            asked["name"] = namespace
+        return asked | ({"subresource": part} if part else {})
+
+
+def full_name(resource: str, group: str) -> str:
+    return f"{resource}.{group}" if group else resource
+
+
+def needed(*needs: Need) -> tuple[Right, ...]:
+    """Every single right of `REQUIRED`, or of these needs. Listing nodes is the doctor's."""
+    found = []
+    for one in REQUIRED:
+        for verb in one.verbs:
+            need: Need = "doctor" if (one.resource, verb) == ("nodes", "list") else one.need
+            if not needs or need in needs:
+                found.append(Right(verb, one.resource, one.group, "cluster" if one.cluster else "pool"))
+    return tuple(found)
+
+
+DANGEROUS: tuple[Right, ...] = (
+    Right("list", "secrets"),
+    Right("create", "pods/exec"),
+    Right("create", "serviceaccounts/token"),
+    Right("create", "rolebindings", "rbac.authorization.k8s.io"),
+    Right("patch", "networkpolicies", "networking.k8s.io"),
+    Right("patch", "nodes", "", "cluster"),
+    Right("get", "secrets", "", "elsewhere"),
+    Right("create", "pods", "", "elsewhere"),
+)
+"""Asked one by one as well: some clusters cannot list an identity's rights as a whole."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a SelfSubjectRulesReview answers: resources or, of the API server itself, URLs."""
+
+    verbs: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
+
+
+def rules_of(review: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """The rules in a SelfSubjectRulesReview's answer."""
+    status: Mapping[str, Any] = review.get("status") or {}
+
+    def texts(rule: Mapping[str, Any], key: str) -> tuple[str, ...]:
+        return tuple(map(str, rule.get(key) or ()))
+
+    return (
+        *(
+            Rule(*(texts(one, key) for key in ("verbs", "apiGroups", "resources", "resourceNames")))
+            for one in status.get("resourceRules") or ()
+        ),
+        *(
+            Rule(texts(one, "verbs"), urls=texts(one, "nonResourceURLs"))
+            for one in status.get("nonResourceRules") or ()
+        ),
+    )
+
+
+_EVERYONE = frozenset(
+    [
+        *(("create", "authorization.k8s.io", f"selfsubject{kind}reviews") for kind in ("access", "rules")),
+        ("create", "authentication.k8s.io", "selfsubjectreviews"),
+        *((verb, "certificates.k8s.io", "clustertrustbundles") for verb in ("get", "list", "watch")),
+    ]
+)
+_EVERYONES_URLS = ("/api", "/apis", "/healthz", "/livez", "/readyz", "/openapi", "/version")
+_ISSUER = ("/.well-known/openid-configuration", "/openid/v1/jwks")
+"""What Kubernetes grants every identity: system:basic-user, -discovery, -public-info-viewer, and of service accounts
+-service-account-issuer-discovery and -cluster-trust-bundle-discovery (kubernetes.io, "Using RBAC Authorization")."""
+
+
+def excess(rules: Iterable[Rule], where: Where) -> tuple[str, ...]:
+    """What these rules grant beyond `REQUIRED`, readable. `elsewhere` needs only what belongs to no namespace."""
+    kept = {
+        (verb, one.group, one.resource) for one in REQUIRED if where == "pool" or one.cluster for verb in one.verbs
+    } | _EVERYONE
+    found: dict[str, list[str]] = {}
+    for rule in rules:
+        for what, verb in _beyond(rule, kept):
+            found.setdefault(what, []).append(verb)
+    place = f" (in {ELSEWHERE})" if where == "elsewhere" else ""
+    return tuple(f"{'/'.join(dict.fromkeys(verbs))} {what}{place}" for what, verbs in sorted(found.items()))
+
+
+def _beyond(rule: Rule, kept: set[tuple[str, str, str]]) -> Iterator[tuple[str, str]]:
+    for url in rule.urls:
+        base = url.removesuffix("*").rstrip("/")
+        known = base in _ISSUER or any(base == one or base.startswith(f"{one}/") for one in _EVERYONES_URLS)
+        yield from ((url, verb) for verb in rule.verbs if not (known and verb in ("get", "head")))
+    only = f" {', '.join(rule.names)}" if rule.names else ""
+    for group in rule.groups:
+        for resource in rule.resources:
+            everything = "everything" if group == resource == "*" else full_name(resource, group)
+            yield from ((f"{everything}{only}", verb) for verb in rule.verbs if (verb, group, resource) not in kept)

@@ -1,0 +1,473 @@
+"""`rempart doctor pool` against a Kubernetes API: what of a pool it finds right, what wrong, and that no pod stays."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client
+from kubernetes.config import new_client_from_config_dict
+
+from rempart.config import Config, Connection
+from rempart.errors import ConfigError
+from rempart.flows import doctor_pool
+from rempart.sovereignty.pods import REGION
+from rempart.training.kubernetes.facts import Finding
+from tests.kubernetes_double import KubernetesDouble
+from tests.kubernetes_double.access import User
+from tests.kubernetes_double.kinds import Kind
+
+TODAY = date(2026, 11, 24)
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy" / "kubernetes"
+IMAGE = f"registry.example.eu/rempart@sha256:{'a' * 64}"
+GPU = "nvidia.com/gpu"
+
+
+def manifests(*folders: str) -> list[dict[str, Any]]:
+    files = [file for folder in folders for file in sorted((DEPLOY / folder).glob("*.yaml"))]
+    documents = [one for file in files for one in yaml.safe_load_all(file.read_text("utf-8"))]
+    return [one for one in documents if one["kind"] not in ("Kustomization", "ClusterRole", "ClusterRoleBinding")]
+
+
+def granted() -> list[dict[str, Any]]:
+    """The rules of the shipped Role, in the pool's namespace, and those of the ClusterRole."""
+    role = next(one for one in manifests("pool") if one["kind"] == "Role")
+    cluster = next(yaml.safe_load_all((DEPLOY / "cluster" / "nodes.yaml").read_text("utf-8")))
+    return [*({**rule, "namespaces": ["training"]} for rule in role["rules"]), *cluster["rules"]]
+
+
+@dataclass
+class Pool:
+    """A cluster as deploy/kubernetes makes it, and a configuration that names it."""
+
+    double: KubernetesDouble
+    api: client.ApiClient
+    site: str
+    pool: dict[str, Any] = field(default_factory=dict)
+    image: str = IMAGE
+    registry: str = "registry.example.eu"
+    token: str = ""
+
+    def allow(self, rules: Sequence[Mapping[str, Any]]) -> None:
+        self.token = self.double.add_token("system:serviceaccount:training:airflow", rules)
+
+    def data(self) -> dict[str, Any]:
+        data: dict[str, Any] = yaml.safe_load((ROOT / "rempart.yaml").read_text("utf-8"))
+        services = {name: {"runs_on": "acme"} for name in ("managed-kubernetes", "container-registry")}
+        data["operators"]["acme"] = {
+            "as_of": "2026-11-24",
+            "jurisdiction": "FR",
+            "owner_jurisdiction": "FR",
+            "regions": {"lyon": {"country": "FR"}},
+            "services": services,
+        }
+        place = {"operator": "acme", "region": "lyon"}
+        data["registries"] = {self.registry: place}
+        data["training"] = {"backend": "kubernetes", "image": self.image}
+        data["pools"] = {
+            "lyon": {
+                **place,
+                "kubernetes_connection": "k8s_lyon",
+                "namespace": "training",
+                "tolerations": [{"key": "nvidia.com/gpu"}],
+                "quota": 1,
+                "priority_class": "rempart-training",
+                **self.pool,
+            }
+        }
+        return data
+
+    def config(self) -> Config:
+        return Config.model_validate(self.data())
+
+    def connections(self, name: str) -> Connection:
+        if name == "k8s_lyon":
+            kubeconfig = self.double.kubeconfig(self.token, "training")
+            return Connection(name, "kubernetes", extra={"kube_config": json.dumps(kubeconfig)})
+        if name == "mlflow":
+            port = int(self.site.rpartition(":")[2])
+            return Connection(name, "http", "127.0.0.1", port, "user", "not-to-be-seen", "http")
+        return Connection(name, "aws", login="key", password="not-to-be-seen", extra={"endpoint_url": self.site})
+
+    def findings(self, *, probe: bool = False, seconds: float = 60) -> dict[str, list[Finding]]:
+        (found,) = self.diagnoses(probe=probe, seconds=seconds)
+        told: dict[str, list[Finding]] = {}
+        for one in found.findings:
+            told.setdefault(one.check, []).append(one)
+        assert all(one.remedy for one in found.findings if one.outcome in ("FAIL", "warn"))
+        assert "not-to-be-seen" not in repr(found) and self.token not in repr(found)
+        return told
+
+    def diagnoses(self, *, probe: bool = False, seconds: float = 60) -> list[doctor_pool.Diagnosis]:
+        return doctor_pool.diagnose(
+            [], probe=probe, seconds=seconds, config=self.config(), connections=self.connections, on=TODAY
+        )
+
+    def pods(self) -> list[str]:
+        return [one.metadata.name for one in client.CoreV1Api(self.api).list_namespaced_pod("training").items]
+
+
+def failed(told: dict[str, list[Finding]]) -> set[str]:
+    return {check for check, found in told.items() if any(one.outcome == "FAIL" for one in found)}
+
+
+def only(told: dict[str, list[Finding]], check: str) -> Finding:
+    (found,) = told[check]
+    return found
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    """A server that refuses whoever has no credentials."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def pool(site: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
+    demand = User.demand
+
+    def as_a_server(user: User, verb: str, kind: Kind, subresource: str, namespace: str, name: str) -> None:
+        """An API server takes a namespace's own name for its namespace: a Role in it allows to get it."""
+        demand(user, verb, kind, subresource, name if kind.plural == "namespaces" else namespace, name)
+
+    monkeypatch.setattr(User, "demand", as_a_server)
+    with KubernetesDouble() as double:
+        api = new_client_from_config_dict(double.kubeconfig())
+        made = Pool(double, api, site)
+        for document in sorted(manifests("cluster", "pool"), key=lambda one: one["kind"] != "Namespace"):
+            create(api, document)
+        create(api, egress_policy())
+        double.add_node("gpu-1", {REGION: "lyon"}, {GPU: "2"}, [{"key": GPU, "effect": "NoSchedule"}])
+        double.add_node("plain-1", {REGION: "lyon"})
+        double.add_image(IMAGE)
+        made.allow(granted())
+        yield made
+
+
+def egress_policy() -> dict[str, Any]:
+    metadata = {"name": "rempart-egress", "namespace": "training"}
+    spec = {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [{"podSelector": {}}]}]}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
+
+
+def create(api: client.ApiClient, document: dict[str, Any]) -> None:
+    """As `kubectl apply` would, for the kinds of deploy/kubernetes."""
+    kind, space = document["kind"], document["metadata"].get("namespace", "")
+    core, rbac = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)
+    network, scheduling = client.NetworkingV1Api(api), client.SchedulingV1Api(api)
+    if kind == "ServiceAccount" and document["metadata"]["name"] == "default":
+        core.patch_namespaced_service_account("default", space, document)
+        return
+    makers: dict[str, Callable[[], object]] = {
+        "Namespace": lambda: core.create_namespace(document),
+        "ResourceQuota": lambda: core.create_namespaced_resource_quota(space, document),
+        "LimitRange": lambda: core.create_namespaced_limit_range(space, document),
+        "ServiceAccount": lambda: core.create_namespaced_service_account(space, document),
+        "Role": lambda: rbac.create_namespaced_role(space, document),
+        "RoleBinding": lambda: rbac.create_namespaced_role_binding(space, document),
+        "NetworkPolicy": lambda: network.create_namespaced_network_policy(space, document),
+        "PriorityClass": lambda: scheduling.create_priority_class(document),
+    }
+    makers[kind]()
+
+
+def test_a_pool_as_shipped_is_healthy_and_the_probe_leaves_nothing(pool: Pool) -> None:
+    told = pool.findings(probe=True)
+    assert failed(told) == set(), [one for found in told.values() for one in found if one.outcome == "FAIL"]
+    assert only(told, "policy personal").outcome == "ok"
+    assert only(told, "policy sensitive").outcome == "warn"  # no SecNumCloud, and others are allowed
+    assert only(told, "rights").outcome == only(told, "excess rights").outcome == "ok"
+    assert "1 of 1 GPU left" in only(told, "quota").found
+    assert "1 of 2 take jobs: gpu-1" in only(told, "nodes").found
+    assert "2 free" in only(told, "gpus").found
+    assert only(told, "image pull").found == "started on gpu-1"
+    assert [(one.outcome, one.found) for one in told["reach"]] == [("ok", f"{pool.site}: HTTP 403")] * 2
+    assert pool.pods() == []
+    assert doctor_pool.exit_code(pool.diagnoses()) == 0
+
+
+def test_without_probe_nothing_is_created_and_that_is_said(pool: Pool) -> None:
+    before = len(pool.double.history)
+    told = pool.findings()
+    assert only(told, "image pull").outcome == only(told, "reach").outcome == "not run"
+    writes = [one for one in pool.double.requests if one.method != "GET" and one.user.startswith("system:service")]
+    assert all("/selfsubject" in one.path for one in writes) and len(pool.double.history) == before
+
+
+def test_every_missing_right_is_named_and_every_excess(pool: Pool) -> None:
+    rules = [rule for rule in granted() if rule["resources"] not in (["secrets"], ["events"])]
+    more = {"apiGroups": [""], "resources": ["pods/exec", "secrets"], "verbs": ["get", "list"]}
+    pool.allow([*rules, {**more, "namespaces": ["training"]}])
+    told = pool.findings()
+    missing = only(told, "rights")
+    assert missing.outcome == "FAIL"
+    assert all(one in missing.found for one in ("create secrets", "watch events"))
+    excess = only(told, "excess rights")
+    assert excess.outcome == "FAIL"
+    assert "get/list pods/exec" in excess.found and "list secrets" in excess.found
+
+
+def test_rights_in_every_namespace_and_wildcards_are_excess(pool: Pool) -> None:
+    pool.allow([{key: value for key, value in rule.items() if key != "namespaces"} for rule in granted()])
+    told = pool.findings()
+    assert only(told, "rights").outcome == "ok"
+    assert "pods (in kube-system)" in only(told, "excess rights").found
+    pool.token = pool.double.admin_token
+    assert "* everything" in only(pool.findings(), "excess rights").found
+
+
+def test_a_missing_quota_fails_and_a_full_one_warns(pool: Pool) -> None:
+    core = client.CoreV1Api(pool.api)
+    core.delete_namespaced_resource_quota("rempart-pool", "training")
+    assert only(pool.findings(), "quota").outcome == "FAIL"
+    quota = next(one for one in manifests("pool") if one["kind"] == "ResourceQuota")
+    quota["spec"]["hard"] = {f"requests.{GPU}": "2"}
+    core.create_namespaced_resource_quota("training", quota)
+    more = only(pool.findings(), "quota")
+    assert more.outcome == "warn" and "more than the contract grants" in more.found
+    pool.pool = {"max_gpus": 3, "quota": 3}
+    assert "no such job ever fits" in only(pool.findings(), "quota").found
+
+
+def test_gpu_nodes_elsewhere_take_no_job(pool: Pool) -> None:
+    pool.double.remove_node("gpu-1")
+    pool.double.add_node("gpu-9", {REGION: "dallas"}, {GPU: "8"}, provider_id="aws:///us-east-1a/i-1")
+    pool.double.add_node("gpu-8", {}, {GPU: "8"})
+    told = pool.findings()
+    nodes = only(told, "nodes")
+    assert nodes.outcome == "FAIL" and f"{REGION} is dallas" in nodes.found and f"{REGION} is not set" in nodes.found
+    assert only(told, "operator").outcome == "FAIL" and "gpu-9" in only(told, "operator").found
+    assert only(told, "gpus").outcome == "FAIL"
+    pool.double.add_node("gpu-2", {REGION: "lyon"}, {GPU: "1"})
+    told = pool.findings()
+    assert only(told, "nodes").outcome == "ok" and only(told, "region").outcome == "warn"
+
+
+def test_a_namespace_without_the_profile_and_an_open_network_fail(pool: Pool) -> None:
+    core, network = client.CoreV1Api(pool.api), client.NetworkingV1Api(pool.api)
+    core.patch_namespace("training", {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}})
+    network.delete_namespaced_network_policy("rempart-default-deny", "training")
+    told = pool.findings()
+    assert "baseline" in only(told, "namespace").found
+    assert "Ingress of pods is not denied" in only(told, "network").found
+    assert {"namespace", "network"} <= failed(told)
+
+
+def test_a_namespace_queue_or_class_that_is_not_there_is_named(pool: Pool) -> None:
+    pool.pool = {"priority_class": "gone", "queue": "gpus"}
+    told = pool.findings()
+    assert only(told, "priority class").outcome == only(told, "queue").outcome == "FAIL"
+    pool.double.add_custom_resource("kueue.x-k8s.io", "v1beta1", "localqueues", "LocalQueue")
+    queue = {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "LocalQueue", "metadata": {"name": "gpus"}}
+    client.CustomObjectsApi(pool.api).create_namespaced_custom_object(
+        "kueue.x-k8s.io", "v1beta1", "training", "localqueues", queue
+    )
+    assert only(pool.findings(), "queue").outcome == "ok"
+
+
+def test_an_api_that_is_away_fails_and_nothing_else_is_claimed(pool: Pool) -> None:
+    pool.double.stop()
+    (found,) = pool.diagnoses(probe=True)
+    told = {one.check: one for one in found.findings}
+    assert told["cluster"].outcome == "FAIL" and "did not answer" in told["cluster"].found
+    assert told["rights"].outcome == told["reach"].outcome == "not run"
+    assert doctor_pool.exit_code([found]) == 2
+
+
+def test_a_token_that_is_not_accepted_fails_everything(pool: Pool) -> None:
+    pool.double.revoke_token(pool.token)
+    (found,) = pool.diagnoses()
+    told = {one.check: one for one in found.findings}
+    assert told["cluster"].outcome == "FAIL" and "401" in told["cluster"].found
+    assert told["rights"].outcome == "not run" and "token" in told["cluster"].remedy
+    assert doctor_pool.exit_code([found]) == 1
+
+
+def test_a_connection_that_names_no_cluster_fails(pool: Pool) -> None:
+    def empty(name: str) -> Connection:
+        return Connection(name, "kubernetes")
+
+    (found,) = doctor_pool.diagnose([], config=pool.config(), connections=empty, on=TODAY)
+    (cluster,) = [one for one in found.findings if one.check == "cluster"]
+    assert "names no cluster" in cluster.found and doctor_pool.exit_code([found]) == 2
+    with pytest.raises(ConfigError, match="no pool 'paris'"):
+        doctor_pool.diagnose(["paris"], config=pool.config())
+
+
+@pytest.mark.parametrize("prefix", ["", "extra__kubernetes__"])
+@pytest.mark.parametrize("form", ["text", "mapping", "path"])
+def test_the_connection_is_read_as_the_provider_reads_it(pool: Pool, tmp_path: Path, prefix: str, form: str) -> None:
+    kubeconfig = pool.double.kubeconfig(pool.token)
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(kubeconfig), "utf-8")
+    value = {"text": json.dumps(kubeconfig), "mapping": kubeconfig, "path": str(file)}[form]
+    key = f"{prefix}{'kube_config_path' if form == 'path' else 'kube_config'}"
+
+    def connections(name: str) -> Connection:
+        return Connection(name, "kubernetes", extra={key: value})
+
+    (found,) = doctor_pool.diagnose([], config=pool.config(), connections=connections, on=TODAY)
+    assert found.answered and next(one for one in found.findings if one.check == "rights").outcome == "ok"
+
+
+def test_an_image_that_cannot_be_pulled_fails_and_the_pod_is_gone(pool: Pool) -> None:
+    pool.image = f"registry.example.eu/rempart@sha256:{'b' * 64}"
+    told = pool.findings(probe=True)
+    pull = only(told, "image pull")
+    assert pull.outcome == "FAIL" and "ImagePull" in pull.found
+    assert only(told, "reach").outcome == "not run"
+    assert pool.pods() == []
+
+
+def test_an_image_of_an_undeclared_registry_is_never_started(pool: Pool) -> None:
+    pool.registry = "elsewhere.example.eu"
+    before = len(pool.double.history)
+    told = pool.findings(probe=True)
+    assert only(told, "image pull").outcome == "FAIL"
+    assert all(one.outcome == "FAIL" for one in told["image"])
+    assert len(pool.double.history) == before
+
+
+def test_a_site_that_a_pod_cannot_reach_is_named(pool: Pool) -> None:
+    with socket.socket() as held:  # bound and not listening
+        held.bind(("127.0.0.1", 0))
+        pool.site = f"http://127.0.0.1:{held.getsockname()[1]}"
+        told = pool.findings(probe=True)
+    assert [one.outcome for one in told["reach"]] == ["FAIL", "FAIL"] and "refused" in told["reach"][0].found.lower()
+    assert pool.pods() == []
+
+
+def test_a_pod_that_finds_no_place_is_deleted(pool: Pool) -> None:
+    pool.double.cordon("gpu-1")
+    pool.double.cordon("plain-1")
+    told = pool.findings(probe=True, seconds=2)
+    assert "Unschedulable" in only(told, "image pull").found and pool.pods() == []
+
+
+def test_a_pod_whose_making_was_not_answered_is_deleted(pool: Pool) -> None:
+    pool.double.fail(0, method="POST", path_contains="/pods", done=True)
+    told = pool.findings(probe=True)
+    assert only(told, "image pull").outcome == "FAIL" and pool.pods() == []
+    assert len(pool.double.history) == 1
+
+
+def test_the_pod_is_restricted_labelled_and_has_no_credentials(pool: Pool) -> None:
+    made: list[dict[str, Any]] = []
+    core = client.CoreV1Api(pool.api)
+    seen = threading.Event()
+
+    def watch() -> None:
+        while not seen.is_set():
+            for one in core.list_namespaced_pod("training").items:
+                made.append(pool.api.sanitize_for_serialization(one))
+                seen.set()
+            time.sleep(0.02)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        pool.findings(probe=True)
+    finally:
+        seen.set()
+        watching.join()
+    spec, text = made[0]["spec"], json.dumps(made[0])
+    assert made[0]["metadata"]["labels"]["app.kubernetes.io/component"] == "doctor"
+    assert spec["automountServiceAccountToken"] is False and "env" not in spec["containers"][0]
+    assert "secretRef" not in text and "not-to-be-seen" not in text
+
+
+SCRIPT = """
+import json, sys
+from datetime import date
+from rempart.config import Config, Connection
+from rempart.flows import doctor_pool
+config, kube, site = json.load(sys.stdin)
+def connections(name):
+    if name == "k8s_lyon":
+        return Connection(name, "kubernetes", extra={"kube_config": kube})
+    return Connection(name, "aws", "127.0.0.1", 9, extra={"endpoint_url": site})
+loaded = Config.model_validate(config)
+doctor_pool.diagnose([], probe=True, config=loaded, connections=connections, on=date(2026, 11, 24))
+"""
+
+
+def test_a_doctor_that_is_told_to_end_deletes_its_pod_first(pool: Pool, tmp_path: Path) -> None:
+    pool.double.cordon("gpu-1")
+    pool.double.cordon("plain-1")  # so that the pod waits
+    told = [pool.data(), pool.double.kubeconfig(pool.token), pool.site]
+    with (tmp_path / "said").open("w+") as said:
+        doctor = subprocess.Popen([sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE, stdout=said, stderr=said)
+        assert doctor.stdin is not None
+        doctor.stdin.write(json.dumps(told, default=str).encode())
+        doctor.stdin.close()
+        until = time.monotonic() + 60
+        while not pool.pods() and doctor.poll() is None and time.monotonic() < until:
+            time.sleep(0.1)
+        assert pool.pods(), (doctor.poll(), (tmp_path / "said").read_text("utf-8"))
+    doctor.send_signal(signal.SIGTERM)
+    assert doctor.wait(60) == 128 + signal.SIGTERM
+    assert pool.pods() == []
+
+
+def test_a_pod_that_a_killed_doctor_left_is_deleted_by_the_next(pool: Pool) -> None:
+    labels = {"app.kubernetes.io/managed-by": "rempart", "app.kubernetes.io/component": "doctor"}
+    spec = {
+        "restartPolicy": "Never",
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "tolerations": [{"key": GPU, "operator": "Exists"}],
+        "containers": [
+            {
+                "name": "base",
+                "image": IMAGE,
+                "command": ["true"],
+                "resources": {"limits": {"cpu": "100m", "memory": "64Mi"}},
+                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            }
+        ],
+    }
+    core = client.CoreV1Api(pool.api)
+    core.create_namespaced_pod("training", {"metadata": {"name": "doctor-old", "labels": labels}, "spec": spec})
+    until = time.monotonic() + 20
+    while core.read_namespaced_pod("doctor-old", "training").status.phase != "Succeeded" and time.monotonic() < until:
+        time.sleep(0.1)
+    assert failed(pool.findings(probe=True)) == set() and pool.pods() == []
+
+
+def test_findings_are_lines_for_people_and_json_for_programs(pool: Pool) -> None:
+    found = pool.diagnoses()
+    lines: list[str] = []
+    doctor_pool.deliver(found, as_json=False, say=lines.append)
+    assert lines[0] == "pool lyon" and any(line.startswith("not run  reach") for line in lines)
+    told: list[str] = []
+    doctor_pool.deliver(found, as_json=True, say=told.append)
+    data = json.loads(told[0])
+    assert data["exit_code"] == 0 and data["pools"][0]["ok"] is True
+    assert {"check", "outcome", "found", "remedy"} == set(data["pools"][0]["findings"][0])

@@ -1,0 +1,171 @@
+"""deploy/kubernetes: every manifest is known to Kubernetes, and grants what the doctor asks for."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client
+
+from rempart.config import Config, load
+from rempart.sections import Pool
+from rempart.sovereignty.pods import plan
+from rempart.sovereignty.render import _DNS_PODS
+from rempart.training.kubernetes.doctor import EGRESS_POLICY, MANIFESTS, PROFILE
+from rempart.training.kubernetes.facts import network_policy_of
+from rempart.training.kubernetes.rights import REQUIRED
+
+ROOT = Path(__file__).resolve().parents[3]
+DEPLOY = ROOT / "deploy" / "kubernetes"
+FILES = sorted(DEPLOY.rglob("*.yaml"))
+CUSTOM = {("kustomize.config.k8s.io/v1beta1", "Kustomization"), ("kueue.x-k8s.io/v1beta1", "LocalQueue")}
+CLUSTER_WIDE = {"Namespace", "ClusterRole", "ClusterRoleBinding", "PriorityClass"}
+
+
+def documents(file: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(file.read_text("utf-8")))
+
+
+def every(kind: str) -> list[dict[str, Any]]:
+    return [one for file in FILES for one in documents(file) if one["kind"] == kind]
+
+
+def only(kind: str) -> dict[str, Any]:
+    (found,) = every(kind)
+    return found
+
+
+def model(document: dict[str, Any]) -> str:
+    version = document["apiVersion"].rpartition("/")[2]
+    return f"{version.capitalize()}{document['kind']}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(DEPLOY)))
+def test_each_manifest_is_of_a_known_kind_and_has_no_unknown_field(file: Path) -> None:
+    for document in documents(file):
+        if (document["apiVersion"], document["kind"]) in CUSTOM:
+            continue
+        known = getattr(client, model(document))
+        unknown = set(document) - set(known.attribute_map.values())
+        assert not unknown, (file, unknown)
+        spec = document.get("spec")
+        if spec is not None:
+            wanted = getattr(client, f"{model(document)}Spec")
+            assert set(spec) <= set(wanted.attribute_map.values())
+        assert ("namespace" in document["metadata"]) == (document["kind"] not in CLUSTER_WIDE)
+
+
+def test_each_kustomization_names_every_manifest_beside_it() -> None:
+    for folder in ("cluster", "pool"):
+        named = documents(DEPLOY / folder / "kustomization.yaml")[0]["resources"]
+        assert set(named) == {file.name for file in (DEPLOY / folder).glob("*.yaml")} - {"kustomization.yaml"}
+    overlay = documents(DEPLOY / "examples" / "training" / "kustomization.yaml")[0]
+    assert overlay["resources"] == ["../../pool"] and overlay["namespace"] == "training"
+    for patch in overlay["patches"]:
+        assert any(one["metadata"]["name"] == patch["target"]["name"] for one in every(patch["target"]["kind"]))
+
+
+def test_the_roles_grant_exactly_what_the_doctor_requires() -> None:
+    assert only("Role")["rules"] == [one.rule() for one in REQUIRED if not one.cluster]
+    assert only("ClusterRole")["rules"] == [one.rule() for one in REQUIRED if one.cluster]
+
+
+def test_only_airflow_is_bound_and_no_token_is_mounted() -> None:
+    for binding in (only("RoleBinding"), only("ClusterRoleBinding")):
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "airflow", "namespace": "training"}]
+    accounts = {one["metadata"]["name"]: one["automountServiceAccountToken"] for one in every("ServiceAccount")}
+    assert accounts == {"airflow": False, "default": False}
+    assert not every("Secret")
+
+
+def test_everything_is_denied_but_dns_and_the_rest_is_rendered() -> None:
+    policies = [network_policy_of(one) for one in every("NetworkPolicy")]
+    assert not any(one.opens for one in policies)
+    assert any(one.every_pod and set(one.closes) == {"Ingress", "Egress"} for one in policies)
+    assert EGRESS_POLICY not in {one.name for one in policies}
+    (dns,) = [one for one in every("NetworkPolicy") if one["metadata"]["name"] == "rempart-dns"]
+    assert dns["spec"]["egress"][0]["to"][0]["podSelector"] == {"matchLabels": _DNS_PODS}
+    assert "rempart policy render" in (DEPLOY / "README.md").read_text("utf-8")
+
+
+def test_the_quota_bounds_the_gpu_of_a_pool_by_default() -> None:
+    gpu = Pool.model_fields["gpu"].default
+    assert f"requests.{gpu}" in only("ResourceQuota")["spec"]["hard"]
+    limits = only("LimitRange")["spec"]["limits"]
+    assert [set(one) for one in limits] == [{"type", "default", "defaultRequest"}]  # a maximum would become a default
+
+
+def test_no_class_takes_a_running_pods_place() -> None:
+    for one in every("PriorityClass"):
+        assert one["preemptionPolicy"] == "Never" and one["globalDefault"] is False
+
+
+def configuration() -> Config:
+    data = load(ROOT / "rempart.yaml").model_dump()
+    country = {"country": "FR"}
+    data["operators"]["acme"] = {
+        "jurisdiction": "FR",
+        "owner_jurisdiction": "FR",
+        "regions": {"lyon": country},
+        "services": {name: {"runs_on": ["acme"]} for name in ("managed-kubernetes", "container-registry")},
+    }
+    place = {"operator": "acme", "region": "lyon"}
+    data["registries"] = {"registry.example.eu": place}
+    data["pools"] = {"lyon": {**place, "kubernetes_connection": "k8s", "namespace": "training"}}
+    return Config.model_validate(data)
+
+
+def violations(spec: dict[str, Any]) -> list[str]:
+    """What of a pod the restricted profile refuses, as its page lists it (kubernetes.io, Pod Security Standards)."""
+    found = [name for name in ("hostNetwork", "hostPID", "hostIPC") if spec.get(name)]
+    allowed = {
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    }
+    found += [f"volume {one['name']}" for one in spec.get("volumes") or () if not set(one) - {"name"} <= allowed]
+    whole = spec.get("securityContext") or {}
+    for container in (*spec["containers"], *(spec.get("initContainers") or ())):
+        own = container.get("securityContext") or {}
+        both = {**whole, **own}
+        if own.get("allowPrivilegeEscalation") is not False or own.get("privileged"):
+            found.append("privileges")
+        if both.get("runAsNonRoot") is not True or both.get("runAsUser") == 0:
+            found.append("root")
+        if (both.get("seccompProfile") or {}).get("type") not in ("RuntimeDefault", "Localhost"):
+            found.append("seccomp")
+        capabilities = own.get("capabilities") or {}
+        if "ALL" not in (capabilities.get("drop") or ()) or set(capabilities.get("add") or ()) - {"NET_BIND_SERVICE"}:
+            found.append("capabilities")
+    return found
+
+
+def test_a_pod_as_the_policy_lets_it_run_passes_the_namespaces_profile() -> None:
+    assert only("Namespace")["metadata"]["labels"][PROFILE] == "restricted"
+    container = {"name": "base", "image": "registry.example.eu/rempart:1"}
+    volumes = [{"name": "scratch", "emptyDir": {}}]
+    pod = {
+        "metadata": {"name": "p", "namespace": "training"},
+        "spec": {"containers": [container], "volumes": volumes},
+    }
+    assert violations(pod["spec"])
+    made = plan(configuration(), pod, ["personal"], on=date(2026, 11, 24)).pod
+    assert made is not None and violations(made["spec"]) == []
+
+
+def test_pages_name_files_and_commands_that_exist() -> None:
+    for page in (DEPLOY / "README.md", ROOT / "docs/how-to/gpu-pools.md", ROOT / "docs/runbooks/training-pool.md"):
+        text = page.read_text("utf-8")
+        for path in re.findall(rf"{MANIFESTS}/[\w./-]+", text):
+            assert path == f"{MANIFESTS}/examples/paris" or (ROOT / path.rstrip(".")).exists(), (page.name, path)
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (page.parent / link).exists(), (page.name, link)
