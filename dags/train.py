@@ -4,7 +4,8 @@
 bucket, an MLflow run, and a registered candidate; the asset `candidate_<pipeline>`.
 
 The job reads one hashed Parquet file and needs no database, so the same entry point runs here and in a pod. Held-out
-rows are never trained on.
+rows are never trained on. With `training.backend: kubernetes` the task `run` asks the pools in their order (its
+rendered template shows the plan) and waits for a place without a worker; `train` then registers what the job left.
 
 **Run again** at will: a job with the same data, trainer, parameters, seed and code is adopted, not repeated.
 
@@ -14,10 +15,11 @@ once; an MLflow or site that does not answer is retried, and what was trained is
 
 from typing import Any
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, task
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param
 
-from rempart.orchestration import assets, runtime
+from rempart.orchestration import assets
 from rempart.orchestration.dags import pipeline_dags, pipeline_settings
+from rempart.orchestration.training import training_tasks
 from rempart.pipeline import Pipeline
 
 
@@ -36,16 +38,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     )
     common = pipeline_settings("train", pipeline, timeout=pipeline.trainer.timeout) | {"schedule": schedule}
     with DAG(dag_id, doc_md=__doc__, params={"trainer_params": trainer_params}, **common) as dag:
-
-        @task(outlets=[candidate])
-        def train(params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
-            from rempart.flows.train import train
-
-            result = runtime.as_json(train(runtime.platform(), runtime.pipeline(name), params=params["trainer_params"]))
-            outlet_events[candidate].extra = {"version": result["version"]}
-            return result
-
-        train()
+        training_tasks(pipeline, candidate)
     return dag
 
 

@@ -15,7 +15,7 @@ from rempart.flows.platform import Platform
 from rempart.models import registry
 from rempart.models.encoding import Feature, features_of
 from rempart.pipeline import Holdout, Pipeline
-from rempart.training import gradient_boosting, trainers
+from rempart.training import trainers
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.job import (
     Dataset,
@@ -50,6 +50,7 @@ class TrainResult:
     dataset_sha256: str
     snapshot: str
     seconds: dict[str, float]
+    placement: dict[str, Any] | None = None
 
 
 def train(
@@ -59,10 +60,19 @@ def train(
     params: Mapping[str, Param] | None = None,
     progress: Progress = print,
 ) -> TrainResult:
-    """Train on the feature store as it is now. `params` replace single parameters of the pipeline's trainer.
+    """Train on the feature store as it is now, on this machine; `params` replace parameters of the pipeline's trainer.
 
     The same data, trainer, parameters, seed and code adopt the job and version that exist. Raises TrainingError,
     FeatureError, TrackingUnavailable, TrackingRefused, SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable.
+    """
+    table, snapshot = training_set(platform, pipeline, progress)
+    return train_on(platform, pipeline, table, snapshot, params=params, progress=progress)
+
+
+def training_set(platform: Platform, pipeline: Pipeline, progress: Progress = print) -> tuple[pa.Table, str]:
+    """The point-in-time training set of the feature store as it is now, and the snapshot that it was loaded with.
+
+    Raises TrainingError, FeatureError, DatabaseUnavailable.
     """
     from rempart.features.offline import loaded_snapshot
     from rempart.features.training_set import point_in_time
@@ -76,7 +86,7 @@ def train(
             f"The feature store of '{pipeline.name}' was loaded with snapshot {now} while {snapshot} was read",
             "Run the training again.",
         )
-    return train_on(platform, pipeline, table, snapshot, params=params, progress=progress)
+    return table, snapshot
 
 
 def train_on(
@@ -90,16 +100,45 @@ def train_on(
     backend: TrainingBackend | None = None,
 ) -> TrainResult:
     """Train on a table with the columns of `features.training_set.point_in_time`. Raises as `train`."""
+    spec = order(platform, pipeline, table, snapshot, params=params, progress=progress)
+    site = platform.active_site(pipeline.classification)
+    backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
+    return register(platform, pipeline, spec, backend.run(spec, progress), progress=progress)
+
+
+def order(
+    platform: Platform,
+    pipeline: Pipeline,
+    table: pa.Table,
+    snapshot: str,
+    *,
+    params: Mapping[str, Param] | None = None,
+    progress: Progress = print,
+) -> JobSpec:
+    """Freeze a training set at the active site and write the order for a job on it. Raises as `train`."""
     site = platform.active_site(pipeline.classification)
     merged: dict[str, Param] = {**pipeline.trainer.params, **(params or {})}
     _check(pipeline, merged)
     body, rows = frozen(table, pipeline.holdout)
     dataset = _store(platform, pipeline, site, body, table.num_rows)
     progress(f"training set {dataset.sha256[:16]}: {rows['train']} rows to learn from, {rows['holdout']} held out")
-    spec = job_spec(platform, pipeline, dataset, snapshot, merged)
-    backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
-    result = backend.run(spec, progress)
-    _verify(site, spec, result)
+    return job_spec(platform, pipeline, dataset, snapshot, merged)
+
+
+def register(
+    platform: Platform,
+    pipeline: Pipeline,
+    spec: JobSpec,
+    result: JobResult,
+    *,
+    ran: Mapping[str, Any] | None = None,
+    progress: Progress = print,
+) -> TrainResult:
+    """Verify what a job left, register it as a candidate, and keep evidence; `ran` says where, if that is known.
+
+    Raises as `train`.
+    """
+    _verify(platform.active_site(pipeline.classification), spec, result)
     version = registry.register(
         platform.tracking(),
         pipeline.name,
@@ -108,33 +147,34 @@ def train_on(
         run_id=result.run_id,
         model_id=result.model_id,
         tags={
-            "snapshot": snapshot,
-            "dataset_sha256": dataset.sha256,
+            "snapshot": spec.snapshot,
+            "dataset_sha256": spec.dataset.sha256,
             "code_version": spec.code_version,
             "classification": platform.classification(pipeline, "model"),
+            **{f"placement.{name}": str(value) for name, value in (ran or {}).items() if value is not None},
             **{name: f"{value:.6g}" for name, value in result.metrics.items()},
         },
     )
-    _record(platform, pipeline, spec, result, version)
+    _record(platform, pipeline, spec, result, version, ran)
     progress(f"candidate: version {version} of model {pipeline.name}")
     return TrainResult(
         spec.job_id,
         result.run_id,
         version,
         dict(result.metrics),
-        rows["train"],
-        rows["holdout"],
-        dataset.sha256,
-        snapshot,
+        result.rows["train"],
+        result.rows["holdout"],
+        spec.dataset.sha256,
+        spec.snapshot,
         dict(result.seconds),
+        dict(ran) if ran else None,
     )
 
 
 def _check(pipeline: Pipeline, params: Mapping[str, Param]) -> None:
     """Refuse parameters that the job would refuse, before anything is written."""
     _, rest = trainers.left_out(features_of(pipeline), params)
-    if pipeline.trainer.use == "gradient_boosting":
-        gradient_boosting.check(rest, pipeline.prediction.task)
+    trainers.check(pipeline.trainer.use, rest, pipeline.prediction.task)
 
 
 def held_out_from(holdout: Holdout, newest: date) -> date:
@@ -222,7 +262,14 @@ def _verify(site: Site, spec: JobSpec, result: JobResult) -> None:
         site.read(spec.output.bucket, spec.key(name), sha256=digest)
 
 
-def _record(platform: Platform, pipeline: Pipeline, spec: JobSpec, result: JobResult, version: str) -> None:
+def _record(
+    platform: Platform,
+    pipeline: Pipeline,
+    spec: JobSpec,
+    result: JobResult,
+    version: str,
+    ran: Mapping[str, Any] | None,
+) -> None:
     """Evidence of the candidate, once per version."""
     if candidate_record(platform, pipeline.name, version, result.model_id) is not None:
         return
@@ -250,6 +297,9 @@ def _record(platform: Platform, pipeline: Pipeline, spec: JobSpec, result: JobRe
         "trainer": spec.trainer.model_dump(),
         "code_version": spec.code_version,
         "classification": platform.classification(pipeline, "model"),
+        "placement": dict(ran) if ran else None,
+        "work": result.work.model_dump(),
+        "made_with": dict(result.made_with),
     }
     platform.ledger.append("candidate", pipeline.name, body)
 

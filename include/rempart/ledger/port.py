@@ -20,6 +20,7 @@ Kind = Literal[
     "restore-point",
     "drill",
     "failover",
+    "placement",
     "decision",
     "denial",
     "egress-denial",

@@ -25,6 +25,7 @@ RETRY_POLICY = ExceptionRetryPolicy(
                 "rempart.errors.SiteUnavailable",
                 "rempart.errors.DatabaseUnavailable",
                 "rempart.errors.TrackingUnavailable",
+                "rempart.errors.PoolUnavailable",
             ],
             RetryAction.RETRY,
             reason="the service may answer again",

@@ -48,7 +48,7 @@ def label_worker_pods(dag: Any) -> None:
     classification = dag_rules.stated_classification(dag.tags)
     if classification is None or not _kubernetes_executor():
         return
-    from kubernetes.client import V1ObjectMeta, V1Pod  # type: ignore[import-untyped] # it ships no types
+    from kubernetes.client import V1ObjectMeta, V1Pod
 
     for task in dag.tasks:
         override = deepcopy((task.executor_config or {}).get("pod_override")) or V1Pod()

@@ -1,0 +1,36 @@
+"""Delete the pods of jobs that nobody waits for any more.
+
+**Input**: the pods of every pool that carry a job's labels, the jobs' records at the site, the state of the Airflow
+task that began each attempt. **Output**: strays deleted, their attempts ended on the record; a log line for each pod.
+
+A pod is a stray when its attempt has ended or was never begun, or when the task that began it neither runs nor waits.
+What cannot be judged (a record that cannot be read, Airflow's API away) is reported and left. Pods without credentials
+cannot run, so a stray costs a place, never a second training.
+
+Runs each quarter of an hour where `training.backend` is `kubernetes`. `dry_run` only reports.
+
+**When it fails**: the message names the pools that did not answer; the others were looked at. `rempart doctor pool`
+explains what is wrong.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, DeltaTriggerTimetable, Param, task
+
+from rempart import config
+from rempart.orchestration.dags import platform_settings
+
+if config.load().training.backend == "kubernetes":
+    schedule = DeltaTriggerTimetable(timedelta(minutes=15))
+    dry_run = Param(False, type="boolean", description="Only report what would be deleted.")
+    settings = platform_settings("training") | {"schedule": schedule}
+    with DAG("sweep_pods", doc_md=__doc__, params={"dry_run": dry_run}, **settings):
+
+        @task
+        def sweep(params: Any = None) -> dict[str, Any]:
+            from rempart.orchestration.pool_janitor import sweep
+
+            return sweep(dry_run=params["dry_run"])
+
+        sweep()

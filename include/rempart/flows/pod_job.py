@@ -1,0 +1,194 @@
+"""A training job in a pod: the order, what comes next, whether its node may keep it, and the evidence of where it ran.
+
+Nothing here talks to a cluster: the orchestration's operator does, with the provider's machinery, and asks here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from rempart.errors import PlacementDenied, TrainingError
+from rempart.flows import train
+from rempart.flows.platform import Platform
+from rempart.pipeline import Pipeline
+from rempart.training.backends import as_json
+from rempart.training.job import JobResult, JobSpec, Param
+from rempart.training.kubernetes import pod, verdict
+from rempart.training.kubernetes.verdict import Ending
+from rempart.training.placement import Attempt, Option, Plan, Step, next_step, plan, request_of
+from rempart.training.record import Record, read_order
+
+Progress = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """A job that waits for a place: the key of its order at the active site, and the pools in the order to ask them."""
+
+    job_id: str
+    bucket: str
+    key: str
+    plan: dict[str, Any]
+
+
+def order(
+    platform: Platform, pipeline: Pipeline, *, params: Mapping[str, Param] | None = None, progress: Progress = print
+) -> Ordered:
+    """Freeze the training set, write the order, and tell where the job may run.
+
+    Raises PlacementDenied if no declared pool may have it, and as `flows.train.train`.
+    """
+    table, snapshot = train.training_set(platform, pipeline, progress)
+    spec = train.order(platform, pipeline, table, snapshot, params=params, progress=progress)
+    return place(platform, pipeline, spec, progress=progress)
+
+
+def place(platform: Platform, pipeline: Pipeline, spec: JobSpec, *, progress: Progress = print) -> Ordered:
+    """Write the order of a job and tell where it may run. Raises PlacementDenied, SiteError."""
+    record = Record(platform.active_site(pipeline.classification), spec)
+    key = record.order()
+    made = placement(platform, pipeline)
+    for line in made.lines():
+        progress(line)
+    if not made.options:
+        found = [f"pool {one.pool}: {reason}" for one in made.excluded for reason in one.reasons]
+        error = PlacementDenied(
+            f"No pool may run job {spec.job_id} ({pipeline.classification}): {'; '.join(found) or 'none is declared'}",
+            "Declare a pool that the policy allows, or ask for fewer GPUs: docs/how-to/gpu-pools.md.",
+        )
+        body = {"what": "job", "classification": pipeline.classification, "reasons": found}
+        platform.ledger.append("denial", f"job {spec.job_id}", body)
+        raise error
+    return Ordered(spec.job_id, spec.output.bucket, key, made.as_json())
+
+
+def placement(platform: Platform, pipeline: Pipeline) -> Plan:
+    """Where a pipeline's jobs may run today."""
+    return plan(platform.config, request_of(platform.config, pipeline), on=platform.clock().date())
+
+
+@dataclass(frozen=True)
+class PodJob:
+    """One ordered job on its way through the pools."""
+
+    platform: Platform
+    pipeline: Pipeline
+    record: Record
+    plan: Plan
+
+    @property
+    def spec(self) -> JobSpec:
+        return self.record.spec
+
+    def step(self, since: datetime) -> Step:
+        """What comes next, in a pursuit that began at `since`."""
+        settings = self.platform.config.training
+        return next_step(
+            self.plan,
+            self.record.attempts(),
+            now=self.platform.clock(),
+            since=since,
+            deadline=settings.deadline,
+            pause=settings.pause,
+        )
+
+    def begin(self, number: int, option: Option, by: Mapping[str, str]) -> bool:
+        """Begin an attempt, for the Airflow task that `by` names; False if somebody did before."""
+        return self.record.begin(number, option.pool, self.platform.clock(), by)
+
+    def template(self, number: int, option: Option) -> dict[str, Any]:
+        """The attempt's pod."""
+        seconds = int(self.pipeline.trainer.timeout.total_seconds())
+        return pod.template(self.platform.config, self.spec, option, number, seconds=seconds)
+
+    def admit(self, number: int, option: Option, made: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
+        """The Secret for a pod that was bound to a node, if the policy lets the node have the data.
+
+        Either way the decision is evidence. Raises PlacementDenied, and TrainingError if the attempt has ended: a pod
+        that comes late gets nothing, so no job runs twice.
+        """
+        if not any(one.number == number and one.outcome is None for one in self.record.attempts()):
+            raise TrainingError(
+                f"Attempt {number} of job {self.spec.job_id} has ended, and its pod came later",
+                "Nothing to do: the pod is deleted, and the job goes on in its next attempt.",
+            )
+        decision, ran = verdict.judge_node(
+            self.platform.config,
+            self.spec.classification,
+            option.pool,
+            option.gpus,
+            node,
+            self.platform.clock().date(),
+        )
+        self.platform.record(decision)
+        self.record.admit(number, ran.as_json())
+        return pod.secret(made, self._credentials())
+
+    def end(self, number: int, ending: Ending, made: Mapping[str, Any] | None = None) -> None:
+        """End an attempt, once: in the record, and where it had a node, in the ledger."""
+        ran = self.record.admitted(number)
+        if ran and made:
+            ran |= {"image": verdict.image_digest(made), "seconds": verdict.seconds_run(made)}
+        if self.record.end(number, ending.outcome, ending.cause, self.platform.clock(), ran) and ran:
+            body = {
+                "job_id": self.spec.job_id,
+                "attempt": number,
+                "outcome": ending.outcome,
+                "cause": ending.cause[:500],
+            }
+            subject = f"{self.pipeline.name} {self.spec.job_id}"
+            self.platform.ledger.append("placement", subject, body | {"pipeline": self.pipeline.name, "ran": ran})
+
+    def admitted(self, number: int) -> bool:
+        """Whether an attempt's pod may have got its credentials."""
+        return self.record.admitted(number) is not None
+
+    def result(self) -> JobResult | None:
+        """What the job left; None while there is nothing. Raises TrainingError for one that is not usable."""
+        return self.record.result()
+
+    def ran(self) -> dict[str, Any] | None:
+        """Where the job ran, if it did in a pod."""
+        return self.record.ran()
+
+    def attempts(self) -> list[Attempt]:
+        return self.record.attempts()
+
+    def _credentials(self) -> dict[str, str]:
+        """Connections of the job's site and tracking server, and no others."""
+        names = {self.spec.dataset.site.connection, self.spec.output.site.connection, self.spec.tracking.connection}
+        return {f"AIRFLOW_CONN_{name.upper()}": as_json(self.platform.connections(name)) for name in sorted(names)}
+
+
+def ordered_job(platform: Platform, pipeline: Pipeline, bucket: str, key: str) -> PodJob:
+    """The job of an order at the active site. Raises ObjectMissing, TrainingError, PlacementDenied, SiteError."""
+    record = read_order(platform.active_site(pipeline.classification), bucket, key)
+    made = placement(platform, pipeline)
+    running = next((one for one in record.attempts() if one.outcome is None), None)
+    if running and made.option(running.pool) is None and running.pool in platform.config.pools:
+        # a pool that left the order while a job ran there still has its pod, which must be found again
+        gone = next((one for one in made.excluded if one.pool == running.pool), None)
+        raise PlacementDenied(
+            f"Job {record.spec.job_id} runs in pool {running.pool}, which may not have it any more: "
+            f"{'; '.join(gone.reasons) if gone else 'it is not declared'}",
+            "Delete its pod (rempart.eu/job is its label), then clear this task: another pool is asked.",
+        )
+    return PodJob(platform, pipeline, record, made)
+
+
+def finish(
+    platform: Platform, pipeline: Pipeline, bucket: str, key: str, progress: Progress = print
+) -> train.TrainResult:
+    """Register what an ordered job left. Raises TrainingError if there is nothing, and as `flows.train.register`."""
+    job = ordered_job(platform, pipeline, bucket, key)
+    if (result := job.result()) is None:
+        raise TrainingError(
+            f"Job {job.spec.job_id} left no result at site '{job.record.site.name}'",
+            "Read the log of the task that ran it; clear that task to run the job again.",
+        )
+    ran = job.ran()
+    shown = {name: value for name, value in ran.items() if name != "seconds"} if ran else None
+    return replace(train.register(platform, pipeline, job.spec, result, ran=shown, progress=progress), placement=ran)

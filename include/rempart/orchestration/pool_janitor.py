@@ -1,0 +1,89 @@
+"""Looks for pods of jobs that nobody waits for, in every pool, and deletes them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from rempart import config
+from rempart.airflow_api import AirflowApi
+from rempart.errors import PoolUnavailable
+from rempart.orchestration import runtime
+from rempart.training.kubernetes import pod as shape
+from rempart.training.kubernetes.strays import Finding, PodSeen
+
+log = logging.getLogger("rempart.pools")
+
+
+def sweep(*, dry_run: bool) -> dict[str, Any]:
+    """Judge every job's pod of every pool and delete the strays; what was found, by pool.
+
+    A pool that does not answer does not keep the others from being looked at. Raises PoolUnavailable at the end for it.
+    """
+    from airflow.sdk.exceptions import AirflowException
+    from kubernetes.client import ApiException
+    from kubernetes.config import ConfigException
+    from urllib3.exceptions import HTTPError
+
+    from rempart.flows.sweep_pods import find_strays, note
+
+    platform = runtime.platform()
+    api = AirflowApi(platform.connections("airflow_api"))
+    found: list[Finding] = []
+    away: dict[str, str] = {}
+    for name in platform.config.pools:
+        try:
+            client = _client(platform.config.pools[name].kubernetes_connection)
+            pods = list(_pods(client, platform.config, name))
+        except (ApiException, ConfigException, HTTPError, AirflowException) as cause:
+            away[name] = type(cause).__name__
+            continue
+        pipelines = {pod.uid: pipeline for pod, pipeline in pods}
+        for finding in find_strays(platform, api, pods):
+            found.append(finding)
+            log.info("pool %s: pod %s: %s%s", name, finding.pod.name, "stray, " if finding.stray else "", finding.why)
+            if finding.stray and not dry_run:
+                _delete(client, platform.config.pools[name].namespace, finding.pod)
+                note(platform, finding, pipelines[finding.pod.uid])
+    if away:
+        told = ", ".join(f"{name} ({why})" for name, why in away.items())
+        raise PoolUnavailable(f"Not looked at: {told}", "`rempart doctor pool` explains it; the others were looked at.")
+    strays = [one.pod.name for one in found if one.stray]
+    return {"pods": len(found), "strays": strays, "deleted": 0 if dry_run else len(strays)}
+
+
+def _client(connection: str) -> Any:
+    from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
+
+    return KubernetesHook(conn_id=connection).core_v1_client
+
+
+def _pods(client: Any, settings: config.Config, pool: str) -> Iterator[tuple[PodSeen, str]]:
+    selector = ",".join(f"{key}={value}" for key, value in shape.MANAGED_BY.items()) + f",{shape.JOB}"
+    for one in client.list_namespaced_pod(settings.pools[pool].namespace, label_selector=selector).items:
+        labels, metadata = one.metadata.labels, one.metadata
+        yield (
+            PodSeen(
+                pool,
+                metadata.name,
+                metadata.uid,
+                labels[shape.JOB],
+                int(labels.get(shape.ATTEMPT, 0)),
+                metadata.creation_timestamp,
+                metadata.deletion_timestamp is not None,
+            ),
+            labels.get(shape.PIPELINE, ""),
+        )
+
+
+def _delete(client: Any, namespace: str, pod: PodSeen) -> None:
+    from kubernetes.client import ApiException, V1DeleteOptions, V1Preconditions
+
+    # this very pod, not one of the same name that came meanwhile
+    options = V1DeleteOptions(preconditions=V1Preconditions(uid=pod.uid))
+    try:
+        client.delete_namespaced_pod(pod.name, namespace, body=options)
+    except ApiException as cause:
+        if cause.status not in (404, 409):
+            raise

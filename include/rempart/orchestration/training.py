@@ -1,0 +1,60 @@
+"""The tasks of a training: in one process beside Airflow, or ordered, run in a pool's pod, and registered.
+
+The backend is chosen by rempart.yaml alone. Either way the task `train` returns the registered candidate.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Asset, task
+
+from rempart import config
+from rempart.orchestration import runtime
+from rempart.pipeline import Pipeline
+
+
+def training_tasks(pipeline: Pipeline, candidate: Asset) -> None:
+    """Add the tasks of a pipeline's training to the DAG that is being defined."""
+    if config.load().training.backend == "kubernetes":
+        _in_pods(pipeline, candidate)
+    else:
+        _on_this_machine(pipeline.name, candidate)
+
+
+def _on_this_machine(name: str, candidate: Asset) -> None:
+    @task(outlets=[candidate])
+    def train(params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
+        from rempart.flows.train import train
+
+        result = runtime.as_json(train(runtime.platform(), runtime.pipeline(name), params=params["trainer_params"]))
+        outlet_events[candidate].extra = {"version": result["version"]}
+        return result
+
+    train()
+
+
+def _in_pods(pipeline: Pipeline, candidate: Asset) -> None:
+    # imported only where pods run: it doubles the time to read a DAG file
+    from rempart.orchestration.training_pod import TrainingPodOperator
+
+    name, settings = pipeline.name, config.load().training
+
+    @task
+    def order(params: Any = None) -> dict[str, Any]:
+        from rempart.flows.pod_job import order
+
+        return runtime.as_json(order(runtime.platform(), runtime.pipeline(name), params=params["trainer_params"]))
+
+    @task(outlets=[candidate])
+    def train(ordered: Any, outlet_events: Any = None) -> dict[str, Any]:
+        from rempart.flows.pod_job import finish
+
+        result = finish(runtime.platform(), runtime.pipeline(name), ordered["bucket"], ordered["key"])
+        outlet_events[candidate].extra = {"version": result.version}
+        return runtime.as_json(result)
+
+    ordered = order()
+    limit = settings.deadline + pipeline.trainer.timeout
+    run = TrainingPodOperator(task_id="run", pipeline=pipeline, order=ordered, execution_timeout=limit)
+    run >> train(ordered)

@@ -1,0 +1,112 @@
+"""A job's pod and the secret that it waits for, as Kubernetes' API writes them. Pure.
+
+The pod takes its data credentials from a Secret that does not exist when the pod is made: the kubelet holds the
+container back until the Secret is there, and it is made only once the node was seen to be one that the policy allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rempart.config import Config
+from rempart.sections import Pool
+from rempart.sovereignty.pods import LABEL
+from rempart.training.job import JobSpec
+from rempart.training.placement import Option
+
+CONTAINER = "base"
+JOB, ATTEMPT, PIPELINE = "rempart.eu/job", "rempart.eu/attempt", "rempart.eu/pipeline"
+MANAGED_BY = {"app.kubernetes.io/managed-by": "rempart", "app.kubernetes.io/component": "training"}
+QUEUE = "kueue.x-k8s.io/queue-name"
+SPEC_VARIABLE = "REMPART_JOB_SPEC"
+COMMAND = ("python", "-m", "rempart.training.entrypoint", "--spec", f"env:{SPEC_VARIABLE}")
+GRACE_SECONDS = 25
+"""Between SIGTERM and SIGKILL: a job writes its checkpoint in less."""
+USER = 50000
+"""The image's user, Airflow's own number."""
+
+
+def name(job_id: str, attempt: int) -> str:
+    """The pod of an attempt: one name for one attempt, so that no attempt ever has two."""
+    return f"train-{job_id}-{attempt}"
+
+
+def labels(spec: JobSpec, attempt: int) -> dict[str, str]:
+    """By what a job's pods are found again, and what the policy is asked about them."""
+    return {
+        **MANAGED_BY,
+        JOB: spec.job_id,
+        ATTEMPT: str(attempt),
+        PIPELINE: spec.pipeline,
+        LABEL: spec.classification,
+    }
+
+
+def template(config: Config, spec: JobSpec, option: Option, attempt: int, *, seconds: int) -> dict[str, Any]:
+    """The pod of an attempt, which may run for `seconds`. The restricted profile is filled in when it is made."""
+    pool = config.pools[option.pool]
+    asked = {"cpu": config.training.resources.cpu, "memory": config.training.resources.memory}
+    if option.gpus:
+        asked[pool.gpu] = str(option.gpus)
+    container = {
+        "name": CONTAINER,
+        "image": option.image,
+        "command": list(COMMAND),
+        "env": [
+            {"name": SPEC_VARIABLE, "value": spec.to_json().decode()},
+            {"name": "PYTHONUNBUFFERED", "value": "1"},
+            {"name": "OMP_WAIT_POLICY", "value": "PASSIVE"},
+            {"name": "MPLBACKEND", "value": "Agg"},
+            {"name": "MPLCONFIGDIR", "value": "/tmp/matplotlib"},  # noqa: S108 - in the pod
+        ],
+        "envFrom": [{"secretRef": {"name": name(spec.job_id, attempt)}}],
+        "resources": {"requests": dict(asked), "limits": dict(asked)},
+        "securityContext": {"readOnlyRootFilesystem": True, "runAsUser": USER, "runAsGroup": USER},
+        "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108 - in the pod
+    }
+    made: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": seconds,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "containers": [container],
+        "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "2Gi"}}],
+    }
+    if pool.node_selector:
+        made["nodeSelector"] = dict(pool.node_selector)
+    if pool.tolerations:
+        made["tolerations"] = [one.model_dump(exclude_none=True) for one in pool.tolerations]
+    if pool.priority_class:
+        made["priorityClassName"] = pool.priority_class
+    metadata = {
+        "name": name(spec.job_id, attempt),
+        "namespace": pool.namespace,
+        "labels": labels(spec, attempt) | queue_label(pool),
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": made}
+
+
+def queue_label(pool: Pool) -> dict[str, str]:
+    """Kueue admits what carries the name of its queue."""
+    return {QUEUE: pool.queue} if pool.queue else {}
+
+
+def secret(pod: Mapping[str, Any], credentials: Mapping[str, str]) -> dict[str, Any]:
+    """The Secret of a pod that exists: owned by it, so that it goes when the pod goes."""
+    metadata = pod["metadata"]
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "Opaque",
+        "immutable": True,
+        "metadata": {
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "labels": {key: value for key, value in metadata["labels"].items() if key in (*MANAGED_BY, JOB, ATTEMPT)},
+            "ownerReferences": [owner],
+        },
+        "stringData": dict(credentials),
+    }

@@ -1,0 +1,64 @@
+"""Which pods of jobs nobody waits for any more: judged by the jobs' records and their tasks' states. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from rempart.training.placement import Attempt
+
+AWAITED = frozenset(("running", "deferred", "queued", "scheduled", "restarting", "up_for_retry", "up_for_reschedule"))
+"""States of an Airflow task that may still come back to its pod."""
+YOUNG = timedelta(minutes=5)
+"""A pod that is younger is left alone: who made it may be about to write that down."""
+
+
+@dataclass(frozen=True)
+class PodSeen:
+    """A pod that carries a job's labels. `terminating`: its deletion has begun."""
+
+    pool: str
+    name: str
+    uid: str
+    job_id: str
+    attempt: int
+    created: datetime
+    terminating: bool
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a pod's job: its attempt (None: not on record), and the state of the task that began it.
+
+    `task_state` is None where Airflow knows no such task; `unknown` says why nothing can be said.
+    """
+
+    attempt: Attempt | None = None
+    task_state: str | None = None
+    unknown: str | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is to be done about a pod, and why. `stray`: it is deleted; otherwise it is left, or only reported."""
+
+    pod: PodSeen
+    stray: bool
+    why: str
+
+
+def judge(pod: PodSeen, known: Known, now: datetime) -> Finding:
+    """Whether a pod is a stray. What is not known is never deleted."""
+    if pod.terminating:
+        return Finding(pod, False, "its deletion has begun")
+    if now - pod.created < YOUNG:
+        return Finding(pod, False, "it is young")
+    if known.unknown:
+        return Finding(pod, False, f"not judged: {known.unknown}")
+    if known.attempt is None:
+        return Finding(pod, True, "its attempt is not on record")
+    if known.attempt.outcome is not None:
+        return Finding(pod, True, f"its attempt ended: {known.attempt.outcome}")
+    if known.task_state in AWAITED:
+        return Finding(pod, False, f"its task is {known.task_state}")
+    return Finding(pod, True, f"nobody waits for it: its task is {known.task_state or 'gone'}")

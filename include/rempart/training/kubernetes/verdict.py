@@ -1,0 +1,179 @@
+"""What a cluster's answers mean for a job: may the node keep it, and how did its attempt end? Pure.
+
+A pod is read as Kubernetes' API writes it (camelCase dicts). What is not recognised is never a success.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from rempart.config import Config
+from rempart.sovereignty.places import decide_pool
+from rempart.sovereignty.pods import REGION
+from rempart.sovereignty.policy import Decision, Reason, verdict
+from rempart.training.entrypoint import TRY_AGAIN
+from rempart.training.kubernetes.pod import CONTAINER
+from rempart.training.placement import Outcome
+
+GPU_PRODUCT = "nvidia.com/gpu.product"
+_LOST = frozenset(("Evicted", "NodeLost", "NodeShutdown", "Terminated", "Preempting", "Shutdown", "NodeAffinity"))
+"""Reasons of a failed pod that are the cluster's own. Source: Kubernetes, kubelet and node lifecycle controller."""
+_IMAGE = re.compile(r"Image|Registry")
+TERMINATED_BY_SIGNAL = (137, 143)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt ended, and why, in the cluster's words."""
+
+    outcome: Outcome
+    cause: str
+
+
+@dataclass(frozen=True)
+class Ran:
+    """Where an attempt ran, and on what that knowledge rests: a label is what the operator declares, not a proof."""
+
+    pool: str
+    operator: str
+    region: str | None
+    node: str
+    provider_id: str | None
+    gpu_type: str | None
+    gpus: int
+    basis: str = "declared: the node's labels, read through the cluster's API"
+    image: str | None = None
+    seconds: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def judge_node(
+    config: Config, classification: str, pool: str, gpus: int, node: Mapping[str, Any], on: Any
+) -> tuple[Decision, Ran]:
+    """May the node that a pod was bound to have this classification's data, and what it says of itself."""
+    labels: Mapping[str, str] = node["metadata"].get("labels") or {}
+    declared = config.pools[pool]
+    name, place = node["metadata"]["name"], f"node '{node['metadata']['name']}' of pool '{pool}'"
+    wanted = {REGION: declared.region} | declared.node_selector
+    reasons = [*decide_pool(config, classification, "job", pool, on=on).reasons]
+    for key, value in wanted.items():
+        found = labels.get(key)
+        fact = f"the node's label {key} is {found}" if found else f"the node has no label {key}"
+        remedy = f"Label the nodes of pool {pool} with {key}={value}, or correct pools.{pool} in rempart.yaml."
+        reasons.append(Reason(found == value, f"pools.{pool}", f"{fact}; {value} is declared", remedy))
+    ran = Ran(
+        pool,
+        declared.operator,
+        labels.get(REGION),
+        name,
+        (node.get("spec") or {}).get("providerID"),
+        labels.get(GPU_PRODUCT),
+        gpus,
+    )
+    return verdict(classification, "job", place, reasons), ran
+
+
+def ending(pod: Mapping[str, Any] | None, told: str = "") -> Ending:
+    """How the attempt of a pod ended; None for a pod that is gone. `told` is what the watcher said."""
+    if pod is None:
+        return Ending(
+            "interrupted", f"its pod is gone (evicted, or its node lost, or deleted by somebody). {told}".strip()
+        )
+    status: Mapping[str, Any] = pod.get("status") or {}
+    state = _state(status)
+    ended: Mapping[str, Any] | None = state.get("terminated")
+    if ended is not None and ended.get("exitCode") == 0:
+        return Ending("succeeded", "exit status 0")
+    if lost := _lost(status):
+        return Ending("interrupted", lost)
+    if status.get("reason") == "DeadlineExceeded":
+        if "waiting" in state:
+            return Ending("capacity", next(_waiting(status, state)))
+        return Ending("failed", "it ran longer than trainer.timeout (DeadlineExceeded)")
+    if ended is not None:
+        return _exited(ended, bool(pod["metadata"].get("deletionTimestamp")))
+    if status.get("phase") == "Pending":
+        return Ending("capacity", next(_waiting(status, state), told or "it stayed Pending, for no stated reason"))
+    if status.get("phase") == "Failed":
+        said = " ".join(str(status[key]) for key in ("reason", "message") if status.get(key))
+        return Ending("interrupted", said or told or "the pod failed for no stated reason")
+    return Ending("interrupted", told or f"the pod was last seen {status.get('phase') or 'in no known phase'}")
+
+
+def seconds_run(pod: Mapping[str, Any]) -> float | None:
+    """Seconds between the container's start and end; None while it runs or where that is not known."""
+    ended = _state(pod.get("status") or {}).get("terminated") or {}
+    begun, over = ended.get("startedAt"), ended.get("finishedAt")
+    if not begun or not over:
+        return None
+    return (datetime.fromisoformat(over) - datetime.fromisoformat(begun)).total_seconds()
+
+
+def image_digest(pod: Mapping[str, Any]) -> str | None:
+    """The image that ran, by digest, as the kubelet reports it."""
+    return _container(pod.get("status") or {}).get("imageID") or None
+
+
+def refused(status: int, message: str) -> Ending | None:
+    """What an API server's refusal to make a pod means; None if it is nothing that another pool could mend."""
+    if status == 403 and "exceeded quota" in message:
+        return Ending("capacity", f"the namespace's quota refuses the pod: {message}")
+    if status in (401, 403):
+        return Ending("unreachable", f"the cluster refuses: {message}")
+    if status == 404:
+        return Ending("unreachable", f"the namespace is not there: {message}")
+    if status in (408, 409, 429) or status >= 500 or status == 0:
+        return Ending("unreachable", f"the cluster's API answered {status or 'nothing'}: {message}")
+    return None
+
+
+def bound(pod: Mapping[str, Any]) -> str | None:
+    """The node that a pod was bound to."""
+    return (pod.get("spec") or {}).get("nodeName") or None
+
+
+def _container(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next((one for one in status.get("containerStatuses") or () if one.get("name") == CONTAINER), {})
+
+
+def _state(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    state: Mapping[str, Any] = _container(status).get("state") or {}
+    return state
+
+
+def _lost(status: Mapping[str, Any]) -> str | None:
+    """Why the cluster took the pod's place away; None if it did not."""
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
+            return f"{condition.get('reason')}: {condition.get('message') or status.get('message') or ''}".strip(": ")
+    if (reason := status.get("reason")) in _LOST:
+        return f"{reason}: {status.get('message') or ''}".strip(": ")
+    return None
+
+
+def _exited(ended: Mapping[str, Any], deleted: bool) -> Ending:
+    code, reason = ended.get("exitCode"), ended.get("reason") or ""
+    if code == TRY_AGAIN:
+        return Ending("unreachable", "a service that the job needs did not answer")
+    if reason == "OOMKilled":
+        return Ending("failed", "it needed more memory than training.resources.memory allows (OOMKilled)")
+    if code in TERMINATED_BY_SIGNAL:
+        return Ending(
+            "interrupted", f"ended by a signal (exit status {code})" + (", its pod was deleted" if deleted else "")
+        )
+    return Ending("failed", f"exit status {code} ({reason})" if reason else f"exit status {code}")
+
+
+def _waiting(status: Mapping[str, Any], state: Mapping[str, Any]) -> Iterator[str]:
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            yield f"{condition.get('reason')}: {condition.get('message') or ''}".strip(": ")
+    if waiting := state.get("waiting"):
+        said = f"{waiting.get('reason')}: {waiting.get('message') or ''}".strip(": ")
+        yield f"image cannot be pulled: {said}" if _IMAGE.search(str(waiting.get("reason"))) else said

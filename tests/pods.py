@@ -1,0 +1,281 @@
+"""What tests of jobs in pods share: a project whose rempart.yaml declares pools of doubles, and the operator run whole.
+
+The operator, its triggers, the policy, the site, MLflow and the job's process are real; the cluster is the double
+(tests/kubernetes_double), or a real one where KUBECONFIG names it. Airflow's scheduler and triggerer are played by
+`drive`, which resumes a deferred task as they do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+import yaml
+
+from rempart import config
+from rempart.flows import pod_job, train
+from rempart.flows.platform import Platform
+from rempart.ledger.memory import MemoryLedger
+from rempart.models.tracking import session
+from rempart.pipeline import Pipeline
+from rempart.sections import Buckets
+from rempart.training.job import JobSpec, Param
+from tests.kubernetes_double import KubernetesDouble
+from tests.unit.training import stage
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGE = f"registry.trial/rempart/trainer@sha256:{'ab' * 32}"
+REGION = "topology.kubernetes.io/region"
+GPU = "nvidia.com/gpu"
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+OPERATORS = {
+    "cloud-a": ("FR", "FR", {"par": "FR"}),
+    "cloud-b": ("DE", "DE", {"fra": "DE"}),
+    "cloud-us": ("US", "US", {"east": "US"}),
+}
+POOLS = {"gpu-a": ("cloud-a", "par"), "gpu-b": ("cloud-b", "fra"), "gpu-us": ("cloud-us", "east")}
+"""Two pools in the Union and one outside, each a cluster of its own."""
+
+
+def project(home: Path, pools: Mapping[str, Mapping[str, Any]] | None = None, **training: Any) -> Path:
+    """A project folder like this one, whose jobs run in pods; `pools` adds to what is declared of each."""
+    data = yaml.safe_load((ROOT / "rempart.yaml").read_text(encoding="utf-8"))
+    kinds = ("managed-kubernetes", "container-registry")
+    for name, (seat, owner, regions) in OPERATORS.items():
+        data["operators"][name] = {
+            "as_of": "2026-11-24",
+            "jurisdiction": seat,
+            "owner_jurisdiction": owner,
+            "regions": {region: {"country": country} for region, country in regions.items()},
+            "services": {kind: {"runs_on": name} for kind in kinds},
+        }
+    data["registries"] = {"registry.trial": {"operator": "cloud-a", "region": "par"}}
+    data["pools"] = {
+        name: {
+            "operator": operator,
+            "region": region,
+            "kubernetes_connection": f"k8s_{name.replace('-', '_')}",
+            "namespace": f"training-{name}",
+            "tolerations": [{"key": GPU}],
+            "max_pending": "8s",
+            **(pools or {}).get(name, {}),
+        }
+        for name, (operator, region) in POOLS.items()
+    }
+    data["training"] = {
+        "backend": "kubernetes",
+        "image": IMAGE,
+        "pools": list(POOLS),
+        "pause": "2s",
+        "log_every": "5s",
+        "resources": {"cpu": "500m", "memory": "1Gi"},
+        **training,
+    }
+    home.mkdir(parents=True, exist_ok=True)
+    for name in ("include", "dags", "plugins", "data", "docs", "pyproject.toml"):
+        if not (home / name).exists():
+            (home / name).symlink_to(ROOT / name)
+    (home / "rempart.yaml").write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    return home
+
+
+@contextmanager
+def clusters(home: Path, gpus: Mapping[str, int] | None = None) -> Iterator[dict[str, KubernetesDouble]]:
+    """A double of each pool's cluster, with one node that has this many GPUs (2 unless told)."""
+    made: dict[str, KubernetesDouble] = {}
+    try:
+        for name, (operator, region) in POOLS.items():
+            double = made[name] = KubernetesDouble().start()
+            double.add_namespace(f"training-{name}", RESTRICTED)
+            amount = (gpus or {}).get(name, 2)
+            double.add_node(
+                f"{name}-1",
+                {REGION: region, "nvidia.com/gpu.product": "NVIDIA-L4"},
+                {GPU: str(amount)} if amount else {},
+                taints=[{"key": GPU, "effect": "NoSchedule"}],
+                provider_id=f"{operator}://{region}/{name}-1",
+            )
+            double.add_image(IMAGE, digest=IMAGE.partition("@")[2], env={"REMPART_HOME": str(home)})
+        yield made
+    finally:
+        for double in made.values():
+            double.close()
+
+
+def connections(made: Mapping[str, KubernetesDouble]) -> dict[str, str]:
+    """The pools' Airflow connections, as environment variables."""
+    return {
+        f"AIRFLOW_CONN_K8S_{name.replace('-', '_').upper()}": json.dumps(
+            {"conn_type": "kubernetes", "extra": {"kube_config": json.dumps(double.kubeconfig())}}
+        )
+        for name, double in made.items()
+    }
+
+
+@contextmanager
+def connected(monkeypatch: pytest.MonkeyPatch, made: Mapping[str, KubernetesDouble]) -> Iterator[None]:
+    """Airflow's connections to the clusters, in the environment."""
+    with monkeypatch.context() as patched:
+        for name, value in connections(made).items():
+            patched.setenv(name, value)
+        yield
+
+
+def log_of(trial: Trial, pool: str) -> str:
+    """What the newest pod of a pool has printed so far."""
+    double = trial.clusters[pool]
+    if not double.history:
+        return ""
+    path = f"/api/v1/namespaces/training-{pool}/pods/{double.history[-1].name}/log"
+    request = Request(double.url + path, headers={"Authorization": f"Bearer {double.admin_token}"})  # noqa: S310
+    try:
+        with urlopen(request, timeout=10) as answer:  # noqa: S310 - a double on this machine
+            return str(answer.read().decode())
+    except HTTPError:
+        return ""
+
+
+def progress(double: KubernetesDouble, trial: Trial) -> int | None:
+    """The newest step that the job in a cluster told of."""
+    pool = next(name for name, one in trial.clusters.items() if one is double)
+    steps = [json.loads(line)["step"] for line in log_of(trial, pool).splitlines() if '"stage": "progress"' in line]
+    return steps[-1] if steps else None
+
+
+@dataclasses.dataclass
+class Trial:
+    """A pipeline, its platform and its clusters."""
+
+    platform: Platform
+    pipeline: Pipeline
+    clusters: dict[str, KubernetesDouble]
+    home: Path
+    log: list[str] = dataclasses.field(default_factory=list)
+
+    def order(self, params: Mapping[str, Param] | None = None) -> pod_job.Ordered:
+        """Order a training on the small data set."""
+        with self._here():
+            return pod_job.place(self.platform, self.pipeline, self.spec(params), progress=self.log.append)
+
+    def spec(self, params: Mapping[str, Param] | None = None) -> JobSpec:
+        return train.order(
+            self.platform, self.pipeline, stage.table(), "s1", params=params or {}, progress=self.log.append
+        )
+
+    def job(self, ordered: pod_job.Ordered) -> pod_job.PodJob:
+        return pod_job.ordered_job(self.platform, self.pipeline, ordered.bucket, ordered.key)
+
+    def finish(self, ordered: pod_job.Ordered) -> train.TrainResult:
+        return pod_job.finish(self.platform, self.pipeline, ordered.bucket, ordered.key, self.log.append)
+
+    def attempts(self, ordered: pod_job.Ordered) -> list[tuple[str, str | None]]:
+        """Pool and outcome of each attempt."""
+        return [(one.pool, one.outcome) for one in self.job(ordered).attempts()]
+
+    def pods(self, pool: str) -> list[Any]:
+        """Every pod that was ever made in a pool."""
+        return self.clusters[pool].history
+
+    @contextmanager
+    def _here(self) -> Iterator[None]:
+        with (
+            patch("rempart.orchestration.runtime.platform", lambda: self.platform),
+            patch("rempart.orchestration.runtime.pipeline", lambda name: self.pipeline),
+        ):
+            yield
+
+    def run(self, ordered: pod_job.Ordered, *, deferred: Callable[[int, Any], None] | None = None) -> Any:
+        """Run the operator to its end as Airflow does; `deferred` is told of each deferral, before its trigger runs."""
+        with self._here():
+            return drive(lambda: self.operator(ordered), context(), deferred)
+
+    def operator(self, ordered: pod_job.Ordered) -> Any:
+        from rempart.orchestration.training_pod import TrainingPodOperator
+
+        return TrainingPodOperator(
+            task_id="run", pipeline=self.pipeline, order=dataclasses.asdict(ordered), execution_timeout=None
+        )
+
+
+@contextmanager
+def trial(platform: Platform, home: Path, made: dict[str, KubernetesDouble], name: str = "") -> Iterator[Trial]:
+    """A pipeline with buckets, ledger and MLflow names of its own on the running stack's servers."""
+    mark = name or f"pods-{secrets.token_hex(4)}"
+    buckets = Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts")
+    settings = config.load(home / "rempart.yaml").model_copy(update={"buckets": buckets})
+    own = dataclasses.replace(platform, config=settings, ledger_=MemoryLedger(), sites={})
+    site = own.active_site("personal")
+    for bucket in (buckets.lake, buckets.artifacts):
+        site.ensure_bucket(bucket, versioned=True)
+    pipeline = stage.pipeline(mark.replace("-", "_"))
+    try:
+        yield Trial(own, pipeline, made, home)
+    finally:
+        for bucket in (buckets.lake, buckets.artifacts):
+            site.drop_bucket(bucket)
+        with session(platform.tracking()) as client:
+            if client.search_registered_models(filter_string=f"name = '{pipeline.name}'"):
+                client.delete_registered_model(pipeline.name)
+            if experiment := client.get_experiment_by_name(pipeline.name):
+                client.delete_experiment(experiment.experiment_id)
+
+
+def context() -> dict[str, Any]:
+    """What the operator reads of a running task."""
+    told: dict[str, Any] = {}
+    instance = SimpleNamespace(
+        dag_id="train_trial",
+        run_id=f"run-{secrets.token_hex(3)}",
+        task_id="run",
+        map_index=-1,
+        try_number=1,
+        start_date=datetime.now(UTC),
+        xcom_push=lambda key, value: told.update({key: value}),
+    )
+    return {
+        "ti": instance,
+        "task_instance": instance,
+        "run_id": instance.run_id,
+        "params": {},
+        "dag": SimpleNamespace(dag_id="train_trial", tags=set(), parent_dag=None, is_subdag=False),
+    }
+
+
+def drive(make: Callable[[], Any], running: dict[str, Any], deferred: Callable[[int, Any], None] | None = None) -> Any:
+    """Execute; for each deferral run its trigger in an event loop and resume a fresh operator, as Airflow does.
+
+    The minimum deferral guards against a fault of Airflow's scheduler, which is not here: it is cut to a second.
+    """
+    from airflow.sdk.exceptions import TaskDeferred
+    from airflow.sdk.module_loading import import_string
+
+    method, arguments = make().execute, {}
+    with patch("rempart.orchestration.pod_triggers.MINIMUM_SECONDS", 1.0):
+        for number in range(1, 500):
+            try:
+                return method(running, **arguments)
+            except TaskDeferred as pause:
+                path, kwargs = pause.trigger.serialize()
+                if deferred:
+                    deferred(number, pause.trigger)
+                event = asyncio.run(_first(import_string(path)(**kwargs)))
+                method, arguments = getattr(make(), pause.method_name), {"event": event.payload}
+    raise AssertionError("500 deferrals, and no end")
+
+
+async def _first(trigger: Any) -> Any:
+    async for event in trigger.run():
+        return event
+    raise AssertionError("a trigger ended without an event")
