@@ -9,6 +9,8 @@ cannot run, so a stray costs a place, never a second training.
 
 Runs each quarter of an hour where `training.backend` is `kubernetes`. `dry_run` only reports.
 
+**Run again** at will: what is gone stays gone.
+
 **When it fails**: the message names the pools that did not answer; the others were looked at. `rempart doctor pool`
 explains what is wrong.
 """

@@ -49,8 +49,8 @@ POOLS = {"gpu-a": ("cloud-a", "par"), "gpu-b": ("cloud-b", "fra"), "gpu-us": ("c
 """Two pools in the Union and one outside, each a cluster of its own."""
 
 
-def project(home: Path, pools: Mapping[str, Mapping[str, Any]] | None = None, **training: Any) -> Path:
-    """A project folder like this one, whose jobs run in pods; `pools` adds to what is declared of each."""
+def project(home: Path, declared: Mapping[str, Mapping[str, Any]] | None = None, /, **training: Any) -> Path:
+    """A project folder like this one, whose jobs run in pods; `declared` adds to what is declared of each pool."""
     data = yaml.safe_load((ROOT / "rempart.yaml").read_text(encoding="utf-8"))
     kinds = ("managed-kubernetes", "container-registry")
     for name, (seat, owner, regions) in OPERATORS.items():
@@ -70,7 +70,7 @@ def project(home: Path, pools: Mapping[str, Mapping[str, Any]] | None = None, **
             "namespace": f"training-{name}",
             "tolerations": [{"key": GPU}],
             "max_pending": "8s",
-            **(pools or {}).get(name, {}),
+            **(declared or {}).get(name, {}),
         }
         for name, (operator, region) in POOLS.items()
     }

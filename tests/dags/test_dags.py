@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import pods
+
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = {
     "backup_platform",
@@ -124,3 +126,28 @@ def test_a_schedule_that_is_no_cron_breaks_that_pipeline_alone(parsed: dict) -> 
     broken = parsed["dags"]["ingest_bad_cron"]
     assert broken["paused"] and "broken" in broken["tags"]
     assert "bad_cron.yaml: schedules.ingest: 'every morning' is not a cron expression" in broken["doc"]
+
+
+@pytest.fixture(scope="module")
+def in_pods(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The DAGs of a project whose jobs run in pods."""
+    home = pods.project(tmp_path_factory.mktemp("in-pods"))
+    return read_dags(tmp_path_factory.mktemp("airflow-in-pods"), home)
+
+
+def test_where_jobs_run_in_pods_a_training_is_ordered_run_and_registered(in_pods: dict) -> None:
+    assert in_pods["errors"] == {}
+    train = in_pods["dags"]["train_hotel_bookings"]
+    assert [task["id"] for task in train["tasks"]] == ["order", "run", "train"]
+    assert all(task["policy"] and task["owner"] == "mlops" for task in train["tasks"])
+    deadline, limit = 24 * 3600, 30 * 60
+    assert next(task["timeout"] for task in train["tasks"] if task["id"] == "run") == deadline + limit
+    assert set(in_pods["dags"]) == EXPECTED | {"sweep_pods"}
+    assert "**When it fails**" in in_pods["dags"]["sweep_pods"]["doc"]
+
+
+def test_a_pipeline_that_no_pool_may_run_is_a_paused_dag_that_says_why(tmp_path: Path) -> None:
+    home = pods.project(tmp_path / "home", pools=["gpu-us"])
+    train = read_dags(tmp_path / "airflow", home)["dags"]["train_hotel_bookings"]
+    assert train["paused"] and "broken" in train["tags"]
+    assert "pool gpu-us is never asked" in train["doc"]
