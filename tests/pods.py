@@ -196,10 +196,19 @@ class Trial:
         ):
             yield
 
-    def run(self, ordered: pod_job.Ordered, *, deferred: Callable[[int, Any], None] | None = None) -> Any:
-        """Run the operator to its end as Airflow does; `deferred` is told of each deferral, before its trigger runs."""
+    def run(
+        self,
+        ordered: pod_job.Ordered,
+        *,
+        deferred: Callable[[int, Any], None] | None = None,
+        minimum: float = 1.0,
+    ) -> Any:
+        """Run the operator to its end as Airflow does; `deferred` is told of each deferral, before its trigger runs.
+
+        The least that a deferral lasts guards against a fault of Airflow's scheduler, which is not here.
+        """
         with self._here():
-            return drive(lambda: self.operator(ordered), context(), deferred)
+            return drive(lambda: self.operator(ordered), context(), deferred, minimum)
 
     def operator(self, ordered: pod_job.Ordered) -> Any:
         from rempart.orchestration.training_pod import TrainingPodOperator
@@ -253,16 +262,18 @@ def context() -> dict[str, Any]:
     }
 
 
-def drive(make: Callable[[], Any], running: dict[str, Any], deferred: Callable[[int, Any], None] | None = None) -> Any:
-    """Execute; for each deferral run its trigger in an event loop and resume a fresh operator, as Airflow does.
-
-    The minimum deferral guards against a fault of Airflow's scheduler, which is not here: it is cut to a second.
-    """
+def drive(
+    make: Callable[[], Any],
+    running: dict[str, Any],
+    deferred: Callable[[int, Any], None] | None = None,
+    minimum: float = 1.0,
+) -> Any:
+    """Execute; for each deferral run its trigger in an event loop and resume a fresh operator, as Airflow does."""
     from airflow.sdk.exceptions import TaskDeferred
     from airflow.sdk.module_loading import import_string
 
     method, arguments = make().execute, {}
-    with patch("rempart.orchestration.pod_triggers.MINIMUM_SECONDS", 1.0):
+    with patch("rempart.orchestration.pod_triggers.MINIMUM_SECONDS", minimum):
         for number in range(1, 500):
             try:
                 return method(running, **arguments)

@@ -120,6 +120,7 @@ class TrainingPodOperator(KubernetesPodOperator):
                 raise self._away(step.number, cause) from cause
             ending = verdict.refused(status, message)
             self._job.end(step.number, ending or verdict.Ending("failed", message))
+            self._delete(grace=0)  # the answer may have been lost, and not the request
             if ending is None:
                 raise TrainingError(
                     f"Pool {step.option.pool} refuses the pod of job {self._job.spec.job_id}: {message}",
@@ -152,7 +153,12 @@ class TrainingPodOperator(KubernetesPodOperator):
 
     def get_or_create_pod(self, pod_request_obj: V1Pod, context: Any) -> V1Pod:
         """The attempt's pod; if it gets a node within seconds, also its credentials."""
-        made = super().get_or_create_pod(pod_request_obj, context)
+        try:
+            made = super().get_or_create_pod(pod_request_obj, context)
+        except ApiException as cause:
+            if not _is_there(cause):
+                raise
+            made = pod_request_obj  # made by a call whose answer was lost
         until = time.monotonic() + WAIT_FOR_NODE_SECONDS
         while True:
             found = _retried(self.hook.get_pod)(made.metadata.name, made.metadata.namespace)
@@ -257,15 +263,18 @@ class TrainingPodOperator(KubernetesPodOperator):
             self._job.end(number, verdict.Ending("denied", told))
             self.log.warning("Pod %s was deleted before it got any credentials: %s", found.metadata.name, told)
             raise _Denied from cause
-        try:
-            _retried(self.client.create_namespaced_secret)(found.metadata.namespace, secret)
-        except ApiException as cause:
-            if cause.status != 409:  # made by an earlier try, for this very pod
-                raise
+        _retried(self._make_secret)(found.metadata.namespace, secret)
         return True
 
+    def _make_secret(self, namespace: str, secret: Mapping[str, Any]) -> None:
+        try:
+            self.client.create_namespaced_secret(namespace, secret)
+        except ApiException as cause:
+            if not _is_there(cause):  # made by an earlier try, for this very pod
+                raise
+
     def _delete(self, grace: int = shape.GRACE_SECONDS) -> None:
-        with suppress(ApiException):  # it is gone, or the janitor finds it
+        with suppress(ApiException, HTTPError):  # it is gone, or the janitor finds it
             self.client.delete_namespaced_pod(self.name, self.namespace, grace_period_seconds=grace)
 
     def _pause(self, moment: float, why: str) -> NoReturn:
@@ -345,6 +354,11 @@ _retried: Callable[[Callable[..., Any]], Callable[..., Any]] = generic_api_retry
 
 def _lives(found: V1Pod) -> bool:
     return found.status.phase in (PodPhase.PENDING, PodPhase.RUNNING) and not overdue(found, datetime.now(UTC))
+
+
+def _is_there(cause: ApiException) -> bool:
+    """Whether an object was not made because it exists, which no retry changes."""
+    return cause.status == 409 and '"AlreadyExists"' in str(cause.body)
 
 
 def _told(cause: Exception) -> tuple[int, str]:

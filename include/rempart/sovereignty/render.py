@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import yaml
@@ -36,6 +36,21 @@ class Cluster:
     @property
     def namespaces(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((self.platform, *self.jobs)))
+
+
+def for_jobs(rules: EgressRules) -> EgressRules:
+    """What a job needs of the list: the sites and the tracking server, nothing else of the platform."""
+    needed = [one for one in rules.allowed if one.why.startswith(_OF_JOBS)]
+    return replace(rules, allowed=tuple(needed), pulls=rules.pulls)
+
+
+_OF_JOBS = ("sites.", "connection mlflow,", "services.mlflow.")
+
+
+def _inside(rules: EgressRules, cluster: Cluster, namespace: str) -> list[str]:
+    """Other namespaces that a namespace reaches: those of the services that it needs; Airflow's also its own."""
+    named = {space for one in rules.allowed if (space := service_namespace(one.host))}
+    return sorted((named | ({cluster.platform} if namespace == cluster.platform else set())) - {namespace})
 
 
 def service_namespace(host: str) -> str | None:
@@ -115,10 +130,12 @@ def _document(head: Iterable[str], content: Mapping[str, Any]) -> str:
     return _comment(head) + yaml.safe_dump(dict(content), sort_keys=False, width=120)
 
 
-def _kubernetes_notes(rules: EgressRules) -> list[str]:
-    lines = [
-        "Names without a dot are services of the namespace itself; all pods of one namespace may reach each other."
-    ]
+def _kubernetes_notes(rules: EgressRules, cluster: Cluster, namespace: str) -> list[str]:
+    lines = ["Jobs may reach the sites and the tracking server, and neither each other nor Airflow."]
+    if namespace == cluster.platform:
+        lines = [
+            "Names without a dot are services of the namespace itself; all pods of this namespace may reach each other."
+        ]
     if rules.pulls:
         lines += ["Nodes pull images, pods do not. Allow at the nodes:", *_listing(rules.pulls, None)]
     return [*lines, *_refused(rules)]
@@ -134,19 +151,20 @@ def _port(port: int | None) -> dict[str, Any]:
 
 def kubernetes(rules: EgressRules, addresses: Addresses, cluster: Cluster) -> dict[str, str]:
     """NetworkPolicies by file name, one per namespace: nothing leaves but DNS and the addresses of what is allowed."""
-    inside = sorted({space for one in rules.allowed if (space := service_namespace(one.host))} | {cluster.platform})
-    outward = destinations(rules, "kubernetes")
     texts = {}
     for namespace in cluster.namespaces:
+        own = rules if namespace == cluster.platform else for_jobs(rules)
+        outward = destinations(own, "kubernetes")
         egress: list[dict[str, Any]] = [
             {
                 "to": [{"namespaceSelector": {"matchLabels": {_NAMESPACE: "kube-system"}}} | _pods(_DNS_PODS)],
                 "ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")],
             },
-            {"to": [{"podSelector": {}}]},
         ]
+        if namespace == cluster.platform:
+            egress.append({"to": [{"podSelector": {}}]})
         # a policy judges the pod's port, a name gives the service's: they may differ, so none is stated
-        others = [name for name in inside if name != namespace]
+        others = _inside(own, cluster, namespace)
         egress += [{"to": [{"namespaceSelector": {"matchLabels": {_NAMESPACE: name}}}]} for name in others]
         for one in outward:
             if found := addresses_of(one, addresses):
@@ -163,7 +181,7 @@ def kubernetes(rules: EgressRules, addresses: Addresses, cluster: Cluster) -> di
             *_listing(outward, addresses),
             *_gaps(outward, addresses),
             *_api_server(cluster, namespace),
-            *_kubernetes_notes(rules),
+            *_kubernetes_notes(rules, cluster, namespace),
         ]
         texts[f"networkpolicy-{namespace}.yaml"] = _document(head, _policy("networking.k8s.io/v1", namespace, egress))
     return texts
@@ -208,20 +226,20 @@ def _cilium_pods(labels: Mapping[str, str]) -> dict[str, Any]:
 
 def cilium(rules: EgressRules, cluster: Cluster) -> dict[str, str]:
     """CiliumNetworkPolicies by file name, one per namespace: by name, and look-ups of those names alone."""
-    outward = destinations(rules, "cilium")
-    named = [one for one in outward if not is_address(one.host)]
-    lookups = [selector for one in named for selector in _fqdns(one.host)]
-    lookups += [{"matchPattern": "*.*.svc.cluster.local"}, {"matchPattern": "*.*.svc"}]
-    lookups = [dict(pairs) for pairs in dict.fromkeys(tuple(one.items()) for one in lookups)]
-    inside = sorted({space for one in rules.allowed if (space := service_namespace(one.host))} | {cluster.platform})
     texts = {}
     for namespace in cluster.namespaces:
+        own = rules if namespace == cluster.platform else for_jobs(rules)
+        outward = destinations(own, "cilium")
+        named = [one for one in outward if not is_address(one.host)]
+        lookups = [selector for one in named for selector in _fqdns(one.host)]
+        lookups += [{"matchPattern": "*.*.svc.cluster.local"}, {"matchPattern": "*.*.svc"}]
+        lookups = [dict(pairs) for pairs in dict.fromkeys(tuple(one.items()) for one in lookups)]
         dns = _cilium_pods({"io.kubernetes.pod.namespace": "kube-system", **_DNS_PODS})
         egress: list[dict[str, Any]] = [
             dns | {"toPorts": [{"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": lookups}}]},
-            {"toEndpoints": [{}]},
+            *([{"toEndpoints": [{}]}] if namespace == cluster.platform else []),
         ]
-        egress += [_cilium_pods({"io.kubernetes.pod.namespace": name}) for name in inside if name != namespace]
+        egress += [_cilium_pods({"io.kubernetes.pod.namespace": name}) for name in _inside(own, cluster, namespace)]
         egress += [{"toFQDNs": _fqdns(one.host)} | _cilium_ports(one.port) for one in named]
         for one in outward:
             if is_address(one.host):
@@ -235,7 +253,7 @@ def cilium(rules: EgressRules, cluster: Cluster) -> dict[str, str]:
             "A `*` stands for one label: a bucket whose name holds a dot must be used path-style.",
             "Allowed:",
             *_listing(outward, None),
-            *_kubernetes_notes(rules),
+            *_kubernetes_notes(rules, cluster, namespace),
         ]
         texts[f"ciliumnetworkpolicy-{namespace}.yaml"] = _document(head, _policy("cilium.io/v2", namespace, egress))
     return texts
