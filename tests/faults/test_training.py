@@ -19,6 +19,7 @@ import pytest
 from rempart.config import Connection
 from rempart.errors import PlacementDenied, PoolUnavailable, TrainingError
 from rempart.flows.platform import Platform
+from rempart.models.tracking import session
 from tests import pods
 from tests.kubernetes_double import KubernetesDouble
 from tests.unit.training.test_job import result
@@ -55,6 +56,9 @@ def test_a_job_runs_in_the_first_pool_and_its_evidence_says_where(trial: pods.Tr
     assert ran["basis"].startswith("declared") and ran["gpu_type"] == "NVIDIA-L4" and ran["seconds"] > 0
     result = trial.finish(ordered)
     assert result.placement == ran
+    with session(trial.platform.tracking()) as client:
+        assert client.get_run(result.run_id).data.tags["rempart.placement.pool"] == "gpu-a"
+        assert client.get_model_version(trial.pipeline.name, result.version).tags["rempart.placement.region"] == "par"
     placed = trial.platform.ledger.find("placement")[0].body
     assert placed["ran"]["node"] == "gpu-a-1" and placed["outcome"] == "succeeded"
     assert trial.platform.ledger.find("candidate")[0].body["placement"]["pool"] == "gpu-a"

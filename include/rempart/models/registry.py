@@ -62,6 +62,9 @@ def register(
             all_tags = {"stage": CANDIDATE, f"{TAG}job_id": job_id, **{TAG + key: value for key, value in tags.items()}}
             made = client.create_model_version(name, source, run_id=run_id, tags=all_tags, model_id=model_id)
             version = str(made.version)
+        for key, value in tags.items():
+            if key.startswith("placement."):  # the run says where it ran, too
+                client.set_tag(run_id, TAG + key, value)
         client.set_registered_model_alias(name, CANDIDATE, version)
         return version
 

@@ -1,0 +1,98 @@
+"""The training operator's triggers: never sooner than the minimum, no credentials in what Airflow stores of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rempart.orchestration import pod_triggers
+from rempart.orchestration.pod_triggers import BOUND, Lost, PauseTrigger, TrainingPodTrigger
+
+
+def pod(node: str | None = None, deleted: datetime | None = None, phase: str = "Pending") -> Any:
+    return SimpleNamespace(
+        metadata=SimpleNamespace(deletion_timestamp=deleted),
+        spec=SimpleNamespace(node_name=node),
+        status=SimpleNamespace(phase=phase, conditions=[], container_statuses=None),
+    )
+
+
+def trigger(pods: list[Any], *, wait: float = 5) -> TrainingPodTrigger:
+    """A trigger whose cluster answers with these pods, the last one for ever."""
+    made = TrainingPodTrigger(
+        pod_name="train-x-1",
+        pod_namespace="training",
+        trigger_start_time=datetime.now(UTC),
+        base_container_name="base",
+        kubernetes_conn_id="k8s_a",
+        connection_extras={"kube_config": "token: secret"},
+        poll_interval=0.01,
+        schedule_timeout=wait,
+        log_events_on_startup=False,
+        trigger_kwargs={"attempt": 1, "pool": "a"},
+        await_node=True,
+    )
+
+    async def get_pod(name: str, namespace: str) -> Any:
+        return pods.pop(0) if len(pods) > 1 else pods[0]
+
+    made.__dict__["hook"] = SimpleNamespace(get_pod=get_pod)
+    return made
+
+
+def fired(one: Any) -> tuple[dict[str, Any], float]:
+    """The first event's payload, and the seconds until then."""
+
+    async def first() -> Any:
+        async for event in one.run():
+            return event.payload
+        raise AssertionError("no event")
+
+    began = time.monotonic()
+    return asyncio.run(first()), time.monotonic() - began
+
+
+@pytest.fixture(autouse=True)
+def short_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod_triggers, "MINIMUM_SECONDS", 0.4)
+
+
+def test_a_pause_that_is_over_already_lasts_the_minimum() -> None:
+    event, seconds = fired(PauseTrigger(time.time() - 60, "every pool is full"))
+    assert event == {"status": "again"} and seconds >= 0.4
+
+
+def test_a_pod_that_is_bound_at_once_is_told_after_the_minimum_and_says_whose_it_is() -> None:
+    event, seconds = fired(trigger([pod("n1")]))
+    assert (event["status"], event["attempt"], event["pool"]) == (BOUND, 1, "a")
+    assert seconds >= 0.4
+
+
+def test_a_pod_without_a_node_in_time_is_a_timeout() -> None:
+    assert fired(trigger([pod()], wait=0.1))[0]["status"] == "timeout"
+
+
+def test_a_pod_that_should_be_gone_is_lost_and_never_waited_for() -> None:
+    gone_by = datetime.now(UTC) - timedelta(minutes=1)
+    event = fired(trigger([pod("n1", deleted=gone_by)]))[0]
+    assert event["status"] == "error" and "its node is lost" in event["message"]
+    with pytest.raises(Lost):
+        asyncio.run(trigger([pod("n1", deleted=gone_by)])._get_pod())
+
+
+def test_nothing_secret_is_stored_and_the_trigger_is_rebuilt_from_what_is() -> None:
+    path, arguments = trigger([pod()]).serialize()
+    assert "secret" not in json.dumps(arguments, default=str)
+    assert path.endswith("pod_triggers.TrainingPodTrigger")
+    assert TrainingPodTrigger(**arguments).serialize() == (path, arguments)
+
+
+def test_the_shipped_minimum_is_one_at_which_airflow_fails_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert pod_triggers.MINIMUM_SECONDS >= 10
