@@ -15,12 +15,12 @@ from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, task
 
-from rempart import config
+from rempart import config, sections
 from rempart.orchestration import assets, runtime
 from rempart.orchestration.dags import platform_settings
 
 
-def build(pair: config.ReplicationPair) -> DAG:
+def build(pair: sections.ReplicationPair) -> DAG:
     replica = assets.replica(pair.source, pair.target)
     common = platform_settings("replicate") | {"schedule": DeltaTriggerTimetable(pair.every)}
     dag_id = f"replicate_{pair.source}_to_{pair.target}"

@@ -9,7 +9,7 @@ import threading
 import psycopg
 import pytest
 
-from rempart import config
+from rempart import config, sections
 from rempart.backup import points, postgresql
 from rempart.errors import BackupError, DatabaseUnavailable, DrillFailed
 from rempart.flows.back_up import back_up
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.stack
 def standing(platform):
     """The stack's databases; empty buckets of the test's at both sites and a ledger in memory."""
     mark = f"fault-{secrets.token_hex(4)}"
-    buckets = config.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
+    buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
     names = (buckets.lake, buckets.artifacts, buckets.backups)
     sites = [platform.site(name, "personal") for name in ("primary", "haven")]
     for site in sites:

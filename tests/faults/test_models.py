@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from rempart import config
+from rempart import sections
 from rempart.errors import ModelRefused
 from rempart.flows.train import train_on
 from rempart.flows.validate import roll_back, validate
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.stack
 def trained(platform):
     """A registered candidate in the stack's MLflow; site and ledger in memory. (platform, pipeline, record)"""
     own = stage.platform_in_memory(
-        platform.config.model_copy(update={"buckets": config.Buckets()}), platform.connections
+        platform.config.model_copy(update={"buckets": sections.Buckets()}), platform.connections
     )
     pipeline = stage.pipeline(f"hostile_{secrets.token_hex(4)}")
     backend = stage.InProcess(own.sites["primary"], platform.connections)

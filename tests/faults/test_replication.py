@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
+from rempart import config, sections
 from rempart.errors import SiteError, SiteUnavailable
 from rempart.flows.platform import Platform
 from rempart.flows.replicate import replicate
@@ -41,7 +41,7 @@ def pair(request, monkeypatch):
     else:
         found = request.getfixturevalue("platform")
     mark = f"fault-{secrets.token_hex(4)}"
-    buckets = config.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
+    buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
     settings = found.config.model_copy(update={"buckets": buckets})
     sites = {name: found.site(name, "personal") for name in ("primary", "haven")}
     for site in sites.values():

@@ -9,7 +9,7 @@ import sys
 import psycopg
 import pytest
 
-from rempart import config
+from rempart import config, sections
 from rempart.backup import points, scratch
 from rempart.config import DATABASES
 from rempart.errors import BackupError, ObjectMissing
@@ -106,6 +106,6 @@ def test_without_a_point_there_is_nothing_to_drill(standing):
 
 
 def test_a_backup_to_the_active_site_is_refused(standing):
-    settings = standing.config.model_copy(update={"backup": config.BackupConfig(site=standing.config.active_site)})
+    settings = standing.config.model_copy(update={"backup": sections.BackupConfig(site=standing.config.active_site)})
     with pytest.raises(config.ConfigError, match="lost with it"):
         back_up(dataclasses.replace(standing, config=settings))

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from rempart import config
+from rempart import sections
 from rempart.training.backends import as_json
 from rempart.training.checkpoints import FOLDER, MANIFEST
 from rempart.training.job import JobSpec, parse_result
@@ -80,7 +80,7 @@ def jobs(request, platform):
     if request.param == "tabular_network" and not TRAINER.is_file():
         pytest.skip("there is no .venv-trainer: `make setup-trainer` creates it")
     mark = f"stop-{secrets.token_hex(4)}"
-    buckets = config.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts")
+    buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts")
     site = platform.active_site("personal")
     for bucket in (buckets.lake, buckets.artifacts):
         site.ensure_bucket(bucket, versioned=True)

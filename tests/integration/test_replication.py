@@ -7,7 +7,7 @@ import secrets
 
 import pytest
 
-from rempart import config
+from rempart import sections
 from rempart.flows.replicate import replicate
 from rempart.ledger.memory import MemoryLedger
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.stack
 @pytest.fixture
 def pair(platform):
     mark = f"replicate-{secrets.token_hex(4)}"
-    buckets = config.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
+    buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
     sites = [platform.site(name, "personal") for name in ("primary", "haven")]
     names = (buckets.lake, buckets.artifacts, buckets.backups)
     for site in sites:

@@ -21,7 +21,7 @@ import psycopg
 import pytest
 import yaml
 
-from rempart import config
+from rempart import config, sections
 from rempart.config import DATABASES, environment_connections
 from rempart.errors import ConfigError, ConnectionMissing, PreflightFailed, SiteError, StackError
 from rempart.sites.s3 import S3Site
@@ -258,7 +258,7 @@ def test_a_taken_port_stops_up_before_anything_starts(stack: layout.Stack, tmp_p
         server.bind(("127.0.0.1", 0))
         server.listen()
         port = server.getsockname()[1]
-        services = {**stack.config.services, "mlflow": config.StackService(port=port)}
+        services = {**stack.config.services, "mlflow": sections.StackService(port=port)}
         moved = stack.config.model_copy(update={"services": services})
         other = replace(stack, var=tmp_path, config=moved, offset=0)
         with pytest.raises(PreflightFailed, match=f"port {port}: wanted for mlflow, held by process {os.getpid()}"):
@@ -271,7 +271,7 @@ def test_a_taken_port_stops_up_before_anything_starts(stack: layout.Stack, tmp_p
 def declared(stack: layout.Stack, service: str, url: str, connection: str) -> layout.Stack:
     services = {
         **stack.config.services,
-        service: config.StackService(external=config.External(url=url, connection=connection)),
+        service: sections.StackService(external=sections.External(url=url, connection=connection)),
     }
     return replace(stack, config=stack.config.model_copy(update={"services": services}))
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from rempart import config
+from rempart import sections
 from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.train import train_on
 from rempart.flows.validate import roll_back, validate
@@ -30,7 +30,7 @@ def silent(_):
 def scratch(platform):
     """The stack's MLflow; a pipeline name, buckets and a ledger of the test's own. (platform, pipeline)"""
     mark = f"train-{secrets.token_hex(4)}"
-    buckets = config.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts")
+    buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts")
     settings = platform.config.model_copy(update={"buckets": buckets})
     site = platform.active_site("personal")
     for bucket in (buckets.lake, buckets.artifacts):

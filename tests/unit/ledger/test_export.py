@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from rempart import config
+from rempart import config, sections
 from rempart.cli import app
 from rempart.config import Connection
 from rempart.errors import ConfigError, LedgerBroken, LedgerError, PlacementDenied, SiteError, SiteUnavailable
@@ -210,7 +210,7 @@ def test_a_policy_or_configuration_that_changed_is_recorded_with_what_it_says(pl
 
 
 def test_one_site_for_both_is_refused(platform: Platform) -> None:
-    settings = config.EvidenceConfig(site="haven")
+    settings = sections.EvidenceConfig(site="haven")
     same = dataclasses.replace(platform, config=platform.config.model_copy(update={"evidence": settings}))
     with pytest.raises(ConfigError, match=r"evidence\.checkpoint_site: 'haven'"):
         export(same)

@@ -84,7 +84,8 @@ ACTIONS = st.lists(st.sampled_from(["save", "kill before commit", "reopen", "cor
 
 @given(ACTIONS)
 def test_whatever_happens_the_newest_whole_one_is_found(actions):
-    site, good, step = Site(), [], 0
+    site, step = Site(), 0
+    kept: list[list] = []  # what the manifest names, oldest first: step, and whether its body is whole
     now = opened(site)
     for action in [*actions, "reopen"]:
         if action in ("save", "kill before commit"):
@@ -92,20 +93,23 @@ def test_whatever_happens_the_newest_whole_one_is_found(actions):
             site.killed_after = 1 if action != "save" else None
             try:
                 now.save(step, {"x": np.array(step)}, step)
-                good = [*good, step][-KEEP:]
+                kept = [*kept, [step, True]][-KEEP:]
             except Killed:
                 now = opened(site)
                 now.newest()
             site.killed_after = None
-        elif action == "corrupt" and good:
-            name = next(one for one in now.manifest.kept if one.step == good[-1]).name
+        elif action == "corrupt" and any(whole for _, whole in kept):
+            newest = next(one for one in reversed(kept) if one[1])
+            name = next(one for one in now.manifest.kept if one.step == newest[0]).name
             site.write("artifacts", SPEC.key(name), b"something else")
-            good.pop()
+            newest[1] = False
         else:
             now = opened(site)
         if action != "corrupt":
+            while kept and not kept[-1][1]:
+                kept.pop()  # it was seen to be corrupt, and is named no more
             found = now.newest()
-            assert (found and found[0]) == (good[-1] if good else None)
+            assert (found and found[0]) == (kept[-1][0] if kept else None)
             assert found is None or int(found[1]["x"]) == found[0]
             assert len(bodies(site)) <= KEEP + 1
     now.clear()
