@@ -1,0 +1,193 @@
+"""Proof: 50 jobs on one pool with 2 GPUs all end, none runs twice, and none holds a worker while it waits.
+
+    make prove-queue           ARGS="--jobs 20" for fewer
+
+Airflow, its triggerer, the operator, site and ledger are the real ones, the pool is a double (tests/kubernetes_double),
+and the job only writes a result: what is measured is the queue. A DAG with one task for each job is laid beside ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from bench.prove_pods import write
+from rempart import config
+from rempart.airflow_api import TERMINAL, AirflowApi
+from rempart.flows import pod_job
+from rempart.flows.platform import Platform, open_platform
+from rempart.pipeline import named
+from rempart.stack import layout, lifecycle
+from rempart.training.job import Dataset, JobSpec, Output, Place, Tracking, TrainerSpec
+from tests import pods
+
+OFFSET, GPUS = "4200", 2
+DAG = """
+import json
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.sdk import DAG
+
+from rempart.orchestration.dags import settings
+from rempart.orchestration.training_pod import TrainingPodOperator
+from rempart.pipeline import named
+
+orders = json.loads((Path(__file__).parents[1] / "orders.json").read_text())
+with DAG("queue", tags=["classification:personal"], **settings()):
+    for number, order in enumerate(orders):
+        TrainingPodOperator(
+            task_id=f"run_{number}", pipeline=named("hotel_bookings"), order=order, execution_timeout=timedelta(hours=1)
+        )
+"""
+JOB = """
+import os, time
+from datetime import UTC, datetime
+from rempart import config
+from rempart.config import environment_connections
+from rempart.sites.s3 import S3Site
+from rempart.sovereignty.places import decide_site
+from rempart.training.job import JobResult, parse_spec
+
+spec = parse_spec(os.environ["REMPART_JOB_SPEC"])
+print("job", spec.job_id, flush=True)
+time.sleep(6)
+connection, place = environment_connections(spec.output.site.connection), spec.output.site
+allowed = decide_site(config.load(), spec.classification, "data", place.name, on=datetime.now(UTC).date(),
+                      endpoint=connection.extra.get("endpoint_url"))
+files = {"model.onnx": "0" * 64}
+result = JobResult(job_id=spec.job_id, status="succeeded", metrics={"mae": 1.0}, files=files, model_files=files,
+                   run_id="r", model_id="m", seconds={}, rows={"train": 1, "holdout": 1})
+S3Site(place.name, connection, place.region, allowed).write(
+    spec.output.bucket, spec.key("result.json"), result.to_json(), content_type="application/json")
+"""
+
+
+def orders(platform: Platform, count: int) -> list[dict[str, Any]]:
+    """Orders of this many jobs, which differ in a parameter."""
+    pipeline, site = named("hotel_bookings"), platform.config.sites[platform.config.active_site]
+    place = Place(name=platform.config.active_site, connection=site.connection, region=site.region)
+    buckets = platform.config.buckets
+    made = []
+    for number in range(count):
+        spec = JobSpec.model_validate(
+            {
+                "pipeline": pipeline.name,
+                "classification": pipeline.classification,
+                "task": "regression",
+                "target": {"name": "price", "type": "number"},
+                "features": [{"name": "lead", "type": "number"}],
+                "dataset": Dataset(site=place, bucket=buckets.lake, key="none", sha256="0" * 64, rows=1),
+                "trainer": TrainerSpec(use="gradient_boosting", params={"max_iter": number + 1}),
+                "tracking": Tracking(connection="mlflow", experiment="queue"),
+                "output": Output(site=place, bucket=buckets.artifacts, prefix="jobs/"),
+                "snapshot": "none",
+                "code_version": "queue",
+            }
+        )
+        made.append(dataclasses.asdict(pod_job.place(platform, pipeline, spec, progress=lambda _: None)))
+    return made
+
+
+def project(folder: Path) -> Path:
+    """The project in pods, with a DAG folder of its own, and an image whose `python` only writes a result."""
+    home = pods.project(folder / "home", {"gpu-a": {"max_pending": "1h"}}, pools=["gpu-a"])
+    shared = (home / "dags").resolve()
+    (home / "dags").unlink()
+    (home / "dags").mkdir()
+    for file in shared.glob("*.py"):
+        (home / "dags" / file.name).symlink_to(file)
+    stub = home / "stub"
+    stub.mkdir()
+    (stub / "job.py").write_text(JOB, encoding="utf-8")
+    (stub / "python").write_text(f"#!/bin/sh\nexec {sys.executable} {stub / 'job.py'}\n", encoding="utf-8")
+    (stub / "python").chmod(0o755)
+    return home
+
+
+def follow(api: AirflowApi, run_id: str, seconds: float) -> tuple[dict[str, str], list[Counter[str]]]:
+    """Watch the run to its end: each task's last state, and how many were in which state, sample by sample."""
+    samples: list[Counter[str]] = []
+    deadline = time.monotonic() + seconds
+    while True:
+        found = api.get(f"/api/v2/dags/queue/dagRuns/{run_id}/taskInstances?limit=200")["task_instances"]
+        states = {one["task_id"]: one["state"] or "none" for one in found}
+        samples.append(Counter(states.values()))
+        over = api.get(f"/api/v2/dags/queue/dagRuns/{run_id}")["state"] in TERMINAL
+        if len(samples) % 20 == 1 or over:
+            print(f"{time.strftime('%H:%M:%S')}  {dict(samples[-1])}", flush=True)
+        if over or time.monotonic() > deadline:
+            return states, samples
+        time.sleep(1)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.prove_queue", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=50)
+    count = parser.parse_args(arguments).jobs
+    folder = config.var_dir() / "prove-queue"
+    shutil.rmtree(folder / "home", ignore_errors=True)
+    home, var, before, began = project(folder), folder / "var", dict(os.environ), time.monotonic()
+    with pods.clusters(home, {"gpu-a": GPUS}) as clusters:
+        double = clusters["gpu-a"]
+        env = {"REMPART_HOME": str(home), "PATH": f"{home / 'stub'}:{os.environ['PATH']}"}
+        double.add_image(pods.IMAGE, digest=pods.IMAGE.partition("@")[2], env=env)
+        os.environ |= {"REMPART_HOME": str(home), "REMPART_VAR": str(var), "REMPART_PORT_OFFSET": OFFSET}
+        os.environ |= pods.connections(clusters)
+        stack = layout.current()
+        if stack.state.is_dir():
+            lifecycle.down(stack, print)
+        shutil.rmtree(var, ignore_errors=True)
+        try:
+            lifecycle.up(stack, print)
+            (home / "orders.json").write_text(json.dumps(orders(open_platform(), count)), encoding="utf-8")
+            (home / "dags" / "queue.py").write_text(DAG, encoding="utf-8")
+            api = AirflowApi(config.environment_connections("airflow_api"))
+            while "queue" not in api.dag_ids():
+                time.sleep(2)
+            started = time.monotonic()
+            states, samples = follow(api, api.trigger("queue"), 40 * count)
+            took = time.monotonic() - started
+        finally:
+            lifecycle.down(stack, print)
+            os.environ.clear()
+            os.environ |= before
+        history = double.history
+    ran = Counter(one.labels["rempart.eu/job"] for one in history if one.started)
+    waiting = [one for one in samples if one["deferred"] > GPUS]
+    idle = [one for one in waiting if not one["running"] and not one["queued"] and not one["scheduled"]]
+    ended = Counter(states.values())
+    peak, most = max(one["running"] for one in samples), max(one["deferred"] for one in samples)
+    checks = [
+        {"what": f"all {count} jobs end well", "ok": ended["success"] == count, "detail": str(dict(ended))},
+        {
+            "what": "none runs twice",
+            "ok": len(ran) == count and set(ran.values()) == {1},
+            "detail": f"{sum(ran.values())} containers of {len(ran)} jobs",
+        },
+        {
+            "what": "waiting jobs hold no worker",
+            "ok": most > min(4, count - 1) and peak <= 4,
+            "detail": f"up to {most} jobs deferred at once, at most {peak} tasks in a worker (parallelism is 4); "
+            f"no worker busy in {len(idle)} of {len(waiting)} samples with a queue",
+        },
+        {
+            "what": "no pod is left",
+            "ok": all(one.deleted for one in history),
+            "detail": f"{len(history)} pods were made",
+        },
+    ]
+    figures = {"jobs": count, "gpus": GPUS, "seconds_of_the_queue": round(took, 1), "peak_running_tasks": peak}
+    return 0 if write("queue", checks, round(time.monotonic() - began, 1), figures) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
