@@ -85,7 +85,7 @@ def seconds(parser: subprocess.Popen[str], folder: Path, dags: int) -> float:
     for line in parser.stderr:
         if line.strip().replace(".", "").replace("e-", "").isdigit():
             return float(line)
-        raise RuntimeError(f"the parser said: {line}{parser.stderr.readline()}")
+        raise RuntimeError(f"the parser said: {line}")
     raise RuntimeError(f"the parser ended with {parser.wait()}")
 
 
@@ -99,7 +99,7 @@ def main() -> int:
             (users / f"user_{number}.py").write_text(text, encoding="utf-8")
         files = len(list(ours.glob("*.py")))
         cases = {
-            f"{files} DAG files of the platform": (ours, files),
+            f"{files} DAG files of the platform": (ours, 1),  # some hold no DAG in some configurations
             f"{USER_FILES} DAG files of a user, {USER_TASKS} tasks each": (users, USER_FILES),
         }
         readings: dict[str, dict[str, list[float]]] = {case: {"with": [], "without": []} for case in cases}
