@@ -56,6 +56,13 @@ with DAG("misspelt", tags=["classification:secret"], default_args=args):
     def work(): ...
     work()
 """,
+    "undeclared_by_default": HEAD
+    + """
+with DAG("undeclared_by_default", tags=["classification:personal"], default_args=args):
+    @task
+    def work(resources={"site_conn_id": "crm_eu"}): ...
+    work()
+""",
     "undeclared": HEAD
     + SQL
     + """
@@ -214,6 +221,7 @@ def test_dags_in_other_files_keep_running(users: dict) -> None:
             "undeclared",
             ["[connection] task read: conn_id: connection 'crm_us' is not declared", "connections: {crm_us: {operator"],
         ),
+        ("undeclared_by_default", ["task work: resources.site_conn_id: connection 'crm_eu' is not declared"]),
         ("denied_registry", ["[image] task pod: image: image 'gcr.io/x/y:1'", "registry 'gcr.io' is not declared"]),
         ("too_sensitive", ["[connection] task read", "[image] task pod", "SecNumCloud-3.2", "for sensitive data"]),
         ("nobody", ["[owner] task work: its owner is 'airflow'", "[timeout] task work", "execution_timeout"]),

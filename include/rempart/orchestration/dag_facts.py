@@ -66,6 +66,11 @@ def _relevant(values: Mapping[str, Any], names: Iterable[str]) -> list[tuple[str
     return found
 
 
+def _judged(name: str, value: Any) -> bool:
+    """Whether an argument may name something, by its name or by what it holds."""
+    return value is not None and (_matters(name) or (type(value) not in _PLAIN and _may_hold(value)))
+
+
 def _may_hold(value: Any) -> bool:
     """Whether a value that is not plain may have named values in it."""
     kind = type(value)
@@ -118,7 +123,9 @@ def _arguments(task: Any) -> list[tuple[str, Any]]:
         accepted = _accepted(function)
         values = accepted | dict(zip(accepted, task.op_args or (), strict=False))
         named = task.op_kwargs or {}  # found among its attributes already
-        found += _relevant(values, [name for name in accepted if name not in named and values[name] is not ...])
+        # any name may be a function's, also one that is an attribute of every task
+        told = ((name, values[name]) for name in accepted if name not in named and values[name] is not ...)
+        found += [(name, value) for name, value in told if _judged(name, value)]
     return found
 
 
