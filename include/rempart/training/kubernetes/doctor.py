@@ -128,7 +128,6 @@ def _rights(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
 _NEEDS: dict[Need, tuple[Outcome, str]] = {
     "jobs": ("FAIL", "a job"),
     "doctor": ("FAIL", "this doctor"),
-    "several-nodes": ("warn", "a job on several nodes"),
 }
 
 

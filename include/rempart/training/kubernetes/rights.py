@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Need = Literal["jobs", "several-nodes", "doctor"]
-"""Who needs it: every job, a job on several nodes (Kubeflow's TrainJob), or `rempart doctor pool` alone."""
+Need = Literal["jobs", "doctor"]
+"""Who needs it: every job, or `rempart doctor pool` alone."""
 Where = Literal["pool", "cluster", "elsewhere"]
 """In the pool's namespace, on what belongs to no namespace, or in another namespace."""
-TRAINER = "trainer.kubeflow.org"
 ELSEWHERE = "kube-system"
 """The namespace that stands for all others: what a pool's identity may do there, it may do in too many places."""
 
@@ -52,13 +51,6 @@ REQUIRED: tuple[Grant, ...] = (
         "the job's credentials, once its node is known: never read again, and deleted by the cluster with their pod",
     ),
     Grant("", "resourcequotas", ("get", "list"), "doctor", "what is left of the quota"),
-    Grant(
-        TRAINER,
-        "trainjobs",
-        ("create", "get", "list", "watch", "patch", "delete"),
-        "several-nodes",
-        "a job on several nodes is one TrainJob",
-    ),
     Grant("", "namespaces", ("get",), "doctor", "the profile of this one namespace: a Role reaches no other"),
     Grant("networking.k8s.io", "networkpolicies", ("list",), "doctor", "whether everything is denied by default"),
     Grant("kueue.x-k8s.io", "localqueues", ("get",), "doctor", "whether the pool's queue exists"),
