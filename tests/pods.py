@@ -1,7 +1,7 @@
 """What tests of jobs in pods share: a project whose rempart.yaml declares pools of doubles, and the operator run whole.
 
 The operator, its triggers, the policy, the site, MLflow and the job's process are real; the cluster is the double
-(tests/kubernetes_double), or a real one where KUBECONFIG names it. Airflow's scheduler and triggerer are played by
+(tests/kubernetes_double). Airflow's scheduler and triggerer are played by
 `drive`, which resumes a deferred task as they do.
 """
 
