@@ -16,6 +16,9 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rempart import config, demo
@@ -27,6 +30,24 @@ from tests.kubernetes_double import KubernetesDouble
 
 OFFSET = "4000"
 FULL = {"gpu-a": 0, "gpu-b": 2, "gpu-us": 16}
+
+
+@contextmanager
+def own_stack(home: Path, var: Path, offset: str, clusters: dict[str, KubernetesDouble]) -> Iterator[layout.Stack]:
+    """The stack of a project whose jobs run in these clusters, from nothing; this process's environment leads to it."""
+    before = dict(os.environ)
+    os.environ |= {"REMPART_HOME": str(home), "REMPART_VAR": str(var), "REMPART_PORT_OFFSET": offset}
+    os.environ |= pods.connections(clusters)
+    stack = layout.current()
+    try:
+        if stack.state.is_dir():
+            lifecycle.down(stack, print)
+        shutil.rmtree(var, ignore_errors=True)
+        yield stack
+    finally:
+        lifecycle.down(stack, print)
+        os.environ.clear()
+        os.environ |= before
 
 
 def killed(api: AirflowApi, stack: layout.Stack, double: KubernetesDouble, service: str) -> dict[str, Any]:
@@ -108,27 +129,16 @@ def main(arguments: list[str] | None = None) -> int:
     shutil.rmtree(home, ignore_errors=True)
     own_pools = {"gpu-a": {"max_pending": "15s", "price_per_gpu_hour": 1.9}, "gpu-b": {"price_per_gpu_hour": 2.4}}
     pods.project(home, own_pools)
-    began, before = time.monotonic(), dict(os.environ)
-    with pods.clusters(home, FULL) as clusters:
-        os.environ |= {"REMPART_HOME": str(home), "REMPART_VAR": str(var), "REMPART_PORT_OFFSET": OFFSET}
-        os.environ |= pods.connections(clusters)
-        stack = layout.current()
-        if stack.state.is_dir():
-            lifecycle.down(stack, print)
-        shutil.rmtree(var, ignore_errors=True)
-        try:
-            demo.run(lambda: lifecycle.up(stack, print))
-            report = json.loads((var / "demo-report.json").read_text(encoding="utf-8"))
-            placed = [dict(one.body) for one in reversed(open_platform().ledger.find("placement"))]
-            found = checks(report, placed, clusters)
-            api = AirflowApi(config.environment_connections("airflow_api"))
-            for service in ("airflow-scheduler", "airflow-triggerer"):
-                found.append(killed(api, stack, clusters["gpu-b"], service))
-            time.sleep(linger)
-        finally:
-            lifecycle.down(stack, print)
-            os.environ.clear()
-            os.environ |= before
+    began = time.monotonic()
+    with pods.clusters(home, FULL) as clusters, own_stack(home, var, OFFSET, clusters) as stack:
+        demo.run(lambda: lifecycle.up(stack, print))
+        report = json.loads((var / "demo-report.json").read_text(encoding="utf-8"))
+        placed = [dict(one.body) for one in reversed(open_platform().ledger.find("placement"))]
+        found = checks(report, placed, clusters)
+        api = AirflowApi(config.environment_connections("airflow_api"))
+        for service in ("airflow-scheduler", "airflow-triggerer"):
+            found.append(killed(api, stack, clusters["gpu-b"], service))
+        time.sleep(linger)
     figures = {"placements": placed, "demo_seconds": report["seconds"]}
     return 0 if write("pods", found, round(time.monotonic() - began, 1), figures) else 1
 

@@ -19,13 +19,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from bench.prove_pods import write
+from bench.prove_pods import own_stack, write
 from rempart import config
 from rempart.airflow_api import TERMINAL, AirflowApi
 from rempart.flows import pod_job
 from rempart.flows.platform import Platform, open_platform
 from rempart.pipeline import named
-from rempart.stack import layout, lifecycle
+from rempart.stack import lifecycle
 from rempart.training.job import Dataset, JobSpec, Output, Place, Tracking, TrainerSpec
 from tests import pods
 
@@ -135,18 +135,12 @@ def main(arguments: list[str] | None = None) -> int:
     count = parser.parse_args(arguments).jobs
     folder = config.var_dir() / "prove-queue"
     shutil.rmtree(folder / "home", ignore_errors=True)
-    home, var, before, began = project(folder), folder / "var", dict(os.environ), time.monotonic()
+    home, began = project(folder), time.monotonic()
     with pods.clusters(home, {"gpu-a": GPUS}) as clusters:
         double = clusters["gpu-a"]
         env = {"REMPART_HOME": str(home), "PATH": f"{home / 'stub'}:{os.environ['PATH']}"}
         double.add_image(pods.IMAGE, digest=pods.IMAGE.partition("@")[2], env=env)
-        os.environ |= {"REMPART_HOME": str(home), "REMPART_VAR": str(var), "REMPART_PORT_OFFSET": OFFSET}
-        os.environ |= pods.connections(clusters)
-        stack = layout.current()
-        if stack.state.is_dir():
-            lifecycle.down(stack, print)
-        shutil.rmtree(var, ignore_errors=True)
-        try:
+        with own_stack(home, folder / "var", OFFSET, clusters) as stack:
             lifecycle.up(stack, print)
             (home / "orders.json").write_text(json.dumps(orders(open_platform(), count)), encoding="utf-8")
             (home / "dags" / "queue.py").write_text(DAG, encoding="utf-8")
@@ -156,10 +150,6 @@ def main(arguments: list[str] | None = None) -> int:
             started = time.monotonic()
             states, samples = follow(api, api.trigger("queue"), 40 * count)
             took = time.monotonic() - started
-        finally:
-            lifecycle.down(stack, print)
-            os.environ.clear()
-            os.environ |= before
         history = double.history
     ran = Counter(one.labels["rempart.eu/job"] for one in history if one.started)
     waiting = [one for one in samples if one["deferred"] > GPUS]
