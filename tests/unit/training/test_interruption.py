@@ -17,14 +17,14 @@ def process(code: str) -> subprocess.Popen[str]:
 
 
 LISTENING = """
-import hashlib, sys, time
+import hashlib, sys, threading, time
 from rempart.training import interruption
 interruption.PATIENCE_SECONDS = 1.0
 asked = interruption.Interruption()
 def say(line): print(line, flush=True)
 try:
     with asked.listening(lambda: say('last words')):
-        say('ready')
+        threading.Timer(0.5, say, ['ready']).start()  # by then the main thread is deep in the body
         {body}
 except interruption.Interrupted:
     say('in order')
