@@ -30,12 +30,15 @@ lifecycle.adopt_environment()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need no server come first; those that kill the stack's processes come last."""
+    """Tests that need no server come first; those that kill the stack's processes come last.
+
+    Who imports Airflow here installs its egress guard for all that follows, so such tests come after those without.
+    """
 
     def rank(item: pytest.Item) -> int:
         if "kills_processes" in item.keywords:
             return 2
-        return int(item.get_closest_marker("stack") is not None)
+        return int(item.get_closest_marker("stack") is not None or item.get_closest_marker("airflow") is not None)
 
     for item in items:
         if item.get_closest_marker("stack") and "stack" not in item.fixturenames:  # type: ignore[attr-defined]

@@ -7,12 +7,14 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rempart.orchestration import pod_triggers
-from rempart.orchestration.pod_triggers import BOUND, Lost, PauseTrigger, TrainingPodTrigger
+if TYPE_CHECKING:
+    from rempart.orchestration.pod_triggers import TrainingPodTrigger
+
+pytestmark = pytest.mark.airflow
 
 
 def pod(node: str | None = None, deleted: datetime | None = None, phase: str = "Pending") -> Any:
@@ -25,6 +27,8 @@ def pod(node: str | None = None, deleted: datetime | None = None, phase: str = "
 
 def trigger(pods: list[Any], *, wait: float = 5) -> TrainingPodTrigger:
     """A trigger whose cluster answers with these pods, the last one for ever."""
+    from rempart.orchestration.pod_triggers import TrainingPodTrigger
+
     made = TrainingPodTrigger(
         pod_name="train-x-1",
         pod_namespace="training",
@@ -60,17 +64,19 @@ def fired(one: Any) -> tuple[dict[str, Any], float]:
 
 @pytest.fixture(autouse=True)
 def short_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pod_triggers, "MINIMUM_SECONDS", 0.4)
+    monkeypatch.setattr("rempart.orchestration.pod_triggers.MINIMUM_SECONDS", 0.4)
 
 
 def test_a_pause_that_is_over_already_lasts_the_minimum() -> None:
+    from rempart.orchestration.pod_triggers import PauseTrigger
+
     event, seconds = fired(PauseTrigger(time.time() - 60, "every pool is full"))
     assert event == {"status": "again"} and seconds >= 0.4
 
 
 def test_a_pod_that_is_bound_at_once_is_told_after_the_minimum_and_says_whose_it_is() -> None:
     event, seconds = fired(trigger([pod("n1")]))
-    assert (event["status"], event["attempt"], event["pool"]) == (BOUND, 1, "a")
+    assert (event["status"], event["attempt"], event["pool"]) == ("bound", 1, "a")
     assert seconds >= 0.4
 
 
@@ -82,7 +88,7 @@ def test_a_pod_that_should_be_gone_is_lost_and_never_waited_for() -> None:
     gone_by = datetime.now(UTC) - timedelta(minutes=1)
     event = fired(trigger([pod("n1", deleted=gone_by)]))[0]
     assert event["status"] == "error" and "its node is lost" in event["message"]
-    with pytest.raises(Lost):
+    with pytest.raises(Exception, match="its node is lost"):
         asyncio.run(trigger([pod("n1", deleted=gone_by)])._get_pod())
 
 
@@ -90,9 +96,11 @@ def test_nothing_secret_is_stored_and_the_trigger_is_rebuilt_from_what_is() -> N
     path, arguments = trigger([pod()]).serialize()
     assert "secret" not in json.dumps(arguments, default=str)
     assert path.endswith("pod_triggers.TrainingPodTrigger")
-    assert TrainingPodTrigger(**arguments).serialize() == (path, arguments)
+    assert type(trigger([pod()]))(**arguments).serialize() == (path, arguments)
 
 
 def test_the_shipped_minimum_is_one_at_which_airflow_fails_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rempart.orchestration import pod_triggers
+
     monkeypatch.undo()
     assert pod_triggers.MINIMUM_SECONDS >= 10
