@@ -101,6 +101,10 @@ class Config(Strict):
             known(f"{path}.service", place.service, operator.services, f"operators.{place.operator}.services")
             known(f"{path}.region", place.region, operator.regions, f"operators.{place.operator}.regions")
         for name, site in self.sites.items():
+            if site.job_credentials and site.job_credentials.connection == site.connection:
+                raise ValueError(
+                    f"sites.{name}.job_credentials.connection: it is the site's own. Name another, or say kind: platform"
+                )
             if site.independent_of:
                 known(f"sites.{name}.independent_of", site.independent_of, self.sites, "sites")
         known("active_site", self.active_site, self.sites, "sites")
@@ -206,7 +210,16 @@ def load(file: Path | None = None) -> Config:
     file = file or project_root() / "rempart.yaml"
     if not file.is_file():
         raise ConfigError(f"{file} does not exist", "Create it from the rempart.yaml that the project ships.")
-    return _load(file, tuple(one.stat().st_mtime for one in (file, *sorted(operators_dir(file).glob("*.yaml")))))
+    return _load(file, (file.stat().st_mtime, *_modified(operators_dir(file))))
+
+
+def _modified(folder: Path) -> list[float]:
+    """When each file of a folder was modified, by name. Asked whenever Airflow reads a DAG file: it must be quick."""
+    try:
+        with os.scandir(folder) as found:
+            return [time for _, time in sorted((one.name, one.stat().st_mtime) for one in found)]
+    except FileNotFoundError:  # a project may have no catalogue
+        return []
 
 
 def read_env_file(file: Path) -> dict[str, str]:
