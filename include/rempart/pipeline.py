@@ -133,7 +133,19 @@ class Trainer(Strict):
     seed: int = 0
     timeout: Duration = Field(default="30m", validate_default=True, description="Of the job, once it runs.")
     pools: list[str] = Field(default_factory=list, description="In the order to try; by default as in rempart.yaml.")
-    gpus: int | None = Field(default=None, ge=0, description="GPUs of the job's pod; by default as in rempart.yaml.")
+    gpus: int | None = Field(
+        default=None, ge=0, description="GPUs of each pod of the job; by default as in rempart.yaml."
+    )
+    nodes: int = Field(default=1, ge=1, description="Processes that share each batch, one on each node.")
+
+    @model_validator(mode="after")
+    def _can_share(self) -> Trainer:
+        if self.nodes > 1 and self.use == "gradient_boosting":
+            raise ValueError(
+                "`nodes`: gradient_boosting trains on one node; set `nodes: 1`, or use tabular_network or a function "
+                "of your own with a parameter `group`"
+            )
+        return self
 
 
 class Gate(Strict):

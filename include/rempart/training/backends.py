@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from rempart.config import Connection, Connections, project_root
 from rempart.errors import ObjectMissing, PoolUnavailable, TrackingUnavailable, TrainingError
@@ -50,7 +51,10 @@ def stored_result(site: Site, spec: JobSpec) -> JobResult:
 
 @dataclass(frozen=True)
 class LocalBackend:
-    """A process on this machine. It gets the connections that the spec names, and no others."""
+    """A process on this machine; of a job on several nodes, one for each, which share it.
+
+    They get the connections that the spec names, and no others.
+    """
 
     site: Site
     connections: Connections
@@ -59,38 +63,35 @@ class LocalBackend:
     """By default this Python; for a PyTorch trainer that of the trainer's own environment."""
 
     def run(self, spec: JobSpec, progress: Callable[[str], object]) -> JobResult:
-        process = subprocess.Popen(
-            [*(self.command or _entry_point(spec)), "--spec", "-"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=self._environment(spec),
-            start_new_session=True,
-        )
-        assert process.stdin is not None and process.stdout is not None  # noqa: S101 - both are pipes
+        processes, lines = self._started(spec)
         late = threading.Event()
 
         def stop() -> None:
             late.set()
-            _kill(process)
+            for process in processes:
+                _kill(process)
 
         timer = threading.Timer(self.timeout.total_seconds(), stop)
         timer.start()
         last: deque[str] = deque(maxlen=LAST_LINES)
         try:
-            with suppress(BrokenPipeError):  # it ended before it read; its exit status says why
-                process.stdin.write(spec.to_json())
-                process.stdin.close()
-            for line in process.stdout:
+            for process in processes:
+                assert process.stdin is not None  # noqa: S101 - it is a pipe
+                with suppress(BrokenPipeError):  # it ended before it read; its exit status says why
+                    process.stdin.write(spec.to_json())
+                    process.stdin.close()
+            for line in lines:
                 text = readable(line.decode("utf-8", "replace").rstrip())
                 last.append(text)
                 progress(text)
-            status = process.wait()
+            status = processes[0].wait()  # of several nodes the first one's counts: it writes the result
         finally:
             timer.cancel()
-            if process.poll() is None:
-                _kill(process)
-                process.wait()
+            lines.close()
+            for process in processes:
+                if process.poll() is None:
+                    _kill(process)
+                    process.wait()
         log = "\n".join(f"  {line}" for line in last)
         if late.is_set():
             raise TrainingError(
@@ -114,17 +115,64 @@ class LocalBackend:
             )
         return stored_result(self.site, spec)
 
+    def _started(self, spec: JobSpec) -> tuple[list[subprocess.Popen[bytes]], BinaryIO]:
+        """A process for each node, and the lines of all; each line is written at once, so they do not mix."""
+        reading, writing = os.pipe()
+        processes: list[subprocess.Popen[bytes]] = []
+        try:
+            for place in _places(spec.nodes):
+                processes.append(
+                    subprocess.Popen(
+                        [*(self.command or _entry_point(spec)), "--spec", "-"],
+                        stdin=subprocess.PIPE,
+                        stdout=writing,
+                        stderr=subprocess.STDOUT,
+                        env={**self._environment(spec), **place},
+                        start_new_session=True,
+                    )
+                )
+        except OSError:
+            os.close(reading)
+            for process in processes:
+                _kill(process)
+                process.wait()
+            raise
+        finally:
+            os.close(writing)
+        return processes, os.fdopen(reading, "rb")
+
     def _environment(self, spec: JobSpec) -> dict[str, str]:
         """This process's environment without Airflow's settings and connections, and the job's connections."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "_AIRFLOW", "PG", "MLFLOW_"))}
+        others = ("AIRFLOW", "_AIRFLOW", "PG", "MLFLOW_", "PET_")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(others)}
         names = {spec.dataset.site.connection, spec.output.site.connection, spec.tracking.connection}
         given = {f"AIRFLOW_CONN_{name.upper()}": as_json(self.connections(name)) for name in names}
         return {**kept, **given, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
 
 
+def _places(nodes: int) -> list[dict[str, str]]:
+    """What tells each process its place among several, as Kubeflow's torch runtime does; all on this machine alone."""
+    if nodes == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    shared = {
+        "PET_NNODES": str(nodes),
+        "PET_NPROC_PER_NODE": "1",
+        "PET_MASTER_ADDR": "127.0.0.1",
+        "PET_MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": loopback,
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // nodes)),
+    }
+    return [{**shared, "PET_NODE_RANK": str(rank)} for rank in range(nodes)]
+
+
 def _entry_point(spec: JobSpec) -> tuple[str, ...]:
     python = sys.executable
-    if spec.trainer.use == "tabular_network" and (own := project_root() / ".venv-trainer" / "bin" / "python").is_file():
+    needs_torch = spec.trainer.use == "tabular_network" or spec.nodes > 1
+    if needs_torch and (own := project_root() / ".venv-trainer" / "bin" / "python").is_file():
         python = str(own)
     return python, "-m", "rempart.training.entrypoint"
 

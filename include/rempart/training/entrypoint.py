@@ -3,8 +3,11 @@
 It runs the same in a process beside Airflow and in a pod, and needs one site, MLflow, and their connections in the
 environment; no database. While it trains, checkpoints go to the site; then its files, then the run to MLflow, then
 result.json: whatever ends it in between, the same spec again goes on from there. Progress is one JSON object a line on
-standard output. Exit status: 0 done, 75 a service did not answer (run again), 143 asked to end by SIGTERM or Ctrl-C
-(run again), 1 anything else.
+standard output. Exit status: 0 done, 75 a service did not answer (run again), 77 its session at the site is over (run
+again with a new one), 143 asked to end by SIGTERM or Ctrl-C (run again), 1 anything else.
+
+A job on several nodes is this command once on each (see `process_group`). The first one does all of the above; the
+others share the training, and end as the first does. 75 also means that the nodes did not meet, 143 that one is gone.
 """
 
 from __future__ import annotations
@@ -23,21 +26,31 @@ from typing import Any, TypeVar
 
 from rempart import config
 from rempart.config import Connections, environment_connections
-from rempart.errors import IntegrityError, ObjectMissing, RempartError, TrackingUnavailable, TrainingError
+from rempart.errors import (
+    IntegrityError,
+    ObjectMissing,
+    RempartError,
+    SessionExpired,
+    TrackingUnavailable,
+    TrainingError,
+)
 from rempart.sites.port import Site
 from rempart.sovereignty.places import decide_site
-from rempart.training import experiment, outputs, trainers
+from rempart.training import experiment, outputs, process_group, trainers
 from rempart.training.checkpoints import Checkpoints
 from rempart.training.interruption import INTERRUPTED, Interrupted, Interruption
 from rempart.training.job import JobResult, JobSpec, Place, Work, parse_result, parse_spec
 from rempart.training.outputs import Outputs, split_rows
+from rempart.training.process_group import Group, PeerLost
 from rempart.training.progress import EVERY_SECONDS, Progress, Run
 
-__all__ = ["TRY_AGAIN", "World", "main", "run_job", "split_rows"]
+__all__ = ["SESSION_OVER", "TRY_AGAIN", "World", "main", "run_job", "split_rows"]
 
 T = TypeVar("T")
-TRY_AGAIN = 75
+TRY_AGAIN, SESSION_OVER = 75, 77
 ATTEMPTS, PAUSE_SECONDS = 3, 2.0
+TRAIN, NOTHING = b"train", b"nothing"
+"""What the first of several nodes tells the others to do."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +63,20 @@ class World:
     sleep: Callable[[float], None] = time.sleep
     checkpoint_every: float = EVERY_SECONDS
     interruption: Interruption = field(default_factory=Interruption)
+    group: Group = field(default_factory=Group)
 
 
 def run_job(spec: JobSpec, world: World) -> JobResult:
     """Do a job, or what is left of it, and return its result.
 
-    Raises TrainingError, TrackingUnavailable, TrackingRefused, SiteError, IntegrityError; Interrupted if asked to end.
+    Of several nodes, this is what the first one does. Raises TrainingError, TrackingUnavailable, TrackingRefused,
+    SiteError, IntegrityError; Interrupted if asked to end, or if another node is gone.
     """
-    if (code := trainers.code_version(spec.trainer.use)) != spec.code_version:
-        raise TrainingError(
-            f"The job was ordered for code {spec.code_version}, here is {code}",
-            "Run the job with the package (image) of the version that ordered it.",
-        )
+    _check(spec, world.group)
     site, bucket = world.site(spec.output.site), spec.output.bucket
     checkpoints = Checkpoints(site, spec, world.progress)
     if (found := _read(site, bucket, spec.key("result.json"))) is not None:
+        world.group.broadcast(NOTHING)
         world.progress("adopted", job_id=spec.job_id)
         result = parse_result(found, spec.job_id)
         checkpoints.clear()
@@ -96,12 +108,37 @@ def run_job(spec: JobSpec, world: World) -> JobResult:
     return result
 
 
+def share_job(spec: JobSpec, world: World) -> None:
+    """What a node other than the first does of a job; it returns when the first has the result. Raises as `run_job`."""
+    _check(spec, world.group)
+    if world.group.broadcast() == TRAIN:
+        checkpoints = Checkpoints(world.site(spec.output.site), spec, world.progress)
+        run = Run(checkpoints, world.progress, world.interruption, world.checkpoint_every, group=world.group)
+        outputs.share(spec, world.site, run)
+    world.group.await_first()
+
+
+def _check(spec: JobSpec, group: Group) -> None:
+    """Refuse a job that is for other code, or for another number of nodes."""
+    if (code := trainers.code_version(spec.trainer.use)) != spec.code_version:
+        raise TrainingError(
+            f"The job was ordered for code {spec.code_version}, here is {code}",
+            "Run the job with the package (image) of the version that ordered it.",
+        )
+    if group.size != spec.nodes:
+        raise TrainingError(
+            f"The job is for {spec.nodes} nodes, and is run on {group.size}", "Start one process for each node."
+        )
+
+
 def _made(spec: JobSpec, site: Site, checkpoints: Checkpoints, world: World) -> tuple[Outputs, Work]:
     """Complete outputs, stored at the site, and the work as of this attempt."""
     if (before := _trained_before(spec, site)) is not None:
+        world.group.broadcast(NOTHING)
         world.progress("trained before", job_id=spec.job_id)
         return before, before.work.model_copy(update={"done_here": 0, "resumed_from": before.work.steps})
-    run = Run(checkpoints, world.progress, world.interruption, world.checkpoint_every)
+    world.group.broadcast(TRAIN)
+    run = Run(checkpoints, world.progress, world.interruption, world.checkpoint_every, group=world.group)
     made = outputs.make(spec, world.site, world.progress, run)
     site.write(spec.output.bucket, spec.key("spec.json"), spec.to_json(), content_type="application/json")
     # metrics.json names the others and their hashes: with it, the outputs are complete
@@ -205,29 +242,63 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(named: str, checkpoint_every: float, interruption: Interruption) -> int:
+    group = Group()
     try:
         spec = read_spec(named)
+        if (seat := process_group.seat(spec.nodes, os.environ)) is not None:
+            _print("joining", node=seat.rank, nodes=seat.size)
+            group = process_group.join(seat, spec.job_id)
+            _print("joined", node=group.rank, nodes=group.size)
         connections = environment_connections
-        run_job(
-            spec,
-            World(
-                _site_of(spec, connections),
-                connections,
-                _print,
-                checkpoint_every=checkpoint_every,
-                interruption=interruption,
-            ),
+        world = World(
+            _site_of(spec, connections),
+            connections,
+            _print if group.rank == 0 else _nothing,
+            checkpoint_every=checkpoint_every,
+            interruption=interruption,
+            group=group,
         )
-    except Interrupted:
-        _print("interrupted", **interruption.facts, in_time=True)
-        return INTERRUPTED
+        if group.rank == 0:
+            run_job(spec, world)
+        else:
+            share_job(spec, world)
+            _print("done", job_id=spec.job_id, node=group.rank)
+        return group.leave(0)
+    except Interrupted as end:
+        return _interrupted(end, group, interruption)
     except RempartError as error:
-        _print("failed", error=type(error).__name__, what=error.what, hint=error.hint)
-        return TRY_AGAIN if error.transient else 1
+        said = {"error": type(error).__name__, "what": error.what, "hint": error.hint}
+        status = TRY_AGAIN if error.transient else 1
+        if isinstance(error, SessionExpired):
+            status = SESSION_OVER
     except Exception as error:  # its message may quote data, so only its kind and place are said
-        _print("failed", error=type(error).__name__, what=f"unexpected, {trainers.place_of(error)}", hint="Report it.")
-        return 1
-    return 0
+        what = f"unexpected, {trainers.place_of(error)}"
+        said, status = {"error": type(error).__name__, "what": what, "hint": "Report it."}, 1
+    _print("failed", **_node(group), **said)
+    return group.leave(status, **said)
+
+
+def _interrupted(end: Interrupted, group: Group, interruption: Interruption) -> int:
+    """Say so, and leave. When a peer is gone because it failed, this node failed too, for the same reason."""
+    if isinstance(end, PeerLost) and (told := group.failure()) is not None:
+        status = int(told.pop("status"))
+        _print("failed", **told)
+        return group.leave(status, **told)
+    facts: dict[str, Any] = dict(interruption.facts)
+    if group.rank > 0:
+        facts.pop("saved_step", None)  # it is the first node that knows
+    if isinstance(end, PeerLost):
+        facts["why"] = "another node ended or does not answer"
+    _print("interrupted", **_node(group), **facts, in_time=True)
+    return group.leave(INTERRUPTED)
+
+
+def _node(group: Group) -> dict[str, int]:
+    return {"node": group.rank} if group.size > 1 else {}
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """The progress of a node other than the first: one is enough."""
 
 
 if __name__ == "__main__":

@@ -38,6 +38,10 @@ class Interruption:
         """From now on a request only sets `asked`, until `computing` ends: who computes looks at it."""
         self._awaited = True
 
+    def agreed(self) -> None:
+        """Another node of the job was asked to end: this one ends with it."""
+        self.asked = True
+
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Where a trainer may call `await_step`. Raises Interrupted at the end if there was a request."""

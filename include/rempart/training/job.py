@@ -86,7 +86,7 @@ class Output(Strict):
 
 
 class JobSpec(Strict):
-    """One training job, version 1 of the contract."""
+    """One training job, version 1 of the contract. `nodes`: the processes that share it, one on each node."""
 
     version: Literal[1] = 1
     job_id: str = ""
@@ -97,6 +97,7 @@ class JobSpec(Strict):
     features: tuple[FeatureSpec, ...] = Field(min_length=1)
     dataset: Dataset
     trainer: TrainerSpec
+    nodes: int = Field(default=1, ge=1)
     tracking: Tracking
     output: Output
     snapshot: str
@@ -123,6 +124,8 @@ class JobSpec(Strict):
             "trainer": self.trainer.model_dump(),
             "code": self.code_version,
         }
+        if self.nodes > 1:  # sums over nodes round otherwise than one node's
+            determining["nodes"] = self.nodes
         return hashlib.sha256(canonical(determining)).hexdigest()[:16]
 
     def key(self, name: str) -> str:

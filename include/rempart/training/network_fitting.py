@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
+from rempart.training.process_group import Group, PeerLost
 
 if TYPE_CHECKING:
     from rempart.training.progress import Run
@@ -37,6 +38,20 @@ def place(chosen: Settings) -> tuple[str, str]:
     return device, "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
 
 
+def settle(group: Group, device: str, precision: str) -> str:
+    """Check that all nodes compute alike, and prepare their sums; the name of the library that makes them.
+
+    Raises TrainingError when a node has another device or precision.
+    """
+    words = group.gather(f"{device} in {precision}")
+    if len(set(words)) > 1:
+        raise TrainingError(
+            f"tabular_network: the nodes do not compute alike: {', '.join(words[:20])}",
+            "Give each node a GPU (trainer.gpus), or set trainer.params.device and precision.",
+        )
+    return group.sum_on(device)
+
+
 def learn(
     inputs: Any,
     target: Any,
@@ -47,7 +62,10 @@ def learn(
     precision: str,
     run: Run | None,
 ) -> tuple[tuple[Any, Any], ...]:
-    """Weights and biases of each layer, float32. inputs: float32 [n, k]; classes: 0 for a regression."""
+    """Weights and biases of each layer, float32. inputs: float32 [n, k]; classes: 0 for a regression.
+
+    Several nodes share each batch: the sum of what they computed is the gradient of the whole batch, as of one node.
+    """
     import torch
 
     torch.use_deterministic_algorithms(True)
@@ -67,6 +85,15 @@ def learn(
     measure = torch.nn.CrossEntropyLoss() if classes else losses[chosen.loss]
     autocast = torch.autocast(device, dtype=getattr(torch, precision), enabled=precision != "float32")
 
+    def loss_of(batch: Any) -> Any:
+        with autocast:
+            predicted = network(rows[batch])
+        predicted = predicted.float()
+        if not len(batch):  # a node's share of a batch that has fewer rows than there are nodes
+            return predicted.sum()
+        return measure(predicted if classes else predicted[:, 0], wanted[batch])
+
+    group = run.group if run else Group()
     size = min(chosen.batch_size, len(inputs))
     per_epoch = math.ceil(len(inputs) / size)
     steps = chosen.epochs * per_epoch
@@ -76,14 +103,19 @@ def learn(
         if step % per_epoch == 0:
             order = _order(len(inputs), seed, step // per_epoch)
         batch = order[step % per_epoch * size : (step % per_epoch + 1) * size].to(device)
-        for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(chosen.learning_rate, step, steps)
+        for held in optimizer.param_groups:
+            held["lr"] = _learning_rate(chosen.learning_rate, step, steps)
         optimizer.zero_grad(set_to_none=True)
-        with autocast:
-            predicted = network(rows[batch])
-        predicted = predicted.float()
-        loss = measure(predicted if classes else predicted[:, 0], wanted[batch])
-        scaler.scale(loss).backward()
+        if group.size == 1:
+            loss = loss_of(batch)
+            scaler.scale(loss).backward()
+        else:
+            try:
+                loss = _shared(group, network, loss_of, batch, scaler)
+            except PeerLost:  # the weights are still those of the step before
+                if run:
+                    run.keep(step, partial(_state, network, optimizer, scaler, step))
+                raise
         scaler.step(optimizer)
         scaler.update()
         step += 1
@@ -91,6 +123,23 @@ def learn(
             run.progress(step, steps, loss.item)
             run.checkpoint(step, partial(_state, network, optimizer, scaler, step))
     return tuple((layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()) for layer in layers)
+
+
+def _shared(group: Group, network: Any, loss_of: Any, batch: Any, scaler: Any) -> Any:
+    """Put the gradient of a batch's mean loss into the network, of which each node computes a share; the loss."""
+    import torch
+
+    share = batch.tensor_split(group.size)[group.rank]
+    # shares differ by a row: each counts by its rows
+    loss = loss_of(share) * (len(share) / len(batch))
+    scaler.scale(loss).backward()
+    gradients = [parameter.grad for parameter in network.parameters()]
+    flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), loss.detach().reshape(1)])
+    group.sum(flat)
+    parts = flat[:-1].split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+    return flat[-1]
 
 
 def _order(rows: int, seed: int, epoch: int) -> Any:

@@ -48,6 +48,7 @@ def make(spec: JobSpec, site: Callable[[Place], Site], progress: Progress, run: 
     learnt, truth = metrics.target_values(target, train), metrics.target_values(target, holdout)
     inputs, unseen = encode(features, train), encode(features, holdout)
     seconds = {"read": round(time.monotonic() - began, 3)}
+    run.group.meet()
     progress("training", trainer=spec.trainer.use, rows=len(inputs), columns=inputs.shape[1])
     began = time.monotonic()
     with run.computing():
@@ -92,6 +93,17 @@ def make(spec: JobSpec, site: Callable[[Place], Site], progress: Progress, run: 
     }
     made = {**files, "metrics.json": canonical(facts)}
     return Outputs(made, measured, rows, seconds, run.work(), dict(run.made_with))
+
+
+def share(spec: JobSpec, site: Callable[[Place], Site], run: Run) -> None:
+    """The part of a node other than the first: it trains along, and makes no files. Raises as `make`."""
+    features, params = seen(spec)
+    target = spec.target.feature()
+    train, _ = _dataset(spec, site)
+    inputs, learnt = encode(features, train), metrics.target_values(target, train)
+    run.group.meet()
+    with run.computing():
+        trainers.fitted(spec.trainer.use, inputs, learnt, params, spec.trainer.seed, spec.task, len(target.values), run)
 
 
 def _dataset(spec: JobSpec, site: Callable[[Place], Site]) -> tuple[pa.Table, pa.Table]:

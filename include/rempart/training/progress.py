@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -9,9 +10,10 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import SiteUnavailable
-from rempart.training.checkpoints import Checkpoints
+from rempart.training.checkpoints import Checkpoints, pack, unpack
 from rempart.training.interruption import Interrupted, Interruption
 from rempart.training.job import Work
+from rempart.training.process_group import Group, PeerLost
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +30,8 @@ class Run:
     """The job as a trainer sees it. Its steps are whole numbers from 1 to the last: iterations, updates, epochs.
 
     A trainer calls `resume` once, then after each step `checkpoint`, and `progress`. Both may be called after every
-    step: a checkpoint is stored each `every` seconds, a line printed each second.
+    step: a checkpoint is stored each `every` seconds, a line printed each second. Of a job on several nodes each does
+    so; the first one reads and stores, and all of them end after the same step.
     """
 
     def __init__(
@@ -38,7 +41,9 @@ class Run:
         interruption: Interruption,
         every: float = EVERY_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        group: Group | None = None,
     ) -> None:
+        self.group = group or Group()
         self._checkpoints, self._progress, self._interruption = checkpoints, progress, interruption
         self.every, self._clock = every, clock
         self._began = self._saved_at = clock()
@@ -57,13 +62,12 @@ class Run:
         """True when the job was asked to end: the next `checkpoint` stores one, and ends the trainer."""
         return self._interruption.asked
 
-    def resume(self) -> dict[str, np.ndarray[Any, Any]] | None:
+    def resume(self) -> Arrays | None:
         """The arrays of the newest usable checkpoint of this job; None to start from nothing.
 
-        Raises TrainingError when the checkpoint is another job's.
+        Raises TrainingError when the checkpoint is another job's; PeerLost.
         """
-        found = self._checkpoints.newest()
-        self._before = self._checkpoints.manifest.done
+        found = self._newest()
         self._began = self._saved_at = self._clock()
         self._interruption.await_step()
         if found is None:
@@ -74,6 +78,21 @@ class Run:
         self._progress("resumed", step=self._first, done_before=self._before)
         return found[1]
 
+    def _newest(self) -> tuple[int, Arrays] | None:
+        """Of several nodes the first one reads, and tells the others, so that none goes on from another step."""
+        first = self.group.rank == 0
+        found = self._checkpoints.newest() if first else None
+        self._before = self._checkpoints.manifest.done
+        if self.group.size == 1:
+            return found
+        told = json.loads(self.group.broadcast(json.dumps([found and found[0], self._before]).encode()))
+        step, self._before = told
+        if step is None:
+            return None
+        arrays = unpack(self.group.broadcast(pack(found[1]) if found else b""))
+        assert arrays is not None  # noqa: S101 - the first node packed them
+        return step, arrays
+
     def checkpoint(self, step: int, arrays: Arrays | Callable[[], Arrays]) -> None:
         """Store the state after `step`, if it is time to or the job was asked to end; then also end the trainer.
 
@@ -82,7 +101,23 @@ class Run:
         """
         self._reached(step)
         self._interruption.await_step()
-        if not self.stopping and self._clock() - self._saved_at < self.every:
+        due = self.group.rank == 0 and self._clock() - self._saved_at >= self.every
+        try:
+            stopping, due = self.group.any(self.stopping, due)
+        except PeerLost:
+            self.keep(step, arrays)
+            raise
+        if not stopping and not due:
+            return
+        self.keep(step, arrays)
+        self.group.meet()  # storing may take longer than the others wait within a step
+        if stopping or (self.stopping and self.group.size == 1):
+            self._interruption.agreed()
+            raise Interrupted
+
+    def keep(self, step: int, arrays: Arrays | Callable[[], Arrays]) -> None:
+        """Store the state after `step` now, if this is the first node. Raises SiteError."""
+        if self.group.rank != 0:
             return
         try:
             self._checkpoints.save(step, arrays() if callable(arrays) else arrays, self._before + self._done_here)
@@ -90,8 +125,6 @@ class Run:
         except SiteUnavailable as error:  # it costs at most what is computed until the next one
             self._progress("checkpoint not stored", step=step, error=error.what)
         self._saved_at = self._clock()
-        if self.stopping:
-            raise Interrupted
 
     def progress(self, step: int, steps: int, loss: float | Callable[[], float] | None = None) -> None:
         """Tell how far the training is: `step` of `steps`, and the loss (or a function that gives it if it is told)."""

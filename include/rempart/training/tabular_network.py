@@ -139,8 +139,8 @@ def fit(
     """A trained network. inputs: float32 [n, k], NaN for null; target: [n], of a classification class positions.
 
     Each step is one update by one batch; the batches of an epoch follow from seed and epoch alone. So a job that goes
-    on from a checkpoint makes the same updates: on the same machine and device, the same weights to the bit. Raises
-    TrainingError.
+    on from a checkpoint makes the same updates: on the same machine and device, and on as many nodes, the same weights
+    to the bit. Raises TrainingError, PeerLost.
     """
     chosen, version = settings(params, task), installed()
     # before CUDA starts: its matrix products are reproducible only with a workspace of fixed size
@@ -150,6 +150,9 @@ def fit(
     device, precision = network_fitting.place(chosen)
     if run is not None:
         run.made_with |= {"torch": version, "device": device, "precision": precision}
+        if run.group.size > 1:
+            summed_by = network_fitting.settle(run.group, device, precision)
+            run.made_with |= {"nodes": str(run.group.size), "summed_by": summed_by}
     statistics = conversion.scaling(inputs, target, task)
     learnt = network_fitting.learn(
         conversion.standardised(inputs, statistics),

@@ -3,11 +3,13 @@
 A trainer is `fit(inputs, target, params, seed)`; inputs is a float32 matrix [rows, columns] with NaN for null, target
 float64 [rows] (for a classification the position of the class in the target's values). It gives a fitted scikit-learn
 estimator, or an ONNX model (a proto or its bytes) with one float input [n, columns]. One that has a parameter `run`
-gets the job's `progress.Run`, for checkpoints and progress.
+gets the job's `progress.Run`, for checkpoints and progress; one that has a parameter `group` may run on several nodes,
+and gets their `process_group.Group`.
 """
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import hashlib
 import importlib.metadata
@@ -23,6 +25,7 @@ from rempart.errors import ModelRefused, RempartError, TrainingError
 from rempart.models import onnx_format
 from rempart.models.encoding import Feature
 from rempart.training import gradient_boosting, tabular_network, tree_conversion
+from rempart.training.process_group import Group
 
 if TYPE_CHECKING:
     from rempart.training.progress import Run
@@ -73,13 +76,34 @@ def left_out(features: Sequence[Feature], params: Mapping[str, Any]) -> tuple[tu
     return tuple(kept), rest
 
 
-def check(use: str, params: Mapping[str, Any], task: str) -> None:
+def check(use: str, params: Mapping[str, Any], task: str, nodes: int = 1) -> None:
     """Check a built-in trainer's parameters, without `leave_out`; a function of one's own checks them when it runs.
 
-    Raises TrainingError naming the parameter.
+    Raises TrainingError naming the parameter, or when the trainer cannot share its work with other nodes.
     """
     if use in BUILT_IN:
         BUILT_IN[use](params, task)
+    if nodes > 1 and not shares_work(use):
+        raise TrainingError(
+            f"trainer.nodes is {nodes}, and {use} trains on one node",
+            "Set trainer.nodes: 1, or give the function a parameter `group` and share the work by it.",
+        )
+
+
+def shares_work(use: str) -> bool:
+    """Whether a trainer can run on several nodes. A function's file is parsed, not run: its libraries may be absent."""
+    if use in BUILT_IN:
+        return use == "tabular_network"
+    file, function = custom_file(use)
+    try:
+        tree = ast.parse(file.read_bytes())
+    except SyntaxError:
+        return False
+    return any(
+        one.name == function and "group" in [argument.arg for argument in (*one.args.args, *one.args.kwonlyargs)]
+        for one in tree.body
+        if isinstance(one, ast.FunctionDef)
+    )
 
 
 def code_version(use: str) -> str:
@@ -139,7 +163,7 @@ def train(
 
     Raises TrainingError when the trainer fails or its model as ONNX does not predict the same.
     """
-    model = _fitted(use, inputs, target, params, seed, task, classes, run)
+    model = fitted(use, inputs, target, params, seed, task, classes, run)
     if isinstance(model, bytes) or hasattr(model, "SerializeToString"):
         body = model if isinstance(model, bytes) else bytes(model.SerializeToString())
         _opened(body, use)
@@ -153,16 +177,19 @@ def train(
     return Trained(body, _difference(_opened(body, use), theirs, check_on, task, classes))
 
 
-def _fitted(
+def fitted(
     use: str, inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str, classes: int, run: Run | None
 ) -> Any:
+    """What the trainer gives for `inputs` and `target`. Raises TrainingError when it fails."""
     if use == "gradient_boosting":
         return gradient_boosting.fit(inputs, target, params, seed, task, run)
     if use == "tabular_network":
         return tabular_network.fit(inputs, target, params, seed, task, classes, run)
     try:
         function = _custom(use)
-        more = {"run": run} if run is not None and takes_run(function) else {}
+        more: dict[str, Any] = {"run": run} if run is not None and takes(function, "run") else {}
+        if takes(function, "group"):
+            more["group"] = run.group if run is not None else Group()
         return function(inputs, target, dict(params), seed, **more)
     except RempartError:
         raise
@@ -172,10 +199,10 @@ def _fitted(
         ) from None
 
 
-def takes_run(function: Callable[..., Any]) -> bool:
-    """Whether a trainer has a parameter named `run`."""
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Whether a trainer has a parameter of that name."""
     try:
-        return "run" in inspect.signature(function).parameters
+        return name in inspect.signature(function).parameters
     except (TypeError, ValueError):  # some callables tell no signature
         return False
 

@@ -72,12 +72,19 @@ def test_what_does_not_change_the_outcome_does_not_change_the_job():
         {"trainer": TrainerSpec(use="gradient_boosting", params={"max_iter": 6, "learning_rate": 0.1}, seed=3)},
         {"trainer": TrainerSpec(use="gradient_boosting", params={"max_iter": 5, "learning_rate": 0.1}, seed=4)},
         {"code_version": "2"},
+        {"nodes": 2},
         {"features": (FeatureSpec(name="stay__nights", type="number"),)},
         {"dataset": Dataset(site=PLACE, bucket="lake", key="training/x.parquet", sha256="c" * 64, rows=10)},
     ],
 )
 def test_what_changes_the_outcome_is_another_job(change):
     assert spec(**change).job_id != spec().job_id
+
+
+def test_a_spec_from_before_there_were_several_nodes_is_the_same_job_on_one():
+    before = {name: value for name, value in json.loads(spec().to_json()).items() if name != "nodes"}
+    assert parse_spec(json.dumps(before)) == spec() and spec().nodes == 1
+    assert spec(nodes=2).job_id != spec(nodes=3).job_id
 
 
 def altered(**changes) -> bytes:
@@ -92,6 +99,8 @@ def altered(**changes) -> bytes:
         (altered(snapshot=None), "snapshot"),
         (altered(code_version="2"), "it was altered"),
         (altered(features=[]), "features"),
+        (altered(nodes=0), "nodes"),
+        (altered(nodes=2), "it was altered"),
         (b"[]", "not a JSON object"),
         (b"{", "not JSON"),
     ],

@@ -145,6 +145,33 @@ def test_features_are_left_out_by_pattern_and_a_pattern_without_match_is_an_erro
             trainers.left_out(FEATURES, {"leave_out": pattern})
 
 
+@pytest.mark.parametrize(
+    ("code", "shares"),
+    [
+        ("def fit(inputs, target, params, seed, group): ...", True),
+        ("import absent_here\n\ndef fit(inputs, target, params, seed, run, *, group): ...", True),
+        ("def fit(inputs, target, params, seed): ...\n\ndef other(group): ...", False),
+        ("def fit(", False),
+    ],
+)
+def test_only_a_function_that_asks_for_the_group_runs_on_several_nodes(tmp_path, monkeypatch, code, shares):
+    (tmp_path / "include" / "trainers").mkdir(parents=True)
+    (tmp_path / "include" / "trainers" / "mine.py").write_text(code)
+    monkeypatch.setenv("REMPART_HOME", str(tmp_path))
+    use = "include/trainers/mine.py:fit"
+    assert trainers.shares_work(use) == shares
+    trainers.check(use, {}, "regression", nodes=1)
+    if not shares:
+        with pytest.raises(TrainingError, match=r"trainer.nodes is 2, and .* trains on one node"):
+            trainers.check(use, {}, "regression", nodes=2)
+
+
+def test_of_the_built_in_trainers_the_network_runs_on_several_nodes():
+    trainers.check("tabular_network", {}, "regression", nodes=2)
+    with pytest.raises(TrainingError, match="gradient_boosting trains on one node"):
+        trainers.check("gradient_boosting", {}, "regression", nodes=2)
+
+
 def test_a_class_that_no_training_row_has_is_an_error():
     with pytest.raises(TrainingError, match="1 of the target's 3 declared classes"):
         fitted(task="classification", target=(PRICE > 100).astype(float), classes=3)

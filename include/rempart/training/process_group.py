@@ -1,0 +1,319 @@
+"""The nodes of one job: a process on each, which add up what each computed, and agree on when to end.
+
+Each process learns its place from the variables PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR and PET_MASTER_PORT, which
+Kubeflow's torch runtime sets, and the local backend too. There is one process on a node, with one device, whatever
+PET_NPROC_PER_NODE says. The process of rank 0 listens on the port; the others find it there.
+
+The traffic (gradients, a checkpoint's arrays, words) is plain TCP by gloo or NCCL, neither encrypted nor authenticated:
+only the pool's network policy confines it. It is numbers, JSON and npz; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from rempart.errors import PoolUnavailable, TrainingError
+from rempart.training.interruption import Interrupted
+
+RENDEZVOUS_SECONDS = 300.0
+"""How long a node waits for all the others at the beginning."""
+PEER_SECONDS = 60.0
+"""How long within a step: a node that does not answer by then is gone. One whose process ended is noticed at once."""
+MEET_SECONDS = 600.0
+"""How long where a node may have more to do than a step: read the training set, store a checkpoint."""
+LINGER_SECONDS = 5.0
+"""How long the first node stays to tell the others how it ended."""
+POLL_SECONDS = 0.2
+
+
+class PeerLost(Interrupted):
+    """Another node is gone: its process ended, or did not answer in time. The job goes on from its last checkpoint."""
+
+
+class Group:
+    """The nodes of a job. This class is a node that is alone, and asks nobody.
+
+    With several, every node must make the same calls in the same order; each may raise PeerLost.
+    """
+
+    rank = 0
+    """0 is the first node, which alone writes; the last is `size - 1`."""
+    size = 1
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """Of each flag, whether it is true at some node."""
+        return flags
+
+    def sum(self, tensor: Any) -> None:
+        """Add a tensor up over all nodes, in place: on all the same bits."""
+
+    def broadcast(self, body: bytes = b"") -> bytes:
+        """The first node's bytes; what the others give does not count."""
+        return body
+
+    def gather(self, word: str) -> list[str]:
+        """Each node's word, by rank."""
+        return [word]
+
+    def meet(self) -> None:
+        """Wait until every node is here, also if one of them has much to do before."""
+
+    def sum_on(self, device: str) -> str:
+        """Prepare for `sum` of tensors on `cpu` or `cuda`; the name of the library that will do it."""
+        return ""
+
+    def await_first(self) -> None:
+        """Wait until the first node has ended well. Raises PeerLost when it ends otherwise."""
+
+    def failure(self) -> dict[str, Any] | None:
+        """What a node said that ended for a reason that the others should end with: status, node, error, what, hint."""
+        return None
+
+    def leave(self, status: int, **facts: Any) -> int:
+        """Tell the others how this node ended. Of several nodes each ends its process here; alone: the status."""
+        return status
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A process's place among the nodes, and where the first one listens."""
+
+    rank: int
+    size: int
+    address: str
+    port: int
+
+
+def seat(nodes: int, environment: Mapping[str, str]) -> Seat | None:
+    """This process's place; None when it is alone, and is to be. Raises TrainingError."""
+    if "PET_NNODES" not in environment:
+        if nodes > 1:
+            raise TrainingError(
+                f"The job is for {nodes} nodes, and nothing says where the others are: PET_NNODES is not set",
+                "Run it as a TrainJob of Kubeflow Trainer, or with the local backend, which starts a process for each.",
+            )
+        return None
+    size = _number(environment, "PET_NNODES", 1, 1_000_000)
+    if size != nodes:
+        raise TrainingError(
+            f"The job is for {nodes} nodes, and PET_NNODES is {size}",
+            "Start as many nodes as the job's spec names (trainer.nodes in the pipeline).",
+        )
+    if size == 1:
+        return None
+    if not (address := environment.get("PET_MASTER_ADDR", "")):
+        raise TrainingError("PET_MASTER_ADDR is not set", "Set it to the host of the first node.")
+    rank = _number(environment, "PET_NODE_RANK", 0, size - 1)
+    return Seat(rank, size, address, _number(environment, "PET_MASTER_PORT", 1, 65535))
+
+
+def _number(environment: Mapping[str, str], name: str, least: int, most: int) -> int:
+    text = environment.get(name, "")
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+        raise TrainingError(
+            f"{name} is '{text[:40]}', not a whole number from {least} to {most}",
+            "Kubeflow's torch runtime sets it; a fixed number of nodes is needed.",
+        )
+    return int(text)
+
+
+def join(place: Seat, job_id: str) -> Group:
+    """Meet the other nodes of the job. Raises PoolUnavailable when they do not all come in time; TrainingError."""
+    try:
+        import torch.distributed as dist
+    except ImportError as cause:
+        raise TrainingError(
+            f"A job on {place.size} nodes needs PyTorch, and it is not here",
+            "Run it in the trainer's environment (`make setup-trainer` makes .venv-trainer) or image.",
+        ) from cause
+    deadline = time.monotonic() + RENDEZVOUS_SECONDS
+    try:
+        store = _store(place, deadline)
+        if store.add(f"seat/{place.rank}", 1) > 1:
+            raise _not_met(place, "another process has this rank", None)
+        store.set(f"job/{place.rank}", job_id)
+        while not all(here := [store.check([f"job/{rank}"]) for rank in range(place.size)]):
+            if time.monotonic() > deadline:
+                missing = [rank for rank, came in enumerate(here) if not came]
+                raise _not_met(place, f"missing: {', '.join(map(str, missing[:20]))}", None)
+            time.sleep(POLL_SECONDS)
+        jobs = {store.get(f"job/{rank}").decode() for rank in range(place.size)}
+        if len(jobs) > 1:
+            raise TrainingError(
+                f"The nodes were given different jobs: {', '.join(sorted(jobs))[:200]}", "Give each the same spec."
+            )
+        dist.init_process_group(
+            "gloo",
+            store=dist.PrefixStore("group", store),
+            rank=place.rank,
+            world_size=place.size,
+            timeout=timedelta(seconds=PEER_SECONDS),
+        )
+        return _Joined(place, store)
+    except (RuntimeError, OSError) as cause:
+        raise _not_met(place, type(cause).__name__, cause) from cause
+
+
+def _not_met(place: Seat, why: str, cause: BaseException | None) -> PoolUnavailable:
+    error = PoolUnavailable(
+        f"Node {place.rank} of {place.size} did not meet all others at {place.address}:{place.port} ({why})",
+        "Run again. If it stays so, look at the pods of the others, and let the network policy admit their traffic.",
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _store(place: Seat, deadline: float) -> Any:
+    """The words that the nodes leave for each other, held by the first one."""
+    import torch.distributed as dist
+
+    options: dict[str, Any] = {"wait_for_workers": False, "timeout": timedelta(seconds=PEER_SECONDS)}
+    if place.rank == 0:
+        if place.address == "127.0.0.1":  # by itself it would listen on every interface
+            listening = socket.create_server((place.address, place.port))
+            options["master_listen_fd"] = listening.detach()
+        return dist.TCPStore(place.address, place.port, place.size, True, **options)
+    while True:
+        try:
+            socket.create_connection((place.address, place.port), timeout=2).close()
+            return dist.TCPStore(place.address, place.port, place.size, False, **options)
+        except OSError as cause:  # its pod may have no address yet
+            if time.monotonic() > deadline:
+                raise _not_met(place, "the first does not answer", cause) from cause
+        time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def _noticing() -> Iterator[None]:
+    """gloo and NCCL raise RuntimeError (and torch's subclasses of it) when a peer is gone."""
+    try:
+        yield
+    except RuntimeError as cause:
+        raise PeerLost from cause
+
+
+class _Joined(Group):
+    """One of several nodes."""
+
+    def __init__(self, place: Seat, store: Any) -> None:
+        import torch.distributed as dist
+
+        self.rank, self.size = place.rank, place.size
+        self._store, self._words = store, 0
+        self._patient: Any = dist.new_group(backend="gloo", timeout=timedelta(seconds=MEET_SECONDS))
+        self._summing: Any = None
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        import torch
+        import torch.distributed as dist
+
+        somewhere = torch.tensor(flags, dtype=torch.int32)
+        with _noticing():
+            dist.all_reduce(somewhere, op=dist.ReduceOp.MAX)
+        return tuple(map(bool, somewhere.tolist()))
+
+    def sum(self, tensor: Any) -> None:
+        import torch.distributed as dist
+
+        with _noticing():
+            dist.all_reduce(tensor, group=self._summing)
+
+    def broadcast(self, body: bytes = b"") -> bytes:
+        import torch
+        import torch.distributed as dist
+
+        length = torch.tensor([len(body)])
+        with _noticing():
+            dist.broadcast(length, 0, group=self._patient)
+            data = torch.zeros(int(length), dtype=torch.uint8)
+            if len(data):
+                if self.rank == 0:
+                    data = torch.frombuffer(bytearray(body), dtype=torch.uint8)
+                dist.broadcast(data, 0, group=self._patient)
+        return bytes(data.numpy().tobytes())
+
+    def gather(self, word: str) -> list[str]:
+        self._words += 1
+        with _noticing():
+            self._store.set(f"word/{self._words}/{self.rank}", word)
+            self.meet()
+            return [self._store.get(f"word/{self._words}/{rank}").decode() for rank in range(self.size)]
+
+    def meet(self) -> None:
+        import torch.distributed as dist
+
+        with _noticing():
+            dist.barrier(group=self._patient)
+
+    def sum_on(self, device: str) -> str:
+        import torch
+        import torch.distributed as dist
+
+        # NCCL refuses two processes on one GPU, as a machine that plays several nodes has them
+        if device != "cuda" or len(set(self.gather(str(torch.cuda.get_device_properties(0).uuid)))) < self.size:
+            return "gloo"
+        # else a lost peer would abort the process, with a status that says nothing
+        os.environ["TORCH_NCCL_BLOCKING_WAIT"] = "1"
+        with _noticing():
+            self._summing = dist.new_group(backend="nccl", timeout=timedelta(seconds=PEER_SECONDS))
+        return "nccl"
+
+    def await_first(self) -> None:
+        with _noticing():
+            while (said := self._said(0)) is None:
+                time.sleep(POLL_SECONDS)
+        if said["status"]:
+            raise PeerLost
+
+    def failure(self) -> dict[str, Any] | None:
+        with suppress(RuntimeError):  # the first node, who holds all words, may be gone
+            for rank in range(self.size):
+                if rank != self.rank and (said := self._said(rank)) is not None and "error" in said:
+                    return {"node": rank, **said}
+        return None
+
+    def leave(self, status: int, **facts: Any) -> int:
+        with suppress(RuntimeError):
+            self._store.set(f"ended/{self.rank}", json.dumps({"status": status, **facts}))
+        # the connections close, so whoever waits for this node learns that it is gone; with a lost peer it may hang
+        self._bounded(self._disconnect)
+        if self.rank == 0:
+            with suppress(Interrupted):
+                self._bounded(self._await_others)
+        sys.stdout.flush()
+        # not through the interpreter's end: what torch does there may wait for a peer that is gone
+        os._exit(status)
+
+    def _said(self, rank: int) -> dict[str, Any] | None:
+        if not self._store.check([f"ended/{rank}"]):
+            return None
+        said: dict[str, Any] = json.loads(self._store.get(f"ended/{rank}"))
+        return said
+
+    def _disconnect(self) -> None:
+        import torch.distributed as dist
+
+        self._patient = self._summing = None
+        dist.destroy_process_group()
+        gc.collect()  # the connections are closed when nothing refers to them
+
+    def _await_others(self) -> None:
+        while not self._store.check([f"ended/{rank}" for rank in range(1, self.size)]):
+            time.sleep(POLL_SECONDS)
+
+    @staticmethod
+    def _bounded(action: Callable[[], None]) -> None:
+        thread = threading.Thread(target=action, daemon=True)
+        thread.start()
+        thread.join(LINGER_SECONDS)

@@ -1,0 +1,104 @@
+"""A node's place, and a node that is alone: what needs no PyTorch. Several nodes: test_several_nodes.py."""
+
+import pytest
+
+from rempart.errors import TrainingError
+from rempart.training.backends import _places
+from rempart.training.entrypoint import World, run_job, share_job
+from rempart.training.interruption import Interruption
+from rempart.training.process_group import Group, Seat, join, seat
+from rempart.training.progress import Run
+from tests.unit.training import stage
+from tests.unit.training.test_checkpoints import opened
+from tests.unit.training.test_job import spec
+
+PLACED = {
+    "PET_NNODES": "4",
+    "PET_NPROC_PER_NODE": "8",
+    "PET_NODE_RANK": "3",
+    "PET_MASTER_ADDR": "train-1-node-0-0.train-1",
+    "PET_MASTER_PORT": "29400",
+}
+
+
+def test_a_place_is_read_as_kubeflow_tells_it():
+    assert seat(4, PLACED) == Seat(3, 4, "train-1-node-0-0.train-1", 29400)
+
+
+@pytest.mark.parametrize("environment", [{}, {"PET_NNODES": "1"}, {**PLACED, "PET_NNODES": "1"}])
+def test_one_node_is_alone(environment):
+    assert seat(1, environment) is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "changes", "said"),
+    [
+        (1, {}, "for 1 nodes, and PET_NNODES is 4"),
+        (2, {}, "for 2 nodes, and PET_NNODES is 4"),
+        (4, {"PET_NNODES": "1"}, "for 4 nodes, and PET_NNODES is 1"),
+        (4, {"PET_NNODES": "1:4"}, "PET_NNODES is '1:4', not a whole number"),
+        (4, {"PET_NODE_RANK": "4"}, "PET_NODE_RANK is '4', not a whole number from 0 to 3"),
+        (4, {"PET_NODE_RANK": ""}, "PET_NODE_RANK is ''"),
+        (4, {"PET_MASTER_PORT": "0"}, "PET_MASTER_PORT is '0'"),
+        (4, {"PET_MASTER_ADDR": ""}, "PET_MASTER_ADDR is not set"),
+    ],
+)
+def test_a_place_that_is_not_the_jobs_is_refused(nodes, changes, said):
+    with pytest.raises(TrainingError, match=said):
+        seat(nodes, PLACED | changes)
+
+
+def test_a_job_for_several_nodes_without_a_place_says_how_to_run_it():
+    with pytest.raises(TrainingError, match=r"(?s)PET_NNODES is not set.*TrainJob.*local backend"):
+        seat(2, {"PATH": "/bin"})
+
+
+def test_without_pytorch_the_error_says_where_to_run_it():
+    with pytest.raises(TrainingError, match=r"(?s)2 nodes needs PyTorch.*make setup-trainer"):
+        join(Seat(0, 2, "127.0.0.1", 1), "job")
+
+
+@pytest.mark.parametrize("work", [run_job, share_job])
+def test_whoever_calls_the_job_itself_cannot_run_it_on_fewer_nodes(work, monkeypatch):
+    monkeypatch.setattr("rempart.training.trainers.code_version", lambda use: "1")
+    world = World(lambda _: stage.memory_site(), lambda _: None, lambda *_, **__: None)
+    with pytest.raises(TrainingError, match="for 2 nodes, and is run on 1"):
+        work(spec(nodes=2), world)
+
+
+def test_a_node_that_is_alone_asks_nobody():
+    alone = Group()
+    assert (alone.rank, alone.size) == (0, 1)
+    assert alone.any(True, False) == (True, False) and alone.any() == ()
+    assert alone.broadcast(b"x") == b"x" and alone.gather("x") == ["x"]
+    alone.meet()
+    alone.await_first()
+    assert alone.failure() is None and alone.leave(75, error="x") == 75
+
+
+def test_the_local_backend_places_each_process_on_this_machine_alone():
+    assert _places(1) == [{}]
+    places = _places(3)
+    assert [seat(3, place).rank for place in places] == [0, 1, 2]
+    assert len({(seat(3, place).address, seat(3, place).port) for place in places}) == 1
+    assert {seat(3, place).address for place in places} == {"127.0.0.1"}
+
+
+class Second(Group):
+    """A node that is not the first, and whose peers say what it says."""
+
+    rank, size = 1, 2
+
+    def broadcast(self, body=b""):
+        return b"[null, 0]"
+
+
+def test_a_node_that_is_not_the_first_neither_reads_nor_writes_checkpoints():
+    site = stage.memory_site()
+    opened(site).save(3, {}, 3)
+    before = {(one.key, one.etag) for one in site.list("artifacts")}
+    run = Run(opened(site), lambda *_, **__: None, Interruption(), every=0.0, group=Second())
+    assert run.resume() is None
+    run.checkpoint(1, {})
+    run.keep(1, {})
+    assert {(one.key, one.etag) for one in site.list("artifacts")} == before

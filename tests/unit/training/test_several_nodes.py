@@ -1,0 +1,221 @@
+"""A job on several nodes: real processes in the trainer's environment, which add up gradients over real connections.
+
+Whatever happens to one of them, they end together with one status, and the next attempt gives the same model.
+"""
+
+import json
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rempart.config import Connection, load
+from rempart.training import trainers
+from rempart.training.backends import LocalBackend, _places
+from rempart.training.job import JobSpec
+from tests.unit.training import stage
+from tests.unit.training.node import FolderSite
+from tests.unit.training.test_entrypoint import nowhere
+
+TRAINER = stage.project_file(".venv-trainer/bin/python")
+NODE = stage.project_file("tests/unit/training/node.py")
+STEPS = 60
+AT = 23
+"""The step after which a node is disturbed."""
+
+pytestmark = pytest.mark.skipif(
+    not TRAINER.is_file(), reason="there is no .venv-trainer: `make setup-trainer` makes it"
+)
+
+
+@dataclass
+class Ended:
+    """A node's exit status, and its lines."""
+
+    status: int
+    lines: list[dict]
+
+    def said(self, stage_: str) -> dict:
+        return next(line for line in self.lines if line["stage"] == stage_)
+
+
+class Job:
+    """An order for several nodes at a site in a folder, and attempts at it."""
+
+    def __init__(self, folder: Path, order: JobSpec, dataset: bytes, nodes: int, trainer=None, **params) -> None:
+        made = {"epochs": 5, "batch_size": 40, "hidden": "16,8", "device": "cpu"} | params
+        trainer = trainer or {"use": "tabular_network", "params": made, "seed": 7}
+        data = order.model_dump() | {"nodes": nodes, "trainer": trainer, "job_id": ""}
+        self.spec, self.folder, self.site = JobSpec.model_validate(data), folder, FolderSite(folder)
+        self.site.write(order.dataset.bucket, order.dataset.key, dataset)
+
+    def train(self):
+        """As the local backend does it."""
+
+        def connection(name):
+            return Connection(name, "aws", password="-")
+
+        lines = []
+        command = (str(TRAINER), str(NODE), str(self.folder))
+        backend = LocalBackend(self.site, connection, timedelta(minutes=4), command)
+        try:
+            return backend.run(self.spec, lines.append)
+        finally:
+            print("\n".join(lines))
+
+    def attempt(self, *starting: dict, **variables) -> list[Ended]:
+        """A process for each place, by default one for each node."""
+        (self.folder / "spec.json").write_bytes(self.spec.to_json())
+        command = [TRAINER, NODE, self.folder, "--spec", self.folder / "spec.json"]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
+        processes = [
+            subprocess.Popen(
+                command, env={**kept, **place, **{k: str(v) for k, v in variables.items()}}, stdout=subprocess.PIPE
+            )
+            for place in starting or _places(self.spec.nodes)
+        ]
+        if variables.get("DISTURBED_BY") == signal.SIGSTOP:  # it is gone without a word: nobody closes its connections
+            outs = [processes[0].communicate(timeout=120)[0]]
+            processes[1].kill()
+            outs.append(processes[1].communicate()[0])
+        else:
+            outs = [process.communicate(timeout=120)[0] for process in processes]
+        print(b"".join(outs).decode())
+        return [
+            Ended(process.returncode, [json.loads(line) for line in out.splitlines()])
+            for process, out in zip(processes, outs, strict=True)
+        ]
+
+    def names(self):
+        prefix = self.spec.key("")
+        return {one.key.removeprefix(prefix) for one in self.site.list("artifacts", prefix)}
+
+    def model(self) -> bytes:
+        return self.site.read("artifacts", self.spec.key("model.onnx"))
+
+    def weights(self) -> list[np.ndarray]:
+        import onnx
+        from onnx import numpy_helper
+
+        return [numpy_helper.to_array(one) for one in onnx.load_from_string(self.model()).graph.initializer]
+
+
+@pytest.fixture(scope="module")
+def order():
+    """The order for a job, and its training set."""
+    platform = stage.platform_in_memory(load(stage.project_file("rempart.yaml")), nowhere)
+    made = stage.pipeline(trainer={"use": "tabular_network", "nodes": 2})
+    spec = stage.ordered(platform, made, stage.table())
+    assert spec.nodes == 2
+    return spec, platform.sites["primary"].read(spec.dataset.bucket, spec.dataset.key)
+
+
+@pytest.fixture(scope="module")
+def whole(order, tmp_path_factory):
+    """The job of two nodes that nothing disturbs."""
+    job = Job(tmp_path_factory.mktemp("whole"), *order, nodes=2)
+    result = job.train()
+    assert result.work.steps == result.work.done_here == STEPS
+    assert result.made_with["nodes"] == "2" and result.made_with["summed_by"] == "gloo"
+    assert not any("checkpoint" in name for name in job.names())
+    return job.model(), job.weights()
+
+
+def test_two_nodes_learn_what_one_learns_from_the_same_batches(order, whole, tmp_path):
+    alone = Job(tmp_path, *order, nodes=1)
+    result = alone.train()
+    assert result.work.steps == STEPS and "nodes" not in result.made_with
+    for one, two in zip(alone.weights(), whole[1], strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-4, atol=2e-5)
+
+
+def test_so_do_three_with_shares_of_two_rows_one_or_none(order, tmp_path):
+    jobs = [Job(tmp_path / str(nodes), *order, nodes=nodes, batch_size=5, epochs=1) for nodes in (1, 3)]
+    for job in jobs:
+        job.train()
+    assert jobs[0].spec.job_id != jobs[1].spec.job_id
+    for one, three in zip(*(job.weights() for job in jobs), strict=True):
+        np.testing.assert_allclose(three, one, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("disturbed", [0, 1])
+def test_asked_to_end_at_any_node_all_end_at_the_same_step_and_go_on_from_it(order, whole, tmp_path, disturbed):
+    job = Job(tmp_path, *order, nodes=2)
+    ended = job.attempt(DISTURBED_NODE=disturbed, DISTURBED_AT=AT, DISTURBED_BY=int(signal.SIGTERM))
+    assert [one.status for one in ended] == [143, 143]
+    said = [one.said("interrupted") for one in ended]
+    assert all(one["step"] == AT and one["in_time"] and "why" not in one for one in said)
+    assert ended[0].said("interrupted")["saved_step"] == AT and "result.json" not in job.names()
+    if disturbed == 0:
+        return
+    result = job.train()
+    assert job.model() == whole[0]
+    assert (result.work.resumed_from, result.work.total_over_attempts) == (AT, STEPS)
+
+
+def test_a_node_that_is_killed_ends_the_others_at_once_and_costs_no_step(order, whole, tmp_path):
+    job = Job(tmp_path, *order, nodes=2)
+    ended = job.attempt(
+        DISTURBED_NODE=1, DISTURBED_AT=AT, DISTURBED_BY=int(signal.SIGKILL), PEER_SECONDS=600
+    )  # far longer than this test waits
+    assert [one.status for one in ended] == [143, -9]
+    assert "another node" in ended[0].said("interrupted")["why"]
+    assert ended[0].said("interrupted")["saved_step"] == AT
+    result = job.train()
+    assert job.model() == whole[0] and result.work.resumed_from == AT
+
+
+def test_the_first_node_killed_ends_the_others(order, tmp_path):
+    job = Job(tmp_path, *order, nodes=2)
+    ended = job.attempt(DISTURBED_NODE=0, DISTURBED_AT=AT, DISTURBED_BY=int(signal.SIGKILL))
+    assert [one.status for one in ended] == [-9, 143] and "another node" in ended[1].said("interrupted")["why"]
+
+
+def test_a_node_that_falls_silent_is_given_up_after_a_while(order, tmp_path):
+    job = Job(tmp_path, *order, nodes=2)
+    ended = job.attempt(DISTURBED_NODE=1, DISTURBED_AT=AT, DISTURBED_BY=signal.SIGSTOP.value, PEER_SECONDS=3)
+    assert ended[0].status == 143 and ended[0].said("interrupted")["saved_step"] == AT
+
+
+@pytest.mark.parametrize("corrupt", [0, 1])
+def test_a_node_that_fails_fails_all_and_each_says_why(order, tmp_path, corrupt):
+    ended = Job(tmp_path, *order, nodes=2).attempt(CORRUPT_NODE=corrupt)
+    assert [one.status for one in ended] == [1, 1]
+    assert all(one.said("failed")["error"] == "IntegrityError" for one in ended)
+    assert all(one.said("failed")["node"] == corrupt for one in ended)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_nodes_that_do_not_meet_are_worth_another_try(order, tmp_path, rank):
+    job = Job(tmp_path, *order, nodes=2)
+    (alone,) = job.attempt(_places(2)[rank], RENDEZVOUS_SECONDS=2)
+    assert alone.status == 75 and "did not meet" in alone.said("failed")["what"]
+
+
+def test_a_job_for_several_nodes_never_trains_alone_nor_with_others_than_it_is_for(order, tmp_path):
+    (alone,) = Job(tmp_path, *order, nodes=2).attempt({})
+    assert alone.status == 1 and "PET_NNODES is not set" in alone.said("failed")["what"]
+    ended = Job(tmp_path, *order, nodes=3).attempt(*_places(2))
+    assert [one.status for one in ended] == [1, 1]
+    assert all("PET_NNODES is 2" in one.said("failed")["what"] for one in ended)
+
+
+def test_the_guides_example_shares_its_work(order, tmp_path, monkeypatch):
+    guide = stage.project_file("docs/how-to/custom-trainer.md").read_text()
+    code = next(block for block in guide.split("```python\n")[1:] if "group.sum" in block).split("```")[0]
+    (tmp_path / "include" / "trainers").mkdir(parents=True)
+    (tmp_path / "include" / "trainers" / "mine.py").write_text(code)
+    monkeypatch.setenv("REMPART_HOME", str(tmp_path))
+    maes = []
+    for nodes in (1, 2):
+        trainer = {"use": "include/trainers/mine.py:fit", "params": {}, "seed": 1}
+        version = trainers.code_version(trainer["use"])
+        made = order[0].model_dump() | {"trainer": trainer, "code_version": version}
+        job = Job(tmp_path / str(nodes), JobSpec.model_validate(made | {"job_id": ""}), order[1], nodes, trainer)
+        maes.append(job.train().metrics["mae"])
+    assert maes[0] < 5 and maes[1] == pytest.approx(maes[0], rel=1e-4)
