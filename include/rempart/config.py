@@ -103,7 +103,7 @@ class Config(Strict):
         for name, site in self.sites.items():
             if site.job_credentials and site.job_credentials.connection == site.connection:
                 raise ValueError(
-                    f"sites.{name}.job_credentials.connection: it is the site's own. Name another, or say kind: platform"
+                    f"sites.{name}.job_credentials.connection: the site's own. Name another, or say kind: platform"
                 )
             if site.independent_of:
                 known(f"sites.{name}.independent_of", site.independent_of, self.sites, "sites")

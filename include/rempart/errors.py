@@ -10,6 +10,8 @@ RempartError(what, hint)
 │   └── EgressDenied         a connection to a host that the policy does not allow
 ├── SiteError                a site refused or failed an operation (names site, bucket and key)
 │   ├── SiteUnavailable      transient: the site did not answer, or asked to slow down
+│   ├── CapabilityMissing    the site was not proven able to do what is asked of it
+│   ├── SessionExpired       transient: the session that a job had at the site is over: it goes on with a new one
 │   ├── ObjectMissing        the object is not there
 │   └── IntegrityError       bytes differ from the SHA-256 on record
 ├── LedgerError              evidence could not be written or read
@@ -34,6 +36,7 @@ from __future__ import annotations
 __all__ = [
     "AuditError",
     "BackupError",
+    "CapabilityMissing",
     "ConfigError",
     "ConnectionMissing",
     "DatabaseUnavailable",
@@ -51,6 +54,7 @@ __all__ = [
     "PoolUnavailable",
     "PreflightFailed",
     "RempartError",
+    "SessionExpired",
     "SiteError",
     "SiteUnavailable",
     "StackError",
@@ -108,6 +112,16 @@ class SiteError(RempartError):
 
 class SiteUnavailable(SiteError):
     """The site did not answer, or asked to slow down."""
+
+    transient = True
+
+
+class CapabilityMissing(SiteError):
+    """The site was not proven able to do what is asked of it."""
+
+
+class SessionExpired(SiteError):
+    """The session that a job had at the site is over: an attempt with a new one goes on from its checkpoint."""
 
     transient = True
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rempart.operators import Names
 from rempart.schema import Duration, Strict
 
 Classification = Literal["public", "internal", "personal", "sensitive"]
+
+SHORTEST_SESSION = timedelta(minutes=15)
+"""Of STS AssumeRole: AWS and those who follow it refuse less than 900 s."""
 
 Countries = list[Annotated[str, Field(pattern=r"^([A-Z]{2}|EEA|ADEQUACY)$")]]
 """Countries by their ISO 3166 code, and groups of countries."""
@@ -24,11 +27,42 @@ class Place(Strict):
     region: str
 
 
+class JobCredentials(Strict):
+    """What a job in a pool gets to reach the site with.
+
+    `session`: a session that ends by itself, limited to the job's own objects, from the site's STS. `connection`: the
+    key of another connection, whose rights you limit at the operator. `platform`: the site's own key, which may do all.
+    """
+
+    kind: Literal["session", "connection", "platform"]
+    role: str | None = Field(
+        default=None,
+        pattern=r"^arn:[^:\s]*:iam:[^:\s]*:[^:\s]*:role/\S+$",
+        description="Of a session: ARN of the role to assume.",
+    )
+    longest: Duration = Field(
+        default="12h", validate_default=True, description="Of a session: the longest that the role allows."
+    )
+    connection: str | None = Field(default=None, description="Airflow connection of that key.")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        for key, kind in (("role", "session"), ("connection", "connection")):
+            if (getattr(self, key) is None) == (self.kind == kind):
+                raise ValueError(f"{key}: give it with kind: {kind}, and with no other")
+        if self.longest < SHORTEST_SESSION:
+            raise ValueError("longest: no service makes sessions of less than 15m")
+        return self
+
+
 class SiteConfig(Place):
     """One S3-compatible location of an operator."""
 
     service: str = "object-storage"
     connection: str = Field(description="Airflow connection with key, secret and extra.endpoint_url.")
+    job_credentials: JobCredentials | None = Field(
+        default=None, description="Of jobs in pools. Without it no job that reads or writes here runs in a pool."
+    )
     profile: Literal["auto"] = "auto"
     independent_of: str | None = Field(default=None, description="Site whose loss this one must survive.")
 
@@ -79,9 +113,13 @@ class Pool(Place):
     gpu: str = Field(default="nvidia.com/gpu", description="Name of the GPU resource of its nodes.")
     max_gpus: int = Field(default=1, ge=0, description="Most GPUs that one job may ask for here.")
     quota: int | None = Field(default=None, ge=0, description="GPUs that the contract grants at a time.")
+    elastic: bool = Field(default=False, description="Its operator adds nodes on demand: full ones say nothing.")
     price_per_gpu_hour: float | None = Field(default=None, ge=0, description="Contract price in EUR.")
     priority_class: str | None = None
     queue: str | None = Field(default=None, description="Kueue's LocalQueue in the namespace.")
+    runtime: str | None = Field(
+        default=None, description="Kubeflow's TrainingRuntime in the namespace: jobs of several nodes run by it."
+    )
     max_pending: Duration = Field(default="10m", validate_default=True, description="Then the next pool is tried.")
     registry: str | None = Field(default=None, description="Of registries: where this pool pulls the job's image.")
 
@@ -131,6 +169,7 @@ class Buckets(Strict):
     backups: str = "backups"
     evidence: str = "evidence"
     checkpoints: str = "checkpoints"
+    doctor: str = Field(default="doctor", description="Where the doctor of sites tries what each of them can do.")
 
 
 class ReplicationPair(Strict):
@@ -183,6 +222,10 @@ class Training(Strict):
         default="24h", validate_default=True, description="To find a place, after which it fails."
     )
     pause: Duration = Field(default="1m", validate_default=True, description="Between two rounds when all are full.")
+    tracking_user: Literal["attempt", "platform"] = Field(
+        default="attempt",
+        description="Whom a job in a pool logs to MLflow as: a user for each attempt, or the platform's.",
+    )
     log_every: Duration = Field(default="30s", validate_default=True, description="A pod's log reaches the task's log.")
 
 

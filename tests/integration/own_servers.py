@@ -58,7 +58,7 @@ def own_servers(var: Path, names: Sequence[str] = ("postgresql",)) -> Iterator[S
     superuser = credentials.superuser(stack, made)
     running: list[subprocess.Popen[bytes]] = []
     try:
-        object_sites.write_settings(stack, resolve)
+        object_sites.write_settings(stack, resolve, made)
         for name in names:
             if name == "postgresql":
                 postgresql.initialise(stack, made["REMPART_POSTGRESQL_PASSWORD"])

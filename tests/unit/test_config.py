@@ -31,6 +31,10 @@ def test_the_shipped_file_is_valid() -> None:
     assert set(loaded.sites) == {"primary", "haven"} and loaded.active_site == "primary"
 
 
+def jobs(**given: str) -> Any:
+    return lambda data: data["sites"]["primary"].update(job_credentials=given)
+
+
 @pytest.mark.parametrize(
     ("change", "path", "remedy"),
     [
@@ -53,6 +57,12 @@ def test_the_shipped_file_is_valid() -> None:
             "[A-Z]",
         ),
         (lambda d: d["policy"].update(secret={}), "policy.secret", "public"),
+        (jobs(kind="session"), "job_credentials", "role: give it with kind: session"),
+        (jobs(kind="platform", role="arn:aws:iam::1:role/x"), "job_credentials", "role: give it with kind: session"),
+        (jobs(kind="session", role="x"), "sites.primary.job_credentials.role", "arn:"),
+        (jobs(kind="session", role="arn:aws:iam::1:role/x", longest="5m"), "job_credentials", "less than 15m"),
+        (jobs(kind="connection"), "job_credentials", "connection: give it with kind: connection"),
+        (jobs(kind="connection", connection="s3_primary"), "job_credentials.connection", "say kind: platform"),
     ],
 )
 def test_a_fault_names_file_path_and_remedy(tmp_path: Path, change: Any, path: str, remedy: str) -> None:

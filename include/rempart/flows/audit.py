@@ -258,6 +258,7 @@ class Audit:
         var, home = self.stack.var, self.stack.airflow_home
         known = [self.stack.secrets, home / "passwords.json", var / "mlflow" / "basic_auth.ini"]
         known += [var / "sites" / name / "s3.json" for name in self.stack.embedded_sites]
+        known += [var / "sites" / name / "iam.json" for name in self.stack.embedded_sites if self.stack.job_role(name)]
         there = [file for file in known if file.is_file()]
         files = [PrivateFile(str(file.relative_to(var)), file.stat().st_mode) for file in there]
         absent = [str(file.relative_to(var)) for file in known if file not in there]

@@ -98,7 +98,9 @@ def declared_connections(config: Config) -> frozenset[str]:
 def platform_connections(config: Config) -> frozenset[str]:
     """The connections that the platform itself works with; no DAG names them."""
     external = (service.external.connection for service in config.services.values() if service.external)
-    return PLATFORM_CONNECTIONS.union(external, [witness(config.checkpoint_site)]) - declared_connections(config)
+    offered = (site.job_credentials for site in config.sites.values())
+    jobs = (one.connection for one in offered if one and one.connection)
+    return PLATFORM_CONNECTIONS.union(external, jobs, [witness(config.checkpoint_site)]) - declared_connections(config)
 
 
 def full_image(image: str) -> str:
@@ -186,9 +188,7 @@ def _named(label: str, decision: Decision) -> Decision:
     return replace(decision, place=label)
 
 
-def _undeclared(
-    classification: str, what: What, section: str, name: str, among: Mapping[str, Any]
-) -> Decision:
+def _undeclared(classification: str, what: What, section: str, name: str, among: Mapping[str, Any]) -> Decision:
     kind = {"sites": "site", "pools": "pool", "connections": "connection"}[section]
     fact = f"{kind} '{name}' is not declared; declared: {', '.join(among) or 'none'}"
     remedy = f"Correct the name, or declare it under {section} in rempart.yaml."

@@ -35,6 +35,11 @@ def new_signing_key() -> str:
     return randomness.token_urlsafe(64)
 
 
+def session_key(site: str) -> str:
+    """The secret that signs the tokens of a site's sessions: who has it can make any session there."""
+    return f"REMPART_SITE_{site.upper()}_SESSION_KEY"
+
+
 def new_fernet_key() -> str:
     return base64.urlsafe_b64encode(os.urandom(32)).decode()
 
@@ -88,6 +93,8 @@ def plan(
             connection(witness(site), "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
         for purpose in ("WRITE", "READ", "FILER_WRITE", "FILER_READ"):
             kept(f"REMPART_SITE_{site.upper()}_{purpose}_KEY")
+        if stack.job_role(site):
+            kept(session_key(site), new_signing_key)
     if "postgresql" in stack.services:
         kept("REMPART_POSTGRESQL_PASSWORD")
         for role in (*DATABASES, "backup", "drill"):

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -104,6 +105,11 @@ class Stack:
     @property
     def embedded_sites(self) -> list[str]:
         return [name for name in self.config.sites if not self.external(name)]
+
+    def job_role(self, site: str) -> tuple[str, timedelta] | None:
+        """The role whose sessions jobs get at a site, and the longest of them; None if they get none."""
+        offered = self.config.sites[site].job_credentials
+        return (offered.role, offered.longest) if offered and offered.role else None
 
     @property
     def services(self) -> list[str]:

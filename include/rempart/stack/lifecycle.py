@@ -133,8 +133,8 @@ def _start_supervisor(stack: Stack, supervisor: Supervisor, progress: Progress) 
     progress.line("supervisor: started")
 
 
-def _write_settings(stack: Stack, resolve: Connections) -> None:
-    object_sites.write_settings(stack, resolve)
+def _write_settings(stack: Stack, resolve: Connections, secrets: dict[str, str]) -> None:
+    object_sites.write_settings(stack, resolve, secrets)
     if "mlflow" in stack.services:
         mlflow_server.write_authentication(stack, resolve("pg_mlflow"))
     if not stack.external("airflow"):
@@ -156,7 +156,7 @@ def up(stack: Stack, say: Say) -> None:
                 progress.line(f"{service} (external): {external.check(stack, service, resolve)}")
         supervisor = Supervisor(stack)
         _start_supervisor(stack, supervisor, progress)
-        _write_settings(stack, resolve)
+        _write_settings(stack, resolve, secrets)
         _start_stores(stack, supervisor, progress, secrets, resolve)
         supervisor.launch(["guard"])
         _start_servers(stack, supervisor, progress, secrets, resolve)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from rempart.sites.s3 import S3Site
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.places import decide_site
 from rempart.sovereignty.policy import Decision
-from rempart.stack.credentials import write_private
+from rempart.stack.credentials import session_key, write_private
 from rempart.stack.layout import Stack
 
 HEALTH_KEY = ".rempart/health"
+_VERSION = "2012-10-17"
+"""Of IAM's policy language."""
+_ACCOUNT = "000000000000"
+"""SeaweedFS's own, where a role's ARN names none."""
 _SOCKETS = Path("/tmp")  # noqa: S108 # where SeaweedFS puts its gRPC sockets: the place cannot be chosen
 
 
@@ -43,23 +48,74 @@ def write_identities(
             "Action": ["s3:PutObject", "s3:PutObjectRetention"],
             "Resource": [f"arn:aws:s3:::{checkpoints}/*"],
         }
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [put]})
+        policy = json.dumps({"Version": _VERSION, "Statement": [put]})
         # SeaweedFS's own action `Write` would also allow deletes, so the right is given by a policy
         plain["identities"].append(identity(f"{site}-witness", witness, actions=[], policyNames=["witness"]))
         plain["policies"] = [{"name": "witness", "content": policy}]
-    text = json.dumps(plain)
+    _write(file, plain)
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content)
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_private(file, text)
 
 
-def write_settings(stack: Stack, resolve: Connections) -> None:
-    """Credentials file and data folder of every embedded site."""
+def sessions(site: str, role: str, longest: timedelta, key: str, names: Buckets) -> dict[str, Any]:
+    """SeaweedFS's settings for sessions of jobs: the role, who may assume it, and `key`, which signs their tokens.
+
+    The site's own identity alone may assume the role. What the role may do is the most that any session may: objects of
+    training sets and of jobs, whatever their buckets are called; nothing in those buckets that hold neither.
+    """
+
+    def allow(actions: list[str], resources: list[str]) -> dict[str, Any]:
+        return {"Effect": "Allow", "Action": actions, "Resource": resources}
+
+    jobs = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:DeleteObject", "s3:DeleteObjectVersion"]
+    others = (names.landing, names.backups, names.evidence, names.checkpoints)
+    closed = [f"arn:aws:s3:::{name}{end}" for name in others for end in ("", "/*")]
+    policy = [
+        allow(["s3:GetObject"], ["arn:aws:s3:::*/training/*"]),
+        allow(jobs, ["arn:aws:s3:::*/jobs/*"]),
+        allow(["s3:ListBucket"], ["arn:aws:s3:::*"]),
+        {"Effect": "Deny", "Action": ["s3:*"], "Resource": closed},
+    ]
+    name, account = role.rpartition("/")[2], role.split(":")[4] or _ACCOUNT
+    trust = allow(["sts:AssumeRole"], []) | {"Principal": {"AWS": f"arn:aws:iam::{account}:user/{site}"}}
+    del trust["Resource"]
+    return {
+        "sts": {
+            "tokenDuration": "1h",
+            "maxSessionLength": f"{int(longest.total_seconds())}s",
+            "issuer": f"rempart-{site}",
+            "signingKey": base64.b64encode(key.encode()).decode(),
+            "accountId": account,
+        },
+        "policy": {"defaultEffect": "Deny", "storeType": "memory"},
+        "roleStore": {"storeType": "memory"},
+        "roles": [
+            {
+                "roleName": name,
+                "roleArn": role,
+                "trustPolicy": {"Version": _VERSION, "Statement": [trust]},
+                "attachedPolicies": [name],
+            }
+        ],
+        "policies": [{"name": name, "document": {"Version": _VERSION, "Statement": policy}}],
+    }
+
+
+def write_settings(stack: Stack, resolve: Connections, secrets: Mapping[str, str]) -> None:
+    """Credentials, sessions of jobs if they are declared, and data folder of every embedded site."""
     for name in stack.embedded_sites:
         folder = stack.var / "sites" / name
         connection = resolve(stack.config.sites[name].connection)
         witness = resolve(config.witness(name)) if name == stack.config.checkpoint_site else None
         write_identities(folder / "s3.json", name, connection, witness, stack.config.buckets.checkpoints)
+        if role := stack.job_role(name):
+            key = secrets[session_key(name)]
+            _write(folder / "iam.json", sessions(name, role[0], role[1], key, stack.config.buckets))
         (folder / "data").mkdir(exist_ok=True)
 
 

@@ -100,6 +100,8 @@ def site(stack: Stack, name: str) -> Service:
         f"-s3.config={folder / 's3.json'}",
         "-s3.iam=false",
         f"-s3.localSocket={stack.sockets / f'{name}-s3.sock'}",
+        # sessions of jobs; without them the server answers no request to its STS
+        *([f"-s3.iam.config={folder / 'iam.json'}"] if stack.job_role(name) else []),
     )
     # It flushes at once when asked to stop, then waits up to 15 s for streams that it holds to itself: no need to.
     return Service(f"site-{name}", (str(weed_binary()), "-logtostderr=true", "server", *options), stop_seconds=8)

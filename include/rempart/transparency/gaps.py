@@ -13,14 +13,14 @@ from rempart.sovereignty import facts
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.places import decide_site, placement, site_placement
 from rempart.sovereignty.policy import Decision, independence
-from rempart.transparency.findings import CheckResult, Finding
+from rempart.transparency.findings import CheckResult, Finding, Severity
 
 _POLICY = "rempart.yaml: policy"
 
 
 def check_policy(config: Config, pipelines: Mapping[str, Pipeline | None], on: date) -> CheckResult:
     """Gaps of the policy. A pipeline that is None has a file that is not valid."""
-    findings = [*_rules(config, on), *_pipelines(config, pipelines, on), *_independence(config)]
+    findings = [*_rules(config, on), *_pipelines(config, pipelines, on), *_independence(config), *_jobs(config)]
     looked = f"{len(config.policy)} rules, {len(config.sites)} sites, {len(pipelines)} pipelines"
     return CheckResult("policy", looked, tuple(findings))
 
@@ -69,6 +69,30 @@ def _denied(pipeline: str, subject: str, decision: Decision, where: str) -> Find
         where,
         " / ".join(dict.fromkeys(reason.remedy for reason in decision.against)),
     )
+
+
+def _jobs(config: Config) -> Iterator[Finding]:
+    """What jobs in pools can reach beside their own data."""
+    if config.training.backend != "kubernetes":
+        return
+    where = f"rempart.yaml: sites.{config.active_site}.job_credentials"
+    offered = config.sites[config.active_site].job_credentials
+    how = "Say what jobs get, a session if the operator has an STS (docs/how-to/gpu-pools.md)."
+    if offered is None:
+        yield Finding(
+            "policy/no-job-credentials", "medium", "No job may run in a pool: nothing is declared", where, how
+        )
+    elif offered.kind != "session":
+        what = "the site's own key" if offered.kind == "platform" else f"the key of connection {offered.connection}"
+        weight: Severity = "medium" if offered.kind == "platform" else "low"
+        yield Finding(
+            "policy/wide-job-credentials", weight, f"Jobs in pools have {what}, which does not end", where, how
+        )
+    if config.training.tracking_user == "platform":
+        what = "Jobs in pools log to MLflow as the platform's user"
+        yield Finding(
+            "policy/wide-tracking-user", "medium", what, "rempart.yaml: training.tracking_user", "Say attempt."
+        )
 
 
 def _independence(config: Config) -> Iterator[Finding]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import configparser
+import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 
 from rempart import config
 from rempart.errors import StackError
-from rempart.stack import layout, services
+from rempart.stack import credentials, layout, object_sites, services
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -63,3 +65,31 @@ def test_a_site_names_every_port_that_it_listens_on(tmp_path: Path) -> None:
 def test_an_unknown_service_is_refused_with_the_list(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="airflow-scheduler"):
         services.service(make(tmp_path), "redis")
+
+
+def test_a_site_answers_sts_only_where_jobs_get_sessions(tmp_path: Path) -> None:
+    stack = make(tmp_path)
+    silent = stack.config.sites["haven"].model_copy(update={"job_credentials": None})
+    changed = stack.config.model_copy(update={"sites": {**stack.config.sites, "haven": silent}})
+    stack = dataclasses.replace(stack, config=changed)
+    assert any(part.startswith("-s3.iam.config=") for part in services.site(stack, "primary").command)
+    assert not any(part.startswith("-s3.iam.config") for part in services.site(stack, "haven").command)
+    for name in ("primary", "haven"):
+        assert "-s3.iam=false" in services.site(stack, name).command
+    made = credentials.plan(stack, {}, credentials.new_token, credentials.new_fernet_key)
+    assert len(made[credentials.session_key("primary")]) >= 64 and credentials.session_key("haven") not in made
+
+
+def test_the_role_of_sessions_reaches_no_bucket_of_evidence_or_backups_and_is_the_sites_own(tmp_path: Path) -> None:
+    stack = make(tmp_path)
+    names = stack.config.buckets
+    role = stack.job_role("primary")
+    assert role is not None
+    made = object_sites.sessions("primary", *role, "k" * 86, names)
+    (trust,) = made["roles"][0]["trustPolicy"]["Statement"]
+    assert trust["Principal"] == {"AWS": "arn:aws:iam::000000000000:user/primary"}
+    (denied,) = (one for one in made["policies"][0]["document"]["Statement"] if one["Effect"] == "Deny")
+    assert {f"arn:aws:s3:::{one}/*" for one in (names.backups, names.evidence, names.checkpoints)} <= {
+        *denied["Resource"]
+    }
+    assert base64.b64decode(made["sts"]["signingKey"]) == b"k" * 86

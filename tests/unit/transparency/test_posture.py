@@ -219,6 +219,36 @@ def test_as_shipped_the_one_machine_and_the_lack_of_a_place_for_sensitive_data_a
     }
 
 
+@pytest.mark.parametrize(
+    ("offered", "user", "told"),
+    [
+        ({"kind": "session", "role": "arn:aws:iam::1:role/jobs"}, "attempt", {}),
+        (None, "attempt", {"policy/no-job-credentials": "medium"}),
+        ({"kind": "connection", "connection": "s3_jobs"}, "attempt", {"policy/wide-job-credentials": "low"}),
+        (
+            {"kind": "platform"},
+            "platform",
+            {"policy/wide-job-credentials": "medium", "policy/wide-tracking-user": "medium"},
+        ),
+    ],
+)
+def test_what_jobs_in_pools_reach_beside_their_own_data_is_told(
+    offered: dict[str, str] | None, user: str, told: dict[str, str]
+) -> None:
+    shipped = SHIPPED.model_dump()
+    sites = {**shipped["sites"], "primary": shipped["sites"]["primary"] | {"job_credentials": offered}}
+    pool = {
+        "operator": "trial-one",
+        "service": "object-storage",
+        "region": "local-1",
+        "kubernetes_connection": "k8s_a",
+        "namespace": "training",
+    }
+    training = {"backend": "kubernetes", "image": f"r.test/i@sha256:{'0' * 64}", "tracking_user": user}
+    found = policy(changed(sites=sites, pools={"a": pool}, training=training))
+    assert {name: weight for name, weight in found.items() if "job-cred" in name or "tracking" in name} == told
+
+
 def test_a_classification_without_rule_or_retention_is_told() -> None:
     rules = {name: rule for name, rule in SHIPPED.model_dump()["policy"].items() if name != "public"}
     kept = {name: rule for name, rule in SHIPPED.model_dump()["retention"].items() if name != "personal"}

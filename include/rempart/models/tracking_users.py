@@ -1,0 +1,60 @@
+"""Users of MLflow that last for one attempt of a job, and may do no more than log to one experiment.
+
+They are MLflow's own (its basic-auth app), made and removed by the platform's user, who is an administrator there. A
+password that was found right stays so for `auth_cache_ttl_seconds` after its user is gone.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rempart.config import Connection
+from rempart.models.tracking import address, session
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_USERS = "/api/2.0/mlflow/users"
+_GRANT = "/api/3.0/mlflow/users/permissions/grant"
+
+
+def create(tracking: Connection, prefix: str, experiment: str) -> Connection:
+    """A new user whose name begins with `prefix` and who may log to an experiment, made if missing: as a connection.
+
+    Raises TrackingUnavailable, TrackingRefused (also where the server has no users).
+    """
+    name, password = f"{prefix}{secrets.token_hex(4)}", secrets.token_urlsafe(32)
+    with session(tracking, f"make the user {prefix}...") as client:
+        experiment_id = _experiment(client, experiment)
+        _ask(tracking, "POST", f"{_USERS}/create", {"username": name, "password": password})
+        wanted = {"username": name, "resource_type": "experiment", "resource_id": experiment_id, "permission": "EDIT"}
+        _ask(tracking, "POST", _GRANT, wanted)
+    return replace(tracking, login=name, password=password)
+
+
+def remove(tracking: Connection, prefix: str) -> list[str]:
+    """Remove every user whose name begins with `prefix`; their names. Raises TrackingUnavailable, TrackingRefused."""
+    with session(tracking, f"remove the users {prefix}..."):
+        names = [one["username"] for one in _ask(tracking, "GET", f"{_USERS}/list", None)["users"]]
+        gone = [name for name in names if name.startswith(prefix)]
+        for name in gone:
+            _ask(tracking, "DELETE", f"{_USERS}/delete", {"username": name})
+    return gone
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    return str(found.experiment_id if found else client.create_experiment(name))
+
+
+def _ask(tracking: Connection, method: str, path: str, body: dict[str, str] | None) -> Any:
+    """One request within a session, which holds the credentials."""
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request, verify_rest_response
+
+    creds = get_default_host_creds(address(tracking))  # type: ignore[no-untyped-call] # MLflow has no types there
+    answer = http_request(creds, path, method, **({"json": body} if body else {}))  # type: ignore[no-untyped-call]
+    answer = verify_rest_response(answer, path)
+    return answer.json() if answer.content else {}

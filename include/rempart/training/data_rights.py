@@ -1,0 +1,81 @@
+"""What a job needs of its sites, and nothing else: as rights, and as the policy of a session. Pure.
+
+A job reads its training set, and reads, writes and lists below `jobs/<id>/`. It deletes its checkpoints alone, and
+cannot write its own record (`order.json`, `attempts/`), which the platform decides and testifies by.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rempart.errors import TrainingError
+from rempart.training.checkpoints import FOLDER, MANIFEST
+from rempart.training.job import JobSpec, Place
+from rempart.training.record import ATTEMPTS, ORDER
+
+LONGEST_POLICY = 2048
+"""Characters of a session's policy. Source: AWS STS, AssumeRole, parameter Policy; SeaweedFS 4.48 holds to it too."""
+_WIDENS = "*?$"
+"""A pattern, or a variable, in a policy's resource: in a key they would name more than the key."""
+
+
+@dataclass(frozen=True)
+class Rights:
+    """A job's rights at one site: objects (bucket, key) that it reads, and bucket and prefix of its own, if any."""
+
+    site: Place
+    reads: tuple[tuple[str, str], ...] = ()
+    own: tuple[str, str] | None = None
+
+
+def rights(spec: JobSpec) -> tuple[Rights, ...]:
+    """One for each site that a job works at."""
+    reads = ((spec.dataset.bucket, spec.dataset.key),)
+    own = (spec.output.bucket, spec.key(""))
+    if spec.dataset.site.name == spec.output.site.name:
+        return (Rights(spec.output.site, reads, own),)
+    return Rights(spec.dataset.site, reads), Rights(spec.output.site, own=own)
+
+
+def policy(given: Rights) -> dict[str, Any]:
+    """The rights as an IAM policy. Raises TrainingError for a name that would stand for more than itself."""
+    statements = []
+    if given.reads:
+        statements.append(_allow(["s3:GetObject"], [_arn(bucket, key) for bucket, key in given.reads]))
+    if given.own:
+        bucket, prefix = given.own
+        whole, checkpoints = _arn(bucket, prefix) + "*", _arn(bucket, prefix + FOLDER) + "*"
+        record = [_arn(bucket, prefix + ORDER), _arn(bucket, prefix + ATTEMPTS) + "*"]
+        statements += [
+            _allow(["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"], [whole]),
+            _allow(["s3:DeleteObject", "s3:DeleteObjectVersion"], [checkpoints, _arn(bucket, prefix + MANIFEST)]),
+            _allow(["s3:ListBucket"], [_arn(bucket)]) | {"Condition": {"StringLike": {"s3:prefix": [f"{prefix}*"]}}},
+            {"Effect": "Deny", "Action": ["s3:PutObject"], "Resource": record},
+        ]
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def text(document: Mapping[str, Any]) -> str:
+    """A policy as STS takes it. Raises TrainingError for one that is too long."""
+    written = json.dumps(document, separators=(",", ":"), sort_keys=True)
+    if len(written) > LONGEST_POLICY:
+        raise TrainingError(
+            f"The policy of the job's session has {len(written)} characters, {LONGEST_POLICY} are allowed",
+            "Use shorter names of buckets and pipelines.",
+        )
+    return written
+
+
+def _allow(actions: list[str], resources: list[str]) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": actions, "Resource": resources}
+
+
+def _arn(bucket: str, key: str | None = None) -> str:
+    if not bucket or set(bucket + (key or "")) & set(_WIDENS) or key == "":
+        raise TrainingError(
+            f"No session can be limited to '{bucket}/{key}'", f"Use names that are not empty and have none of {_WIDENS}"
+        )
+    return f"arn:aws:s3:::{bucket}" + ("" if key is None else f"/{key}")

@@ -1,0 +1,51 @@
+"""Sessions that end when a test wants: signed anew with the site's key, since no service makes any shorter than 15 min.
+
+Only who has the site's session key can do this; the server checks these tokens as it does its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rempart import config
+from rempart.config import Connection
+from rempart.sites.s3 import SESSION_TOKEN, SESSION_UNTIL
+from rempart.stack.credentials import session_key
+from rempart.stack.layout import Stack
+
+
+def signing_key(stack: Stack, site: str = "primary") -> str:
+    return config.read_env_file(stack.secrets)[session_key(site)]
+
+
+def _encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def claims(session: Connection) -> dict[str, Any]:
+    """What the token of a session says."""
+    part = session.extra[SESSION_TOKEN].split(".")[1]
+    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    return found
+
+
+def altered(session: Connection, key: str | None, **changes: Any) -> Connection:
+    """The session with other claims, signed with `key`; without one, under the signature that it had."""
+    head, _, signature = session.extra[SESSION_TOKEN].split(".")
+    body = f"{head}.{_encoded(json.dumps({**claims(session), **changes}).encode())}"
+    if key is not None:
+        signature = _encoded(hmac.new(key.encode(), body.encode(), hashlib.sha256).digest())
+    return replace(session, extra={**session.extra, SESSION_TOKEN: f"{body}.{signature}"})
+
+
+def ending(session: Connection, key: str, seconds: float) -> Connection:
+    """The session, to end in so many seconds."""
+    until = datetime.now(UTC) + timedelta(seconds=seconds)
+    made = altered(session, key, exp=int(until.timestamp()))
+    return replace(made, extra={**made.extra, SESSION_UNTIL: until.isoformat()})
