@@ -8,18 +8,21 @@ is guessed: a connection that names no cluster is refused, not answered by whate
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from rempart.config import Connection
 from rempart.errors import ConfigError
+from rempart.sections import Pool
 from rempart.sovereignty.egress import is_this_machine, parse_endpoint
-from rempart.training.kubernetes.facts import Unknown
+from rempart.training.kubernetes import facts
+from rempart.training.kubernetes.facts import PoolFacts, Unknown
 
+T = TypeVar("T")
 CONNECT_SECONDS, READ_SECONDS = 5, 20
 _PREFIX = "extra__kubernetes__"
 _WAYS = ("kube_config", "kube_config_path", "in_cluster")
@@ -34,8 +37,9 @@ def extra(connection: Connection, key: str) -> Any:
 class Cluster:
     """One cluster. Every method answers the API's JSON, or `Unknown` with the status and message of its refusal."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, read_seconds: float = READ_SECONDS) -> None:
         """Reads the connection; asks the cluster nothing. Raises ConfigError."""
+        self._seconds = (min(CONNECT_SECONDS, read_seconds), read_seconds)
         client = _library("client")
         settings = client.Configuration()
         _configure(settings, connection)
@@ -93,12 +97,35 @@ class Cluster:
                 response_types_map=dict.fromkeys((200, 201, 202), answer),
                 auth_settings=["BearerToken"],
                 _return_http_data_only=True,
-                _request_timeout=(CONNECT_SECONDS, READ_SECONDS),
+                _request_timeout=self._seconds,
             )
         except refused as error:
             return Unknown(f"{error.status}: {_message(error.body) or error.reason}", int(error.status or 0))
         except (HTTPError, OSError) as error:
             return Unknown(f"{self.server} did not answer: {getattr(error, 'reason', None) or error}")
+
+
+def capacity(cluster: Cluster, pool: Pool) -> PoolFacts:
+    """The facts that tell what a pool has free: its quotas, nodes, and the GPUs that the namespace's pods hold."""
+    space = f"/api/v1/namespaces/{pool.namespace}"
+    quotas = cluster.items(f"{space}/resourcequotas")
+    if isinstance(quotas, Unknown) and not quotas.status:  # one that does not answer is not asked three times
+        return PoolFacts(quotas=quotas, nodes=quotas, used=quotas)
+    return PoolFacts(
+        quotas=read(quotas, facts.quotas_of),
+        nodes=read(cluster.items("/api/v1/nodes"), lambda nodes: tuple(facts.node_of(n, pool.gpu) for n in nodes)),
+        used=read(cluster.items(f"{space}/pods"), lambda pods: facts.used_of(pods, pool.gpu)),
+    )
+
+
+def read(answer: T | Unknown, reader: Callable[[T], Any]) -> Any:
+    """What is read from an answer; an answer that makes no sense is not known."""
+    if isinstance(answer, Unknown):
+        return answer
+    try:
+        return reader(answer)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Unknown(f"the cluster's answer cannot be read: {type(error).__name__}: {error}")
 
 
 def _answer(found: Any) -> dict[str, Any] | Unknown:

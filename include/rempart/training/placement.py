@@ -27,17 +27,29 @@ LONGEST_PAUSE = 10
 
 @dataclass(frozen=True)
 class Request:
-    """What a job asks for. `limit` is how long it may run, for the price; `order` names pools, first one first."""
+    """What a job asks for. `limit` is how long it may run, for the price; `order` names pools, first one first.
+
+    `gpus` are those of each of its `nodes`: pods that run at the same time, each on a machine that it is given.
+    """
 
     classification: Classification
     gpus: int
     limit: timedelta
     order: tuple[str, ...]
+    nodes: int = 1
+
+    @property
+    def all_gpus(self) -> int:
+        """GPUs of all nodes together."""
+        return self.gpus * self.nodes
 
 
 @dataclass(frozen=True)
 class Option:
-    """A pool that may be asked: its place in the order, the job's image there, and the most that the job can cost."""
+    """A pool that may be asked: its place in the order, the job's image there, and the most that the job can cost.
+
+    `gpus` are those of each of the `nodes`.
+    """
 
     pool: str
     operator: str
@@ -48,6 +60,7 @@ class Option:
     gpus: int
     euros_at_most: float | None
     reasons: tuple[str, ...]
+    nodes: int = 1
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,8 @@ class Plan:
         """The plan, readable: one line a pool, and one for each reason."""
         for number, one in enumerate(self.options, start=1):
             price = "price not declared" if one.euros_at_most is None else f"at most {one.euros_at_most:.2f} EUR"
-            yield f"{number}. pool {one.pool} ({one.operator}, {one.region}), {one.gpus} GPU: {price}"
+            asked = f"{one.gpus} GPU" if one.nodes == 1 else f"{one.nodes} nodes with {one.gpus} GPU each"
+            yield f"{number}. pool {one.pool} ({one.operator}, {one.region}), {asked}: {price}"
             yield from (f"     yes  {reason}" for reason in one.reasons)
         for out in self.excluded:
             yield f"-  pool {out.pool} is never asked:"
@@ -88,7 +102,7 @@ def request_of(config: Config, pipeline: Pipeline) -> Request:
     trainer, settings = pipeline.trainer, config.training
     order = trainer.pools or settings.pools or list(config.pools)
     gpus = settings.gpus if trainer.gpus is None else trainer.gpus
-    return Request(pipeline.classification, gpus, trainer.timeout, tuple(order))
+    return Request(pipeline.classification, gpus, trainer.timeout, tuple(order), trainer.nodes)
 
 
 def plan(config: Config, request: Request, *, on: date, free: Mapping[str, int] | None = None) -> Plan:
@@ -104,7 +118,7 @@ def plan(config: Config, request: Request, *, on: date, free: Mapping[str, int] 
             excluded.append(Excluded(name, against))
         else:
             options.append(_option(config, request, name, on, free or {}))
-    options.sort(key=lambda one: (free or {}).get(one.pool, request.gpus) < request.gpus)
+    options.sort(key=lambda one: (free or {}).get(one.pool, request.all_gpus) < request.all_gpus)
     return Plan(tuple(options), tuple(excluded))
 
 
@@ -124,10 +138,15 @@ def _against(config: Config, request: Request, name: str, on: date) -> Iterator[
     yield from (f"{reason.rule}: {reason.fact}. {reason.remedy}" for reason in decision.against)
     if (pool := config.pools.get(name)) is None:
         return
-    if request.gpus > pool.max_gpus:
-        yield f"pools.{name}.max_gpus: {pool.max_gpus}, the job needs {request.gpus}. Ask for fewer (trainer.gpus)."
-    if pool.quota is not None and request.gpus > pool.quota:
-        yield f"pools.{name}.quota: {pool.quota}, the job needs {request.gpus}. Ask for fewer (trainer.gpus)."
+    if request.nodes > 1 and pool.runtime is None:
+        yield (
+            f"pools.{name}.runtime: none, the job needs {request.nodes} nodes. Name the pool's TrainingRuntime "
+            "(docs/how-to/gpu-pools.md), or ask for one node (trainer.nodes)."
+        )
+    fewer = "Ask for fewer (trainer.gpus, which is of each node, or trainer.nodes)."
+    for key, most in (("max_gpus", pool.max_gpus), ("quota", pool.quota)):
+        if most is not None and request.all_gpus > most:
+            yield f"pools.{name}.{key}: {most}, the job needs {request.all_gpus}. {fewer}"
     image = image_for(config, pool)
     held = decide_image(config, request.classification, image, on=on)
     yield from (f"{held.place}: {reason.rule}: {reason.fact}. {reason.remedy}" for reason in held.against)
@@ -138,7 +157,7 @@ def _option(config: Config, request: Request, name: str, on: date, free: Mapping
     reasons = [
         f"{one.rule}: {one.fact}" for one in decide_pool(config, request.classification, "job", name, on=on).reasons
     ]
-    if name in free and free[name] < request.gpus:
+    if name in free and free[name] < request.all_gpus:
         reasons.append(f"{free[name]} GPU known to be free, so it is asked after the others")
     price = pool.price_per_gpu_hour
     hours = request.limit / timedelta(hours=1)
@@ -150,8 +169,9 @@ def _option(config: Config, request: Request, name: str, on: date, free: Mapping
         pool.namespace,
         image_for(config, pool),
         request.gpus,
-        None if price is None else round(price * request.gpus * hours, 2),
+        None if price is None else round(price * request.all_gpus * hours, 2),
         tuple(reasons),
+        request.nodes,
     )
 
 

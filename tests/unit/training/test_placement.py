@@ -93,6 +93,36 @@ def test_a_pool_that_can_never_give_enough_is_not_asked(pool: dict[str, Any], wh
     assert why in found.excluded[0].reasons[0]
 
 
+@given(
+    nodes=st.integers(1, 9),
+    gpus=st.integers(0, 5),
+    most=st.integers(0, 12),
+    quota=st.none() | st.integers(0, 12),
+    runtime=st.booleans(),
+)
+def test_a_pool_takes_several_nodes_by_its_runtime_and_counts_all_of_them(
+    nodes: int, gpus: int, most: int, quota: int | None, runtime: bool
+) -> None:
+    pool = {"max_gpus": most, "quota": quota, "price_per_gpu_hour": 1.5, "runtime": "rempart" if runtime else None}
+    found = plan(config(a=pool), Request("personal", gpus, timedelta(hours=2), ("a",), nodes), on=TODAY)
+    fits = nodes * gpus <= (most if quota is None else min(most, quota))
+    assert bool(found.options) == (fits and (runtime or nodes == 1))
+    if found.options:
+        (one,) = found.options
+        assert (one.nodes, one.gpus, one.euros_at_most) == (nodes, gpus, 3.0 * nodes * gpus)
+        assert (f"{nodes} nodes with {gpus} GPU each" in "\n".join(found.lines())) == (nodes > 1)
+    else:
+        reasons = " ".join(found.excluded[0].reasons)
+        assert ("pools.a.runtime" in reasons) == (nodes > 1 and not runtime)
+
+
+def test_a_pool_with_too_few_free_for_all_nodes_is_asked_after_the_others() -> None:
+    both = {"runtime": "rempart", "max_gpus": 8}
+    asked = Request("personal", 2, timedelta(hours=2), ("a", "b"), 3)
+    found = plan(config(a=both, b=both), asked, on=TODAY, free={"a": 4, "b": 6})
+    assert [one.pool for one in found.options] == ["b", "a"]
+
+
 def test_a_pool_pulls_from_its_own_registry() -> None:
     settings = config(a={}, b={"registry": "registry.example.eu"})
     assert [one.image for one in planned(settings).options] == [IMAGE, IMAGE]

@@ -131,6 +131,8 @@ class PoolFacts:
     policies: tuple[NetworkPolicy, ...] | Unknown = NOT_ASKED
     priority_class: bool | Unknown = NOT_ASKED
     queue: bool | Unknown = NOT_ASKED
+    runtime: tuple[str, ...] | Unknown = NOT_ASKED
+    """Where the pool's TrainingRuntime is not as rempart.yaml renders it."""
     probe: Probe | None = None
 
 
@@ -158,6 +160,12 @@ def quotas_of(items: Iterable[Json]) -> tuple[Quota, ...]:
         for one in items
         if not one["spec"].get("scopes") and not one["spec"].get("scopeSelector")
     )
+
+
+def left_of(quota: Quota, key: str) -> tuple[int, int]:
+    """A quota's limit on a countable resource, and what is left of it. Raises KeyError, ValueError if it has none."""
+    hard = whole(quota.hard[key])
+    return hard, max(hard - whole(quota.used.get(key, 0)), 0)
 
 
 def node_of(seen: Json, gpu: str) -> Node:

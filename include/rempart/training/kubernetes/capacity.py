@@ -1,0 +1,33 @@
+"""How many GPUs a pool is known to have free for jobs of one size. Pure; what is not known stays unknown."""
+
+from __future__ import annotations
+
+from rempart.sections import Pool
+from rempart.training.kubernetes.doctor_nodes import unfit
+from rempart.training.kubernetes.facts import PoolFacts, Unknown, left_of
+
+
+def free_gpus(pool: Pool, gpus: int, facts: PoolFacts) -> int | Unknown:
+    """GPUs that pods of `gpus` each could have now, at the most: what other namespaces hold is not seen.
+
+    The namespace's quotas bound it, and the nodes do, unless the pool is elastic: there, full nodes say nothing. A pool
+    none of whose nodes takes jobs is unknown for the same reason.
+    """
+    if isinstance(facts.quotas, Unknown):
+        return facts.quotas
+    key = f"requests.{pool.gpu}"
+    try:
+        bounds = [left_of(one, key)[1] for one in facts.quotas if key in one.hard]
+    except ValueError as error:
+        return Unknown(f"the quota is not a count: {error}")
+    if not pool.elastic:
+        if isinstance(facts.nodes, Unknown):
+            return facts.nodes
+        if isinstance(facts.used, Unknown):
+            return facts.used
+        fit = [one for one in facts.nodes if one.gpus and not unfit(pool, one)]
+        if not fit:
+            return Unknown("none of its nodes takes jobs now, and nothing says that none will")
+        free = [max(one.gpus - facts.used.get(one.name, 0), 0) for one in fit]
+        bounds.append(sum(one // gpus * gpus for one in free))
+    return min(bounds) if bounds else Unknown("no quota bounds its GPUs, and its operator adds nodes")
