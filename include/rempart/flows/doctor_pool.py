@@ -12,9 +12,9 @@ from rempart import config as configuration
 from rempart.config import Config, Connections
 from rempart.errors import ConfigError
 from rempart.flows.doctor_probe import SECONDS, run_probe, targets
-from rempart.flows.pool_cluster import Cluster
+from rempart.flows.pool_cluster import Cluster, capacity, read
 from rempart.sections import Pool
-from rempart.training.kubernetes import doctor, facts, rights
+from rempart.training.kubernetes import doctor, facts, rights, train_job
 from rempart.training.kubernetes.facts import Finding, PoolFacts, Unknown
 
 T = TypeVar("T")
@@ -92,37 +92,28 @@ def look(config: Config, name: str, connections: Connections, *, on: date, secon
     except ConfigError as error:
         return PoolFacts(version=Unknown(f"{error.what}. {error.hint}"))
     version = cluster.get("/version")
-    seen = PoolFacts(cluster.server, cluster.verified, _of(version, lambda answer: str(answer.get("gitVersion", "?"))))
+    seen = PoolFacts(cluster.server, cluster.verified, read(version, lambda answer: str(answer.get("gitVersion", "?"))))
     if isinstance(version, Unknown):
         return seen
     seen = _rights(cluster, pool, replace(seen, who=_who(cluster)))
-    space = f"/api/v1/namespaces/{pool.namespace}"
+    space, free = f"/api/v1/namespaces/{pool.namespace}", capacity(cluster, pool)
     seen = replace(
         seen,
-        namespace=_of(cluster.get(space), facts.namespace_of),
-        quotas=_of(cluster.items(f"{space}/resourcequotas"), facts.quotas_of),
-        nodes=_of(cluster.items("/api/v1/nodes"), lambda nodes: tuple(facts.node_of(n, pool.gpu) for n in nodes)),
-        used=_of(cluster.items(f"{space}/pods"), lambda pods: facts.used_of(pods, pool.gpu)),
-        policies=_of(
+        namespace=read(cluster.get(space), facts.namespace_of),
+        quotas=free.quotas,
+        nodes=free.nodes,
+        used=free.used,
+        policies=read(
             cluster.items(f"/apis/networking.k8s.io/v1/namespaces/{pool.namespace}/networkpolicies"),
             lambda policies: tuple(map(facts.network_policy_of, policies)),
         ),
         priority_class=_there(cluster, f"/apis/scheduling.k8s.io/v1/priorityclasses/{pool.priority_class}"),
         queue=_queue(cluster, pool),
+        runtime=_runtime(cluster, config, name),
     )
     if seconds is None:
         return seen
     return replace(seen, probe=run_probe(cluster, config, name, targets(config, connections), on=on, seconds=seconds))
-
-
-def _of(answer: T | Unknown, read: Callable[[T], Any]) -> Any:
-    """What is read from an answer; an answer that makes no sense is not known."""
-    if isinstance(answer, Unknown):
-        return answer
-    try:
-        return read(answer)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return Unknown(f"the cluster's answer cannot be read: {type(error).__name__}: {error}")
 
 
 def _there(cluster: Cluster, path: str) -> bool | Unknown:
@@ -139,6 +130,20 @@ def _queue(cluster: Cluster, pool: Pool) -> bool | Unknown:
         for version in ("v1beta2", "v1beta1")
     ]
     return next((one for one in tries if one is not False), False)
+
+
+def _runtime(cluster: Cluster, config: Config, name: str) -> tuple[str, ...] | Unknown:
+    pool = config.pools[name]
+    if pool.runtime is None:
+        return Unknown("none is named")
+    path = (
+        f"/apis/{train_job.GROUP}/{train_job.VERSION}/namespaces/{pool.namespace}/{train_job.RUNTIMES}/{pool.runtime}"
+    )
+    wanted = train_job.runtime(config, name)["spec"]
+    found: tuple[str, ...] | Unknown = read(
+        cluster.get(path), lambda seen: tuple(train_job.differences(wanted, seen["spec"]))
+    )
+    return found
 
 
 def _who(cluster: Cluster) -> str:
@@ -158,7 +163,7 @@ def _rights(cluster: Cluster, pool: Pool, seen: PoolFacts) -> PoolFacts:
         return cluster.post(f"{api}/{kind.lower()}s", body)
 
     may: dict[rights.Right, bool] = {}
-    for right in (*rights.needed(), *rights.DANGEROUS):
+    for right in (*rights.needed(*rights.needs(pool.runtime)), *rights.DANGEROUS):
         answer = review("SelfSubjectAccessReview", {"resourceAttributes": right.attributes(pool.namespace)})
         if isinstance(answer, Unknown):
             return replace(seen, may=answer, rules=answer, rules_elsewhere=answer)
@@ -172,7 +177,7 @@ def _rights(cluster: Cluster, pool: Pool, seen: PoolFacts) -> PoolFacts:
     return replace(
         seen,
         may=may,
-        rules=_of(here, rights.rules_of),
-        rules_elsewhere=_of(there, rights.rules_of),
+        rules=read(here, rights.rules_of),
+        rules_elsewhere=read(there, rights.rules_of),
         rules_complete=complete,
     )

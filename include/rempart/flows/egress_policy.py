@@ -9,12 +9,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import yaml
+
 from rempart import config as configuration
 from rempart.config import Config, Connections
 from rempart.errors import ConfigError
 from rempart.sovereignty import egress, render
 from rempart.sovereignty.egress import EgressRules
 from rempart.sovereignty.places import split_host
+from rempart.training.kubernetes import train_job
 
 RESOLVER_FILES = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 Resolve = Callable[[str], tuple[str, ...]]
@@ -79,13 +82,31 @@ def write_rules(
 
 
 def from_configuration(form: str, on: date, **options: Any) -> tuple[dict[str, str], tuple[str, ...]]:
-    """`write_rules` for the project's rempart.yaml. Raises ConfigError."""
+    """`write_rules` for the project's rempart.yaml; for clusters, with the runtime of each pool that names one.
+
+    Raises ConfigError.
+    """
     if form not in get_args(render.Form):
         raise ConfigError(f"There is no form '{form}' of rules", f"Choose one of: {', '.join(get_args(render.Form))}.")
     loaded = configuration.load()
     found = rules(loaded, configuration.environment_connections, on=on)
     pools = dict.fromkeys(pool.namespace for pool in loaded.pools.values())
-    return write_rules(found, cast(render.Form, form), pools=pools, **options)
+    files, missing = write_rules(found, cast(render.Form, form), pools=pools, **options)
+    return (files if form == "nftables" else files | runtimes(loaded)), missing
+
+
+def runtimes(config: Config) -> dict[str, str]:
+    """The TrainingRuntime of each pool that names one, by file name: what of a pool its jobs on several nodes need."""
+    texts = {}
+    for name, pool in config.pools.items():
+        if pool.runtime:
+            head = (
+                f"# Pods of jobs on several nodes in pool {name}, from rempart.yaml by `rempart policy render`.\n"
+                "# Kubeflow Trainer reads it; render and apply it anew when the pool or training.image changes.\n"
+            )
+            body = yaml.safe_dump(train_job.runtime(config, name), sort_keys=False, width=110)
+            texts[f"trainingruntime-{name}.yaml"] = head + body
+    return texts
 
 
 def _address(text: str) -> tuple[str, int]:

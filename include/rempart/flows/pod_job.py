@@ -5,18 +5,20 @@ Nothing here talks to a cluster: the orchestration's operator does, with the pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from rempart.errors import PlacementDenied, TrainingError
-from rempart.flows import train
+from rempart.errors import PlacementDenied, TrackingRefused, TrackingUnavailable, TrainingError
+from rempart.flows import job_credentials, train
+from rempart.flows.job_credentials import Granted
 from rempart.flows.platform import Platform
+from rempart.flows.pool_capacity import known_free
 from rempart.pipeline import Pipeline
-from rempart.training.backends import as_json
+from rempart.sovereignty import pods
 from rempart.training.job import JobResult, JobSpec, Param
-from rempart.training.kubernetes import pod, verdict
+from rempart.training.kubernetes import pod, train_job, verdict
 from rempart.training.kubernetes.verdict import Ending
 from rempart.training.placement import Attempt, Option, Plan, Step, next_step, plan, request_of
 from rempart.training.record import Record, read_order
@@ -26,12 +28,16 @@ Progress = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Ordered:
-    """A job that waits for a place: the key of its order at the active site, and the pools in the order to ask them."""
+    """A job that waits for a place: the key of its order at the active site, and the pools in the order to ask them.
+
+    `free` is what was known of the pools' free GPUs then: the plan was made with it, and so is that of who runs it.
+    """
 
     job_id: str
     bucket: str
     key: str
     plan: dict[str, Any]
+    free: dict[str, int]
 
 
 def order(
@@ -50,9 +56,16 @@ def place(platform: Platform, pipeline: Pipeline, spec: JobSpec, *, progress: Pr
     """Write the order of a job and tell where it may run. Raises PlacementDenied, SiteError."""
     record = Record(platform.active_site(pipeline.classification), spec)
     key = record.order()
-    made = placement(platform, pipeline)
-    for line in made.lines():
+    request = request_of(platform.config, pipeline)
+    allowed = [one.pool for one in placement(platform, pipeline).options]
+    free = known_free(platform.config, platform.connections, allowed, request.gpus, progress)
+    made = placement(platform, pipeline, free)
+    for line in (*made.lines(), *job_credentials.shortened(platform.config, spec, pipeline.trainer.timeout)):
         progress(line)
+    if unsaid := job_credentials.missing(platform.config, spec):
+        body = {"what": "job", "classification": pipeline.classification, "reasons": unsaid}
+        platform.ledger.append("denial", f"job {spec.job_id}", body)
+        raise job_credentials.refusal(spec, unsaid)
     if not made.options:
         found = [f"pool {one.pool}: {reason}" for one in made.excluded for reason in one.reasons]
         error = PlacementDenied(
@@ -62,12 +75,12 @@ def place(platform: Platform, pipeline: Pipeline, spec: JobSpec, *, progress: Pr
         body = {"what": "job", "classification": pipeline.classification, "reasons": found}
         platform.ledger.append("denial", f"job {spec.job_id}", body)
         raise error
-    return Ordered(spec.job_id, spec.output.bucket, key, made.as_json())
+    return Ordered(spec.job_id, spec.output.bucket, key, made.as_json(), free)
 
 
-def placement(platform: Platform, pipeline: Pipeline) -> Plan:
-    """Where a pipeline's jobs may run today."""
-    return plan(platform.config, request_of(platform.config, pipeline), on=platform.clock().date())
+def placement(platform: Platform, pipeline: Pipeline, free: Mapping[str, int] | None = None) -> Plan:
+    """Where a pipeline's jobs may run today; `free` tells the GPUs that pools are known to have free."""
+    return plan(platform.config, request_of(platform.config, pipeline), on=platform.clock().date(), free=free)
 
 
 @dataclass(frozen=True)
@@ -104,8 +117,30 @@ class PodJob:
         seconds = int(self.pipeline.trainer.timeout.total_seconds())
         return pod.template(self.platform.config, self.spec, option, number, seconds=seconds)
 
-    def admit(self, number: int, option: Option, made: Mapping[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:
-        """The Secret for a pod that was bound to a node, if the policy lets the node have the data.
+    def train_job(self, number: int, option: Option) -> dict[str, Any]:
+        """The attempt's TrainJob, if the policy lets such pods run. Raises PlacementDenied.
+
+        `pod_mutation_hook` sees no pod that Kubeflow makes, so the same decision is asked here, and kept.
+        """
+        config, seconds = self.platform.config, int(self.pipeline.trainer.timeout.total_seconds())
+        like = pod.template(config, self.spec, option, number, seconds=seconds)
+        today = self.platform.clock().date()
+        self.platform.record(pods.plan(config, like, connection=option.connection, on=today).decision)
+        return train_job.manifest(config, self.spec, option, number, seconds=seconds)
+
+    def judge_pods(self, option: Option, made: Iterable[Mapping[str, Any]]) -> None:
+        """Ask the policy about pods that a controller made: what a runtime says may not be what was rendered.
+
+        Raises PlacementDenied.
+        """
+        for one in made:
+            stated, today = [self.spec.classification], self.platform.clock().date()
+            found = pods.plan(self.platform.config, one, stated, connection=option.connection, on=today)
+            self.platform.record(found.decision)
+
+    def admit(self, number: int, option: Option, made: Mapping[str, Any], *nodes: Mapping[str, Any]) -> dict[str, Any]:
+        """The Secret for a pod (or a TrainJob) that was bound to a node (or several, by rank), if the policy lets
+        every one of them have the data.
 
         Either way the decision is evidence. Raises PlacementDenied, and TrainingError if the attempt has ended: a pod
         that comes late gets nothing, so no job runs twice.
@@ -115,17 +150,15 @@ class PodJob:
                 f"Attempt {number} of job {self.spec.job_id} has ended, and its pod came later",
                 "Nothing to do: the pod is deleted, and the job goes on in its next attempt.",
             )
-        decision, ran = verdict.judge_node(
-            self.platform.config,
-            self.spec.classification,
-            option.pool,
-            option.gpus,
-            node,
-            self.platform.clock().date(),
-        )
-        self.platform.record(decision)
-        self.record.admit(number, ran.as_json())
-        return pod.secret(made, self._credentials())
+        config, today = self.platform.config, self.platform.clock().date()
+        ran = []
+        for node in nodes:
+            decision, one = verdict.judge_node(config, self.spec.classification, option.pool, option.gpus, node, today)
+            self.platform.record(decision)
+            ran.append(one)
+        granted = self._credentials(number)
+        self.record.admit(number, verdict.together(ran).as_json() | {"credentials": granted.told})
+        return pod.secret(made, granted.variables)
 
     def end(self, number: int, ending: Ending, made: Mapping[str, Any] | None = None) -> None:
         """End an attempt, once: in the record, and where it had a node, in the ledger."""
@@ -133,12 +166,16 @@ class PodJob:
         if ran and made:
             ran |= {"image": verdict.image_digest(made), "seconds": verdict.seconds_run(made)}
         if self.record.end(number, ending.outcome, ending.cause, self.platform.clock(), ran) and ran:
-            body = {
+            body: dict[str, Any] = {
                 "job_id": self.spec.job_id,
                 "attempt": number,
                 "outcome": ending.outcome,
                 "cause": ending.cause[:500],
             }
+            try:
+                job_credentials.release(self.platform, self.spec, number)
+            except (TrackingUnavailable, TrackingRefused) as error:  # `finish` tries again
+                body["left_behind"] = error.what
             subject = f"{self.pipeline.name} {self.spec.job_id}"
             self.platform.ledger.append("placement", subject, body | {"pipeline": self.pipeline.name, "ran": ran})
 
@@ -157,16 +194,20 @@ class PodJob:
     def attempts(self) -> list[Attempt]:
         return self.record.attempts()
 
-    def _credentials(self) -> dict[str, str]:
-        """Connections of the job's site and tracking server, and no others."""
-        names = {self.spec.dataset.site.connection, self.spec.output.site.connection, self.spec.tracking.connection}
-        return {f"AIRFLOW_CONN_{name.upper()}": as_json(self.platform.connections(name)) for name in sorted(names)}
+    def _credentials(self, number: int) -> Granted:
+        """Of the job's sites and its tracking server, and no others."""
+        return job_credentials.grant(self.platform, self.spec, number, self.pipeline.trainer.timeout)
 
 
-def ordered_job(platform: Platform, pipeline: Pipeline, bucket: str, key: str) -> PodJob:
-    """The job of an order at the active site. Raises ObjectMissing, TrainingError, PlacementDenied, SiteError."""
+def ordered_job(
+    platform: Platform, pipeline: Pipeline, bucket: str, key: str, free: Mapping[str, int] | None = None
+) -> PodJob:
+    """The job of an order at the active site; `free` as when it was ordered.
+
+    Raises ObjectMissing, TrainingError, PlacementDenied, SiteError.
+    """
     record = read_order(platform.active_site(pipeline.classification), bucket, key)
-    made = placement(platform, pipeline)
+    made = placement(platform, pipeline, free)
     running = next((one for one in record.attempts() if one.outcome is None), None)
     if running and made.option(running.pool) is None and running.pool in platform.config.pools:
         # a pool that left the order while a job ran there still has its pod, which must be found again
@@ -189,6 +230,7 @@ def finish(
             f"Job {job.spec.job_id} left no result at site '{job.record.site.name}'",
             "Read the log of the task that ran it; clear that task to run the job again.",
         )
+    job_credentials.release(platform, job.spec)
     ran = job.ran()
-    shown = {name: value for name, value in ran.items() if name != "seconds"} if ran else None
+    shown = {name: value for name, value in ran.items() if name not in ("seconds", "nodes")} if ran else None
     return replace(train.register(platform, pipeline, job.spec, result, ran=shown, progress=progress), placement=ran)

@@ -174,7 +174,7 @@ def register(
 def _check(pipeline: Pipeline, params: Mapping[str, Param]) -> None:
     """Refuse parameters that the job would refuse, before anything is written."""
     _, rest = trainers.left_out(features_of(pipeline), params)
-    trainers.check(pipeline.trainer.use, rest, pipeline.prediction.task)
+    trainers.check(pipeline.trainer.use, rest, pipeline.prediction.task, pipeline.trainer.nodes)
 
 
 def held_out_from(holdout: Holdout, newest: date) -> date:
@@ -249,6 +249,7 @@ def job_spec(
         features=tuple(FeatureSpec.of(feature) for feature in features_of(pipeline)),
         dataset=dataset,
         trainer=TrainerSpec(use=pipeline.trainer.use, params=dict(params), seed=pipeline.trainer.seed),
+        nodes=pipeline.trainer.nodes,
         tracking=Tracking(connection="mlflow", experiment=pipeline.name),
         output=Output(site=_place(platform), bucket=platform.config.buckets.artifacts, prefix="jobs/"),
         snapshot=snapshot,

@@ -36,7 +36,8 @@ class TrainingPodTrigger(KubernetesPodTrigger):
     """
 
     def __init__(self, *, await_node: bool = False, **provided: Any) -> None:
-        provided["connection_extras"] = None
+        # the provider would also take what KUBECONFIG in the worker's environment leads to, instead of the connection
+        provided["connection_extras"] = provided["config_dict"] = None
         super().__init__(**provided)
         self.await_node = await_node
 

@@ -1,9 +1,10 @@
-"""Looks for pods of jobs that nobody waits for, in every pool, and deletes them."""
+"""Looks for pods and TrainJobs of jobs that nobody waits for, in every pool, and deletes them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from rempart import config
@@ -11,6 +12,7 @@ from rempart.airflow_api import AirflowApi
 from rempart.errors import PoolUnavailable
 from rempart.orchestration import runtime
 from rempart.training.kubernetes import pod as shape
+from rempart.training.kubernetes import train_job
 from rempart.training.kubernetes.strays import Finding, PodSeen
 
 log = logging.getLogger("rempart.pools")
@@ -34,17 +36,17 @@ def sweep(*, dry_run: bool) -> dict[str, Any]:
     away: dict[str, str] = {}
     for name in platform.config.pools:
         try:
-            client = _client(platform.config.pools[name].kubernetes_connection)
-            pods = list(_pods(client, platform.config, name))
+            hook = _hook(platform.config.pools[name].kubernetes_connection)
+            pods = [*_pods(hook, platform.config, name), *_train_jobs(hook, platform.config, name)]
         except (ApiException, ConfigException, HTTPError, AirflowException) as cause:
             away[name] = type(cause).__name__
             continue
         pipelines = {pod.uid: pipeline for pod, pipeline in pods}
         for finding in find_strays(platform, api, pods):
             found.append(finding)
-            log.info("pool %s: pod %s: %s%s", name, finding.pod.name, "stray, " if finding.stray else "", finding.why)
+            log.info("pool %s: %s: %s%s", name, finding.pod.name, "stray, " if finding.stray else "", finding.why)
             if finding.stray and not dry_run:
-                _delete(client, platform.config.pools[name].namespace, finding.pod)
+                _delete(hook, platform.config.pools[name].namespace, finding.pod)
                 note(platform, finding, pipelines[finding.pod.uid])
     if away:
         told = ", ".join(f"{name} ({why})" for name, why in away.items())
@@ -53,37 +55,56 @@ def sweep(*, dry_run: bool) -> dict[str, Any]:
     return {"pods": len(found), "strays": strays, "deleted": 0 if dry_run else len(strays)}
 
 
-def _client(connection: str) -> Any:
+def _hook(connection: str) -> Any:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 
-    return KubernetesHook(conn_id=connection).core_v1_client
+    return KubernetesHook(conn_id=connection)
 
 
-def _pods(client: Any, settings: config.Config, pool: str) -> Iterator[tuple[PodSeen, str]]:
-    selector = ",".join(f"{key}={value}" for key, value in shape.MANAGED_BY.items()) + f",{shape.JOB}"
-    for one in client.list_namespaced_pod(settings.pools[pool].namespace, label_selector=selector).items:
-        labels, metadata = one.metadata.labels, one.metadata
-        yield (
-            PodSeen(
-                pool,
-                metadata.name,
-                metadata.uid,
-                labels[shape.JOB],
-                int(labels.get(shape.ATTEMPT, 0)),
-                metadata.creation_timestamp,
-                metadata.deletion_timestamp is not None,
-            ),
-            labels.get(shape.PIPELINE, ""),
-        )
+_SELECTOR = ",".join((*(f"{key}={value}" for key, value in shape.MANAGED_BY.items()), shape.JOB))
 
 
-def _delete(client: Any, namespace: str, pod: PodSeen) -> None:
+def _pods(hook: Any, settings: config.Config, pool: str) -> Iterator[tuple[PodSeen, str]]:
+    client = hook.core_v1_client
+    for one in client.list_namespaced_pod(settings.pools[pool].namespace, label_selector=_SELECTOR).items:
+        yield _seen(pool, client.api_client.sanitize_for_serialization(one.metadata), train_job=False)
+
+
+def _train_jobs(hook: Any, settings: config.Config, pool: str) -> Iterator[tuple[PodSeen, str]]:
+    if settings.pools[pool].runtime is None:
+        return
+    where = (train_job.GROUP, train_job.VERSION, settings.pools[pool].namespace, train_job.PLURAL)
+    for one in hook.custom_object_client.list_namespaced_custom_object(*where, label_selector=_SELECTOR)["items"]:
+        yield _seen(pool, one["metadata"], train_job=True)
+
+
+def _seen(pool: str, metadata: dict[str, Any], *, train_job: bool) -> tuple[PodSeen, str]:
+    labels = metadata["labels"]
+    seen = PodSeen(
+        pool,
+        metadata["name"],
+        metadata["uid"],
+        labels[shape.JOB],
+        int(labels.get(shape.ATTEMPT, 0)),
+        datetime.fromisoformat(metadata["creationTimestamp"]),
+        metadata.get("deletionTimestamp") is not None,
+        train_job,
+    )
+    return seen, labels.get(shape.PIPELINE, "")
+
+
+def _delete(hook: Any, namespace: str, pod: PodSeen) -> None:
     from kubernetes.client import ApiException, V1DeleteOptions, V1Preconditions
 
-    # this very pod, not one of the same name that came meanwhile
+    # this very object, not one of the same name that came meanwhile
     options = V1DeleteOptions(preconditions=V1Preconditions(uid=pod.uid))
     try:
-        client.delete_namespaced_pod(pod.name, namespace, body=options)
+        if pod.train_job:
+            options.propagation_policy = "Foreground"
+            where = (train_job.GROUP, train_job.VERSION, namespace, train_job.PLURAL, pod.name)
+            hook.custom_object_client.delete_namespaced_custom_object(*where, body=options)
+        else:
+            hook.core_v1_client.delete_namespaced_pod(pod.name, namespace, body=options)
     except ApiException as cause:
         if cause.status not in (404, 409):
             raise

@@ -35,9 +35,6 @@ def _on_this_machine(name: str, candidate: Asset) -> None:
 
 
 def _in_pods(pipeline: Pipeline, candidate: Asset) -> None:
-    # imported only where pods run: it doubles the time to read a DAG file
-    from rempart.orchestration.training_pod import TrainingPodOperator
-
     name, settings = pipeline.name, config.load().training
 
     @task
@@ -56,5 +53,16 @@ def _in_pods(pipeline: Pipeline, candidate: Asset) -> None:
 
     ordered = order()
     limit = settings.deadline + pipeline.trainer.timeout
-    run = TrainingPodOperator(task_id="run", pipeline=pipeline, order=ordered, execution_timeout=limit)
+    run = operator_for(pipeline)(task_id="run", pipeline=pipeline, order=ordered, execution_timeout=limit)
     run >> train(ordered)
+
+
+def operator_for(pipeline: Pipeline) -> Any:
+    """The class that runs a pipeline's jobs. Imported only where pods run: it doubles the time to read a DAG file."""
+    if pipeline.trainer.nodes > 1:
+        from rempart.orchestration.train_job import TrainJobOperator
+
+        return TrainJobOperator
+    from rempart.orchestration.training_pod import TrainingPodOperator
+
+    return TrainingPodOperator

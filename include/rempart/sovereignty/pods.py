@@ -65,10 +65,15 @@ def plan(
     if not (answer.allowed and pool and classification):
         return PodPlan(answer, pool, None)
     metadata["labels"] = {**(metadata.get("labels") or {}), LABEL: classification}
+    settle(config, pool, spec)
+    return PodPlan(answer, pool, made)
+
+
+def settle(config: Config, pool: str, spec: dict[str, Any]) -> None:
+    """Hold a pod's spec in its pool's region, with mirrored images and the restricted profile, in place."""
     _mirror(config, spec)
     _hold_in_region(config, pool, spec)
     _restrict(spec)
-    return PodPlan(answer, pool, made)
 
 
 def images(spec: Mapping[str, Any]) -> list[str]:

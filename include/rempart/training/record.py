@@ -18,7 +18,7 @@ from rempart.sites.port import Site
 from rempart.training.job import JobResult, JobSpec, canonical, parse_result, parse_spec
 from rempart.training.placement import Attempt, Outcome
 
-ORDER = "order.json"
+ORDER, ATTEMPTS = "order.json", "attempts/"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Record:
     def attempts(self) -> list[Attempt]:
         """Every attempt, in order."""
         found: dict[int, dict[str, Any]] = {}
-        for one in self.site.list(self._bucket, self.spec.key("attempts/")):
+        for one in self.site.list(self._bucket, self.spec.key(ATTEMPTS)):
             number, _, kind = one.key.rpartition("/")[2].partition(".")
             if number.isdigit() and kind in ("json", "end.json"):
                 found.setdefault(int(number), {})[kind] = self._read(one.key)
@@ -88,7 +88,7 @@ class Record:
         return self.spec.output.bucket
 
     def _key(self, name: str) -> str:
-        return self.spec.key(f"attempts/{name}")
+        return self.spec.key(f"{ATTEMPTS}{name}")
 
     def _read(self, key: str) -> dict[str, Any]:
         try:

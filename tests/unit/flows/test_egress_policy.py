@@ -16,6 +16,7 @@ from rempart.config import Config
 from rempart.errors import ConfigError
 from rempart.flows import egress_policy
 from rempart.sovereignty.egress import rules
+from rempart.training.kubernetes import train_job
 
 TODAY = date(2026, 11, 24)
 PLACE = {"operator": "good", "service": "api", "region": "here"}
@@ -127,3 +128,20 @@ def test_no_secret_stands_in_any_output() -> None:
     ]
     assert all("db.good.test" in text for text in texts)
     assert not any("hunter2" in text for text in texts)
+
+
+def test_the_runtime_of_each_pool_that_names_one_is_rendered_for_clusters(project: Path) -> None:
+    place = PLACE | {"kubernetes_connection": "k8s_a"}
+    pools = {
+        "a": place | {"namespace": "one", "runtime": "rempart", "node_selector": {"disk": "fast"}},
+        "b": place | {"namespace": "two"},
+    }
+    (project / "rempart.yaml").write_text(yaml.safe_dump(DATA | {"pools": pools}), encoding="utf-8")
+    settings = Config.model_validate(DATA | {"pools": pools})
+    for form, written in (("kubernetes", True), ("cilium", True), ("nftables", False)):
+        done = run("render", form, "--out", str(project / form))
+        assert done.exit_code == (form != "cilium"), done.output  # the names resolve nowhere
+        assert (project / form / "trainingruntime-a.yaml").exists() == written
+        assert not (project / form / "trainingruntime-b.yaml").exists()
+    text = (project / "kubernetes" / "trainingruntime-a.yaml").read_text("utf-8")
+    assert yaml.safe_load(text) == train_job.runtime(settings, "a") and "disk: fast" in text

@@ -36,6 +36,7 @@ def trigger(pods: list[Any], *, wait: float = 5) -> TrainingPodTrigger:
         base_container_name="base",
         kubernetes_conn_id="k8s_a",
         connection_extras={"kube_config": "token: secret"},
+        config_dict={"users": [{"name": "of KUBECONFIG", "user": {"token": "secret"}}]},
         poll_interval=0.01,
         schedule_timeout=wait,
         log_events_on_startup=False,

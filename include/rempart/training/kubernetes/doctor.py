@@ -11,8 +11,8 @@ from datetime import date
 from rempart.config import Config
 from rempart.sections import Pool
 from rempart.sovereignty.places import decide_image, decide_pool
-from rempart.training.kubernetes import doctor_nodes
-from rempart.training.kubernetes.facts import Finding, Outcome, PoolFacts, Quota, Unknown, unseen, whole
+from rempart.training.kubernetes import doctor_nodes, rights
+from rempart.training.kubernetes.facts import Finding, Outcome, PoolFacts, Unknown, left_of, unseen
 from rempart.training.kubernetes.rights import DANGEROUS, Need, Right, Rule, Where, excess, needed
 from rempart.training.placement import image_for
 
@@ -38,6 +38,7 @@ def judge(config: Config, name: str, facts: PoolFacts, *, on: date) -> tuple[Fin
         *doctor_nodes.judge(config, pool, facts),
         _exists("priority class", "priority_class", pool.priority_class, facts.priority_class),
         _exists("queue", "queue", pool.queue, facts.queue),
+        _runtime(pool, facts),
         *_network(pool, facts),
         *_probe(config, pool, facts),
     )
@@ -49,7 +50,8 @@ def passed(findings: Iterable[Finding]) -> bool:
 
 
 _LIVE = (
-    *("rights", "excess rights", "namespace", "quota", "nodes", "gpus", "priority class", "queue", "network"),
+    *("rights", "excess rights", "namespace", "quota", "nodes", "gpus", "priority class", "queue", "runtime"),
+    "network",
     *("image pull", "reach"),
 )
 
@@ -116,11 +118,13 @@ def _rights(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
         yield Finding("excess rights", "not run", "the cluster does not say what this identity may do")
         return
     may = facts.may
-    lacking = {need: [one for one in needed(need) if not may.get(one)] for need in _NEEDS}
+    needs = rights.needs(pool.runtime)
+    lacking = {need: [one for one in needed(need) if not may.get(one)] for need in needs}
     if not any(lacking.values()):
-        yield Finding("rights", "ok", f"all {len(needed())} that are needed")
-    for need, (outcome, who) in _NEEDS.items():
-        if missing := lacking[need]:
+        yield Finding("rights", "ok", f"all {len(needed(*needs))} that are needed")
+    for need, missing in lacking.items():
+        outcome, who = _NEEDS[need]
+        if missing:
             yield Finding("rights", outcome, f"{who} needs, and lacks: {', '.join(map(str, missing))}", apply)
     yield _excess(pool, facts, [one for one in DANGEROUS if may.get(one)])
 
@@ -128,6 +132,7 @@ def _rights(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
 _NEEDS: dict[Need, tuple[Outcome, str]] = {
     "jobs": ("FAIL", "a job"),
     "doctor": ("FAIL", "this doctor"),
+    "train jobs": ("FAIL", "a job on several nodes"),
 }
 
 
@@ -184,7 +189,7 @@ def _quota(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
         yield Finding("quota", outcome, f"no quota bounds {pool.gpu}", remedy if pool.max_gpus else "")
         return
     try:
-        counts = [_left(one, key) for one in holding]
+        counts = [left_of(one, key) for one in holding]
     except ValueError as error:
         yield Finding("quota", "FAIL", f"it is not a count: {error}", remedy)
         return
@@ -203,11 +208,6 @@ def _quota(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
         yield Finding("quota", "ok", found)
 
 
-def _left(quota: Quota, key: str) -> tuple[int, int]:
-    hard = whole(quota.hard[key])
-    return hard, max(hard - whole(quota.used.get(key, 0)), 0)
-
-
 # --- what else a job meets --------------------------------------------------------------------------------------------
 
 
@@ -219,6 +219,21 @@ def _exists(check: str, key: str, named: str | None, seen: bool | Unknown) -> Fi
     if not seen:
         return Finding(check, "FAIL", f"{named} does not exist: no pod is admitted", f"Create it, or leave {key} out.")
     return Finding(check, "ok", named)
+
+
+def _runtime(pool: Pool, facts: PoolFacts) -> Finding:
+    if pool.runtime is None:
+        return Finding("runtime", "ok", "none is named: jobs run on one node")
+    seen, remedy = facts.runtime, "Render and apply it: `rempart policy render kubernetes` (or cilium)."
+    if isinstance(seen, Unknown):
+        if seen.status == 404:
+            fact = f"TrainingRuntime {pool.runtime} does not exist, or Kubeflow Trainer is not installed"
+            return Finding("runtime", "FAIL", fact, remedy)
+        return unseen("runtime", seen, f"Grant get on it, as {MANIFESTS} does.")
+    if seen:
+        shown = "; ".join(seen[:3]) + (f"; and {len(seen) - 3} more" if len(seen) > 3 else "")
+        return Finding("runtime", "FAIL", f"{pool.runtime} is not what rempart.yaml says: {shown}", remedy)
+    return Finding("runtime", "ok", f"{pool.runtime}, as rempart.yaml says")
 
 
 def _network(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:

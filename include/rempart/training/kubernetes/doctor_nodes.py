@@ -81,8 +81,9 @@ def _gpus(pool: Pool, facts: PoolFacts, fit: list[Node]) -> Iterator[Finding]:
         return
     free = sum(max(one.gpus - facts.used.get(one.name, 0), 0) for one in fit)
     found += f"; {free} free as far as this namespace shows"
-    if largest < pool.max_gpus:
-        remedy = f"Lower max_gpus to {largest}, or add larger nodes: a pod is on one node."
+    most, where = (together, "them together") if pool.runtime else (largest, "one node")
+    if most < pool.max_gpus:
+        remedy = f"Lower max_gpus to {most}, or add larger nodes: a job is on {where}."
         yield Finding("gpus", "FAIL", f"{found}; max_gpus is {pool.max_gpus}", remedy)
     elif not free:
         yield Finding("gpus", "warn", found, "Wait for jobs to end; `max_pending` moves them to the next pool.")

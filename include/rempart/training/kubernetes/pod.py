@@ -16,6 +16,8 @@ from rempart.training.job import JobSpec
 from rempart.training.placement import Option
 
 CONTAINER = "base"
+NODE_CONTAINER = "node"
+"""The container of a TrainJob's pods: Kubeflow's name for it."""
 JOB, ATTEMPT, PIPELINE = "rempart.eu/job", "rempart.eu/attempt", "rempart.eu/pipeline"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "rempart", "app.kubernetes.io/component": "training"}
 QUEUE = "kueue.x-k8s.io/queue-name"
@@ -49,8 +51,7 @@ def template(config: Config, spec: JobSpec, option: Option, attempt: int, *, sec
     asked = {"cpu": config.training.resources.cpu, "memory": config.training.resources.memory}
     if option.gpus:
         asked[pool.gpu] = str(option.gpus)
-    container = {
-        "name": CONTAINER,
+    job = {
         "image": option.image,
         "command": list(COMMAND),
         "env": [
@@ -62,24 +63,9 @@ def template(config: Config, spec: JobSpec, option: Option, attempt: int, *, sec
         ],
         "envFrom": [{"secretRef": {"name": name(spec.job_id, attempt)}}],
         "resources": {"requests": dict(asked), "limits": dict(asked)},
-        "securityContext": {"readOnlyRootFilesystem": True, "runAsUser": USER, "runAsGroup": USER},
-        "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108 - in the pod
     }
-    made: dict[str, Any] = {
-        "restartPolicy": "Never",
-        "activeDeadlineSeconds": seconds,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "containers": [container],
-        "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "2Gi"}}],
-    }
-    if pool.node_selector:
-        made["nodeSelector"] = dict(pool.node_selector)
-    if pool.tolerations:
-        made["tolerations"] = [one.model_dump(exclude_none=True) for one in pool.tolerations]
-    if pool.priority_class:
-        made["priorityClassName"] = pool.priority_class
+    made = bare(pool, CONTAINER) | {"activeDeadlineSeconds": seconds}
+    made["containers"][0] |= job
     metadata = {
         "name": name(spec.job_id, attempt),
         "namespace": pool.namespace,
@@ -88,15 +74,45 @@ def template(config: Config, spec: JobSpec, option: Option, attempt: int, *, sec
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": made}
 
 
+def bare(pool: Pool, container: str) -> dict[str, Any]:
+    """What every pod of a pool has in its spec, whatever its job. The one container has no image and no command."""
+    made: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "containers": [
+            {
+                "name": container,
+                "securityContext": {"readOnlyRootFilesystem": True, "runAsUser": USER, "runAsGroup": USER},
+                "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108 - in the pod
+            }
+        ],
+        "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "2Gi"}}],
+    }
+    if pool.node_selector:
+        made["nodeSelector"] = dict(pool.node_selector)
+    if pool.tolerations:
+        made["tolerations"] = [one.model_dump(exclude_none=True) for one in pool.tolerations]
+    if pool.priority_class:
+        made["priorityClassName"] = pool.priority_class
+    return made
+
+
 def queue_label(pool: Pool) -> dict[str, str]:
     """Kueue admits what carries the name of its queue."""
     return {QUEUE: pool.queue} if pool.queue else {}
 
 
-def secret(pod: Mapping[str, Any], credentials: Mapping[str, str]) -> dict[str, Any]:
-    """The Secret of a pod that exists: owned by it, so that it goes when the pod goes."""
-    metadata = pod["metadata"]
-    owner = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
+def secret(owner: Mapping[str, Any], credentials: Mapping[str, str]) -> dict[str, Any]:
+    """The Secret of a pod (or TrainJob) that exists: owned by it, so that it goes when that goes."""
+    metadata = owner["metadata"]
+    reference = {
+        "apiVersion": owner.get("apiVersion") or "v1",
+        "kind": owner.get("kind") or "Pod",
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+    }
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -106,7 +122,7 @@ def secret(pod: Mapping[str, Any], credentials: Mapping[str, str]) -> dict[str, 
             "name": metadata["name"],
             "namespace": metadata["namespace"],
             "labels": {key: value for key, value in metadata["labels"].items() if key in (*MANAGED_BY, JOB, ATTEMPT)},
-            "ownerReferences": [owner],
+            "ownerReferences": [reference],
         },
         "stringData": dict(credentials),
     }

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Need = Literal["jobs", "doctor"]
-"""Who needs it: every job, or `rempart doctor pool` alone."""
+Need = Literal["jobs", "doctor", "train jobs"]
+"""Who needs it: every job, `rempart doctor pool` alone, or jobs of several nodes, where a pool names its `runtime`."""
 Where = Literal["pool", "cluster", "elsewhere"]
 """In the pool's namespace, on what belongs to no namespace, or in another namespace."""
 ELSEWHERE = "kube-system"
@@ -50,10 +50,30 @@ REQUIRED: tuple[Grant, ...] = (
         "jobs",
         "the job's credentials, once its node is known: never read again, and deleted by the cluster with their pod",
     ),
-    Grant("", "resourcequotas", ("get", "list"), "doctor", "what is left of the quota"),
+    Grant(
+        "",
+        "resourcequotas",
+        ("get", "list"),
+        "doctor",
+        "what is left of the quota: an order asks first where it is enough",
+    ),
     Grant("", "namespaces", ("get",), "doctor", "the profile of this one namespace: a Role reaches no other"),
     Grant("networking.k8s.io", "networkpolicies", ("list",), "doctor", "whether everything is denied by default"),
     Grant("kueue.x-k8s.io", "localqueues", ("get",), "doctor", "whether the pool's queue exists"),
+    Grant(
+        "trainer.kubeflow.org",
+        "trainjobs",
+        ("create", "get", "list", "delete"),
+        "train jobs",
+        "an attempt on several nodes is a TrainJob: made, found again by its name, followed, and deleted with its pods",
+    ),
+    Grant(
+        "trainer.kubeflow.org",
+        "trainingruntimes",
+        ("get",),
+        "train jobs",
+        "the doctor: whether the pool's runtime is as rendered",
+    ),
     Grant(
         "", "nodes", ("get", "list"), "jobs", "get: the node that a pod was bound to; list: the doctor", cluster=True
     ),
@@ -89,13 +109,21 @@ def full_name(resource: str, group: str) -> str:
     return f"{resource}.{group}" if group else resource
 
 
+def needs(runtime: str | None) -> tuple[Need, ...]:
+    """Those that a pool has, by the name of its runtime."""
+    return ("jobs", "doctor", "train jobs") if runtime else ("jobs", "doctor")
+
+
 def needed(*needs: Need) -> tuple[Right, ...]:
-    """Every single right of `REQUIRED`, or of these needs. Listing nodes is the doctor's."""
+    """Every single right of `REQUIRED` for these needs; for jobs on one node, and the doctor, unless told.
+
+    Listing nodes is the doctor's.
+    """
     found = []
     for one in REQUIRED:
         for verb in one.verbs:
             need: Need = "doctor" if (one.resource, verb) == ("nodes", "list") else one.need
-            if not needs or need in needs:
+            if need in (needs or ("jobs", "doctor")):
                 found.append(Right(verb, one.resource, one.group, "cluster" if one.cluster else "pool"))
     return tuple(found)
 

@@ -15,7 +15,10 @@ YOUNG = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class PodSeen:
-    """A pod that carries a job's labels. `terminating`: its deletion has begun."""
+    """A pod, or a TrainJob, that carries a job's labels. `terminating`: its deletion has begun.
+
+    The pods of a TrainJob carry none of them: they come and go with it.
+    """
 
     pool: str
     name: str
@@ -24,6 +27,7 @@ class PodSeen:
     attempt: int
     created: datetime
     terminating: bool
+    train_job: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ A pod is read as Kubernetes' API writes it (camelCase dicts). What is not recogn
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,15 +15,19 @@ from rempart.config import Config
 from rempart.sovereignty.places import decide_pool
 from rempart.sovereignty.pods import REGION
 from rempart.sovereignty.policy import Decision, Reason, verdict
-from rempart.training.entrypoint import TRY_AGAIN
-from rempart.training.kubernetes.pod import CONTAINER
+from rempart.training.entrypoint import SESSION_OVER, TRY_AGAIN
+from rempart.training.kubernetes.pod import CONTAINER, NODE_CONTAINER
 from rempart.training.placement import Outcome
 
 GPU_PRODUCT = "nvidia.com/gpu.product"
 _LOST = frozenset(("Evicted", "NodeLost", "NodeShutdown", "Terminated", "Preempting", "Shutdown", "NodeAffinity"))
 """Reasons of a failed pod that are the cluster's own. Source: Kubernetes, kubelet and node lifecycle controller."""
 _IMAGE = re.compile(r"Image|Registry")
+_PASSES = re.compile(r"(?i)rate limit|too many requests|qps exceeded|timeout|temporarily|bad gateway|unavailable")
+"""A registry's fault that passes: the kubelet tries again."""
 TERMINATED_BY_SIGNAL = (137, 143)
+TIMED_OUT = 124
+"""Exit status of timeout(1), which bounds the job in a TrainJob's pods."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,33 @@ class Ran:
     basis: str = "declared: the node's labels, read through the cluster's API"
     image: str | None = None
     seconds: float | None = None
+    nodes: tuple[Ran, ...] = ()
+    """Each node by rank, where there are several: then `node` and `provider_id` name all, and `gpus` counts all."""
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """One node as ever; several also one by one, without what is the same for all."""
+        whole = asdict(self)
+        each = [{key: one[key] for key in ("node", "region", "provider_id", "gpu_type")} for one in whole.pop("nodes")]
+        return whole | ({"nodes": each} if each else {})
+
+
+def together(ran: Sequence[Ran]) -> Ran:
+    """Where an attempt of several nodes ran: `ran` by rank, at least one."""
+
+    def named(texts: Iterable[str | None]) -> str | None:
+        return ", ".join(dict.fromkeys(text for text in texts if text)) or None
+
+    if len(ran) == 1:
+        return ran[0]
+    return replace(
+        ran[0],
+        region=named(one.region for one in ran),
+        node=str(named(one.node for one in ran)),
+        provider_id=named(one.provider_id for one in ran),
+        gpu_type=named(one.gpu_type for one in ran),
+        gpus=sum(one.gpus for one in ran),
+        nodes=tuple(ran),
+    )
 
 
 def judge_node(
@@ -90,8 +118,8 @@ def ending(pod: Mapping[str, Any] | None, told: str = "") -> Ending:
     ended: Mapping[str, Any] | None = state.get("terminated")
     if ended is not None and ended.get("exitCode") == 0:
         return Ending("succeeded", "exit status 0")
-    if lost := _lost(status):
-        return Ending("interrupted", lost)
+    if why := lost(pod):
+        return Ending("interrupted", why)
     if status.get("reason") == "DeadlineExceeded":
         if "waiting" in state:
             return Ending("capacity", next(_waiting(status, state)))
@@ -139,7 +167,8 @@ def bound(pod: Mapping[str, Any]) -> str | None:
 
 
 def _container(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    return next((one for one in status.get("containerStatuses") or () if one.get("name") == CONTAINER), {})
+    ours = (CONTAINER, NODE_CONTAINER)
+    return next((one for one in status.get("containerStatuses") or () if one.get("name") in ours), {})
 
 
 def _state(status: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -147,8 +176,23 @@ def _state(status: Mapping[str, Any]) -> Mapping[str, Any]:
     return state
 
 
-def _lost(status: Mapping[str, Any]) -> str | None:
+def terminated(pod: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The end of a pod's container; None while it has none."""
+    state: Mapping[str, Any] | None = _state(pod.get("status") or {}).get("terminated")
+    return state
+
+
+def hopeless(pod: Mapping[str, Any]) -> str | None:
+    """Why a pod's image cannot be pulled, if it is so."""
+    waiting = _state(pod.get("status") or {}).get("waiting") or {}
+    if not _IMAGE.search(str(waiting.get("reason"))) or _PASSES.search(str(waiting.get("message"))):
+        return None
+    return f"image cannot be pulled: {waiting['reason']}: {waiting.get('message') or ''}".strip(": ")
+
+
+def lost(pod: Mapping[str, Any]) -> str | None:
     """Why the cluster took the pod's place away; None if it did not."""
+    status = pod.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
             return f"{condition.get('reason')}: {condition.get('message') or status.get('message') or ''}".strip(": ")
@@ -161,6 +205,10 @@ def _exited(ended: Mapping[str, Any], deleted: bool) -> Ending:
     code, reason = ended.get("exitCode"), ended.get("reason") or ""
     if code == TRY_AGAIN:
         return Ending("unreachable", "a service that the job needs did not answer")
+    if code == SESSION_OVER:
+        return Ending("interrupted", "its session at the site was over before it was done")
+    if code == TIMED_OUT:
+        return Ending("failed", f"it ran longer than trainer.timeout (exit status {code})")
     if reason == "OOMKilled":
         return Ending("failed", "it needed more memory than training.resources.memory allows (OOMKilled)")
     if code in TERMINATED_BY_SIGNAL:

@@ -93,6 +93,7 @@ HEALTHY = PoolFacts(
     policies=(CLOSED, NetworkPolicy("rempart-egress", True, ("Egress",))),
     priority_class=True,
     queue=True,
+    runtime=(),
     probe=Probe("doctor-1", True, "exit status 0", "gpu-1", (Reached("https://s3.example.eu", True, "HTTP 403"),)),
 )
 
@@ -122,9 +123,10 @@ SEEN = [one.name for one in fields(PoolFacts) if isinstance(one.default, Unknown
 @given(unseen=st.sets(st.sampled_from(SEEN), min_size=1), status=st.sampled_from([0, 401, 403, 500]))
 def test_what_was_not_seen_is_never_ok(unseen: set[str], status: int) -> None:
     facts = replace(HEALTHY, **dict.fromkeys(unseen, Unknown("refused", status)))
-    config = configured(priority_class="p", queue="q")
+    config = configured(priority_class="p", queue="q", runtime="r")
     found = findings(facts, config)
     checks = {
+        "runtime": "runtime",
         "may": "rights",
         "rules": "excess rights",
         "rules_elsewhere": "excess rights",
@@ -208,6 +210,23 @@ def test_nothing_required_is_a_wildcard_or_lists_secrets() -> None:
     assert {one.resource for one in rights_ if one.where == "cluster"} == {"nodes", "priorityclasses"}
     assert all(one.verb in ("get", "list") for one in rights_ if one.where == "cluster")
     assert not set(rights_) & set(DANGEROUS)
+
+
+def test_a_pool_with_a_runtime_needs_it_and_the_rights_for_it() -> None:
+    assert isinstance(HEALTHY.may, dict)
+    config = configured(runtime="rempart", max_gpus=6)
+    facts = replace(HEALTHY, may=HEALTHY.may | dict.fromkeys(needed("train jobs"), True))
+    assert fails(facts, config) == {"quota", "gpus"}
+    roomy = replace(
+        facts,
+        nodes=(NODE, replace(NODE, name="gpu-2")),
+        quotas=(Quota("q", {f"requests.{GPU}": "8"}, {}),),
+    )
+    assert fails(roomy, config) == set()
+    assert "create trainjobs.trainer.kubeflow.org" in findings(replace(roomy, may=HEALTHY.may), config)["rights"].found
+    assert "runtime" in fails(replace(roomy, runtime=Unknown("404: not found", 404)), config)
+    changed = findings(replace(roomy, runtime=("spec.template is not set",)), config)["runtime"]
+    assert changed.outcome == "FAIL" and "spec.template is not set" in changed.found
 
 
 # --- nodes ------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.training.kubernetes.verdict import Ending, ending, judge_node, refused, seconds_run
+from rempart.training.kubernetes.verdict import Ending, Ran, ending, judge_node, refused, seconds_run, together
 from tests.unit.training.test_placement import config
 
 TODAY = date(2026, 11, 1)
@@ -128,3 +128,23 @@ def test_endings_are_told_in_the_clusters_words() -> None:
     assert ending(None, "pod not found") == Ending(
         "interrupted", "its pod is gone (evicted, or its node lost, or deleted by somebody). pod not found"
     )
+
+
+def ran(node: str, gpus: int = 1, **facts: str | None) -> Ran:
+    return Ran("a", "eu", "par", node, facts.get("provider_id"), facts.get("gpu_type"), gpus)
+
+
+def test_where_one_node_ran_is_told_as_ever() -> None:
+    one = ran("gpu-1", provider_id="eu://1")
+    assert together([one]) == one and "nodes" not in one.as_json()
+
+
+@given(st.lists(st.integers(0, 8), min_size=2, max_size=6))
+def test_where_several_ran_is_told_together_and_one_by_one(gpus: list[int]) -> None:
+    each = [ran(f"gpu-{i}", one, provider_id=f"eu://{i}", gpu_type="L4") for i, one in enumerate(gpus)]
+    whole = together(each).as_json()
+    names = [f"gpu-{i}" for i in range(len(gpus))]
+    assert whole["node"] == ", ".join(names) and whole["gpus"] == sum(gpus)
+    assert (whole["region"], whole["gpu_type"]) == ("par", "L4")
+    assert [one["node"] for one in whole["nodes"]] == names
+    assert set(whole["nodes"][0]) == {"node", "region", "provider_id", "gpu_type"}

@@ -1,0 +1,187 @@
+"""A job on several nodes: each attempt is a TrainJob, whose pods Kubeflow Trainer makes from the pool's runtime.
+
+What is done for every attempt, whatever it is in a cluster, stands in rempart.orchestration.pursuit. No node of an
+attempt gets credentials, so none can run, before all of them were admitted.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
+from kubernetes.client import ApiException  # noqa: TID253 - only where pods run
+from urllib3.exceptions import HTTPError
+
+from rempart.config import load
+from rempart.errors import PlacementDenied
+from rempart.orchestration.pod_triggers import BOUND
+from rempart.orchestration.pursuit import WAIT_FOR_NODE_SECONDS, Denied, Pursuit, is_there, retried, told
+from rempart.orchestration.train_job_trigger import POLL_SECONDS, TrainJobTrigger, new_lines, seconds_since
+from rempart.training.backends import readable
+from rempart.training.kubernetes import pod as pods
+from rempart.training.kubernetes import train_job as shape
+from rempart.training.kubernetes import verdict
+from rempart.training.kubernetes.gang import Gang
+
+if TYPE_CHECKING:
+    from rempart.pipeline import Pipeline
+
+_KIND: dict[str, str] = {"group": shape.GROUP, "version": shape.VERSION, "plural": shape.PLURAL}
+LATE_SECONDS = 120
+"""A job that its own bound did not end is deleted so long after it."""
+
+
+class TrainJobOperator(Pursuit):
+    """Run the job that the task before it ordered, on as many nodes as its trainer says; it returns where it ran."""
+
+    thing = "TrainJob"
+
+    def __init__(self, *, pipeline: Pipeline, order: Any, poll: float = POLL_SECONDS, **provided: Any) -> None:
+        found = self._declare(pipeline, order)
+        self.kubernetes_conn_id = self.kubernetes_conn_ids[0]
+        self.image, self.poll = found.options[0].image, poll
+        self.limit = pipeline.trainer.timeout
+        super().__init__(**provided)
+
+    @cached_property
+    def hook(self) -> KubernetesHook:
+        return KubernetesHook(conn_id=self.kubernetes_conn_id)
+
+    @cached_property
+    def client(self) -> Any:
+        return self.hook.core_v1_client
+
+    def on_kill(self) -> None:
+        """Somebody ended the task: nothing of it goes on."""
+        if getattr(self, "_option", None) is not None:
+            self._delete()
+
+    def _ask(self, context: Any) -> None:
+        if self._found(context) is None:
+            try:
+                manifest = self._job.train_job(self._number, self._option)
+            except PlacementDenied as cause:
+                self._deny(cause.what)
+                raise Denied from cause
+            retried(self._make)(manifest)
+        until = time.monotonic() + WAIT_FOR_NODE_SECONDS
+        while not (found := self._gang()).bound and not found.over and time.monotonic() < until:
+            time.sleep(0.5)
+        if not self._lives(found):
+            self._over(context, self._number, {"status": "failed"}, found)
+            return
+        self._watch(found)
+
+    def _make(self, manifest: dict[str, Any]) -> None:
+        try:
+            self.hook.create_custom_object(**_KIND, body=manifest, namespace=self.namespace)
+        except ApiException as cause:
+            if not is_there(cause):  # made by a call whose answer was lost
+                raise
+
+    def _watch(self, gang: Gang, seen: str = "") -> None:
+        """Give credentials if every pod has a node, and defer. Raises Denied."""
+        assert gang.job is not None  # noqa: S101 - it lives
+        if gang.bound:
+            nodes = [str(verdict.bound(one)) for one in gang.pods]
+            self._give_credentials(gang.job, nodes, gang.pods)
+        settings = load()
+        made = datetime.fromisoformat(gang.job["metadata"]["creationTimestamp"]).timestamp()
+        pending = settings.pools[self._option.pool].max_pending.total_seconds()
+        trigger = TrainJobTrigger(
+            connection=self.kubernetes_conn_id,
+            namespace=self.namespace,
+            name=self.name,
+            nodes=self._option.nodes,
+            attempt=self._number,
+            pool=self._option.pool,
+            await_nodes=not gang.bound,
+            started_by=pending + (time.time() if gang.bound else made),
+            ended_by=made + 2 * pending + self.limit.total_seconds() + LATE_SECONDS,
+            log_every=settings.training.log_every.total_seconds(),
+            seen=seen,
+            poll=self.poll,
+        )
+        self.defer(trigger=trigger, method_name="reenter")
+
+    def _found(self, context: Any) -> Gang | None:
+        gang = self._gang()
+        return gang if gang.job is not None else None
+
+    def _gang(self) -> Gang:
+        """The attempt's TrainJob and its pods, whichever task made it."""
+        try:
+            job = self.hook.get_custom_object(**_KIND, name=str(self.name), namespace=self.namespace)
+        except ApiException as cause:
+            if cause.status != 404:
+                raise
+            job = None
+        selector = f"{shape.OF_JOB}={self.name}"
+        listed = retried(self.client.list_namespaced_pod)(self.namespace, label_selector=selector)
+        return Gang.of(job, [self._plain(one) for one in listed.items], self._option.nodes)
+
+    def _lives(self, found: Gang) -> bool:
+        return not found.over
+
+    def _look(self, context: Any, number: int, event: dict[str, Any]) -> None:
+        found = self._gang()
+        if self._lives(found) and event["status"] in (BOUND, "error"):
+            self._watch(found, event["seen"])
+        self._over(context, number, event, found)
+
+    def _over(self, context: Any, number: int, event: dict[str, Any], found: Gang) -> None:
+        self._tell_the_rest(found, str(event.get("seen") or ""))
+        ending = found.ending(str(event.get("message") or ""))
+        if event["status"] == "timeout" and not found.over and time.time() >= self._end_of(found):
+            ending = verdict.Ending("failed", "it ran longer than trainer.timeout, and did not end by itself")
+        if ending.outcome == "capacity" and found.job is not None:
+            ending = verdict.Ending("capacity", "; ".join((ending.cause, *self._refusals())))
+        told_by = found.culprit
+        lines = "  (its pods are gone)"
+        if told_by is not None:
+            lines = self._last_lines(told_by["metadata"]["name"], shape.NODE)
+        self._delete()
+        self._conclude(number, ending, next(iter(found.pods), None), lines)
+
+    def _end_of(self, gang: Gang) -> float:
+        """When the pods that began last are over at the latest."""
+        begun = [one.get("status", {}).get("startTime") for one in gang.pods]
+        last = max((datetime.fromisoformat(one).timestamp() for one in begun if one), default=float("inf"))
+        return last + self.limit.total_seconds()
+
+    def _refusals(self) -> list[str]:
+        """Why pods were not made (a quota, the namespace's profile), as the events of the TrainJob's Job tell."""
+        selector = f"involvedObject.name={self.name}-{shape.NODE}-0,reason=FailedCreate"
+        try:
+            events = self.client.list_namespaced_event(self.namespace, field_selector=selector).items
+        except (ApiException, HTTPError) as cause:
+            return [f"its events cannot be read: {told(cause)[1]}"]
+        return list(dict.fromkeys(str(one.message) for one in events))
+
+    def _tell_the_rest(self, gang: Gang, seen: str) -> None:
+        """What rank 0 printed since the trigger last told, into the task's log."""
+        if gang.first is None or not verdict.terminated(gang.first):
+            return
+        name = gang.first["metadata"]["name"]
+        named: dict[str, Any] = {"container": shape.NODE, "timestamps": True, "_preload_content": False}
+        if (since := seconds_since(seen)) is not None:
+            named["since_seconds"] = since
+        try:
+            answer = self.client.read_namespaced_pod_log(name, self.namespace, **named)
+        except (ApiException, HTTPError) as cause:
+            self.log.info("The rest of rank 0's log cannot be read: %s", told(cause)[1])
+            return
+        lines, _ = new_lines(answer.data.decode("utf-8", "replace").splitlines(), seen)
+        for line in lines:
+            self.log.info("[rank 0] %s", readable(line))
+
+    def _delete(self, grace: int = pods.GRACE_SECONDS) -> None:
+        """Its pods go with it, each within its own grace: one that has no credentials runs nothing."""
+        with suppress(ApiException, HTTPError):
+            self.hook.delete_custom_object(
+                **_KIND, name=str(self.name), namespace=self.namespace, propagation_policy="Foreground"
+            )

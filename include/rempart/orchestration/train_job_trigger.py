@@ -1,0 +1,181 @@
+"""The trigger of TrainJobs: waits until every node has its pod and every pod a machine, then until the attempt is over.
+
+Meanwhile the lines of rank 0 come into the task's log, without a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
+from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generic_api_retry
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from kubernetes_asyncio import client
+
+from rempart.orchestration import pod_triggers
+from rempart.training.backends import readable
+from rempart.training.kubernetes import train_job as shape
+from rempart.training.kubernetes.gang import Gang
+
+POLL_SECONDS = 5.0
+_retried: Callable[[Callable[..., Any]], Callable[..., Any]] = generic_api_retry
+SETTLE_SECONDS = 10.0
+"""How long the other nodes of one that ended badly are waited for: together they tell why."""
+OVER = "over"
+"""Status of the event that the attempt has ended."""
+
+
+class TrainJobTrigger(BaseTrigger):
+    """Watches one TrainJob. No credentials stand in its arguments: it resolves the connection itself.
+
+    `await_nodes`: fires as soon as all are bound; `started_by` is until when all pods must be bound, or run, and
+    `ended_by` until when all must be over (POSIX seconds). `seen` is the time of the last line that was told.
+    """
+
+    def __init__(
+        self,
+        *,
+        connection: str,
+        namespace: str,
+        name: str,
+        nodes: int,
+        attempt: int,
+        pool: str,
+        await_nodes: bool,
+        started_by: float,
+        ended_by: float,
+        log_every: float,
+        seen: str = "",
+        poll: float = POLL_SECONDS,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow's base has no types there
+        self.connection, self.namespace, self.name, self.nodes = connection, namespace, name, nodes
+        self.attempt, self.pool, self.await_nodes = attempt, pool, await_nodes
+        self.started_by, self.ended_by = started_by, ended_by
+        self.log_every, self.seen, self.poll = log_every, seen, poll
+        self._told = ""
+        self._logged = time.monotonic()
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        names = (
+            *("connection", "namespace", "name", "nodes", "attempt", "pool", "await_nodes", "started_by", "ended_by"),
+            *("log_every", "seen", "poll"),
+        )
+        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
+
+    @cached_property
+    def hook(self) -> AsyncKubernetesHook:
+        return AsyncKubernetesHook(conn_id=self.connection)
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """One event: `bound`, `over`, `timeout` or `error`, with its message; not sooner than the minimum."""
+        began = time.monotonic()
+        try:
+            status, message = await self._watch()
+        except Exception as fault:  # as the provider's trigger: the operator asks the cluster itself
+            status, message = "error", f"the cluster could not be watched: {type(fault).__name__}"
+            self.log.warning("TrainJob %s: %s", self.name, message)
+        await asyncio.sleep(max(0.0, pod_triggers.MINIMUM_SECONDS - (time.monotonic() - began)))
+        facts = {"status": status, "message": message, "attempt": self.attempt, "pool": self.pool, "seen": self.seen}
+        yield TriggerEvent(facts)  # type: ignore[no-untyped-call] # Airflow's class has no types there
+
+    async def on_kill(self) -> None:
+        """Somebody ended the task while nobody else could delete the TrainJob."""
+        async with self.hook.get_conn() as api:
+            where = (shape.GROUP, shape.VERSION, self.namespace, shape.PLURAL, self.name)
+            await client.CustomObjectsApi(api).delete_namespaced_custom_object(*where, propagation_policy="Foreground")
+
+    async def _watch(self) -> tuple[str, str]:
+        ended = None
+        while True:
+            gang: Gang = await self._look()
+            if gang.over:
+                ended = ended or time.monotonic()
+                if not gang.settles or time.monotonic() - ended >= SETTLE_SECONDS:
+                    return OVER, ""
+                await asyncio.sleep(min(self.poll, 1.0))
+                continue
+            if self.await_nodes and gang.bound:
+                return pod_triggers.BOUND, f"all {self.nodes} pods are bound"
+            if not gang.bound:
+                self._tell(gang.waits)
+            started = not self.await_nodes and all(
+                (one.get("status") or {}).get("phase") != "Pending" for one in gang.pods
+            )
+            if not started and time.time() >= self.started_by:
+                return "timeout", f"not all of {self.nodes} nodes within max_pending"
+            if time.time() >= self.ended_by:
+                return "timeout", "it was not over when it was to be"
+            if started and time.monotonic() - self._logged >= self.log_every:
+                await self._relay(gang)
+            await asyncio.sleep(self.poll)
+
+    def _tell(self, why: str) -> None:
+        if why != self._told:
+            self.log.info("TrainJob %s waits for its nodes: %s", self.name, why)
+            self._told = why
+
+    @_retried
+    async def _look(self) -> Gang:
+        async with self.hook.get_conn() as api:
+            found = await client.CoreV1Api(api).list_namespaced_pod(
+                self.namespace, label_selector=f"{shape.OF_JOB}={self.name}"
+            )
+            pods = [api.sanitize_for_serialization(one) for one in found.items]
+            try:
+                job = await client.CustomObjectsApi(api).get_namespaced_custom_object(
+                    shape.GROUP, shape.VERSION, self.namespace, shape.PLURAL, self.name
+                )
+            except client.ApiException as cause:
+                if cause.status != 404:
+                    raise
+                job = None
+        return Gang.of(job, pods, self.nodes)
+
+    async def _relay(self, gang: Gang) -> None:
+        """Tell what rank 0 printed since; what cannot be read now is read later."""
+        self._logged = time.monotonic()
+        if gang.first is None:
+            return
+        try:
+            lines = await self.hook.read_logs(
+                gang.first["metadata"]["name"], self.namespace, shape.NODE, seconds_since(self.seen)
+            )
+        except Exception as fault:  # the watch goes on: the next look tells what is wrong
+            self.log.info("The log of rank 0 cannot be read now: %s", type(fault).__name__)
+            return
+        fresh, self.seen = new_lines(lines, self.seen)
+        for line in fresh:
+            self.log.info("[rank 0] %s", readable(line))
+
+
+def new_lines(lines: Iterable[str], seen: str) -> tuple[list[str], str]:
+    """Of lines with their times before them, those after the time `seen`, without it; and the last one's time."""
+    fresh = []
+    for line in lines:
+        moment, _, text = line.partition(" ")
+        if _key(moment) > _key(seen):
+            fresh.append(text)
+            seen = moment
+    return fresh, seen
+
+
+def _key(moment: str) -> tuple[str, str]:
+    """For the order of times as Kubernetes writes them: UTC, with as many digits of a second as are not 0."""
+    whole, _, part = moment.removesuffix("Z").partition(".")
+    return whole, part.ljust(9, "0")
+
+
+def seconds_since(seen: str) -> int | None:
+    """How far back a log is to be read, at least; None for all of it."""
+    if not seen:
+        return None
+    whole, _, _ = seen.removesuffix("Z").partition(".")
+    since = datetime.now(UTC) - datetime.fromisoformat(f"{whole}+00:00")
+    return max(math.ceil(since.total_seconds()), 0) + 2

@@ -1,0 +1,162 @@
+"""What the pods of a TrainJob mean together: have all a node, is it over, and how did the attempt end? Pure.
+
+Pods and TrainJob are read as Kubernetes' API writes them (camelCase dicts). One pod that ends badly ends the attempt;
+which one began it decides how. What is not recognised is never a success.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from rempart.training.kubernetes.train_job import RANK
+from rempart.training.kubernetes.verdict import (
+    TERMINATED_BY_SIGNAL,
+    TIMED_OUT,
+    Ending,
+    bound,
+    ending,
+    hopeless,
+    lost,
+    terminated,
+)
+
+Json = Mapping[str, Any]
+
+
+def rank(pod: Json) -> int:
+    """The rank of a pod's node."""
+    metadata = pod["metadata"]
+    return int((metadata.get("labels") or {}).get(RANK) or (metadata.get("annotations") or {}).get(RANK) or 0)
+
+
+@dataclass(frozen=True)
+class Gang:
+    """A TrainJob (None: it is gone) and its pods, of which there are to be `nodes`."""
+
+    job: Json | None
+    pods: tuple[Json, ...]
+    nodes: int
+
+    @staticmethod
+    def of(job: Json | None, pods: Iterable[Json], nodes: int) -> Gang:
+        """With its pods in the order of their ranks."""
+        return Gang(job, tuple(sorted(pods, key=rank)), nodes)
+
+    @property
+    def bound(self) -> bool:
+        """Whether every node has its pod, and every pod a machine."""
+        return len({rank(one) for one in self.pods if bound(one)}) == self.nodes
+
+    @property
+    def first(self) -> Json | None:
+        """The pod of rank 0, whose log tells of progress."""
+        return next((one for one in self.pods if rank(one) == 0), None)
+
+    @property
+    def waits(self) -> str:
+        """Why it is not bound, in the cluster's words."""
+        if self.job is not None and (held := _condition(self.job, "Suspended")):
+            return f"it is suspended: {held}"
+        without = [one for one in self.pods if not bound(one)]
+        told = [f"{one['metadata']['name']}: {ending(one).cause}" for one in without]
+        made = len({rank(one) for one in self.pods})
+        missing = [f"{made} of {self.nodes} pods are there"] if made < self.nodes else []
+        return "; ".join((*missing, *told)) or "no reason is stated"
+
+    @property
+    def over(self) -> bool:
+        """Whether the attempt has ended: nothing of it will go on by itself."""
+        if self.job is None or _deleted(self.job) or _condition(self.job, "Complete") or _condition(self.job, "Failed"):
+            return True
+        return any(_ended(one) not in (None, 0) or lost(one) or hopeless(one) for one in self.pods)
+
+    @property
+    def settles(self) -> bool:
+        """Whether a node ended badly and others are still about to, who may tell more of why."""
+        running = any(_ended(one) is None and (one.get("status") or {}).get("phase") == "Running" for one in self.pods)
+        return running and any(_ended(one) not in (None, 0) for one in self.pods)
+
+    @property
+    def culprit(self) -> Json | None:
+        """The pod whose log tells why it ended: that which failed first, else that of rank 0."""
+        failed = sorted((one for one in self.pods if _ended(one) not in (None, 0)), key=_when)
+        return failed[0] if failed else next(iter(self.pods), None)
+
+    def ending(self, told: str = "") -> Ending:
+        """How the attempt ended. `told` is what the watcher said."""
+        if self.job is None:
+            return Ending("interrupted", f"its TrainJob is gone (deleted by somebody). {told}".strip())
+        if _deleted(self.job):
+            return Ending("interrupted", "somebody deletes its TrainJob")
+        for one in self.pods:
+            if why := lost(one):
+                return Ending("interrupted", f"{one['metadata']['name']}: {why}")
+        failed = [one for one in self.pods if _ended(one) not in (None, 0)]
+        if late := next((one for one in failed if _ended(one) == TIMED_OUT), None):
+            # its peers saw it go, and may have ended before it
+            return Ending("failed", f"{late['metadata']['name']}: {ending(late).cause}")
+        if failed:
+            first = min(failed, key=_when)
+            found = ending(first)
+            # a pod that somebody deleted before the first failure took the others with it
+            moment = _when(first)[0]
+            if gone := next((one for one in self.pods if one is not first and _deleted_before(one, moment)), None):
+                return Ending("interrupted", f"{gone['metadata']['name']} was deleted; then {found.cause}")
+            return Ending(found.outcome, f"{first['metadata']['name']}: {found.cause}")
+        if len(self.pods) == self.nodes and all(_ended(one) == 0 for one in self.pods):
+            return Ending("succeeded", f"all {self.nodes} nodes ended with exit status 0")
+        if why := _condition(self.job, "Complete"):
+            return Ending("succeeded", f"the TrainJob is complete: {why}")
+        for one in self.pods:
+            if why := hopeless(one):
+                return Ending("capacity", f"{one['metadata']['name']}: {why}")
+        if why := _condition(self.job, "Failed"):
+            if "DeadlineExceeded" in why:
+                return Ending("failed", f"it ran longer than it may: {why}")
+            return Ending("interrupted", f"no pod says why the TrainJob failed, so one is gone: {why}")
+        if not self.bound:
+            return Ending("capacity", f"{told}. {self.waits}" if told else self.waits)
+        pending = [one for one in self.pods if (one.get("status") or {}).get("phase") == "Pending"]
+        if pending:
+            found = ending(pending[0], told)
+            return Ending(found.outcome, f"{pending[0]['metadata']['name']}: {found.cause}")
+        return Ending("interrupted", told or "it was last seen running")
+
+
+def _condition(job: Json, kind: str) -> str | None:
+    """What a condition that holds says; None if it does not hold."""
+    for one in (job.get("status") or {}).get("conditions") or ():
+        if one.get("type") == kind and one.get("status") == "True":
+            return f"{one.get('reason')}: {one.get('message') or ''}".strip(": ")
+    return None
+
+
+def _deleted(thing: Json) -> bool:
+    return bool(thing["metadata"].get("deletionTimestamp"))
+
+
+def _ended(pod: Json) -> int | None:
+    """The exit status of a pod that ended; None while it has not, 1 where it failed and its container says nothing."""
+    if state := terminated(pod):
+        return int(state.get("exitCode", 1))
+    return 1 if (pod.get("status") or {}).get("phase") == "Failed" else None
+
+
+def _when(pod: Json) -> tuple[datetime, bool, int]:
+    """For the order in which pods ended: to the second, those by a signal after the others, then by rank."""
+    state = terminated(pod) or {}
+    told = state.get("finishedAt") or pod["metadata"].get("deletionTimestamp") or "9999-12-31T00:00:00Z"
+    by_signal = int(state.get("exitCode", 1)) in TERMINATED_BY_SIGNAL and state.get("reason") != "OOMKilled"
+    return datetime.fromisoformat(told), by_signal, rank(pod)
+
+
+def _deleted_before(pod: Json, moment: datetime) -> bool:
+    """Whether a pod's deletion was asked for in a second before a moment."""
+    metadata = pod["metadata"]
+    if not (by := metadata.get("deletionTimestamp")):
+        return False
+    grace = timedelta(seconds=float(metadata.get("deletionGracePeriodSeconds") or 0))
+    return datetime.fromisoformat(by) - grace < moment

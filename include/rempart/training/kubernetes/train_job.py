@@ -1,0 +1,113 @@
+"""A job on several nodes, as Kubeflow Trainer's API writes it: an attempt's TrainJob, a pool's TrainingRuntime. Pure.
+
+Kubeflow makes the pods from the runtime. What is the same for every job of a pool (nodes, region, tolerations,
+priority, the restricted profile) stands there, rendered from rempart.yaml; what is the job's own stands in the
+TrainJob, in fields that the API has in every version from 2.0 on (docs/adr/0014-trainjob.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rempart.config import Config
+from rempart.sovereignty.pods import settle
+from rempart.training.job import JobSpec
+from rempart.training.kubernetes import pod
+from rempart.training.placement import Option, image_for
+
+GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
+PLURAL, RUNTIMES = "trainjobs", "trainingruntimes"
+KIND, RUNTIME_KIND = "TrainJob", "TrainingRuntime"
+OF_JOB = "jobset.sigs.k8s.io/jobset-name"
+"""Label of each pod of a TrainJob: its JobSet has the TrainJob's name."""
+RANK = "batch.kubernetes.io/job-completion-index"
+"""Label and annotation of each pod: the rank of its node."""
+STEP = "trainer.kubeflow.org/trainjob-ancestor-step"
+NODE = "node"
+"""The replicated Job, and its container: Kubeflow's names."""
+
+
+def manifest(config: Config, spec: JobSpec, option: Option, attempt: int, *, seconds: int) -> dict[str, Any]:
+    """The TrainJob of an attempt, each of whose nodes may run for `seconds`.
+
+    Its containers take each credential from a Secret that does not exist yet: the kubelet holds every one of them back.
+    """
+    pool = config.pools[option.pool]
+    alone = pod.template(config, spec, option, attempt, seconds=seconds)
+    settle(config, option.pool, alone["spec"])
+    container = alone["spec"]["containers"][0]
+    name = alone["metadata"]["name"]
+    credentials = [
+        {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": variable}}}
+        for variable in credential_variables(spec)
+    ]
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "metadata": alone["metadata"],
+        "spec": {
+            "runtimeRef": {"apiGroup": GROUP, "kind": RUNTIME_KIND, "name": pool.runtime},
+            "trainer": {
+                "image": container["image"],
+                "command": [*bounded(seconds), *container["command"]],
+                "env": [*container["env"], *credentials],
+                "numNodes": option.nodes,
+                "numProcPerNode": 1,
+                "resourcesPerNode": container["resources"],
+            },
+        },
+    }
+
+
+def bounded(seconds: int) -> tuple[str, ...]:
+    """The command before the job's own that ends it after so many seconds, whoever watches.
+
+    No field that every version has does that for one TrainJob: `activeDeadlineSeconds` came with 2.2.
+    """
+    return ("timeout", f"--kill-after={pod.GRACE_SECONDS}", str(seconds))
+
+
+def credential_variables(spec: JobSpec) -> list[str]:
+    """Variables by which the job's connections come."""
+    names = {spec.dataset.site.connection, spec.output.site.connection, spec.tracking.connection}
+    return [f"AIRFLOW_CONN_{name.upper()}" for name in sorted(names)]
+
+
+def runtime(config: Config, name: str) -> dict[str, Any]:
+    """The TrainingRuntime of a pool that names one. One failed pod ends the whole: the next attempt is ours to make."""
+    pool = config.pools[name]
+    spec = pod.bare(pool, NODE)
+    spec["containers"][0]["image"] = image_for(config, pool)
+    settle(config, name, spec)
+    job = {
+        "name": NODE,
+        "template": {
+            "metadata": {"labels": {STEP: "trainer"}},
+            "spec": {"backoffLimit": 0, "template": {"metadata": {"labels": dict(pod.MANAGED_BY)}, "spec": spec}},
+        },
+    }
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": RUNTIME_KIND,
+        "metadata": {"name": pool.runtime, "namespace": pool.namespace},
+        "spec": {
+            "mlPolicy": {"numNodes": 1, "torch": {}},
+            "template": {"spec": {"failurePolicy": {"maxRestarts": 0}, "replicatedJobs": [job]}},
+        },
+    }
+
+
+def differences(wanted: Any, found: Any, path: str = "spec") -> Iterator[str]:
+    """Where what is found lacks or contradicts what is wanted. What a server adds to a mapping counts for nothing."""
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+        for key, value in wanted.items():
+            if key in found:
+                yield from differences(value, found[key], f"{path}.{key}")
+            else:
+                yield f"{path}.{key} is not set"
+    elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        for index, (one, other) in enumerate(zip(wanted, found, strict=True)):
+            yield from differences(one, other, f"{path}[{index}]")
+    elif wanted != found:
+        yield f"{path} is {found}, not {wanted}"

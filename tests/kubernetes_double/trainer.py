@@ -1,0 +1,165 @@
+"""Kubeflow Trainer for the double: the pods of each TrainJob, from its TrainingRuntime, and its conditions.
+
+Left out: JobSet and Job are not objects here, so the TrainJob owns its pods, and a deletion in the foreground does not
+wait for them; there is no headless service and no restart. Pods are processes of this machine: PET_MASTER_ADDR is
+127.0.0.1, and the port one that is free, where Kubeflow writes the name of the first pod and 29500. Fields of a spec
+that the API of Kubeflow Trainer 2.0 to 2.4 does not have in every version are refused, which no real server does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import secrets
+import socket
+from typing import Any
+
+from .cluster import Cluster, condition, set_condition
+from .errors import Refusal
+from .kinds import POD, Kind, Obj, key
+from .quota import finished
+
+TRAIN_JOB = Kind("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob", status=True, custom=True)
+RUNTIME = Kind("trainer.kubeflow.org", "v1alpha1", "trainingruntimes", "TrainingRuntime", custom=True)
+INDEX = "batch.kubernetes.io/job-completion-index"
+_SPEC = {"runtimeRef", "trainer", "suspend"}
+_TRAINER = {"image", "command", "args", "env", "numNodes", "resourcesPerNode", "numProcPerNode"}
+
+
+class Trainer:
+    """Its controller."""
+
+    def __init__(self, cluster: Cluster, changed: asyncio.Event) -> None:
+        self.cluster = cluster
+        self._changed = changed
+        self._refused: dict[tuple[str, int], float] = {}
+        self._ports: dict[str, int] = {}
+        cluster.kinds += [TRAIN_JOB, RUNTIME]
+
+    def reconcile(self) -> None:
+        """Pods for TrainJobs that lack them, and the conditions of all."""
+        for job in self.cluster.store.list(TRAIN_JOB):
+            if job["metadata"].get("deletionTimestamp") or condition(job, "Complete") or condition(job, "Failed"):
+                continue
+            if job["spec"].get("suspend"):
+                self._say(job, "Suspended", "Suspended", "TrainJob is suspended")
+                continue
+            self._one(job)
+
+    def _one(self, job: Obj) -> None:
+        namespace, name = key(job)
+        runtime = self.cluster.store.get(RUNTIME, namespace, job["spec"]["runtimeRef"]["name"])
+        unknown = [*(set(job["spec"]) - _SPEC), *(set(job["spec"]["trainer"]) - _TRAINER)]
+        if runtime is None or unknown:
+            self._say(job, "Failed", "TrainingRuntimeNotSupported", f"no such runtime, or unknown fields {unknown}")
+            return
+        mine = [
+            one
+            for one in self.cluster.store.list(POD, namespace)
+            if any(owner["uid"] == job["metadata"]["uid"] for owner in one["metadata"].get("ownerReferences") or ())
+        ]
+        nodes = job["spec"]["trainer"].get("numNodes", 1)
+        there = {int(one["metadata"]["labels"][INDEX]) for one in mine}
+        failed = [one for one in mine if one["status"]["phase"] == "Failed"]
+        # the controller of Jobs counts a pod that is gone, or going, as failed (backoffLimit 0)
+        gone = [one for one in mine if one["metadata"].get("deletionTimestamp")]
+        missing = len(there) < nodes and (job.get("status") or {}).get("jobsStatus")  # once all were there
+        if failed or gone or missing:
+            self._say(job, "Failed", "FailedJobs", f"jobset failed due to one or more job failures: {name}-node-0")
+            for one in mine:
+                if not finished(one) and not one["metadata"].get("deletionTimestamp"):
+                    self.cluster.delete(POD, *key(one))
+        elif len(there) == nodes and all(one["status"]["phase"] == "Succeeded" for one in mine):
+            self._say(job, "Complete", "AllJobsCompleted", "jobset completed successfully")
+        else:
+            for index in sorted(set(range(nodes)) - there):
+                self._make(job, runtime, index, nodes)
+
+    def _make(self, job: Obj, runtime: Obj, index: int, nodes: int) -> None:
+        loop = asyncio.get_running_loop()
+        uid = job["metadata"]["uid"]
+        if self._refused.get((uid, index), 0.0) > loop.time():
+            return
+        namespace, name = key(job)
+        try:
+            self.cluster.create(POD, namespace, self._pod(job, runtime, index, nodes))
+        except Refusal as refusal:
+            self._refused[uid, index] = loop.time() + 1.0
+            loop.call_later(1.1, self._changed.set)
+            about = job | {"kind": "Job", "apiVersion": "batch/v1"}
+            about["metadata"] = job["metadata"] | {"name": f"{name}-node-0", "uid": f"{uid}-job"}
+            message = f"Error creating: {refusal.status()['message']}"
+            self.cluster.record(about, "job-controller", "FailedCreate", message, warning=True)
+            return
+        if index == nodes - 1:
+            self.cluster.modify(TRAIN_JOB, namespace, name, _begun, uid)
+
+    def _pod(self, job: Obj, runtime: Obj, index: int, nodes: int) -> Obj:
+        namespace, name = key(job)
+        replicated = runtime["spec"]["template"]["spec"]["replicatedJobs"][0]
+        step = replicated["template"]["metadata"]["labels"]["trainer.kubeflow.org/trainjob-ancestor-step"]
+        assert step == "trainer", step
+        template: Obj = copy.deepcopy(replicated["template"]["spec"]["template"])
+        metadata = template.setdefault("metadata", {})
+        marks = {
+            INDEX: str(index),
+            "jobset.sigs.k8s.io/jobset-name": name,
+            "jobset.sigs.k8s.io/replicatedjob-name": replicated["name"],
+            "batch.kubernetes.io/job-name": f"{name}-{replicated['name']}-0",
+        }
+        metadata["labels"] = (metadata.get("labels") or {}) | marks
+        metadata["annotations"] = (metadata.get("annotations") or {}) | {INDEX: str(index)}
+        suffix = "".join(secrets.choice("bcdfghjklmnpqrstvwxz2456789") for _ in range(5))
+        metadata |= {"name": f"{name}-{replicated['name']}-0-{index}-{suffix}", "namespace": namespace}
+        metadata["ownerReferences"] = [
+            {
+                "apiVersion": TRAIN_JOB.api_version,
+                "kind": "TrainJob",
+                "name": name,
+                "uid": job["metadata"]["uid"],
+                "controller": True,
+            }
+        ]
+        container = next(one for one in template["spec"]["containers"] if one["name"] == "node")
+        self._trainer(job, runtime, container, nodes)
+        return template
+
+    def _trainer(self, job: Obj, runtime: Obj, container: Obj, nodes: int) -> None:
+        """What the TrainJob and the torch policy write into the container of a node."""
+        trainer = job["spec"]["trainer"]
+        for field in ("image", "command", "args"):
+            if field in trainer:
+                container[field] = trainer[field]
+        if "resourcesPerNode" in trainer:
+            container["resources"] = trainer["resourcesPerNode"]
+        env: dict[str, Any] = {one["name"]: one for one in (*(container.get("env") or ()), *(trainer.get("env") or ()))}
+        reserved = [one for one in env if one.startswith("PET_")]
+        assert not reserved, f"the webhook refuses {reserved}"
+        assert runtime["spec"]["mlPolicy"]["torch"] == {}, "a field of some versions only"
+        rank = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}}
+        port = self._ports.setdefault(job["metadata"]["uid"], _free_port())
+        written: dict[str, dict[str, Any]] = {
+            "PET_NNODES": {"value": str(nodes)},
+            "PET_NPROC_PER_NODE": {"value": str(trainer.get("numProcPerNode", "auto"))},
+            "PET_NODE_RANK": {"valueFrom": rank},
+            "PET_MASTER_ADDR": {"value": "127.0.0.1"},
+            "PET_MASTER_PORT": {"value": str(port)},
+        }
+        container["env"] = [*env.values(), *({"name": name} | value for name, value in written.items())]
+        container["ports"] = [{"containerPort": 29500}]
+
+    def _say(self, job: Obj, kind: str, reason: str, message: str) -> None:
+        def change(obj: Obj) -> None:
+            set_condition(obj, kind, "True", reason, message)
+
+        self.cluster.modify(TRAIN_JOB, *key(job), change, job["metadata"]["uid"])
+
+
+def _begun(job: Obj) -> None:
+    job.setdefault("status", {})["jobsStatus"] = [{"name": "node", "active": 1}]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
