@@ -16,10 +16,10 @@ UV := .venv/tools/bin/uv
 # The proofs that this machine may be able to run: every bench/prove_*.py.
 PROOFS := $(sort $(patsubst bench/prove_%.py,prove-%,$(wildcard bench/prove_*.py)))
 
-.PHONY: help preflight setup setup-trainer demo up down status logs test test-unit lint docs lock sbom audit bench prove clean
+.PHONY: help preflight setup setup-trainer demo up down status logs test test-unit test-k8s lint docs lock sbom audit bench prove clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo
 	@echo "  PYTHON=python3.12       the interpreter for .venv (3.11 to 3.13)"
 	@echo "  REMPART_PORT_OFFSET=100 moves every port;  REMPART_VAR=/path  keeps the state elsewhere"
@@ -54,6 +54,9 @@ test: preflight setup ## every test, on a stack of their own beside a running on
 
 test-unit: setup ## the tests that need no server
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+test-k8s: setup ## the tests of jobs in pods on the cluster of KUBECONFIG (docs/how-to/test-on-a-cluster.md)
+	@$(BIN)/python -m tests.real_cluster $(ARGS)
 
 lint: setup ## ruff, mypy, import contracts, generated documentation
 	$(BIN)/ruff check .

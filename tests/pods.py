@@ -1,8 +1,8 @@
-"""What tests of jobs in pods share: a project whose rempart.yaml declares pools of doubles, and the operator run whole.
+"""What tests of jobs in pods share: a project whose rempart.yaml declares their pools, and the operator run whole.
 
-The operator, its triggers, the policy, the site, MLflow and the job's process are real; the cluster is the double
-(tests/kubernetes_double). Airflow's scheduler and triggerer are played by
-`drive`, which resumes a deferred task as they do.
+The operator, its triggers, the policy, the site, MLflow and the job's process are real; the clusters are doubles
+(tests/kubernetes_double) or, under `make test-k8s`, real (tests/clusters.py). Airflow's scheduler and triggerer are
+played by `drive`, which resumes a deferred task as they do.
 """
 
 from __future__ import annotations
@@ -12,41 +12,41 @@ import dataclasses
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import pytest
 import yaml
 
 from rempart import config
-from rempart.flows import pod_job, train
+from rempart.flows import job_credentials, pod_job, train
 from rempart.flows.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.models.tracking import session
 from rempart.pipeline import Pipeline
 from rempart.sections import Buckets
 from rempart.training.job import JobSpec, Param
-from tests.kubernetes_double import KubernetesDouble
+from rempart.training.kubernetes import pod
+from tests import clusters as chosen
+from tests.clusters import GPU, GPU_TYPE, OPERATORS, POOLS, PRODUCT, REGION, RESTRICTED, Cluster, DoubleCluster, scaled
 from tests.unit.training import stage
 
 ROOT = Path(__file__).resolve().parents[1]
+COMMAND = pod.COMMAND
 IMAGE = f"registry.trial/rempart/trainer@sha256:{'ab' * 32}"
-REGION = "topology.kubernetes.io/region"
-GPU = "nvidia.com/gpu"
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
-OPERATORS = {
-    "cloud-a": ("FR", "FR", {"par": "FR"}),
-    "cloud-b": ("DE", "DE", {"fra": "DE"}),
-    "cloud-us": ("US", "US", {"east": "US"}),
-}
-POOLS = {"gpu-a": ("cloud-a", "par"), "gpu-b": ("cloud-b", "fra"), "gpu-us": ("cloud-us", "east")}
-"""Two pools in the Union and one outside, each a cluster of its own."""
+"""The doubles' image."""
+NOWHERE = "registry.invalid"
+"""A declared registry from which nothing can be pulled: the name is reserved (RFC 2606)."""
+
+
+def image() -> str:
+    """The image of this run's jobs."""
+    real = chosen.real()
+    return real.settings.image if real else IMAGE
 
 
 def project(home: Path, declared: Mapping[str, Mapping[str, Any]] | None = None, /, **training: Any) -> Path:
@@ -61,7 +61,13 @@ def project(home: Path, declared: Mapping[str, Mapping[str, Any]] | None = None,
             "regions": {region: {"country": country} for region, country in regions.items()},
             "services": {kind: {"runs_on": name} for kind in kinds},
         }
-    data["registries"] = {"registry.trial": {"operator": "cloud-a", "region": "par"}}
+    registry = {"operator": "cloud-a", "region": "par"}
+    data["registries"] = {image().partition("/")[0]: registry, NOWHERE: registry}
+    if real := chosen.real():  # pods reach the site at this machine's address
+        data["operators"]["trial-one"]["services"]["object-storage"]["endpoints"] = [
+            "http://127.0.0.1",
+            f"http://{real.settings.host}",
+        ]
     data["pools"] = {
         name: {
             "operator": operator,
@@ -69,14 +75,14 @@ def project(home: Path, declared: Mapping[str, Mapping[str, Any]] | None = None,
             "kubernetes_connection": f"k8s_{name.replace('-', '_')}",
             "namespace": f"training-{name}",
             "tolerations": [{"key": GPU}],
-            "max_pending": "8s",
+            "max_pending": scaled(8),
             **(declared or {}).get(name, {}),
         }
         for name, (operator, region) in POOLS.items()
     }
     data["training"] = {
         "backend": "kubernetes",
-        "image": IMAGE,
+        "image": image(),
         "pools": list(POOLS),
         "pause": "2s",
         "log_every": "5s",
@@ -92,20 +98,21 @@ def project(home: Path, declared: Mapping[str, Mapping[str, Any]] | None = None,
 
 
 @contextmanager
-def clusters(home: Path, gpus: Mapping[str, int] | None = None) -> Iterator[dict[str, KubernetesDouble]]:
+def clusters(home: Path, gpus: Mapping[str, int] | None = None) -> Iterator[dict[str, DoubleCluster]]:
     """A double of each pool's cluster, with one node that has this many GPUs (2 unless told)."""
-    made: dict[str, KubernetesDouble] = {}
+    made: dict[str, DoubleCluster] = {}
     try:
         for name, (operator, region) in POOLS.items():
-            double = made[name] = KubernetesDouble().start()
-            double.add_namespace(f"training-{name}", RESTRICTED)
+            double = made[name] = DoubleCluster(name)
+            double.start()
+            double.add_namespace(double.namespace, RESTRICTED)
             amount = (gpus or {}).get(name, 2)
             double.add_node(
-                f"{name}-1",
-                {REGION: region, "nvidia.com/gpu.product": "NVIDIA-L4"},
+                double.node,
+                {REGION: region, PRODUCT: GPU_TYPE},
                 {GPU: str(amount)} if amount else {},
                 taints=[{"key": GPU, "effect": "NoSchedule"}],
-                provider_id=f"{operator}://{region}/{name}-1",
+                provider_id=f"{operator}://{region}/{double.node}",
             )
             double.add_image(IMAGE, digest=IMAGE.partition("@")[2], env={"REMPART_HOME": str(home)})
         yield made
@@ -114,18 +121,29 @@ def clusters(home: Path, gpus: Mapping[str, int] | None = None) -> Iterator[dict
             double.close()
 
 
-def connections(made: Mapping[str, KubernetesDouble]) -> dict[str, str]:
+@contextmanager
+def pools(home: Path, gpus: Mapping[str, int] | None = None) -> Iterator[Mapping[str, Cluster]]:
+    """The pools' clusters as `clusters` makes them, or the same on the real cluster of this run."""
+    if real := chosen.real():
+        with real.fresh(gpus or {}) as found:
+            yield found
+    else:
+        with clusters(home, gpus) as made:
+            yield made
+
+
+def connections(made: Mapping[str, Any]) -> dict[str, str]:
     """The pools' Airflow connections, as environment variables."""
     return {
         f"AIRFLOW_CONN_K8S_{name.replace('-', '_').upper()}": json.dumps(
-            {"conn_type": "kubernetes", "extra": {"kube_config": json.dumps(double.kubeconfig())}}
+            {"conn_type": "kubernetes", "extra": {"kube_config": json.dumps(cluster.kubeconfig())}}
         )
-        for name, double in made.items()
+        for name, cluster in made.items()
     }
 
 
 @contextmanager
-def connected(monkeypatch: pytest.MonkeyPatch, made: Mapping[str, KubernetesDouble]) -> Iterator[None]:
+def connected(monkeypatch: pytest.MonkeyPatch, made: Mapping[str, Any]) -> Iterator[None]:
     """Airflow's connections to the clusters, in the environment."""
     with monkeypatch.context() as patched:
         for name, value in connections(made).items():
@@ -135,21 +153,21 @@ def connected(monkeypatch: pytest.MonkeyPatch, made: Mapping[str, KubernetesDoub
 
 def log_of(trial: Trial, pool: str) -> str:
     """What the newest pod of a pool has printed so far."""
-    double = trial.clusters[pool]
-    if not double.history:
+    from kubernetes.client import ApiException
+
+    cluster = trial.clusters[pool]
+    if not (made := cluster.history):
         return ""
-    path = f"/api/v1/namespaces/training-{pool}/pods/{double.history[-1].name}/log"
-    request = Request(double.url + path, headers={"Authorization": f"Bearer {double.admin_token}"})  # noqa: S310
     try:
-        with urlopen(request, timeout=10) as answer:  # noqa: S310 - a double on this machine
-            return str(answer.read().decode())
-    except HTTPError:
+        found = cluster.client().read_namespaced_pod_log(made[-1].name, cluster.namespace, _preload_content=False)
+        return str(found.data.decode())
+    except ApiException:
         return ""
 
 
-def progress(double: KubernetesDouble, trial: Trial) -> int | None:
+def progress(cluster: Any, trial: Trial) -> int | None:
     """The newest step that the job in a cluster told of."""
-    pool = next(name for name, one in trial.clusters.items() if one is double)
+    pool = next(name for name, one in trial.clusters.items() if one is cluster)
     steps = [json.loads(line)["step"] for line in log_of(trial, pool).splitlines() if '"stage": "progress"' in line]
     return steps[-1] if steps else None
 
@@ -160,13 +178,15 @@ class Trial:
 
     platform: Platform
     pipeline: Pipeline
-    clusters: dict[str, KubernetesDouble]
+    clusters: Mapping[str, Any]
     home: Path
     log: list[str] = dataclasses.field(default_factory=list)
+    command: tuple[str, ...] = ()
+    """What pods run instead of the job's command."""
 
     def order(self, params: Mapping[str, Param] | None = None) -> pod_job.Ordered:
         """Order a training on the small data set."""
-        with self._here():
+        with self.here():
             return pod_job.place(self.platform, self.pipeline, self.spec(params), progress=self.log.append)
 
     def spec(self, params: Mapping[str, Param] | None = None) -> JobSpec:
@@ -188,13 +208,34 @@ class Trial:
         """Every pod that was ever made in a pool."""
         return self.clusters[pool].history
 
+    def silence(self, code: str) -> None:
+        """From now on pods run this code instead of the job."""
+        self.command = ("python", "-c", code)
+
     @contextmanager
-    def _here(self) -> Iterator[None]:
+    def here(self) -> Iterator[None]:
+        real = chosen.real()
+        command = self.command or (real.command(COMMAND[1:]) if real else COMMAND)
         with (
             patch("rempart.orchestration.runtime.platform", lambda: self.platform),
             patch("rempart.orchestration.runtime.pipeline", lambda name: self.pipeline),
+            patch.object(pod, "COMMAND", command),
+            patch.object(job_credentials, "grant", self._granted(job_credentials.grant)) if real else nullcontext(),
         ):
             yield
+
+    def _granted(self, grant: Callable[..., Any]) -> Callable[..., Any]:
+        """What jobs on a real cluster get: the site and MLflow at an address that pods reach."""
+        if grant.__name__ == "_elsewhere":  # a run beside a run
+            return grant
+
+        def _elsewhere(*given: Any, **named: Any) -> Any:
+            granted, real = grant(*given, **named), chosen.real()
+            assert real
+            text = (self.home / "rempart.yaml").read_text(encoding="utf-8")
+            return dataclasses.replace(granted, variables=real.variables(granted.variables, text))
+
+        return _elsewhere
 
     def run(
         self,
@@ -207,19 +248,20 @@ class Trial:
 
         The least that a deferral lasts guards against a fault of Airflow's scheduler, which is not here.
         """
-        with self._here():
+        with self.here():
             return drive(lambda: self.operator(ordered), context(), deferred, minimum)
 
     def operator(self, ordered: pod_job.Ordered) -> Any:
-        from rempart.orchestration.training_pod import TrainingPodOperator
+        from rempart.orchestration.training import operator_for
 
-        return TrainingPodOperator(
-            task_id="run", pipeline=self.pipeline, order=dataclasses.asdict(ordered), execution_timeout=None
+        sooner = {"poll": 0.5} if self.pipeline.trainer.nodes > 1 else {}
+        return operator_for(self.pipeline)(
+            task_id="run", pipeline=self.pipeline, order=dataclasses.asdict(ordered), execution_timeout=None, **sooner
         )
 
 
 @contextmanager
-def trial(platform: Platform, home: Path, made: dict[str, KubernetesDouble], name: str = "") -> Iterator[Trial]:
+def trial(platform: Platform, home: Path, made: Mapping[str, Any], name: str = "") -> Iterator[Trial]:
     """A pipeline with buckets, ledger and MLflow names of its own on the running stack's servers."""
     mark = name or f"pods-{secrets.token_hex(4)}"
     buckets = Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts")

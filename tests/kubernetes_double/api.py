@@ -17,7 +17,7 @@ from .cluster import Cluster, set_condition
 from .discovery import discover
 from .errors import Refusal
 from .faults import Fault, Faults
-from .kinds import POD, REVIEWS, Kind, Obj
+from .kinds import NAMESPACE, POD, REVIEWS, Kind, Obj
 from .kubelet import Kubelet
 from .quota import finished
 from .selection import Matches, by_fields, by_labels
@@ -92,7 +92,9 @@ class Api:
             return _json(review(user, parts[3], body | named), 201)
         target = self._target(parts)
         verb = self._verb(request, target)
-        user.demand(verb, target.kind, target.subresource, target.namespace, target.name)
+        # a request for a namespace is one in that namespace, so a Role there can allow it
+        where = target.name if target.kind is NAMESPACE else target.namespace
+        user.demand(verb, target.kind, target.subresource, where, target.name)
         if target.subresource not in ("", "status"):
             return await self._subresource(request, target, verb)
         match verb:

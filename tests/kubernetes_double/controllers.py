@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from . import quantity, quota, scheduler
 from .cluster import Cluster, set_condition
@@ -21,7 +22,9 @@ class Controllers:
         self.cluster = cluster
         self.kubelet = kubelet
         self.patience: dict[str, float] = {}
-        self._changed = asyncio.Event()
+        self.others: list[Callable[[], None]] = []
+        """Controllers that are not Kubernetes' own."""
+        self.changed = asyncio.Event()
         self._moves = 0
         self._attempted: dict[str, int] = {}
         self._due: dict[tuple[str, str], float] = {}
@@ -34,17 +37,19 @@ class Controllers:
             freed = change.type == "DELETED" or finished(change.new) != finished(change.old)
             gates = change.new["spec"].get("schedulingGates") != change.old["spec"].get("schedulingGates")
             self._moves += freed or gates
-        self._changed.set()
+        self.changed.set()
 
     async def run(self) -> None:
         """Reconciles for ever."""
         while True:
-            await self._changed.wait()
-            self._changed.clear()
+            await self.changed.wait()
+            self.changed.clear()
             self.reconcile()
 
     def reconcile(self) -> None:
         """One round of every controller; a write of theirs asks for the next."""
+        for other in self.others:
+            other()
         self._taints()
         self._collect_pods()
         self._collect_garbage()
@@ -117,7 +122,7 @@ class Controllers:
                 mark = (pod["metadata"]["uid"], taint["key"])
                 if mark not in self._due:
                     self._due[mark] = loop.time() + seconds
-                    loop.call_later(seconds, self._changed.set)
+                    loop.call_later(seconds, self.changed.set)
                 if loop.time() >= self._due[mark]:
                     message = "Taint manager: deleting due to NoExecute taint"
                     self._condition(pod, "DisruptionTarget", "True", "DeletionByTaintManager", message)

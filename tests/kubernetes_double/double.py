@@ -26,6 +26,7 @@ from .kinds import NAMESPACE, POD, SERVICE_ACCOUNT, Kind, Obj
 from .kubelet import Kubelet, PodWorker
 from .nodes import Nodes
 from .processes import Guard
+from .trainer import Trainer
 
 T = TypeVar("T")
 
@@ -210,6 +211,15 @@ class KubernetesDouble:
         """Serves a custom resource, as a CustomResourceDefinition without a schema."""
         made = Kind(group, version, plural, kind, namespaced=namespaced, status=status, custom=True)
         self._call(self._cluster.kinds.append, made)
+
+    def add_trainer(self) -> None:
+        """Kubeflow Trainer is installed: TrainJobs and TrainingRuntimes are served, and TrainJobs get their pods."""
+
+        def install() -> None:
+            trainer = Trainer(self._cluster, self._controllers.changed)
+            self._controllers.others.append(trainer.reconcile)
+
+        self._call(install)
 
     def add_namespace(self, name: str, labels: Mapping[str, str] | None = None) -> None:
         """Creates a namespace and its default service account."""

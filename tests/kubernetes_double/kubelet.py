@@ -16,7 +16,7 @@ from . import environment, pod_status
 from .cluster import Cluster, stamp
 from .errors import Refusal
 from .images import Image, Registry
-from .kinds import POD, Obj
+from .kinds import NODE, POD, Obj
 from .pod_status import INIT, MAIN
 from .processes import Guard, Log, Process, kill_strays
 from .quota import finished
@@ -298,7 +298,8 @@ class Kubelet:
         task.add_done_callback(self._tasks.discard)
 
     def sync(self) -> None:
-        """Starts what is bound, stops what is to be deleted, and forgets what is gone."""
+        """Starts what is bound, stops what is to be deleted, forgets what is gone; nodes follow their capacity."""
+        self._advertise()
         present: set[str] = set()
         for pod in self.cluster.store.list(POD):
             uid, node = pod["metadata"]["uid"], pod["spec"].get("nodeName")
@@ -318,6 +319,20 @@ class Kubelet:
                 worker.stop(0 if worker.pod["metadata"].get("deletionGracePeriodSeconds") in (None, 0) else 2)
                 if worker.task.done():
                     del self.workers[uid]
+
+    def _advertise(self) -> None:
+        """What somebody wrote into a node's capacity as an extended resource can be allocated there, and no other."""
+
+        def follow(node: Obj) -> None:
+            status = node["status"]
+            extended = {name: value for name, value in (status.get("capacity") or {}).items() if "/" in name}
+            own = {name: value for name, value in (status.get("allocatable") or {}).items() if "/" not in name}
+            status["allocatable"] = own | extended
+
+        for node in self.cluster.store.list(NODE):
+            name = node["metadata"]["name"]
+            if "status" in node and name not in self.lost_nodes:
+                self.cluster.modify(NODE, "", name, follow)
 
     def processes(self) -> int:
         """How many containers run."""

@@ -24,7 +24,6 @@ _MERGE_KEYS = {
     "hostAliases": "ip",
     "schedulingGates": "name",
     "topologySpreadConstraints": "topologyKey",
-    "taints": "key",
     "addresses": "type",
 }
 _SETS = {"finalizers"}

@@ -223,3 +223,29 @@ def test_custom_objects_and_their_status(double: KubernetesDouble, api: client.C
     until(lambda: api.list_namespaced_secret("training").items == [])
     groups = client.ApisApi(api.api_client).get_api_versions().groups
     assert "trainer.kubeflow.org" in {group.name for group in groups}
+
+
+def test_a_role_in_a_namespace_allows_to_read_that_namespace_itself_and_no_other(double: KubernetesDouble) -> None:
+    rule = {"verbs": ["get"], "apiGroups": [""], "resources": ["namespaces"], "namespaces": ["training"]}
+    double.add_namespace("other")
+    asked = client_of(double, double.add_token("reader", [rule]))
+    assert asked.read_namespace("training").metadata.name == "training"
+    assert 'in the namespace \\"other\\"' in refused(asked.read_namespace, "other").body
+    assert "at the cluster scope" in refused(asked.list_namespace).body
+
+
+def test_a_node_offers_what_its_capacity_is_patched_to_and_its_taints_are_replaced_whole(
+    api: client.CoreV1Api,
+) -> None:
+    path = "/status/capacity/example.com~1dongle"
+    api.patch_node_status("gpu-1", [{"op": "add", "path": path, "value": "4"}])
+    until(lambda: api.read_node("gpu-1").status.allocatable.get("example.com/dongle") == "4")
+    assert api.read_node("gpu-1").status.allocatable["cpu"] == "8"
+    api.patch_node_status("gpu-1", [{"op": "remove", "path": path}])
+    until(lambda: "example.com/dongle" not in api.read_node("gpu-1").status.allocatable)
+    taints = [{"key": name, "effect": "NoSchedule"} for name in ("a", "b")]
+    api.patch_node("gpu-1", {"spec": {"taints": taints}})
+    api.patch_node("gpu-1", {"spec": {"taints": taints[1:]}})
+    assert [one.key for one in api.read_node("gpu-1").spec.taints] == ["b"]
+    api.patch_node("gpu-1", {"spec": {"taints": None}})
+    assert api.read_node("gpu-1").spec.taints is None

@@ -1,0 +1,202 @@
+"""A pool's cluster as tests of jobs in pods see it: a double of their own, or a real one that KUBECONFIG leads to.
+
+Such tests ask and disturb a pool through `Cluster` and nothing else, so that they say the same about both.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tests.kubernetes_double import KubernetesDouble, PodRecord, Request
+
+if TYPE_CHECKING:
+    from tests.api_cluster import RealCluster
+
+REGION = "topology.kubernetes.io/region"
+PRODUCT = "nvidia.com/gpu.product"
+GPU = "nvidia.com/gpu"
+GPU_TYPE = "NVIDIA-L4"
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+OPERATORS = {
+    "cloud-a": ("FR", "FR", {"par": "FR"}),
+    "cloud-b": ("DE", "DE", {"fra": "DE"}),
+    "cloud-us": ("US", "US", {"east": "US"}),
+}
+POOLS = {"gpu-a": ("cloud-a", "par"), "gpu-b": ("cloud-b", "fra"), "gpu-us": ("cloud-us", "east")}
+"""Two pools in the Union and one outside."""
+CHOSEN = "REMPART_TEST_K8S"
+"""Set by `make test-k8s`: a KUBECONFIG in somebody's shell alone leads no test to a cluster."""
+MISSED: dict[str, str] = {
+    "lose_node": "a node cannot be made to die through Kubernetes' API",
+    "starve": "a kubelet cannot be made to run out of memory through Kubernetes' API",
+}
+"""What a test cannot do to a real cluster, and why."""
+_CAPACITY = f"/status/capacity/{GPU.replace('~', '~0').replace('/', '~1')}"
+
+
+class Cluster(Protocol):
+    """One pool's cluster. Its administrator's rights are the test's; `kubeconfig` and `token` are Rempart's."""
+
+    namespace: str
+    node: str
+    """The first node of the pool."""
+
+    @property
+    def token(self) -> str: ...
+    @property
+    def history(self) -> list[PodRecord]:
+        """Every pod that was made in the namespace since the test began, oldest first."""
+
+    @property
+    def requests(self) -> Sequence[Request]:
+        """What Rempart asked of the API."""
+
+    def kubeconfig(self) -> dict[str, Any]: ...
+    def client(self) -> Any:
+        """The administrator's CoreV1Api, undisturbed by faults."""
+
+    def offer(self, gpus: int) -> str:
+        """One of the pool's nodes has this many GPUs from now on; which one."""
+
+    def relabel(self, node: str, key: str, value: str) -> None: ...
+    def ask_eviction(self, pod: str) -> None:
+        """What `kubectl drain` does: the Eviction API."""
+
+    def starve(self, pod: str) -> None:
+        """The pod's node runs short of memory, so its kubelet evicts it. Skips the test where that cannot be done."""
+
+    def lose_node(self) -> None:
+        """The first node's machine dies. Skips the test where that cannot be done."""
+
+    def fail(
+        self,
+        status: int,
+        times: int = 1,
+        method: str | None = None,
+        path_contains: str | None = None,
+        retry_after: int | None = None,
+        *,
+        done: bool = False,
+    ) -> None:
+        """The next requests of Rempart that match fail (status 0: their connection breaks).
+
+        With `done` they take effect and only the answer is lost.
+        """
+
+    def latency(self, seconds: float) -> None:
+        """Every request of Rempart waits this long."""
+
+    def stop(self) -> None:
+        """To Rempart, the API is away."""
+
+
+class ByApi:
+    """What is done through Kubernetes' API alone, to a double as to a real cluster."""
+
+    namespace: str
+    node: str
+
+    def client(self) -> Any:
+        raise NotImplementedError
+
+    def offer(self, gpus: int) -> str:
+        advertise(self.client(), self.node, gpus)
+        return self.node
+
+    def relabel(self, node: str, key: str, value: str) -> None:
+        self.client().patch_node(node, {"metadata": {"labels": {key: value}}})
+
+    def ask_eviction(self, pod: str) -> None:
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": self.namespace}}
+        self.client().create_namespaced_pod_eviction(pod, self.namespace, body)
+
+
+class DoubleCluster(ByApi, KubernetesDouble):
+    """The double of one pool's cluster: a namespace and a node."""
+
+    def __init__(self, pool: str) -> None:
+        super().__init__()
+        self.namespace, self.node = f"training-{pool}", f"{pool}-1"
+
+    @property
+    def token(self) -> str:
+        return self.admin_token
+
+    def client(self) -> Any:
+        from kubernetes import client, config
+
+        return client.CoreV1Api(config.new_client_from_config_dict(self.kubeconfig()))
+
+    def starve(self, pod: str) -> None:
+        self.evict(pod, self.namespace)
+
+    def lose_node(self) -> None:
+        self.node_lost(self.node)
+
+
+def advertise(api: Any, node: str, gpus: int) -> None:
+    """Let a node offer GPUs as an extended resource, in the documented way, and wait until they can be allocated.
+
+    Source: Kubernetes, "Advertise Extended Resources for a Node": a JSON patch of status.capacity; its kubelet follows.
+    """
+    if gpus:
+        api.patch_node_status(node, [{"op": "add", "path": _CAPACITY, "value": str(gpus)}])
+    else:
+        withdraw(api, node)
+    until(lambda: (api.read_node(node).status.allocatable or {}).get(GPU, "0") == str(gpus), 90)
+
+
+def withdraw(api: Any, node: str) -> None:
+    """Let a node offer GPUs no more; its kubelet follows."""
+    if GPU in (api.read_node(node).status.capacity or {}):
+        api.patch_node_status(node, [{"op": "remove", "path": _CAPACITY}])
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait for something to be true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not come to be in {seconds:.0f} s"
+        time.sleep(0.1)
+
+
+_real: RealCluster | None = None
+
+
+def real() -> RealCluster | None:
+    """The real cluster of this run; None where each pool is a double."""
+    return _real
+
+
+def patience() -> float:
+    """How many times longer things may take than on a double on this machine."""
+    return _real.settings.patience if _real else 1.0
+
+
+def scaled(seconds: float) -> str:
+    """A duration for rempart.yaml."""
+    return f"{max(round(seconds * patience()), 1)}s"
+
+
+@contextmanager
+def chosen(ports: Sequence[int], mlflow: int) -> Iterator[None]:
+    """The clusters of this run: those of KUBECONFIG if `make test-k8s` asks for them, else doubles.
+
+    Pods reach the site's `ports` and MLflow's at this machine's address.
+    """
+    global _real
+    if not os.environ.get(CHOSEN):
+        yield
+        return
+    from tests.api_cluster import RealCluster, Settings
+
+    with RealCluster(Settings.of(os.environ), ports, mlflow) as made:
+        _real = made
+        try:
+            yield
+        finally:
+            _real = None

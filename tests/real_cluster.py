@@ -1,0 +1,29 @@
+"""`make test-k8s`: the tests of jobs in pods against the cluster of KUBECONFIG (docs/how-to/test-on-a-cluster.md)."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from tests.api_cluster import NotUsable, RealCluster, Settings
+from tests.clusters import CHOSEN
+
+TESTS = "tests/faults/test_training.py"
+
+
+def main(arguments: list[str]) -> int:
+    """The exit status: pytest's, or 2 when the cluster or what is said about it is not usable."""
+    try:
+        settings = Settings.of(os.environ)
+        RealCluster(settings, [], 0).look()
+    except NotUsable as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    os.environ[CHOSEN] = "yes"
+    return int(pytest.main([TESTS, *arguments]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
