@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ for variable in [name for name in os.environ if name.startswith(("AIRFLOW_", "ML
 os.environ |= {"REMPART_HOME": str(ROOT), "REMPART_VAR": str(VAR), "REMPART_PORT_OFFSET": OFFSET}
 
 from rempart.flows.platform import Platform, open_platform  # noqa: E402
+from rempart.ledger.memory import MemoryLedger  # noqa: E402
 from rempart.sites.port import Site  # noqa: E402
 from rempart.stack import layout, lifecycle  # noqa: E402
 
@@ -76,3 +78,19 @@ def platform(stack: layout.Stack) -> Platform:
 def s3_site(platform: Platform) -> Site:
     """The primary site, a real S3 server."""
     return platform.site("primary", "public")
+
+
+@pytest.fixture(scope="session")
+def capability_records(platform: Platform) -> list[dict[str, Any]]:
+    """What the stack's sites were proven able to do: probed once for all tests."""
+    sites = [platform.site(name, "public") for name in platform.config.sites]
+    return [site.probe(platform.config.buckets.doctor, platform.clock()).as_json() for site in sites]
+
+
+@pytest.fixture
+def proven_ledger(capability_records: list[dict[str, Any]]) -> MemoryLedger:
+    """A ledger in memory which knows what the stack's sites can do."""
+    ledger = MemoryLedger()
+    for record in capability_records:
+        ledger.append("capabilities", record["site"], record)
+    return ledger

@@ -275,6 +275,24 @@ def doctor_pool(
     raise typer.Exit(flow.exit_code(found))
 
 
+@doctor_app.command("site")
+def doctor_site(
+    name: Annotated[str | None, typer.Argument(help="As under sites in rempart.yaml; all of them by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Try what a site can do, on the site itself, and keep the outcome as evidence. Its own bucket alone is touched.
+
+    Exit code 0: every purpose may rely on it; 1: one may not; 2: a site did not answer.
+    """
+    from rempart.flows import doctor_site as flow
+    from rempart.flows.platform import open_platform
+
+    quiet = (lambda line: None) if as_json else typer.echo
+    found = flow.probe_sites(open_platform(), [name] if name else [], quiet)
+    typer.echo(flow.as_json(found) if as_json else "\n".join(flow.summary(found)))
+    raise typer.Exit(flow.exit_code(found))
+
+
 # --- the ledger -------------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ EXPECTED = {
     "export_evidence",
     "ingest_hotel_bookings",
     "materialize_features_hotel_bookings",
+    "probe_sites",
     "replicate_primary_to_haven",
     "restore_drill",
     "roll_back_model_hotel_bookings",

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.stack
 
 
 @pytest.fixture
-def standing(platform):
+def standing(platform, proven_ledger):
     """The stack's databases; empty buckets of the test's at both sites and a ledger in memory."""
     mark = f"fault-{secrets.token_hex(4)}"
     buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
@@ -31,7 +31,7 @@ def standing(platform):
         for name in names:
             site.ensure_bucket(name, versioned=True)
     settings = platform.config.model_copy(update={"buckets": buckets})
-    yield dataclasses.replace(platform, config=settings, ledger_=MemoryLedger())
+    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger)
     for site in sites:
         for name in names:
             site.drop_bucket(name)
@@ -151,7 +151,7 @@ def test_x1_killed_between_dumps_the_previous_point_stays_the_newest(standing, t
     first = back_up(standing)
     killing = tools_that(f'[ "$PGDATABASE" = {database} ] && [ "$file" ] && {{ kill -9 $PPID; exit 1; }}')
     child = multiprocessing.get_context("fork").Process(
-        target=_back_up_in_child, args=(standing.config, MemoryLedger(), killing)
+        target=_back_up_in_child, args=(standing.config, standing.ledger_, killing)
     )
     child.start()
     child.join(60)

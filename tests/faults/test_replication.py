@@ -40,6 +40,7 @@ def pair(request, monkeypatch):
         found = Platform(settings, config.environment_connections, sites={n: MemorySite(n) for n in settings.sites})
     else:
         found = request.getfixturevalue("platform")
+    ledger = MemoryLedger() if request.param == "memory" else request.getfixturevalue("proven_ledger")
     mark = f"fault-{secrets.token_hex(4)}"
     buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
     settings = found.config.model_copy(update={"buckets": buckets})
@@ -47,7 +48,7 @@ def pair(request, monkeypatch):
     for site in sites.values():
         for bucket in (buckets.lake, buckets.artifacts, buckets.backups):
             site.ensure_bucket(bucket, versioned=True)
-    yield dataclasses.replace(found, config=settings, sites=dict(sites), ledger_=MemoryLedger())
+    yield dataclasses.replace(found, config=settings, sites=dict(sites), ledger_=ledger)
     for site in sites.values():
         for bucket in (buckets.lake, buckets.artifacts, buckets.backups):
             site.drop_bucket(bucket)
@@ -219,3 +220,31 @@ def test_x1_a_run_that_is_killed_half_way_converges(pair):
     result = replicate(pair, "primary", "haven")
     assert (result.verified, result.failed) == (len(keys), ())
     assert all(haven.read(bucket, key) == primary.read(bucket, key) for key in keys)
+
+
+ODD = ("a//b", "trail/", "../x", "back\\slash", "dual", "dual/b")
+
+
+def test_l6_keys_that_the_target_may_mix_up_are_reported_and_stop_no_other(pair):
+    """The source keeps them apart; SeaweedFS, as a target, would take `a//b` for `a/b` and overwrite it."""
+    memory = MemorySite("primary")
+    buckets = pair.config.buckets
+    for bucket in (buckets.lake, buckets.artifacts, buckets.backups):
+        memory.ensure_bucket(bucket, versioned=True)
+    plain = ("a/b", "x", "with space+plus%25 caf\N{LATIN SMALL LETTER E WITH ACUTE}", "n" * 900)
+    for key in (*plain, *ODD):
+        memory.write(buckets.lake, key, key.encode())
+    mixed = dataclasses.replace(pair, sites={**pair.sites, "primary": memory})
+    haven = pair.sites["haven"]
+    if isinstance(haven, MemorySite):  # which keeps every key apart
+        assert replicate(mixed, "primary", "haven").verified == len(plain) + len(ODD)
+    else:
+        with pytest.raises(SiteError, match="was not proven to keep path keys apart") as caught:
+            replicate(mixed, "primary", "haven")
+        assert not caught.value.transient
+        record = pair.ledger.find("replication")[0].body
+        # `dual/b` has a plain name: only its folder is also a file
+        assert set(record["failed"]) == {f"{buckets.lake}/{key}" for key in ODD if key != "dual/b"}
+        assert record["lag_seconds"] > 0
+    for key in plain:
+        assert haven.read(buckets.lake, key) == key.encode()

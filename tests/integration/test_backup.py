@@ -15,19 +15,18 @@ from rempart.config import DATABASES
 from rempart.errors import BackupError, ObjectMissing
 from rempart.flows.back_up import back_up
 from rempart.flows.drill import drill
-from rempart.ledger.memory import MemoryLedger
 
 pytestmark = pytest.mark.stack
 
 
 @pytest.fixture
-def standing(platform):
+def standing(platform, proven_ledger):
     """The stack with its own lake and artifacts, a backup bucket of the test's and a ledger in memory."""
     buckets = platform.config.buckets.model_copy(update={"backups": f"backup-{secrets.token_hex(4)}"})
     haven = platform.site("haven", "personal")
     haven.ensure_bucket(buckets.backups, versioned=True)
     settings = platform.config.model_copy(update={"buckets": buckets})
-    yield dataclasses.replace(platform, config=settings, ledger_=MemoryLedger())
+    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger)
     haven.drop_bucket(buckets.backups)
 
 

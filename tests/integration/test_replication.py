@@ -9,13 +9,12 @@ import pytest
 
 from rempart import sections
 from rempart.flows.replicate import replicate
-from rempart.ledger.memory import MemoryLedger
 
 pytestmark = pytest.mark.stack
 
 
 @pytest.fixture
-def pair(platform):
+def pair(platform, proven_ledger):
     mark = f"replicate-{secrets.token_hex(4)}"
     buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
     sites = [platform.site(name, "personal") for name in ("primary", "haven")]
@@ -24,7 +23,7 @@ def pair(platform):
         for bucket in names:
             site.ensure_bucket(bucket, versioned=True)
     settings = platform.config.model_copy(update={"buckets": buckets})
-    yield dataclasses.replace(platform, config=settings, ledger_=MemoryLedger())
+    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger)
     for site in sites:
         for bucket in names:
             site.drop_bucket(bucket)

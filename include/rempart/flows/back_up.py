@@ -12,6 +12,7 @@ from rempart import __version__
 from rempart.backup import points, postgresql
 from rempart.config import DATABASES, Config
 from rempart.errors import ConfigError, IntegrityError
+from rempart.flows.doctor_site import require
 from rempart.flows.platform import Platform
 from rempart.flows.replicate import classification_of, replicate_buckets
 from rempart.pipeline import load_all
@@ -61,6 +62,7 @@ def back_up(
             "Set backup.site in rempart.yaml to another site, of another operator.",
         )
     site = platform.site(config.backup.site, classification_of(load_all()), "restore-point", beside=source)
+    require(platform, site, "restore points")
     bucket = config.buckets.backups
     tools = tools or postgresql.find_tools()
     began = platform.clock()

@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass
 
 from rempart.config import Config
 from rempart.errors import ConfigError, PipelineError, SiteError, SiteUnavailable
+from rempart.flows.doctor_site import require
 from rempart.flows.platform import Platform
 from rempart.pipeline import Pipeline, load_all
 from rempart.replication.catalogue import catalogue_key, read, write
-from rempart.replication.plan import Replica, lag_seconds, plan
+from rempart.replication.plan import Replica, folders_of, lag_seconds, plan, risks
 from rempart.replication.transfer import transfer
 from rempart.sections import Classification, ReplicationPair
+from rempart.sites.capabilities import CapabilityRecord
 from rempart.sovereignty.classification import highest
 from rempart.training.checkpoints import is_checkpoint
 
@@ -70,6 +72,18 @@ def replicate(platform: Platform, source: str, target: str) -> ReplicationResult
     return replicate_buckets(platform, source, target, _pair(platform.config, source, target).buckets)[0]
 
 
+def _unproven(able: CapabilityRecord, key: str, folders: set[str]) -> list[str]:
+    """What a site was not proven able to do, and must be, to keep a key apart from others."""
+    return sorted(name for name in risks(key, folders) if able.outcome(name) != "proven")
+
+
+def _mixed_up(key: str, lacking: list[str], target: str) -> SiteError:
+    return SiteError(
+        f"site '{target}' may take {key[:80]!r} for another key: it was not proven to keep {', '.join(lacking)} apart",
+        "Rename the object at the source, or replicate to a site that proves it (`rempart doctor site`).",
+    )
+
+
 def replicate_buckets(
     platform: Platform, source: str, target: str, names: Sequence[str]
 ) -> tuple[ReplicationResult, dict[str, tuple[Replica, ...]]]:
@@ -77,6 +91,8 @@ def replicate_buckets(
     classification = classification_of(load_all())
     from_site = platform.site(source, classification)
     to_site = platform.site(target, classification, "replica", beside=source)
+    require(platform, from_site, "replication")
+    able = require(platform, to_site, "replication")
     backups = platform.config.buckets.backups
     objects = size = copied = verified = kept = 0
     pending, failures = [], []
@@ -91,7 +107,10 @@ def replicate_buckets(
         def checkpoint(done: tuple[Replica, ...], key: str = key, known: dict[str, Replica] = catalogue) -> None:
             write(to_site, backups, key, {**known, **{r.key: r for r in done}}.values())
 
-        done = transfer(from_site, to_site, bucket, wanted.copies, platform.clock, checkpoint)
+        folders = folders_of(one.key for one in listing)
+        lacking = {copy.source.key: _unproven(able, copy.source.key, folders) for copy in wanted.copies}
+        copies = [copy for copy in wanted.copies if not lacking[copy.source.key]]
+        done = transfer(from_site, to_site, bucket, copies, platform.clock, checkpoint)
         if done.replicas:
             checkpoint(done.replicas)
         replicas[name] = (*wanted.current, *done.replicas)
@@ -102,6 +121,10 @@ def replicate_buckets(
         kept += len(wanted.kept)
         pending += [failure.source for failure in done.failures]
         failures += [(f"{bucket}/{failure.source.key}", failure.error) for failure in done.failures]
+        for copy in wanted.copies:
+            if why := lacking[copy.source.key]:
+                pending.append(copy.source)
+                failures.append((f"{bucket}/{copy.source.key}", _mixed_up(copy.source.key, why, target)))
     result = ReplicationResult(
         objects,
         size,

@@ -20,6 +20,7 @@ Kind = Literal[
     "restore-point",
     "drill",
     "failover",
+    "capabilities",
     "placement",
     "decision",
     "denial",

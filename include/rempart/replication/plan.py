@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+from unicodedata import is_normalized
 
 from rempart.errors import SiteError
 from rempart.sites.port import ObjectInfo
 
+LONG = 255
+"""Bytes of a key that every server takes: S3's own limit is 1,024, that of a file's name 255."""
 Why = Literal["new", "changed", "replica missing", "replica altered"]
+
+
+def risks(key: str, folders: Collection[str] = ()) -> frozenset[str]:
+    """The capabilities without which a site may take a key for another; none for most keys.
+
+    `folders` holds what other keys have before one of their slashes: a server that keeps files has no place for a file
+    and a folder of one name.
+    """
+    found = set()
+    if key in folders or "\\" in key or any(step in ("", ".", "..") for step in key.split("/")):
+        found.add("path keys")
+    if any(letter in key for letter in "%+ ?#&") or not key.isprintable() or not is_normalized("NFC", key):
+        found.add("escaped keys")
+    if len(key.encode()) > LONG:
+        found.add("long keys")
+    return frozenset(found)
+
+
+def folders_of(keys: Iterable[str]) -> set[str]:
+    """Everything that stands before a slash in one of the keys."""
+    found: set[str] = set()
+    for key in keys:
+        while (key := key.rpartition("/")[0]) and key not in found:
+            found.add(key)
+    return found
 
 
 @dataclass(frozen=True)

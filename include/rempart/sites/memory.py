@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rempart.errors import IntegrityError, ObjectMissing, SiteError
+from rempart.sites.capabilities import CAPABILITIES, CapabilityRecord, Proof
 from rempart.sites.port import ObjectInfo
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -21,7 +22,7 @@ class MemorySite:
     """Buckets as dictionaries of version lists; a version without body is a delete marker."""
 
     def __init__(self, name: str = "memory") -> None:
-        self.name = name
+        self.name, self.endpoint = name, f"memory:{name}"
         self._versioned: dict[str, bool] = {}
         self._buckets: dict[str, dict[str, list[tuple[ObjectInfo, bytes | None]]]] = {}
         self._locking: set[str] = set()
@@ -155,3 +156,8 @@ class MemorySite:
             versions.clear()
         if not versions:
             self._bucket(bucket).pop(key, None)
+
+    def probe(self, bucket: str, now: datetime, say: Callable[[str], object] = lambda line: None) -> CapabilityRecord:
+        """Nothing is tried: its contract suite is the proof."""
+        proofs = tuple(Proof(one.name, "proven", "in memory") for one in CAPABILITIES)
+        return CapabilityRecord(self.name, self.endpoint, now, proofs)

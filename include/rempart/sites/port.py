@@ -7,12 +7,14 @@ Deletes without a version leave a delete marker where the bucket keeps versions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
+
+from rempart.sites.capabilities import CapabilityRecord
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Site(Protocol):
     """One S3-compatible location. Errors: SiteError and its subclasses, naming site, bucket and key."""
 
     name: str
+    endpoint: str
 
     def ensure_bucket(self, bucket: str, *, versioned: bool, locked: bool = False) -> None:
         """Create the bucket if it is missing and switch versioning on if asked.
@@ -99,3 +102,9 @@ class Site(Protocol):
 
     def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> None:
         """Delete one object; a missing one is no error."""
+
+    def probe(self, bucket: str, now: datetime, say: Callable[[str], object] = lambda line: None) -> CapabilityRecord:
+        """Try everything that we may ask of the site, in a bucket for that alone; `say` gets each finding.
+
+        Raises SiteError if the bucket can neither be found nor made.
+        """

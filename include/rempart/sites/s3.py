@@ -10,19 +10,26 @@ import base64
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from rempart.config import Connection
-from rempart.errors import IntegrityError, ObjectMissing, SiteError, SiteUnavailable
+from rempart.errors import IntegrityError, ObjectMissing, SessionExpired, SiteError, SiteUnavailable
+from rempart.sites.capabilities import CapabilityRecord
 from rempart.sites.port import ObjectInfo
 from rempart.sovereignty.policy import Decision
 
 T = TypeVar("T")
 _MISSING = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404", "NotFound"}
-_BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "500", "502", "503", "504"}
+BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "500", "502", "503", "504"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+_REFUSED = (400, 401, 403)
 _CHUNK = 1 << 20
+SESSION_TOKEN, SESSION_UNTIL = "aws_session_token", "session_until"
+_SKEW = timedelta(minutes=5)
+"""Two clocks may differ by this. A refusal so near the end of a session is taken for its end."""
 
 
 def file_sha256(file: Path) -> str:
@@ -31,8 +38,41 @@ def file_sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def open_client(name: str, connection: Connection, region: str, *, attempts: int = 4) -> Any:
+    """boto3's client of a site's connection; whoever makes one has a permission for it. Raises SiteError.
+
+    `attempts` is how often a request is sent at the most.
+    """
+    import boto3
+    from botocore.config import Config as BotoConfig
+
+    if not (endpoint := connection.extra.get("endpoint_url")):
+        raise SiteError(
+            f"Site '{name}': connection '{connection.name}' names no endpoint",
+            'Add {"endpoint_url": "https://..."} to the connection\'s extra.',
+        )
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=connection.login,
+        aws_secret_access_key=connection.password,
+        aws_session_token=connection.extra.get(SESSION_TOKEN),
+        region_name=connection.extra.get("region_name", region),
+        config=BotoConfig(
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            retries={"mode": "standard", "max_attempts": attempts},
+            connect_timeout=5,
+            read_timeout=60,
+            s3={"addressing_style": connection.extra.get("addressing_style", "path")},
+        ),
+    )
+
+
 class S3Site:
     """One S3-compatible site; the connection holds key, secret and `extra.endpoint_url`.
+
+    Of a session also its token and, ISO 8601, its end (`extra.aws_session_token`, `extra.session_until`).
 
     No client without a permission: it is made only from a decision of the policy that allows it. Raises PlacementDenied
     for one that does not.
@@ -41,31 +81,12 @@ class S3Site:
     def __init__(self, name: str, connection: Connection, region: str, permission: Decision) -> None:
         if not permission.allowed:
             raise permission.refusal()
-        import boto3
-        from botocore.config import Config as BotoConfig
-
         self.name = name
-        self.endpoint = connection.extra.get("endpoint_url")
-        if not self.endpoint:
-            raise SiteError(
-                f"Site '{name}': connection '{connection.name}' names no endpoint",
-                'Add {"endpoint_url": "https://..."} to the connection\'s extra.',
-            )
-        self._client: Any = boto3.session.Session().client(
-            "s3",
-            endpoint_url=self.endpoint,
-            aws_access_key_id=connection.login,
-            aws_secret_access_key=connection.password,
-            region_name=connection.extra.get("region_name", region),
-            config=BotoConfig(
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                retries={"mode": "standard", "max_attempts": 4},
-                connect_timeout=5,
-                read_timeout=60,
-                s3={"addressing_style": connection.extra.get("addressing_style", "path")},
-            ),
-        )
+        self.endpoint = str(connection.extra.get("endpoint_url") or "")
+        until = connection.extra.get(SESSION_UNTIL)
+        self._until = datetime.fromisoformat(until) if until else None
+        self._client = open_client(name, connection, region)
+        self._probing = partial(open_client, name, connection, region, attempts=1)
 
     def _call(self, operation: str, bucket: str, key: str, call: Callable[[], T]) -> T:
         """Run one S3 call; translate its error once, for all operations."""
@@ -81,8 +102,13 @@ class S3Site:
                     f"{where}: not there ({code})",
                     "Check the bucket and key; `rempart up` creates the platform's buckets.",
                 ) from cause
-            if code in _BUSY:
+            if code in BUSY:
                 raise SiteUnavailable(f"{where}: {code}", "Retry; if it lasts, ask the operator.") from cause
+            if self._is_over(code, cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode")):
+                raise SessionExpired(
+                    f"{where}: refused ({code}), the session is over (its end: {self._until or 'not known'})",
+                    "Run again with a new session: the job goes on from its checkpoint.",
+                ) from cause
             raise SiteError(
                 f"{where}: refused ({code})",
                 f"Check the rights of the site's connection and the bucket's policy ({code}).",
@@ -92,6 +118,11 @@ class S3Site:
                 f"{where}: {type(cause).__name__}",
                 "Check that the site answers (`rempart status`) and the endpoint is right.",
             ) from cause
+
+    def _is_over(self, code: str, status: int | None) -> bool:
+        """Whether a refusal means that the session is over: servers name that differently, or for HEAD not at all."""
+        late = self._until is not None and datetime.now(UTC) > self._until - _SKEW
+        return code in _EXPIRED or (late and status in _REFUSED)
 
     def ensure_bucket(self, bucket: str, *, versioned: bool, locked: bool = False) -> None:
         def create() -> None:
@@ -277,3 +308,9 @@ class S3Site:
     def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> None:
         extra = {"VersionId": version_id} if version_id else {}
         self._call("delete", bucket, key, lambda: self._client.delete_object(Bucket=bucket, Key=key, **extra))
+
+    def probe(self, bucket: str, now: datetime, say: Callable[[str], object] = lambda line: None) -> CapabilityRecord:
+        from rempart.sites.probes.run import run
+
+        # once: what is asked again until it works would hide how the site is
+        return self._call("probe", bucket, "", lambda: run(self._probing(), self.name, bucket, now, say))

@@ -1,0 +1,34 @@
+"""Try what every declared site can do, on the site itself, and keep the outcome as evidence.
+
+**Input**: the sites of rempart.yaml. **Output**: for each a record of kind `capabilities` in the ledger, which is
+signed; the findings in the task's log, each with what Rempart does where something was not proven.
+
+Replication and restore points refuse a site whose record is missing what they need, or older than 30 days. Only the
+bucket `doctor` is touched; what is locked there goes with a later run.
+
+Runs each week. **Run again** at will, and after an operator has changed something.
+
+**When it fails**: the message names the site and what it cannot do, or claims and does not do. docs/runbooks/site.md.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, DeltaTriggerTimetable, task
+
+from rempart.orchestration import runtime
+from rempart.orchestration.dags import settings
+from rempart.sovereignty.dag_rules import tag_of
+
+schedule = DeltaTriggerTimetable(timedelta(days=7))
+tags = ["rempart", "sites", tag_of("internal")]
+
+with DAG("probe_sites", doc_md=__doc__, **settings() | {"schedule": schedule, "tags": tags}):
+
+    @task
+    def probe() -> dict[str, Any]:
+        from rempart.flows.doctor_site import probe_all
+
+        return probe_all(runtime.platform())
+
+    probe()

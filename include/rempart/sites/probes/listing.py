@@ -1,0 +1,121 @@
+"""Probes of listings: their order and pages, and keys that look like paths or escapes."""
+
+from __future__ import annotations
+
+import unicodedata
+from urllib.parse import quote
+
+from rempart.sites.probes.scratch import Absent, Lie, Scratch, code, status
+
+ORDERED = ("0", "A", "Z", "_", "a b", "a!", "a-b", "a.b", "a/b", "a0", "aa", "z", "é", "日本", "\N{GRINNING FACE}")
+"""Keys whose order by UTF-8 bytes differs from that by words, by case, or by folders."""
+PAGED = 23
+PER_PAGE = 4
+
+
+def order(at: Scratch) -> str:
+    for name in ORDERED:
+        at.put(f"order/{name}", b"x")
+    found = at.names("order/")
+    wanted = sorted((f"order/{name}" for name in ORDERED), key=lambda name: name.encode())
+    if sorted(found) != sorted(wanted):
+        raise Lie(f"{len(wanted)} keys were written, {len(found)} entries are listed, and they are not the same")
+    if found != wanted:
+        at_fault = next(a for a, b in zip(found, wanted, strict=True) if a != b)
+        raise Absent(f"keys are listed in another order than that of their UTF-8 bytes, from {at_fault[:40]!r} on")
+    return f"{len(wanted)} keys of all sorts are listed in the order of their UTF-8 bytes"
+
+
+def pages(at: Scratch) -> str:
+    wanted = [f"page/{number:03}" for number in range(PAGED)]
+    for name in wanted:
+        at.put(name, b"x")
+    found: list[str] = []
+    token: dict[str, str] = {}
+    for _ in range(PAGED + 2):
+        page = at.client.list_objects_v2(Bucket=at.bucket, Prefix=at.key("page/"), MaxKeys=PER_PAGE, **token)
+        entries = [one["Key"].removeprefix(at.prefix) for one in page.get("Contents", ())]
+        if len(entries) > PER_PAGE:
+            raise Absent(f"MaxKeys {PER_PAGE} is ignored: {len(entries)} entries came")
+        found += entries
+        if not page.get("IsTruncated"):
+            break
+        if not (following := page.get("NextContinuationToken")) or token.get("ContinuationToken") == following:
+            raise Lie("a page says that there is more, and leads nowhere")
+        token = {"ContinuationToken": following}
+    else:
+        raise Lie("the pages never end")
+    if found != wanted:
+        raise Lie(f"{PAGED} keys in pages of {PER_PAGE} came back as {len(found)} entries, or in another order")
+    after = at.names("page/", StartAfter=at.key(wanted[10]))
+    if after != wanted[11:]:
+        raise Lie("StartAfter begins elsewhere")
+    return f"{PAGED} keys in pages of {PER_PAGE} came once each; a listing can begin after a key"
+
+
+PATHS = ("a//b", "a/b", "trail/", "trail", "../x", "./y", "dual", "dual/b", "back\\slash", "back/slash")
+ESCAPES = (
+    "line\nbreak",
+    "a+b",
+    "a b",
+    "100%25",
+    "100%",
+    "q?x=1&y=2#z",
+    unicodedata.normalize("NFC", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"),
+    unicodedata.normalize("NFD", "caf\N{LATIN SMALL LETTER E WITH ACUTE}"),
+)
+
+
+def path_keys(at: Scratch) -> str:
+    return _kept_apart(at, "path/", PATHS)
+
+
+def escaped_keys(at: Scratch) -> str:
+    return _kept_apart(at, "escape/", ESCAPES)
+
+
+def long_keys(at: Scratch) -> str:
+    room = 1024 - len(at.key("long/").encode())
+    return _kept_apart(at, "long/", ("n" * 256, "n" * room, "/".join(["n" * 200] * 4)))
+
+
+def _kept_apart(at: Scratch, base: str, names: tuple[str, ...]) -> str:
+    """Each key has a body of its own: all are written first, then each is read, then listed."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    refused: dict[str, str] = {}
+    for number, name in enumerate(names):
+        try:
+            at.put(base + name, b"%d" % number)
+        except (ClientError, BotoCoreError) as error:
+            refused[name] = code(error) if isinstance(error, ClientError) else type(error).__name__
+    changed = []
+    listed = set(_all_names(at, base))
+    for number, name in enumerate(names):
+        if name in refused:
+            continue
+        try:
+            same = at.get(base + name) == b"%d" % number
+        except ClientError as error:
+            if status(error) >= 500:
+                raise
+            same = False
+        if not same or base + name not in listed:
+            changed.append(name)
+    if changed:
+        raise Lie(f"accepted, and not kept apart: {', '.join(map(_shown, changed))}")
+    if refused:
+        raise Absent(f"refused: {', '.join(f'{_shown(name)} ({why})' for name, why in refused.items())}")
+    return f"{len(names)} such keys are kept apart, read and listed"
+
+
+def _all_names(at: Scratch, below: str) -> list[str]:
+    found: list[str] = []
+    for page in at.client.get_paginator("list_objects_v2").paginate(Bucket=at.bucket, Prefix=at.key(below)):
+        found += [one["Key"].removeprefix(at.prefix) for one in page.get("Contents", ())]
+    return found
+
+
+def _shown(name: str) -> str:
+    text = quote(name, safe="/+%?=&#\\ ")
+    return repr(text if len(text) <= 24 else f"{text[:12]}... of {len(name.encode())} bytes")

@@ -1,0 +1,256 @@
+"""Probes of single objects: what is written is what is read, checks that refuse, conditions, ranges, parts, tags."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from rempart.sites.probes.scratch import Absent, Lie, Scratch, code, status
+
+PART = 5 << 20
+"""The smallest part but for the last one (S3's own limit)."""
+RACERS = 8
+
+
+def read_after_write(at: Scratch) -> str:
+    """Bodies and absence, each at once after the change."""
+    for turn in range(3):
+        body = os.urandom(1000 + turn)
+        at.put("seen", body)
+        if at.get("seen") != body or at.head("seen")["ContentLength"] != len(body):
+            raise Lie(f"write {turn + 1} of one key gave back another body")
+        if at.names("seen") != ["seen"]:
+            raise Lie("a listing at once after the write does not show it")
+    at.put("empty")
+    if at.get("empty") != b"":
+        raise Lie("an empty object came back with a body")
+    at.delete("seen")
+    if at.is_there("seen") or at.names("seen"):
+        raise Lie("a deleted object is still shown")
+    return "3 writes and a delete of one key were seen at once; an empty object is kept"
+
+
+def metadata(at: Scratch) -> str:
+    wrote = {"sha256": "0" * 64, "by": "probe"}
+    at.put("described", b"x", Metadata=wrote, ContentType="application/x-probe")
+    head = at.head("described")
+    if lost := wrote.items() - head.get("Metadata", {}).items():
+        raise Absent(f"{len(lost)} of {len(wrote)} entries did not come back as they were written")
+    if head.get("ContentType") != "application/x-probe":
+        raise Absent(f"the content type came back as {str(head.get('ContentType'))[:40]}")
+    return "metadata and content type came back as they were written"
+
+
+def framing(at: Scratch) -> str:
+    """A body in chunks with a checksum behind it, as newer SDKs send it."""
+    body = os.urandom(2000)
+    checksum = base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
+    framed = b"%x\r\n%s\r\n0\r\nx-amz-checksum-crc32:%s\r\n\r\n" % (len(body), body, checksum.encode())
+    headers = {
+        "Content-Encoding": "aws-chunked",
+        "X-Amz-Trailer": "x-amz-checksum-crc32",
+        "X-Amz-Decoded-Content-Length": str(len(body)),
+        "Content-Length": str(len(framed)),
+    }
+    answer = _send(at, "PUT", "framed", headers, framed, signed=True, chunked=True)
+    if answer.status_code >= 300:
+        raise Absent(f"bodies in chunks are refused ({answer.status_code})")
+    found = at.get("framed")
+    if found == framed:
+        raise Lie("the framing of the chunks is stored inside the object")
+    if found != body:
+        raise Lie(f"{len(body)} bytes sent in chunks came back as {len(found)} others")
+    return "a body sent in chunks came back whole"
+
+
+def private(at: Scratch) -> str:
+    """Requests without a signature."""
+    at.put("secret", b"not for everybody")
+    answers = {
+        what: _send(at, method, name, {}, body, signed=False).status_code
+        for what, method, name, body in (
+            ("read", "GET", "secret", b""),
+            ("write", "PUT", "anonymous", b"from nobody"),
+            ("list", "GET", None, b""),
+        )
+    }
+    if let := [what for what, answered in answers.items() if answered < 400]:
+        raise Lie(f"without a signature one may {' and '.join(let)}")
+    return f"unsigned requests are refused ({', '.join(sorted({str(one) for one in answers.values()}))})"
+
+
+def _send(
+    at: Scratch,
+    method: str,
+    name: str | None,
+    headers: dict[str, str],
+    body: bytes,
+    *,
+    signed: bool,
+    chunked: bool = False,
+) -> Any:
+    """One raw request to an object (or without `name` to the bucket), by botocore's own signer and transport."""
+    from urllib.parse import quote
+
+    from botocore.auth import S3SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.httpsession import URLLib3Session
+
+    meta = at.client.meta
+    path = f"{at.bucket}/{quote(at.key(name))}" if name else f"{at.bucket}?list-type=2"
+    request = AWSRequest(method=method, url=f"{meta.endpoint_url}/{path}", data=body, headers=headers)
+    if signed:
+        if chunked:
+            request.context["checksum"] = {"request_algorithm": {"in": "trailer", "algorithm": "crc32"}}
+        request.context["payload_signing_enabled"] = False
+        # botocore offers no public way to the credentials of a client
+        signer = S3SigV4Auth(at.client._request_signer._credentials, "s3", meta.region_name)
+        signer.add_auth(request)
+    return URLLib3Session(timeout=20).send(request.prepare())
+
+
+def checksum(at: Scratch) -> str:
+    body = b"checked"
+    digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
+    at.put("checked", body, ChecksumSHA256=digest)
+    if (found := at.head("checked", ChecksumMode="ENABLED").get("ChecksumSHA256")) is None:
+        raise Absent("the SHA-256 of a write is not told by HEAD")
+    if found != digest:
+        raise Lie("HEAD tells another SHA-256 than the one that was written")
+    return "HEAD tells the SHA-256 of the write"
+
+
+def wrong_digest(at: Scratch) -> str:
+    """A body that another SHA-256 announces, as if it had been altered on its way."""
+    from botocore.exceptions import ClientError
+
+    announced = base64.b64encode(hashlib.sha256(b"what was meant").digest()).decode()
+    try:
+        at.put("altered", b"what came", ChecksumSHA256=announced)
+    except ClientError as error:
+        if status(error) >= 500:
+            raise
+        if at.is_there("altered"):
+            raise Lie(f"a body with a wrong SHA-256 was refused ({code(error)}), and stored") from error
+        return f"a body that is not of its SHA-256 is refused ({code(error)})"
+    raise Lie("a body that is not of its SHA-256 was accepted")
+
+
+def conditional_put(at: Scratch) -> str:
+    from botocore.exceptions import ClientError
+
+    at.put("once", b"first")
+    try:
+        at.put("once", b"second", IfNoneMatch="*")
+    except ClientError as error:
+        if status(error) not in (409, 412):
+            raise Absent(f"If-None-Match is refused ({code(error)})") from error
+    else:
+        raise Lie("If-None-Match: * was accepted, and " + ("replaced" if at.get("once") != b"first" else "ignored"))
+    if at.get("once") != b"first":
+        raise Lie("a refused put replaced the object")
+
+    def race(number: int) -> int | None:
+        try:
+            at.put("race", b"%d" % number, IfNoneMatch="*")
+        except ClientError as error:
+            if status(error) in (409, 412):
+                return None
+            raise
+        return number
+
+    with ThreadPoolExecutor(RACERS) as threads:
+        winners = [one for one in threads.map(race, range(RACERS)) if one is not None]
+    if len(winners) != 1:
+        raise Lie(f"{len(winners)} of {RACERS} puts at once were told that they made the object")
+    if at.get("race") != b"%d" % winners[0]:
+        raise Lie("the put that was told that it made the object did not")
+    return f"an object that exists is not replaced; of {RACERS} puts at once one won"
+
+
+def conditional_replace(at: Scratch) -> str:
+    from botocore.exceptions import ClientError
+
+    etag = at.put("changing", b"first")["ETag"]
+    at.put("changing", b"second")
+    try:
+        at.put("changing", b"third", IfMatch=etag)
+    except ClientError as error:
+        if status(error) not in (409, 412):
+            raise Absent(f"If-Match is refused ({code(error)})") from error
+        now = at.head("changing")["ETag"]
+        at.put("changing", b"fourth", IfMatch=now)
+        if at.get("changing") != b"fourth":
+            raise Lie("a put under the right If-Match was not stored") from error
+        return "a put over an object that changed meanwhile is refused"
+    raise Lie("a put over an object that changed meanwhile was accepted")
+
+
+def byte_range(at: Scratch) -> str:
+    body = os.urandom(10_000)
+    at.put("range", body)
+    for asked, wanted in (("bytes=10-19", body[10:20]), ("bytes=9990-", body[9990:]), ("bytes=-5", body[-5:])):
+        answer = at.client.get_object(Bucket=at.bucket, Key=at.key("range"), Range=asked)
+        found = answer["Body"].read()
+        if found == body:
+            raise Absent(f"Range: {asked} is ignored, the whole body comes")
+        if found != wanted:
+            raise Lie(f"Range: {asked} gives other bytes")
+    return "parts from the start, the middle and the end are the right ones"
+
+
+def multipart(at: Scratch) -> str:
+    first, last = os.urandom(PART), os.urandom(1000)
+    _upload(at, "parts", {1: first, 2: last})
+    if hashlib.sha256(at.get("parts")).digest() != hashlib.sha256(first + last).digest():
+        raise Lie("an object made of two parts is not those two parts")
+    begun = at.client.create_multipart_upload(Bucket=at.bucket, Key=at.key("aborted"))["UploadId"]
+    where = {"Bucket": at.bucket, "Key": at.key("aborted"), "UploadId": begun}
+    at.client.upload_part(**where, PartNumber=1, Body=b"never")
+    at.client.abort_multipart_upload(**where)
+    if at.is_there("aborted"):
+        raise Lie("an aborted upload left an object")
+    left = at.client.list_multipart_uploads(Bucket=at.bucket, Prefix=at.key("")).get("Uploads", ())
+    if begun in [one["UploadId"] for one in left]:
+        raise Lie("an aborted upload goes on")
+    return f"two parts of {PART >> 20} MiB and 1 kB are one object; an aborted upload left nothing"
+
+
+def many_parts(at: Scratch) -> str:
+    from botocore.exceptions import ClientError
+
+    try:
+        _upload(at, "number", {1: os.urandom(PART), 10_000: b"the last one"})
+    except ClientError as error:
+        if status(error) >= 500:
+            raise
+        raise Absent(f"a part with the number 10,000 is refused ({code(error)})") from error
+    if not at.get("number", Range=f"bytes={PART}-").endswith(b"the last one"):
+        raise Lie("a part with the number 10,000 was accepted and is not in the object")
+    return "a part may have the number 10,000"
+
+
+def _upload(at: Scratch, name: str, parts: dict[int, bytes]) -> None:
+    where: dict[str, Any] = {"Bucket": at.bucket, "Key": at.key(name)}
+    where["UploadId"] = at.client.create_multipart_upload(**where)["UploadId"]
+    try:
+        done = [
+            {"PartNumber": number, "ETag": at.client.upload_part(**where, PartNumber=number, Body=body)["ETag"]}
+            for number, body in parts.items()
+        ]
+        at.client.complete_multipart_upload(**where, MultipartUpload={"Parts": done})
+    except BaseException:
+        at.client.abort_multipart_upload(**where)
+        raise
+
+
+def tags(at: Scratch) -> str:
+    at.put("tagged", b"x", Tagging="colour=blue&size=10")
+    answer = at.client.get_object_tagging(Bucket=at.bucket, Key=at.key("tagged"))
+    if (found := {one["Key"]: one["Value"] for one in answer["TagSet"]}) != {"colour": "blue", "size": "10"}:
+        raise Lie(f"two tags were written, {len(found)} came back") if found else Absent("tags are dropped")
+    return "tags are kept"

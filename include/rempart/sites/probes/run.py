@@ -1,0 +1,112 @@
+"""Try every capability of a site, one after the other, and say what came out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from rempart.sites.capabilities import CapabilityRecord, Proof, complete
+from rempart.sites.probes import history, listing, objects
+from rempart.sites.probes.scratch import Absent, Lie, Scratch, code, open_scratch, status, sweep
+
+SKEW_SECONDS = 60
+BULK = 16 << 20
+"""Bytes that are written and read for the throughput."""
+
+
+def clock(at: Scratch) -> str:
+    before = datetime.now(UTC)
+    answer = at.client.head_bucket(Bucket=at.bucket)
+    told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    if not told:
+        raise Absent("its answers carry no Date")
+    skew = (parsedate_to_datetime(told).replace(tzinfo=UTC) - before).total_seconds()  # HTTP dates are in UTC
+    if abs(skew) > SKEW_SECONDS:
+        raise Lie(f"its clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} ours")
+    return f"its clock and ours differ by {abs(skew):.0f} s"
+
+
+PROBES: dict[str, Callable[[Scratch], str]] = {
+    "read-after-write": objects.read_after_write,
+    "metadata": objects.metadata,
+    "framing": objects.framing,
+    "private": objects.private,
+    "checksum": objects.checksum,
+    "wrong digest refused": objects.wrong_digest,
+    "conditional put": objects.conditional_put,
+    "conditional replace": objects.conditional_replace,
+    "range": objects.byte_range,
+    "multipart": objects.multipart,
+    "10,000 parts": objects.many_parts,
+    "versions": history.versions,
+    "delete markers": history.delete_markers,
+    "object lock": history.object_lock,
+    "bulk delete": history.bulk_delete,
+    "listing order": listing.order,
+    "listing pages": listing.pages,
+    "path keys": listing.path_keys,
+    "escaped keys": listing.escaped_keys,
+    "long keys": listing.long_keys,
+    "tags": objects.tags,
+    "clock": clock,
+}
+
+
+def attempt(name: str, probe: Callable[[Scratch], str], at: Scratch) -> Proof:
+    """One probe. What it meets that is no answer about the capability leaves it unknown."""
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+    try:
+        return Proof(name, "proven", probe(at))
+    except Lie as found:
+        return Proof(name, "LIES", str(found))
+    except Absent as found:
+        return Proof(name, "absent", str(found))
+    except ClientError as error:
+        if status(error) >= 500 and code(error) != "NotImplemented":
+            return Proof(name, "not run", f"{error.operation_name} was answered with {code(error)}")
+        return Proof(name, "absent", f"{error.operation_name} is refused ({code(error)})")
+    except (BotoCoreError, HTTPClientError, LookupError, TypeError, ValueError) as error:
+        return Proof(name, "not run", f"what it answers cannot be understood, or did not come: {type(error).__name__}")
+
+
+def throughput(at: Scratch) -> dict[str, float]:
+    """MB/s of one writer and one reader of one large object; empty where that fails."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    body = os.urandom(BULK)
+    try:
+        began = time.monotonic()
+        at.put("bulk", body)
+        written = time.monotonic()
+        at.get("bulk")
+        read = time.monotonic()
+    except (ClientError, BotoCoreError):
+        return {}
+    return {
+        "write MB/s": round(BULK / 1e6 / (written - began), 1),
+        "read MB/s": round(BULK / 1e6 / (read - written), 1),
+    }
+
+
+def run(
+    client: Any, site: str, bucket: str, now: datetime, say: Callable[[str], object] = lambda line: None
+) -> CapabilityRecord:
+    """Probe a site through boto3's client, in a bucket of the doctor's own; `say` gets each proof as it comes.
+
+    Raises botocore's errors where that bucket cannot be had. What was locked stays for `scratch.LOCKED_FOR`.
+    """
+    at = open_scratch(client, bucket, now)
+    proofs = []
+    try:
+        for name, probe in PROBES.items():
+            proofs.append(attempt(name, probe, at))
+            say(proofs[-1].line())
+        figures = throughput(at)
+    finally:
+        sweep(at)
+    return CapabilityRecord(site, client.meta.endpoint_url, now, complete(proofs), figures)

@@ -1,0 +1,158 @@
+"""The doctor of sites on servers that are real: SeaweedFS, rclone, moto, and one that lies. Each lie is found."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from rempart.config import Connection
+from rempart.errors import CapabilityMissing
+from rempart.flows import doctor_site
+from rempart.flows.platform import Platform
+from rempart.ledger.memory import MemoryLedger
+from rempart.sites.capabilities import CAPABILITIES, CapabilityRecord
+from rempart.sites.probes.run import run
+from rempart.sites.s3 import open_client
+from rempart.stack.preflight import port_is_free
+from tests.lying_site import lying_site
+
+pytestmark = pytest.mark.stack
+NOW = datetime.now(UTC)
+
+
+def probed(url: str, login: str, password: str) -> CapabilityRecord:
+    connection = Connection("s3_x", "aws", login=login, password=password, extra={"endpoint_url": url})
+    return run(open_client("x", connection, "us-east-1", attempts=1), "x", f"doctor-{secrets.token_hex(3)}", NOW)
+
+
+def outcomes(record: CapabilityRecord) -> dict[str, str]:
+    return {one.capability: one.outcome for one in record.proofs}
+
+
+def free_port() -> int:
+    return next(port for port in range(21000 + secrets.randbelow(3000), 30000) if port_is_free(port))
+
+
+@contextmanager
+def served(*command: str, port: int) -> Iterator[str]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(100):
+            try:
+                urlopen(url, timeout=5)
+            except HTTPError:
+                break  # it answers
+            except OSError:
+                time.sleep(0.2)
+            else:
+                break
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def beside(program: str) -> str:
+    return str(Path(sys.executable).with_name(program))
+
+
+def test_seaweedfs_is_proven_for_every_purpose_and_its_odd_keys_are_found_out(platform: Platform) -> None:
+    ledger = MemoryLedger()
+    own = dataclasses.replace(platform, ledger_=ledger)
+    told: list[str] = []
+    found = doctor_site.probe_sites(own, ["primary"], told.append)
+    record = found["primary"]
+    assert isinstance(record, CapabilityRecord)
+    kept = {name for name, outcome in outcomes(record).items() if outcome != "proven"}
+    assert kept == {"listing order", "path keys"}
+    assert record.lies == ("path keys",)
+    assert any("'a//b'" in line and "LIES" in line for line in told)
+    assert doctor_site.exit_code(found) == 0
+    assert json.loads(doctor_site.as_json(found))["sites"][0]["refused"]["replication"] == []
+    evidence = ledger.find("capabilities", "primary")[0].body
+    assert evidence["endpoint"].startswith("http://127.0.0.1") and len(evidence["proofs"]) == len(CAPABILITIES)
+    assert platform.connections("s3_primary").password not in json.dumps(evidence)
+
+
+def test_what_probes_wrote_is_gone_but_for_what_is_locked(platform: Platform) -> None:
+    site = platform.site("primary", "public")
+    site.probe(platform.config.buckets.doctor, NOW)
+    left = [one.key.partition("/")[2] for one in site.list(platform.config.buckets.doctor)]
+    assert set(left) <= {"locked"}
+
+
+def test_rclone_serving_a_folder_keeps_no_versions_and_ignores_conditions(tmp_path: Path) -> None:
+    port, login, password = free_port(), secrets.token_hex(8), secrets.token_hex(16)
+    options = ("--addr", f"127.0.0.1:{port}", "--auth-key", f"{login},{password}")
+    with served(beside("rclone"), "serve", "s3", str(tmp_path), *options, port=port) as url:
+        found = outcomes(probed(url, login, password))
+    assert found["read-after-write"] == found["private"] == "proven"
+    assert {found[name] for name in ("versions", "delete markers", "object lock")} == {"absent"}
+    assert {found[name] for name in ("wrong digest refused", "conditional put", "conditional replace")} == {"LIES"}
+
+
+def test_moto_lets_anybody_in_and_its_locks_give_way() -> None:
+    port = free_port()
+    with served(beside("moto_server"), "-p", str(port), port=port) as url:
+        record = probed(url, "nobody", "anything")
+    assert {"private", "wrong digest refused", "object lock"} <= set(record.lies)
+    assert outcomes(record)["versions"] == "proven"
+    lock = next(one for one in record.proofs if one.capability == "object lock")
+    assert "a shorter time" in lock.found and "IS GONE" in lock.found
+
+
+@pytest.mark.parametrize(
+    "lies",
+    [
+        ("wrong digest refused", "conditional put", "read-after-write"),  # I6, P3, P7
+        ("framing", "listing pages", "object lock"),  # I5
+    ],
+)
+def test_i5_i6_p3_p7_each_of_three_lies_is_found_and_nothing_else_is_held_against_the_site(
+    platform: Platform, lies: tuple[str, ...]
+) -> None:
+    real = platform.connections("s3_primary")
+    client = open_client("primary", real, "local-1")
+    honest = outcomes(probed(real.extra["endpoint_url"], real.login, real.password))
+    with lying_site(real.extra["endpoint_url"], lies, client) as url:
+        found = outcomes(probed(url, real.login, real.password))
+    assert {name for name in found if found[name] != honest[name]} == set(lies)
+    assert {found[name] for name in lies} == {"LIES"}
+
+
+def test_a_site_that_lies_is_refused_for_what_needs_the_truth(platform: Platform) -> None:
+    real = platform.connections("s3_primary")
+    own = dataclasses.replace(platform, ledger_=MemoryLedger(), sites={})
+    with lying_site(real.extra["endpoint_url"], ("read-after-write",)) as url:
+
+        def connections(name: str) -> Connection:
+            found = platform.connections(name)
+            return (
+                dataclasses.replace(found, extra={**found.extra, "endpoint_url": url}) if name == "s3_haven" else found
+            )
+
+        liar = dataclasses.replace(own, connections=connections)
+        site = liar.site("haven", "public")
+        said: list[str] = []
+        with pytest.raises(CapabilityMissing, match=r"must not be used for replication: read-after-write is LIES"):
+            doctor_site.require(liar, site, "replication", said.append)
+        assert "it is probed now" in said[0]
+        said.clear()
+        with pytest.raises(CapabilityMissing):  # from the record: nobody probes again
+            doctor_site.require(liar, site, "replication", said.append)
+        assert said == []
+    # the record was of another endpoint, so it says nothing of the real site
+    assert doctor_site.last_record(own, platform.site("haven", "public")) is None
