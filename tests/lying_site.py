@@ -76,7 +76,9 @@ def lying_site(upstream: str, lies: tuple[str, ...], client: Any = None) -> Iter
         def claims_success(self, status: int) -> bool:
             if self.command != "PUT":
                 return False
-            return ("wrong digest refused" if status == 400 else "conditional put") in lies
+            if status == 400:
+                return "wrong digest refused" in lies
+            return "If-None-Match" in self.headers and "conditional put" in lies
 
         def lied(self, sent: bytes) -> bool:
             if "read-after-write" in lies and self.command == "PUT" and self.path.endswith("/seen"):

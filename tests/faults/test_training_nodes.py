@@ -125,7 +125,7 @@ def test_pods_that_somebody_changed_the_runtime_of_get_no_credentials(trial: pod
             "value": stranger,
         }
     ]
-    custom(double).patch_namespaced_custom_object(*where, "rempart", body)
+    custom(double).patch_namespaced_custom_object(*where, "rempart", body, _content_type="application/json-patch+json")
     ordered = trial.order()
     silenced(trial, SHORT)
 

@@ -134,7 +134,7 @@ def test_i5_i6_p3_p7_each_of_three_lies_is_found_and_nothing_else_is_held_agains
 
 
 def test_a_site_that_lies_is_refused_for_what_needs_the_truth(platform: Platform) -> None:
-    real = platform.connections("s3_primary")
+    real = platform.connections("s3_haven")
     own = dataclasses.replace(platform, ledger_=MemoryLedger(), sites={})
     with lying_site(real.extra["endpoint_url"], ("read-after-write",)) as url:
 

@@ -21,6 +21,8 @@ def read_after_write(at: Scratch) -> str:
     for turn in range(3):
         body = os.urandom(1000 + turn)
         at.put("seen", body)
+        if not at.is_there("seen"):
+            raise Lie("a write was reported as done, and the object is not there")
         if at.get("seen") != body or at.head("seen")["ContentLength"] != len(body):
             raise Lie(f"write {turn + 1} of one key gave back another body")
         if at.names("seen") != ["seen"]:
