@@ -58,6 +58,11 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability(
         "multipart", "parts make one object, an aborted upload leaves nothing", "no object above 5 GiB is written"
     ),
+    Capability(
+        "wrong part refused",
+        "a part that is not of its SHA-256 is refused",
+        "objects that went in parts are read back before they count",
+    ),
     Capability("10,000 parts", "a part may have the number 10,000", "larger parts are used: 1,000 at the most"),
     Capability("versions", "an overwritten body can be read by its version", "deletes and overwrites are final"),
     Capability("delete markers", "a delete hides and keeps, and undoing it shows again", "deletes are final"),

@@ -28,6 +28,7 @@ class MemorySite:
         self._locking: set[str] = set()
         self._retained: dict[str, datetime] = {}
         self._writes = 0
+        self._uploads: dict[tuple[str, str], _Upload] = {}
 
     def _check_lock(self, bucket: str, key: str, version_id: str | None) -> None:
         if version_id and self._retained.get(version_id, _EPOCH) > datetime.now(UTC):
@@ -70,8 +71,33 @@ class MemorySite:
             if key.startswith(prefix) and versions[-1][1] is not None:
                 yield replace(versions[-1][0], metadata={}, version_id=None, content_type="")
 
+    def keeps_versions(self, bucket: str) -> bool:
+        self._bucket(bucket)
+        return self._versioned[bucket]
+
+    def versions(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
+        for key, versions in sorted(self._bucket(bucket).items(), key=lambda item: item[0].encode()):
+            if key.startswith(prefix):
+                for info, _ in reversed(versions):
+                    yield replace(info, metadata={}, content_type="", tags={})
+
     def head(self, bucket: str, key: str) -> ObjectInfo:
         return self._find(bucket, key)[0]
+
+    def fetch(
+        self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False
+    ) -> tuple[ObjectInfo, bytes]:
+        return self._find(bucket, key, version_id)
+
+    def facts(self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False) -> ObjectInfo:
+        return self._find(bucket, key, version_id)[0]
+
+    def read_part(self, bucket: str, key: str, start: int, length: int, *, version_id: str | None = None) -> bytes:
+        return self._find(bucket, key, version_id)[1][start : start + length]
+
+    def upload(self, bucket: str, like: ObjectInfo) -> _Upload:
+        self._bucket(bucket)
+        return self._uploads.setdefault((bucket, like.key), _Upload(self, bucket, like))
 
     def read(self, bucket: str, key: str, *, version_id: str | None = None, sha256: str | None = None) -> bytes:
         body = self._find(bucket, key, version_id)[1]
@@ -83,7 +109,7 @@ class MemorySite:
         return body
 
     @contextmanager
-    def open(self, bucket: str, key: str, *, version_id: str | None = None) -> Iterator[BinaryIO]:
+    def open(self, bucket: str, key: str, *, version_id: str | None = None, once: bool = False) -> Iterator[BinaryIO]:
         yield io.BytesIO(self._find(bucket, key, version_id)[1])
 
     def write(
@@ -94,6 +120,8 @@ class MemorySite:
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "application/octet-stream",
+        tags: Mapping[str, str] | None = None,
+        sha256: str | None = None,
     ) -> ObjectInfo:
         self._writes += 1
         digest = hashlib.sha256(body).hexdigest()
@@ -105,6 +133,7 @@ class MemorySite:
             digest[:32],
             {**(metadata or {}), "sha256": digest},
             content_type,
+            tags=dict(tags or {}),
         )
         versions = self._bucket(bucket).setdefault(key, [])
         if not self._versioned[bucket]:
@@ -143,21 +172,53 @@ class MemorySite:
     ) -> ObjectInfo:
         return self.write(bucket, key, file.read_bytes(), metadata=metadata, content_type=content_type)
 
-    def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> None:
+    def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> str | None:
         versions = self._bucket(bucket).get(key, [])
         self._check_lock(bucket, key, version_id)
+        made = None
         if version_id:
             versions[:] = [v for v in versions if v[0].version_id != version_id]
-        elif versions and self._versioned[bucket]:
+        elif self._versioned[bucket]:
             self._writes += 1
-            marker = ObjectInfo(key, 0, datetime.now(UTC), f"{self._writes:08d}")
-            versions.append((marker, None))
+            made = f"{self._writes:08d}"
+            marker = ObjectInfo(key, 0, datetime.now(UTC), made, marker=True)
+            self._bucket(bucket).setdefault(key, versions).append((marker, None))
         else:
             versions.clear()
         if not versions:
             self._bucket(bucket).pop(key, None)
+        return made
 
     def probe(self, bucket: str, now: datetime, say: Callable[[str], object] = lambda line: None) -> CapabilityRecord:
         """Nothing is tried: its contract suite is the proof."""
         proofs = tuple(Proof(one.name, "proven", "in memory") for one in CAPABILITIES)
         return CapabilityRecord(self.name, self.endpoint, now, proofs)
+
+
+class _Upload:
+    """Parts of a large object."""
+
+    def __init__(self, site: MemorySite, bucket: str, like: ObjectInfo) -> None:
+        self._site, self._bucket, self._like = site, bucket, like
+        self._bodies: dict[int, bytes] = {}
+
+    def has(self, number: int, body: bytes) -> bool:
+        return self._bodies.get(number) == body
+
+    def part(self, number: int, body: bytes) -> None:
+        self._bodies[number] = body
+
+    def complete(self) -> ObjectInfo:
+        like, body = self._like, b"".join(self._bodies[number] for number in sorted(self._bodies))
+        self.abort()
+        return self._site.write(
+            self._bucket,
+            like.key,
+            body,
+            metadata={name: value for name, value in like.metadata.items() if name != "sha256"},
+            content_type=like.content_type,
+            tags=like.tags,
+        )
+
+    def abort(self) -> None:
+        self._site._uploads.pop((self._bucket, self._like.key), None)

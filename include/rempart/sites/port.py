@@ -19,7 +19,11 @@ from rempart.sites.capabilities import CapabilityRecord
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One object version. `metadata` and `content_type` are filled by `head` and `write`; listings leave them empty."""
+    """One object version, or a delete marker (`marker`).
+
+    `metadata` and `content_type` are filled by `head`, `fetch` and `write`, `tags` by those that are asked for them;
+    listings leave all three empty.
+    """
 
     key: str
     size: int
@@ -28,11 +32,29 @@ class ObjectInfo:
     etag: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     content_type: str = ""
+    marker: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str | None:
         """The SHA-256 that the writer recorded, hex."""
         return self.metadata.get("sha256")
+
+
+class Upload(Protocol):
+    """A large object on its way in parts. Parts are numbered from 1; each may be stored again."""
+
+    def has(self, number: int, body: bytes) -> bool:
+        """Whether this part is there already, from an upload that was broken off."""
+
+    def part(self, number: int, body: bytes) -> None:
+        """Store a part with its SHA-256."""
+
+    def complete(self) -> ObjectInfo:
+        """Make the object of all parts."""
+
+    def abort(self) -> None:
+        """Throw the parts away."""
 
 
 class Site(Protocol):
@@ -53,14 +75,39 @@ class Site(Protocol):
     def list(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
         """Current objects under a prefix, each once, in the site's order; a page that fails raises."""
 
+    def keeps_versions(self, bucket: str) -> bool:
+        """Whether versioning is on."""
+
+    def versions(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Every version and delete marker under a prefix, those of a key newest first; a page that fails raises."""
+
     def head(self, bucket: str, key: str) -> ObjectInfo:
         """The current version's facts. Raises ObjectMissing."""
+
+    def fetch(
+        self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False
+    ) -> tuple[ObjectInfo, bytes]:
+        """Facts and body in one request (and one more for the tags): for bodies that fit in memory.
+
+        Raises ObjectMissing, and SiteUnavailable for a body that broke off.
+        """
+
+    def facts(self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False) -> ObjectInfo:
+        """The facts of one version. Raises ObjectMissing."""
+
+    def read_part(self, bucket: str, key: str, start: int, length: int, *, version_id: str | None = None) -> bytes:
+        """So many bytes from there on. Raises ObjectMissing."""
 
     def read(self, bucket: str, key: str, *, version_id: str | None = None, sha256: str | None = None) -> bytes:
         """The whole body, checked against `sha256` if given. Raises ObjectMissing, IntegrityError."""
 
-    def open(self, bucket: str, key: str, *, version_id: str | None = None) -> AbstractContextManager[BinaryIO]:
-        """The body as a stream, for objects that do not fit in memory. Raises ObjectMissing."""
+    def open(
+        self, bucket: str, key: str, *, version_id: str | None = None, once: bool = False
+    ) -> AbstractContextManager[BinaryIO]:
+        """The body as a stream, for objects that do not fit in memory; `once`: it is not asked for again if that fails.
+
+        Raises ObjectMissing.
+        """
 
     def write(
         self,
@@ -70,8 +117,16 @@ class Site(Protocol):
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "application/octet-stream",
+        tags: Mapping[str, str] | None = None,
+        sha256: str | None = None,
     ) -> ObjectInfo:
-        """Store a body with its SHA-256."""
+        """Store a body with its SHA-256, which the caller may know already."""
+
+    def upload(self, bucket: str, like: ObjectInfo) -> Upload:
+        """Begin to store a large object in parts, or go on with what an earlier call for the same key began.
+
+        It gets the key, metadata, content type and tags of `like`.
+        """
 
     def write_new(
         self,
@@ -100,8 +155,8 @@ class Site(Protocol):
     ) -> ObjectInfo:
         """Store a file with its SHA-256, in constant memory."""
 
-    def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> None:
-        """Delete one object; a missing one is no error."""
+    def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> str | None:
+        """Delete one object; a missing one is no error. Returns the version of the delete marker that was made."""
 
     def probe(self, bucket: str, now: datetime, say: Callable[[str], object] = lambda line: None) -> CapabilityRecord:
         """Try everything that we may ask of the site, in a bucket for that alone; `say` gets each finding.

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlencode
 
 from rempart.config import Connection
 from rempart.errors import IntegrityError, ObjectMissing, SessionExpired, SiteError, SiteUnavailable
+from rempart.sites.bulk import Bulk
 from rempart.sites.capabilities import CapabilityRecord
+from rempart.sites.listing import ENTRIES, keep_order
 from rempart.sites.port import ObjectInfo
 from rempart.sovereignty.policy import Decision
 
@@ -27,6 +32,8 @@ BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Th
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _REFUSED = (400, 401, 403)
 _CHUNK = 1 << 20
+_making = threading.Lock()
+"""Sessions of boto3 make one client at a time."""
 SESSION_TOKEN, SESSION_UNTIL = "aws_session_token", "session_until"
 _SKEW = timedelta(minutes=5)
 """Two clocks may differ by this. A refusal so near the end of a session is taken for its end."""
@@ -43,7 +50,6 @@ def open_client(name: str, connection: Connection, region: str, *, attempts: int
 
     `attempts` is how often a request is sent at the most.
     """
-    import boto3
     from botocore.config import Config as BotoConfig
 
     if not (endpoint := connection.extra.get("endpoint_url")):
@@ -51,22 +57,35 @@ def open_client(name: str, connection: Connection, region: str, *, attempts: int
             f"Site '{name}': connection '{connection.name}' names no endpoint",
             'Add {"endpoint_url": "https://..."} to the connection\'s extra.',
         )
-    return boto3.session.Session().client(
-        "s3",
-        endpoint_url=endpoint,
-        aws_access_key_id=connection.login,
-        aws_secret_access_key=connection.password,
-        aws_session_token=connection.extra.get(SESSION_TOKEN),
-        region_name=connection.extra.get("region_name", region),
-        config=BotoConfig(
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            retries={"mode": "standard", "max_attempts": attempts},
-            connect_timeout=5,
-            read_timeout=60,
-            s3={"addressing_style": connection.extra.get("addressing_style", "path")},
-        ),
+    settings = BotoConfig(
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        # adaptive: after SlowDown all threads of this client together ask less often
+        retries={"mode": "adaptive" if attempts > 1 else "standard", "max_attempts": attempts},
+        connect_timeout=5,
+        read_timeout=60,
+        max_pool_connections=64,
+        s3={"addressing_style": connection.extra.get("addressing_style", "path")},
     )
+    with _making:
+        return _session().client(
+            "s3",
+            endpoint_url=endpoint,
+            aws_access_key_id=connection.login,
+            aws_secret_access_key=connection.password,
+            aws_session_token=connection.extra.get(SESSION_TOKEN),
+            region_name=connection.extra.get("region_name", region),
+            verify=connection.extra.get("ca_bundle"),
+            config=settings,
+        )
+
+
+@cache
+def _session() -> Any:
+    """One for all clients: each would read botocore's model of S3 anew."""
+    import boto3
+
+    return boto3.session.Session()
 
 
 class S3Site:
@@ -86,7 +105,14 @@ class S3Site:
         until = connection.extra.get(SESSION_UNTIL)
         self._until = datetime.fromisoformat(until) if until else None
         self._client = open_client(name, connection, region)
-        self._probing = partial(open_client, name, connection, region, attempts=1)
+        keep_order(self._client)
+        self._bulk = Bulk(connection, region)
+        self._once = partial(open_client, name, connection, region, attempts=1)
+
+    @cached_property
+    def _impatient(self) -> Any:
+        """A client that sends each request once."""
+        return self._once()
 
     def _call(self, operation: str, bucket: str, key: str, call: Callable[[], T]) -> T:
         """Run one S3 call; translate its error once, for all operations."""
@@ -164,37 +190,98 @@ class S3Site:
         self._call("drop", bucket, "", drop)
 
     def list(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
-        token: dict[str, str] = {}
+        return self._pages(bucket, prefix, self._client.list_objects_v2, {"ContinuationToken": "NextContinuationToken"})
+
+    def versions(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
+        follows = {"KeyMarker": "NextKeyMarker", "VersionIdMarker": "NextVersionIdMarker"}
+        return self._pages(bucket, prefix, self._client.list_object_versions, follows)
+
+    def _pages(
+        self, bucket: str, prefix: str, ask: Callable[..., dict[str, Any]], follows: Mapping[str, str]
+    ) -> Iterator[ObjectInfo]:
+        """The entries of all pages; `follows` maps a request's parameters to where the last answer tells them."""
+        where: dict[str, str] = {}
         while True:
             page = self._call(
                 "list",
                 bucket,
                 prefix,
-                lambda token=token: self._client.list_objects_v2(  # type: ignore[misc] # bound now
-                    Bucket=bucket, Prefix=prefix, **token
-                ),
+                lambda where=where: ask(Bucket=bucket, Prefix=prefix, **where),  # type: ignore[misc] # bound now
             )
-            for entry in page.get("Contents", ()):
-                yield ObjectInfo(entry["Key"], entry["Size"], entry["LastModified"], etag=entry["ETag"].strip('"'))
+            yield from page[ENTRIES]
             if not page.get("IsTruncated"):
                 return
-            if token == (token := {"ContinuationToken": page["NextContinuationToken"]}):
+            if where == (where := {name: page[told] for name, told in follows.items() if page.get(told)}):
                 raise SiteError(
                     f"list {bucket}/{prefix} at site '{self.name}': the same page came twice",
                     "The listing is incomplete and was not used; ask the operator.",
                 )
 
+    def keeps_versions(self, bucket: str) -> bool:
+        ask = partial(self._client.get_bucket_versioning, Bucket=bucket)
+        return bool(self._call("versioning", bucket, "", ask).get("Status") == "Enabled")
+
     def head(self, bucket: str, key: str) -> ObjectInfo:
-        answer = self._call("head", bucket, key, lambda: self._client.head_object(Bucket=bucket, Key=key))
+        return self.facts(bucket, key)
+
+    def facts(self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False) -> ObjectInfo:
+        extra = {"VersionId": version_id} if version_id else {}
+        answer = self._call("head", bucket, key, lambda: self._client.head_object(Bucket=bucket, Key=key, **extra))
+        return self._info(bucket, key, answer, tags)
+
+    def _info(self, bucket: str, key: str, answer: Mapping[str, Any], tags: bool) -> ObjectInfo:
+        """The facts in an answer to GET or HEAD, and the tags if they are wanted."""
+        version = answer.get("VersionId")
+        version = None if version == "null" else version
         return ObjectInfo(
             key,
             answer["ContentLength"],
             answer["LastModified"],
-            answer.get("VersionId"),
+            version,
             answer["ETag"].strip('"'),
             answer.get("Metadata", {}),
             answer.get("ContentType", ""),
+            tags=self._tags(bucket, key, version) if tags else {},
         )
+
+    def _tags(self, bucket: str, key: str, version_id: str | None) -> dict[str, str]:
+        extra = {"VersionId": version_id} if version_id else {}
+        ask = partial(self._client.get_object_tagging, Bucket=bucket, Key=key, **extra)
+        return {one["Key"]: one["Value"] for one in self._call("tags", bucket, key, ask).get("TagSet", ())}
+
+    def fetch(
+        self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False
+    ) -> tuple[ObjectInfo, bytes]:
+        extra = {"VersionId": version_id} if version_id else {}
+
+        if (found := self._bulk.get(bucket, key, version_id)) is not None:
+            info, body = found
+            return (replace(info, tags=self._tags(bucket, key, info.version_id)) if tags else info), body
+
+        def get() -> tuple[dict[str, Any], bytes]:
+            answer = self._client.get_object(Bucket=bucket, Key=key, **extra)
+            with closing(answer["Body"]) as stream:
+                return answer, stream.read()  # botocore refuses a body that is shorter than announced
+
+        answer, body = self._call("get", bucket, key, get)
+        return self._info(bucket, key, answer, tags), body
+
+    def read_part(self, bucket: str, key: str, start: int, length: int, *, version_id: str | None = None) -> bytes:
+        extra = {"VersionId": version_id} if version_id else {}
+
+        def get() -> bytes:
+            wanted = f"bytes={start}-{start + length - 1}"
+            answer = self._client.get_object(Bucket=bucket, Key=key, Range=wanted, **extra)
+            with closing(answer["Body"]) as stream:
+                return bytes(stream.read())
+
+        body = self._call("get", bucket, key, get)
+        if len(body) != length:
+            raise SiteUnavailable(
+                f"get {bucket}/{key} at site '{self.name}': {len(body)} of {length} bytes came from {start} on",
+                "Retry; if it lasts, ask the operator.",
+            )
+        return body
 
     def read(self, bucket: str, key: str, *, version_id: str | None = None, sha256: str | None = None) -> bytes:
         with self.open(bucket, key, version_id=version_id) as stream:
@@ -207,11 +294,12 @@ class S3Site:
         return body
 
     @contextmanager
-    def open(self, bucket: str, key: str, *, version_id: str | None = None) -> Iterator[BinaryIO]:
+    def open(self, bucket: str, key: str, *, version_id: str | None = None, once: bool = False) -> Iterator[BinaryIO]:
         extra = {"VersionId": version_id} if version_id else {}
         from botocore.exceptions import BotoCoreError
 
-        answer = self._call("get", bucket, key, lambda: self._client.get_object(Bucket=bucket, Key=key, **extra))
+        client = self._impatient if once else self._client
+        answer = self._call("get", bucket, key, lambda: client.get_object(Bucket=bucket, Key=key, **extra))
         body = answer["Body"]
         try:
             yield body
@@ -232,9 +320,12 @@ class S3Site:
         sha256: str,
         metadata: Mapping[str, str] | None,
         content_type: str,
+        tags: Mapping[str, str] | None = None,
         **extra: Any,
     ) -> ObjectInfo:
         kept = {**(metadata or {}), "sha256": sha256}
+        if tags:
+            extra["Tagging"] = urlencode(tags)
         answer = self._client.put_object(
             Bucket=bucket,
             Key=key,
@@ -246,7 +337,9 @@ class S3Site:
             **extra,
         )
         etag = answer["ETag"].strip('"')
-        return ObjectInfo(key, size, datetime.now(UTC), answer.get("VersionId"), etag, kept, content_type)
+        return ObjectInfo(
+            key, size, datetime.now(UTC), answer.get("VersionId"), etag, kept, content_type, tags=tags or {}
+        )
 
     def write(
         self,
@@ -256,11 +349,19 @@ class S3Site:
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "application/octet-stream",
+        tags: Mapping[str, str] | None = None,
+        sha256: str | None = None,
     ) -> ObjectInfo:
-        digest = hashlib.sha256(body).hexdigest()
+        digest = sha256 or hashlib.sha256(body).hexdigest()
+        kept = {**(metadata or {}), "sha256": digest}
+        if not tags and (stored := self._bulk.put(bucket, key, body, kept, content_type)) is not None:
+            return stored
         return self._call(
-            "put", bucket, key, lambda: self._put(bucket, key, body, len(body), digest, metadata, content_type)
+            "put", bucket, key, lambda: self._put(bucket, key, body, len(body), digest, metadata, content_type, tags)
         )
+
+    def upload(self, bucket: str, like: ObjectInfo) -> S3Upload:
+        return S3Upload(self._client, partial(self._call, "upload", bucket, like.key), bucket, like)
 
     def write_new(
         self,
@@ -305,12 +406,99 @@ class S3Site:
 
         return self._call("put", bucket, key, put)
 
-    def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> None:
+    def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> str | None:
         extra = {"VersionId": version_id} if version_id else {}
-        self._call("delete", bucket, key, lambda: self._client.delete_object(Bucket=bucket, Key=key, **extra))
+        ask = partial(self._client.delete_object, Bucket=bucket, Key=key, **extra)
+        answer = self._call("delete", bucket, key, ask)
+        return None if version_id else answer.get("VersionId")
 
     def probe(self, bucket: str, now: datetime, say: Callable[[str], object] = lambda line: None) -> CapabilityRecord:
         from rempart.sites.probes.run import run
 
         # once: what is asked again until it works would hide how the site is
-        return self._call("probe", bucket, "", lambda: run(self._probing(), self.name, bucket, now, say))
+        return self._call("probe", bucket, "", lambda: run(self._impatient, self.name, bucket, now, say))
+
+
+class S3Upload:
+    """A multipart upload: the one that is under way for this key, or a new one."""
+
+    def __init__(self, client: Any, call: Callable[[Callable[[], Any]], Any], bucket: str, like: ObjectInfo) -> None:
+        self._client, self._call, self._like = client, call, like
+        self._where = {"Bucket": bucket, "Key": like.key}
+        self._stored: dict[int, tuple[int, str]] = {}
+        self._checksums: dict[int, str] = {}
+        self._id = self._found() or self._begun()
+
+    def _found(self) -> str | None:
+        """The newest upload of this key, and what it has; older ones are thrown away."""
+        bucket, key = self._where["Bucket"], self._where["Key"]
+        ask = partial(self._client.list_multipart_uploads, Bucket=bucket, Prefix=key)
+        under_way = [one for one in self._call(ask).get("Uploads", ()) if one["Key"] == key]
+        under_way.sort(key=lambda one: one["Initiated"])
+        for older in under_way[:-1]:
+            self._call(partial(self._client.abort_multipart_upload, **self._where, UploadId=older["UploadId"]))
+        if not under_way:
+            return None
+        found = str(under_way[-1]["UploadId"])
+        pages = self._client.get_paginator("list_parts").paginate(**self._where, UploadId=found)
+        for page in self._call(lambda: list(pages)):
+            for part in page.get("Parts", ()):
+                self._stored[part["PartNumber"]] = (part["Size"], part["ETag"].strip('"'))
+        return found
+
+    def _begun(self) -> str:
+        like = self._like
+        extra = {"Tagging": urlencode(like.tags)} if like.tags else {}
+        ask = partial(
+            self._client.create_multipart_upload,
+            **self._where,
+            Metadata=dict(like.metadata),
+            ContentType=like.content_type or "application/octet-stream",
+            ChecksumAlgorithm="SHA256",
+            **extra,
+        )
+        return str(self._call(ask)["UploadId"])
+
+    def has(self, number: int, body: bytes) -> bool:
+        # the ETag of a part is its MD5 nearly everywhere; where it is not, the part is sent again
+        size, etag = self._stored.get(number, (-1, ""))
+        if size != len(body) or etag != hashlib.md5(body, usedforsecurity=False).hexdigest():
+            return False
+        self._checksums[number] = _checksum(body)
+        return True
+
+    def part(self, number: int, body: bytes) -> None:
+        checksum = _checksum(body)
+        ask = partial(
+            self._client.upload_part,
+            **self._where,
+            UploadId=self._id,
+            PartNumber=number,
+            Body=body,
+            ChecksumSHA256=checksum,
+        )
+        self._stored[number] = (len(body), self._call(ask)["ETag"].strip('"'))
+        self._checksums[number] = checksum
+
+    def complete(self) -> ObjectInfo:
+        parts = [
+            {"PartNumber": number, "ETag": self._stored[number][1], "ChecksumSHA256": checksum}
+            for number, checksum in sorted(self._checksums.items())
+        ]
+        ask = partial(
+            self._client.complete_multipart_upload,
+            **self._where,
+            UploadId=self._id,
+            MultipartUpload={"Parts": parts},
+        )
+        answer = self._call(ask)
+        size = sum(self._stored[number][0] for number in self._checksums)
+        etag, version = str(answer["ETag"]).strip('"'), answer.get("VersionId")
+        return replace(self._like, size=size, etag=etag, version_id=version, modified=datetime.now(UTC))
+
+    def abort(self) -> None:
+        self._call(partial(self._client.abort_multipart_upload, **self._where, UploadId=self._id))
+
+
+def _checksum(body: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(body).digest()).decode()

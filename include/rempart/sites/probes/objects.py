@@ -222,6 +222,26 @@ def multipart(at: Scratch) -> str:
     return f"two parts of {PART >> 20} MiB and 1 kB are one object; an aborted upload left nothing"
 
 
+def wrong_part(at: Scratch) -> str:
+    """A part that another SHA-256 announces."""
+    from botocore.exceptions import ClientError
+
+    begun = at.client.create_multipart_upload(Bucket=at.bucket, Key=at.key("altered-part"), ChecksumAlgorithm="SHA256")[
+        "UploadId"
+    ]
+    where = {"Bucket": at.bucket, "Key": at.key("altered-part"), "UploadId": begun}
+    announced = base64.b64encode(hashlib.sha256(b"what was meant").digest()).decode()
+    try:
+        at.client.upload_part(**where, PartNumber=1, Body=b"what came", ChecksumSHA256=announced)
+    except ClientError as error:
+        if status(error) >= 500:
+            raise
+        return f"a part that is not of its SHA-256 is refused ({code(error)})"
+    finally:
+        at.client.abort_multipart_upload(**where)
+    raise Lie("a part that is not of its SHA-256 was accepted")
+
+
 def many_parts(at: Scratch) -> str:
     from botocore.exceptions import ClientError
 

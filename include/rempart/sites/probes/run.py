@@ -41,6 +41,7 @@ PROBES: dict[str, Callable[[Scratch], str]] = {
     "conditional replace": objects.conditional_replace,
     "range": objects.byte_range,
     "multipart": objects.multipart,
+    "wrong part refused": objects.wrong_part,
     "10,000 parts": objects.many_parts,
     "versions": history.versions,
     "delete markers": history.delete_markers,
