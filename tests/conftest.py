@@ -6,9 +6,11 @@ It has its own state (var/test) and its own ports, so a running demo is never to
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,11 @@ for variable in [name for name in os.environ if name.startswith(("AIRFLOW_", "ML
     del os.environ[variable]
 os.environ |= {"REMPART_HOME": str(ROOT), "REMPART_VAR": str(VAR), "REMPART_PORT_OFFSET": OFFSET}
 
+from rempart.config import Connection  # noqa: E402
 from rempart.flows.platform import Platform, open_platform  # noqa: E402
 from rempart.ledger.memory import MemoryLedger  # noqa: E402
+from rempart.replication.continuity import PostgresqlContinuity  # noqa: E402
+from rempart.replication.lease import Lease  # noqa: E402
 from rempart.sites.port import Site  # noqa: E402
 from rempart.stack import layout, lifecycle  # noqa: E402
 
@@ -85,6 +90,25 @@ def capability_records(platform: Platform) -> list[dict[str, Any]]:
     """What the stack's sites were proven able to do: probed once for all tests."""
     sites = [platform.site(name, "public") for name in platform.config.sites]
     return [site.probe(platform.config.buckets.doctor, platform.clock()).as_json() for site in sites]
+
+
+class OwnTurns(PostgresqlContinuity):
+    """Turns of a test's own, for the stack's DAGs replicate the same pair now and then."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._mark = secrets.token_hex(4)
+
+    def turn(self, name: str, holder: str) -> AbstractContextManager[Lease]:
+        return super().turn(f"{self._mark} {name}", holder)
+
+    def take(self, name: str, holder: str, seconds: float) -> Lease:
+        return super().take(f"{self._mark} {name}", holder, seconds)
+
+
+@pytest.fixture
+def own_turns(platform: Platform) -> OwnTurns:
+    return OwnTurns(platform.database("continuity"))
 
 
 @pytest.fixture

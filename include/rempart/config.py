@@ -39,7 +39,7 @@ from rempart.sections import (
     Training,
 )
 
-DATABASES = ("airflow", "mlflow", "feast_registry", "feast_offline", "feast_online", "ledger")
+DATABASES = ("airflow", "mlflow", "feast_registry", "feast_offline", "feast_online", "ledger", "continuity")
 """The platform's databases; the connection to database `x` is named `pg_x`."""
 
 

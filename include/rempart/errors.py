@@ -25,6 +25,11 @@ RempartError(what, hint)
 ├── ModelRefused             the model on storage is not the one on record, or has a format that we do not open
 ├── TrackingUnavailable      transient: MLflow did not answer
 ├── TrackingRefused          MLflow answered, and refused
+├── ReplicationError         a guard stopped a replication, or its state is not what it must be
+│   ├── LeaseHeld            transient: another run does the same thing now
+│   └── LeaseLost            this run lost its turn to another, and wrote nothing after that
+├── FailoverError            a step of failover or failback could not be taken
+│   └── SiteFenced           transient: the platform is being moved to another site, or was while this ran
 ├── BackupError              a restore point could not be written, read or restored
 └── DrillFailed              a restore point did not prove itself
 
@@ -42,9 +47,12 @@ __all__ = [
     "DatabaseUnavailable",
     "DrillFailed",
     "EgressDenied",
+    "FailoverError",
     "FeatureError",
     "IngestError",
     "IntegrityError",
+    "LeaseHeld",
+    "LeaseLost",
     "LedgerBroken",
     "LedgerError",
     "ModelRefused",
@@ -54,8 +62,10 @@ __all__ = [
     "PoolUnavailable",
     "PreflightFailed",
     "RempartError",
+    "ReplicationError",
     "SessionExpired",
     "SiteError",
+    "SiteFenced",
     "SiteUnavailable",
     "StackError",
     "TrackingRefused",
@@ -182,6 +192,30 @@ class TrackingUnavailable(RempartError):
 
 class TrackingRefused(RempartError):
     """MLflow answered, and refused."""
+
+
+class ReplicationError(RempartError):
+    """A guard stopped a replication, or its state is not what it must be."""
+
+
+class LeaseHeld(ReplicationError):
+    """Another run does the same thing now."""
+
+    transient = True
+
+
+class LeaseLost(ReplicationError):
+    """This run lost its turn to another, and wrote nothing after that."""
+
+
+class FailoverError(RempartError):
+    """A step of failover or failback could not be taken."""
+
+
+class SiteFenced(FailoverError):
+    """The platform is being moved to another site, or was while this ran: nothing was committed."""
+
+    transient = True
 
 
 class BackupError(RempartError):

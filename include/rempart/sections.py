@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date, time, timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -172,6 +172,37 @@ class Buckets(Strict):
     doctor: str = Field(default="doctor", description="Where the doctor of sites tries what each of them can do.")
 
 
+class Deletes(Strict):
+    """What has to be so before an object that is gone at the source is hidden at the target, and later deleted.
+
+    More than `share` or `count` in one run, and replication stops and asks: a bucket that lost much of what it held is
+    an accident more often than a wish.
+    """
+
+    share: float = Field(default=0.1, gt=0, le=1, description="Of the objects, at most this part in one run.")
+    count: int = Field(default=10_000, ge=1, description="And no more than this.")
+    sightings: int = Field(default=2, ge=2, description="Complete listings, one after another, that lack the object.")
+    interval: Duration = Field(default="10m", validate_default=True, description="Between the first of them and now.")
+    keep: Duration = Field(
+        default="400d",
+        validate_default=True,
+        description="What was hidden or overwritten can be read by its version so long: no shorter than restore points.",
+    )
+
+
+class Window(Strict):
+    """Hours of the day, UTC, in which objects are copied; out of them the lag is measured and nothing is copied."""
+
+    begin: time
+    end: time
+
+    def open_at(self, moment: time) -> bool:
+        """Whether a time of day is in the window, which may go past midnight."""
+        if self.begin <= self.end:
+            return self.begin <= moment < self.end
+        return moment >= self.begin or moment < self.end
+
+
 class ReplicationPair(Strict):
     """One source and one target site."""
 
@@ -180,6 +211,19 @@ class ReplicationPair(Strict):
     buckets: list[Literal["lake", "artifacts"]] = Field(default=["lake", "artifacts"])
     every: Duration = timedelta(minutes=5)
     lag_objective: Duration = timedelta(minutes=15)
+    compare: Duration = Field(
+        default="1d",
+        validate_default=True,
+        description="All versions of all keys are compared once in this time; in between what a reader finds of each.",
+    )
+    read_back: Duration = Field(
+        default="30d", validate_default=True, description="Every replica is read back and compared once in this time."
+    )
+    deletes: Deletes = Deletes()
+    tags: bool = Field(default=True, description="Copy the objects' tags: one request more for each object.")
+    transfers: int = Field(default=32, ge=1, le=128, description="Objects under way at a time, in each task.")
+    bandwidth: int | None = Field(default=None, ge=1, description="Bytes per second, at most: one task copies then.")
+    window: Window | None = None
 
 
 class Keep(Strict):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.stack
 
 
 @pytest.fixture
-def standing(platform, proven_ledger):
+def standing(platform, proven_ledger, own_turns):
     """The stack's databases; empty buckets of the test's at both sites and a ledger in memory."""
     mark = f"fault-{secrets.token_hex(4)}"
     buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
@@ -31,7 +31,7 @@ def standing(platform, proven_ledger):
         for name in names:
             site.ensure_bucket(name, versioned=True)
     settings = platform.config.model_copy(update={"buckets": buckets})
-    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger)
+    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
     for site in sites:
         for name in names:
             site.drop_bucket(name)

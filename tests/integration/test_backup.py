@@ -20,13 +20,13 @@ pytestmark = pytest.mark.stack
 
 
 @pytest.fixture
-def standing(platform, proven_ledger):
+def standing(platform, proven_ledger, own_turns):
     """The stack with its own lake and artifacts, a backup bucket of the test's and a ledger in memory."""
     buckets = platform.config.buckets.model_copy(update={"backups": f"backup-{secrets.token_hex(4)}"})
     haven = platform.site("haven", "personal")
     haven.ensure_bucket(buckets.backups, versioned=True)
     settings = platform.config.model_copy(update={"buckets": buckets})
-    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger)
+    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
     haven.drop_bucket(buckets.backups)
 
 

@@ -14,7 +14,7 @@ from rempart.config import DATABASES, Config
 from rempart.errors import ConfigError, IntegrityError
 from rempart.flows.doctor_site import require
 from rempart.flows.platform import Platform
-from rempart.flows.replicate import classification_of, replicate_buckets
+from rempart.flows.replicate import PATIENCE, bring, catalogue, classification_of, physical_bucket
 from rempart.pipeline import load_all
 from rempart.replication.transfer import stored_sha256
 from rempart.sites.port import Site
@@ -73,11 +73,12 @@ def back_up(
         dump, found = _dump(platform, tools, name, site, bucket, point_id)
         dumps.append(dump)
         champions |= found
-    replicas = replicate_buckets(platform, source, config.backup.site, BUCKETS)[1]
+    bring(platform, source, config.backup.site, BUCKETS, patience=PATIENCE)
+    known = catalogue(platform, source, config.backup.site)
     held = tuple(
-        points.HeldObject(name, replica.key, replica.size, replica.sha256, replica.target_version)
+        points.HeldObject(name, replica.key, replica.size, replica.sha256, replica.target_version or None)
         for name in BUCKETS
-        for replica in sorted(replicas[name], key=lambda r: r.key)
+        for replica in known.current(physical_bucket(config, name))
     )
     manifest = points.Manifest(
         point_id, began, source, __version__, config_sha256(config), tuple(dumps), held, champions

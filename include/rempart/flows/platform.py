@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -13,6 +14,8 @@ from rempart.ledger import keys
 from rempart.ledger.port import Evidence, Ledger
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.pipeline import Pipeline
+from rempart.replication.active import Active, is_open
+from rempart.replication.continuity import Continuity, PostgresqlContinuity
 from rempart.sections import Classification
 from rempart.sites.port import Site
 from rempart.sovereignty.classification import Lowering, derived
@@ -26,13 +29,14 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True)
 class Platform:
-    """What a flow needs to reach the world. Tests pass their own sites, ledger and clock."""
+    """What a flow needs to reach the world. Tests pass their own sites, ledger, clock and continuity."""
 
     config: Config
     connections: Connections
     clock: Callable[[], datetime] = utc_now
     sites: dict[str, Site] = field(default_factory=dict)
     ledger_: Ledger | None = None
+    continuity_: Continuity | None = None
     _permitted: set[tuple[str, str, str]] = field(default_factory=set)
 
     def site(
@@ -88,9 +92,25 @@ class Platform:
             self.ledger.append("decision", decision.place, decision.as_json())
             self._permitted.add(asked)
 
-    def active_site(self, classification: Classification) -> Site:
-        """The site where pipelines read and write."""
-        return self.site(self.config.active_site, classification)
+    @property
+    def continuity(self) -> Continuity:
+        """Turns, catalogues, and the generations of the active site."""
+        return self.continuity_ or PostgresqlContinuity(self.database("continuity"))
+
+    def active(self) -> Active:
+        """Which site is the active one now, and whether it is fenced. Raises DatabaseUnavailable, ReplicationError."""
+        return self.continuity.active_sites(self.config.active_site).active()
+
+    def active_site(self, classification: Classification, active: Active | None = None) -> Site:
+        """The site where pipelines read and write, now or as given. Raises SiteFenced, PlacementDenied."""
+        return self.site(is_open(active or self.active()).site, classification)
+
+    def committing(self, began: Active) -> AbstractContextManager[object]:
+        """Around what commits at the active site: no switch goes on meanwhile.
+
+        Raises SiteFenced, before anything is written, unless the generation is still the one that this work began with.
+        """
+        return self.continuity.active_sites(self.config.active_site).committing(began)
 
     def classification(self, pipeline: Pipeline, part: Literal["model"]) -> Classification:
         """The classification of what is derived from a pipeline's data: the data's, unless a step lowers it.

@@ -1,73 +1,241 @@
-"""The catalogue of a pair: what stands at the target, verified. Gzipped JSON Lines in the target's backup bucket.
+"""The catalogue of a pair: what stands at the target, verified. In PostgreSQL; in memory for tests.
 
-It saves work and is no proof by itself: an entry that a crash or a concurrent run loses is verified again next time.
+It saves work and is no proof by itself: a row that a crash loses is verified at the target again. Whatever is written
+is written under the pair's lease, in the same transaction, so a run that lost its turn records nothing.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
 from datetime import datetime
+from operator import attrgetter
+from typing import Protocol
 
-from rempart.errors import IntegrityError, ObjectMissing
+from rempart.config import Connection
+from rempart.replication.database import Session, session
+from rempart.replication.lease import Lease, fence
 from rempart.replication.plan import Replica
-from rempart.sites.port import Site
+
+_NAMES = tuple(one.name for one in fields(Replica))
+_COLUMNS = ", ".join(_NAMES)
+_VALUES = attrgetter(*_NAMES)
+_TYPES = {
+    "place": "bigint",
+    "marker": "boolean",
+    "size": "bigint",
+    "modified": "timestamptz",
+    "copied": "timestamptz",
+    "verified": "timestamptz",
+    "missing_since": "timestamptz",
+    "sightings": "integer",
+    "hidden": "timestamptz",
+}
+_KEY = ("key", "version")
+_UPSERT = f"""
+INSERT INTO replica (source, target, bucket, {_COLUMNS})
+SELECT %s, %s, %s, * FROM unnest({", ".join(f"%s::{_TYPES.get(name, 'text')}[]" for name in _NAMES)})
+ON CONFLICT (source, target, bucket, key, version) DO UPDATE
+SET {", ".join(f"{name} = EXCLUDED.{name}" for name in _NAMES if name not in _KEY)}
+"""  # noqa: S608 # names of columns only
+_DELETE = """
+DELETE FROM replica USING unnest(%s::text[], %s::text[]) gone (key, version)
+WHERE source = %s AND target = %s AND bucket = %s AND replica.key = gone.key AND replica.version = gone.version
+"""
+_COMPARED = """
+INSERT INTO comparison (source, target, bucket, at) VALUES (%s, %s, %s, %s)
+ON CONFLICT (source, target, bucket) DO UPDATE SET at = EXCLUDED.at
+"""
+_WHOSE = "source = %s AND target = %s AND bucket = %s"
+_AT_ONCE = 2000
 
 
-def catalogue_key(source: str, bucket: str) -> str:
-    """Where the catalogue of one logical bucket (`lake`, `artifacts`) of one source stands."""
-    return f"replication/{source}/{bucket}.jsonl.gz"
+class Catalogue(Protocol):
+    """The replicas of one pair, by physical bucket. Reads need no lease."""
+
+    def rows(self, bucket: str) -> Iterator[Replica]:
+        """All, in the order of their keys' bytes, then of their places."""
+
+    def current(self, bucket: str) -> Iterator[Replica]:
+        """What a reader of the target finds: of each key the newest, if it is a body and the source still lists it."""
+
+    def missing(self, bucket: str) -> Iterator[Replica]:
+        """What the last complete listing of the source did not have, in the order of keys."""
+
+    def copied_since(self, bucket: str, moment: datetime) -> Iterator[Replica]:
+        """What was copied at that moment or later, in the order of keys."""
+
+    def of_keys(self, bucket: str, keys: Sequence[str]) -> Iterator[Replica]:
+        """All rows of some keys."""
+
+    def compared(self, bucket: str) -> datetime | None:
+        """When all versions of all keys were compared last."""
+
+    def note_comparison(self, bucket: str, at: datetime, lease: Lease) -> None:
+        """Keep that moment. Raises LeaseLost."""
+
+    def oldest_proofs(self, bucket: str, limit: int) -> list[Replica]:
+        """Bodies whose last proof is the oldest."""
+
+    def count(self, bucket: str) -> int:
+        """How many bodies there are."""
+
+    def record(self, bucket: str, replicas: Sequence[Replica], lease: Lease) -> None:
+        """Add them, or replace those of the same key and version. Raises LeaseLost."""
+
+    def forget(self, bucket: str, replicas: Sequence[Replica], lease: Lease) -> None:
+        """Remove them. Raises LeaseLost."""
 
 
-def encode(replicas: Iterable[Replica]) -> bytes:
-    """One line per object, ordered by key; the same entries give the same bytes."""
-    lines = [
-        json.dumps(
-            {**asdict(r), "modified": r.modified.isoformat(), "copied_at": r.copied_at.isoformat()},
-            sort_keys=True,
-            separators=(",", ":"),
-        )
-        for r in sorted(replicas, key=lambda r: r.key)
-    ]
-    return gzip.compress("\n".join(lines).encode(), compresslevel=6, mtime=0)
+def newest_bodies(rows: Iterable[Replica]) -> Iterator[Replica]:
+    """Of rows in the order of keys and places: each key's newest, if it is a body and the source still lists it."""
+    last: Replica | None = None
+    for row in rows:
+        if last is not None and last.key != row.key and _counts(last):
+            yield last
+        last = row
+    if last is not None and _counts(last):
+        yield last
 
 
-def decode(body: bytes) -> dict[str, Replica]:
-    """Entries by key. Raises ValueError when the bytes are not a catalogue."""
-    found: dict[str, Replica] = {}
-    if not body:
-        raise ValueError("not a catalogue: it is empty")
-    try:
-        lines = gzip.decompress(body).decode().split("\n")
-        for line in filter(None, lines):
-            entry = json.loads(line)
-            for name in ("modified", "copied_at"):
-                entry[name] = datetime.fromisoformat(entry[name])
-            found[entry["key"]] = Replica(**entry)
-    except (OSError, EOFError, zlib.error, TypeError, KeyError) as cause:
-        raise ValueError(f"not a catalogue: {type(cause).__name__}") from cause
-    return found
+def _counts(row: Replica) -> bool:
+    return not (row.marker or row.missing_since or row.hidden)
 
 
-def read(site: Site, bucket: str, key: str) -> dict[str, Replica]:
-    """The catalogue, checked against its recorded SHA-256; empty when there is none yet. Raises IntegrityError."""
-    try:
-        recorded = site.head(bucket, key).sha256
-        body = site.read(bucket, key, sha256=recorded)
-    except ObjectMissing:
-        return {}
-    try:
-        return decode(body)
-    except ValueError as cause:
-        raise IntegrityError(
-            f"{bucket}/{key} at site '{site.name}' is not a replication catalogue ({cause})",
-            "Delete it: the next run verifies every object again and writes a new one.",
-        ) from cause
+class PostgresqlCatalogue:
+    """The catalogue in the database `continuity`."""
+
+    def __init__(self, connection: Connection, source: str, target: str) -> None:
+        self._connection, self._pair = connection, (source, target)
+
+    def _read(self, doing: str, query: str, *values: object) -> Iterator[Replica]:
+        with (
+            session(self._connection, doing) as opened,
+            opened.transaction(),  # a named cursor lives in one
+            opened.cursor("catalogue") as cursor,
+        ):
+            cursor.itersize = _AT_ONCE
+            cursor.execute(query.encode(), values)
+            for row in cursor:
+                yield Replica(*row)
+
+    def rows(self, bucket: str) -> Iterator[Replica]:
+        query = f"SELECT {_COLUMNS} FROM replica WHERE {_WHOSE} ORDER BY key, place"  # noqa: S608
+        return self._read("read the catalogue", query, *self._pair, bucket)
+
+    def current(self, bucket: str) -> Iterator[Replica]:
+        return newest_bodies(self.rows(bucket))
+
+    def missing(self, bucket: str) -> Iterator[Replica]:
+        query = f"SELECT {_COLUMNS} FROM replica WHERE {_WHOSE} AND missing_since IS NOT NULL ORDER BY key, place"  # noqa: S608
+        return self._read("read what is missing", query, *self._pair, bucket)
+
+    def of_keys(self, bucket: str, keys: Sequence[str]) -> Iterator[Replica]:
+        query = f"SELECT {_COLUMNS} FROM replica WHERE {_WHOSE} AND key = ANY(%s) ORDER BY key, place"  # noqa: S608
+        return self._read("read some keys of the catalogue", query, *self._pair, bucket, list(keys))
+
+    def compared(self, bucket: str) -> datetime | None:
+        with session(self._connection, "read the last comparison") as opened:
+            query = f"SELECT at FROM comparison WHERE {_WHOSE}"  # noqa: S608
+            row = opened.execute(query.encode(), [*self._pair, bucket]).fetchone()
+        return row[0] if row else None
+
+    def note_comparison(self, bucket: str, at: datetime, lease: Lease) -> None:
+        with session(self._connection, "note a comparison") as opened, opened.transaction():
+            fence(opened, lease)
+            opened.execute(_COMPARED, [*self._pair, bucket, at])
+
+    def copied_since(self, bucket: str, moment: datetime) -> Iterator[Replica]:
+        query = f"SELECT {_COLUMNS} FROM replica WHERE {_WHOSE} AND copied >= %s ORDER BY key, place"  # noqa: S608
+        return self._read("read what was copied", query, *self._pair, bucket, moment)
+
+    def oldest_proofs(self, bucket: str, limit: int) -> list[Replica]:
+        query = f"SELECT {_COLUMNS} FROM replica WHERE {_WHOSE} AND NOT marker ORDER BY verified LIMIT %s"  # noqa: S608
+        return list(self._read("read the oldest proofs", query, *self._pair, bucket, limit))
+
+    def count(self, bucket: str) -> int:
+        with session(self._connection, "count the catalogue") as opened:
+            query = f"SELECT count(*) FROM replica WHERE {_WHOSE} AND NOT marker"  # noqa: S608
+            row = opened.execute(query.encode(), [*self._pair, bucket]).fetchone()
+        return int(row[0]) if row else 0
+
+    def record(self, bucket: str, replicas: Sequence[Replica], lease: Lease) -> None:
+        if not replicas:
+            return
+        with session(self._connection, "write the catalogue") as opened, opened.transaction():
+            fence(opened, lease)
+            _upsert(opened, (*self._pair, bucket), replicas)
+
+    def forget(self, bucket: str, replicas: Sequence[Replica], lease: Lease) -> None:
+        if not replicas:
+            return
+        with session(self._connection, "shorten the catalogue") as opened, opened.transaction():
+            fence(opened, lease)
+            gone = [one.key for one in replicas], [one.version for one in replicas]
+            opened.execute(_DELETE, [*gone, *self._pair, bucket])
 
 
-def write(site: Site, bucket: str, key: str, replicas: Iterable[Replica]) -> None:
-    """Store the catalogue in one atomic put."""
-    site.write(bucket, key, encode(replicas), content_type="application/gzip")
+def _upsert(opened: Session, whose: tuple[str, ...], replicas: Sequence[Replica]) -> None:
+    for start in range(0, len(replicas), _AT_ONCE):
+        columns = zip(*map(_VALUES, replicas[start : start + _AT_ONCE]), strict=True)
+        opened.execute(_UPSERT.encode(), [*whose, *(list(column) for column in columns)])
+
+
+class MemoryCatalogue:
+    """The same in memory; one process, so that a lease is whole as long as it was not lost."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, dict[tuple[str, str], Replica]] = {}
+        self._compared: dict[str, datetime] = {}
+
+    def _sorted(self, bucket: str) -> list[Replica]:
+        found = self._rows.get(bucket, {}).values()
+        return sorted(found, key=lambda one: (one.key.encode("utf-8", "surrogatepass"), one.place))
+
+    def rows(self, bucket: str) -> Iterator[Replica]:
+        return iter(self._sorted(bucket))
+
+    def current(self, bucket: str) -> Iterator[Replica]:
+        return newest_bodies(self._sorted(bucket))
+
+    def missing(self, bucket: str) -> Iterator[Replica]:
+        return (one for one in self._sorted(bucket) if one.missing_since)
+
+    def of_keys(self, bucket: str, keys: Sequence[str]) -> Iterator[Replica]:
+        wanted = set(keys)
+        return (one for one in self._sorted(bucket) if one.key in wanted)
+
+    def compared(self, bucket: str) -> datetime | None:
+        return self._compared.get(bucket)
+
+    def note_comparison(self, bucket: str, at: datetime, lease: Lease) -> None:
+        lease.check()
+        self._compared[bucket] = at
+
+    def copied_since(self, bucket: str, moment: datetime) -> Iterator[Replica]:
+        return (one for one in self._sorted(bucket) if one.copied >= moment)
+
+    def oldest_proofs(self, bucket: str, limit: int) -> list[Replica]:
+        bodies = (one for one in self._sorted(bucket) if not one.marker)
+        return sorted(bodies, key=lambda one: one.verified)[:limit]
+
+    def count(self, bucket: str) -> int:
+        return sum(not one.marker for one in self._rows.get(bucket, {}).values())
+
+    def record(self, bucket: str, replicas: Sequence[Replica], lease: Lease) -> None:
+        lease.check()
+        self._rows.setdefault(bucket, {}).update({(one.key, one.version): one for one in replicas})
+
+    def forget(self, bucket: str, replicas: Sequence[Replica], lease: Lease) -> None:
+        lease.check()
+        for one in replicas:
+            self._rows.get(bucket, {}).pop((one.key, one.version), None)
+
+
+def sighted(row: Replica, now: datetime) -> Replica:
+    """A replica that a complete listing of the source did not have."""
+    return replace(row, missing_since=row.missing_since or now, sightings=row.sightings + 1)
+
+
+def found_again(row: Replica) -> Replica:
+    return replace(row, missing_since=None, sightings=0)

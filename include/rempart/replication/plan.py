@@ -1,11 +1,16 @@
-"""What to copy: pure functions of two listings and the catalogue of what was copied and verified before."""
+"""What to copy: a pure merge of two listings and the catalogue, key by key, in constant memory.
+
+All three come in the order of their keys' UTF-8 bytes, with the versions of a key newest first, as S3 lists them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import groupby, pairwise
+from typing import Any, Literal, TypeVar
 from unicodedata import is_normalized
 
 from rempart.errors import SiteError
@@ -13,17 +18,18 @@ from rempart.sites.port import ObjectInfo
 
 LONG = 255
 """Bytes of a key that every server takes: S3's own limit is 1,024, that of a file's name 255."""
-Why = Literal["new", "changed", "replica missing", "replica altered"]
+Why = Literal["new", "changed", "replica missing", "replica altered", "out of order"]
+Basis = Literal["read back", "checked on arrival", "found there", "marker"]
 
 
-def risks(key: str, folders: Collection[str] = ()) -> frozenset[str]:
+def risks(key: str, *, folder: bool = False) -> frozenset[str]:
     """The capabilities without which a site may take a key for another; none for most keys.
 
-    `folders` holds what other keys have before one of their slashes: a server that keeps files has no place for a file
+    `folder`: other keys have this one before one of their slashes. A server that keeps files has no place for a file
     and a folder of one name.
     """
     found = set()
-    if key in folders or "\\" in key or any(step in ("", ".", "..") for step in key.split("/")):
+    if folder or "\\" in key or any(step in ("", ".", "..") for step in key.split("/")):
         found.add("path keys")
     if any(letter in key for letter in "%+ ?#&") or not key.isprintable() or not is_normalized("NFC", key):
         found.add("escaped keys")
@@ -32,91 +38,371 @@ def risks(key: str, folders: Collection[str] = ()) -> frozenset[str]:
     return frozenset(found)
 
 
-def folders_of(keys: Iterable[str]) -> set[str]:
-    """Everything that stands before a slash in one of the keys."""
-    found: set[str] = set()
-    for key in keys:
-        while (key := key.rpartition("/")[0]) and key not in found:
-            found.add(key)
-    return found
-
-
 @dataclass(frozen=True)
 class Replica:
-    """One object whose copy was read back from the target and had this SHA-256.
+    """One version of an object, or a delete marker, whose copy at the target was verified.
 
-    `etag`, `modified` and `source_version` are the source's, `target_etag` and `target_version` the target's: an ETag
-    is only ever compared with an earlier one of the same site, since it depends on how an object was uploaded.
+    `etag`, `modified` and `version` are the source's, `target_etag` and `target_version` the target's: an ETag is only
+    ever compared with an earlier one of the same site, since it depends on how an object was uploaded. `place` orders
+    the versions of a key as they were put at the target. `missing_since` and `sightings`: how long, and in how many
+    complete listings one after another, the source did not have it; `hidden`: since when a delete marker of ours
+    hides it at the target.
     """
 
     key: str
+    version: str
+    place: int
+    marker: bool
     size: int
     sha256: str
     etag: str
     modified: datetime
-    source_version: str | None
+    target_version: str
     target_etag: str
-    target_version: str | None
-    copied_at: datetime
+    basis: Basis
+    copied: datetime
+    verified: datetime
+    missing_since: datetime | None = None
+    sightings: int = 0
+    hidden: datetime | None = None
+
+    def is_of(self, info: ObjectInfo) -> bool:
+        """Whether the source still has what was copied. A version never changes; without versions three facts tell."""
+        return (self.size, self.etag, self.marker) == (info.size, info.etag, info.marker) and (
+            bool(self.version) or self.modified == info.modified
+        )
+
+    def stands_in(self, info: ObjectInfo) -> bool:
+        """Whether the target still lists what was put there."""
+        return (self.marker, self.size, self.target_etag) == (info.marker, info.size, info.etag)
 
 
 @dataclass(frozen=True)
 class Copy:
-    """One object to bring to the target. `perhaps_there`: the target holds one of this size that no catalogue knows."""
+    """One version to bring to the target, as the `place`-th of its key.
+
+    `perhaps`: a version at the target that no catalogue knows and that may be this one.
+    """
 
     source: ObjectInfo
+    place: int
     why: Why
-    perhaps_there: bool
+    perhaps: ObjectInfo | None = None
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Copies to make (oldest change first), objects whose replica is current, keys that only the target still has."""
+class KeyPlan:
+    """What is to be done about one key. `copies` go in order, and if one fails none after it is tried.
 
-    copies: tuple[Copy, ...]
-    current: tuple[Replica, ...]
-    kept: tuple[str, ...]
+    `hides`: a reader of the target would no longer find the key. `missing`: replicas that the source does not list any
+    more; `back`: those that it lists again. `surplus`: versions at the target that were superseded there, by age.
+    `folder`: other keys have this one before a slash.
+    """
+
+    key: str
+    copies: tuple[Copy, ...] = ()
+    hides: bool = False
+    missing: tuple[Replica, ...] = ()
+    back: tuple[Replica, ...] = ()
+    surplus: tuple[ObjectInfo, ...] = ()
+    folder: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.copies or self.missing or self.back or self.surplus)
 
 
-def plan(
-    source: Iterable[ObjectInfo],
-    target: Iterable[ObjectInfo],
-    catalogue: Mapping[str, Replica],
-    where: str = "whole bucket",
-) -> Plan:
-    """Compare two complete listings. Raises SiteError when the source lists nothing though it had objects before."""
-    there = {info.key: info for info in target}
-    copies: list[Copy] = []
-    current: list[Replica] = []
-    seen: set[str] = set()
-    for info in source:
-        seen.add(info.key)
-        known, found = catalogue.get(info.key), there.get(info.key)
-        why: Why | None = None
-        if known is None:
-            why = "new"
-        elif (info.size, info.etag, info.modified) != (known.size, known.etag, known.modified):
-            why = "changed"
-        elif found is None:
-            why = "replica missing"
-        elif (found.size, found.etag) != (known.size, known.target_etag):
-            why = "replica altered"
+@dataclass
+class Tally:
+    """What a merge saw: keys and bytes that can be read at the source; of them verified ones; keys in the catalogue;
+    keys that can be read at the target alone; keys to hide there."""
+
+    objects: int = 0
+    bytes: int = 0
+    current: int = 0
+    known: int = 0
+    kept: int = 0
+    hides: int = 0
+
+
+def plan_key(
+    key: str,
+    source: Sequence[ObjectInfo],
+    known: Sequence[Replica],
+    target: Sequence[ObjectInfo] | None,
+) -> KeyPlan:
+    """One key: `source` and `target` newest first, `target` None if it was not listed; `known` in any order.
+
+    What stands at the target is kept as far as it is the beginning of the source's history; what follows is put again,
+    so that a reader finds the same sequence of versions and markers.
+    """
+    by_version = {one.version: one for one in known}
+    standing = None if target is None else {one.version_id or "": (n, one) for n, one in enumerate(reversed(target))}
+    history = list(reversed(source))
+    kept, at, why = 0, -1, None
+    for info in history:
+        found = by_version.get(info.version_id or "")
+        why = _wrong(info, found, standing)
+        if why is None and standing is not None and found is not None:
+            position = standing[found.target_version][0]
+            if position <= at:
+                why = "out of order"
+            at = position
         if why:
-            perhaps_there = known is None and found is not None and found.size == info.size
-            copies.append(Copy(info, why, perhaps_there))
-        elif known:
-            current.append(known)
-    if not seen and catalogue:
+            break
+        kept += 1
+    if kept == len(history) and history and standing is not None and at != len(standing) - 1:
+        kept, why = kept - 1, "replica altered"  # somebody put a version of his own over ours
+    place = max((one.place for one in known), default=-1) + 1
+    twins = _twins(history, known, target)
+    copies = tuple(
+        Copy(info, place + n, why if n == 0 and why else _again(info, by_version), twins.get(info.version_id or ""))
+        for n, info in enumerate(history[kept:])
+    )
+    listed = {info.version_id or "" for info in history}
+    visible = bool(target and not target[0].marker) if target is not None else any(not one.hidden for one in known)
+    return KeyPlan(
+        key,
+        copies,
+        hides=bool(copies and copies[-1].source.marker and visible),
+        missing=tuple(one for one in known if one.version not in listed),
+        back=tuple(one for one in known if one.version in listed and (one.missing_since or one.hidden)),
+    )
+
+
+def _wrong(info: ObjectInfo, found: Replica | None, standing: dict[str, tuple[int, ObjectInfo]] | None) -> Why | None:
+    if found is None:
+        return "new"
+    if not found.is_of(info):
+        return "changed"
+    if found.hidden:
+        return "replica missing"
+    if standing is None:
+        return None
+    there = standing.get(found.target_version)
+    if there is None:
+        return "replica missing"
+    return None if found.stands_in(there[1]) else "replica altered"
+
+
+def _again(info: ObjectInfo, known: dict[str, Replica]) -> Why:
+    return "out of order" if (info.version_id or "") in known else "new"
+
+
+def _twins(
+    history: Sequence[ObjectInfo], known: Sequence[Replica], target: Sequence[ObjectInfo] | None
+) -> dict[str, ObjectInfo]:
+    """Versions at the target that may be those of the source, by the source's, where the catalogue was lost."""
+    if known or not target or len(target) > len(history):
+        return {}
+    pairs = list(zip(history, reversed(target), strict=False))
+    if any((mine.size, mine.marker) != (there.size, there.marker) for mine, there in pairs):
+        return {}
+    return {mine.version_id or "": there for mine, there in pairs}
+
+
+def surplus(target: Sequence[ObjectInfo], known: Sequence[Replica], before: datetime) -> tuple[ObjectInfo, ...]:
+    """Versions of a key of ours at the target that no replica needs any more and that were superseded before then."""
+    ours = {one.target_version for one in known}
+    return tuple(
+        older
+        for newer, older in pairwise(target)
+        if (older.version_id or "") not in ours and newer.modified < before and older.version_id
+    )
+
+
+def merge(
+    source: Iterable[ObjectInfo],
+    known: Iterable[Replica],
+    target: Iterable[ObjectInfo] | None,
+    tally: Tally,
+    *,
+    superseded_before: datetime | None = None,
+    where: str = "whole bucket",
+) -> Iterator[KeyPlan]:
+    """Plans of all keys for which something is to be done; `tally` is filled on the way.
+
+    A plan of a key that other keys use as a folder comes once that is known. Raises SiteError for a listing that is out
+    of order, or that is empty though there were objects before.
+    """
+
+    def plans() -> Iterator[tuple[str, KeyPlan | None]]:
+        for key, (mine, rows, there) in by_key(source, known, target or ()):
+            made = plan_key(key, mine, rows, None if target is None else there)
+            if superseded_before and rows:
+                made = replace(made, surplus=surplus(there, rows, superseded_before))
+            _count(tally, made, mine, rows, there, target is not None)
+            yield key, made or None
+
+    for made, folder in _with_folders(plans()):
+        yield replace(made, folder=folder)
+    check_source(tally, where)
+
+
+def differing(
+    source: Iterable[ObjectInfo],
+    known: Iterable[Replica],
+    target: Iterable[ObjectInfo],
+    tally: Tally,
+    where: str = "whole bucket",
+) -> Iterator[tuple[str, bool]]:
+    """Keys at which to look closer, and whether each is a folder of others, from listings without versions.
+
+    `known` holds all replicas; what they have of a key's newest version is compared. That an older version came or went
+    is not seen here: a merge of all versions finds it. Raises as `merge`.
+    """
+
+    def keys() -> Iterator[tuple[str, str | None]]:
+        for key, (mine, rows, there) in by_key(source, known, target):
+            settled = _is_settled(mine, rows, there)
+            if settled:
+                _count(tally, KeyPlan(key), mine, rows, there, True)
+            else:  # counted when it is planned, but for what guards the source
+                tally.known += any(not (one.marker or one.hidden) for one in rows)
+                tally.objects += bool(mine)
+            yield key, None if settled else key
+
+    yield from _with_folders(keys())
+    check_source(tally, where)
+
+
+def _is_settled(source: Sequence[ObjectInfo], known: Sequence[Replica], target: Sequence[ObjectInfo]) -> bool:
+    newest = max(known, key=lambda one: one.place, default=None)
+    if any(one.missing_since or one.hidden for one in known):
+        return False
+    if newest is None:
+        return not source
+    if newest.marker:
+        return not source and not target
+    if not source or not target:
+        return False
+    info = source[0]
+    same = (newest.size, newest.etag) == (info.size, info.etag)
+    # one listing tells whole seconds, another their fractions
+    return same and abs(newest.modified - info.modified) < timedelta(seconds=1) and newest.stands_in(target[0])
+
+
+T = TypeVar("T")
+
+
+def _with_folders(found: Iterable[tuple[str, T | None]]) -> Iterator[tuple[T, bool]]:
+    """What comes with keys in order, each with whether other keys have its key before a slash, once that is known."""
+    open_: list[tuple[str, T, bool]] = []  # of keys that begin the present one: at most as many as it has letters
+    for key, what in found:
+        while open_ and not key.startswith(open_[-1][0]):
+            yield open_.pop()[1:]
+        open_ = [(one, held, folder or key.startswith(f"{one}/")) for one, held, folder in open_]
+        if what is not None:
+            open_.append((key, what, False))
+    yield from (one[1:] for one in reversed(open_))
+
+
+def check_source(tally: Tally, where: str) -> None:
+    """Raises SiteError for a source that lists nothing though there were objects before."""
+    if not tally.objects and tally.known:
         raise SiteError(
-            f"The source lists no object ({where}), though {len(catalogue)} were replicated from it",
+            f"The source lists no object ({where}), though {tally.known} were replicated from it",
             "Nothing was changed at the target. Check the source's bucket and rights; if it was emptied on purpose, "
             "delete the pair's catalogue (docs/runbooks/replica.md).",
         )
-    copies.sort(key=lambda copy: (copy.source.modified, copy.source.key))
-    return Plan(tuple(copies), tuple(current), tuple(sorted(there.keys() - seen)))
 
 
-def lag_seconds(pending: Iterable[ObjectInfo], now: datetime) -> float:
+def by_key(*sides: Iterable[Any]) -> Iterator[tuple[str, list[list[Any]]]]:
+    """Entries of several ordered listings, key by key: for each side its entries of that key.
+
+    Raises SiteError for a side that is out of order.
+    """
+    groups = [_grouped(side, n) for n, side in enumerate(sides)]
+    for _, found in groupby(heapq.merge(*groups, key=lambda group: group[:2]), key=lambda group: group[0]):
+        there = {number: (key, entries) for _, number, key, entries in found}
+        key = next(key for key, _ in there.values())
+        yield key, [there[n][1] if n in there else [] for n in range(len(sides))]
+
+
+def _grouped(listing: Iterable[Any], side: int) -> Iterator[tuple[bytes, int, str, list[Any]]]:
+    last: bytes | None = None
+    for key, group in groupby(listing, key=lambda one: one.key):
+        order = key.encode("utf-8", "surrogatepass")
+        if last is not None and order <= last:
+            raise SiteError(
+                f"A listing is out of order: {key[:80]!r} came after a later key",
+                "Nothing was changed at the target. Run `rempart doctor site`: it proves the order of listings.",
+            )
+        last = order
+        yield order, side, key, list(group)
+
+
+def _count(
+    tally: Tally,
+    made: KeyPlan,
+    source: Sequence[ObjectInfo],
+    known: Sequence[Replica],
+    target: Sequence[ObjectInfo],
+    listed: bool,
+) -> None:
+    tally.known += any(not (one.marker or one.hidden) for one in known)
+    tally.objects += bool(source and not source[0].marker)
+    recount(tally, made, source, known, target, listed)
+
+
+def recount(
+    tally: Tally,
+    made: KeyPlan,
+    source: Sequence[ObjectInfo],
+    known: Sequence[Replica],
+    target: Sequence[ObjectInfo],
+    listed: bool = True,
+) -> None:
+    """Count a key that `differing` has counted as known and as an object already."""
+    if source and not source[0].marker:
+        tally.bytes += source[0].size
+        tally.current += not made.copies
+    elif made.hides:
+        tally.hides += 1
+    elif (target and not target[0].marker) if listed else any(not (one.marker or one.hidden) for one in known):
+        tally.kept += 1
+
+
+@dataclass(frozen=True)
+class DeleteLimits:
+    """How much may vanish in one run without somebody's word: `share` of the known keys, and `count` of them.
+
+    Below `floor` keys the share says nothing.
+    """
+
+    share: float = 0.1
+    count: int = 10_000
+    floor: int = 5
+
+
+def stop_and_ask(hides: int, known: int, limits: DeleteLimits, accepted: int = 0) -> str | None:
+    """Why so many keys are not hidden at the target without somebody's word; None if they may be."""
+    if hides <= max(accepted, limits.floor):
+        return None
+    if hides > limits.count:
+        return f"{hides} keys are gone at the source; at most {limits.count} are hidden in one run"
+    if hides > limits.share * known:
+        return f"{hides} of {known} keys are gone at the source ({hides / known:.0%}; at most {limits.share:.0%})"
+    return None
+
+
+def may_hide(replica: Replica, now: datetime, *, sightings: int, interval: timedelta) -> bool:
+    """Whether a key that the source no longer lists may be hidden at the target: never on one sighting."""
+    return (
+        replica.missing_since is not None
+        and replica.hidden is None
+        and replica.sightings >= sightings
+        and now - replica.missing_since >= interval
+    )
+
+
+def lag_seconds(oldest: datetime | None, now: datetime) -> float:
     """Age of the oldest change at the source that has no verified replica; 0 when every change has one."""
-    oldest = min((info.modified for info in pending), default=None)
     return 0.0 if oldest is None else max(0.0, (now - oldest).total_seconds())
+
+
+def quantiles(values: Collection[float]) -> tuple[float, float, float]:
+    """Median, 95th percentile and maximum; zeros for none."""
+    if not values:
+        return 0.0, 0.0, 0.0
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))], ordered[-1]

@@ -110,10 +110,11 @@ def bootstrap(stack: Stack, administrator: Connection, resolve: Connections) -> 
         for name in ("postgres", "template1"):
             session.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
         session.execute("GRANT CONNECT ON DATABASE postgres TO drill, backup")
-    script = stack.root / "include" / "sql" / "ledger.sql"
-    if script.is_file():
-        with connect(_in(administrator, "ledger")) as session:
-            session.execute(script.read_text(encoding="utf-8"))
+    for name in ("ledger", "continuity"):
+        script = stack.root / "include" / "sql" / f"{name}.sql"
+        if script.is_file():
+            with connect(_in(administrator, name)) as session:
+                session.execute(script.read_text(encoding="utf-8"))
 
 
 def _in(connection: Connection, database: str) -> Connection:

@@ -1,0 +1,274 @@
+"""The active site: a generation in PostgreSQL that fences off whoever began under an earlier one.
+
+A writer commits inside `committing`, which holds a shared lock and finds the generation unchanged; `settle` waits until
+nobody holds that lock. So whatever a writer commits is at the site before a drain lists it, or is not committed at all.
+Only a journey (`replication.failover`) changes the generation, under the lease `active-site`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+
+import psycopg
+
+from rempart.config import Config, Connection
+from rempart.errors import ConfigError, FailoverError, LeaseHeld, SiteFenced
+from rempart.replication.database import Session, session
+from rempart.replication.failover import Journey, Kind
+from rempart.replication.lease import Lease, fence, turn
+
+LEASE = "active-site"
+_WRITERS = 0x52454D50415254  # the number of the advisory lock that writers share
+_COLUMNS = "generation, site, state, journey, at"
+_NEWEST = f"SELECT {_COLUMNS} FROM active_site ORDER BY generation DESC LIMIT 1"  # noqa: S608 # no value in it
+
+
+@dataclass(frozen=True)
+class Active:
+    """The `generation`-th state: pipelines read and write at `site`, or, while it is fenced, nobody commits anything.
+
+    `journey` is what led here, or what goes on. Generation 0 is that of a platform which was never switched.
+    """
+
+    generation: int
+    site: str
+    state: Literal["active", "fenced"] = "active"
+    journey: Journey | None = None
+    at: datetime | None = None
+
+
+class ActiveSites(Protocol):
+    """Where the generations are kept. Errors: DatabaseUnavailable, ReplicationError."""
+
+    def active(self) -> Active:
+        """The newest generation."""
+
+    def history(self) -> list[Active]:
+        """Every generation on record, newest first."""
+
+    def turn(self, holder: str) -> AbstractContextManager[Lease]:
+        """The only journey, while the block runs. Raises LeaseHeld."""
+
+    def advance(self, lease: Lease, before: Active, after: Active) -> Active:
+        """Begin the generation after `before`. Raises LeaseLost, FailoverError if `before` is not the newest."""
+
+    def note(self, lease: Lease, now: Active) -> None:
+        """Keep the journey of the newest generation. Raises as `advance`."""
+
+    def committing(self, began: Active) -> AbstractContextManager[Callable[[], bool]]:
+        """While the block runs no fence is complete. Raises SiteFenced unless `began` is still the newest.
+
+        The block gets a question: is it still the newest, and is it still waited for (else DatabaseUnavailable)?
+        """
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until nobody is `committing`; False if somebody still is."""
+
+
+def is_open(active: Active) -> Active:
+    """The same, if pipelines may work there. Raises SiteFenced."""
+    if active.state == "fenced":
+        where = f" to '{active.journey.target}'" if active.journey else ""
+        raise SiteFenced(
+            f"Site '{active.site}' is fenced (generation {active.generation}): the platform is being moved{where}",
+            "Wait for the switch to end, then run again. `rempart active` says how far it is.",
+        )
+    return active
+
+
+def _unchanged(began: Active, now: Active) -> None:
+    """Raises SiteFenced for a writer that began under an earlier generation, or finds its site fenced."""
+    is_open(now)
+    if now.generation != began.generation:
+        raise SiteFenced(
+            f"The active site changed while this ran: it began at '{began.site}' (generation {began.generation}), now "
+            f"'{now.site}' is active (generation {now.generation}). Nothing was committed",
+            "Run again: it then works at the site that is active.",
+        )
+
+
+def journey_to(active: Active, target: str, kind: Kind, new_id: str, *, accept_loss: bool = False) -> Journey | None:
+    """The journey that leads to a site: the one that goes on, or a new one; None if that site is active already.
+
+    Raises FailoverError while another site is on its way to be the active one.
+    """
+    journey = active.journey if active.journey and not active.journey.over else None
+    if journey and journey.target == target:
+        return replace(journey, accept_loss=journey.accept_loss or accept_loss)
+    if journey and not journey.did("switch"):
+        raise FailoverError(
+            f"The platform is on its way from '{journey.source}' to '{journey.target}', not to '{target}'",
+            f"End that first: `rempart failover --to {journey.target} --yes`, or `rempart failover --abandon --yes`.",
+        )
+    return None if active.site == target else Journey(new_id, kind, active.site, target, accept_loss)
+
+
+def was_active(history: Sequence[Active], first: str, site: str, at: datetime) -> bool:
+    """Whether a site was the active one at a time; `history` is newest first, `first` the site of one without any.
+
+    The oldest generation is a fence, and names the site before it, whatever the configuration says by now.
+    A version that was written in that time is one that pipelines committed. The clocks of sites and database differ:
+    what was written within that difference of a switch may count to the wrong side.
+    """
+    for one in history:
+        if one.at and one.at <= at:
+            return one.site == site
+    return (history[-1].site if history else first) == site
+
+
+def other_site(config: Config, active: str) -> str | None:
+    """The site that stands by for the active one: the other of a replication pair."""
+    for pair in config.replication:
+        if active in (pair.source, pair.target):
+            return pair.target if pair.source == active else pair.source
+    return None
+
+
+def backup_site(config: Config, active: str) -> str:
+    """Where restore points go: `backup.site`, or, if that is the active site, the other of its pair.
+
+    Raises ConfigError if there is no other: a restore point at the active site would be lost with it.
+    """
+    if config.backup.site != active:
+        return config.backup.site
+    if other := other_site(config, active):
+        return other
+    raise ConfigError(
+        f"backup.site: '{active}' is the active site; a restore point there would be lost with it",
+        "Set backup.site in rempart.yaml to another site, of another operator, or declare the pair under replication.",
+    )
+
+
+def _not_newest(before: Active) -> FailoverError:
+    return FailoverError(
+        f"Generation {before.generation} of the active site is not the newest any more",
+        "Another journey went on meanwhile. Look with `rempart active`, then run again if it is still needed.",
+    )
+
+
+def _row(row: tuple[Any, ...]) -> Active:
+    generation, site, state, journey, at = row
+    return Active(generation, site, state, Journey.from_json(journey) if journey else None, at)
+
+
+@dataclass(frozen=True)
+class PostgresqlActiveSites:
+    """In the database `continuity` (include/sql/continuity.sql); `first` is the site while the table is empty."""
+
+    connection: Connection
+    first: str
+
+    def active(self) -> Active:
+        with session(self.connection, "read the active site") as opened:
+            return self._newest(opened)
+
+    def _newest(self, opened: Session) -> Active:
+        row = opened.execute(_NEWEST).fetchone()
+        return _row(row) if row else Active(0, self.first)
+
+    def history(self) -> list[Active]:
+        with session(self.connection, "read the history of the active site") as opened:
+            return [_row(row) for row in opened.execute(f"{_NEWEST.removesuffix(' LIMIT 1')}").fetchall()]
+
+    def turn(self, holder: str) -> AbstractContextManager[Lease]:
+        return turn(self.connection, LEASE, holder)
+
+    def advance(self, lease: Lease, before: Active, after: Active) -> Active:
+        with session(self.connection, f"begin generation {before.generation + 1}") as opened, opened.transaction():
+            fence(opened, lease)
+            if self._newest(opened).generation != before.generation:
+                raise _not_newest(before)
+            row = opened.execute(
+                f"INSERT INTO active_site (generation, site, state, journey) VALUES (%s, %s, %s, %s)"  # noqa: S608
+                f" RETURNING {_COLUMNS}",
+                [before.generation + 1, after.site, after.state, _text(after)],
+            ).fetchone()
+        assert row is not None  # noqa: S101 - an INSERT of one row returns it
+        return _row(row)
+
+    def note(self, lease: Lease, now: Active) -> None:
+        with session(self.connection, f"note in generation {now.generation}") as opened, opened.transaction():
+            fence(opened, lease)
+            changed = opened.execute(
+                "UPDATE active_site SET journey = %s WHERE generation = %s"
+                " AND generation = (SELECT max(generation) FROM active_site)",
+                [_text(now), now.generation],
+            ).rowcount
+            if changed != 1:
+                raise _not_newest(now)
+
+    @contextmanager
+    def committing(self, began: Active) -> Iterator[Callable[[], bool]]:
+        with session(self.connection, "commit at the active site") as opened, opened.transaction():
+            opened.execute("SELECT pg_advisory_xact_lock_shared(%s)", [_WRITERS])
+            _unchanged(began, self._newest(opened))
+            # in the session that holds the lock: when it is lost, so is the lock, and the question finds out
+            yield lambda: self._newest(opened).generation == began.generation
+
+    def settle(self, seconds: float) -> bool:
+        with session(self.connection, "wait for writers") as opened:
+            try:
+                with opened.transaction():
+                    opened.execute("SELECT set_config('lock_timeout', %s, true)", [f"{int(seconds * 1000)}ms"])
+                    opened.execute("SELECT pg_advisory_xact_lock(%s)", [_WRITERS])
+            except psycopg.errors.LockNotAvailable:
+                return False
+        return True
+
+
+def _text(active: Active) -> str | None:
+    return json.dumps(active.journey.as_json()) if active.journey else None
+
+
+@dataclass
+class MemoryActiveSites:
+    """The same in memory, for unit tests."""
+
+    first: str
+    rows: list[Active] = field(default_factory=list)
+    writers: int = 0
+    held: str | None = None
+
+    def active(self) -> Active:
+        return self.rows[-1] if self.rows else Active(0, self.first)
+
+    def history(self) -> list[Active]:
+        return self.rows[::-1]
+
+    @contextmanager
+    def turn(self, holder: str) -> Iterator[Lease]:
+        if self.held:
+            raise LeaseHeld(f"'{LEASE}' is being done by {self.held}", "Wait for it to end.")
+        self.held = holder
+        try:
+            yield Lease(LEASE, 1, holder)
+        finally:
+            self.held = None
+
+    def advance(self, lease: Lease, before: Active, after: Active) -> Active:
+        if self.active().generation != before.generation:
+            raise _not_newest(before)
+        self.rows.append(replace(after, generation=before.generation + 1, at=datetime.now(UTC)))
+        return self.rows[-1]
+
+    def note(self, lease: Lease, now: Active) -> None:
+        if not self.rows or self.active().generation != now.generation:
+            raise _not_newest(now)
+        self.rows[-1] = now
+
+    @contextmanager
+    def committing(self, began: Active) -> Iterator[Callable[[], bool]]:
+        _unchanged(began, self.active())
+        self.writers += 1
+        try:
+            yield lambda: self.active().generation == began.generation
+        finally:
+            self.writers -= 1
+
+    def settle(self, seconds: float) -> bool:
+        return not self.writers

@@ -1,0 +1,102 @@
+"""Where continuity is kept: turns, catalogues and the active site in PostgreSQL, or in memory for tests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from rempart.config import Connection
+from rempart.errors import LeaseHeld
+from rempart.replication import lease as leases
+from rempart.replication.active import ActiveSites, MemoryActiveSites, PostgresqlActiveSites
+from rempart.replication.catalogue import Catalogue, MemoryCatalogue, PostgresqlCatalogue
+from rempart.replication.lease import Lease
+
+
+class Continuity(Protocol):
+    """The turns and the catalogues of all pairs. Errors: DatabaseUnavailable, ReplicationError."""
+
+    def catalogue(self, source: str, target: str) -> Catalogue: ...
+
+    def active_sites(self, first: str) -> ActiveSites:
+        """The generations of the active site; `first` is the site of a platform that was never switched."""
+
+    def turn(self, name: str, holder: str) -> AbstractContextManager[Lease]:
+        """The only run of that name, while the block runs. Raises LeaseHeld."""
+
+    def take(self, name: str, holder: str, seconds: float) -> Lease:
+        """A turn that nobody renews unless its holder does: for runs of several processes. Raises LeaseHeld."""
+
+    def renew(self, lease: Lease, seconds: float) -> None:
+        """Raises LeaseLost."""
+
+    def release(self, lease: Lease) -> None: ...
+
+
+class PostgresqlContinuity:
+    """In the database `continuity`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def catalogue(self, source: str, target: str) -> Catalogue:
+        return PostgresqlCatalogue(self._connection, source, target)
+
+    def active_sites(self, first: str) -> ActiveSites:
+        return PostgresqlActiveSites(self._connection, first)
+
+    def turn(self, name: str, holder: str) -> AbstractContextManager[Lease]:
+        return leases.turn(self._connection, name, holder)
+
+    def take(self, name: str, holder: str, seconds: float) -> Lease:
+        return leases.take(self._connection, name, holder, seconds)
+
+    def renew(self, lease: Lease, seconds: float) -> None:
+        leases.renew(self._connection, lease, seconds)
+
+    def release(self, lease: Lease) -> None:
+        leases.release(self._connection, lease)
+
+
+class MemoryContinuity:
+    """In memory: turns of this process."""
+
+    def __init__(self) -> None:
+        self._catalogues: dict[tuple[str, str], MemoryCatalogue] = {}
+        self._active: ActiveSites | None = None
+        self._held: dict[str, Lease] = {}
+        self._generations: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def catalogue(self, source: str, target: str) -> Catalogue:
+        return self._catalogues.setdefault((source, target), MemoryCatalogue())
+
+    def active_sites(self, first: str) -> ActiveSites:
+        self._active = self._active or MemoryActiveSites(first)
+        return self._active
+
+    @contextmanager
+    def turn(self, name: str, holder: str) -> Iterator[Lease]:
+        lease = self.take(name, holder, 0)
+        try:
+            yield lease
+        finally:
+            self.release(lease)
+
+    def take(self, name: str, holder: str, seconds: float) -> Lease:
+        with self._lock:
+            if name in self._held:
+                raise LeaseHeld(f"'{name}' is being done by {self._held[name].holder}", "Wait for it to end.")
+            self._generations[name] = self._generations.get(name, 0) + 1
+            self._held[name] = Lease(name, self._generations[name], holder)
+            return self._held[name]
+
+    def renew(self, lease: Lease, seconds: float) -> None:
+        if self._held.get(lease.name) != lease:
+            raise leases.lost(lease)
+
+    def release(self, lease: Lease) -> None:
+        if self._held.get(lease.name) == lease:
+            del self._held[lease.name]

@@ -1,0 +1,35 @@
+"""Sessions in the database `continuity` (include/sql/continuity.sql)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+
+from rempart.config import Connection
+from rempart.errors import DatabaseUnavailable, ReplicationError
+
+Session = psycopg.Connection[tuple[Any, ...]]
+
+
+@contextmanager
+def session(connection: Connection, doing: str) -> Iterator[Session]:
+    """One session in UTC; each `with session.transaction()` commits on its own.
+
+    Raises DatabaseUnavailable when PostgreSQL does not answer, ReplicationError for what it refuses.
+    """
+    where = f"{doing} in {connection.schema} ({connection.host}:{connection.port})"
+    try:
+        with psycopg.connect(
+            connection.postgresql_url(), connect_timeout=10, autocommit=True, options="-c timezone=UTC"
+        ) as opened:
+            yield opened
+    except psycopg.OperationalError as cause:
+        raise DatabaseUnavailable(f"{where}: no answer", "Check that PostgreSQL runs (`rempart status`).") from cause
+    except psycopg.Error as cause:
+        raise ReplicationError(
+            f"{where}: PostgreSQL answered {type(cause).__name__} (SQLSTATE {cause.sqlstate})",
+            "Check the tables of include/sql/continuity.sql, and that the role owns its database.",
+        ) from cause

@@ -1,0 +1,167 @@
+"""The way from one active site to another, as one pure state machine: what was done, what is true, what comes next.
+
+    failback only, while pipelines go on:  diff -> reverse
+    then both:                             fence -> drain -> verify -> switch -> resume
+
+Nothing here does anything: `flows.fail_over` carries a step out, keeps its outcome in the journey, and asks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+Step = Literal["diff", "reverse", "fence", "drain", "verify", "switch", "resume"]
+STEPS: tuple[Step, ...] = get_args(Step)
+BEFORE: tuple[Step, ...] = ("diff", "reverse")
+"""Steps of a failback that change nothing for the pipelines."""
+Kind = Literal["failover", "failback"]
+
+
+@dataclass(frozen=True)
+class Journey:
+    """One failover or failback, and the outcome of each step that was taken. `accept_loss` is the operator's word.
+
+    An outcome has `ok`, and what a person wants to know of the step; one that is not `ok` is taken again. `abandoned`:
+    the operator stayed at the source.
+    """
+
+    id: str
+    kind: Kind
+    source: str
+    target: str
+    accept_loss: bool = False
+    abandoned: bool = False
+    steps: Mapping[Step, Mapping[str, Any]] = field(default_factory=dict)
+
+    def did(self, step: Step) -> bool:
+        return bool(self.steps.get(step, {}).get("ok"))
+
+    @property
+    def over(self) -> bool:
+        return self.abandoned or self.did("resume")
+
+    @property
+    def plan(self) -> tuple[Step, ...]:
+        """Its steps, in order."""
+        return STEPS if self.kind == "failback" else tuple(step for step in STEPS if step not in BEFORE)
+
+    def with_step(self, step: Step, outcome: Mapping[str, Any]) -> Journey:
+        """The journey with a step's outcome. A verification that failed sends the journey back to its drain."""
+        steps = {**self.steps, step: outcome}
+        if step == "verify" and not outcome["ok"]:
+            steps.pop("drain", None)
+        return replace(self, steps=steps)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "source": self.source,
+            "target": self.target,
+            "accept_loss": self.accept_loss,
+            "abandoned": self.abandoned,
+            "steps": {step: dict(outcome) for step, outcome in self.steps.items()},
+        }
+
+    @staticmethod
+    def from_json(body: Mapping[str, Any]) -> Journey:
+        return Journey(**body)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found before a step: whether each site answers now, and whether the operator accepts a loss."""
+
+    source_answers: bool
+    target_answers: bool
+    accept_loss: bool = False
+
+
+@dataclass(frozen=True)
+class Refused:
+    """No step may be taken now: why, and what to do."""
+
+    why: str
+    remedy: str
+
+
+def next_step(journey: Journey, facts: Facts) -> Step | Refused | None:
+    """The step to take, the reason why none may be taken, or None when the journey is over.
+
+    A switch comes only after a drain that brought everything and a verification that found it; or, where the source
+    does not give everything, by the operator's word, and then the loss stands in the outcome.
+    """
+    if journey.over:
+        return None
+    if not facts.target_answers:
+        done = "The switch is done; " if journey.did("switch") else ""
+        return Refused(
+            f"{done}site '{journey.target}', the target, does not answer",
+            "Nothing can be moved there now. Wait for it and run again"
+            + ("." if journey.did("switch") else ", or stay at the source (`rempart failover --abandon --yes`)."),
+        )
+    if journey.did("switch"):
+        return "resume"
+    accepted = journey.accept_loss or facts.accept_loss
+    for step in BEFORE:
+        if journey.kind == "failback" and not journey.did("fence") and not journey.did(step):
+            return step if facts.source_answers else _gone(journey)
+    if not journey.did("fence"):
+        return "fence" if facts.source_answers or accepted else _gone(journey)
+    if not journey.did("drain"):
+        return "drain" if facts.source_answers or accepted else _gone(journey)
+    if not journey.did("verify"):
+        return "verify"
+    return "switch"
+
+
+def _gone(journey: Journey) -> Refused:
+    return Refused(
+        f"Site '{journey.source}', the source, does not answer: what it has that '{journey.target}' lacks would be"
+        " left behind",
+        f"Wait for '{journey.source}' and run again; or, if it does not come back in time, run `rempart failover --to "
+        f"{journey.target} --accept-loss`, which lists what is lost as far as it is known.",
+    )
+
+
+def outcome_of_drain(
+    *,
+    answered: bool,
+    complete: bool,
+    accepted: bool,
+    lag_seconds: float | None,
+    known_at: datetime | None,
+    failed: tuple[str, ...] = (),
+    failures: int = 0,
+    **told: Any,
+) -> dict[str, Any]:
+    """What a drain came to. Pure.
+
+    `known_at` is when the lag was measured; of changes after that nothing is known, and None says that no replication
+    is on record at all. `failed` names what did not arrive.
+    """
+    return {
+        "ok": complete or accepted,
+        "complete": complete,
+        "source_answered": answered,
+        "lag_seconds": lag_seconds,
+        "lag_known_at": known_at.isoformat() if known_at else None,
+        "not_arrived": list(failed[:100]),
+        "not_arrived_count": failures,
+        "unknown": None if complete else _unknown(answered, lag_seconds, known_at),
+        **told,
+    }
+
+
+def _unknown(answered: bool, lag_seconds: float | None, known_at: datetime | None) -> str:
+    if answered:
+        return "the source answered, but not for the objects that did not arrive"
+    if known_at is None or lag_seconds is None:
+        return "no replication is on record: nothing is known of what the source has"
+    return (
+        f"the last replication on record ended at {known_at:%Y-%m-%d %H:%M:%S} UTC with a lag of {lag_seconds:.0f} s;"
+        " of what changed at the source after it began nothing is known"
+    )

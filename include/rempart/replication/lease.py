@@ -1,0 +1,121 @@
+"""One holder at a time: leases in PostgreSQL, with a generation that fences off whoever was paused past the end of his.
+
+Time is the database server's, so clocks of workers that differ change nothing. A holder renews while it works; what it
+writes to the database goes through `fence` in the same transaction, so that a stale holder commits nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rempart.config import Connection
+from rempart.errors import LeaseHeld, LeaseLost, RempartError
+from rempart.replication.database import Session, session
+
+SECONDS = 60.0
+_TAKE = """
+INSERT INTO lease AS held (name, generation, holder, until)
+VALUES (%(name)s, 1, %(holder)s, clock_timestamp() + make_interval(secs => %(seconds)s))
+ON CONFLICT (name) DO UPDATE
+SET generation = held.generation + 1, holder = EXCLUDED.holder, until = EXCLUDED.until
+WHERE held.until <= clock_timestamp()
+RETURNING generation
+"""
+_RENEW = """
+UPDATE lease SET until = clock_timestamp() + make_interval(secs => %(seconds)s)
+WHERE name = %(name)s AND generation = %(generation)s AND until > clock_timestamp()
+"""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A turn: the `generation`-th holder of `name`. `lost` is set once a renewal found that it is over."""
+
+    name: str
+    generation: int
+    holder: str
+    lost: threading.Event = field(default_factory=threading.Event, compare=False)
+
+    def check(self) -> None:
+        """Raises LeaseLost if a renewal found that the turn is over."""
+        if self.lost.is_set():
+            raise lost(self)
+
+
+def lost(lease: Lease) -> LeaseLost:
+    return LeaseLost(
+        f"{lease.holder} lost its turn at '{lease.name}' (generation {lease.generation}): another run has it",
+        "Nothing was recorded after that. Let the other run end; then run again if it is still needed.",
+    )
+
+
+def take(connection: Connection, name: str, holder: str, seconds: float = SECONDS) -> Lease:
+    """Take the turn if nobody has it. Raises LeaseHeld, DatabaseUnavailable."""
+    with session(connection, f"take lease {name}") as opened:
+        row = opened.execute(_TAKE, {"name": name, "holder": holder, "seconds": seconds}).fetchone()
+        if row is None:
+            now = opened.execute("SELECT holder, until FROM lease WHERE name = %s", [name]).fetchone()
+            who, until = now or ("somebody", None)
+            raise LeaseHeld(
+                f"'{name}' is being done by {who} (its turn ends at {until:%H:%M:%S} UTC unless it is renewed)",
+                "Wait for it to end. If it was killed, its turn ends by itself.",
+            )
+    return Lease(name, int(row[0]), holder)
+
+
+def renew(connection: Connection, lease: Lease, seconds: float = SECONDS) -> None:
+    """Raises LeaseLost, DatabaseUnavailable."""
+    with session(connection, f"renew lease {lease.name}") as opened:
+        values = {"name": lease.name, "generation": lease.generation, "seconds": seconds}
+        if opened.execute(_RENEW, values).rowcount != 1:
+            lease.lost.set()
+            raise lost(lease)
+
+
+def release(connection: Connection, lease: Lease) -> None:
+    """End the turn now; one that is over already is no error."""
+    with session(connection, f"release lease {lease.name}") as opened:
+        opened.execute(
+            "UPDATE lease SET until = now() WHERE name = %s AND generation = %s AND until > now()",
+            [lease.name, lease.generation],
+        )
+
+
+def fence(opened: Session, lease: Lease) -> None:
+    """In a transaction: the turn is still this one's, and stays so until the transaction ends. Raises LeaseLost."""
+    held = opened.execute(
+        "SELECT 1 FROM lease WHERE name = %s AND generation = %s AND until > clock_timestamp() FOR SHARE",
+        [lease.name, lease.generation],
+    ).fetchone()
+    if held is None:
+        lease.lost.set()
+        raise lost(lease)
+
+
+@contextmanager
+def turn(connection: Connection, name: str, holder: str, seconds: float = SECONDS) -> Iterator[Lease]:
+    """Hold a lease, renewed by a thread, while the block runs. Raises LeaseHeld."""
+    lease = take(connection, name, holder, seconds)
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(seconds / 3):
+            try:
+                renew(connection, lease, seconds)
+            except LeaseLost:
+                return
+            except RempartError:  # the database is away: what is written next finds out whether the turn is over
+                continue
+
+    thread = threading.Thread(target=keep, name=f"lease {name}", daemon=True)
+    thread.start()
+    try:
+        yield lease
+    finally:
+        over.set()
+        thread.join()
+        if not lease.lost.is_set():
+            release(connection, lease)

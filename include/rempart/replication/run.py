@@ -1,0 +1,469 @@
+"""One run of a pair over one bucket, in three stages that may be three processes: plan, carry, settle.
+
+`plan` lists both sides completely before anything is changed, and leaves pieces of work. `carry` makes the copies of
+one piece. `settle` sees that what was copied is there, hides what is gone at the source if the guards let it, and
+deletes for good what was hidden long ago.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import chain, groupby, islice
+from pathlib import Path
+
+from rempart.errors import ObjectMissing, RempartError, ReplicationError, SiteError
+from rempart.replication.catalogue import Catalogue, found_again, sighted
+from rempart.replication.lease import Lease
+from rempart.replication.plan import (
+    Copy,
+    DeleteLimits,
+    KeyPlan,
+    Replica,
+    Tally,
+    by_key,
+    differing,
+    may_hide,
+    merge,
+    plan_key,
+    recount,
+    risks,
+    stop_and_ask,
+)
+from rempart.replication.transfer import Carried, Mover, absent, as_stored
+from rempart.replication.work import Store, ahead, decode, decode_row, encode, encode_row, in_order
+from rempart.sites.capabilities import CapabilityRecord
+from rempart.sites.port import ObjectInfo, Site
+
+PIECE, PIECE_BYTES = 2000, 8 << 30
+"""The most keys, and about the most bytes, of one piece of work."""
+RECORDED = 500
+"""Replicas that are written to the catalogue at a time."""
+SHOWN = 100
+"""Failures that are named."""
+SAMPLES = 10_000
+CLOSER = 1000
+"""Keys that are looked at one by one; of more, unless they are few among all, the whole bucket is compared."""
+PAGE = 1000
+"""Entries in one page of a listing."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a pair is replicated. `keep`: what was hidden or overwritten at the target stays readable so long."""
+
+    limits: DeleteLimits = field(default_factory=DeleteLimits)
+    sightings: int = 2
+    interval: timedelta = timedelta(minutes=10)
+    keep: timedelta = timedelta(days=400)
+    compare: timedelta = timedelta(days=1)
+    tags: bool = True
+    transfers: int = 32
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One key that did not reach the target."""
+
+    key: str
+    what: str
+    hint: str
+    transient: bool
+
+
+@dataclass
+class Outcome:
+    """What came of a run, or of a part of it; parts add up."""
+
+    objects: int = 0
+    bytes: int = 0
+    verified: int = 0
+    kept: int = 0
+    copied: int = 0
+    copied_bytes: int = 0
+    hidden: int = 0
+    purged: int = 0
+    waiting: int = 0
+    waiting_bytes: int = 0
+    oldest: datetime | None = None
+    failures: int = 0
+    troubles: list[Trouble] = field(default_factory=list)
+    lags: list[float] = field(default_factory=list)
+
+    def add(self, other: Outcome) -> None:
+        for name in (
+            "objects",
+            "bytes",
+            "verified",
+            "kept",
+            "copied",
+            "copied_bytes",
+            "hidden",
+            "purged",
+            "waiting",
+            "waiting_bytes",
+            "failures",
+        ):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.troubles = [*self.troubles, *other.troubles][:SHOWN]
+        self.lags = [*self.lags, *other.lags][:SAMPLES]
+        self.waits_since(other.oldest)
+
+    def waits_since(self, moment: datetime | None) -> None:
+        if moment is not None:
+            self.oldest = min(self.oldest or moment, moment)
+
+    def trouble(self, key: str, error: RempartError, copies: Sequence[Copy]) -> None:
+        """A key that did not reach the target, and its copies, which are still to be made."""
+        self.failures += 1
+        self.waits(copies)
+        if len(self.troubles) < SHOWN:
+            self.troubles.append(Trouble(key, error.what, error.hint, error.transient))
+
+    def waits(self, copies: Sequence[Copy]) -> None:
+        """Copies that are still to be made."""
+        self.waiting += len(copies)
+        self.waiting_bytes += sum(copy.source.size for copy in copies)
+        self.waits_since(min((copy.source.modified for copy in copies), default=None))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is to be done in one bucket: pieces with copies, pieces of keys to hide, and what the merge saw.
+
+    `outcome`: as it stands before anything is copied; `todo`: the copies of the pieces, as waiting.
+    """
+
+    bucket: str
+    began: datetime
+    pieces: tuple[str, ...]
+    hiding: tuple[str, ...]
+    versions: bool
+    hides: int
+    known: int
+    outcome: Outcome
+    todo: Outcome
+
+
+class BucketRun:
+    """The stages for one bucket of a pair. `pool`: where requests are made; `skip`: keys that are not replicated."""
+
+    def __init__(
+        self,
+        source: Site,
+        target: Site,
+        bucket: str,
+        catalogue: Catalogue,
+        lease: Lease,
+        able: tuple[CapabilityRecord, CapabilityRecord],
+        rules: Rules,
+        mover: Mover,
+        pool: ThreadPoolExecutor,
+        clock: Callable[[], datetime],
+        skip: Callable[[str], bool] = lambda key: False,
+    ) -> None:
+        self._source, self._target, self._bucket = source, target, bucket
+        self._catalogue, self._lease, self._rules = catalogue, lease, rules
+        self._source_able, self._target_able = able
+        self._mover, self._pool, self._clock, self._skip = mover, pool, clock, skip
+
+    # --- plan ---------------------------------------------------------------------------------------------------------
+
+    def plan(self, store: Store, folder: Path) -> Planned:
+        """Compare both sides. Changes nothing but the sightings of what is missing, once both listings were complete.
+
+        All versions of all keys are compared once in `rules.compare`; in between only what a reader finds of each key,
+        and all versions of those that differ. Raises SiteError, LeaseLost.
+        """
+        began, tally, outcome, todo = self._clock(), Tally(), Outcome(), Outcome()
+        both = self._source.keeps_versions(self._bucket) and self._target.keeps_versions(self._bucket)
+        compared = self._catalogue.compared(self._bucket) if both else None
+        made: Iterable[KeyPlan] | None = None
+        if compared and began - compared < self._rules.compare:
+            made = self._differing(folder, tally, began)
+        if not (quick := made is not None):
+            tally = Tally()
+            made = merge(
+                self._of_source(folder, both),
+                self._catalogue.rows(self._bucket),
+                self._listing(self._target, self._target_able, folder, both),
+                tally,
+                superseded_before=began - self._rules.keep,
+                where=self._where,
+            )
+        pieces = _Pieces(store, f"{self._bucket}-copy"), _Pieces(store, f"{self._bucket}-hide")
+        sightings = folder / f"{self._bucket}-sightings"
+        with sightings.open("wb") as seen:
+            for one in made or ():
+                if lacking := self._lacking(one):
+                    outcome.trouble(one.key, _mixed_up(one.key, lacking, self._target.name), one.copies)
+                elif one.copies or one.surplus:
+                    pieces[one.hides].add(one)
+                    todo.waits(one.copies)
+                for row in one.missing:
+                    seen.write(encode_row(sighted(row, began)))
+                for row in one.back:
+                    seen.write(encode_row(found_again(row)))
+        self._lease.check()
+        self._record_sightings(sightings)
+        if both and not quick:
+            self._catalogue.note_comparison(self._bucket, began, self._lease)
+        outcome.objects, outcome.bytes, outcome.kept = tally.objects, tally.bytes, tally.kept
+        outcome.verified = tally.current
+        copy, hide = (one.close() for one in pieces)
+        return Planned(self._bucket, began, copy, hide, both, tally.hides, tally.known, outcome, todo)
+
+    def _of_source(self, folder: Path, versions: bool) -> Iterator[ObjectInfo]:
+        listed = self._listing(self._source, self._source_able, folder, versions)
+        return (one for one in listed if not self._skip(one.key))
+
+    @property
+    def _where(self) -> str:
+        return f"{self._bucket} at site '{self._source.name}'"
+
+    def _differing(self, folder: Path, tally: Tally, now: datetime) -> Iterator[KeyPlan] | None:
+        """Plans of the keys of which a reader finds something else; None if they are many: then all are compared."""
+        found: list[tuple[str, bool]] = []
+        known = self._catalogue.rows(self._bucket)
+        target = self._listing(self._target, self._target_able, folder, False)
+        seen = Tally()
+        for one in differing(self._of_source(folder, False), known, target, seen, self._where):
+            found.append(one)
+            if len(found) > max(CLOSER, seen.objects // 20):
+                return None
+        unsettled = {key for key, _ in found}
+        tally.__dict__.update(seen.__dict__)
+        return self._closer(found, tally, now) if unsettled else iter(())
+
+    def _closer(self, found: list[tuple[str, bool]], tally: Tally, now: datetime) -> Iterator[KeyPlan]:
+        def look(key: str) -> tuple[list[ObjectInfo], list[ObjectInfo]]:
+            return self._history(self._source, key), self._history(self._target, key)
+
+        wanted = dict(found)
+        rows: dict[str, list[Replica]] = {key: [] for key in wanted}
+        for row in self._catalogue.of_keys(self._bucket, list(wanted)):
+            rows[row.key].append(row)
+        for key, (mine, there) in zip(wanted, self._pool.map(look, wanted), strict=True):
+            made = plan_key(key, mine, rows[key], there)
+            recount(tally, made, mine, rows[key], there)
+            if made:
+                yield replace(made, folder=wanted[key])
+
+    def _history(self, site: Site, key: str) -> list[ObjectInfo]:
+        """All versions of one key, newest first."""
+        history = []
+        for one in site.versions(self._bucket, key):
+            if one.key == key:
+                history.append(one)
+            elif history:
+                break
+        return history
+
+    def _listing(self, site: Site, able: CapabilityRecord, folder: Path, versions: bool) -> Iterator[ObjectInfo]:
+        ask = site.versions if versions else site.list
+        listing = ahead(ask(self._bucket))
+        return listing if able.outcome("listing order") == "proven" else in_order(listing, folder)
+
+    def _lacking(self, plan: KeyPlan) -> list[str]:
+        """What the target was not proven able to do, and must be, to keep a key apart from others."""
+        if not plan.copies:
+            return []
+        wanted = risks(plan.key, folder=plan.folder)
+        return sorted(name for name in wanted if self._target_able.outcome(name) != "proven")
+
+    def _record_sightings(self, file: Path) -> None:
+        with file.open("rb") as seen:
+            while lines := list(islice(seen, RECORDED)):
+                self._catalogue.record(self._bucket, [decode_row(line) for line in lines], self._lease)
+
+    # --- carry --------------------------------------------------------------------------------------------------------
+
+    def carry(self, body: bytes, say: Callable[[Carried], object] = lambda done: None) -> Outcome:
+        """Make the copies of one piece; a key that fails stops no other. Raises LeaseLost."""
+        return self._carry(decode(body), say)
+
+    def _carry(self, plans: Iterable[KeyPlan], say: Callable[[Carried], object] = lambda done: None) -> Outcome:
+        outcome = Outcome()
+        batch: list[Replica] = []
+        waiting: dict[Future[Carried], KeyPlan] = {}
+        more = iter(plans)
+
+        def take(done: Iterable[Future[Carried]]) -> None:
+            for one in done:
+                plan, carried = waiting.pop(one), one.result()
+                batch.extend(carried.replicas)
+                self._account(outcome, plan, carried)
+                say(carried)
+
+        try:
+            for plan in more:
+                self._lease.check()
+                if plan.copies:
+                    waiting[self._pool.submit(self._mover.carry, plan)] = plan
+                self._drop_surplus(plan, outcome)
+                if len(waiting) >= 2 * self._rules.transfers:
+                    take(wait(waiting, return_when=FIRST_COMPLETED).done)
+                if len(batch) >= RECORDED:
+                    self._catalogue.record(self._bucket, batch, self._lease)
+                    batch.clear()
+            take(wait(waiting).done)
+        finally:
+            for one in waiting:  # of a run that broke off
+                one.cancel()
+            wait(waiting)
+            if not self._lease.lost.is_set():
+                self._catalogue.record(self._bucket, batch, self._lease)
+        return outcome
+
+    def _account(self, outcome: Outcome, plan: KeyPlan, carried: Carried) -> None:
+        outcome.copied += carried.put
+        outcome.copied_bytes += carried.bytes
+        if len(outcome.lags) < SAMPLES:
+            outcome.lags += [(one.copied - one.modified).total_seconds() for one in carried.replicas]
+        if carried.failure:
+            outcome.trouble(plan.key, carried.failure.error, carried.left)
+        elif not plan.copies[-1].source.marker:
+            outcome.verified += 1
+
+    def _drop_surplus(self, plan: KeyPlan, outcome: Outcome) -> None:
+        for one in plan.surplus:
+            self._target.delete(self._bucket, plan.key, version_id=one.version_id)
+            outcome.purged += 1
+
+    # --- settle -------------------------------------------------------------------------------------------------------
+
+    def settle(
+        self, planned: Planned, store: Store, folder: Path, accepted: int = 0
+    ) -> tuple[Outcome, ReplicationError | None]:
+        """Confirm what was copied, hide what is gone, delete for good what was hidden long ago.
+
+        The error tells that too much is gone at the source for nobody to be asked: then nothing was hidden. Raises
+        SiteError, LeaseLost.
+        """
+        outcome, now, rules = self._confirm(planned, folder), self._clock(), self._rules
+        gone = list(self._ripe(now))
+        hides = planned.hides + len(gone)
+        if why := stop_and_ask(hides, planned.known, rules.limits, accepted):
+            return outcome, ReplicationError(
+                f"{self._bucket} at site '{self._source.name}': {why}. "
+                f"Nothing was hidden at site '{self._target.name}'",
+                "If it was wished: "
+                f"`rempart replicate {self._source.name} {self._target.name} --accept-deletes {hides}`. "
+                "If not, the objects are at the target: docs/runbooks/replica.md.",
+            )
+        for piece in planned.hiding:
+            outcome.add(self._carry(decode(store.get(piece))))
+        outcome.hidden += planned.hides
+        if self._target_able.outcome("delete markers") == "proven" and self._target.keeps_versions(self._bucket):
+            for rows in gone:
+                self._target.delete(self._bucket, rows[0].key)
+                self._catalogue.record(self._bucket, [replace(row, hidden=now) for row in rows], self._lease)
+                outcome.hidden += 1
+            outcome.purged += self._purge(now)
+        return outcome, None
+
+    def _ripe(self, now: datetime) -> Iterator[list[Replica]]:
+        """The replicas of keys of which the source has nothing any more, and that may be hidden."""
+        rules = self._rules
+        for key, found in groupby(self._catalogue.missing(self._bucket), key=lambda row: row.key):
+            rows = list(found)
+            last = max(rows, key=lambda row: row.place)
+            ripe = all(may_hide(row, now, sightings=rules.sightings, interval=rules.interval) for row in rows)
+            if ripe and not last.marker and self._is_gone(key):
+                yield rows
+
+    def _is_gone(self, key: str) -> bool:
+        """Whether the source has no such object; asked again, right before it is hidden."""
+        try:
+            self._source.facts(self._bucket, key)
+        except ObjectMissing:
+            return True
+        return False
+
+    def _purge(self, now: datetime) -> int:
+        """Delete for good what the source no longer has and what was hidden, or only a version, for long enough."""
+        before, batch, count = now - self._rules.keep, [], 0
+        for row in self._catalogue.missing(self._bucket):
+            since = row.hidden or row.missing_since
+            if since is None or since > before or row.sightings < self._rules.sightings:
+                continue
+            if row.target_version:
+                self._target.delete(self._bucket, row.key, version_id=row.target_version)
+            batch.append(row)
+            count += 1
+            if len(batch) >= RECORDED:
+                self._catalogue.forget(self._bucket, batch, self._lease)
+                batch = []
+        self._catalogue.forget(self._bucket, batch, self._lease)
+        return count
+
+    def _confirm(self, planned: Planned, folder: Path) -> Outcome:
+        """See that what the target said it stored is there. What is not is forgotten, so that it is copied again."""
+        outcome, lost = Outcome(), []
+        copied = self._catalogue.copied_since(self._bucket, planned.began)
+        taken = (row for row in copied if row.basis == "checked on arrival")
+        some = list(islice(taken, max(SHOWN, planned.outcome.objects // PAGE)))
+        rest = next(taken, None)
+        # a request for each, unless a listing has fewer pages
+        many = rest and self._not_listed(chain(some, [rest], taken), planned, folder)
+        absences = many or self._absent(some)
+        for row in absences:
+            lost.append(row)
+            again = Copy(replace(as_stored(row), modified=row.modified), row.place, "replica missing")
+            outcome.trouble(row.key, absent(self._target, self._bucket, row.key), [again])
+            outcome.verified -= 1
+        self._catalogue.forget(self._bucket, lost, self._lease)
+        return outcome
+
+    def _absent(self, rows: Sequence[Replica]) -> Iterator[Replica]:
+        yield from (row for row, there in zip(rows, self._pool.map(self._is_there, rows), strict=True) if not there)
+
+    def _not_listed(self, rows: Iterable[Replica], planned: Planned, folder: Path) -> Iterator[Replica]:
+        listing = self._listing(self._target, self._target_able, folder, planned.versions)
+        for _, (wanted, listed) in by_key(rows, listing):
+            for row in wanted:
+                if not any(row.stands_in(one) and row.target_version in ("", one.version_id) for one in listed):
+                    yield row
+
+    def _is_there(self, row: Replica) -> bool:
+        try:
+            found = self._target.facts(self._bucket, row.key, version_id=row.target_version or None)
+        except ObjectMissing:
+            return False
+        return row.stands_in(found)
+
+
+class _Pieces:
+    """Plans on their way into pieces of a store."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store, self._name = store, name
+        self._plans: list[KeyPlan] = []
+        self._bytes = 0
+        self._made: list[str] = []
+
+    def add(self, plan: KeyPlan) -> None:
+        self._plans.append(plan)
+        self._bytes += sum(copy.source.size for copy in plan.copies)
+        if len(self._plans) >= PIECE or self._bytes >= PIECE_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        name = f"{self._name}-{len(self._made):05d}.jsonl"
+        self._store.put(name, encode(self._plans))
+        self._made.append(name)
+        self._plans, self._bytes = [], 0
+
+    def close(self) -> tuple[str, ...]:
+        if self._plans:
+            self._write()
+        return tuple(self._made)
+
+
+def _mixed_up(key: str, lacking: list[str], target: str) -> SiteError:
+    return SiteError(
+        f"site '{target}' may take {key[:80]!r} for another key: it was not proven to keep {', '.join(lacking)} apart",
+        "Rename the object at the source, or replicate to a site that proves it (`rempart doctor site`).",
+    )
