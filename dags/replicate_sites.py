@@ -1,40 +1,91 @@
-"""Copy every new object of the lake and artifact buckets to another site, and verify it there.
+"""Bring a pair's target site up to date with its source: what is new or changed, and what was deleted.
 
-**Input**: the source site's listing. **Output**: the same objects at the target, each read back and compared by
-SHA-256; the measured lag; the asset `replica_<source>_to_<target>`.
+**Input**: what both sites list. **Output**: the same objects at the target, each verified by SHA-256; the lag, in
+evidence of kind `replication` and as metrics; the asset `replica_<source>_to_<target>`, whose event carries the result.
 
-Nothing is ever deleted at the target. A listing that fails gives no plan and a red task.
+`prepare` compares both sides and leaves the work in pieces at the target, `carry` copies them (a task for each piece
+of 2,000 keys; none if there is nothing to copy), `conclude` sees that everything is there and measures, also when a
+`carry` failed: what that task did not copy counts as failed, and the next run copies it.
 
-**Run again** at will: verified objects are not copied again.
+What is gone at the source is hidden at the target and can be read there by its version until the pair's `deletes.keep`
+is over. More than `deletes` allows in one run is not hidden: the task stops and asks.
 
-**When it fails**: the message names the keys that could not be copied (the others were). The runbook is
-docs/runbooks/replica.md.
+**Skipped** is a run while another one of the pair goes on, or while the source is not the active site; the log of
+`prepare` says which.
+
+**Run again** at will: what is verified is not copied again. `accept_deletes`: hide so many keys, once, after the task
+asked for that number.
+
+**When it fails**: the message names keys that did not reach the target (the others did), or the lag and its objective.
+A run that goes on when `lag_objective` has passed since it was queued is told in the triggerer's log and the ledger.
+The turn of a run whose processes were killed ends by itself after 15 minutes. docs/how-to/observe-replication.md tells
+how to watch, docs/runbooks/replica.md what to do.
 """
 
 from typing import Any
 
-from airflow.sdk import DAG, DeltaTriggerTimetable, task
+from airflow.sdk import DAG, DeltaTriggerTimetable, Param, task
 
 from rempart import config, sections
-from rempart.orchestration import assets, runtime
+from rempart.orchestration import assets, replication, runtime
 from rempart.orchestration.dags import platform_settings
+
+accept_deletes = Param(
+    0,
+    type="integer",
+    minimum=0,
+    maximum=1_000_000_000,
+    description="Hide this many keys at the target that are gone at the source, more than `deletes` allows in one run.",
+)
 
 
 def build(pair: sections.ReplicationPair) -> DAG:
-    replica = assets.replica(pair.source, pair.target)
-    common = platform_settings("replicate") | {"schedule": DeltaTriggerTimetable(pair.every)}
-    dag_id = f"replicate_{pair.source}_to_{pair.target}"
-    with DAG(dag_id, doc_md=__doc__, **common) as dag:
+    source, target, replica = pair.source, pair.target, assets.replica(pair.source, pair.target)
+    common = platform_settings("replicate") | {
+        "schedule": DeltaTriggerTimetable(pair.every),
+        "deadline": replication.late_alert(pair),
+        "params": {"accept_deletes": accept_deletes},
+    }
+    with DAG(f"replicate_{source}_to_{target}", doc_md=__doc__, **common) as dag:
 
-        @task(outlets=[replica])
-        def replicate(outlet_events: Any = None) -> dict[str, Any]:
-            from rempart.flows.replicate import replicate
+        @task
+        def prepare(ti: Any = None) -> list[list[dict[str, str]]]:
+            from rempart.flows.replicate import prepare
 
-            result = runtime.as_json(replicate(runtime.platform(), pair.source, pair.target))
-            outlet_events[replica].extra = result
-            return result
+            with replication.skipped_out_of_turn():
+                ready = prepare(runtime.platform(), source, target, print)
+            ti.xcom_push("plan", ready.as_json())
+            return replication.shares(ready.pieces())
 
-        replicate()
+        # a limit of the bandwidth is one of each task
+        @task(max_active_tis_per_dagrun=1 if pair.bandwidth else None)
+        def carry(plan: Any, pieces: Any) -> list[dict[str, Any]]:
+            from rempart.flows.replicate import carry, prepared
+
+            platform, ready = runtime.platform(), prepared(plan)
+            return [carry(platform, ready, piece, print) for piece in pieces]
+
+        @task(outlets=[replica], multiple_outputs=False, retry_policy=replication.ENDS_THE_TURN)
+        def conclude(plan: Any, carried: Any, params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
+            from rempart.flows.replicate import check_objective, conclude, prepared
+
+            result = conclude(
+                platform := runtime.platform(),
+                prepared(plan),
+                [one for share in carried or () for one in share],
+                accept_deletes=params["accept_deletes"],
+                measured=lambda result: replication.send_gauges(source, target, result),
+                say=print,
+            )
+            check_objective(platform.config, source, target, result)
+            told = runtime.as_json(result)
+            outlet_events[replica].extra = {name: value for name, value in told.items() if name != "failed"}
+            return told
+
+        ready = prepare()
+        carried = carry.partial(plan=ready["plan"]).expand(pieces=ready)
+        # the turn that the first takes is ended by the last, whatever came of what is between them
+        conclude(ready["plan"], carried).as_teardown(setups=ready, on_failure_fail_dagrun=True)
     return dag
 
 

@@ -131,7 +131,7 @@ class Demo:
         point = self.run("backup", "backup_platform", "back_up", since=since)
         self.report["restore_point"] = {"id": point["id"], "bytes": point["bytes"]}
         pair = self.platform.config.replication[0]
-        copied = self.run("replicate", f"replicate_{pair.source}_to_{pair.target}", "replicate")
+        copied = self.run("replicate", f"replicate_{pair.source}_to_{pair.target}", "conclude")
         self.report["replica"] = {key: copied[key] for key in ("objects", "bytes", "verified", "lag_seconds")}
         self.check(
             copied["verified"] == copied["objects"] > 0 and not copied["failed"],

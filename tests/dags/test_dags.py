@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = {
     "backup_platform",
     "export_evidence",
+    "fail_back",
+    "fail_over",
     "ingest_hotel_bookings",
     "materialize_features_hotel_bookings",
     "probe_sites",
@@ -25,6 +27,7 @@ EXPECTED = {
     "roll_back_model_hotel_bookings",
     "train_hotel_bookings",
     "validate_model_hotel_bookings",
+    "verify_replicas",
 }
 HEAVY = {"boto3", "mlflow", "feast", "great_expectations", "kubernetes", "pandas", "pyarrow", "sklearn", "onnxruntime"}
 

@@ -86,7 +86,7 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     features = by_asset(f"materialize_features_{PIPELINE}", "materialize")
     trained = by_asset(f"train_{PIPELINE}", "train")
     judged = by_asset(f"validate_model_{PIPELINE}", "validate")
-    copied = stage("replicate_primary_to_haven", "replicate")
+    copied = stage("replicate_primary_to_haven", "conclude")
     point = stage("backup_platform", "back_up")
     drilled = stage("restore_drill", "drill", {"point": point["id"]})
     bad_since = datetime.now(UTC)
@@ -184,6 +184,7 @@ def test_every_dag_page_has_its_documentation_and_no_file_fails_to_import(chain:
         (f"materialize_features_{PIPELINE}", {"snapshot": "../../etc/passwd"}, "snapshot"),
         (f"ingest_{PIPELINE}", {"prefix": "{{ var.value.secret }}"}, "prefix"),
         ("restore_drill", {"point": "$(id)"}, "point"),
+        ("replicate_primary_to_haven", {"accept_deletes": -1}, "accept_deletes"),
     ],
 )
 def test_a_wrong_param_is_answered_with_400_and_its_name(

@@ -30,7 +30,7 @@ def champion(pipeline: str) -> Asset:
 
 
 def replica(source: str, target: str) -> Asset:
-    """Every object of the source is at the target, verified."""
+    """The target is as the source was, within the pair's objective for the lag; the event's extra says how far."""
     return _asset("replica", f"{source}_to_{target}")
 
 

@@ -26,9 +26,11 @@ RETRY_POLICY = ExceptionRetryPolicy(
                 "rempart.errors.DatabaseUnavailable",
                 "rempart.errors.TrackingUnavailable",
                 "rempart.errors.PoolUnavailable",
+                "rempart.errors.LeaseHeld",
+                "rempart.errors.SiteFenced",
             ],
             RetryAction.RETRY,
-            reason="the service may answer again",
+            reason="the service may answer again, or who is at it now be done",
         ),
         RetryRule("rempart.errors.RempartError", RetryAction.FAIL, reason="a retry would fail in the same way"),
     ]

@@ -1,0 +1,82 @@
+"""What the DAG of replication has beside its tasks: what is no turn of its, gauges, and the alert of a late run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+
+from rempart.errors import FailoverError, LeaseHeld
+from rempart.orchestration import runtime
+from rempart.sections import ReplicationPair
+
+if TYPE_CHECKING:
+    from rempart.flows.replicate import ReplicationResult
+
+TASKS = 256
+"""The most tasks that one run copies with; Airflow maps no task over more than 1,024 values by default."""
+GAUGES = ("lag_seconds", "lag_p50", "lag_p95", "lag_max", "pending", "pending_bytes", "failures", "throughput")
+"""Fields of a result that are sent as `rempart.replication.<field>` (docs/how-to/observe-replication.md)."""
+ENDS_THE_TURN = ExceptionRetryPolicy(
+    [RetryRule("rempart.errors.RempartError", RetryAction.FAIL, reason="the turn is over: the next run does it anew")]
+)
+"""For the task that concludes. Where its process was killed it is run again, and the turn is still its own."""
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def skipped_out_of_turn() -> Iterator[None]:
+    """Skip the task, with the error's words, if the pair is another run's turn or its source not the active site."""
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    try:
+        yield
+    except (LeaseHeld, FailoverError) as error:
+        raise AirflowSkipException(str(error)) from error
+
+
+def shares(pieces: Sequence[dict[str, str]]) -> list[list[dict[str, str]]]:
+    """The pieces of work for each task: one each, as long as that is no more than `TASKS`."""
+    count = min(len(pieces), TASKS)
+    return [list(pieces[n::count]) for n in range(count)]
+
+
+def send_gauges(source: str, target: str, result: ReplicationResult) -> None:
+    """Hand what was measured to Airflow's metrics, which go nowhere unless its configuration says where."""
+    from airflow.sdk.observability import stats
+
+    tags = {"source": source, "target": target}
+    for name in GAUGES:
+        stats.gauge(f"rempart.replication.{name}", getattr(result, name), tags=tags)
+    # a gauge stays what it was last: this one tells how old the others are
+    stats.gauge("rempart.replication.measured_at", datetime.now(UTC).timestamp(), tags=tags)
+
+
+def late_alert(pair: ReplicationPair) -> DeadlineAlert:
+    """Tell of a run that goes on when the pair's objective for the lag has passed since it was queued."""
+    callback = AsyncCallback(tell_late, kwargs={"source": pair.source, "target": pair.target})
+    return DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, pair.lag_objective, callback)
+
+
+async def tell_late(source: str, target: str, context: dict[str, Any]) -> None:
+    """Runs in the triggerer: an error line in its log, and evidence.
+
+    Airflow 3.3.2 also calls it for a run that failed before its deadline (apache/airflow #60927). That one was red.
+    """
+    run = context["dag_run"]
+    if run["end_date"]:
+        return
+
+    def record() -> str:
+        from rempart.flows.replicate import record_late
+
+        return record_late(runtime.platform(), source, target, run["dag_run_id"], str(run["queued_at"]))
+
+    log.error(await asyncio.to_thread(record))

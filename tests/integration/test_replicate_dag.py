@@ -1,0 +1,133 @@
+"""The DAG of replication on the running stack: a task for each piece, what it tells, and when it is skipped."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from rempart import config
+from rempart.airflow_api import AirflowApi
+from rempart.errors import LeaseHeld
+from rempart.flows.platform import Platform
+from rempart.flows.replicate import catalogue
+from rempart.replication.lease import Lease
+from rempart.replication.run import PIECE
+
+pytestmark = pytest.mark.stack
+
+DAG_ID = "replicate_primary_to_haven"
+TURN = "replicate primary -> haven"
+OBJECTS = PIECE + 100
+OURS = "is done by this test"
+
+
+@pytest.fixture(scope="module")
+def api(platform: Platform) -> AirflowApi:
+    return AirflowApi(config.environment_connections("airflow_api"))
+
+
+def turn(platform: Platform, until: ExitStack) -> Lease:
+    """The pair's turn, as soon as no run has it."""
+    for _ in range(240):
+        try:
+            return until.enter_context(platform.continuity.turn(TURN, OURS))
+        except LeaseHeld:
+            time.sleep(0.5)
+    raise AssertionError("the turn was never free")
+
+
+@pytest.fixture
+def prefix(platform: Platform) -> Iterator[str]:
+    """Where the test's objects are, at both sites; nothing is left of them, and nobody asks why they are gone."""
+    made, lake = f"replicate-dag-{secrets.token_hex(4)}/", platform.config.buckets.lake
+    yield made
+    with ExitStack() as until, ThreadPoolExecutor(16) as pool:
+        lease = turn(platform, until)
+        for name in ("primary", "haven"):
+            site = platform.site(name, "personal")
+            found = list(site.versions(lake, made))
+            list(pool.map(lambda one, at=site: at.delete(lake, one.key, version_id=one.version_id), found))
+        known = catalogue(platform, "primary", "haven")
+        known.forget(lake, [row for row in known.rows(lake) if row.key.startswith(made)], lease)
+
+
+def tasks(api: AirflowApi, run_id: str) -> list[tuple[str, int, str]]:
+    """Each task of a run: its name, which of the mapped ones it is, how it ended."""
+    found = api.get(f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances")["task_instances"]
+    return sorted((one["task_id"], one["map_index"], one["state"]) for one in found)
+
+
+def runs(api: AirflowApi, since: datetime) -> list[str]:
+    path = f"/api/v2/dags/{DAG_ID}/dagRuns?run_after_gte={since:%Y-%m-%dT%H:%M:%SZ}&order_by=run_after"
+    return [one["dag_run_id"] for one in api.get(path)["dag_runs"]]
+
+
+def event_of(api: AirflowApi, run_id: str) -> dict[str, Any]:
+    """The extra of the one event of the asset that a run made."""
+    events = api.get(f"/api/v2/assets/events?source_dag_id={DAG_ID}&order_by=-timestamp&limit=20")["asset_events"]
+    (found,) = [one for one in events if one["source_run_id"] == run_id]
+    assert found["name"] == "replica_primary_to_haven"
+    extra: dict[str, Any] = found["extra"]
+    return extra
+
+
+def test_pieces_are_copied_by_tasks_of_their_own_and_the_asset_tells_the_lag(
+    platform: Platform, api: AirflowApi, prefix: str
+) -> None:
+    primary, haven, lake = platform.site("primary", "personal"), platform.site("haven", "personal"), "lake"
+    with ExitStack() as until, ThreadPoolExecutor(16) as pool:
+        turn(platform, until)  # a scheduled run beside this copies nothing meanwhile
+        list(pool.map(lambda n: primary.write(lake, f"{prefix}k{n:05}", b"%d" % n), range(OBJECTS)))
+    run_id = api.trigger(DAG_ID)
+    api.follow(DAG_ID, run_id, lambda line: None)
+    # a scheduled run may have begun before, and have copied them
+    seen = [tasks(api, one) for one in runs(api, datetime.now(UTC) - timedelta(minutes=3))]
+    assert any({("carry", 1, "success"), ("conclude", -1, "success")} <= set(found) for found in seen), seen
+    copied = {one.key: one.size for one in haven.list(lake, prefix)}
+    assert copied == {f"{prefix}k{n:05}": len(b"%d" % n) for n in range(OBJECTS)}
+    result, extra = api.result(DAG_ID, run_id, "conclude"), event_of(api, run_id)
+    assert extra == {name: value for name, value in result.items() if name != "failed"}
+    assert extra["objects"] == extra["verified"] >= OBJECTS
+    assert (extra["lag_seconds"], extra["pending"], extra["failures"]) == (0, 0, 0)
+    again = api.trigger(DAG_ID)
+    api.follow(DAG_ID, again, lambda line: None)
+    assert tasks(api, again) == [("carry", -1, "skipped"), ("conclude", -1, "success"), ("prepare", -1, "success")]
+    assert event_of(api, again)["copied"] == 0
+
+
+def test_a_run_is_skipped_while_another_has_the_turn_and_makes_no_event(platform: Platform, api: AirflowApi) -> None:
+    with ExitStack() as until:
+        turn(platform, until)
+        run_id = api.trigger(DAG_ID)
+        api.follow(DAG_ID, run_id, lambda line: None)
+    assert tasks(api, run_id) == [("carry", -1, "skipped"), ("conclude", -1, "skipped"), ("prepare", -1, "skipped")]
+    path = f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/prepare/logs/1"
+    assert OURS in str(api.get(path)), "the log tells who has the turn"
+    assert not [
+        one for one in api.get("/api/v2/assets/events?limit=100")["asset_events"] if one["source_run_id"] == run_id
+    ]
+
+
+def test_a_run_that_outlives_the_objective_is_told_while_it_goes_on(platform: Platform, api: AirflowApi) -> None:
+    run_id = api.trigger(DAG_ID)
+    with psycopg.connect(config.environment_connections("pg_airflow").postgresql_url(), autocommit=True) as database:
+        # as if it had been queued an objective ago: the scheduler looks at its table alone
+        moved = "UPDATE deadline SET deadline_time = now() FROM dag_run r WHERE dagrun_id = r.id AND r.run_id = %s"
+        assert database.execute(moved, [run_id]).rowcount == 1
+    api.follow(DAG_ID, run_id, lambda line: None)
+    for _ in range(60):
+        late = platform.ledger.find("replication", "late primary->haven", limit=1)
+        if late and late[0].body["run"] == run_id:
+            break
+        time.sleep(0.5)
+    else:
+        pytest.fail("nobody told")
+    assert late[0].body["objective_seconds"] == 900
