@@ -186,7 +186,7 @@ class Deletes(Strict):
     keep: Duration = Field(
         default="400d",
         validate_default=True,
-        description="What was hidden or overwritten can be read by its version so long: no shorter than restore points.",
+        description="What was hidden or overwritten can be read by its version so long, as restore points may need it.",
     )
 
 

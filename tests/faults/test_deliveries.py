@@ -25,6 +25,7 @@ from rempart.flows.platform import Platform
 from rempart.ingestion import deliveries, landing, sample, snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Pipeline
+from rempart.replication.continuity import MemoryContinuity
 from rempart.sections import Buckets
 from rempart.sites.memory import MemorySite
 from rempart.sites.port import Site
@@ -54,6 +55,7 @@ class House:
             lambda: datetime(2026, 3, 1, tzinfo=UTC),
             {config.active_site: site},
             self.ledger,
+            MemoryContinuity(),
         )
         shipped = pipelines.load(project_root() / "include" / "pipelines" / "hotel_bookings.yaml")
         self.pipeline: Pipeline = shipped.model_copy(update={"max_quarantined": 1.0})

@@ -22,6 +22,7 @@ from rempart.flows.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Pipeline, TrailingView
+from rempart.replication.continuity import MemoryContinuity
 from rempart.sites.memory import MemorySite
 from tests.unit.features.stays import stays
 
@@ -366,7 +367,8 @@ def test_flow_takes_the_current_snapshot_or_the_one_named(
     site = MemorySite()
     site.ensure_bucket(settings.buckets.lake, versioned=True)
     of = {f"pg_feast_{part}": getattr(feature_databases, part) for part in ("registry", "offline", "online")}
-    platform = Platform(settings, of.__getitem__, lambda: NOW, {settings.active_site: site}, MemoryLedger())
+    sites, ledger = {settings.active_site: site}, MemoryLedger()
+    platform = Platform(settings, of.__getitem__, lambda: NOW, sites, ledger, MemoryContinuity())
     with pytest.raises(FeatureError, match="has no snapshot yet"):
         materialize(platform, pipeline)
     first: snapshots.Snapshot | None = None

@@ -24,6 +24,7 @@ from rempart.errors import PipelineError
 from rempart.flows import platform as platforms
 from rempart.ingestion import snapshots
 from rempart.ledger.memory import MemoryLedger
+from rempart.replication.continuity import MemoryContinuity
 from rempart.sites.memory import MemorySite
 
 PAGE = project_root() / "docs" / "how-to" / "add-a-pipeline.md"
@@ -57,7 +58,12 @@ def site(project: Path, monkeypatch: pytest.MonkeyPatch) -> MemorySite:
     for bucket in (config.buckets.landing, config.buckets.lake):
         made.ensure_bucket(bucket, versioned=True)
     one = platforms.Platform(
-        config, no_connection, lambda: datetime(2026, 1, 5, tzinfo=UTC), {config.active_site: made}, MemoryLedger()
+        config,
+        no_connection,
+        lambda: datetime(2026, 1, 5, tzinfo=UTC),
+        {config.active_site: made},
+        MemoryLedger(),
+        MemoryContinuity(),
     )
     monkeypatch.setattr(platforms, "open_platform", lambda: one)
     return made

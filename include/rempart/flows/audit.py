@@ -25,7 +25,7 @@ from rempart.pipeline import Pipeline
 from rempart.schema import read_yaml
 from rempart.sovereignty import egress
 from rempart.stack import credentials as stack_credentials
-from rempart.stack import environment, launch, services
+from rempart.stack import environment, follow, launch, services
 from rempart.stack.layout import Stack
 from rempart.transparency import (
     advisories,
@@ -227,6 +227,9 @@ class Audit:
             try:
                 variables = environment.of(self.stack, secrets, os.environ, name)
                 plans.append(Process(name, services.service(self.stack, name).command, variables))
+                if name == "mlflow":  # and the server that it runs, at the site where the platform begins
+                    server = environment.mlflow(self.stack, secrets, os.environ, self.stack.config.active_site)
+                    plans.append(Process(name, follow.command(self.stack), server))
             except ConnectionMissing as missing:
                 what = f"How {name} would be started cannot be told: {missing.what}"
                 unknown.append(Finding(f"telemetry/unplanned-{name}", "medium", what, "environment", missing.hint))

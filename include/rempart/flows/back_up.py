@@ -55,7 +55,7 @@ def back_up(
     leaves no manifest, and the previous point stays the newest. Writes evidence of kind `restore-point` with the
     manifest's SHA-256. Raises BackupError, DatabaseUnavailable, SiteError, PlacementDenied, ConfigError.
     """
-    config, source = platform.config, platform.config.active_site
+    config, source = platform.config, platform.active().site
     if config.backup.site == source:
         raise ConfigError(
             f"backup.site: '{source}' is the active site; a restore point there would be lost with it",

@@ -20,6 +20,7 @@ from typing import Any
 from rempart.config import Config, Connections
 from rempart.errors import ConfigError
 from rempart.flows.pool_cluster import Cluster
+from rempart.replication.active import other_site
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.egress import endpoint_of, parse_endpoint
 from rempart.sovereignty.pods import plan
@@ -41,12 +42,14 @@ _NOT_STARTED = frozenset(
 
 
 def targets(config: Config, connections: Connections) -> tuple[str | Reached, ...]:
-    """Where a job's pod must reach: the active site and the tracking server, as URLs without credentials.
+    """Where a job's pod must reach: the site, the one that stands by for it, and the tracking server.
 
-    A connection that leads nowhere known is a finding at once.
+    As URLs without credentials. A connection that leads nowhere known is a finding at once.
     """
     found: list[str | Reached] = []
-    for name in (config.sites[config.active_site].connection, "mlflow"):
+    standby = other_site(config, config.active_site)
+    sites = [config.sites[name].connection for name in (config.active_site, standby) if name]
+    for name in (*sites, "mlflow"):
         try:
             connection = connections(name)
             endpoint = endpoint_of(connection) or ""

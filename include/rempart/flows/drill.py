@@ -18,6 +18,7 @@ from rempart.flows.platform import Platform
 from rempart.flows.replicate import classification_of, physical_bucket
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.pipeline import load_all
+from rempart.replication.active import backup_site
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 
@@ -49,8 +50,9 @@ def drill(
     of kind `drill`; then raises DrillFailed naming the failed checks. Raises BackupError before that when there is no
     point or another drill runs; DatabaseUnavailable, SiteError, PlacementDenied when the drill cannot even begin.
     """
-    config = platform.config
-    site = platform.site(config.backup.site, classification_of(load_all()), "restore-point", beside=config.active_site)
+    active, holder = platform.active().site, _holder(platform, point_id)
+    beside = active if active != holder else None
+    site = platform.site(holder, classification_of(load_all()), "restore-point", beside=beside)
     began = platform.clock()
     point_id = _choose(site, platform.config.buckets.backups, point_id)
     with scratch.only_drill(platform.database("drill")):
@@ -71,6 +73,13 @@ def drill(
             "Follow docs/runbooks/restore-drill.md; until a drill passes, count on an older point only.",
         )
     return result
+
+
+def _holder(platform: Platform, point_id: str | None) -> str:
+    """The site of a point (the newest on record unless named): after a switch the next one goes elsewhere."""
+    for record in platform.ledger.find("restore-point", point_id, limit=1):
+        return str(record.body["site"])
+    return backup_site(platform.config, platform.active().site)
 
 
 def _choose(site: Site, bucket: str, point_id: str | None) -> str:

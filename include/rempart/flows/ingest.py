@@ -73,23 +73,28 @@ class _Run:
 def ingest(platform: Platform, pipeline: Pipeline) -> IngestResult:
     """Take in all waiting deliveries and commit at most one new snapshot; with nothing new, nothing changes.
 
-    An error leaves the last snapshot current; a re-run completes the work. Whether too many rows were refused is for
-    `check_quarantine` to say.
+    An error leaves the last snapshot current; a re-run completes the work, at another site if that is active by then.
+    Whether too many rows were refused is for `check_quarantine` to say.
     """
-    run = _Run(platform, pipeline, platform.active_site(pipeline.classification), platform.clock())
+    active = platform.active()
+    run = _Run(platform, pipeline, platform.active_site(pipeline.classification, active), platform.clock())
     run.retain_until("snapshots")  # a missing rule is said before anything is written
     before = snapshots.current(run.site, run.lake, pipeline.name)
-    finished = _finish(run, before)
+    with platform.committing(active):
+        finished = _finish(run, before)
     waiting, bodies = _arrivals(run)
     known = {a.sha256 for a in waiting if deliveries.is_known(run.site, run.lake, pipeline.name, a.sha256)}
     plan = landing.plan(waiting, known)
-    snapshot, outcomes = _take_in(run, before, plan.new, bodies)
-    for one in outcomes:
-        deliveries.record(run.site, run.lake, pipeline.name, one)
-    if snapshot and snapshot is not before:
-        _append_evidence(run, snapshot)
-    for arrival in (*plan.new, *plan.known):
-        landing.clear(run.site, run.inbox, arrival)
+    snapshot, added, outcomes = _take_in(run, before, plan.new, bodies)
+    with platform.committing(active):
+        if snapshot and snapshot is not before:
+            snapshots.commit(run.site, run.lake, snapshot, added)
+        for one in outcomes:
+            deliveries.record(run.site, run.lake, pipeline.name, one)
+        if snapshot and snapshot is not before:
+            _append_evidence(run, snapshot)
+        for arrival in (*plan.new, *plan.known):
+            landing.clear(run.site, run.inbox, arrival)
     return _result(before, snapshot, [*finished, *outcomes], bool(finished))
 
 
@@ -136,10 +141,10 @@ def _append_evidence(run: _Run, snapshot: snapshots.Snapshot) -> None:
 
 def _take_in(
     run: _Run, before: snapshots.Snapshot | None, new: Sequence[Arrival], bodies: Mapping[str, bytes]
-) -> tuple[snapshots.Snapshot | None, list[dict[str, Any]]]:
-    """Raw, quarantine and snapshot of the new deliveries; the current snapshot afterwards, and the outcomes."""
+) -> tuple[snapshots.Snapshot | None, list[tuple[snapshots.Part, bytes]], list[dict[str, Any]]]:
+    """Raw and quarantine of the new deliveries; the snapshot to commit, the parts that it adds, and the outcomes."""
     if not new:
-        return before, []
+        return before, [], []
     pipeline, read = run.pipeline, []
     for arrival in new:
         body = bodies[arrival.sha256]
@@ -175,8 +180,7 @@ def _take_in(
     ]
     if snapshot and snapshot is not before:
         snapshot = replace(snapshot, deliveries=tuple(outcomes))
-        snapshots.commit(run.site, run.lake, snapshot, added)
-    return snapshot, outcomes
+    return snapshot, added, outcomes
 
 
 def _draw_up(

@@ -138,24 +138,26 @@ def register(
 
     Raises as `train`.
     """
-    _verify(platform.active_site(pipeline.classification), spec, result)
-    version = registry.register(
-        platform.tracking(),
-        pipeline.name,
-        pipeline.description,
-        job_id=spec.job_id,
-        run_id=result.run_id,
-        model_id=result.model_id,
-        tags={
-            "snapshot": spec.snapshot,
-            "dataset_sha256": spec.dataset.sha256,
-            "code_version": spec.code_version,
-            "classification": platform.classification(pipeline, "model"),
-            **{f"placement.{name}": str(value) for name, value in (ran or {}).items() if value is not None},
-            **{name: f"{value:.6g}" for name, value in result.metrics.items()},
-        },
-    )
-    _record(platform, pipeline, spec, result, version, ran)
+    active = platform.active()
+    _verify(platform.active_site(pipeline.classification, active), spec, result)
+    with platform.committing(active):
+        version = registry.register(
+            platform.tracking(),
+            pipeline.name,
+            pipeline.description,
+            job_id=spec.job_id,
+            run_id=result.run_id,
+            model_id=result.model_id,
+            tags={
+                "snapshot": spec.snapshot,
+                "dataset_sha256": spec.dataset.sha256,
+                "code_version": spec.code_version,
+                "classification": platform.classification(pipeline, "model"),
+                **{f"placement.{name}": str(value) for name, value in (ran or {}).items() if value is not None},
+                **{name: f"{value:.6g}" for name, value in result.metrics.items()},
+            },
+        )
+        _record(platform, pipeline, spec, result, version, ran)
     progress(f"candidate: version {version} of model {pipeline.name}")
     return TrainResult(
         spec.job_id,
@@ -215,8 +217,7 @@ def frozen(table: pa.Table, holdout: Holdout) -> tuple[bytes, dict[str, int]]:
     return buffer.getvalue(), rows
 
 
-def _place(platform: Platform) -> Place:
-    name = platform.config.active_site
+def _place(platform: Platform, name: str) -> Place:
     site = platform.config.sites[name]
     return Place(name=name, connection=site.connection, region=site.region)
 
@@ -226,7 +227,7 @@ def _store(platform: Platform, pipeline: Pipeline, site: Site, body: bytes, rows
     bucket, key = platform.config.buckets.lake, f"training/{pipeline.name}/{digest}.parquet"
     kept_until = platform.clock() + platform.config.retention[pipeline.classification].snapshots
     site.write_new(bucket, key, body, metadata={"retain-until": kept_until.date().isoformat()})
-    return Dataset(site=_place(platform), bucket=bucket, key=key, sha256=digest, rows=rows)
+    return Dataset(site=_place(platform, site.name), bucket=bucket, key=key, sha256=digest, rows=rows)
 
 
 def _target(pipeline: Pipeline) -> Feature:
@@ -251,7 +252,7 @@ def job_spec(
         trainer=TrainerSpec(use=pipeline.trainer.use, params=dict(params), seed=pipeline.trainer.seed),
         nodes=pipeline.trainer.nodes,
         tracking=Tracking(connection="mlflow", experiment=pipeline.name),
-        output=Output(site=_place(platform), bucket=platform.config.buckets.artifacts, prefix="jobs/"),
+        output=Output(site=dataset.site, bucket=platform.config.buckets.artifacts, prefix="jobs/"),
         snapshot=snapshot,
         code_version=trainers.code_version(pipeline.trainer.use),
     )

@@ -22,6 +22,8 @@ from rempart.training.entrypoint import split_rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from rempart.sites.port import Site
+
 
 @dataclass(frozen=True)
 class ValidationResult:
@@ -54,7 +56,7 @@ def validate(platform: Platform, pipeline: Pipeline, version: str | None = None)
     there is no candidate, ModelRefused when a model is not the one on record, TrackingUnavailable, SiteError,
     IntegrityError, PlacementDenied, DatabaseUnavailable, LedgerError.
     """
-    name, tracking = pipeline.name, platform.tracking()
+    active, name, tracking = platform.active(), pipeline.name, platform.tracking()
     named = version is not None
     if (version := version or registry.candidate(tracking, name)) is None:
         raise TrainingError(f"Model {name} has no candidate", f"Run train_{name} first.")
@@ -66,10 +68,12 @@ def validate(platform: Platform, pipeline: Pipeline, version: str | None = None)
         body = next(d.body for d in reversed(decisions) if d.kind == "promotion" and str(d.body["version"]) == version)
         previous, reasons = body["previous"], tuple(body["reasons"])
         if current != version:
-            registry.promote(tracking, name, version, previous, reasons)
+            with platform.committing(active):
+                registry.promote(tracking, name, version, previous, reasons)
         said = (f"version {version} is the champion already", *reasons)
         return ValidationResult(version, True, said, body["metrics"], body["baselines"], version, previous)
-    train, holdout = _rows(platform, pipeline, record["dataset"])
+    site = platform.active_site(pipeline.classification, active)
+    train, holdout = _rows(site, record["dataset"])
     target = Feature.from_json(record["target"])
     truth, task = metrics.target_values(target, holdout), str(record["task"])
     mine = metrics.score(task, truth, loading.load(tracking, record).predict(holdout))
@@ -93,8 +97,9 @@ def validate(platform: Platform, pipeline: Pipeline, version: str | None = None)
         "job_id": record["job_id"],
     }
     if verdict.passed:
-        platform.ledger.append("promotion", name, body)
-        registry.promote(tracking, name, version, current, verdict.reasons)
+        with platform.committing(active):
+            platform.ledger.append("promotion", name, body)
+            registry.promote(tracking, name, version, current, verdict.reasons)
         return ValidationResult(version, True, verdict.reasons, mine, naive, version, current)
     if not _said_before(platform, name, body):
         platform.ledger.append("refusal", name, _finite(body))
@@ -148,8 +153,7 @@ def _record(platform: Platform, name: str, version: str) -> Mapping[str, Any]:
     return found
 
 
-def _rows(platform: Platform, pipeline: Pipeline, dataset: Mapping[str, Any]) -> tuple[pa.Table, pa.Table]:
-    site = platform.active_site(pipeline.classification)
+def _rows(site: Site, dataset: Mapping[str, Any]) -> tuple[pa.Table, pa.Table]:
     return split_rows(site.read(dataset["bucket"], dataset["key"], sha256=dataset["sha256"]))
 
 
@@ -208,7 +212,7 @@ def roll_back(platform: Platform, pipeline: Pipeline, *, dry_run: bool = True) -
     not repeated. Raises TrainingError when there is no earlier champion, ModelRefused when its files are not the ones
     on record, TrackingUnavailable, LedgerError, DatabaseUnavailable.
     """
-    name, tracking = pipeline.name, platform.tracking()
+    active, name, tracking = platform.active(), pipeline.name, platform.tracking()
     decisions = _decisions(platform, name)
     versions, current = succession(decisions), registry.champion(tracking, name)
     interrupted = bool(versions) and decisions[-1].kind == "rollback" and current != versions[-1]
@@ -225,7 +229,8 @@ def roll_back(platform: Platform, pipeline: Pipeline, *, dry_run: bool = True) -
     plan = f"the alias champion of model {name} goes from version {current or 'none'} back to version {target}"
     if dry_run:
         return RollbackResult(True, False, target, replaced, plan)
-    if not interrupted:
-        platform.ledger.append("rollback", name, {"champion": target, "replaces": replaced, "alias_was": current})
-    registry.promote(tracking, name, target, replaced, (f"rolled back from version {replaced}",))
+    with platform.committing(active):
+        if not interrupted:
+            platform.ledger.append("rollback", name, {"champion": target, "replaces": replaced, "alias_was": current})
+        registry.promote(tracking, name, target, replaced, (f"rolled back from version {replaced}",))
     return RollbackResult(False, True, target, replaced, plan)

@@ -83,14 +83,16 @@ def s3_client(connection: Connection) -> dict[str, str]:
     }
 
 
-def mlflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
-    """The MLflow server's environment. Secrets stand here and not in its command line, which every user can read."""
+def mlflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], active: str) -> dict[str, str]:
+    """The MLflow server's environment: artifacts go to the site `active`.
+
+    Secrets stand here and not in its command line, which every user can read.
+    """
     resolve = connections(stack, secrets)
-    site = stack.config.sites[stack.config.active_site]
     server = resolve("mlflow")
     return (
         base(stack, inherited)
-        | s3_client(resolve(site.connection))
+        | s3_client(resolve(stack.config.sites[active].connection))
         | {
             "MLFLOW_BACKEND_STORE_URI": resolve("pg_mlflow").postgresql_url("postgresql+psycopg"),
             "MLFLOW_AUTH_CONFIG_PATH": str(stack.var / "mlflow" / "basic_auth.ini"),
@@ -170,8 +172,6 @@ def of(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], s
     try:
         if service.startswith("site-"):
             environment = site(stack, secrets, inherited, service.removeprefix("site-"))
-        elif service == "mlflow":
-            environment = mlflow(stack, secrets, inherited)
         elif service.startswith("airflow"):
             environment = airflow(stack, secrets, inherited)
         else:

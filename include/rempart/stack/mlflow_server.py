@@ -8,6 +8,8 @@ from rempart.stack import rest
 from rempart.stack.credentials import write_private
 from rempart.stack.layout import Stack
 
+PREFIX = "mlflow"
+"""Where the server keeps artifacts in their bucket, the same at every site."""
 _HEALTH = "api/2.0/mlflow-artifacts/artifacts/.rempart-health"
 _BODY = b"written by `rempart up` through the tracking server\n"
 

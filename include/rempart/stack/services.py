@@ -108,30 +108,8 @@ def site(stack: Stack, name: str) -> Service:
 
 
 def mlflow(stack: Stack) -> Service:
-    bucket = stack.config.buckets.artifacts
-    port = stack.ports["mlflow"]
-    return Service(
-        "mlflow",
-        (
-            stack.python,
-            "-m",
-            "mlflow",
-            "server",
-            "--app-name",
-            "basic-auth",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-            "--serve-artifacts",
-            "--artifacts-destination",
-            f"s3://{bucket}/mlflow",
-            "--allowed-hosts",
-            f"127.0.0.1:{port},localhost:{port}",
-        ),
-    )
+    """What follows the active site, and runs the server below itself."""
+    return Service("mlflow", (stack.python, "-m", "rempart.cli", "run", "mlflow", "--host", "127.0.0.1"))
 
 
 def airflow(stack: Stack, component: str) -> Service:

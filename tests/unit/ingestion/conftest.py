@@ -13,6 +13,7 @@ from rempart.config import Connection
 from rempart.flows.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Pipeline
+from rempart.replication.continuity import MemoryContinuity
 from rempart.sites.memory import MemorySite
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -58,7 +59,9 @@ def make_platform() -> Callable[[], Platform]:
         for bucket in ("landing", "lake"):
             site.ensure_bucket(bucket, versioned=True)
         config = configuration.load()
-        return Platform(config, no_connection, lambda: NOW, {config.active_site: site}, MemoryLedger())
+        return Platform(
+            config, no_connection, lambda: NOW, {config.active_site: site}, MemoryLedger(), MemoryContinuity()
+        )
 
     return make
 

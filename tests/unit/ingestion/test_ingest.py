@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,12 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rempart.errors import ConfigError, IngestError, PlacementDenied, SiteUnavailable
+from rempart.errors import ConfigError, IngestError, PlacementDenied, SiteFenced, SiteUnavailable
 from rempart.flows.ingest import check_quarantine, ingest
 from rempart.flows.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Pipeline
+from rempart.replication.active import Active
+from rempart.replication.failover import Journey
 from rempart.sites.memory import MemorySite
 
 A, B, C = "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,3,night,x", "m3,2026-02-01,3,1,base,"
@@ -127,7 +129,9 @@ def test_a_delivery_replaced_while_it_was_read_is_taken_by_the_next_run(
                 deliver("1.csv", A, B)
             return super().append(kind, *arguments)
 
-    busy = Platform(platform.config, platform.connections, platform.clock, platform.sites, Replaced())
+    busy = Platform(
+        platform.config, platform.connections, platform.clock, platform.sites, Replaced(), platform.continuity_
+    )
     ingest(busy, readings)
     assert len(list(site.list("landing"))) == 1
     assert ingest(platform, readings).total_rows == 2
@@ -153,6 +157,7 @@ def test_a_classification_without_retention_is_refused_before_anything_is_writte
         platform.clock,
         platform.sites,
         platform.ledger_,
+        platform.continuity_,
     )
     with pytest.raises(ConfigError, match=r"retention\.personal"):
         ingest(bare, readings)
@@ -210,7 +215,8 @@ def test_cut_off_at_every_change_and_run_again_ends_as_if_never_cut(
         site = CutOff()
         for bucket in ("landing", "lake"):
             site.ensure_bucket(bucket, versioned=True)
-        return Platform(platform.config, platform.connections, platform.clock, {"primary": site}, CutOffLedger()), site
+        made = replace(platform, sites={"primary": site}, ledger_=CutOffLedger())
+        return made, site
 
     def run(one: Platform, cut_at: int | None, cut_ledger: bool = False) -> list[Any]:
         site, ledger = one.sites["primary"], one.ledger
@@ -313,3 +319,37 @@ def test_a_current_snapshot_without_evidence_gets_it(
     assert ingest(platform, readings) == first
     assert len(platform.ledger.find("snapshot")) == 1
     assert snapshots.current(platform.sites["primary"], "lake", "readings") is not None
+
+
+def test_a_site_that_is_fenced_meanwhile_gets_no_snapshot_and_the_next_one_gets_it(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    generations = platform.continuity.active_sites("primary")
+
+    def move(site: str, state: Literal["active", "fenced"]) -> None:
+        with generations.turn("test") as lease:
+            journey = Journey("j", "failover", "primary", "haven")
+            generations.advance(lease, generations.active(), Active(0, site, state, journey))
+
+    class Fencing(MemorySite):
+        """The fence comes down while deliveries are being read."""
+
+        def write_new(self, *arguments: Any, **named: Any) -> bool:
+            if generations.active().state == "active":
+                move("primary", "fenced")
+            return super().write_new(*arguments, **named)
+
+    sites = {"primary": Fencing("primary"), "haven": MemorySite("haven")}
+    for site in sites.values():
+        for bucket in ("landing", "lake"):
+            site.ensure_bucket(bucket, versioned=True)
+    moving = replace(platform, sites=sites)
+    deliver("1.csv", A, BAD, to=moving)
+    with pytest.raises(SiteFenced, match="is fenced"):
+        ingest(moving, readings)
+    assert not list(sites["primary"].list("lake", "snapshots/")) and list(sites["primary"].list("landing"))
+    assert not moving.ledger.find("snapshot")
+    move("haven", "active")
+    sites["haven"].write("landing", "readings/1.csv", sites["primary"].read("landing", "readings/1.csv"))
+    assert ingest(moving, readings).total_rows == 1
+    assert list(sites["haven"].list("lake", "snapshots/")) and not list(sites["haven"].list("landing"))

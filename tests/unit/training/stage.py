@@ -11,6 +11,7 @@ from rempart.flows.platform import Platform
 from rempart.flows.train import train_on
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Pipeline
+from rempart.replication.continuity import MemoryContinuity
 from rempart.sites.memory import MemorySite
 from rempart.training.entrypoint import World, run_job
 from rempart.training.job import JobResult, JobSpec
@@ -136,7 +137,8 @@ def memory_site() -> MemorySite:
 
 def platform_in_memory(config: Config, connections) -> Platform:
     """Sites and ledger in memory; MLflow is whatever the connections say."""
-    return Platform(config, connections, sites={"primary": memory_site()}, ledger_=MemoryLedger())
+    sites = {"primary": memory_site()}
+    return Platform(config, connections, sites=sites, ledger_=MemoryLedger(), continuity_=MemoryContinuity())
 
 
 def project_file(name: str) -> Path:

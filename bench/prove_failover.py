@@ -1,0 +1,237 @@
+"""Proof: the primary site's server is killed while the demo's chain runs; the chain ends on `haven`, and comes home.
+
+    make prove-failover
+
+On a stack of its own: deliveries are ingested, features materialized, everything replicated; then a training starts,
+and in the middle of it the site is killed (SIGKILL) and stays away. Failover without the operator's word is refused;
+with it the chain is finished on `haven`. Then the primary returns, with objects that nobody had replicated, and the
+platform goes back. In the end each object that either site showed is read from both and compared with what it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bench.prove_pods import own_stack, write
+from rempart import config, demo
+from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.errors import FailoverError, RempartError
+from rempart.flows.fail_over import JourneyResult, fail_back, fail_over
+from rempart.flows.platform import Platform, open_platform
+from rempart.stack import layout, lifecycle, object_sites
+from rempart.stack.credentials import connections
+from rempart.stack.supervision import Supervisor
+
+OFFSET = "4400"
+PIPELINE = demo.PIPELINE
+LATE = 5
+Check = dict[str, Any]
+Held = dict[tuple[str, str], str]
+
+
+def check(what: str, ok: bool, detail: object) -> Check:
+    return {"what": what, "ok": bool(ok), "detail": str(detail)}
+
+
+def held(platform: Platform, name: str) -> Held:
+    """SHA-256 of each object that a site shows in the shared buckets, read from it."""
+    site, found = platform.site(name, "personal"), {}
+    for bucket in (platform.config.buckets.lake, platform.config.buckets.artifacts):
+        for info in site.list(bucket):
+            found[bucket, info.key] = hashlib.sha256(site.read(bucket, info.key)).hexdigest()
+    return found
+
+
+def kill_primary(stack: layout.Stack) -> None:
+    """SIGKILL, and the supervisor is kept from starting it again: the site is gone."""
+    (line,) = [one for one in lifecycle.status(stack, time.time()) if one.name == "site-primary"]
+    os.kill(line.pid, signal.SIGKILL)
+    Supervisor(stack).stop(["site-primary"])
+
+
+def return_primary(stack: layout.Stack) -> None:
+    Supervisor(stack).launch(["site-primary"])
+    resolve, deadline = connections(stack, config.read_env_file(stack.secrets)), time.monotonic() + 60
+    while True:
+        try:
+            object_sites.check(stack, "primary", resolve)
+            return
+        except RempartError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def await_running(api: AirflowApi, run_id: str, seconds: float = 180) -> None:
+    """Until a training's task runs."""
+    path, deadline = f"/api/v2/dags/train_{PIPELINE}/dagRuns/{run_id}/taskInstances", time.monotonic() + seconds
+    while not any(one["state"] == "running" for one in api.get(path)["task_instances"]):
+        if time.monotonic() > deadline:
+            raise AirflowApiError(f"{run_id}: no task runs after {seconds:.0f} s", "Look at Airflow's logs.")
+        time.sleep(0.3)
+
+
+def followed(api: AirflowApi, dag_id: str, run_id: str) -> str:
+    try:
+        api.follow(dag_id, run_id, print)
+    except AirflowApiError as error:
+        return f"failed: {error.what[:120]}"
+    return "ended well"
+
+
+def seconds_of(result: JourneyResult) -> dict[str, float]:
+    return {step: outcome["seconds"] for step, outcome in result.steps.items()}
+
+
+def timed(act: Callable[[], JourneyResult]) -> tuple[JourneyResult, float]:
+    began = time.monotonic()
+    return act(), round(time.monotonic() - began, 1)
+
+
+def prove(stack: layout.Stack) -> tuple[list[Check], dict[str, Any]]:
+    platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
+    run = demo.Demo(platform, api, print)
+    checks: list[Check] = []
+
+    print("--- the chain begins at the primary site")
+    run.deliver()
+    since = datetime.now(UTC) - timedelta(seconds=1)
+    run.run("ingest", f"ingest_{PIPELINE}", "ingest")
+    run.run("features", f"materialize_features_{PIPELINE}", "materialize", since=since)
+    training = api.await_run(f"train_{PIPELINE}", since)
+    api.follow(f"train_{PIPELINE}", training, print)
+    judging = api.await_run(f"validate_model_{PIPELINE}", since)
+    api.follow(f"validate_model_{PIPELINE}", judging, print)
+    copied = run.run("replicate", "replicate_primary_to_haven", "conclude")
+    checks.append(
+        check(
+            "everything is replicated before the fault",
+            copied["verified"] == copied["objects"] > 0,
+            f"{copied['verified']} of {copied['objects']} objects verified",
+        )
+    )
+    record = platform.ledger.find("replication", "primary->haven", limit=1)[0]
+    before = held(platform, "primary")
+
+    print("--- a training runs, and the primary site is killed")
+    params = {"max_iter": 60, "l2_regularization": round(time.time() % 1e6 * 1e-9, 12)}
+    training = api.trigger(f"train_{PIPELINE}", {"trainer_params": params})
+    await_running(api, training)
+    time.sleep(2)
+    late = datetime.now(UTC)
+    for number in range(LATE):
+        bucket, key, body = platform.config.buckets.lake, f"proof/late-{number}", b"%d" % number
+        platform.site("primary", "personal").write(bucket, key, body)
+        before[bucket, key] = hashlib.sha256(body).hexdigest()
+    kill_primary(stack)
+    gone = time.monotonic()
+    plan = fail_over(platform, "haven")
+    try:
+        fail_over(platform, "haven", dry_run=False)
+        refused = "it went through"
+    except FailoverError as error:
+        refused = error.what
+    checks.append(check("without the operator's word it is refused", "does not answer" in refused, refused))
+    over, over_seconds = timed(lambda: fail_over(platform, "haven", dry_run=False, accept_loss=True))
+    away = round(time.monotonic() - gone, 1)
+    drain = over.steps["drain"]
+    newest = platform.ledger.find("replication", "primary->haven", limit=1)[0]
+    known = datetime.fromisoformat(drain["lag_known_at"])
+    checks += [
+        check("failover ends at haven", over.done and platform.active().site == "haven", f"{over_seconds} s"),
+        check(
+            "the reported lag is that of the last replication, and what is not known is said",
+            drain["lag_seconds"] == newest.body["lag_seconds"] and known == newest.at and bool(over.unknown),
+            f"lag {drain['lag_seconds']:.0f} s as of {known:%H:%M:%S}, written unseen after {late:%H:%M:%S}: {LATE}",
+        ),
+        check(
+            "what was written after that replication is not at haven, as reported",
+            known <= late and not [one for one in held(platform, "haven") if one[1].startswith("proof/late-")],
+            f"{LATE} objects; plan told: {plan.plan[0]}",
+        ),
+    ]
+
+    print("--- the chain is finished on haven")
+    interrupted = followed(api, f"train_{PIPELINE}", training)
+    since = datetime.now(UTC)
+    fresh = {**params, "max_iter": 61}
+    trained = run.run("train", f"train_{PIPELINE}", "train", conf={"trainer_params": fresh})
+    judged = run.run("validate", f"validate_model_{PIPELINE}", "validate", since=since)
+    finished = round(time.monotonic() - gone, 1)
+    on_haven = held(platform, "haven")
+    checks += [
+        check(
+            "a training and its gate end on haven",
+            judged["version"] == trained["version"],
+            f"version {judged['version']}, mae {judged['metrics']['mae']:.2f}, champion {judged['champion']}",
+        ),
+        check(
+            "its artifacts are at haven", len(on_haven) > len(before) - LATE, f"{len(on_haven)} objects, read from it"
+        ),
+    ]
+
+    print("--- the primary site comes back, and the platform goes home")
+    return_primary(stack)
+    diff = fail_back(platform)
+    back, back_seconds = timed(lambda: fail_back(platform, dry_run=False))
+    at_home, at_haven = held(platform, "primary"), held(platform, "haven")
+    wanted = {**before, **on_haven}
+    lost = [f"{bucket}/{key}" for (bucket, key), digest in wanted.items() if at_home.get((bucket, key)) != digest]
+    missing = [f"{bucket}/{key}" for (bucket, key) in wanted if (bucket, key) not in at_haven]
+    run.run("ingest", f"ingest_{PIPELINE}", "ingest")
+    checks += [
+        check("failback ends at home", back.done and platform.active().site == "primary", f"{back_seconds} s"),
+        check(
+            "what nobody had replicated is taken over",
+            back.steps["diff"]["adopted_count"] >= LATE,
+            f"{back.steps['diff']['adopted_count']} objects, {LATE} of them ours; the plan had {len(diff.plan)} lines",
+        ),
+        check("no conflict", not back.conflicts, ", ".join(back.conflicts) or "none"),
+        check(
+            "nothing is lost", not lost and not missing, ", ".join([*lost, *missing][:5]) or f"{len(wanted)} objects"
+        ),
+        check("both sites show the same bytes", at_home == at_haven, f"{len(at_home)} and {len(at_haven)} objects"),
+        check("pipelines work at home", True, "ingest ended well"),
+        check("the mirror is at both sites", _mirrored(platform), f"generation {platform.active().generation}"),
+    ]
+    figures = {
+        "failover_seconds": over_seconds,
+        "failover_steps": seconds_of(over),
+        "seconds_from_kill_to_active": away,
+        "seconds_from_kill_to_the_end_of_the_chain": finished,
+        "failback_seconds": back_seconds,
+        "failback_steps": seconds_of(back),
+        "the_training_that_was_interrupted": interrupted,
+        "objects": len(at_home),
+        "bytes_replicated_before": copied["bytes"],
+        "replication_record": record.seq,
+    }
+    return checks, figures
+
+
+def _mirrored(platform: Platform) -> bool:
+    from rempart.flows import mirror
+
+    generation = platform.active().generation
+    return all(isinstance(one, dict) and one["generation"] == generation for one in mirror.read(platform).values())
+
+
+def main() -> int:
+    began, folder = time.monotonic(), config.var_dir() / "prove-failover"
+    with own_stack(config.project_root(), folder / "var", OFFSET, {}) as stack:
+        lifecycle.up(stack, print)
+        lifecycle.adopt_environment()
+        checks, figures = prove(stack)
+    for name in ("failover_steps", "failback_steps"):
+        print(f"{name}: " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in figures[name].items()))
+    return 0 if write("failover", checks, round(time.monotonic() - began, 1), figures) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

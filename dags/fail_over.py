@@ -1,0 +1,39 @@
+"""Make another site the active one: fence the writers, drain, verify, switch, resume.
+
+**Input**: the site. **Output**: the generation and the outcome of each step, each also evidence of kind `failover`;
+pipelines, MLflow and restore points follow the active site, no stored URI is rewritten.
+
+Starts by hand or by REST only. `dry_run` is on unless you switch it off: the first run shows the plan. While the site
+is fenced, tasks that would commit fail and are tried again.
+
+**Run again** at will: a run that was cut off is resumed at its step, and one that is done changes nothing.
+
+**When it fails**: the message says which step, and what to do; nothing is lost by waiting. If the source does not
+answer and will not come back in time, `accept_loss` goes on without it. docs/runbooks/primary-is-gone.md.
+"""
+
+from typing import Any
+
+from airflow.sdk import DAG, Param, task
+
+from rempart import config
+from rempart.orchestration import runtime
+from rempart.orchestration.dags import platform_settings
+
+sites = list(config.load().sites)
+params = {
+    "to": Param(sites[-1], type="string", enum=sites, description="The site that is to be the active one."),
+    "dry_run": Param(True, type="boolean", description="Only show what would be done."),
+    "accept_loss": Param(False, type="boolean", description="Go on though the source does not answer."),
+}
+
+with DAG("fail_over", doc_md=__doc__, params=params, **platform_settings("failover")):
+
+    @task
+    def fail_over(params: Any = None) -> dict[str, Any]:
+        from rempart.flows.fail_over import fail_over
+
+        wanted = {"dry_run": params["dry_run"], "accept_loss": params["accept_loss"]}
+        return runtime.as_json(fail_over(runtime.platform(), params["to"], **wanted))
+
+    fail_over()

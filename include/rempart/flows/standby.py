@@ -1,0 +1,57 @@
+"""What failover asks of replication: bring a site up to date, how far behind it is, and what was verified there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from rempart.flows.doctor_site import require
+from rempart.flows.platform import Platform
+from rempart.flows.replicate import bring, catalogue, physical_bucket
+from rempart.ledger.port import Evidence
+from rempart.replication.divergence import Known
+from rempart.replication.plan import Replica
+from rempart.sites.port import Site
+
+BUCKETS = ("lake", "artifacts")
+"""What is the same at both sites: logical names."""
+PATIENCE = 75.0
+"""Seconds to wait for a replication that goes on: the turn of one that was killed ends within 60."""
+
+
+def require_proof(platform: Platform, sites: Iterable[Site], say: Callable[[str], object]) -> None:
+    """What a replication asks of its sites. Raises CapabilityMissing, SiteError."""
+    for site in sites:
+        require(platform, site, "replication", say)
+
+
+def bring_all(platform: Platform, source: str, target: str, say: Callable[[str], object]) -> None:
+    """Bring every object of the shared buckets to the target; a replication that goes on is waited for.
+
+    Raises SiteError naming what did not arrive, ReplicationError when too much is gone at the source, LeaseHeld.
+    """
+    bring(platform, source, target, BUCKETS, thorough=True, patience=PATIENCE, say=say)
+
+
+def arrived(record: Evidence) -> bool:
+    """Whether a replication on record left nothing behind."""
+    body = record.body
+    return not body["failures"] and not body["pending"] and body["verified"] == body["objects"]
+
+
+def last_replication(platform: Platform, source: str, target: str) -> Evidence | None:
+    """The newest replication on record, whose body is a ReplicationResult; also of one that left something behind."""
+    return next(iter(platform.ledger.find("replication", f"{source}->{target}", limit=1)), None)
+
+
+def verified(platform: Platform, source: str, target: str, name: str) -> Iterator[Replica]:
+    """What a reader of a logical bucket at the target must find: each key's newest verified replica."""
+    return catalogue(platform, source, target).current(physical_bucket(platform.config, name))
+
+
+def known(platform: Platform, one: str, other: str, name: str) -> Iterator[Known]:
+    """The versions at site `one` that `other` has, or had, too: by the catalogues of both directions."""
+    bucket = physical_bucket(platform.config, name)
+    for replica in catalogue(platform, one, other).rows(bucket):
+        yield Known(replica.key, replica.etag)
+    for replica in catalogue(platform, other, one).rows(bucket):
+        yield Known(replica.key, replica.target_etag)

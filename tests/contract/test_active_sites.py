@@ -1,0 +1,142 @@
+"""The generations of the active site: one suite over PostgreSQL and memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from rempart import config
+from rempart.errors import DatabaseUnavailable, FailoverError, LeaseHeld, LeaseLost, SiteFenced
+from rempart.replication.active import Active, ActiveSites
+from rempart.replication.continuity import Continuity, MemoryContinuity, PostgresqlContinuity
+from rempart.replication.failover import Journey
+from tests import journeys
+
+JOURNEY = Journey("j", "failover", "primary", "haven")
+
+
+@pytest.fixture(params=["memory", pytest.param("postgresql", marks=pytest.mark.stack)])
+def continuity(request: pytest.FixtureRequest) -> Iterator[Continuity]:
+    if request.param == "memory":
+        yield MemoryContinuity()
+        return
+    request.getfixturevalue("stack")
+    with journeys.generations(config.environment_connections("pg_drill")) as connection:
+        yield PostgresqlContinuity(connection)
+
+
+@pytest.fixture
+def sites(continuity: Continuity) -> ActiveSites:
+    return continuity.active_sites("primary")
+
+
+def test_a_platform_that_was_never_switched_is_at_the_site_of_its_configuration(sites: ActiveSites) -> None:
+    assert (sites.active(), sites.history()) == (Active(0, "primary"), [])
+
+
+def test_generations_follow_one_another_and_keep_their_journey(sites: ActiveSites) -> None:
+    with sites.turn("test") as lease:
+        fenced = sites.advance(lease, sites.active(), Active(0, "primary", "fenced", JOURNEY))
+        assert (fenced.generation, fenced.state) == (1, "fenced")
+        noted = Active(1, "primary", "fenced", JOURNEY.with_step("fence", {"ok": True}), fenced.at)
+        sites.note(lease, noted)
+        assert sites.active() == noted
+        there = sites.advance(lease, noted, Active(0, "haven", "active", noted.journey))
+    assert [one.generation for one in sites.history()] == [2, 1]
+    assert there.at is not None and fenced.at is not None and there.at >= fenced.at
+    assert sites.active().journey == noted.journey
+
+
+def test_who_saw_an_earlier_generation_changes_nothing(sites: ActiveSites) -> None:
+    with sites.turn("test") as lease:
+        before = sites.active()
+        sites.advance(lease, before, Active(0, "primary", "fenced", JOURNEY))
+        with pytest.raises(FailoverError, match="not the newest"):
+            sites.advance(lease, before, Active(0, "haven", "active", JOURNEY))
+        with pytest.raises(FailoverError, match="not the newest"):
+            sites.note(lease, before)
+    assert sites.active().site == "primary"
+
+
+def test_there_is_one_turn(sites: ActiveSites) -> None:
+    with sites.turn("the first"), pytest.raises(LeaseHeld, match="the first"), sites.turn("the second"):
+        pytest.fail("two turns at once")
+    with sites.turn("the third"):
+        pass
+
+
+def test_a_writer_commits_only_in_the_generation_it_began_with(sites: ActiveSites) -> None:
+    began = sites.active()
+    with sites.committing(began) as unchanged:
+        assert unchanged()
+    with sites.turn("test") as lease:
+        fenced = sites.advance(lease, began, Active(0, "primary", "fenced", JOURNEY))
+        for stale in (began, fenced):
+            with pytest.raises(SiteFenced), sites.committing(stale):
+                pytest.fail("it committed")
+        there = sites.advance(lease, fenced, Active(0, "haven", "active", JOURNEY))
+    with pytest.raises(SiteFenced, match=r"began at 'primary' \(generation 0\), now 'haven'"), sites.committing(began):
+        pytest.fail("it committed")
+    with sites.committing(there) as unchanged:
+        assert unchanged()
+
+
+def test_a_fence_is_complete_once_nobody_commits(sites: ActiveSites) -> None:
+    began = sites.active()
+    assert sites.settle(1)
+    with sites.committing(began) as unchanged, sites.turn("test") as lease:
+        fenced = sites.advance(lease, began, Active(0, "primary", "fenced", JOURNEY))
+        assert not sites.settle(0.2)
+        assert not unchanged(), "who commits for long can ask"
+    assert sites.settle(1) and fenced.generation == 1
+
+
+@pytest.fixture
+def in_postgresql(stack: object) -> Iterator[PostgresqlContinuity]:
+    with journeys.generations(config.environment_connections("pg_drill")) as connection:
+        yield PostgresqlContinuity(connection)
+
+
+@pytest.mark.stack
+def test_x3_who_was_paused_past_the_end_of_his_turn_switches_nothing(in_postgresql: PostgresqlContinuity) -> None:
+    sites = in_postgresql.active_sites("primary")
+    with sites.turn("paused") as lease:
+        _execute(in_postgresql, "UPDATE lease SET until = clock_timestamp()")
+        with sites.turn("another") as other:
+            sites.advance(other, sites.active(), Active(0, "primary", "fenced", JOURNEY))
+            with pytest.raises(LeaseLost):
+                sites.advance(lease, sites.active(), Active(0, "haven", "active", JOURNEY))
+    assert sites.active().state == "fenced"
+
+
+@pytest.mark.stack
+def test_a_fence_lasts_as_long_as_the_last_commit_and_no_longer(in_postgresql: PostgresqlContinuity) -> None:
+    sites = in_postgresql.active_sites("primary")
+    settled: list[bool] = []
+    waiting = threading.Thread(target=lambda: settled.append(sites.settle(20)))
+    with sites.committing(sites.active()):
+        waiting.start()
+        waiting.join(0.5)
+        assert not settled
+    waiting.join(5)
+    assert settled == [True]
+
+
+@pytest.mark.stack
+def test_who_lost_the_session_of_the_commit_finds_out(in_postgresql: PostgresqlContinuity) -> None:
+    sites = in_postgresql.active_sites("primary")
+    end = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND state = 'idle in transaction' AND pid <> pg_backend_pid()"
+    )
+    with pytest.raises(DatabaseUnavailable), sites.committing(sites.active()) as unchanged:
+        _execute(in_postgresql, end)
+        unchanged()
+
+
+def _execute(continuity: PostgresqlContinuity, query: str) -> None:
+    with psycopg.connect(continuity._connection.postgresql_url(), autocommit=True) as opened:
+        opened.execute(query.encode())

@@ -1,0 +1,308 @@
+"""Faults that a failover and a failback must survive: on sites in memory, and on the stack's real ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from rempart.config import Connection
+from rempart.errors import FailoverError, LeaseHeld, RempartError, SiteUnavailable
+from rempart.flows.fail_over import fail_over
+from rempart.flows.platform import Platform, open_platform
+from rempart.flows.reconcile import before_bringing
+from rempart.flows.replicate import bring
+from rempart.ledger.memory import MemoryLedger
+from rempart.replication.continuity import PostgresqlContinuity
+from rempart.sections import Buckets
+from rempart.sites.s3 import S3Site
+from rempart.sovereignty.places import decide_site
+from tests import bad_network, journeys
+
+
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.stack)])
+def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
+    """A platform of two sites, both empty."""
+    if request.param == "memory":
+        monkeypatch.setenv("REMPART_HOME", str(journeys.ROOT))
+        yield journeys.in_memory()
+        return
+    ledger = request.getfixturevalue("proven_ledger")
+    with journeys.on_real_servers(request.getfixturevalue("platform"), ledger) as made:
+        yield made
+
+
+@pytest.fixture
+def real(platform: Platform, proven_ledger: MemoryLedger) -> Iterator[Platform]:
+    with journeys.on_real_servers(platform, proven_ledger) as made:
+        yield made
+
+
+class Gone:
+    """A site that answers nothing."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.endpoint = name, "http://127.0.0.1:9"
+
+    def __getattr__(self, name: str) -> object:
+        raise SiteUnavailable(f"{name} at site '{self.name}': no answer", "Wait.")
+
+
+def without_primary(platform: Platform) -> Platform:
+    return dataclasses.replace(platform, sites={**platform.sites, "primary": Gone("primary")})
+
+
+def put(platform: Platform, site: str, key: str, body: bytes) -> None:
+    platform.sites[site].write(platform.config.buckets.lake, key, body)
+
+
+def got(platform: Platform, site: str, key: str) -> bytes:
+    return platform.sites[site].read(platform.config.buckets.lake, key)
+
+
+def replicated(platform: Platform) -> dict[str, bytes]:
+    """Some objects at both sites."""
+    made = journeys.fill(platform)
+    bring(platform, "primary", "haven", ("lake", "artifacts"))
+    return made
+
+
+def past_the_second() -> None:
+    """Sites tell when an object was written in whole seconds."""
+    time.sleep(1.1)
+
+
+def test_c2_both_sides_were_written_conflicts_are_listed_and_neither_is_lost(pair: Platform) -> None:
+    made = replicated(pair)
+    put(pair, "primary", "k/000", b"primary's, never replicated")
+    put(pair, "primary", "k/002", b"the same at both")
+    put(pair, "primary", "only/primary", b"never replicated")
+    past_the_second()
+    journeys.over(without_primary(pair), accept_loss=True)
+    put(pair, "haven", "k/000", b"haven's")
+    put(pair, "haven", "k/002", b"the same at both")
+    put(pair, "haven", "only/haven", b"new")
+    plan = fail_over(pair, "primary", say=journeys.silent)
+    bucket = pair.config.buckets.lake
+    assert plan.conflicts == (f"{bucket}/k/000",)
+    result = journeys.back(pair)
+    assert result.conflicts == (f"{bucket}/k/000",)
+    kept = f"conflicts/{result.generation - 2}/k/000"
+    for site in ("primary", "haven"):
+        assert got(pair, site, "k/000") == b"haven's", "the active site's version stands"
+        assert got(pair, site, kept) == b"primary's, never replicated"
+        assert got(pair, site, "only/primary") == b"never replicated"
+        assert got(pair, site, "only/haven") == b"new"
+    assert journeys.content(pair, "primary") == journeys.content(pair, "haven")
+    assert made.keys() <= journeys.content(pair, "primary").keys()
+    told = next(one.body for one in pair.ledger.find("failover") if one.body["step"] == "diff")
+    assert told["conflicts"] == [f"{bucket}/k/000"] and told["adopted"] == [f"{bucket}/only/primary"]
+    assert told["kept"] == f"conflicts/{result.generation - 2}/ at 'haven'"
+
+
+def test_c3_a_failback_to_a_site_that_is_newer_takes_over_what_was_committed_there(pair: Platform) -> None:
+    replicated(pair)
+    past_the_second()
+    put(pair, "primary", "k/000", b"committed before the loss, never replicated")
+    past_the_second()
+    journeys.over(without_primary(pair), accept_loss=True)
+    past_the_second()
+    put(pair, "primary", "k/002", b"written by somebody after the switch")
+    result = journeys.back(pair)
+    for site in ("primary", "haven"):
+        assert got(pair, site, "k/000") == b"committed before the loss, never replicated"
+        assert got(pair, site, "k/002") == b"primary k 2", "nobody was to write there by then"
+        assert got(pair, site, f"conflicts/{result.generation - 2}/k/002") == b"written by somebody after the switch"
+    assert result.conflicts == (f"{pair.config.buckets.lake}/k/002",)
+    assert result.steps["diff"]["adopted"] == [f"{pair.config.buckets.lake}/k/000"]
+
+
+def test_c3_a_second_journey_there_and_back_finds_no_conflict_of_the_first(pair: Platform) -> None:
+    replicated(pair)
+    for number in range(2):
+        journeys.over(pair)
+        put(pair, "haven", "k/000", f"haven's {number}".encode())
+        assert journeys.back(pair).conflicts == ()
+        put(pair, "primary", "k/000", f"primary's {number}".encode())
+    assert journeys.over(pair).conflicts == ()
+    assert got(pair, "haven", "k/000") == b"primary's 1"
+
+
+@pytest.mark.stack
+def test_c5_the_network_is_cut_in_the_middle_of_a_drain(real: Platform) -> None:
+    bucket = real.config.buckets.lake
+    for number in range(60):
+        put(real, "primary", f"many/{number:03d}", os.urandom(2000))
+    past_the_second()
+    cut, served = threading.Event(), [0]
+
+    def spoil(passing: bad_network.Passing) -> None:
+        if passing.method == "GET" and "/many/" in passing.path:
+            served[0] += 1
+            if served[0] > 70:
+                cut.set()
+        if cut.is_set():
+            raise ConnectionAbortedError
+
+    with bad_network.proxy(real.sites["primary"].endpoint, spoil) as network:
+        broken = _through(real, network.url)
+        with pytest.raises(RempartError) as stopped:
+            journeys.over(broken)
+        assert stopped.value.transient, "a task is tried again"
+        assert cut.is_set()
+        now = real.active()
+        assert (now.state, now.site) == ("fenced", "primary")
+        record = real.ledger.find("replication", "primary->haven", limit=1)[0]
+        there = {info.key for info in real.sites["haven"].list(bucket)}
+        left = [info.modified for info in real.sites["primary"].list(bucket) if info.key not in there]
+        assert 0 < len(left) < 60, "some arrived, some did not"
+        assert record.body["lag_seconds"] == pytest.approx((record.at - min(left)).total_seconds(), abs=3)
+        drain = next(one.body for one in real.ledger.find("failover") if one.body["step"] == "drain")
+        assert (drain["ok"], drain["lag_seconds"]) == (False, record.body["lag_seconds"])
+        assert drain["not_arrived_count"] == len(left)
+        cut.clear()
+        served[0] = -10_000
+        result = journeys.over(broken)
+    assert result.done and (result.lag_seconds, result.not_arrived) == (0.0, ())
+    assert journeys.content(real, "haven") == journeys.content(real, "primary")
+
+
+def _through(platform: Platform, url: str) -> Platform:
+    """The same platform, whose primary is reached through another address."""
+    place, connection = platform.config.sites["primary"], platform.connections("s3_primary")
+    there = dataclasses.replace(connection, extra={**connection.extra, "endpoint_url": url})
+    allowed = decide_site(platform.config, "personal", "data", "primary", on=platform.clock().date(), endpoint=url)
+    known = next(one.body for one in platform.ledger.find("capabilities", "primary"))
+    platform.ledger.append("capabilities", "primary", {**known, "endpoint": url})
+    site = S3Site("primary", there, place.region, allowed)
+    return dataclasses.replace(platform, sites={**platform.sites, "primary": site})
+
+
+def _go_and_be_killed(step: str, buckets: Buckets, generations: Connection, proven: list[dict[str, Any]]) -> None:
+    """In a process of its own: fail over, and die in the middle of a step."""
+
+    def say(line: str) -> None:
+        if line == f"{step} ...":
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+    def slowly(_: Platform, active: object) -> str:
+        time.sleep(5)
+        return "late"
+
+    found, ledger = open_platform(), MemoryLedger()
+    for record in proven:
+        ledger.append("capabilities", record["site"], record)
+    settings = found.config.model_copy(update={"buckets": buckets})
+    own = dataclasses.replace(found, config=settings, ledger_=ledger, continuity_=PostgresqlContinuity(generations))
+    fail_over(own, "haven", dry_run=False, say=say, tracking=slowly)
+
+
+def _killed_in(platform: Platform, step: str) -> int | None:
+    assert isinstance(platform.continuity, PostgresqlContinuity)
+    proven = [dict(one.body) for one in platform.ledger.find("capabilities")]
+    given = (step, platform.config.buckets, platform.continuity._connection, proven)
+    process = multiprocessing.get_context("spawn").Process(target=_go_and_be_killed, args=given)
+    process.start()
+    process.join(90)
+    return process.exitcode
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("step", ["fence", "drain", "verify", "switch", "resume"])
+def test_x1_sigkill_in_a_step_and_a_further_run_converges(real: Platform, step: str) -> None:
+    made = journeys.fill(real, count=40)
+    code = _killed_in(real, step)
+    assert code in (-signal.SIGKILL, 0), "a step may be done before the signal comes"
+    if code:
+        with pytest.raises(LeaseHeld):  # until its turn ends by itself
+            journeys.over(real)
+        _let_turns_end(real)
+    result = journeys.over(real)
+    assert result.done and result.active == "haven"
+    assert journeys.content(real, "haven") == made
+    assert [one.state for one in real.continuity.active_sites("primary").history()] == ["active", "fenced"]
+
+
+def _let_turns_end(platform: Platform) -> None:
+    assert isinstance(platform.continuity, PostgresqlContinuity)
+    with psycopg.connect(platform.continuity._connection.postgresql_url(), autocommit=True) as opened:
+        opened.execute("UPDATE lease SET until = clock_timestamp()")
+
+
+@pytest.mark.stack
+def test_x2_two_failovers_at_once_are_one(real: Platform) -> None:
+    made = journeys.fill(real, count=30)
+    outcomes: list[object] = []
+
+    def run(one: Callable[[], object]) -> None:
+        try:
+            outcomes.append(one())
+        except LeaseHeld as error:
+            outcomes.append(error)
+
+    both = [threading.Thread(target=run, args=(lambda: journeys.over(real),)) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join(60)
+    held = [one for one in outcomes if isinstance(one, LeaseHeld)]
+    assert len(outcomes) == 2 and len(held) <= 1, "one waits for its next try, or came after and found it done"
+    assert [one.generation for one in real.continuity.active_sites("primary").history()] == [2, 1]
+    assert journeys.content(real, "haven") == made
+
+
+def test_a_journey_under_way_admits_no_other(pair: Platform) -> None:
+    replicated(pair)
+    with pytest.raises(FailoverError, match="Somebody still commits"), pair.committing(pair.active()):
+        _impatiently(pair)
+    with pytest.raises(FailoverError, match="on its way from 'primary' to 'haven'"):
+        journeys.back(pair)
+    assert journeys.over(pair).done
+
+
+def _impatiently(platform: Platform) -> None:
+    import rempart.flows.fail_over as flow
+
+    patience = flow._WRITERS_SECONDS
+    flow._WRITERS_SECONDS = 1.0
+    try:
+        journeys.over(platform)
+    finally:
+        flow._WRITERS_SECONDS = patience
+
+
+@pytest.mark.stack
+def test_the_mirror_at_each_site_tells_the_generation(real: Platform) -> None:
+    replicated(real)
+    journeys.over(real)
+    for site in real.sites.values():
+        told = json.loads(site.read(real.config.buckets.backups, "continuity/active.json"))
+        assert (told["generation"], told["site"]) == (2, "haven")
+
+
+def test_c2_a_replication_to_a_site_that_was_lost_keeps_what_only_that_one_has(pair: Platform) -> None:
+    """Restore points go to the other site as soon as it is back, before anybody went home."""
+    replicated(pair)
+    put(pair, "primary", "k/000", b"primary's, never replicated")
+    past_the_second()
+    journeys.over(without_primary(pair), accept_loss=True)
+    put(pair, "haven", "k/000", b"haven's")
+    generation = pair.active().generation
+    before_bringing(pair, "primary", "haven")  # not from the active site: nothing to keep
+    before_bringing(pair, "haven", "primary")
+    bring(pair, "haven", "primary", ("lake", "artifacts"))
+    for site in ("primary", "haven"):
+        assert got(pair, site, "k/000") == b"haven's"
+        assert got(pair, site, f"conflicts/{generation}/k/000") == b"primary's, never replicated"
+    told = pair.ledger.find("failover", "haven->primary")
+    assert [one.body["conflicts"] for one in told] == [[f"{pair.config.buckets.lake}/k/000"]]
+    assert journeys.back(pair).conflicts == ()
