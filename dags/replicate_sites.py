@@ -50,7 +50,7 @@ def build(pair: sections.ReplicationPair) -> DAG:
 
         @task
         def prepare(ti: Any = None) -> list[list[dict[str, str]]]:
-            from rempart.flows.replicate import prepare
+            from rempart.flows.replicate_in_tasks import prepare
 
             with replication.skipped_out_of_turn():
                 ready = prepare(runtime.platform(), source, target, print)
@@ -60,14 +60,15 @@ def build(pair: sections.ReplicationPair) -> DAG:
         # a limit of the bandwidth is one of each task
         @task(max_active_tis_per_dagrun=1 if pair.bandwidth else None)
         def carry(plan: Any, pieces: Any) -> list[dict[str, Any]]:
-            from rempart.flows.replicate import carry, prepared
+            from rempart.flows.replicate_in_tasks import carry, prepared
 
             platform, ready = runtime.platform(), prepared(plan)
             return [carry(platform, ready, piece, print) for piece in pieces]
 
         @task(outlets=[replica], multiple_outputs=False, retry_policy=replication.ENDS_THE_TURN)
         def conclude(plan: Any, carried: Any, params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
-            from rempart.flows.replicate import check_objective, conclude, prepared
+            from rempart.flows.replicate import check_objective
+            from rempart.flows.replicate_in_tasks import conclude, prepared
 
             result = conclude(
                 platform := runtime.platform(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -14,16 +14,21 @@ from urllib.parse import urlsplit
 
 @dataclass
 class Passing:
-    """One request on its way. `upload`: what of its body reaches the site; `answer`: what of the site's answer reaches
-    us (status, body), `cut`: how many bytes of it come under a full Content-Length."""
+    """One request on its way.
+
+    `refuse`, `code`: what it is answered without asking the site; `upload`: what of its body reaches the site;
+    `download`: what becomes of the site's answer; `cut`: how many bytes of that come, under a full Content-Length.
+    """
 
     method: str
     path: str
+    headers: Mapping[str, str]
     body: bytes
     upload: bytes | None = None
     refuse: int | None = None
     download: Callable[[bytes], bytes] = lambda body: body
     cut: int | None = None
+    code: str = "SlowDown"
 
 
 @dataclass
@@ -47,12 +52,12 @@ def proxy(upstream: str, spoil: Callable[[Passing], None]) -> Iterator[Proxy]:
 
         def relay(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            passing = Passing(self.command, self.path, body, body)
+            passing = Passing(self.command, self.path, dict(self.headers), body, body)
             made.seen.append((self.command, self.path))
             spoil(passing)
             if passing.refuse:
                 self.send_response(passing.refuse)
-                text = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
+                text = f"<Error><Code>{passing.code}</Code><Message>Refused.</Message></Error>".encode()
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text if self.command != "HEAD" else b"")

@@ -17,8 +17,9 @@ import pytest
 
 from rempart import sections
 from rempart.errors import SiteError, SiteUnavailable
+from rempart.flows.pairs import catalogue
 from rempart.flows.platform import Platform
-from rempart.flows.replicate import catalogue, replicate
+from rempart.flows.replicate import replicate
 from rempart.flows.verify_replicas import verify
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
@@ -170,7 +171,7 @@ def test_tags_arrive(pair: Platform) -> None:
     bucket, primary, haven = pair.config.buckets.lake, pair.sites["primary"], pair.sites["haven"]
     primary.write(bucket, "tagged", b"x", tags={"owner": "data & co", "kind": "a+b"})
     replicate(pair, "primary", "haven")
-    assert haven.facts(bucket, "tagged", tags=True).tags == {"owner": "data & co", "kind": "a+b"}
+    assert haven.head(bucket, "tagged", tags=True).tags == {"owner": "data & co", "kind": "a+b"}
 
 
 def test_x1_a_large_object_goes_on_where_it_was_broken_off(pair: Platform, monkeypatch: pytest.MonkeyPatch) -> None:

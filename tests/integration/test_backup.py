@@ -104,7 +104,12 @@ def test_without_a_point_there_is_nothing_to_drill(standing):
         drill(standing, progress=lambda line: None)
 
 
-def test_a_backup_to_the_active_site_is_refused(standing):
-    settings = standing.config.model_copy(update={"backup": sections.BackupConfig(site=standing.config.active_site)})
+def test_a_backup_to_the_active_site_goes_to_the_other_of_its_pair_or_is_refused(standing):
+    home = standing.config.active_site
+    settings = standing.config.model_copy(update={"backup": sections.BackupConfig(site=home)})
+    point = back_up(dataclasses.replace(standing, config=settings))
+    site, bucket = standing.site("haven", "personal"), standing.config.buckets.backups
+    assert point.id in points.list(site, bucket)
+    alone = settings.model_copy(update={"replication": []})
     with pytest.raises(config.ConfigError, match="lost with it"):
-        back_up(dataclasses.replace(standing, config=settings))
+        back_up(dataclasses.replace(standing, config=alone))

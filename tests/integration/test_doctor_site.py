@@ -26,6 +26,7 @@ from rempart.sites.capabilities import CAPABILITIES, CapabilityRecord
 from rempart.sites.probes.run import run
 from rempart.sites.s3 import open_client
 from rempart.stack.preflight import port_is_free
+from tests.bad_network import Passing, proxy
 from tests.lying_site import lying_site
 
 pytestmark = pytest.mark.stack
@@ -156,3 +157,19 @@ def test_a_site_that_lies_is_refused_for_what_needs_the_truth(platform: Platform
         assert said == []
     # the record was of another endpoint, so it says nothing of the real site
     assert doctor_site.last_record(own, platform.site("haven", "public")) is None
+
+
+def test_p2_a_site_that_wants_content_md5_on_deletes_of_many_gets_it(platform: Platform) -> None:
+    real = platform.connections("s3_primary")
+    asked: list[bool] = []
+
+    def spoil(passing: Passing) -> None:
+        if passing.method == "POST" and "?delete" in passing.path:
+            asked.append("Content-MD5" in passing.headers)
+            if not asked[-1]:
+                passing.refuse, passing.code = 400, "MissingContentMD5"
+
+    with proxy(real.extra["endpoint_url"], spoil) as strict:
+        found = probed(strict.url, real.login, real.password)
+    assert asked == [False, True] and found.outcome("bulk delete") == "proven"
+    assert any("wants Content-MD5" in one.found for one in found.proofs)

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from rempart import __version__
 from rempart.backup import points, postgresql
 from rempart.config import DATABASES, Config
-from rempart.errors import ConfigError, IntegrityError
+from rempart.errors import IntegrityError
 from rempart.flows.doctor_site import require
+from rempart.flows.pairs import BUCKETS, PATIENCE, catalogue, classification_of, physical_bucket
 from rempart.flows.platform import Platform
-from rempart.flows.replicate import PATIENCE, bring, catalogue, classification_of, physical_bucket
+from rempart.flows.reconcile import before_bringing
+from rempart.flows.replicate import bring
 from rempart.pipeline import load_all
+from rempart.replication.active import backup_site, is_open
 from rempart.replication.transfer import stored_sha256
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 
-BUCKETS = ("lake", "artifacts")
 DIGESTED = ("feast_online", "ledger")
 """Databases whose content, not only its row counts, a drill compares."""
 
@@ -51,17 +53,15 @@ def back_up(
 ) -> RestorePoint:
     """Dump the databases to the backup site, replicate the objects there, and write the manifest that names both.
 
+    While the backup site is itself the active one, restore points go to the other site of its pair.
+
     The dumps come first: what they refer to was stored before, so the replica that follows holds it. A step that fails
     leaves no manifest, and the previous point stays the newest. Writes evidence of kind `restore-point` with the
-    manifest's SHA-256. Raises BackupError, DatabaseUnavailable, SiteError, PlacementDenied, ConfigError.
+    manifest's SHA-256. Raises BackupError, DatabaseUnavailable, SiteError, PlacementDenied, ConfigError, SiteFenced.
     """
-    config, source = platform.config, platform.active().site
-    if config.backup.site == source:
-        raise ConfigError(
-            f"backup.site: '{source}' is the active site; a restore point there would be lost with it",
-            "Set backup.site in rempart.yaml to another site, of another operator.",
-        )
-    site = platform.site(config.backup.site, classification_of(load_all()), "restore-point", beside=source)
+    config, source = platform.config, is_open(platform.active()).site
+    where = backup_site(config, source)
+    site = platform.site(where, classification_of(load_all()), "restore-point", beside=source)
     require(platform, site, "restore points")
     bucket = config.buckets.backups
     tools = tools or postgresql.find_tools()
@@ -73,8 +73,9 @@ def back_up(
         dump, found = _dump(platform, tools, name, site, bucket, point_id)
         dumps.append(dump)
         champions |= found
-    bring(platform, source, config.backup.site, BUCKETS, patience=PATIENCE)
-    known = catalogue(platform, source, config.backup.site)
+    before_bringing(platform, source, where)
+    bring(platform, source, where, BUCKETS, whenever=True, patience=PATIENCE)
+    known = catalogue(platform, source, where)
     held = tuple(
         points.HeldObject(name, replica.key, replica.size, replica.sha256, replica.target_version or None)
         for name in BUCKETS

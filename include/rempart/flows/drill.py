@@ -14,8 +14,8 @@ from rempart.backup import points, postgresql, scratch, tracking_server
 from rempart.backup.checks import Check, equal_count, equal_predictions, equal_tables, passed
 from rempart.config import Connection
 from rempart.errors import BackupError, DrillFailed, IntegrityError, RempartError
+from rempart.flows.pairs import classification_of, physical_bucket
 from rempart.flows.platform import Platform
-from rempart.flows.replicate import classification_of, physical_bucket
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.pipeline import load_all
 from rempart.replication.active import backup_site

@@ -27,9 +27,9 @@ from rempart.errors import (
     SiteUnavailable,
 )
 from rempart.flows import mirror, standby
+from rempart.flows.pairs import BUCKETS, classification_of, physical_bucket
 from rempart.flows.platform import Platform
 from rempart.flows.reconcile import Reconciled, carry, reconcile
-from rempart.flows.replicate import classification_of, physical_bucket
 from rempart.flows.tracking_switch import follows, unproxied
 from rempart.pipeline import load_all
 from rempart.replication.active import Active, ActiveSites, backup_site, journey_to
@@ -198,7 +198,7 @@ class _Run:
         """Whether a site lists what is shared, now; one that refuses (closed account, revoked key) does not."""
         with telling(self.say, f"asking site '{name}'"):
             try:
-                for logical in standby.BUCKETS:
+                for logical in BUCKETS:
                     next(iter(self.site(name).list(physical_bucket(self.platform.config, logical))), None)
             except SiteError as error:
                 self.say(error.what)
@@ -420,7 +420,7 @@ class _Run:
         target = self.site(journey.target)
         objects = read = 0
         bad: list[str] = []
-        for name in standby.BUCKETS:
+        for name in BUCKETS:
             bucket = physical_bucket(self.platform.config, name)
             there = {info.key: info for info in target.list(bucket)}
             good = []

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from rempart.errors import IntegrityError, ObjectMissing
-from rempart.flows import standby
+from rempart.flows.pairs import BUCKETS, catalogue, classification_of, physical_bucket
 from rempart.flows.platform import Platform
-from rempart.flows.replicate import classification_of, physical_bucket
 from rempart.pipeline import load_all
 from rempart.replication.active import was_active
-from rempart.replication.divergence import aside, diverged
+from rempart.replication.divergence import Known, aside, diverged
 from rempart.replication.transfer import stored_sha256
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.s3 import file_sha256
@@ -49,14 +49,14 @@ def reconcile(platform: Platform, active: Site, other: Site, generation: int, *,
     history = platform.continuity.active_sites(first).history()
     adopted: list[str] = []
     conflicts: list[str] = []
-    for name in standby.BUCKETS:
+    for name in BUCKETS:
         bucket = physical_bucket(platform.config, name)
         there = {one.key: one for one in _listed(active, bucket)}
         found = diverged(
             _listed(other, bucket),
             there.values(),
-            standby.known(platform, other.name, active.name, name),
-            standby.known(platform, active.name, other.name, name),
+            _known(platform, other.name, active.name, name),
+            _known(platform, active.name, other.name, name),
             lambda at: was_active(history, first, other.name, at),
         )
         both = list(found.both)
@@ -75,6 +75,15 @@ def reconcile(platform: Platform, active: Site, other: Site, generation: int, *,
                 carry(other, active, bucket, info.key, aside(generation, info.key))
             conflicts.append(f"{bucket}/{told(info.key)}")
     return Reconciled(tuple(adopted), tuple(conflicts), f"conflicts/{generation}/ at '{active.name}'")
+
+
+def _known(platform: Platform, one: str, other: str, name: str) -> Iterator[Known]:
+    """The versions at site `one` that `other` has, or had, too: by the catalogues of both directions."""
+    bucket = physical_bucket(platform.config, name)
+    for replica in catalogue(platform, one, other).rows(bucket):
+        yield Known(replica.key, replica.etag)
+    for replica in catalogue(platform, other, one).rows(bucket):
+        yield Known(replica.key, replica.target_etag)
 
 
 def _listed(site: Site, bucket: str) -> list[ObjectInfo]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from rempart.flows.doctor_site import require
+from rempart.flows.pairs import BUCKETS, catalogue, physical_bucket
 from rempart.flows.platform import Platform
-from rempart.flows.replicate import bring, catalogue, physical_bucket
+from rempart.flows.replicate import bring
 from rempart.ledger.port import Evidence
-from rempart.replication.divergence import Known
 from rempart.replication.plan import Replica
 from rempart.sites.port import Site
 
-BUCKETS = ("lake", "artifacts")
-"""What is the same at both sites: logical names."""
 PATIENCE = 75.0
 """Seconds to wait for a replication that goes on: the turn of one that was killed ends within 60."""
 
@@ -29,7 +27,7 @@ def bring_all(platform: Platform, source: str, target: str, say: Callable[[str],
 
     Raises SiteError naming what did not arrive, ReplicationError when too much is gone at the source, LeaseHeld.
     """
-    bring(platform, source, target, BUCKETS, thorough=True, patience=PATIENCE, say=say)
+    bring(platform, source, target, BUCKETS, thorough=True, whenever=True, patience=PATIENCE, say=say)
 
 
 def arrived(record: Evidence) -> bool:
@@ -46,12 +44,3 @@ def last_replication(platform: Platform, source: str, target: str) -> Evidence |
 def verified(platform: Platform, source: str, target: str, name: str) -> Iterator[Replica]:
     """What a reader of a logical bucket at the target must find: each key's newest verified replica."""
     return catalogue(platform, source, target).current(physical_bucket(platform.config, name))
-
-
-def known(platform: Platform, one: str, other: str, name: str) -> Iterator[Known]:
-    """The versions at site `one` that `other` has, or had, too: by the catalogues of both directions."""
-    bucket = physical_bucket(platform.config, name)
-    for replica in catalogue(platform, one, other).rows(bucket):
-        yield Known(replica.key, replica.etag)
-    for replica in catalogue(platform, other, one).rows(bucket):
-        yield Known(replica.key, replica.target_etag)

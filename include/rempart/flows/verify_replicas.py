@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 
 from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteError, SiteUnavailable
+from rempart.flows.pairs import PATIENCE, catalogue, classification_of, pair_of, physical_bucket, when_free
 from rempart.flows.platform import Platform
-from rempart.flows.replicate import PATIENCE, bring, catalogue, classification_of, pair_of, physical_bucket, when_free
+from rempart.flows.replicate import bring
 from rempart.pipeline import load_all
 from rempart.replication.plan import Replica
 from rempart.replication.transfer import Throttle, proven_again, stored_sha256
@@ -104,7 +105,7 @@ def _read(
         except (ObjectMissing, IntegrityError):
             return False
         except SiteUnavailable:  # a server that finds the damage itself answers 500 for that object alone
-            site.facts(bucket, row.key, version_id=row.target_version or None)
+            site.head(bucket, row.key, version_id=row.target_version or None)
             return False
 
     with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -67,29 +68,29 @@ class Pursuit(BaseOperator):
 
     # what a kind of object gives
 
+    @abstractmethod
     def _ask(self, context: Any) -> None:
         """Make the attempt's object, or find it, give it credentials as soon as that may be, and defer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _found(self, context: Any) -> Any:
         """The attempt's object as it is in the cluster; None if it is not there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _lives(self, found: Any) -> bool:
         """Whether the object will go on by itself."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _look(self, context: Any, number: int, event: dict[str, Any]) -> None:
         """After an event: give credentials and defer again, or end the attempt. Returns if another pool is asked."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _over(self, context: Any, number: int, event: dict[str, Any], found: Any) -> None:
         """End an attempt whose object is over: returns if the job is done or another pool is to be asked."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _delete(self, grace: int = shape.GRACE_SECONDS) -> None:
         """Delete the attempt's object; no error if that fails: it is gone, or the janitor finds it."""
-        raise NotImplementedError
 
     # the pursuit
 

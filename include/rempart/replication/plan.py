@@ -6,7 +6,7 @@ All three come in the order of their keys' UTF-8 bytes, with the versions of a k
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby, pairwise
@@ -360,49 +360,3 @@ def recount(
         tally.hides += 1
     elif (target and not target[0].marker) if listed else any(not (one.marker or one.hidden) for one in known):
         tally.kept += 1
-
-
-@dataclass(frozen=True)
-class DeleteLimits:
-    """How much may vanish in one run without somebody's word: `share` of the known keys, and `count` of them.
-
-    Below `floor` keys the share says nothing.
-    """
-
-    share: float = 0.1
-    count: int = 10_000
-    floor: int = 5
-
-
-def stop_and_ask(hides: int, known: int, limits: DeleteLimits, accepted: int = 0) -> str | None:
-    """Why so many keys are not hidden at the target without somebody's word; None if they may be."""
-    if hides <= max(accepted, limits.floor):
-        return None
-    if hides > limits.count:
-        return f"{hides} keys are gone at the source; at most {limits.count} are hidden in one run"
-    if hides > limits.share * known:
-        return f"{hides} of {known} keys are gone at the source ({hides / known:.0%}; at most {limits.share:.0%})"
-    return None
-
-
-def may_hide(replica: Replica, now: datetime, *, sightings: int, interval: timedelta) -> bool:
-    """Whether a key that the source no longer lists may be hidden at the target: never on one sighting."""
-    return (
-        replica.missing_since is not None
-        and replica.hidden is None
-        and replica.sightings >= sightings
-        and now - replica.missing_since >= interval
-    )
-
-
-def lag_seconds(oldest: datetime | None, now: datetime) -> float:
-    """Age of the oldest change at the source that has no verified replica; 0 when every change has one."""
-    return 0.0 if oldest is None else max(0.0, (now - oldest).total_seconds())
-
-
-def quantiles(values: Collection[float]) -> tuple[float, float, float]:
-    """Median, 95th percentile and maximum; zeros for none."""
-    if not values:
-        return 0.0, 0.0, 0.0
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))], ordered[-1]

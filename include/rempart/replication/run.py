@@ -9,29 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from itertools import chain, groupby, islice
 from pathlib import Path
 
-from rempart.errors import ObjectMissing, RempartError, ReplicationError, SiteError
+from rempart.errors import ObjectMissing, ReplicationError, SiteError
 from rempart.replication.catalogue import Catalogue, found_again, sighted
+from rempart.replication.guards import may_hide, stop_and_ask
 from rempart.replication.lease import Lease
-from rempart.replication.plan import (
-    Copy,
-    DeleteLimits,
-    KeyPlan,
-    Replica,
-    Tally,
-    by_key,
-    differing,
-    may_hide,
-    merge,
-    plan_key,
-    recount,
-    risks,
-    stop_and_ask,
-)
+from rempart.replication.outcome import SAMPLES, SHOWN, Outcome, Planned, Rules
+from rempart.replication.plan import Copy, KeyPlan, Replica, Tally, by_key, differing, merge, plan_key, recount, risks
 from rempart.replication.transfer import Carried, Mover, absent, as_stored
 from rempart.replication.work import Store, ahead, decode, decode_row, encode, encode_row, in_order
 from rempart.sites.capabilities import CapabilityRecord
@@ -41,110 +29,10 @@ PIECE, PIECE_BYTES = 2000, 8 << 30
 """The most keys, and about the most bytes, of one piece of work."""
 RECORDED = 500
 """Replicas that are written to the catalogue at a time."""
-SHOWN = 100
-"""Failures that are named."""
-SAMPLES = 10_000
 CLOSER = 1000
 """Keys that are looked at one by one; of more, unless they are few among all, the whole bucket is compared."""
 PAGE = 1000
 """Entries in one page of a listing."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How a pair is replicated. `keep`: what was hidden or overwritten at the target stays readable so long."""
-
-    limits: DeleteLimits = field(default_factory=DeleteLimits)
-    sightings: int = 2
-    interval: timedelta = timedelta(minutes=10)
-    keep: timedelta = timedelta(days=400)
-    compare: timedelta = timedelta(days=1)
-    tags: bool = True
-    transfers: int = 32
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """One key that did not reach the target."""
-
-    key: str
-    what: str
-    hint: str
-    transient: bool
-
-
-@dataclass
-class Outcome:
-    """What came of a run, or of a part of it; parts add up."""
-
-    objects: int = 0
-    bytes: int = 0
-    verified: int = 0
-    kept: int = 0
-    copied: int = 0
-    copied_bytes: int = 0
-    hidden: int = 0
-    purged: int = 0
-    waiting: int = 0
-    waiting_bytes: int = 0
-    oldest: datetime | None = None
-    failures: int = 0
-    troubles: list[Trouble] = field(default_factory=list)
-    lags: list[float] = field(default_factory=list)
-
-    def add(self, other: Outcome) -> None:
-        for name in (
-            "objects",
-            "bytes",
-            "verified",
-            "kept",
-            "copied",
-            "copied_bytes",
-            "hidden",
-            "purged",
-            "waiting",
-            "waiting_bytes",
-            "failures",
-        ):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.troubles = [*self.troubles, *other.troubles][:SHOWN]
-        self.lags = [*self.lags, *other.lags][:SAMPLES]
-        self.waits_since(other.oldest)
-
-    def waits_since(self, moment: datetime | None) -> None:
-        if moment is not None:
-            self.oldest = min(self.oldest or moment, moment)
-
-    def trouble(self, key: str, error: RempartError, copies: Sequence[Copy]) -> None:
-        """A key that did not reach the target, and its copies, which are still to be made."""
-        self.failures += 1
-        self.waits(copies)
-        if len(self.troubles) < SHOWN:
-            self.troubles.append(Trouble(key, error.what, error.hint, error.transient))
-
-    def waits(self, copies: Sequence[Copy]) -> None:
-        """Copies that are still to be made."""
-        self.waiting += len(copies)
-        self.waiting_bytes += sum(copy.source.size for copy in copies)
-        self.waits_since(min((copy.source.modified for copy in copies), default=None))
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What is to be done in one bucket: pieces with copies, pieces of keys to hide, and what the merge saw.
-
-    `outcome`: as it stands before anything is copied; `todo`: the copies of the pieces, as waiting.
-    """
-
-    bucket: str
-    began: datetime
-    pieces: tuple[str, ...]
-    hiding: tuple[str, ...]
-    versions: bool
-    hides: int
-    known: int
-    outcome: Outcome
-    todo: Outcome
 
 
 class BucketRun:
@@ -329,8 +217,12 @@ class BucketRun:
 
     def _drop_surplus(self, plan: KeyPlan, outcome: Outcome) -> None:
         for one in plan.surplus:
-            self._target.delete(self._bucket, plan.key, version_id=one.version_id)
-            outcome.purged += 1
+            try:
+                self._target.delete(self._bucket, plan.key, version_id=one.version_id)
+            except SiteError as error:
+                outcome.trouble(plan.key, error, ())
+            else:
+                outcome.purged += 1
 
     # --- settle -------------------------------------------------------------------------------------------------------
 
@@ -377,7 +269,7 @@ class BucketRun:
     def _is_gone(self, key: str) -> bool:
         """Whether the source has no such object; asked again, right before it is hidden."""
         try:
-            self._source.facts(self._bucket, key)
+            self._source.head(self._bucket, key)
         except ObjectMissing:
             return True
         return False
@@ -429,7 +321,7 @@ class BucketRun:
 
     def _is_there(self, row: Replica) -> bool:
         try:
-            found = self._target.facts(self._bucket, row.key, version_id=row.target_version or None)
+            found = self._target.head(self._bucket, row.key, version_id=row.target_version or None)
         except ObjectMissing:
             return False
         return row.stands_in(found)

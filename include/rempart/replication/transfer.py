@@ -136,7 +136,7 @@ class Mover:
 
     def _in_parts(self, key: str, copy: Copy) -> Replica:
         """A large object, in constant memory; parts that an earlier run stored are not sent again."""
-        info = self.source.facts(self.bucket, key, version_id=copy.source.version_id, tags=self.tags)
+        info = self.source.head(self.bucket, key, version_id=copy.source.version_id, tags=self.tags)
         if copy.perhaps is not None:
             sha256 = stored_sha256(self.source, self.bucket, key, version_id=info.version_id)
             if (stored := self._found(key, copy.perhaps, sha256)) is not None:
@@ -264,7 +264,7 @@ def read_back(target: Site, bucket: str, stored: ObjectInfo, sha256: str) -> Non
 
 def absent(target: Site, bucket: str, key: str) -> IntegrityError:
     return IntegrityError(
-        f"put {bucket}/{key} at site '{target.name}': reported as stored, but it is not there",
+        f"put {bucket}/{key} at site '{target.name}': reported as stored, but it is not there as it was sent",
         "Run again; if it lasts, do not rely on this site and ask its operator.",
     )
 

@@ -81,16 +81,13 @@ class MemorySite:
                 for info, _ in reversed(versions):
                     yield replace(info, metadata={}, content_type="", tags={})
 
-    def head(self, bucket: str, key: str) -> ObjectInfo:
-        return self._find(bucket, key)[0]
+    def head(self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False) -> ObjectInfo:
+        return self._find(bucket, key, version_id)[0]
 
     def fetch(
         self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False
     ) -> tuple[ObjectInfo, bytes]:
         return self._find(bucket, key, version_id)
-
-    def facts(self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False) -> ObjectInfo:
-        return self._find(bucket, key, version_id)[0]
 
     def read_part(self, bucket: str, key: str, start: int, length: int, *, version_id: str | None = None) -> bytes:
         return self._find(bucket, key, version_id)[1][start : start + length]

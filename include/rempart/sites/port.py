@@ -1,4 +1,4 @@
-"""The interface to one site. Adapters: `sites.s3` (boto3) and `sites.memory` (tests); one contract suite runs on both.
+"""The interface to one site. Adapters: `sites.s3` (boto3, and obstore for bodies) and `sites.memory` (tests).
 
 Every write carries the body's SHA-256, which the site checks on arrival and keeps as metadata `sha256`; every read
 can be checked against it. All operations are idempotent, so a caller may repeat one that raised SiteUnavailable.
@@ -81,8 +81,8 @@ class Site(Protocol):
     def versions(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
         """Every version and delete marker under a prefix, those of a key newest first; a page that fails raises."""
 
-    def head(self, bucket: str, key: str) -> ObjectInfo:
-        """The current version's facts. Raises ObjectMissing."""
+    def head(self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False) -> ObjectInfo:
+        """The facts of the current version, or of the one that is named. Raises ObjectMissing."""
 
     def fetch(
         self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False
@@ -91,9 +91,6 @@ class Site(Protocol):
 
         Raises ObjectMissing, and SiteUnavailable for a body that broke off.
         """
-
-    def facts(self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False) -> ObjectInfo:
-        """The facts of one version. Raises ObjectMissing."""
 
     def read_part(self, bucket: str, key: str, start: int, length: int, *, version_id: str | None = None) -> bytes:
         """So many bytes from there on. Raises ObjectMissing."""

@@ -10,22 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.errors import PipelineError, SiteError
-from rempart.flows.replicate import classification_of
+from rempart.flows.pairs import classification_of
 from rempart.pipeline import named
-from rempart.replication.plan import (
-    DeleteLimits,
-    KeyPlan,
-    Replica,
-    Tally,
-    lag_seconds,
-    may_hide,
-    merge,
-    plan_key,
-    quantiles,
-    risks,
-    stop_and_ask,
-    surplus,
-)
+from rempart.replication.guards import DeleteLimits, may_hide, stop_and_ask
+from rempart.replication.outcome import lag_seconds, quantiles
+from rempart.replication.plan import KeyPlan, Replica, Tally, merge, plan_key, risks, surplus
 from rempart.replication.work import decode, decode_row, encode, encode_row
 from rempart.sites.port import ObjectInfo
 

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from rempart import config
 from rempart.errors import ConfigError, FailoverError, LeaseHeld, LeaseLost, ReplicationError, SiteError
 from rempart.flows import replicate as flow
+from rempart.flows import replicate_in_tasks as tasks
+from rempart.flows.pairs import catalogue
 from rempart.flows.platform import Platform
 from rempart.flows.replicate import replicate
 from rempart.ledger.memory import MemoryLedger
@@ -76,7 +78,7 @@ def test_every_object_arrives_with_its_metadata_kind_and_tags(platform: Platform
     assert (result.objects, result.bytes, result.copied, result.verified, result.failed) == (2, 9, 2, 2, ())
     assert (result.copied_bytes, result.pending, result.lag_seconds) == (9, 0, 0)
     assert 0 <= result.lag_p50 <= result.lag_p95 <= result.lag_max < 5
-    arrived = haven.facts("lake", "raw/a.csv", tags=True)
+    arrived = haven.head("lake", "raw/a.csv", tags=True)
     assert (arrived.metadata["retain-until"], arrived.content_type, arrived.tags) == (
         "2026-01-01",
         "text/csv",
@@ -257,12 +259,12 @@ def test_pieces_may_be_carried_by_processes_of_their_own(platform: Platform, mon
     monkeypatch.setattr(run, "PIECE", 7)
     for n in range(20):
         platform.sites["primary"].write("lake", f"k{n:02}", b"x")
-    ready = flow.prepared(flow.prepare(platform, "primary", "haven").as_json())
+    ready = tasks.prepared(tasks.prepare(platform, "primary", "haven").as_json())
     assert len(ready.pieces()) == 3
     with pytest.raises(LeaseHeld):
-        flow.prepare(platform, "primary", "haven")
-    done = [flow.carry(platform, ready, piece) for piece in ready.pieces()]
-    result = flow.conclude(platform, ready, done)
+        tasks.prepare(platform, "primary", "haven")
+    done = [tasks.carry(platform, ready, piece) for piece in ready.pieces()]
+    result = tasks.conclude(platform, ready, done)
     assert (result.copied, result.verified, result.pending) == (20, 20, 0)
     assert replicate(platform, "primary", "haven").copied == 0
 
@@ -273,9 +275,9 @@ def test_out_of_its_window_a_run_of_several_processes_copies_nothing_and_tells_t
     platform.sites["primary"].write("lake", "a", b"a")
     narrow = later(paired(platform, window=Window(begin=begin, end=end)), minutes=20)
     said: list[str] = []
-    ready = flow.prepared(flow.prepare(narrow, "primary", "haven", said.append).as_json())
+    ready = tasks.prepared(tasks.prepare(narrow, "primary", "haven", said.append).as_json())
     assert ready.pieces() == [] and "out of the window" in said[-1]
-    result = flow.conclude(narrow, ready, [])
+    result = tasks.conclude(narrow, ready, [])
     assert (result.copied, result.pending, result.failures) == (0, 1, 0)
     with pytest.raises(ReplicationError, match=r"lag 12\d\d s is above the objective of 900 s; 1 changes") as above:
         flow.check_objective(narrow.config, "primary", "haven", result)
@@ -293,15 +295,15 @@ def test_a_piece_of_which_nobody_tells_is_pending_but_for_what_it_recorded(
     for n in range(20):
         platform.sites["primary"].write("lake", f"k{n:02}", b"x")
     ahead = later(platform, hours=1)
-    ready = flow.prepare(ahead, "primary", "haven")
+    ready = tasks.prepare(ahead, "primary", "haven")
     told, killed, never = ready.pieces()
-    done = [flow.carry(ahead, ready, told)]
-    flow.carry(ahead, ready, killed)  # it was killed before it could tell
+    done = [tasks.carry(ahead, ready, told)]
+    tasks.carry(ahead, ready, killed)  # it was killed before it could tell
     measured: list[flow.ReplicationResult] = []
     with pytest.raises(
         SiteError, match=r"6 of 20 objects .*lag 36\d\d s, objective 900 s.*\n  lake/k14: the task"
     ) as red:
-        flow.conclude(ahead, ready, done, measured=measured.append)
+        tasks.conclude(ahead, ready, done, measured=measured.append)
     assert red.value.transient and never["piece"] in ready.planned[0].pieces
     (result,) = measured
     assert (result.verified, result.copied, result.pending, result.pending_bytes, result.failures) == (14, 14, 6, 6, 6)
@@ -311,12 +313,12 @@ def test_a_piece_of_which_nobody_tells_is_pending_but_for_what_it_recorded(
 def test_what_a_piece_hands_on_is_small(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(1500):
         platform.sites["primary"].write("lake", f"k{n:04}", b"x")
-    ready = flow.prepare(platform, "primary", "haven")
+    ready = tasks.prepare(platform, "primary", "haven")
     (piece,) = ready.pieces()
-    outcome = flow.carry(later(platform, hours=1), ready, piece)["outcome"]
-    assert 100 < len(outcome["lags"]) <= flow.LAGS and len(str(outcome)) < 5000
-    assert flow._some([1.0, 9.0, 5.0]) == [9.0, 5.0, 1.0] and flow._some([]) == []
-    assert max(flow._some(list(range(5000)))) == 4999
+    outcome = tasks.carry(later(platform, hours=1), ready, piece)["outcome"]
+    assert 100 < len(outcome["lags"]) <= tasks.LAGS and len(str(outcome)) < 5000
+    assert tasks._some([1.0, 9.0, 5.0]) == [9.0, 5.0, 1.0] and tasks._some([]) == []
+    assert max(tasks._some(list(range(5000)))) == 4999
 
 
 def test_a_result_is_told_in_lines_and_as_json(platform: Platform) -> None:
@@ -329,11 +331,11 @@ def test_a_result_is_told_in_lines_and_as_json(platform: Platform) -> None:
 
 def test_x3_a_piece_of_a_run_that_lost_its_turn_changes_nothing_on_record(platform: Platform) -> None:
     platform.sites["primary"].write("lake", "a", b"x")
-    stale = flow.prepare(platform, "primary", "haven")
-    platform.continuity.release(flow._lease(stale))  # as if it had been paused past its end
+    stale = tasks.prepare(platform, "primary", "haven")
+    platform.continuity.release(tasks._lease(stale))  # as if it had been paused past its end
     with beside(platform), pytest.raises(LeaseLost):
-        flow.carry(platform, stale, stale.pieces()[0])
-    assert not list(flow.catalogue(platform, "primary", "haven").rows("lake"))
+        tasks.carry(platform, stale, stale.pieces()[0])
+    assert not list(catalogue(platform, "primary", "haven").rows("lake"))
 
 
 def test_the_bandwidth_is_kept_to() -> None:
