@@ -236,7 +236,7 @@ def test_a_job_that_runs_longer_than_it_may_is_ended(trial: pods.Trial) -> None:
     trial.pipeline = trial.pipeline.model_copy(update={"trainer": trainer})
     ordered = trial.order()
     silenced(trial, STAYS)
-    with pytest.raises(TrainingError, match=r"(?s)trainer\.timeout.*rank 0"):
+    with pytest.raises(TrainingError, match=r"(?s)trainer\.timeout.*rank [01]"):
         trial.run(ordered)
     assert trial.attempts(ordered) == [("gpu-a", "failed")]
 
