@@ -1,4 +1,4 @@
-"""Bodies in memory, fast: GET and PUT by obstore (Rust), which costs a fifth of boto3's processor time.
+"""Bodies in memory, fast: GET and PUT by obstore (Rust).
 
 It answers None for whatever it does not do as boto3 would, and for every error: then boto3 asks the same again, and it
 tells what is wrong. So there is one translation of errors, and one place where requests are repeated.

@@ -1,7 +1,7 @@
 """Pages of a listing, as the server wrote them.
 
 botocore parts versions from delete markers, whose order among each other is the order in which they happened, and takes
-ten times as long. So its client is told to hand the entries of a page over as they stand in the XML.
+several times as long. So its client is told to hand the entries of a page over as they stand in the XML.
 """
 
 from __future__ import annotations
