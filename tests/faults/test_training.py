@@ -137,7 +137,7 @@ def test_t1_at_the_deadline_the_job_fails_and_names_each_pools_answer(
 
 @pytest.mark.parametrize("how", ["ask_eviction", "starve"])
 def test_t2_evicted_half_way_the_job_resumes_from_its_checkpoint_in_the_next_pool(trial: pods.Trial, how: str) -> None:
-    steps = 4000
+    steps = 16_000  # a small part of them is seconds of work: it still computes when the eviction comes
     ordered = trial.order({"max_iter": steps, "learning_rate": 0.01, "max_leaf_nodes": 3})
     evicted: list[int] = []
 
@@ -145,7 +145,7 @@ def test_t2_evicted_half_way_the_job_resumes_from_its_checkpoint_in_the_next_poo
         if evicted or not runs(trigger):
             return
         pool = trial.clusters["gpu-a"]
-        until(lambda: (pods.progress(pool, trial) or 0) >= steps * 0.4, 120)
+        until(lambda: (pods.progress(pool, trial) or 0) >= steps * 0.1, 120)
         evicted.append(pods.progress(pool, trial) or 0)
         getattr(pool, how)(pool.history[0].name)
 
