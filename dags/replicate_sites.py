@@ -18,8 +18,8 @@ asked for that number.
 
 **When it fails**: the message names keys that did not reach the target (the others did), or the lag and its objective.
 A run that goes on when `lag_objective` has passed since it was queued is told in the triggerer's log and the ledger.
-The turn of a run whose processes were killed ends by itself after 15 minutes. docs/how-to/observe-replication.md tells
-how to watch, docs/runbooks/replica.md what to do.
+A `prepare` that was killed is tried again in its own turn; the turn of a run of which nothing is left ends by itself
+after 15 minutes. docs/how-to/observe-replication.md tells how to watch, docs/runbooks/replica.md what to do.
 """
 
 from typing import Any
@@ -49,11 +49,11 @@ def build(pair: sections.ReplicationPair) -> DAG:
     with DAG(f"replicate_{source}_to_{target}", doc_md=__doc__, **common) as dag:
 
         @task
-        def prepare(ti: Any = None) -> list[list[dict[str, str]]]:
+        def prepare(ti: Any = None, run_id: str | None = None) -> list[list[dict[str, str]]]:
             from rempart.flows.replicate_in_tasks import prepare
 
             with replication.skipped_out_of_turn():
-                ready = prepare(runtime.platform(), source, target, print)
+                ready = prepare(runtime.platform(), source, target, print, run_name=f"DAG run {run_id}")
             ti.xcom_push("plan", ready.as_json())
             return replication.shares(ready.pieces())
 

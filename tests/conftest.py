@@ -102,8 +102,8 @@ class OwnTurns(PostgresqlContinuity):
     def turn(self, name: str, holder: str) -> AbstractContextManager[Lease]:
         return super().turn(f"{self._mark} {name}", holder)
 
-    def take(self, name: str, holder: str, seconds: float) -> Lease:
-        return super().take(f"{self._mark} {name}", holder, seconds)
+    def take(self, name: str, holder: str, seconds: float, *, again: bool = False) -> Lease:
+        return super().take(f"{self._mark} {name}", holder, seconds, again=again)
 
 
 @pytest.fixture

@@ -169,6 +169,33 @@ def test_x3_who_was_paused_past_his_turn_writes_nothing_after_it(platform: Platf
 
 
 @pytest.mark.stack
+def test_x3_a_turn_that_nobody_took_after_it_goes_on_and_one_that_was_ended_does_not(platform: Platform) -> None:
+    connection, name = platform.database("continuity"), f"test {secrets.token_hex(4)}"
+    paused = lease.take(connection, name, "the first", seconds=1)
+    time.sleep(1.1)
+    lease.renew(connection, paused)
+    with pytest.raises(LeaseHeld):
+        lease.take(connection, name, "the second", seconds=1)
+    lease.release(connection, paused)
+    with pytest.raises(LeaseLost):
+        lease.renew(connection, paused)
+
+
+@pytest.mark.stack
+def test_x1_who_was_killed_takes_his_own_turn_again_and_nobody_else_does(platform: Platform) -> None:
+    connection, name = platform.database("continuity"), f"test {secrets.token_hex(4)}"
+    killed = lease.take(connection, name, "run 1", seconds=60)
+    for holder, again in (("run 1", False), ("run 2", True)):
+        with pytest.raises(LeaseHeld, match="being done by run 1"):
+            lease.take(connection, name, holder, again=again)
+    second = lease.take(connection, name, "run 1", again=True)
+    assert second.generation == killed.generation + 1
+    with pytest.raises(LeaseLost):
+        lease.renew(connection, killed)
+    lease.release(connection, second)
+
+
+@pytest.mark.stack
 def test_the_catalogue_gives_back_what_it_was_given_in_the_order_of_bytes(platform: Platform) -> None:
     connection, name = platform.database("continuity"), f"test {secrets.token_hex(4)}"
     known = PostgresqlCatalogue(connection, name, "there")

@@ -60,13 +60,18 @@ def prepared(plain: Mapping[str, Any]) -> Prepared:
     return TypeAdapter(Prepared).validate_python(plain)
 
 
-def prepare(platform: Platform, source: str, target: str, say: Say = lambda line: None) -> Prepared:
-    """Take the pair's turn, compare both sides, and leave the work in pieces at the target. Raises as `replicate`."""
+def prepare(
+    platform: Platform, source: str, target: str, say: Say = lambda line: None, *, run_name: str | None = None
+) -> Prepared:
+    """Take the pair's turn, compare both sides, and leave the work in pieces at the target. Raises as `replicate`.
+
+    `run_name`, which no other run has: a second try goes on with the turn of a first one that was killed.
+    """
     pair = pair_of(platform.config, source, target)
     check_direction(platform, source)
     before_bringing(platform, source, target)
-    who, run, began = holder(), secrets.token_hex(8), platform.clock()
-    lease = platform.continuity.take(turn_of(source, target), who, TURN_SECONDS)
+    who, run, began = run_name or holder(), secrets.token_hex(8), platform.clock()
+    lease = platform.continuity.take(turn_of(source, target), who, TURN_SECONDS, again=run_name is not None)
     try:
         with spool_folder() as folder, OpenPair(platform, source, target, lease, say) as opened:
             plans = [opened.plan(name, _store(opened, run), folder, say) for name in pair.buckets]

@@ -26,8 +26,11 @@ class Continuity(Protocol):
     def turn(self, name: str, holder: str) -> AbstractContextManager[Lease]:
         """The only run of that name, while the block runs. Raises LeaseHeld."""
 
-    def take(self, name: str, holder: str, seconds: float) -> Lease:
-        """A turn that nobody renews unless its holder does: for runs of several processes. Raises LeaseHeld."""
+    def take(self, name: str, holder: str, seconds: float, *, again: bool = False) -> Lease:
+        """A turn that nobody renews unless its holder does: for runs of several processes. Raises LeaseHeld.
+
+        With `again`, a holder of the same name loses his to this one.
+        """
 
     def renew(self, lease: Lease, seconds: float) -> None:
         """Raises LeaseLost."""
@@ -50,8 +53,8 @@ class PostgresqlContinuity:
     def turn(self, name: str, holder: str) -> AbstractContextManager[Lease]:
         return leases.turn(self._connection, name, holder)
 
-    def take(self, name: str, holder: str, seconds: float) -> Lease:
-        return leases.take(self._connection, name, holder, seconds)
+    def take(self, name: str, holder: str, seconds: float, *, again: bool = False) -> Lease:
+        return leases.take(self._connection, name, holder, seconds, again=again)
 
     def renew(self, lease: Lease, seconds: float) -> None:
         leases.renew(self._connection, lease, seconds)
@@ -85,9 +88,9 @@ class MemoryContinuity:
         finally:
             self.release(lease)
 
-    def take(self, name: str, holder: str, seconds: float) -> Lease:
+    def take(self, name: str, holder: str, seconds: float, *, again: bool = False) -> Lease:
         with self._lock:
-            if name in self._held:
+            if name in self._held and not (again and self._held[name].holder == holder):
                 raise LeaseHeld(f"'{name}' is being done by {self._held[name].holder}", "Wait for it to end.")
             self._generations[name] = self._generations.get(name, 0) + 1
             self._held[name] = Lease(name, self._generations[name], holder)

@@ -21,12 +21,12 @@ INSERT INTO lease AS held (name, generation, holder, until)
 VALUES (%(name)s, 1, %(holder)s, clock_timestamp() + make_interval(secs => %(seconds)s))
 ON CONFLICT (name) DO UPDATE
 SET generation = held.generation + 1, holder = EXCLUDED.holder, until = EXCLUDED.until
-WHERE held.until <= clock_timestamp()
+WHERE held.until <= clock_timestamp() OR (%(again)s AND held.holder = EXCLUDED.holder)
 RETURNING generation
 """
 _RENEW = """
 UPDATE lease SET until = clock_timestamp() + make_interval(secs => %(seconds)s)
-WHERE name = %(name)s AND generation = %(generation)s AND until > clock_timestamp()
+WHERE name = %(name)s AND generation = %(generation)s AND holder = %(holder)s
 """
 
 
@@ -47,15 +47,20 @@ class Lease:
 
 def lost(lease: Lease) -> LeaseLost:
     return LeaseLost(
-        f"{lease.holder} lost its turn at '{lease.name}' (generation {lease.generation}): another run has it",
+        f"{lease.holder} lost its turn at '{lease.name}' (generation {lease.generation}): it ended, or another has it",
         "Nothing was recorded after that. Let the other run end; then run again if it is still needed.",
     )
 
 
-def take(connection: Connection, name: str, holder: str, seconds: float = SECONDS) -> Lease:
-    """Take the turn if nobody has it. Raises LeaseHeld, DatabaseUnavailable."""
+def take(connection: Connection, name: str, holder: str, seconds: float = SECONDS, *, again: bool = False) -> Lease:
+    """Take the turn if nobody has it. Raises LeaseHeld, DatabaseUnavailable.
+
+    With `again`, also from the same holder, whose former turn is then lost: for one whose name no other can have, and
+    who may have been killed.
+    """
     with session(connection, f"take lease {name}") as opened:
-        row = opened.execute(_TAKE, {"name": name, "holder": holder, "seconds": seconds}).fetchone()
+        values = {"name": name, "holder": holder, "seconds": seconds, "again": again}
+        row = opened.execute(_TAKE, values).fetchone()
         if row is None:
             now = opened.execute("SELECT holder, until FROM lease WHERE name = %s", [name]).fetchone()
             who, until = now or ("somebody", None)
@@ -67,19 +72,19 @@ def take(connection: Connection, name: str, holder: str, seconds: float = SECOND
 
 
 def renew(connection: Connection, lease: Lease, seconds: float = SECONDS) -> None:
-    """Raises LeaseLost, DatabaseUnavailable."""
+    """Also a turn whose time is over, if nobody took the next. Raises LeaseLost, DatabaseUnavailable."""
     with session(connection, f"renew lease {lease.name}") as opened:
-        values = {"name": lease.name, "generation": lease.generation, "seconds": seconds}
+        values = {"name": lease.name, "generation": lease.generation, "holder": lease.holder, "seconds": seconds}
         if opened.execute(_RENEW, values).rowcount != 1:
             lease.lost.set()
             raise lost(lease)
 
 
 def release(connection: Connection, lease: Lease) -> None:
-    """End the turn now; one that is over already is no error."""
+    """End the turn now, for good; one that is over already is no error."""
     with session(connection, f"release lease {lease.name}") as opened:
         opened.execute(
-            "UPDATE lease SET until = now() WHERE name = %s AND generation = %s AND until > now()",
+            "UPDATE lease SET until = now(), holder = '' WHERE name = %s AND generation = %s",
             [lease.name, lease.generation],
         )
 

@@ -338,6 +338,18 @@ def test_x3_a_piece_of_a_run_that_lost_its_turn_changes_nothing_on_record(platfo
     assert not list(catalogue(platform, "primary", "haven").rows("lake"))
 
 
+def test_x1_a_run_whose_first_process_was_killed_goes_on_in_its_own_turn(platform: Platform) -> None:
+    platform.sites["primary"].write("lake", "a", b"x")
+    killed = tasks.prepare(platform, "primary", "haven", run_name="DAG run 1")
+    with pytest.raises(LeaseHeld, match="DAG run 1"):
+        tasks.prepare(platform, "primary", "haven", run_name="DAG run 2")
+    again = tasks.prepare(platform, "primary", "haven", run_name="DAG run 1")
+    with pytest.raises(LeaseLost):
+        tasks.carry(platform, killed, killed.pieces()[0])
+    carried = [tasks.carry(platform, again, piece) for piece in again.pieces()]
+    assert tasks.conclude(platform, again, carried).copied == 1
+
+
 def test_the_bandwidth_is_kept_to() -> None:
     slept: list[float] = []
     throttle = transfer.Throttle(100, now=lambda: sum(slept), sleep=slept.append)
