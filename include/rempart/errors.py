@@ -31,7 +31,16 @@ RempartError(what, hint)
 ├── FailoverError            a step of failover or failback could not be taken
 │   └── SiteFenced           transient: the platform is being moved to another site, or was while this ran
 ├── BackupError              a restore point could not be written, read or restored
-└── DrillFailed              a restore point did not prove itself
+│   ├── RepositoryMissing    there is no restic repository where one was expected
+│   ├── RepositoryRefused    the restic repository does not open with this password
+│   └── RepositoryBusy       transient: somebody else works on the restic repository now
+│   ├── KeyMissing           no copy of a domain's key is at any site that was asked
+│   ├── KeyWrong             the identity given is none that it was encrypted for
+│   ├── KeyRotated           the identity given opened it once, and was replaced since
+│   ├── KeyDestroyed         the domain's key was destroyed on purpose: nobody can open what it sealed
+│   └── LockLapses           a lock ends before what needs its object, and could not be extended
+├── DrillFailed              a restore point did not prove itself
+└── WatchError               the watch could not tell somebody, or keep what it told
 
 `transient` tells whether a retry can help: the orchestration fails a task at once when it is false.
 """
@@ -51,10 +60,15 @@ __all__ = [
     "FeatureError",
     "IngestError",
     "IntegrityError",
+    "KeyDestroyed",
+    "KeyMissing",
+    "KeyRotated",
+    "KeyWrong",
     "LeaseHeld",
     "LeaseLost",
     "LedgerBroken",
     "LedgerError",
+    "LockLapses",
     "ModelRefused",
     "ObjectMissing",
     "PipelineError",
@@ -63,6 +77,9 @@ __all__ = [
     "PreflightFailed",
     "RempartError",
     "ReplicationError",
+    "RepositoryBusy",
+    "RepositoryMissing",
+    "RepositoryRefused",
     "SessionExpired",
     "SiteError",
     "SiteFenced",
@@ -71,6 +88,7 @@ __all__ = [
     "TrackingRefused",
     "TrackingUnavailable",
     "TrainingError",
+    "WatchError",
 ]
 
 
@@ -222,5 +240,43 @@ class BackupError(RempartError):
     """A restore point could not be written, read or restored."""
 
 
+class RepositoryMissing(BackupError):
+    """There is no restic repository where one was expected."""
+
+
+class RepositoryRefused(BackupError):
+    """The restic repository does not open with this password."""
+
+
+class RepositoryBusy(BackupError):
+    """Somebody else works on the restic repository now."""
+
+    transient = True
+
+
+class KeyMissing(BackupError):
+    """No copy of a domain's key is at any site that was asked."""
+
+
+class KeyWrong(BackupError):
+    """The identity given is none that it was encrypted for."""
+
+
+class KeyRotated(BackupError):
+    """The identity given opened it once, and was replaced since."""
+
+
+class KeyDestroyed(BackupError):
+    """The domain's key was destroyed on purpose: nobody can open what it sealed."""
+
+
+class LockLapses(BackupError):
+    """A lock ends before what needs its object, and could not be extended."""
+
+
 class DrillFailed(RempartError):
     """A restore point did not prove itself."""
+
+
+class WatchError(RempartError):
+    """The watch could not tell somebody, or keep what it told."""

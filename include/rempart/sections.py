@@ -241,6 +241,12 @@ class BackupConfig(Strict):
     site: str
     every: Duration = timedelta(minutes=30)
     keep: Keep = Keep()
+    recipients: list[Annotated[str, Field(pattern=r"^age1[02-9ac-hj-np-z]{58}$")]] = Field(
+        default_factory=list, description="Escrow: who can open the keys of backups besides the platform."
+    )
+    escrow: Literal["required", "none"] = Field(
+        default="required", description="`none`: a trial, in which the platform's own key may be the only one."
+    )
     rpo_objective: Duration = timedelta(hours=1)
     rto_objective: Duration = timedelta(minutes=30)
 

@@ -179,3 +179,39 @@ def test_a_bucket_made_without_locks_does_not_pass_for_one_with(site: Site, buck
         site.ensure_bucket(bucket, versioned=True, locked=True)
     with pytest.raises(SiteError, match=bucket):
         site.write_new(bucket, "a", b"one", retain_until=datetime.now(UTC) + timedelta(seconds=60))
+
+
+def test_a_lock_is_told_and_only_ever_extended(site: Site, locked_bucket: str, tmp_path: Path) -> None:
+    soon, late = (datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=n) for n in (2, LOCKED_SECONDS - 1))
+    file = tmp_path / "file"
+    file.write_bytes(b"one")
+    version = site.write_file(locked_bucket, "a", file, retain_until=soon).version_id
+    assert version and site.retained_until(locked_bucket, "a", version) == soon
+    assert site.retain(locked_bucket, "a", version, late) == late
+    assert site.retain(locked_bucket, "a", version, soon) == late, "it was shortened"
+    assert site.retained_until(locked_bucket, "a", version) == late
+    with pytest.raises(SiteError):
+        site.delete(locked_bucket, "a", version_id=version)
+
+
+def test_what_was_written_without_a_lock_gets_one(site: Site, locked_bucket: str) -> None:
+    until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=LOCKED_SECONDS - 1)
+    version = site.write(locked_bucket, "a", b"one").version_id
+    assert version and site.retained_until(locked_bucket, "a", version) is None
+    assert site.retain(locked_bucket, "a", version, until) == until
+    with pytest.raises(SiteError):
+        site.delete(locked_bucket, "a", version_id=version)
+    with pytest.raises(ObjectMissing):
+        site.retain(locked_bucket, "absent", version, until)
+
+
+def test_no_lock_is_told_where_there_are_none(site: Site, bucket: str, versioned: bool, tmp_path: Path) -> None:
+    file, until = tmp_path / "file", datetime.now(UTC) + timedelta(seconds=60)
+    file.write_bytes(b"one")
+    version = site.write(bucket, "a", b"one").version_id
+    if versioned:
+        assert version and site.retained_until(bucket, "a", version) is None
+        with pytest.raises(SiteError, match=bucket):
+            site.retain(bucket, "a", version, until)
+    with pytest.raises(SiteError, match=bucket):
+        site.write_file(bucket, "a", file, retain_until=until)

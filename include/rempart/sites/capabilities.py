@@ -70,7 +70,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         "object lock",
         "what is locked withstands: delete, shorter time, weaker mode, bypass, versioning off",
         "nothing counts as locked",
-        ("evidence",),
+        ("evidence", "restore points"),
     ),
     Capability(
         "bulk delete", "DeleteObjects deletes what it names, and nothing else", "objects are deleted one by one"

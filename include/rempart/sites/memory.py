@@ -37,6 +37,10 @@ class MemorySite:
                 "Wait until then.",
             )
 
+    def _check_locking(self, bucket: str, key: str, until: datetime | None) -> None:
+        if until and bucket not in self._locking:
+            raise SiteError(f"lock {bucket}/{key} at site '{self.name}': no locks here", "Make it with locked=True.")
+
     def _bucket(self, bucket: str) -> dict[str, list[tuple[ObjectInfo, bytes | None]]]:
         if bucket not in self._buckets:
             raise ObjectMissing(f"bucket {bucket} at site '{self.name}': not there", "Create it with ensure_bucket.")
@@ -148,8 +152,7 @@ class MemorySite:
         content_type: str = "application/octet-stream",
         retain_until: datetime | None = None,
     ) -> bool:
-        if retain_until and bucket not in self._locking:
-            raise SiteError(f"put new {bucket}/{key} at site '{self.name}': no locks here", "Make it with locked=True.")
+        self._check_locking(bucket, key, retain_until)
         versions = self._bucket(bucket).get(key)
         if versions and versions[-1][1] is not None:
             return False
@@ -166,8 +169,23 @@ class MemorySite:
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "application/octet-stream",
+        retain_until: datetime | None = None,
     ) -> ObjectInfo:
-        return self.write(bucket, key, file.read_bytes(), metadata=metadata, content_type=content_type)
+        self._check_locking(bucket, key, retain_until)
+        written = self.write(bucket, key, file.read_bytes(), metadata=metadata, content_type=content_type)
+        if retain_until and written.version_id:
+            self._retained[written.version_id] = retain_until
+        return written
+
+    def retain(self, bucket: str, key: str, version_id: str, until: datetime) -> datetime:
+        self._find(bucket, key, version_id)
+        self._check_locking(bucket, key, until)
+        self._retained[version_id] = max(until, self._retained.get(version_id, _EPOCH))
+        return self._retained[version_id]
+
+    def retained_until(self, bucket: str, key: str, version_id: str) -> datetime | None:
+        self._find(bucket, key, version_id)
+        return self._retained.get(version_id)
 
     def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> str | None:
         versions = self._bucket(bucket).get(key, [])

@@ -149,8 +149,19 @@ class Site(Protocol):
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "application/octet-stream",
+        retain_until: datetime | None = None,
     ) -> ObjectInfo:
-        """Store a file with its SHA-256, in constant memory."""
+        """Store a file with its SHA-256, in constant memory; `retain_until` as in `write_new`."""
+
+    def retain(self, bucket: str, key: str, version_id: str, until: datetime) -> datetime:
+        """Lock a version until then, in compliance mode; one that is locked for longer stays so.
+
+        Returns until when it is locked, as the site tells it. A time is kept to the second. Raises SiteError, among
+        others for a bucket without locks, and ObjectMissing.
+        """
+
+    def retained_until(self, bucket: str, key: str, version_id: str) -> datetime | None:
+        """Until when compliance mode keeps a version; it may be past. None without a lock, or under a weaker one."""
 
     def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> str | None:
         """Delete one object; a missing one is no error. Returns the version of the delete marker that was made."""

@@ -23,6 +23,7 @@ from rempart.errors import IntegrityError, ObjectMissing, SessionExpired, SiteEr
 from rempart.sites.bulk import Bulk
 from rempart.sites.capabilities import CapabilityRecord
 from rempart.sites.listing import ENTRIES, keep_order
+from rempart.sites.locks import Locks, lock_until
 from rempart.sites.port import ObjectInfo
 from rempart.sites.upload import S3Upload
 from rempart.sovereignty.policy import Decision
@@ -108,6 +109,7 @@ class S3Site:
         self._client = open_client(name, connection, region)
         keep_order(self._client)
         self._bulk = Bulk(connection, region)
+        self._locks = Locks(self._client, f"site '{name}' ({self.endpoint})")
         self._once = partial(open_client, name, connection, region, attempts=1)
 
     @cached_property
@@ -161,25 +163,11 @@ class S3Site:
                 # locks are chosen when a bucket is made: not every operator can add them later
                 self._client.create_bucket(Bucket=bucket, **({"ObjectLockEnabledForBucket": True} if locked else {}))
             if locked:
-                self._check_locks(bucket)
+                self._locks.check_bucket(bucket)
             if versioned and not locked:
                 self._client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
 
         self._call("create", bucket, "", create)
-
-    def _check_locks(self, bucket: str) -> None:
-        try:
-            answer = self._client.get_object_lock_configuration(Bucket=bucket)
-            enabled = answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled")
-        except self._client.exceptions.ClientError as error:
-            if error.response.get("Error", {}).get("Code") != "ObjectLockConfigurationNotFoundError":
-                raise
-            enabled = None
-        if enabled != "Enabled":
-            raise SiteError(
-                f"bucket {bucket} at site '{self.name}' ({self.endpoint}) was made without object lock",
-                "Name another bucket under `buckets` in rempart.yaml, or copy it to one with object lock.",
-            )
 
     def drop_bucket(self, bucket: str) -> None:
         def drop() -> None:
@@ -372,9 +360,7 @@ class S3Site:
         retain_until: datetime | None = None,
     ) -> bool:
         digest = hashlib.sha256(body).hexdigest()
-        extra: dict[str, Any] = {"IfNoneMatch": "*"}
-        if retain_until:
-            extra |= {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": retain_until}
+        extra: dict[str, Any] = {"IfNoneMatch": "*", **lock_until(retain_until)}
 
         def put() -> bool:
             try:
@@ -395,14 +381,21 @@ class S3Site:
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str = "application/octet-stream",
+        retain_until: datetime | None = None,
     ) -> ObjectInfo:
-        digest = file_sha256(file)
+        digest, extra = file_sha256(file), lock_until(retain_until)
 
         def put() -> ObjectInfo:
             with file.open("rb") as stream:
-                return self._put(bucket, key, stream, file.stat().st_size, digest, metadata, content_type)
+                return self._put(bucket, key, stream, file.stat().st_size, digest, metadata, content_type, **extra)
 
         return self._call("put", bucket, key, put)
+
+    def retain(self, bucket: str, key: str, version_id: str, until: datetime) -> datetime:
+        return self._call("retain", bucket, key, partial(self._locks.retain, bucket, key, version_id, until))
+
+    def retained_until(self, bucket: str, key: str, version_id: str) -> datetime | None:
+        return self._call("retention", bucket, key, partial(self._locks.retained_until, bucket, key, version_id))
 
     def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> str | None:
         extra = {"VersionId": version_id} if version_id else {}

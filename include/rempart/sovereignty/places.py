@@ -23,7 +23,7 @@ from rempart.sovereignty.policy import (
 )
 
 PLATFORM_CONNECTIONS = frozenset(
-    [*(f"pg_{name}" for name in (*DATABASES, "backup", "drill")), "mlflow", "airflow_api", "ledger_key"]
+    [*(f"pg_{name}" for name in (*DATABASES, "backup", "drill")), "mlflow", "airflow_api", "ledger_key", "backup_key"]
 )
 """Connections that the platform itself declares."""
 

@@ -206,7 +206,7 @@ def test_connections_hosts_and_pools_are_decided_by_where_they_lead() -> None:
     assert decide_pool(CONFIG, "personal", "job", "gpu", on=TODAY).allowed
     assert decide_connection(CONFIG, "personal", "warehouse", on=TODAY).allowed
     assert decide_connection(CONFIG, "personal", "k8s", on=TODAY).allowed
-    for own in ("pg_ledger", "ledger_key", "s3_witness_apart"):
+    for own in ("pg_ledger", "ledger_key", "backup_key", "s3_witness_apart"):
         assert rules(decide_connection(CONFIG, "personal", own, on=TODAY)) == ["platform"]
     assert not decide_connection(CONFIG, "personal", "s3_away", on=TODAY).allowed
     assert {"warehouse", "k8s", "s3_home"} <= declared_connections(CONFIG)

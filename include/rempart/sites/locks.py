@@ -1,0 +1,74 @@
+"""Object locks at an S3 site, in compliance mode: what they need of a bucket, how long one holds, how to extend it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rempart.errors import SiteError
+
+_NOT_LOCKED = ("NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "InvalidRequest")
+"""Of a version without a lock, and in a bucket without locks."""
+
+
+def lock_until(retain_until: datetime | None) -> dict[str, Any]:
+    """The parameters of a put whose object is locked until then; none without a time."""
+    if retain_until is None:
+        return {}
+    return {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": retain_until}
+
+
+class Locks:
+    """The locks of a site's buckets; `site` names it. Errors of boto3 are the caller's to translate."""
+
+    def __init__(self, client: Any, site: str) -> None:
+        self._client, self._site = client, site
+        self._buckets: set[str] = set()
+
+    def check_bucket(self, bucket: str) -> None:
+        """Raises SiteError unless the bucket was made with object lock."""
+        if bucket in self._buckets:
+            return
+        try:
+            answer = self._client.get_object_lock_configuration(Bucket=bucket)
+            enabled = answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled")
+        except self._client.exceptions.ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "ObjectLockConfigurationNotFoundError":
+                raise
+            enabled = None
+        if enabled != "Enabled":
+            raise SiteError(
+                f"bucket {bucket} at {self._site} was made without object lock",
+                "Name another bucket under `buckets` in rempart.yaml, or copy it to one with object lock.",
+            )
+        self._buckets.add(bucket)  # it is for good
+
+    def retained_until(self, bucket: str, key: str, version_id: str) -> datetime | None:
+        """As `Site.retained_until`."""
+        try:
+            answer = self._client.get_object_retention(Bucket=bucket, Key=key, VersionId=version_id)
+        except self._client.exceptions.ClientError as error:
+            if error.response.get("Error", {}).get("Code") in _NOT_LOCKED:
+                return None
+            raise
+        found = answer.get("Retention", {})
+        if found.get("Mode") != "COMPLIANCE":  # governance mode yields to whoever has the right to bypass it
+            return None
+        until: datetime | None = found.get("RetainUntilDate")
+        return until and until.astimezone(UTC)
+
+    def retain(self, bucket: str, key: str, version_id: str, until: datetime) -> datetime:
+        """As `Site.retain`: what the site tells afterwards counts. Raises SiteError if that is earlier."""
+        self.check_bucket(bucket)  # SeaweedFS 4.48 takes a lock in any bucket, and holds to it only in one with locks
+        now = self.retained_until(bucket, key, version_id)
+        if now is None or now < until:
+            self._client.put_object_retention(
+                Bucket=bucket, Key=key, VersionId=version_id, Retention={"Mode": "COMPLIANCE", "RetainUntilDate": until}
+            )
+            now = self.retained_until(bucket, key, version_id)
+        if now is None or now < until - timedelta(seconds=1):  # whole seconds are kept
+            raise SiteError(
+                f"retain {bucket}/{key} at {self._site}: until {until}, it holds until {now}",
+                "Do not rely on this site's locks: see `rempart doctor site`, and ask the operator.",
+            )
+        return now
