@@ -35,6 +35,8 @@ from rempart.stack import layout, lifecycle  # noqa: E402
 
 lifecycle.adopt_environment()
 
+pytest_plugins = ["tests.repositories"]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need no server come first; those that kill the stack's processes come last.

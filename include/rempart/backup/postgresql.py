@@ -6,6 +6,7 @@ quoted parts removed: PostgreSQL quotes values of rows in its errors.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ import psycopg
 from psycopg import sql
 
 from rempart.config import Connection
-from rempart.errors import BackupError, DatabaseUnavailable
+from rempart.errors import BackupError, DatabaseUnavailable, RempartError
 
 LOCK_WAIT_SECONDS = 30
 """How long a dump waits for a table that someone holds exclusively."""
@@ -103,7 +104,7 @@ def _run(command: list[str], environment: Mapping[str, str]) -> subprocess.Compl
         ) from cause
 
 
-def _first_error(stderr: str) -> str:
+def first_error(stderr: str) -> str:
     """The first error line without anything quoted or in brackets, at most 200 characters."""
     lines = [line for line in stderr.splitlines() if "error:" in line.lower()] or ["no message"]
     return re.sub(r'"[^"]*"?|\'[^\']*\'?|\([^)]*\)?', "…", lines[0])[:200]
@@ -125,9 +126,9 @@ def drop_database(opened: Session, name: str) -> None:
 @contextmanager
 def session(connection: Connection, doing: str) -> Iterator[Session]:
     """An autocommit session whose values print the same on every server. Raises DatabaseUnavailable, BackupError."""
-    where = f"{doing} (database '{connection.schema}' at {connection.host}:{connection.port or 5432})"
-    try:
-        with psycopg.connect(
+    with (
+        named(connection, doing),
+        psycopg.connect(
             host=connection.host,
             port=connection.port or 5432,
             user=connection.login,
@@ -138,8 +139,17 @@ def session(connection: Connection, doing: str) -> Iterator[Session]:
             options=f"-c lock_timeout={LOCK_WAIT_SECONDS}s -c search_path= -c timezone=UTC -c datestyle=ISO"
             " -c intervalstyle=postgres -c extra_float_digits=1 -c bytea_output=hex",
             **{name: connection.extra[name] for name in _TLS if name in connection.extra},
-        ) as opened:
-            yield opened
+        ) as opened,
+    ):
+        yield opened
+
+
+@contextmanager
+def named(connection: Connection, doing: str) -> Iterator[None]:
+    """What PostgreSQL answers within, as an error that names the database. Raises DatabaseUnavailable, BackupError."""
+    where = f"{doing} (database '{connection.schema}' at {connection.host}:{connection.port or 5432})"
+    try:
+        yield
     except psycopg.errors.LockNotAvailable as cause:
         raise DatabaseUnavailable(
             f"{where}: a table stayed locked for {LOCK_WAIT_SECONDS} s",
@@ -201,6 +211,37 @@ def champions(opened: Session) -> dict[str, str]:
     return {str(name): str(version) for name, version in rows.fetchall()}
 
 
+def model_locations(opened: Session) -> list[tuple[str, str, str]]:
+    """Name, version and artifact URI of every model version in MLflow's own database; none when it is empty."""
+    found = opened.execute("SELECT to_regclass('public.model_versions')").fetchone()
+    if not found or found[0] is None:
+        return []
+    rows = opened.execute(
+        "SELECT name, version, coalesce(storage_location, source) FROM public.model_versions"
+        " WHERE current_stage <> 'Deleted_Internal' ORDER BY 1, 2"
+    )
+    return [(str(name), str(version), str(location)) for name, version, location in rows.fetchall()]
+
+
+def evidence(opened: Session, kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """Subject and body of every record of a kind in the ledger's own database, in order; none when it is empty."""
+    found = opened.execute("SELECT to_regclass('public.evidence')").fetchone()
+    if not found or found[0] is None:
+        return []
+    rows = opened.execute("SELECT record FROM public.evidence WHERE kind = %s ORDER BY seq", [kind]).fetchall()
+    plain = [json.loads(row[0]) for row in rows]
+    return [(str(one["subject"]), dict(one["body"])) for one in plain]
+
+
+def ledger_head(opened: Session) -> tuple[int, str | None]:
+    """Number and hash of the newest record in the ledger's own database; 0 and None when it is empty."""
+    found = opened.execute("SELECT to_regclass('public.evidence')").fetchone()
+    row = None
+    if found and found[0] is not None:
+        row = opened.execute("SELECT seq, hash FROM public.evidence ORDER BY seq DESC LIMIT 1").fetchone()
+    return (int(row[0]), str(row[1])) if row else (0, None)
+
+
 def check_versions(tools: Tools, opened: Session) -> None:
     """Raises BackupError when pg_dump is older than the server: it cannot know the server's catalogues."""
     client, server = tools.version(), opened.info.server_version // 10000
@@ -211,52 +252,15 @@ def check_versions(tools: Tools, opened: Session) -> None:
         )
 
 
-def dump(tools: Tools, connection: Connection, snapshot: str, tables_expected: int, file: Path) -> None:
-    """Dump the connection's database, as of `snapshot`, into `file`. Raises BackupError, DatabaseUnavailable."""
-    name = connection.schema
-    answer = _run(
-        [
-            str(tools.folder / "pg_dump"),
-            "--format=custom",
-            f"--snapshot={snapshot}",
-            f"--lock-wait-timeout={LOCK_WAIT_SECONDS}s",
-            "--no-password",
-            f"--file={file}",
-        ],
-        libpq_environment(connection),
+def dump_failure(name: str, stderr: str) -> RempartError:
+    """Why pg_dump gave up a database, by what it wrote."""
+    if re.search("(lock|statement) timeout", stderr):  # pg_dump waits for a lock by a timeout of the statement
+        return DatabaseUnavailable(
+            f"pg_dump of database '{name}': a table stayed locked for {LOCK_WAIT_SECONDS} s",
+            "Run again once the migration that holds it ended.",
+        )
+    kind = DatabaseUnavailable if "connection to server" in stderr else BackupError
+    return kind(
+        f"pg_dump of database '{name}' failed: {first_error(stderr)}",
+        "No restore point was written; the previous one stays the newest. Check PostgreSQL and the disk.",
     )
-    if answer.returncode != 0:
-        kind = DatabaseUnavailable if re.search("lock timeout|connection to server", answer.stderr) else BackupError
-        raise kind(
-            f"pg_dump of database '{name}' ended with {answer.returncode}: {_first_error(answer.stderr)}",
-            "No restore point was written; the previous one stays the newest. Check PostgreSQL and the disk.",
-        )
-    listed = _run([str(tools.folder / "pg_restore"), "--list", str(file)], {"LC_ALL": "C"})
-    found = sum(" TABLE DATA " in line for line in listed.stdout.splitlines())
-    if listed.returncode != 0 or found < tables_expected:
-        raise BackupError(
-            f"The dump of database '{name}' cannot be read back: {found} of {tables_expected} tables"
-            f" (pg_restore --list ended with {listed.returncode})",
-            "No restore point was written; the previous one stays the newest. Check the disk, then run again.",
-        )
-
-
-def restore(tools: Tools, connection: Connection, file: Path) -> None:
-    """Restore a dump into the connection's empty database; everything belongs to its role. Raises BackupError."""
-    answer = _run(
-        [
-            str(tools.folder / "pg_restore"),
-            "--no-owner",
-            "--no-privileges",
-            "--exit-on-error",
-            "--no-password",
-            f"--dbname={connection.schema}",
-            str(file),
-        ],
-        libpq_environment(connection),
-    )
-    if answer.returncode != 0:
-        raise BackupError(
-            f"pg_restore into '{connection.schema}' ended with {answer.returncode}: {_first_error(answer.stderr)}",
-            "Check PostgreSQL's log, its disk, and that its version is not older than the dump's.",
-        )

@@ -3,19 +3,26 @@
 Standard library only. Does nothing when the environment already holds exactly this lock. The standard settings of pip
 (index mirror, private CA, proxy) hold for the whole installation: pip's own configuration is handed on to uv. `trainer`
 makes .venv-trainer, where a job that needs PyTorch runs; .venv never gets it.
+
+restic is no Python package: where PATH has none, the distribution's package is unpacked into .venv/tools, without root.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+OLDEST_RESTIC = (0, 17, 1)
+RESTIC_AGAIN_SECONDS = 86400
 _UV_NAMES = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -83,12 +90,85 @@ def _run(command: list[str | Path], environment: Mapping[str, str] | None = None
         )
 
 
+def restic_version(program: Path | str) -> tuple[int, ...]:
+    """restic's version; empty if the program tells none."""
+    try:
+        answer = subprocess.run([program, "version"], capture_output=True, text=True, check=False, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    found = re.match(r"restic (\d+)\.(\d+)\.(\d+)", answer)
+    return tuple(int(part) for part in found.groups()) if found else ()
+
+
+def _apt(folder: Path, *arguments: str) -> str:
+    """Run apt-get in a folder; empty when it did what was asked, else its last words."""
+    command = ["apt-get", "--quiet", "--option=Acquire::Retries=1", "--option=Acquire::http::Timeout=20", *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired) as fault:
+        return type(fault).__name__
+    words = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("E:", "W:"))]
+    return "" if done.returncode == 0 else (words or [f"apt-get ended with {done.returncode}"])[-1]
+
+
+def unpack_restic(target: Path) -> str:
+    """Bring the distribution's restic to `target`, by apt and without root; empty, or why there is none."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        return "this system has no apt"
+    with tempfile.TemporaryDirectory(prefix="rempart-restic-") as name:
+        folder = Path(name)
+        if why := _apt(folder, "download", "restic"):
+            # no package lists (a fresh container), or old ones: lists of our own need no root
+            for part in ("lists/partial", "cache/archives/partial"):
+                (folder / part).mkdir(parents=True)
+            own = (f"--option=Dir::State::Lists={folder / 'lists'}", f"--option=Dir::Cache={folder / 'cache'}")
+            why = _apt(folder, *own, "update") or _apt(folder, *own, "download", "restic")
+        packages = list(folder.glob("restic_*.deb"))
+        if why or not packages:
+            return why or "apt-get brought no package"
+        done = subprocess.run(["dpkg-deb", "-x", packages[0], folder / "unpacked"], capture_output=True, check=False)
+        program = folder / "unpacked" / "usr" / "bin" / "restic"
+        if done.returncode or (found := restic_version(program)) < OLDEST_RESTIC:
+            version = "" if done.returncode else ".".join(map(str, found))
+            return f"the distribution's restic is {version}" if version else "the package could not be unpacked"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(program, target.with_suffix(".new"))
+        target.with_suffix(".new").replace(target)
+    return ""
+
+
+def install_restic(venv: Path, now: float) -> None:
+    """Unless there is a restic, unpack one into the environment; where that cannot be, say so and go on.
+
+    What failed is tried again a day later, so that a machine without it is not kept waiting by each `make`.
+    """
+    target, failed = venv / "tools" / "bin" / "restic", venv / "rempart-no-restic"
+    if target.is_file() or restic_version(shutil.which("restic") or "") >= OLDEST_RESTIC:
+        return
+    if failed.is_file() and now - failed.stat().st_mtime < RESTIC_AGAIN_SECONDS:
+        return
+    sys.stdout.write("setup: unpacking restic, for backups (8 MB)\n")
+    sys.stdout.flush()
+    if why := unpack_restic(target):
+        failed.write_text(why, encoding="utf-8")
+        sys.stdout.write(
+            f"setup: restic was not installed ({why}); backups will be refused until restic"
+            f" {'.'.join(map(str, OLDEST_RESTIC))} or later is on PATH (https://restic.net)\n"
+        )
+    else:
+        failed.unlink(missing_ok=True)
+
+
 def main(arguments: list[str]) -> int:
     made = ENVIRONMENTS[arguments[0] if arguments else "rempart"]
     root = Path(__file__).resolve().parents[3]
     venv, started = root / made.folder, time.monotonic()
     stamp, wanted = venv / "rempart-installed", fingerprint(root, made.files(root))
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+        if made is ENVIRONMENTS["rempart"]:
+            install_restic(venv, time.time())
         return 0
     stamp.unlink(missing_ok=True)
     python, tools = venv / "bin" / "python", venv / "tools"
@@ -114,6 +194,8 @@ def main(arguments: list[str]) -> int:
     if made.chosen:
         _run([*pip, "-r", root / made.chosen])
         _run([uv, "pip", "check", "--quiet"], environment)
+    if made is ENVIRONMENTS["rempart"]:
+        install_restic(venv, time.time())
     stamp.write_text(wanted, encoding="utf-8")
     sys.stdout.write(f"setup: done in {time.monotonic() - started:.0f} s\n")
     return 0

@@ -306,14 +306,15 @@ def check_index(environment: Mapping[str, str], needed: bool) -> Finding:
         )
 
 
-def check_restic(environment: Mapping[str, str]) -> Finding:
-    if found := shutil.which("restic", path=environment.get("PATH")):
+def check_restic(environment: Mapping[str, str], unpacked: Path) -> Finding:
+    """restic on PATH, or where setup unpacks it."""
+    if found := shutil.which("restic", path=environment.get("PATH")) or (unpacked.is_file() and str(unpacked)):
         return Finding("restic", "ok", found)
     return Finding(
         "restic",
         "warning",
-        "not found: backups work without it, but are not deduplicated",
-        "On Debian and Ubuntu: apt-get install restic (or, without root, apt-get download restic && dpkg -x).",
+        "not found: `make setup` unpacks one where there is apt; without it there are no backups of databases",
+        "On Debian and Ubuntu: apt-get install restic. Elsewhere: put restic 0.17.1 or later on PATH.",
     )
 
 
@@ -357,7 +358,7 @@ def inspect(root: Path, var: Path, ports: Mapping[str, int], environment: Mappin
         check_proxy(environment),
         check_certificates(environment),
         check_index(environment, needed=not ready),
-        check_restic(environment),
+        check_restic(environment, root / ".venv" / "tools" / "bin" / "restic"),
     ]
 
 

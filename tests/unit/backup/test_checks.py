@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.backup.checks import Check, equal_count, equal_predictions, equal_tables, passed
-from rempart.backup.postgresql import _first_error, libpq_environment
+from rempart.backup.postgresql import first_error, libpq_environment
 from rempart.backup.scratch import leftovers, name_scratch
 from rempart.backup.tracking_server import marked_processes
 from rempart.config import DATABASES, Connection
@@ -58,8 +58,8 @@ def test_what_did_not_run_never_counts_as_passed(outcomes, verdict):
     ],
 )
 def test_no_value_of_a_row_leaves_a_tools_message(line):
-    assert "Jane" not in _first_error(line)
-    assert "error:" in _first_error(line)
+    assert "Jane" not in first_error(line)
+    assert "error:" in first_error(line)
 
 
 def test_a_password_never_stands_in_the_arguments():

@@ -1,0 +1,156 @@
+"""Runs programs under watch: in a process group of their own, ended as a whole when nothing moves any more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from rempart.errors import BackupError
+
+CHUNK = 1 << 20
+"""Bytes of a stream that are handled at a time."""
+_LINES, _LINE = 1000, 4096
+"""What is kept of a program's messages: so many of its last lines, so many bytes of each."""
+_GRACE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended: its exit status (negative: the signal that ended it), and what it wrote."""
+
+    status: int
+    lines: tuple[str, ...] = ()
+    messages: str = ""
+
+
+class Watch:
+    """Ends a process group that made no progress for `seconds`; `stalled` tells whether it did."""
+
+    def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
+        self._process, self._seconds = process, seconds
+        self._since: float | None = time.monotonic()
+        self._over = threading.Event()
+        self.stalled = False
+
+    def progress(self) -> None:
+        """Something moved: the time begins anew."""
+        self._since = time.monotonic()
+
+    def pause(self) -> None:
+        """It is somebody else's turn: no time runs until the next progress."""
+        self._since = None
+
+    @contextmanager
+    def watching(self) -> Iterator[Watch]:
+        """Watch until the end of the context."""
+        thread = threading.Thread(target=self._watch, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(min(1.0, self._seconds / 4)):
+            since = self._since
+            if since is not None and time.monotonic() - since > self._seconds:
+                self.stalled = True
+                kill(self._process)
+                return
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started, after a moment in which it can put away its locks."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE_SECONDS)
+        os.killpg(process.pid, signal.SIGKILL)  # also what the process itself left behind
+
+
+def start(
+    command: Sequence[str | Path],
+    environment: Mapping[str, str],
+    *,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+) -> subprocess.Popen[bytes]:
+    """Start a program that sees this environment and nothing else of ours. Raises BackupError."""
+    try:
+        return subprocess.Popen(
+            [str(part) for part in command],
+            env=dict(environment),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as cause:
+        raise BackupError(
+            f"{command[0]} could not be started: {cause.strerror}",
+            "Install it again: `make setup` brings restic and PostgreSQL's programs.",
+        ) from cause
+
+
+class Messages:
+    """Collects the last lines that a program writes, and tells each to `heed` as it comes.
+
+    Lines longer than `longest` bytes are cut into several; -1 is for an answer that is one line, however long.
+    """
+
+    def __init__(
+        self, stream: IO[bytes] | None, heed: Callable[[str], object] = lambda line: None, *, longest: int = _LINE
+    ) -> None:
+        self._lines: deque[str] = deque(maxlen=_LINES)
+        self._stream, self._heed, self._longest = stream, heed, longest
+        self._thread = threading.Thread(target=self._collect, daemon=True)
+        self._thread.start()
+
+    def _collect(self) -> None:
+        if self._stream is None:
+            return
+        with self._stream as stream:
+            while line := stream.readline(self._longest):
+                text = line.decode("utf-8", "replace").rstrip("\n")
+                self._lines.append(text)
+                self._heed(text)
+
+    def end(self) -> tuple[str, ...]:
+        """All that was kept, once the program has closed its end."""
+        self._thread.join()
+        return tuple(self._lines)
+
+
+@contextmanager
+def ending(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Neither the process nor anything that it started outlives the context."""
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            kill(process)
+        process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        if process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+
+
+def pour(stream: IO[bytes], sink: Callable[[bytes], object], watch: Watch) -> None:
+    """Give a program's output to `sink` in chunks; only the waiting for the program counts as waiting."""
+    while chunk := stream.read(CHUNK):
+        watch.pause()
+        sink(chunk)
+        watch.progress()
