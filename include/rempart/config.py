@@ -162,6 +162,11 @@ def witness(site: str) -> str:
     return f"s3_witness_{site}"
 
 
+def watcher(site: str) -> str:
+    """The connection that can only read heartbeats at a site: for the watch, the platform does not use it."""
+    return f"s3_watch_{site}"
+
+
 def project_root() -> Path:
     """The folder of rempart.yaml: `REMPART_HOME`, else the nearest folder above the working directory that has one."""
     if home := os.environ.get("REMPART_HOME"):

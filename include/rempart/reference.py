@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from rempart.config import Config, operators_dir, project_root
+from rempart.flows.watch_file import Watch
 from rempart.pipeline import Pipeline
 from rempart.reference_operators import operators_page
 from rempart.reference_placements import placements_page
@@ -67,6 +68,10 @@ def config_schema() -> dict[str, Any]:
     return schema(Config, "rempart.yaml", "Operators, sites, policy, retention, replication, backup and services.")
 
 
+def watch_schema() -> dict[str, Any]:
+    return schema(Watch, "watch.yaml", "What `rempart watch` looks at, how long each may be silent, whom it tells.")
+
+
 def audit_schema() -> dict[str, Any]:
     """The JSON Schema of `rempart audit --json`."""
     plain = TypeAdapter(Report).json_schema(mode="serialization")
@@ -87,6 +92,7 @@ def pages(root: Path) -> dict[str, str]:
         "placements.md": HEAD + placements_page(root),
         "pipeline.schema.json": json.dumps(pipeline_schema(), indent=2, ensure_ascii=False) + "\n",
         "rempart.schema.json": json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n",
+        "watch.schema.json": json.dumps(watch_schema(), indent=2, ensure_ascii=False) + "\n",
         "audit.schema.json": json.dumps(audit_schema(), indent=2, ensure_ascii=False) + "\n",
         "licences.md": licences_page(root),
     }

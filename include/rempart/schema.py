@@ -15,8 +15,8 @@ from rempart.errors import ConfigError
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
-def parse_duration(value: object) -> object:
-    """`90d`, `15m`, `1h` as a timedelta; anything else is left to pydantic to judge."""
+def parse_duration(value: object) -> timedelta:
+    """`90d`, `15m`, `1h` as a timedelta. Raises ValueError for anything else."""
     if isinstance(value, str) and (found := re.fullmatch(r"(\d+)\s*([smhdw])", value)):
         return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
     if isinstance(value, timedelta):

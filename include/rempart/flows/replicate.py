@@ -13,9 +13,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
+from rempart.backup import heartbeat
 from rempart.config import Config
 from rempart.errors import ReplicationError, SiteError, SiteUnavailable
 from rempart.flows.doctor_site import require
+from rempart.flows.heartbeats import beat
 from rempart.flows.pairs import (
     Say,
     catalogue,
@@ -84,13 +86,21 @@ def replicate(
     A key that fails does not stop the others; then the call raises SiteError naming the failed keys (SiteUnavailable if
     each of them may work later). A listing that fails, or an empty one where objects were before, changes nothing.
     When more is gone at the source than the pair's limits and `accept_deletes` allow, the rest is done and
-    ReplicationError raised. Writes evidence of kind `replication`. Raises FailoverError if the source is not the active
-    site, LeaseHeld, CapabilityMissing, PlacementDenied, ConfigError.
+    ReplicationError raised. Writes evidence of kind `replication`, and the pair's heartbeat if it ends well. Raises
+    FailoverError if the source is not the active site, LeaseHeld, CapabilityMissing, PlacementDenied, ConfigError.
     """
     pair = pair_of(platform.config, source, target)
     check_direction(platform, source)
     before_bringing(platform, source, target)
-    return bring(platform, source, target, pair.buckets, accept_deletes=accept_deletes, say=say)
+    result = bring(platform, source, target, pair.buckets, accept_deletes=accept_deletes, say=say)
+    tell_watch(platform, source, target, result)
+    return result
+
+
+def tell_watch(platform: Platform, source: str, target: str, result: ReplicationResult) -> None:
+    """The pair's heartbeat: every object arrived, and how far the target is behind."""
+    facts = {name: getattr(result, name) for name in ("objects", "verified", "pending", "lag_seconds")}
+    beat(platform, heartbeat.replication(source, target), {"source": source, "target": target, **facts})
 
 
 def bring(

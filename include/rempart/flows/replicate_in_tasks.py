@@ -19,7 +19,7 @@ from rempart.errors import RempartError, SiteUnavailable
 from rempart.flows.pairs import Say, catalogue, check_direction, holder, pair_of, turn_of
 from rempart.flows.platform import Platform
 from rempart.flows.reconcile import before_bringing
-from rempart.flows.replicate import Measured, OpenPair, ReplicationResult
+from rempart.flows.replicate import Measured, OpenPair, ReplicationResult, tell_watch
 from rempart.replication.lease import Lease
 from rempart.replication.outcome import SHOWN, Outcome, Planned
 from rempart.replication.work import SiteStore, Store, decode
@@ -110,7 +110,7 @@ def conclude(
     measured: Measured = lambda result: None,
     say: Say = lambda line: None,
 ) -> ReplicationResult:
-    """See that everything is there, hide what is gone, measure, write the evidence, and end the turn.
+    """See that everything is there, hide what is gone, measure, write the evidence, end the turn, and tell the watch.
 
     `outcomes`: what `carry` returned, in any order. A piece without one counts by what the catalogue has of it; the
     rest of it is pending, and failed. `measured` gets the result also when this raises, as `replicate` does.
@@ -133,9 +133,11 @@ def conclude(
                         outcome = _untold(platform, prepared, planned, store.get(piece))
                     carried[planned.bucket].add(outcome)
             done = carried if prepared.open_now else None
-            return opened.conclude(plans, done, store, folder, began, accept_deletes, measured)
+            result = opened.conclude(plans, done, store, folder, began, accept_deletes, measured)
     finally:
         platform.continuity.release(lease)
+    tell_watch(platform, prepared.source, prepared.target, result)
+    return result
 
 
 def _untold(platform: Platform, prepared: Prepared, planned: Planned, body: bytes) -> Outcome:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from rempart import config
+from rempart.backup.heartbeat import PREFIX
 from rempart.config import Config, Connection, Connections
 from rempart.errors import SiteError, StackError
 from rempart.sections import Buckets
@@ -28,12 +30,37 @@ _ACCOUNT = "000000000000"
 _SOCKETS = Path("/tmp")  # noqa: S108 # where SeaweedFS puts its gRPC sockets: the place cannot be chosen
 
 
-def write_identities(
-    file: Path, site: str, connection: Connection, witness: Connection | None = None, checkpoints: str = ""
-) -> None:
-    """SeaweedFS's credentials: the platform's, and so no anonymous access; and the witness's. Written only if changed.
+@dataclass(frozen=True)
+class Limited:
+    """An identity beside the platform's own: what it may do (IAM's actions), and with which objects (`bucket/key`)."""
 
-    The witness may put objects under lock into the bucket of checkpoints: not read, list or delete, and nowhere else.
+    name: str
+    connection: Connection
+    actions: tuple[str, ...]
+    objects: tuple[str, ...]
+
+
+def limited(settings: Config, site: str, resolve: Connections) -> list[Limited]:
+    """The identities of a site that may do one thing.
+
+    The witness adds to the checkpoints, under lock, and writes heartbeats; the watch reads heartbeats.
+    """
+    names, found = settings.buckets, []
+    heartbeats = f"{names.backups}/{PREFIX}*"
+    here = site == settings.backup.site
+    if site == settings.checkpoint_site:
+        puts = ("s3:PutObject", "s3:PutObjectRetention")
+        places = (f"{names.checkpoints}/*", *([heartbeats] if here else []))
+        found.append(Limited("witness", resolve(config.witness(site)), puts, places))
+    if here:
+        found.append(Limited("watch", resolve(config.watcher(site)), ("s3:GetObject",), (heartbeats,)))
+    return found
+
+
+def write_identities(file: Path, site: str, connection: Connection, others: Sequence[Limited] = ()) -> None:
+    """SeaweedFS's credentials: the platform's, and so no anonymous access; and others'. Written only if changed.
+
+    The others may do what they are for: nothing else, and nowhere else.
     """
 
     def identity(name: str, keys: Connection, **rights: list[str]) -> dict[str, Any]:
@@ -42,16 +69,13 @@ def write_identities(
     plain: dict[str, Any] = {
         "identities": [identity(site, connection, actions=["Admin", "Read", "Write", "List", "Tagging"])]
     }
-    if witness:
-        put = {
-            "Effect": "Allow",
-            "Action": ["s3:PutObject", "s3:PutObjectRetention"],
-            "Resource": [f"arn:aws:s3:::{checkpoints}/*"],
-        }
-        policy = json.dumps({"Version": _VERSION, "Statement": [put]})
+    for one in others:
+        resources = [f"arn:aws:s3:::{place}" for place in one.objects]
+        allow = {"Effect": "Allow", "Action": list(one.actions), "Resource": resources}
+        policy = json.dumps({"Version": _VERSION, "Statement": [allow]})
         # SeaweedFS's own action `Write` would also allow deletes, so the right is given by a policy
-        plain["identities"].append(identity(f"{site}-witness", witness, actions=[], policyNames=["witness"]))
-        plain["policies"] = [{"name": "witness", "content": policy}]
+        plain["identities"].append(identity(f"{site}-{one.name}", one.connection, actions=[], policyNames=[one.name]))
+        plain.setdefault("policies", []).append({"name": one.name, "content": policy})
     _write(file, plain)
 
 
@@ -111,8 +135,7 @@ def write_settings(stack: Stack, resolve: Connections, secrets: Mapping[str, str
     for name in stack.embedded_sites:
         folder = stack.var / "sites" / name
         connection = resolve(stack.config.sites[name].connection)
-        witness = resolve(config.witness(name)) if name == stack.config.checkpoint_site else None
-        write_identities(folder / "s3.json", name, connection, witness, stack.config.buckets.checkpoints)
+        write_identities(folder / "s3.json", name, connection, limited(stack.config, name, resolve))
         if role := stack.job_role(name):
             key = secrets[session_key(name)]
             _write(folder / "iam.json", sessions(name, role[0], role[1], key, stack.config.buckets))
@@ -137,17 +160,20 @@ def clear_sockets(ports: Mapping[str, int], folder: Path = _SOCKETS) -> None:
 
 
 def buckets(names: Buckets) -> dict[str, bool]:
-    """Every bucket of a site, and whether it keeps versions."""
-    return {names.landing: False, names.lake: True, names.artifacts: True, names.backups: True}
+    """Every bucket of a site in which nothing is locked, and whether it keeps versions."""
+    return {names.landing: False, names.lake: True, names.artifacts: True}
 
 
 def locked_buckets(settings: Config, site: str) -> list[str]:
-    """The buckets of a site in which objects can be locked: evidence, and the checkpoints that witness it."""
+    """The buckets of a site in which objects can be locked: backups, evidence, and the checkpoints that witness it.
+
+    Backups at every site: after a failover they go to the other one.
+    """
     wanted = (
         (settings.evidence_site, settings.buckets.evidence),
         (settings.checkpoint_site, settings.buckets.checkpoints),
     )
-    return [bucket for name, bucket in wanted if name == site]
+    return [settings.buckets.backups, *(bucket for name, bucket in wanted if name == site)]
 
 
 def permission(stack: Stack, name: str, endpoint: str | None) -> Decision:

@@ -1,0 +1,108 @@
+"""Heartbeats: signed notes at the backup site that a backup, a replication or a drill ended, when, and with what.
+
+Each kind has one object, `heartbeats/<kind>.json`, which is replaced each time:
+
+    {"heartbeat":{"at":"...","facts":{...},"key":"...","kind":"backup","v":1},"sig":"<base64>"}
+
+The middle is canonical JSON, and the ledger's key signs exactly its bytes, as it does with a checkpoint (ledger.chain).
+So whoever reads it needs the public key and nothing else of the platform.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from rempart.ledger.canonical import canonical, parse
+from rempart.ledger.chain import text_of_time
+from rempart.ledger.keys import Signer, is_signed, key_id
+
+VERSION = 1
+PREFIX = "heartbeats/"
+KIND = r"^(backup|drill|replication/[^/\s]+-[^/\s]+)$"
+_FORM = re.compile(r'\{"heartbeat":(?P<text>\{.*\}),"sig":"(?P<sig>[A-Za-z0-9+/]{86}==)"\}\n?')
+_FIELDS: dict[str, type] = {"at": str, "facts": dict, "key": str, "kind": str, "v": int}
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """`kind` ended at `at`. `facts`: what it tells of itself; plain JSON, neither secret nor personal."""
+
+    kind: str
+    at: datetime
+    facts: Mapping[str, Any]
+
+    def moment(self, name: str) -> datetime | None:
+        """A fact that is an aware moment; None if it is not there, or is none."""
+        try:
+            found = datetime.fromisoformat(str(self.facts.get(name)))
+        except ValueError:
+            return None
+        return found if found.tzinfo else None
+
+    def seconds(self, name: str) -> timedelta | None:
+        """A fact that is a number of seconds; None if it is not there, or is none."""
+        found = self.facts.get(name)
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            return None
+        try:
+            return timedelta(seconds=found)
+        except OverflowError:
+            return timedelta.max
+
+
+def replication(source: str, target: str) -> str:
+    """The kind of one pair's heartbeat."""
+    return f"replication/{source}-{target}"
+
+
+def key_of(kind: str) -> str:
+    """Where the heartbeat of a kind stands in the backup bucket."""
+    return f"{PREFIX}{kind}.json"
+
+
+def encode(heartbeat: Heartbeat, signer: Signer) -> bytes:
+    """The signed object. Raises LedgerError for facts that are not plain JSON."""
+    text = canonical(
+        {
+            "v": VERSION,
+            "kind": heartbeat.kind,
+            "at": text_of_time(heartbeat.at),
+            "facts": heartbeat.facts,
+            "key": signer.id,
+        }
+    )
+    signature = base64.b64encode(signer.sign(text.encode())).decode()
+    return f'{{"heartbeat":{text},"sig":"{signature}"}}\n'.encode()
+
+
+def decode(kind: str, body: bytes, trusted: Iterable[bytes]) -> Heartbeat:
+    """The heartbeat in an object, signed by one of the trusted public keys (32 bytes each).
+
+    Raises ValueError, which says why it is not to be believed.
+    """
+    try:
+        found = _FORM.fullmatch(body.decode())
+    except UnicodeDecodeError as cause:
+        raise ValueError("it is no heartbeat") from cause
+    if not found:
+        raise ValueError("it is no heartbeat")
+    text, stated = found["text"], parse(found["text"])
+    if {name: type(value) for name, value in stated.items()} != _FIELDS:
+        raise ValueError(f"it does not have the fields {', '.join(_FIELDS)}")
+    public = {key_id(one): one for one in trusted}.get(stated["key"])
+    if public is None:  # nothing of it is quoted: who wrote it chose the words
+        raise ValueError("it is signed with a key that is not one that we trust")
+    if not is_signed(public, base64.b64decode(found["sig"]), text.encode()):
+        raise ValueError(f"its signature is not that of key {stated['key']}")
+    if stated["v"] != VERSION:
+        raise ValueError(f"it is of format {stated['v']}, this program knows {VERSION}")
+    if stated["kind"] != kind:  # an old heartbeat of another kind, put here
+        raise ValueError(f"it is the heartbeat of {stated['kind']}")
+    if (at := datetime.fromisoformat(stated["at"])).tzinfo is None:
+        raise ValueError("its moment is in no time zone")
+    return Heartbeat(kind, at, stated["facts"])
