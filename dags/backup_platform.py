@@ -1,14 +1,15 @@
-"""Write one restore point of the platform to the backup site.
+"""Write one restore point of the platform to the backup site, then delete those that no rule keeps any more.
 
 **Input**: every platform database, and the objects of the lake and artifact buckets at the backup site's replica.
-**Output**: dumps and one manifest of hashes, committed last; the asset `restore_point_platform`.
+**Output**: dumps and one manifest of hashes, committed last; the asset `restore_point_platform`. The XCom of `prune` is
+what it deleted, which is also evidence of kind `prune` (docs/how-to/restore-points.md).
 
 Runs as often as `backup.every` of rempart.yaml says, after each promotion, and by REST.
 
 **Run again** at will: each run is a point of its own.
 
 **When it fails**: the message names the database or site. A point without a manifest does not count: the newest good
-one stays the newest.
+one stays the newest. When only `prune` fails, the new point is written and good; a point under a lock is no failure.
 """
 
 from typing import Any
@@ -31,8 +32,14 @@ with DAG("backup_platform", doc_md=__doc__, **platform_settings("backup") | {"sc
     def back_up(outlet_events: Any = None) -> dict[str, Any]:
         from rempart.flows.back_up import back_up
 
-        result = runtime.as_json(back_up(runtime.platform()))
+        result = runtime.as_json(back_up(runtime.platform(), print))
         outlet_events[point].extra = {"id": result["id"]}
         return result
 
-    back_up()
+    @task
+    def prune() -> dict[str, Any]:
+        from rempart.flows.prune import prune
+
+        return runtime.as_json(prune(runtime.platform(), dry_run=False, say=print))
+
+    back_up() >> prune()

@@ -94,6 +94,16 @@ def test_a_fence_is_complete_once_nobody_commits(sites: ActiveSites) -> None:
     assert sites.settle(1) and fenced.generation == 1
 
 
+def test_behind_the_barrier_nothing_is_half_committed(sites: ActiveSites) -> None:
+    began = sites.active()
+    with sites.committing(began), pytest.raises(LeaseHeld, match="still commits"), sites.barrier(0.2):
+        pytest.fail("somebody was committing")
+    with sites.committing(began, lasting=True) as unchanged, sites.barrier(1):
+        assert unchanged(), "a server that runs for days keeps nobody waiting"
+    with sites.committing(began):
+        pass
+
+
 @pytest.fixture
 def in_postgresql(stack: object) -> Iterator[PostgresqlContinuity]:
     with journeys.generations(config.environment_connections("pg_drill")) as connection:
@@ -123,6 +133,23 @@ def test_a_fence_lasts_as_long_as_the_last_commit_and_no_longer(in_postgresql: P
         assert not settled
     waiting.join(5)
     assert settled == [True]
+
+
+@pytest.mark.stack
+def test_who_commits_waits_while_the_barrier_is_closed(in_postgresql: PostgresqlContinuity) -> None:
+    sites = in_postgresql.active_sites("primary")
+    done = threading.Event()
+
+    def commit() -> None:
+        with sites.committing(sites.active()):
+            done.set()
+
+    writer = threading.Thread(target=commit)
+    with sites.barrier(5):
+        writer.start()
+        assert not done.wait(0.5)
+    assert done.wait(5)
+    writer.join()
 
 
 @pytest.mark.stack

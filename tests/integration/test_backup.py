@@ -9,7 +9,7 @@ import sys
 import psycopg
 import pytest
 
-from rempart import config, sections
+from rempart import config
 from rempart.backup import points, scratch
 from rempart.config import DATABASES
 from rempart.errors import BackupError, ObjectMissing
@@ -23,11 +23,11 @@ pytestmark = pytest.mark.stack
 def standing(platform, proven_ledger, own_turns):
     """The stack with its own lake and artifacts, a backup bucket of the test's and a ledger in memory."""
     buckets = platform.config.buckets.model_copy(update={"backups": f"backup-{secrets.token_hex(4)}"})
-    haven = platform.site("haven", "personal")
-    haven.ensure_bucket(buckets.backups, versioned=True)
+    for name in ("primary", "haven"):
+        site = platform.site(name, "personal")
+        site.ensure_bucket(buckets.backups, versioned=True, locked=True)  # and so it stays after the test
     settings = platform.config.model_copy(update={"buckets": buckets})
-    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
-    haven.drop_bucket(buckets.backups)
+    return dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
 
 
 def scratch_databases(platform) -> set[str]:
@@ -44,8 +44,10 @@ def test_a_restore_point_holds_every_database_and_object_and_proves_itself(stand
     manifest = points.read(site, bucket, point.id, record["manifest_sha256"])
     assert {dump.name for dump in manifest.databases} == set(DATABASES)
     assert point.objects == len(manifest.objects)
-    for dump in manifest.databases:
-        assert len(site.read(bucket, dump.key, sha256=dump.sha256)) == dump.bytes
+    sealed = [held.sealed for held in (*manifest.objects, manifest.secrets)]
+    assert len({one.key for one in sealed}) == len({held.sha256 for held in (*manifest.objects, manifest.secrets)})
+    for one in sealed:
+        assert site.retained_until(bucket, one.key, one.version) >= one.retained_until > platform.clock()
     listed = {
         (name, info.key)
         for name in ("lake", "artifacts")
@@ -106,7 +108,7 @@ def test_without_a_point_there_is_nothing_to_drill(standing):
 
 def test_a_backup_to_the_active_site_goes_to_the_other_of_its_pair_or_is_refused(standing):
     home = standing.config.active_site
-    settings = standing.config.model_copy(update={"backup": sections.BackupConfig(site=home)})
+    settings = standing.config.model_copy(update={"backup": standing.config.backup.model_copy(update={"site": home})})
     point = back_up(dataclasses.replace(standing, config=settings))
     site, bucket = standing.site("haven", "personal"), standing.config.buckets.backups
     assert point.id in points.list(site, bucket)

@@ -266,13 +266,15 @@ def test_a_dump_restores_the_ledger_in_content(
     source = dataclasses.replace(servers.connections("pg_backup"), schema=connection.schema)
     with tools.frozen(source) as (session, snapshot):
         rows, digests = tools.row_counts(session), tools.digests(session)
-        tools.dump(programs, source, snapshot, len(rows), tmp_path / "dump")
+        dump = [programs.folder / "pg_dump", "--format=custom", f"--snapshot={snapshot}", f"--file={tmp_path / 'dump'}"]
+        subprocess.run(dump, env=tools.libpq_environment(source), check=True)
     drill = servers.connections("pg_drill")
     name = f"drill_{uuid4().hex[:8]}"
     with tools.session(drill, "create") as session:
         session.execute(f"CREATE DATABASE {name} TEMPLATE template0")  # type: ignore[arg-type] # built here
     target = dataclasses.replace(drill, schema=name)
-    tools.restore(programs, target, tmp_path / "dump")
+    restore = [programs.folder / "pg_restore", "--no-owner", "--no-privileges", "--exit-on-error", f"--dbname={name}"]
+    subprocess.run([*restore, tmp_path / "dump"], env=tools.libpq_environment(target), check=True)
     with tools.session(target, "compare") as session:
         assert (tools.row_counts(session), tools.digests(session)) == (rows, digests)
     restored = PostgresqlLedger(target, lambda: key)

@@ -1,4 +1,8 @@
-"""Restore points at a site: `points/<id>/<database>.dump`, and `manifest.json` written last. No manifest, no point."""
+"""Restore points at a site: `points/<id>/manifest.json`, written last. No manifest, no point.
+
+The dumps that it names are in restic repositories (`backup.stored_dumps`), its objects are replicas and sealed objects
+(`backup.sealing`); who vouches for it is in `backup.chain`.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,27 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from rempart.backup.sealing import SealedObject, as_json, from_json
 from rempart.errors import BackupError, IntegrityError
+from rempart.ledger.canonical import canonical
 from rempart.sites.port import Site
 
-FORMAT = 1
+FORMAT = 3
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6,16}")
 
 
 @dataclass(frozen=True)
 class Dump:
-    """One database: where its dump is, and what was in it at the dump's moment (rows and digests by `schema.table`)."""
+    """One database: where its dump is, and what was in it at the dump's moment (rows and digests by `schema.table`).
+
+    It is in the restic repository of an erasure domain and the key `serial` of it; `sha256` and `bytes` are of the dump
+    as it comes out.
+    """
 
     name: str
-    key: str
+    domain: str
+    serial: str
+    snapshot: str
     sha256: str
     bytes: int
     tables: Mapping[str, int]
@@ -31,18 +43,35 @@ class Dump:
 
 @dataclass(frozen=True)
 class HeldObject:
-    """One object that belongs to the point, as its replica at the backup site. `bucket` is the logical name."""
+    """One object that belongs to the point: its replica at the backup site, and its sealed form there.
+
+    `bucket` is the logical name, `version` the replica's.
+    """
 
     bucket: str
     key: str
     size: int
     sha256: str
     version: str | None
+    sealed: SealedObject
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What the platform's secrets are sealed as, with SHA-256 and size of what comes out (`backup.secrets`)."""
+
+    sealed: SealedObject
+    sha256: str
+    size: int
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that is needed to rebuild the platform as it was at `created_at`, the moment before the first dump."""
+    """All that is needed to rebuild the platform as it was at `created_at`, when writers were waited for.
+
+    `ledger_head`: number and hash of the newest evidence in its dump. `dangling`: what the dumps refer to and no object
+    of the point answers. `barrier_seconds`: how long writers waited while the snapshots were opened.
+    """
 
     id: str
     created_at: datetime
@@ -52,6 +81,14 @@ class Manifest:
     databases: tuple[Dump, ...]
     objects: tuple[HeldObject, ...]
     champions: Mapping[str, str]
+    ledger_head: tuple[int, str | None]
+    dangling: tuple[str, ...]
+    barrier_seconds: float
+    secrets: Secrets
+
+    @property
+    def consistent(self) -> bool:
+        return not self.dangling
 
     def database(self, name: str) -> Dump:
         """The dump of one database. Raises BackupError."""
@@ -84,9 +121,15 @@ def prefix(point_id: str) -> str:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Canonical JSON: the same manifest gives the same bytes."""
-    plain = {"format": FORMAT, **asdict(manifest), "created_at": manifest.created_at.isoformat()}
-    return (json.dumps(plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    """Canonical JSON (RFC 8785): the same manifest gives the same bytes."""
+    plain = {
+        "format": FORMAT,
+        **asdict(manifest),
+        "created_at": manifest.created_at.isoformat(),
+        "objects": [{**one.__dict__, "sealed": as_json(one.sealed)} for one in manifest.objects],
+        "secrets": {**manifest.secrets.__dict__, "sealed": as_json(manifest.secrets.sealed)},
+    }
+    return (canonical(plain) + "\n").encode()
 
 
 def decode(body: bytes) -> Manifest:
@@ -97,7 +140,11 @@ def decode(body: bytes) -> Manifest:
             raise ValueError("it is of another format version")
         plain["created_at"] = datetime.fromisoformat(plain["created_at"])
         plain["databases"] = tuple(Dump(**dump) for dump in plain["databases"])
-        plain["objects"] = tuple(HeldObject(**held) for held in plain["objects"])
+        plain["objects"] = tuple(
+            HeldObject(**{**held, "sealed": from_json(held["sealed"])}) for held in plain["objects"]
+        )
+        plain["secrets"] = Secrets(**{**plain["secrets"], "sealed": from_json(plain["secrets"]["sealed"])})
+        plain["ledger_head"], plain["dangling"] = tuple(plain["ledger_head"]), tuple(plain["dangling"])
         return Manifest(**plain)
     except (KeyError, TypeError, AttributeError) as cause:
         raise ValueError(f"it is no manifest ({type(cause).__name__})") from cause

@@ -1,41 +1,90 @@
-"""Write a restore point: every database dumped as of one moment each, every object replicated, the manifest last."""
+"""Write a restore point: the databases dumped as of one moment, objects replicated and sealed, the manifest last."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+import secrets as randomness
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any
 
 from rempart import __version__
-from rempart.backup import points, postgresql
-from rempart.config import DATABASES, Config
-from rempart.errors import IntegrityError
+from rempart import config as configuration
+from rempart.backup import chain, domains, points, postgresql, references, secrets
+from rempart.backup.keyring import Keyring
+from rempart.backup.sealing import Original, SealedObject
+from rempart.backup.stored_dumps import dump_into
+from rempart.config import DATABASES, Config, Connection
+from rempart.errors import IntegrityError, ObjectMissing, RepositoryMissing
 from rempart.flows.doctor_site import require
+from rempart.flows.heartbeats import beat
+from rempart.flows.keys import kept_for, key_of, open_keyring
 from rempart.flows.pairs import BUCKETS, PATIENCE, catalogue, classification_of, physical_bucket
 from rempart.flows.platform import Platform
 from rempart.flows.reconcile import before_bringing
 from rempart.flows.replicate import bring
+from rempart.flows.repositories import repository_of
+from rempart.flows.seal import seal_body, seal_objects
 from rempart.pipeline import load_all
 from rempart.replication.active import backup_site, is_open
-from rempart.replication.transfer import stored_sha256
 from rempart.sites.port import Site
-from rempart.sites.spool import spool_folder
 
 DIGESTED = ("feast_online", "ledger")
 """Databases whose content, not only its row counts, a drill compares."""
+BARRIER_SECONDS = 300.0
+"""How long a backup waits for who is committing."""
+PROGRESS_SECONDS = 5.0
+DUMPERS = 3
+"""Databases under way at a time."""
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class RestorePoint:
-    """One restore point: `bytes` of its dumps and manifest, how many databases and objects, ISO time of creation."""
+    """One restore point: `bytes` of its dumps and manifest, how many databases and objects, ISO time of creation.
+
+    `bytes_added`: by how much the databases' repositories grew; what was in an earlier dump is not stored again.
+    `dangling`: what the databases refer to and the point lacks; with any, the point is inconsistent, and is taken
+    only where it is named. `barrier_seconds`: how long writers waited.
+    """
 
     id: str
     bytes: int
     databases: int
     objects: int
     created_at: str
+    bytes_added: int = 0
+    dangling: tuple[str, ...] = ()
+    barrier_seconds: float = 0.0
+
+
+@dataclass
+class _Found:
+    """What the snapshots say beside the dumps."""
+
+    champions: dict[str, str] = field(default_factory=dict)
+    models: list[tuple[str, str, str]] = field(default_factory=list)
+    candidates: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    ledger_head: tuple[int, str | None] = (0, None)
+
+    def look(self, name: str, session: postgresql.Session) -> None:
+        if name == "mlflow":
+            self.champions, self.models = postgresql.champions(session), postgresql.model_locations(session)
+        elif name == "ledger":
+            self.candidates = postgresql.evidence(session, "candidate")
+            self.ledger_head = postgresql.ledger_head(session)
+
+    def references(self, config: Config) -> Iterator[references.Reference]:
+        logical = {physical_bucket(config, name): name for name in BUCKETS}
+        yield from references.of_models(self.models, logical)
+        live = [(name, version) for name, version, _ in self.models]
+        yield from references.of_candidates(self.candidates, live, logical)
 
 
 def config_sha256(config: Config) -> str:
@@ -45,19 +94,25 @@ def config_sha256(config: Config) -> str:
 
 
 def random_suffix() -> str:
-    return secrets.token_hex(4)
+    return randomness.token_hex(4)
 
 
 def back_up(
-    platform: Platform, *, suffix: Callable[[], str] = random_suffix, tools: postgresql.Tools | None = None
+    platform: Platform,
+    say: Say = lambda line: None,
+    *,
+    suffix: Callable[[], str] = random_suffix,
+    tools: postgresql.Tools | None = None,
 ) -> RestorePoint:
-    """Dump the databases to the backup site, replicate the objects there, and write the manifest that names both.
+    """Dump the databases to the backup site, replicate the objects there, seal them, and write the manifest of all.
 
     While the backup site is itself the active one, restore points go to the other site of its pair.
 
-    The dumps come first: what they refer to was stored before, so the replica that follows holds it. A step that fails
-    leaves no manifest, and the previous point stays the newest. Writes evidence of kind `restore-point` with the
-    manifest's SHA-256. Raises BackupError, DatabaseUnavailable, SiteError, PlacementDenied, ConfigError, SiteFenced.
+    All snapshots are opened while nobody commits, so they are of one moment. The dumps come first: what they refer to
+    was stored before, so the replica that follows holds it, or the point says what it lacks. A step that fails leaves
+    no manifest, and the previous point stays the newest. The manifest is vouched for by a link of the signed chain at
+    the backup site and by evidence of kind `restore-point`. Raises BackupError, DatabaseUnavailable, LeaseHeld,
+    SiteError, PlacementDenied, ConfigError, LedgerError, SiteFenced.
     """
     config, source = platform.config, is_open(platform.active()).site
     where = backup_site(config, source)
@@ -65,32 +120,57 @@ def back_up(
     require(platform, site, "restore points")
     bucket = config.buckets.backups
     tools = tools or postgresql.find_tools()
+    signer, keyring = platform.signer(), open_keyring(platform, say)
     began = platform.clock()
-    point_id = points.new_id(began, suffix())
-    dumps: list[points.Dump] = []
-    champions: dict[str, str] = {}
-    for name in DATABASES:
-        dump, found = _dump(platform, tools, name, site, bucket, point_id)
-        dumps.append(dump)
-        champions |= found
+    point_id, kept = points.new_id(began, suffix()), kept_for(config.backup.keep)
+    found = _Found()
+    with _frozen(platform) as (frozen, barrier_seconds):
+        say(f"{len(frozen)} snapshots are open; writers waited {barrier_seconds:.2f} s")
+        with ThreadPoolExecutor(DUMPERS, thread_name_prefix="dump") as pool:
+            dumper = _Dumper(platform, keyring, tools, site, point_id, found, say)
+            stored = list(pool.map(dumper.dump, frozen))
+    dumps = [dump for dump, _ in stored]
     before_bringing(platform, source, where)
     bring(platform, source, where, BUCKETS, whenever=True, patience=PATIENCE)
-    known = catalogue(platform, source, where)
-    held = tuple(
-        points.HeldObject(name, replica.key, replica.size, replica.sha256, replica.target_version or None)
-        for name in BUCKETS
-        for replica in known.current(physical_bucket(config, name))
+    held = _sealed(platform, keyring, site, list(_originals(platform, source, where)), began + kept, say)
+    environment = secrets.encode(
+        secrets.in_use(configuration.read_env_file(configuration.secrets_file()), configuration.environment())
+    )
+    own = domains.Domain("platform", "platform", domains.text_of(kept))
+    kept_secrets = points.Secrets(
+        seal_body(platform, keyring, environment, own, site, began + kept),
+        hashlib.sha256(environment).hexdigest(),
+        len(environment),
     )
     manifest = points.Manifest(
-        point_id, began, source, __version__, config_sha256(config), tuple(dumps), held, champions
+        point_id,
+        began,
+        source,
+        __version__,
+        config_sha256(config),
+        tuple(dumps),
+        held,
+        found.champions,
+        found.ledger_head,
+        references.dangling(found.references(config), held),
+        round(barrier_seconds, 3),
+        kept_secrets,
     )
-    digest = points.write(site, bucket, manifest)
+    body = points.encode(manifest)
+    digest = hashlib.sha256(body).hexdigest()
+    link = chain.append(
+        site, bucket, point_id, began, digest, signer, consistent=manifest.consistent, retain_until=began + kept
+    )
+    points.write(site, bucket, manifest)
     point = RestorePoint(
         point_id,
-        sum(dump.bytes for dump in dumps) + len(points.encode(manifest)),
+        sum(dump.bytes for dump in dumps) + len(body),
         len(dumps),
         len(held),
         began.isoformat(),
+        sum(added for _, added in stored),
+        manifest.dangling,
+        manifest.barrier_seconds,
     )
     platform.ledger.append(
         "restore-point",
@@ -98,37 +178,126 @@ def back_up(
         {
             "site": site.name,
             "manifest_sha256": digest,
+            "link": link.seq,
             "created_at": point.created_at,
             "seconds": round((platform.clock() - began).total_seconds(), 3),
             "bytes": point.bytes,
+            "bytes_added": point.bytes_added,
             "databases": {dump.name: dump.sha256 for dump in dumps},
             "objects": point.objects,
             "object_bytes": sum(one.size for one in held),
-            "champions": champions,
+            "champions": found.champions,
+            "barrier_seconds": point.barrier_seconds,
+            "dangling": list(point.dangling[:20]),
         },
     )
+    beat(platform, "backup", {"point": point_id, "created_at": point.created_at, "consistent": not point.dangling})
     return point
 
 
-def _dump(
-    platform: Platform, tools: postgresql.Tools, name: str, site: Site, bucket: str, point_id: str
-) -> tuple[points.Dump, dict[str, str]]:
-    """Dump one database and store it, read back; and the champions that it knows, if it is MLflow's."""
-    connection = postgresql.for_database(platform.database("backup"), name)
-    key = f"{points.prefix(point_id)}{name}.dump"
-    with spool_folder() as folder:
-        file = folder / f"{name}.dump"
-        with postgresql.frozen(connection) as (session, snapshot):
-            postgresql.check_versions(tools, session)
+@dataclass(frozen=True)
+class _Frozen:
+    """One database, as of the moment of the restore point."""
+
+    name: str
+    connection: Connection
+    session: postgresql.Session
+    snapshot: str
+
+
+@contextmanager
+def _frozen(platform: Platform) -> Iterator[tuple[list[_Frozen], float]]:
+    """A snapshot of every database, all opened while nobody commits, and the seconds that this took. Raises LeaseHeld.
+
+    PostgreSQL shares no snapshot across databases: what makes them one moment is that writers wait.
+    """
+    sites = platform.continuity.active_sites(platform.config.active_site)
+    with ExitStack() as held:
+        frozen = []
+        with sites.barrier(BARRIER_SECONDS):
+            closed = time.monotonic()
+            for name in DATABASES:
+                connection = postgresql.for_database(platform.database("backup"), name)
+                session, snapshot = held.enter_context(postgresql.frozen(connection))
+                frozen.append(_Frozen(name, connection, session, snapshot))
+            seconds = time.monotonic() - closed
+        yield frozen, seconds
+
+
+@dataclass(frozen=True)
+class _Dumper:
+    """Dumps one database after another into their repositories; `found` gets what each snapshot says."""
+
+    platform: Platform
+    keyring: Keyring
+    tools: postgresql.Tools
+    site: Site
+    point_id: str
+    found: _Found
+    say: Say
+
+    def dump(self, frozen: _Frozen) -> tuple[points.Dump, int]:
+        """The dump as it came out of its repository again, and by how much that grew."""
+        name, session = frozen.name, frozen.session
+        with postgresql.named(frozen.connection, "read what a snapshot holds"):
+            postgresql.check_versions(self.tools, session)
             rows = postgresql.row_counts(session)
             digests = postgresql.digests(session) if name in DIGESTED else {}
-            champions = postgresql.champions(session) if name == "mlflow" else {}
-            postgresql.dump(tools, connection, snapshot, len(rows), file)
-        size = file.stat().st_size
-        stored = site.write_file(bucket, key, file)
-    if stored.sha256 is None or stored_sha256(site, bucket, key, version_id=stored.version_id) != stored.sha256:
-        raise IntegrityError(
-            f"read back {bucket}/{key} at site '{site.name}': it is not what was stored",
-            "No restore point was written. Run again; if it lasts, ask the site's operator.",
-        )
-    return points.Dump(name, key, stored.sha256, size, rows, digests), champions
+            self.found.look(name, session)
+        domain = domains.of_database(name, kept_for(self.platform.config.backup.keep))
+        key = key_of(self.platform, self.keyring, domain)
+        repository = repository_of(self.platform, self.site.name, key)
+        dump = partial(dump_into, self.tools, repository, frozen.connection, frozen.snapshot, len(rows))
+        tags = (f"point={self.point_id}",)
+        try:
+            stored = dump(tags=tags)
+        except RepositoryMissing:
+            repository.init_if_missing()
+            stored = dump(tags=tags)
+        self.say(f"database {name}: {stored.bytes:,} bytes, {stored.bytes_added:,} of them new, {stored.seconds:.1f} s")
+        held = points.Dump(name, domain.id, key.serial, stored.snapshot, stored.sha256, stored.bytes, rows, digests)
+        return held, stored.bytes_added
+
+
+def _originals(platform: Platform, source: str, where: str) -> Iterator[Original]:
+    """Every current object of the replica, in the version on record there, with its erasure domain."""
+    config, pipelines, known = platform.config, load_all(), catalogue(platform, source, where)
+    otherwise = kept_for(config.backup.keep)
+    for name in BUCKETS:
+        for replica in known.current(physical_bucket(config, name)):
+            domain = domains.of_object(name, replica.key, pipelines, config.retention, otherwise)
+            version = replica.target_version or None
+            yield Original(name, replica.key, version, replica.sha256, replica.size, domain)
+
+
+def _sealed(
+    platform: Platform, keyring: Keyring, site: Site, originals: list[Original], until: datetime, say: Say
+) -> tuple[points.HeldObject, ...]:
+    """Have each object sealed at the site; one is read where it is, for its replica was verified there."""
+    told = [time.monotonic()]
+
+    def progress(done: int, total: int) -> None:
+        if time.monotonic() - told[0] >= PROGRESS_SECONDS or done == total:
+            told[0] = time.monotonic()
+            say(f"sealed: {done:,} of {total:,} contents")
+
+    known = _known(platform, site)
+    sealed = seal_objects(platform, keyring, site, originals, site, until, known=known, progress=progress)
+    return tuple(
+        points.HeldObject(one.bucket, one.key, one.size, one.sha256, one.version, form)
+        for one, form in zip(originals, sealed, strict=True)
+    )
+
+
+def _known(platform: Platform, site: Site) -> Iterable[SealedObject]:
+    """What the restore point before this one sealed, if the chain still vouches for its manifest."""
+    bucket = platform.config.buckets.backups
+    last = chain.read_last(site, bucket)
+    if last is None:
+        return ()
+    link = chain.verify([last], platform.trusted_keys())[0]
+    try:
+        manifest = points.read(site, bucket, link.point, link.manifest_sha256)
+    except (ObjectMissing, IntegrityError):  # pruned, of an earlier form, or altered: each content is looked at anew
+        return ()
+    return (one.sealed for one in manifest.objects)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import secrets
+import random
+import secrets as randomness
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
-from rempart.backup import points, postgresql, scratch, tracking_server
+from rempart.backup import chain, domains, points, postgresql, scratch, secrets, tracking_server
 from rempart.backup.checks import Check, equal_count, equal_predictions, equal_tables, passed
+from rempart.backup.keyring import Keyring
+from rempart.backup.sealed_objects import unseal
+from rempart.backup.stored_dumps import restore_from
 from rempart.config import Connection
 from rempart.errors import BackupError, DrillFailed, IntegrityError, RempartError
+from rempart.flows.heartbeats import beat
+from rempart.flows.keys import open_keyring
 from rempart.flows.pairs import classification_of, physical_bucket
 from rempart.flows.platform import Platform
+from rempart.flows.repositories import repository_of
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.pipeline import load_all
 from rempart.replication.active import backup_site
@@ -23,6 +33,8 @@ from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 
 T = TypeVar("T")
+SAMPLE = 50
+"""Sealed objects that a drill opens."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +53,7 @@ def drill(
     point_id: str | None = None,
     progress: Callable[[str], object] = print,
     *,
-    suffix: Callable[[], str] = lambda: secrets.token_hex(3),
+    suffix: Callable[[], str] = lambda: randomness.token_hex(3),
     tools: postgresql.Tools | None = None,
 ) -> DrillResult:
     """Restore a point (the newest unless named) into scratch databases, bucket and MLflow server, and prove it.
@@ -54,7 +66,7 @@ def drill(
     beside = active if active != holder else None
     site = platform.site(holder, classification_of(load_all()), "restore-point", beside=beside)
     began = platform.clock()
-    point_id = _choose(site, platform.config.buckets.backups, point_id)
+    point_id = _choose(platform, site, point_id)
     with scratch.only_drill(platform.database("drill")):
         run = _Drill(platform, site, point_id, progress, tools or postgresql.find_tools())
         ended = run.run(began, suffix())
@@ -66,6 +78,7 @@ def drill(
         tuple(run.checks),
     )
     platform.ledger.append("drill", point_id, {**asdict(result), "checks": [asdict(check) for check in run.checks]})
+    beat(platform, "drill", {"point": point_id, "ok": result.ok, "rto_seconds": result.rto_seconds})
     if not result.ok:
         failed = "\n".join(f"  {check.what}: {check.detail}" for check in run.checks if check.ok is False)
         raise DrillFailed(
@@ -82,12 +95,14 @@ def _holder(platform: Platform, point_id: str | None) -> str:
     return backup_site(platform.config, platform.active().site)
 
 
-def _choose(site: Site, bucket: str, point_id: str | None) -> str:
+def _choose(platform: Platform, site: Site, point_id: str | None) -> str:
+    """The point that is named, else the newest that lacks nothing, else the newest."""
     if point_id is not None:
         return points.valid_id(point_id)
-    if not (found := points.list(site, bucket)):
+    if not (found := points.list(site, platform.config.buckets.backups)):
         raise BackupError(f"Site '{site.name}' holds no restore point", "Run the DAG backup_platform first.")
-    return found[0]
+    lacking = {one.subject for one in platform.ledger.find("restore-point") if one.body.get("dangling")}
+    return next((one for one in found if one not in lacking), found[0])
 
 
 class _Drill:
@@ -102,6 +117,10 @@ class _Drill:
         self.connection = platform.database("drill")
         self.checks: list[Check] = []
         self.created_at: datetime | None = None
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        return open_keyring(self.platform, self.progress)
 
     def add(self, check: Check) -> None:
         self.checks.append(check)
@@ -126,6 +145,12 @@ class _Drill:
             return self.platform.clock()
         self.created_at = manifest.created_at
         self.add(Check("the manifest is the one on record", True, f"{len(manifest.objects)} objects"))
+        what = "the chain of restore points vouches for it"
+        if (length := self.attempt(what, lambda: self._vouched(manifest))) is None:
+            return self.platform.clock()
+        self.add(Check(what, True, f"{length} links, each signed"))
+        lacks = "; ".join(manifest.dangling[:5]) + (" ..." if len(manifest.dangling) > 5 else "")
+        self.add(Check("nothing is missing that it refers to", manifest.consistent, lacks or "every reference is held"))
         space = scratch.name_scratch(began, suffix, [dump.name for dump in manifest.databases])
         try:
             with ExitStack() as stack:
@@ -154,6 +179,17 @@ class _Drill:
             )
         return points.read(self.site, self.backups, self.point_id, str(records[0].body["manifest_sha256"]))
 
+    def _vouched(self, manifest: points.Manifest) -> int:
+        """How many links the chain has. Raises IntegrityError if it is broken, or does not name this manifest."""
+        links = chain.verify(chain.read(self.site, self.backups), self.platform.trusted_keys())
+        link = chain.of_point(links, manifest.id)
+        if link.manifest_sha256 != hashlib.sha256(points.encode(manifest)).hexdigest():
+            raise IntegrityError(
+                f"Link {link.seq} of the chain vouches for another manifest of restore point {manifest.id}",
+                "Choose another point, and find out who changed the backup bucket.",
+            )
+        return len(links)
+
     def _restore_and_check(self, manifest: points.Manifest, space: scratch.Scratch, stack: ExitStack) -> None:
         if not self.attempt("scratch databases and bucket are created", lambda: self._prepare(space)):
             return
@@ -179,15 +215,40 @@ class _Drill:
             if name in rows:
                 wanted = manifest.database(name).tables
                 self.add(equal_count(f"{label}: none is lost", table, wanted, rows[name]))
+        self._sealed(manifest)
         self._models(manifest, space, server)
+
+    def _sealed(self, manifest: points.Manifest) -> None:
+        """Open a sample of the sealed objects, another at each drill, and the secrets."""
+        chosen = random.Random(f"{self.point_id} {self.platform.clock()}")  # noqa: S311 # a sample, no secret
+        sample = chosen.sample(manifest.objects, min(SAMPLE, len(manifest.objects)))
+        what = f"sealed objects open to what is on record, {len(sample)} of {len(manifest.objects)}"
+        with spool_folder() as folder:
+            size = self.attempt(what, lambda: sum(self._open(one, folder / "object") for one in sample))
+            if size is not None:
+                self.add(Check(what, True, f"{size} bytes"))
+            what = "the platform's secrets open, and Airflow's key is among them"
+            found = self.attempt(what, lambda: self._secrets(manifest.secrets, folder / "secrets"))
+        if found is not None:
+            keyed = secrets.has_fernet_key(found)
+            missing = "Airflow's Fernet key is missing: its connections and variables could not be read"
+            self.add(Check(what, keyed, f"{len(found)} values" if keyed else missing))
+
+    def _open(self, one: points.HeldObject | points.Secrets, file: Path) -> int:
+        key = self.keyring.open(domains.parse(one.sealed.domain), one.sealed.serial)
+        unseal(self.site, self.backups, key, one.sealed, file, sha256=one.sha256, size=one.size)
+        return one.size
+
+    def _secrets(self, held: points.Secrets, file: Path) -> dict[str, str]:
+        self._open(held, file)
+        return secrets.decode(file.read_bytes())
 
     def _database(self, dump: points.Dump, space: scratch.Scratch) -> tuple[dict[str, int], dict[str, str]]:
         """Restore one dump; rows and digests (where the point has any) of each table."""
         target = postgresql.for_database(self.connection, space.database(dump.name))
-        with spool_folder() as folder:
-            file = folder / f"{dump.name}.dump"
-            scratch.fetch(self.site, self.backups, dump.key, dump.sha256, file)
-            postgresql.restore(self.tools, target, file)
+        key = self.keyring.open(domains.parse(dump.domain), dump.serial)
+        repository = repository_of(self.platform, self.site.name, key)
+        restore_from(self.tools, repository, dump.snapshot, target, database=dump.name, sha256=dump.sha256)
         with postgresql.session(target, "count restored rows") as opened:
             return postgresql.row_counts(opened), postgresql.digests(opened) if dump.digests else {}
 

@@ -42,11 +42,12 @@ def materialize(platform: Platform, pipeline: Pipeline, snapshot_id: str | None 
     """Load a snapshot (the current one unless named) and write what changed to the online store.
 
     The same snapshot twice changes nothing. Raises FeatureError (also when there is no snapshot), SiteError,
-    IntegrityError, PlacementDenied, DatabaseUnavailable.
+    IntegrityError, PlacementDenied, SiteFenced, DatabaseUnavailable.
     """
     from rempart.ingestion import snapshots
 
-    site = platform.active_site(pipeline.classification)
+    active = platform.active()
+    site = platform.active_site(pipeline.classification, active)
     bucket = platform.config.buckets.lake
     snapshot = (
         snapshots.current(site, bucket, pipeline.name)
@@ -56,7 +57,8 @@ def materialize(platform: Platform, pipeline: Pipeline, snapshot_id: str | None 
     if snapshot is None:
         raise FeatureError(f"'{pipeline.name}' has no snapshot yet", f"Run ingest_{pipeline.name}.")
     table = snapshots.load_table(site, bucket, snapshot)
-    return materialize_table(feature_databases(platform), pipeline, table, snapshot.id, platform.clock())
+    with platform.committing(active):
+        return materialize_table(feature_databases(platform), pipeline, table, snapshot.id, platform.clock())
 
 
 def materialize_table(

@@ -146,6 +146,12 @@ class Platform:
         """The key that signs the ledger. Raises LedgerError, ConnectionMissing."""
         return keys.from_connection(self.connections(connection))
 
+    def trusted_keys(self) -> dict[str, bytes]:
+        """Every public key that the ledger introduced, and the present one, by id."""
+        known = {one.subject: keys.from_base64(one.body["public"]) for one in self.ledger.find("key", limit=1000)}
+        present = self.signer()
+        return {name: public for name, public in known.items() if public} | {present.id: present.public}
+
 
 def open_platform(connections: Connections = configuration.environment_connections) -> Platform:
     """The platform of rempart.yaml, with connections from the environment unless another source is given."""

@@ -2,6 +2,7 @@
 
 A writer commits inside `committing`, which holds a shared lock and finds the generation unchanged; `settle` waits until
 nobody holds that lock. So whatever a writer commits is at the site before a drain lists it, or is not committed at all.
+What is committed in several places (a site, a database, another) is either whole or not begun under the `barrier`.
 Only a journey (`replication.failover`) changes the generation, under the lease `active-site`.
 """
 
@@ -24,6 +25,7 @@ from rempart.replication.lease import Lease, fence, turn
 
 LEASE = "active-site"
 _WRITERS = 0x52454D50415254  # the number of the advisory lock that writers share
+_BARRIER = 0x52454D50415255  # of the one that a writer shares for as long as one commit lasts
 _COLUMNS = "generation, site, state, journey, at"
 _NEWEST = f"SELECT {_COLUMNS} FROM active_site ORDER BY generation DESC LIMIT 1"  # noqa: S608 # no value in it
 
@@ -60,11 +62,15 @@ class ActiveSites(Protocol):
     def note(self, lease: Lease, now: Active) -> None:
         """Keep the journey of the newest generation. Raises as `advance`."""
 
-    def committing(self, began: Active) -> AbstractContextManager[Callable[[], bool]]:
-        """While the block runs no fence is complete. Raises SiteFenced unless `began` is still the newest.
+    def committing(self, began: Active, *, lasting: bool = False) -> AbstractContextManager[Callable[[], bool]]:
+        """While the block runs no fence is complete, and, unless it is `lasting` (a server's life), no barrier closed.
 
-        The block gets a question: is it still the newest, and is it still waited for (else DatabaseUnavailable)?
+        Raises SiteFenced unless `began` is still the newest. The block gets a question: is it still the newest, and is
+        it still waited for (else DatabaseUnavailable)?
         """
+
+    def barrier(self, seconds: float) -> AbstractContextManager[None]:
+        """While the block runs nobody is `committing`: writers wait. Raises LeaseHeld if one still is by then."""
 
     def settle(self, seconds: float) -> bool:
         """Wait until nobody is `committing`; False if somebody still is."""
@@ -203,9 +209,11 @@ class PostgresqlActiveSites:
                 raise _not_newest(now)
 
     @contextmanager
-    def committing(self, began: Active) -> Iterator[Callable[[], bool]]:
+    def committing(self, began: Active, *, lasting: bool = False) -> Iterator[Callable[[], bool]]:
         with session(self.connection, "commit at the active site") as opened, opened.transaction():
             opened.execute("SELECT pg_advisory_xact_lock_shared(%s)", [_WRITERS])
+            if not lasting:
+                opened.execute("SELECT pg_advisory_xact_lock_shared(%s)", [_BARRIER])
             _unchanged(began, self._newest(opened))
             # in the session that holds the lock: when it is lost, so is the lock, and the question finds out
             yield lambda: self._newest(opened).generation == began.generation
@@ -214,11 +222,31 @@ class PostgresqlActiveSites:
         with session(self.connection, "wait for writers") as opened:
             try:
                 with opened.transaction():
-                    opened.execute("SELECT set_config('lock_timeout', %s, true)", [f"{int(seconds * 1000)}ms"])
-                    opened.execute("SELECT pg_advisory_xact_lock(%s)", [_WRITERS])
+                    _take(opened, _WRITERS, seconds)
             except psycopg.errors.LockNotAvailable:
                 return False
         return True
+
+    @contextmanager
+    def barrier(self, seconds: float) -> Iterator[None]:
+        with session(self.connection, "close the barrier") as opened, opened.transaction():
+            try:
+                _take(opened, _BARRIER, seconds)
+            except psycopg.errors.LockNotAvailable as cause:
+                raise _still_committing(seconds) from cause
+            yield
+
+
+def _take(opened: Session, lock: int, seconds: float) -> None:
+    opened.execute("SELECT set_config('lock_timeout', %s, true)", [f"{int(seconds * 1000)}ms"])
+    opened.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
+
+
+def _still_committing(seconds: float) -> LeaseHeld:
+    return LeaseHeld(
+        f"A pipeline still commits (a promotion, a materialization, a snapshot) after {seconds:g} s",
+        "Nothing was written. Run again when it has ended; Airflow shows which task runs.",
+    )
 
 
 def _text(active: Active) -> str | None:
@@ -233,6 +261,7 @@ class MemoryActiveSites:
     rows: list[Active] = field(default_factory=list)
     writers: int = 0
     held: str | None = None
+    commits: int = 0
 
     def active(self) -> Active:
         return self.rows[-1] if self.rows else Active(0, self.first)
@@ -262,13 +291,21 @@ class MemoryActiveSites:
         self.rows[-1] = now
 
     @contextmanager
-    def committing(self, began: Active) -> Iterator[Callable[[], bool]]:
+    def committing(self, began: Active, *, lasting: bool = False) -> Iterator[Callable[[], bool]]:
         _unchanged(began, self.active())
         self.writers += 1
+        self.commits += not lasting
         try:
             yield lambda: self.active().generation == began.generation
         finally:
             self.writers -= 1
+            self.commits -= not lasting
+
+    @contextmanager
+    def barrier(self, seconds: float) -> Iterator[None]:
+        if self.commits:
+            raise _still_committing(seconds)
+        yield
 
     def settle(self, seconds: float) -> bool:
         return not self.writers

@@ -42,7 +42,7 @@ def follow(sites: ActiveSites, start: Start, say: Say, poll: float = POLL_SECOND
         try:
             while True:
                 try:
-                    with sites.committing(began) as unchanged:
+                    with sites.committing(began, lasting=True) as unchanged:
                         if child is None:
                             say(f"starting at site '{began.site}' (generation {began.generation})")
                             child = start(began.site)

@@ -7,19 +7,36 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from rempart.backup import points
+from rempart.backup.sealing import SealedObject
 from rempart.errors import BackupError, IntegrityError
 from rempart.sites.memory import MemorySite
 
 NOW = datetime(2025, 10, 26, 0, 59, 59, tzinfo=UTC)
+SEALED = SealedObject("platform-platform-372d", "0001", "sealed/x/aa/aa.age", "v9", "b" * 64, 400, NOW)
 MANIFEST = points.Manifest(
     points.new_id(NOW, "ab12cd"),
     NOW,
     "primary",
     "0.1.0",
     "c" * 64,
-    (points.Dump("ledger", "points/x/ledger.dump", "d" * 64, 10, {"public.evidence": 3}, {"public.evidence": "-42"}),),
-    (points.HeldObject("lake", "raw/é", 5, "e" * 64, "v1"),),
+    (
+        points.Dump(
+            "ledger",
+            "database-ledger-372d",
+            "0001",
+            "9" * 64,
+            "d" * 64,
+            10,
+            {"public.evidence": 3},
+            {"public.evidence": "-42"},
+        ),
+    ),
+    (points.HeldObject("lake", "raw/é", 5, "e" * 64, "v1", SEALED),),
     {"hotel_bookings": "7"},
+    (12, "f" * 64),
+    ("model hotel_bookings version 6: artifacts/mlflow/1/models/m-1/artifacts/",),
+    0.25,
+    points.Secrets(SEALED, "a" * 64, 12),
 )
 
 
@@ -50,7 +67,7 @@ def test_an_altered_manifest_is_refused(site):
         points.read(site, "backups", MANIFEST.id, digest)
 
 
-@pytest.mark.parametrize("change", [{"format": 2}, {"databases": 3}, {"surplus": 1}, {"created_at": "yesterday"}])
+@pytest.mark.parametrize("change", [{"format": 1}, {"databases": 3}, {"surplus": 1}, {"created_at": "yesterday"}])
 def test_what_is_no_manifest_is_refused(change):
     plain = {**json.loads(points.encode(MANIFEST)), **change}
     with pytest.raises(ValueError):  # each with its own message

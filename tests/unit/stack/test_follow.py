@@ -72,8 +72,8 @@ def test_while_the_database_is_away_the_server_goes_on() -> None:
         gone = False
 
         @contextmanager
-        def committing(self, began: Active):  # type: ignore[no-untyped-def]
-            with super().committing(began) as unchanged:
+        def committing(self, began: Active, *, lasting: bool = False):  # type: ignore[no-untyped-def]
+            with super().committing(began, lasting=lasting) as unchanged:
 
                 def asked() -> bool:
                     if self.gone:

@@ -1,0 +1,69 @@
+"""Real restore points, pruned: what goes leaves the repositories too, and what stays comes out of them whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from rempart import sections
+from rempart.backup import domains, points
+from rempart.backup.stored_dumps import file_name
+from rempart.config import DATABASES
+from rempart.flows.back_up import back_up
+from rempart.flows.keys import kept_for, open_keyring
+from rempart.flows.platform import Platform
+from rempart.flows.prune import prune
+from rempart.flows.repositories import repository_of
+from rempart.ledger.memory import MemoryLedger
+from rempart.sections import Keep
+from tests.conftest import OwnTurns
+
+pytestmark = pytest.mark.stack
+
+
+@pytest.fixture
+def standing(platform: Platform, proven_ledger: MemoryLedger, own_turns: OwnTurns) -> Iterator[Platform]:
+    """The stack's databases, empty buckets of the test's, and rules that keep next to nothing."""
+    mark = f"prune-{secrets.token_hex(4)}"
+    buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
+    sites = [platform.site(name, "personal") for name in ("primary", "haven")]
+    for site in sites:
+        for name in (buckets.lake, buckets.artifacts):
+            site.ensure_bucket(name, versioned=True)
+        site.ensure_bucket(buckets.backups, versioned=True, locked=True)  # and so it stays after the test
+    keep = Keep(hourly=1, daily=1, weekly=0, monthly=1)  # so locks last a month: none may end in the past
+    backup = platform.config.backup.model_copy(update={"keep": keep})
+    settings = platform.config.model_copy(update={"buckets": buckets, "backup": backup})
+    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
+    for site in sites:
+        for name in (buckets.lake, buckets.artifacts):
+            site.drop_bucket(name)
+
+
+def test_a_pruned_point_leaves_the_repositories_and_the_others_come_out_whole(standing: Platform) -> None:
+    now = datetime.now(UTC)
+    made = [
+        back_up(dataclasses.replace(standing, clock=lambda days=days: now - timedelta(days=days))).id
+        for days in (9, 6, 3, 0)
+    ]
+    site, bucket = standing.site("haven", "personal"), standing.config.buckets.backups
+    assert points.list(site, bucket) == tuple(reversed(made))
+    done = prune(standing, dry_run=False)
+    assert done.deleted == (made[0],) and not done.retained
+    assert points.list(site, bucket) == tuple(reversed(made[1:]))
+    kept, keyring = kept_for(standing.config.backup.keep), open_keyring(standing, lambda line: None)
+    for name in DATABASES:
+        key = keyring.open(domains.of_database(name, kept))
+        tags = sorted(tag for one in repository_of(standing, "haven", key).snapshots() for tag in one.tags)
+        assert tags == [f"point={point}" for point in made[1:]]
+    ended = standing.ledger.find("prune", limit=1)[0].body
+    assert ended["state"] == "ended" and set(ended["dumps_forgotten"].values()) == {1}
+    for point in made[1:]:
+        for dump in points.decode(site.read(bucket, f"points/{point}/manifest.json")).databases:
+            repository = repository_of(standing, "haven", keyring.open(domains.parse(dump.domain), dump.serial))
+            assert repository.dump(dump.snapshot, file_name(dump.name), lambda chunk: None).sha256 == dump.sha256
+    assert prune(standing, dry_run=False).deleted == ()
