@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rempart import config as configuration
-from rempart.config import DATABASES, Connection, witness
+from rempart.backup import age, keyring
+from rempart.config import DATABASES, Connection, watcher, witness
 from rempart.errors import StackError
 from rempart.ledger import keys
 from rempart.stack.layout import Stack
@@ -22,6 +23,7 @@ from rempart.stack.layout import Stack
 _HEADER = "# Secrets of the embedded stack, generated once by `rempart up`. Do not commit, do not share.\n"
 SUPERUSER = "rempart_admin"
 _LEDGER_KEY = f"AIRFLOW_CONN_{keys.CONNECTION.upper()}"
+_BACKUP_KEY = f"AIRFLOW_CONN_{keyring.CONNECTION.upper()}"
 _NEXT_LEDGER_KEY = f"AIRFLOW_CONN_{keys.NEXT_CONNECTION.upper()}"
 
 
@@ -50,12 +52,19 @@ def new_ledger_key() -> tuple[str, str]:
     return keys.signer(seed).id, base64.b64encode(seed).decode()
 
 
+def new_backup_key() -> tuple[str, str]:
+    """The platform's own identity: recipient and private key, as login and password of connection `backup_key`."""
+    made = age.new_identity()
+    return made.recipient, made.secret
+
+
 def plan(
     stack: Stack,
     existing: Mapping[str, str],
     token: Callable[[], str],
     fernet_key: Callable[[], str],
     ledger_key: Callable[[], tuple[str, str]] = new_ledger_key,
+    backup_key: Callable[[], tuple[str, str]] = new_backup_key,
 ) -> dict[str, str]:
     """What the secrets file must hold: secrets that exist are kept, missing ones are made, places are written anew."""
     wanted: dict[str, str] = {}
@@ -91,6 +100,8 @@ def plan(
         connection(place.connection, "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
         if site == stack.config.checkpoint_site:
             connection(witness(site), "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
+        if site == stack.config.backup.site:
+            connection(watcher(site), "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
         for purpose in ("WRITE", "READ", "FILER_WRITE", "FILER_READ"):
             kept(f"REMPART_SITE_{site.upper()}_{purpose}_KEY")
         if stack.job_role(site):
@@ -103,6 +114,7 @@ def plan(
         wanted[_LEDGER_KEY] = existing.get(_LEDGER_KEY) or _ledger_connection(ledger_key)
         if _NEXT_LEDGER_KEY in existing:  # a rotation that was begun
             wanted[_NEXT_LEDGER_KEY] = existing[_NEXT_LEDGER_KEY]
+        wanted[_BACKUP_KEY] = existing.get(_BACKUP_KEY) or _backup_connection(backup_key)
     if "mlflow" in stack.services:
         kept("REMPART_MLFLOW_SECRET_KEY")
         connection("mlflow", "http", "admin", port=stack.ports["mlflow"], schema="http")
@@ -117,6 +129,11 @@ def plan(
 def _ledger_connection(ledger_key: Callable[[], tuple[str, str]]) -> str:
     login, password = ledger_key()
     return json.dumps({"conn_type": "ledger", "login": login, "password": password})
+
+
+def _backup_connection(backup_key: Callable[[], tuple[str, str]]) -> str:
+    login, password = backup_key()
+    return json.dumps({"conn_type": "age", "login": login, "password": password})
 
 
 def write_private(file: Path, text: str) -> None:
@@ -148,6 +165,39 @@ def ensure(stack: Stack) -> dict[str, str]:
 
 def _write(file: Path, secrets: Mapping[str, str]) -> None:
     write_private(file, _HEADER + "".join(f"{key}={value}\n" for key, value in secrets.items()))
+
+
+def others(existing: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    """Names whose secret is another one; where a connection leads to does not count, for ports may move."""
+    return sorted(name for name in existing.keys() & wanted.keys() if _secret(existing[name]) != _secret(wanted[name]))
+
+
+def _secret(value: str) -> object:
+    if not value.startswith("{"):
+        return value
+    plain = json.loads(value)
+    return plain.get("login"), plain.get("password")
+
+
+def take_over(stack: Stack, secrets: Mapping[str, str], *, replace: bool = False) -> bool:
+    """Make a restored platform's secrets the stack's own; whether the file changed. Raises StackError.
+
+    Others that are there stay, and it is refused, unless `replace`: but for the superuser of a database that is there.
+    """
+    stack.prepare()
+    existing = configuration.read_env_file(stack.secrets)
+    if (differing := others(existing, secrets)) and not replace:
+        raise StackError(
+            f"{stack.secrets} holds other secrets than the restore point: {', '.join(differing[:5])}",
+            "They are of another platform, or newer. Move that folder away or set REMPART_VAR, or say --i-know.",
+        )
+    wanted = {**existing, **secrets}
+    if (name := "REMPART_POSTGRESQL_PASSWORD") in existing and (stack.postgresql_data / "PG_VERSION").is_file():
+        wanted[name] = existing[name]
+    if not differing and existing.keys() >= secrets.keys():
+        return False
+    _write(stack.secrets, wanted)
+    return True
 
 
 def prepare_ledger_key(stack: Stack) -> None:

@@ -149,18 +149,40 @@ def up(stack: Stack, say: Say) -> None:
     """Start what does not run, and prove that everything works. Quick when it does already. Raises RempartError."""
     progress = Progress(say)
     with _alone(stack, progress):
-        secrets = credentials.ensure(stack)
-        resolve = credentials.connections(stack, secrets)
-        for service in stack.config.services:
-            if stack.external(service) and service != "airflow":
-                progress.line(f"{service} (external): {external.check(stack, service, resolve)}")
-        supervisor = Supervisor(stack)
-        _start_supervisor(stack, supervisor, progress)
-        _write_settings(stack, resolve, secrets)
+        supervisor, secrets, resolve = _open(stack, progress, [s for s in stack.config.services if s != "airflow"])
         _start_stores(stack, supervisor, progress, secrets, resolve)
         supervisor.launch(["guard"])
         _start_servers(stack, supervisor, progress, secrets, resolve)
         progress.line(f"the stack is up: {', '.join(f'{name} {url}' for name, url in urls(stack).items())}")
+
+
+def start_stores(stack: Stack, say: Say) -> None:
+    """Start PostgreSQL and the sites, and nothing that works on them; each is proven. Raises RempartError."""
+    progress = Progress(say)
+    with _alone(stack, progress):
+        stores = [name for name in stack.config.services if name == "postgresql" or name in stack.config.sites]
+        supervisor, secrets, resolve = _open(stack, progress, stores)
+        _start_stores(stack, supervisor, progress, secrets, resolve)
+
+
+def works(stack: Stack) -> list[str]:
+    """Names of the running processes that work on the stores: MLflow's and Airflow's."""
+    supervisor = Supervisor(stack)
+    states = supervisor.states() if supervisor.runs() else {}
+    return [name for name in ("mlflow", *AIRFLOW_COMPONENTS) if name in states and states[name].pid]
+
+
+def _open(stack: Stack, progress: Progress, services: Sequence[str]) -> tuple[Supervisor, dict[str, str], Connections]:
+    """The supervisor, running, and the stack's secrets; of these services the external ones are proven."""
+    secrets = credentials.ensure(stack)
+    resolve = credentials.connections(stack, secrets)
+    for service in services:
+        if stack.external(service):
+            progress.line(f"{service} (external): {external.check(stack, service, resolve)}")
+    supervisor = Supervisor(stack)
+    _start_supervisor(stack, supervisor, progress)
+    _write_settings(stack, resolve, secrets)
+    return supervisor, secrets, resolve
 
 
 def _start_stores(

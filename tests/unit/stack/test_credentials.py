@@ -29,7 +29,7 @@ def test_secrets_are_kept_while_ports_move(tmp_path: Path) -> None:
         if variable.startswith("AIRFLOW_CONN_"):
             before, after = json.loads(first[variable]), json.loads(second[variable])
             assert before["password"] == after["password"] and before["login"] == after["login"]
-            assert before != after or variable.endswith("LEDGER_KEY"), "its port did not move"
+            assert before != after or variable.endswith(("LEDGER_KEY", "BACKUP_KEY")), "its port did not move"
         else:
             assert first[variable] == second[variable]
 
@@ -46,7 +46,9 @@ def test_every_connection_that_the_platform_needs_is_there(tmp_path: Path) -> No
         "pg_backup",
         "pg_drill",
         "ledger_key",
+        "backup_key",
         "s3_witness_haven",
+        "s3_watch_haven",
         *(f"pg_{d}" for d in config.DATABASES),
     ]
     resolve = credentials.connections(stack, made)

@@ -1,0 +1,73 @@
+"""What a restore has done so far, in one small file: a run that was killed goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rempart.errors import BackupError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One restore of one point. `began` is when its first run did; `databases` were restored completely.
+
+    `opened`: the platform was started on what was restored, so nothing of it may be replaced any more. `steps`: seconds
+    that each step took, over all runs.
+    """
+
+    point: str
+    manifest_sha256: str
+    began: datetime
+    databases: tuple[str, ...] = ()
+    opened: bool = False
+    steps: Mapping[str, float] = field(default_factory=dict)
+
+    def took(self, step: str, seconds: float) -> Progress:
+        return replace(self, steps={**self.steps, step: round(self.steps.get(step, 0.0) + seconds, 3)})
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The file of a restore. Errors: BackupError for one that cannot be read."""
+
+    file: Path
+
+    def read(self, point: str, manifest_sha256: str, now: datetime) -> Progress:
+        """How far this restore is; one that begins if the file is not there, or is of another point."""
+        fresh = Progress(point, manifest_sha256, now)
+        try:
+            plain: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
+            found = Progress(
+                str(plain["point"]),
+                str(plain["manifest_sha256"]),
+                datetime.fromisoformat(plain["began"]),
+                tuple(map(str, plain["databases"])),
+                bool(plain["opened"]),
+                {str(name): float(seconds) for name, seconds in plain["steps"].items()},
+            )
+        except FileNotFoundError:
+            return fresh
+        except (ValueError, KeyError, TypeError, AttributeError) as cause:
+            raise BackupError(
+                f"{self.file}, which says how far a restore is, cannot be read",
+                "Delete it: the restore then begins anew, and leaves out what is in place.",
+            ) from cause
+        return found if (found.point, found.manifest_sha256) == (point, manifest_sha256) else fresh
+
+    def write(self, progress: Progress) -> None:
+        """Keep how far it is, at once or not at all."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        plain = {**asdict(progress), "began": progress.began.isoformat()}
+        partial.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+        partial.replace(self.file)
+
+    def end(self) -> None:
+        """The restore is over: the next one begins anew."""
+        self.file.unlink(missing_ok=True)

@@ -1,0 +1,395 @@
+"""Faults that a restore must survive or refuse: at sites in memory, and, where servers matter, beside the stack."""
+
+import dataclasses
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rempart import sections
+from rempart.backup import age, chain, points
+from rempart.backup.copies import Copies
+from rempart.backup.domains import parse
+from rempart.backup.restoring import Part
+from rempart.config import project_root, read_env_file
+from rempart.errors import BackupError, ConfigError, IntegrityError, KeyMissing, KeyWrong, SiteUnavailable
+from rempart.flows import restore as flow
+from rempart.flows.back_up import back_up
+from rempart.flows.keys import own_identity
+from rempart.flows.restore_objects import Bringer
+from rempart.flows.restore_source import Wish, find, open_point, plan
+from rempart.ledger.keys import signer, to_pem
+from rempart.ledger.memory import MemoryLedger
+from rempart.sites.memory import MemorySite
+from rempart.stack import layout
+from rempart.stack.postgresql import connect
+from tests.restorable import BODIES, SECRETS, TRUSTED, house
+
+
+def silent(line):
+    """For those who do not listen."""
+
+
+# --- I7: what nobody vouches for is refused ---------------------------------------------------------------------------
+
+
+def test_i7_a_manifest_that_was_altered_is_refused():
+    made = house()
+    point = made.point()
+    key = f"points/{point}/manifest.json"
+    made.haven.write("backups", key, made.haven.read("backups", key).replace(b'"source":"primary"', b'"source":"mine"'))
+    with pytest.raises(IntegrityError, match=r"manifest\.json"):
+        made.open()
+
+
+@pytest.mark.parametrize(
+    ("attack", "why"),
+    [
+        (lambda body: body.replace(b'"consistent":true', b'"consistent":false'), "signature does not fit"),
+        (lambda body: body[: body.index(b',"sig"')] + b"}\n", "it is no link"),
+    ],
+    ids=["altered", "unsigned"],
+)
+def test_i7_a_link_that_was_altered_or_is_unsigned_is_refused(attack, why):
+    made = house()
+    points_made = [made.point() for _ in range(3)]
+    key = chain.key_of(2)
+    made.haven.write("backups", key, attack(made.haven.read("backups", key)))
+    for wish in ({}, {"point": points_made[0]}, {"i_know": True}):
+        with pytest.raises(IntegrityError, match=f"broken at link 2 .*{why}"):
+            made.open(**wish)
+    # only who names an older point and says so gets one from before the break
+    assert made.open(point=points_made[0], i_know=True).manifest.id == points_made[0]
+    with pytest.raises(IntegrityError, match="No link of the chain"):
+        made.open(point=points_made[2], i_know=True)
+
+
+def test_i7_a_link_that_is_gone_breaks_the_chain():
+    made = house()
+    for _ in range(3):
+        made.point()
+    made.haven.delete("backups", chain.key_of(2))
+    with pytest.raises(IntegrityError, match="broken at link 3"):
+        made.open()
+    made.haven.delete("backups", chain.key_of(3))  # with the newest links gone, their points betray it
+    with pytest.raises(IntegrityError, match="No link of the chain vouches for 2 restore points"):
+        made.open()
+
+
+def test_i7_a_point_of_another_signer_is_refused():
+    made = house()
+    made.point()
+    made.point(signed_by=signer(bytes(32)))
+    with pytest.raises(IntegrityError, match="not one of those trusted"):
+        made.open()
+    with pytest.raises(IntegrityError, match="not one of those trusted"):
+        made.find(trusted={})
+
+
+def test_i7_a_point_without_a_link_is_refused():
+    made = house()
+    made.point()
+    stranger = made.point(vouched=False)
+    with pytest.raises(IntegrityError, match=stranger):
+        made.open()
+
+
+def test_i7_an_older_point_and_an_inconsistent_one_are_taken_only_where_that_is_said():
+    made = house()
+    old, whole, lacking = made.point(), made.point(), made.point(dangling=("model x version 1: artifacts/x/",))
+    assert made.open().manifest.id == whole
+    with pytest.raises(BackupError, match=f"{old} is older than {whole}"):
+        made.open(point=old)
+    assert made.open(point=old, i_know=True).manifest.id == old
+    assert made.open(point=lacking).manifest.dangling
+
+
+def test_k1_a_wrong_identity_and_a_missing_key_are_refused_before_anything_is_done():
+    made = house()
+    made.point()
+    with pytest.raises(KeyWrong, match="was not encrypted for"):
+        plan(made.open(identity=age.new_identity()), Wish("haven"))
+    for site in (made.haven, made.primary):
+        for info in [*site.versions("backups", "keys/")]:
+            site.delete("backups", info.key, version_id=info.version_id)
+    with pytest.raises(KeyMissing, match="There is no key"):
+        plan(made.open(), Wish("haven"))
+
+
+def test_k1_a_key_that_the_backup_site_lost_is_taken_from_another_site():
+    made = house()
+    made.point()
+    for domain in ("dataset-bookings-395d", "platform-platform-372d"):
+        body = made.haven.read("backups", f"keys/{domain}/0001.age")
+        made.primary.write("backups", f"keys/{domain}/0001.age", body)
+        made.haven.delete("backups", f"keys/{domain}/0001.age")
+    assert made.open().secrets() == SECRETS
+
+
+def test_k1_a_destroyed_domain_stays_gone_and_everything_else_comes_back():
+    made = house()
+    made.point()
+    made.ring.destroy(parse("dataset-bookings-395d"), dry_run=False)
+    selection = plan(made.open(), Wish("haven"))
+    assert selection.withheld == {"dataset-bookings-395d": 1}
+    assert [one.key for one in selection.objects] == ["mlflow/1/model.onnx"]
+
+
+def test_a_site_that_is_not_declared_is_named():
+    made = house()
+    with pytest.raises(ConfigError, match="no site 'elsewhere'"):
+        find(made.platform, Wish("elsewhere"), TRUSTED)
+
+
+# --- C1: a site dies during the restore -------------------------------------------------------------------------------
+
+MANY = {("artifacts", f"mlflow/{n:03}"): f"{n}".encode() * 10 for n in range(60)}
+
+
+def bringer(made, target, told=None):
+    point = made.open()
+    copies = Copies(point.site, "backups", lambda name: name, point.keys.of_sealed, point.others, silent)
+    return point, Bringer(copies, target, lambda name: f"{name}-aside", told or silent)
+
+
+def test_c1_a_site_dies_during_a_restore_and_the_other_copy_serves_object_by_object():
+    made = house()
+    made.point(MANY)
+    for (bucket, key), body in MANY.items():
+        made.primary.write(bucket, key, body)
+    target = MemorySite("third")
+    point, bringing = bringer(made, target)
+    real, reads = made.haven.fetch, []
+
+    def dies(bucket, key, **more):
+        reads.append(key)
+        if len(reads) > 25:
+            raise SiteUnavailable(f"get {bucket}/{key} at site 'haven': no answer", "Wait.")
+        return real(bucket, key, **more)
+
+    def gone(*arguments, **more):
+        raise SiteUnavailable("open at site 'haven': no answer", "Wait.")
+
+    made.haven.fetch = dies
+    opens = made.haven.open
+    made.haven.open = lambda *a, **k: opens(*a, **k) if len(reads) <= 25 else gone()
+    selection = plan(point, Wish("haven"))
+    brought = bringing.bring(selection.objects, workers=1)
+    assert brought.served["replica"] == 25 and brought.served["site primary"] == 35
+    assert {key: target.read("artifacts-aside", key) for _, key in MANY} == {
+        key: body for (_, key), body in MANY.items()
+    }
+
+
+def test_c1_damaged_replicas_are_replaced_by_their_sealed_forms():
+    made = house()
+    made.point(MANY)
+    for number in range(0, 60, 3):
+        key = f"mlflow/{number:03}"
+        made.haven.delete("artifacts", key, version_id=made.haven.head("artifacts", key).version_id)
+    target = MemorySite("third")
+    point, bringing = bringer(made, target)
+    brought = bringing.bring(plan(point, Wish("haven")).objects)
+    assert brought.served == {"replica": 40, "sealed": 20}
+    assert all(target.read("artifacts-aside", key) == body for (_, key), body in MANY.items())
+
+
+def test_x1_objects_of_a_broken_off_run_are_not_copied_again():
+    made = house()
+    made.point(MANY)
+    target = MemorySite("third")
+    point, bringing = bringer(made, target)
+    selection, real, puts = plan(point, Wish("haven")), target.write_file, []
+
+    def breaks(bucket, key, *arguments, **more):
+        puts.append(key)
+        if len(puts) > 20:
+            raise SiteUnavailable(f"put {bucket}/{key} at site 'third': no answer", "Wait.")
+        return real(bucket, key, *arguments, **more)
+
+    target.write_file = breaks
+    with pytest.raises(SiteUnavailable, match="objects were not restored"):
+        bringing.bring(selection.objects, workers=1)
+    target.write_file = real
+    target.write("artifacts-aside", "mlflow/000", b"spoilt".ljust(len(MANY["artifacts", "mlflow/000"]), b"!")[:10])
+    brought = bringing.bring(selection.objects, workers=1)
+    assert brought.served == {"in place": 19, "replica": 41}
+
+
+def test_x5_a_full_disk_while_objects_come_is_named_and_the_next_run_goes_on():
+    made = house()
+    made.point(MANY)
+    target = MemorySite("third")
+    point, bringing = bringer(made, target)
+    held = plan(point, Wish("haven")).objects[0]
+    with pytest.raises(
+        BackupError, match=r"artifacts/mlflow/000 could not be written to /dev: No space left"
+    ) as refused:
+        bringing.copies.fetch(held, Path("/dev/full"))
+    assert "TMPDIR" in refused.value.hint
+    assert bringing.bring(plan(point, Wish("haven")).objects).served == {"replica": 60}
+
+
+# --- D6 ---------------------------------------------------------------------------------------------------------------
+
+
+def test_d6_without_the_fernet_key_a_restore_into_place_is_refused_before_anything_is_changed(tmp_path):
+    made = house()
+    made.point(kept={"AIRFLOW_CONN_S3_PRIMARY": "{}"})
+    wish, stack = Wish("haven"), dataclasses.replace(layout.current(), var=tmp_path / "var")
+    point = made.open()
+    with pytest.raises(BackupError, match="lack Airflow's Fernet key"):
+        flow.restore(stack, point, wish, plan(point, wish), silent, live=lambda: made.platform)
+    assert not stack.secrets.exists() and not stack.postgresql_data.exists()
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize("fault", ["missing", "another"])
+def test_d6_a_fernet_key_that_is_missing_or_another_turns_the_restore_red(platform, stack, fault):
+    from cryptography.fernet import Fernet
+
+    from rempart.flows.restore_checks import decrypts
+
+    good = read_env_file(stack.secrets)["REMPART_AIRFLOW_FERNET_KEY"]
+    token = Fernet(good).encrypt(b"a password").decode()
+    name = f"d6_{secrets.token_hex(3)}"
+    with connect(platform.database("airflow")) as session:
+        session.execute(
+            "INSERT INTO connection (conn_id, conn_type, password, is_encrypted, is_extra_encrypted)"
+            " VALUES (%s, 'http', %s, true, false)",
+            [name, token],
+        )
+    try:
+        assert decrypts(platform.database("airflow"), {"REMPART_AIRFLOW_FERNET_KEY": good}).ok is True
+        environment = {} if fault == "missing" else {"REMPART_AIRFLOW_FERNET_KEY": Fernet.generate_key().decode()}
+        check = decrypts(platform.database("airflow"), environment)
+        assert check.ok is False and good not in check.detail and token not in check.detail
+    finally:
+        with connect(platform.database("airflow")) as session:
+            session.execute("DELETE FROM connection WHERE conn_id = %s", [name])
+
+
+# --- K5 ---------------------------------------------------------------------------------------------------------------
+
+
+def test_k5_an_erasure_that_is_newer_than_the_point_keeps_the_service_closed(tmp_path):
+    made = house()
+    made.point()
+    body = {"at": "2099-03-02T00:00:00+00:00", "pipeline": "bookings", "ids": ["3f"]}
+    made.haven.write("backups", "erasures/1.json", json.dumps(body).encode())
+    wish = Wish("haven", parts=(Part("dataset", "bookings"),))
+    point, stack = made.open(), dataclasses.replace(layout.current(), var=tmp_path / "var")
+    with pytest.raises(BackupError, match="1 erasures are newer than the point"):
+        flow.restore(stack, point, wish, plan(point, wish), silent, live=lambda: made.platform)
+    assert not list(made.primary.list("lake"))
+
+
+# --- beside the stack -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def standing(platform, proven_ledger, own_turns):
+    """The stack's databases; buckets of the test's with a few objects, and a ledger in memory."""
+    mark = f"fault-{secrets.token_hex(4)}"
+    buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
+    sites = [platform.site(name, "personal") for name in ("primary", "haven")]
+    for site in sites:
+        for name in (buckets.lake, buckets.artifacts):
+            site.ensure_bucket(name, versioned=True)
+        site.ensure_bucket(buckets.backups, versioned=True, locked=True)  # and so it stays after the test
+    for (bucket, key), body in BODIES.items():
+        sites[0].write(getattr(buckets, bucket), key, body)
+    settings = platform.config.model_copy(update={"buckets": buckets})
+    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
+    for site in sites:
+        for name in (buckets.lake, buckets.artifacts):
+            site.drop_bucket(name)
+
+
+class Typed:
+    """`rempart restore` beside the stack, in a process that cannot import Airflow, with the keys in files."""
+
+    def __init__(self, standing, folder, parts):
+        self.standing, self.parts, self.suffix = standing, tuple(parts), f"x{secrets.token_hex(3)}"
+        age.write_identity_file(folder / "escrow", own_identity(standing), standing.clock())
+        (folder / "public.pem").write_text("".join(map(to_pem, standing.trusted_keys().values())))
+        home = folder / "home"
+        home.mkdir()
+        for name in ("include", "dags", "plugins"):
+            (home / name).symlink_to(project_root() / name)
+        text, names = (project_root() / "rempart.yaml").read_text(), standing.config.buckets
+        begun = text.index("buckets:\n")
+        line = f"buckets:\n  {{lake: {names.lake}, artifacts: {names.artifacts}, backups: {names.backups}}}\n"
+        (home / "rempart.yaml").write_text(text[:begun] + line + text[text.index("\nreplication:", begun) :])
+        self.environment = {**os.environ, "REMPART_HOME": str(home)}
+        code = "import sys; sys.modules['airflow'] = None; from rempart.cli import main; main()"
+        only = [word for part in self.parts for word in ("--only", str(part))]
+        keys = ["--identity", str(folder / "escrow"), "--trust", str(folder / "public.pem")]
+        self.command = [sys.executable, "-u", "-c", code, "restore", *keys, *only, "--aside", self.suffix]
+
+    def run(self, *more, kill_at=None):
+        """Its exit code and lines; it is killed when it tells a line that begins so."""
+        lines = []
+        with subprocess.Popen(
+            [*self.command, *more],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            for line in process.stdout:
+                lines.append(line)
+                if kill_at and line.startswith(kill_at):
+                    process.kill()
+                    break
+            code = process.wait(240)
+        assert own_identity(self.standing).secret not in "".join(lines)
+        return code, "".join(lines)
+
+    def remove(self, stack):
+        wish = Wish("haven", parts=self.parts, aside=self.suffix)
+        detached = dataclasses.replace(self.standing, ledger_=MemoryLedger())
+        opened = open_point(find(detached, wish, self.standing.trusted_keys()), wish, own_identity(self.standing))
+        flow.remove(stack, opened, wish, plan(opened, wish), lambda: self.standing)
+
+
+PARTS = (Part("database", "feast_registry"), Part("database", "continuity"), Part("bucket", "artifacts"))
+
+
+@pytest.mark.stack
+def test_x1_a_restore_that_is_killed_at_any_step_goes_on_where_it_was(standing, stack, tmp_path):
+    back_up(standing)
+    typed = Typed(standing, tmp_path, PARTS)
+    journal = stack.var / f"restore-{typed.suffix}.json"
+    try:
+        for mark in ("--- databases", "ok: database", "--- objects", "ok: every object"):
+            code, told = typed.run("--yes", kill_at=mark)
+            assert code == -signal.SIGKILL, told
+        assert set(json.loads(journal.read_text())["databases"]) >= {"continuity"}
+        code, told = typed.run("--yes")
+        assert code == 0, told
+        assert "ok: database continuity has the rows on record" in told
+        assert "1 objects: 1 in place" in told
+        assert not journal.exists()
+    finally:
+        typed.remove(stack)
+
+
+@pytest.mark.stack
+def test_c4_without_airflow_the_command_line_restores(standing, stack, tmp_path):
+    point = back_up(standing)
+    typed = Typed(standing, tmp_path, [Part("database", "airflow")])
+    code, told = typed.run()
+    assert code == 0 and "Nothing was changed" in told and point.id in told, told
+    try:
+        code, told = typed.run("--yes")
+        assert code == 0, told
+        assert "ok: database airflow has the rows on record" in told
+    finally:
+        typed.remove(stack)
+    assert points.list(standing.site("haven", "personal"), standing.config.buckets.backups) == (point.id,)

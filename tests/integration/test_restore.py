@@ -1,0 +1,176 @@
+"""A restore beside the running stack: everything of a point comes back as it was, and is removed again."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from rempart import sections
+from rempart.backup import postgresql
+from rempart.backup.restoring import Part
+from rempart.config import DATABASES
+from rempart.errors import BackupError
+from rempart.flows import restore as flow
+from rempart.flows.back_up import back_up
+from rempart.flows.keys import own_identity
+from rempart.flows.platform import Platform
+from rempart.flows.restore_databases import administrator
+from rempart.flows.restore_source import OpenPoint, Wish, find, open_point, plan
+from rempart.ledger.memory import MemoryLedger
+from rempart.models import tracking
+from rempart.stack import layout
+
+pytestmark = pytest.mark.stack
+
+BODIES = {
+    ("lake", "raw/hotel_bookings/1/a.csv"): b"a,b\n1,2\n" * 5000,
+    ("lake", "snapshots/hotel_bookings/s/manifest.json"): b"{}",
+    ("lake", "raw/another/1/a.csv"): b"",
+    ("artifacts", "jobs/1/model.onnx"): b"\x00\x01" * 40000,
+}
+
+
+@pytest.fixture(scope="module")
+def house(platform: Platform, capability_records: list[dict[str, object]]) -> Iterator[Platform]:
+    """The stack's databases; buckets of the module's own with a few objects, and a model that MLflow knows."""
+    mark = f"restore-{secrets.token_hex(4)}"
+    buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
+    sites = [platform.site(name, "personal") for name in ("primary", "haven")]
+    for site in sites:
+        for name in (buckets.lake, buckets.artifacts):
+            site.ensure_bucket(name, versioned=True)
+        site.ensure_bucket(buckets.backups, versioned=True, locked=site.name == "haven")
+    ledger = MemoryLedger()
+    for record in capability_records:
+        ledger.append("capabilities", str(record["site"]), record)
+    for (bucket, key), body in BODIES.items():
+        sites[0].write(getattr(buckets, bucket), key, body, metadata={"note": "kept"})
+    sites[0].write(buckets.artifacts, f"models/{mark}/1/MLmodel", b"model")
+    with tracking.session(platform.tracking()) as client:
+        client.create_registered_model(mark)
+        client.create_model_version(mark, f"s3://{buckets.artifacts}/models/{mark}/1")
+    settings = platform.config.model_copy(update={"buckets": buckets})
+    yield dataclasses.replace(platform, config=settings, ledger_=ledger)
+    with tracking.session(platform.tracking()) as client:
+        client.delete_registered_model(mark)
+
+
+@pytest.fixture(scope="module")
+def point(house: Platform) -> str:
+    return back_up(house).id
+
+
+def opened(house: Platform, wish: Wish) -> OpenPoint:
+    """As a stranger opens it: with the keys alone."""
+    detached = dataclasses.replace(house, ledger_=MemoryLedger())
+    return open_point(find(detached, wish, house.trusted_keys()), wish, own_identity(house))
+
+
+def names(platform: Platform) -> set[str]:
+    with psycopg.connect(platform.database("drill").postgresql_url()) as session:
+        return {row[0] for row in session.execute("SELECT datname FROM pg_database").fetchall()}
+
+
+def test_everything_is_restored_beside_the_platform_and_removed_again(
+    stack: layout.Stack, house: Platform, point: str
+) -> None:
+    wish = Wish("haven", aside=f"t{secrets.token_hex(3)}")
+    found = opened(house, wish)
+    assert found.manifest.id == point
+    selection = plan(found, wish)
+    told: list[str] = []
+    result = flow.restore(stack, found, wish, selection, told.append, live=lambda: house)
+    try:
+        assert result.ok and set(result.databases) == set(DATABASES)
+        assert any("database airflow has the rows" in line for line in told)
+        assert {f"{name}_{wish.aside}" for name in DATABASES} <= names(house)
+        assert result.objects == len(BODIES) + 1 and result.served == {"replica": result.objects}
+        primary = house.site("primary", "personal")
+        for (bucket, key), body in BODIES.items():
+            name = f"{getattr(house.config.buckets, bucket)}-{wish.aside}"
+            info, read = primary.fetch(name, key)
+            assert read == body and info.metadata["note"] == "kept"
+        record = house.ledger.find("restore", point)[0].body
+        assert record["ok"] is True and record["parts"] == ["all"] and record["aside"] == wish.aside
+        assert set(record["steps"]) >= {"databases", "objects"} and 0 < record["rto_seconds"] < 300
+        assert not (stack.var / f"restore-{wish.aside}.json").exists()
+        again = flow.restore(stack, found, wish, selection, told.append, live=lambda: house)
+        assert again.ok and again.served == {"in place": result.objects} and not again.object_bytes
+    finally:
+        flow.remove(stack, found, wish, selection, lambda: house)
+    assert not {name for name in names(house) if str(wish.aside) in name}
+
+
+def test_the_ledger_restored_aside_belongs_to_a_role_that_cannot_log_in(
+    stack: layout.Stack, house: Platform, point: str
+) -> None:
+    wish = Wish("haven", parts=(Part("database", "ledger"),), aside=f"t{secrets.token_hex(3)}")
+    found = opened(house, wish)
+    selection = plan(found, wish)
+    flow.restore(stack, found, wish, selection, lambda line: None, live=lambda: house)
+    try:
+        admin = postgresql.for_database(administrator(stack), f"ledger_{wish.aside}")
+        query = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+        with psycopg.connect(admin.postgresql_url()) as session:
+            assert session.execute(query).fetchall() == [("ledger_owner",)]
+            settings = session.execute("SELECT count(*) FROM pg_db_role_setting WHERE setdatabase <> 0").fetchone()
+            assert settings == (0,)
+    finally:
+        flow.remove(stack, found, wish, selection, lambda: house)
+
+
+@pytest.mark.parametrize("part", ["dataset:hotel_bookings", "bucket:artifacts", "model"])
+def test_one_part_is_restored_alone(stack: layout.Stack, house: Platform, point: str, part: str) -> None:
+    name = house.config.buckets.lake.removesuffix("-lake")
+    kind, _, rest = (part if part != "model" else f"model:{name}").partition(":")
+    wish = Wish("haven", parts=(Part(kind, rest),), aside=f"t{secrets.token_hex(3)}")  # type: ignore[arg-type]
+    found = opened(house, wish)
+    selection = plan(found, wish)
+    flow.restore(stack, found, wish, selection, lambda line: None, live=lambda: house)
+    try:
+        bucket = "lake" if kind == "dataset" else "artifacts"
+        target = f"{getattr(house.config.buckets, bucket)}-{wish.aside}"
+        keys = {info.key for info in house.site("primary", "personal").list(target)}
+        expected = {
+            "dataset": {key for name, key in BODIES if "hotel_bookings" in key},
+            "bucket": {"jobs/1/model.onnx", f"models/{name}/1/MLmodel"},
+            "model": {f"models/{name}/1/MLmodel"},
+        }
+        assert keys == expected[kind] and not selection.databases
+    finally:
+        flow.remove(stack, found, wish, selection, lambda: house)
+
+
+def test_a_database_of_a_running_platform_is_not_replaced(stack: layout.Stack, house: Platform, point: str) -> None:
+    wish = Wish("haven", parts=(Part("database", "mlflow"),))
+    found = opened(house, wish)
+    with pytest.raises(BackupError, match="The platform runs here"):
+        flow.restore(stack, found, wish, plan(found, wish), lambda line: None, live=lambda: house)
+    whole = Wish("haven")
+    with pytest.raises(BackupError, match="The platform runs here"):
+        flow.restore(stack, opened(house, whole), whole, plan(found, whole), lambda line: None, live=lambda: house)
+
+
+def test_a_database_that_holds_something_else_is_not_dropped_unless_told(
+    stack: layout.Stack, house: Platform, point: str
+) -> None:
+    wish = Wish("haven", parts=(Part("database", "feast_registry"),), aside=f"t{secrets.token_hex(3)}")
+    found = opened(house, wish)
+    selection, name = plan(found, wish), f"feast_registry_{wish.aside}"
+    owner = house.database("feast_registry")
+    with psycopg.connect(administrator(stack).postgresql_url(), autocommit=True) as session:
+        session.execute(sql.SQL("CREATE DATABASE {} OWNER feast_registry").format(sql.Identifier(name)))
+    try:
+        with psycopg.connect(postgresql.for_database(owner, name).postgresql_url(), autocommit=True) as session:
+            session.execute("CREATE TABLE precious (id int); INSERT INTO precious VALUES (1)")
+        with pytest.raises(BackupError, match=r"not empty: public\.precious has rows"):
+            flow.restore(stack, found, wish, selection, lambda line: None, live=lambda: house)
+        knowing = dataclasses.replace(wish, i_know=True)
+        assert flow.restore(stack, found, knowing, selection, lambda line: None, live=lambda: house).ok
+    finally:
+        flow.remove(stack, found, wish, selection, lambda: house)

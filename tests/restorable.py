@@ -1,0 +1,106 @@
+"""A restore point of objects alone at a site in memory, sealed and vouched for as a backup does it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from rempart.backup import age, chain, points, secrets
+from rempart.backup.domains import Domain
+from rempart.backup.keyring import Keyring, Place
+from rempart.backup.sealing import Original
+from rempart.flows.platform import Platform
+from rempart.flows.restore_source import Found, OpenPoint, Wish, find, open_point
+from rempart.flows.seal import seal_body, seal_objects
+from rempart.ledger.keys import Signer, signer
+from rempart.sites.memory import MemorySite
+from tests.journeys import in_memory
+
+NOW = datetime(2099, 3, 1, 12, tzinfo=UTC)  # the site in memory has the real clock: these locks hold
+UNTIL = NOW + timedelta(days=30)
+OWN, ESCROW = age.new_identity(), age.new_identity()
+SIGNER = signer(bytes(range(32)))
+TRUSTED = {SIGNER.id: SIGNER.public}
+SECRETS = {"REMPART_AIRFLOW_FERNET_KEY": "f", "AIRFLOW_CONN_S3_PRIMARY": '{"login": "a", "password": "b"}'}
+BOOKINGS, PLATFORM = Domain("dataset", "bookings", "395d"), Domain("platform", "platform", "372d")
+BODIES = {("lake", "raw/bookings/1/a.csv"): b"one" * 500, ("artifacts", "mlflow/1/model.onnx"): b"model"}
+
+
+@dataclass
+class House:
+    """Two sites, of which `haven` has the points."""
+
+    platform: Platform
+    primary: MemorySite
+    haven: MemorySite
+    ring: Keyring
+    clock: datetime = NOW
+    bodies: dict[tuple[str, str], bytes] = field(default_factory=dict)
+
+    def point(
+        self,
+        bodies: Mapping[tuple[str, str], bytes] = BODIES,
+        *,
+        dangling: tuple[str, ...] = (),
+        vouched: bool = True,
+        signed_by: Signer = SIGNER,
+        kept: Mapping[str, str] = SECRETS,
+    ) -> str:
+        """Write a point; its id. Each is an hour younger than the one before."""
+        self.clock += timedelta(hours=1)
+        held = []
+        for (bucket, key), body in bodies.items():
+            self.bodies[bucket, key] = body
+            stored = self.haven.write(bucket, key, body, metadata={"note": "kept"}, content_type="text/csv")
+            domain = BOOKINGS if bucket == "lake" else PLATFORM
+            digest = hashlib.sha256(body).hexdigest()
+            original = Original(bucket, key, stored.version_id, digest, len(body), domain)
+            (sealed,) = seal_objects(self.platform, self.ring, self.haven, [original], self.haven, UNTIL)
+            held.append(points.HeldObject(bucket, key, len(body), digest, stored.version_id, sealed))
+        plain = secrets.encode(kept)
+        sealed_secrets = points.Secrets(
+            seal_body(self.platform, self.ring, plain, PLATFORM, self.haven, UNTIL),
+            hashlib.sha256(plain).hexdigest(),
+            len(plain),
+        )
+        point = points.new_id(self.clock, "abcdef")
+        manifest = points.Manifest(
+            point,
+            self.clock,
+            "primary",
+            "0.1.0",
+            "c" * 64,
+            (),
+            tuple(held),
+            {},
+            (0, None),
+            dangling,
+            0.0,
+            sealed_secrets,
+        )
+        digest = hashlib.sha256(points.encode(manifest)).hexdigest()
+        if vouched:
+            chain.append(self.haven, "backups", point, self.clock, digest, signed_by, consistent=manifest.consistent)
+        points.write(self.haven, "backups", manifest)
+        return point
+
+    def find(self, trusted: Mapping[str, bytes] = TRUSTED, **wish: object) -> Found:
+        return find(self.platform, Wish("haven", **wish), trusted)  # type: ignore[arg-type]
+
+    def open(self, *, identity: age.Identity = ESCROW, **wish: object) -> OpenPoint:
+        return open_point(self.find(**wish), Wish("haven", **wish), identity)  # type: ignore[arg-type]
+
+
+def house() -> House:
+    platform = in_memory()
+    primary, haven = MemorySite("primary"), MemorySite("haven")
+    for site in (primary, haven):
+        for bucket in ("lake", "artifacts"):
+            site.ensure_bucket(bucket, versioned=True)
+    primary.ensure_bucket("backups", versioned=True)
+    haven.ensure_bucket("backups", versioned=True, locked=True)
+    platform = replace(platform, sites={"primary": primary, "haven": haven}, clock=lambda: NOW + timedelta(days=1))
+    places = (Place(haven, "backups"), Place(primary, "backups"))
+    return House(platform, primary, haven, Keyring(places, OWN, (ESCROW.recipient,), lambda: NOW))
