@@ -7,8 +7,10 @@ import json
 import secrets
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +26,7 @@ from rempart.flows.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.sites.capabilities import CAPABILITIES, CapabilityRecord
 from rempart.sites.probes.run import run
+from rempart.sites.probes.scratch import open_scratch
 from rempart.sites.s3 import open_client
 from rempart.stack.preflight import port_is_free
 from tests.bad_network import Passing, proxy
@@ -93,6 +96,28 @@ def test_what_probes_wrote_is_gone_but_for_what_is_locked(platform: Platform) ->
     site.probe(platform.config.buckets.doctor, NOW)
     left = [one.key.partition("/")[2] for one in site.list(platform.config.buckets.doctor)]
     assert set(left) <= {"locked"}
+
+
+def test_a_probe_that_begins_beside_another_does_not_make_it_find_lies(platform: Platform) -> None:
+    connection, bucket = platform.connections("s3_haven"), platform.config.buckets.doctor
+    client = open_client("haven", connection, "eu", attempts=1)
+    over = threading.Event()
+
+    def begin_again_and_again() -> int:
+        begun = 0
+        while not over.is_set():
+            open_scratch(client, bucket, datetime.now(UTC))
+            begun += 1
+        return begun
+
+    with ThreadPoolExecutor(2) as pool:
+        others = pool.submit(begin_again_and_again)
+        try:
+            record = run(client, "haven", bucket, datetime.now(UTC))
+        finally:
+            over.set()
+        assert others.result() > 1
+    assert record.lies == ("path keys",), "as of SeaweedFS alone"
 
 
 def test_rclone_serving_a_folder_keeps_no_versions_and_ignores_conditions(tmp_path: Path) -> None:

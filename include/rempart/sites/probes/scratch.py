@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from typing import Any
 
 LOCKED_FOR = timedelta(minutes=2)
 """For the attacks on a lock. What is locked is left, and swept by a later run."""
-_OURS = "probe-"
+RUN_LASTS = timedelta(hours=1)
+"""No run lasts so long: what an older one left is nobody's."""
+_OURS, _MOMENT = "probe-", "%Y%m%dT%H%M%S%f"
 
 
 class Absent(Exception):
@@ -89,17 +92,30 @@ def open_scratch(client: Any, bucket: str, now: datetime) -> Scratch:
     """
     from botocore.exceptions import ClientError
 
+    if not _exists(client, bucket):
+        try:
+            _create(client, bucket)
+        except ClientError:
+            if not _exists(client, bucket):  # else a run beside this one made it
+                raise
+    locks = _has_locks(client, bucket)
+    versioned = locks or _has_versions(client, bucket)
+    scratch = Scratch(client, bucket, f"{_OURS}{now:{_MOMENT}}-{secrets.token_hex(3)}/", versioned, locks)
+    # a run that goes on beside this one must find what it wrote
+    sweep(scratch, _OURS, f"{_OURS}{now - RUN_LASTS:{_MOMENT}}")
+    return scratch
+
+
+def _exists(client: Any, bucket: str) -> bool:
+    from botocore.exceptions import ClientError
+
     try:
         client.head_bucket(Bucket=bucket)
     except ClientError as error:
         if status(error) != 404:
             raise
-        _create(client, bucket)
-    locks = _has_locks(client, bucket)
-    versioned = locks or _has_versions(client, bucket)
-    scratch = Scratch(client, bucket, f"{_OURS}{now:%Y%m%dT%H%M%S%f}/", versioned, locks)
-    sweep(scratch, _OURS)
-    return scratch
+        return False
+    return True
 
 
 def _create(client: Any, bucket: str) -> None:
@@ -136,11 +152,16 @@ def _has_versions(client: Any, bucket: str) -> bool:
     return False
 
 
-def sweep(scratch: Scratch, prefix: str | None = None) -> None:
-    """Delete what runs left, as far as the site lets it go: what is still locked is a later run's."""
+def sweep(scratch: Scratch, prefix: str | None = None, before: str | None = None) -> None:
+    """Delete what this run left, or what others with a prefix and a key `before` this did.
+
+    As far as the site lets it go: what is still locked is a later run's.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
 
     for key, version in _left(scratch, scratch.prefix if prefix is None else prefix):
+        if before is not None and key >= before:
+            continue
         with suppress(ClientError, BotoCoreError):
             extra = {"VersionId": version} if version else {}
             scratch.client.delete_object(Bucket=scratch.bucket, Key=key, **extra)
