@@ -314,8 +314,9 @@ def standing(platform, proven_ledger, own_turns):
 class Typed:
     """`rempart restore` beside the stack, in a process that cannot import Airflow, with the keys in files."""
 
-    def __init__(self, standing, folder, parts):
+    def __init__(self, standing, folder, parts, point):
         self.standing, self.parts, self.suffix = standing, tuple(parts), f"x{secrets.token_hex(3)}"
+        self.point = point  # named, for MLflow may know models that are in other buckets than the test's
         age.write_identity_file(folder / "escrow", own_identity(standing), standing.clock())
         (folder / "public.pem").write_text("".join(map(to_pem, standing.trusted_keys().values())))
         home = folder / "home"
@@ -330,7 +331,19 @@ class Typed:
         code = "import sys; sys.modules['airflow'] = None; from rempart.cli import main; main()"
         only = [word for part in self.parts for word in ("--only", str(part))]
         keys = ["--identity", str(folder / "escrow"), "--trust", str(folder / "public.pem")]
-        self.command = [sys.executable, "-u", "-c", code, "restore", *keys, *only, "--aside", self.suffix]
+        self.command = [
+            sys.executable,
+            "-u",
+            "-c",
+            code,
+            "restore",
+            *keys,
+            *only,
+            "--aside",
+            self.suffix,
+            "--point",
+            point,
+        ]
 
     def run(self, *more, kill_at=None):
         """Its exit code and lines; it is killed when it tells a line that begins so."""
@@ -352,7 +365,7 @@ class Typed:
         return code, "".join(lines)
 
     def remove(self, stack):
-        wish = Wish("haven", parts=self.parts, aside=self.suffix)
+        wish = Wish("haven", point=self.point, parts=self.parts, aside=self.suffix)
         detached = dataclasses.replace(self.standing, ledger_=MemoryLedger())
         opened = open_point(find(detached, wish, self.standing.trusted_keys()), wish, own_identity(self.standing))
         flow.remove(stack, opened, wish, plan(opened, wish), lambda: self.standing)
@@ -363,8 +376,7 @@ PARTS = (Part("database", "feast_registry"), Part("database", "continuity"), Par
 
 @pytest.mark.stack
 def test_x1_a_restore_that_is_killed_at_any_step_goes_on_where_it_was(standing, stack, tmp_path):
-    back_up(standing)
-    typed = Typed(standing, tmp_path, PARTS)
+    typed = Typed(standing, tmp_path, PARTS, back_up(standing).id)
     journal = stack.var / f"restore-{typed.suffix}.json"
     try:
         for mark in ("--- databases", "ok: database", "--- objects", "ok: every object"):
@@ -383,7 +395,7 @@ def test_x1_a_restore_that_is_killed_at_any_step_goes_on_where_it_was(standing, 
 @pytest.mark.stack
 def test_c4_without_airflow_the_command_line_restores(standing, stack, tmp_path):
     point = back_up(standing)
-    typed = Typed(standing, tmp_path, [Part("database", "airflow")])
+    typed = Typed(standing, tmp_path, [Part("database", "airflow")], point.id)
     code, told = typed.run()
     assert code == 0 and "Nothing was changed" in told and point.id in told, told
     try:
