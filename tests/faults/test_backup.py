@@ -25,8 +25,9 @@ pytestmark = pytest.mark.stack
 
 
 @pytest.fixture
-def standing(platform, proven_ledger, own_turns):
-    """The stack's databases; empty buckets of the test's at both sites and a ledger in memory."""
+def standing(platform, proven_ledger, own_turns, monkeypatch):
+    """Four of the stack's databases; empty buckets of the test's at both sites and a ledger in memory."""
+    monkeypatch.setattr(flow, "DATABASES", ("airflow", "mlflow", "feast_offline", "ledger"))
     mark = f"fault-{secrets.token_hex(4)}"
     buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
     names = (buckets.lake, buckets.artifacts)

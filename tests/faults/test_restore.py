@@ -293,8 +293,9 @@ def test_k5_an_erasure_that_is_newer_than_the_point_keeps_the_service_closed(tmp
 
 
 @pytest.fixture
-def standing(platform, proven_ledger, own_turns):
-    """The stack's databases; buckets of the test's with a few objects, and a ledger in memory."""
+def standing(platform, proven_ledger, own_turns, monkeypatch):
+    """Three of the stack's databases; buckets of the test's with a few objects, and a ledger in memory."""
+    monkeypatch.setattr("rempart.flows.back_up.DATABASES", ("airflow", "feast_registry", "continuity"))
     mark = f"fault-{secrets.token_hex(4)}"
     buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
     sites = [platform.site(name, "personal") for name in ("primary", "haven")]
