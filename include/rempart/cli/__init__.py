@@ -1,0 +1,23 @@
+"""`rempart`: the command line. It works with Airflow down."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from rempart.cli import stack, continuity, backups, governance, doctors
+from rempart.cli.root import app
+from rempart.errors import RempartError
+
+
+def main() -> None:
+    """Run the command line; an error of ours is told in two lines, without a traceback."""
+    from rempart.stack import lifecycle
+
+    lifecycle.adopt_environment()
+    try:
+        app()
+    except RempartError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,106 @@
+"""Commands of replicas, and of the site where the platform is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rempart.cli.root import app
+
+if TYPE_CHECKING:
+    from rempart.flows.fail_over import JourneyResult
+
+
+@app.command("replicate")
+def replicate_pair(
+    source: Annotated[str, typer.Argument(help="The site to copy from, as under replication in rempart.yaml.")],
+    target: Annotated[str, typer.Argument(help="The site to copy to.")],
+    accept_deletes: Annotated[
+        int, typer.Option(min=0, help="Hide so many keys that are gone at the source, after a run asked for it.")
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Bring one site up to date with another, now. Exit code 1: a key failed, or the lag is above its objective."""
+    from rempart.flows import replicate as flow
+    from rempart.flows.platform import open_platform
+
+    platform, say = open_platform(), (lambda line: None) if as_json else typer.echo
+    result = flow.replicate(platform, source, target, accept_deletes=accept_deletes, say=say)
+    typer.echo(flow.as_json(result) if as_json else "\n".join(flow.lines(result)))
+    flow.check_objective(platform.config, source, target, result)
+
+
+@app.command("verify-replica")
+def verify_replica(
+    source: Annotated[str, typer.Argument(help="The site that was copied from.")],
+    target: Annotated[str, typer.Argument(help="The site whose replicas are read back.")],
+    whole: Annotated[bool, typer.Option("--all", help="Read all of them, not the part of a day.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Read replicas back and heal what is damaged. Exit code 1: something could not be healed."""
+    from rempart.flows import verify_replicas as flow
+    from rempart.flows.platform import open_platform
+    from rempart.flows.replicate import as_json as to_json
+
+    say = (lambda line: None) if as_json else typer.echo
+    result = flow.verify(open_platform(), source, target, whole=whole, say=say)
+    typer.echo(to_json(result) if as_json else "\n".join(flow.lines(result)))
+
+
+@app.command()
+def active() -> None:
+    """Tell which site is the active one, how far a switch is, and every generation before."""
+    from rempart.flows import mirror
+    from rempart.flows.platform import open_platform
+
+    for line in mirror.lines(open_platform()):
+        typer.echo(line)
+
+
+@app.command()
+def failover(
+    to: Annotated[str | None, typer.Option(help="The site that is to be the active one.")] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
+    ] = False,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Go on though the source does not answer; what is lost is listed.")
+    ] = False,
+    abandon: Annotated[bool, typer.Option("--abandon", help="Stay where the platform is: lift the fence.")] = False,
+) -> None:
+    """Move the platform to another site: fence, drain, verify, switch, resume. A run that was cut off is resumed."""
+    from rempart.errors import ConfigError
+    from rempart.flows import fail_over as flow
+    from rempart.flows.platform import open_platform
+
+    if (to is None) == (not abandon):
+        raise ConfigError("A failover needs a site", "Say --to SITE, or --abandon.")
+    platform = open_platform()
+    if to is None:
+        result = flow.abandon(platform, dry_run=not yes, say=typer.echo)
+    else:
+        result = flow.fail_over(platform, to, dry_run=not yes, accept_loss=accept_loss, say=typer.echo)
+    _tell_journey(result)
+
+
+@app.command()
+def failback(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
+    ] = False,
+) -> None:
+    """Return to the site that rempart.yaml names: bring it up to date while pipelines go on, then as a failover."""
+    from rempart.flows import fail_over as flow
+    from rempart.flows.platform import open_platform
+
+    _tell_journey(flow.fail_back(open_platform(), dry_run=not yes, say=typer.echo))
+
+
+def _tell_journey(result: JourneyResult) -> None:
+    from rempart.flows import fail_over as flow
+
+    for line in flow.lines(result):
+        typer.echo(line)
+    if result.dry_run and not result.done:
+        typer.echo("Nothing was changed. Say --yes to do it.")

@@ -1,0 +1,45 @@
+"""Commands that look at what others run for us."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rempart.cli.root import doctor_app
+
+if TYPE_CHECKING:
+    pass
+
+
+@doctor_app.command("pool")
+def doctor_pool(
+    name: Annotated[str | None, typer.Argument(help="As under pools in rempart.yaml; all of them by default.")] = None,
+    probe: Annotated[bool, typer.Option(help="Also run a short pod there: image, site and tracking server.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    wait: Annotated[int, typer.Option(min=1, help="Seconds that the pod may take, its image's pull included.")] = 180,
+) -> None:
+    """Check a pool's live cluster. Exit code 0: nothing failed; 1: something did; 2: a cluster did not answer."""
+    from rempart.flows import doctor_pool as flow
+
+    found = flow.diagnose([name] if name else [], probe=probe, seconds=wait)
+    flow.deliver(found, as_json=as_json, say=typer.echo)
+    raise typer.Exit(flow.exit_code(found))
+
+
+@doctor_app.command("site")
+def doctor_site(
+    name: Annotated[str | None, typer.Argument(help="As under sites in rempart.yaml; all of them by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Try what a site can do, on the site itself, and keep the outcome as evidence. Its own bucket alone is touched.
+
+    Exit code 0: every purpose may rely on it; 1: one may not; 2: a site did not answer.
+    """
+    from rempart.flows import doctor_site as flow
+    from rempart.flows.platform import open_platform
+
+    quiet = (lambda line: None) if as_json else typer.echo
+    found = flow.probe_sites(open_platform(), [name] if name else [], quiet)
+    typer.echo(flow.as_json(found) if as_json else "\n".join(flow.summary(found)))
+    raise typer.Exit(flow.exit_code(found))

@@ -1,0 +1,230 @@
+"""Commands of the configuration, the policy, the ledger, and of what an auditor asks."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rempart.cli.root import app, classification_app, config_app, ledger_app, new_app, policy_app
+from rempart.errors import PipelineError, RempartError
+
+if TYPE_CHECKING:
+    pass
+
+
+@config_app.command("check")
+def config_check(
+    pipeline: Annotated[str | None, typer.Argument(help="Pipeline name; all of them by default.")] = None,
+) -> None:
+    """Validate rempart.yaml and the pipeline files; every fault names file, path and remedy."""
+    from rempart import config
+    from rempart import pipeline as pipelines
+    from rempart.sovereignty import facts
+    from rempart.stack import layout
+
+    loaded = config.load()
+    layout.ports_of(loaded, 0)  # ports may collide
+    typer.echo(f"{config.project_root() / 'rempart.yaml'}: valid ({len(loaded.sites)} sites)")
+    old = facts.stale(facts.in_use(loaded), datetime.now(UTC).date(), loaded.audit.facts_max_age)
+    for line in facts.summaries(old, loaded.audit.facts_max_age):
+        typer.echo(f"warning: {line}", err=True)
+    if pipeline:
+        from rempart.quality.expectations import build
+
+        build(pipelines.named(pipeline).expectations)
+        typer.echo(f"pipeline {pipeline}: valid")
+        return
+    faults = []
+    for name, found in pipelines.load_all().items():
+        if isinstance(found, PipelineError):
+            faults.append(found.what)
+        else:
+            typer.echo(f"pipeline {name}: valid")
+    if faults:
+        raise PipelineError("\n".join(faults), "Correct each line above, then run `rempart config check` again.")
+
+
+@classification_app.command("lower")
+def classification_lower(
+    pipeline: str,
+    to: Annotated[str, typer.Option(help="public, internal or personal.")],
+    because: Annotated[str, typer.Option(help="Why it is no longer as protected as its data; no personal data here.")],
+    role: Annotated[str, typer.Option(help="Who judged so, as a role: data-protection-officer.")],
+) -> None:
+    """Record that a pipeline's model counts as less protected than its data, and say what to write in its file."""
+    from rempart import pipeline as pipelines
+    from rempart.flows.platform import open_platform
+    from rempart.sovereignty.classification import named
+
+    record = open_platform().lower(pipelines.named(pipeline), "model", named(to), because, role)
+    typer.echo(f"recorded as number {record.seq}. In include/pipelines/{pipeline}.yaml:")
+    typer.echo(f"lowered: {{model: {{to: {to}, evidence: {record.seq}}}}}")
+
+
+@policy_app.command("show")
+def policy_show(
+    reasons: Annotated[bool, typer.Option(help="Tell every reason, also of what is allowed.")] = False,
+) -> None:
+    """What may be where: each place of rempart.yaml with each classification, and why not."""
+    from rempart import config
+    from rempart.sovereignty.places import overview
+
+    for decision in overview(config.load(), on=datetime.now(UTC).date()):
+        verdict = "allowed" if decision.allowed else "denied"
+        line = f"{verdict:<8} {decision.classification:<10} {decision.what:<14} {decision.place}"
+        typer.echo(decision.explain() if reasons else line)
+        for reason in () if reasons else decision.against:
+            typer.echo(f"         {reason.rule}: {reason.fact}")
+
+
+@policy_app.command("render")
+def policy_render(
+    form: Annotated[str, typer.Argument(help="kubernetes, cilium or nftables.")],
+    out: Annotated[Path | None, typer.Option(help="Write the files into this folder, instead of showing them.")] = None,
+    namespace: Annotated[str, typer.Option(help="The namespace in which Airflow runs.")] = "airflow",
+    api_server: Annotated[str | None, typer.Option(help="Kubernetes API server, as ADDRESS:PORT.")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="nftables: hold this user alone; may be repeated.")] = None,
+    resolver: Annotated[list[str] | None, typer.Option(help="nftables: DNS server; by default this machine's.")] = None,
+) -> None:
+    """Write the allow-list of rempart.yaml as rules for the network. Exit code 1 if a name did not resolve."""
+    from rempart.flows import egress_policy
+
+    files, missing = egress_policy.from_configuration(
+        form,
+        datetime.now(UTC).date(),
+        namespace=namespace,
+        api_server=api_server,
+        users=user or (),
+        resolvers=resolver or egress_policy.resolvers(),
+    )
+    for line in [str(file) for file in egress_policy.save(files, out)] if out else files.values():
+        typer.echo(line)
+    for name in missing:
+        typer.echo(f"warning: {name} did not resolve here: the rules do not allow it", err=True)
+    if missing:
+        raise typer.Exit(1)
+
+
+@policy_app.command("explain")
+def policy_explain(host: Annotated[str, typer.Argument(help="HOST or HOST:PORT.")]) -> None:
+    """Tell whether a task may connect to a host, and every reason. Exit code 1 if not."""
+    from rempart import config
+    from rempart.flows import egress_policy
+
+    loaded, on = config.load(), datetime.now(UTC).date()
+    found = egress_policy.rules(loaded, config.environment_connections, on=on)
+    allowed, text = egress_policy.explain(loaded, found, host, on=on)
+    typer.echo(text)
+    if not allowed:
+        raise typer.Exit(1)
+
+
+@new_app.command("pipeline")
+def new_pipeline(
+    csv: Annotated[Path, typer.Argument(help="A delivery, as .csv or .csv.gz.")],
+    name: Annotated[str | None, typer.Option(help="The pipeline's name; by default the file's.")] = None,
+) -> None:
+    """Draft a pipeline file from one delivery: types, key, time, target and ranges, for you to correct."""
+    from rempart.ingestion.draft import save_draft
+
+    file = save_draft(csv, name)
+    typer.echo(f"{file}: drafted. Decide every line marked CHECK, then run `rempart config check {file.stem}`.")
+
+
+@ledger_app.command("verify")
+def ledger_verify(
+    place: Annotated[Path, typer.Argument(help="The folder of an export, or one .jsonl file.")],
+    key: Annotated[list[str], typer.Option(help="Public key that began the ledger: a .pem file, or hex.")],
+    checkpoints: Annotated[Path | None, typer.Option(help="Folder of the second operator's checkpoints.")] = None,
+) -> None:
+    """Verify an export offline. Exit code 1 names the first broken record. Needs no platform and no network."""
+    from rempart.ledger import files
+
+    verdict = files.verify_files(place, key, checkpoints)
+    for line in files.report(verdict):
+        typer.echo(line)
+    if not verdict.ok:
+        raise typer.Exit(1)
+
+
+@ledger_app.command("export")
+def ledger_export(folder: Annotated[Path, typer.Argument(help="Created if missing.")]) -> None:
+    """Write every record, every checkpoint and the first public key into a folder, for an auditor."""
+    from rempart.flows import evidence
+    from rempart.flows.platform import open_platform
+
+    written = evidence.export_to(open_platform(), folder)
+    typer.echo(f"{written.folder}: {written.records} records, {written.checkpoints} checkpoints, public.pem")
+
+
+@ledger_app.command("show")
+def ledger_show(
+    after: Annotated[int | None, typer.Option(help="From the record after this number on; else the newest.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many records.")] = 20,
+) -> None:
+    """Show records as they are stored, one JSON text a line."""
+    from rempart.flows import evidence
+    from rempart.flows.platform import open_platform
+
+    for text in evidence.show(open_platform(), after, limit):
+        typer.echo(text)
+
+
+@ledger_app.command("rotate-key")
+def ledger_rotate_key() -> None:
+    """Replace the signing key: the old one signs for the new one, and is gone."""
+    from rempart.flows import evidence
+    from rempart.flows.platform import open_platform
+    from rempart.stack import credentials, layout
+
+    credentials.prepare_ledger_key(layout.current())
+    record = evidence.rotate_key(open_platform())
+    typer.echo(f"record {record.seq}: key {record.subject} signs from now on, in place of {record.body['replaces']}")
+    typer.echo(credentials.after_rotation(adopted=credentials.adopt_ledger_key(layout.current())))
+
+
+@app.command()
+def audit(
+    as_json: Annotated[bool, typer.Option("--json", help="As docs/reference/audit.schema.json describes.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the report to this file instead of printing it.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Make this check alone; may be repeated.")] = None,
+    debian: Annotated[
+        list[Path] | None, typer.Option(help="An image's root, dpkg status file or bill of materials; may be repeated.")
+    ] = None,
+    advisories: Annotated[Path | None, typer.Option(help="Advisory database, instead of audit.advisories.")] = None,
+) -> None:
+    """Look for what is open, unknown, vulnerable. Exit code 0: nothing above low; 1: medium; 2: worse; 3: not made."""
+    from rempart.flows import audit as flow
+    from rempart.stack import layout
+
+    try:
+        found = flow.Audit(layout.current(), datetime.now(UTC), debian or (), advisories, only or ()).run()
+        flow.deliver(found, as_json=as_json, out=out, say=typer.echo)
+    except RempartError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(3) from error
+    raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def sbom(
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of printing.")] = None,
+    debian: Annotated[
+        Path | None, typer.Option(help="A dpkg status file or an image's root, instead of the lock.")
+    ] = None,
+    release: Annotated[str, typer.Option(help="The Debian release, such as 13, if its os-release is not there.")] = "",
+    timestamp: Annotated[datetime | None, typer.Option(help="A time to state; else the file has none.")] = None,
+) -> None:
+    """Write a bill of materials (CycloneDX 1.6 JSON) of the lock, or of a Debian system."""
+    from rempart import config
+    from rempart.flows import audit as flow
+
+    at = timestamp.replace(tzinfo=UTC) if timestamp and not timestamp.tzinfo else timestamp
+    flow.deliver_text(
+        flow.bill_of_debian(debian, release, at) if debian else flow.bill_of_lock(config.project_root(), at),
+        out,
+        typer.echo,
+    )

@@ -1,0 +1,32 @@
+"""The root of the command line, and its groups: the modules beside this one fill them."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Rempart: a sovereign MLOps distribution on Apache Airflow.",
+)
+config_app = typer.Typer(no_args_is_help=True, help="Look at rempart.yaml and the pipeline files.")
+app.add_typer(config_app, name="config")
+classification_app = typer.Typer(no_args_is_help=True, help="Judge what derived data counts as.")
+app.add_typer(classification_app, name="classification")
+policy_app = typer.Typer(no_args_is_help=True, help="What may be where, and what may leave this platform.")
+app.add_typer(policy_app, name="policy")
+ledger_app = typer.Typer(no_args_is_help=True, help="Evidence: look at it, export it, verify it.")
+app.add_typer(ledger_app, name="ledger")
+keys_app = typer.Typer(no_args_is_help=True, help="Keys of backups: who can open them, and how to destroy one.")
+app.add_typer(keys_app, name="keys")
+doctor_app = typer.Typer(no_args_is_help=True, help="Look at what jobs and data rely on, and say the remedy.")
+app.add_typer(doctor_app, name="doctor")
+run_app = typer.Typer(no_args_is_help=True, help="Run a service in the foreground, as a supervisor does.")
+app.add_typer(run_app, name="run")
+new_app = typer.Typer(no_args_is_help=True, help="Draft new parts of the project.")
+app.add_typer(new_app, name="new")
+points_app = typer.Typer(no_args_is_help=True, help="Restore points: list them, say why each is kept, hold, prune.")
+app.add_typer(points_app, name="points")
+watch_app = typer.Typer(invoke_without_command=True)
+app.add_typer(watch_app, name="watch")

@@ -1,0 +1,123 @@
+"""Commands of the embedded stack."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rempart.cli.root import app, run_app
+from rempart.errors import PreflightFailed
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def up() -> None:
+    """Start the embedded stack, or what of it does not run, and prove that each service works."""
+    from rempart.stack import layout, lifecycle
+
+    lifecycle.up(layout.current(), typer.echo)
+
+
+@app.command()
+def down() -> None:
+    """Stop the embedded stack and prove that no process is left."""
+    from rempart.stack import layout, lifecycle
+
+    lifecycle.down(layout.current(), typer.echo)
+
+
+@app.command()
+def status() -> None:
+    """Show every service, its process, port and memory. Exit code 1 if one does not run."""
+    from rempart.stack import layout, lifecycle
+
+    lines = lifecycle.status(layout.current(), time.time())
+    typer.echo(f"{'service':<24}{'state':<14}{'pid':>8}{'up':>9}{'port':>8}{'processes':>11}{'RSS MiB':>9}")
+    for line in lines:
+        age = f"{int(line.seconds)} s" if line.pid else "-"
+        port = line.ports[0] if line.ports else "-"
+        typer.echo(
+            f"{line.name:<24}{line.state:<14}{line.pid or '-':>8}{age:>9}{port:>8}{line.processes:>11}{line.rss_mib:>9}"
+        )
+    typer.echo(f"{'together':<63}{sum(x.processes for x in lines):>11}{sum(x.rss_mib for x in lines):>9}")
+    if not lifecycle.all_run(lines):
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    services: Annotated[
+        list[str] | None, typer.Argument(help="Services, as `rempart status` names them; all by default.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Last lines of each log.")] = 20,
+) -> None:
+    """Show the services' logs."""
+    from rempart.stack import layout, lifecycle
+
+    files = lifecycle.logs_of(layout.current(), services or [])
+    if not files:
+        typer.echo("There are no logs yet: run `rempart up`.")
+        return
+    options = ["-F"] if follow else []
+    raise typer.Exit(subprocess.run(["tail", "-n", str(lines), *options, "--", *files], check=False).returncode)
+
+
+@app.command("preflight")
+def check_machine() -> None:
+    """Check that this machine has what the stack needs, and say the remedy for whatever it lacks."""
+    from rempart.stack import layout, preflight
+
+    stack = layout.current()
+    findings = preflight.inspect(stack.root, stack.var, stack.ports, os.environ)
+    for finding in findings:
+        typer.echo(finding.line())
+    if failed := preflight.failures(findings):
+        raise PreflightFailed(
+            f"{len(failed)} checks failed: {', '.join(finding.what for finding in failed)}",
+            "Follow the arrows above, then run `rempart preflight` again.",
+        )
+
+
+@app.command()
+def demo() -> None:
+    """Run the whole chain on the sample data through Airflow's REST API, and write var/demo-report.json."""
+    from rempart import demo as main_job
+    from rempart.stack import layout, lifecycle
+
+    def start_stack() -> None:
+        lifecycle.up(layout.current(), typer.echo)
+        lifecycle.adopt_environment()
+
+    if not main_job.run(start_stack, typer.echo):
+        raise typer.Exit(1)
+
+
+@app.command()
+def password(service: Annotated[str, typer.Argument(help="airflow or mlflow")]) -> None:
+    """Print the generated password of the web user, to log in with."""
+    from rempart import config
+    from rempart.errors import ConfigError
+
+    connections = {"airflow": "airflow_api", "mlflow": "mlflow"}
+    if service not in connections:
+        raise ConfigError(f"'{service}' has no web user", f"Name one of: {', '.join(connections)}.")
+    typer.echo(config.environment_connections(connections[service]).password)
+
+
+@run_app.command("mlflow")
+def run_mlflow(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="By default that of the stack, or of connection mlflow.")] = None,
+    allowed_hosts: Annotated[str, typer.Option(help="Other hosts that clients reach it by: host:port,host:port.")] = "",
+) -> None:
+    """Run the MLflow server at the active site; it stops while that is fenced, and starts anew where it is next."""
+    from rempart.stack import follow, layout
+
+    raise typer.Exit(follow.run_mlflow(layout.current(), typer.echo, host=host, port=port, allowed=allowed_hosts))
