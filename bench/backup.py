@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -182,7 +181,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as name,
         own_servers(Path(name) / "var", ("postgresql", f"site-{SITE}")) as servers,
     ):
-        platform = replace(Platform(config.load(), servers.connections))
+        platform = Platform(config.load(), servers.connections)
         rows, figures = backups(platform, Path(name), chosen.megabytes, clock)
     told = subprocess.run(
         [sys.executable, "-c", CODE, str(chosen.objects)], capture_output=True, text=True, check=True

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from rempart.backup import age, chain, points, secrets
+from rempart.backup import age, chain, platform_secrets, points
 from rempart.backup.domains import Domain
 from rempart.backup.keyring import Keyring, Place
 from rempart.backup.sealing import Original
@@ -59,7 +59,7 @@ class House:
             original = Original(bucket, key, stored.version_id, digest, len(body), domain)
             (sealed,) = seal_objects(self.platform, self.ring, self.haven, [original], self.haven, UNTIL)
             held.append(points.HeldObject(bucket, key, len(body), digest, stored.version_id, sealed))
-        plain = secrets.encode(kept)
+        plain = platform_secrets.encode(kept)
         sealed_secrets = points.Secrets(
             seal_body(self.platform, self.ring, plain, PLATFORM, self.haven, UNTIL),
             hashlib.sha256(plain).hexdigest(),

@@ -1,9 +1,8 @@
-"""Faults of keys and locks (K1 to K4): on sites in memory and on the stack's real ones, whose key the attacker has."""
+"""Faults of keys and locks (K1, K2, K4): on sites in memory and on real ones, whose key the attacker has."""
 
 import dataclasses
 import hashlib
 import secrets
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,7 +12,7 @@ from rempart import config, sections
 from rempart.backup import age
 from rempart.backup.domains import Domain
 from rempart.backup.keyring import Keyring, Place
-from rempart.backup.sealed_objects import release, unseal
+from rempart.backup.sealed_objects import unseal
 from rempart.backup.sealing import Original
 from rempart.errors import (
     BackupError,
@@ -246,18 +245,6 @@ def test_k2_a_bucket_that_locks_whatever_is_written_gets_no_key(house, attacker)
         house.seal(house.put("a", b"one"))
     assert house.bucket in str(error.value)
     assert not [info.key for info in house.haven.versions(house.bucket) if info.key.endswith(".age")]
-
-
-# --- K3: retention meets a locked object ------------------------------------------------------------------------------
-
-
-def test_k3_what_no_point_needs_is_retained_while_its_lock_holds_and_deleted_after(house):
-    needed, other = house.seal(house.put("a", b"one"), house.put("b", b"two"))
-    met = release(house.haven, house.bucket, [needed], datetime.now(UTC), dry_run=False)
-    assert (met.deleted, met.retained, met.retained_until) == (0, 1, other.retained_until)
-    time.sleep(SECONDS + 1)
-    assert release(house.haven, house.bucket, [needed], datetime.now(UTC), dry_run=False).deleted == 1
-    assert [info.key for info in house.haven.versions(house.bucket, "sealed/")] == [needed.key]
 
 
 # --- K4: a lock about to lapse ----------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ class HeldObject:
 
 @dataclass(frozen=True)
 class Secrets:
-    """What the platform's secrets are sealed as, with SHA-256 and size of what comes out (`backup.secrets`)."""
+    """The platform's secrets (`backup.platform_secrets`) as they are sealed; SHA-256 and size of what comes out."""
 
     sealed: SealedObject
     sha256: str

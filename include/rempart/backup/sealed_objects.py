@@ -1,28 +1,17 @@
-"""Sealed objects as they stand at a site: which are there, opened into a file, deleted when nothing needs them."""
+"""Sealed objects as they stand at a site: which are there, and opened into a file."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from rempart.backup import age, sealing
 from rempart.backup.domains import Domain
 from rempart.backup.sealing import SealedObject
 from rempart.backup.wrapping import DomainKey
-from rempart.errors import BackupError, IntegrityError, KeyWrong
+from rempart.errors import IntegrityError, KeyWrong
 from rempart.sites.port import Site
-
-
-@dataclass(frozen=True)
-class Released:
-    """Sealed versions that nothing needs: how many were deleted, and how many locks retain, the last until when."""
-
-    deleted: int = 0
-    retained: int = 0
-    retained_until: datetime | None = None
 
 
 def versions_of(target: Site, bucket: str, domains: Iterable[Domain]) -> dict[str, dict[str, int]]:
@@ -83,29 +72,3 @@ def unseal(
 
 def _differs(where: str, what: str) -> IntegrityError:
     return IntegrityError(f"{where}: the SHA-256 of its {what} is not the one on record", "Take another copy or point.")
-
-
-def release(
-    site: Site, bucket: str, needed: Iterable[SealedObject], now: datetime, *, dry_run: bool = True
-) -> Released:
-    """Delete the sealed versions that no kept restore point needs. One under lock is retained, which is no error.
-
-    Raises BackupError if nothing at all is needed: that is an accident more often than a wish. Raises SiteError.
-    """
-    kept = tuple(needed)
-    if not kept:
-        raise BackupError(
-            f"No restore point needs any sealed object in {bucket} at site '{site.name}'",
-            "Nothing was deleted. Check that the manifests of the kept points were read.",
-        )
-    there = ((one.key, one.version_id) for one in site.versions(bucket, sealing.PREFIX) if not one.marker)
-    deleted, ends = 0, []
-    for key, version in sealing.unneeded(((k, v) for k, v in there if v), kept):
-        until = site.retained_until(bucket, key, version)
-        if until and until > now:
-            ends.append(until)
-            continue
-        if not dry_run:
-            site.delete(bucket, key, version_id=version)
-        deleted += 1
-    return Released(deleted, len(ends), max(ends, default=None))

@@ -143,12 +143,6 @@ def open_sealed(
     return writer.end()
 
 
-def unneeded(stored: Iterable[tuple[str, str]], needed: Iterable[SealedObject]) -> list[tuple[str, str]]:
-    """Of the versions (key, version) that are stored, those that no kept restore point needs."""
-    kept = {(one.key, one.version) for one in needed}
-    return [one for one in stored if one not in kept]
-
-
 def plan(
     wanted: Iterable[str],
     present: Mapping[str, Mapping[str, int]],

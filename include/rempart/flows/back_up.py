@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets as randomness
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from typing import Any
 
 from rempart import __version__
 from rempart import config as configuration
-from rempart.backup import chain, domains, points, postgresql, references, secrets
+from rempart.backup import chain, domains, platform_secrets, points, postgresql, references
 from rempart.backup.keyring import Keyring
 from rempart.backup.sealing import Original, SealedObject
 from rempart.backup.stored_dumps import dump_into
@@ -94,7 +94,7 @@ def config_sha256(config: Config) -> str:
 
 
 def random_suffix() -> str:
-    return randomness.token_hex(4)
+    return secrets.token_hex(4)
 
 
 def back_up(
@@ -133,8 +133,8 @@ def back_up(
     before_bringing(platform, source, where)
     bring(platform, source, where, BUCKETS, whenever=True, patience=PATIENCE)
     held = _sealed(platform, keyring, site, list(_originals(platform, source, where)), began + kept, say)
-    environment = secrets.encode(
-        secrets.in_use(configuration.read_env_file(configuration.secrets_file()), configuration.environment())
+    environment = platform_secrets.encode(
+        platform_secrets.in_use(configuration.read_env_file(configuration.secrets_file()), configuration.environment())
     )
     own = domains.Domain("platform", "platform", domains.text_of(kept))
     kept_secrets = points.Secrets(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import random
-import secrets as randomness
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rempart.backup import chain, domains, points, postgresql, scratch, secrets, tracking_server
+from rempart.backup import chain, domains, platform_secrets, points, postgresql, scratch, tracking_server
 from rempart.backup.checks import Check, equal_count, equal_predictions, equal_tables, passed
 from rempart.backup.keyring import Keyring
 from rempart.backup.sealed_objects import unseal
@@ -53,7 +53,7 @@ def drill(
     point_id: str | None = None,
     progress: Callable[[str], object] = print,
     *,
-    suffix: Callable[[], str] = lambda: randomness.token_hex(3),
+    suffix: Callable[[], str] = lambda: secrets.token_hex(3),
     tools: postgresql.Tools | None = None,
 ) -> DrillResult:
     """Restore a point (the newest unless named) into scratch databases, bucket and MLflow server, and prove it.
@@ -230,7 +230,7 @@ class _Drill:
             what = "the platform's secrets open, and Airflow's key is among them"
             found = self.attempt(what, lambda: self._secrets(manifest.secrets, folder / "secrets"))
         if found is not None:
-            keyed = secrets.has_fernet_key(found)
+            keyed = platform_secrets.has_fernet_key(found)
             missing = "Airflow's Fernet key is missing: its connections and variables could not be read"
             self.add(Check(what, keyed, f"{len(found)} values" if keyed else missing))
 
@@ -241,7 +241,7 @@ class _Drill:
 
     def _secrets(self, held: points.Secrets, file: Path) -> dict[str, str]:
         self._open(held, file)
-        return secrets.decode(file.read_bytes())
+        return platform_secrets.decode(file.read_bytes())
 
     def _database(self, dump: points.Dump, space: scratch.Scratch) -> tuple[dict[str, int], dict[str, str]]:
         """Restore one dump; rows and digests (where the point has any) of each table."""

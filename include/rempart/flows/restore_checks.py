@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rempart.backup import postgresql, secrets
+from rempart.backup import platform_secrets, postgresql
 from rempart.backup.checks import Check
 from rempart.backup.points import Manifest
 from rempart.config import Connection
@@ -58,7 +58,7 @@ def decrypts(connection: Connection, environment: Mapping[str, str]) -> Check:
     what = "Airflow's encrypted connections and variables can be read"
     with postgresql.session(connection, "read what Airflow encrypted") as opened:
         found = [str(row[0]) for query in _ENCRYPTED for row in opened.execute(query).fetchall()]
-    key = next((environment[name] for name in secrets.FERNET_KEYS if environment.get(name)), None)
+    key = next((environment[name] for name in platform_secrets.FERNET_KEYS if environment.get(name)), None)
     if key is None:
         return Check(what, False, "the Fernet key is not among the secrets of the point")
     lost = sum(not _opens(key, text) for text in found)

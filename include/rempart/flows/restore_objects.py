@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
-from rempart.backup.copies import Copies, Fetched
+from rempart.backup.copies import Copies
 from rempart.backup.points import HeldObject
 from rempart.backup.restoring import Meter, weight
 from rempart.errors import ObjectMissing, RempartError, SiteUnavailable
-from rempart.replication.transfer import MOST_PARTS, PART, read_back, stored_sha256
+from rempart.flows.abreast import abreast
+from rempart.replication.transfer import read_back, store_file, stored_sha256
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder
 
 WORKERS = 16
-ONE_PUT = 1 << 30
 """Larger objects go in parts: at many operators a put may not exceed 5 GiB."""
 MOST_FAILURES = 20
 """After so many the rest would fail as well."""
@@ -73,7 +71,7 @@ class Bringer:
                 except RempartError as error:
                     return held, error
 
-            for held, outcome in _each(wanted, one, workers, lambda: len(failures) < MOST_FAILURES):
+            for held, outcome in abreast(wanted, one, workers, go_on=lambda: len(failures) < MOST_FAILURES):
                 if isinstance(outcome, RempartError):
                     failures.append(outcome)
                     continue
@@ -91,7 +89,9 @@ class Bringer:
             return IN_PLACE
         file = folder / f"{threading.get_ident()}"
         found = self.copies.fetch(held, file)
-        read_back(self.target, bucket, self._put(bucket, held, file, found), held.sha256)
+        metadata = {**found.metadata, "sha256": held.sha256}
+        like = ObjectInfo(held.key, held.size, _EPOCH, metadata=metadata, content_type=found.content_type)
+        read_back(self.target, bucket, store_file(self.target, bucket, like, file), held.sha256)
         return found.copy
 
     def _is_there(self, bucket: str, held: HeldObject) -> bool:
@@ -99,39 +99,6 @@ class Bringer:
             return stored_sha256(self.target, bucket, held.key) == held.sha256
         except ObjectMissing:
             return False
-
-    def _put(self, bucket: str, held: HeldObject, file: Path, found: Fetched) -> ObjectInfo:
-        if held.size <= ONE_PUT:
-            return self.target.write_file(
-                bucket, held.key, file, metadata=found.metadata, content_type=found.content_type
-            )
-        metadata = {**found.metadata, "sha256": held.sha256}
-        like = ObjectInfo(held.key, held.size, modified=_EPOCH, metadata=metadata, content_type=found.content_type)
-        upload, length = self.target.upload(bucket, like), max(PART, -(-held.size // MOST_PARTS))
-        with file.open("rb") as stream:
-            for number, part in enumerate(iter(partial(stream.read, length), b""), start=1):
-                if not upload.has(number, part):
-                    upload.part(number, part)
-        return upload.complete()
-
-
-def _each(
-    work: Iterable[HeldObject],
-    act: Callable[[HeldObject], tuple[HeldObject, str | RempartError]],
-    workers: int,
-    go_on: Callable[[], bool],
-) -> Iterator[tuple[HeldObject, str | RempartError]]:
-    """Outcomes in order, a bounded number of them under way."""
-    waiting: deque[Future[tuple[HeldObject, str | RempartError]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="restore") as pool:
-        for item in work:
-            if len(waiting) >= 2 * workers:
-                yield waiting.popleft().result()
-            if not go_on():
-                break
-            waiting.append(pool.submit(act, item))
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _told(failures: list[RempartError], total: int) -> RempartError:

@@ -6,7 +6,7 @@ import fcntl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from rempart.backup import erasures, secrets
+from rempart.backup import erasures, platform_secrets
 from rempart.backup.checks import Check
 from rempart.errors import BackupError
 from rempart.flows.restore_source import OpenPoint
@@ -46,7 +46,7 @@ def refuse_nothing_here(stack: Stack) -> None:
 
 def refuse_without_fernet_key(point: OpenPoint, environment: Mapping[str, str], *, i_know: bool) -> None:
     """Raises BackupError if what Airflow encrypted could not be read afterwards."""
-    if not secrets.has_fernet_key(environment) and not i_know:
+    if not platform_secrets.has_fernet_key(environment) and not i_know:
         raise BackupError(
             f"The secrets of restore point {point.link.point} lack Airflow's Fernet key: the connections and variables"
             " in its database could not be read",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rempart import config as configuration
-from rempart.backup import age, chain, dump_tables, points, postgresql, references, restoring, secrets
+from rempart.backup import age, chain, dump_tables, platform_secrets, points, postgresql, references, restoring
 from rempart.backup.chain import Link, Stored
 from rempart.backup.domains import parse
 from rempart.backup.keyring import CONNECTION, Keyring, Place
@@ -176,7 +176,7 @@ class OpenPoint:
             file, key = folder / "secrets", self.keys.of_sealed(kept.sealed)
             backups = self.platform.config.buckets.backups
             unseal(self.site, backups, key, kept.sealed, file, sha256=kept.sha256, size=kept.size)
-            return secrets.decode(file.read_bytes())
+            return platform_secrets.decode(file.read_bytes())
 
 
 def find(platform: Platform, wish: Wish, trusted: Mapping[str, bytes]) -> Found:

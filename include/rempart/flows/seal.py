@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
@@ -23,10 +20,11 @@ from rempart.backup.sealing import Original, SealedObject
 from rempart.backup.wrapping import DomainKey
 from rempart.config import Config
 from rempart.errors import IntegrityError, KeyWrong, LockLapses, ObjectMissing, RempartError, SiteError
+from rempart.flows.abreast import abreast
 from rempart.flows.keys import key_of
 from rempart.flows.pairs import physical_bucket
 from rempart.flows.platform import Platform
-from rempart.replication.transfer import MOST_PARTS, PART, stored_sha256
+from rempart.replication.transfer import store_file, stored_sha256
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder
 
@@ -34,8 +32,6 @@ WORKERS = 8
 """Objects under way at a time: more do not help where the processor compresses and encrypts."""
 AHEAD = timedelta(days=7)
 """Locks are set this much longer than is needed now, so that they are not extended at every backup."""
-ONE_PUT = 1 << 30
-"""Larger sealed files go in parts: at many operators a put may not exceed 5 GiB."""
 IN_MEMORY = 8 << 20
 """Larger objects are read as streams."""
 MOST_FAILURES = 20
@@ -89,7 +85,8 @@ def seal_objects(
             except RempartError as error:
                 return key, error
 
-        for number, (key, outcome) in enumerate(_each(wanted, one, workers, lambda: len(failures) < MOST_FAILURES), 1):
+        outcomes = abreast(wanted, one, workers, go_on=lambda: len(failures) < MOST_FAILURES)
+        for number, (key, outcome) in enumerate(outcomes, 1):
             if isinstance(outcome, RempartError):
                 failures.append(outcome)
             else:
@@ -112,20 +109,6 @@ def seal_body(
         source, until = _Body(body), retain_until + AHEAD
         sealer = _Sealer(platform.config, source, target, bucket, folder, retain_until, until)
         return sealer.take("examine" if present else "store", name, original, key, None, present)
-
-
-def _each(work: Iterable[T], act: Callable[[T], R], workers: int, go_on: Callable[[], bool]) -> Iterator[R]:
-    """Outcomes in order, a bounded number of them under way."""
-    waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="seal") as pool:
-        for item in work:
-            if len(waiting) >= 2 * workers:
-                yield waiting.popleft().result()
-            if not go_on():
-                break
-            waiting.append(pool.submit(act, item))
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _told(failures: Sequence[RempartError]) -> RempartError:
@@ -237,7 +220,8 @@ class _Sealer:
                     "It was not sealed. Heal it from its replica: `rempart verify-replica`.",
                 )
             sha256, size = _digest(file), file.stat().st_size
-            stored = self._put(key, file, size, sha256)
+            like = ObjectInfo(key, size, self.until, metadata={"sha256": sha256}, content_type=TYPE)
+            stored = store_file(self.target, self.bucket, like, file, retain_until=self.until)
         finally:
             file.unlink(missing_ok=True)
         if stored.version_id is None:
@@ -253,19 +237,6 @@ class _Sealer:
         held = self.target.retained_until(self.bucket, key, stored.version_id) or _NEVER
         one = SealedObject(domain.domain.id, domain.serial, key, stored.version_id, sha256, size, held)
         return one if held >= self.needed else self._extended(one)
-
-    def _put(self, key: str, file: Path, size: int, sha256: str) -> ObjectInfo:
-        if size <= ONE_PUT:
-            return self.target.write_file(self.bucket, key, file, content_type=TYPE, retain_until=self.until)
-        like = ObjectInfo(key, size, self.until, metadata={"sha256": sha256}, content_type=TYPE)
-        upload, length = self.target.upload(self.bucket, like), max(PART, -(-size // MOST_PARTS))
-        with file.open("rb") as stream:
-            for number, part in enumerate(iter(partial(stream.read, length), b""), start=1):
-                upload.part(number, part)
-        stored = upload.complete()
-        if stored.version_id:
-            self.target.retain(self.bucket, key, stored.version_id, self.until)
-        return stored
 
     def _stored_sha256(self, key: str, version: str, size: int) -> str:
         if size > IN_MEMORY:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
+from pathlib import Path
 
 from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteUnavailable
 from rempart.replication.plan import Basis, Copy, KeyPlan, Replica
@@ -23,6 +25,8 @@ IN_MEMORY = 16 << 20
 PART = 16 << 20
 MOST_PARTS = 1000
 """Every server takes that many; larger objects have larger parts."""
+ONE_PUT = 1 << 30
+"""A larger file goes in parts: at many operators a put may not exceed 5 GiB."""
 AT_ONCE = 4
 """Parts of one object under way at a time."""
 _CHUNK = 1 << 20
@@ -237,6 +241,33 @@ class Mover:
             f"get {self.bucket}/{key} at site '{self.source.name}': {came} bytes came, {announced} were announced",
             "Nothing was copied. Run again; if it lasts, ask the operator.",
         )
+
+
+def store_file(
+    site: Site, bucket: str, like: ObjectInfo, file: Path, *, retain_until: datetime | None = None
+) -> ObjectInfo:
+    """Store a file as `like` says (key, size, metadata with its `sha256`, content type); a large one goes in parts.
+
+    With `retain_until`, under lock: one that went in parts only once it is whole.
+    """
+    if like.size <= ONE_PUT:
+        return site.write_file(
+            bucket,
+            like.key,
+            file,
+            metadata={name: value for name, value in like.metadata.items() if name != "sha256"},
+            content_type=like.content_type,
+            retain_until=retain_until,
+        )
+    upload, length = site.upload(bucket, like), max(PART, -(-like.size // MOST_PARTS))
+    with file.open("rb") as stream:
+        for number, part in enumerate(iter(partial(stream.read, length), b""), start=1):
+            if not upload.has(number, part):
+                upload.part(number, part)
+    stored = upload.complete()
+    if retain_until and stored.version_id:
+        site.retain(bucket, like.key, stored.version_id, retain_until)
+    return stored
 
 
 def stored_sha256(site: Site, bucket: str, key: str, *, version_id: str | None = None, once: bool = False) -> str:

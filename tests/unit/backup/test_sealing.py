@@ -174,13 +174,6 @@ def test_the_plan_keeps_only_what_is_known_present_and_locked(wanted, present, b
             assert not there
 
 
-@given(st.lists(known), st.lists(st.tuples(keys, versions)))
-def test_what_is_needed_is_never_released(needed, stored) -> None:  # type: ignore[no-untyped-def]
-    gone = sealing.unneeded(stored, needed)
-    assert not {(one.key, one.version) for one in needed} & set(gone)
-    assert {*gone, *((one.key, one.version) for one in needed)} >= set(stored)
-
-
 def test_a_reference_survives_json() -> None:
     one = SealedObject("d", "0001", "sealed/d/ab/x.age", "7", "ab" * 32, 12, NOW)
     assert sealing.from_json(sealing.as_json(one)) == one

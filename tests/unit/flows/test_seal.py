@@ -14,11 +14,10 @@ import pytest
 from rempart.backup import age
 from rempart.backup.domains import Domain
 from rempart.backup.keyring import Keyring, Place
-from rempart.backup.sealed_objects import release, unseal
+from rempart.backup.sealed_objects import unseal
 from rempart.backup.sealing import Original, SealedObject
 from rempart.config import Connection
 from rempart.errors import (
-    BackupError,
     ConfigError,
     IntegrityError,
     KeyMissing,
@@ -209,8 +208,8 @@ def test_a_site_that_does_not_answer_ends_it_soon(house: House) -> None:
 def test_a_large_object_goes_in_parts_and_is_locked(
     house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rempart.flows.seal.ONE_PUT", 100)
-    monkeypatch.setattr("rempart.flows.seal.PART", 64)
+    monkeypatch.setattr("rempart.replication.transfer.ONE_PUT", 100)
+    monkeypatch.setattr("rempart.replication.transfer.PART", 64)
     monkeypatch.setattr("rempart.flows.seal.IN_MEMORY", 10)
     body = b"".join(hashlib.sha256(bytes([n])).digest() for n in range(50))
     one = house.put("a", body)
@@ -236,20 +235,6 @@ def test_opening_checks_the_key_the_bytes_and_the_content(house: House, tmp_path
     with pytest.raises(ObjectMissing):
         house.open(dataclasses.replace(first, version="none"), one, tmp_path)
     assert not list(tmp_path.iterdir()), "what was not proven is not there"
-
-
-def test_what_nothing_needs_is_deleted_unless_a_lock_retains_it(house: House) -> None:
-    needed, free, locked = house.seal(*(house.put(n, n.encode()) for n in "abc"))
-    house.haven._retained.pop(free.version)
-    planned = release(house.haven, "backups", [needed], NOW)
-    assert (planned.deleted, planned.retained, planned.retained_until) == (1, 1, locked.retained_until)
-    assert house.haven.head("backups", free.key), "a dry run deletes nothing"
-    assert release(house.haven, "backups", [needed], NOW, dry_run=False) == planned
-    with pytest.raises(ObjectMissing):
-        house.haven.head("backups", free.key)
-    assert house.haven.head("backups", needed.key) and house.haven.head("backups", locked.key)
-    with pytest.raises(BackupError, match="No restore point needs"):
-        release(house.haven, "backups", [], NOW, dry_run=False)
 
 
 def test_making_destroying_and_rewrapping_keys_is_evidence_without_a_secret(house: House) -> None:
