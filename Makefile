@@ -49,8 +49,8 @@ status: setup ## show every service, its port and memory
 logs: setup ## show the services' logs (SERVICE=mlflow for one, ARGS=-f to follow)
 	@$(BIN)/rempart logs $(ARGS) $(SERVICE)
 
-test: preflight setup ## every test, on a stack of their own beside a running one (ARGS= for pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+test: preflight setup ## every test, in two processes with a stack each, beside a running one (ARGS= for pytest)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 test-unit: setup ## the tests that need no server
 	@$(BIN)/python -m pytest tests/unit $(ARGS)

@@ -1,11 +1,13 @@
 """One embedded stack for all tests marked `stack`: started when the first of them runs, always stopped.
 
-It has its own state (var/test) and its own ports, so a running demo is never touched.
+It has its own state (var/test) and its own ports, so a running demo is never touched. `make test` runs two processes of
+tests side by side, each with a stack of its own.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -17,8 +19,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-VAR = Path(os.environ.get("REMPART_TEST_VAR") or ROOT / "var" / "test")
-OFFSET = os.environ.get("REMPART_TEST_PORT_OFFSET") or "2000"
+WORKER = int((os.environ.get("PYTEST_XDIST_WORKER") or "gw0").removeprefix("gw"))
+_VAR = Path(os.environ.get("REMPART_TEST_VAR") or ROOT / "var" / "test")
+VAR = _VAR.with_name(f"{_VAR.name}-beside-{WORKER}") if WORKER else _VAR
+OFFSET = str(int(os.environ.get("REMPART_TEST_PORT_OFFSET") or 2000) + 500 * WORKER)
 
 # Before any test imports what reads them. A connection of the caller's shell would lead tests to a real platform.
 for variable in [name for name in os.environ if name.startswith(("AIRFLOW_", "MLFLOW_", "FEAST_"))]:
@@ -37,7 +41,24 @@ lifecycle.adopt_environment()
 
 pytest_plugins = ["tests.repositories"]
 
+GROUPS = {
+    "pods": "training|job_credentials|real_cluster|tracking_users",
+    "sites": "replica|failover|site",
+    "backups": "backup|bundle|drill|erasure|keys|point|prune|restic|restor|retention|stored_dumps|watch",
+}
+"""Tests that need the stack, by words of their module's name: groups run side by side, each on one stack."""
 
+
+def group(item: pytest.Item) -> str:
+    """Which tests an item has to share a process with: what a test leaves behind is met by its own group alone."""
+    if "kills_processes" in item.keywords:
+        return "kills"
+    if "stack" not in item.fixturenames:  # type: ignore[attr-defined] # every test is a function
+        return "airflow" if item.get_closest_marker("airflow") else "no server"
+    return next((name for name, words in GROUPS.items() if re.search(words, item.path.stem)), "chain")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need no server come first; those that kill the stack's processes come last.
 
@@ -51,7 +72,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     for item in items:
         if item.get_closest_marker("stack") and "stack" not in item.fixturenames:  # type: ignore[attr-defined]
-            item.fixturenames.insert(0, "stack")  # type: ignore[attr-defined] # pytest offers no other way to add one
+            # a new list: a test's parameters share one, and not all of them are marked
+            item.fixturenames = ["stack", *item.fixturenames]  # type: ignore[attr-defined] # no other way to add one
+        item.add_marker(pytest.mark.xdist_group(group(item)))
     items.sort(key=rank)
 
 

@@ -88,6 +88,7 @@ def test_damage_anywhere_is_noticed(place: int, flip: int) -> None:
 @pytest.mark.parametrize(
     "inside",
     [b"no gzip", b"", gzip.compress(b"x" * 1000)[:-4], gzip.compress(b"x") + b"more", gzip.compress(b"x") * 2],
+    ids=["no gzip", "nothing", "cut short", "more after it", "two"],
 )
 def test_what_is_no_gzip_to_its_end_is_refused(inside: bytes) -> None:
     with pytest.raises(IntegrityError, match="the object"):
@@ -190,7 +191,9 @@ def test_an_identity_file_is_private_new_and_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "age1xyz", ME.secret[:-1] + ("Q" if ME.secret[-1] != "Q" else "P"), ME.secret + "\n" + OTHER.secret]
+    "text",
+    ["", "age1xyz", ME.secret[:-1] + ("Q" if ME.secret[-1] != "Q" else "P"), ME.secret + "\n" + OTHER.secret],
+    ids=["nothing", "a recipient", "mistyped", "two"],
 )
 def test_what_is_no_identity_is_refused_without_showing_it(text: str) -> None:
     with pytest.raises(ConfigError) as error:
