@@ -170,7 +170,7 @@ class Bench:
         self.starts.append(told["start"])
         return Run(told["seconds"], whole.cpu, whole.memory), told["result"]
 
-    def rclone(self, verb: Sequence[str], bucket: str, target: str) -> Run:
+    def rclone(self, verb: Sequence[str], bucket: str, target: str, sites: Sequence[str] = SITES) -> Run:
         env = {name: value for name, value in os.environ.items() if not name.startswith(("RCLONE_", "AWS_"))}
         env["RCLONE_CONFIG"] = str(self.folder / "no-rclone.conf")
         for site in SITES:
@@ -186,7 +186,7 @@ class Bench:
             }
             env |= {f"RCLONE_CONFIG_{site.upper()}_{name}": value for name, value in options.items()}
         binary = Path(sys.executable).with_name("rclone")
-        where = (f"{SITES[0]}:{bucket}", f"{SITES[1]}:{target}")
+        where = (f"{sites[0]}:{bucket}", f"{sites[1]}:{target}")
         return measured((str(binary), verb[0], *where, *verb[1:]), env, self.folder / "rclone.log")[0]
 
     def both(self, case: Case, bucket: str, runs: Runs, number: int, copied: int, among: Sequence[str] = ()) -> None:

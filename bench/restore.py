@@ -1,0 +1,214 @@
+"""How long a restore takes as it grows: objects and databases, each at a tenth and whole, beside standard tools.
+
+make bench BENCH=restore        ARGS="--scale 0.01" tries it
+
+Objects of 10 KiB stand as replicas at one SeaweedFS site and are brought to another, each compared with its SHA-256 on
+record before and after; the peer is `rclone copy`, which compares nothing afterwards. At a tenth they are also brought
+from their sealed forms, as when no replica is left. Databases are two of one size, restored out of their encrypted
+repositories at the site, at the same time, into new databases, and compared row by row; the peer is `pg_restore` of
+plain files, one after the other, which compares nothing. All servers share the machine's cores and disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import secrets
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from bench.backup import NAME, Clock, create, fill, ours, their_restore, theirs, timed
+from bench.replication import Bench, named
+from bench.report import Row, write
+from rempart import config
+from rempart.backup import age, postgresql
+from rempart.backup.copies import Copies
+from rempart.backup.domains import Domain
+from rempart.backup.keyring import Keyring, Place
+from rempart.backup.points import HeldObject
+from rempart.backup.restic import Repository
+from rempart.backup.sealing import Original, SealedObject
+from rempart.backup.stored_dumps import restore_from
+from rempart.flows import doctor_site
+from rempart.flows.platform import Platform
+from rempart.flows.restore_objects import Bringer
+from rempart.flows.seal import seal_objects
+from rempart.sites.port import Site
+from tests.integration.own_servers import Servers, own_servers
+
+SOURCE, TARGET = "haven", "primary"
+SIZE = 10 << 10
+OBJECTS, MEGABYTES = 100_000, 5_000
+WRITERS = 8
+RCLONE, PG_RESTORE = "rclone copy, unverified", "pg_restore of plain files"
+COPY = ("copy", "--transfers", "16", "--checksum")
+DOMAIN = Domain("dataset", "bench", "30d")
+NO_SEALED_FORM = SealedObject(DOMAIN.id, "0001", "none", "none", "0" * 64, 0, datetime(2000, 1, 1, tzinfo=UTC))
+
+
+@dataclass
+class Stage:
+    """The two sites, the server, and rclone between them."""
+
+    servers: Servers
+    platform: Platform
+    folder: Path
+    clock: Clock
+
+    def site(self, name: str) -> Site:
+        return self.platform.site(name, "public")
+
+    def rclone(self, source: str, target: str) -> float:
+        bench = Bench(self.servers, self.platform, self.folder, None, 0.0)  # type: ignore[arg-type] # draws no sample
+        return bench.rclone(COPY, source, target, (SOURCE, TARGET)).seconds
+
+
+def seeded(site: Site, bucket: str, count: int) -> tuple[HeldObject, ...]:
+    """Random bodies at the site, and how a restore point names them."""
+
+    def put(key: str) -> HeldObject:
+        body = os.urandom(SIZE)
+        stored = site.write(bucket, key, body)
+        digest = hashlib.sha256(body).hexdigest()
+        return HeldObject("lake", key, SIZE, digest, stored.version_id, NO_SEALED_FORM)
+
+    site.ensure_bucket(bucket, versioned=True)
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return tuple(pool.map(put, named(count)))
+
+
+def objects(stage: Stage, count: int, *, sealed: bool) -> tuple[list[Row], dict[str, float]]:
+    """So many objects brought from their replicas and, if asked, from their sealed forms."""
+    source, target, bucket = stage.site(SOURCE), stage.site(TARGET), f"bench-{count}"
+    held = seeded(source, bucket, count)
+    stage.clock.say(f"{count:,} objects are at '{SOURCE}'")
+    ring = Keyring((Place(source, "backups"), Place(target, "backups")), age.new_identity(), (), now)
+    buckets = stage.platform.config.buckets.model_copy(update={"lake": bucket})
+    platform = replace(stage.platform, config=stage.platform.config.model_copy(update={"buckets": buckets}))
+    peer_bucket = f"{bucket}-peer"
+    target.ensure_bucket(peer_bucket, versioned=True)
+    peer = stage.rclone(bucket, peer_bucket)
+    copies = Copies(source, "backups", lambda name: bucket, lambda one: ring.open(DOMAIN, one.serial))
+    seconds, brought = timed(lambda: Bringer(copies, target, lambda name: bucket, stage.clock.say).bring(held))
+    assert brought.served == {"replica": count}, brought
+    case = f"{count:,} objects of 10 KiB"
+    rows = [Row(f"{case}, from replicas", "s", seconds, peer, RCLONE, "lower")]
+    stage.clock.say(f"{case}: {seconds:.1f} s beside {peer:.1f} s")
+    figures = {f"{case}, seconds": round(seconds, 1)}
+    if sealed:
+        originals = [Original(one.bucket, one.key, one.version, one.sha256, one.size, DOMAIN) for one in held]
+        took, forms = timed(lambda: seal_objects(platform, ring, source, originals, source, now() + timedelta(days=1)))
+        # what is at the site no longer counts: only the sealed forms are what is on record
+        lost = tuple(
+            HeldObject(one.bucket, f"sealed/{one.key}", one.size, one.sha256, None, form)
+            for one, form in zip(held, forms, strict=True)
+        )
+        seconds, brought = timed(lambda: Bringer(copies, target, lambda name: bucket, stage.clock.say).bring(lost))
+        assert brought.served == {"sealed": count}, brought
+        rows.append(Row(f"{case}, from sealed forms", "s", seconds, peer, RCLONE, "lower"))
+        figures |= {f"{case}, seconds to seal": round(took, 1)}
+        stage.clock.say(f"{case}, from sealed forms: {seconds:.1f} s; to seal them took {took:.1f} s")
+    return rows, figures
+
+
+def databases(stage: Stage, megabytes: int) -> tuple[list[Row], dict[str, float]]:
+    """Two databases which together are about so large."""
+    owner, site, bucket = stage.platform.database("drill"), stage.site(SOURCE), f"bench-{secrets.token_hex(4)}"
+    site.ensure_bucket(bucket, versioned=True)
+    place = stage.platform.config.sites[SOURCE]
+    tools, made = postgresql.find_tools(), []
+    for number in range(2):
+        database = create(owner, f"{NAME}_{number}")
+        fill(database, megabytes // 2)
+        connection = stage.platform.connections(place.connection)
+        prefix = f"restic/bench/{number:04}"
+        repository = Repository(SOURCE, connection, place.region, bucket, prefix, secrets.token_hex(16))
+        repository.init_if_missing()
+        file = stage.folder / f"{megabytes}-{number}.dump"
+        theirs(database, file)
+        made.append((number, database, repository, ours(repository, database), file))
+        stage.clock.say(f"database {number + 1} of {megabytes // 2} MB is dumped both ways")
+
+    def restored(one: Any) -> None:
+        number, database, repository, dump, _ = one
+        copy = create(owner, f"{NAME}_{number}_ours")
+        restore_from(tools, repository, dump.snapshot, copy, database=database.schema, sha256=dump.sha256)
+        with postgresql.session(copy, "compare") as here, postgresql.session(database, "compare") as there:
+            assert postgresql.row_counts(here) == postgresql.row_counts(there)
+
+    def all_restored() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(restored, made))
+
+    def peers() -> None:
+        for number, _, _, _, file in made:
+            their_restore(create(owner, f"{NAME}_{number}_peer"), file)
+
+    peer, _ = timed(peers)
+    seconds, _ = timed(all_restored)
+    with psycopg.connect(owner.postgresql_url(), autocommit=True) as session:
+        for number in range(2):
+            for suffix in ("", "_ours", "_peer"):
+                postgresql.drop_database(session, f"{NAME}_{number}{suffix}")
+    for *_, file in made:
+        file.unlink()
+    stage.clock.say(f"databases of {megabytes:,} MB: {seconds:.1f} s beside {peer:.1f} s")
+    case = f"databases of {megabytes:,} MB"
+    return [Row(case, "s", seconds, peer, PG_RESTORE, "lower")], {f"{case}, seconds": round(seconds, 1)}
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="of all counts and sizes, to try the bench")
+    scale = parser.parse_args().scale
+    count, megabytes = max(100, round(OBJECTS * scale)), max(40, round(MEGABYTES * scale))
+    rows: list[Row] = []
+    figures: dict[str, Any] = {}
+    began = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(dir=config.var_dir()) as name,
+        own_servers(Path(name) / "var", ("postgresql", f"site-{SOURCE}", f"site-{TARGET}")) as servers,
+    ):
+        stage = Stage(servers, Platform(config.load(), servers.connections), Path(name), Clock())
+        for site in (SOURCE, TARGET):
+            doctor_site.probe(stage.platform, stage.site(site), lambda line: None)
+            stage.site(site).ensure_bucket("backups", versioned=True, locked=True)
+        for found in (
+            objects(stage, count // 10, sealed=True),
+            objects(stage, count, sealed=False),
+            databases(stage, megabytes // 10),
+            databases(stage, megabytes),
+        ):
+            rows += found[0]
+            figures |= found[1]
+    by_case = {row.case: row.ours for row in rows}
+    growth = {
+        "objects": round(by_case[f"{count:,} objects of 10 KiB, from replicas"] / by_case[rows[0].case], 1),
+        "databases": round(by_case[rows[-1].case] / by_case[rows[-2].case], 1),
+    }
+    print(f"ten times as much takes so many times as long: {growth}")
+    write(
+        "restore" if scale == 1 else "restore-scaled",
+        rows,
+        scale=scale,
+        growth=growth,
+        at=now().isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - began),
+        **figures,
+    )
+
+
+if __name__ == "__main__":
+    main()
