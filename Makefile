@@ -50,7 +50,7 @@ logs: setup ## show the services' logs (SERVICE=mlflow for one, ARGS=-f to follo
 	@$(BIN)/rempart logs $(ARGS) $(SERVICE)
 
 test: preflight setup ## every test, in two processes with a stack each, beside a running one (ARGS= for pytest)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-unit: setup ## the tests that need no server
 	@$(BIN)/python -m pytest tests/unit $(ARGS)

@@ -42,23 +42,35 @@ lifecycle.adopt_environment()
 pytest_plugins = ["tests.repositories"]
 
 GROUPS = {
+    "no server": r"/(unit|dags|plugins)/",
+    "kills": r"/integration/test_(stack|failover)\.py",
     "pods": "training|job_credentials|real_cluster|tracking_users",
     "sites": "replica|failover|site",
     "backups": "backup|bundle|drill|erasure|keys|point|prune|restic|restor|retention|stored_dumps|watch",
 }
-"""Tests that need the stack, by words of their module's name: groups run side by side, each on one stack."""
+"""What runs side by side: the tests of a group share a process and its stack. By the path of their module, first match;
+`chain` where there is none."""
 
 
-def group(item: pytest.Item) -> str:
-    """Which tests an item has to share a process with: what a test leaves behind is met by its own group alone."""
-    if "kills_processes" in item.keywords:
-        return "kills"
-    if "stack" not in item.fixturenames:  # type: ignore[attr-defined] # every test is a function
-        return "airflow" if item.get_closest_marker("airflow") else "no server"
-    return next((name for name, words in GROUPS.items() if re.search(words, item.path.stem)), "chain")
+def group(nodeid: str) -> str:
+    """Which tests one has to run with: what it leaves behind is met by its own group alone."""
+    path = f"/{nodeid.partition('::')[0]}"
+    return next((name for name, words in GROUPS.items() if re.search(words, path)), "chain")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hands out whole groups, in the order in which they are collected."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):  # type: ignore[misc] # comes untyped
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    config.option.loadscopereorder = False
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need no server come first; those that kill the stack's processes come last.
 
@@ -74,7 +86,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("stack") and "stack" not in item.fixturenames:  # type: ignore[attr-defined]
             # a new list: a test's parameters share one, and not all of them are marked
             item.fixturenames = ["stack", *item.fixturenames]  # type: ignore[attr-defined] # no other way to add one
-        item.add_marker(pytest.mark.xdist_group(group(item)))
     items.sort(key=rank)
 
 

@@ -41,11 +41,13 @@ def pair(request, monkeypatch):
             settings,
             config.environment_connections,
             sites={n: MemorySite(n) for n in settings.sites},
+            ledger_=MemoryLedger(),
             continuity_=MemoryContinuity(),
         )
     else:
-        found = request.getfixturevalue("platform")
-    ledger = MemoryLedger() if request.param == "memory" else request.getfixturevalue("proven_ledger")
+        found = dataclasses.replace(
+            request.getfixturevalue("platform"), ledger_=request.getfixturevalue("proven_ledger")
+        )
     mark = f"fault-{secrets.token_hex(4)}"
     buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
     settings = found.config.model_copy(update={"buckets": buckets})
@@ -54,7 +56,7 @@ def pair(request, monkeypatch):
         for bucket in (buckets.lake, buckets.artifacts, buckets.backups):
             site.ensure_bucket(bucket, versioned=True)
     turns = found.continuity if request.param == "memory" else request.getfixturevalue("own_turns")
-    yield dataclasses.replace(found, config=settings, sites=dict(sites), ledger_=ledger, continuity_=turns)
+    yield dataclasses.replace(found, config=settings, sites=dict(sites), continuity_=turns)
     for site in sites.values():
         for bucket in (buckets.lake, buckets.artifacts, buckets.backups):
             site.drop_bucket(bucket)
