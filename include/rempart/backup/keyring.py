@@ -134,12 +134,12 @@ class Keyring:
 
         Raises as `open` does, and KeyWrong for a key that another platform wrapped.
         """
-        cards = self.cards(domain)
-        live = [one.serial for one in cards if not one.destroyed]
-        known = {one.serial for one in cards}
-        live += [serial for serial in self.copies(domain) if serial not in known]
+        cards, copies = self.cards(domain), self.copies(domain)
+        told = {one.serial for one in cards if one.recipients or one.destroyed}
+        live = [one.serial for one in cards if one.recipients and not one.destroyed]
+        live += [serial for serial in copies if serial not in told]
         if not live:
-            self._make(domain, f"{max((int(one.serial) for one in cards), default=0) + 1:04d}")
+            self._make(domain, f"{max(map(int, told), default=0) + 1:04d}")
         key = self.open(domain, max(live) if live else None)
         if not key.proven:
             raise KeyWrong(
@@ -147,6 +147,8 @@ class Keyring:
                 "Nothing is sealed with it: find out who put it there. If the platform's own key was replaced, run "
                 "`rempart keys rewrap`.",
             )
+        if key.serial not in told:  # made just now, or by a run that was killed before it told
+            self._tell(Card(domain.id, key.serial, self.clock(), self.recipients))
         self._heal(key)
         return key
 
@@ -183,7 +185,7 @@ class Keyring:
         """
         done, failed = [], []
         for card in self.cards():
-            if card.destroyed:
+            if card.destroyed or not (card.recipients or card.serial in self.copies(parse(card.domain))):
                 continue
             try:
                 key = (opener or self).open(parse(card.domain), card.serial)
@@ -229,12 +231,14 @@ class Keyring:
         raise first
 
     def _make(self, domain: Domain, serial: str) -> None:
-        """Wrap new secrets at every place. Of several runs at once one wins, and all use its key."""
-        now = self.clock()
+        """Wrap new secrets at the first place. Of several runs at once one wins, and all use its key.
+
+        Its card names nobody until the key is there: one that does, without a key, tells of a key that was lost.
+        """
+        self._tell(Card(domain.id, serial, self.clock(), ()))
         restic = self.randomness(32).hex()
         key = DomainKey(domain, serial, self.new_identity(), restic, self.randomness(32), True)
         body = wrap(key, self.own, self.recipients)
-        self._tell(Card(domain.id, serial, now, self.recipients))
         first = self.places[0]
         first.site.write_new(first.bucket, path_of(domain, serial), body, content_type="application/age-encryption")
 

@@ -199,6 +199,35 @@ def test_no_key_is_written_where_it_would_be_locked() -> None:
     assert ring.copies(BOOKINGS) == {}
 
 
+@pytest.mark.parametrize("cut", ["before the key", "after the key"])
+def test_a_run_that_is_killed_while_it_makes_a_key_is_taken_up_by_the_next(cut: str) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Cut(MemorySite):
+        armed = True
+
+        def write_new(self, bucket: str, key: str, body: bytes, **more: object) -> ObjectInfo:
+            if self.armed and cut == "before the key":
+                raise Killed
+            stored = super().write_new(bucket, key, body, **more)  # type: ignore[arg-type]
+            if self.armed:
+                raise Killed
+            return stored
+
+    site = Cut("haven")
+    site.ensure_bucket(BUCKET, versioned=True, locked=True)
+    ring = Keyring((Place(site, BUCKET),), PLATFORM, (ESCROW.recipient,), lambda: NOW)
+    with pytest.raises(Killed):
+        ring.open_or_make(BOOKINGS)
+    site.armed = False
+    if cut == "before the key":
+        assert ring.rewrap() == ()
+    key = ring.open_or_make(BOOKINGS)
+    assert key.serial == "0001" and ring.open_or_make(BOOKINGS) == key
+    assert [card.recipients for card in ring.cards(BOOKINGS)] == [(PLATFORM.recipient, ESCROW.recipient)]
+
+
 def test_rewrapping_lets_in_the_new_and_shuts_out_the_old(ring: Keyring) -> None:
     keys = [ring.open_or_make(BOOKINGS), ring.open_or_make(LEDGER)]
     ring.destroy(LEDGER, dry_run=False)
