@@ -98,9 +98,12 @@ def _parse(body: bytes) -> tuple[Link, str, bytes]:
             raise ValueError(f"its field {name} is not of the right kind")
     if plain["v"] != VERSION:
         raise ValueError(f"it is of version {plain['v']}")
+    signature = base64.b64decode(found["sig"])
+    if base64.b64encode(signature).decode() != found["sig"]:  # of its last character not every bit counts
+        raise ValueError("its signature is not written as we write it")
     at = datetime.fromisoformat(plain["at"])
     link = Link(plain["seq"], plain["point"], at, plain["manifest"], plain["consistent"], plain["prev"], plain["key"])
-    return link, found["text"], base64.b64decode(found["sig"])
+    return link, found["text"], signature
 
 
 def verify(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> list[Link]:
