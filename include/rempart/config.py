@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ from rempart.sections import (
 
 DATABASES = ("airflow", "mlflow", "feast_registry", "feast_offline", "feast_online", "ledger", "continuity")
 """The platform's databases; the connection to database `x` is named `pg_x`."""
+WAL_ARCHIVE = "wal_archive"
+"""The role that may replicate, and nothing else, where point-in-time recovery is on."""
 
 
 class Config(Strict):
@@ -63,6 +66,11 @@ class Config(Strict):
     training: Training = Training()
     dags: DagDefaults = DagDefaults()
     services: dict[str, StackService] = Field(default_factory=dict)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles of PostgreSQL that log in; the connection of role `x` is named `pg_x`."""
+        return (*DATABASES, "backup", "drill", *([WAL_ARCHIVE] if self.backup.point_in_time else []))
 
     @property
     def evidence_site(self) -> str:
@@ -109,6 +117,12 @@ class Config(Strict):
                 known(f"sites.{name}.independent_of", site.independent_of, self.sites, "sites")
         known("active_site", self.active_site, self.sites, "sites")
         known("backup.site", self.backup.site, self.sites, "sites")
+        if self.backup.every > self.backup.rpo_objective:
+            raise ValueError("backup.every: longer than backup.rpo_objective, which could then not be met")
+        if self.backup.locked > timedelta(days=self.backup.keep.daily):
+            raise ValueError(
+                "backup.locked: longer than the days under backup.keep.daily: locks would keep what no rule keeps"
+            )
         for key, chosen in (("site", self.evidence.site), ("checkpoint_site", self.evidence.checkpoint_site)):
             if chosen:
                 known(f"evidence.{key}", chosen, self.sites, "sites")

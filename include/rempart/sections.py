@@ -235,20 +235,58 @@ class Keep(Strict):
     monthly: int = Field(default=12, ge=0)
 
 
+class PointInTime(Strict):
+    """Point-in-time recovery of a PostgreSQL that the team runs itself: base backups, and all WAL since.
+
+    Every database of the server is in it, so somebody who was erased can be recovered for `keep` and `base_every`.
+    """
+
+    base_every: Duration = Field(default="1d", validate_default=True, description="A base backup is taken so often.")
+    keep: Duration = Field(
+        default="7d", validate_default=True, description="The server can be recovered to any second of this time."
+    )
+    wal_every: Duration = Field(
+        default="60s", validate_default=True, description="A WAL segment is closed and archived at least so often."
+    )
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        if self.base_every > self.keep:
+            raise ValueError("base_every: longer than keep, so the window would be longer than you asked for")
+        if not self.wal_every or not self.base_every:
+            raise ValueError("wal_every: give it and base_every a time above zero")
+        return self
+
+
 class BackupConfig(Strict):
     """Where restore points go, how often, and the objectives that they serve."""
 
     site: str
     every: Duration = timedelta(minutes=30)
     keep: Keep = Keep()
+    locked: Duration = Field(
+        default="3d",
+        validate_default=True,
+        description="So long at least nobody can delete what a kept point needs; 0s: dumps and manifests have no lock.",
+    )
     recipients: list[Annotated[str, Field(pattern=r"^age1[02-9ac-hj-np-z]{58}$")]] = Field(
         default_factory=list, description="Escrow: who can open the keys of backups besides the platform."
     )
     escrow: Literal["required", "none"] = Field(
         default="required", description="`none`: a trial, in which the platform's own key may be the only one."
     )
+    bundle: bool = Field(
+        default=False,
+        description="Each backup keeps at its site what a bare machine needs to restore (0.5 GB at first).",
+    )
     rpo_objective: Duration = timedelta(hours=1)
     rto_objective: Duration = timedelta(minutes=30)
+    report_profiles: list[Literal["financial", "nis2"]] = Field(
+        default_factory=list, description="Whose provisions a drill's report maps its evidence to."
+    )
+    point_in_time: PointInTime | None = Field(
+        default=None, description="Archive the WAL of a self-run PostgreSQL as well. Off unless it stands here."
+    )
 
 
 class Resources(Strict):

@@ -39,19 +39,19 @@ class Servers:
     superuser: Connection
 
 
-def free_stack(var: Path) -> layout.Stack:
-    """A stack at an offset where all its ports are free."""
-    loaded = config.load(ROOT / "rempart.yaml")
+def free_stack(var: Path, root: Path = ROOT) -> layout.Stack:
+    """A stack at an offset where all its ports are free; `root` is the project's folder."""
+    loaded = config.load(root / "rempart.yaml")
     while True:
-        stack = layout.Stack(ROOT, var, loaded, 20000 + secrets.randbelow(190) * 100)
+        stack = layout.Stack(root, var, loaded, 20000 + secrets.randbelow(190) * 100)
         if all(preflight.port_is_free(port) for port in stack.ports.values()):
             return stack
 
 
 @contextmanager
-def own_servers(var: Path, names: Sequence[str] = ("postgresql",)) -> Iterator[Servers]:
+def own_servers(var: Path, names: Sequence[str] = ("postgresql",), root: Path = ROOT) -> Iterator[Servers]:
     """Start the named services (`postgresql`, `site-primary`, ...) as `rempart up` does; end them at the end."""
-    stack = free_stack(var)
+    stack = free_stack(var, root)
     stack.prepare()
     made = credentials.ensure(stack)
     resolve = credentials.connections(stack, made)

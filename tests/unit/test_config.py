@@ -46,9 +46,16 @@ def jobs(**given: str) -> Any:
         (lambda d: d["sites"]["haven"].update(independent_of="gone"), "sites.haven.independent_of", "primary, haven"),
         (lambda d: d.update(active_site="gone"), "active_site", "'gone' is not one of sites: primary, haven"),
         (lambda d: d["backup"].update(site="gone"), "backup.site", "not one of sites"),
+        (lambda d: d["backup"].update(every="2h"), "backup.every", "longer than backup.rpo_objective"),
+        (lambda d: d["backup"].update(locked="15d"), "backup.locked", "backup.keep.daily"),
         (lambda d: d["replication"][0].update(target="gone"), "replication.0.target", "not one of sites"),
         (lambda d: d["replication"][0].update(target="primary"), "replication.0.target", "cannot replicate to itself"),
         (lambda d: d["replication"][0].update(every="5 minutes"), "replication.0.every", "write a duration as"),
+        (
+            lambda d: d["backup"].update(point_in_time={"base_every": "8d"}),
+            "backup.point_in_time",
+            "base_every: longer than keep",
+        ),
         (lambda d: d["services"].update(redis={}), "services.redis", "not one of the stack's services"),
         (lambda d: d["services"].update(mlflow={"port": 80}), "services.mlflow.port", "1024"),
         (

@@ -23,7 +23,9 @@ from rempart.ledger.keys import Signer, is_signed, key_id
 
 VERSION = 1
 PREFIX = "heartbeats/"
-KIND = r"^(backup|drill|replication/[^/\s]+-[^/\s]+)$"
+WAL = "wal"
+"""The kind of the archive of PostgreSQL's WAL: unlike the others it does not end, and tells every few minutes."""
+KIND = r"^(backup|drill|wal|replication/[^/\s]+-[^/\s]+)$"
 _FORM = re.compile(r'\{"heartbeat":(?P<text>\{.*\}),"sig":"(?P<sig>[A-Za-z0-9+/]{86}==)"\}\n?')
 _FIELDS: dict[str, type] = {"at": str, "facts": dict, "key": str, "kind": str, "v": int}
 

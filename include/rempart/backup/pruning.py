@@ -64,21 +64,21 @@ def _clear(site: Site, bucket: str, point: str, needed: Collection[str], now: da
     # oldest first: while any version of the manifest is left, its newest one is, and nothing that was under it shows
     manifest = [one for one in reversed(found) if one.key == f"{prefix}{MANIFEST}"]
     for one in manifest:
-        if until := _delete(site, bucket, one, now):
+        if until := delete_unless_locked(site, bucket, one, now):
             return Cleared(point, deleted, size, until, whole=True)
         deleted, size = deleted + 1, size + one.size
     latest: datetime | None = None
     for one in found:
         if one in manifest:
             continue
-        if until := _delete(site, bucket, one, now):
+        if until := delete_unless_locked(site, bucket, one, now):
             latest = max(until, latest or until)
         else:
             deleted, size = deleted + 1, size + one.size
     return Cleared(point, deleted, size, latest)
 
 
-def _delete(site: Site, bucket: str, one: ObjectInfo, now: datetime) -> datetime | None:
+def delete_unless_locked(site: Site, bucket: str, one: ObjectInfo, now: datetime) -> datetime | None:
     """Delete a version; until when it is locked if it is. Raises SiteError when it is refused without a lock."""
     try:
         site.delete(bucket, one.key, version_id=one.version_id)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from rempart.backup import retention
+from rempart.backup import retention, wal
 from rempart.backup.domains import parse
+from rempart.flows import point_in_time
 from rempart.flows.keys import open_keyring
 from rempart.flows.platform import Platform
 from rempart.flows.repositories import repository_of
+from rempart.flows.restore_points import open_site
 
 TAG = "point="
 """A dump's snapshot bears the id of its point behind this."""
@@ -31,6 +33,11 @@ def forget(
     keyring, forgotten = open_keyring(platform, say), dict[str, int]()
     for card in keyring.cards():
         domain = parse(card.domain)
+        if not card.destroyed and domain.name == wal.NAME:
+            where, key = open_site(platform, site), keyring.open(domain, card.serial)
+            if bases := point_in_time.forget_bases(platform, where, key):
+                forgotten[domain.id] = forgotten.get(domain.id, 0) + bases
+                say(f"{domain.id}: {bases} base backups forgotten")
         if card.destroyed or domain.kind != "database":
             continue
         repository = repository_of(platform, site, keyring.open(domain, card.serial))

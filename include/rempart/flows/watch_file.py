@@ -117,7 +117,7 @@ class Watch(Strict):
         min_length=1, description="Public keys of the ledger, in PEM or as its middle line. One more before a rotation."
     )
     kinds: dict[Annotated[str, Field(pattern=KIND)], Limit] = Field(
-        min_length=1, description="backup, drill, replication/<source>-<target>."
+        min_length=1, description="backup, drill, wal, replication/<source>-<target>."
     )
     remind: Duration = Field(default="4h", validate_default=True, description="Red is told again after this time.")
     alerts: dict[str, Annotated[Webhook | Mail, Field(discriminator="by")]] = Field(

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rempart.backup.heartbeat import replication
+from rempart.backup.heartbeat import WAL, replication
 from rempart.config import Config, watcher
 from rempart.errors import ConfigError
 from rempart.flows.platform import Platform
@@ -17,6 +17,8 @@ from rempart.ledger.keys import to_base64
 
 WEEKLY = timedelta(days=8)
 """The drill's DAG starts once a week; a day for it to end, or to be run again."""
+ARCHIVE_SILENCE = timedelta(minutes=15)
+"""The archiver tells every five minutes."""
 _HEAD = """\
 # What `rempart watch` looks at and whom it tells; docs/how-to/watch.md. No secret stands here: {access} and
 # {secret} hold a key that may read heartbeats and nothing else ({connection} in the embedded stack).
@@ -40,6 +42,9 @@ def limits(config: Config) -> dict[str, dict[str, str]]:
         },
         "drill": {"silence": text_of(WEEKLY)},
     }
+    if wal := backup.point_in_time:
+        late = max(ARCHIVE_SILENCE, 5 * wal.wal_every)
+        made[WAL] = {"silence": text_of(late), "lag": text_of(late)}
     for pair in config.replication:
         made[replication(pair.source, pair.target)] = {
             "silence": text_of(max(pair.lag_objective, 2 * pair.every)),

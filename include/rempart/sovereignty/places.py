@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
 
-from rempart.config import DATABASES, Config, witness
+from rempart.config import DATABASES, WAL_ARCHIVE, Config, witness
 from rempart.sections import Place
 from rempart.sovereignty.policy import (
     Decision,
@@ -23,7 +23,13 @@ from rempart.sovereignty.policy import (
 )
 
 PLATFORM_CONNECTIONS = frozenset(
-    [*(f"pg_{name}" for name in (*DATABASES, "backup", "drill")), "mlflow", "airflow_api", "ledger_key", "backup_key"]
+    [
+        *(f"pg_{name}" for name in (*DATABASES, "backup", "drill", WAL_ARCHIVE)),
+        "mlflow",
+        "airflow_api",
+        "ledger_key",
+        "backup_key",
+    ]
 )
 """Connections that the platform itself declares."""
 

@@ -108,7 +108,7 @@ def plan(
             kept(session_key(site), new_signing_key)
     if "postgresql" in stack.services:
         kept("REMPART_POSTGRESQL_PASSWORD")
-        for role in (*DATABASES, "backup", "drill"):
+        for role in stack.config.roles:
             database = role if role in DATABASES else "postgres"
             connection(f"pg_{role}", "postgres", role, port=stack.ports["postgresql"], schema=database)
         wanted[_LEDGER_KEY] = existing.get(_LEDGER_KEY) or _ledger_connection(ledger_key)

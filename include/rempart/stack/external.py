@@ -50,7 +50,7 @@ def check(stack: Stack, service: str, resolve: Connections) -> str:
     connection = resolve(declared.connection)
     check_names(stack, service, declared.url, connection)
     if service == "postgresql":
-        return f"{postgresql.check_administrator(connection)()}, {postgresql.check_roles(resolve)}"
+        return f"{postgresql.check_administrator(connection)()}, {postgresql.check_roles(resolve, stack.config.roles)}"
     if service == "mlflow":
         return mlflow_server.check(connection)
     if service == "airflow":

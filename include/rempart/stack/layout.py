@@ -118,6 +118,8 @@ class Stack:
         names += [f"site-{name}" for name in self.embedded_sites]
         if not self.external("mlflow"):
             names.append("mlflow")
+        if self.config.backup.point_in_time and "postgresql" in names:
+            names.append("wal-archive")
         if not self.external("airflow"):
             names += AIRFLOW_COMPONENTS
         return names

@@ -2,7 +2,8 @@
 
 Every database has one role of the same name that owns it, and nobody else may connect, with three exceptions: `backup`
 reads every database, `drill` may create databases of its own and enter no other, and `ledger` is owned by a role that
-cannot log in, so that the role that writes evidence cannot change or delete it.
+cannot log in, so that the role that writes evidence cannot change or delete it. With point-in-time recovery there is
+`wal_archive`, which may replicate the server and enter no database of the platform.
 """
 
 from __future__ import annotations
@@ -15,10 +16,16 @@ from collections.abc import Callable, Iterable
 import psycopg
 from psycopg import sql
 
-from rempart.config import DATABASES, Connection, Connections
+from rempart.config import DATABASES, WAL_ARCHIVE, Connection, Connections
 from rempart.errors import DatabaseUnavailable, StackError
 from rempart.stack import credentials, environment, launch, privileges, services
 from rempart.stack.layout import Stack
+
+_REPLICATES = sql.SQL(
+    "ALTER ROLE {0} REPLICATION; GRANT CONNECT ON DATABASE postgres TO {0}; "
+    "GRANT EXECUTE ON FUNCTION pg_switch_wal() TO {0}"
+)
+"""What the archiver of WAL may do: replicate, look at its slot, and close a segment."""
 
 
 def initialise(stack: Stack, password: str) -> bool:
@@ -93,7 +100,7 @@ def connect(connection: Connection) -> psycopg.Connection[tuple[object, ...]]:
 def bootstrap(stack: Stack, administrator: Connection, resolve: Connections) -> None:
     """Make databases, roles and rights as they must be; changes nothing when they are. Raises DatabaseUnavailable."""
     with connect(administrator) as session:
-        for role in (*DATABASES, "backup", "drill"):
+        for role in stack.config.roles:
             _ensure_login(session, role, resolve(f"pg_{role}").password)
         _ensure_role(session, "ledger_owner", "NOLOGIN")
         session.execute("ALTER ROLE drill CREATEDB")
@@ -110,6 +117,8 @@ def bootstrap(stack: Stack, administrator: Connection, resolve: Connections) -> 
         for name in ("postgres", "template1"):
             session.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
         session.execute("GRANT CONNECT ON DATABASE postgres TO drill, backup")
+        if stack.config.backup.point_in_time:
+            session.execute(_REPLICATES.format(sql.Identifier(WAL_ARCHIVE)))
     for name in ("ledger", "continuity"):
         script = stack.root / "include" / "sql" / f"{name}.sql"
         if script.is_file():
@@ -141,7 +150,7 @@ def _ensure_login(session: psycopg.Connection[tuple[object, ...]], role: str, pa
     session.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier)))
 
 
-def check_roles(resolve: Connections, roles: Iterable[str] = (*DATABASES, "backup", "drill")) -> str:
+def check_roles(resolve: Connections, roles: Iterable[str]) -> str:
     """One query as each role, with its own password. Raises DatabaseUnavailable."""
     names = tuple(roles)
     for role in names:

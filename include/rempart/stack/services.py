@@ -13,6 +13,9 @@ from pathlib import Path
 from rempart.errors import StackError
 from rempart.stack.layout import Stack
 
+MOST_WAL = "2GB"
+"""How much WAL the server keeps for an archiver that does not come for it."""
+
 
 @dataclass(frozen=True)
 class Service:
@@ -60,6 +63,9 @@ def postgresql(stack: Stack) -> Service:
         "log_min_error_statement": "panic",
         "log_error_verbosity": "terse",  # a constraint's DETAIL would quote the row
     }
+    if stack.config.backup.point_in_time:
+        # the server gives up an archiver that is away rather than fill the disk
+        settings |= {"wal_level": "replica", "max_slot_wal_keep_size": MOST_WAL}
     options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
     return Service(
         "postgresql", (str(postgresql_binary("postgres")), "-D", str(stack.postgresql_data), *options), "INT", 30
@@ -112,6 +118,10 @@ def mlflow(stack: Stack) -> Service:
     return Service("mlflow", (stack.python, "-m", "rempart.cli", "run", "mlflow", "--host", "127.0.0.1"))
 
 
+def wal_archive(stack: Stack) -> Service:
+    return Service("wal-archive", (stack.python, "-m", "rempart.cli", "run", "wal-archive"))
+
+
 def airflow(stack: Stack, component: str) -> Service:
     verb = component.removeprefix("airflow-")
     # Logs lie on this machine, where the API server reads them: no log server, which would listen on every interface.
@@ -133,6 +143,8 @@ def service(stack: Stack, name: str) -> Service:
         return site(stack, name.removeprefix("site-"))
     if name == "mlflow":
         return mlflow(stack)
+    if name == "wal-archive":
+        return wal_archive(stack)
     return guard(stack) if name == "guard" else airflow(stack, name)
 
 

@@ -14,6 +14,7 @@ from rempart.errors import ConfigError
 from rempart.flows import watch_file, watch_init
 from rempart.flows.platform import Platform
 from rempart.ledger.keys import signer
+from rempart.sections import PointInTime
 from tests import journeys
 
 SEED = bytes(31) + b"9"
@@ -42,6 +43,14 @@ def test_the_file_has_what_the_platform_promised_and_no_secret(platform: Platfor
     assert limits["drill"].silence == timedelta(days=8) and made.alerts == {}
     assert "secret" not in text.replace("secret_key_env", "").replace("No secret", "") and "s3_watch_haven" in text
     assert base64.b64encode(SEED).decode() not in text
+
+
+def test_the_archive_of_wal_is_watched_where_it_is_on(platform: Platform, tmp_path: Path) -> None:
+    backup = platform.config.backup.model_copy(update={"point_in_time": PointInTime()})
+    on = dataclasses.replace(platform, config=platform.config.model_copy(update={"backup": backup}))
+    limit = watch_file.load(watch_init.write(on, tmp_path / "watch.yaml")).limits()["wal"]
+    assert limit.silence == limit.lag == timedelta(minutes=15)
+    assert "wal" not in watch_file.load(watch_init.write(platform, tmp_path / "off.yaml")).limits()
 
 
 def test_the_examples_of_alerts_in_it_are_valid(platform: Platform, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from rempart import config
 from rempart.errors import StackError
+from rempart.sections import External, PointInTime, StackService
 from rempart.stack import credentials, layout, object_sites, services
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,6 +41,21 @@ def test_every_service_is_a_program_that_starts_on_request_and_restarts_when_it_
         assert (program["autostart"], program["autorestart"], program["killasgroup"]) == ("false", "true", "true")
     assert found["unix_http_server"]["chmod"] == "0600"
     assert "inet_http_server" not in found
+
+
+def test_point_in_time_recovery_adds_an_archiver_and_bounds_what_waits_for_it(tmp_path: Path) -> None:
+    off = make(tmp_path)
+    assert "wal-archive" not in off.services and "wal_archive" not in off.config.roles
+    assert "max_slot_wal_keep_size" not in " ".join(services.postgresql(off).command)
+    backup = off.config.backup.model_copy(update={"point_in_time": PointInTime()})
+    on = dataclasses.replace(off, config=off.config.model_copy(update={"backup": backup}))
+    assert services.service(on, "wal-archive").command[-2:] == ("run", "wal-archive")
+    assert f"max_slot_wal_keep_size={services.MOST_WAL}" in services.postgresql(on).command
+    made = credentials.plan(on, {}, lambda: "t", lambda: "f")
+    assert '"login": "wal_archive"' in made["AIRFLOW_CONN_PG_WAL_ARCHIVE"]
+    external = StackService(external=External(url="postgresql://db:5432", connection="pg_admin"))
+    theirs = on.config.model_copy(update={"services": {**on.config.services, "postgresql": external}})
+    assert "wal-archive" not in dataclasses.replace(on, config=theirs).services
 
 
 def test_folders_with_spaces_and_percent_signs(tmp_path: Path) -> None:

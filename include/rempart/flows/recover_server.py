@@ -1,0 +1,201 @@
+"""Have PostgreSQL recover a folder to a moment: a server that only this machine's owner can reach, started and stopped.
+
+Nothing in the folder is edited. All settings, `pg_hba.conf` among them, are those of the recovery alone, so the folder
+starts afterwards with its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rempart.backup import postgresql, processes
+from rempart.backup.postgresql import Tools
+from rempart.config import DATABASES, Connection
+from rempart.errors import BackupError, DatabaseUnavailable
+from rempart.stack import launch, privileges
+
+Say = Callable[[str], object]
+READER = "backup"
+"""The role that looks at what was recovered: it may read every database, and nothing else."""
+PORT = 5432
+"""Names the socket's file; no port is opened."""
+STOP_SECONDS = 120.0
+_SETTINGS = {
+    "max_connections": "max_connections setting",
+    "max_worker_processes": "max_worker_processes setting",
+    "max_wal_senders": "max_wal_senders setting",
+    "max_prepared_transactions": "max_prepared_xacts setting",
+    "max_locks_per_transaction": "max_locks_per_xact setting",
+}
+"""A recovery needs at least what the server had: PostgreSQL's name of each, and pg_controldata's."""
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a recovery reached: its last transaction, its new timeline, tables and rows of each platform database."""
+
+    last_commit: datetime | None
+    timeline: int
+    rows: Mapping[str, tuple[int, int]]
+    seconds: float
+
+
+def verify(tools: Tools, folder: Path) -> None:
+    """Have PostgreSQL's own pg_verifybackup judge an unpacked base backup. Raises BackupError."""
+    done = _run([tools.folder / "pg_verifybackup", "--no-parse-wal", "--quiet", folder])
+    if done.returncode:
+        raise BackupError(
+            f"pg_verifybackup of {folder}: {postgresql.first_error(done.stderr)}",
+            "Restore into another folder. If it stays, choose a moment that an earlier base backup serves.",
+        )
+
+
+def recover(tools: Tools, folder: Path, until: datetime | None, timeline: int | None, say: Say = print) -> Recovered:
+    """Recover a folder, whose pg_wal holds what is needed, to a moment (None: the end); it ends promoted and stopped.
+
+    `timeline` None: the one of the base backup, which then needs no history. Raises BackupError, DatabaseUnavailable.
+    """
+    (folder / "recovery.signal").touch()
+    target = {"recovery_target_timeline": str(timeline or "current"), "recovery_target_action": "promote"}
+    if until:
+        target["recovery_target_time"] = until.astimezone(UTC).isoformat(sep=" ")
+    began = time.monotonic()
+    with _server(tools, folder, target) as (process, socket, log):
+        _promoted(process, socket, log, say)
+        seconds = time.monotonic() - began
+        return _looked(socket, seconds)
+
+
+@contextmanager
+def _server(
+    tools: Tools, folder: Path, target: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], Path, Path]]:
+    """A server on the folder, by a socket that nobody else may enter."""
+    user = privileges.database_user()
+    own = Path(tempfile.mkdtemp(prefix="rempart-recover-"))
+    try:
+        (own / "postgresql.conf").write_text("", encoding="utf-8")
+        (own / "pg_hba.conf").write_text(f"local all {READER} trust\n", encoding="utf-8")
+        (own / "pg_ident.conf").write_text("", encoding="utf-8")
+        settings = {
+            "config_file": str(own / "postgresql.conf"),
+            "hba_file": str(own / "pg_hba.conf"),
+            "ident_file": str(own / "pg_ident.conf"),
+            "listen_addresses": "",
+            "unix_socket_directories": str(own),
+            "port": str(PORT),
+            "archive_mode": "off",
+            "wal_level": "replica",
+            "restore_command": "false",  # all that is needed lies in pg_wal, and nothing else is to be found
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "log_min_messages": "log",
+            "log_min_error_statement": "panic",
+            "log_error_verbosity": "terse",
+            **_needed(tools, folder),
+            **target,
+        }
+        options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+        command = [str(tools.folder / "postgres"), "-D", str(folder), *options]
+        if user:
+            for path in (own, folder, *own.iterdir(), *folder.rglob("*")):
+                os.lchown(path, user.uid, user.gid)
+            command = privileges.command_as(user, command, (folder, *_programs(tools)))
+        folder.chmod(0o700)
+        with (own / "log").open("wb") as log:
+            process = subprocess.Popen(
+                command, cwd=own, stdout=log, stderr=log, env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+                start_new_session=True,
+            )  # fmt: skip
+        with processes.ending(process):
+            yield process, own, own / "log"
+            process.terminate() if process.poll() is None else None
+            process.wait(STOP_SECONDS)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def _programs(tools: Tools) -> tuple[Path, ...]:
+    """What PostgreSQL's user must be able to read of the programs."""
+    embedded = launch.database_files()
+    return embedded if embedded[0].parent == tools.folder else (tools.folder / "postgres",)
+
+
+def _needed(tools: Tools, folder: Path) -> dict[str, str]:
+    done = _run([tools.folder / "pg_controldata", folder])
+    found = dict(re.findall(r"^(.+?):\s+(.*)$", done.stdout, re.M))
+    try:
+        return {name: found[theirs] for name, theirs in _SETTINGS.items()}
+    except KeyError as cause:
+        raise BackupError(
+            f"pg_controldata of {folder} does not tell {cause}: {postgresql.first_error(done.stderr)}",
+            "Are PostgreSQL's programs those of the server's version? Check the folder's owner.",
+        ) from cause
+
+
+def _run(command: list[str | Path]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command],
+        env={"LC_ALL": "C", "PATH": os.environ.get("PATH", "")},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+
+
+def _promoted(process: subprocess.Popen[bytes], socket: Path, log: Path, say: Say) -> None:
+    """Wait until the recovery has ended; every few seconds say how far it is. Raises BackupError if the server ends."""
+    told = time.monotonic()
+    while True:
+        if process.poll() is not None:
+            lines = [
+                line for line in log.read_text(errors="replace").splitlines() if "FATAL" in line or "PANIC" in line
+            ]
+            said = lines[0].partition("] ")[2] if lines else "no message"
+            raise BackupError(
+                f"PostgreSQL ended the recovery: {postgresql.first_error(f'error: {said}')[:200]}",
+                "Read the message; docs/runbooks/restore-to-a-second.md lists what it may say.",
+            )
+        try:
+            with postgresql.session(_at(socket, "postgres"), "look at the recovery") as opened:
+                row = opened.execute("SELECT pg_is_in_recovery(), pg_last_xact_replay_timestamp()").fetchone()
+            if row and not row[0]:
+                return
+            if row and row[1] and time.monotonic() - told > 5:
+                told = time.monotonic()
+                say(f"recovered up to {row[1].astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+        except DatabaseUnavailable:
+            pass  # not consistent yet
+        time.sleep(0.1)
+
+
+def _at(socket: Path, database: str) -> Connection:
+    return Connection("recovered server", "postgres", str(socket), PORT, READER, "", database)
+
+
+def _looked(socket: Path, seconds: float) -> Recovered:
+    rows: dict[str, tuple[int, int]] = {}
+    with postgresql.session(_at(socket, "postgres"), "look at what was recovered") as opened:
+        row = opened.execute(
+            "SELECT pg_last_xact_replay_timestamp(), (SELECT timeline_id FROM pg_control_checkpoint()),"
+            " (SELECT array_agg(datname::text) FROM pg_database WHERE datallowconn AND NOT datistemplate)"
+        ).fetchone()
+    assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
+    for name in (one for one in (*DATABASES, "postgres") if one in row[2]):
+        with postgresql.session(_at(socket, name), "count the rows of a recovered database") as opened:
+            counts = postgresql.row_counts(opened)
+        if counts or name != "postgres":
+            rows[name] = (len(counts), sum(counts.values()))
+    last = row[0].astimezone(UTC) if row[0] else None
+    return Recovered(last, int(row[1]), rows, seconds)
