@@ -6,7 +6,8 @@ One database of half random and half repetitive text, on a PostgreSQL and a Seaw
 disk with the peer's files. Ours is encrypted, stored at the site, and read back to its end before it counts; the peer
 is `pg_dump --format=custom` into a file, which is neither, and `pg_restore` of it. Bytes are those that each adds: the
 bucket's growth, and the file. Between the second and the third backup one row in a hundred is updated, spread over the
-table. The manifest is one of that many objects, written as JSON and read again.
+table. After each backup all that is new in the repository is put under lock. The manifest is one of that many objects,
+written as JSON and read again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from rempart.backup.restic import Repository
 from rempart.backup.sealing import SealedObject
 from rempart.backup.stored_dumps import StoredDump, dump_into, restore_from
 from rempart.config import Connection
+from rempart.flows import locks
 from rempart.flows.platform import Platform
 from rempart.sites.port import Site
 from tests.integration.own_servers import own_servers
@@ -113,7 +116,9 @@ def stored(site: Site, bucket: str) -> int:
 def backups(platform: Platform, folder: Path, megabytes: int, clock: Clock) -> tuple[list[Row], dict[str, Any]]:
     """Full, unchanged and one row in a hundred changed; then the last of them restored."""
     owner, site, bucket = platform.database("drill"), platform.site(SITE, "public"), f"bench-{secrets.token_hex(4)}"
-    site.ensure_bucket(bucket, versioned=True)
+    site.ensure_bucket(bucket, versioned=True, locked=True)
+    buckets = platform.config.buckets.model_copy(update={"backups": bucket})
+    locking = replace(platform, config=platform.config.model_copy(update={"buckets": buckets}))
     place = platform.config.sites[SITE]
     connection = platform.connections(place.connection)
     repository = Repository(SITE, connection, place.region, bucket, "restic/bench/0001", secrets.token_hex(16))
@@ -135,6 +140,8 @@ def backups(platform: Platform, folder: Path, megabytes: int, clock: Clock) -> t
         rows.append(Row(f"{case}: backup, read back", "s", seconds, peer, PEER, "lower"))
         rows.append(Row(f"{case}: bytes added", "MB", added / 1e6, peer_bytes / 1e6, PEER, "lower"))
         figures[f"{case}: seconds before it is read back"] = round(last.seconds, 1)
+        took, extended = timed(lambda: locks.extend(locking, site, None))
+        figures[f"{case}: locks set"], figures[f"{case}: seconds for them"] = extended.set, round(took, 2)
         clock.say(f"{case}: {seconds:.1f} s beside {peer:.1f} s; {added:,} bytes beside {peer_bytes:,}")
     assert last is not None
     tools, snapshot = postgresql.find_tools(), last.snapshot

@@ -4,12 +4,16 @@
 **Output**: dumps and one manifest of hashes, committed last; the asset `restore_point_platform`. The XCom of `prune` is
 what it deleted, which is also evidence of kind `prune` (docs/how-to/restore-points.md).
 
+With `backup.bundle` in rempart.yaml a third task, `store_bundle`, keeps there what a bare machine needs to restore: it
+sends what changed since the last one, mostly nothing (docs/how-to/bundle.md).
+
 Runs as often as `backup.every` of rempart.yaml says, after each promotion, and by REST.
 
 **Run again** at will: each run is a point of its own.
 
 **When it fails**: the message names the database or site. A point without a manifest does not count: the newest good
-one stays the newest. When only `prune` fails, the new point is written and good; a point under a lock is no failure.
+one stays the newest. When only `prune` fails, the new point is written and good. A point under a lock is no failure; a
+lock that could not be extended is one, and so is what somebody hid at the site: `rempart points repair`.
 """
 
 from typing import Any
@@ -32,6 +36,7 @@ with DAG("backup_platform", doc_md=__doc__, **platform_settings("backup") | {"sc
     def back_up(outlet_events: Any = None) -> dict[str, Any]:
         from rempart.flows.back_up import back_up
 
+        runtime.keep_canary()
         result = runtime.as_json(back_up(runtime.platform(), print))
         outlet_events[point].extra = {"id": result["id"]}
         return result
@@ -42,4 +47,13 @@ with DAG("backup_platform", doc_md=__doc__, **platform_settings("backup") | {"sc
 
         return runtime.as_json(prune(runtime.platform(), dry_run=False, say=print))
 
-    back_up() >> prune()
+    @task
+    def store_bundle() -> dict[str, Any]:
+        from rempart.flows.bundle import store
+
+        return runtime.as_json(store(runtime.platform(), print))
+
+    written = back_up()
+    written >> prune()
+    if config.load().backup.bundle:
+        written >> store_bundle()

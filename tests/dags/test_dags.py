@@ -24,6 +24,7 @@ EXPECTED = {
     "probe_sites",
     "replicate_primary_to_haven",
     "restore_drill",
+    "restore_point",
     "roll_back_model_hotel_bookings",
     "train_hotel_bookings",
     "validate_model_hotel_bookings",

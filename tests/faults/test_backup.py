@@ -6,20 +6,28 @@ import multiprocessing
 import secrets
 import signal
 import threading
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
 from rempart import config, sections
 from rempart.backup import chain, points, postgresql
-from rempart.backup.stored_dumps import dump_into, restore_from
-from rempart.errors import BackupError, DatabaseUnavailable, DrillFailed
+from rempart.backup.stored_dumps import dump_into, file_name, restore_from
+from rempart.errors import BackupError, DatabaseUnavailable, DrillFailed, LeaseHeld, LeaseLost, SiteError
 from rempart.flows import back_up as flow
 from rempart.flows.back_up import back_up
-from rempart.flows.drill import drill
+from rempart.flows.drill import RPO, RTO, drill
+from rempart.flows.keys import own_identity
+from rempart.flows.locks import read_known
 from rempart.flows.platform import Platform
+from rempart.flows.prune import prune
+from rempart.flows.repair import uncover
+from rempart.flows.repositories import repository_of
+from rempart.flows.restore_source import Wish, find, open_point
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import tracking
+from rempart.replication import lease
 
 pytestmark = pytest.mark.stack
 
@@ -112,7 +120,9 @@ def test_i7_an_altered_manifest_is_refused_and_restores_nothing(standing):
         drill(standing, progress=lambda line: None)
     evidence = standing.ledger.find("drill", point.id)[0].body
     assert evidence["ok"] is False
-    assert [check["what"] for check in evidence["checks"]] == ["the manifest is the one on record"]
+    verdicts = {check["what"]: check["ok"] for check in evidence["checks"]}
+    # nobody can count on the newest point, and nothing was restored whose time could count
+    assert verdicts == {"the manifest is the one on record": False, RPO: None, RTO: None}
 
 
 def test_i7_a_point_that_no_ledger_knows_is_refused(standing):
@@ -205,17 +215,18 @@ def test_d5_a_drill_takes_the_newest_point_that_lacks_nothing(standing):
         drill(standing, progress=lambda line: None)
 
 
-def _back_up_in_child(settings, ledger, tools):
-    back_up(Platform(settings, config.environment_connections, ledger_=ledger), tools=tools)
+def _back_up_in_child(settings, ledger, turns, tools):
+    back_up(Platform(settings, config.environment_connections, ledger_=ledger, continuity_=turns), tools=tools)
 
 
 @pytest.mark.parametrize("database", ["airflow", "feast_offline", "ledger"])
 def test_x1_killed_between_dumps_the_previous_point_stays_the_newest(standing, tools_that, database):
+    turns = type(standing.continuity_)(standing.database("continuity"))  # of its own, for it is not given back
     first = back_up(standing)
     whoever = "kill -9 $(ps -o ppid= -p $PPID)"  # restic started pg_dump, and the backup restic
     killing = tools_that(f'[ "$PGDATABASE" = {database} ] && [ "$dumps" ] && {{ {whoever}; exit 1; }}')
     child = multiprocessing.get_context("fork").Process(
-        target=_back_up_in_child, args=(standing.config, standing.ledger_, killing)
+        target=_back_up_in_child, args=(standing.config, standing.ledger_, turns, killing)
     )
     child.start()
     child.join(60)
@@ -223,6 +234,118 @@ def test_x1_killed_between_dumps_the_previous_point_stays_the_newest(standing, t
     assert stored(standing) == (first.id,)
     second = back_up(standing)
     assert stored(standing) == (second.id, first.id)
+
+
+@pytest.fixture
+def small(standing, monkeypatch):
+    """Of one database, and with leases of the test's own."""
+    monkeypatch.setattr(flow, "DATABASES", ("ledger",))
+    return standing
+
+
+# --- K2, K3: what an attacker with the site's key cannot take away ----------------------------------------------------
+
+
+def attack(site, bucket):
+    """Delete whatever can be deleted, hide all else, write rubbish over it, and lock some of that."""
+    for info in list(site.versions(bucket)):
+        if info.key.startswith("heartbeats/"):
+            continue
+        try:
+            site.delete(bucket, info.key, version_id=info.version_id)
+            continue
+        except SiteError:
+            rubbish = site.write(bucket, info.key, b"ransom")
+            if "/data/" in info.key:
+                site.retain(bucket, info.key, rubbish.version_id, datetime.now(UTC) + timedelta(minutes=5))
+            else:
+                site.delete(bucket, info.key)
+
+
+def test_k2_an_attacker_with_the_backup_sites_key_takes_no_restore_point_away(small):
+    primary, (point, site) = small.site("primary", "personal"), (back_up(small), small.site("haven", "personal"))
+    bucket = small.config.buckets.backups
+    record = small.ledger.find("restore-point", point.id)[0].body
+    locked = {
+        info.key: site.retained_until(bucket, info.key, info.version_id)
+        for info in site.versions(bucket)
+        if not info.marker and not info.key.startswith(("keys/", "heartbeats/")) and "/locks/" not in info.key
+    }
+    assert {key.split("/")[0] for key in locked} == {"chain", "locks", "points", "restic", "sealed"}
+    now = small.clock()
+    assert not [key for key, until in locked.items() if not until or until < now + small.config.backup.locked], locked
+    assert record["locks_set"] == sum(key.startswith("restic/") for key in locked)
+    second = back_up(small)
+    assert small.ledger.find("restore-point", second.id)[0].body["locks_set"] <= 4  # pack, index, snapshot; no more
+
+    attack(site, bucket)
+    assert points.list(site, bucket) == () and not list(site.list(bucket, "keys/"))
+    with pytest.raises(BackupError, match="Somebody hid"):
+        prune(small, dry_run=False)
+    trusted = small.trusted_keys()
+    note = read_known(site, bucket, trusted.values())
+    assert note and len(uncover(site, bucket, note, say=lambda line: None).keys) > 10
+    uncover(site, bucket, note, dry_run=False, say=lambda line: None)
+    assert uncover(site, bucket, note, say=lambda line: None).keys == ()
+    wish = Wish("haven", point=second.id)
+    detached = dataclasses.replace(small, ledger_=MemoryLedger())
+    opened = open_point(find(detached, wish, trusted), wish, own_identity(small))  # keys come from the other site
+    (dump,) = opened.manifest.databases
+    repository = repository_of(small, "haven", opened.keys.of(dump.domain, dump.serial))
+    assert repository.dump(dump.snapshot, file_name(dump.name), lambda chunk: None).sha256 == dump.sha256
+    assert opened.secrets() and list(primary.list(bucket, "keys/"))
+    prune(small, dry_run=False)  # and the platform goes on
+    last = back_up(small)
+    assert stored(small) == (last.id, second.id, point.id)
+
+
+def test_x2_a_second_backup_beside_a_live_one_is_refused_and_writes_nothing(small, monkeypatch):
+    refused, before = [], flow.before_bringing
+
+    def meanwhile(*arguments):  # half way, the first one's dumps are made
+        with pytest.raises(LeaseHeld, match="restore points at haven") as error:
+            back_up(small)
+        refused.append(error.value)
+        with pytest.raises(LeaseHeld):  # nor does a prune take away what it is about to name
+            prune(small, dry_run=False, patience=0)
+        return before(*arguments)
+
+    monkeypatch.setattr(flow, "before_bringing", meanwhile)
+    point = back_up(small)
+    assert refused[0].transient and stored(small) == (point.id,)
+    assert [one.subject for one in small.ledger.find("restore-point")] == [point.id]
+    assert not small.ledger.find("prune")
+
+
+def test_x3_who_was_paused_past_his_turn_does_not_commit_his_point(small, monkeypatch):
+    before = flow.before_bringing
+
+    def paused(*arguments):  # so long that his turn ended, and another began
+        with psycopg.connect(small.database("continuity").postgresql_url(), autocommit=True) as session:
+            ended = "UPDATE lease SET until = now() - interval '1 s' WHERE name LIKE '%% restore points at haven'"
+            session.execute(ended + " AND holder = %s", [flow.holder()])
+        held.append(small.continuity.take("restore points at haven", "the next one", 60))
+        return before(*arguments)
+
+    held = []
+    monkeypatch.setattr(flow, "before_bringing", paused)
+    with pytest.raises(LeaseLost, match="restore points at haven"):
+        back_up(small)
+    assert stored(small) == () and not small.ledger.find("restore-point")
+    assert not list(small.site("haven", "personal").list(small.config.buckets.backups, "chain/"))
+    small.continuity.release(held[0])
+
+
+def test_x3_nobody_takes_a_turn_while_its_holder_commits_even_if_he_is_paused(small, monkeypatch):
+    monkeypatch.setattr(lease, "WAIT_SECONDS", 1)
+    name, turns = f"test {secrets.token_hex(4)}", small.database("continuity")
+    first = lease.take(turns, name, "the first", seconds=1)
+    over_before_the_block = lease.still(turns, first, seconds=0.1)
+    with over_before_the_block, pytest.raises(LeaseHeld, match="the first"):
+        lease.take(turns, name, "the second")
+    lease.release(turns, lease.take(turns, name, "the second"))
+    with pytest.raises(LeaseLost), lease.still(turns, first):
+        pytest.fail("a stale holder committed")
 
 
 def test_rows_that_arrive_while_dumping_change_neither_dump_nor_manifest(standing, repository, empty_database):

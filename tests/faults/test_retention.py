@@ -24,6 +24,7 @@ from rempart.config import Config
 from rempart.flows.platform import Platform
 from rempart.flows.prune import prune
 from rempart.ledger.memory import MemoryLedger
+from rempart.replication.continuity import MemoryContinuity
 from rempart.sections import Keep
 from rempart.sites.memory import MemorySite
 from tests import made_points
@@ -121,7 +122,7 @@ def _standing(platform: Platform, ledger: MemoryLedger, *, locked: bool) -> Iter
     site = platform.site("haven", "personal")
     site.ensure_bucket(name, versioned=True, locked=locked)
     buckets = platform.config.buckets.model_copy(update={"backups": name})
-    backup = platform.config.backup.model_copy(update={"keep": FOUR_DAYS})
+    backup = platform.config.backup.model_copy(update={"keep": FOUR_DAYS, "locked": timedelta(0)})
     settings_ = platform.config.model_copy(update={"buckets": buckets, "backup": backup})
     yield dataclasses.replace(platform, config=settings_, ledger_=ledger, sites={**platform.sites})
     site.drop_bucket(name)
@@ -140,7 +141,7 @@ def locking(platform: Platform, proven_ledger: MemoryLedger) -> Iterator[Platfor
 
 
 def _prune_and_die(settings_: Config, ledger: MemoryLedger, deletes: int) -> None:
-    platform = Platform(settings_, config.environment_connections, ledger_=ledger)
+    platform = Platform(settings_, config.environment_connections, ledger_=ledger, continuity_=MemoryContinuity())
     site: Any = platform.site("haven", "personal")
     delete, left = site.delete, [deletes]
 

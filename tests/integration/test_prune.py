@@ -36,7 +36,7 @@ def standing(platform: Platform, proven_ledger: MemoryLedger, own_turns: OwnTurn
             site.ensure_bucket(name, versioned=True)
         site.ensure_bucket(buckets.backups, versioned=True, locked=True)  # and so it stays after the test
     keep = Keep(hourly=1, daily=1, weekly=0, monthly=1)  # so locks last a month: none may end in the past
-    backup = platform.config.backup.model_copy(update={"keep": keep})
+    backup = platform.config.backup.model_copy(update={"keep": keep, "locked": timedelta(0)})
     settings = platform.config.model_copy(update={"buckets": buckets, "backup": backup})
     yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
     for site in sites:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal, get_args
@@ -59,6 +59,15 @@ def text_of(retention: timedelta) -> str:
     """A retention in the largest unit in which it is a whole number: `395d`, `36h`."""
     seconds = max(1, int(retention.total_seconds()))
     return next(f"{seconds // length}{unit}" for unit, length in _UNITS if seconds % length == 0)
+
+
+def shortest(ids: Iterable[str]) -> timedelta | None:
+    """The shortest retention among domains, by their ids, zero for what is none; None without any."""
+    matched = [_FORM.fullmatch(one) for one in ids]
+    lengths = [
+        timedelta(seconds=int(one[3][:-1]) * dict(_UNITS)[one[3][-1]]) if one else timedelta(0) for one in matched
+    ]
+    return min(lengths, default=None)
 
 
 def of_object(

@@ -150,11 +150,14 @@ def decode(body: bytes) -> Manifest:
         raise ValueError(f"it is no manifest ({type(cause).__name__})") from cause
 
 
-def write(site: Site, bucket: str, manifest: Manifest) -> str:
-    """Store the manifest, which makes the point exist; its SHA-256. Raises BackupError if the id is taken."""
+def write(site: Site, bucket: str, manifest: Manifest, retain_until: datetime | None = None) -> str:
+    """Store the manifest, which makes the point exist, under lock until then; its SHA-256.
+
+    Raises BackupError if the id is taken.
+    """
     body = encode(manifest)
     key = f"{prefix(manifest.id)}manifest.json"
-    if not site.write_new(bucket, key, body, content_type="application/json"):
+    if not site.write_new(bucket, key, body, content_type="application/json", retain_until=retain_until):
         raise BackupError(f"Restore point {manifest.id} exists already at site '{site.name}'", "Run the backup again.")
     digest = hashlib.sha256(body).hexdigest()
     site.read(bucket, key, sha256=digest)

@@ -22,7 +22,7 @@ SKEW = timedelta(minutes=15)
 """Two clocks may differ by this. A point from later than that is dated by a clock that is wrong, or ours is."""
 LEFTOVER_AGE = timedelta(days=1)
 """A folder without a manifest is a backup that goes on, until the site has seen a write so much later."""
-HELD, YOUNG, FUTURE = "legal hold", "young", "dated in the future"
+HELD, YOUNG, FUTURE, LOCKED = "legal hold", "young", "dated in the future", "under lock"
 MANIFEST = "manifest.json"
 _OBJECTS = re.compile(rb'"objects":\s*\[')
 _CHUNK = 1 << 17
@@ -45,16 +45,17 @@ def plan(
     *,
     doubtful: Collection[str] = (),
     held: Collection[str] = (),
+    locked: timedelta = timedelta(0),
 ) -> RetentionPlan:
     """Keep the newest point of each of the last N hours, days, weeks and months that have one.
 
-    Besides, whatever these rules say: the FLOOR newest, the newest that is not `doubtful`, those under legal hold, and
-    those younger than GRACE. A doubtful point (inconsistent, or not what is on record) stands for its period only if no
-    other can.
+    Besides, whatever these rules say: the FLOOR newest, the newest that is not `doubtful`, those under legal hold,
+    those younger than GRACE, and those younger than `locked`, whose first lock nobody can take away. A doubtful point
+    (inconsistent, or not what is on record) stands for its period only if no other can.
 
     Periods are counted by the points that exist, not back from `now`: neither a pause nor a wrong clock prunes the last
     good points. A point from the future is kept and counted nowhere, for it would be the newest for ever. So an earlier
-    `now` prunes never more, and a later one only what is no longer young. All times are UTC.
+    `now` prunes never more, and a later one only what is no longer young or locked. All times are UTC.
     """
     made = {point: points.created_at(point) for point in sorted(set(point_ids), reverse=True)}
     reasons: dict[str, list[str]] = {point: [] for point in made}
@@ -76,6 +77,8 @@ def plan(
             reasons[point].append(FUTURE)
         elif now - at < GRACE:
             reasons[point].append(YOUNG)
+        elif now - at < locked:
+            reasons[point].append(LOCKED)
         if point in held:
             reasons[point].append(HELD)
     return RetentionPlan(

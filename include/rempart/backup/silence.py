@@ -88,6 +88,8 @@ def _faults(seen: Heard, limit: Limit, now: datetime) -> Iterator[tuple[State, s
         yield "failed", "it ended badly"
     if beat.facts.get("consistent") is False:
         yield "failed", "the restore point is not consistent"
+    if beat.facts.get("hidden"):
+        yield "failed", "somebody hid what restore points need at the site: `rempart points repair`"
     if (age := now - beat.at) > limit.silence:
         allowed = f"the last one is {span(age)} old, {span(limit.silence)} are allowed"
         yield "late", f"{allowed}: late by {span(age - limit.silence)}"

@@ -6,40 +6,47 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from typing import Any
 
 from rempart import __version__
 from rempart import config as configuration
-from rempart.backup import chain, domains, platform_secrets, points, postgresql, references
+from rempart.backup import chain, domains, locking, platform_secrets, points, postgresql, references
 from rempart.backup.keyring import Keyring
-from rempart.backup.sealing import Original, SealedObject
 from rempart.backup.stored_dumps import dump_into
 from rempart.config import DATABASES, Config, Connection
-from rempart.errors import IntegrityError, ObjectMissing, RepositoryMissing
+from rempart.errors import RepositoryMissing
+from rempart.flows import locks
 from rempart.flows.doctor_site import require
 from rempart.flows.heartbeats import beat
 from rempart.flows.keys import kept_for, key_of, open_keyring
-from rempart.flows.pairs import BUCKETS, PATIENCE, catalogue, classification_of, physical_bucket
+from rempart.flows.pairs import (
+    BUCKETS,
+    PATIENCE,
+    classification_of,
+    holder,
+    physical_bucket,
+    turn_of_points,
+)
 from rempart.flows.platform import Platform
+from rempart.flows.point_objects import hold_objects, originals
 from rempart.flows.reconcile import before_bringing
 from rempart.flows.replicate import bring
 from rempart.flows.repositories import repository_of
-from rempart.flows.seal import seal_body, seal_objects
+from rempart.flows.seal import seal_body
 from rempart.pipeline import load_all
 from rempart.replication.active import backup_site, is_open
+from rempart.replication.lease import Lease
 from rempart.sites.port import Site
 
 DIGESTED = ("feast_online", "ledger")
 """Databases whose content, not only its row counts, a drill compares."""
 BARRIER_SECONDS = 300.0
 """How long a backup waits for who is committing."""
-PROGRESS_SECONDS = 5.0
 DUMPERS = 3
 """Databases under way at a time."""
 Say = Callable[[str], object]
@@ -71,6 +78,7 @@ class _Found:
     champions: dict[str, str] = field(default_factory=dict)
     models: list[tuple[str, str, str]] = field(default_factory=list)
     candidates: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    erasures: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     ledger_head: tuple[int, str | None] = (0, None)
 
     def look(self, name: str, session: postgresql.Session) -> None:
@@ -78,13 +86,14 @@ class _Found:
             self.champions, self.models = postgresql.champions(session), postgresql.model_locations(session)
         elif name == "ledger":
             self.candidates = postgresql.evidence(session, "candidate")
+            self.erasures = postgresql.evidence(session, "erasure")
             self.ledger_head = postgresql.ledger_head(session)
 
     def references(self, config: Config) -> Iterator[references.Reference]:
         logical = {physical_bucket(config, name): name for name in BUCKETS}
         yield from references.of_models(self.models, logical)
         live = [(name, version) for name, version, _ in self.models]
-        yield from references.of_candidates(self.candidates, live, logical)
+        yield from references.of_candidates(self.candidates, live, logical, (body for _, body in self.erasures))
 
 
 def config_sha256(config: Config) -> str:
@@ -111,11 +120,28 @@ def back_up(
     All snapshots are opened while nobody commits, so they are of one moment. The dumps come first: what they refer to
     was stored before, so the replica that follows holds it, or the point says what it lacks. A step that fails leaves
     no manifest, and the previous point stays the newest. The manifest is vouched for by a link of the signed chain at
-    the backup site and by evidence of kind `restore-point`. Raises BackupError, DatabaseUnavailable, LeaseHeld,
-    SiteError, PlacementDenied, ConfigError, LedgerError, SiteFenced.
+    the backup site and by evidence of kind `restore-point`.
+
+    One backup at a time: another is refused before it writes anything (LeaseHeld), and one that was paused past its
+    turn does not commit its point (LeaseLost). Raises BackupError, DatabaseUnavailable, SiteError, PlacementDenied,
+    ConfigError, LedgerError, SiteFenced.
     """
-    config, source = platform.config, is_open(platform.active()).site
-    where = backup_site(config, source)
+    source = is_open(platform.active()).site
+    where = backup_site(platform.config, source)
+    with platform.continuity.turn(turn_of_points(where), holder()) as lease:
+        return _back_up(platform, source, where, lease, say, suffix, tools)
+
+
+def _back_up(
+    platform: Platform,
+    source: str,
+    where: str,
+    lease: Lease,
+    say: Say,
+    suffix: Callable[[], str],
+    tools: postgresql.Tools | None,
+) -> RestorePoint:
+    config = platform.config
     site = platform.site(where, classification_of(load_all()), "restore-point", beside=source)
     require(platform, site, "restore points")
     bucket = config.buckets.backups
@@ -130,9 +156,12 @@ def back_up(
             dumper = _Dumper(platform, keyring, tools, site, point_id, found, say)
             stored = list(pool.map(dumper.dump, frozen))
     dumps = [dump for dump, _ in stored]
+    extended = locks.extend(platform, site, None, say=say)
+    if extended.hidden:
+        say(f"WARNING: {len(extended.hidden)} objects of earlier points are hidden at '{where}': rempart points repair")
     before_bringing(platform, source, where)
     bring(platform, source, where, BUCKETS, whenever=True, patience=PATIENCE)
-    held = _sealed(platform, keyring, site, list(_originals(platform, source, where)), began + kept, say)
+    held = hold_objects(platform, keyring, site, list(originals(platform, source, where)), began + kept, say)
     environment = platform_secrets.encode(
         platform_secrets.in_use(configuration.read_env_file(configuration.secrets_file()), configuration.environment())
     )
@@ -158,10 +187,11 @@ def back_up(
     )
     body = points.encode(manifest)
     digest = hashlib.sha256(body).hexdigest()
-    link = chain.append(
-        site, bucket, point_id, began, digest, signer, consistent=manifest.consistent, retain_until=began + kept
-    )
-    points.write(site, bucket, manifest)
+    with platform.continuity.still(lease):
+        link = chain.append(
+            site, bucket, point_id, began, digest, signer, consistent=manifest.consistent, retain_until=began + kept
+        )
+        points.write(site, bucket, manifest, locking.first(began, config.backup.locked))
     point = RestorePoint(
         point_id,
         sum(dump.bytes for dump in dumps) + len(body),
@@ -189,9 +219,12 @@ def back_up(
             "champions": found.champions,
             "barrier_seconds": point.barrier_seconds,
             "dangling": list(point.dangling[:20]),
+            "locks_set": extended.set,
+            "hidden": len(extended.hidden),
         },
     )
-    beat(platform, "backup", {"point": point_id, "created_at": point.created_at, "consistent": not point.dangling})
+    told = {"point": point_id, "created_at": point.created_at, "consistent": not point.dangling}
+    beat(platform, "backup", {**told, "hidden": len(extended.hidden)})
     return point
 
 
@@ -257,47 +290,3 @@ class _Dumper:
         self.say(f"database {name}: {stored.bytes:,} bytes, {stored.bytes_added:,} of them new, {stored.seconds:.1f} s")
         held = points.Dump(name, domain.id, key.serial, stored.snapshot, stored.sha256, stored.bytes, rows, digests)
         return held, stored.bytes_added
-
-
-def _originals(platform: Platform, source: str, where: str) -> Iterator[Original]:
-    """Every current object of the replica, in the version on record there, with its erasure domain."""
-    config, pipelines, known = platform.config, load_all(), catalogue(platform, source, where)
-    otherwise = kept_for(config.backup.keep)
-    for name in BUCKETS:
-        for replica in known.current(physical_bucket(config, name)):
-            domain = domains.of_object(name, replica.key, pipelines, config.retention, otherwise)
-            version = replica.target_version or None
-            yield Original(name, replica.key, version, replica.sha256, replica.size, domain)
-
-
-def _sealed(
-    platform: Platform, keyring: Keyring, site: Site, originals: list[Original], until: datetime, say: Say
-) -> tuple[points.HeldObject, ...]:
-    """Have each object sealed at the site; one is read where it is, for its replica was verified there."""
-    told = [time.monotonic()]
-
-    def progress(done: int, total: int) -> None:
-        if time.monotonic() - told[0] >= PROGRESS_SECONDS or done == total:
-            told[0] = time.monotonic()
-            say(f"sealed: {done:,} of {total:,} contents")
-
-    known = _known(platform, site)
-    sealed = seal_objects(platform, keyring, site, originals, site, until, known=known, progress=progress)
-    return tuple(
-        points.HeldObject(one.bucket, one.key, one.size, one.sha256, one.version, form)
-        for one, form in zip(originals, sealed, strict=True)
-    )
-
-
-def _known(platform: Platform, site: Site) -> Iterable[SealedObject]:
-    """What the restore point before this one sealed, if the chain still vouches for its manifest."""
-    bucket = platform.config.buckets.backups
-    last = chain.read_last(site, bucket)
-    if last is None:
-        return ()
-    link = chain.verify([last], platform.trusted_keys())[0]
-    try:
-        manifest = points.read(site, bucket, link.point, link.manifest_sha256)
-    except (ObjectMissing, IntegrityError):  # pruned, of an earlier form, or altered: each content is looked at anew
-        return ()
-    return (one.sealed for one in manifest.objects)

@@ -70,6 +70,11 @@ def turn_of(source: str, target: str) -> str:
     return f"replicate {source} -> {target}"
 
 
+def turn_of_points(site: str) -> str:
+    """The turn of whoever writes or deletes what restore points need at a site."""
+    return f"restore points at {site}"
+
+
 def holder() -> str:
     return f"{socket.gethostname()}, process {os.getpid()}"
 
@@ -79,11 +84,18 @@ def when_free(
     platform: Platform, source: str, target: str, patience: float, say: Say = lambda line: None
 ) -> Iterator[Lease]:
     """The pair's turn, waited for that many seconds if another run has it. Raises LeaseHeld."""
+    with wait_for(platform, turn_of(source, target), patience, say) as lease:
+        yield lease
+
+
+@contextmanager
+def wait_for(platform: Platform, turn: str, patience: float, say: Say = lambda line: None) -> Iterator[Lease]:
+    """A turn, waited for that many seconds if another run has it. Raises LeaseHeld."""
     until = time.monotonic() + patience
     with ExitStack() as held:
         while True:
             try:
-                lease = held.enter_context(platform.continuity.turn(turn_of(source, target), holder()))
+                lease = held.enter_context(platform.continuity.turn(turn, holder()))
                 break
             except LeaseHeld as error:
                 if time.monotonic() >= until:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from rempart.backup.holds import Hold
 from rempart.backup.points import valid_id
-from rempart.backup.retention import FLOOR, FUTURE, GRACE, HELD, YOUNG
+from rempart.backup.retention import FLOOR, FUTURE, GRACE, HELD, LOCKED, YOUNG
 from rempart.errors import BackupError
 from rempart.flows.prune import Pruned
 from rempart.flows.restore_points import PointStatus, Survey
@@ -22,6 +22,7 @@ _MEANS = {
     YOUNG: f"it is younger than {GRACE.total_seconds() / 3600:.0f} h",
     FUTURE: "its time is later than now: the clock of the machine that made it was wrong, or the one here is",
     HELD: "somebody holds it",
+    LOCKED: "its lock has not ended: nobody can delete it (backup.locked)",
 }
 
 
@@ -71,7 +72,7 @@ def _hidden_lines(hidden: tuple[str, ...]) -> Iterator[str]:
     for point in hidden:
         yield (
             f"{point}: somebody deleted its manifest; the site still has it, under a delete marker. It is not pruned."
-            " Find out who did, then delete the marker to have the point back, or the whole folder."
+            " Find out who did; then `rempart points repair` brings it back, or delete the whole folder."
         )
 
 
@@ -113,5 +114,8 @@ def prune_lines(done: Pruned) -> Iterator[str]:
     for point in done.held:
         yield f"not touched: {point} was held meanwhile"
     yield from _hidden_lines(done.hidden)
+    if done.cleared:
+        one = done.cleared
+        yield f"gone for good: {one.sealed} sealed objects, {one.old} old versions ({size(one.bytes)})"
     gone = len(done.deleted) + len(done.leftovers)
     yield f"site '{done.site}': {gone} {verb} ({size(done.bytes)}), {done.kept} restore points kept"

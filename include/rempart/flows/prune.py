@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from rempart.backup import pruning, retention
+from rempart.backup import locking, points, pruning, retention
 from rempart.backup.pruning import Cleared
 from rempart.errors import BackupError
-from rempart.flows import forget_dumps
+from rempart.flows import clear, forget_dumps, locks
+from rempart.flows.clear import ClearedVersions
+from rempart.flows.locks import Extended
+from rempart.flows.pairs import PATIENCE, turn_of_points, wait_for
 from rempart.flows.platform import Platform
 from rempart.flows.restore_points import Survey, open_site, survey_of
+from rempart.sites.port import Site
+
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class Pruned:
     """What a prune deleted, or with `dry_run` would: points, leftovers, and their bytes.
 
-    `retained` are under a lock until then (ISO), `held` those that a hold saved at the last moment.
+    `retained` are under a lock until then (ISO), `held` those that a hold saved at the last moment. `cleared`: what no
+    point needs and went for good, once a day.
     """
 
     site: str
@@ -31,6 +38,7 @@ class Pruned:
     held: tuple[str, ...]
     hidden: tuple[str, ...]
     kept: int
+    cleared: ClearedVersions | None = None
 
 
 def prune(
@@ -38,22 +46,69 @@ def prune(
     *,
     dry_run: bool = True,
     where: str | None = None,
-    say: Callable[[str], object] = lambda line: None,
+    patience: float = PATIENCE,
+    say: Say = lambda line: None,
 ) -> Pruned:
     """Delete the points that no rule keeps, in every version, what dead backups and prunes left, and their dumps.
 
+    Before that the locks of what the others need are extended, and once a day what no point needs goes for good.
     Evidence of kind `prune` is written before anything is deleted (what, and why the others stay) and after (what
     became of it); none when there is nothing to delete. What is locked is told with its date and tried again after
-    that. Raises BackupError when a point that is kept cannot be read, for then nobody knows what it needs; SiteError.
+    that. A backup or another prune at work is waited for so many seconds.
+
+    Raises BackupError when a point that is kept cannot be read, for then nobody knows what it needs, or when something
+    is hidden that it needs; LockLapses for a lock that could not be extended, before anything is deleted; LeaseHeld,
+    SiteError.
     """
     site = open_site(platform, where)
-    found, bucket = survey_of(platform, site), platform.config.buckets.backups
-    locked = _known_locks(platform, site.name, found.at)
+    if dry_run:
+        return _look(platform, survey_of(platform, site))[0]
+    with wait_for(platform, turn_of_points(site.name), patience, say):
+        found = survey_of(platform, site)
+        extended = locks.extend(platform, site, _lasting(found), _outliving(platform, found), say)
+        locks.refuse_hidden(site, extended)
+        done, extended = _delete(platform, site, found, extended, say)
+        clear.sweep(platform, site, extended.spent)
+        cleared = None
+        if clear.is_due(platform, extended.known):
+            cleared = clear.clear(platform, site, extended.known, say)
+            if cleared.sealed or cleared.old:
+                evidence = {"state": "cleared", "retained": done.retained, "cleared": asdict(cleared)}
+                platform.ledger.append("prune", site.name, evidence)
+        locks.settle(platform, site, extended, platform.clock() if cleared else None)
+        return replace(done, cleared=cleared)
+
+
+def _lasting(found: Survey) -> list[str]:
+    """The points that a rule keeps beyond their first lock."""
+    return [point for point, why in found.plan.keep.items() if set(why) - {retention.YOUNG, retention.LOCKED}]
+
+
+def _outliving(platform: Platform, found: Survey) -> list[str]:
+    """Those of them that are kept until the locks of their sealed objects are about to end."""
+    locked = platform.config.backup.locked
+    return [
+        point
+        for point in _lasting(found)
+        if locking.outlives(points.created_at(point), found.sealed_for.get(point), found.at, locked)
+    ]
+
+
+def _look(platform: Platform, found: Survey) -> tuple[Pruned, list[str], list[str], dict[str, str]]:
+    """What would be deleted; points, leftovers, and what was met under a lock that still holds."""
+    locked = _known_locks(platform, found.site, found.at)
     doomed = [point for point in found.plan.prune if point not in locked]
     left = [point for point in found.leftovers if point not in locked]
-    if dry_run or not (doomed or left):
-        size = sum(one.bytes for one in found.points if one.id in doomed) + sum(found.leftovers[one] for one in left)
-        return _pruned(found, dry_run, [Cleared(one) for one in (*doomed, *left)], locked, size)
+    size = sum(one.bytes for one in found.points if one.id in doomed) + sum(found.leftovers[one] for one in left)
+    planned = _pruned(found, True, [Cleared(one) for one in (*doomed, *left)], locked, size)
+    return planned, doomed, left, locked
+
+
+def _delete(platform: Platform, site: Site, found: Survey, extended: Extended, say: Say) -> tuple[Pruned, Extended]:
+    bucket = platform.config.buckets.backups
+    planned, doomed, left, locked = _look(platform, found)
+    if not (doomed or left):
+        return replace(planned, dry_run=False), extended
     _check_readable(found)
     tried = retention.RetentionPlan(found.plan.keep, tuple(doomed))
     facts = {"site": site.name, "retained": locked}
@@ -74,14 +129,15 @@ def prune(
         pruning.prune(site, bucket, tried, found.needed, found.at, leftovers=left, dry_run=False, say=note)
         gone = {one.id for one in cleared if not one.whole}
         standing = {one.id for one in found.points if one.id not in gone} | set(found.hidden)
+        extended = locks.note_pruning(platform, site, extended)
         forgotten = forget_dumps.forget(platform, site.name, found.snapshots, standing, say)
         state = "ended"
     finally:
-        result = _pruned(found, dry_run, cleared, locked, sum(one.bytes for one in cleared))
+        result = _pruned(found, False, cleared, locked, sum(one.bytes for one in cleared))
         outcome = {"deleted": {one.id: one.bytes for one in cleared if one.deleted}, "held": list(result.held)}
         outcome |= {"state": state, "dumps_forgotten": forgotten, "retained": result.retained}
         platform.ledger.append("prune", site.name, {**facts, **outcome})
-    return result
+    return result, extended
 
 
 def _pruned(found: Survey, dry_run: bool, cleared: Iterable[Cleared], locked: dict[str, str], size: int) -> Pruned:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
-from rempart.backup import holds, points, retention
+from rempart.backup import domains, holds, locking, points, retention
 from rempart.backup.holds import Hold
 from rempart.errors import IntegrityError
 from rempart.flows.pairs import classification_of
@@ -49,7 +49,7 @@ class Survey:
     `needed` are keys, and `snapshots` dumps in repositories, that the points which are kept cannot do without; what the
     `unreadable` of them need is not known.
     `leftovers` are folders of no point, with their bytes; of the `hidden` points somebody deleted the manifest, and the
-    site still has it.
+    site still has it. `sealed_for`: how long each point's sealed objects were locked from its moment on, if it has any.
     """
 
     site: str
@@ -61,6 +61,7 @@ class Survey:
     unreadable: tuple[str, ...]
     leftovers: dict[str, int]
     hidden: tuple[str, ...]
+    sealed_for: dict[str, timedelta | None]
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,16 @@ def survey_of(platform: Platform, site: Site) -> Survey:
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="points") as pool:
         told = dict(zip(ids, pool.map(partial(_read, site, bucket), ids), strict=True))
     records = {point: next(iter(platform.ledger.find("restore-point", point, limit=1)), None) for point in ids}
-    held, proofs = _held(platform, site), _proofs(platform)
-    failed = {point for point, (ok, _) in proofs.items() if not ok}
+    held, proved = _held(platform, site), proofs(platform)
+    failed = {point for point, (ok, _) in proved.items() if not ok}
     doubts = _doubts(site, bucket, told, records, failed)
     plan = retention.plan(
-        ids, platform.config.backup.keep, now, doubtful={point for point in ids if doubts[point]}, held=held.keys()
+        ids,
+        platform.config.backup.keep,
+        now,
+        doubtful={point for point in ids if doubts[point]},
+        held=held.keys(),
+        locked=locking.span(platform.config.backup.locked),
     )
     needs = {point: one.needs for point, one in told.items() if one.needs}
     return Survey(
@@ -116,7 +122,7 @@ def survey_of(platform: Platform, site: Site) -> Survey:
                 plan.keep.get(point, ()),
                 doubts[point],
                 held.get(point),
-                proofs.get(point),
+                proved.get(point),
             )
             for point in ids
         ),
@@ -126,6 +132,7 @@ def survey_of(platform: Platform, site: Site) -> Survey:
         tuple(point for point in plan.keep if point not in needs),
         {point: folders[point].bytes for point in retention.leftovers(folders.values())},
         tuple(sorted(one.id for one in folders.values() if one.manifest == "hidden")),
+        {point: domains.shortest({snapshot.domain for snapshot in one.snapshots}) for point, one in needs.items()},
     )
 
 
@@ -181,11 +188,14 @@ def _manifest_key(point: str) -> str:
     return f"{points.prefix(point)}{retention.MANIFEST}"
 
 
-def _proofs(platform: Platform) -> dict[str, tuple[bool, datetime]]:
-    """The newest drill of each point: its verdict, and when it was."""
+def proofs(platform: Platform) -> dict[str, tuple[bool, datetime]]:
+    """The newest drill of each point: whether the point proved itself, and when that was.
+
+    A drill that is red for an objective alone says nothing against the point.
+    """
     found: dict[str, tuple[bool, datetime]] = {}
     for record in platform.ledger.find("drill", limit=ALL):  # newest first
-        found.setdefault(record.subject, (record.body["ok"] is True, record.at))
+        found.setdefault(record.subject, (record.body.get("proved", record.body["ok"]) is True, record.at))
     return found
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rempart.backup.alarm import after, due
 from rempart.backup.heartbeat import decode, key_of
+from rempart.backup.rpo import of_heartbeats
 from rempart.backup.silence import Heard, Unheard, Verdict, judge
 from rempart.errors import ObjectMissing, RempartError, SiteError, WatchError
 from rempart.flows import watch_file
@@ -63,6 +64,8 @@ def run_round(
     verdicts = judge(seen, settings.limits(), now)
     for one in verdicts:
         say(f"{'ok ' if one.ok else 'RED'} {one.kind:<28} {one.state:<11} {one.detail}")
+    if figure := of_heartbeats(seen, settings.limits(), now):
+        say(f"    {figure.line()}")
     told, undelivered = read_state(state, say), []
     for name, recipient in settings.alerts.items():
         mine = told.get(name, {})

@@ -27,6 +27,7 @@ RETRY_POLICY = ExceptionRetryPolicy(
                 "rempart.errors.TrackingUnavailable",
                 "rempart.errors.PoolUnavailable",
                 "rempart.errors.LeaseHeld",
+                "rempart.errors.RepositoryBusy",
                 "rempart.errors.SiteFenced",
             ],
             RetryAction.RETRY,

@@ -35,6 +35,9 @@ class Continuity(Protocol):
     def renew(self, lease: Lease, seconds: float) -> None:
         """Raises LeaseLost."""
 
+    def still(self, lease: Lease) -> AbstractContextManager[None]:
+        """While the block runs, nobody else can take the turn: for what is written elsewhere. Raises LeaseLost."""
+
     def release(self, lease: Lease) -> None: ...
 
 
@@ -58,6 +61,9 @@ class PostgresqlContinuity:
 
     def renew(self, lease: Lease, seconds: float) -> None:
         leases.renew(self._connection, lease, seconds)
+
+    def still(self, lease: Lease) -> AbstractContextManager[None]:
+        return leases.still(self._connection, lease)
 
     def release(self, lease: Lease) -> None:
         leases.release(self._connection, lease)
@@ -99,6 +105,11 @@ class MemoryContinuity:
     def renew(self, lease: Lease, seconds: float) -> None:
         if self._held.get(lease.name) != lease:
             raise leases.lost(lease)
+
+    @contextmanager
+    def still(self, lease: Lease) -> Iterator[None]:
+        self.renew(lease, 0)
+        yield
 
     def release(self, lease: Lease) -> None:
         if self._held.get(lease.name) == lease:

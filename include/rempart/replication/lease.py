@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import psycopg
+
 from rempart.config import Connection
 from rempart.errors import LeaseHeld, LeaseLost, RempartError
 from rempart.replication.database import Session, session
 
 SECONDS = 60.0
+WAIT_SECONDS = 10
+"""How long who wants a turn waits for a holder that is `still` at it."""
 _TAKE = """
 INSERT INTO lease AS held (name, generation, holder, until)
 VALUES (%(name)s, 1, %(holder)s, clock_timestamp() + make_interval(secs => %(seconds)s))
@@ -60,7 +64,11 @@ def take(connection: Connection, name: str, holder: str, seconds: float = SECOND
     """
     with session(connection, f"take lease {name}") as opened:
         values = {"name": name, "holder": holder, "seconds": seconds, "again": again}
-        row = opened.execute(_TAKE, values).fetchone()
+        opened.execute("SELECT set_config('lock_timeout', %s, false)", [f"{WAIT_SECONDS}s"])
+        try:
+            row = opened.execute(_TAKE, values).fetchone()
+        except psycopg.errors.LockNotAvailable:
+            row = None  # its holder is at what nobody may interrupt (`still`)
         if row is None:
             now = opened.execute("SELECT holder, until FROM lease WHERE name = %s", [name]).fetchone()
             who, until = now or ("somebody", None)
@@ -98,6 +106,18 @@ def fence(opened: Session, lease: Lease) -> None:
     if held is None:
         lease.lost.set()
         raise lost(lease)
+
+
+@contextmanager
+def still(connection: Connection, lease: Lease, seconds: float = SECONDS) -> Iterator[None]:
+    """The turn is this one's, renewed, and stays so while the block runs, however long its process is paused.
+
+    For what is written outside of the database. Raises LeaseLost, DatabaseUnavailable.
+    """
+    renew(connection, lease, seconds)
+    with session(connection, f"hold lease {lease.name}") as opened, opened.transaction():
+        fence(opened, lease)  # whoever wants the next turn waits for this transaction
+        yield
 
 
 @contextmanager

@@ -23,6 +23,7 @@ class MemorySite:
 
     def __init__(self, name: str = "memory") -> None:
         self.name, self.endpoint = name, f"memory:{name}"
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
         self._versioned: dict[str, bool] = {}
         self._buckets: dict[str, dict[str, list[tuple[ObjectInfo, bytes | None]]]] = {}
         self._locking: set[str] = set()
@@ -31,7 +32,7 @@ class MemorySite:
         self._uploads: dict[tuple[str, str], _Upload] = {}
 
     def _check_lock(self, bucket: str, key: str, version_id: str | None) -> None:
-        if version_id and self._retained.get(version_id, _EPOCH) > datetime.now(UTC):
+        if version_id and self._retained.get(version_id, _EPOCH) > self.clock():
             raise SiteError(
                 f"delete {bucket}/{key} at site '{self.name}': it is locked until {self._retained[version_id]}",
                 "Wait until then.",
@@ -129,7 +130,7 @@ class MemorySite:
         info = ObjectInfo(
             key,
             len(body),
-            datetime.now(UTC),
+            self.clock(),
             f"{self._writes:08d}" if self._versioned.get(bucket) else None,
             digest[:32],
             {**(metadata or {}), "sha256": digest},
@@ -196,7 +197,7 @@ class MemorySite:
         elif self._versioned[bucket]:
             self._writes += 1
             made = f"{self._writes:08d}"
-            marker = ObjectInfo(key, 0, datetime.now(UTC), made, marker=True)
+            marker = ObjectInfo(key, 0, self.clock(), made, marker=True)
             self._bucket(bucket).setdefault(key, versions).append((marker, None))
         else:
             versions.clear()

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.backup.heartbeat import Heartbeat
+from rempart.backup.rpo import of_heartbeats
 from rempart.backup.silence import SKEW, Heard, Limit, Unheard, Verdict, judge, span
 
 NOW = datetime(2024, 2, 29, 12, 0, tzinfo=UTC)
@@ -111,6 +112,8 @@ def test_within_two_minutes_clocks_may_differ() -> None:
     [
         ({"ok": False}, Limit(HOUR), "failed", "ended badly"),
         ({"consistent": False}, Limit(HOUR), "failed", "not consistent"),
+        ({"hidden": 3}, Limit(HOUR), "failed", "rempart points repair"),
+        ({"hidden": 0}, Limit(HOUR), "fresh", "ago"),
         ({"created_at": str(NOW - 2 * HOUR)}, Limit(HOUR, rpo=HOUR), "behind", "restore point is 2 h old"),
         ({"created_at": str(NOW - HOUR)}, Limit(HOUR, rpo=HOUR), "fresh", "ago"),
         ({}, Limit(HOUR, rpo=HOUR), "behind", "does not tell"),
@@ -136,3 +139,39 @@ def test_nothing_that_is_wrong_hides_something_else() -> None:
 )
 def test_a_length_of_time_is_told_in_its_two_largest_units(seconds: int, told: str) -> None:
     assert span(timedelta(seconds=seconds)) == told
+
+
+def told_by(kind: str, age: timedelta, **facts: Any) -> Heard:
+    return Heard(Heartbeat(kind, NOW - age, facts), NOW - age)
+
+
+PAIR = "replication/a-b"
+WATCHED = {"backup": Limit(HOUR, rpo=HOUR), PAIR: Limit(HOUR, lag=HOUR)}
+FRESH = told_by("backup", MINUTE, created_at=str(NOW - 20 * MINUTE))
+
+
+@pytest.mark.parametrize(
+    ("backup", "pair", "told"),
+    [
+        (
+            FRESH,
+            told_by(PAIR, MINUTE, lag_seconds=0),
+            "RPO 20 min (objective 1 h): the newest consistent restore point is",
+        ),
+        (
+            FRESH,
+            told_by(PAIR, 10 * MINUTE, lag_seconds=3600),
+            "RPO 1 h 10 min (objective 1 h), MISSED: so far the replica of a-b",
+        ),
+        (FRESH, Unheard("missing", "why"), "RPO not known (objective 1 h): the lag of a-b"),
+        (
+            told_by("backup", MINUTE, consistent=False, created_at=str(NOW)),
+            FRESH,
+            "RPO not known (objective 1 h): no consist",
+        ),
+    ],
+)
+def test_the_platforms_rpo_is_the_worse_of_point_and_lag(backup: Heard, pair: Heard | Unheard, told: str) -> None:
+    figure = of_heartbeats({"backup": backup, PAIR: pair}, WATCHED, NOW)
+    assert figure and figure.line().startswith(told) and figure.ok == ("MISSED" not in told and "not known" not in told)
+    assert of_heartbeats({}, {"drill": Limit(HOUR)}, NOW) is None

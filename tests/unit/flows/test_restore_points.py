@@ -29,7 +29,7 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
     monkeypatch.setenv("REMPART_HOME", str(Path(__file__).parents[3]))
     made = journeys.in_memory(clock=lambda: NOW)
     keep = Keep(hourly=1, daily=4, weekly=0, monthly=0)
-    backup = made.config.backup.model_copy(update={"keep": keep})
+    backup = made.config.backup.model_copy(update={"keep": keep, "locked": timedelta(0)})
     return dataclasses.replace(made, config=made.config.model_copy(update={"backup": backup}))
 
 

@@ -1,0 +1,62 @@
+"""Restore parts of a restore point beside the running platform, to look at or to copy from; remove them again.
+
+**Input**: a point (the newest that lacks nothing unless named), its parts, and a suffix: database `mlflow` comes back
+as `mlflow_<suffix>`, bucket `lake` as `lake-<suffix>`. **Output**: what was restored, and its checks, which are also
+evidence of kind `restore`.
+
+Starts by hand or by REST only. `dry_run` is on unless you switch it off: the first run shows the plan. Nothing of the
+platform's own is touched: databases cannot be replaced under a running Airflow, for that there is `rempart restore`
+(docs/runbooks/everything-is-gone.md). What was restored stays until a run with `remove`.
+
+**Run again**: a run that was cut off goes on where it was; one that is done finds everything in place.
+
+**When it fails**: the message names the database or object. An older point than the newest needs `i_know`. Another
+restore at work on the same machine is waited for by running again.
+"""
+
+from typing import Any
+
+from airflow.sdk import DAG, Param, task
+
+from rempart.orchestration import runtime
+from rempart.orchestration.dags import platform_settings
+
+params = {
+    "aside": Param(
+        type="string",
+        pattern=r"^[a-z][a-z0-9]{0,19}$",
+        description="What the names of the restored databases and buckets end in: before.",
+    ),
+    "point": Param(
+        None,
+        type=["null", "string"],
+        pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6,16}$",
+        description="Id of the restore point; empty for the newest that lacks nothing.",
+    ),
+    "parts": Param(
+        [],
+        type="array",
+        items={
+            "type": "string",
+            "pattern": r"^(database|bucket|model|dataset):[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}$",
+        },
+        maxItems=50,
+        description="database:NAME, bucket:lake, bucket:artifacts, model:NAME, dataset:NAME; none for all.",
+    ),
+    "remove": Param(False, type="boolean", description="Remove what was restored beside the platform."),
+    "i_know": Param(False, type="boolean", description="Also an older point, into databases that hold other rows."),
+    "dry_run": Param(True, type="boolean", description="Only show what would be done."),
+}
+
+with DAG("restore_point", doc_md=__doc__, params=params, **platform_settings("restore")):
+
+    @task
+    def restore_point(params: Any = None) -> dict[str, Any]:
+        from rempart.flows.restore_aside import restore_aside
+        from rempart.stack import layout
+
+        said = {name: params[name] for name in ("aside", "point", "parts", "i_know", "dry_run")}
+        result = restore_aside(runtime.platform(), layout.current(), removing=params["remove"], **said)
+        return runtime.as_json(result)
+
+    restore_point()
