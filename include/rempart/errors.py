@@ -19,6 +19,7 @@ RempartError(what, hint)
 ├── AuditError               the platform could not be audited
 ├── DatabaseUnavailable      transient: PostgreSQL did not answer
 ├── IngestError              a delivery or a snapshot could not be handled as a whole
+│   └── ErasedMeanwhile      transient: rows were erased while this ran, and it might have brought them back
 ├── FeatureError             the feature store would be wrong (leak, lost rows, nothing materialized)
 ├── TrainingError            the job failed or gave no usable result
 ├── PoolUnavailable          transient: a pool's cluster did not answer, or a service that its job needs did not
@@ -56,6 +57,7 @@ __all__ = [
     "DatabaseUnavailable",
     "DrillFailed",
     "EgressDenied",
+    "ErasedMeanwhile",
     "FailoverError",
     "FeatureError",
     "IngestError",
@@ -182,6 +184,12 @@ class DatabaseUnavailable(RempartError):
 
 class IngestError(RempartError):
     """A delivery or a snapshot could not be handled as a whole."""
+
+
+class ErasedMeanwhile(IngestError):
+    """Rows were erased while this ran, and it might have brought them back: nothing was committed."""
+
+    transient = True
 
 
 class FeatureError(RempartError):

@@ -1,42 +1,182 @@
-"""Erasures on record at the backup site: whom a restore must not bring back. `erasures/<id>.json` in its bucket.
+"""The register of erasures: whom no restore may bring back. `erasures/<id>.json` in the bucket of backups of each site.
 
-Each is JSON of {"at": ISO time, "pipeline": name, ...}, with pseudonymous ids alone; it outlives the databases.
+    {"erasure":{"at":"...","by":"...","domain":"...","id":"...","key":"...","pipeline":"...","reason":"...",
+                "serial":"...","subjects":["<64 hex digits>", ...],"v":1},"sig":"<base64>"}
+
+The middle is canonical JSON, and the ledger's key signs exactly its bytes, as it does with a heartbeat. A subject is
+the HMAC-SHA-256 of a row's key under a key of its own (`domain` and `serial` name it in the keyring): keys of rows can
+be guessed, so a plain hash would tell who was erased. Entries are locked as long as a restore point may be kept.
 """
 
 from __future__ import annotations
 
-import json
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
+from typing import Any, Literal, get_args
 
+from rempart.ledger.canonical import canonical, parse
+from rempart.ledger.chain import text_of_time
+from rempart.ledger.keys import Signer, is_signed
 from rempart.sites.port import Site
 
+VERSION = 1
 PREFIX = "erasures/"
+KEYS = "erasures"
+"""Name of the domain of the platform whose hash key makes the pseudonyms."""
+Reason = Literal["consent-withdrawn", "legal-obligation", "no-longer-needed", "objection", "unlawful"]
+"""Why: the cases of Article 17(1) GDPR. A code, so that nobody writes about a person."""
+REASONS: tuple[str, ...] = get_args(Reason)
+_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+_SUBJECT = re.compile(r"[0-9a-f]{64}")
+_FORM = re.compile(r'\{"erasure":(?P<text>\{.*\}),"sig":"(?P<sig>[A-Za-z0-9+/]{86}==)"\}\n?')
+_FIELDS: dict[str, type] = {
+    "at": str,
+    "by": str,
+    "domain": str,
+    "id": str,
+    "key": str,
+    "pipeline": str,
+    "reason": str,
+    "serial": str,
+    "subjects": list,
+    "v": int,
+}
 
 
 @dataclass(frozen=True)
 class Erasure:
-    """One record; without a time it cannot be read, and counts as newer than any point."""
+    """One entry: the `subjects` (pseudonyms) of a pipeline, since when, who decided so as a role, and why.
 
-    key: str
-    at: datetime | None
+    `domain` and `serial` name the key in the keyring under which the pseudonyms were made.
+    """
+
+    id: str
+    at: datetime
     pipeline: str
+    subjects: tuple[str, ...]
+    by: str
+    reason: str
+    domain: str
+    serial: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.__dict__, "at": text_of_time(self.at), "subjects": list(self.subjects)}
 
 
-def read(site: Site, bucket: str) -> list[Erasure]:
-    """Every erasure on record, by key. Raises SiteError."""
-    return [_parse(info.key, site.read(bucket, info.key)) for info in site.list(bucket, PREFIX)]
+def from_json(plain: Mapping[str, Any]) -> Erasure:
+    """What `as_json` gave. Raises ValueError, KeyError, TypeError."""
+    at = datetime.fromisoformat(plain["at"])
+    if at.tzinfo is None:
+        raise ValueError("its moment is in no time zone")
+    names = ("pipeline", "by", "reason", "domain", "serial")
+    return Erasure(plain["id"], at, subjects=tuple(plain["subjects"]), **{name: str(plain[name]) for name in names})
 
 
-def _parse(key: str, body: bytes) -> Erasure:
+def new_id(now: datetime, suffix: str) -> str:
+    """An id that sorts by time; `suffix` is eight random hex digits."""
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{suffix}"
+
+
+def key_of(erasure_id: str) -> str:
+    """Where an entry stands in the bucket of backups."""
+    return f"{PREFIX}{erasure_id}.json"
+
+
+def pseudonym(secret: bytes, pipeline: str, key: Sequence[object]) -> str:
+    """What stands for the row of a pipeline with this key: HMAC-SHA-256, hex. `key`: its typed values, in order."""
+    said = canonical([pipeline, [_text(value) for value in key]])
+    return hmac.new(secret, f"rempart erasure {said}".encode(), hashlib.sha256).hexdigest()
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def encode(erasure: Erasure, signer: Signer) -> bytes:
+    """The signed file of an entry; the same entry and key give the same bytes."""
+    text = canonical({**erasure.as_json(), "key": signer.id, "v": VERSION})
+    return f'{{"erasure":{text},"sig":"{base64.b64encode(signer.sign(text.encode())).decode()}"}}\n'.encode()
+
+
+def decode(key: str, body: bytes, trusted: Mapping[str, bytes]) -> Erasure:
+    """The entry in the file `key`, signed by one of the trusted public keys (32 bytes each, by id).
+
+    Raises ValueError, which says why it is not to be believed, and quotes nothing of it.
+    """
     try:
-        plain = json.loads(body)
-        at = datetime.fromisoformat(plain["at"])
-        return Erasure(key, at if at.tzinfo else None, str(plain["pipeline"]))
-    except (ValueError, KeyError, TypeError):
-        return Erasure(key, None, "?")
+        found = _FORM.fullmatch(body.decode())
+    except UnicodeDecodeError as cause:
+        raise ValueError("it is no entry") from cause
+    if not found:
+        raise ValueError("it is no signed entry")
+    stated = parse(found["text"])
+    if not isinstance(stated, dict) or {name: type(value) for name, value in stated.items()} != _FIELDS:
+        raise ValueError(f"it does not have the fields {', '.join(_FIELDS)}")
+    if stated["key"] not in trusted:
+        raise ValueError("it is signed with a key that is not one of those trusted")
+    signature = base64.b64decode(found["sig"])
+    spelt = base64.b64encode(signature).decode() == found["sig"]  # the last letter has bits that say nothing
+    if not spelt or not is_signed(trusted[stated["key"]], signature, found["text"].encode()):
+        raise ValueError("its signature does not fit")
+    if stated["v"] != VERSION:
+        raise ValueError(f"it is of format {stated['v']}, this program knows {VERSION}")
+    if not _ID.fullmatch(stated["id"]) or key_of(stated["id"]) != key:
+        raise ValueError("it is out of its place")
+    if not all(isinstance(one, str) and _SUBJECT.fullmatch(one) for one in stated["subjects"]):
+        raise ValueError("a subject in it is none")
+    return from_json(stated)
 
 
-def since(found: list[Erasure], moment: datetime) -> list[Erasure]:
-    """Those that a point of that moment does not know of."""
-    return [one for one in found if one.at is None or one.at >= moment]
+def read(site: Site, bucket: str) -> list[tuple[str, bytes]]:
+    """Every file of a site's register with its key, in every version: what is locked can still be hidden.
+
+    Raises SiteError.
+    """
+    there = [info for info in site.versions(bucket, PREFIX) if not info.marker]
+    return [(info.key, site.read(bucket, info.key, version_id=info.version_id)) for info in there]
+
+
+def verified(files: Iterable[tuple[str, bytes]], trusted: Mapping[str, bytes]) -> tuple[list[Erasure], dict[str, str]]:
+    """The entries that are what the platform wrote, by time, each once; and why the other files are not believed."""
+    entries: dict[str, Erasure] = {}
+    doubts: dict[str, str] = {}
+    for key, body in files:
+        try:
+            one = decode(key, body, trusted)
+        except ValueError as why:
+            doubts[key] = str(why)
+        else:
+            entries[one.id] = one
+    return [entries[name] for name in sorted(entries)], doubts
+
+
+def successors(bodies: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[str, str] | None]:
+    """What evidence of kind `erasure` says stands for an object now, by bucket and key: key and SHA-256.
+
+    None where nothing does: the object held nothing else.
+    """
+    found: dict[tuple[str, str], tuple[str, str] | None] = {}
+    for body in bodies:
+        for one in body.get("successors", ()):
+            to = (str(one["to"]), str(one["to_sha256"])) if one["to"] else None
+            found[str(one["bucket"]), str(one["key"])] = to
+    return found
+
+
+def standing(
+    rewritten: Mapping[tuple[str, str], tuple[str, str] | None], bucket: str, key: str, sha256: str
+) -> tuple[str, str] | None:
+    """Key and SHA-256 of what stands now for an object on record: itself, unless a row was erased from it since."""
+    at: tuple[str, str] | None = (key, sha256)
+    seen: set[str] = set()
+    while at and (bucket, at[0]) in rewritten and at[0] not in seen:
+        seen.add(at[0])
+        at = rewritten[bucket, at[0]]
+    return at

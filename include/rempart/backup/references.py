@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from rempart.backup.erasures import standing, successors
 from rempart.backup.points import HeldObject
 
 PROXIED = "mlflow-artifacts"
@@ -46,18 +47,24 @@ def of_models(located: Iterable[tuple[str, str, str]], logical: Mapping[str, str
 
 
 def of_candidates(
-    records: Iterable[tuple[str, Mapping[str, Any]]], live: Iterable[tuple[str, str]], logical: Mapping[str, str]
+    records: Iterable[tuple[str, Mapping[str, Any]]],
+    live: Iterable[tuple[str, str]],
+    logical: Mapping[str, str],
+    erasures: Iterable[Mapping[str, Any]] = (),
 ) -> Iterator[Reference]:
     """What the evidence of each live model version (name, version) says of its training set and its job's outputs.
 
-    The newest record of a version counts.
+    The newest record of a version counts. `erasures`: evidence of what stands for training sets that were rewritten.
     """
+    rewritten = successors(erasures)
     newest = {(name, str(body.get("version"))): body for name, body in records}
     for name, version in sorted(set(live) & newest.keys()):
         body = newest[name, version]
         dataset, what = body["dataset"], f"model {name} version {version}"
         bucket = logical.get(str(dataset["bucket"]))
-        yield Reference(f"training set of {what}", bucket, str(dataset["key"]), str(dataset["sha256"]))
+        stands = standing(rewritten, str(dataset["bucket"]), str(dataset["key"]), str(dataset["sha256"]))
+        if stands:  # every row of it may have been erased
+            yield Reference(f"training set of {what}", bucket, *stands)
         for key, sha256 in sorted(body["outputs"].items()):
             yield Reference(f"job of {what}", "artifacts", str(key), str(sha256))
 

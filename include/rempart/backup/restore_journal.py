@@ -17,6 +17,7 @@ from rempart.errors import BackupError
 class Progress:
     """One restore of one point. `began` is when its first run did; `databases` were restored completely.
 
+    `filled`: databases and objects were as they are on record, and are not held against it once erasures changed them.
     `opened`: the platform was started on what was restored, so nothing of it may be replaced any more. `steps`: seconds
     that each step took, over all runs.
     """
@@ -27,6 +28,7 @@ class Progress:
     databases: tuple[str, ...] = ()
     opened: bool = False
     steps: Mapping[str, float] = field(default_factory=dict)
+    filled: bool = False
 
     def took(self, step: str, seconds: float) -> Progress:
         return replace(self, steps={**self.steps, step: round(self.steps.get(step, 0.0) + seconds, 3)})
@@ -50,6 +52,7 @@ class Journal:
                 tuple(map(str, plain["databases"])),
                 bool(plain["opened"]),
                 {str(name): float(seconds) for name, seconds in plain["steps"].items()},
+                bool(plain.get("filled")),
             )
         except FileNotFoundError:
             return fresh

@@ -96,6 +96,16 @@ def loaded_snapshot(databases: FeatureDatabases, pipeline: Pipeline) -> str:
     return str(found[0])
 
 
+def keys(databases: FeatureDatabases, pipeline: Pipeline) -> list[tuple[Any, ...]]:
+    """The key of every row in the offline store; none where nothing was loaded. Raises as `load`."""
+    with session(databases.offline, f"read the keys of '{pipeline.name}'") as opened:
+        table = rows_table(pipeline)
+        if opened.execute("SELECT to_regclass(%s)", (f'public."{table}"',)).fetchone() == (None,):
+            return []
+        query = sql.SQL("SELECT {} FROM {}").format(tables.names(pipeline.key), tables.name(table))
+        return opened.execute(query).fetchall()
+
+
 def _register(opened: Session, pipeline: Pipeline, views: tuple[ViewTable, ...]) -> None:
     """Record which tables are this pipeline's, and drop those of views that it lost.
 

@@ -15,8 +15,10 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
 from rempart.errors import ConfigError, IngestError, ObjectMissing
+from rempart.flows import erasures
+from rempart.flows.erasures import Erased
 from rempart.flows.platform import Platform
-from rempart.ingestion import acceptance, cells, deliveries, landing, reading, snapshots
+from rempart.ingestion import acceptance, cells, deliveries, erasing, landing, reading, snapshots
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import RefusedRow, Rows
 from rempart.pipeline import Pipeline
@@ -50,6 +52,7 @@ class _Run:
     pipeline: Pipeline
     site: Site
     now: datetime
+    erased: Erased | None = None
 
     @property
     def lake(self) -> str:
@@ -74,10 +77,11 @@ def ingest(platform: Platform, pipeline: Pipeline) -> IngestResult:
     """Take in all waiting deliveries and commit at most one new snapshot; with nothing new, nothing changes.
 
     An error leaves the last snapshot current; a re-run completes the work, at another site if that is active by then.
-    Whether too many rows were refused is for `check_quarantine` to say.
+    A row that was erased does not come back: it is refused, and nothing of it is kept. Whether too many rows were
+    refused is for `check_quarantine` to say.
     """
-    active = platform.active()
-    run = _Run(platform, pipeline, platform.active_site(pipeline.classification, active), platform.clock())
+    active, erased = platform.active(), erasures.erased(platform, pipeline.name)
+    run = _Run(platform, pipeline, platform.active_site(pipeline.classification, active), platform.clock(), erased)
     run.retain_until("snapshots")  # a missing rule is said before anything is written
     before = snapshots.current(run.site, run.lake, pipeline.name)
     with platform.committing(active):
@@ -87,6 +91,7 @@ def ingest(platform: Platform, pipeline: Pipeline) -> IngestResult:
     plan = landing.plan(waiting, known)
     snapshot, added, outcomes = _take_in(run, before, plan.new, bodies)
     with platform.committing(active):
+        erasures.check_same(platform, pipeline.name, erased)
         if snapshot and snapshot is not before:
             snapshots.commit(run.site, run.lake, snapshot, added)
         for one in outcomes:
@@ -147,18 +152,14 @@ def _take_in(
         return before, [], []
     pipeline, read = run.pipeline, []
     for arrival in new:
-        body = bodies[arrival.sha256]
-        run.site.write_new(
-            run.lake,
-            landing.raw_key(pipeline.name, arrival),
-            body,
-            metadata={"retain-until": run.retain_until("raw").isoformat()},
-        )
-        read.append(reading.read(arrival.name, body, pipeline.source, list(pipeline.columns)))
-    current = None
+        read.append(_land(run, arrival, bodies[arrival.sha256]))
+    current, changed = None, set[str]()
     if before:
         table = snapshots.load_table(run.site, run.lake, before)
         current = snapshots.conform(table, before, pipeline)
+        if run.erased:
+            current, struck = erasing.split(current, pipeline.key, run.erased.has)
+            changed = set(snapshots.months(struck, pipeline.partition_by))
     accepted, refused = judge(pipeline, current, read)
     for arrival, rows in zip(new, refused, strict=True):
         if rows:
@@ -167,7 +168,7 @@ def _take_in(
     snapshot = before
     added: list[tuple[snapshots.Part, bytes]] = []
     if accepted.num_rows:
-        snapshot, added = _draw_up(run, before, current, accepted)
+        snapshot, added = _draw_up(run, before, current, accepted, changed)
     outcomes = [
         deliveries.outcome(
             arrival,
@@ -183,8 +184,23 @@ def _take_in(
     return snapshot, added, outcomes
 
 
+def _land(run: _Run, arrival: Arrival, body: bytes) -> Rows:
+    """Keep a delivery as received, less the rows that were erased; its rows, of which those are refused."""
+    pipeline, kept = run.pipeline, {"retain-until": run.retain_until("raw").isoformat()}
+    rows = reading.read(arrival.name, body, pipeline.source, list(pipeline.columns))
+    stored = arrival
+    if run.erased:
+        cut = erasing.cut_delivery(body, pipeline, run.erased.has)
+        if cut.body is not None:
+            kept["delivery"] = arrival.sha256
+            rows, body = erasing.strike(rows, cut.lines), cut.body
+            stored = replace(arrival, sha256=sha256(body).hexdigest())
+    run.site.write_new(run.lake, landing.raw_key(pipeline.name, stored), body, metadata=kept)
+    return rows
+
+
 def _draw_up(
-    run: _Run, before: snapshots.Snapshot | None, current: pa.Table | None, accepted: pa.Table
+    run: _Run, before: snapshots.Snapshot | None, current: pa.Table | None, accepted: pa.Table, changed: set[str]
 ) -> tuple[snapshots.Snapshot, list[tuple[snapshots.Part, bytes]]]:
     import pyarrow as pa
 
@@ -192,7 +208,7 @@ def _draw_up(
         run.pipeline,
         before,
         pa.concat_tables([current, accepted]) if current is not None else accepted,
-        set(snapshots.months(accepted, run.pipeline.partition_by)),
+        changed | set(snapshots.months(accepted, run.pipeline.partition_by)),
         now=run.now,
         retain_until=run.retain_until("snapshots"),
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rempart.errors import FeatureError
 from rempart.features import offline, online
 from rempart.features.databases import FeatureDatabases
+from rempart.flows import erasures
 from rempart.flows.platform import Platform
 from rempart.pipeline import Pipeline
 
@@ -41,8 +42,9 @@ def feature_databases(platform: Platform) -> FeatureDatabases:
 def materialize(platform: Platform, pipeline: Pipeline, snapshot_id: str | None = None) -> MaterializeResult:
     """Load a snapshot (the current one unless named) and write what changed to the online store.
 
-    The same snapshot twice changes nothing. Raises FeatureError (also when there is no snapshot), SiteError,
-    IntegrityError, PlacementDenied, SiteFenced, DatabaseUnavailable.
+    Where rows were erased from a snapshot that is named, what stands for it now is loaded. The same snapshot twice
+    changes nothing. Raises FeatureError (also when there is no snapshot), SiteError, IntegrityError, PlacementDenied,
+    SiteFenced, DatabaseUnavailable, BackupError (the key of the register is gone).
     """
     from rempart.ingestion import snapshots
 
@@ -52,12 +54,18 @@ def materialize(platform: Platform, pipeline: Pipeline, snapshot_id: str | None 
     snapshot = (
         snapshots.current(site, bucket, pipeline.name)
         if snapshot_id is None
-        else snapshots.read(site, bucket, pipeline.name, snapshot_id)
+        else snapshots.read(
+            site,
+            bucket,
+            pipeline.name,
+            erasures.snapshot_id(platform.ledger, bucket, pipeline.name, snapshot_id),
+        )
     )
     if snapshot is None:
         raise FeatureError(f"'{pipeline.name}' has no snapshot yet", f"Run ingest_{pipeline.name}.")
     table = snapshots.load_table(site, bucket, snapshot)
     with platform.committing(active):
+        table = erasures.without_erased(platform, pipeline, table)
         return materialize_table(feature_databases(platform), pipeline, table, snapshot.id, platform.clock())
 
 

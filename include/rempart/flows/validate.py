@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import ModelRefused, TrainingError
+from rempart.flows import erasures
 from rempart.flows.platform import Platform
 from rempart.flows.train import candidate_record
-from rempart.ledger.port import Evidence
+from rempart.ledger.port import Evidence, Ledger
 from rempart.models import gate, loading, metrics, registry
 from rempart.models.encoding import Feature
 from rempart.pipeline import Pipeline
@@ -73,7 +74,7 @@ def validate(platform: Platform, pipeline: Pipeline, version: str | None = None)
         said = (f"version {version} is the champion already", *reasons)
         return ValidationResult(version, True, said, body["metrics"], body["baselines"], version, previous)
     site = platform.active_site(pipeline.classification, active)
-    train, holdout = _rows(site, record["dataset"])
+    train, holdout = _rows(platform.ledger, site, record["dataset"])
     target = Feature.from_json(record["target"])
     truth, task = metrics.target_values(target, holdout), str(record["task"])
     mine = metrics.score(task, truth, loading.load(tracking, record).predict(holdout))
@@ -153,8 +154,8 @@ def _record(platform: Platform, name: str, version: str) -> Mapping[str, Any]:
     return found
 
 
-def _rows(site: Site, dataset: Mapping[str, Any]) -> tuple[pa.Table, pa.Table]:
-    return split_rows(site.read(dataset["bucket"], dataset["key"], sha256=dataset["sha256"]))
+def _rows(ledger: Ledger, site: Site, dataset: Mapping[str, Any]) -> tuple[pa.Table, pa.Table]:
+    return split_rows(erasures.read_dataset(erasures.rewritten(ledger), site, dataset))
 
 
 def _decisions(platform: Platform, name: str) -> list[Evidence]:

@@ -96,6 +96,41 @@ def read(name: str, body: bytes, source: Source, columns: Sequence[str]) -> Rows
     return rows if rows.delivered else Rows(fault="the file holds a header and no rows")
 
 
+@dataclass(frozen=True)
+class Spans:
+    """A delivery as text: its lines with their ends, its header, and each row's cells by the lines that it takes."""
+
+    lines: Sequence[str]
+    header: Sequence[str]
+    rows: Sequence[tuple[range, Sequence[str]]]
+
+
+def spans(body: bytes, source: Source, width: int) -> Spans | None:
+    """Where each row stands in a delivery, well formed or not; `width` columns make a row. None for what is no text.
+
+    Lines are counted from 0.
+    """
+    text, fault = unpack(body)
+    if fault:
+        return None
+    try:
+        decoded = text.decode(source.encoding)
+    except UnicodeDecodeError:
+        return None
+    lines = list(io.StringIO(decoded, newline=""))
+    first = next((i for i, line in enumerate(lines) if line.strip("\ufeff\r\n")), None)
+    if first is None:
+        return Spans(lines, (), ())
+    bare = [line.removeprefix("\ufeff") if i == first else line for i, line in enumerate(lines)]
+    records = _records(bare, first, source.delimiter, width)
+    header = next(records).fields
+    rows = []
+    for record in records:
+        begun, taken = record.line - 1, sum(1 for _ in io.StringIO(record.raw, newline=""))
+        rows.append((range(begun, begun + taken), record.fields or record.raw.split(source.delimiter)))
+    return Spans(lines, header, rows)
+
+
 def _wrong_header(header: Sequence[str], columns: Sequence[str]) -> str | None:
     missing = [column for column in columns if column not in header]
     unexpected = [str(i) for i, name in enumerate(header, 1) if name not in columns]

@@ -116,9 +116,20 @@ def read(site: Site, bucket: str, pipeline_name: str, snapshot_id: str) -> Snaps
     key = f"{folder(pipeline_name)}{snapshot_id}.json"
     body = site.read(bucket, key)
     try:
+        snapshot = parse(body, pipeline_name)
+    except ValueError as cause:
+        raise _altered(site, bucket, key, "it is not a manifest") from cause
+    if snapshot.pipeline != pipeline_name or not snapshot.id == snapshot_id == content_id(snapshot):
+        raise _altered(site, bucket, key, "its content does not match its id")
+    return snapshot
+
+
+def parse(body: bytes, pipeline_name: str) -> Snapshot:
+    """The snapshot in a manifest's bytes. Raises ValueError when they are none."""
+    try:
         found = json.loads(body)
         content = found["content"]
-        snapshot = Snapshot(
+        return Snapshot(
             found["id"],
             found["pipeline"],
             datetime.fromisoformat(found["created_at"]),
@@ -135,11 +146,8 @@ def read(site: Site, bucket: str, pipeline_name: str, snapshot_id: str) -> Snaps
             content["partition_by"],
             tuple(found["deliveries"]),
         )
-    except (ValueError, KeyError, TypeError) as cause:
-        raise _altered(site, bucket, key, "it is not a manifest") from cause
-    if snapshot.pipeline != pipeline_name or not snapshot.id == snapshot_id == content_id(snapshot):
-        raise _altered(site, bucket, key, "its content does not match its id")
-    return snapshot
+    except (KeyError, TypeError) as cause:
+        raise ValueError("it is not a manifest") from cause
 
 
 def _altered(site: Site, bucket: str, key: str, why: str) -> IntegrityError:
@@ -303,6 +311,11 @@ def commit(site: Site, bucket: str, snapshot: Snapshot, added: Sequence[tuple[Pa
         metadata=kept,
         content_type="application/json",
     )
+    point_at(site, bucket, snapshot)
+
+
+def point_at(site: Site, bucket: str, snapshot: Snapshot) -> None:
+    """Make a stored snapshot the current one."""
     site.write(
         bucket,
         f"{folder(snapshot.pipeline)}current.json",

@@ -1,4 +1,4 @@
-"""The journal of a restore, erasures on record, and rows read straight from a dump."""
+"""The journal of a restore, and rows read straight from a dump."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rempart.backup import dump_tables, erasures
+from rempart.backup import dump_tables
 from rempart.backup.restore_journal import Journal
 from rempart.errors import BackupError
-from rempart.sites.memory import MemorySite
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -20,9 +19,12 @@ def test_a_journal_goes_on_with_the_same_point_and_begins_anew_with_another(tmp_
     journal = Journal(tmp_path / "restore.json")
     fresh = journal.read("p1", "m1", NOW)
     assert fresh.began == NOW and not fresh.databases and not fresh.opened
-    journal.write(replace(fresh.took("objects", 1.5).took("objects", 2.0), databases=("mlflow",), opened=True))
+    journal.write(
+        replace(fresh.took("objects", 1.5).took("objects", 2.0), databases=("mlflow",), opened=True, filled=True)
+    )
     again = journal.read("p1", "m1", NOW + timedelta(hours=1))
     assert (again.began, again.databases, again.opened, again.steps) == (NOW, ("mlflow",), True, {"objects": 3.5})
+    assert again.filled and not journal.read("p2", "m1", NOW).filled
     assert journal.read("p2", "m1", NOW).databases == ()
     assert journal.read("p1", "another", NOW).databases == ()
     journal.end()
@@ -34,21 +36,6 @@ def test_a_journal_that_is_damaged_is_named(tmp_path: Path) -> None:
     file.write_text('{"point": ')
     with pytest.raises(BackupError, match=r"restore\.json"):
         Journal(file).read("p1", "m1", NOW)
-
-
-def test_erasures_that_a_point_does_not_know_of_are_those_from_then_on_and_the_unreadable() -> None:
-    site = MemorySite("haven")
-    site.ensure_bucket("backups", versioned=True)
-    assert erasures.read(site, "backups") == []
-    for name, body in {
-        "old": '{"at": "2025-12-31T00:00:00+00:00", "pipeline": "bookings"}',
-        "new": '{"at": "2026-01-02T00:00:00+00:00", "pipeline": "bookings", "ids": ["x"]}',
-        "naive": '{"at": "2025-12-31T00:00:00", "pipeline": "bookings"}',
-        "odd": "[]",
-    }.items():
-        site.write("backups", f"erasures/{name}.json", body.encode())
-    newer = erasures.since(erasures.read(site, "backups"), NOW)
-    assert [one.key for one in newer] == ["erasures/naive.json", "erasures/new.json", "erasures/odd.json"]
 
 
 def test_rows_of_copy_are_read_as_they_were_written() -> None:

@@ -1,0 +1,66 @@
+"""The command that erases rows of a dataset."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rempart.cli.root import app
+from rempart.errors import BackupError
+
+
+@app.command("erase")
+def erase_cli(
+    pipeline: Annotated[str | None, typer.Argument(help="The pipeline whose rows they are.")] = None,
+    keys: Annotated[
+        list[str] | None, typer.Argument(help="Key of each row, | between several columns; others can see it here.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="One key on each line; - is the standard input.")] = None,
+    role: Annotated[str, typer.Option(help="Who decided so, as a role: data-protection-officer.")] = "",
+    reason: Annotated[
+        str,
+        typer.Option(help="consent-withdrawn, legal-obligation, no-longer-needed, objection or unlawful."),
+    ] = "",
+    again: Annotated[
+        bool, typer.Option("--again", help="Apply all that is on record once more: where a lock has ended.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it you see where the rows are, and nothing is changed.")
+    ] = False,
+) -> None:
+    """Erase rows for good: at every site, in every version, and from whatever a restore brings back.
+
+    A run that was cut off is completed by the same command. Exit code 1: something is pending.
+    """
+    from rempart.flows import erase as flow
+    from rempart.flows import erase_report
+    from rempart.flows.platform import open_platform
+    from rempart.pipeline import named
+
+    if again:
+        if pipeline or keys or file:
+            raise BackupError("--again applies what is on record, for every pipeline", "Name no pipeline and no key.")
+        done = flow.again(open_platform(), say=typer.echo)
+    else:
+        if pipeline is None:
+            raise BackupError("No pipeline was named", "rempart erase PIPELINE KEY, or rempart erase --again.")
+        found = named(pipeline)
+        wanted = flow.read_keys(found, [*(keys or ()), *(_lines(file) if file else ())])
+        done = [flow.erase(open_platform(), found, wanted, by=role, reason=reason, dry_run=not yes, say=typer.echo)]
+    for one in done:
+        for line in erase_report.lines(one):
+            typer.echo(line)
+    if any(one.pending and not one.dry_run for one in done):
+        raise typer.Exit(1)
+
+
+def _lines(file: Path) -> list[str]:
+    if str(file) == "-":
+        return sys.stdin.read().splitlines()
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise BackupError(f"{file} cannot be read ({type(cause).__name__})", "Name a file of UTF-8 text.") from cause

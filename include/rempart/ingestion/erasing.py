@@ -1,0 +1,198 @@
+"""What is left of an object once the rows of some keys are taken out of it. Pure: bytes in, bytes out.
+
+A delivery loses the lines of these rows, and keeps all others byte for byte; a quarantine file, a part of a snapshot
+and a training set lose their rows. What cannot be read cannot be searched: it is counted, and a person has to look.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from rempart.ingestion import cells, reading, snapshots
+from rempart.ingestion.reading import RefusedRow, Rows
+from rempart.ingestion.snapshots import Part, Snapshot
+from rempart.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ERASED = "erased"
+"""Why a row is refused whose key is in the register of erasures; nothing of it is kept."""
+Kind = Literal["delivery", "quarantine", "part", "training set", "manifest"]
+Gone = Callable[[Sequence[Any]], bool]
+"""Whether the row with this key (typed values, in the order of the pipeline's `key`) was erased."""
+_CONFLICT = re.compile(r"conflicts/[^/]+/")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is left of an object. `body` is None if nothing was taken out; `rows` were, and `lines` of a delivery.
+
+    `unread` rows could not be searched: no key could be told of them.
+    """
+
+    body: bytes | None = None
+    rows: int = 0
+    unread: int = 0
+    lines: frozenset[int] = frozenset()
+
+
+def kind_of(key: str, pipeline: str) -> Kind | None:
+    """What an object of the lake holds of a pipeline's rows; None for what holds none."""
+    key = _CONFLICT.sub("", key, count=1)
+    if key.startswith(f"raw/{pipeline}/"):
+        return "delivery"
+    if key.startswith(f"quarantine/{pipeline}/"):
+        return "quarantine"
+    if key.startswith(f"training/{pipeline}/"):
+        return "training set"
+    folder = snapshots.folder(pipeline)
+    if key.startswith(f"{folder}parts/"):
+        return "part"
+    return "manifest" if key.startswith(folder) and not key.endswith("/current.json") else None
+
+
+def keys_of(table: pa.Table, key: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """The key of each row, in order."""
+    return zip(*(table[column].to_pylist() for column in key), strict=True)
+
+
+def split(table: pa.Table, key: Sequence[str], gone: Gone) -> tuple[pa.Table, pa.Table]:
+    """The rows of a table that were not erased (the table itself if none was), and those that were."""
+    import pyarrow as pa
+
+    struck = [gone(values) for values in keys_of(table, key)]
+    if not any(struck):
+        return table, table.slice(0, 0)
+    return table.filter(pa.array([not one for one in struck])), table.filter(pa.array(struck))
+
+
+def cut_table(body: bytes, kind: Kind, key: Sequence[str], gone: Gone) -> Cut:
+    """A part or a training set (Parquet) without these rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(pa.BufferReader(body))
+    if not set(key) <= set(table.column_names):  # of another time, with another key
+        return Cut(unread=table.num_rows)
+    left, _ = split(table, key, gone)
+    if left is table:
+        return Cut()
+    if kind == "part":
+        return Cut(snapshots.encode(left, key), table.num_rows - left.num_rows)
+    return Cut(_parquet(left), table.num_rows - left.num_rows)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(table.combine_chunks(), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def header_of(body: bytes, pipeline: Pipeline) -> Sequence[str] | None:
+    """The columns of a delivery in its own order; None if it cannot be read."""
+    found = reading.spans(body, pipeline.source, len(pipeline.columns))
+    return found.header if found and found.header else None
+
+
+def cut_delivery(body: bytes, pipeline: Pipeline, gone: Gone) -> Cut:
+    """A delivery without the lines of these rows, packed as it was. `lines` are counted from 1, as `reading` does."""
+    found = reading.spans(body, pipeline.source, len(pipeline.columns))
+    if found is None:
+        return Cut(unread=max(1, reading.unpack(body)[0].count(b"\n")))
+    struck, unread = _struck([fields for _, fields in found.rows], found.header, pipeline, gone)
+    if not struck:
+        return Cut(unread=unread)
+    out = {line for row in struck for line in found.rows[row][0]}
+    text = "".join(line for i, line in enumerate(found.lines) if i not in out).encode(pipeline.source.encoding)
+    packed = gzip.compress(text, mtime=0) if body.startswith(b"\x1f\x8b") else text
+    return Cut(packed, len(struck), unread, frozenset(line + 1 for line in out))
+
+
+def cut_quarantine(body: bytes, header: Sequence[str] | None, pipeline: Pipeline, gone: Gone) -> Cut:
+    """A quarantine file without these rows; `header`: the columns of its delivery, else those of the schema count."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(pa.BufferReader(body))
+    raw = [text or "" for text in table["raw"].to_pylist()]
+    rows = [_fields(text, pipeline.source.delimiter) if text else () for text in raw]
+    struck, unread = _struck(rows, header or tuple(pipeline.columns), pipeline, gone)
+    unread -= sum(not text for text in raw)  # of rows that were erased before
+    if not struck:
+        return Cut(unread=max(0, unread))
+    left = table.filter(pa.array([row not in struck for row in range(table.num_rows)], pa.bool_()))
+    return Cut(_parquet(left), len(struck), max(0, unread))
+
+
+def _fields(text: str, delimiter: str) -> Sequence[str]:
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except (csv.Error, StopIteration):
+        return text.split(delimiter)
+
+
+def _struck(
+    rows: Sequence[Sequence[str]], header: Sequence[str], pipeline: Pipeline, gone: Gone
+) -> tuple[set[int], int]:
+    """Which rows of text were erased, and of how many no key can be told."""
+    if not set(pipeline.key) <= set(header):
+        return set(), len(rows)
+    places = [list(header).index(column) for column in pipeline.key]
+    short = [row for row, fields in enumerate(rows) if len(fields) <= max(places)]
+    lacking = set(short)
+    readable = [row for row in range(len(rows)) if row not in lacking]
+    text = [pipeline.columns[column].type in ("string", "category") for column in pipeline.key]
+    cut_out = [[rows[row][place] for place in places] for row in readable]
+    typed = typed_keys([[c if t else c.strip() for c, t in zip(one, text, strict=True)] for one in cut_out], pipeline)
+    unread = len(short) + sum(values is None for values in typed)
+    return {row for row, values in zip(readable, typed, strict=True) if values is not None and gone(values)}, unread
+
+
+def typed_keys(rows: Sequence[Sequence[str]], pipeline: Pipeline) -> list[tuple[Any, ...] | None]:
+    """Keys of rows, given as text in the order of the pipeline's `key`, in their types; None for what is no key."""
+    columns = {name: pipeline.columns[name] for name in pipeline.key}
+    table, against = cells.convert(rows, columns, required=pipeline.key, null_values=pipeline.source.null_values)
+    return [None if row in against else values for row, values in enumerate(keys_of(table, pipeline.key))]
+
+
+def strike(rows: Rows, lines: frozenset[int]) -> Rows:
+    """A delivery's rows, of which those on these lines are refused as erased, and nothing of them is kept."""
+    kept = [i for i, line in enumerate(rows.lines) if line not in lines]
+    refused = [RefusedRow(one.line, (ERASED,), "") if one.line in lines else one for one in rows.refused]
+    refused += [RefusedRow(line, (ERASED,), "") for line in rows.lines if line in lines]
+    return replace(
+        rows,
+        cells=[rows.cells[i] for i in kept],
+        lines=[rows.lines[i] for i in kept],
+        raw=[rows.raw[i] for i in kept],
+        refused=refused,
+    )
+
+
+def succeed(found: Iterable[Snapshot], parts: Mapping[str, Part]) -> dict[str, Snapshot]:
+    """What takes the place of each snapshot that names a part which was cut (`parts`: its successor, by SHA-256).
+
+    By the id of the one that it replaces. A successor follows on the successor of the one before it.
+    """
+    made: dict[str, Snapshot] = {}
+    for one in found:
+        if not any(part.sha256 in parts for part in one.parts):
+            continue
+        after = (replace(parts.get(part.sha256, part), partition=part.partition) for part in one.parts)
+        left = tuple(part for part in after if part.rows)
+        cut = replace(one, parts=left, rows=sum(part.rows for part in left))
+        made[one.id] = replace(cut, id=snapshots.content_id(cut))
+    return {name: replace(one, previous=_after(made, one.previous)) for name, one in made.items()}
+
+
+def _after(made: Mapping[str, Snapshot], name: str | None) -> str | None:
+    return made[name].id if name is not None and name in made else name

@@ -1,0 +1,203 @@
+"""What is left of deliveries, quarantine and snapshots once some rows are taken out: everything else, as it was."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rempart.ingestion import erasing, landing, reading, snapshots
+from rempart.ingestion.reading import RefusedRow
+from rempart.pipeline import Pipeline
+from tests.unit.features.stays import stays
+
+STAYS = stays()
+COLUMNS = list(STAYS.columns)
+TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), max_size=6)
+LINES = st.lists(st.tuples(st.integers(0, 6), TEXT, TEXT), max_size=8)
+GONE = st.sets(st.integers(0, 6))
+
+
+def fields(stay: object, house: str, room: str) -> list[str]:
+    return [str(stay), "1", "1", "1", house, room, "true", "2026-01-01"]
+
+
+def delivery(rows: list[list[str]], header: list[str] = COLUMNS) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerows([header, *rows])
+    return text.getvalue().encode()
+
+
+def gone(stays_gone: set[int]) -> erasing.Gone:
+    return lambda key: key[0] in stays_gone
+
+
+def rows_of(body: bytes) -> list[list[str]]:
+    read = reading.read("a.csv", body, STAYS.source, COLUMNS)
+    return [list(one) for one in read.cells]
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=LINES, struck=GONE, packed=st.booleans(), turned=st.booleans())
+def test_a_delivery_keeps_every_other_row_as_it_was(
+    rows: list[tuple[int, str, str]], struck: set[int], packed: bool, turned: bool
+) -> None:
+    order = COLUMNS[::-1] if turned else COLUMNS
+    whole = [fields(*one) for one in rows]
+    body = delivery([one[::-1] if turned else one for one in whole], order)
+    before = rows_of(body)  # what a stray quote makes of a row is the same before and after
+    cut = erasing.cut_delivery(gzip.compress(body) if packed else body, STAYS, gone(struck))
+    left = body if cut.body is None else gzip.decompress(cut.body) if packed else cut.body
+    assert rows_of(left) == [one for one in before if int(one[0]) not in struck]
+    assert (cut.body is None) == (cut.rows == 0)
+    assert erasing.cut_delivery(left, STAYS, gone(struck)).body is None
+    assert left.decode().splitlines()[:1] == body.decode().splitlines()[:1]
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=LINES, struck=GONE)
+def test_what_is_struck_from_a_delivery_is_refused_and_nothing_of_it_is_kept(
+    rows: list[tuple[int, str, str]], struck: set[int]
+) -> None:
+    body = delivery([fields(*one) for one in rows])
+    read = reading.read("a.csv", body, STAYS.source, COLUMNS)
+    after = erasing.strike(read, erasing.cut_delivery(body, STAYS, gone(struck)).lines)
+    assert after.delivered == read.delivered
+    refused = [one for one in after.refused if one.reasons == (erasing.ERASED,)]
+    assert len(refused) == sum(one[0] in struck for one in rows)
+    assert all(one.raw == "" for one in refused)
+    assert not any(int(one[0]) in struck for one in after.cells)
+
+
+def test_malformed_lines_are_searched_by_the_place_of_the_key() -> None:
+    body = b"stay,price\n" + delivery([fields(1, "a", "b")])[:-2] + b',x,y\r\n7,"stray\r\n7,too,few\r\n'
+    cut = erasing.cut_delivery(delivery([]) + body.split(b"\r\n", 1)[1], STAYS, gone({7}))
+    assert cut.rows == 2 and cut.body is not None and b"stray" not in cut.body and b"too,few" not in cut.body
+    renamed = delivery([fields(7, "a", "b")], [*COLUMNS[:-1], "departure"])
+    assert erasing.cut_delivery(renamed, STAYS, gone({7})).rows == 1  # refused as a whole, and its key is told
+    nameless = delivery([fields(7, "a", "b")], ["number", *COLUMNS[1:]])
+    assert (erasing.cut_delivery(nameless, STAYS, gone({7})).rows, 1) == (0, 1)
+    assert erasing.cut_delivery(nameless, STAYS, gone({7})).unread == 1
+    assert erasing.cut_delivery(gzip.compress(body)[:-9], STAYS, gone({7})).unread
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=LINES, struck=GONE)
+def test_quarantine_loses_these_rows_alone(rows: list[tuple[int, str, str]], struck: set[int]) -> None:
+    raws = [delivery([fields(*one)]).decode().split("\r\n", 1)[1].rstrip("\r\n") for one in rows]
+    table = pa.table(
+        {
+            "source_line": pa.array(range(2, len(rows) + 2), pa.int64()),
+            "reason": pa.array(["why"] * len(rows), pa.string()),
+            "raw": pa.array(raws, pa.string()),
+        }
+    )
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    cut = erasing.cut_quarantine(sink.getvalue(), COLUMNS, STAYS, gone(struck))
+    left = pq.read_table(io.BytesIO(cut.body or sink.getvalue()))["raw"].to_pylist()
+    assert left == [raw for raw, one in zip(raws, rows, strict=True) if one[0] not in struck]
+
+
+def test_rows_that_ingestion_refused_as_erased_say_nothing_and_are_not_searched() -> None:
+    from rempart.sites.memory import MemorySite
+
+    site = MemorySite()
+    site.ensure_bucket("lake", versioned=True)
+    landing.quarantine(site, "lake", "stays", "s", [RefusedRow(2, (erasing.ERASED,), "")], date(2026, 1, 1))
+    body = site.read("lake", landing.quarantine_key("stays", "s"))
+    assert erasing.cut_quarantine(body, None, STAYS, gone({1})) == erasing.Cut()
+
+
+def table_of(rows: list[tuple[int, int]]) -> pa.Table:
+    """Stays (unique) and the month of their arrival."""
+    plain: list[dict[str, Any]] = [
+        {
+            "stay": stay,
+            "price": 1.0,
+            "nights": 1,
+            "lead": 1,
+            "house": "a",
+            "room": "b",
+            "returning": True,
+            "arrival": date(2026, month, 1),
+        }
+        for stay, month in rows
+    ]
+    return pa.Table.from_pylist(plain, schema=snapshots.arrow_schema(snapshots.snapshot_columns(STAYS)))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    history=st.lists(st.lists(st.integers(1, 4), max_size=4), min_size=1, max_size=4),
+    struck=st.sets(st.integers(0, 12)),
+)
+def test_each_snapshot_is_succeeded_by_one_without_these_rows(history: list[list[int]], struck: set[int]) -> None:
+    """Snapshots grow as deliveries come; after the erasure each holds what it held, less these rows, in order."""
+    bodies, made, rows = dict[str, bytes](), list[snapshots.Snapshot](), list[tuple[int, int]]()
+    for months in history:
+        rows = rows + [(len(rows) + n, month) for n, month in enumerate(months)]
+        before = made[-1] if made else None
+        one, added = snapshots.draw_up(
+            STAYS, before, table_of(rows), {f"2026-{m:02d}" for m in months}, now=NOW, retain_until=NOW.date()
+        )
+        bodies |= {part.sha256: body for part, body in added}
+        if before is None or one.id != before.id:
+            made.append(one)
+    parts = {}
+    for digest, body in dict(bodies).items():
+        cut = erasing.cut_table(body, "part", STAYS.key, gone(struck))
+        if cut.body is not None:
+            kept = pq.read_table(io.BytesIO(cut.body)).num_rows
+            after = snapshots.Part("", f"k{len(parts)}", f"to-{digest}", kept, len(cut.body))
+            parts[digest], bodies[after.sha256] = after, cut.body
+    succeeded = erasing.succeed(made, parts)
+    for one in made:
+        now = succeeded.get(one.id, one)
+        assert (one.id in succeeded) == (_stays(one, bodies) & struck != set())
+        assert _stays(now, bodies) == _stays(one, bodies) - struck
+        assert now.rows == len(_stays(now, bodies)) and now.id == snapshots.content_id(now)
+        assert [part.partition for part in now.parts] == sorted(part.partition for part in now.parts)
+        wanted = succeeded[one.previous].id if one.previous in succeeded else one.previous
+        assert now.previous == (wanted if one.id in succeeded else one.previous)
+    assert not erasing.succeed(succeeded.values(), parts)
+
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def _stays(one: snapshots.Snapshot, bodies: dict[str, bytes]) -> set[int]:
+    return {stay for part in one.parts for stay in pq.read_table(io.BytesIO(bodies[part.sha256]))["stay"].to_pylist()}
+
+
+def test_keys_are_typed_as_the_pipeline_says() -> None:
+    both: Pipeline = STAYS.model_copy(update={"key": ["stay", "arrival"]})
+    assert erasing.typed_keys([["7", "2026-01-02"], ["x", "2026-01-02"], ["7", ""]], both) == [
+        (7, date(2026, 1, 2)),
+        None,
+        None,
+    ]
+
+
+def test_only_what_holds_rows_is_looked_into() -> None:
+    kinds = {
+        "raw/stays/aa/a.csv": "delivery",
+        "quarantine/stays/aa.parquet": "quarantine",
+        "snapshots/stays/parts/aa.parquet": "part",
+        "snapshots/stays/aa.json": "manifest",
+        "snapshots/stays/current.json": None,
+        "training/stays/aa.parquet": "training set",
+        "conflicts/3/raw/stays/aa/a.csv": "delivery",
+        "deliveries/stays/aa.json": None,
+        "raw/stays_too/aa/a.csv": None,
+    }
+    assert {key: erasing.kind_of(key, "stays") for key in kinds} == kinds
+    assert replace(erasing.Cut(), rows=1).body is None
