@@ -1,10 +1,15 @@
 """Restore a restore point into scratch space, and prove it.
 
 **Input**: the newest restore point (or the one that the run names). **Output**: the list of checks, the measured RTO
-and RPO, evidence in the ledger. Scratch databases and bucket are removed at the end, also after a failure.
+and RPO, evidence in the ledger, and a report under lock beside it (docs/how-to/drill-report.md). Scratch databases and
+bucket are removed at the end, also after a failure.
 
-Databases must come back with the row counts on record, online features with the same content, and each champion must
-load from the restored MLflow and predict the same numbers.
+Databases must come back with the row counts on record; Airflow's must migrate, and what it encrypted be read; the
+ledger must verify, online features equal the offline ones, and each champion load from the restored MLflow and predict
+the same numbers. A missed objective (`backup.rpo_objective`, `backup.rto_objective`) is red as well.
+
+`scenario` **cyber-attack**: poisoned points are played in memory behind the stored ones; all are judged, and the last
+clean one is restored. It is red, too, if the newest stored point is not a clean one.
 
 **Run again** at will: a drill never touches what runs.
 
@@ -25,12 +30,18 @@ point = Param(
     pattern=r"^[A-Za-z0-9_\-]{1,60}$",
     description="Id of the restore point; empty for the newest.",
 )
+scenario = Param(
+    "routine",
+    type="string",
+    enum=["routine", "cyber-attack"],
+    description="What is supposed to have happened; an attack finds its point by itself.",
+)
 weekly = CronTriggerTimetable("0 3 * * 6", timezone="UTC")
 
 with DAG(
     "restore_drill",
     doc_md=__doc__,
-    params={"point": point},
+    params={"point": point, "scenario": scenario},
     **platform_settings("drill") | {"schedule": weekly},
 ):
 
@@ -38,6 +49,6 @@ with DAG(
     def drill(params: Any = None) -> dict[str, Any]:
         from rempart.flows.drill import drill
 
-        return runtime.as_json(drill(runtime.platform(), params["point"]))
+        return runtime.as_json(drill(runtime.platform(), params["point"], scenario=params["scenario"]))
 
     drill()

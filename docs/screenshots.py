@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from rempart import config
 from rempart.config import Connection
+from rempart.flows import drill_report
+from rempart.flows.platform import open_platform
 
 IMAGES = Path(__file__).parent / "images"
 PIPELINE = "hotel_bookings"
@@ -55,7 +58,18 @@ def browser_pictures() -> None:
         take(page, f"{base}/dags/ingest_{PIPELINE}", "dag-docs", "ingest", click="Dag Docs")
         take(page, f"{base}/dags/restore_drill", "drill", "restore_drill")
         take(page, f"{base}/assets", "assets", f"snapshot_{PIPELINE}")
+        report_picture(browser)
         browser.close()
+
+
+def report_picture(browser: Browser) -> None:
+    """The newest drill's report, as `rempart drill report` writes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        drill_report.command(open_platform(), "nis2", None, Path(folder), print)
+        page = browser.new_page(viewport={"width": 1000, "height": 1160})
+        page.goto(next(Path(folder).glob("*.html")).as_uri())
+        page.screenshot(path=IMAGES / "drill-report.png")
+    print("docs/images/drill-report.png")
 
 
 def terminal_picture(captured: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from rempart.backup.drill_report import DrillReport
 from rempart.config import Config, operators_dir, project_root
 from rempart.flows.watch_file import Watch
 from rempart.pipeline import Pipeline
@@ -78,6 +79,12 @@ def audit_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **plain, "title": "Report of `rempart audit`"}
 
 
+def drill_schema() -> dict[str, Any]:
+    """The JSON Schema of a drill's report."""
+    plain = TypeAdapter(DrillReport).json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **plain, "title": "Report of a restore drill"}
+
+
 def licences_page(root: Path) -> str:
     """Every locked distribution with its licence."""
     read = Distributions(root)
@@ -94,6 +101,7 @@ def pages(root: Path) -> dict[str, str]:
         "rempart.schema.json": json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n",
         "watch.schema.json": json.dumps(watch_schema(), indent=2, ensure_ascii=False) + "\n",
         "audit.schema.json": json.dumps(audit_schema(), indent=2, ensure_ascii=False) + "\n",
+        "drill.schema.json": json.dumps(drill_schema(), indent=2, ensure_ascii=False) + "\n",
         "licences.md": licences_page(root),
     }
 

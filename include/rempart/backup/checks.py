@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+
+from rempart.backup.points import Dump
+
+_LABELS = {"feast_online": "online features", "ledger": "evidence"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,18 @@ def equal_tables(what: str, wanted: Mapping[str, int | str], found: Mapping[str,
         return Check(what, False, f"differs: {'; '.join(wrong[:5])}{more}")
     total = f", {sum(int(n) for n in wanted.values())} rows" if show else ""
     return Check(what, bool(wanted), f"{len(wanted)} tables{total}" if wanted else "the dump holds no table")
+
+
+def of_database(what: str, dump: Dump, rows: Mapping[str, int], content: Mapping[str, str]) -> list[Check]:
+    """A restored database beside what is on record of it: rows, and content where the point has digests."""
+    if not dump.tables and not rows:
+        checks = [Check(what, None, "not run: it held no table when the point was made")]
+    else:
+        checks = [equal_tables(what, dump.tables, rows, show=True)]
+    if dump.digests:
+        label = _LABELS.get(dump.name, dump.name)
+        checks.append(equal_tables(f"{label} are equal in content", dump.digests, content, show=False))
+    return checks
 
 
 def equal_count(what: str, table: str, wanted: Mapping[str, int], found: Mapping[str, int]) -> Check:
@@ -53,3 +70,11 @@ def passed(checks: Iterable[Check]) -> bool:
     """No check failed, and at least one ran."""
     outcomes = [check.ok for check in checks]
     return False not in outcomes and True in outcomes
+
+
+def within(what: str, seconds: float | None, objective: timedelta) -> Check:
+    """An objective is met; not run where nothing was measured."""
+    wanted = objective.total_seconds()
+    if seconds is None:
+        return Check(what, None, f"not run: there is nothing to measure; the objective is {wanted:.0f} s")
+    return Check(what, seconds <= wanted, f"{seconds:.0f} s, the objective is {wanted:.0f} s")

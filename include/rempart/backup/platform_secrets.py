@@ -13,6 +13,9 @@ from rempart.errors import IntegrityError
 
 FERNET_KEYS = ("REMPART_AIRFLOW_FERNET_KEY", "AIRFLOW__CORE__FERNET_KEY")
 """Names of Airflow's key: in the embedded stack's file, and where Airflow itself looks."""
+CANARY = "rempart_drill_canary"
+"""Airflow's variable that is there to be read again from a restored database."""
+CANARY_VALUE = "Airflow encrypted this, and a restore can read it."
 _PREFIX = "AIRFLOW_CONN_"
 
 

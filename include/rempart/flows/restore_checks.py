@@ -12,12 +12,13 @@ from rempart.backup import platform_secrets, postgresql
 from rempart.backup.checks import Check
 from rempart.backup.points import Manifest
 from rempart.config import Connection
-from rempart.errors import PipelineError, RempartError
+from rempart.errors import BackupError, PipelineError, RempartError
 from rempart.features import online
 from rempart.features.databases import session as feature_session
 from rempart.features.plan import ViewTable, view_tables
 from rempart.features.tables import name as quoted
 from rempart.features.tables import names as quoted_names
+from rempart.flows import erasures
 from rempart.flows.materialize import feature_databases
 from rempart.flows.platform import Platform
 from rempart.ledger.keys import from_base64
@@ -33,6 +34,7 @@ _ENCRYPTED = (
     "SELECT extra FROM public.connection WHERE is_extra_encrypted AND extra <> ''",
     "SELECT val FROM public.variable WHERE is_encrypted AND val <> ''",
 )
+_CANARY = "SELECT val FROM public.variable WHERE key = %s AND is_encrypted"
 
 
 def of_service(platform: Platform, manifest: Manifest, environment: Mapping[str, str], site: Site) -> Iterator[Check]:
@@ -54,27 +56,36 @@ def of_service(platform: Platform, manifest: Manifest, environment: Mapping[str,
 
 
 def decrypts(connection: Connection, environment: Mapping[str, str]) -> Check:
-    """Whether what Airflow encrypted in its restored database can be read with the point's key."""
+    """Whether what Airflow encrypted in its restored database can be read with the point's key.
+
+    The variable that is there for this purpose must have its value. Raises BackupError, DatabaseUnavailable.
+    """
     what = "Airflow's encrypted connections and variables can be read"
     with postgresql.session(connection, "read what Airflow encrypted") as opened:
+        if opened.execute("SELECT to_regclass('public.variable')").fetchone() == (None,):
+            return Check(what, None, "not run: it held no schema when the point was made")
         found = [str(row[0]) for query in _ENCRYPTED for row in opened.execute(query).fetchall()]
+        canary = opened.execute(_CANARY, [platform_secrets.CANARY]).fetchone()
     key = next((environment[name] for name in platform_secrets.FERNET_KEYS if environment.get(name)), None)
     if key is None:
         return Check(what, False, "the Fernet key is not among the secrets of the point")
-    lost = sum(not _opens(key, text) for text in found)
+    lost = sum(_opened(key, text) is None for text in found)
     if lost:
         return Check(what, False, f"{lost} of {len(found)} are not readable with the Fernet key of the point")
-    return Check(what, True if found else None, f"{len(found)} values" if found else "not run: nothing is encrypted")
+    if canary and _opened(key, str(canary[0])) != platform_secrets.CANARY_VALUE:
+        return Check(what, False, f"variable {platform_secrets.CANARY} has another value than it was given")
+    told = f"{len(found)} values" + (f", {platform_secrets.CANARY} among them" if canary else "")
+    return Check(what, True if found else None, told if found else "not run: nothing is encrypted")
 
 
-def _opens(key: str, text: str) -> bool:
+def _opened(key: str, text: str) -> str | None:
+    """What Airflow encrypted; None if this key does not open it."""
     from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
     try:
-        MultiFernet([Fernet(part.strip()) for part in key.split(",")]).decrypt(text.encode())
+        return MultiFernet([Fernet(part.strip()) for part in key.split(",")]).decrypt(text.encode()).decode()
     except (InvalidToken, ValueError):
-        return False
-    return True
+        return None
 
 
 def ledger_verifies(ledger: Ledger, manifest: Manifest) -> Check:
@@ -92,34 +103,52 @@ def ledger_verifies(ledger: Ledger, manifest: Manifest) -> Check:
     return Check(what, True, f"{seq} records")
 
 
-def champions(platform: Platform, manifest: Manifest, site: Site) -> Iterator[Check]:
-    """Each champion loads by its URI and predicts on the held-out rows, read from the restored site."""
+def champions(
+    platform: Platform, manifest: Manifest, site: Site, rewritten: erasures.Rewritten | None = None
+) -> Iterator[Check]:
+    """Each champion loads by its URI and predicts on the held-out rows, read from the restored site.
+
+    `rewritten`: what stands for training sets from which rows were erased, if another ledger knows more of them.
+    """
+    known = erasures.rewritten(platform.ledger) if rewritten is None else rewritten
     for name, version in sorted(manifest.champions.items()):
-        yield _predicts(platform, site, name, version)
+        yield _predicts(platform, site, name, version, known)
 
 
-def _predicts(platform: Platform, site: Site, name: str, version: str) -> Check:
+def _predicts(platform: Platform, site: Site, name: str, version: str, rewritten: erasures.Rewritten) -> Check:
     from rempart.models import loading, registry
 
     what, tracking = f"champion {name} version {version} loads and predicts", platform.tracking()
     if (found := registry.champion(tracking, name)) != version:
         return Check(what, False, f"the restored registry's champion is {found or 'none'}")
-    bodies = [record.body for record in platform.ledger.find("candidate", name, limit=10_000)]
-    record = next((body for body in bodies if str(body.get("version")) == version), None)
-    if record is None:
-        return Check(what, False, "the restored ledger has no evidence of its training")
-    table = held_out(site, record["dataset"])
+    record = training_record(platform.ledger, name, version)
+    table = held_out(site, record["dataset"], rewritten)
     predictions = loading.load(tracking, record).predict(table).ravel().tolist()
     finite = sum(math.isfinite(one) for one in predictions)
     return Check(what, finite == len(predictions) > 0, f"{finite} of {len(predictions)} predictions are numbers")
 
 
-def held_out(site: Site, dataset: Mapping[str, Any]) -> Any:
-    """Held-out rows of a frozen training set, a pyarrow Table. Raises IntegrityError, ObjectMissing."""
+def training_record(ledger: Ledger, name: str, version: str) -> Mapping[str, Any]:
+    """The restored ledger's evidence of a version's training. Raises BackupError."""
+    bodies = (record.body for record in ledger.find("candidate", name, limit=10_000))
+    for body in bodies:
+        if str(body.get("version")) == version:
+            return body
+    raise BackupError(
+        f"The restored ledger has no evidence of {name} version {version}'s training",
+        "Promote only what the train DAG registered; then back up again.",
+    )
+
+
+def held_out(site: Site, dataset: Mapping[str, Any], rewritten: erasures.Rewritten) -> Any:
+    """Held-out rows of a frozen training set, or of what stands for it since a row was erased; a pyarrow Table.
+
+    Raises IntegrityError, ObjectMissing.
+    """
     import pyarrow.compute
     import pyarrow.parquet
 
-    body = site.read(dataset["bucket"], dataset["key"], sha256=dataset["sha256"])
+    body = erasures.read_dataset(rewritten, site, dataset)
     table = pyarrow.parquet.read_table(io.BytesIO(body))
     return table.filter(pyarrow.compute.equal(table["split"], "holdout"))
 

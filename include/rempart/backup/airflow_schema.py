@@ -1,0 +1,112 @@
+"""The schema of a restored Airflow database: whether this release works on it, or can bring it up to date.
+
+Airflow itself is not imported: the revisions are read in its migration files, and `airflow db migrate` is a process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from rempart.backup import postgresql
+from rempart.backup.checks import Check
+from rempart.backup.tracking_server import MARK
+from rempart.config import Connection
+from rempart.errors import BackupError
+from rempart.sites.spool import spool_folder
+
+MIGRATE_SECONDS = 300.0
+_REVISION = re.compile(r"^(down_revision|revision)\b[^=\n]*=\s*(?:\(\s*)?(None|[\"'][\w, \"']+[\"'])", re.M)
+_INHERITED = ("PATH", "LANG")
+
+
+def revisions() -> dict[str, str | None]:
+    """Each revision of the installed Airflow's schema, and the one before it. Raises BackupError."""
+    package = find_spec("airflow")  # finds it without importing it
+    folders = [Path(one) / "migrations" / "versions" for one in (package and package.submodule_search_locations) or ()]
+    found: dict[str, str | None] = {}
+    for file in sorted(file for folder in folders for file in folder.glob("*.py")):
+        stated = {name: value.strip("\"'") for name, value in _REVISION.findall(file.read_text(encoding="utf-8"))}
+        if "revision" in stated:
+            before = stated.get("down_revision", "None")
+            found[stated["revision"]] = None if before == "None" else before
+    if not found:
+        raise BackupError("Airflow's migrations were not found", "Install the locked packages again: `make setup`.")
+    return found
+
+
+def head(known: Mapping[str, str | None]) -> str:
+    """The newest revision: no other follows on it. Raises BackupError if there is not one alone."""
+    ends = sorted(known.keys() - {before for before in known.values() if before})
+    if len(ends) != 1:
+        raise BackupError(f"Airflow's migrations end in {len(ends)} revisions", "Install the locked packages again.")
+    return ends[0]
+
+
+def migrates(connection: Connection, known: Mapping[str, str | None], drill_id: str) -> Check:
+    """Whether a scratch copy of Airflow's database is, or is brought, to the schema that this release works on.
+
+    Raises BackupError, DatabaseUnavailable.
+    """
+    what, wanted, found = "Airflow's restored database migrates to this release", head(known), revision(connection)
+    if not found:
+        return Check(what, None, "not run: it held no schema when the point was made")
+    if found == wanted:
+        return Check(what, True, f"it is at revision {found}, the newest")
+    if found not in known:
+        return Check(what, False, f"revision {found[:40]} is not one of this release: a later one made it")
+    migrate(connection, drill_id)
+    after = revision(connection)
+    return Check(what, after == wanted, f"from revision {found} to {after}, this release works on {wanted}")
+
+
+def revision(connection: Connection) -> str:
+    """The revision of a database's schema; empty if there is none. Raises DatabaseUnavailable."""
+    with postgresql.session(connection, "read the revision of Airflow's schema") as opened:
+        there = opened.execute("SELECT to_regclass('public.alembic_version')").fetchone()
+        if not there or there[0] is None:
+            return ""
+        row = opened.execute("SELECT version_num FROM public.alembic_version").fetchone()
+    return str(row[0]) if row else ""
+
+
+def migrate(connection: Connection, drill_id: str) -> None:
+    """Run `airflow db migrate` on it. Raises BackupError, which quotes nothing of its output."""
+    with spool_folder() as folder:
+        environment = {
+            **{name: os.environ[name] for name in _INHERITED if name in os.environ},
+            MARK: drill_id,
+            "HOME": str(folder),
+            "AIRFLOW_HOME": str(folder),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": connection.postgresql_url("postgresql+psycopg"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": connection.postgresql_url("postgresql+asyncpg"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "SCARF_ANALYTICS": "false",
+            "DO_NOT_TRACK": "1",
+        }
+        command = [sys.executable, "-m", "airflow", "db", "migrate"]
+        try:
+            ended = subprocess.run(
+                command,
+                env=environment,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=MIGRATE_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise BackupError(
+                f"airflow db migrate of the restored database did not end within {MIGRATE_SECONDS:.0f} s",
+                "Run the drill when the machine is less busy.",
+            ) from None  # its output may hold the database's URL
+    if ended.returncode:
+        raise BackupError(
+            f"airflow db migrate of the restored database ended with {ended.returncode}",
+            "Restore it aside, run `airflow db migrate` on it, and read what it says.",
+        )

@@ -1,0 +1,61 @@
+"""Commands of restore drills."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rempart.cli.root import drill_app
+
+
+class _Scenario(StrEnum):
+    routine = "routine"
+    attack = "cyber-attack"
+
+
+class _Profile(StrEnum):
+    financial = "financial"
+    nis2 = "nis2"
+    none = "none"
+
+
+@drill_app.callback()
+def drill(
+    context: typer.Context,
+    point: Annotated[
+        str | None, typer.Option(help="Its id, as `rempart points list` shows it; by default the newest.")
+    ] = None,
+    scenario: Annotated[_Scenario, typer.Option(help="What is supposed to have happened.")] = _Scenario.routine,
+) -> None:
+    """Restore a restore point into scratch space, prove it, measure RPO and RTO, and file the report.
+
+    Nothing that runs is changed, and Airflow is not needed. Exit code 1 if a check failed or an objective was missed.
+    """
+    if context.invoked_subcommand:
+        return
+    from rempart.flows import drill as flow
+    from rempart.flows.platform import open_platform
+
+    done = flow.drill(open_platform(), point, typer.echo, scenario=scenario.value)
+    typer.echo(
+        f"restore point {done.point_id} proved itself: {len(done.checks)} checks, RTO {done.rto_seconds:.0f} s,"
+        f" RPO {done.rpo_seconds:.0f} s"
+    )
+
+
+@drill_app.command("report")
+def drill_report(
+    profile: Annotated[
+        _Profile | None, typer.Option(help="One profile alone, or none; by default those of rempart.yaml.")
+    ] = None,
+    record: Annotated[int | None, typer.Option(help="Number of the drill's record; by default the newest.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path(),
+) -> None:
+    """Make the report of a drill again from the ledger, as JSON and HTML."""
+    from rempart.flows import drill_report as flow
+    from rempart.flows.platform import open_platform
+
+    flow.command(open_platform(), profile.value if profile else None, record, out, typer.echo)
