@@ -6,13 +6,16 @@ The demo runs in a copy of this project, with `haven` as another operator's serv
 is destroyed: the stack is stopped, its state and the copy are deleted. What was kept outside: an escrow identity, the
 ledger's public key, haven's address and credentials. In a fresh copy, with an environment that holds nothing else, one
 `rempart restore` runs. The old DAG runs, the champion and the online features are asked for as a user would, and
-compared with what they were; then the chain runs again.
+compared with what they were; a booking that was erased after the restore point must be nowhere; then the chain runs
+again.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
+import io
 import os
 import shutil
 import signal
@@ -27,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow.parquet as pq
 import yaml
 
 from bench.prove_failover import Check, check
@@ -35,7 +39,7 @@ from rempart import config, demo
 from rempart.airflow_api import AirflowApi
 from rempart.backup import age
 from rempart.errors import RempartError
-from rempart.features import online
+from rempart.features import offline, online
 from rempart.features.plan import view_tables
 from rempart.flows import restore_checks
 from rempart.flows.materialize import feature_databases
@@ -56,50 +60,52 @@ _LEFT_BEHIND = shutil.ignore_patterns("var", ".venv*", ".git", ".mypy_cache", ".
 
 @dataclass(frozen=True)
 class Operator:
-    """Whoever runs `haven`: a server with a folder and credentials of its own, which outlive the platform."""
+    """Whoever runs a site: a server with a folder and credentials of its own, which outlive the platform."""
 
     stack: layout.Stack
     secrets: dict[str, str]
+    site: str = "haven"
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.stack.ports['haven']}"
+        return f"http://127.0.0.1:{self.stack.ports[self.site]}"
 
     def customer(self) -> dict[str, str]:
         """What a customer of the operator has in his environment."""
-        names = ("S3_HAVEN", "S3_WITNESS_HAVEN", "S3_WATCH_HAVEN")
-        return {name: self.secrets[name] for name in (f"AIRFLOW_CONN_{one}" for one in names)}
+        names = (f"AIRFLOW_CONN_S3_{kind}{self.site.upper()}" for kind in ("", "WITNESS_", "WATCH_"))
+        return {name: self.secrets[name] for name in names if name in self.secrets}
 
     @contextmanager
-    def serving(self) -> Iterator[None]:
-        """The server, until the end of the context."""
-        variables = environment.of(self.stack, self.secrets, os.environ, "site-haven")
-        service = services.site(self.stack, "haven")
-        with (self.stack.logs / "haven.log").open("ab") as log:
+    def serving(self) -> Iterator[subprocess.Popen[bytes]]:
+        """The server, until the end of the context, or until somebody kills it."""
+        variables = environment.of(self.stack, self.secrets, os.environ, f"site-{self.site}")
+        service = services.site(self.stack, self.site)
+        with (self.stack.logs / f"{self.site}.log").open("ab") as log:
             process = subprocess.Popen(service.command, env=variables, stdout=log, stderr=log, start_new_session=True)
         try:
             resolve, deadline = credentials.connections(self.stack, self.secrets), time.monotonic() + 60
             while True:
                 try:
-                    object_sites.check(self.stack, "haven", resolve)
+                    object_sites.check(self.stack, self.site, resolve)
                     break
                 except RempartError:
                     if time.monotonic() > deadline or process.poll() is not None:
                         raise
                     time.sleep(0.5)
-            yield
+            yield process
         finally:
-            launch.end([psutil.Process(process.pid)], service.stop_seconds)  # it has flushed long before it ends
+            if process.poll() is None:
+                launch.end([psutil.Process(process.pid)], service.stop_seconds)  # it has flushed long before it ends
             process.wait()
 
 
-def operator(folder: Path) -> Operator:
-    """The operator of `haven`, with its settings written."""
-    stack = layout.Stack(config.project_root(), folder, config.load(), int(OFFSET))
+def operator(folder: Path, site: str = "haven", offset: str = OFFSET) -> Operator:
+    """The operator of a site, with its settings written."""
+    stack = layout.Stack(config.project_root(), folder, config.load(), int(offset))
     stack.prepare()
     secrets = credentials.plan(stack, {}, credentials.new_token, credentials.new_fernet_key)
     object_sites.write_settings(stack, credentials.connections(stack, secrets), secrets)
-    return Operator(stack, secrets)
+    return Operator(stack, secrets, site)
 
 
 def clone(home: Path, recipient: str, endpoint: str) -> None:
@@ -113,7 +119,7 @@ def clone(home: Path, recipient: str, endpoint: str) -> None:
     file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
 
 
-def at(home: Path, var: Path, customer: dict[str, str]) -> dict[str, str]:
+def at(home: Path, var: Path, customer: dict[str, str], offset: str = OFFSET) -> dict[str, str]:
     """The environment of whoever works with a copy: nothing in it but where it is, and haven's credentials."""
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "USER", "SSL_CERT_FILE")
     return {
@@ -121,7 +127,7 @@ def at(home: Path, var: Path, customer: dict[str, str]) -> dict[str, str]:
         **customer,
         "REMPART_HOME": str(home),
         "REMPART_VAR": str(var),
-        "REMPART_PORT_OFFSET": OFFSET,
+        "REMPART_PORT_OFFSET": offset,
         "PYTHONPATH": str(home / "include"),  # the copy's code, not that of the project it is a copy of
     }
 
@@ -144,35 +150,82 @@ def working(variables: dict[str, str]) -> Iterator[layout.Stack]:
 
 @dataclass(frozen=True)
 class Seen:
-    """The platform as its users see it: DAG runs that have ended, the champion, online features, objects."""
+    """The platform as its users see it: DAG runs that have ended, the champion, online features, objects.
+
+    `erased`: a booking that was erased since the restore point.
+    """
 
     runs: dict[tuple[str, str], str]
     champion: str | None
     rows: list[Any]
     objects: dict[tuple[str, str], str]
+    erased: int = 0
 
 
-def look(platform: Platform, api: AirflowApi) -> Seen:
+def look(platform: Platform, api: AirflowApi, where: str = "primary") -> Seen:
     listed = api.get("/api/v2/dags/~/dagRuns?limit=1000&order_by=id")["dag_runs"]
     runs = {(one["dag_id"], one["dag_run_id"]): one["state"] for one in listed if one["state"] in ("success", "failed")}
     pipeline, rows = named(PIPELINE), []
     for table in view_tables(pipeline):
         keys = [key for key, _ in restore_checks.newest(platform, pipeline, table)]
         rows.append(online.online_rows(feature_databases(platform), pipeline, table.view, keys))
-    site, objects = platform.site("primary", "personal"), {}
+    site, objects = platform.site(where, "personal"), {}
     for bucket in (platform.config.buckets.lake, platform.config.buckets.artifacts):
         for info in site.list(bucket):
             objects[bucket, info.key] = hashlib.sha256(site.read(bucket, info.key)).hexdigest()
     return Seen(runs, registry.champion(platform.tracking(), PIPELINE), rows, objects)
 
 
+def holders(platform: Platform, booking: int) -> list[str]:
+    """Where a booking is: versions of objects at every site, rows and values of the feature stores."""
+    pipeline, found = named(PIPELINE), []
+    for name in platform.config.sites:
+        site, bucket = platform.site(name, "personal"), platform.config.buckets.lake
+        for info in [one for one in site.versions(bucket) if not one.marker]:
+            body = site.read(bucket, info.key, version_id=info.version_id)
+            if holds(gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body, booking):
+                found.append(f"{info.key} at {name}")
+    if booking in [key[0] for key in offline.keys(feature_databases(platform), pipeline)]:
+        found.append("offline store")
+    (row,) = online.online_rows(feature_databases(platform), pipeline, "booking", [{"booking_id": booking}])
+    return found + ["online store"] * any(value is not None for name, value in row.items() if name != "booking_id")
+
+
+def holds(body: bytes, booking: int) -> bool:
+    """Whether a delivery, or rows in Parquet, hold a booking."""
+    if not body.startswith(b"PAR1"):
+        return f"\n{booking},".encode() in body
+    table = pq.read_table(io.BytesIO(body))
+    if "booking_id" in table.column_names:
+        return booking in table["booking_id"].to_pylist()
+    return any((text or "").startswith(f"{booking},") for text in table["raw"].to_pylist())
+
+
+def erase(platform: Platform) -> int:
+    """Erase a booking as an operator would; which one. It must have been somewhere, and be nowhere afterwards."""
+    pipeline = named(PIPELINE)
+    (view,) = (table for table in view_tables(pipeline) if table.view == "booking")
+    booking = int(next(iter(restore_checks.newest(platform, pipeline, view)))[0]["booking_id"])
+    had = holders(platform, booking)
+    command = [sys.executable, "-m", "rempart.cli", "erase", PIPELINE, "--file", "-", "--yes"]
+    command += ["--role", "data-protection-officer", "--reason", "objection"]
+    subprocess.run(command, input=f"{booking}\n", text=True, check=True)
+    if left := holders(platform, booking):
+        raise SystemExit(f"the erasure itself left something: {left[:3]}")
+    print(f"--- erased since the restore point: a booking that was in {len(had)} places")
+    return booking
+
+
 def before(stack: layout.Stack, outside: Path) -> tuple[Seen, dict[str, Any]]:
-    """The demo, a restore point of all of it, and what is kept outside."""
+    """The demo, a restore point of all of it, an erasure after it, and what is kept outside."""
     if not demo.run(lambda: lifecycle.up(stack, print)):
         raise SystemExit("the demo itself is red: nothing to restore")
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
     seen = look(platform, api)
     point = demo.Demo(platform, api, print).run("backup", "backup_platform", "back_up")
+    erased = erase(platform)
+    after = look(platform, api)
+    seen = Seen(seen.runs, seen.champion, after.rows, after.objects, erased)
     (outside / "public.pem").write_text("".join(map(to_pem, platform.trusted_keys().values())), encoding="ascii")
     return seen, point
 
@@ -219,6 +272,8 @@ def compared(
             "every object is back at the primary", not missing, f"{len(was.objects)} objects, {len(missing)} missing"
         ),
     ]
+    left = holders(platform, was.erased)
+    checks.append(check("the erased booking did not come back", not left, f"{len(left)} places have it"))
     run = demo.Demo(platform, api, print)
     since = datetime.now(UTC)
     run.run("ingest", f"ingest_{PIPELINE}", "ingest")

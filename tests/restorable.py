@@ -82,7 +82,8 @@ class House:
         )
         digest = hashlib.sha256(points.encode(manifest)).hexdigest()
         if vouched:
-            chain.append(self.haven, "backups", point, self.clock, digest, signed_by, consistent=manifest.consistent)
+            vouched_for = {"consistent": manifest.consistent, "retain_until": UNTIL}
+            chain.append(self.haven, "backups", point, self.clock, digest, signed_by, **vouched_for)  # type: ignore[arg-type]
         points.write(self.haven, "backups", manifest)
         return point
 

@@ -44,6 +44,8 @@ class Chain:
     copied: dict[str, Any]
     point: dict[str, Any]
     drilled: dict[str, Any]
+    beside: dict[str, Any]
+    removed: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +91,14 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     copied = stage("replicate_primary_to_haven", "conclude")
     point = stage("backup_platform", "back_up")
     drilled = stage("restore_drill", "drill", {"point": point["id"]})
+    said = {"aside": "e2e", "parts": ["database:feast_registry", f"dataset:{PIPELINE}"], "dry_run": False}
+    beside = stage("restore_point", "restore_point", said)
+    removed = stage("restore_point", "restore_point", said | {"remove": True})
     bad_since = datetime.now(UTC)
     stage(f"train_{PIPELINE}", "train", {"trainer_params": BAD_PARAMS})
     validate = f"validate_model_{PIPELINE}"
     refused = finish(validate, "validate", api.await_run(validate, bad_since))
-    return Chain(ingested, features, trained, judged, refused, copied, point, drilled)
+    return Chain(ingested, features, trained, judged, refused, copied, point, drilled, beside, removed)
 
 
 def test_every_delivered_row_is_accepted_or_quarantined(chain: Chain) -> None:
@@ -125,6 +130,12 @@ def test_the_replica_is_complete_and_verified(chain: Chain) -> None:
 def test_the_drill_proves_the_restore_point(chain: Chain) -> None:
     assert chain.drilled["ok"] and chain.drilled["point_id"] == chain.point["id"]
     assert all(check["ok"] for check in chain.drilled["checks"]) and len(chain.drilled["checks"]) >= 8
+
+
+def test_parts_of_a_point_are_restored_beside_the_platform_and_removed(chain: Chain) -> None:
+    assert chain.beside["result"]["ok"] and chain.beside["databases"] == ["feast_registry_e2e"]
+    assert chain.beside["buckets"] == ["lake-e2e"] and chain.beside["objects"] > 0
+    assert chain.removed["did"] == "remove" and chain.removed["result"] is None
 
 
 def test_canaries_are_where_personal_data_belongs(chain: Chain, platform: Platform) -> None:
@@ -184,6 +195,8 @@ def test_every_dag_page_has_its_documentation_and_no_file_fails_to_import(chain:
         (f"materialize_features_{PIPELINE}", {"snapshot": "../../etc/passwd"}, "snapshot"),
         (f"ingest_{PIPELINE}", {"prefix": "{{ var.value.secret }}"}, "prefix"),
         ("restore_drill", {"point": "$(id)"}, "point"),
+        ("restore_point", {"aside": "x; DROP TABLE y"}, "aside"),
+        ("restore_point", {"aside": "before", "parts": ["database:{{ conn.pg_airflow.password }}"]}, "parts"),
         ("replicate_primary_to_haven", {"accept_deletes": -1}, "accept_deletes"),
     ],
 )

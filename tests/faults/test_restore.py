@@ -22,6 +22,7 @@ from rempart.flows import restore as flow
 from rempart.flows.back_up import back_up
 from rempart.flows.keys import own_identity
 from rempart.flows.restore_objects import Bringer
+from rempart.flows.restore_refusals import only_restore
 from rempart.flows.restore_source import Wish, find, open_point, plan
 from rempart.ledger.keys import signer, to_pem
 from rempart.ledger.memory import MemoryLedger
@@ -235,6 +236,19 @@ def test_x5_a_full_disk_while_objects_come_is_named_and_the_next_run_goes_on():
     assert bringing.bring(plan(point, Wish("haven")).objects).served == {"replica": 60}
 
 
+# --- X2: two at once --------------------------------------------------------------------------------------------------
+
+
+def test_x2_a_second_restore_beside_a_live_one_is_refused_before_it_changes_anything(tmp_path):
+    made = house()
+    made.point()
+    wish, stack = Wish("haven", aside="x"), dataclasses.replace(layout.current(), var=tmp_path / "var")
+    point = made.open()
+    with only_restore(stack), pytest.raises(BackupError, match="Another restore is at work"):
+        flow.restore(stack, point, wish, plan(point, wish), silent, live=lambda: made.platform)
+    assert not list(stack.var.glob("restore*.json"))
+
+
 # --- D6 ---------------------------------------------------------------------------------------------------------------
 
 
@@ -272,21 +286,6 @@ def test_d6_a_fernet_key_that_is_missing_or_another_turns_the_restore_red(platfo
     finally:
         with connect(platform.database("airflow")) as session:
             session.execute("DELETE FROM connection WHERE conn_id = %s", [name])
-
-
-# --- K5 ---------------------------------------------------------------------------------------------------------------
-
-
-def test_k5_an_erasure_that_is_newer_than_the_point_keeps_the_service_closed(tmp_path):
-    made = house()
-    made.point()
-    body = {"at": "2099-03-02T00:00:00+00:00", "pipeline": "bookings", "ids": ["3f"]}
-    made.haven.write("backups", "erasures/1.json", json.dumps(body).encode())
-    wish = Wish("haven", parts=(Part("dataset", "bookings"),))
-    point, stack = made.open(), dataclasses.replace(layout.current(), var=tmp_path / "var")
-    with pytest.raises(BackupError, match="1 erasures are newer than the point"):
-        flow.restore(stack, point, wish, plan(point, wish), silent, live=lambda: made.platform)
-    assert not list(made.primary.list("lake"))
 
 
 # --- beside the stack -------------------------------------------------------------------------------------------------

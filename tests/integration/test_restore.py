@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,12 +16,14 @@ from rempart import sections
 from rempart.backup import points, postgresql
 from rempart.backup.restoring import Part
 from rempart.config import DATABASES
-from rempart.errors import BackupError
+from rempart.errors import BackupError, RempartError
 from rempart.flows import restore as flow
 from rempart.flows.back_up import back_up
 from rempart.flows.keys import own_identity
 from rempart.flows.platform import Platform
-from rempart.flows.restore_databases import administrator
+from rempart.flows.repositories import repository_of
+from rempart.flows.restore_aside import restore_aside
+from rempart.flows.restore_databases import Server, administrator
 from rempart.flows.restore_source import OpenPoint, Wish, find, open_point, plan
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import tracking
@@ -148,6 +152,31 @@ def test_one_part_is_restored_alone(stack: layout.Stack, house: Platform, point:
         flow.remove(stack, found, wish, selection, lambda: house)
 
 
+def test_the_dag_restores_beside_the_platform_and_removes_it_again(
+    stack: layout.Stack, house: Platform, point: str
+) -> None:
+    said: dict[str, Any] = {"aside": f"t{secrets.token_hex(3)}", "point": point, "say": lambda line: None}
+    said["parts"] = ["database:feast_registry", "bucket:artifacts"]
+    names_made = {f"feast_registry_{said['aside']}"}
+    bucket = f"{house.config.buckets.artifacts}-{said['aside']}"
+    planned = restore_aside(house, stack, **said)
+    assert planned.dry_run and set(planned.databases) == names_made and planned.buckets == (bucket,)
+    assert not names_made & names(house)
+    try:
+        done = restore_aside(house, stack, dry_run=False, **said)
+        assert done.result and done.result.ok and names_made <= names(house)
+        assert len(list(house.site("primary", "personal").list(bucket))) == done.objects == 2
+        json.dumps(dataclasses.asdict(done))
+    finally:
+        restore_aside(house, stack, dry_run=False, removing=True, **said)
+    assert not names_made & names(house)
+    restore_aside(house, stack, dry_run=False, removing=True, **said)  # is no error
+    assert house.ledger.find("restore", point)[0].body["removed"] == [*names_made, bucket]
+    for wrong in ({"aside": "x; DROP"}, {"parts": ["database:../x y"]}, {"point": "../../keys"}):
+        with pytest.raises(RempartError):
+            restore_aside(house, stack, dry_run=False, **{**said, **wrong})
+
+
 def test_a_database_of_a_running_platform_is_not_replaced(stack: layout.Stack, house: Platform, point: str) -> None:
     wish = Wish("haven", parts=(Part("database", "mlflow"),))
     found = opened(house, wish)
@@ -176,3 +205,36 @@ def test_a_database_that_holds_something_else_is_not_dropped_unless_told(
         assert flow.restore(stack, found, knowing, selection, lambda line: None, live=lambda: house).ok
     finally:
         flow.remove(stack, found, wish, selection, lambda: house)
+
+
+def test_an_administrator_who_is_no_superuser_restores_every_database(
+    stack: layout.Stack, house: Platform, point: str
+) -> None:
+    """As an operator's managed PostgreSQL has it: he may make databases, and is a member of their owners."""
+    mark = f"t{secrets.token_hex(3)}"
+    role, owners = sql.Identifier(f"dba_{mark}"), ["ledger_owner", *(name for name in DATABASES if name != "ledger")]
+    admin = administrator(stack)
+    with psycopg.connect(admin.postgresql_url(), autocommit=True) as session:
+        session.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEDB NOSUPERUSER PASSWORD 'of a test'").format(role))
+        session.execute(sql.SQL("GRANT CONNECT ON DATABASE postgres TO {}").format(role))
+        for owner in owners:
+            session.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(owner), role))
+    dba = dataclasses.replace(admin, login=f"dba_{mark}", password="of a test", schema="postgres")
+    server = Server(dba, house.connections, postgresql.find_tools(), mark)
+    found = opened(house, Wish("haven", point=point))
+    try:
+        for dump in found.manifest.databases:
+            repository = repository_of(house, "haven", found.keys.of(dump.domain, dump.serial))
+            checks = server.restore(repository, dump)
+            assert checks and not [check for check in checks if check.ok is False], checks
+        # what no dump holds he gives again himself, by the same file
+        with psycopg.connect(dataclasses.replace(dba, schema=f"ledger_{mark}").postgresql_url()) as session:
+            session.execute((stack.root / "include" / "sql" / "ledger.sql").read_text(encoding="utf-8"))
+            may = "SELECT has_table_privilege('ledger', 'public.evidence', 'INSERT'),"
+            may += " has_table_privilege('ledger', 'public.evidence', 'UPDATE')"
+            assert session.execute(may).fetchone() == (True, False)
+    finally:
+        for dump in found.manifest.databases:
+            server.drop(dump.name)
+        with psycopg.connect(admin.postgresql_url(), autocommit=True) as session:
+            session.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(role))

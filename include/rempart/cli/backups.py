@@ -89,6 +89,25 @@ def points_prune(
         typer.echo("Nothing was deleted. Say --yes to do it.")
 
 
+@points_app.command("repair")
+def points_repair(
+    site: PointSite = None,
+    trust: Annotated[
+        list[Path] | None, typer.Option(help="The ledger's public key, PEM, where no platform runs; may be repeated.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it what is hidden is shown and nothing is changed.")
+    ] = False,
+) -> None:
+    """Bring back restore points that somebody hid at the site: their objects are under lock, and still there."""
+    from rempart.flows import repair
+
+    done = repair.command(site, trust or (), dry_run=not yes, say=typer.echo)
+    typer.echo(f"site '{done.site}': {len(done.keys)} objects {'are hidden' if done.dry_run else 'were brought back'}")
+    if done.dry_run and done.keys:
+        typer.echo("Nothing was changed. Say --yes to do it.")
+
+
 @app.command("restore")
 def restore_cli(
     site: Annotated[str, typer.Option(help="The site to restore from; by default backup.site.")] = "",
@@ -100,6 +119,9 @@ def restore_cli(
     aside: Annotated[str | None, typer.Option(help="Beside the platform's own, under names that end in this.")] = None,
     identity: Annotated[Path | None, typer.Option(help="Escrow identity; by default the platform's own.")] = None,
     trust: Annotated[list[Path] | None, typer.Option(help="The ledger's public key, PEM; may be repeated.")] = None,
+    active: Annotated[
+        str | None, typer.Option(help="The site that serves afterwards, where that of the point is lost.")
+    ] = None,
     listed: Annotated[bool, typer.Option("--list", help="Show the points that can be restored.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show what the point holds, part by part.")] = False,
     yes: Annotated[
@@ -119,7 +141,7 @@ def restore_cli(
     from rempart.stack import layout
 
     parts = tuple(parse_part(one) for one in only or ())
-    wish = Wish(site, point, parts, check_suffix(aside) if aside else None, i_know)
+    wish = Wish(site, point, parts, check_suffix(aside) if aside else None, i_know, active)
     flow.command(
         layout.current(),
         wish,

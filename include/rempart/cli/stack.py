@@ -34,7 +34,9 @@ def down() -> None:
 
 @app.command()
 def status() -> None:
-    """Show every service, its process, port and memory. Exit code 1 if one does not run."""
+    """Show every service, its process, port and memory. Exit code 1 if one does not run, or no backup has a place."""
+    from rempart.flows import restore_active, rpo
+    from rempart.flows.platform import open_platform
     from rempart.stack import layout, lifecycle
 
     lines = lifecycle.status(layout.current(), time.time())
@@ -46,7 +48,11 @@ def status() -> None:
             f"{line.name:<24}{line.state:<14}{line.pid or '-':>8}{age:>9}{port:>8}{line.processes:>11}{line.rss_mib:>9}"
         )
     typer.echo(f"{'together':<63}{sum(x.processes for x in lines):>11}{sum(x.rss_mib for x in lines):>9}")
-    if not lifecycle.all_run(lines):
+    typer.echo(rpo.line(open_platform()))
+    moved = list(restore_active.lines(open_platform()))
+    for told in moved:
+        typer.echo(told)
+    if not lifecycle.all_run(lines) or any(told.startswith(restore_active.NO_BACKUP) for told in moved):
         raise typer.Exit(1)
 
 

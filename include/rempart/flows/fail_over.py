@@ -291,7 +291,7 @@ class _Run:
             (one.body.get("journey"), one.body.get("step"), one.body.get("at"))
             for one in self.platform.ledger.find("failover", _subject(journey), limit=100)
         }
-        for step, outcome in journey.steps.items():
+        for step, outcome in ((step, journey.steps[step]) for step in journey.plan if step in journey.steps):
             if (journey.id, step, outcome["at"]) not in known:
                 body = {"journey": journey.id, "kind": journey.kind, "step": step, "generation": now.generation}
                 self.platform.ledger.append("failover", _subject(journey), {**body, **outcome})

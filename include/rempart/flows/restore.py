@@ -5,21 +5,22 @@ A run that was killed goes on where it was when the same restore is started agai
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
-from rempart import config as configuration
 from rempart.backup import postgresql
 from rempart.backup.checks import Check
 from rempart.backup.copies import Copies
+from rempart.backup.erasures import Erasure
 from rempart.backup.points import Dump
 from rempart.backup.restic import Repository
 from rempart.backup.restore_journal import Journal, Progress
 from rempart.backup.restoring import Selection
-from rempart.errors import BackupError
-from rempart.flows import restore_checks
+from rempart.errors import BackupError, ObjectMissing
+from rempart.flows import restore_active, restore_checks, restore_erasures
 from rempart.flows.pairs import classification_of, physical_bucket
 from rempart.flows.platform import Platform, open_platform
 from rempart.flows.repositories import repository_of
@@ -33,7 +34,6 @@ from rempart.flows.restore_databases import (
 from rempart.flows.restore_objects import Bringer, Brought
 from rempart.flows.restore_refusals import (
     only_restore,
-    refuse_erased,
     refuse_nothing_here,
     refuse_red,
     refuse_running,
@@ -80,17 +80,19 @@ def restore(
     *,
     tools: postgresql.Tools | None = None,
     live: Callable[[], Platform] = open_platform,
+    runs: bool = False,
 ) -> RestoreResult:
     """Restore what was selected, prove it, and write evidence of kind `restore`.
 
-    `live` opens the platform that is restored, once its secrets are in place. Raises BackupError before anything is
-    changed for what must not be done (and after all for checks that failed); IntegrityError, SiteError,
-    DatabaseUnavailable, StackError on the way: the same call then goes on where this one ended.
+    `live` opens the platform that is restored, once its secrets are in place; with `runs` it runs, perhaps elsewhere,
+    and nothing is started here. Raises BackupError before anything is changed for what must not be done (and after all
+    for checks that failed); IntegrityError, SiteError, DatabaseUnavailable, StackError on the way: the same call then
+    goes on where this one ended.
     """
     name = f"restore-{wish.aside}" if wish.aside else "restore" if selection.whole else "restore.part"
     file = stack.var / f"{name}.json"
     with only_restore(stack):
-        run = _Restore(stack, point, wish, selection, say, tools or postgresql.find_tools(), live, Journal(file))
+        run = _Restore(stack, point, wish, selection, say, tools or postgresql.find_tools(), live, Journal(file), runs)
         result = run.whole() if selection.whole and not wish.aside else run.part()
     if not result.ok:
         failed = "\n".join(f"  {check.what}: {check.detail}" for check in result.checks if check.ok is False)
@@ -113,6 +115,7 @@ class _Restore:
     tools: postgresql.Tools
     live: Callable[[], Platform]
     journal: Journal
+    runs: bool = False
     checks: list[Check] = field(default_factory=list)
     brought: Brought = field(default_factory=Brought)
 
@@ -127,54 +130,86 @@ class _Restore:
         environment = self.point.secrets()
         refuse_without_fernet_key(self.point, environment, i_know=self.wish.i_know)
         if not self.progress.opened:
+            register = restore_erasures.register_of(self.point, i_know=self.wish.i_know, say=self.say)
             refuse_running(self.stack)
             with self._step("secrets"):
                 self._take_over(environment)
             with self._step("stores"):
-                lifecycle.start_stores(self.stack, self.say)
+                lifecycle.start_stores(self.stack, self.say, active=self.wish.active)
             # no evidence before its database is restored: the permission for the target is kept in memory until then
             platform = replace(self.live(), ledger_=self.point.platform.ledger_)
             target = self._target(platform)
-            with self._step("databases"):
-                self._databases()
-                give_rights(self.stack, self.say)
-            with self._step("objects"):
-                self._objects(target)
-            refuse_red(self.checks, i_know=self.wish.i_know)
-            refuse_erased(self.point, in_place=True, say=self.say)
+            if not self.progress.filled:
+                with self._step("databases"):
+                    self._databases()
+                    give_rights(self.stack, self.say)
+                with self._step("objects"):
+                    self._objects(target)
+                refuse_red(self.checks, i_know=self.wish.i_know)
+            self._erase_again(register)
             self._keep(replace(self.progress, opened=True))
         with self._step("services"):
             if not lifecycle.works(self.stack):
-                lifecycle.start_stores(self.stack, self.say)
+                lifecycle.start_stores(self.stack, self.say, active=self.wish.active)
                 gone = forget_replicas(self.live().database("continuity"), self.point.manifest.source)
                 self.say(f"replication compares everything anew at its next run: {gone} replicas forgotten")
+                self._switch()
             lifecycle.up(self.stack, self.say)
         platform = self.live()
+        if self.wish.active:
+            with self._step("switch"):
+                restore_active.resume(platform, self.wish.active, self.say)
         with self._step("proof"):
             self._prove(platform)
         return self._end(platform)
+
+    def _switch(self) -> None:
+        """The site that was asked for is the active one before anything works on the databases."""
+        if self.wish.active:
+            now = restore_active.switch(
+                self.live(), self.point.manifest, self.wish.active, len(self.selection.objects), self.progress.began
+            )
+            self.say(f"'{now.site}' is the active site (generation {now.generation})")
 
     def part(self) -> RestoreResult:
         """Parts into place, or anything beside it."""
         databases, aside = self.selection.databases, self.wish.aside
         if databases and not aside:
             refuse_running(self.stack)
-        refuse_erased(self.point, in_place=aside is None, say=self.say)
-        if not lifecycle.works(self.stack):
+        register = restore_erasures.register_of(self.point, i_know=self.wish.i_know, say=self.say)
+        if aside:
+            restore_erasures.refuse_beside(self.point, register, self.selection, i_know=self.wish.i_know, say=self.say)
+        if not (self.runs or lifecycle.works(self.stack)):
             refuse_nothing_here(self.stack)
             with self._step("stores"):
                 lifecycle.start_stores(self.stack, self.say)
         platform = self.live()
-        if databases:
+        if databases and not self.progress.filled:
             with self._step("databases"):
                 self._databases()
                 if not aside:
                     give_rights(self.stack, self.say)
-        if self.selection.objects:
+        if self.selection.objects and not self.progress.filled:
             target = self._target(platform)
             with self._step("objects"):
                 self._objects(target)
+        if not aside:
+            self._erase_again(restore_erasures.concerned(register, self.selection))
         return self._end(platform)
+
+    def _erase_again(self, register: Sequence[Erasure]) -> None:
+        """Nobody whom the register names is in what was restored. Raises BackupError if somebody is."""
+        if not register:
+            return
+        # from here on the databases are not what the point says, and are not held against it any more
+        self._keep(replace(self.progress, filled=True))
+        with self._step("erasures"):
+            platform = self.live()
+            home = self._target(platform).name
+            checks = [*restore_erasures.apply_again(platform, self.point, register, home, self.say)]
+        for check in checks:
+            self._add(check)
+        refuse_red(checks, i_know=self.wish.i_know)
 
     @contextmanager
     def _step(self, name: str) -> Iterator[None]:
@@ -203,8 +238,8 @@ class _Restore:
         self.say(f"{self.stack.secrets}: {len(environment)} secrets {'written' if changed else 'in place'}")
 
     def _server(self) -> Server:
-        resolve = configuration.environment_connections
-        return Server(administrator(self.stack), resolve, self.tools, self.wish.aside, self.wish.i_know)
+        resolve = self.point.platform.connections
+        return Server(administrator(self.stack, resolve), resolve, self.tools, self.wish.aside, self.wish.i_know)
 
     def _databases(self) -> None:
         restore_all(self._server(), self.selection.databases, self._repository, self._database_is_there, self.say)
@@ -220,7 +255,7 @@ class _Restore:
         return repository_of(self.point.platform, self.point.site.name, key)
 
     def _target(self, platform: Platform) -> Site:
-        return platform.site(self.point.manifest.source, classification_of(load_all()))
+        return platform.site(self.wish.active or self.point.manifest.source, classification_of(load_all()))
 
     def _bucket(self, logical: str) -> str:
         name = physical_bucket(self.point.platform.config, logical)
@@ -273,6 +308,7 @@ class _Restore:
             "parts": [str(part) for part in self.wish.parts] or ["all"],
             "aside": self.wish.aside,
             "i_know": self.wish.i_know,
+            "active": platform.active().site,
         }
         before = self.point.platform.ledger_
         if isinstance(before, MemoryLedger) and before is not platform.ledger_:
@@ -295,4 +331,5 @@ def remove(stack: Stack, point: OpenPoint, wish: Wish, selection: Selection, liv
         target.drop(dump.name)
     site = run._target(live())
     for name in sorted({one.bucket for one in selection.objects}):
-        site.drop_bucket(run._bucket(name))
+        with contextlib.suppress(ObjectMissing):  # it is gone already
+            site.drop_bucket(run._bucket(name))

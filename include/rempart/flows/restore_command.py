@@ -6,10 +6,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rempart.flows import restore_report
+from rempart.backup import points, suspicion
+from rempart.errors import IntegrityError, ObjectMissing
+from rempart.flows import repair, restore_active, restore_erasures, restore_report
 from rempart.flows.platform import open_platform
 from rempart.flows.restore import RestoreResult, restore
-from rempart.flows.restore_source import Wish, detached, find, identity_of, open_point, plan, trusted_of
+from rempart.flows.restore_source import (
+    Found,
+    OpenPoint,
+    Wish,
+    detached,
+    find,
+    identity_of,
+    open_point,
+    plan,
+    trusted_of,
+)
 from rempart.stack.layout import Stack
 
 Say = Callable[[str], None]
@@ -32,7 +44,11 @@ def command(
     """
     platform = detached()
     wish = wish if wish.site else replace(wish, site=platform.config.backup.site)
-    found = find(platform, wish, trusted_of(trust, lambda: open_platform().trusted_keys()))
+    restore_active.check(platform.config, wish)
+    trusted = trusted_of(trust, lambda: open_platform().trusted_keys())
+    if line := repair.warning(platform, wish.site, trusted):
+        say(line)
+    found = find(platform, wish, trusted)
     if listed:
         for line in restore_report.listing(found.site.name, found.links, found.present, platform.clock()):
             say(line)
@@ -41,6 +57,13 @@ def command(
     selection = plan(point, wish)
     for line in restore_report.explain(point.manifest, selection, platform.clock()):
         say(line)
+    for doubt in doubts(found, point):
+        say(f"DOUBT     {doubt}. An attack, or was it meant? See docs/runbooks/restore-drill.md, 'After an attack'")
+    if not yes and (register := restore_erasures.register_of(point, i_know=wish.i_know, say=say)):
+        say(f"erased    {len(register)} erasures are on record: whom they name is taken out of it again")
+    if wish.active:
+        left = f"what '{point.manifest.source}' got after the point is left behind"
+        say(f"'{wish.active}' would be the active site, with each object of the point verified there; {left}")
     if explained:
         return
     if not yes:
@@ -48,6 +71,20 @@ def command(
         return
     for line in lines(restore(stack, point, wish, selection, say)):
         say(line)
+    if wish.active and (why := restore_active.no_backup(open_platform(), wish.active)):
+        say(why)
+
+
+def doubts(found: Found, point: OpenPoint) -> tuple[str, ...]:
+    """What in a point looks like an attack, held against the point before it that lacks nothing; none without one."""
+    before = [link for link in found.links if link.seq < point.link.seq and link.consistent]
+    for link in reversed([link for link in before if link.point in found.present]):
+        try:
+            clean = points.read(found.site, found.platform.config.buckets.backups, link.point, link.manifest_sha256)
+        except (IntegrityError, ObjectMissing):
+            continue
+        return suspicion.judge(clean, replace(point.manifest, dangling=()))  # what it lacks is told already
+    return ()
 
 
 def lines(result: RestoreResult) -> Iterator[str]:

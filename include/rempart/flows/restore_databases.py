@@ -12,7 +12,7 @@ from psycopg import sql
 
 from rempart import config as configuration
 from rempart.backup import postgresql
-from rempart.backup.checks import Check, equal_tables
+from rempart.backup.checks import Check, of_database
 from rempart.backup.points import Dump
 from rempart.backup.restic import Repository
 from rempart.backup.restoring import Meter
@@ -28,7 +28,6 @@ OWNERS = {"ledger": "ledger_owner"}
 """Databases that belong to another role than that of their name; it cannot log in."""
 AT_ONCE = 3
 """Databases that are restored at a time: the small ones beside the largest."""
-_LABELS = {"feast_online": "online features", "ledger": "evidence"}
 
 
 @dataclass(frozen=True)
@@ -70,15 +69,7 @@ class Server:
         with postgresql.session(self.connection(dump.name), "compare what was restored") as opened:
             rows = postgresql.row_counts(opened)
             digests = postgresql.digests(opened) if dump.digests else {}
-        what = f"database {dump.name} has the rows on record"
-        if dump.tables or rows:
-            checks = [equal_tables(what, dump.tables, rows, show=True)]
-        else:
-            checks = [Check(what, None, "not run: it held no table when the point was made")]
-        if dump.digests:
-            label = _LABELS.get(dump.name, dump.name)
-            checks.append(equal_tables(f"{label} are equal in content", dump.digests, digests, show=False))
-        return checks
+        return of_database(f"database {dump.name} has the rows on record", dump, rows, digests)
 
     def in_place(self, dump: Dump) -> list[Check]:
         """The checks of a database that holds exactly what is on record; none if it is not there, or holds no row.
@@ -145,10 +136,10 @@ class Server:
             postgresql.drop_database(opened, self.name(database))
 
 
-def administrator(stack: Stack) -> Connection:
+def administrator(stack: Stack, connections: Connections = configuration.environment_connections) -> Connection:
     """Who may make databases on the stack's server: its own superuser, or whom `services` names. Raises ConfigError."""
     if declared := stack.external("postgresql"):
-        return configuration.environment_connections(declared.connection)
+        return connections(declared.connection)
     return credentials.superuser(stack, configuration.read_env_file(stack.secrets))
 
 

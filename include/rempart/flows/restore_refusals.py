@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from rempart.backup import erasures, platform_secrets
+from rempart.backup import platform_secrets
 from rempart.backup.checks import Check
 from rempart.errors import BackupError
 from rempart.flows.restore_source import OpenPoint
@@ -62,22 +62,3 @@ def refuse_red(checks: Iterable[Check], *, i_know: bool) -> None:
             f"What was restored is not as it is on record, and the service is not opened: {red[0]}",
             "Restore an earlier point (with --i-know it replaces this one), and keep this one for the inquiry.",
         )
-
-
-def refuse_erased(point: OpenPoint, *, in_place: bool, say: Callable[[str], object]) -> None:
-    """Whoever was erased since the point must not come back: raises BackupError while nothing can see to that.
-
-    Beside the platform it is only told. Raises SiteError.
-    """
-    known = erasures.read(point.site, point.platform.config.buckets.backups)
-    newer = erasures.since(known, point.manifest.created_at)
-    if not newer:
-        return
-    told = f"{len(newer)} erasures are newer than the point ({', '.join(one.key for one in newer[:3])})"
-    if not in_place:
-        say(f"warning: {told}: what is restored beside the platform holds those people again")
-        return
-    raise BackupError(
-        f"{told}, and this release cannot apply them again: the service is not opened",
-        "Apply each to the restored databases and the lake by hand, then open the service with `rempart up`.",
-    )

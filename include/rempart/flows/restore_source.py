@@ -42,6 +42,7 @@ class Wish:
     """What is asked for: a point of a site (the newest that lacks nothing unless named), and which parts of it.
 
     `aside`: beside the platform's own, under names that end in it. `i_know`: what is refused otherwise is done.
+    `active`: the site that serves afterwards, and where the objects are to be; by default the one of the point.
     """
 
     site: str
@@ -49,6 +50,7 @@ class Wish:
     parts: tuple[Part, ...] = ()
     aside: str | None = None
     i_know: bool = False
+    active: str | None = None
 
 
 def detached(connections: Connections = configuration.environment_connections) -> Platform:
@@ -150,12 +152,16 @@ class Keys:
 
 @dataclass(frozen=True)
 class Found:
-    """The restore points of a site: links, verified and in order, and which points have a manifest."""
+    """The restore points of a site: links, verified and in order, and which points have a manifest.
+
+    `trusted`: the public keys that they were verified with, by id.
+    """
 
     platform: Platform
     site: Site
     links: Sequence[Link]
     present: Collection[str]
+    trusted: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,7 @@ class OpenPoint:
     manifest: Manifest
     keys: Keys
     others: tuple[Site, ...]
+    trusted: Mapping[str, bytes] = field(default_factory=dict)
 
     def secrets(self) -> dict[str, str]:
         """What the platform's secrets were. Never log it. Raises KeyMissing and its like, IntegrityError, SiteError."""
@@ -181,16 +188,20 @@ class OpenPoint:
 
 def find(platform: Platform, wish: Wish, trusted: Mapping[str, bytes]) -> Found:
     """Read and verify the chain of a site. Raises IntegrityError, SiteError, PlacementDenied, ConnectionMissing."""
-    if wish.site not in platform.config.sites:
-        declared = ", ".join(platform.config.sites)
-        raise ConfigError(f"There is no site '{wish.site}' in rempart.yaml", f"Declared: {declared}.")
-    home = platform.config.active_site
-    beside = home if home != wish.site else None
-    site = platform.site(wish.site, classification_of(load_all()), "restore-point", beside=beside)
+    site = site_of_points(platform, wish.site)
     bucket = platform.config.buckets.backups
     stored = chain.read(site, bucket)
     links = verified(stored, trusted, before_break=wish.i_know and wish.point is not None)
-    return Found(platform, site, links, frozenset(points.list(site, bucket)))
+    return Found(platform, site, links, frozenset(points.list(site, bucket)), trusted)
+
+
+def site_of_points(platform: Platform, name: str) -> Site:
+    """A declared site as one of restore points. Raises ConfigError, PlacementDenied, ConnectionMissing."""
+    if name not in platform.config.sites:
+        declared = ", ".join(platform.config.sites)
+        raise ConfigError(f"There is no site '{name}' in rempart.yaml", f"Declared: {declared}.")
+    home = platform.config.active_site
+    return platform.site(name, classification_of(load_all()), "restore-point", beside=home if home != name else None)
 
 
 def open_point(found: Found, wish: Wish, identity: age.Identity) -> OpenPoint:
@@ -201,7 +212,7 @@ def open_point(found: Found, wish: Wish, identity: age.Identity) -> OpenPoint:
     manifest = points.read(site, bucket, link.point, link.manifest_sha256)
     others = _others(platform, site.name)
     rings = [Keyring((Place(one, bucket),), identity, (), platform.clock) for one in (site, *others)]
-    return OpenPoint(platform, site, link, manifest, Keys(rings), others)
+    return OpenPoint(platform, site, link, manifest, Keys(rings), others, found.trusted)
 
 
 def _others(platform: Platform, name: str) -> tuple[Site, ...]:

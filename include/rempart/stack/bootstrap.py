@@ -28,7 +28,6 @@ _UV_NAMES = {
     "extra-index-url": "UV_INDEX",
     "find-links": "UV_FIND_LINKS",
     "trusted-host": "UV_INSECURE_HOST",
-    "no-index": "UV_NO_INDEX",
     "cert": "SSL_CERT_FILE",
 }
 """pip's settings, and how uv calls them."""
@@ -66,6 +65,12 @@ def fingerprint(root: Path, locks: list[Path]) -> str:
 def uv_settings(pip_settings: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
     """uv's environment for the given pip settings; what the user has set for uv already, stands."""
     return {uv: pip_settings[pip] for pip, uv in _UV_NAMES.items() if pip_settings.get(pip) and not environment.get(uv)}
+
+
+def uv_options(pip_settings: Mapping[str, str]) -> list[str]:
+    """What of pip's settings uv takes as an option alone: that no index is asked."""
+    off = pip_settings.get("no-index", "").lower() in ("1", "y", "yes", "t", "true", "on")
+    return ["--no-index"] if off else []
 
 
 def read_pip_settings(python: Path) -> dict[str, str]:
@@ -178,7 +183,8 @@ def main(arguments: list[str]) -> int:
     environment = dict(os.environ)
     pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run([*pip, "--require-hashes", "--target", tools, "-r", root / "requirements-bootstrap.txt"])
-    environment |= uv_settings(read_pip_settings(python), environment)
+    settings = read_pip_settings(python)
+    environment |= uv_settings(settings, environment)
     environment |= {
         "VIRTUAL_ENV": str(venv),
         "UV_PYTHON_DOWNLOADS": "never",
@@ -186,7 +192,8 @@ def main(arguments: list[str]) -> int:
         "UV_NO_CONFIG": "1",
     }
     uv = tools / "bin" / "uv"
-    _run([uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode", root / made.lock], environment)
+    sync: list[str | Path] = [uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
+    _run([*sync, *uv_options(settings), root / made.lock], environment)
     _run(
         [uv, "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--editable", root],
         environment | {"PYTHONPATH": str(tools)},

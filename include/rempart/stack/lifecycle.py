@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 import psutil
 
 from rempart.config import Connections
-from rempart.errors import PreflightFailed, RempartError, StackError
+from rempart.errors import ConnectionMissing, PreflightFailed, RempartError, SiteError, StackError
+from rempart.replication.continuity import PostgresqlContinuity
 from rempart.stack import (
     airflow_server,
     credentials,
@@ -149,20 +150,23 @@ def up(stack: Stack, say: Say) -> None:
     """Start what does not run, and prove that everything works. Quick when it does already. Raises RempartError."""
     progress = Progress(say)
     with _alone(stack, progress):
-        supervisor, secrets, resolve = _open(stack, progress, [s for s in stack.config.services if s != "airflow"])
+        servers = [name for name in stack.config.services if name != "airflow" and name not in stack.config.sites]
+        supervisor, secrets, resolve = _open(stack, progress, servers)
         _start_stores(stack, supervisor, progress, secrets, resolve)
         supervisor.launch(["guard"])
         _start_servers(stack, supervisor, progress, secrets, resolve)
         progress.line(f"the stack is up: {', '.join(f'{name} {url}' for name, url in urls(stack).items())}")
 
 
-def start_stores(stack: Stack, say: Say) -> None:
-    """Start PostgreSQL and the sites, and nothing that works on them; each is proven. Raises RempartError."""
+def start_stores(stack: Stack, say: Say, *, active: str | None = None) -> None:
+    """Start PostgreSQL and the sites, and nothing that works on them; each is proven. Raises RempartError.
+
+    `active` is the site without which nothing works: by default the one that the database names.
+    """
     progress = Progress(say)
     with _alone(stack, progress):
-        stores = [name for name in stack.config.services if name == "postgresql" or name in stack.config.sites]
-        supervisor, secrets, resolve = _open(stack, progress, stores)
-        _start_stores(stack, supervisor, progress, secrets, resolve)
+        supervisor, secrets, resolve = _open(stack, progress, ["postgresql"])
+        _start_stores(stack, supervisor, progress, secrets, resolve, active)
 
 
 def works(stack: Stack) -> list[str]:
@@ -186,7 +190,12 @@ def _open(stack: Stack, progress: Progress, services: Sequence[str]) -> tuple[Su
 
 
 def _start_stores(
-    stack: Stack, supervisor: Supervisor, progress: Progress, secrets: dict[str, str], resolve: Connections
+    stack: Stack,
+    supervisor: Supervisor,
+    progress: Progress,
+    secrets: dict[str, str],
+    resolve: Connections,
+    active: str | None = None,
 ) -> None:
     """PostgreSQL and the sites, started together."""
     supervisor.launch([name for name in stack.services if name.startswith("site-")])
@@ -197,7 +206,9 @@ def _start_stores(
         administrator = credentials.superuser(stack, secrets)
         _until(progress, stack, supervisor, ["postgresql"], postgresql.check_administrator(administrator), 60)
         postgresql.bootstrap(stack, administrator, resolve)
-        _until(progress, stack, supervisor, ["postgresql"], lambda: postgresql.check_roles(resolve), 15)
+        _until(
+            progress, stack, supervisor, ["postgresql"], lambda: postgresql.check_roles(resolve, stack.config.roles), 15
+        )
     for name in stack.embedded_sites:
         _until(
             progress,
@@ -207,6 +218,23 @@ def _start_stores(
             functools.partial(object_sites.check, stack, name, resolve),
             60,
         )
+    for name in (name for name in stack.config.sites if stack.external(name)):
+        progress.line(f"{name} (external): {_external_site(stack, name, resolve, active)}")
+
+
+def _external_site(stack: Stack, name: str, resolve: Connections, active: str | None) -> str:
+    """What proves a site of others. Its failure is only told once the platform was moved to another site."""
+    try:
+        return external.check(stack, name, resolve)
+    except (SiteError, ConnectionMissing) as error:
+        serving = active or _active_site(stack, resolve)
+        if serving in (name, stack.config.active_site):
+            raise
+        return f"NOT THERE: {error.what}; the platform works at '{serving}'"
+
+
+def _active_site(stack: Stack, resolve: Connections) -> str:
+    return PostgresqlContinuity(resolve("pg_continuity")).active_sites(stack.config.active_site).active().site
 
 
 def _start_servers(
@@ -218,6 +246,8 @@ def _start_servers(
         migration = airflow_server.begin_migration(stack, secrets, resolve("pg_airflow"))
     if "mlflow" in stack.services:
         supervisor.launch(["mlflow"])
+    if "wal-archive" in stack.services:
+        supervisor.launch(["wal-archive"])
     if migration:
         while migration.poll() is None:
             progress.waiting("airflow: migrating its database")
@@ -260,7 +290,8 @@ def down(stack: Stack, say: Say) -> None:
         if supervisor.runs():
             supervisor.stop(["guard"])
             sites = [name for name in supervisor.states() if name.startswith("site-")]
-            for group in (AIRFLOW_COMPONENTS, ("mlflow",), (*sites, "postgresql")):
+            archiver = [name for name in supervisor.states() if name == "wal-archive"]
+            for group in (AIRFLOW_COMPONENTS, ("mlflow", *archiver), (*sites, "postgresql")):
                 label = "airflow" if group is AIRFLOW_COMPONENTS else ", ".join(group)
                 supervisor.stop(group, lambda label=label: progress.waiting(f"stopping {label}"))  # type: ignore[misc] # bound now
                 progress.line(f"{label}: stopped")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,3 +70,12 @@ def test_without_a_platform_here_a_part_has_nowhere_to_go(made: House, run: Run,
     made.point()
     with pytest.raises(BackupError, match="no platform here to restore a part into"):
         run("--only", "dataset:bookings", "--yes")
+
+
+def test_a_point_that_looks_attacked_is_doubted(made: House, run: Run) -> None:
+    bodies = {("lake", f"raw/bookings/{number}/a.csv"): f"{number},a\n".encode() * 2000 for number in range(6)}
+    made.point(bodies)
+    assert not [line for line in run("--explain") if line.startswith("DOUBT")]
+    made.point({key: os.urandom(len(body)) for key, body in bodies.items()})
+    doubts = [line for line in run("--explain") if line.startswith("DOUBT")]
+    assert len(doubts) == 2 and "6 of 6 objects were replaced" in doubts[0] and "look encrypted" in doubts[1]

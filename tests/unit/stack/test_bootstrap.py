@@ -24,6 +24,11 @@ def test_pip_settings_are_handed_on() -> None:
     assert "UV_DEFAULT_INDEX" not in bootstrap.uv_settings(pip, {"UV_DEFAULT_INDEX": "https://mine"})
 
 
+@pytest.mark.parametrize(("said", "options"), [("1", ["--no-index"]), ("true", ["--no-index"]), ("0", []), ("", [])])
+def test_where_pip_asks_no_index_uv_asks_none(said: str, options: list[str]) -> None:
+    assert bootstrap.uv_options({"no-index": said, "find-links": "/wheels"}) == options
+
+
 def test_files_and_environment_variables_are_read_as_pip_reads_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

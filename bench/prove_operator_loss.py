@@ -1,0 +1,478 @@
+"""Proof: the operator of S3, PostgreSQL, Airflow and MLflow is lost in the middle of a chain; `haven` carries on.
+
+    make prove-operator-loss      (as root: a network namespace)
+
+The demo runs in a copy of this project, its two sites at operators that this proof plays. A training begins, a backup
+is made while it runs, and then everything but `haven` is killed (SIGKILL) and deleted. The watch finds out. In a
+network namespace that reaches `haven` alone, with the escrowed keys and what `haven` holds: the bundle is fetched and
+installed, one `rempart restore --active haven` runs, and Airflow ends the training that was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from bench.prove_failover import LATE, Check, await_running, check
+from bench.prove_pods import write
+from bench.prove_restore import PIPELINE, Operator, Seen, at, clone, look, operator, working
+from rempart import config, demo
+from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.backup import age, open_bundle, points, postgresql
+from rempart.flows.bundle import door_sha256
+from rempart.flows.platform import Platform, open_platform
+from rempart.ledger.keys import to_pem
+from rempart.stack import launch, layout, lifecycle
+
+NAME, OFFSET = "operator-loss", "5500"
+SPACE, HOST, GUEST = "rempart-loss", "10.213.77.1", "10.213.77.2"
+LONG = {"max_iter": 8000, "learning_rate": 0.01}
+"""A training that lasts longer than a backup."""
+LOOK_EVERY = 5.0
+PATIENCE = 600.0
+PROGRAMS = ("ip", "nft", "curl", "make")
+_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
+def why_not() -> str:
+    """Why this machine cannot run the proof; empty if it can."""
+    if os.geteuid() != 0:
+        return "a network namespace needs root"
+    if lacking := [name for name in PROGRAMS if not shutil.which(name, path=_PATH)]:
+        return f"there is no {', '.join(lacking)} on this machine"
+    tried = subprocess.run(["ip", "netns", "add", SPACE], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        return f"the kernel refuses a network namespace ({tried.stderr.strip()})"
+    _ip("netns", "del", SPACE)
+    return ""
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def namespace(port: int) -> Iterator[None]:
+    """A network of its own which reaches one port of `HOST` and nothing else."""
+    _ip("netns", "add", SPACE)
+    try:
+        _ip("link", "add", "rempart-loss0", "type", "veth", "peer", "name", "rempart-loss1", "netns", SPACE)
+        _ip("addr", "add", f"{HOST}/30", "dev", "rempart-loss0")
+        _ip("link", "set", "rempart-loss0", "up")
+        for words in (f"addr add {GUEST}/30 dev rempart-loss1", "link set rempart-loss1 up", "link set lo up"):
+            _ip("-n", SPACE, *words.split())
+        rules = f"""
+            add table inet proof
+            add chain inet proof out {{ type filter hook output priority 0; policy drop; }}
+            add rule inet proof out oif lo accept
+            add rule inet proof out ip daddr {HOST} tcp dport {port} accept
+        """
+        subprocess.run([*inside(), "nft", "-f", "-"], input=rules, text=True, check=True)
+        yield
+    finally:
+        _ip("netns", "del", SPACE)  # both ends of the pair go with it
+
+
+def inside() -> list[str]:
+    return ["ip", "netns", "exec", SPACE]
+
+
+@contextmanager
+def doorway(port: int) -> Iterator[None]:
+    """`HOST`:port leads to the server on this machine's own address: its operator's line."""
+    listener = socket.create_server((HOST, port))
+
+    def carry(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while piece := source.recv(1 << 18):
+                sink.sendall(piece)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(("127.0.0.1", port))
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=carry, args=ends, daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+# --- the platform that is lost ----------------------------------------------------------------------------------------
+
+
+def declare(home: Path, primary: str, haven: str) -> None:
+    """The copy's sites are others' servers; it replicates each minute, and is late after three."""
+    file = home / "rempart.yaml"
+    data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    data["services"]["primary"] = {"external": {"url": primary, "connection": "s3_primary"}}
+    data["services"]["haven"]["external"]["url"] = haven
+    data["operators"]["trial-two"]["services"]["object-storage"]["endpoints"] = f"http://{HOST}"
+    data["replication"][0] |= {"every": "1m", "lag_objective": "3m"}
+    file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+
+
+def through(customer: Mapping[str, str], port: int) -> dict[str, str]:
+    """A customer's connections by the address that both sides of the proof can reach."""
+    return {name: value.replace(f"127.0.0.1:{port}", f"{HOST}:{port}") for name, value in customer.items()}
+
+
+def cli(variables: Mapping[str, str], *words: str, before: Sequence[str] = (), quiet: bool = False) -> tuple[int, str]:
+    """`rempart` as a process of a copy: its exit code and what it told."""
+    home = Path(variables["REMPART_HOME"])
+    python = home / ".venv" / "bin" / "python"
+    command = [*before, str(python if python.exists() else sys.executable), "-u", "-m", "rempart.cli", *words]
+    told = []
+    with subprocess.Popen(
+        command, env=dict(variables), cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout or ():
+            told.append(line)
+            if not quiet:
+                print(line, end="", flush=True)
+    return process.returncode, "".join(told)
+
+
+def rows(platform: Platform) -> dict[str, int]:
+    """Rows of each database, all tables together."""
+    found = {}
+    for name in config.DATABASES:
+        connection = postgresql.for_database(platform.database("backup"), name)
+        with postgresql.session(connection, "count rows") as opened:
+            found[name] = sum(postgresql.row_counts(opened).values())
+    return found
+
+
+def runs(api: AirflowApi) -> dict[str, str]:
+    listed = api.get("/api/v2/dags/~/dagRuns?limit=1000&order_by=id")["dag_runs"]
+    return {f"{one['dag_id']} {one['dag_run_id']}": str(one["state"]) for one in listed}
+
+
+def interrupted(stack: layout.Stack, outside: Path, wheels: Path) -> tuple[dict[str, Any], Seen]:
+    """The demo, its bundle, a training that runs, a restore point made meanwhile, and what came after that."""
+    lifecycle.up(stack, print)
+    platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
+    run = demo.Demo(platform, api, print)
+    run.report = {"ok": False, "seconds": {}}
+    print("--- the bundle, the chain, and the watch")
+    began = time.monotonic()
+    code, told = cli(dict(os.environ), "bundle", "store", "--wheels", str(wheels))
+    bundled = round(time.monotonic() - began, 1)
+    run.run("backup", "backup_platform", "back_up", since=run.chain())
+    run.run("replicate", "replicate_primary_to_haven", "conclude")
+    again = cli(dict(os.environ), "bundle", "store", "--wheels", str(wheels))
+    (outside / "public.pem").write_text("".join(map(to_pem, platform.trusted_keys().values())), encoding="ascii")
+    cli(dict(os.environ), "watch", "init", "--out", str(outside / "watch.yaml"))
+    watched = yaml.safe_load((outside / "watch.yaml").read_text(encoding="utf-8"))
+    del watched["kinds"]["drill"]  # of a platform as young as this there was none
+    (outside / "watch.yaml").write_text(yaml.safe_dump(watched), encoding="utf-8")
+    print("--- a training begins, a backup is made, and more is written")
+    params = {**LONG, "l2_regularization": round(time.time() % 1e6 * 1e-9, 12)}
+    training = api.trigger(f"train_{PIPELINE}", {"trainer_params": params})
+    await_running(api, training)
+    ended = [name for name, state in runs(api).items() if state in ("success", "failed")]
+    point = run.run("backup", "backup_platform", "back_up")
+    for number in range(LATE):
+        platform.site("primary", "personal").write(platform.config.buckets.lake, f"proof/late-{number}", b"%d" % number)
+    seen = look(platform, api)
+    state = api.get(f"/api/v2/dags/train_{PIPELINE}/dagRuns/{training}")["state"]
+    return {
+        "bundle": {"code": code, "seconds": bundled, "again": again[1], "told": told},
+        "training": training,
+        "training_state": state,
+        "point": point,
+        "rows": rows(platform),
+        "runs": runs(api),
+        "ended": ended,
+    }, seen
+
+
+def kill(stack: layout.Stack, primary: subprocess.Popen[bytes]) -> int:
+    """SIGKILL for every process of the platform and for the primary's server; how many."""
+    doomed = [*launch.leftovers(stack), psutil.Process(primary.pid)]
+    for process in doomed:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    primary.wait()
+    psutil.wait_procs(doomed, timeout=10)
+    return len(doomed)
+
+
+def watch(variables: Mapping[str, str], outside: Path) -> tuple[int, str]:
+    """`rempart watch --once`, with its file and its key alone."""
+    return cli(variables, "watch", "--once", "--file", str(outside / "watch.yaml"), quiet=True)
+
+
+def detected(variables: Mapping[str, str], outside: Path, since: float) -> tuple[float | None, str]:
+    """Seconds until the watch is red, and what it said."""
+    while time.monotonic() - since < PATIENCE:
+        code, told = watch(variables, outside)
+        if code:
+            red = [line for line in told.splitlines() if line.startswith("RED")]
+            return round(time.monotonic() - since, 1), "; ".join(red) or told
+        time.sleep(LOOK_EVERY)
+    return None, "it stayed green"
+
+
+# --- where only haven is left -----------------------------------------------------------------------------------------
+
+
+def reaches(host: str, port: int) -> bool:
+    program = f"import socket; socket.create_connection(({host!r}, {port}), 3)"
+    done = subprocess.run([*inside(), sys.executable, "-c", program], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def installed(machine: Path, outside: Path, endpoint: str, key: Mapping[str, str], region: str) -> tuple[int, str]:
+    """The program that opens the bundle, fetched with curl and compared; then run. Its exit code and SHA-256."""
+    door = machine / "open_bundle.py"
+    login, password = key["login"], key["password"]
+    variables = {"PATH": _PATH, "HOME": str(machine), "AWS_ACCESS_KEY_ID": login, "AWS_SECRET_ACCESS_KEY": password}
+    settings = f'user = "{login}:{password}"\naws-sigv4 = "aws:amz:{region}:s3"\noutput = "{door}"\n'
+    fetch = ["curl", "--fail", "--silent", "--show-error", "--config", "-", f"{endpoint}/backups/bundle/open_bundle.py"]
+    subprocess.run([*inside(), *fetch], input=settings, text=True, env=variables, check=True)
+    python = Path(sys.base_prefix) / "bin" / "python3"
+    words = ["--endpoint", endpoint, "--region", region, "--trust", str(outside / "public.pem"), str(machine)]
+    done = subprocess.run([*inside(), python, door, *words], env=variables, check=False)
+    return done.returncode, open_bundle.sha256_of(door)
+
+
+def plain(views: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[list[str]]]:
+    """Online rows as they can be compared after JSON."""
+    return [[[f"{name}={value}" for name, value in row.items()] for row in view] for view in views]
+
+
+def carry_on(told: Path, out: Path) -> int:
+    """In the namespace, with the restored project's own programs: what its users see, and the end of the chain."""
+    lifecycle.adopt_environment()
+    was = json.loads(told.read_text(encoding="utf-8"))
+    platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
+    since, ended = time.monotonic(), "by the restored Airflow"
+    try:
+        api.follow(f"train_{PIPELINE}", was["training"], print)
+    except AirflowApiError as error:
+        ended = f"by a new run: {error.what}"
+        api.follow(f"train_{PIPELINE}", api.trigger(f"train_{PIPELINE}", {"trainer_params": {"max_iter": 61}}), print)
+    trained = platform.ledger.find("candidate", PIPELINE, limit=1)[0]
+    validation = api.newest_run(f"validate_model_{PIPELINE}", trained.at) or api.await_run(
+        f"validate_model_{PIPELINE}", trained.at, 120
+    )
+    api.follow(f"validate_model_{PIPELINE}", validation, print)
+    finished = round(time.monotonic() - since, 1)
+    judged = api.result(f"validate_model_{PIPELINE}", validation, "validate")
+    seen = look(platform, api, "haven")
+    (record, *_) = platform.ledger.find("restore", was["point"]["id"])
+    bucket, haven = platform.config.buckets.backups, platform.site("haven", "personal")
+    manifest = points.read(haven, bucket, was["point"]["id"], record.body["manifest_sha256"])
+    switched = [one.body["step"] for one in platform.ledger.find("failover", "primary->haven")]
+    report = {
+        "active": platform.active().site,
+        "ended": ended,
+        "chain_seconds": finished,
+        "version": judged["version"],
+        "trained": str(trained.body["version"]),
+        "champion": seen.champion,
+        "runs": runs(api),
+        "online": plain(seen.rows),
+        "objects": {f"{bucket}/{key}": digest for (bucket, key), digest in seen.objects.items()},
+        "record": dict(record.body),
+        "failover": switched,
+        "held": {f"{one.bucket}/{one.key}": one.sha256 for one in manifest.objects},
+        "held_rows": {one.name: sum(one.tables.values()) for one in manifest.databases},
+    }
+    out.write_text(json.dumps(report, default=str), encoding="utf-8")
+    return 0
+
+
+def judged(was: dict[str, Any], seen: Seen, now: dict[str, Any]) -> list[Check]:
+    record, held, online = now["record"], now["held"], plain(seen.rows)
+    missing = [name for name, digest in held.items() if now["objects"].get(name) != digest]
+    gone = [name for name in was["ended"] if now["runs"].get(name) != was["runs"][name]]
+    evidence = ", ".join(reversed(now["failover"]))
+    return [
+        check("its own checks", record["ok"] is True, f"{len(record['checks'])} checks"),
+        check("haven is the active site", now["active"] == "haven", f"evidence: {evidence}"),
+        check("every object of the point is at haven", not missing, f"{len(held)} objects, {len(missing)} missing"),
+        check("Airflow shows what had ended before the point", not gone, f"{len(was['ended'])} runs, lost: {gone}"),
+        check("Feast gives the same online rows", now["online"] == online, f"{sum(map(len, online))} rows"),
+        check("the interrupted training is ended", now["version"] == now["trained"], f"{now['ended']}"),
+        check("and judged, with its artifacts at haven", now["champion"] is not None, f"version {now['version']}"),
+    ]
+
+
+def lost(was: dict[str, Any], seen: Seen, now: dict[str, Any]) -> dict[str, Any]:
+    """What of each store was newer than the restore point, as far as rows and names tell."""
+    objects = {f"{bucket}/{key}": digest for (bucket, key), digest in seen.objects.items()}
+    before, after = (list(chain.from_iterable(views)) for views in (plain(seen.rows), now["online"]))
+    return {
+        "database_rows": {name: max(count - now["held_rows"].get(name, 0), 0) for name, count in was["rows"].items()},
+        "dag_runs": sorted(set(was["runs"]) - set(now["runs"])),
+        "objects": sorted(name for name, digest in objects.items() if now["objects"].get(name) != digest),
+        "online_rows": sum(row not in after for row in before),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.prove_operator_loss", description=__doc__)
+    parser.add_argument("--inside", nargs=2, type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+    if chosen.inside:
+        return carry_on(*chosen.inside)
+    started, folder = time.monotonic(), config.var_dir().absolute() / "prove-operator-loss"
+    if why := why_not():
+        print(f"The proof was NOT RUN: {why}. Nothing is proved.", file=sys.stderr)
+        write(NAME, [{"what": "haven carries on", "ok": None, "detail": f"not run: {why}"}], 0, {})
+        return 1
+    wheels = folder / "wheels"
+    for left in ("one", "one-var", "haven", "primary", "outside", "machine"):
+        shutil.rmtree(folder / left, ignore_errors=True)
+    outside, machine = folder / "outside", folder / "machine"
+    outside.mkdir(parents=True)
+    machine.mkdir()
+    escrow = age.new_identity()
+    age.write_identity_file(outside / "escrow.key", escrow, datetime.now(UTC))
+    haven, primary = (operator(folder / name, name, OFFSET) for name in ("haven", "primary"))
+    port = haven.stack.ports["haven"]
+    endpoint, customer = f"http://{HOST}:{port}", through(haven.customer(), port)
+    with namespace(port), doorway(port), haven.serving():
+        clone(folder / "one", escrow.recipient, endpoint)
+        declare(folder / "one", primary.endpoint, endpoint)
+        variables = at(folder / "one", folder / "one-var", {**customer, **primary.customer(), **_index()}, OFFSET)
+        with primary.serving() as server, working(variables) as stack:
+            was, seen = interrupted(stack, outside, wheels)
+            guard = {**at(folder / "one", folder / "watch", {}, OFFSET), **_watching(customer)}
+            green = watch(guard, outside)
+            print("--- the operator of everything but haven is gone")
+            gone = time.monotonic()
+            dead = kill(stack, server)
+        for left in ("one-var", "primary"):
+            shutil.rmtree(folder / left)
+        seconds, red = detected(guard, outside, gone)
+        shutil.rmtree(folder / "one")
+        checks, figures = recovered(folder, haven, customer, was, seen)
+    checks = [
+        check("a bundle was stored, and the second time nothing was sent", *_stored(was["bundle"])),
+        check("the watch was green before", green[0] == 0, green[1].strip().splitlines()[-1][:100]),
+        check("a training was interrupted", was["training_state"] == "running", f"{dead} processes were killed"),
+        check("the watch is red", seconds is not None, f"after {seconds} s: {red[:200]}"),
+        *checks,
+    ]
+    figures |= {"seconds_to_detect": seconds, "detected_by": red, "bundle_store_seconds": was["bundle"]["seconds"]}
+    return 0 if write(NAME, checks, round(time.monotonic() - started, 1), figures) else 1
+
+
+def _index() -> dict[str, str]:
+    """How this machine reaches its package index; only the bundle's making needs it."""
+    return {name: value for name, value in os.environ.items() if name.startswith("PIP_") or name.endswith("_proxy")}
+
+
+def _watching(customer: Mapping[str, str]) -> dict[str, str]:
+    key = json.loads(customer["AIRFLOW_CONN_S3_WATCH_HAVEN"])
+    return {"REMPART_WATCH_ACCESS_KEY": key["login"], "REMPART_WATCH_SECRET_KEY": key["password"]}
+
+
+def _stored(bundle: Mapping[str, Any]) -> tuple[bool, str]:
+    good = bundle["code"] == 0 and "nothing was sent" in bundle["again"] and door_sha256() in bundle["told"]
+    return good, f"{bundle['seconds']} s; {' '.join(bundle['told'].strip().splitlines()[-2:])}"
+
+
+def recovered(
+    folder: Path, haven: Operator, customer: Mapping[str, str], was: dict[str, Any], seen: Seen
+) -> tuple[list[Check], dict[str, Any]]:
+    """Everything from the bare machine on; its checks and figures."""
+    outside, machine, port = folder / "outside", folder / "machine", haven.stack.ports["haven"]
+    elsewhere = [("1.1.1.1", 443), (HOST, 22), (HOST, port + 1), ("8.8.8.8", 53)]
+    sealed = reaches(HOST, port) and not any(reaches(*one) for one in elsewhere)
+    checks = [check("the namespace reaches haven, and nothing else", sealed, f"{HOST}:{port}; tried {elsewhere}")]
+    print("--- a bare machine: the bundle")
+    began = time.monotonic()
+    key = json.loads(customer["AIRFLOW_CONN_S3_HAVEN"])
+    code, digest = installed(machine, outside, f"http://{HOST}:{port}", key, haven.stack.config.sites["haven"].region)
+    figures: dict[str, Any] = {"seconds_to_install": round(time.monotonic() - began, 1)}
+    checks.append(check("the bundle installs offline", code == 0 and digest == door_sha256(), f"exit code {code}"))
+    home = machine / "rempart"
+    variables = at(home, machine / "var", dict(customer), OFFSET) | {"HOME": str(machine), "PATH": _PATH}
+    keys = ("--identity", str(outside / "escrow.key"), "--trust", str(outside / "public.pem"))
+    command = ("restore", "--active", "haven", *keys)
+    try:
+        print("--- look, then one command")
+        began = time.monotonic()
+        code, told = cli(variables, *command, before=inside())
+        figures["seconds_to_decide"] = round(time.monotonic() - began, 1)
+        good = code == 0 and was["point"]["id"] in told and "Nothing was changed" in told
+        checks.append(check("it is read, verified and explained", good, f"exit code {code}"))
+        began = time.monotonic()
+        code, told = cli(variables, *command, "--yes", before=inside())
+        figures["seconds_to_restore"] = round(time.monotonic() - began, 1)
+        checks += [
+            check("one command restores at haven", code == 0, f"exit code {code}"),
+            check("it says that nothing backs it up", "NO BACKUP while 'haven'" in told, told.strip()[-150:]),
+        ]
+        status, lines = cli(variables, "status", before=inside(), quiet=True)
+        checks.append(check("so does `rempart status`", status == 1 and "NO BACKUP" in lines, f"exit code {status}"))
+        checks += chain_ended(folder, variables, was, seen, figures)
+    finally:
+        cli(variables, "down", before=inside())
+    return checks, figures
+
+
+def chain_ended(
+    folder: Path,
+    variables: dict[str, str],
+    was: dict[str, Any],
+    seen: Seen,
+    figures: dict[str, Any],
+) -> list[Check]:
+    """What the restored platform's users see, asked in the namespace by the restored code."""
+    told, out, home = folder / "was.json", folder / "now.json", Path(variables["REMPART_HOME"])
+    out.unlink(missing_ok=True)
+    told.write_text(json.dumps(was, default=str), encoding="utf-8")
+    command = [str(home / ".venv/bin/python"), "-u", "-m", "bench.prove_operator_loss", "--inside", str(told), str(out)]
+    look_with = variables | {"PYTHONPATH": f"{home / 'include'}:{config.project_root()}"}  # this proof is in no bundle
+    code = subprocess.run([*inside(), *command], env=look_with, cwd=folder, check=False).returncode
+    if code or not out.is_file():
+        return [check("the interrupted chain is finished", False, f"exit code {code}")]
+    now = json.loads(out.read_text(encoding="utf-8"))
+    record = now["record"]
+    figures |= {
+        "restore_steps": record["steps"],
+        "rto_seconds": record["rto_seconds"],
+        "point_age_at_the_restore_seconds": record["rpo_seconds"],
+        "objects_served_by": record["served"],
+        "seconds_to_the_end_of_the_chain": now["chain_seconds"],
+        "the_interrupted_training_was_ended": now["ended"],
+        "lost": lost(was, seen, now),
+        "databases": len(now["held_rows"]),
+        "objects": len(now["held"]),
+    }
+    return judged(was, seen, now)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

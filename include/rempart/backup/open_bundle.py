@@ -1,0 +1,286 @@
+"""Brings a bundle to a bare machine and installs it: `python3 open_bundle.py --help`. Standard library only.
+
+This file stands alone: at the site as `bundle/open_bundle.py`, and best kept beside the escrowed keys. It believes what
+the ledger's public key signed and nothing else. Exit code 0: everything is in place; 1: the last line says why not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import hmac
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlsplit
+from xml.etree import ElementTree
+
+FOLDER, FILES = "bundle/", "bundle/files/"
+SPKI = bytes.fromhex("302a300506032b6570032100")  # what precedes an Ed25519 key of 32 bytes in DER (RFC 8410)
+INDEX = re.compile(r"bundle/\d{8}T\d{6}Z-[0-9a-f]{12}\.json")
+_SIGNED = re.compile(r'\{"bundle":(\{.*\}),"sig":"([A-Za-z0-9+/]{86}==)"\}\n?')
+_NAME = re.compile(r"(?:wheels/)?[A-Za-z0-9_][A-Za-z0-9_.+!-]*")
+TRIES, CHUNK = 4, 1 << 20
+Say = Callable[[str], object]
+Open = Callable[[str], AbstractContextManager[BinaryIO]]
+P, L = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, -1, P) % P
+Point = tuple[int, int, int, int]
+
+
+class Refused(Exception):
+    """What was found may not be used, or could not be had."""
+
+
+# --- Ed25519, verification alone, as RFC 8032 has it ------------------------------------------------------------------
+
+
+def _add(one: Point, other: Point) -> Point:
+    a = (one[1] - one[0]) * (other[1] - other[0]) % P
+    b = (one[1] + one[0]) * (other[1] + other[0]) % P
+    c, d = 2 * one[3] * other[3] * D % P, 2 * one[2] * other[2] % P
+    return ((b - a) * (d - c) % P, (d + c) * (b + a) % P, (d - c) * (d + c) % P, (b - a) * (b + a) % P)
+
+
+def _times(number: int, point: Point) -> Point:
+    made: Point = (0, 1, 1, 0)
+    while number:
+        if number & 1:
+            made = _add(made, point)
+        point, number = _add(point, point), number >> 1
+    return made
+
+
+def _decoded(text: bytes) -> Point:
+    """A point from its 32 bytes. Raises ValueError for bytes that are none."""
+    number = int.from_bytes(text, "little")
+    y, sign = number & ((1 << 255) - 1), number >> 255
+    square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    x = pow(square, (P + 3) // 8, P)
+    if x * x % P != square:
+        x = x * pow(2, (P - 1) // 4, P) % P
+    if y >= P or x * x % P != square or (x == 0 and sign):
+        raise ValueError("it is no point of the curve")
+    return (x if x & 1 == sign else P - x, y, 1, (x if x & 1 == sign else P - x) * y % P)
+
+
+_BASE = _decoded(bytes.fromhex("58" + "66" * 31))
+
+
+def verifies(public: bytes, signature: bytes, text: bytes) -> bool:
+    """Whether an Ed25519 signature of 64 bytes over a text is by the key of these 32 bytes."""
+    try:
+        key, nonce = _decoded(public), _decoded(signature[:32])
+    except ValueError:
+        return False
+    scalar = int.from_bytes(signature[32:], "little")
+    challenge = int.from_bytes(hashlib.sha512(signature[:32] + public + text).digest(), "little") % L
+    one, other = _times(scalar, _BASE), _add(nonce, _times(challenge, key))
+    same = (one[0] * other[2] - other[0] * one[2]) % P == 0 == (one[1] * other[2] - other[1] * one[2]) % P
+    return len(public) == 32 and len(signature) == 64 and scalar < L and same
+
+
+def public_keys(texts: Iterable[str]) -> dict[str, bytes]:
+    """Ed25519 public keys of files in PEM, by the ledger's id for each."""
+    pattern = r"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----"
+    found = [base64.b64decode(one) for text in texts for one in re.findall(pattern, text)]
+    return {hashlib.sha256(one).hexdigest()[:16]: one[len(SPKI) :] for one in found if one.startswith(SPKI)}
+
+
+# --- the bundle -------------------------------------------------------------------------------------------------------
+
+
+def read_index(body: bytes, keys: Mapping[str, bytes]) -> dict[str, Any]:
+    """The index of a bundle. Raises Refused unless one of the keys signed it."""
+    found = _SIGNED.fullmatch(body.decode("utf-8", errors="replace"))
+    if not found:
+        raise Refused("it is no index of a bundle")
+    if not any(verifies(one, base64.b64decode(found[2]), found[1].encode()) for one in keys.values()):
+        raise Refused("none of the public keys given signed it")
+    plain: dict[str, Any] = json.loads(found[1])
+    if plain["v"] != 1 or not all(_NAME.fullmatch(name) for name in plain["files"]):
+        raise Refused("it is of a form that this program does not know")
+    return plain
+
+
+def this_machine() -> tuple[str, str]:
+    """Python and platform, as an index names them: wheels are made for these."""
+    return f"{sys.version_info[0]}.{sys.version_info[1]}", sysconfig.get_platform()
+
+
+def choose(
+    names: Iterable[str], opener: Open, keys: Mapping[str, bytes], say: Say, machine: tuple[str, str] | None = None
+) -> dict[str, Any]:
+    """The newest index for this machine that verifies; one that does not is told and passed by. Raises Refused."""
+    wanted, others = machine or this_machine(), set()
+    for name in sorted(filter(INDEX.fullmatch, names), reverse=True):
+        try:
+            with opener(name) as stream:
+                index = read_index(stream.read(), keys)
+        except Refused as error:
+            say(f"warning: {name} is passed by: {error}. Somebody may have written it who should not")
+            continue
+        if (index["python"], index["platform"]) == wanted:
+            say(f"{name}: signed, made on {index['at']}, {len(index['files'])} files")
+            return index
+        others.add(f"Python {index['python']} on {index['platform']}")
+    told = f"; there is one for {', '.join(sorted(others))}" if others else ""
+    raise Refused(f"no bundle for Python {wanted[0]} on {wanted[1]} is vouched for{told}")
+
+
+def sha256_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def bring(index: Mapping[str, Any], opener: Open, folder: Path, say: Say) -> int:
+    """Bring each file that is not there yet, checked against the index; how many bytes came. Raises Refused."""
+    came, told, total = 0, time.monotonic(), sum(one["size"] for one in index["files"].values())
+    done = 0
+    for name, held in sorted(index["files"].items()):
+        target, done = folder / name, done + held["size"]
+        if target.is_file() and target.stat().st_size == held["size"] and sha256_of(target) == held["sha256"]:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        with opener(FILES + held["sha256"]) as source, partial.open("wb") as sink:
+            shutil.copyfileobj(source, sink, CHUNK)
+        if sha256_of(partial) != held["sha256"]:
+            partial.unlink()
+            raise Refused(f"{name} is not what was signed ({FILES}{held['sha256']}): an earlier version may be")
+        partial.replace(target)
+        came += held["size"]
+        if time.monotonic() - told >= 5:
+            told = time.monotonic()
+            say(f"  {100 * done / max(total, 1):.0f} % of {total / 1e6:.0f} MB")
+    return came
+
+
+class Bucket:
+    """A bucket of an S3 site, read with signed requests (AWS Signature Version 4)."""
+
+    def __init__(self, endpoint: str, region: str, name: str, access: str, secret: str, *, virtual: bool) -> None:
+        place = urlsplit(endpoint)
+        self.host = f"{name}.{place.netloc}" if virtual else place.netloc
+        self.root, self.path = f"{place.scheme}://{self.host}", "" if virtual else f"/{name}"
+        self.region, self.access, self.secret = region, access, secret
+
+    def request(self, path: str, query: str, now: datetime) -> urllib.request.Request:
+        empty, stamp = hashlib.sha256(b"").hexdigest(), f"{now:%Y%m%dT%H%M%SZ}"
+        headers = {"host": self.host, "x-amz-content-sha256": empty, "x-amz-date": stamp}
+        lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
+        signed, scope = ";".join(headers), f"{stamp[:8]}/{self.region}/s3/aws4_request"
+        canonical = "\n".join(("GET", path, query, lines, signed, empty))
+        text = "\n".join(("AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(canonical.encode()).hexdigest()))
+        key = f"AWS4{self.secret}".encode()
+        for part in (*scope.split("/"), text):
+            key = hmac.digest(key, part.encode(), "sha256")
+        proof = f"AWS4-HMAC-SHA256 Credential={self.access}/{scope}, SignedHeaders={signed}, Signature={key.hex()}"
+        url = f"{self.root}{path}" + (f"?{query}" if query else "")
+        return urllib.request.Request(url, headers=headers | {"Authorization": proof})  # noqa: S310 # as it was named
+
+    def _get(self, path: str, query: str = "") -> BinaryIO:
+        for left in reversed(range(TRIES)):
+            try:
+                answer: BinaryIO = urllib.request.urlopen(self.request(path, query, datetime.now(UTC)), timeout=60)  # noqa: S310
+                return answer
+            except urllib.error.HTTPError as error:
+                if error.code < 500 or not left:
+                    hint = "; check key, region and this machine's clock" if error.code == 403 else ""
+                    raise Refused(f"{self.root}{path} answered {error.code} {error.reason}{hint}") from error
+            except OSError as error:
+                if not left:
+                    raise Refused(f"{self.root} does not answer: {error}") from error
+            time.sleep(TRIES - left)
+        raise AssertionError("the last try returns or raises")
+
+    def open(self, key: str) -> BinaryIO:
+        return self._get(f"{self.path}/{quote(key, safe='/-_.~')}")
+
+    def names(self) -> list[str]:
+        """The keys of indexes."""
+        found, after = list[str](), ""
+        while True:
+            query = "list-type=2&prefix=bundle%2F2" + (f"&start-after={quote(after, safe='')}" if after else "")
+            with self._get(self.path or "/", query) as answer:
+                tree = ElementTree.fromstring(answer.read())  # noqa: S314 # of the site that holds the backups
+            page = [one.text or "" for one in tree.iterfind("{*}Contents/{*}Key")]
+            found += page
+            if not page or tree.findtext("{*}IsTruncated") != "true":
+                return found
+            after = page[-1]
+
+
+def install(index: Mapping[str, Any], folder: Path, say: Say) -> Path:
+    """Unpack the code and make its environment of the wheels alone, offline; where the code is. Raises Refused."""
+    home, tools = folder / "rempart", folder / "tools"
+    if (home / ".venv" / "rempart-installed").is_file():
+        return home  # by an earlier run: what somebody changed there since stays
+    with tarfile.open(folder / "code.tar.gz") as archive:
+        if hasattr(tarfile, "data_filter"):  # of Python 3.11.4; what was signed needs none
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(home)  # noqa: S202 # signed
+    tools.mkdir(exist_ok=True)
+    restic = shutil.copy(folder / "restic", tools / "restic")
+    Path(restic).chmod(0o755)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "VIRTUAL_ENV"))}
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder / "wheels"), "PIP_CONFIG_FILE": os.devnull}
+    offline |= {"PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    say(f"installing into {home}")
+    if subprocess.run([sys.executable, home / index["entry"]], env=kept | offline, check=False).returncode:
+        raise Refused("the installation failed: read the lines above")
+    target = home / ".venv" / "tools" / "bin" / "restic"
+    shutil.copy(restic, target)
+    return home
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description="Fetch a bundle, check it, install it. Key: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY."
+    )
+    parser.add_argument("folder", type=Path, help="where everything goes; run again, it goes on")
+    parser.add_argument("--endpoint", required=True, help="URL of the backup site")
+    parser.add_argument("--region", default="us-east-1")
+    parser.add_argument("--bucket", default="backups")
+    parser.add_argument("--virtual", action="store_true", help="for operators who want https://BUCKET.HOST/")
+    parser.add_argument("--trust", required=True, action="append", type=Path, help="public.pem; may be repeated")
+    said = parser.parse_args(arguments)
+    folder = said.folder.absolute()
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    try:
+        if lacking := [name for name in names if not os.environ.get(name)]:
+            raise Refused(f"{' and '.join(lacking)} must be set")
+        access, secret = (os.environ[name] for name in names)
+        site = Bucket(said.endpoint, said.region, said.bucket, access, secret, virtual=said.virtual)
+        keys = public_keys(file.read_text(encoding="ascii") for file in said.trust)
+        index = choose(site.names(), site.open, keys, say)
+        say(f"{bring(index, site.open, folder, say) / 1e6:.0f} MB were fetched, every file is as it was signed")
+        home = install(index, folder, say)
+    except (Refused, OSError, ValueError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    say(f"Ready: cd {home}, then follow docs/runbooks/operator-is-gone.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Commands of the bootstrap bundle: what a bare machine needs to restore, at the backup site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rempart.cli.root import bundle_app
+
+
+@bundle_app.command("status")
+def bundle_status() -> None:
+    """Tell what the site has, and whether it is of what runs here. Exit code 1 if there is none, or it is older."""
+    from rempart.flows import bundle as flow
+    from rempart.flows.platform import open_platform
+
+    found = flow.standing(open_platform())
+    for line in found.lines:
+        typer.echo(line)
+    if not found.good:
+        raise typer.Exit(1)
+
+
+@bundle_app.command("store")
+def bundle_store(
+    wheels: Annotated[
+        Path | None, typer.Option(help="A folder for the wheels; those in it are not fetched again.")
+    ] = None,
+) -> None:
+    """Bring code, wheels of the lock and restic to the backup site, signed and locked; only what changed is sent.
+
+    A run that was cut off goes on where it was when it is started again.
+    """
+    from rempart.flows import bundle as flow
+    from rempart.flows.platform import open_platform
+
+    done = flow.store(open_platform(), typer.echo, wheels=wheels)
+    if not done.changed:
+        typer.echo(f"{done.key} is of what runs here: nothing was sent")
+    typer.echo(f"open_bundle.py has SHA-256 {flow.door_sha256()}: keep it, or this line, beside the escrowed keys")
+
+
+@bundle_app.command("fetch")
+def bundle_fetch(
+    folder: Annotated[Path, typer.Argument(help="Where it goes; what is there and right is not fetched again.")],
+    site: Annotated[str, typer.Option(help="The site that has it; by default backup.site.")] = "",
+    trust: Annotated[list[Path] | None, typer.Option(help="The ledger's public key, PEM; may be repeated.")] = None,
+) -> None:
+    """Bring the newest bundle for this machine here, every file checked against the signed index."""
+    from rempart.flows import bundle as flow
+
+    flow.fetch_from(site, trust or (), folder, typer.echo)

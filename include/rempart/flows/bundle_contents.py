@@ -1,0 +1,145 @@
+"""What goes into a bundle: the project's own files, the wheels of its lock, restic."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import re
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from rempart import config as configuration
+from rempart.backup.bundle import Held
+from rempart.backup.open_bundle import sha256_of
+from rempart.errors import BackupError
+from rempart.stack.bootstrap import ENVIRONMENTS
+from rempart.transparency.credentials import secrets_of
+
+FILES = ("README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml", "rempart.yaml", "requirements*.txt")
+FOLDERS = ("dags", "plugins", "include", "docs", "deploy")
+"""What a project is run and restored from. Not among them: data, tests, benches, and whatever else lies there."""
+LOCKS = (ENVIRONMENTS["rempart"].lock, "requirements-bootstrap.txt")
+ENTRY = "include/rempart/stack/bootstrap.py"
+SAY_EVERY = 5.0
+_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+_PRIVATE = re.compile(rb"AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}|-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{32}")
+_SHORTEST = 12
+"""A secret below that is a word that stands in any text; `rempart audit` tells of it."""
+Say = Callable[[str], object]
+
+
+def project_files(root: Path) -> dict[str, Path]:
+    """The project's own files by their name below `root`, in order. Raises BackupError if it lacks what it needs."""
+    found = [file for pattern in FILES for file in root.glob(pattern)]
+    found += [file for folder in FOLDERS for file in (root / folder).rglob("*")]
+    named = {file.relative_to(root).as_posix(): file for file in found if file.is_file()}
+    kept = {name: named[name] for name in sorted(named) if not _left_out(name)}
+    if lacking := [name for name in (ENTRY, *LOCKS, "rempart.yaml", "pyproject.toml") if name not in kept]:
+        raise BackupError(
+            f"{root} is not the whole project: it lacks {', '.join(lacking)}",
+            "Make the bundle where the project's folder is, with REMPART_HOME naming it.",
+        )
+    return kept
+
+
+def _left_out(name: str) -> bool:
+    parts = name.split("/")
+    return any(part.startswith(".") or part == "__pycache__" or part.endswith(".egg-info") for part in parts)
+
+
+def sha256_of_files(files: Mapping[str, Path]) -> str:
+    """One digest of names and contents."""
+    digest = hashlib.sha256()
+    for name, file in files.items():
+        digest.update(f"{name}\0{sha256_of(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def refuse_secrets(files: Mapping[str, Path], variables: Mapping[str, str]) -> None:
+    """Raises BackupError naming a file that holds a private key, or a secret of these variables; never the secret."""
+    secrets = {value.encode(): name for name, (value, _) in secrets_of(variables)[0].items() if len(value) >= _SHORTEST}
+    for name, file in files.items():
+        body = file.read_bytes()
+        held = next((owner for value, owner in secrets.items() if value in body), None)
+        if held or _PRIVATE.search(body):
+            raise BackupError(
+                f"{name} holds {f'the secret of {held}' if held else 'a private key'}: it may not go into the bundle,"
+                " which is not encrypted",
+                "Move the secret to a connection or an environment variable, and replace it: it stood in a file.",
+            )
+
+
+def archive(files: Mapping[str, Path], target: Path) -> Held:
+    """Pack the files, the same bytes for the same contents: no times, no owners."""
+    with (
+        target.open("wb") as raw,
+        gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for name, file in files.items():
+            body, entry = file.read_bytes(), tarfile.TarInfo(name)
+            entry.size, entry.mode = len(body), 0o755 if file.stat().st_mode & 0o100 else 0o644
+            tar.addfile(entry, io.BytesIO(body))
+    return held(target)
+
+
+def held(file: Path) -> Held:
+    return Held(sha256_of(file), file.stat().st_size)
+
+
+def wheels(root: Path, folder: Path, say: Say) -> dict[str, Path]:
+    """The wheels of the lock for this machine, by file name; those that `folder` lacks are fetched into it.
+
+    pip fetches them as it is configured, and refuses what has no hash in the lock; what it has in its cache it does
+    not fetch again. Raises BackupError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    locks = [root / name for name in LOCKS]
+    hashes = {one for lock in locks for one in _HASH.findall(lock.read_text(encoding="utf-8"))}
+    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input"]
+    command += [
+        "--progress-bar",
+        "off",
+        "--require-hashes",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(folder),
+    ]
+    command += [part for lock in locks for part in ("-r", str(lock))]
+    say(f"bringing the wheels of {', '.join(LOCKS)} to {folder} (about 0.5 GB)")
+    names, last, told, count = set[str](), "", time.monotonic(), 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout or ():
+            count += line.startswith("Collecting ")
+            last = line.strip() if line.startswith("ERROR") else last
+            if found := re.search(r"(?:Saved|File was already downloaded) (\S.*\.whl)$", line.strip()):
+                names.add(Path(found[1]).name)
+            if time.monotonic() - told >= SAY_EVERY:
+                told = time.monotonic()
+                say(f"  {count} packages")
+    if process.returncode:
+        raise BackupError(
+            f"The wheels of the lock could not be fetched: {last[:300] or f'pip ended with {process.returncode}'}",
+            "`make preflight` checks index, proxy and certificates. Run again: what pip has in its cache stays.",
+        )
+    chosen = {name: folder / name for name in sorted(names)}
+    if wrong := [name for name, file in chosen.items() if sha256_of(file) not in hashes]:
+        raise BackupError(f"{folder / wrong[0]} is not the file of the lock", "Delete it and run again.")
+    return chosen
+
+
+def variables() -> dict[str, str]:
+    """What holds this platform's secrets: its file and this environment. Never log it."""
+    return {**configuration.environment(), **configuration.read_env_file(configuration.secrets_file())}
+
+
+def names_of_wheels(files: Iterable[str]) -> list[str]:
+    """Of a bundle's files, those that are wheels."""
+    return [name for name in files if name.startswith("wheels/")]
