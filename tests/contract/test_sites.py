@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -215,3 +216,13 @@ def test_no_lock_is_told_where_there_are_none(site: Site, bucket: str, versioned
             site.retain(bucket, "a", version, until)
     with pytest.raises(SiteError, match=bucket):
         site.write_file(bucket, "a", file, retain_until=until)
+
+
+def test_a_fork_can_use_it_and_so_can_its_parent_afterwards(site: Site, bucket: str) -> None:
+    site.write(bucket, "a", b"one")
+    child = multiprocessing.get_context("fork").Process(target=site.write, args=(bucket, "b", b"two"))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    site.write(bucket, "c", b"three")
+    assert site.read(bucket, "a") == b"one" and site.read(bucket, "c") == b"three"

@@ -6,6 +6,7 @@ tells what is wrong. So there is one translation of errors, and one place where 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -15,6 +16,16 @@ from rempart.config import Connection
 from rempart.sites.port import ObjectInfo
 
 _TIMEOUT = "120s"
+_HOME: list[int] = []
+"""The process in which obstore was first used."""
+
+
+def at_home() -> bool:
+    """Whether obstore may be used here: in a fork of the process that used it first, its threads are missing and its
+    sockets are shared, so that a call there never returns, and the next one in the parent neither."""
+    if not _HOME:
+        _HOME.append(os.getpid())
+    return _HOME[0] == os.getpid()
 
 
 def plain(key: str) -> bool:
@@ -54,6 +65,9 @@ class Bulk:
         self._off = bool(special) or find_spec("obstore") is None
         self._stores: dict[tuple[str, bool], Any] = {}
 
+    def _takes(self, key: str) -> bool:
+        return not self._off and plain(key) and at_home()
+
     def _store(self, bucket: str, *, checked: bool = False) -> Any:
         if (bucket, checked) not in self._stores:
             from obstore.store import S3Store
@@ -64,7 +78,7 @@ class Bulk:
 
     def get(self, bucket: str, key: str, version_id: str | None) -> tuple[ObjectInfo, bytes] | None:
         """Facts and body, or None: ask boto3."""
-        if self._off or not plain(key):
+        if not self._takes(key):
             return None
         import obstore
         from obstore.exceptions import BaseError
@@ -95,7 +109,7 @@ class Bulk:
         self, bucket: str, key: str, body: bytes, metadata: Mapping[str, str], content_type: str
     ) -> ObjectInfo | None:
         """Store a body with its SHA-256, which the site checks; None: ask boto3."""
-        if self._off or not plain(key) or not all(f"{name}{value}".isascii() for name, value in metadata.items()):
+        if not (self._takes(key) and all(f"{name}{value}".isascii() for name, value in metadata.items())):
             return None
         import obstore
         from obstore.exceptions import BaseError
