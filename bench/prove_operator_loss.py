@@ -14,13 +14,11 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -29,11 +27,12 @@ from typing import Any
 import psutil
 import yaml
 
+from bench.lone_network import HOST, PATH, doorway, inside, namespace, reaches, why_not
 from bench.prove_failover import LATE, Check, await_running, check
 from bench.prove_pods import write
 from bench.prove_restore import PIPELINE, Operator, Seen, at, clone, look, operator, working
 from rempart import config, demo
-from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.airflow_api import AirflowApi
 from rempart.backup import age, open_bundle, points, postgresql
 from rempart.flows.bundle import door_sha256
 from rempart.flows.platform import Platform, open_platform
@@ -41,87 +40,11 @@ from rempart.ledger.keys import to_pem
 from rempart.stack import launch, layout, lifecycle
 
 NAME, OFFSET = "operator-loss", "5500"
-SPACE, HOST, GUEST = "rempart-loss", "10.213.77.1", "10.213.77.2"
 LONG = {"max_iter": 8000, "learning_rate": 0.01}
 """A training that lasts longer than a backup."""
 LOOK_EVERY = 5.0
 PATIENCE = 600.0
-PROGRAMS = ("ip", "nft", "curl", "make")
-_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-
-
-def why_not() -> str:
-    """Why this machine cannot run the proof; empty if it can."""
-    if os.geteuid() != 0:
-        return "a network namespace needs root"
-    if lacking := [name for name in PROGRAMS if not shutil.which(name, path=_PATH)]:
-        return f"there is no {', '.join(lacking)} on this machine"
-    tried = subprocess.run(["ip", "netns", "add", SPACE], capture_output=True, text=True, check=False)
-    if tried.returncode:
-        return f"the kernel refuses a network namespace ({tried.stderr.strip()})"
-    _ip("netns", "del", SPACE)
-    return ""
-
-
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True)
-
-
-# --- the network ------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def namespace(port: int) -> Iterator[None]:
-    """A network of its own which reaches one port of `HOST` and nothing else."""
-    _ip("netns", "add", SPACE)
-    try:
-        _ip("link", "add", "rempart-loss0", "type", "veth", "peer", "name", "rempart-loss1", "netns", SPACE)
-        _ip("addr", "add", f"{HOST}/30", "dev", "rempart-loss0")
-        _ip("link", "set", "rempart-loss0", "up")
-        for words in (f"addr add {GUEST}/30 dev rempart-loss1", "link set rempart-loss1 up", "link set lo up"):
-            _ip("-n", SPACE, *words.split())
-        rules = f"""
-            add table inet proof
-            add chain inet proof out {{ type filter hook output priority 0; policy drop; }}
-            add rule inet proof out oif lo accept
-            add rule inet proof out ip daddr {HOST} tcp dport {port} accept
-        """
-        subprocess.run([*inside(), "nft", "-f", "-"], input=rules, text=True, check=True)
-        yield
-    finally:
-        _ip("netns", "del", SPACE)  # both ends of the pair go with it
-
-
-def inside() -> list[str]:
-    return ["ip", "netns", "exec", SPACE]
-
-
-@contextmanager
-def doorway(port: int) -> Iterator[None]:
-    """`HOST`:port leads to the server on this machine's own address: its operator's line."""
-    listener = socket.create_server((HOST, port))
-
-    def carry(source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while piece := source.recv(1 << 18):
-                sink.sendall(piece)
-        with suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = listener.accept()
-                server = socket.create_connection(("127.0.0.1", port))
-                for ends in ((client, server), (server, client)):
-                    threading.Thread(target=carry, args=ends, daemon=True).start()
-
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
+PROGRAMS = ("curl", "make")
 
 
 # --- the platform that is lost ----------------------------------------------------------------------------------------
@@ -243,17 +166,11 @@ def detected(variables: Mapping[str, str], outside: Path, since: float) -> tuple
 # --- where only haven is left -----------------------------------------------------------------------------------------
 
 
-def reaches(host: str, port: int) -> bool:
-    program = f"import socket; socket.create_connection(({host!r}, {port}), 3)"
-    done = subprocess.run([*inside(), sys.executable, "-c", program], capture_output=True, check=False)
-    return done.returncode == 0
-
-
 def installed(machine: Path, outside: Path, endpoint: str, key: Mapping[str, str], region: str) -> tuple[int, str]:
     """The program that opens the bundle, fetched with curl and compared; then run. Its exit code and SHA-256."""
     door = machine / "open_bundle.py"
     login, password = key["login"], key["password"]
-    variables = {"PATH": _PATH, "HOME": str(machine), "AWS_ACCESS_KEY_ID": login, "AWS_SECRET_ACCESS_KEY": password}
+    variables = {"PATH": PATH, "HOME": str(machine), "AWS_ACCESS_KEY_ID": login, "AWS_SECRET_ACCESS_KEY": password}
     settings = f'user = "{login}:{password}"\naws-sigv4 = "aws:amz:{region}:s3"\noutput = "{door}"\n'
     fetch = ["curl", "--fail", "--silent", "--show-error", "--config", "-", f"{endpoint}/backups/bundle/open_bundle.py"]
     subprocess.run([*inside(), *fetch], input=settings, text=True, env=variables, check=True)
@@ -273,12 +190,8 @@ def carry_on(told: Path, out: Path) -> int:
     lifecycle.adopt_environment()
     was = json.loads(told.read_text(encoding="utf-8"))
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
-    since, ended = time.monotonic(), "by the restored Airflow"
-    try:
-        api.follow(f"train_{PIPELINE}", was["training"], print)
-    except AirflowApiError as error:
-        ended = f"by a new run: {error.what}"
-        api.follow(f"train_{PIPELINE}", api.trigger(f"train_{PIPELINE}", {"trainer_params": {"max_iter": 61}}), print)
+    since = time.monotonic()
+    api.follow(f"train_{PIPELINE}", was["training"], print)
     trained = platform.ledger.find("candidate", PIPELINE, limit=1)[0]
     validation = api.newest_run(f"validate_model_{PIPELINE}", trained.at) or api.await_run(
         f"validate_model_{PIPELINE}", trained.at, 120
@@ -293,7 +206,6 @@ def carry_on(told: Path, out: Path) -> int:
     switched = [one.body["step"] for one in platform.ledger.find("failover", "primary->haven")]
     report = {
         "active": platform.active().site,
-        "ended": ended,
         "chain_seconds": finished,
         "version": judged["version"],
         "trained": str(trained.body["version"]),
@@ -321,7 +233,7 @@ def judged(was: dict[str, Any], seen: Seen, now: dict[str, Any]) -> list[Check]:
         check("every object of the point is at haven", not missing, f"{len(held)} objects, {len(missing)} missing"),
         check("Airflow shows what had ended before the point", not gone, f"{len(was['ended'])} runs, lost: {gone}"),
         check("Feast gives the same online rows", now["online"] == online, f"{sum(map(len, online))} rows"),
-        check("the interrupted training is ended", now["version"] == now["trained"], f"{now['ended']}"),
+        check("the interrupted training is ended", now["version"] == now["trained"], "by the restored Airflow"),
         check("and judged, with its artifacts at haven", now["champion"] is not None, f"version {now['version']}"),
     ]
 
@@ -345,7 +257,7 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.inside:
         return carry_on(*chosen.inside)
     started, folder = time.monotonic(), config.var_dir().absolute() / "prove-operator-loss"
-    if why := why_not():
+    if why := why_not(PROGRAMS):
         print(f"The proof was NOT RUN: {why}. Nothing is proved.", file=sys.stderr)
         write(NAME, [{"what": "haven carries on", "ok": None, "detail": f"not run: {why}"}], 0, {})
         return 1
@@ -417,7 +329,7 @@ def recovered(
     figures: dict[str, Any] = {"seconds_to_install": round(time.monotonic() - began, 1)}
     checks.append(check("the bundle installs offline", code == 0 and digest == door_sha256(), f"exit code {code}"))
     home = machine / "rempart"
-    variables = at(home, machine / "var", dict(customer), OFFSET) | {"HOME": str(machine), "PATH": _PATH}
+    variables = at(home, machine / "var", dict(customer), OFFSET) | {"HOME": str(machine), "PATH": PATH}
     keys = ("--identity", str(outside / "escrow.key"), "--trust", str(outside / "public.pem"))
     command = ("restore", "--active", "haven", *keys)
     try:
@@ -466,7 +378,6 @@ def chain_ended(
         "point_age_at_the_restore_seconds": record["rpo_seconds"],
         "objects_served_by": record["served"],
         "seconds_to_the_end_of_the_chain": now["chain_seconds"],
-        "the_interrupted_training_was_ended": now["ended"],
         "lost": lost(was, seen, now),
         "databases": len(now["held_rows"]),
         "objects": len(now["held"]),

@@ -5,8 +5,8 @@ make bench BENCH=restore        ARGS="--only databases", or objects: half an hou
 Objects of 10 KiB stand as replicas at one SeaweedFS site and are brought to another, each compared with its SHA-256 on
 record before and after; the peer is `rclone copy`, which compares nothing afterwards. At a tenth they are also brought
 from their sealed forms, as when no replica is left. Databases are two of one size, restored out of their encrypted
-repositories at the site, at the same time, into new databases, and compared row by row; the peer is `pg_restore` of
-plain files, one after the other, which compares nothing. All servers share the machine's cores and disk.
+repositories at the site, at the same time, into new databases, and their rows counted; the peer is `pg_restore` of
+plain files, one after the other, which counts nothing. All servers share the machine's cores and disk.
 """
 
 from __future__ import annotations

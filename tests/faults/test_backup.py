@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from rempart import config, sections
+from rempart import config
 from rempart.backup import chain, points, postgresql
 from rempart.backup.stored_dumps import dump_into, file_name, restore_from
 from rempart.errors import BackupError, DatabaseUnavailable, DrillFailed, LeaseHeld, LeaseLost, SiteError
@@ -28,6 +28,7 @@ from rempart.flows.restore_source import Wish, find, open_point
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import tracking
 from rempart.replication import lease
+from tests.buckets import own_buckets
 
 pytestmark = pytest.mark.stack
 
@@ -36,19 +37,9 @@ pytestmark = pytest.mark.stack
 def standing(platform, proven_ledger, own_turns, monkeypatch):
     """Four of the stack's databases; empty buckets of the test's at both sites and a ledger in memory."""
     monkeypatch.setattr(flow, "DATABASES", ("airflow", "mlflow", "feast_offline", "ledger"))
-    mark = f"fault-{secrets.token_hex(4)}"
-    buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
-    names = (buckets.lake, buckets.artifacts)
-    sites = [platform.site(name, "personal") for name in ("primary", "haven")]
-    for site in sites:
-        for name in names:
-            site.ensure_bucket(name, versioned=True)
-        site.ensure_bucket(buckets.backups, versioned=True, locked=True)  # and so it stays after the test
-    settings = platform.config.model_copy(update={"buckets": buckets})
-    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
-    for site in sites:
-        for name in names:
-            site.drop_bucket(name)
+    with own_buckets(platform, "fault") as buckets:
+        settings = platform.config.model_copy(update={"buckets": buckets})
+        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -14,7 +13,6 @@ import psycopg
 import pytest
 from cryptography.fernet import Fernet
 
-from rempart import sections
 from rempart.backup import platform_secrets, points
 from rempart.config import read_env_file
 from rempart.errors import BackupError, DrillFailed
@@ -25,6 +23,7 @@ from rempart.flows.platform import Platform
 from rempart.flows.restore_points import proofs
 from rempart.ledger.memory import MemoryLedger
 from rempart.stack import layout
+from tests.buckets import own_buckets
 
 FERNET = "REMPART_AIRFLOW_FERNET_KEY"
 pytestmark = pytest.mark.stack
@@ -37,19 +36,9 @@ def standing(
 ) -> Iterator[Platform]:
     """Three databases without MLflow's, for it may know models of other buckets; buckets and a ledger of the test's."""
     monkeypatch.setattr(flow, "DATABASES", ("airflow", "continuity", "ledger"))
-    mark = f"attack-{secrets.token_hex(4)}"
-    buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
-    names = (buckets.lake, buckets.artifacts)
-    sites = [platform.site(name, "personal") for name in ("primary", "haven")]
-    for site in sites:
-        for name in names:
-            site.ensure_bucket(name, versioned=True)
-        site.ensure_bucket(buckets.backups, versioned=True, locked=True)  # and so it stays after the test
-    settings = platform.config.model_copy(update={"buckets": buckets})
-    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
-    for site in sites:
-        for name in names:
-            site.drop_bucket(name)
+    with own_buckets(platform, "attack") as buckets:
+        settings = platform.config.model_copy(update={"buckets": buckets})
+        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
 
 
 def test_i7_the_last_clean_point_is_found_behind_poisoned_ones_and_restored(standing: Platform) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rempart import sections
 from rempart.backup import domains, points
 from rempart.backup.stored_dumps import file_name
 from rempart.config import DATABASES
@@ -20,6 +18,7 @@ from rempart.flows.prune import prune
 from rempart.flows.repositories import repository_of
 from rempart.ledger.memory import MemoryLedger
 from rempart.sections import Keep
+from tests.buckets import own_buckets
 from tests.conftest import OwnTurns
 
 pytestmark = pytest.mark.stack
@@ -28,20 +27,11 @@ pytestmark = pytest.mark.stack
 @pytest.fixture
 def standing(platform: Platform, proven_ledger: MemoryLedger, own_turns: OwnTurns) -> Iterator[Platform]:
     """The stack's databases, empty buckets of the test's, and rules that keep next to nothing."""
-    mark = f"prune-{secrets.token_hex(4)}"
-    buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
-    sites = [platform.site(name, "personal") for name in ("primary", "haven")]
-    for site in sites:
-        for name in (buckets.lake, buckets.artifacts):
-            site.ensure_bucket(name, versioned=True)
-        site.ensure_bucket(buckets.backups, versioned=True, locked=True)  # and so it stays after the test
     keep = Keep(hourly=1, daily=1, weekly=0, monthly=1)  # so locks last a month: none may end in the past
     backup = platform.config.backup.model_copy(update={"keep": keep, "locked": timedelta(0)})
-    settings = platform.config.model_copy(update={"buckets": buckets, "backup": backup})
-    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
-    for site in sites:
-        for name in (buckets.lake, buckets.artifacts):
-            site.drop_bucket(name)
+    with own_buckets(platform, "prune") as buckets:
+        settings = platform.config.model_copy(update={"buckets": buckets, "backup": backup})
+        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
 
 
 def test_a_pruned_point_leaves_the_repositories_and_the_others_come_out_whole(standing: Platform) -> None:

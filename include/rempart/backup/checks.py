@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from rempart.backup.points import Dump
 
+_MARKS = {True: "ok", False: "FAILED", None: "not run"}
 _LABELS = {"feast_online": "online features", "ledger": "evidence"}
 
 
@@ -18,6 +19,11 @@ class Check:
     what: str
     ok: bool | None
     detail: str
+
+    @property
+    def line(self) -> str:
+        """For people: `ok: database mlflow has the rows on record (77 tables, 111 rows)`."""
+        return f"{_MARKS[self.ok]}: {self.what} ({self.detail})"
 
 
 def equal_tables(what: str, wanted: Mapping[str, int | str], found: Mapping[str, int | str], *, show: bool) -> Check:

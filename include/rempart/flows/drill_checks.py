@@ -29,7 +29,6 @@ T = TypeVar("T")
 Say = Callable[[str], object]
 SAMPLE = 50
 """Sealed objects that a drill opens."""
-MARKS = {True: "ok", False: "FAILED", None: "not run"}
 FEATURES = frozenset({"feast_registry", "feast_offline", "feast_online"})
 
 
@@ -42,7 +41,7 @@ class Tally:
 
     def add(self, check: Check) -> None:
         self.checks.append(check)
-        self.say(f"{MARKS[check.ok]}: {check.what} ({check.detail})")
+        self.say(check.line)
 
     def attempt(self, what: str, step: Callable[[], T]) -> T | None:
         """A step's value; None, and a failed check that says why, when it raised."""

@@ -47,7 +47,6 @@ from rempart.stack import credentials, lifecycle
 from rempart.stack.layout import Stack
 
 Say = Callable[[str], None]
-MARKS = {True: "ok", False: "FAILED", None: "not run"}
 
 
 @dataclass(frozen=True)
@@ -228,7 +227,7 @@ class _Restore:
 
     def _add(self, check: Check) -> None:
         self.checks.append(check)
-        self.say(f"{MARKS[check.ok]}: {check.what} ({check.detail})")
+        self.say(check.line)
 
     def _take_over(self, environment: Mapping[str, str]) -> None:
         if not self.stack.services:
