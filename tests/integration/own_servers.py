@@ -28,6 +28,7 @@ from rempart.stack import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
+WORKER = int((os.environ.get("PYTEST_XDIST_WORKER") or "gw0").removeprefix("gw"))
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,15 @@ class Servers:
 
 
 def free_stack(var: Path, root: Path = ROOT) -> layout.Stack:
-    """A stack at an offset where all its ports are free; `root` is the project's folder."""
+    """A stack at an offset where all its ports are free; `root` is the project's folder.
+
+    All lie below 32768, where Linux begins to give ports to outgoing connections: one of those would take a port
+    between this look and the server's start. Each process of tests has offsets of its own, for the same reason.
+    """
     loaded = config.load(root / "rempart.yaml")
+    first = 4000 + 5000 * (WORKER % 2)
     while True:
-        stack = layout.Stack(root, var, loaded, 20000 + secrets.randbelow(190) * 100)
+        stack = layout.Stack(root, var, loaded, first + secrets.randbelow(24) * 200)
         if all(preflight.port_is_free(port) for port in stack.ports.values()):
             return stack
 

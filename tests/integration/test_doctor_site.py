@@ -46,7 +46,7 @@ def outcomes(record: CapabilityRecord) -> dict[str, str]:
 
 
 def free_port() -> int:
-    return next(port for port in range(21000 + secrets.randbelow(3000), 30000) if port_is_free(port))
+    return next(port for port in range(10000 + secrets.randbelow(3000), 15000) if port_is_free(port))
 
 
 @contextmanager
