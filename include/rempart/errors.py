@@ -40,6 +40,7 @@ RempartError(what, hint)
 │   ├── KeyRotated           the identity given opened it once, and was replaced since
 │   ├── KeyDestroyed         the domain's key was destroyed on purpose: nobody can open what it sealed
 │   └── LockLapses           a lock ends before what needs its object, and could not be extended
+├── UpgradeError             an upgrade was refused, or what it started did not prove itself
 ├── DrillFailed              a restore point did not prove itself
 └── WatchError               the watch could not tell somebody, or keep what it told
 
@@ -90,6 +91,7 @@ __all__ = [
     "TrackingRefused",
     "TrackingUnavailable",
     "TrainingError",
+    "UpgradeError",
     "WatchError",
 ]
 
@@ -280,6 +282,10 @@ class KeyDestroyed(BackupError):
 
 class LockLapses(BackupError):
     """A lock ends before what needs its object, and could not be extended."""
+
+
+class UpgradeError(RempartError):
+    """An upgrade was refused, or what it started did not prove itself."""
 
 
 class DrillFailed(RempartError):

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
+from psycopg import sql
+
 from rempart.backup import postgresql
 from rempart.backup.checks import Check
 from rempart.backup.tracking_server import MARK
@@ -25,10 +27,10 @@ _REVISION = re.compile(r"^(down_revision|revision)\b[^=\n]*=\s*(?:\(\s*)?(None|[
 _INHERITED = ("PATH", "LANG")
 
 
-def revisions() -> dict[str, str | None]:
-    """Each revision of the installed Airflow's schema, and the one before it. Raises BackupError."""
-    package = find_spec("airflow")  # finds it without importing it
-    folders = [Path(one) / "migrations" / "versions" for one in (package and package.submodule_search_locations) or ()]
+def revisions(package: str = "airflow", versions: str = "migrations/versions") -> dict[str, str | None]:
+    """Each revision of an installed package's schema (Airflow's), and the one before it. Raises BackupError."""
+    installed = find_spec(package)  # finds it without importing it
+    folders = [Path(one) / versions for one in (installed and installed.submodule_search_locations) or ()]
     found: dict[str, str | None] = {}
     for file in sorted(file for folder in folders for file in folder.glob("*.py")):
         stated = {name: value.strip("\"'") for name, value in _REVISION.findall(file.read_text(encoding="utf-8"))}
@@ -36,7 +38,9 @@ def revisions() -> dict[str, str | None]:
             before = stated.get("down_revision", "None")
             found[stated["revision"]] = None if before == "None" else before
     if not found:
-        raise BackupError("Airflow's migrations were not found", "Install the locked packages again: `make setup`.")
+        raise BackupError(
+            f"The migrations of package {package} were not found", "Install the locked packages again: `make setup`."
+        )
     return found
 
 
@@ -44,7 +48,9 @@ def head(known: Mapping[str, str | None]) -> str:
     """The newest revision: no other follows on it. Raises BackupError if there is not one alone."""
     ends = sorted(known.keys() - {before for before in known.values() if before})
     if len(ends) != 1:
-        raise BackupError(f"Airflow's migrations end in {len(ends)} revisions", "Install the locked packages again.")
+        raise BackupError(
+            f"The migrations end in {len(ends)} revisions, not in one", "Install the locked packages again."
+        )
     return ends[0]
 
 
@@ -65,13 +71,13 @@ def migrates(connection: Connection, known: Mapping[str, str | None], drill_id: 
     return Check(what, after == wanted, f"from revision {found} to {after}, this release works on {wanted}")
 
 
-def revision(connection: Connection) -> str:
+def revision(connection: Connection, table: str = "alembic_version") -> str:
     """The revision of a database's schema; empty if there is none. Raises DatabaseUnavailable."""
-    with postgresql.session(connection, "read the revision of Airflow's schema") as opened:
-        there = opened.execute("SELECT to_regclass('public.alembic_version')").fetchone()
+    with postgresql.session(connection, "read the revision of its schema") as opened:
+        there = opened.execute("SELECT to_regclass(%s)", [f"public.{table}"]).fetchone()
         if not there or there[0] is None:
             return ""
-        row = opened.execute("SELECT version_num FROM public.alembic_version").fetchone()
+        row = opened.execute(sql.SQL("SELECT version_num FROM {}").format(sql.Identifier("public", table))).fetchone()
     return str(row[0]) if row else ""
 
 

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
 
 @app.command()
-def up() -> None:
+def up(
+    migrate: Annotated[
+        bool, typer.Option("--migrate", help="Also databases of an earlier release, without a restore point.")
+    ] = False,
+) -> None:
     """Start the embedded stack, or what of it does not run, and prove that each service works."""
     from rempart.stack import layout, lifecycle
 
-    lifecycle.up(layout.current(), typer.echo)
+    lifecycle.up(layout.current(), typer.echo, migrate=migrate)
 
 
 @app.command()
@@ -89,6 +93,28 @@ def check_machine() -> None:
             f"{len(failed)} checks failed: {', '.join(finding.what for finding in failed)}",
             "Follow the arrows above, then run `rempart preflight` again.",
         )
+
+
+@app.command()
+def upgrade(
+    check: Annotated[bool, typer.Option("--check", help="Only tell what this release would change.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
+    ] = False,
+    back: Annotated[bool, typer.Option("--back", help="Go back to the release before the newest upgrade.")] = False,
+) -> None:
+    """Put this checkout in the place of the release that runs: restore point, drill, migration, start, proof.
+
+    Name the state of the platform that runs with REMPART_VAR. Exit code 1 if it is refused.
+    """
+    from rempart.flows import upgrade as flow
+    from rempart.flows import upgrade_back
+    from rempart.stack import layout
+
+    if back:
+        upgrade_back.go_back(layout.current(), yes=yes and not check, say=typer.echo)
+    else:
+        flow.command(layout.current(), check=check, yes=yes, say=typer.echo)
 
 
 @app.command()

@@ -160,7 +160,7 @@ class Restored:
         if "ledger" in restored:
             what = "the ledger verifies up to the record that the point names"
             ledger = PostgresqlLedger(self.database("ledger"))
-            tally.judge(what, lambda: restore_checks.ledger_verifies(ledger, self.manifest))
+            tally.judge(what, lambda: restore_checks.ledger_verifies(ledger, self.manifest.ledger_head))
         what = "online features equal the newest offline ones"
         if restored >= FEATURES:
             tally.judge_all(what, lambda: restore_checks.online_features(self.on_scratch()))
@@ -225,7 +225,7 @@ class Restored:
 
     def _alone(self, tracking: Connection) -> Iterator[Check]:
         known = erasures.rewritten(self.platform.ledger)
-        return restore_checks.champions(self.on_scratch(tracking), self.manifest, self.site, known)
+        return restore_checks.champions(self.on_scratch(tracking), self.manifest.champions, self.site, known)
 
     def _live(self, tally: Tally) -> Iterator[tuple[tuple[str, str], _Live]]:
         """What the live server's models of these versions predict on held-out rows; a failed check if one cannot."""

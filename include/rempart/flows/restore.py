@@ -153,7 +153,7 @@ class _Restore:
                 gone = forget_replicas(self.live().database("continuity"), self.point.manifest.source)
                 self.say(f"replication compares everything anew at its next run: {gone} replicas forgotten")
                 self._switch()
-            lifecycle.up(self.stack, self.say)
+            lifecycle.up(self.stack, self.say, migrate=True)
         platform = self.live()
         if self.wish.active:
             with self._step("switch"):
@@ -280,7 +280,8 @@ class _Restore:
         if not any(check.what.startswith("database") for check in self.checks):
             what = "databases were compared with the point before the service was opened"
             self._add(Check(what, True, ", ".join(self.progress.databases)))
-        for check in restore_checks.of_service(platform, manifest, environment, self._target(platform)):
+        site, head = self._target(platform), manifest.ledger_head
+        for check in restore_checks.of_service(platform, manifest.champions, head, environment, site):
             self._add(check)
 
     def _end(self, platform: Platform) -> RestoreResult:

@@ -10,7 +10,6 @@ from typing import Any
 
 from rempart.backup import platform_secrets, postgresql
 from rempart.backup.checks import Check
-from rempart.backup.points import Manifest
 from rempart.config import Connection
 from rempart.errors import BackupError, PipelineError, RempartError
 from rempart.features import online
@@ -37,15 +36,22 @@ _ENCRYPTED = (
 _CANARY = "SELECT val FROM public.variable WHERE key = %s AND is_encrypted"
 
 
-def of_service(platform: Platform, manifest: Manifest, environment: Mapping[str, str], site: Site) -> Iterator[Check]:
-    """Every check of the restored service, asked as its users would; `site` is the one whose objects were restored.
+def of_service(
+    platform: Platform,
+    versions: Mapping[str, str],
+    ledger_head: tuple[int, str | None],
+    environment: Mapping[str, str],
+    site: Site,
+) -> Iterator[Check]:
+    """Every check of a restored service, as its users would ask: the champions are these versions, the ledger has this
+    record; `site` is the one whose objects were restored.
 
     What raises is a failed check that says why.
     """
     steps: dict[str, Callable[[], Iterable[Check]]] = {
         "Airflow's encrypted connections": lambda: [decrypts(platform.database("airflow"), environment)],
-        "the ledger": lambda: [ledger_verifies(platform.ledger, manifest)],
-        "the champions": lambda: champions(platform, manifest, site),
+        "the ledger": lambda: [ledger_verifies(platform.ledger, ledger_head)],
+        "the champions": lambda: champions(platform, versions, site),
         "the online features": lambda: online_features(platform),
     }
     for what, step in steps.items():
@@ -88,30 +94,30 @@ def _opened(key: str, text: str) -> str | None:
         return None
 
 
-def ledger_verifies(ledger: Ledger, manifest: Manifest) -> Check:
-    """The restored chain holds from its first record to the one that the signed manifest names."""
-    what, (seq, digest) = "the ledger verifies up to the record that the point names", manifest.ledger_head
+def ledger_verifies(ledger: Ledger, head: tuple[int, str | None]) -> Check:
+    """The chain holds from its first record to its end, and has this one: as the signed manifest names it."""
+    what, (seq, digest) = "the ledger verifies up to the record that the point names", head
     introduced = [from_base64(record.body.get("public")) for record in ledger.find("key", limit=10_000)]
     verdict = verify((entry.line for entry in ledger.entries()), [key for key in introduced if key], {})
     if not seq:
         return Check(what, None, "not run: the ledger was empty when the point was made")
     if verdict.broken:
         return Check(what, False, f"record {verdict.broken.seq}: {verdict.broken.what}")
-    head = next(iter(ledger.entries(seq - 1)), None)
-    if head is None or head.hash != digest:
-        return Check(what, False, f"record {seq} is {'another one' if head else 'missing'}")
+    found = next(iter(ledger.entries(seq - 1)), None)
+    if found is None or found.hash != digest:
+        return Check(what, False, f"record {seq} is {'another one' if found else 'missing'}")
     return Check(what, True, f"{seq} records")
 
 
 def champions(
-    platform: Platform, manifest: Manifest, site: Site, rewritten: erasures.Rewritten | None = None
+    platform: Platform, versions: Mapping[str, str], site: Site, rewritten: erasures.Rewritten | None = None
 ) -> Iterator[Check]:
     """Each champion loads by its URI and predicts on the held-out rows, read from the restored site.
 
     `rewritten`: what stands for training sets from which rows were erased, if another ledger knows more of them.
     """
     known = erasures.rewritten(platform.ledger) if rewritten is None else rewritten
-    for name, version in sorted(manifest.champions.items()):
+    for name, version in sorted(versions.items()):
         yield _predicts(platform, site, name, version, known)
 
 

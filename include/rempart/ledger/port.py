@@ -20,6 +20,7 @@ Kind = Literal[
     "restore-point",
     "base-backup",
     "restore",
+    "upgrade",
     "bundle",
     "backup-key",
     "drill",

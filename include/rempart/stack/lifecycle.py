@@ -28,6 +28,8 @@ from rempart.stack import (
     object_sites,
     postgresql,
     preflight,
+    release,
+    schemas,
 )
 from rempart.stack.layout import AIRFLOW_COMPONENTS, Stack
 from rempart.stack.supervision import ProcessState, Supervisor
@@ -146,13 +148,19 @@ def _started(states: dict[str, ProcessState]) -> dict[str, datetime]:
     return {name: datetime.fromtimestamp(found.started, UTC) for name, found in states.items()}
 
 
-def up(stack: Stack, say: Say) -> None:
-    """Start what does not run, and prove that everything works. Quick when it does already. Raises RempartError."""
-    progress = Progress(say)
+def up(stack: Stack, say: Say, *, migrate: bool = False) -> None:
+    """Start what does not run, and prove that everything works. Quick when it does already. Raises RempartError.
+
+    Schemas of an earlier release are refused, unless `migrate`: nobody could go back without a restore point.
+    """
+    progress, ours = Progress(say), release.of_checkout(stack.root, stack.python)
     with _alone(stack, progress):
+        release.check(release.recorded(stack), ours, migrate=migrate)
         servers = [name for name in stack.config.services if name != "airflow" and name not in stack.config.sites]
         supervisor, secrets, resolve = _open(stack, progress, servers)
         _start_stores(stack, supervisor, progress, secrets, resolve)
+        _migrate_schemas(stack, progress, secrets, resolve, migrate=migrate)
+        release.record(stack, ours)
         supervisor.launch(["guard"])
         _start_servers(stack, supervisor, progress, secrets, resolve)
         progress.line(f"the stack is up: {', '.join(f'{name} {url}' for name, url in urls(stack).items())}")
@@ -235,6 +243,20 @@ def _external_site(stack: Stack, name: str, resolve: Connections, active: str | 
 
 def _active_site(stack: Stack, resolve: Connections) -> str:
     return PostgresqlContinuity(resolve("pg_continuity")).active_sites(stack.config.active_site).active().site
+
+
+def _migrate_schemas(
+    stack: Stack, progress: Progress, secrets: dict[str, str], resolve: Connections, *, migrate: bool
+) -> None:
+    """Look at every schema first; MLflow's is migrated here, and Airflow's while MLflow starts."""
+    ours = [
+        name for name, service in (("airflow", "airflow-scheduler"), ("mlflow", "mlflow")) if service in stack.services
+    ]
+    found = list(schemas.read(resolve, ours))
+    schemas.check(found, migrate=migrate)
+    if any(one.pending and one.name == "MLflow" for one in found):
+        mlflow_server.migrate(stack, resolve("pg_mlflow"))
+        progress.line("mlflow: database migrated")
 
 
 def _start_servers(

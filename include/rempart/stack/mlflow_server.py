@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 from rempart.config import Connection
 from rempart.errors import StackError
-from rempart.stack import rest
+from rempart.stack import environment, rest
 from rempart.stack.credentials import write_private
 from rempart.stack.layout import Stack
 
 PREFIX = "mlflow"
 """Where the server keeps artifacts in their bucket, the same at every site."""
 _HEALTH = "api/2.0/mlflow-artifacts/artifacts/.rempart-health"
+_UPGRADE = "import os; from mlflow.db import commands; commands(['upgrade', os.environ.pop('REMPART_MIGRATE')])"
+"""The command, without the database's URL where every user could read it."""
 _BODY = b"written by `rempart up` through the tracking server\n"
 
 
@@ -29,6 +34,28 @@ def write_authentication(stack: Stack, database: Connection) -> None:
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_private(file, text)
+
+
+def migrate(stack: Stack, database: Connection) -> None:
+    """Run `mlflow db upgrade` on the tracking database: the server only refuses an old one. Raises StackError."""
+    log = stack.logs / "mlflow-migrate.log"
+    variables = environment.base(stack, os.environ) | {
+        environment.MARKER: f"{stack.id}:mlflow-migrate",
+        "REMPART_MIGRATE": database.postgresql_url("postgresql+psycopg"),
+    }
+    with log.open("wb") as out:
+        done = subprocess.run(
+            [stack.python, "-c", _UPGRADE],
+            env=variables,
+            cwd=stack.var,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    if done.returncode:
+        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
+        raise StackError(f"mlflow db upgrade ended with {done.returncode}:\n{tail}", f"Read {log}.")
 
 
 def address(connection: Connection) -> str:

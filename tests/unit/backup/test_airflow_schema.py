@@ -19,6 +19,14 @@ def test_the_installed_airflow_has_one_chain_of_revisions() -> None:
     assert seen == len(known)
 
 
+@pytest.mark.parametrize("versions", ["store/db_migrations/versions", "server/auth/db/migrations/versions"])
+def test_mlflow_has_one_chain_of_revisions_for_each_of_its_schemas(versions: str) -> None:
+    known = airflow_schema.revisions("mlflow", versions)
+    assert airflow_schema.head(known) in known and sum(before is None for before in known.values()) == 1
+    with pytest.raises(BackupError, match="package mlflow were not found"):
+        airflow_schema.revisions("mlflow", "nowhere")
+
+
 def test_two_ends_are_refused() -> None:
     with pytest.raises(BackupError, match="end in 2 revisions"):
         airflow_schema.head({"a": None, "b": "a", "c": "a"})

@@ -1,0 +1,63 @@
+"""An upgrade that was begun, as it is kept in var/upgrade.json: what a return to the release before needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from rempart.errors import UpgradeError
+from rempart.stack.layout import Stack
+from rempart.stack.release import Release
+
+Outcome = Literal["", "upgraded", "back"]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """One upgrade. `point`: the restore point that was taken first, `site`: where it is; `migrates`: the databases that
+    the release before could not work on afterwards; `outcome`: empty until the upgrade, or the return, was proven.
+
+    `champions`, `ledger_head` and `dags` are what the platform had before.
+    """
+
+    point: str
+    site: str
+    before: Release
+    migrates: tuple[str, ...]
+    champions: Mapping[str, str]
+    ledger_head: tuple[int, str | None]
+    dags: tuple[str, ...]
+    began: str
+    outcome: Outcome = ""
+
+
+def _file(stack: Stack) -> Path:
+    return stack.var / "upgrade.json"
+
+
+def write(stack: Stack, begun: Begun) -> None:
+    plain = asdict(begun)
+    plain["before"]["root"] = str(begun.before.root)
+    part = _file(stack).with_suffix(".part")
+    part.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+    part.replace(_file(stack))
+
+
+def read(stack: Stack) -> Begun | None:
+    """The newest upgrade of this stack; None if there was none. Raises UpgradeError."""
+    if not _file(stack).is_file():
+        return None
+    try:
+        plain = json.loads(_file(stack).read_text(encoding="utf-8"))
+        plain["before"] = Release(**{**plain["before"], "root": Path(plain["before"]["root"])})
+        for name in ("migrates", "ledger_head", "dags"):
+            plain[name] = tuple(plain[name])
+        return Begun(**plain)
+    except (ValueError, TypeError, KeyError) as cause:
+        raise UpgradeError(
+            f"{_file(stack)} cannot be read ({type(cause).__name__})",
+            "Follow docs/runbooks/upgrade-failed.md, 'Without this release'.",
+        ) from cause

