@@ -21,11 +21,17 @@ def up(
     migrate: Annotated[
         bool, typer.Option("--migrate", help="Also databases of an earlier release, without a restore point.")
     ] = False,
+    stores: Annotated[
+        bool, typer.Option("--stores", help="PostgreSQL and the sites alone, as a restore into place needs them.")
+    ] = False,
 ) -> None:
     """Start the embedded stack, or what of it does not run, and prove that each service works."""
     from rempart.stack import layout, lifecycle
 
-    lifecycle.up(layout.current(), typer.echo, migrate=migrate)
+    if stores:
+        lifecycle.start_stores(layout.current(), typer.echo)
+    else:
+        lifecycle.up(layout.current(), typer.echo, migrate=migrate)
 
 
 @app.command()
