@@ -148,8 +148,9 @@ def _exchange(stack: Stack, begun: Begun, say: Say) -> None:
     for check in checks:
         say(f"{MARKS[check.ok]}: {check.what} ({check.detail})")
     ours, now = release.of_checkout(stack.root, stack.python), platform.clock()
+    failed = [check for check in checks if check.ok is False]
     body = {
-        "outcome": "upgraded",
+        "outcome": "red" if failed else "upgraded",
         "from": _told(begun.before),
         "to": _told(ours),
         "point": begun.point,
@@ -158,7 +159,7 @@ def _exchange(stack: Stack, begun: Begun, say: Say) -> None:
         "seconds": round((now - datetime.fromisoformat(begun.began)).total_seconds(), 1),
     }
     platform.ledger.append("upgrade", ours.version, body)
-    if failed := [check for check in checks if check.ok is False]:
+    if failed:
         raise UpgradeError(
             f"This release runs, and not everything is as it was: {failed[0].what} ({failed[0].detail})",
             f"Mend it and run `rempart upgrade --yes` again, or go back: {way_back(stack)}",

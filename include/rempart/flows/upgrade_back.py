@@ -44,6 +44,7 @@ def go_back(stack: Stack, *, yes: bool, say: Say) -> None:
         _record(stack, begun, say)
         only = [word for name in begun.migrates for word in ("--only", f"database:{name}")]
         _before(stack, begun, ["restore", "--site", begun.site, "--point", begun.point, *only, "--i-know", "--yes"])
+        lifecycle.down(stack, say)  # the supervisor was this release's
         _before(stack, begun, ["up"])
     else:
         _before(stack, begun, ["up"])

@@ -131,3 +131,24 @@ def test_nobody_goes_back_without_an_upgrade_or_without_the_release_before(
     with pytest.raises(RempartError, match="not in") as gone:
         upgrade_back.go_back(stack, yes=True, say=told.append)
     assert "make setup" in gone.value.hint
+
+
+def test_the_release_before_works_with_its_own_programs_and_its_failure_is_told(
+    stack: layout.Stack, before: layout.Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, told = release.recorded(stack), tmp_path / "told"
+    assert found
+    python = before.root / "python"
+    python.write_text(f'#!/bin/sh\n(echo "$@"; pwd; env | sort) > "{told}"\nexit 3\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "include"))
+    found = dataclasses.replace(found, python=str(python))
+    begun = Begun("P", "haven", found, (), {}, (7, "aa"), (), "2026-11-25T20:00:00+00:00")
+    upgrade_journal.write(stack, begun)
+    with pytest.raises(RempartError, match=r"`rempart up` of the release before, .* ended with 3"):
+        upgrade_back.go_back(stack, yes=True, say=lambda line: None)
+    lines = told.read_text().splitlines()
+    assert lines[:2] == ["-m rempart.cli up", str(before.root)]
+    assert f"REMPART_HOME={before.root}" in lines and f"REMPART_VAR={stack.var}" in lines
+    assert not any(line.startswith("PYTHONPATH=") for line in lines)
+    assert upgrade_journal.read(stack) == begun, "the way back is still there"

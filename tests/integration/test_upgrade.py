@@ -1,0 +1,45 @@
+"""`rempart upgrade --check` on a real stack: what it finds there, and that it changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from rempart.errors import UpgradeError
+from rempart.flows import upgrade
+from rempart.flows.platform import Platform
+from rempart.stack import layout, release, schemas
+
+pytestmark = pytest.mark.stack
+
+
+def test_the_release_that_runs_finds_nothing_to_do(stack: layout.Stack) -> None:
+    told: list[str] = []
+    upgrade.command(stack, check=True, yes=False, say=told.append)
+    assert told[-1] == "This release runs here already: there is nothing to do."
+    assert {line.split()[0] for line in told[:-1]} == {"ok"}
+    assert any("schema of MLflow's users" in line for line in told) and any("records verify" in line for line in told)
+    assert not (stack.var / "upgrade.json").exists()
+
+
+def test_a_platform_whose_code_was_replaced_in_its_folder_is_not_upgraded(stack: layout.Stack) -> None:
+    real = release.recorded(stack)
+    assert real
+    release.record(stack, dataclasses.replace(real, packages={**real.packages, "mlflow": "3.16.1"}))
+    told: list[str] = []
+    try:
+        with pytest.raises(UpgradeError, match="cannot take over"):
+            upgrade.command(stack, check=False, yes=True, say=told.append)
+    finally:
+        release.record(stack, real)
+    assert any(line.startswith("refuses   release") for line in told)
+    assert any("3.16.1 to" in line for line in told)
+
+
+def test_every_schema_of_a_new_stack_is_at_the_newest_revision(stack: layout.Stack, platform: Platform) -> None:
+    found = list(schemas.read(platform.connections, ("airflow", "mlflow")))
+    assert [one.name for one in found] == ["Airflow", "MLflow", "MLflow's users"]
+    assert all(one.found == one.head for one in found)
+    assert release.recorded(stack) == release.of_checkout(Path(stack.root), stack.python)
