@@ -42,6 +42,8 @@ def look(stack: Stack, say: Say) -> tuple[Facts, tuple[Line, ...]]:
 
 def command(stack: Stack, *, check: bool, yes: bool, say: Say) -> None:
     """Look; with `yes` do it. Raises UpgradeError for what is refused, and for what did not prove itself."""
+    if stack.services and not stack.secrets.is_file():
+        raise UpgradeError(f"There is no platform in {stack.var}", "Name the state of the one that runs: REMPART_VAR.")
     begun = upgrade_journal.read(stack)
     if begun and not begun.outcome and not _runs(stack, begun):
         if not yes:

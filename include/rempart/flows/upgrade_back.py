@@ -45,11 +45,11 @@ def go_back(stack: Stack, *, yes: bool, say: Say) -> None:
         only = [word for name in begun.migrates for word in ("--only", f"database:{name}")]
         _before(stack, begun, ["restore", "--site", begun.site, "--point", begun.point, *only, "--i-know", "--yes"])
         lifecycle.down(stack, say)  # the supervisor was this release's
-        _before(stack, begun, ["up"])
-    else:
-        _before(stack, begun, ["up"])
-        _record(stack, begun, say)
+    release.forget(stack)
+    _before(stack, begun, ["up"])
     release.record(stack, begun.before)
+    if not begun.migrates:
+        _record(stack, begun, say)
     checks = list(_proof(begun))
     for check in checks:
         say(f"{MARKS[check.ok]}: {check.what} ({check.detail})")

@@ -89,7 +89,7 @@ def import_dags(stack: Stack) -> tuple[frozenset[str], Mapping[str, str]]:
                 command, env=variables, cwd=home, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False
             )
             found = json.loads(done.stdout.splitlines()[-1])
-        except (subprocess.TimeoutExpired, IndexError, ValueError):
+        except (subprocess.TimeoutExpired, IndexError, ValueError):  # its output may hold a secret
             raise UpgradeError(
                 f"The DAG files in {stack.root / 'dags'} could not be imported with this release's packages",
                 "Run `make setup`, then `rempart config check`.",

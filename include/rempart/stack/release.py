@@ -15,7 +15,7 @@ from rempart.transparency import lock
 
 MIGRATES = ("apache-airflow-core", "mlflow")
 """Packages whose releases bring a schema of their own to the databases."""
-_RECORD = "release.json"
+_RECORD, _CONFIGURATION = "release.json", "supervisord.conf"
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,19 @@ def record(stack: Stack, release: Release) -> None:
     part.replace(file)
 
 
+def forget(stack: Stack) -> None:
+    """Nobody is known to have started the stack: the next release that does need not follow on another."""
+    for name in (_RECORD, _CONFIGURATION):
+        (stack.state / name).unlink(missing_ok=True)
+
+
 def recorded(stack: Stack) -> Release | None:
     """The release that started the stack last; None if nobody knows.
 
     The supervisor's configuration names its folder, whichever release wrote it. If no record is of that folder, its
     files are read.
     """
-    configuration, file = stack.state / "supervisord.conf", stack.state / _RECORD
+    configuration, file = stack.state / _CONFIGURATION, stack.state / _RECORD
     if not configuration.is_file():
         return None
     text = configuration.read_text(encoding="utf-8").replace("%%", "%")
@@ -107,5 +113,6 @@ def check(before: Release | None, ours: Release, *, migrate: bool) -> None:
         raise StackError(
             f"The release in {before.root} worked here last, with {', '.join(told)}: databases may be migrated, and no"
             " earlier release works on them then",
-            "Run `rempart upgrade`: it takes a restore point first. Without one: `rempart up --migrate`.",
+            "Run `rempart upgrade`: it takes a restore point first. Back from there to this release: `rempart upgrade --back`"
+            " in that folder. Without a point: `rempart up --migrate`.",
         )

@@ -11,7 +11,7 @@ import pytest
 
 from rempart import config
 from rempart.errors import RempartError, StackError
-from rempart.flows import upgrade_back, upgrade_journal
+from rempart.flows import upgrade, upgrade_back, upgrade_journal
 from rempart.flows.upgrade_journal import Begun
 from rempart.stack import layout, postgresql, release, schemas, services
 from rempart.stack.schemas import Schema
@@ -152,3 +152,11 @@ def test_the_release_before_works_with_its_own_programs_and_its_failure_is_told(
     assert f"REMPART_HOME={before.root}" in lines and f"REMPART_VAR={stack.var}" in lines
     assert not any(line.startswith("PYTHONPATH=") for line in lines)
     assert upgrade_journal.read(stack) == begun, "the way back is still there"
+    assert release.recorded(stack) is None, "it would refuse to follow on a later one"
+
+
+def test_an_upgrade_without_a_platform_names_what_is_missing(stack: layout.Stack) -> None:
+    for words in ({"check": True, "yes": False}, {"check": False, "yes": True}):
+        with pytest.raises(RempartError, match="no platform in") as refused:
+            upgrade.command(stack, **words, say=print)
+        assert "REMPART_VAR" in refused.value.hint
