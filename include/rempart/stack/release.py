@@ -113,6 +113,6 @@ def check(before: Release | None, ours: Release, *, migrate: bool) -> None:
         raise StackError(
             f"The release in {before.root} worked here last, with {', '.join(told)}: databases may be migrated, and no"
             " earlier release works on them then",
-            "Run `rempart upgrade`: it takes a restore point first. Back from there to this release: `rempart upgrade --back`"
+            "Run `rempart upgrade`: it takes a restore point first. To come back from there, `rempart upgrade --back`"
             " in that folder. Without a point: `rempart up --migrate`.",
         )
