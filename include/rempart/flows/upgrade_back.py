@@ -19,6 +19,10 @@ from rempart.stack import lifecycle, release
 from rempart.stack.layout import Stack
 
 Say = Callable[[str], None]
+_LOSES = {
+    "airflow": "DAG runs, and connections and variables that were entered",
+    "mlflow": "training runs, model versions and aliases",
+}
 
 
 def go_back(stack: Stack, *, yes: bool, say: Say) -> None:
@@ -68,8 +72,8 @@ def plan(begun: Begun) -> list[str]:
     if begun.migrates:
         lines += [
             f"databases  {', '.join(begun.migrates)}: restored from {begun.point} at '{begun.site}'",
-            "lost       what they got since: DAG runs, and in MLflow runs, versions and aliases",
-            "stays      ledger, features, objects at every site: as they are now",
+            f"lost       what they got since: {', and '.join(_LOSES[name] for name in begun.migrates)}",
+            "stays      all else, as it is now: ledger, features, objects at every site",
         ]
     else:
         lines.append("stays      everything: no schema was migrated, so nothing is restored")
