@@ -44,7 +44,6 @@ def gather(stack: Stack, platform: Platform, say: Say) -> Facts:
     working = [name for name in ("mlflow", *AIRFLOW_COMPONENTS) if name in stack.services]
     idle = tuple(name for name in working if name not in lifecycle.works(stack))
     own_server = not stack.external("postgresql")
-    found = None if idle else known(lambda: verified(platform.ledger))
     read = known(lambda: import_dags(stack))
     pipelines = load_all()
     return Facts(
@@ -58,7 +57,7 @@ def gather(stack: Stack, platform: Platform, say: Say) -> Facts:
         None if idle else known(lambda: frozenset(AirflowApi(platform.connections("airflow_api")).dag_ids())),
         read[0] if read else None,
         read[1] if read else None,
-        (found.records, found.broken.what if found.broken else "") if found else None,
+        None if idle else known(lambda: ledger_state(platform.ledger)),
         {name: str(one) for name, one in pipelines.items() if isinstance(one, PipelineError)},
         tuple(sorted(_pipelines(before.root) - pipelines.keys())) if before else (),
         before is not None and _differ(before.root / "rempart.yaml", ours.root / "rempart.yaml"),
@@ -69,6 +68,14 @@ def verified(ledger: Ledger) -> Verdict:
     """The whole chain as this release verifies it, with the keys that it introduces itself."""
     introduced = [from_base64(one.body.get("public")) for one in ledger.find("key", limit=10_000)]
     return verify((entry.line for entry in ledger.entries()), [key for key in introduced if key], {})
+
+
+def ledger_state(ledger: Ledger) -> tuple[int, str]:
+    """How many records verify, and what is broken; an empty ledger, as a new platform has it, is not."""
+    if next(iter(ledger.entries()), None) is None:
+        return 0, ""
+    found = verified(ledger)
+    return found.records, found.broken.what if found.broken else ""
 
 
 def import_dags(stack: Stack) -> tuple[frozenset[str], Mapping[str, str]]:

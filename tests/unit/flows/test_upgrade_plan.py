@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from rempart.flows.upgrade import steps
 from rempart.flows.upgrade_back import plan
+from rempart.flows.upgrade_facts import ledger_state
 from rempart.flows.upgrade_journal import Begun
 from rempart.flows.upgrade_plan import Facts, Line, decide, migrating, refusals
+from rempart.ledger.memory import MemoryLedger
 from rempart.stack.release import Release
 from rempart.stack.schemas import Schema
 
@@ -101,6 +103,18 @@ def test_what_nobody_could_come_back_from_or_is_unknown_is_refused_with_a_remedy
 def test_what_changes_is_told(what: str, changed: dict[str, Any], told: str) -> None:
     line = judged(what, **changed)
     assert line.verdict == "changes" and told in line.detail
+
+
+def test_an_empty_ledger_is_well_and_an_altered_one_is_not() -> None:
+    ledger = MemoryLedger()
+    assert ledger_state(ledger) == (0, "")
+    ledger.append("policy", "rempart.yaml", {"number": 0})
+    records, broken = ledger_state(ledger)
+    assert records and not broken
+    ledger.chain[-1] = dataclasses.replace(
+        ledger.chain[-1], text=ledger.chain[-1].text.replace('"number":0', '"number":7')
+    )
+    assert ledger_state(ledger)[1]
 
 
 def test_your_own_server_may_be_older_than_the_programs_that_dump_it() -> None:
