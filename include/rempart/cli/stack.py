@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,6 +33,25 @@ def up(
         lifecycle.start_stores(layout.current(), typer.echo)
     else:
         lifecycle.up(layout.current(), typer.echo, migrate=migrate)
+
+
+@app.command()
+def init(
+    settings: Annotated[Path | None, typer.Option(help="The file to write instead of .env.")] = None,
+) -> None:
+    """Write what docker-compose.yml reads: `.env`, and each container's secrets and settings. Secrets there stay."""
+    from rempart.stack import containers, layout
+
+    stack = layout.current()
+    containers.initialise(stack, settings or stack.root / ".env", typer.echo, os.environ)
+
+
+@app.command()
+def prepare() -> None:
+    """In a container: make databases, roles, buckets and Airflow's schema on the servers of the others."""
+    from rempart.stack import containers, layout
+
+    containers.prepare(layout.current(), typer.echo)
 
 
 @app.command()
@@ -130,7 +150,8 @@ def demo() -> None:
     from rempart.stack import layout, lifecycle
 
     def start_stack() -> None:
-        lifecycle.up(layout.current(), typer.echo)
+        if not (stack := layout.current()).containers:  # those run already
+            lifecycle.up(stack, typer.echo)
         lifecycle.adopt_environment()
 
     if not main_job.run(start_stack, typer.echo):
@@ -159,3 +180,13 @@ def run_mlflow(
     from rempart.stack import follow, layout
 
     raise typer.Exit(follow.run_mlflow(layout.current(), typer.echo, host=host, port=port, allowed=allowed_hosts))
+
+
+@run_app.command("airflow")
+def run_airflow(
+    component: Annotated[str, typer.Argument(help="api-server, scheduler, dag-processor or triggerer")],
+) -> None:
+    """Become one of Airflow's components, with the platform's settings and connections."""
+    from rempart.stack import launch, layout
+
+    launch.run(layout.current(), f"airflow-{component}")

@@ -51,6 +51,9 @@ ENVIRONMENTS = {
     "trainer": Environment(
         ".venv-trainer", "requirements-trainer.txt", "1.5 GB, and more for CUDA", "requirements-torch.txt"
     ),
+    # of the images: without what only developers need, and a trainer without PyTorch
+    "platform": Environment(".venv", "requirements.txt", "1 GB"),
+    "job": Environment(".venv-trainer", "requirements-trainer.txt", "0.7 GB"),
 }
 
 

@@ -20,7 +20,7 @@ from rempart.errors import StackError
 from rempart.ledger import keys
 from rempart.stack.layout import Stack
 
-_HEADER = "# Secrets of the embedded stack, generated once by `rempart up`. Do not commit, do not share.\n"
+_HEADER = "# Secrets of the platform, generated once. Do not commit, do not share.\n"
 SUPERUSER = "rempart_admin"
 _LEDGER_KEY = f"AIRFLOW_CONN_{keys.CONNECTION.upper()}"
 _BACKUP_KEY = f"AIRFLOW_CONN_{keyring.CONNECTION.upper()}"
@@ -77,7 +77,7 @@ def plan(
         conn_type: str,
         login: str = "",
         *,
-        port: int | None = None,
+        service: str = "",
         schema: str = "",
         extra: Mapping[str, Any] | None = None,
     ) -> None:
@@ -88,15 +88,15 @@ def plan(
             "login": before.get("login") or login or token(),
             "password": before.get("password") or token(),
         }
-        if port:
-            value |= {"host": "127.0.0.1", "port": port, "schema": schema}
+        if service:
+            value |= {"host": stack.host(service), "port": stack.ports[service], "schema": schema}
         if extra:
             value["extra"] = dict(extra)
         wanted[variable] = json.dumps(value)
 
     for site in stack.embedded_sites:
         place = stack.config.sites[site]
-        endpoint = f"http://127.0.0.1:{stack.ports[site]}"
+        endpoint = f"http://{stack.host(site)}:{stack.ports[site]}"
         connection(place.connection, "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
         if site == stack.config.checkpoint_site:
             connection(witness(site), "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
@@ -110,19 +110,19 @@ def plan(
         kept("REMPART_POSTGRESQL_PASSWORD")
         for role in stack.config.roles:
             database = role if role in DATABASES else "postgres"
-            connection(f"pg_{role}", "postgres", role, port=stack.ports["postgresql"], schema=database)
+            connection(f"pg_{role}", "postgres", role, service="postgresql", schema=database)
         wanted[_LEDGER_KEY] = existing.get(_LEDGER_KEY) or _ledger_connection(ledger_key)
         if _NEXT_LEDGER_KEY in existing:  # a rotation that was begun
             wanted[_NEXT_LEDGER_KEY] = existing[_NEXT_LEDGER_KEY]
         wanted[_BACKUP_KEY] = existing.get(_BACKUP_KEY) or _backup_connection(backup_key)
     if "mlflow" in stack.services:
         kept("REMPART_MLFLOW_SECRET_KEY")
-        connection("mlflow", "http", "admin", port=stack.ports["mlflow"], schema="http")
+        connection("mlflow", "http", "admin", service="mlflow", schema="http")
     if not stack.external("airflow"):
         kept("REMPART_AIRFLOW_FERNET_KEY", fernet_key)
         kept("REMPART_AIRFLOW_JWT_SECRET", new_signing_key)
         kept("REMPART_AIRFLOW_API_SECRET")
-        connection("airflow_api", "http", "admin", port=stack.ports["airflow"], schema="http")
+        connection("airflow_api", "http", "admin", service="airflow", schema="http")
     return wanted
 
 
@@ -159,11 +159,12 @@ def ensure(stack: Stack) -> dict[str, str]:
     existing = configuration.read_env_file(file)
     wanted = plan(stack, existing, new_token, new_fernet_key)
     if wanted != existing:
-        _write(file, wanted)
+        write_secrets(file, wanted)
     return wanted
 
 
-def _write(file: Path, secrets: Mapping[str, str]) -> None:
+def write_secrets(file: Path, secrets: Mapping[str, str]) -> None:
+    """The file of secrets, at once."""
     write_private(file, _HEADER + "".join(f"{key}={value}\n" for key, value in secrets.items()))
 
 
@@ -196,7 +197,7 @@ def take_over(stack: Stack, secrets: Mapping[str, str], *, replace: bool = False
         wanted[name] = existing[name]
     if not differing and existing.keys() >= secrets.keys():
         return False
-    _write(stack.secrets, wanted)
+    write_secrets(stack.secrets, wanted)
     return True
 
 
@@ -204,7 +205,7 @@ def prepare_ledger_key(stack: Stack) -> None:
     """Make the ledger's next key, unless there is one, or the key is not in the stack's own secrets file."""
     secrets = configuration.read_env_file(stack.secrets)
     if _LEDGER_KEY in secrets and _NEXT_LEDGER_KEY not in secrets:
-        _write(stack.secrets, secrets | {_NEXT_LEDGER_KEY: _ledger_connection(new_ledger_key)})
+        write_secrets(stack.secrets, secrets | {_NEXT_LEDGER_KEY: _ledger_connection(new_ledger_key)})
 
 
 def adopt_ledger_key(stack: Stack) -> bool:
@@ -212,7 +213,7 @@ def adopt_ledger_key(stack: Stack) -> bool:
     secrets = configuration.read_env_file(stack.secrets)
     if (new := secrets.pop(_NEXT_LEDGER_KEY, None)) is None:
         return False
-    _write(stack.secrets, secrets | {_LEDGER_KEY: new})
+    write_secrets(stack.secrets, secrets | {_LEDGER_KEY: new})
     return True
 
 
@@ -228,7 +229,7 @@ def superuser(stack: Stack, secrets: Mapping[str, str]) -> Connection:
     return Connection(
         "postgresql superuser",
         "postgres",
-        "127.0.0.1",
+        stack.host("postgresql"),
         stack.ports["postgresql"],
         SUPERUSER,
         secrets["REMPART_POSTGRESQL_PASSWORD"],

@@ -108,7 +108,7 @@ def mlflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str
 def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
     """The environment of Airflow's components, and so of every task: settings and the platform's connections."""
     database = connections(stack, secrets)("pg_airflow")
-    address = f"http://127.0.0.1:{stack.ports['airflow']}"
+    port = stack.ports["airflow"]
     settings = {
         "CORE__DAGS_FOLDER": str(stack.root / "dags"),
         "CORE__PLUGINS_FOLDER": str(stack.root / "plugins"),
@@ -121,13 +121,13 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
         "CORE__FERNET_KEY": secrets["REMPART_AIRFLOW_FERNET_KEY"],
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(stack.airflow_home / "passwords.json"),
-        "CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
+        "CORE__EXECUTION_API_SERVER_URL": f"http://{stack.host('airflow')}:{port}/execution/",
         "CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "5",
         "DATABASE__SQL_ALCHEMY_CONN": database.postgresql_url("postgresql+psycopg"),
         "DATABASE__SQL_ALCHEMY_CONN_ASYNC": database.postgresql_url("postgresql+asyncpg"),
-        "API__HOST": "127.0.0.1",
-        "API__PORT": str(stack.ports["airflow"]),
-        "API__BASE_URL": address,
+        "API__HOST": stack.listen,
+        "API__PORT": str(port),
+        "API__BASE_URL": f"http://127.0.0.1:{port}",
         "API__WORKERS": "1",
         "API__SECRET_KEY": secrets["REMPART_AIRFLOW_API_SECRET"],
         "API__EXPOSE_CONFIG": "False",

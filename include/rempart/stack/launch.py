@@ -165,13 +165,14 @@ def run(stack: Stack, name: str) -> None:
     what = services.service(stack, name)
     secrets = configuration.read_env_file(stack.secrets)
     variables = environment.of(stack, secrets, os.environ, name)
-    if count := reap(stack, name):
+    if not stack.containers and (count := reap(stack, name)):
         sys.stderr.write(f"rempart: ended {count} processes that an earlier {name} had left\n")
     command = list(what.command)
     if name == "postgresql":
         command = privileges.command_as(privileges.database_user(), command, (stack.postgresql_data, *database_files()))
     os.umask(0o077)
-    record_group(stack, name, os.getpid())  # the supervisor made this process a group's leader
+    if not stack.containers:  # which end with all that was started in them
+        record_group(stack, name, os.getpid())  # the supervisor made this process a group's leader
     os.chdir(stack.var)
     sys.stderr.flush()
     os.execve(command[0], command, variables)  # noqa: S606 # one process, replaced: no shell

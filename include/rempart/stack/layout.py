@@ -61,6 +61,8 @@ class Stack:
     config: Config
     offset: int = 0
     python: str = sys.executable
+    containers: bool = False
+    """Whether each service is in a container of its own, where the others reach it by its name."""
 
     @property
     def id(self) -> str:
@@ -69,6 +71,19 @@ class Stack:
     @cached_property
     def ports(self) -> dict[str, int]:
         return ports_of(self.config, self.offset)
+
+    def host(self, service: str) -> str:
+        """Where the others reach a service of the stack."""
+        return preflight.CONTAINERS.get(service, service) if self.containers else "127.0.0.1"
+
+    @property
+    def listen(self) -> str:
+        """The address that servers listen on. A container's networks are its own, and say who may come."""
+        return "0.0.0.0" if self.containers else "127.0.0.1"  # noqa: S104
+
+    def site_folder(self, name: str) -> Path:
+        """Where a site keeps its settings, and its objects below `data`. In containers, each has its own volume."""
+        return self.var if self.containers else self.var / "sites" / name
 
     @property
     def logs(self) -> Path:
@@ -144,5 +159,9 @@ def current() -> Stack:
     except ValueError as fault:
         raise ConfigError("The environment is not valid", f"{fault}.") from fault
     return Stack(
-        configuration.project_root().resolve(), configuration.var_dir().absolute(), configuration.load(), offset
+        configuration.project_root().resolve(),
+        configuration.var_dir().absolute(),
+        configuration.load(),
+        offset,
+        containers=bool(os.environ.get("REMPART_CONTAINERS")),
     )

@@ -57,8 +57,8 @@ def limited(settings: Config, site: str, resolve: Connections) -> list[Limited]:
     return found
 
 
-def write_identities(file: Path, site: str, connection: Connection, others: Sequence[Limited] = ()) -> None:
-    """SeaweedFS's credentials: the platform's, and so no anonymous access; and others'. Written only if changed.
+def identities(site: str, connection: Connection, others: Sequence[Limited] = ()) -> dict[str, Any]:
+    """SeaweedFS's credentials: the platform's, and so no anonymous access; and others'.
 
     The others may do what they are for: nothing else, and nowhere else.
     """
@@ -76,7 +76,12 @@ def write_identities(file: Path, site: str, connection: Connection, others: Sequ
         # SeaweedFS's own action `Write` would also allow deletes, so the right is given by a policy
         plain["identities"].append(identity(f"{site}-{one.name}", one.connection, actions=[], policyNames=[one.name]))
         plain.setdefault("policies", []).append({"name": one.name, "content": policy})
-    _write(file, plain)
+    return plain
+
+
+def write_identities(file: Path, site: str, connection: Connection, others: Sequence[Limited] = ()) -> None:
+    """The file of a site's credentials, written only if changed."""
+    _write(file, identities(site, connection, others))
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

