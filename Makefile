@@ -16,7 +16,7 @@ UV := .venv/tools/bin/uv
 # The proofs that this machine may be able to run: every bench/prove_*.py.
 PROOFS := $(sort $(patsubst bench/prove_%.py,prove-%,$(wildcard bench/prove_*.py)))
 
-.PHONY: help preflight setup setup-trainer demo up down status logs test test-unit test-k8s lint docs lock sbom audit bench prove clean
+.PHONY: help preflight setup setup-trainer demo up down status logs base-image images test test-unit test-k8s lint docs lock sbom audit bench prove clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -48,6 +48,14 @@ status: setup ## show every service, its port and memory
 
 logs: setup ## show the services' logs (SERVICE=mlflow for one, ARGS=-f to follow)
 	@$(BIN)/rempart logs $(ARGS) $(SERVICE)
+
+base-image: ## make the images' base out of Debian packages (root), where debian:trixie-slim cannot be pulled
+	@deploy/images/base.sh
+
+images: setup ## build every image, and tell their sizes (docs/how-to/compose.md)
+	@$(BIN)/rempart init
+	@REMPART_REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) docker compose --profile images build
+	@docker images --filter reference='rempart/*' --format 'table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.Size}}'
 
 test: preflight setup ## every test, in two processes with a stack each, beside a running one (ARGS= for pytest)
 	@$(BIN)/python -m pytest -n 2 $(ARGS)

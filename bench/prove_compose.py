@@ -1,0 +1,380 @@
+"""Proof: the platform starts in containers, does its work, heals, lets nothing out, and leaves nothing behind.
+
+    make prove-compose      (needs a Docker Engine, and root to make the base image where none can be pulled)
+
+`rempart init`, the images, `docker compose up --wait`; the demo's chain through Airflow's REST API, from a container
+beside it and through the gate from this machine; the scheduler is killed (SIGKILL) while a task runs. Each container is
+then looked at from outside and from inside. State and settings are the proof's own (var/compose-proof).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.prove_pods import write
+from rempart import config
+from rempart.airflow_api import AirflowApi
+from rempart.config import Connection, parse_connection
+
+NAME, PROJECT, BASE = "compose", "rempart-proof", "rempart/base:trixie"
+PORTS = {"REMPART_AIRFLOW_PORT": "28080", "REMPART_MLFLOW_PORT": "25000"}
+UID = "50000"
+GATE = "gate"
+PATIENCE = 600.0
+Check = dict[str, Any]
+DECLARED = ("/dev", "/proc", "/sys")
+"""Where every container has file systems of the kernel's own."""
+
+
+def why_not() -> str:
+    """Why this machine cannot run the proof; empty if it can."""
+    if not shutil.which("docker"):
+        return "there is no docker on this machine"
+    for words in (["docker", "info"], ["docker", "compose", "version"], ["docker", "buildx", "version"]):
+        if subprocess.run(words, capture_output=True, check=False).returncode:
+            return f"`{' '.join(words)}` is refused: no Engine runs, or this user may not use it"
+    if base_image() == BASE and os.geteuid() != 0 and not _has(BASE):
+        return "the base image is made by debootstrap, which needs root (or set BASE_IMAGE)"
+    return ""
+
+
+def base_image() -> str:
+    """What BASE_IMAGE names, else the one that this proof makes out of Debian packages."""
+    return os.environ.get("BASE_IMAGE") or BASE
+
+
+def _has(image: str) -> bool:
+    return subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0
+
+
+class Compose:
+    """`docker compose` on the proof's own project."""
+
+    def __init__(self, root: Path, settings: Path) -> None:
+        self.root, self._settings = root, settings
+        self._environment = {**os.environ, **PORTS, "BASE_IMAGE": base_image()}
+
+    def command(self, *words: str) -> list[str]:
+        profiles = ["--profile", "tools", "--profile", "images"] if words[0] in ("build", "down", "config") else []
+        return ["docker", "compose", "-p", PROJECT, "--env-file", str(self._settings), *profiles, *words]
+
+    def run(self, *words: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+        """One command, with what it says. Nothing of it is shown."""
+        return subprocess.run(
+            self.command(*words),
+            cwd=self.root,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+
+    def must(self, *words: str, timeout: float = PATIENCE) -> str:
+        done = self.run(*words, timeout=timeout)
+        if done.returncode:
+            raise SystemExit(
+                f"docker compose {words[0]} ended with {done.returncode}:\n{_last(done.stdout + done.stderr)}"
+            )
+        return done.stdout
+
+    def containers(self) -> dict[str, dict[str, Any]]:
+        """What the Engine says of each container, by service."""
+        ids = self.must("ps", "--all", "--quiet").split()
+        found = json.loads(_docker("inspect", *ids)) if ids else []
+        return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
+
+    def running(self) -> dict[str, dict[str, Any]]:
+        return {name: one for name, one in self.containers().items() if one["State"]["Running"]}
+
+    def inside(self, service: str, script: str) -> tuple[int, str]:
+        done = self.run("exec", "-T", service, "bash", "-c", script, timeout=60)
+        return done.returncode, (done.stdout + done.stderr).strip()
+
+
+def _docker(*words: str) -> str:
+    return subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout
+
+
+def _last(text: str, lines: int = 15) -> str:
+    return "\n".join(text.strip().splitlines()[-lines:])
+
+
+def tell(line: str) -> None:
+    print(f"{datetime.now(UTC):%H:%M:%S}  {line}", flush=True)
+
+
+def check(checks: list[Check], what: str, ok: bool, detail: str) -> None:
+    checks.append({"what": what, "ok": ok, "detail": detail})
+    tell(f"{'ok ' if ok else 'RED'} {what}")
+
+
+# --- what is looked at ------------------------------------------------------------------------------------------------
+
+
+def users(containers: dict[str, dict[str, Any]]) -> dict[str, set[str]]:
+    """Of each container the users of its processes, as this machine sees them."""
+    found = {}
+    for name, one in containers.items():
+        table = _docker("top", one["Id"], "-eo", "uid").split()[1:]
+        found[name] = set(table)
+    return found
+
+
+def secrets(folder: Path) -> dict[str, str]:
+    """Every secret of the platform by the name of what holds it: passwords and keys alone, no names of users."""
+    found = {}
+    for name, text in config.read_env_file(folder / "secrets.env").items():
+        found[name] = parse_connection(name, text).password if text.startswith("{") else text
+    return {name: value for name, value in found.items() if len(value) > 12}
+
+
+def shown(wanted: dict[str, str], texts: dict[str, str]) -> list[str]:
+    """Which secrets stand in which text."""
+    return [f"{name} in {where}" for where, text in texts.items() for name, value in wanted.items() if value in text]
+
+
+def in_layers(wanted: dict[str, str], images: Sequence[str]) -> tuple[list[str], int]:
+    """Which secrets stand in any layer of the images, and how many bytes were read."""
+    needles = {name: value.encode() for name, value in wanted.items()}
+    longest = max(map(len, needles.values()))
+    found, read, tail = set(), 0, b""
+    with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as saved:
+        assert saved.stdout
+        while chunk := saved.stdout.read(8 << 20):
+            window = tail + chunk
+            found |= {name for name, needle in needles.items() if needle in window}
+            read, tail = read + len(chunk), window[-longest:]
+    if saved.returncode:
+        raise SystemExit(f"docker save ended with {saved.returncode}")
+    return sorted(found), read
+
+
+def writable(compose: Compose, service: str, declared: Sequence[str]) -> list[str]:
+    """What the container's user may write, beyond what the compose file declares."""
+    skipped = " -o ".join(f"-path {place}" for place in (*DECLARED, *declared))
+    _, told = compose.inside(service, f"find / \\( {skipped} \\) -prune -o -writable -not -type l -print 2>/dev/null")
+    return told.split()
+
+
+def declared(one: dict[str, Any]) -> list[str]:
+    """Where a container may write: its volumes and its tmpfs."""
+    volumes = [mount["Destination"] for mount in one["Mounts"] if mount["RW"]]
+    return [*volumes, *(one["HostConfig"]["Tmpfs"] or {})]
+
+
+@contextmanager
+def outside() -> Iterator[tuple[str, int]]:
+    """A server of this machine, on an address that no container is given: what stands for the world outside."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing: it asks which address this machine would use
+        address = probe.getsockname()[0]
+    with socket.create_server((address, 0)) as server:
+        yield address, server.getsockname()[1]
+
+
+def escapes(compose: Compose, services: Sequence[str]) -> tuple[list[str], str]:
+    """Services from which the world outside was reached, and what the others were told; it can be reached from here."""
+    with outside() as (address, port):
+        with socket.create_connection((address, port), timeout=5):
+            pass
+        found = {
+            name: compose.inside(name, f"timeout 5 bash -c 'exec 3<>/dev/tcp/{address}/{port}'") for name in services
+        }
+    reached = [name for name, (code, _) in found.items() if code == 0]
+    told = sorted({text.rpartition(": ")[2] for code, text in found.values() if code})
+    return reached, ", ".join(told)
+
+
+def heal(compose: Compose, api: AirflowApi, checks: list[Check], figures: dict[str, Any]) -> None:
+    """Kill the scheduler, and the task that it runs, with SIGKILL; the container comes back and the run ends well."""
+    dag, began = "ingest_hotel_bookings", time.monotonic()
+    run = api.trigger(dag)
+    while "running" not in _states(api, dag, run):
+        if time.monotonic() - began > 60:
+            raise SystemExit(f"{dag} did not start within 60 s")
+        time.sleep(0.3)
+    before = compose.containers()["scheduler"]
+    os.kill(before["State"]["Pid"], 9)
+    killed = time.monotonic()
+    while True:
+        now = compose.containers()["scheduler"]
+        if now["RestartCount"] > before["RestartCount"] and now["State"].get("Health", {}).get("Status") == "healthy":
+            break
+        if time.monotonic() - killed > 180:
+            break
+        time.sleep(1)
+    figures["scheduler back after"] = round(time.monotonic() - killed, 1)
+    again = now["RestartCount"] > before["RestartCount"]
+    check(checks, "the killed scheduler is back", again, f"healthy after {figures['scheduler back after']} s")
+    api.follow(dag, run, lambda line: tell(f"healing: {line}"))
+    figures["its run ended after"] = round(time.monotonic() - killed, 1)
+    check(checks, "the run that it was killed in succeeded", True, f"{figures['its run ended after']} s after the kill")
+
+
+def _states(api: AirflowApi, dag: str, run: str) -> list[str]:
+    found = api.get(f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances")["task_instances"]
+    return [str(one["state"]) for one in found]
+
+
+def look(compose: Compose, folder: Path, checks: list[Check], figures: dict[str, Any]) -> None:
+    """At every container, from outside and from inside."""
+    containers, running = compose.containers(), compose.running()
+    roots = {name: uids for name, uids in users(running).items() if uids != {UID}}
+    check(checks, "every process runs as one user, who is not root", not roots, f"uid {UID}; others: {roots or 'none'}")
+    extra = {name: told for name, one in running.items() if (told := writable(compose, name, declared(one)))}
+    check(
+        checks,
+        "nothing is writable but volumes and tmpfs",
+        not extra,
+        str(extra) if extra else f"{len(running)} looked",
+    )
+    ports = {
+        name: sorted(
+            {
+                f"{a['HostIp']}:{a['HostPort']}"
+                for bound in one["NetworkSettings"]["Ports"].values()
+                for a in bound or []
+            }
+        )
+        for name, one in running.items()
+    }
+    published = {name: bound for name, bound in ports.items() if bound}
+    wanted = {GATE: sorted(f"127.0.0.1:{port}" for port in PORTS.values())}
+    check(checks, "only the gate has ports, on 127.0.0.1", published == wanted, str(published))
+    closed = [name for name in running if name != GATE]
+    reached, refusal = escapes(compose, closed)
+    check(checks, "no container but the gate reaches this machine's own address", not reached, refusal or str(reached))
+
+    values = secrets(folder)
+    images = sorted({one["Config"]["Image"] for one in containers.values()})
+    texts = {f"docker inspect {name}": json.dumps(one) for name, one in containers.items()}
+    texts |= {f"docker history {image}": _docker("history", "--no-trunc", image) for image in images}
+    texts |= {f"log of {name}": compose.must("logs", "--no-log-prefix", name) for name in containers}
+    found = shown(values, texts)
+    check(
+        checks,
+        "no secret in docker inspect, history or logs",
+        not found,
+        f"{len(values)} secrets in {len(texts)} texts{found or ''}",
+    )
+    in_images, size = in_layers(values, images)
+    check(
+        checks, "no secret in any layer", not in_images, f"{size / 1e9:.1f} GB of {len(images)} images{in_images or ''}"
+    )
+    figures["secrets looked for"] = len(values)
+
+
+def left(compose: Compose) -> list[str]:
+    """What the Engine still has of the project."""
+    label = f"label=com.docker.compose.project={PROJECT}"
+    listings = (("ps", "--all"), ("volume", "ls"), ("network", "ls"))
+    return [f"{words[0]} {one}" for words in listings for one in _docker(*words, "--quiet", "--filter", label).split()]
+
+
+def sizes(images: Sequence[str]) -> dict[str, float]:
+    """Size of each image in MB, layers that it shares with others counted in each."""
+    return {name: round(json.loads(_docker("image", "inspect", name))[0]["Size"] / 1e6, 1) for name in images}
+
+
+# --- the proof --------------------------------------------------------------------------------------------------------
+
+
+def prove(root: Path, var: Path, checks: list[Check], figures: dict[str, Any]) -> None:
+    settings = var / "compose.env"
+    compose, began = Compose(root, settings), time.monotonic()
+
+    def step(name: str) -> None:
+        nonlocal began
+        figures[f"seconds: {name}"] = round(time.monotonic() - began, 1)
+        tell(f"{name}: {figures[f'seconds: {name}']} s")
+        began = time.monotonic()
+
+    environment = {**os.environ, "REMPART_VAR": str(var), "REMPART_HOME": str(root)}
+    command = [sys.executable, "-m", "rempart.cli", "init", "--settings", str(settings)]
+    subprocess.run(command, env=environment, cwd=root, check=True)
+    step("init")
+    if base_image() == BASE and not _has(BASE):
+        subprocess.run([root / "deploy" / "images" / "base.sh", BASE], check=True)
+        step("base image")
+    compose.must("build")
+    step("build")
+    compose.must("up", "--wait")
+    step("up")
+    check(
+        checks,
+        "docker compose up --wait",
+        True,
+        f"{len(compose.running())} containers in {figures['seconds: up']:.0f} s",
+    )
+    figures["MB"] = sizes(
+        [*sorted({one["Config"]["Image"] for one in compose.containers().values()}), "rempart/trainer:local"]
+    )
+
+    done = compose.run("run", "--rm", "--no-deps", "-T", "cli", "rempart", "demo", timeout=900)
+    (var / "demo.log").write_text(done.stdout + done.stderr, encoding="utf-8")
+    facts = done.stdout.count("✓")
+    detail = f"{facts} facts" if not done.returncode else _last(done.stdout + done.stderr, 4)
+    check(checks, "the demo's chain through REST, in containers", done.returncode == 0, detail)
+    step("demo")
+
+    given = config.read_env_file(var / "compose" / "secrets.env")["AIRFLOW_CONN_AIRFLOW_API"]
+    user = parse_connection("airflow_api", given)
+    port = int(PORTS["REMPART_AIRFLOW_PORT"])
+    api = AirflowApi(Connection("gate", "http", "127.0.0.1", port, user.login, user.password, "http"))
+    errors = api.import_errors()
+    check(
+        checks,
+        "Airflow answers through the gate",
+        not errors,
+        f"{len(api.dag_ids())} DAGs, {len(errors)} import errors",
+    )
+    heal(compose, api, checks, figures)
+    step("healing")
+    look(compose, var / "compose", checks, figures)
+    step("looking")
+
+
+def main() -> int:
+    if why := why_not():
+        print(f"The proof was NOT RUN: {why}. Nothing is proved.", file=sys.stderr)
+        write(NAME, [{"what": "the platform works in containers", "ok": None, "detail": f"not run: {why}"}], 0, {})
+        return 1
+    root, began = config.project_root().resolve(), time.monotonic()
+    var = config.var_dir().absolute() / "compose-proof"
+    compose = Compose(root, var / "compose.env")
+    if (var / "compose.env").is_file():
+        compose.run("down", "--volumes", "--remove-orphans")
+    shutil.rmtree(var, ignore_errors=True)
+    var.mkdir(parents=True)
+    checks: list[Check] = []
+    figures: dict[str, Any] = {}
+    try:
+        prove(root, var, checks, figures)
+    except (Exception, SystemExit) as error:
+        check(checks, "every step could be taken", False, f"{type(error).__name__}: {error}")
+        logs = compose.run("logs", "--tail", "60")
+        (var / "containers.log").write_text(logs.stdout + logs.stderr, encoding="utf-8")
+        print(f"what the containers said: {var / 'containers.log'}", file=sys.stderr)
+    finally:
+        compose.run("down", "--volumes", "--remove-orphans")
+    remains = left(compose)
+    check(checks, "docker compose down --volumes leaves nothing", not remains, ", ".join(remains) or "none left")
+    for name, value in figures.items():
+        print(f"     {name}: {value}")
+    return 0 if write(NAME, checks, round(time.monotonic() - began, 1), figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

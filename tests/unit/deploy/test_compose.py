@@ -1,0 +1,218 @@
+"""Dockerfile and docker-compose.yml: nobody is root, no secret stands anywhere, nothing opens but the gate's ports."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import re
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import rempart
+from rempart import config
+from rempart.config import read_env_file
+from rempart.errors import StackError
+from rempart.sections import External, StackService
+from rempart.sovereignty.egress import endpoints, is_allowed, rules
+from rempart.stack import containers, credentials, environment, layout, postgresql, services
+
+ROOT = Path(__file__).resolve().parents[3]
+FILE = (ROOT / "docker-compose.yml").read_text("utf-8")
+COMPOSE: dict[str, Any] = yaml.safe_load(FILE)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
+IMAGES = ROOT / "deploy" / "images"
+RUNNING = sorted(set(SERVICES) - {"trainer"})
+
+
+def stack(tmp_path: Path) -> layout.Stack:
+    return layout.Stack(ROOT, tmp_path / "var", config.load(ROOT / "rempart.yaml"), python="/usr/bin/python3")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> dict[str, str]:
+    """What `rempart init` would write, by file, with secrets that can be told apart."""
+    inside, numbers = containers.in_containers(stack(tmp_path)), itertools.count(1000)
+    secrets = credentials.plan(inside, {}, lambda: f"secret-{next(numbers)}", lambda: "secret-fernet")
+    return containers.files(inside, secrets)
+
+
+def mounted(service: str) -> list[str]:
+    return [one if isinstance(one, str) else one["source"] for one in SERVICES[service].get("secrets", [])]
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_every_container_is_confined(name: str) -> None:
+    one = SERVICES[name]
+    assert (one["user"], one["read_only"], one["cap_drop"]) == ("50000:0", True, ["ALL"])
+    assert one["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "cap_add", "devices", "pid", "ipc", "extra_hosts"} & set(one)
+    assert one["pull_policy"] == "never" and one["image"].startswith("rempart/"), "nothing comes from a registry"
+    assert "docker.sock" not in json.dumps(one)
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_every_container_has_limits_and_a_way_to_tell_that_it_works(name: str) -> None:
+    one = SERVICES[name]
+    assert one["mem_limit"] and one["pids_limit"]
+    assert one["healthcheck"].get("test") or name in ("airflow-init", "cli"), "those end by themselves"
+
+
+def test_only_the_gate_has_ports_and_a_way_out_and_only_on_this_machine() -> None:
+    published = {name: one["ports"] for name, one in SERVICES.items() if "ports" in one}
+    assert set(published) == {"gate"}
+    assert all(port.startswith("127.0.0.1:") for port in published["gate"])
+    networks = COMPOSE["networks"]
+    assert [name for name, one in networks.items() if not one.get("internal")] == ["front"]
+    assert [name for name, one in SERVICES.items() if "front" in one.get("networks", [])] == ["gate"]
+    assert "secrets" not in SERVICES["gate"] and SERVICES["gate"]["networks"] == ["platform", "front"]
+    assert networks["front"]["driver_opts"]["com.docker.network.bridge.enable_ip_masquerade"] == "false"
+
+
+def test_the_two_sites_and_the_database_do_not_know_each_other() -> None:
+    assert [SERVICES[name]["networks"] for name in ("postgres", "primary", "haven")] == [
+        ["data"],
+        ["primary"],
+        ["haven"],
+    ]
+
+
+def test_no_password_stands_in_the_compose_file_or_in_env_example(made: dict[str, str]) -> None:
+    for text in (FILE, (ROOT / ".env.example").read_text("utf-8"), DOCKERFILE):
+        assert not re.search(r"(?i)(password|passwd|secret_key|access_key|token)\s*[:=]\s*['\"]?\w", text)
+    for one in SERVICES.values():
+        assert set(one.get("environment", {})) <= {"WEED_MASTER_VOLUME_GROWTH_COPY_1"}
+        assert "env_file" not in one
+
+
+def test_every_file_that_is_mounted_is_written_by_init(made: dict[str, str]) -> None:
+    written = set(made) | set(containers.build_files({}, ""))
+    assert set(COMPOSE["secrets"]) == written
+    assert {name for service in SERVICES for name in mounted(service)} == set(made)
+    for name, one in COMPOSE["secrets"].items():
+        assert one["file"] == f"${{REMPART_FILES:-./var/compose}}/{name}"
+
+
+def test_each_container_is_given_what_it_needs_and_no_more(made: dict[str, str]) -> None:
+    """The superuser's password reaches who makes roles, a site's inner keys that site alone."""
+    superuser = made["superuser"].strip()
+    assert {name for name in SERVICES if any(superuser in made[file] for file in mounted(name))} == {
+        "postgres",
+        "airflow-init",
+    }
+    for site, other in (("primary", "haven"), ("haven", "primary")):
+        key = re.findall(r'key = "(.+)"', made[f"{site}.security.toml"])[0]
+        assert {name for name in SERVICES if any(key in made[file] for file in mounted(name))} == {site}
+        assert not any(made[f"{other}.security.toml"] == made[file] for file in mounted(site))
+    assert set(containers._MLFLOW) < set(re.findall(r"(?m)^(\w+)=", made["mlflow.env"]))
+    assert "LEDGER_KEY" not in made["mlflow.env"] and "BACKUP_KEY" not in made["mlflow.env"]
+
+
+def test_the_files_are_closed_to_others_and_secrets_stay(tmp_path: Path) -> None:
+    settings, told = tmp_path / ".env", list[str]()
+    containers.initialise(stack(tmp_path), settings, told.append, {})
+    folder = tmp_path / "var" / "compose"
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(settings.stat().st_mode) == stat.S_IMODE((folder / "secrets.env").stat().st_mode) == 0o600
+    secrets = credentials.plan(
+        containers.in_containers(stack(tmp_path)), read_env_file(folder / "secrets.env"), str, str
+    )
+    for value in secrets.values():
+        password = json.loads(value)["password"] if value.startswith("{") else value
+        assert password not in settings.read_text("utf-8") and password not in "".join(told)
+
+    settings.write_text("REMPART_MLFLOW_PORT=16000\nTEAM=ours\n", "utf-8")
+    containers.initialise(stack(tmp_path), settings, told.append, {})
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    kept = read_env_file(settings)
+    assert (kept["REMPART_MLFLOW_PORT"], kept["TEAM"], kept["BASE_IMAGE"]) == ("16000", "ours", "debian:trixie-slim")
+
+
+def test_env_example_is_what_init_writes() -> None:
+    fresh = containers.settings_text({}).splitlines()
+    assert read_env_file(ROOT / ".env.example") == dict(line.split("=", 1) for line in fresh if line[0] != "#")
+    assert set(re.findall(r"\$\{(\w+)", FILE)) <= {*read_env_file(ROOT / ".env.example"), "REMPART_REVISION"}
+
+
+def test_a_service_of_the_team_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    ours = stack(tmp_path)
+    external = StackService(external=External(url="postgresql://db:5432", connection="pg_admin"))
+    theirs = ours.config.model_copy(update={"services": {**ours.config.services, "postgresql": external}})
+    with pytest.raises(StackError, match="postgresql: external") as refused:
+        containers.in_containers(dataclasses.replace(ours, config=theirs))
+    assert "rempart up" in refused.value.hint
+
+
+def test_services_find_each_other_by_name_and_the_policy_lets_them(tmp_path: Path) -> None:
+    inside = containers.in_containers(stack(tmp_path))
+    secrets = credentials.plan(inside, {}, lambda: "token", lambda: "fernet")
+    resolve = credentials.connections(inside, secrets)
+    led = endpoints(inside.config, resolve)
+    assert {value.rpartition("//")[2].partition(":")[0] for value in led.values()} <= set(SERVICES)
+    today = max(one.as_of for one in inside.config.operators.values())
+    allowed = rules(inside.config, led, on=today)
+    for host, port in (("primary", 18333), ("haven", 18433), ("postgres", 15432), ("mlflow", 15000)):
+        assert is_allowed(allowed, host, port), host
+    variables = environment.airflow(inside, secrets, {})
+    assert variables["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://api-server:18080/execution/"
+    assert variables["AIRFLOW__API__HOST"] == inside.listen
+
+
+def test_only_s3_listens_beyond_a_site_s_own_container(tmp_path: Path) -> None:
+    for one in (stack(tmp_path), containers.in_containers(stack(tmp_path))):
+        options = services.site_options(one, "primary")
+        assert {"-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.ip.bind={one.listen}"} <= set(options)
+
+
+def test_nothing_is_installed_without_hashes_and_nothing_is_fetched_by_address() -> None:
+    shell = DOCKERFILE + (IMAGES / "install.sh").read_text("utf-8")
+    commands = [line for line in shell.splitlines() if not line.lstrip().startswith("#")]
+    for line in commands:
+        if re.search(r"\bpip3? (install|download)\b|\buv (pip|add|sync)\b", line):
+            assert "--require-hashes" in line, line
+        assert not re.search(r"https?://|\b(curl|wget)\b", line), line
+    assert not re.search(r"(?m)^(ADD|ARG .*(TOKEN|PASSWORD|SECRET)|# *syntax=)", DOCKERFILE)
+    assert set(re.findall(r"(?m)^FROM (\S+)", DOCKERFILE)) - {"base", "python", "builder", "platform"} == {
+        "${BASE_IMAGE}"
+    }
+
+
+def test_what_an_image_must_not_hold_is_not_even_sent_to_the_engine() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line and line[0] != "#"]
+    assert lines[0] == "*", "all stays out but what is named"
+    assert not {"!var", "!.env", "!.git", "!."} & set(lines)
+
+
+@pytest.mark.parametrize("target", ["airflow", "mlflow", "trainer", "postgres", "object-store", "gate"])
+def test_every_image_runs_as_an_ordinary_user_says_what_it_is_and_how_it_fares(target: str) -> None:
+    stages = dict(re.findall(r"(?ms)^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE))
+    parent = {child: of for of, child in re.findall(r"(?m)^FROM (\S+) AS (\S+)", DOCKERFILE)}
+    chain = [target]
+    while chain[-1] in parent and parent[chain[-1]] in stages:
+        chain.append(parent[chain[-1]])
+    text = "".join(stages[name] for name in reversed(chain))
+    assert re.findall(r"(?m)^USER (\S+)", text)[-1] == "50000:0"
+    assert 'ENTRYPOINT ["/usr/bin/tini", "--"]' in text
+    assert "HEALTHCHECK" in stages[target]
+    assert f'org.opencontainers.image.version="{rempart.__version__}"' in stages[target]
+
+
+def test_postgresql_is_made_in_its_image_as_the_embedded_one_is() -> None:
+    script = (IMAGES / "postgres.sh").read_text("utf-8")
+    embedded = Path(postgresql.__file__).read_text("utf-8")
+    for option in re.findall(r'"(--(?:auth|data|encoding|locale|builtin)[^"]*)"', embedded):
+        assert option in script, option
+    assert f"-U {credentials.SUPERUSER} " in script and " trust" not in script
+
+
+@pytest.mark.parametrize("script", sorted(IMAGES.glob("*.sh")), ids=lambda file: file.name)
+def test_each_script_can_be_read_by_its_shell(script: Path) -> None:
+    shell = script.read_text("utf-8").splitlines()[0].rpartition("/")[2].split()[-1]
+    subprocess.run([shell, "-n", script], check=True)
