@@ -8,7 +8,7 @@ ARG BASE_IMAGE=debian:trixie-slim
 
 FROM ${BASE_IMAGE} AS base
 ENV DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8
-RUN apt-get update --quiet \
+RUN apt-get update --quiet && apt-get upgrade --quiet --yes \
     && apt-get install --quiet --yes --no-install-recommends ca-certificates tini \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/* /usr/share/doc/* /usr/share/man/* \
     && useradd --uid 50000 --gid 0 --home-dir /var/lib/rempart --no-create-home --shell /usr/sbin/nologin rempart \

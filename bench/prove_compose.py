@@ -127,7 +127,7 @@ def users(containers: dict[str, dict[str, Any]]) -> dict[str, set[str]]:
     """Of each container the users of its processes, as this machine sees them."""
     found = {}
     for name, one in containers.items():
-        table = _docker("top", one["Id"], "-eo", "uid").split()[1:]
+        table = _docker("top", one["Id"], "-eo", "pid,uid").split()[3::2]
         found[name] = set(table)
     return found
 
