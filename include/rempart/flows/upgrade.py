@@ -16,7 +16,6 @@ from rempart.errors import UpgradeError
 from rempart.flows import restore_checks, upgrade_facts, upgrade_journal
 from rempart.flows.pairs import classification_of
 from rempart.flows.platform import Platform, open_platform
-from rempart.flows.restore import MARKS
 from rempart.flows.upgrade_journal import Begun
 from rempart.flows.upgrade_plan import Facts, Line, decide, migrating, refusals
 from rempart.pipeline import load_all
@@ -148,7 +147,7 @@ def _exchange(stack: Stack, begun: Begun, say: Say) -> None:
         platform = open_platform()
         checks = [dags_are_read(platform, frozenset(begun.dags), started), *proof(platform, begun)]
     for check in checks:
-        say(f"{MARKS[check.ok]}: {check.what} ({check.detail})")
+        say(check.line)
     ours, now = release.of_checkout(stack.root, stack.python), platform.clock()
     failed = [check for check in checks if check.ok is False]
     body = {

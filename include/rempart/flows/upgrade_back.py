@@ -13,7 +13,6 @@ from rempart.backup.checks import Check
 from rempart.errors import RempartError, UpgradeError
 from rempart.flows import restore_checks, upgrade_journal
 from rempart.flows.platform import open_platform
-from rempart.flows.restore import MARKS
 from rempart.flows.upgrade_journal import Begun
 from rempart.stack import lifecycle, release
 from rempart.stack.layout import Stack
@@ -56,7 +55,7 @@ def go_back(stack: Stack, *, yes: bool, say: Say) -> None:
         _record(stack, begun, say)
     checks = list(_proof(begun))
     for check in checks:
-        say(f"{MARKS[check.ok]}: {check.what} ({check.detail})")
+        say(check.line)
     if failed := [check for check in checks if check.ok is False]:
         raise UpgradeError(
             f"The release before runs again, and not everything is as it was: {failed[0].what} ({failed[0].detail})",
