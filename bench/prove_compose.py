@@ -4,7 +4,8 @@
 
 `rempart init`, the images, `docker compose up --wait`; the demo's chain through Airflow's REST API, from a container
 beside it and through the gate from this machine; the scheduler is killed (SIGKILL) while a task runs. Each container is
-then looked at from outside and from inside. State and settings are the proof's own (var/compose-proof).
+then looked at from outside and from inside. State and settings are the proof's own (var/compose-proof); two proofs run
+side by side with a REMPART_PORT_OFFSET and a REMPART_TAG each.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ from bench.prove_pods import write
 from rempart import config
 from rempart.airflow_api import AirflowApi
 from rempart.config import Connection, parse_connection
+from rempart.stack import preflight
 from rempart.stack.credentials import write_private
 
-NAME, PROJECT, BASE = "compose", "rempart-proof", "rempart/base:trixie"
-PORTS = {"REMPART_AIRFLOW_PORT": "28080", "REMPART_MLFLOW_PORT": "25000"}
+NAME, BASE = "compose", "rempart/base:trixie"
+OFFSET = preflight.port_offset(os.environ)
+PROJECT = f"rempart-proof{'-' + str(OFFSET) if OFFSET else ''}"
+PORTS = {"REMPART_AIRFLOW_PORT": str(28080 + OFFSET), "REMPART_MLFLOW_PORT": str(25000 + OFFSET)}
 UID = "50000"
 GATE = "gate"
 CONTROL = "org.opencontainers.image.base.name"
@@ -66,6 +70,7 @@ class Compose:
 
     def __init__(self, root: Path, settings: Path) -> None:
         self.root, self._settings = root, settings
+        self.tag = os.environ.get("REMPART_TAG") or "local"
         self._environment = {**os.environ, **PORTS, "BASE_IMAGE": base_image()}
 
     def command(self, *words: str) -> list[str]:
@@ -332,7 +337,7 @@ def prove(root: Path, var: Path, checks: list[Check], figures: dict[str, Any]) -
         f"{len(compose.running())} containers in {figures['seconds: up']:.0f} s",
     )
     figures["MB"] = sizes(
-        [*sorted({one["Config"]["Image"] for one in compose.containers().values()}), "rempart/trainer:local"]
+        [*sorted({one["Config"]["Image"] for one in compose.containers().values()}), f"rempart/trainer:{compose.tag}"]
     )
 
     done = compose.run("run", "--rm", "--no-deps", "-T", "cli", "rempart", "demo", timeout=900)
