@@ -38,12 +38,25 @@ def up(
 @app.command()
 def init(
     settings: Annotated[Path | None, typer.Option(help="The file to write instead of .env.")] = None,
+    from_point: Annotated[
+        bool, typer.Option("--from-point", help="With the secrets of a restore point, to restore it in containers.")
+    ] = False,
+    site: Annotated[str, typer.Option(help="The site of the point; by default backup.site.")] = "",
+    point: Annotated[str | None, typer.Option(help="Its id; by default the newest that lacks nothing.")] = None,
+    identity: Annotated[Path | None, typer.Option(help="Escrow identity that opens its keys.")] = None,
+    trust: Annotated[list[Path] | None, typer.Option(help="The ledger's public key, PEM; may be repeated.")] = None,
 ) -> None:
     """Write what docker-compose.yml reads: `.env`, and each container's secrets and settings. Secrets there stay."""
     from rempart.stack import containers, layout
 
+    restored = None
+    if from_point:
+        from rempart.flows.restore_command import secrets_of
+        from rempart.flows.restore_source import Wish
+
+        restored = secrets_of(Wish(site, point), identity, trust or (), typer.echo)
     stack = layout.current()
-    containers.initialise(stack, settings or stack.root / ".env", typer.echo, os.environ)
+    containers.initialise(stack, settings or stack.root / ".env", typer.echo, os.environ, restored)
 
 
 @app.command()

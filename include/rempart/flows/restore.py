@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
+from rempart import config as configuration
 from rempart.backup import postgresql
 from rempart.backup.checks import Check
 from rempart.backup.copies import Copies
@@ -43,7 +44,7 @@ from rempart.flows.restore_source import OpenPoint, Wish
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import load_all
 from rempart.sites.port import Site
-from rempart.stack import credentials, lifecycle
+from rempart.stack import containers, credentials, lifecycle
 from rempart.stack.layout import Stack
 
 Say = Callable[[str], None]
@@ -232,6 +233,10 @@ class _Restore:
     def _take_over(self, environment: Mapping[str, str]) -> None:
         if not self.stack.services:
             self.say(f"{len(environment)} secrets are in the point: every service is external, so none is written here")
+            return
+        if self.stack.containers:  # each was given its files by `rempart init --from-point`, and writes none
+            existing = configuration.read_env_file(self.stack.secrets)
+            containers.refuse_others(self.stack.secrets, existing, environment)
             return
         changed = credentials.take_over(self.stack, environment, replace=self.wish.i_know)
         self.say(f"{self.stack.secrets}: {len(environment)} secrets {'written' if changed else 'in place'}")

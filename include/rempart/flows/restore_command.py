@@ -27,6 +27,16 @@ from rempart.stack.layout import Stack
 Say = Callable[[str], None]
 
 
+def secrets_of(wish: Wish, identity: Path | None, trust: Sequence[Path], say: Say) -> dict[str, str]:
+    """The secrets of a point, for a platform that is to be restored from it. Raises as `command` does."""
+    platform = detached()
+    wish = wish if wish.site else replace(wish, site=platform.config.backup.site)
+    trusted = trusted_of(trust, lambda: open_platform().trusted_keys())
+    point = open_point(find(platform, wish, trusted), wish, identity_of(platform, identity))
+    say(f"restore point {point.link.point} of site '{point.site.name}'")
+    return point.secrets()
+
+
 def command(
     stack: Stack,
     wish: Wish,

@@ -18,6 +18,7 @@ from rempart.stack import (
     airflow_server,
     credentials,
     environment,
+    mlflow_server,
     object_sites,
     postgresql,
     services,
@@ -120,13 +121,25 @@ def settings_text(existing: Mapping[str, str], folder: str = _FILES.value) -> st
     return "# What docker-compose.yml reads; `rempart init` writes it. No secret stands here.\n" + "".join(lines)
 
 
-def initialise(stack: Stack, settings: Path, say: Say, inherited: Mapping[str, str]) -> None:
-    """Write `settings` (`.env`) and what is mounted. Secrets that are there stay. Raises StackError."""
+def initialise(
+    stack: Stack,
+    settings: Path,
+    say: Say,
+    inherited: Mapping[str, str],
+    restored: Mapping[str, str] | None = None,
+) -> None:
+    """Write `settings` (`.env`) and what is mounted. Secrets that are there stay; `restored` are a restore point's.
+
+    Raises StackError, also if both are there and differ.
+    """
     folder, inside = (stack.var / "compose").absolute(), in_containers(stack)
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     master = folder / "secrets.env"
     existing = configuration.read_env_file(master)
+    if restored:
+        refuse_others(master, existing, restored)
+        existing = {**restored, **existing}
     secrets = credentials.plan(inside, existing, credentials.new_token, credentials.new_fernet_key)
     if secrets != existing:
         credentials.write_secrets(master, secrets)
@@ -141,6 +154,16 @@ def initialise(stack: Stack, settings: Path, say: Say, inherited: Mapping[str, s
     say(f"{settings}: settings of docker-compose.yml")
 
 
+def refuse_others(file: Path, existing: Mapping[str, str], restored: Mapping[str, str]) -> None:
+    """Raises StackError if containers hold other secrets than the restore point that shall be restored into them."""
+    if differing := credentials.others(existing, restored):
+        raise StackError(
+            f"{file} holds other secrets than the restore point: {', '.join(differing[:5])}",
+            "They are of another platform. `docker compose down --volumes` and moving var/compose away make room for"
+            " this one; then `rempart init --from-point`.",
+        )
+
+
 def _write_mounted(file: Path, text: str) -> None:
     """A file that a container's user reads, who is not its owner; the folder is closed to everybody else."""
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
@@ -153,6 +176,17 @@ def prepare(stack: Stack, say: Say, patience: float = 60.0) -> None:
 
     Raises RempartError.
     """
+    start_stores(stack, say, patience)
+    secrets = configuration.read_env_file(stack.secrets)
+    resolve = credentials.connections(stack, secrets)
+    airflow_server.write_user(stack, resolve("airflow_api"))
+    if migration := airflow_server.begin_migration(stack, secrets, resolve("pg_airflow")):
+        airflow_server.end_migration(stack, migration.wait(), resolve("pg_airflow"))
+    say("airflow: database migrated")
+
+
+def start_stores(stack: Stack, say: Say, patience: float = 60.0) -> None:
+    """Databases, roles and buckets on the stores, whose containers the Engine has started. Raises RempartError."""
     stack.prepare()
     secrets = configuration.read_env_file(stack.secrets)
     resolve = credentials.connections(stack, secrets)
@@ -162,10 +196,25 @@ def prepare(stack: Stack, say: Say, patience: float = 60.0) -> None:
     say(f"postgresql: {postgresql.check_roles(resolve, stack.config.roles)}")
     for name in stack.embedded_sites:
         say(f"{name}: {_until(lambda name=name: object_sites.check(stack, name, resolve), patience)}")  # type: ignore[misc] # bound now
-    airflow_server.write_user(stack, resolve("airflow_api"))
-    if migration := airflow_server.begin_migration(stack, secrets, resolve("pg_airflow")):
-        airflow_server.end_migration(stack, migration.wait(), resolve("pg_airflow"))
-    say("airflow: database migrated")
+
+
+def works(stack: Stack) -> list[str]:
+    """Which of MLflow and Airflow work on the databases: those whose role has a session. Raises DatabaseUnavailable."""
+    administrator = credentials.superuser(stack, configuration.read_env_file(stack.secrets))
+    return postgresql.sessions_of(administrator, ("airflow", "mlflow"))
+
+
+def up(stack: Stack, say: Say) -> None:
+    """That MLflow and Airflow work, which the Engine starts and not a container. Raises StackError, ServiceError."""
+    if not works(stack):
+        raise StackError(
+            "The stores are as they must be, and MLflow and Airflow do not run yet",
+            "On the machine of the Engine: `docker compose up --wait`. Then run this command again: it goes on here.",
+        )
+    resolve = credentials.connections(stack, configuration.read_env_file(stack.secrets))
+    say(f"mlflow: {mlflow_server.check(resolve('mlflow'))}")
+    health = airflow_server.check(resolve("airflow_api"), {}, airflow_server.expects_dags(stack))
+    say(f"airflow: all components beat, {health.dags} DAGs parsed")
 
 
 def _until(check: Callable[[], str], seconds: float) -> str:

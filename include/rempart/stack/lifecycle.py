@@ -20,6 +20,7 @@ from rempart.errors import ConnectionMissing, PreflightFailed, RempartError, Sit
 from rempart.replication.continuity import PostgresqlContinuity
 from rempart.stack import (
     airflow_server,
+    containers,
     credentials,
     environment,
     external,
@@ -151,8 +152,12 @@ def _started(states: dict[str, ProcessState]) -> dict[str, datetime]:
 def up(stack: Stack, say: Say, *, migrate: bool = False) -> None:
     """Start what does not run, and prove that everything works. Quick when it does already. Raises RempartError.
 
-    Schemas of an earlier release are refused, unless `migrate`: nobody could go back without a restore point.
+    Schemas of an earlier release are refused, unless `migrate`: nobody could go back without a restore point. In
+    containers, the Engine starts them, and here is only seen that they work.
     """
+    if stack.containers:
+        containers.up(stack, say)
+        return
     progress, ours = Progress(say), release.of_checkout(stack.root, stack.python)
     with _alone(stack, progress):
         release.check(release.recorded(stack), ours, migrate=migrate)
@@ -171,6 +176,9 @@ def start_stores(stack: Stack, say: Say, *, active: str | None = None) -> None:
 
     `active` is the site without which nothing works: by default the one that the database names.
     """
+    if stack.containers:
+        containers.start_stores(stack, say)
+        return
     progress = Progress(say)
     with _alone(stack, progress):
         supervisor, secrets, resolve = _open(stack, progress, ["postgresql"])
@@ -179,6 +187,8 @@ def start_stores(stack: Stack, say: Say, *, active: str | None = None) -> None:
 
 def works(stack: Stack) -> list[str]:
     """Names of the running processes that work on the stores: MLflow's and Airflow's."""
+    if stack.containers:
+        return containers.works(stack)
     supervisor = Supervisor(stack)
     states = supervisor.states() if supervisor.runs() else {}
     return [name for name in ("mlflow", *AIRFLOW_COMPONENTS) if name in states and states[name].pid]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -175,6 +175,13 @@ def check_roles(resolve: Connections, roles: Iterable[str]) -> str:
         with connect(resolve(f"pg_{role}")) as session:
             session.execute("SELECT 1")
     return f"{len(names)} roles answer"
+
+
+def sessions_of(administrator: Connection, roles: Sequence[str]) -> list[str]:
+    """Which of these roles have a session on the server. Raises DatabaseUnavailable."""
+    query = "SELECT DISTINCT usename::text FROM pg_stat_activity WHERE usename = ANY(%s) ORDER BY 1"
+    with connect(administrator) as session:
+        return [str(name) for (name,) in session.execute(query, [list(roles)])]
 
 
 def check_administrator(administrator: Connection) -> Callable[[], str]:

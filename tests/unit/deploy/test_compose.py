@@ -105,6 +105,7 @@ def test_each_container_is_given_what_it_needs_and_no_more(made: dict[str, str])
     assert {name for name in SERVICES if any(superuser in made[file] for file in mounted(name))} == {
         "postgres",
         "airflow-init",
+        "restore",
     }
     for site, other in (("primary", "haven"), ("haven", "primary")):
         key = re.findall(r'key = "(.+)"', made[f"{site}.security.toml"])[0]
@@ -133,6 +134,22 @@ def test_the_files_are_closed_to_others_and_secrets_stay(tmp_path: Path) -> None
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     kept = read_env_file(settings)
     assert (kept["REMPART_MLFLOW_PORT"], kept["TEAM"], kept["BASE_IMAGE"]) == ("16000", "ours", "debian:trixie-slim")
+
+
+def test_a_restore_point_s_secrets_become_the_containers_own_and_never_replace_others(tmp_path: Path) -> None:
+    settings, told, ours = tmp_path / ".env", list[str](), stack(tmp_path)
+    point = credentials.plan(ours, {}, credentials.new_token, credentials.new_fernet_key)  # of an embedded stack
+    containers.initialise(ours, settings, told.append, {}, point)
+    made = read_env_file(tmp_path / "var" / "compose" / "airflow.env")
+    assert made["REMPART_AIRFLOW_FERNET_KEY"] == point["REMPART_AIRFLOW_FERNET_KEY"]
+    assert not credentials.others(made, point)
+    assert json.loads(made["AIRFLOW_CONN_PG_AIRFLOW"])["host"] == "postgres", "places are the containers' own"
+
+    another = credentials.plan(ours, {}, credentials.new_token, credentials.new_fernet_key)
+    with pytest.raises(StackError, match="holds other secrets than the restore point") as refused:
+        containers.initialise(ours, settings, told.append, {}, another)
+    assert "docker compose down --volumes" in refused.value.hint
+    assert read_env_file(tmp_path / "var" / "compose" / "airflow.env") == made
 
 
 def test_env_example_is_what_init_writes() -> None:
