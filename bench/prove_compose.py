@@ -195,11 +195,17 @@ def declared(one: dict[str, Any]) -> list[str]:
 @contextmanager
 def outside() -> Iterator[tuple[str, int]]:
     """A server of this machine, on an address that no container is given: what stands for the world outside."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing: it asks which address this machine would use
-        address = probe.getsockname()[0]
+    address = own_address()
     with socket.create_server((address, 0)) as server:
         yield address, server.getsockname()[1]
+
+
+def own_address() -> str:
+    """The address that this machine would use towards the world outside."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing
+        address: str = probe.getsockname()[0]
+    return address
 
 
 def escapes(compose: Compose, services: Sequence[str]) -> tuple[list[str], str]:

@@ -68,7 +68,7 @@ class Operator:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.stack.ports[self.site]}"
+        return f"http://{self.stack.host(self.site)}:{self.stack.ports[self.site]}"
 
     def customer(self) -> dict[str, str]:
         """What a customer of the operator has in his environment."""
@@ -99,9 +99,11 @@ class Operator:
             process.wait()
 
 
-def operator(folder: Path, site: str = "haven", offset: str = OFFSET) -> Operator:
+def operator(
+    folder: Path, site: str = "haven", offset: str = OFFSET, kind: type[layout.Stack] = layout.Stack
+) -> Operator:
     """The operator of a site, with its settings written."""
-    stack = layout.Stack(config.project_root(), folder, config.load(), int(offset))
+    stack = kind(config.project_root(), folder, config.load(), int(offset))
     stack.prepare()
     secrets = credentials.plan(stack, {}, credentials.new_token, credentials.new_fernet_key)
     object_sites.write_settings(stack, credentials.connections(stack, secrets), secrets)

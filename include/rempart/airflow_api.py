@@ -14,6 +14,7 @@ from rempart.config import Connection
 from rempart.errors import RempartError
 
 TERMINAL = frozenset({"success", "failed"})
+_ASKED_AGAIN = 3
 
 
 class AirflowApiError(RempartError):
@@ -45,7 +46,7 @@ class AirflowApi:
                         "Check user and password of the connection `airflow_api`.",
                     )
                 self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
-            answer = self._http.request(method, path, **kwargs)
+            answer = self._answer(method, path, **kwargs)
         except httpx.TransportError as cause:
             raise AirflowApiError(
                 f"{method} {path} at {self.url}: no answer ({type(cause).__name__})",
@@ -59,6 +60,15 @@ class AirflowApi:
                 "Correct the request as the message says.",
             )
         return answer.json()
+
+    def _answer(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        """The answer; what only reads is asked again when it takes too long, for a busy server is not a broken one."""
+        for _ in range(_ASKED_AGAIN if method == "GET" else 0):
+            try:
+                return self._http.request(method, path, **kwargs)
+            except httpx.ReadTimeout:
+                continue
+        return self._http.request(method, path, **kwargs)
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Start a DAG run; its id."""
