@@ -22,6 +22,7 @@ from rempart.errors import ConfigError, ConnectionMissing
 from rempart.operators import Operator, merge, named_operators, read_catalogue
 from rempart.schema import Strict, explain, read_yaml
 from rempart.sections import (
+    Access,
     AuditConfig,
     BackupConfig,
     Buckets,
@@ -65,6 +66,7 @@ class Config(Strict):
     audit: AuditConfig = AuditConfig()
     training: Training = Training()
     dags: DagDefaults = DagDefaults()
+    access: Access = Access()
     services: dict[str, StackService] = Field(default_factory=dict)
 
     @property

@@ -17,6 +17,7 @@ RempartError(what, hint)
 ├── LedgerError              evidence could not be written or read
 │   └── LedgerBroken         the chain of evidence does not verify (names the first broken record)
 ├── AuditError               the platform could not be audited
+├── AccessError              a person's access to Airflow could not be looked at or changed
 ├── DatabaseUnavailable      transient: PostgreSQL did not answer
 ├── IngestError              a delivery or a snapshot could not be handled as a whole
 │   └── ErasedMeanwhile      transient: rows were erased while this ran, and it might have brought them back
@@ -50,6 +51,7 @@ RempartError(what, hint)
 from __future__ import annotations
 
 __all__ = [
+    "AccessError",
     "AuditError",
     "BackupError",
     "CapabilityMissing",
@@ -176,6 +178,10 @@ class LedgerBroken(LedgerError):
 
 class AuditError(RempartError):
     """The platform could not be audited."""
+
+
+class AccessError(RempartError):
+    """A person's access to Airflow could not be looked at or changed."""
 
 
 class DatabaseUnavailable(RempartError):

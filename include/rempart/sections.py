@@ -324,6 +324,21 @@ class External(Strict):
     connection: str
 
 
+class Access(Strict):
+    """Who may use Airflow's pages and API: `simple` knows the platform's own admin alone, `fab` people with roles."""
+
+    auth_manager: Literal["simple", "fab"] = "simple"
+    session: Duration = Field(
+        default="12h", validate_default=True, description="With fab: a login, and each token, ends after this time."
+    )
+
+    @model_validator(mode="after")
+    def _lasts(self) -> Self:
+        if self.session < timedelta(minutes=1):
+            raise ValueError("session: give people a minute at least")
+        return self
+
+
 class StackService(Strict):
     """One service of the stack: started here, or external."""
 

@@ -38,6 +38,7 @@ Kind = Literal[
     "configuration",
     "classification",
     "erasure",
+    "access",
     "key",
 ]
 

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from psycopg import sql
+
 from rempart.airflow_api import last_words
 from rempart.config import Connection
 from rempart.errors import StackError
@@ -20,22 +22,28 @@ from rempart.stack.layout import Stack
 from rempart.stack.mlflow_server import address
 from rempart.stack.postgresql import connect
 
+FAB = "apache-airflow-providers-fab"
+"""Brings tables of its own to Airflow's database, which `airflow db migrate` makes and migrates with the rest."""
+
 
 def write_user(stack: Stack, connection: Connection) -> None:
-    """The admin's password, where Airflow's simple auth manager reads it."""
+    """The admin's password, where Airflow's simple auth manager reads it; with FAB it is in the database, hashed."""
     stack.airflow_home.mkdir(parents=True, exist_ok=True)
     file = stack.airflow_home / "passwords.json"
+    if stack.config.access.auth_manager != "simple":
+        file.unlink(missing_ok=True)
+        return
     text = json.dumps({connection.login: connection.password})
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
         write_private(file, text)
 
 
-def database_revision(database: Connection) -> str:
+def database_revision(database: Connection, table: str = "alembic_version") -> str:
     """The schema's revision, or an empty text if there is no schema yet. Raises DatabaseUnavailable."""
     with connect(database) as session:
-        if session.execute("SELECT to_regclass('public.alembic_version')").fetchone() == (None,):
+        if session.execute("SELECT to_regclass(%s)", [f"public.{table}"]).fetchone() == (None,):
             return ""
-        row = session.execute("SELECT version_num FROM alembic_version").fetchone()
+        row = session.execute(sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(table))).fetchone()
     return str(row[0]) if row else ""
 
 
@@ -59,7 +67,8 @@ def begin_migration(stack: Stack, secrets: Mapping[str, str], database: Connecti
 
 
 def _migrated(database: Connection) -> str:
-    return f"{version('apache-airflow-core')} {database_revision(database)}\n"
+    users = f"{version(FAB)} {database_revision(database, 'alembic_version_fab')}"
+    return f"{version('apache-airflow-core')} {database_revision(database)} {users}\n"
 
 
 def end_migration(stack: Stack, code: int, database: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from rempart.config import Connection
@@ -119,8 +120,6 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
         "CORE__DEFAULT_TIMEZONE": "utc",
         "CORE__HOSTNAME_CALLABLE": "socket.gethostname",
         "CORE__FERNET_KEY": secrets["REMPART_AIRFLOW_FERNET_KEY"],
-        "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
-        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(stack.airflow_home / "passwords.json"),
         "CORE__EXECUTION_API_SERVER_URL": f"http://{stack.host('airflow')}:{port}/execution/",
         "CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "5",
         "DATABASE__SQL_ALCHEMY_CONN": database.postgresql_url("postgresql+psycopg"),
@@ -147,12 +146,39 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
     own = {key: value for key, value in secrets.items() if key.startswith("AIRFLOW_CONN_")}
     return (
         base(stack, inherited)
-        | {f"AIRFLOW__{key}": value for key, value in settings.items()}
+        | {f"AIRFLOW__{key}": value for key, value in (settings | people(stack, settings["API__BASE_URL"])).items()}
         | own
         | {
             "AIRFLOW_HOME": str(stack.airflow_home),
         }
     )
+
+
+def people(stack: Stack, address: str) -> dict[str, str]:
+    """Settings of whoever decides who may use Airflow, whose pages are at `address`."""
+    if stack.config.access.auth_manager == "simple":
+        return {
+            "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+            "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(stack.airflow_home / "passwords.json"),
+        }
+    seconds = int(stack.config.access.session.total_seconds())
+    encrypted = str(address.startswith("https://"))
+    return {
+        "CORE__AUTH_MANAGER": "rempart.web.auth_manager.AuthManager",
+        "API_AUTH__JWT_EXPIRATION_TIME": str(seconds),
+        "API_AUTH__JWT_CLI_EXPIRATION_TIME": str(min(seconds, 3600)),
+        "FAB__CONFIG_FILE": os.devnull,  # so that no file can open registration, or a role for everybody
+        "FAB__AUTH_ROLE_PUBLIC": "",
+        "FAB__AUTH_RATE_LIMITED": "True",
+        "FAB__AUTH_RATE_LIMIT": "5 per 40 second",
+        "FAB__SESSION_BACKEND": "database",
+        "FAB__SESSION_LIFETIME_MINUTES": str(seconds // 60),
+        "FAB__SESSION_MAX_LIFETIME_MINUTES": str(seconds // 60),
+        "FAB__COOKIE_SAMESITE": "Lax",
+        "FAB__COOKIE_SECURE": encrypted,
+        "FAB__ENABLE_PROXY_FIX": encrypted,
+        "FAB__UPDATE_FAB_PERMS": "False",  # its own roles get no permission: rempart.access has the table
+    }
 
 
 def site(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], name: str) -> dict[str, str]:

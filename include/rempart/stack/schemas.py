@@ -46,6 +46,7 @@ class Lineage:
 
 LINEAGES = (
     Lineage("Airflow", "airflow", "alembic_version", "airflow", "migrations/versions"),
+    Lineage("Airflow's users", "airflow", "alembic_version_fab", "airflow", "providers/fab/migrations/versions"),
     Lineage("MLflow", "mlflow", "alembic_version", "mlflow", "store/db_migrations/versions"),
     Lineage("MLflow's users", "mlflow", "alembic_version_auth", "mlflow", "server/auth/db/migrations/versions"),
 )
