@@ -327,7 +327,7 @@ class External(Strict):
 class Access(Strict):
     """Who may use Airflow's pages and API: `simple` knows the platform's own admin alone, `fab` people with roles."""
 
-    auth_manager: Literal["simple", "fab"] = "simple"
+    auth_manager: Literal["simple", "fab"] = "fab"
     session: Duration = Field(
         default="12h", validate_default=True, description="With fab: a login, and each token, ends after this time."
     )

@@ -40,6 +40,6 @@ def test_a_platform_whose_code_was_replaced_in_its_folder_is_not_upgraded(stack:
 
 def test_every_schema_of_a_new_stack_is_at_the_newest_revision(stack: layout.Stack, platform: Platform) -> None:
     found = list(schemas.read(platform.connections, ("airflow", "mlflow")))
-    assert [one.name for one in found] == ["Airflow", "MLflow", "MLflow's users"]
+    assert [one.name for one in found] == ["Airflow", "Airflow's users", "MLflow", "MLflow's users"]
     assert all(one.found == one.head for one in found)
     assert release.recorded(stack) == release.of_checkout(Path(stack.root), stack.python)

@@ -23,6 +23,9 @@ from rempart.errors import BackupError
 from rempart.sites.spool import spool_folder
 
 MIGRATE_SECONDS = 300.0
+AIRFLOW = ("alembic_version", "migrations/versions")
+PEOPLE = ("alembic_version_fab", "providers/fab/migrations/versions")
+"""Schemas of Airflow's database: the table that tells the revision, and where package airflow has its migrations."""
 _REVISION = re.compile(r"^(down_revision|revision)\b[^=\n]*=\s*(?:\(\s*)?(None|[\"'][\w, \"']+[\"'])", re.M)
 _INHERITED = ("PATH", "LANG")
 
@@ -54,21 +57,32 @@ def head(known: Mapping[str, str | None]) -> str:
     return ends[0]
 
 
-def migrates(connection: Connection, known: Mapping[str, str | None], drill_id: str) -> Check:
-    """Whether a scratch copy of Airflow's database is, or is brought, to the schema that this release works on.
+def migrates(connection: Connection, drill_id: str) -> Check:
+    """Whether a scratch copy of Airflow's database is, or is brought, to the schemas that this release works on.
 
-    Raises BackupError, DatabaseUnavailable.
+    That of people and roles may be missing, and is made then. Raises BackupError, DatabaseUnavailable.
     """
-    what, wanted, found = "Airflow's restored database migrates to this release", head(known), revision(connection)
-    if not found:
+    what = "Airflow's restored database migrates to this release"
+    known = {table: revisions("airflow", versions) for table, versions in (AIRFLOW, PEOPLE)}
+    found, wanted = _revisions(connection), {table: head(those) for table, those in known.items()}
+    if not found[AIRFLOW[0]]:
         return Check(what, None, "not run: it held no schema when the point was made")
     if found == wanted:
-        return Check(what, True, f"it is at revision {found}, the newest")
-    if found not in known:
-        return Check(what, False, f"revision {found[:40]} is not one of this release: a later one made it")
+        return Check(what, True, f"it is at revision {_told(found)}, the newest")
+    if later := [one for table, one in found.items() if one and one not in known[table]]:
+        return Check(what, False, f"revision {later[0][:40]} is not one of this release: a later one made it")
     migrate(connection, drill_id)
-    after = revision(connection)
-    return Check(what, after == wanted, f"from revision {found} to {after}, this release works on {wanted}")
+    after = _revisions(connection)
+    detail = f"from revision {_told(found)} to {_told(after)}, this release works on {_told(wanted)}"
+    return Check(what, after == wanted, detail)
+
+
+def _revisions(connection: Connection) -> dict[str, str]:
+    return {table: revision(connection, table) for table, _ in (AIRFLOW, PEOPLE)}
+
+
+def _told(found: Mapping[str, str]) -> str:
+    return f"{found[AIRFLOW[0]]} (people: {found[PEOPLE[0]] or 'none'})"
 
 
 def revision(connection: Connection, table: str = "alembic_version") -> str:

@@ -36,3 +36,5 @@ pitr_app = typer.Typer(no_args_is_help=True, help="Point-in-time recovery of Pos
 app.add_typer(pitr_app, name="pitr")
 watch_app = typer.Typer(invoke_without_command=True)
 app.add_typer(watch_app, name="watch")
+users_app = typer.Typer(no_args_is_help=True, help="People who may use Airflow, each with a role.")
+app.add_typer(users_app, name="users")

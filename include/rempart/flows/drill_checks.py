@@ -171,7 +171,7 @@ class Restored:
             tally.judge(what, self._migrates)
 
     def _migrates(self) -> Check:
-        return airflow_schema.migrates(self.database("airflow"), airflow_schema.revisions(), self.space.id)
+        return airflow_schema.migrates(self.database("airflow"), self.space.id)
 
     def tracking(self) -> AbstractContextManager[tracking_server.ScratchServer]:
         """MLflow on its restored database, and on the scratch bucket."""

@@ -14,6 +14,7 @@ from typing import Any
 from psycopg import sql
 
 from rempart.airflow_api import last_words
+from rempart.backup import airflow_schema
 from rempart.config import Connection
 from rempart.errors import StackError
 from rempart.stack import environment, rest
@@ -67,7 +68,7 @@ def begin_migration(stack: Stack, secrets: Mapping[str, str], database: Connecti
 
 
 def _migrated(database: Connection) -> str:
-    users = f"{version(FAB)} {database_revision(database, 'alembic_version_fab')}"
+    users = f"{version(FAB)} {database_revision(database, airflow_schema.PEOPLE[0])}"
     return f"{version('apache-airflow-core')} {database_revision(database)} {users}\n"
 
 

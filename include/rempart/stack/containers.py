@@ -21,6 +21,7 @@ from rempart.stack import (
     mlflow_server,
     object_sites,
     postgresql,
+    roles,
     services,
 )
 from rempart.stack.bootstrap import read_pip_settings
@@ -183,6 +184,8 @@ def prepare(stack: Stack, say: Say, patience: float = 60.0) -> None:
     if migration := airflow_server.begin_migration(stack, secrets, resolve("pg_airflow")):
         airflow_server.end_migration(stack, migration.wait(), resolve("pg_airflow"))
     say("airflow: database migrated")
+    for told in roles.admit(stack, resolve):
+        say(f"airflow: {told}")
 
 
 def start_stores(stack: Stack, say: Say, patience: float = 60.0) -> None:

@@ -162,7 +162,6 @@ def people(stack: Stack, address: str) -> dict[str, str]:
             "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(stack.airflow_home / "passwords.json"),
         }
     seconds = int(stack.config.access.session.total_seconds())
-    encrypted = str(address.startswith("https://"))
     return {
         "CORE__AUTH_MANAGER": "rempart.web.auth_manager.AuthManager",
         "API_AUTH__JWT_EXPIRATION_TIME": str(seconds),
@@ -175,8 +174,7 @@ def people(stack: Stack, address: str) -> dict[str, str]:
         "FAB__SESSION_LIFETIME_MINUTES": str(seconds // 60),
         "FAB__SESSION_MAX_LIFETIME_MINUTES": str(seconds // 60),
         "FAB__COOKIE_SAMESITE": "Lax",
-        "FAB__COOKIE_SECURE": encrypted,
-        "FAB__ENABLE_PROXY_FIX": encrypted,
+        "FAB__COOKIE_SECURE": str(address.startswith("https://")),
         "FAB__UPDATE_FAB_PERMS": "False",  # its own roles get no permission: rempart.access has the table
     }
 

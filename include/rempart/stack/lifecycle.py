@@ -30,6 +30,7 @@ from rempart.stack import (
     postgresql,
     preflight,
     release,
+    roles,
     schemas,
 )
 from rempart.stack.layout import AIRFLOW_COMPONENTS, Stack
@@ -287,6 +288,8 @@ def _start_servers(
         airflow_server.end_migration(stack, migration.returncode, resolve("pg_airflow"))
         progress.line("airflow: database migrated")
     if not stack.external("airflow"):
+        for told in roles.admit(stack, resolve):
+            progress.line(f"airflow: {told}")
         supervisor.launch(AIRFLOW_COMPONENTS)
     if "mlflow" in stack.services:
         _until(progress, stack, supervisor, ["mlflow"], lambda: mlflow_server.check(resolve("mlflow")), 120)

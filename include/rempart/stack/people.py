@@ -22,6 +22,7 @@ from rempart.stack.postgresql import connect
 
 Session = psycopg.Connection[tuple[object, ...]]
 SHORTEST_PASSWORD = 12
+_MAKE_TABLES = "Run `rempart up`; in containers, `docker compose up --wait`."
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -37,15 +38,15 @@ class Person:
 
 
 @contextmanager
-def changing(database: Connection) -> Iterator[Session]:
+def tables(database: Connection) -> Iterator[Session]:
     """A session in which all changes are made, or none; one at a time. Raises DatabaseUnavailable, AccessError."""
     with connect(database) as session, session.transaction():
         if session.execute("SELECT to_regclass('public.ab_user')").fetchone() == (None,):
             raise AccessError(
                 f"Database '{database.schema}' has no tables of people",
-                "Run `rempart up` with access.auth_manager: fab; in containers, `docker compose up --wait`.",
+                _MAKE_TABLES,
             )
-        session.execute("LOCK TABLE ab_role, ab_user IN SHARE ROW EXCLUSIVE MODE")
+        session.execute("SELECT pg_advisory_xact_lock(hashtext('rempart people'))")
         yield session
 
 
@@ -114,11 +115,13 @@ def set_role(session: Session, person: Person, role: RoleName) -> None:
     """This role, and no other; none that comes by a group either."""
     for table in ("ab_user_role", "ab_user_group"):
         session.execute(f"DELETE FROM {table} WHERE user_id = %s", [person.number])  # noqa: S608
-    session.execute(
+    made = session.execute(
         "INSERT INTO ab_user_role (id, user_id, role_id) SELECT nextval('ab_user_role_id_seq'), %s, id FROM ab_role"
         " WHERE name = %s",
         [person.number, role],
     )
+    if made.rowcount != 1:
+        raise AccessError(f"Airflow's database has no role '{role}' yet", _MAKE_TABLES)
 
 
 def set_password(session: Session, person: Person, password: str) -> None:

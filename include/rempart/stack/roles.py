@@ -13,8 +13,9 @@ from werkzeug.security import check_password_hash
 
 from rempart import access
 from rempart.access import Permission
-from rempart.config import Connection
+from rempart.config import Connection, Connections
 from rempart.stack import people
+from rempart.stack.layout import Stack
 from rempart.stack.people import Session
 
 
@@ -46,12 +47,19 @@ def plan(
     return tuple(missing), tuple(changes)
 
 
+def admit(stack: Stack, resolve: Connections) -> list[str]:
+    """What `synchronise` tells, if Airflow asks FAB who may use it. Raises DatabaseUnavailable, AccessError."""
+    if stack.config.access.auth_manager != "fab":
+        return []
+    return synchronise(resolve("pg_airflow"), resolve("airflow_api"))
+
+
 def synchronise(database: Connection, admin: Connection) -> list[str]:
     """Make roles and the platform's admin what they must be; what was put right, and who has a role that is not ours.
 
     Changes nothing when all is there. Raises DatabaseUnavailable, AccessError if the tables are not there.
     """
-    with people.changing(database) as session:
+    with people.tables(database) as session:
         wanted = [access.role(name) for name in access.ROLES]
         missing, changes = plan(wanted, _found(session))
         _names(session, "ab_role", missing)

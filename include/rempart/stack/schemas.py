@@ -45,8 +45,8 @@ class Lineage:
 
 
 LINEAGES = (
-    Lineage("Airflow", "airflow", "alembic_version", "airflow", "migrations/versions"),
-    Lineage("Airflow's users", "airflow", "alembic_version_fab", "airflow", "providers/fab/migrations/versions"),
+    Lineage("Airflow", "airflow", airflow_schema.AIRFLOW[0], "airflow", airflow_schema.AIRFLOW[1]),
+    Lineage("Airflow's users", "airflow", airflow_schema.PEOPLE[0], "airflow", airflow_schema.PEOPLE[1]),
     Lineage("MLflow", "mlflow", "alembic_version", "mlflow", "store/db_migrations/versions"),
     Lineage("MLflow's users", "mlflow", "alembic_version_auth", "mlflow", "server/auth/db/migrations/versions"),
 )

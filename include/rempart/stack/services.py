@@ -193,7 +193,8 @@ def supervisor_configuration(stack: Stack, user: str | None) -> str:
     ]
     for name in (*stack.services, "guard"):
         what = service(stack, name)
-        changes = hashlib.sha256(repr((what.command, sorted(stack.ports.items()))).encode()).hexdigest()[:16]
+        asked = [stack.config.access] if name.startswith("airflow") else []
+        changes = hashlib.sha256(repr((what.command, sorted(stack.ports.items()), *asked)).encode()).hexdigest()[:16]
         variables = ",".join(
             f'{key}="{_escaped(value)}"' for key, value in {**place, "REMPART_COMMAND": changes}.items()
         )

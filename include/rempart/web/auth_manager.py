@@ -1,4 +1,4 @@
-"""Airflow's FAB auth manager, stricter in three ways: who may move the platform, old tokens, guessing passwords."""
+"""Airflow's FAB auth manager, stricter: who may move the platform, old tokens, guessed passwords, cookies."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from rempart import access
+from rempart.web.secure_cookies import SecureCookies
 
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
@@ -33,6 +34,11 @@ class AuthManager(FabAuthManager):
     """What `access.auth_manager: fab` makes Airflow ask."""
 
     _wrong = MovingWindowRateLimiter(MemoryStorage())
+
+    def get_fastapi_middlewares(self) -> list[tuple[Any, dict[str, Any]]]:
+        """Cookies that travel encrypted alone, where Airflow's pages are reached so."""
+        own: list[tuple[Any, dict[str, Any]]] = super().get_fastapi_middlewares()
+        return [*own, (SecureCookies, {})] if self.apiserver_endpoint.startswith("https://") else own
 
     def serialize_user(self, user: User) -> dict[str, Any]:
         return {**super().serialize_user(user), MARK: mark(user)}

@@ -1,0 +1,86 @@
+"""Commands that change who may use Airflow's pages and API."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from rempart.cli.root import users_app
+
+Name = Annotated[str, typer.Argument(help="The user's name.")]
+Ask = Annotated[bool, typer.Option("--ask", help="Ask for the password, or read it from the standard input.")]
+
+
+@users_app.command("list")
+def list_users() -> None:
+    """Show everybody, with role and last login; the number is what evidence calls a person."""
+    from rempart.flows import people
+    from rempart.flows.platform import open_platform
+
+    typer.echo(f"{'number':>6}  {'name':<24}{'role':<20}{'last login':<18}")
+    for one in people.everybody(open_platform()):
+        role = ", ".join(one.roles) or "none"
+        last = f"{one.last_login:%Y-%m-%d %H:%M}" if one.last_login else "never"
+        typer.echo(f"{one.number:>6}  {one.name:<24}{role:<20}{last:<18}{'' if one.active else 'switched off'}")
+
+
+@users_app.command("add")
+def add_user(
+    name: Name,
+    role: Annotated[str, typer.Option(help="viewer, auditor, operator or admin.")],
+    ask: Ask = False,
+) -> None:
+    """Let a person in. The password is made here and shown once, unless you give one."""
+    from rempart.flows import people
+    from rempart.flows.platform import open_platform
+
+    password = _given() if ask else people.new_password()
+    person = people.add(open_platform(), name, role, password)
+    typer.echo(f"{person.name} may log in as {role}")
+    _show(password, given=ask)
+
+
+@users_app.command("remove")
+def remove_user(name: Name) -> None:
+    """Take a person's access away; whoever is logged in by that name is out within half a minute."""
+    from rempart.flows import people
+    from rempart.flows.platform import open_platform
+
+    people.remove(open_platform(), name)
+    typer.echo(f"{name} is removed")
+
+
+@users_app.command("password")
+def change_password(name: Name, ask: Ask = False) -> None:
+    """Give a person another password, which ends its logins within half a minute."""
+    from rempart.flows import people
+    from rempart.flows.platform import open_platform
+
+    password = _given() if ask else people.new_password()
+    people.change_password(open_platform(), name, password)
+    typer.echo(f"{name} has another password")
+    _show(password, given=ask)
+
+
+@users_app.command("role")
+def change_role(name: Name, role: Annotated[str, typer.Argument(help="viewer, auditor, operator or admin.")]) -> None:
+    """Give a person another role; it counts within half a minute."""
+    from rempart.flows import people
+    from rempart.flows.platform import open_platform
+
+    people.change_role(open_platform(), name, role)
+    typer.echo(f"{name} is {role}")
+
+
+def _given() -> str:
+    """A password from the terminal, unseen and twice, or the first line of the standard input."""
+    if sys.stdin.isatty():
+        return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _show(password: str, *, given: bool) -> None:
+    if not given:
+        typer.echo(f"password, shown once: {password}")

@@ -1,0 +1,235 @@
+"""People with roles, on the real Airflow: who may do what through its API, and what `rempart users` changes."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from typer.testing import CliRunner
+
+from rempart import access, config
+from rempart.cli import app
+from rempart.config import Connection
+from rempart.errors import AccessError
+from rempart.flows import people
+from rempart.flows.platform import Platform
+from rempart.stack import credentials, layout, roles
+from rempart.stack import people as tables
+
+pytestmark = pytest.mark.stack
+
+DAG = "ingest_hotel_bookings"
+EVERYBODY = access.ROLES
+OUTSIDE = {"nobody": {401}, "forged": {401, 403}, "expired": {401}}
+ROUTES: dict[str, tuple[str, ...]] = {
+    # what is changed has a body that no route takes, so that who may is answered 404 or 422, and nothing happens
+    "GET /api/v2/dags": EVERYBODY,
+    f"GET /api/v2/dags/{DAG}/dagRuns": EVERYBODY,
+    f"GET /api/v2/dagSources/{DAG}": EVERYBODY,
+    "GET /api/v2/importErrors": EVERYBODY,
+    "GET /rempart/evidence": EVERYBODY,
+    "GET /api/v2/dags/~/dagRuns/~/taskInstances/~/xcomEntries": ("viewer", "operator", "admin"),
+    f"GET /api/v2/dags/{DAG}/dagRuns/none/taskInstances/none/logs/1": ("viewer", "operator", "admin"),
+    "GET /api/v2/pools": ("viewer", "operator", "admin"),
+    "GET /api/v2/eventLogs": ("auditor", "admin"),
+    "GET /api/v2/connections": ("admin",),
+    "GET /api/v2/variables": ("admin",),
+    "GET /api/v2/plugins": ("admin",),
+    f"POST /api/v2/dags/{DAG}/dagRuns": ("operator", "admin"),
+    f"POST /api/v2/dags/{DAG}/clearTaskInstances": ("operator", "admin"),
+    f"PATCH /api/v2/dags/{DAG}": ("operator", "admin"),
+    "POST /api/v2/dags/fail_over/dagRuns": ("admin",),
+    "POST /api/v2/dags/fail_over/clearTaskInstances": ("admin",),
+    "PATCH /api/v2/dags/~/dagRuns/~/taskInstances": ("admin",),
+    f"DELETE /api/v2/dags/{DAG}/dagRuns/none": ("admin",),
+    "DELETE /api/v2/dags/none": ("admin",),
+    "POST /api/v2/connections": ("admin",),
+    "POST /api/v2/variables": ("admin",),
+    "GET /auth/fab/v1/users": (),
+    "GET /auth/fab/v1/roles": (),
+}
+
+
+@dataclass
+class Airflow:
+    """Its address, and tokens of people by name."""
+
+    url: str
+    tokens: dict[str, str]
+
+    def ask(self, who: str, route: str) -> int:
+        method, path = route.split(" ")
+        headers = {"Authorization": f"Bearer {self.tokens[who]}"} if who in self.tokens else {}
+        body = None if method == "GET" else {"conf": 1, "is_paused": "perhaps", "new_state": 7, "dag_run_id": []}
+        return httpx.request(
+            method, self.url + path, json=body, headers=headers, timeout=30, trust_env=False
+        ).status_code
+
+    def log_in(self, name: str, password: str) -> httpx.Response:
+        body = {"username": name, "password": password}
+        return httpx.post(f"{self.url}/auth/token", json=body, timeout=30, trust_env=False)
+
+
+def run(*words: str, given: str = "") -> str:
+    """`rempart users ...`; what it says. It must end well."""
+    done = CliRunner().invoke(app, ["users", *words], input=given)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
+def shown(output: str) -> str:
+    found = re.search(r"shown once: (\S+)", output)
+    assert found
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def airflow(stack: layout.Stack) -> Iterator[Airflow]:
+    """The stack's Airflow, with one person of each role, and tokens that nobody should take."""
+    api = config.environment_connections("airflow_api")
+    found = Airflow(f"http://{api.host}:{api.port}", {})
+    for name in access.ROLES:
+        password = shown(run("add", f"test-{name}", "--role", name))
+        found.tokens[name] = found.log_in(f"test-{name}", password).json()["access_token"]
+    claims = jwt.decode(found.tokens["admin"], options={"verify_signature": False})
+    secret = config.read_env_file(stack.secrets)["REMPART_AIRFLOW_JWT_SECRET"]
+    algorithm = jwt.get_unverified_header(found.tokens["admin"])["alg"]
+    long_ago = {"iat": time.time() - 9000, "nbf": time.time() - 9000, "exp": time.time() - 600}
+    found.tokens["forged"] = jwt.encode(claims, credentials.new_signing_key(), algorithm=algorithm)
+    found.tokens["expired"] = jwt.encode({**claims, **long_ago}, secret, algorithm=algorithm)
+    yield found
+    for name in access.ROLES:
+        run("remove", f"test-{name}")
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_who_may_and_who_may_not(airflow: Airflow, route: str) -> None:
+    answers = {who: airflow.ask(who, route) for who in (*access.ROLES, *OUTSIDE)}
+    may = {who for who in access.ROLES if answers[who] not in (401, 403)}
+    assert may == set(ROUTES[route]), answers
+    assert all(answers[who] in (200, 404, 422) for who in may), answers
+    assert all(answers[who] in refused for who, refused in OUTSIDE.items()), answers
+
+
+def test_the_platforms_own_admin_works_as_before(airflow: Airflow, platform: Platform) -> None:
+    api = platform.connections("airflow_api")
+    assert airflow.log_in(api.login, api.password).status_code == 201
+    for words in (("remove", "admin"), ("password", "admin"), ("role", "admin", "viewer")):
+        refused = CliRunner().invoke(app, ["users", *words])
+        assert isinstance(refused.exception, AccessError) and "itself works as" in str(refused.exception)
+
+
+def test_a_person_comes_changes_and_goes_and_the_ledger_names_nobody(airflow: Airflow, platform: Platform) -> None:
+    first = shown(run("add", "marie", "--role", "operator"))
+    airflow.tokens["marie"] = airflow.log_in("marie", first).json()["access_token"]
+    assert airflow.ask("marie", "GET /api/v2/connections") == 403
+    line = next(one for one in run("list").splitlines() if " marie " in one)
+    number = line.split()[0]
+    assert line.split()[1:3] == ["marie", "operator"]
+
+    second = "a sentence of her own"
+    assert second not in run("password", "marie", "--ask", given=second + "\n")
+    assert airflow.log_in("marie", first).status_code == 401
+    old, airflow.tokens["marie"] = airflow.tokens["marie"], airflow.log_in("marie", second).json()["access_token"]
+    assert airflow.ask("marie", "GET /api/v2/dags") == 200
+    airflow.tokens["before"] = old
+    assert airflow.ask("before", "GET /api/v2/dags") == 403
+
+    run("role", "marie", "viewer")
+    run("remove", "marie")
+    assert airflow.log_in("marie", second).status_code == 401
+    evidence = platform.ledger.find("access", f"user {number}")
+    assert [one.body["change"] for one in reversed(evidence)] == ["added", "password", "role", "removed"]
+    assert "marie" not in str(evidence) and second not in str(evidence)
+
+
+def test_a_browser_logs_in_with_cookies_that_no_script_and_no_other_site_gets(airflow: Airflow) -> None:
+    password = shown(run("add", "browser", "--role", "viewer"))
+    with httpx.Client(base_url=airflow.url, trust_env=False, timeout=30) as browser:
+        page = browser.get("/auth/login/").text
+        form = {"username": "browser", "password": password, "csrf_token": _csrf(page)}
+        answer = browser.post("/auth/login/", data=form)
+        while answer.is_redirect:
+            answer = browser.get(answer.headers["location"])
+            cookies = answer.headers.get_list("set-cookie")
+            assert all("HttpOnly" in one and "samesite=lax" in one.lower() for one in cookies if "_token=ey" in one)
+        assert browser.get("/api/v2/dags").status_code == 200
+        assert browser.get("/auth/users/list/").status_code in (302, 403)
+        run("password", "browser")
+        assert browser.get("/api/v2/dags", headers={"Authorization": ""}).status_code in (200, 401, 403)
+        del browser.cookies["_token"]
+        assert "login" in browser.get("/auth/").headers["location"]  # its session is gone: no new token
+    run("remove", "browser")
+
+
+def _csrf(page: str) -> str:
+    found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page)
+    assert found, page[:2000]
+    return found[1]
+
+
+def test_guessing_a_password_ends_soon(airflow: Airflow) -> None:
+    answers = [airflow.log_in("nobody-of-this-name", "a wrong password").status_code for _ in range(12)]
+    assert answers[:10] == [401] * 10 and answers[10:] == [429, 429]
+
+
+def test_what_was_changed_by_hand_in_the_database_is_put_right(stack: layout.Stack, platform: Platform) -> None:
+    database, api = platform.database("airflow"), platform.connections("airflow_api")
+    with tables.tables(database) as session:
+        session.execute(
+            "INSERT INTO ab_permission_view_role (id, permission_view_id, role_id) SELECT"
+            " nextval('ab_permission_view_role_id_seq'), p.id, r.id FROM ab_permission_view p JOIN ab_permission a"
+            " ON a.id = p.permission_id JOIN ab_view_menu v ON v.id = p.view_menu_id, ab_role r"
+            " WHERE (a.name, v.name, r.name) = ('can_read', 'Connections', 'auditor')"
+        )
+        tables.set_role(session, tables.find(session, api.login), "viewer")
+        tables.set_password(session, tables.find(session, api.login), "somebody's own")
+    assert roles.admit(stack, platform.connections) == [
+        "role auditor had been given by hand, and lost again: can_read on Connections",
+        f"user {api.login} had roles viewer, and is admin again",
+        f"user {api.login} was switched off or had another password, and has its own again",
+    ]
+    assert roles.admit(stack, platform.connections) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda on: people.add(on, "Marie Curie", "viewer", "x" * 20), "cannot be a user's name"),
+        (lambda on: people.add(on, "marie", "boss", "x" * 20), "is no role"),
+        (lambda on: people.add(on, "marie", "viewer", "short"), "has 5 characters"),
+        (lambda on: people.add(on, "admin", "viewer", "x" * 20), "a user 'admin' already"),
+        (lambda on: people.remove(on, "pierre"), "no user 'pierre'"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_nothing_is_changed(platform: Platform, change: Any, said: str) -> None:
+    before = people.everybody(platform)
+    with pytest.raises(AccessError, match=said):
+        change(platform)
+    assert people.everybody(platform) == before
+
+
+def test_a_change_that_cannot_be_recorded_is_not_made(platform: Platform) -> None:
+    class Silent:
+        def append(self, kind: str, subject: str, body: Mapping[str, Any]) -> None:
+            raise RuntimeError("no ledger")
+
+    deaf = Platform(platform.config, platform.connections, ledger_=Silent())  # type: ignore[arg-type] # a double
+    with pytest.raises(RuntimeError, match="no ledger"):
+        people.add(deaf, "unseen", "admin", "x" * 20)
+    assert not [one for one in people.everybody(platform) if one.name == "unseen"]
+
+
+def test_mlflow_has_its_own_users_still(platform: Platform) -> None:
+    tracking: Connection = platform.tracking()
+    address = f"http://{tracking.host}:{tracking.port}/api/2.0/mlflow/experiments/search"
+    body = {"max_results": 1}
+    assert httpx.post(address, json=body, trust_env=False).status_code == 401
+    login = (tracking.login, tracking.password)
+    assert httpx.post(address, json=body, auth=login, trust_env=False).status_code == 200
