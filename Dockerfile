@@ -1,5 +1,5 @@
 # Every image of the platform, out of one Debian image and the hash-locked requirements (docs/adr/0024-one-image.md).
-# Targets: airflow, mlflow, trainer, postgres, object-store, gate. `make images` builds them all, and tells their sizes.
+# Targets: airflow, mlflow, trainer, postgres, object-store, broker, monitoring, gate. `make images` builds them all, and tells their sizes.
 # Nothing is pulled but BASE_IMAGE, which deploy/images/base.sh makes where no registry can be reached.
 #
 # Build secrets, both optional, neither kept in a layer: `ca`, a bundle of certificates, and `pip`, a pip.conf that names
@@ -128,11 +128,45 @@ LABEL org.opencontainers.image.title="Rempart: SeaweedFS" org.opencontainers.ima
       org.opencontainers.image.version="0.1.0" org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
 
+FROM base AS broker
+RUN apt-get update --quiet \
+    && apt-get install --quiet --yes --no-install-recommends valkey-server \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/* /usr/share/doc/* /usr/share/man/*
+USER 50000:0
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/16379"]
+CMD ["valkey-server", "/run/secrets/broker.conf"]
+ARG BASE_IMAGE
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Rempart: Valkey" org.opencontainers.image.licenses="BSD-3-Clause" \
+      org.opencontainers.image.version="0.1.0" org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}"
+
+FROM base AS monitoring
+# the package brings seven more programs, for clusters, backups and alerts
+RUN apt-get update --quiet \
+    && apt-get install --quiet --yes --no-install-recommends victoria-metrics \
+    && rm -rf /usr/bin/vm* /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/* /usr/share/doc/* \
+        /usr/share/man/* \
+    && install --directory --owner=50000 --group=0 --mode=0770 /var/lib/rempart/monitoring
+COPY --chmod=0644 deploy/images/relabel.yml /etc/victoria-metrics/relabel.yml
+USER 50000:0
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/19090"]
+CMD ["victoria-metrics", "-httpListenAddr=:19090", "-httpAuth.username=admin", \
+     "-httpAuth.password=file:///run/secrets/monitoring.password", "-storageDataPath=/var/lib/rempart/monitoring", \
+     "-retentionPeriod=30d", "-storage.maxDailySeries=20000", "-storage.minFreeDiskSpaceBytes=1GB", \
+     "-memory.allowedPercent=40", "-opentelemetry.usePrometheusNaming", \
+     "-relabelConfig=/etc/victoria-metrics/relabel.yml"]
+ARG BASE_IMAGE
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Rempart: VictoriaMetrics" org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0" org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}"
+
 FROM base AS gate
 RUN apt-get update --quiet \
     && apt-get install --quiet --yes --no-install-recommends haproxy \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/* /usr/share/doc/* /usr/share/man/*
-COPY --chmod=0644 deploy/images/gate.cfg /etc/haproxy/gate.cfg
+COPY --chmod=0644 deploy/images/gate.cfg deploy/images/monitoring.html /etc/haproxy/
 USER 50000:0
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/18080"]
 CMD ["haproxy", "-db", "-f", "/etc/haproxy/gate.cfg"]

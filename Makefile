@@ -54,7 +54,7 @@ base-image: ## make the images' base out of Debian packages (root), where debian
 
 images: setup ## build every image, and tell their sizes (docs/how-to/compose.md)
 	@$(BIN)/rempart init
-	@REMPART_REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) docker compose --profile images build
+	@REMPART_REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) docker compose --profile '*' build
 	@docker images --filter reference='rempart/*' --format 'table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.Size}}'
 
 test: preflight setup ## every test, in two processes with a stack each, beside a running one (ARGS= for pytest)

@@ -33,7 +33,11 @@ from rempart.stack.credentials import write_private
 NAME, BASE = "compose", "rempart/base:trixie"
 OFFSET = preflight.port_offset(os.environ)
 PROJECT = f"rempart-proof{'-' + str(OFFSET) if OFFSET else ''}"
-PORTS = {"REMPART_AIRFLOW_PORT": str(28080 + OFFSET), "REMPART_MLFLOW_PORT": str(25000 + OFFSET)}
+PORTS = {
+    "REMPART_AIRFLOW_PORT": str(28080 + OFFSET),
+    "REMPART_MLFLOW_PORT": str(25000 + OFFSET),
+    "REMPART_MONITORING_PORT": str(29090 + OFFSET),
+}
 UID = "50000"
 GATE = "gate"
 CONTROL = "org.opencontainers.image.base.name"
@@ -68,13 +72,14 @@ def _has(image: str) -> bool:
 class Compose:
     """`docker compose` on the proof's own project."""
 
-    def __init__(self, root: Path, settings: Path) -> None:
-        self.root, self._settings = root, settings
+    def __init__(self, root: Path, settings: Path, profiles: Sequence[str] = ("tools", "images")) -> None:
+        self.root, self._settings, self._profiles = root, settings, profiles
         self.tag = os.environ.get("REMPART_TAG") or "local"
-        self._environment = {**os.environ, **PORTS, "BASE_IMAGE": base_image()}
+        self.environment = {**os.environ, **PORTS, "BASE_IMAGE": base_image()}
 
     def command(self, *words: str) -> list[str]:
-        profiles = ["--profile", "tools", "--profile", "images"] if words[0] in ("build", "down", "config") else []
+        whole = words[0] in ("build", "down", "config")  # of others, the settings say with which profiles
+        profiles = [word for name in self._profiles for word in ("--profile", name)] if whole else []
         return ["docker", "compose", "-p", PROJECT, "--env-file", str(self._settings), *profiles, *words]
 
     def run(self, *words: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
@@ -82,7 +87,7 @@ class Compose:
         return subprocess.run(
             self.command(*words),
             cwd=self.root,
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,

@@ -45,6 +45,10 @@ def init(
     point: Annotated[str | None, typer.Option(help="Its id; by default the newest that lacks nothing.")] = None,
     identity: Annotated[Path | None, typer.Option(help="Escrow identity that opens its keys.")] = None,
     trust: Annotated[list[Path] | None, typer.Option(help="The ledger's public key, PEM; may be repeated.")] = None,
+    profiles: Annotated[
+        str | None,
+        typer.Option(help="What else compose starts: celery,monitoring, or '' for nothing. As it was, if left out."),
+    ] = None,
 ) -> None:
     """Write what docker-compose.yml reads: `.env`, and each container's secrets and settings. Secrets there stay."""
     from rempart.stack import containers, layout
@@ -56,7 +60,9 @@ def init(
 
         restored = secrets_of(Wish(site, point), identity, trust or (), typer.echo)
     stack = layout.current()
-    containers.initialise(stack, settings or stack.root / ".env", typer.echo, os.environ, restored)
+    chosen = None if profiles is None else profiles.replace(" ", "").split(",")
+    file = settings or stack.root / ".env"
+    containers.initialise(stack, file, typer.echo, os.environ, chosen, restored=restored)
 
 
 @app.command()
@@ -172,12 +178,12 @@ def demo() -> None:
 
 
 @app.command()
-def password(service: Annotated[str, typer.Argument(help="airflow or mlflow")]) -> None:
+def password(service: Annotated[str, typer.Argument(help="airflow, mlflow or monitoring")]) -> None:
     """Print the generated password of the web user, to log in with."""
     from rempart import config
     from rempart.errors import ConfigError
 
-    connections = {"airflow": "airflow_api", "mlflow": "mlflow"}
+    connections = {"airflow": "airflow_api", "mlflow": "mlflow", "monitoring": "monitoring"}
     if service not in connections:
         raise ConfigError(f"'{service}' has no web user", f"Name one of: {', '.join(connections)}.")
     typer.echo(config.environment_connections(connections[service]).password)
@@ -197,7 +203,7 @@ def run_mlflow(
 
 @run_app.command("airflow")
 def run_airflow(
-    component: Annotated[str, typer.Argument(help="api-server, scheduler, dag-processor or triggerer")],
+    component: Annotated[str, typer.Argument(help="api-server, scheduler, dag-processor, triggerer or worker")],
 ) -> None:
     """Become one of Airflow's components, with the platform's settings and connections."""
     from rempart.stack import launch, layout

@@ -35,8 +35,8 @@ def airflow_destinations() -> Iterator[Destination]:
         ("database", "sql_alchemy_conn_async"),
         ("core", "execution_api_server_url"),
         ("api", "base_url"),
-        ("celery", "broker_url"),
-        ("celery", "result_backend"),
+        # only where it is used: the provider has a default, a server that does not exist
+        *([("celery", "broker_url"), ("celery", "result_backend")] if "Celery" in setting("core", "executor") else []),
     ):
         yield from at(setting(section, key), f"[{section}] {key}")
     for section, switch, prefix in (

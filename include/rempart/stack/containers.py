@@ -21,6 +21,7 @@ from rempart.stack import (
     mlflow_server,
     object_sites,
     postgresql,
+    profiles,
     roles,
     services,
 )
@@ -60,6 +61,10 @@ SETTINGS = (
     Setting("REMPART_AIRFLOW_PORT", "18080", "Airflow's pages and REST API, on this machine alone."),
     Setting("REMPART_MLFLOW_PORT", "15000", "MLflow's, likewise."),
     Setting("REMPART_SCHEDULER_MEMORY", "6g", "Of the container in which tasks run."),
+    Setting("COMPOSE_PROFILES", "", "What else is started: celery, monitoring (`rempart init --profiles`)."),
+    Setting("REMPART_EXECUTOR", "LocalExecutor", "What runs tasks; with profile `celery`: CeleryExecutor."),
+    Setting("REMPART_WORKER_MEMORY", "6g", "Of each worker of profile `celery`."),
+    Setting("REMPART_MONITORING_PORT", "19090", "Of profile `monitoring`: its page, on this machine alone."),
 )
 _FILES = Setting("REMPART_FILES", "./var/compose", "Where `rempart init` put what is mounted.")
 
@@ -99,7 +104,7 @@ def files(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
         )
         options = (option.removeprefix("-") for option in services.site_options(stack, name))
         found[f"{name}.options"] = "".join(f"{one if '=' in one else one + '=true'}\n" for one in options)
-    return found
+    return found | profiles.files(stack, secrets, resolve("monitoring"))
 
 
 def _lines(secrets: Mapping[str, str], names: Iterable[str]) -> str:
@@ -127,12 +132,15 @@ def initialise(
     settings: Path,
     say: Say,
     inherited: Mapping[str, str],
+    chosen: Iterable[str] | None = None,
+    *,
     restored: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `settings` (`.env`) and what is mounted. Secrets that are there stay; `restored` are a restore point's.
+    """Write `settings` (`.env`) and what is mounted. Secrets that are there stay, and so do profiles unless `chosen`.
 
-    Raises StackError, also if both are there and differ.
+    `restored` are the secrets of a restore point. Raises StackError, also if others are there already.
     """
+    lines = {} if chosen is None else profiles.settings(chosen)
     folder, inside = (stack.var / "compose").absolute(), in_containers(stack)
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -150,7 +158,7 @@ def initialise(
     for name, text in wanted.items():
         _write_mounted(folder / name, text)
     here = f"./{folder.relative_to(stack.root)}" if folder.is_relative_to(stack.root) else str(folder)
-    credentials.write_private(settings, settings_text(configuration.read_env_file(settings), here))
+    credentials.write_private(settings, settings_text(configuration.read_env_file(settings) | lines, here))
     say(f"{folder}: {len(secrets)} secrets {'in place' if secrets == existing else 'written'}, {len(wanted)} files")
     say(f"{settings}: settings of docker-compose.yml")
 

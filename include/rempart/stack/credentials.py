@@ -123,6 +123,9 @@ def plan(
         kept("REMPART_AIRFLOW_JWT_SECRET", new_signing_key)
         kept("REMPART_AIRFLOW_API_SECRET")
         connection("airflow_api", "http", "admin", service="airflow", schema="http")
+    if stack.containers:  # made whether its profile is chosen or not, so that choosing it changes no file of others
+        kept("REMPART_AIRFLOW_BROKER_PASSWORD")
+        connection("monitoring", "http", "admin", service="monitoring", schema="http")
     return wanted
 
 

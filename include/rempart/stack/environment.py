@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from rempart.config import Connection
 from rempart.errors import ConnectionMissing
+from rempart.stack import profiles
 from rempart.stack.credentials import connections
 from rempart.stack.layout import Stack
 
@@ -113,8 +114,6 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
     settings = {
         "CORE__DAGS_FOLDER": str(stack.root / "dags"),
         "CORE__PLUGINS_FOLDER": str(stack.root / "plugins"),
-        "CORE__EXECUTOR": "LocalExecutor",
-        "CORE__PARALLELISM": "4",
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__DEFAULT_TIMEZONE": "utc",
@@ -143,6 +142,7 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
         "LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(stack.airflow_home / "logs" / "dag_processor"),
         "LOGGING__COLORED_CONSOLE_LOG": "False",
     }
+    settings |= profiles.tasks(stack, secrets, inherited, database)
     own = {key: value for key, value in secrets.items() if key.startswith("AIRFLOW_CONN_")}
     return (
         base(stack, inherited)
@@ -198,10 +198,14 @@ def of(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], s
             environment = site(stack, secrets, inherited, service.removeprefix("site-"))
         elif service.startswith("airflow"):
             environment = airflow(stack, secrets, inherited)
+            if profiles.monitored(stack, inherited):
+                monitoring = connections(stack, secrets)("monitoring")
+                environment |= profiles.metrics(stack, monitoring, inherited, service.removeprefix("airflow-"))
         else:
             environment = base(stack, inherited)
     except KeyError as cause:
         raise ConnectionMissing(
-            f"{stack.secrets} lacks {cause}", "Run `rempart up`: it makes what is missing."
+            f"{stack.secrets} lacks {cause}",
+            "Run `rempart up`, or `rempart init` for containers: it makes what is missing.",
         ) from cause
     return environment | {MARKER: f"{stack.id}:{service}"}

@@ -17,7 +17,7 @@ import psutil
 
 from rempart import config as configuration
 from rempart.errors import RempartError
-from rempart.stack import environment, layout, privileges, services
+from rempart.stack import environment, layout, privileges, profiles, services
 from rempart.stack.layout import Stack
 
 Match = Callable[[psutil.Process], bool]
@@ -163,6 +163,8 @@ def reap(stack: Stack, service: str) -> int:
 def run(stack: Stack, name: str) -> None:
     """Become the service. Does not return. Raises RempartError."""
     what = services.service(stack, name)
+    if name == layout.WORKER:
+        profiles.check_worker(stack, os.environ)
     secrets = configuration.read_env_file(stack.secrets)
     variables = environment.of(stack, secrets, os.environ, name)
     if not stack.containers and (count := reap(stack, name)):

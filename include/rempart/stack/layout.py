@@ -17,6 +17,8 @@ from rempart.sections import External
 from rempart.stack import preflight
 
 AIRFLOW_COMPONENTS = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
+WORKER = "airflow-worker"
+"""Runs tasks for the Celery executor, in containers alone."""
 _LONGEST_SOCKET = 90  # of 107; supervisord appends a suffix while it binds
 
 
@@ -70,7 +72,7 @@ class Stack:
 
     @cached_property
     def ports(self) -> dict[str, int]:
-        return ports_of(self.config, self.offset)
+        return ports_of(self.config, self.offset) | (preflight.OPTIONAL_PORTS if self.containers else {})
 
     def host(self, service: str) -> str:
         """Where the others reach a service of the stack."""
@@ -137,6 +139,7 @@ class Stack:
             names.append("wal-archive")
         if not self.external("airflow"):
             names += AIRFLOW_COMPONENTS
+            names += [WORKER] if self.containers else []
         return names
 
     def prepare(self) -> None:

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Literal
 
 DEFAULT_PORTS = {"postgresql": 15432, "primary": 18333, "haven": 18433, "mlflow": 15000, "airflow": 18080}
+OPTIONAL_PORTS = {"broker": 16379, "monitoring": 19090}
+"""Of what the compose file starts if its profile is chosen; the embedded stack has neither."""
 CONTAINERS = {"postgresql": "postgres", "airflow": "api-server"}
 """Names of containers that are not called as their service is."""
 SITE_INTERNALS = (

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rempart.errors import StackError
-from rempart.stack.layout import Stack
+from rempart.stack.layout import WORKER, Stack
 
 MOST_WAL = "2GB"
 """How much WAL the server keeps for an archiver that does not come for it."""
@@ -139,8 +139,9 @@ def wal_archive(stack: Stack) -> Service:
 def airflow(stack: Stack, component: str) -> Service:
     verb = component.removeprefix("airflow-")
     # Logs lie on this machine, where the API server reads them: no log server, which would listen on every interface.
-    options = ("--skip-serve-logs",) if verb in ("scheduler", "triggerer") else ()
-    return Service(component, (stack.python, "-m", "airflow", verb, *options))
+    options = ("--skip-serve-logs",) if verb in ("scheduler", "triggerer", "worker") else ()
+    verbs = ("celery", verb) if component == WORKER else (verb,)
+    return Service(component, (stack.python, "-m", "airflow", *verbs, *options))
 
 
 def guard(stack: Stack) -> Service:

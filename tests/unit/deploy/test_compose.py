@@ -20,7 +20,7 @@ from rempart.config import read_env_file
 from rempart.errors import StackError
 from rempart.sections import External, StackService
 from rempart.sovereignty.egress import endpoints, is_allowed, rules
-from rempart.stack import containers, credentials, environment, layout, postgresql, services
+from rempart.stack import containers, credentials, environment, layout, postgresql, profiles, services
 
 ROOT = Path(__file__).resolve().parents[3]
 FILE = (ROOT / "docker-compose.yml").read_text("utf-8")
@@ -71,7 +71,7 @@ def test_only_the_gate_has_ports_and_a_way_out_and_only_on_this_machine() -> Non
     networks = COMPOSE["networks"]
     assert [name for name, one in networks.items() if not one.get("internal")] == ["front"]
     assert [name for name, one in SERVICES.items() if "front" in one.get("networks", [])] == ["gate"]
-    assert "secrets" not in SERVICES["gate"] and SERVICES["gate"]["networks"] == ["platform", "front"]
+    assert "secrets" not in SERVICES["gate"] and SERVICES["gate"]["networks"] == ["platform", "monitoring", "front"]
     assert networks["front"]["driver_opts"]["com.docker.network.bridge.enable_ip_masquerade"] == "false"
 
 
@@ -85,9 +85,11 @@ def test_the_two_sites_and_the_database_do_not_know_each_other() -> None:
 
 def test_no_password_stands_in_the_compose_file_or_in_env_example(made: dict[str, str]) -> None:
     for text in (FILE, (ROOT / ".env.example").read_text("utf-8"), DOCKERFILE):
-        assert not re.search(r"(?i)(password|passwd|secret_key|access_key|token)\s*[:=]\s*['\"]?\w", text)
+        named = r"(?i)(password|passwd|secret_key|access_key|token)\s*[:=]\s*['\"]?(?!file:///run/secrets/)\w"
+        assert not re.search(named, text)
     for one in SERVICES.values():
-        assert set(one.get("environment", {})) <= {"WEED_MASTER_VOLUME_GROWTH_COPY_1"}
+        known = {"WEED_MASTER_VOLUME_GROWTH_COPY_1", profiles.EXECUTOR, profiles.CHOSEN}
+        assert set(one.get("environment", {})) <= known
         assert "env_file" not in one
 
 
@@ -139,7 +141,7 @@ def test_the_files_are_closed_to_others_and_secrets_stay(tmp_path: Path) -> None
 def test_a_restore_point_s_secrets_become_the_containers_own_and_never_replace_others(tmp_path: Path) -> None:
     settings, told, ours = tmp_path / ".env", list[str](), stack(tmp_path)
     point = credentials.plan(ours, {}, credentials.new_token, credentials.new_fernet_key)  # of an embedded stack
-    containers.initialise(ours, settings, told.append, {}, point)
+    containers.initialise(ours, settings, told.append, {}, restored=point)
     made = read_env_file(tmp_path / "var" / "compose" / "airflow.env")
     assert made["REMPART_AIRFLOW_FERNET_KEY"] == point["REMPART_AIRFLOW_FERNET_KEY"]
     assert not credentials.others(made, point)
@@ -147,7 +149,7 @@ def test_a_restore_point_s_secrets_become_the_containers_own_and_never_replace_o
 
     another = credentials.plan(ours, {}, credentials.new_token, credentials.new_fernet_key)
     with pytest.raises(StackError, match="holds other secrets than the restore point") as refused:
-        containers.initialise(ours, settings, told.append, {}, another)
+        containers.initialise(ours, settings, told.append, {}, restored=another)
     assert "docker compose down --volumes" in refused.value.hint
     assert read_env_file(tmp_path / "var" / "compose" / "airflow.env") == made
 
@@ -207,7 +209,9 @@ def test_what_an_image_must_not_hold_is_not_even_sent_to_the_engine() -> None:
     assert not {"!var", "!.env", "!.git", "!."} & set(lines)
 
 
-@pytest.mark.parametrize("target", ["airflow", "mlflow", "trainer", "postgres", "object-store", "gate"])
+@pytest.mark.parametrize(
+    "target", ["airflow", "mlflow", "trainer", "postgres", "object-store", "broker", "monitoring", "gate"]
+)
 def test_every_image_runs_as_an_ordinary_user_says_what_it_is_and_how_it_fares(target: str) -> None:
     stages = dict(re.findall(r"(?ms)^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE))
     parent = {child: of for of, child in re.findall(r"(?m)^FROM (\S+) AS (\S+)", DOCKERFILE)}

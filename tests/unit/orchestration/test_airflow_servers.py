@@ -44,6 +44,7 @@ def test_every_server_of_airflows_configuration_is_listed(tmp_path: Path) -> Non
         AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="postgresql+psycopg://airflow:hunter2@db.team.eu/airflow",
         AIRFLOW__CORE__EXECUTION_API_SERVER_URL="https://airflow.team.eu/execution/",
         AIRFLOW__API__BASE_URL="https://airflow.team.eu:8443",
+        AIRFLOW__CORE__EXECUTOR="CeleryExecutor",
         AIRFLOW__CELERY__BROKER_URL="redis://:hunter2@queue.team.eu/0",
         AIRFLOW__CELERY__RESULT_BACKEND="db+postgresql://airflow:hunter2@db.team.eu:6432/airflow",
         AIRFLOW__METRICS__STATSD_ON="True",
@@ -81,6 +82,12 @@ def test_every_server_of_airflows_configuration_is_listed(tmp_path: Path) -> Non
 )
 def test_a_broken_setting_is_named_without_its_value(variables: dict[str, str], tmp_path: Path) -> None:
     (name,) = variables
-    told = str(listed(tmp_path, AIRFLOW__SECRETS__BACKEND="", **variables)["error"])
+    celery = {"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", "AIRFLOW__SECRETS__BACKEND": ""}
+    told = str(listed(tmp_path, **celery, **variables)["error"])
     assert name.rpartition("__")[2].lower() in told
     assert "hunter2" not in told
+
+
+def test_without_celery_its_provider_s_default_server_is_not_listed(tmp_path: Path) -> None:
+    found = listed(tmp_path, AIRFLOW__CORE__EXECUTOR="LocalExecutor")
+    assert not [why for why in found if "celery" in why]
