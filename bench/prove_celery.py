@@ -57,7 +57,7 @@ ONLY_AFTER_A_FAILURE = re.compile("_failed_")
 
 def opened(root: Path, folder: Path) -> Compose:
     """The proof's project with its profiles."""
-    return Compose(root, folder / "compose.env", ("tools", "images", *PROFILES))
+    return Compose(root, folder / "compose.env", ("tools", *PROFILES))
 
 
 def start(compose: Compose, folder: Path, workers: int) -> None:
