@@ -1,4 +1,4 @@
-"""Marks every cookie `Secure` where people reach Airflow by https: whoever ends TLS in front, Airflow itself hears http."""
+"""Marks every cookie `Secure` where people reach Airflow by https: behind who ends TLS, Airflow itself hears http."""
 
 from __future__ import annotations
 
