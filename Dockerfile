@@ -1,5 +1,6 @@
 # Every image of the platform, out of one Debian image and the hash-locked requirements (docs/adr/0024-one-image.md).
-# Targets: airflow, mlflow, trainer, postgres, object-store, broker, monitoring, gate. `make images` builds them all, and tells their sizes.
+# Targets: airflow, mlflow, trainer, postgres, object-store, broker, monitoring, gate, egress. `make
+# images` builds them all, and tells their sizes.
 # Nothing is pulled but BASE_IMAGE, which deploy/images/base.sh makes where no registry can be reached.
 #
 # Build secrets, both optional, neither kept in a layer: `ca`, a bundle of certificates, and `pip`, a pip.conf that names
@@ -173,5 +174,19 @@ CMD ["haproxy", "-db", "-f", "/etc/haproxy/gate.cfg"]
 ARG BASE_IMAGE
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Rempart: the gate" org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0" org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}"
+
+FROM base AS egress
+RUN apt-get update --quiet \
+    && apt-get install --quiet --yes --no-install-recommends squid socat \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/* /usr/share/doc/* /usr/share/man/*
+COPY --chmod=0644 deploy/images/egress.cfg /etc/squid/egress.cfg
+USER 50000:0
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/13128"]
+CMD ["squid", "-N", "-f", "/etc/squid/egress.cfg"]
+ARG BASE_IMAGE
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Rempart: the way out" org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0" org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"

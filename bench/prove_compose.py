@@ -20,9 +20,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench import outside as way_out
 from bench.prove_pods import write
 from rempart import config
 from rempart.airflow_api import AirflowApi
@@ -38,6 +40,8 @@ PORTS = {
     "REMPART_MLFLOW_PORT": str(25000 + OFFSET),
     "REMPART_MONITORING_PORT": str(29090 + OFFSET),
 }
+PERMITTED = 38000 + OFFSET
+"""The port of this machine that the proof's own policy allows."""
 UID = "50000"
 GATE = "gate"
 CONTROL = "org.opencontainers.image.base.name"
@@ -197,20 +201,19 @@ def declared(one: dict[str, Any]) -> list[str]:
     return [*volumes, *(one["HostConfig"]["Tmpfs"] or {})]
 
 
-@contextmanager
-def outside() -> Iterator[tuple[str, int]]:
-    """A server of this machine, on an address that no container is given: what stands for the world outside."""
-    address = own_address()
-    with socket.create_server((address, 0)) as server:
-        yield address, server.getsockname()[1]
-
-
 def own_address() -> str:
-    """The address that this machine would use towards the world outside."""
+    """An address of this machine that no container is given."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing
-        address: str = probe.getsockname()[0]
-    return address
+        probe.connect(("192.0.2.1", 9))  # sends nothing: it asks which address this machine would use
+        return str(probe.getsockname()[0])
+
+
+@contextmanager
+def outside(port: int = 0) -> Iterator[tuple[str, int]]:
+    """A server of this machine: what stands for the world outside."""
+    address = own_address()
+    with socket.create_server((address, port)) as server:
+        yield address, server.getsockname()[1]
 
 
 def escapes(compose: Compose, services: Sequence[str]) -> tuple[list[str], str]:
@@ -282,9 +285,14 @@ def look(compose: Compose, folder: Path, checks: list[Check], figures: dict[str,
     published = {name: bound for name, bound in ports.items() if bound}
     wanted = {GATE: sorted(f"127.0.0.1:{port}" for port in PORTS.values())}
     check(checks, "only the gate has ports, on 127.0.0.1", published == wanted, str(published))
-    closed = [name for name in running if name != GATE]
+    closed = [name for name in running if name not in (GATE, way_out.EGRESS)]
     reached, refusal = escapes(compose, closed)
-    check(checks, "no container but the gate reaches this machine's own address", not reached, refusal or str(reached))
+    what = "no container but the gate and the proxy reaches this machine's own address"
+    check(checks, what, not reached, refusal or str(reached))
+    beside = [name for name, one in running.items() if f"{PROJECT}_outward" in one["NetworkSettings"]["Networks"]]
+    with outside() as (address, port), outside(PERMITTED):
+        denied, permitted = f"{address}:{port}", f"{address}:{PERMITTED}"
+        way_out.look(compose, list(running), beside, denied, permitted, partial(check, checks))
 
     values = secrets(folder)
     images = sorted({one["Config"]["Image"] for one in containers.values()})
@@ -330,7 +338,8 @@ def prove(root: Path, var: Path, checks: list[Check], figures: dict[str, Any]) -
         tell(f"{name}: {figures[f'seconds: {name}']} s")
         began = time.monotonic()
 
-    environment = {**os.environ, "REMPART_VAR": str(var), "REMPART_HOME": str(root)}
+    home = way_out.project(root, var / "home", f"{own_address()}:{PERMITTED}")
+    environment = {**os.environ, "REMPART_VAR": str(var), "REMPART_HOME": str(home)}
     command = [sys.executable, "-m", "rempart.cli", "init", "--settings", str(settings)]
     subprocess.run(command, env=environment, cwd=root, check=True)
     step("init")
@@ -373,6 +382,13 @@ def prove(root: Path, var: Path, checks: list[Check], figures: dict[str, Any]) -
     step("healing")
     look(compose, var / "compose", checks, figures)
     step("looking")
+    pair = way_out.make_pair(var, "127.0.0.1")
+    with_pair = [*command, "--certificate", str(pair.certificate), "--key", str(pair.key)]
+    subprocess.run(with_pair, env=environment, cwd=root, check=True)
+    compose.must("up", "--wait", "--no-deps", GATE)
+    pages = {"Airflow": (port, "/api/v2/version"), "MLflow": (int(PORTS["REMPART_MLFLOW_PORT"]), "/health")}
+    way_out.look_at_pages(pages, pair.certificate, partial(check, checks))
+    step("TLS")
 
 
 def main() -> int:

@@ -49,10 +49,18 @@ def init(
         str | None,
         typer.Option(help="What else compose starts: celery,monitoring, or '' for nothing. As it was, if left out."),
     ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="Pages by TLS: the certificate with its chain, in PEM. It stays.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="Its key, in PEM, without a passphrase.")] = None,
 ) -> None:
     """Write what docker-compose.yml reads: `.env`, and each container's secrets and settings. Secrets there stay."""
-    from rempart.stack import containers, layout
+    from rempart.errors import StackError
+    from rempart.stack import containers, front, layout
 
+    if (certificate is None) != (key is None):
+        raise StackError("A certificate and its key go together", "Name both: --certificate FILE --key FILE.")
+    pair = front.Pair(certificate, key) if certificate and key else None
     restored = None
     if from_point:
         from rempart.flows.restore_command import secrets_of
@@ -62,7 +70,7 @@ def init(
     stack = layout.current()
     chosen = None if profiles is None else profiles.replace(" ", "").split(",")
     file = settings or stack.root / ".env"
-    containers.initialise(stack, file, typer.echo, os.environ, chosen, restored=restored)
+    containers.initialise(stack, file, typer.echo, os.environ, chosen, pair, restored=restored)
 
 
 @app.command()

@@ -12,6 +12,9 @@ from rempart.errors import ConfigError, ConnectionMissing
 from rempart.sovereignty import egress
 from rempart.sovereignty.egress import Destination
 
+WAY_OUT = ("egress", 13128)
+"""The proxy of docker-compose.yml."""
+
 
 def airflow_destinations() -> Iterator[Destination]:
     """The servers of Airflow's own configuration, and this machine by its name. Raises ConfigError."""
@@ -30,6 +33,9 @@ def airflow_destinations() -> Iterator[Destination]:
             yield Destination(host, port, f"Airflow's {why}")
 
     yield Destination(socket.gethostname(), None, "this machine")
+    if os.environ.get("REMPART_CONTAINERS"):
+        # the way out of containers, which judges by the same list; anybody else's proxy is not ours to trust
+        yield Destination(*WAY_OUT, "the way out")
     for section, key in (
         ("database", "sql_alchemy_conn"),
         ("database", "sql_alchemy_conn_async"),

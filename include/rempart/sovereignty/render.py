@@ -109,7 +109,8 @@ def _listing(destinations: Iterable[Destination], addresses: Addresses | None) -
     return lines or ["  nothing"]
 
 
-def _refused(rules: EgressRules) -> list[str]:
+def refused(rules: EgressRules) -> list[str]:
+    """Lines that name what is declared and allowed for no classification."""
     if not rules.refusals:
         return []
     head = "Declared, and refused by the policy (`rempart policy explain HOST` gives the reasons):"
@@ -138,7 +139,7 @@ def _kubernetes_notes(rules: EgressRules, cluster: Cluster, namespace: str) -> l
         ]
     if rules.pulls:
         lines += ["Nodes pull images, pods do not. Allow at the nodes:", *_listing(rules.pulls, None)]
-    return [*lines, *_refused(rules)]
+    return [*lines, *refused(rules)]
 
 
 def _block(address: str) -> dict[str, Any]:
@@ -306,7 +307,7 @@ def nftables(
         "Allowed:",
         *_listing(here, addresses),
         *_gaps(here, addresses),
-        *_refused(rules),
+        *refused(rules),
     ]
     entry = (
         "\tchain output {\n\t\ttype filter hook output priority filter; policy accept;\n"

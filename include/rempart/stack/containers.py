@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rempart import config as configuration
@@ -18,12 +19,15 @@ from rempart.stack import (
     airflow_server,
     credentials,
     environment,
+    external,
+    front,
     mlflow_server,
     object_sites,
     postgresql,
     profiles,
     roles,
     services,
+    way_out,
 )
 from rempart.stack.bootstrap import read_pip_settings
 from rempart.stack.layout import Stack
@@ -58,39 +62,52 @@ SETTINGS = (
     Setting("BASE_IMAGE", "debian:trixie-slim", "The one image that is not built here; `make base-image` makes one."),
     Setting("REMPART_TAG", "local", "Tag of the platform's images."),
     Setting("REMPART_TRAINER", "job", "`trainer`: the image of jobs holds PyTorch as well."),
-    Setting("REMPART_AIRFLOW_PORT", "18080", "Airflow's pages and REST API, on this machine alone."),
+    Setting("REMPART_AIRFLOW_PORT", "18080", "Airflow's pages and REST API."),
     Setting("REMPART_MLFLOW_PORT", "15000", "MLflow's, likewise."),
+    Setting("REMPART_LISTEN", front.LOOPBACK, "Where the pages listen; any other address needs a certificate."),
+    Setting("REMPART_HOST", front.LOOPBACK, "As browsers name this machine; a certificate must hold it."),
     Setting("REMPART_SCHEDULER_MEMORY", "6g", "Of the container in which tasks run."),
     Setting("COMPOSE_PROFILES", "", "What else is started: celery, monitoring (`rempart init --profiles`)."),
     Setting("REMPART_EXECUTOR", "LocalExecutor", "What runs tasks; with profile `celery`: CeleryExecutor."),
     Setting("REMPART_WORKER_MEMORY", "6g", "Of each worker of profile `celery`."),
-    Setting("REMPART_MONITORING_PORT", "19090", "Of profile `monitoring`: its page, on this machine alone."),
+    Setting("REMPART_MONITORING_PORT", "19090", "Of profile `monitoring`: its page."),
 )
 _FILES = Setting("REMPART_FILES", "./var/compose", "Where `rempart init` put what is mounted.")
+_MADE = (
+    Setting("REMPART_OWN_POSTGRESQL", "1", "From here on `rempart init` writes anew. 0: rempart.yaml says external."),
+    Setting("REMPART_OWN_PRIMARY", "1", "Likewise."),
+    Setting("REMPART_OWN_HAVEN", "1", "Likewise."),
+    Setting("REMPART_PASS", "0", "1: PostgreSQL is the team's own, and passed through to where it is."),
+    Setting("REMPART_POSTGRESQL_HOST", "postgresql.invalid", "Where that is."),
+    Setting("REMPART_POSTGRESQL_PORT", "5432", "Likewise."),
+    Setting("REMPART_ALLOWED", "none", "Digest of the list of where containers may go."),
+    Setting("REMPART_SCHEME", "http", "`https` once `rempart init` was given a certificate."),
+    Setting("REMPART_CERTIFICATE", "none", "Digest of certificate and key."),
+)
 
 
 def in_containers(stack: Stack) -> Stack:
-    """The same stack with each service in a container of its own. Raises StackError if one shall be external."""
-    if others := [name for name in stack.config.services if stack.external(name)]:
-        raise StackError(
-            f"docker-compose.yml starts every service itself, and rempart.yaml says of {', '.join(others)}: external",
-            "Take `external` out, or run the platform with `rempart up`, which leaves such a service to you.",
-        )
+    """The same stack with each service in a container of its own. Raises StackError for what cannot be one."""
+    way_out.check_services(stack)
     return replace(stack, var=VAR, offset=0, containers=True)
 
 
 def files(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
     """What the containers are given: contents by path. `stack` is the one in containers."""
     resolve = credentials.connections(stack, secrets)
-    sites = [f"AIRFLOW_CONN_{stack.config.sites[name].connection.upper()}" for name in stack.embedded_sites]
+    sites = [f"AIRFLOW_CONN_{one.connection.upper()}" for one in stack.config.sites.values()]
+    theirs = stack.external("postgresql")
+    administrator = f"AIRFLOW_CONN_{theirs.connection.upper()}" if theirs else _PASSWORD
     airflow = [name for name in secrets if name.startswith(("AIRFLOW_CONN_", "REMPART_AIRFLOW_"))]
     found = {
-        "airflow.env": _lines(secrets, airflow),
-        "init.env": _lines(secrets, [*airflow, _PASSWORD]),
-        "mlflow.env": _lines(secrets, [*_MLFLOW, *sites]),
-        "superuser": secrets[_PASSWORD] + "\n",
-        "postgresql.conf": "".join(f"{k} = '{v}'\n" for k, v in services.postgresql_settings(stack).items()),
+        "airflow.env": _lines(secrets, [name for name in airflow if name != administrator]),
+        "init.env": _lines(secrets, dict.fromkeys([*airflow, administrator])),
+        "mlflow.env": _lines(secrets, dict.fromkeys([*_MLFLOW, *sites])),
     }
+    if not theirs:
+        settings = services.postgresql_settings(stack)
+        found["superuser"] = secrets[_PASSWORD] + "\n"
+        found["postgresql.conf"] = "".join(f"{k} = '{v}'\n" for k, v in settings.items())
     for name in stack.embedded_sites:
         connection = resolve(stack.config.sites[name].connection)
         limited = object_sites.limited(stack.config, name, resolve)
@@ -117,10 +134,19 @@ def build_files(pip_settings: Mapping[str, str], certificates: str) -> dict[str,
     return {"build.pip": "".join(["[global]\n", *lines]), "build.ca": certificates}
 
 
-def settings_text(existing: Mapping[str, str], folder: str = _FILES.value) -> str:
-    """The text of `.env`: what stands in it stays, what is new is added, and `folder` is where the files are."""
-    wanted = {**{one.name: one.value for one in SETTINGS}, **existing, _FILES.name: folder}
-    meanings = {one.name: one.meaning for one in (*SETTINGS, _FILES)}
+def wanted_settings(existing: Mapping[str, str]) -> dict[str, str]:
+    """What the team may change in `.env`: as it stands there, else as it is at first."""
+    return {**{one.name: one.value for one in SETTINGS}, **existing}
+
+
+def settings_text(
+    existing: Mapping[str, str], folder: str = _FILES.value, made: Mapping[str, str] | None = None
+) -> str:
+    """The text of `.env`: what stands in it stays, but for where the files are (`folder`) and what is `made` anew."""
+    anew = {**{one.name: one.value for one in _MADE}, **(made or {})}
+    kept = {name: value for name, value in wanted_settings(existing).items() if name not in anew}
+    wanted = {**kept, _FILES.name: folder, **anew}
+    meanings = {one.name: one.meaning for one in (*SETTINGS, _FILES, *_MADE)}
     lines = [
         (f"# {meanings[name]}\n" if name in meanings else "") + f"{name}={value}\n" for name, value in wanted.items()
     ]
@@ -133,12 +159,14 @@ def initialise(
     say: Say,
     inherited: Mapping[str, str],
     chosen: Iterable[str] | None = None,
+    pair: front.Pair | None = None,
     *,
     restored: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `settings` (`.env`) and what is mounted. Secrets that are there stay, and so do profiles unless `chosen`.
+    """Write `settings` (`.env`) and what is mounted. What is there stays: secrets, profiles, and a certificate.
 
-    `restored` are the secrets of a restore point. Raises StackError, also if others are there already.
+    `chosen` are other profiles, `pair` is another certificate, and `restored` are the secrets of a restore point.
+    Raises ConfigError, and StackError, also if other secrets are there already.
     """
     lines = {} if chosen is None else profiles.settings(chosen)
     folder, inside = (stack.var / "compose").absolute(), in_containers(stack)
@@ -146,19 +174,26 @@ def initialise(
     folder.chmod(0o700)
     master = folder / "secrets.env"
     existing = configuration.read_env_file(master)
+    now, before = datetime.now(UTC), configuration.read_env_file(settings)
+    pem = front.read(pair, folder / front.FILE)
+    front.check(pem, wanted_settings(before), now)
     if restored:
         refuse_others(master, existing, restored)
         existing = {**restored, **existing}
     secrets = credentials.plan(inside, existing, credentials.new_token, credentials.new_fernet_key)
+    secrets |= way_out.given(inside, secrets, existing, inherited)
+    listed = way_out.allowed(inside, secrets, now.date())
     if secrets != existing:
         credentials.write_secrets(master, secrets)
     authorities = certificate_file(inherited)
     trusted = Path(authorities).read_text(encoding="utf-8") if authorities else ""
     wanted = files(inside, secrets) | build_files(read_pip_settings(Path(stack.python)), trusted)
+    wanted |= {"egress.allowed": listed, front.FILE: pem}
     for name, text in wanted.items():
         _write_mounted(folder / name, text)
     here = f"./{folder.relative_to(stack.root)}" if folder.is_relative_to(stack.root) else str(folder)
-    credentials.write_private(settings, settings_text(configuration.read_env_file(settings) | lines, here))
+    made = way_out.settings(inside, secrets, listed) | front.settings(pem)
+    credentials.write_private(settings, settings_text(before | lines, here, made))
     say(f"{folder}: {len(secrets)} secrets {'in place' if secrets == existing else 'written'}, {len(wanted)} files")
     say(f"{settings}: settings of docker-compose.yml")
 
@@ -201,17 +236,23 @@ def start_stores(stack: Stack, say: Say, patience: float = 60.0) -> None:
     stack.prepare()
     secrets = configuration.read_env_file(stack.secrets)
     resolve = credentials.connections(stack, secrets)
-    administrator = credentials.superuser(stack, secrets)
-    say(f"postgresql: {_until(postgresql.check_administrator(administrator), patience)}")
-    postgresql.bootstrap(stack, administrator, resolve)
-    say(f"postgresql: {postgresql.check_roles(resolve, stack.config.roles)}")
+    for name in [name for name in ("postgresql", *stack.config.sites) if stack.external(name)]:
+        say(f"{name} (external): {_until(lambda name=name: external.check(stack, name, resolve), patience)}")  # type: ignore[misc] # bound now
+    if not stack.external("postgresql"):
+        administrator = credentials.superuser(stack, secrets)
+        say(f"postgresql: {_until(postgresql.check_administrator(administrator), patience)}")
+        postgresql.bootstrap(stack, administrator, resolve)
+        say(f"postgresql: {postgresql.check_roles(resolve, stack.config.roles)}")
     for name in stack.embedded_sites:
         say(f"{name}: {_until(lambda name=name: object_sites.check(stack, name, resolve), patience)}")  # type: ignore[misc] # bound now
 
 
 def works(stack: Stack) -> list[str]:
     """Which of MLflow and Airflow work on the databases: those whose role has a session. Raises DatabaseUnavailable."""
-    administrator = credentials.superuser(stack, configuration.read_env_file(stack.secrets))
+    secrets = configuration.read_env_file(stack.secrets)
+    declared = stack.external("postgresql")
+    resolve = credentials.connections(stack, secrets)
+    administrator = resolve(declared.connection) if declared else credentials.superuser(stack, secrets)
     return postgresql.sessions_of(administrator, ("airflow", "mlflow"))
 
 

@@ -104,6 +104,8 @@ def mlflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         }
+        # its own pages, where a browser has them from the gate
+        | ({"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": url} if (url := inherited.get("REMPART_MLFLOW_URL")) else {})
     )
 
 
@@ -125,7 +127,7 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
         "DATABASE__SQL_ALCHEMY_CONN_ASYNC": database.postgresql_url("postgresql+asyncpg"),
         "API__HOST": stack.listen,
         "API__PORT": str(port),
-        "API__BASE_URL": f"http://127.0.0.1:{port}",
+        "API__BASE_URL": inherited.get("REMPART_AIRFLOW_URL") or f"http://127.0.0.1:{port}",
         "API__WORKERS": "1",
         "API__SECRET_KEY": secrets["REMPART_AIRFLOW_API_SECRET"],
         "API__EXPOSE_CONFIG": "False",
@@ -151,6 +153,8 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
         | {
             "AIRFLOW_HOME": str(stack.airflow_home),
         }
+        # the gate says that it was asked by TLS, and nobody else reaches the API server from outside
+        | ({"FORWARDED_ALLOW_IPS": "*"} if inherited.get("REMPART_AIRFLOW_URL", "").startswith("https:") else {})
     )
 
 

@@ -140,6 +140,8 @@ def airflow(stack: Stack, component: str) -> Service:
     verb = component.removeprefix("airflow-")
     # Logs lie on this machine, where the API server reads them: no log server, which would listen on every interface.
     options = ("--skip-serve-logs",) if verb in ("scheduler", "triggerer", "worker") else ()
+    if verb == "api-server" and stack.containers:
+        options = ("--proxy-headers",)
     verbs = ("celery", verb) if component == WORKER else (verb,)
     return Service(component, (stack.python, "-m", "airflow", *verbs, *options))
 

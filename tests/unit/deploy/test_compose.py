@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import re
@@ -18,7 +17,7 @@ import rempart
 from rempart import config
 from rempart.config import read_env_file
 from rempart.errors import StackError
-from rempart.sections import External, StackService
+from rempart.orchestration.airflow_servers import WAY_OUT
 from rempart.sovereignty.egress import endpoints, is_allowed, rules
 from rempart.stack import containers, credentials, environment, layout, postgresql, profiles, services
 
@@ -29,6 +28,9 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 IMAGES = ROOT / "deploy" / "images"
 RUNNING = sorted(set(SERVICES) - {"trainer"})
+PROXY = {"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"}
+PUBLISHED = {"REMPART_AIRFLOW_URL", "REMPART_MLFLOW_URL", "REMPART_SCHEME", "REMPART_LISTEN"}
+HARMLESS = {"WEED_MASTER_VOLUME_GROWTH_COPY_1", profiles.EXECUTOR, profiles.CHOSEN, *PROXY, *PUBLISHED}
 
 
 def stack(tmp_path: Path) -> layout.Stack:
@@ -40,7 +42,7 @@ def made(tmp_path: Path) -> dict[str, str]:
     """What `rempart init` would write, by file, with secrets that can be told apart."""
     inside, numbers = containers.in_containers(stack(tmp_path)), itertools.count(1000)
     secrets = credentials.plan(inside, {}, lambda: f"secret-{next(numbers)}", lambda: "secret-fernet")
-    return containers.files(inside, secrets)
+    return containers.files(inside, secrets) | {"egress.allowed": "# nothing\n", "gate.pem": ""}
 
 
 def mounted(service: str) -> list[str]:
@@ -64,14 +66,16 @@ def test_every_container_has_limits_and_a_way_to_tell_that_it_works(name: str) -
     assert one["healthcheck"].get("test") or name in ("airflow-init", "cli", "restore"), "those end by themselves"
 
 
-def test_only_the_gate_has_ports_and_a_way_out_and_only_on_this_machine() -> None:
+def test_only_the_gate_has_ports_and_only_the_proxy_has_a_route() -> None:
     published = {name: one["ports"] for name, one in SERVICES.items() if "ports" in one}
     assert set(published) == {"gate"}
-    assert all(port.startswith("127.0.0.1:") for port in published["gate"])
+    assert all(port.startswith("${REMPART_LISTEN:-127.0.0.1}:") for port in published["gate"])
     networks = COMPOSE["networks"]
-    assert [name for name, one in networks.items() if not one.get("internal")] == ["front"]
+    assert [name for name, one in networks.items() if not one.get("internal")] == ["world", "front"]
     assert [name for name, one in SERVICES.items() if "front" in one.get("networks", [])] == ["gate"]
-    assert "secrets" not in SERVICES["gate"] and SERVICES["gate"]["networks"] == ["platform", "monitoring", "front"]
+    assert [name for name, one in SERVICES.items() if "world" in one.get("networks", [])] == ["egress"]
+    assert mounted("gate") == ["gate.pem"] and SERVICES["gate"]["networks"] == ["platform", "monitoring", "front"]
+    assert mounted("egress") == ["egress.allowed"] and SERVICES["egress"]["networks"] == ["outward", "world"]
     assert networks["front"]["driver_opts"]["com.docker.network.bridge.enable_ip_masquerade"] == "false"
 
 
@@ -88,8 +92,7 @@ def test_no_password_stands_in_the_compose_file_or_in_env_example(made: dict[str
         named = r"(?i)(password|passwd|secret_key|access_key|token)\s*[:=]\s*['\"]?(?!file:///run/secrets/)\w"
         assert not re.search(named, text)
     for one in SERVICES.values():
-        known = {"WEED_MASTER_VOLUME_GROWTH_COPY_1", profiles.EXECUTOR, profiles.CHOSEN}
-        assert set(one.get("environment", {})) <= known
+        assert set(one.get("environment", {})) <= HARMLESS
         assert "env_file" not in one
 
 
@@ -160,13 +163,14 @@ def test_env_example_is_what_init_writes() -> None:
     assert set(re.findall(r"\$\{(\w+)", FILE)) <= {*read_env_file(ROOT / ".env.example"), "REMPART_REVISION"}
 
 
-def test_a_service_of_the_team_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    ours = stack(tmp_path)
-    external = StackService(external=External(url="postgresql://db:5432", connection="pg_admin"))
-    theirs = ours.config.model_copy(update={"services": {**ours.config.services, "postgresql": external}})
-    with pytest.raises(StackError, match="postgresql: external") as refused:
-        containers.in_containers(dataclasses.replace(ours, config=theirs))
-    assert "rempart up" in refused.value.hint
+def test_who_may_go_out_goes_through_the_proxy_and_to_its_neighbours_without_it() -> None:
+    for name, one in SERVICES.items():
+        if "outward" in one.get("networks", []) and name not in ("egress", "pass"):
+            assert set(one["environment"]) >= PROXY, name
+            assert one["environment"]["HTTPS_PROXY"] == "http://{}:{}".format(*WAY_OUT)
+            near = one["environment"]["NO_PROXY"].split(",")
+            ended = {"airflow-init", "cli", "restore", "trainer"}
+            assert set(SERVICES) - ended <= set(near), "a container that is not named there is asked for by the proxy"
 
 
 def test_services_find_each_other_by_name_and_the_policy_lets_them(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_only_what_runs_tasks_reaches_the_sites() -> None:
     sites = {"primary", "haven"}
     running = {name for name in AIRFLOW if sites & set(SERVICES[name]["networks"])}
     assert running == {"worker"}
-    assert set(EXECUTORS["LocalExecutor"]["networks"]) == sites
+    assert set(EXECUTORS["LocalExecutor"]["networks"]) == {*sites, "outward"}
     assert EXECUTORS["CeleryExecutor"]["networks"] == ["queue"]
     assert {name for name, one in SERVICES.items() if "queue" in one.get("networks", [])} == {"broker", "worker"}
     assert SERVICES["broker"]["networks"] == ["queue"] and SERVICES["monitoring"]["networks"] == ["monitoring"]

@@ -1,0 +1,54 @@
+"""The allow-list as rules of squid, the proxy through which containers go out: by name and port, all else denied.
+
+What squid is told here is what may be reached; that everything else is denied and logged stands in its own settings
+(deploy/images/egress.cfg). Source: squid 6's reference of `acl` and `http_access`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from rempart.sovereignty.egress import Destination, EgressRules, is_address, normalise
+from rempart.sovereignty.render import refused
+
+_NEVER = "!to_localhost !to_linklocal"
+"""An allowed name that resolves to the proxy itself, or to a cloud's metadata, is denied all the same."""
+_NAME = re.compile(r"[A-Za-z0-9._:\[\]-]+")
+
+
+def outward(rules: EgressRules, inside: Collection[str]) -> tuple[Destination, ...]:
+    """The destinations beyond the containers, whose names are `inside`. Registries are for nodes, not for tasks."""
+    return tuple(one for one in rules.allowed if normalise(one.name) not in inside)
+
+
+def squid(rules: EgressRules, inside: Collection[str]) -> str:
+    """The lines of squid's settings that allow what the policy allows: one entry each, with its reason."""
+    lines = ["# Where containers may go, from rempart.yaml by `rempart init`. Everything else is denied, and logged."]
+    found = outward(rules, inside)
+    for number, one in enumerate(found):
+        who = f"; {', '.join(one.classifications)}" if one.classifications else ""
+        lines += ["", f"# {one}  ({one.why}{who})"]
+        if not _NAME.fullmatch(domain := _domain(one)):
+            lines.append("# NOT COVERED, and so denied: it is no name of a host")
+            continue
+        lines.append(f"acl host{number} dstdomain -n {domain}")
+        if one.port:
+            lines.append(f"acl port{number} port {one.port}")
+        port = f" port{number}" if one.port else ""
+        lines.append(f"http_access allow host{number}{port} {_NEVER}")
+    lines += [] if found else ["# Nothing: all that is declared is in a container of its own."]
+    lines += ["", *(f"# {line}" for line in refused(rules))] if rules.refusals else []
+    return "".join(f"{_printable(line)}\n" for line in lines)
+
+
+def _domain(destination: Destination) -> str:
+    """A host as squid compares it: text only, nothing is looked up for it. A leading dot: and every name below."""
+    name = normalise(destination.name)
+    if is_address(name):
+        return f"[{name}]" if ":" in name else name
+    return f".{name}" if destination.host.startswith("*.") else name
+
+
+def _printable(line: str) -> str:
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in line)
