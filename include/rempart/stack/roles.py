@@ -68,6 +68,7 @@ def synchronise(database: Connection, admin: Connection) -> list[str]:
         told = [f"roles made: {', '.join(missing)}"] if missing else []
         told += [one.line() for one in changes if one.role not in missing]
         told += _platform_admin(session, admin)
+        session.execute("DELETE FROM session WHERE expiry < timezone('utc', now())")  # each look at the login makes one
         for person in people.listed(session):
             if others := set(person.roles) - set(access.ROLES):
                 told.append(f"{person.name} has a role that is none of Rempart's: {', '.join(sorted(others))}")

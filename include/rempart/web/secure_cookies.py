@@ -1,4 +1,4 @@
-"""Marks every cookie `Secure` where people reach Airflow by https: behind who ends TLS, Airflow itself hears http."""
+"""Marks every cookie `Secure` where people reach Airflow by https, though TLS may end in front of it."""
 
 from __future__ import annotations
 
