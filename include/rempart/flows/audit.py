@@ -258,8 +258,10 @@ class Audit:
         return replace(found, findings=(*found.findings, *unknown))
 
     def _passwords(self) -> CheckResult:
-        var, home = self.stack.var, self.stack.airflow_home
-        known = [self.stack.secrets, home / "passwords.json", var / "mlflow" / "basic_auth.ini"]
+        var = self.stack.var
+        known = [self.stack.secrets, var / "mlflow" / "basic_auth.ini"]
+        if self.stack.config.access.auth_manager == "simple":
+            known.append(self.stack.airflow_home / "passwords.json")
         known += [var / "sites" / name / "s3.json" for name in self.stack.embedded_sites]
         known += [var / "sites" / name / "iam.json" for name in self.stack.embedded_sites if self.stack.job_role(name)]
         there = [file for file in known if file.is_file()]

@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI
 
 from rempart.ledger.port import Kind
 from rempart.orchestration import runtime
+from rempart.web.access import requires
 
 app = FastAPI(
     title="Rempart",
@@ -23,7 +24,7 @@ app = FastAPI(
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-@app.get("/evidence")
+@app.get("/evidence", dependencies=[Depends(requires("read_evidence"))])
 def newest_evidence() -> dict[str, Any]:
     """The newest record of each kind: what was last ingested, promoted, denied, backed up, proved and so on."""
     ledger = runtime.platform().ledger
