@@ -42,7 +42,7 @@ RIGHTS: dict[str, tuple[str, str, str, str]] = {
     "Task Instances": ("rm", "rm", "rcem", "rcedm"),
     "Task Logs": ("r", "", "r", "r"),
     "XComs": ("rm", "", "rm", "rcedm"),
-    "HITL Detail": ("rm", "", "rem", "rem"),
+    "HITL Detail": ("rm", "r", "rem", "rem"),  # the list of DAGs is made of it, too
     "Assets": ("rm", "rm", "rcm", "rcedm"),
     "Asset Aliases": ("r", "r", "r", "r"),
     "Backfills": ("r", "r", "rce", "rced"),

@@ -33,6 +33,8 @@ ROUTES: dict[str, tuple[str, ...]] = {
     f"GET /api/v2/dags/{DAG}/dagRuns": EVERYBODY,
     f"GET /api/v2/dagSources/{DAG}": EVERYBODY,
     "GET /api/v2/importErrors": EVERYBODY,
+    "GET /ui/dags": EVERYBODY,
+    f"GET /ui/grid/structure/{DAG}": EVERYBODY,
     "GET /rempart/evidence": EVERYBODY,
     "GET /api/v2/dags/~/dagRuns/~/taskInstances/~/xcomEntries": ("viewer", "operator", "admin"),
     f"GET /api/v2/dags/{DAG}/dagRuns/none/taskInstances/none/logs/1": ("viewer", "operator", "admin"),

@@ -27,6 +27,11 @@ def test_mlflow_has_one_chain_of_revisions_for_each_of_its_schemas(versions: str
         airflow_schema.revisions("mlflow", "nowhere")
 
 
+def test_the_tables_of_people_have_one_chain_of_revisions() -> None:
+    known = airflow_schema.revisions("airflow", airflow_schema.PEOPLE[1])
+    assert airflow_schema.head(known) in known and sum(before is None for before in known.values()) == 1
+
+
 def test_two_ends_are_refused() -> None:
     with pytest.raises(BackupError, match="end in 2 revisions"):
         airflow_schema.head({"a": None, "b": "a", "c": "a"})
