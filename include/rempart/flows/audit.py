@@ -34,6 +34,7 @@ from rempart.transparency import (
     exposure,
     findings,
     gaps,
+    image_contents,
     images,
     licences,
     sbom,
@@ -61,6 +62,12 @@ def bill_of_lock(root: Path, at: datetime | None = None) -> str:
 def bill_of_debian(path: Path, release: str = "", at: datetime | None = None) -> str:
     """A Debian system (dpkg status file, or root of an unpacked image) as CycloneDX JSON. Raises AuditError."""
     return sbom.of_debian(debian.read_system(path, release), at=at)
+
+
+def bill_of_image(root: Path, name: str, at: datetime | None = None) -> str:
+    """An unpacked image as CycloneDX JSON, by what is in it. Raises AuditError."""
+    review = Distributions(configuration.project_root()).review
+    return sbom.of_image(name, installed_version("rempart"), image_contents.read(root, review), at=at)
 
 
 def report_json(found: Report) -> str:
