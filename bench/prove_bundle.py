@@ -139,7 +139,9 @@ def in_containers(bundle: Path, public: Path, machine: Path, checks: list[Check]
     (index,) = (bundle / open_bundle.FOLDER).glob("*.json")
     references = json.loads(index.read_text(encoding="utf-8"))["bundle"]["images"]
     ids = {name: image_id(name) for name in references}
-    subprocess.run(["docker", "image", "rm", *references], check=True, capture_output=True)
+    removed = run(["docker", "image", "rm", *references], os.environ)
+    if removed.returncode:
+        raise SystemExit(f"the images could not be removed: {removed.stderr.strip()}")
     gone = not any(map(image_id, references))
     since, began = datetime.now(UTC), time.monotonic()
     folder = copied(bundle, machine)

@@ -8,7 +8,7 @@ if [ -s /run/secrets/pip ]; then export PIP_CONFIG_FILE=/run/secrets/pip; fi
 case $1 in
 environment)
     python3 include/rempart/stack/bootstrap.py "$2"
-    rm -rf .venv*/tools  # what installed it is of no use any more
+    rm -rf .venv*/tools .venv*/.lock  # what installed it is of no use any more
     find .venv* -exec touch --no-dereference --date=2026-01-01T00:00:00Z {} +
     ;;
 wheel)
