@@ -269,6 +269,8 @@ class Audit:
         known = [self.stack.secrets, home / "passwords.json", var / "mlflow" / "basic_auth.ini"]
         known += [var / "sites" / name / "s3.json" for name in self.stack.embedded_sites]
         known += [var / "sites" / name / "iam.json" for name in self.stack.embedded_sites if self.stack.job_role(name)]
+        if self.stack.containers:  # one user, and this file is mounted: who may read it, its folder says (ADR 24)
+            known = []
         there = [file for file in known if file.is_file()]
         files = [PrivateFile(str(file.relative_to(var)), file.stat().st_mode) for file in there]
         absent = [str(file.relative_to(var)) for file in known if file not in there]
@@ -280,6 +282,10 @@ class Audit:
         for name in self.stack.config.services:
             if declared := self.stack.external(name):
                 endpoints[f"services.{name}"] = declared.url
+        if self.stack.containers:
+            services = [*self.stack.embedded_sites, "postgresql", "mlflow", "airflow"]
+            own = {self.stack.host(name) for name in services if not self.stack.external(name)}
+            return exposure.check_in_container(endpoints, own)
         return exposure.check(self._plans[0], self._listeners() if self.processes else None, endpoints)
 
     def _listeners(self) -> list[Listener]:
