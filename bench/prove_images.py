@@ -21,7 +21,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bench import prove_compose
@@ -61,8 +61,22 @@ class Entry:
     time: int
 
 
-def entries(reference: str, keys: list[str] | None = None) -> dict[str, Entry]:
-    """Every path of an image; into `keys` go the files that look as if they held a private key."""
+@dataclass
+class KeySearch:
+    """The files of an image that look as if they held a private key. Bytes that several images have are read once."""
+
+    found: list[str] = field(default_factory=list)
+    known: dict[str, bool] = field(default_factory=dict)
+
+    def look(self, name: str, digest: str, body: bytes) -> None:
+        if digest not in self.known:
+            self.known[digest] = any(sign in body for sign in SIGNS) and bool(PRIVATE.search(body))
+        if self.known[digest]:
+            self.found.append(name)
+
+
+def entries(reference: str, keys: KeySearch | None = None) -> dict[str, Entry]:
+    """Every path of an image."""
     container = docker("create", reference).strip()
     try:
         with subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE) as process:
@@ -77,13 +91,13 @@ def entries(reference: str, keys: list[str] | None = None) -> dict[str, Entry]:
     return {name: entry for name, entry in found.items() if name not in made_by_the_engine()}
 
 
-def _entry(archive: tarfile.TarFile, one: tarfile.TarInfo, keys: list[str] | None) -> Entry:
+def _entry(archive: tarfile.TarFile, one: tarfile.TarInfo, keys: KeySearch | None) -> Entry:
     digest = one.linkname
     if stream := archive.extractfile(one) if one.isreg() else None:
         body = stream.read()
         digest = hashlib.sha256(body).hexdigest()
-        if keys is not None and any(sign in body for sign in SIGNS) and PRIVATE.search(body):
-            keys.append(one.name)
+        if keys is not None:
+            keys.look(one.name, digest, body)
     kind = "file" if one.isreg() else "folder" if one.isdir() else "link"
     return Entry(kind, one.mode, (one.uid, one.gid), digest, 0 if one.isdir() else int(one.mtime))
 
@@ -123,10 +137,11 @@ def faults(found: dict[str, Entry]) -> Iterator[str]:
             yield f"{name} is left over from an installation"
 
 
-def look(reference: str, checks: list[Check], figures: dict[str, Any]) -> None:
-    """At one image: its paths, its settings, its bill."""
-    name, keys = reference.rpartition("/")[2].partition(":")[0], list[str]()
-    found = entries(reference, keys)
+def look(reference: str, known: dict[str, bool], checks: list[Check], figures: dict[str, Any]) -> None:
+    """At one image: its paths, its settings, its bill. `known` is what the search for keys read of others."""
+    name, search = reference.rpartition("/")[2].partition(":")[0], KeySearch(known=known)
+    found = entries(reference, search)
+    keys = search.found
     wrong = list(faults(found))
     check(checks, f"{name}: no setuid, nothing writable, no cache", not wrong, f"{len(found)} paths; {wrong[:8]}")
     real = [one for one in keys if not EXAMPLES.search(one)]
@@ -202,8 +217,9 @@ def main(arguments: list[str] | None = None) -> int:
             compose.must("build")
         references = images.references(root)
         figures["MB"] = sizes(references)
+        known: dict[str, bool] = {}
         for reference in references:
-            look(reference, checks, figures)
+            look(reference, known, checks, figures)
     except (Exception, SystemExit) as error:
         check(checks, "every step could be taken", False, f"{type(error).__name__}: {error}")
     for name, value in figures.items():

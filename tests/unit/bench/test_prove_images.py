@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.prove_images import ALLOWED, CACHES, Entry, _distributions, _entry, differences, faults
+from bench.prove_images import ALLOWED, CACHES, Entry, KeySearch, _distributions, _entry, differences, faults
 
 FILE = Entry("file", 0o644, (0, 0), "a" * 64, 1767225600)
 FOLDER = Entry("folder", 0o755, (0, 0), "", 0)
@@ -66,7 +66,7 @@ def test_each_difference_of_two_builds_is_told(change: dict[str, object], word: 
     ],
 )
 def test_a_private_key_is_found_and_the_word_for_one_is_not(body: bytes, found: list[str]) -> None:
-    packed, keys = io.BytesIO(), list[str]()
+    packed, keys = io.BytesIO(), KeySearch()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         head = tarfile.TarInfo("key")
         head.size = len(body)
@@ -74,7 +74,7 @@ def test_a_private_key_is_found_and_the_word_for_one_is_not(body: bytes, found: 
     packed.seek(0)
     with tarfile.open(fileobj=packed) as archive:
         _entry(archive, archive.getmembers()[0], keys)
-    assert keys == found
+    assert keys.found == found
 
 
 def test_distributions_are_told_by_their_paths() -> None:
