@@ -184,10 +184,26 @@ def bring(index: Mapping[str, Any], opener: Open, folder: Path, say: Say) -> int
 
 
 def check(index: Mapping[str, Any], folder: Path) -> None:
-    """Every file of a bundle that was carried here, against the index. Raises Refused, naming each that differs."""
-    wrong = [name for name, one in sorted(index["files"].items()) if not _is(folder / name, one)]
+    """A bundle that was carried here, against its index: every file as it was signed, and nothing that nobody signed.
+
+    Raises Refused, naming what differs.
+    """
+    real, names = folder.resolve(), set(index["files"])
+    wrong = [
+        name
+        for name, one in sorted(index["files"].items())
+        if (real / name).resolve() != real / name or not _is(real / name, one)
+    ]
     if wrong:
         raise Refused(f"not what was signed, or not there: {', '.join(wrong)}. Nothing of the bundle was used")
+    places = {real, *((real / name).parent for name in names)}
+    there = {one.relative_to(real).as_posix() for place in places for one in place.iterdir()}
+    known = names | {place.relative_to(real).as_posix() for place in places} | {FOLDER.rstrip("/")}
+    if strange := sorted(there - known):
+        raise Refused(
+            f"in the folder, and signed by nobody: {', '.join(strange)}. Nothing of the bundle was used. Was it"
+            " made by an earlier run of yours, go on in it; else remove it"
+        )
 
 
 def _is(file: Path, held: Mapping[str, Any]) -> bool:

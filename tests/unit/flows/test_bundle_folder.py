@@ -82,6 +82,23 @@ def test_an_altered_byte_is_refused_by_name_and_nothing_is_used(
     assert not (written / "rempart").exists()
 
 
+@pytest.mark.parametrize("name", ["rempart/.venv/rempart-installed", "tools/sh", "wheels/b-1-py3-none-any.whl"])
+def test_what_nobody_signed_is_not_used_though_it_looks_like_an_earlier_run(
+    name: str, written: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (written / name).parent.mkdir(parents=True, exist_ok=True)
+    (written / name).touch()
+    assert opened(written) == 1 and opened(written, "--containers") == 1
+    told = capfd.readouterr().err
+    assert "signed by nobody" in told and (name if name.startswith("wheels") else name.partition("/")[0]) in told
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(written: Path, tmp_path: Path) -> None:
+    (written / "wheels").rename(tmp_path / "elsewhere")
+    (written / "wheels").symlink_to(tmp_path / "elsewhere")
+    assert opened(written) == 1 and not (written / "rempart").exists()
+
+
 def test_another_key_opens_nothing(written: Path, tmp_path: Path) -> None:
     (tmp_path / "other.pem").write_text(bundle_folder.to_pem(b"\1" * 32))
     assert open_bundle.main([str(written), "--trust", str(tmp_path / "other.pem")]) == 1
