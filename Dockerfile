@@ -12,7 +12,8 @@ ARG BASE_IMAGE=debian:trixie-slim
 FROM ${BASE_IMAGE} AS base
 ENV DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8
 RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh \
-    useradd --uid 50000 --gid 0 --home-dir /var/lib/rempart --no-create-home --shell /usr/sbin/nologin rempart \
+    touch /dev/shm/packages-began \
+    && useradd --uid 50000 --gid 0 --home-dir /var/lib/rempart --no-create-home --shell /usr/sbin/nologin rempart \
     && install --directory --owner=50000 --group=0 --mode=0770 /var/lib/rempart \
     && /run/packages.sh --upgrade ca-certificates tini
 ENTRYPOINT ["/usr/bin/tini", "--"]
@@ -65,7 +66,8 @@ RUN chmod -R go+rX dags data include plugins && python -m compileall -q --invali
 USER 50000:0
 
 FROM platform AS platform-bill
-RUN --mount=type=bind,from=platform,target=/scan rempart sbom --image /scan --name rempart/platform --out /tmp/sbom.json
+RUN --mount=type=bind,from=platform,target=/scan rempart sbom --image /scan --name rempart/platform --out /tmp/sbom.json \
+    && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
 
 FROM platform AS airflow
 COPY --from=platform-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
@@ -102,7 +104,8 @@ COPY include include
 RUN chmod -R go+rX include
 
 FROM platform AS trainer-bill
-RUN --mount=type=bind,from=trainer-files,target=/scan rempart sbom --image /scan --name rempart/trainer --out /tmp/sbom.json
+RUN --mount=type=bind,from=trainer-files,target=/scan rempart sbom --image /scan --name rempart/trainer --out /tmp/sbom.json \
+    && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
 
 FROM trainer-files AS trainer
 COPY --from=trainer-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
@@ -129,7 +132,8 @@ COPY --chmod=0755 deploy/images/postgres.sh /usr/local/bin/
 RUN install --directory --owner=50000 --group=0 --mode=0770 /var/lib/rempart/postgresql
 
 FROM platform AS postgres-bill
-RUN --mount=type=bind,from=postgres-files,target=/scan rempart sbom --image /scan --name rempart/postgres --out /tmp/sbom.json
+RUN --mount=type=bind,from=postgres-files,target=/scan rempart sbom --image /scan --name rempart/postgres --out /tmp/sbom.json \
+    && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
 
 FROM postgres-files AS postgres
 COPY --from=postgres-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
@@ -155,7 +159,8 @@ COPY --chmod=0755 deploy/images/s3-answers.sh /usr/local/bin/
 RUN install --directory --owner=50000 --group=0 --mode=0770 /var/lib/rempart/data
 
 FROM platform AS object-store-bill
-RUN --mount=type=bind,from=object-store-files,target=/scan rempart sbom --image /scan --name rempart/object-store --out /tmp/sbom.json
+RUN --mount=type=bind,from=object-store-files,target=/scan rempart sbom --image /scan --name rempart/object-store --out /tmp/sbom.json \
+    && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
 
 FROM object-store-files AS object-store
 COPY --from=object-store-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
@@ -178,7 +183,8 @@ RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /
 COPY --chmod=0644 deploy/images/gate.cfg /etc/haproxy/gate.cfg
 
 FROM platform AS gate-bill
-RUN --mount=type=bind,from=gate-files,target=/scan rempart sbom --image /scan --name rempart/gate --out /tmp/sbom.json
+RUN --mount=type=bind,from=gate-files,target=/scan rempart sbom --image /scan --name rempart/gate --out /tmp/sbom.json \
+    && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
 
 FROM gate-files AS gate
 COPY --from=gate-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json

@@ -5,7 +5,7 @@
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 began=/dev/shm/packages-began
-touch "$began"
+[ -e "$began" ] || touch "$began"
 apt-get update --quiet
 if [ "${1:-}" = --upgrade ]; then shift; apt-get upgrade --quiet --yes; fi
 apt-get install --quiet --yes --no-install-recommends "$@"
