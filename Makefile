@@ -5,6 +5,13 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 # compiled modules are kept, whatever the shell says: without them each process takes seconds more to start
 export PYTHONDONTWRITEBYTECODE :=
+# what the labels of images say: the commit, not the moment of the build
+export REMPART_VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+export REMPART_REVISION := $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+ifneq ($(REMPART_REVISION),unknown)
+export REMPART_CREATED := $(shell git log -1 --format=%cI)
+export REMPART_EPOCH := $(shell git log -1 --format=%ct)
+endif
 
 PYTHON ?= python3
 BENCH ?=
@@ -16,7 +23,7 @@ UV := .venv/tools/bin/uv
 # The proofs that this machine may be able to run: every bench/prove_*.py.
 PROOFS := $(sort $(patsubst bench/prove_%.py,prove-%,$(wildcard bench/prove_*.py)))
 
-.PHONY: help preflight setup setup-trainer demo up down status logs base-image images test test-unit test-k8s lint docs lock sbom audit bench prove clean
+.PHONY: help preflight setup setup-trainer demo up down status logs base-image images bundle test test-unit test-k8s lint docs lock sbom audit bench prove clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -54,8 +61,12 @@ base-image: ## make the images' base out of Debian packages (root), where debian
 
 images: setup ## build every image, and tell their sizes (docs/how-to/compose.md)
 	@$(BIN)/rempart init
-	@REMPART_REVISION=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) docker compose --profile '*' build
+	@docker compose --profile '*' build
 	@docker images --filter reference='rempart/*' --format 'table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.Size}}'
+
+bundle: setup ## write one signed folder that installs without a network (ARGS=--no-images: without Docker)
+	@case " $(ARGS) " in *" --no-images "*) ;; *) $(MAKE) images ;; esac
+	@$(BIN)/rempart bundle write $(ARGS)
 
 test: preflight setup ## every test, in two processes with a stack each, beside a running one (ARGS= for pytest)
 	@$(BIN)/python -m pytest -n 2 $(ARGS)

@@ -29,6 +29,7 @@ rm -f "$root.log"
 echo "$sources" >"$root/etc/apt/sources.list"
 # what differs from one run to the next or is this machine's, and what nobody reads in a container
 rm -rf "$root"/etc/resolv.conf "$root"/etc/hostname "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/*.log "$root"/var/log/apt "$root"/var/cache/ldconfig/* \
-    "$root"/usr/share/doc/* "$root"/usr/share/man/* "$root"/usr/share/locale/* "$root"/etc/machine-id
+    "$root"/usr/share/man/* "$root"/usr/share/locale/* "$root"/etc/machine-id
+find "$root/usr/share/doc" ! -type d ! -name copyright -delete  # licences stay, since images are handed on
 tar -C "$root" --sort=name --numeric-owner -c . | docker import --message "debootstrap $suite" - "$name" >/dev/null
 echo "$name"

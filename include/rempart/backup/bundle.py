@@ -50,13 +50,17 @@ class Contents:
 
 @dataclass(frozen=True)
 class Index:
-    """A bundle. `entry` is the program in the code that makes its environment; `key` signs it."""
+    """A bundle. `entry` is the program in the code that makes its environment; `key` signs it.
+
+    `images`: references of the images in one that is carried; that of the backup site has none.
+    """
 
     at: datetime
     contents: Contents
     files: Mapping[str, Held]
     entry: str
     key: str
+    images: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -76,6 +80,7 @@ def encode(index: Index, signer: Signer) -> bytes:
         "entry": index.entry,
         "key": index.key,
         "files": {name: {"sha256": one.sha256, "size": one.size} for name, one in index.files.items()},
+        **({"images": list(index.images)} if index.images else {}),
     }
     text = canonical(plain)
     return f'{{"bundle":{text},"sig":"{base64.b64encode(signer.sign(text.encode())).decode()}"}}\n'.encode()
@@ -94,7 +99,8 @@ def index_of(plain: Mapping[str, Any]) -> Index:
     """An index that was read and verified."""
     contents = Contents(plain["locks"], plain["code"], plain["restic"], plain["python"], plain["platform"])
     files = {name: Held(one["sha256"], one["size"]) for name, one in plain["files"].items()}
-    return Index(datetime.fromisoformat(plain["at"]), contents, files, plain["entry"], plain["key"])
+    images = tuple(plain.get("images", ()))
+    return Index(datetime.fromisoformat(plain["at"]), contents, files, plain["entry"], plain["key"], images)
 
 
 def key_of(index: Index, body: bytes) -> str:

@@ -2,6 +2,7 @@
 
 This file stands alone: at the site as `bundle/open_bundle.py`, and best kept beside the escrowed keys. It believes what
 the ledger's public key signed and nothing else. Exit code 0: everything is in place; 1: the last line says why not.
+Without an endpoint the bundle lies in the folder already, as it was carried there: then nothing is fetched.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ FOLDER, FILES = "bundle/", "bundle/files/"
 SPKI = bytes.fromhex("302a300506032b6570032100")  # what precedes an Ed25519 key of 32 bytes in DER (RFC 8410)
 INDEX = re.compile(r"bundle/\d{8}T\d{6}Z-[0-9a-f]{12}\.json")
 _SIGNED = re.compile(r'\{"bundle":(\{.*\}),"sig":"([A-Za-z0-9+/]{86}==)"\}\n?')
-_NAME = re.compile(r"(?:wheels/)?[A-Za-z0-9_][A-Za-z0-9_.+!-]*")
+_NAME = re.compile(r"(?:(?:wheels|sbom)/)?[A-Za-z0-9_][A-Za-z0-9_.+!-]*")
+IMAGES, LOADER = "images.tar.gz", "include/rempart/stack/load_images.py"
 TRIES, CHUNK = 4, 1 << 20
 Say = Callable[[str], object]
 Open = Callable[[str], AbstractContextManager[BinaryIO]]
@@ -123,9 +125,18 @@ def this_machine() -> tuple[str, str]:
 
 
 def choose(
-    names: Iterable[str], opener: Open, keys: Mapping[str, bytes], say: Say, machine: tuple[str, str] | None = None
+    names: Iterable[str],
+    opener: Open,
+    keys: Mapping[str, bytes],
+    say: Say,
+    machine: tuple[str, str] | None = None,
+    *,
+    images: bool = False,
 ) -> dict[str, Any]:
-    """The newest index for this machine that verifies; one that does not is told and passed by. Raises Refused."""
+    """The newest index for this machine that verifies; one that does not is told and passed by. Raises Refused.
+
+    Where its `images` are wanted it has some, and any Python will do: they bring their own.
+    """
     wanted, others = machine or this_machine(), set()
     for name in sorted(filter(INDEX.fullmatch, names), reverse=True):
         try:
@@ -134,12 +145,14 @@ def choose(
         except Refused as error:
             say(f"warning: {name} is passed by: {error}. Somebody may have written it who should not")
             continue
-        if (index["python"], index["platform"]) == wanted:
+        fits = (index["python"], index["platform"]) == wanted
+        if (index["platform"] == wanted[1] and index.get("images")) if images else fits:
             say(f"{name}: signed, made on {index['at']}, {len(index['files'])} files")
             return index
         others.add(f"Python {index['python']} on {index['platform']}")
     told = f"; there is one for {', '.join(sorted(others))}" if others else ""
-    raise Refused(f"no bundle for Python {wanted[0]} on {wanted[1]} is vouched for{told}")
+    what = f"with images on {wanted[1]}" if images else f"for Python {wanted[0]} on {wanted[1]}"
+    raise Refused(f"no bundle {what} is vouched for{told}")
 
 
 def sha256_of(file: Path) -> str:
@@ -153,7 +166,7 @@ def bring(index: Mapping[str, Any], opener: Open, folder: Path, say: Say) -> int
     done = 0
     for name, held in sorted(index["files"].items()):
         target, done = folder / name, done + held["size"]
-        if target.is_file() and target.stat().st_size == held["size"] and sha256_of(target) == held["sha256"]:
+        if _is(target, held):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.partial")
@@ -168,6 +181,33 @@ def bring(index: Mapping[str, Any], opener: Open, folder: Path, say: Say) -> int
             told = time.monotonic()
             say(f"  {100 * done / max(total, 1):.0f} % of {total / 1e6:.0f} MB")
     return came
+
+
+def check(index: Mapping[str, Any], folder: Path) -> None:
+    """A bundle that was carried here, against its index: every file as it was signed, and nothing that nobody signed.
+
+    Raises Refused, naming what differs.
+    """
+    real, names = folder.resolve(), set(index["files"])
+    wrong = [
+        name
+        for name, one in sorted(index["files"].items())
+        if (real / name).resolve() != real / name or not _is(real / name, one)
+    ]
+    if wrong:
+        raise Refused(f"not what was signed, or not there: {', '.join(wrong)}. Nothing of the bundle was used")
+    places = {real, *((real / name).parent for name in names)}
+    there = {one.relative_to(real).as_posix() for place in places for one in place.iterdir()}
+    known = names | {place.relative_to(real).as_posix() for place in places} | {FOLDER.rstrip("/")}
+    if strange := sorted(there - known):
+        raise Refused(
+            f"in the folder, and signed by nobody: {', '.join(strange)}. Nothing of the bundle was used. Was it"
+            " made by an earlier run of yours, go on in it; else remove it"
+        )
+
+
+def _is(file: Path, held: Mapping[str, Any]) -> bool:
+    return file.is_file() and file.stat().st_size == held["size"] and sha256_of(file) == held["sha256"]
 
 
 class Bucket:
@@ -230,10 +270,7 @@ def install(index: Mapping[str, Any], folder: Path, say: Say) -> Path:
     home, tools = folder / "rempart", folder / "tools"
     if (home / ".venv" / "rempart-installed").is_file():
         return home  # by an earlier run: what somebody changed there since stays
-    with tarfile.open(folder / "code.tar.gz") as archive:
-        if hasattr(tarfile, "data_filter"):  # of Python 3.11.4; what was signed needs none
-            archive.extraction_filter = tarfile.data_filter
-        archive.extractall(home)  # noqa: S202 # signed
+    _unpack(folder, home)
     tools.mkdir(exist_ok=True)
     restic = shutil.copy(folder / "restic", tools / "restic")
     Path(restic).chmod(0o755)
@@ -248,37 +285,73 @@ def install(index: Mapping[str, Any], folder: Path, say: Say) -> Path:
     return home
 
 
+def _unpack(folder: Path, home: Path) -> None:
+    with tarfile.open(folder / "code.tar.gz") as archive:
+        if hasattr(tarfile, "data_filter"):  # of Python 3.11.4; what was signed needs none
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(home)  # noqa: S202 # signed
+
+
+def load(index: Mapping[str, Any], folder: Path, say: Say) -> Path:
+    """Unpack the code, and let its own program hand the images to this machine's Engine; where the code is.
+
+    Nothing is installed on the machine. Raises Refused.
+    """
+    home = folder / "rempart"
+    if not (home / "rempart.yaml").is_file():  # of an earlier run: what somebody changed there since stays
+        _unpack(folder, home)
+    command = [sys.executable, home / LOADER, folder / IMAGES, *index["images"]]
+    if subprocess.run(command, check=False).returncode:
+        raise Refused("the images were not loaded: read the lines above")
+    return home
+
+
 def say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
+
+
+def brought(said: argparse.Namespace, keys: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
+    """The index of the bundle that is fetched from a site, or was carried into the folder; every file is there, as it
+    was signed. Raises Refused.
+    """
+    if not said.endpoint:
+        names = [f"{FOLDER}{file.name}" for file in (folder / FOLDER).glob("*.json")]
+        index = choose(names, lambda name: (folder / name).open("rb"), keys, say, images=said.containers)
+        check(index, folder)
+        say(f"{sum(one['size'] for one in index['files'].values()) / 1e6:.0f} MB: every file is as it was signed")
+        return index
+    needed = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    if lacking := [name for name in needed if not os.environ.get(name)]:
+        raise Refused(f"{' and '.join(lacking)} must be set")
+    access, secret = (os.environ[name] for name in needed)
+    site = Bucket(said.endpoint, said.region, said.bucket, access, secret, virtual=said.virtual)
+    index = choose(site.names(), site.open, keys, say, images=said.containers)
+    say(f"{bring(index, site.open, folder, say) / 1e6:.0f} MB were fetched, every file is as it was signed")
+    return index
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description="Fetch a bundle, check it, install it. Key: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY."
     )
-    parser.add_argument("folder", type=Path, help="where everything goes; run again, it goes on")
-    parser.add_argument("--endpoint", required=True, help="URL of the backup site")
+    parser.add_argument("folder", type=Path, help="where everything goes, or the bundle lies; run again, it goes on")
+    parser.add_argument("--endpoint", help="URL of the backup site; without it the bundle lies in the folder")
     parser.add_argument("--region", default="us-east-1")
     parser.add_argument("--bucket", default="backups")
     parser.add_argument("--virtual", action="store_true", help="for operators who want https://BUCKET.HOST/")
+    parser.add_argument("--containers", action="store_true", help="hand the bundle's images to the Docker Engine")
     parser.add_argument("--trust", required=True, action="append", type=Path, help="public.pem; may be repeated")
     said = parser.parse_args(arguments)
     folder = said.folder.absolute()
-    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     try:
-        if lacking := [name for name in names if not os.environ.get(name)]:
-            raise Refused(f"{' and '.join(lacking)} must be set")
-        access, secret = (os.environ[name] for name in names)
-        site = Bucket(said.endpoint, said.region, said.bucket, access, secret, virtual=said.virtual)
-        keys = public_keys(file.read_text(encoding="ascii") for file in said.trust)
-        index = choose(site.names(), site.open, keys, say)
-        say(f"{bring(index, site.open, folder, say) / 1e6:.0f} MB were fetched, every file is as it was signed")
-        home = install(index, folder, say)
+        index = brought(said, public_keys(file.read_text(encoding="ascii") for file in said.trust), folder)
+        home = (load if said.containers else install)(index, folder, say)
     except (Refused, OSError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    say(f"Ready: cd {home}, then follow docs/runbooks/operator-is-gone.md")
+    after = "docs/how-to/offline.md" if said.containers or not said.endpoint else "docs/runbooks/operator-is-gone.md"
+    say(f"Ready: cd {home}, then follow {after}")
     return 0
 
 

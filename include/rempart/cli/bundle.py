@@ -1,4 +1,4 @@
-"""Commands of the bootstrap bundle: what a bare machine needs to restore, at the backup site."""
+"""Commands of the bootstrap bundle: what a bare machine needs, at the backup site or in a folder to carry."""
 
 from __future__ import annotations
 
@@ -40,6 +40,25 @@ def bundle_store(
     if not done.changed:
         typer.echo(f"{done.key} is of what runs here: nothing was sent")
     typer.echo(f"open_bundle.py has SHA-256 {flow.door_sha256()}: keep it, or this line, beside the escrowed keys")
+
+
+@bundle_app.command("write")
+def bundle_write(
+    folder: Annotated[Path | None, typer.Argument(help="Where it goes; by default dist/rempart-VERSION.")] = None,
+    images: Annotated[bool, typer.Option(help="Also every image of docker-compose.yml, as built here.")] = True,
+    wheels: Annotated[
+        Path | None, typer.Option(help="A folder for the wheels; those in it are not fetched again.")
+    ] = None,
+) -> None:
+    """Write what a machine without a network needs to one folder, signed with the ledger's key."""
+    from importlib.metadata import version
+
+    from rempart import config
+    from rempart.flows import bundle_folder
+    from rempart.flows.platform import open_platform
+
+    target = folder or config.project_root() / "dist" / f"rempart-{version('rempart')}"
+    bundle_folder.write(open_platform(), target.absolute(), typer.echo, wheels=wheels, images=images)
 
 
 @bundle_app.command("fetch")

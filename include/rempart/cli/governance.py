@@ -215,16 +215,20 @@ def sbom(
     debian: Annotated[
         Path | None, typer.Option(help="A dpkg status file or an image's root, instead of the lock.")
     ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="An image's root: its Python distributions and programs too.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What the image is called.")] = "image",
     release: Annotated[str, typer.Option(help="The Debian release, such as 13, if its os-release is not there.")] = "",
     timestamp: Annotated[datetime | None, typer.Option(help="A time to state; else the file has none.")] = None,
 ) -> None:
-    """Write a bill of materials (CycloneDX 1.6 JSON) of the lock, or of a Debian system."""
+    """Write a bill of materials (CycloneDX 1.6 JSON) of the lock, of a Debian system, or of an image."""
     from rempart import config
     from rempart.flows import audit as flow
 
     at = timestamp.replace(tzinfo=UTC) if timestamp and not timestamp.tzinfo else timestamp
-    flow.deliver_text(
-        flow.bill_of_debian(debian, release, at) if debian else flow.bill_of_lock(config.project_root(), at),
-        out,
-        typer.echo,
-    )
+    if image:
+        text = flow.bill_of_image(image, name, at)
+    else:
+        text = flow.bill_of_debian(debian, release, at) if debian else flow.bill_of_lock(config.project_root(), at)
+    flow.deliver_text(text, out, typer.echo)

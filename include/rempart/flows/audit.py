@@ -34,6 +34,7 @@ from rempart.transparency import (
     exposure,
     findings,
     gaps,
+    image_contents,
     images,
     licences,
     sbom,
@@ -61,6 +62,12 @@ def bill_of_lock(root: Path, at: datetime | None = None) -> str:
 def bill_of_debian(path: Path, release: str = "", at: datetime | None = None) -> str:
     """A Debian system (dpkg status file, or root of an unpacked image) as CycloneDX JSON. Raises AuditError."""
     return sbom.of_debian(debian.read_system(path, release), at=at)
+
+
+def bill_of_image(root: Path, name: str, at: datetime | None = None) -> str:
+    """An unpacked image as CycloneDX JSON, by what is in it. Raises AuditError."""
+    review = Distributions(configuration.project_root()).review
+    return sbom.of_image(name, installed_version("rempart"), image_contents.read(root, review), at=at)
 
 
 def report_json(found: Report) -> str:
@@ -264,6 +271,8 @@ class Audit:
             known.append(self.stack.airflow_home / "passwords.json")
         known += [var / "sites" / name / "s3.json" for name in self.stack.embedded_sites]
         known += [var / "sites" / name / "iam.json" for name in self.stack.embedded_sites if self.stack.job_role(name)]
+        if self.stack.containers:  # one user, and this file is mounted: who may read it, its folder says (ADR 24)
+            known = []
         there = [file for file in known if file.is_file()]
         files = [PrivateFile(str(file.relative_to(var)), file.stat().st_mode) for file in there]
         absent = [str(file.relative_to(var)) for file in known if file not in there]
@@ -275,6 +284,10 @@ class Audit:
         for name in self.stack.config.services:
             if declared := self.stack.external(name):
                 endpoints[f"services.{name}"] = declared.url
+        if self.stack.containers:
+            services = [*self.stack.embedded_sites, "postgresql", "mlflow", "airflow"]
+            own = {self.stack.host(name) for name in services if not self.stack.external(name)}
+            return exposure.check_in_container(endpoints, own)
         return exposure.check(self._plans[0], self._listeners() if self.processes else None, endpoints)
 
     def _listeners(self) -> list[Listener]:

@@ -50,7 +50,7 @@ def store(platform: Platform, say: Say = print, *, wheels: Path | None = None) -
     require(platform, site, "restore points", say)
     files = bundle_contents.project_files(root)
     program = restic.find_program()
-    wanted = _contents(root, files, program)
+    wanted = contents_of(root, files, program)
     needed = platform.clock() + kept_for(config.backup.keep)
     last = bundle.newest(site, bucket, keys, open_bundle.this_machine(), say)
     known = {bundle.file_key(one): one for one in last[1].files.values()} if last else {}
@@ -110,7 +110,8 @@ def _site(platform: Platform) -> Site:
     return platform.site(backup_site(platform.config, active), "internal", "restore-point", beside=active)
 
 
-def _contents(root: Path, files: Mapping[str, Path], program: Path) -> Contents:
+def contents_of(root: Path, files: Mapping[str, Path], program: Path) -> Contents:
+    """What a bundle of this project would be of."""
     locks = hashlib.sha256(b"".join((root / name).read_bytes() for name in bundle_contents.LOCKS)).hexdigest()
     code = bundle_contents.sha256_of_files(files)
     return Contents(locks, code, open_bundle.sha256_of(program), *open_bundle.this_machine())
@@ -185,7 +186,7 @@ def standing(platform: Platform) -> Standing:
         return Standing(None, None, (), tuple(said))
     key, index = last
     root = configuration.project_root().resolve()
-    wanted = _contents(root, bundle_contents.project_files(root), restic.find_program())
+    wanted = contents_of(root, bundle_contents.project_files(root), restic.find_program())
     stale = tuple(
         name for name in ("locks", "code", "restic") if getattr(wanted, name) != getattr(index.contents, name)
     )

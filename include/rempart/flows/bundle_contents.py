@@ -20,7 +20,10 @@ from rempart.errors import BackupError
 from rempart.stack.bootstrap import ENVIRONMENTS
 from rempart.transparency.credentials import secrets_of
 
-FILES = ("README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml", "rempart.yaml", "requirements*.txt")
+FILES = (
+    *("README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml", "rempart.yaml", "requirements*.txt"),
+    "docker-compose.yml",
+)
 FOLDERS = ("dags", "plugins", "include", "docs", "deploy")
 """What a project is run and restored from. Not among them: data, tests, benches, and whatever else lies there."""
 LOCKS = (ENVIRONMENTS["rempart"].lock, "requirements-bootstrap.txt")

@@ -187,7 +187,8 @@ def initialise(
         credentials.write_secrets(master, secrets)
     authorities = certificate_file(inherited)
     trusted = Path(authorities).read_text(encoding="utf-8") if authorities else ""
-    wanted = files(inside, secrets) | build_files(read_pip_settings(Path(stack.python)), trusted)
+    pip_settings = {} if stack.containers else read_pip_settings(Path(stack.python))  # a container builds nothing
+    wanted = files(inside, secrets) | build_files(pip_settings, trusted)
     wanted |= {"egress.allowed": listed, front.FILE: pem}
     for name, text in wanted.items():
         _write_mounted(folder / name, text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -77,18 +77,37 @@ def check(
             finding = Finding(f"ports/{one.service}-undeclared", "low", what, f"TCP port {one.port}", remedy)
             if finding.id not in {known.id for known in findings}:
                 findings.append(finding)
-    for name, url in endpoints.items():
-        parts = urlsplit(url)
-        if parts.scheme == "http" and not is_local(parts.hostname or ""):
-            what = f"Traffic of {name} goes to {parts.hostname} in clear: its endpoint is http, not https"
-            remedy = "Have the server offer TLS, and write https in the connection."
-            findings.append(Finding(f"ports/clear-{name}", "high", what, f"connection {name}", remedy))
+    findings += _in_clear(endpoints)
     if listeners is None:
         what, remedy = "The stack does not run: no process and no socket of it was looked at", "Audit it while it runs."
         findings.append(Finding("ports/not-running", "info", what, "this machine", remedy))
     running = "no socket" if listeners is None else f"{len(listeners)} listening sockets"
     looked = f"{len(planned)} services' commands, {running}, {len(endpoints)} endpoints"
     return CheckResult("ports", looked, tuple(findings))
+
+
+def check_in_container(endpoints: Mapping[str, str], own: Collection[str]) -> CheckResult:
+    """The same where each service is in a container of its own, and `own` are the names of those.
+
+    What others reach is then not for addresses to say, but for the published ports and the networks.
+    """
+    others = {name: url for name, url in endpoints.items() if urlsplit(url).hostname not in own}
+    what = "Each service is in a container of its own: from here neither processes nor sockets of the others are seen"
+    remedy = "docker-compose.yml says which ports are published; `make prove-compose` asks every container."
+    told = Finding("ports/in-containers", "info", what, "this container", remedy)
+    looked = f"{len(endpoints)} endpoints, {len(endpoints) - len(others)} of them in networks of these containers alone"
+    return CheckResult("ports", looked, (*_in_clear(others), told))
+
+
+def _in_clear(endpoints: Mapping[str, str]) -> list[Finding]:
+    findings = []
+    for name, url in endpoints.items():
+        parts = urlsplit(url)
+        if parts.scheme == "http" and not is_local(parts.hostname or ""):
+            what = f"Traffic of {name} goes to {parts.hostname} in clear: its endpoint is http, not https"
+            remedy = "Have the server offer TLS, and write https in the connection."
+            findings.append(Finding(f"ports/clear-{name}", "high", what, f"connection {name}", remedy))
+    return findings
 
 
 def _open(subject: str, what: str, where: str) -> Finding:

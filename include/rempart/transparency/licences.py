@@ -51,6 +51,7 @@ class Bundled(Strict):
     licence: str
     versions: str = Field(description="PEP 440 specifier of the distribution that this holds for.")
     source: str
+    file: str = Field(description="The program's own file, by its last name.")
 
     _check_licence = field_validator("licence")(_spdx)
     _check_versions = field_validator("versions")(_specifier)

@@ -1,4 +1,4 @@
-"""CycloneDX 1.6 bills of materials, of the lock and of a Debian system. The same input gives the same bytes.
+"""CycloneDX 1.6 bills of materials, of the lock, a Debian system, an image. The same input gives the same bytes.
 
 Neither a random serial number nor the time of day goes in: the serial is derived from the content, and a time stands in
 it only if the caller gives one.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import AuditError
 from rempart.transparency.debian import DebianPackage, DebianSystem, depends_on
+from rempart.transparency.image_contents import ImageContents
 from rempart.transparency.licences import Licence, Review
 
 if TYPE_CHECKING:
@@ -83,10 +84,52 @@ def of_lock(licences: Iterable[Licence], review: Review, version: str, *, at: da
 
 def of_debian(system: DebianSystem, *, at: datetime | None = None) -> str:
     """A Debian system as CycloneDX JSON. Licences are not in it: each package's copyright file states them as prose."""
+    bom, root = _bom(system.distribution, system.release or "unknown", operating_system=True)
+    _add_debian(bom, system)
+    bom.register_dependency(root, bom.components)
+    return _text(bom, at)
+
+
+def of_image(name: str, version: str, contents: ImageContents, *, at: datetime | None = None) -> str:
+    """An image as CycloneDX JSON: its Debian packages, its Python distributions with licence, the programs inside."""
+    from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.component import Component, ComponentType
     from packageurl import PackageURL
 
-    bom, root = _bom(system.distribution, system.release or "unknown", operating_system=True)
+    bom, root = _bom(name, version, container=True)
+    _add_debian(bom, contents.system)
+    for one in contents.distributions:
+        locked = one.licence.locked
+        inside = [
+            Component(
+                name=program.name,
+                version=program.version,
+                licenses=_expression(program.licence),
+                hashes=[HashType(alg=HashAlgorithm.SHA_256, content=program.sha256)],
+                type=ComponentType.APPLICATION,
+            )
+            for program in one.programs
+        ]
+        bom.components.add(
+            Component(
+                type=ComponentType.LIBRARY,
+                name=locked.name,
+                version=locked.version,
+                bom_ref=locked.reference,
+                purl=PackageURL("pypi", None, locked.name, locked.version),
+                licenses=_expression(one.licence.expression),
+                properties=_properties(record_sha256=one.record, licence_known_from=one.licence.known_from),
+                components=inside,
+            )
+        )
+    bom.register_dependency(root, bom.components)
+    return _text(bom, at)
+
+
+def _add_debian(bom: Bom, system: DebianSystem) -> None:
+    from cyclonedx.model.component import Component, ComponentType
+    from packageurl import PackageURL
+
     distro = f"{system.distribution}-{system.release}" if system.release else system.distribution
     components: dict[str, list[Component]] = {}
     for package in system.packages:
@@ -105,21 +148,21 @@ def of_debian(system: DebianSystem, *, at: datetime | None = None) -> str:
     for name, needed in depends_on(system.packages).items():
         for component in components[name]:
             bom.register_dependency(component, [one for other in needed for one in components[other]])
-    bom.register_dependency(root, bom.components)
-    return _text(bom, at)
 
 
-def _bom(name: str, version: str, *, operating_system: bool = False) -> tuple[Bom, Component]:
+def _bom(name: str, version: str, *, operating_system: bool = False, container: bool = False) -> tuple[Bom, Component]:
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentType
 
+    others = operating_system or container  # of many licences
     kind = ComponentType.OPERATING_SYSTEM if operating_system else ComponentType.APPLICATION
+    kind = ComponentType.CONTAINER if container else kind
     root = Component(
         type=kind,
         name=name,
         version=version,
         bom_ref=f"{name}@{version}",
-        licenses=[] if operating_system else _expression("Apache-2.0"),
+        licenses=[] if others else _expression("Apache-2.0"),
     )
     bom = Bom()
     bom.metadata.component = root

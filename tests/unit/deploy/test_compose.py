@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-import rempart
 from rempart import config
 from rempart.config import read_env_file
 from rempart.errors import StackError
 from rempart.orchestration.airflow_servers import WAY_OUT
 from rempart.sovereignty.egress import endpoints, is_allowed, rules
-from rempart.stack import containers, credentials, environment, layout, postgresql, profiles, services
+from rempart.stack import containers, credentials, environment, images, layout, postgresql, profiles, services
 
 ROOT = Path(__file__).resolve().parents[3]
 FILE = (ROOT / "docker-compose.yml").read_text("utf-8")
@@ -160,7 +159,8 @@ def test_a_restore_point_s_secrets_become_the_containers_own_and_never_replace_o
 def test_env_example_is_what_init_writes() -> None:
     fresh = containers.settings_text({}).splitlines()
     assert read_env_file(ROOT / ".env.example") == dict(line.split("=", 1) for line in fresh if line[0] != "#")
-    assert set(re.findall(r"\$\{(\w+)", FILE)) <= {*read_env_file(ROOT / ".env.example"), "REMPART_REVISION"}
+    of_the_commit = {f"REMPART_{name}" for name in ("REVISION", "VERSION", "CREATED", "EPOCH")}  # the Makefile's
+    assert set(re.findall(r"\$\{(\w+)", FILE)) <= {*read_env_file(ROOT / ".env.example"), *of_the_commit}
 
 
 def test_who_may_go_out_goes_through_the_proxy_and_to_its_neighbours_without_it() -> None:
@@ -202,7 +202,7 @@ def test_nothing_is_installed_without_hashes_and_nothing_is_fetched_by_address()
             assert "--require-hashes" in line, line
         assert not re.search(r"https?://|\b(curl|wget)\b", line), line
     assert not re.search(r"(?m)^(ADD|ARG .*(TOKEN|PASSWORD|SECRET)|# *syntax=)", DOCKERFILE)
-    assert set(re.findall(r"(?m)^FROM (\S+)", DOCKERFILE)) - {"base", "python", "builder", "platform"} == {
+    assert set(re.findall(r"(?m)^FROM (\S+)", DOCKERFILE)) - set(re.findall(r"(?m)^FROM \S+ AS (\S+)", DOCKERFILE)) == {
         "${BASE_IMAGE}"
     }
 
@@ -226,7 +226,22 @@ def test_every_image_runs_as_an_ordinary_user_says_what_it_is_and_how_it_fares(t
     assert re.findall(r"(?m)^USER (\S+)", text)[-1] == "50000:0"
     assert 'ENTRYPOINT ["/usr/bin/tini", "--"]' in text
     assert "HEALTHCHECK" in stages[target]
-    assert f'org.opencontainers.image.version="{rempart.__version__}"' in stages[target]
+    for label in ("version", "created", "revision"):  # the Makefile's, so that nobody types them
+        assert f'org.opencontainers.image.{label}="${{{label.upper()}}}"' in stages[target], label
+
+
+@pytest.mark.parametrize("target", ["airflow", "mlflow", "trainer", "postgres", "object-store", "gate"])
+def test_every_image_holds_a_bill_of_what_is_in_it(target: str) -> None:
+    stages = dict(re.findall(r"(?ms)^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE))
+    parent = {child: of for of, child in re.findall(r"(?m)^FROM (\S+) AS (\S+)", DOCKERFILE)}
+    copied = re.findall(rf"(?m)^COPY --from=(\S+) .* {images.BILL}$", stages[target])
+    assert f"--mount=type=bind,from={parent[target]},target=/scan rempart sbom --image /scan" in stages[copied[0]]
+
+
+@pytest.mark.parametrize("stage", ["base", "python", "platform", "gate-files"])
+def test_what_apt_leaves_is_taken_away_where_an_image_would_have_it(stage: str) -> None:
+    stages = dict(re.findall(r"(?ms)^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE))
+    assert "/run/packages.sh" in stages[stage] and "apt-get" not in stages[stage]
 
 
 def test_postgresql_is_made_in_its_image_as_the_embedded_one_is() -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from rempart.config import Config
 from rempart.errors import AuditError
 from rempart.flows.audit import CHECKS, Audit
 from rempart.stack import credentials
+from rempart.stack.containers import in_containers
 from rempart.stack.environment import MARKER
 from rempart.stack.layout import Stack
 from rempart.transparency.findings import Report
@@ -156,6 +158,16 @@ def test_a_stack_that_was_never_started_is_audited_too(tmp_path: Path) -> None:
     ).run()
     passwords = next(check for check in found.checks if check.check == "passwords")
     assert "not there yet: secrets.env" in passwords.looked_at
+
+
+def test_in_a_container_its_own_doors_and_its_mounted_secrets_are_no_findings(tmp_path: Path) -> None:
+    inside = in_containers(Stack(ROOT, tmp_path, config.load()))
+    mounted = replace(inside, var=tmp_path)
+    secrets = credentials.plan(inside, {}, credentials.new_token, credentials.new_fernet_key)
+    mounted.secrets.write_text("".join(f"{k}={v}\n" for k, v in secrets.items()))
+    mounted.secrets.chmod(0o444)
+    found = Audit(mounted, NOW, only=["passwords", "ports"]).run()
+    assert ids(found) == {"ports/in-containers"} and found.exit_code == 0
 
 
 def test_a_service_whose_connection_is_not_known_is_told(stack: Stack) -> None:

@@ -93,8 +93,8 @@ def test_unknown_and_forbidden_licences_are_findings_and_so_are_those_inside() -
         Licence(Locked("gamma", "1"), "MIT", "License"),
     ]
     inside = [
-        Bundled(name="Prog", version="9", licence="AGPL-3.0-only", versions="==1", source="NOTICE"),
-        Bundled(name="Old", version="8", licence="MIT", versions="==0.9", source="NOTICE"),
+        Bundled(name="Prog", version="9", licence="AGPL-3.0-only", versions="==1", source="NOTICE", file="prog"),
+        Bundled(name="Old", version="8", licence="MIT", versions="==0.9", source="NOTICE", file="prog"),
     ]
     result = licences.check(found, Review(bundled={"gamma": inside, "absent": inside}), ["MIT"])
     assert {one.id: one.severity for one in result.findings} == {

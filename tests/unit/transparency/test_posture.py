@@ -314,3 +314,10 @@ def test_facts_in_doubt_are_told_with_their_note() -> None:
     result = gaps.check_facts(configuration, {}, (), TODAY)
     doubt = next(one for one in result.findings if one.id == "facts/uncertain-trial-one")
     assert "jurisdiction (seat moved)" in doubt.what and replace(doubt).severity == "low"
+
+
+def test_in_containers_addresses_tell_nothing_and_what_leaves_them_in_clear_is_told() -> None:
+    endpoints = {"s3_primary": "http://primary:18333", "mlflow": "http://mlflow:15000", "s3_far": "http://s3.example"}
+    result = exposure.check_in_container(endpoints, {"primary", "mlflow"})
+    assert severities(result) == {"ports/clear-s3_far": "high", "ports/in-containers": "info"}
+    assert "2 of them" in result.looked_at

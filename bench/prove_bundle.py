@@ -1,0 +1,242 @@
+"""Proof: a bundle that is carried by hand installs where there is no network, both ways, and no altered byte passes.
+
+    make prove-bundle      (as root: namespaces without a network; with a Docker Engine for the images)
+
+A bundle is written from this clone. A byte of each file is altered: each is refused, by name. Then, in a network
+namespace with nothing but its own loopback, one copy is installed and does the whole demo; and, after the images were
+removed from the Engine, another copy brings them back and `docker compose up --wait` starts the platform. The Engine
+works outside the namespace, so it is asked what it pulled, and where the networks lead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import prove_compose
+from bench.prove_compose import OFFSET, PORTS, Check, Compose, check, tell
+from bench.prove_pods import write
+from rempart import config
+from rempart.backup import open_bundle
+from rempart.ledger.keys import signer, to_pem
+
+NAME = "bundle"
+PROJECT = f"rempart-bundle{'-' + str(OFFSET) if OFFSET else ''}"
+PORT_OFFSET = str(7900 + OFFSET)
+ALONE = ("unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
+"""Before a command: a network of its own, which leads nowhere."""
+PYTHON = str(Path(sys.base_prefix) / "bin" / "python3")
+
+
+def why_not() -> str:
+    """Why this machine cannot run the proof; empty if it can."""
+    if os.geteuid() != 0:
+        return "a network namespace needs root"
+    if lacking := [name for name in ("unshare", "ip") if not shutil.which(name)]:
+        return f"there is no {', '.join(lacking)} on this machine"
+    tried = subprocess.run([*ALONE, "true"], capture_output=True, text=True, check=False)
+    return f"the kernel refuses a network namespace ({tried.stderr.strip()})" if tried.returncode else ""
+
+
+def run(
+    words: Sequence[str | Path], variables: Mapping[str, str], cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, env=dict(variables), cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def bare(machine: Path) -> dict[str, str]:
+    """The environment of somebody who just logged in, with nothing that tells of an index or a proxy."""
+    machine.mkdir(parents=True, exist_ok=True)
+    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(machine), "LANG": "C.UTF-8"}
+
+
+def said(done: subprocess.CompletedProcess[str], lines: int = 3) -> str:
+    return " | ".join((done.stdout + done.stderr).strip().splitlines()[-lines:])
+
+
+def flip(file: Path) -> None:
+    """Alter one bit in the middle of a file; a second time, it is as it was."""
+    with file.open("r+b") as stream:
+        stream.seek(file.stat().st_size // 2)
+        byte = stream.read(1)
+        stream.seek(-1, os.SEEK_CUR)
+        stream.write(bytes([byte[0] ^ 1]))
+
+
+def opened(folder: Path, public: Path, machine: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The program that opens a bundle, as it was kept elsewhere, where there is no network."""
+    return run([*ALONE, PYTHON, open_bundle.__file__, folder, "--trust", public, *words], bare(machine))
+
+
+def copied(bundle: Path, machine: Path) -> Path:
+    """The bundle on another machine: its files, without their bytes being written again."""
+    shutil.rmtree(machine, ignore_errors=True)
+    shutil.copytree(bundle, machine / bundle.name, copy_function=os.link)
+    return machine / bundle.name
+
+
+# --- what must be true ------------------------------------------------------------------------------------------------
+
+
+def refused(bundle: Path, public: Path, folder: Path, checks: list[Check]) -> None:
+    """An altered byte in any file, an altered index, a key of somebody else."""
+    (index,) = (bundle / open_bundle.FOLDER).glob("*.json")
+    files = sorted(file for file in bundle.rglob("*") if file.is_file() and file != index)
+    names = [file.relative_to(bundle).as_posix() for file in files]
+    for file in files:
+        flip(file)
+    done = opened(bundle, public, folder / "refused")
+    for file in files:
+        flip(file)
+    words = done.stderr.replace(",", " ").split()
+    missed = [name for name in names if name not in words and f"{name}." not in words]
+    untouched = not (bundle / "rempart").exists()
+    good = done.returncode == 1 and not missed and untouched
+    check(checks, "an altered byte in any file is refused, by name", good, f"{len(names)} files; not named: {missed}")
+    flip(index)
+    done = opened(bundle, public, folder / "refused")
+    flip(index)
+    good = done.returncode == 1 and f"{index.name} is passed by" in done.stdout and untouched
+    check(checks, "an altered index is refused", good, said(done, 1))
+    other = folder / "other.pem"
+    other.write_text(to_pem(signer(os.urandom(32)).public), encoding="ascii")
+    done = opened(bundle, other, folder / "refused")
+    good = done.returncode == 1 and "none of the public keys given signed it" in done.stdout
+    check(checks, "a key that did not sign it opens nothing", good, said(done, 1))
+
+
+def embedded(bundle: Path, public: Path, machine: Path, checks: list[Check], figures: dict[str, Any]) -> None:
+    """From the wheels: install, and the demo's whole chain, in a network that leads nowhere."""
+    program = "import socket; socket.create_connection(('1.1.1.1', 443), 3)"
+    away = run([*ALONE, PYTHON, "-c", program], bare(machine))
+    links = run([*ALONE, "ip", "-brief", "link"], bare(machine)).stdout.split()[::3]
+    alone = away.returncode != 0 and "unreachable" in away.stderr
+    check(checks, "the namespace has no network", alone, said(away, 1) + f"; links: {links}")
+    folder, began = copied(bundle, machine), time.monotonic()
+    done = opened(folder, public, machine)
+    figures["seconds: install from wheels"] = round(time.monotonic() - began, 1)
+    check(checks, "the wheels install with no network", done.returncode == 0, said(done, 2))
+    home, began = folder / "rempart", time.monotonic()
+    variables = bare(machine) | {"REMPART_PORT_OFFSET": PORT_OFFSET}
+    script = ".venv/bin/rempart demo; code=$?; .venv/bin/rempart down; exit $code"
+    done = run([*ALONE, "bash", "-c", script], variables, home)
+    figures["seconds: demo, embedded"] = round(time.monotonic() - began, 1)
+    good = done.returncode == 0 and done.stdout.count("✓") > 0
+    facts = f"{done.stdout.count('✓')} facts"
+    check(checks, "the demo's chain, embedded, with no network", good, facts if good else said(done, 6))
+
+
+def in_containers(bundle: Path, public: Path, machine: Path, checks: list[Check], figures: dict[str, Any]) -> None:
+    """From the images: gone from the Engine, loaded, and the platform started of them, with nothing pulled."""
+    (index,) = (bundle / open_bundle.FOLDER).glob("*.json")
+    references = json.loads(index.read_text(encoding="utf-8"))["bundle"]["images"]
+    ids = {name: image_id(name) for name in references}
+    removed = run(["docker", "image", "rm", *references], os.environ)
+    if removed.returncode:
+        raise SystemExit(f"the images could not be removed: {removed.stderr.strip()}")
+    gone = not any(map(image_id, references))
+    folder, began = copied(bundle, machine), time.monotonic()
+    listening = ["docker", "events", "--filter", "type=image", "--format", "{{.Action}}"]  # it keeps but the last ones
+    engine = subprocess.Popen(listening, stdout=subprocess.PIPE, text=True)
+    done = opened(folder, public, machine, "--containers")
+    figures["seconds: load images"] = round(time.monotonic() - began, 1)
+    same = {name: image_id(name) for name in references} == ids
+    good = gone and same and done.returncode == 0
+    check(checks, "images that were removed come out of the bundle, the same", good, f"{len(ids)}; {said(done, 2)}")
+    home, began = folder / "rempart", time.monotonic()
+    variables = bare(machine) | PORTS
+    command = [*ALONE, "docker", "compose", "--project-name", PROJECT]
+    try:
+        done = run([*command, "up", "--wait", "--no-build"], variables, home)
+        figures["seconds: compose up"] = round(time.monotonic() - began, 1)
+        up = run([*command, "ps", "--services"], variables, home).stdout.split()
+        check(checks, "docker compose up --wait, of these images", done.returncode == 0, f"{len(up)} services")
+        engine.terminate()
+        heard = engine.communicate()[0].split()
+        detail = f"the Engine tells of {heard.count('load')} loaded and {heard.count('pull')} pulled"
+        check(checks, "the Engine pulled nothing", "load" in heard and "pull" not in heard, detail)
+        networks = prove_compose._docker(
+            *("network", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={PROJECT}")
+        ).split()
+        found = json.loads(prove_compose._docker("network", "inspect", *networks))
+        leading = sorted(
+            one["Name"]
+            for one in found
+            if not one["Internal"] and one["Options"].get("com.docker.network.bridge.enable_ip_masquerade") != "false"
+        )
+        check(checks, "no network of it leads out", not leading, f"{len(found)} networks; leading out: {leading}")
+    finally:
+        engine.kill()
+        run([*command, "down", "--volumes", "--remove-orphans"], variables, home)
+
+
+def image_id(reference: str) -> str:
+    return run(["docker", "image", "inspect", "--format", "{{.Id}}", reference], os.environ).stdout.strip()
+
+
+# --- the proof --------------------------------------------------------------------------------------------------------
+
+
+def written(root: Path, folder: Path, *, images: bool, figures: dict[str, Any]) -> tuple[Path, Path]:
+    """A bundle of this clone, signed by a key of the proof's own; and its public key."""
+    variables = {**os.environ, **PORTS, "REMPART_VAR": str(folder / "var"), "REMPART_HOME": str(root)}
+    variables |= {"REMPART_FILES": str(folder / "var" / "compose"), "BASE_IMAGE": prove_compose.base_image()}
+    rempart = [sys.executable, "-m", "rempart.cli"]
+    settings = folder / "compose.env"
+    subprocess.run([*rempart, "init", "--settings", str(settings)], env=variables, cwd=root, check=True)
+    if images:
+        began = time.monotonic()
+        Compose(root, settings).must("build")
+        figures["seconds: build"] = round(time.monotonic() - began, 1)
+    began, target = time.monotonic(), folder / "rempart"
+    wheels = config.var_dir().absolute() / "bundle" / "wheels"
+    command = [*rempart, "bundle", "write", str(target), "--wheels", str(wheels)]
+    subprocess.run([*command, *([] if images else ["--no-images"])], env=variables, cwd=root, check=True)
+    figures["seconds: write"] = round(time.monotonic() - began, 1)
+    sizes = {file.relative_to(target).parts[0]: 0 for file in target.rglob("*") if file.is_file()}
+    for file in target.rglob("*"):
+        sizes[file.relative_to(target).parts[0]] += file.stat().st_size if file.is_file() else 0
+    figures["MB"] = {name: round(size / 1e6, 1) for name, size in sorted(sizes.items())}
+    return target, folder / "rempart.public.pem"
+
+
+def main() -> int:
+    if why := why_not():
+        print(f"The proof was NOT RUN: {why}. Nothing is proved.", file=sys.stderr)
+        write(NAME, [{"what": "a bundle installs offline", "ok": None, "detail": f"not run: {why}"}], 0, {})
+        return 1
+    root, began = config.project_root().resolve(), time.monotonic()
+    folder = config.var_dir().absolute() / "bundle-proof"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    without = prove_compose.why_not()
+    checks: list[Check] = []
+    figures: dict[str, Any] = {}
+    try:
+        bundle, public = written(root, folder, images=not without, figures=figures)
+        tell(f"written: {figures['MB']}")
+        refused(bundle, public, folder, checks)
+        if without:
+            checks.append({"what": "the images of the bundle", "ok": None, "detail": f"not run: {without}"})
+        else:
+            in_containers(bundle, public, folder / "with-engine", checks, figures)
+        embedded(bundle, public, folder / "without-engine", checks, figures)
+    except (Exception, SystemExit) as error:
+        check(checks, "every step could be taken", False, f"{type(error).__name__}: {error}")
+    for name, value in figures.items():
+        print(f"     {name}: {value}")
+    good = write(NAME, checks, round(time.monotonic() - began, 1), figures)
+    if good:
+        shutil.rmtree(folder)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

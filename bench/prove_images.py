@@ -1,0 +1,231 @@
+"""Proof: images are what they say, hold nothing that they must not, and are made the same from the same commit.
+
+    make prove-images                      (needs a Docker Engine; some ten minutes: two targets are built twice)
+    make prove-images ARGS=--scan          (the images that are there, in a minute; nothing is built)
+
+Each image is unpacked and looked at, file by file: setuid and setgid, what anybody may write, private keys, what
+package managers leave, and its bill of materials against its contents. Two targets, the smallest and one with Python,
+are built twice without the Engine's cache of layers, and every difference is told. Of folders the time is not compared:
+the Engine's own exporter cannot set it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import stat
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench import prove_compose
+from bench.prove_compose import Check, Compose, check, sizes, tell
+from bench.prove_pods import write
+from rempart import config
+from rempart.stack import images
+
+NAME = "images"
+TWICE = ("gate", "airflow")
+"""The smallest target, and one with Python, its packages from the lock, and compiled modules."""
+LABELS = ("title", "description", "licenses", "version", "revision", "created", "base.name")
+CACHES = re.compile(
+    r"var/(cache/(apt|debconf|ldconfig)|lib/apt/lists|log)/.+[^/]$|(root|home/[^/]+)/\.cache/|"
+    r"etc/(machine-id|passwd-|shadow-|group-|gshadow-)$|.*/(\.cache|pip-cache|\.npm)/"
+)
+ALLOWED = re.compile(r"var/cache/debconf/(config|passwords|templates)\.dat$")
+"""What dpkg works with, and no cache."""
+PRIVATE = re.compile(
+    rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{40}|AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}|"
+    rb"AKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}\b"
+)
+EXAMPLES = re.compile(r"/site-packages/.*/(tests?|testing|examples)/|/botocore/data/")
+"""Whose keys are those of packages' test suites and documentation: told, and not counted."""
+SIGNS = (b"PRIVATE KEY-----", b"AGE-SECRET-KEY-1", b"AKIA", b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_")
+"""What every match of `PRIVATE` has in it; found much faster."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One path of an image. `digest` is that of its bytes, or what a link leads to."""
+
+    kind: str
+    mode: int
+    owner: tuple[int, int]
+    digest: str
+    time: int
+
+
+@dataclass
+class KeySearch:
+    """The files of an image that look as if they held a private key. Bytes that several images have are read once."""
+
+    found: list[str] = field(default_factory=list)
+    known: dict[str, bool] = field(default_factory=dict)
+
+    def look(self, name: str, digest: str, body: bytes) -> None:
+        if digest not in self.known:
+            self.known[digest] = any(sign in body for sign in SIGNS) and bool(PRIVATE.search(body))
+        if self.known[digest]:
+            self.found.append(name)
+
+
+def entries(reference: str, keys: KeySearch | None = None) -> dict[str, Entry]:
+    """Every path of an image."""
+    container = docker("create", reference).strip()
+    try:
+        with subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE) as process:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+                found = {one.name: _entry(archive, one, keys) for one in archive}
+            if process.stdout:
+                process.stdout.read()
+    finally:
+        docker("rm", "--force", container)
+    if process.returncode:
+        raise SystemExit(f"docker export of {reference} ended with {process.returncode}")
+    return {name: entry for name, entry in found.items() if name not in made_by_the_engine()}
+
+
+def _entry(archive: tarfile.TarFile, one: tarfile.TarInfo, keys: KeySearch | None) -> Entry:
+    digest = one.linkname
+    if stream := archive.extractfile(one) if one.isreg() else None:
+        body = stream.read()
+        digest = hashlib.sha256(body).hexdigest()
+        if keys is not None:
+            keys.look(one.name, digest, body)
+    kind = "file" if one.isreg() else "folder" if one.isdir() else "link"
+    return Entry(kind, one.mode, (one.uid, one.gid), digest, 0 if one.isdir() else int(one.mtime))
+
+
+def made_by_the_engine() -> set[str]:
+    """What the Engine adds to a container, and no image has."""
+    return {".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf", "etc/mtab"}
+
+
+def docker(*words: str) -> str:
+    return prove_compose._docker(*words)
+
+
+def differences(one: dict[str, Entry], other: dict[str, Entry]) -> list[str]:
+    """Each path in which two builds differ, and how; pure."""
+    told = []
+    for name in sorted({*one, *other}):
+        first, second = one.get(name), other.get(name)
+        if first is None or second is None:
+            told.append(f"{name}: in one build alone")
+        elif first != second:
+            fields = [field for field in vars(first) if getattr(first, field) != getattr(second, field)]
+            told.append(f"{name}: {', '.join(fields)}")
+    return told
+
+
+def faults(found: dict[str, Entry]) -> Iterator[str]:
+    """What of the paths of an image must not be; pure."""
+    for name, entry in sorted(found.items()):
+        if entry.kind != "link" and entry.mode & (stat.S_ISUID | stat.S_ISGID):
+            yield f"{name} is setuid or setgid ({entry.mode:o})"
+        if entry.kind == "file" and entry.mode & stat.S_IWOTH:
+            yield f"{name} can be written by anybody ({entry.mode:o})"
+        if entry.kind == "folder" and entry.mode & stat.S_IWOTH and not entry.mode & stat.S_ISVTX:
+            yield f"{name} can be written by anybody, and has no sticky bit ({entry.mode:o})"
+        if entry.kind == "file" and CACHES.match(name) and not ALLOWED.match(name):
+            yield f"{name} is left over from an installation"
+
+
+def look(reference: str, known: dict[str, bool], checks: list[Check], figures: dict[str, Any]) -> None:
+    """At one image: its paths, its settings, its bill. `known` is what the search for keys read of others."""
+    name, search = reference.rpartition("/")[2].partition(":")[0], KeySearch(known=known)
+    found = entries(reference, search)
+    keys = search.found
+    wrong = list(faults(found))
+    check(checks, f"{name}: no setuid, nothing writable, no cache", not wrong, f"{len(found)} paths; {wrong[:8]}")
+    real = [one for one in keys if not EXAMPLES.search(one)]
+    told = f"{len(keys) - len(real)} files of test suites hold one"
+    check(checks, f"{name}: no private key", not real, f"{told}; {real[:8]}")
+    settings = json.loads(docker("image", "inspect", reference))[0]["Config"]
+    given = settings["Labels"] or {}
+    lacking = [one for one in LABELS if not given.get(f"org.opencontainers.image.{one}")]
+    user = settings["User"]
+    good = user == f"{prove_compose.UID}:0" and not lacking
+    check(checks, f"{name}: an ordinary user, and labels", good, f"user {user}; lacking: {lacking or 'none'}")
+    bill = json.loads(images.bill(reference))
+    listed = {one["purl"].partition("?")[0].replace("%2B", "+").replace("%3A", ":") for one in bill["components"]}
+    present = _distributions(found)
+    missed = sorted(one for one in present if not any(one.fullmatch(purl) for purl in listed))
+    figures.setdefault("components", {})[name] = len(bill["components"])
+    check(checks, f"{name}: what it has is on its bill", not missed, f"{len(listed)} listed; missed: {missed[:5]}")
+    hashes = {h["content"] for one in bill["components"] for p in one.get("components", ()) for h in p["hashes"]}
+    strange = hashes - {entry.digest for entry in found.values()}
+    check(checks, f"{name}: the programs on its bill are these", not strange, f"{len(hashes)} programs; {strange}")
+
+
+def _distributions(found: dict[str, Entry]) -> set[re.Pattern[str]]:
+    """A pattern of the purl of each Python distribution that lies in an image, told by the names of its paths alone."""
+    patterns = set()
+    for name in found:
+        if got := re.fullmatch(
+            r"opt/(?:[^/]+/\.venv[^/]*/lib/[^/]+/site-packages|[^/]+)/([^/]+)-([^/-]+)\.dist-info", name
+        ):
+            plain = re.sub(r"[-_.]+", "[-_.]", got[1]).lower()
+            if plain != "rempart":
+                patterns.add(re.compile(rf"pkg:pypi/{plain}@{re.escape(got[2])}"))
+    return patterns
+
+
+def twice(compose: Compose, checks: list[Check], figures: dict[str, Any]) -> None:
+    """Build two targets two times, without the Engine's cache of layers, and compare."""
+    builds: list[dict[str, dict[str, Entry]]] = []
+    for number in (1, 2):
+        began = time.monotonic()
+        compose.must("build", "--no-cache", *TWICE, timeout=1800)
+        figures[f"seconds: build {number}"] = round(time.monotonic() - began, 1)
+        tell(f"build {number}: {figures[f'seconds: build {number}']} s")
+        builds.append({target: entries(f"rempart/{target}:{compose.tag}") for target in TWICE})
+    for target in TWICE:
+        different = differences(builds[0][target], builds[1][target])
+        for line in different[:40]:
+            tell(f"  {target}: {line}")
+        told = f"{len(builds[0][target])} paths; different: {len(different)} {different[:5]}"
+        check(checks, f"{target}: two builds are the same", not different, told)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.prove_images", description=__doc__)
+    parser.add_argument("--scan", action="store_true", help="only look at the images that are there")
+    chosen = parser.parse_args(arguments)
+    if why := prove_compose.why_not():
+        print(f"The proof was NOT RUN: {why}. Nothing is proved.", file=sys.stderr)
+        write(NAME, [{"what": "images are the same each time", "ok": None, "detail": f"not run: {why}"}], 0, {})
+        return 1
+    root, began = config.project_root().resolve(), time.monotonic()
+    folder = config.var_dir().absolute() / "images-proof"
+    folder.mkdir(parents=True, exist_ok=True)
+    compose = Compose(root, folder / "compose.env")
+    checks: list[Check] = []
+    figures: dict[str, Any] = {}
+    try:
+        if not chosen.scan:
+            variables = {**prove_compose.os.environ, "REMPART_VAR": str(folder), "REMPART_HOME": str(root)}
+            command = [sys.executable, "-m", "rempart.cli", "init", "--settings", str(folder / "compose.env")]
+            subprocess.run(command, env=variables, cwd=root, check=True)
+            twice(compose, checks, figures)
+            compose.must("build")
+        references = images.references(root)
+        figures["MB"] = sizes(references)
+        known: dict[str, bool] = {}
+        for reference in references:
+            look(reference, known, checks, figures)
+    except (Exception, SystemExit) as error:
+        check(checks, "every step could be taken", False, f"{type(error).__name__}: {error}")
+    for name, value in figures.items():
+        print(f"     {name}: {value}")
+    return 0 if write(NAME, checks, round(time.monotonic() - began, 1), figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

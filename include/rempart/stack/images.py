@@ -1,0 +1,55 @@
+"""The platform's images as this machine's Engine has them: which there are, their archive, what each says it holds."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from rempart.errors import StackError
+
+BILL = "/usr/share/rempart/sbom.json"
+"""Where each image has its bill of materials."""
+_BUILD = "Build them: `make images`. Without an Engine: `rempart bundle write --no-images`."
+
+
+def _docker(*words: str, root: Path | None = None) -> str:
+    try:
+        done = subprocess.run(["docker", *words], cwd=root, capture_output=True, text=True, check=False)
+    except OSError as cause:
+        raise StackError(f"docker could not be started: {cause.strerror}", _BUILD) from cause
+    if done.returncode:
+        told = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+        raise StackError(f"`docker {' '.join(words[:2])}` was refused: {told[-1]}", _BUILD)
+    return done.stdout
+
+
+def references(root: Path) -> tuple[str, ...]:
+    """Every image that docker-compose.yml names, in order. Raises StackError if one is not built."""
+    found = sorted(set(_docker("compose", "--profile", "*", "config", "--images", root=root).split()))
+    for one in found:
+        _docker("image", "inspect", one)
+    return tuple(found)
+
+
+def bill(reference: str) -> str:
+    """The bill of materials that an image holds. Raises StackError."""
+    return _docker(
+        *("run", "--rm", "--pull", "never", "--network", "none", "--read-only", "--cap-drop", "ALL"),
+        *("--entrypoint", "cat", reference, BILL),
+    )
+
+
+def save(wanted: Sequence[str], target: Path) -> None:
+    """One archive of all of them, which holds a layer that several share once. Raises StackError."""
+    with (
+        subprocess.Popen(["docker", "save", *wanted], stdout=subprocess.PIPE) as process,
+        target.open("wb") as raw,
+        gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed,
+    ):
+        if process.stdout:
+            shutil.copyfileobj(process.stdout, packed, 1 << 20)
+    if process.returncode:
+        raise StackError(f"`docker save` ended with {process.returncode}", "Read the lines above.")

