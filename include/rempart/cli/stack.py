@@ -38,20 +38,30 @@ def up(
 @app.command()
 def init(
     settings: Annotated[Path | None, typer.Option(help="The file to write instead of .env.")] = None,
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Write what a cluster's Secrets are made of instead, for kubectl.")
+    ] = False,
 ) -> None:
     """Write what docker-compose.yml reads: `.env`, and each container's secrets and settings. Secrets there stay."""
-    from rempart.stack import containers, layout
+    from rempart.stack import cluster, containers, layout
 
     stack = layout.current()
+    if kubernetes:
+        cluster.initialise(stack, typer.echo, os.environ)
+        return
     containers.initialise(stack, settings or stack.root / ".env", typer.echo, os.environ)
 
 
 @app.command()
 def prepare() -> None:
     """In a container: make databases, roles, buckets and Airflow's schema on the servers of the others."""
-    from rempart.stack import containers, layout
+    from rempart.stack import cluster, containers, layout
 
-    containers.prepare(layout.current(), typer.echo)
+    stack = layout.current()
+    if stack.cluster:
+        cluster.prepare(stack, typer.echo)
+    else:
+        containers.prepare(stack, typer.echo)
 
 
 @app.command()
@@ -187,6 +197,19 @@ def run_airflow(
     component: Annotated[str, typer.Argument(help="api-server, scheduler, dag-processor or triggerer")],
 ) -> None:
     """Become one of Airflow's components, with the platform's settings and connections."""
+    from rempart.stack import cluster, launch, layout
+
+    stack = layout.current()
+    if stack.cluster:
+        cluster.write_user(stack, component)
+    launch.run(stack, f"airflow-{component}")
+
+
+@run_app.command("workload", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run_workload(
+    command: Annotated[list[str], typer.Argument(help="A program and its arguments.")],
+) -> None:
+    """Become any program, with Airflow's settings and connections: what an executor starts in a pod of its own."""
     from rempart.stack import launch, layout
 
-    launch.run(layout.current(), f"airflow-{component}")
+    launch.run_workload(layout.current(), command)

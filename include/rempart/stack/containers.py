@@ -29,7 +29,7 @@ from rempart.stack.preflight import certificate_file
 VAR = Path("/var/lib/rempart")
 """REMPART_VAR in every image."""
 _PASSWORD = "REMPART_POSTGRESQL_PASSWORD"  # noqa: S105 # a name
-_MLFLOW = ("REMPART_MLFLOW_SECRET_KEY", "AIRFLOW_CONN_MLFLOW", "AIRFLOW_CONN_PG_MLFLOW", "AIRFLOW_CONN_PG_CONTINUITY")
+MLFLOW = ("REMPART_MLFLOW_SECRET_KEY", "AIRFLOW_CONN_MLFLOW", "AIRFLOW_CONN_PG_MLFLOW", "AIRFLOW_CONN_PG_CONTINUITY")
 _WEED = {
     "jwt.signing": "WEED_JWT_SIGNING_KEY",
     "jwt.signing.read": "WEED_JWT_SIGNING_READ_KEY",
@@ -80,7 +80,7 @@ def files(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
     found = {
         "airflow.env": _lines(secrets, airflow),
         "init.env": _lines(secrets, [*airflow, _PASSWORD]),
-        "mlflow.env": _lines(secrets, [*_MLFLOW, *sites]),
+        "mlflow.env": _lines(secrets, [*MLFLOW, *sites]),
         "superuser": secrets[_PASSWORD] + "\n",
         "postgresql.conf": "".join(f"{k} = '{v}'\n" for k, v in services.postgresql_settings(stack).items()),
     }

@@ -63,6 +63,8 @@ class Stack:
     python: str = sys.executable
     containers: bool = False
     """Whether each service is in a container of its own, where the others reach it by its name."""
+    cluster: bool = False
+    """Whether those containers are pods of a Kubernetes cluster: they share no volume."""
 
     @property
     def id(self) -> str:
@@ -164,4 +166,5 @@ def current() -> Stack:
         configuration.load(),
         offset,
         containers=bool(os.environ.get("REMPART_CONTAINERS")),
+        cluster=os.environ.get("REMPART_CONTAINERS") == "kubernetes",
     )
