@@ -1,4 +1,4 @@
-"""`make test-k8s`: the tests of jobs in pods against the cluster of KUBECONFIG (docs/how-to/test-on-a-cluster.md)."""
+"""`make test-k8s`: jobs in pods, and manifests, on the cluster of KUBECONFIG (docs/how-to/test-on-a-cluster.md)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.api_cluster import NotUsable, RealCluster, Settings
 from tests.clusters import CHOSEN
 
-TESTS = "tests/faults/test_training.py"
+TESTS = ("tests/faults/test_training.py", "tests/integration/test_platform_on_a_cluster.py")
 
 
 def main(arguments: list[str]) -> int:
@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
         print(problem, file=sys.stderr)
         return 2
     os.environ[CHOSEN] = "yes"
-    return int(pytest.main([TESTS, *arguments]))
+    return int(pytest.main([*TESTS, *arguments]))
 
 
 if __name__ == "__main__":

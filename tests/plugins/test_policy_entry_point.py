@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.unit.deploy.test_kubernetes import violations
+from tests.unit.deploy.test_kubernetes_platform import image, task_pod
+
 ROOT = Path(__file__).resolve().parents[2]
 
 MAKE_PODS = """
@@ -84,6 +87,11 @@ for task_id in ("plain_task", "higher", "mapped"):
         args=["run"], pod_override_object=override, namespace="training", scheduler_job_id="1", with_mutation_hook=True,
         base_worker_pod=k8s.V1Pod(spec=k8s.V1PodSpec(containers=[k8s.V1Container(name="base")])))
     told[f"worker_{task_id}"] = PodGenerator.serialize_pod(made)
+made = PodGenerator.construct_pod(
+    dag_id="workers", task_id="t", pod_id="w", try_number=1, kube_image=None, date=None, args=["python", "-m", "x"],
+    pod_override_object=override, namespace="training", scheduler_job_id="1", with_mutation_hook=True,
+    base_worker_pod=PodGenerator.deserialize_model_file(sys.argv[2]))
+told["from_template"] = PodGenerator.serialize_pod(made)
 print(json.dumps(told))
 """
 
@@ -129,7 +137,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict:
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
         "REMPART_HOME": str(project),
     }
-    command = [sys.executable, "-c", MAKE_PODS, str(project / "dags")]
+    (project / "template.yaml").write_text(yaml.safe_dump(task_pod()), encoding="utf-8")
+    command = [sys.executable, "-c", MAKE_PODS, str(project / "dags"), str(project / "template.yaml")]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -203,3 +212,12 @@ def test_the_kubernetes_executors_pods_carry_the_dags_classification(told: dict,
     pod = told[f"worker_{task}"]
     assert pod["metadata"]["labels"]["rempart.eu/classification"] == stated
     assert is_restricted(pod) and in_region(pod)
+
+
+def test_a_task_of_the_platform_on_kubernetes_keeps_the_templates_image_and_becomes_its_workload(told: dict) -> None:
+    pod = told["from_template"]
+    (container,) = pod["spec"]["containers"]
+    assert container["image"] == image(), "by digest"
+    assert [*container["command"], *container["args"]][-6:] == ["rempart", "run", "workload", "python", "-m", "x"]
+    assert in_region(pod) and violations(pod["spec"]) == []
+    assert pod["metadata"]["labels"].items() >= {"tier": "airflow", "component": "worker"}.items()

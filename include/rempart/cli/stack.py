@@ -53,10 +53,13 @@ def init(
         Path | None, typer.Option(help="Pages by TLS: the certificate with its chain, in PEM. It stays.")
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Its key, in PEM, without a passphrase.")] = None,
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Write what a cluster's Secrets are made of instead, for kubectl.")
+    ] = False,
 ) -> None:
     """Write what docker-compose.yml reads: `.env`, and each container's secrets and settings. Secrets there stay."""
     from rempart.errors import StackError
-    from rempart.stack import containers, front, layout
+    from rempart.stack import cluster, containers, front, layout
 
     if (certificate is None) != (key is None):
         raise StackError("A certificate and its key go together", "Name both: --certificate FILE --key FILE.")
@@ -68,6 +71,9 @@ def init(
 
         restored = secrets_of(Wish(site, point), identity, trust or (), typer.echo)
     stack = layout.current()
+    if kubernetes:
+        cluster.initialise(stack, typer.echo, os.environ)
+        return
     chosen = None if profiles is None else profiles.replace(" ", "").split(",")
     file = settings or stack.root / ".env"
     containers.initialise(stack, file, typer.echo, os.environ, chosen, pair, restored=restored)
@@ -76,9 +82,13 @@ def init(
 @app.command()
 def prepare() -> None:
     """In a container: make databases, roles, buckets and Airflow's schema on the servers of the others."""
-    from rempart.stack import containers, layout
+    from rempart.stack import cluster, containers, layout
 
-    containers.prepare(layout.current(), typer.echo)
+    stack = layout.current()
+    if stack.cluster:
+        cluster.prepare(stack, typer.echo)
+    else:
+        containers.prepare(stack, typer.echo)
 
 
 @app.command()
@@ -214,6 +224,19 @@ def run_airflow(
     component: Annotated[str, typer.Argument(help="api-server, scheduler, dag-processor, triggerer or worker")],
 ) -> None:
     """Become one of Airflow's components, with the platform's settings and connections."""
+    from rempart.stack import cluster, launch, layout
+
+    stack = layout.current()
+    if stack.cluster:
+        cluster.write_user(stack, component)
+    launch.run(stack, f"airflow-{component}")
+
+
+@run_app.command("workload", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def run_workload(
+    command: Annotated[list[str], typer.Argument(help="A program and its arguments.")],
+) -> None:
+    """Become any program, with Airflow's settings and connections: what an executor starts in a pod of its own."""
     from rempart.stack import launch, layout
 
-    launch.run(layout.current(), f"airflow-{component}")
+    launch.run_workload(layout.current(), command)

@@ -36,7 +36,7 @@ from rempart.stack.preflight import certificate_file
 VAR = Path("/var/lib/rempart")
 """REMPART_VAR in every image."""
 _PASSWORD = "REMPART_POSTGRESQL_PASSWORD"  # noqa: S105 # a name
-_MLFLOW = ("REMPART_MLFLOW_SECRET_KEY", "AIRFLOW_CONN_MLFLOW", "AIRFLOW_CONN_PG_MLFLOW", "AIRFLOW_CONN_PG_CONTINUITY")
+MLFLOW = ("REMPART_MLFLOW_SECRET_KEY", "AIRFLOW_CONN_MLFLOW", "AIRFLOW_CONN_PG_MLFLOW", "AIRFLOW_CONN_PG_CONTINUITY")
 _WEED = {
     "jwt.signing": "WEED_JWT_SIGNING_KEY",
     "jwt.signing.read": "WEED_JWT_SIGNING_READ_KEY",
@@ -102,7 +102,7 @@ def files(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
     found = {
         "airflow.env": _lines(secrets, [name for name in airflow if name != administrator]),
         "init.env": _lines(secrets, dict.fromkeys([*airflow, administrator])),
-        "mlflow.env": _lines(secrets, dict.fromkeys([*_MLFLOW, *sites])),
+        "mlflow.env": _lines(secrets, dict.fromkeys([*MLFLOW, *sites])),
     }
     if not theirs:
         settings = services.postgresql_settings(stack)

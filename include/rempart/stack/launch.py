@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
 from rempart import config as configuration
-from rempart.errors import RempartError
+from rempart.errors import RempartError, StackError
 from rempart.stack import environment, layout, privileges, profiles, services
 from rempart.stack.layout import Stack
 
@@ -178,6 +179,21 @@ def run(stack: Stack, name: str) -> None:
     os.chdir(stack.var)
     sys.stderr.flush()
     os.execve(command[0], command, variables)  # noqa: S606 # one process, replaced: no shell
+
+
+def run_workload(stack: Stack, command: Sequence[str]) -> NoReturn:
+    """Become any program, in the environment of Airflow's components: what an executor starts in a pod of its own.
+
+    Raises RempartError.
+    """
+    secrets = configuration.read_env_file(stack.secrets)
+    variables = environment.of(stack, secrets, os.environ, "airflow-workload")
+    os.umask(0o077)
+    sys.stderr.flush()
+    try:
+        os.execvpe(command[0], list(command), variables)  # noqa: S606 # one process, replaced: no shell
+    except OSError as cause:
+        raise StackError(f"Could not run {command[0]}: {cause.strerror}", "Name a program of this image.") from cause
 
 
 def database_files() -> tuple[Path, ...]:

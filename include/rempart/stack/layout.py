@@ -65,6 +65,8 @@ class Stack:
     python: str = sys.executable
     containers: bool = False
     """Whether each service is in a container of its own, where the others reach it by its name."""
+    cluster: bool = False
+    """Whether those containers are pods of a Kubernetes cluster: they share no volume."""
 
     @property
     def id(self) -> str:
@@ -167,4 +169,5 @@ def current() -> Stack:
         configuration.load(),
         offset,
         containers=bool(os.environ.get("REMPART_CONTAINERS")),
+        cluster=os.environ.get("REMPART_CONTAINERS") == "kubernetes",
     )

@@ -23,7 +23,7 @@ BROKER_PASSWORD = "REMPART_AIRFLOW_BROKER_PASSWORD"  # noqa: S105 # a name
 BROKER_USER = "airflow"
 SLOTS = 4
 """Tasks at once of one worker, or of the scheduler where it runs them."""
-PARALLELISM = {"LocalExecutor": SLOTS, "CeleryExecutor": 32}
+PARALLELISM = {"LocalExecutor": SLOTS, "CeleryExecutor": 32, "KubernetesExecutor": 32}
 """Executors, and how many tasks they have under way or waiting at once. Workers of Celery take theirs out of these."""
 REDELIVERED = 86400
 """Seconds after which the broker offers a task again that nobody has acknowledged: longer than any task may run."""
@@ -45,10 +45,9 @@ def settings(profiles: Iterable[str]) -> dict[str, str]:
 def executor(stack: Stack, inherited: Mapping[str, str]) -> str:
     """What runs Airflow's tasks. Raises StackError if the environment names something else."""
     named = (stack.containers and inherited.get(EXECUTOR)) or "LocalExecutor"
-    if named not in PARALLELISM:
-        raise StackError(
-            f"{EXECUTOR} is '{named}'", f"Set it in .env to one of: {', '.join(PARALLELISM)}; `rempart init` does."
-        )
+    known = [one for one in PARALLELISM if (one == "KubernetesExecutor") == stack.cluster]
+    if named not in known:
+        raise StackError(f"{EXECUTOR} is '{named}'", f"It can be {' or '.join(known)} here; `rempart init` sets it.")
     return named
 
 

@@ -115,7 +115,7 @@ def test_each_container_is_given_what_it_needs_and_no_more(made: dict[str, str])
         key = re.findall(r'key = "(.+)"', made[f"{site}.security.toml"])[0]
         assert {name for name in SERVICES if any(key in made[file] for file in mounted(name))} == {site}
         assert not any(made[f"{other}.security.toml"] == made[file] for file in mounted(site))
-    assert set(containers._MLFLOW) < set(re.findall(r"(?m)^(\w+)=", made["mlflow.env"]))
+    assert set(containers.MLFLOW) < set(re.findall(r"(?m)^(\w+)=", made["mlflow.env"]))
     assert "LEDGER_KEY" not in made["mlflow.env"] and "BACKUP_KEY" not in made["mlflow.env"]
 
 

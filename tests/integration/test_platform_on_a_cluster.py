@@ -1,0 +1,74 @@
+"""`make test-k8s`: a real API server takes every manifest of the platform, and what the chart makes of our values.
+
+Nothing stays: a server-side dry run in a namespace of its own, which is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.clusters import CHOSEN
+from tests.unit.deploy.test_kubernetes_platform import MANAGED, OVERLAYS, ROOT, every, task_pod
+
+VALUES = ROOT / "deploy" / "helm" / "values.yaml"
+CHART = os.environ.get("REMPART_TEST_K8S_CHART", "")
+
+pytestmark = [
+    pytest.mark.skipif(os.environ.get(CHOSEN) != "yes", reason="needs a real cluster: make test-k8s"),
+    pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl"),
+]
+
+
+def kubectl(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["kubectl", *arguments], input=given, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """One with the labels of the platform's."""
+    (made,) = every("Namespace")
+    name = f"rempart-dry-run-{secrets.token_hex(4)}"
+    made = {**made, "metadata": {**made["metadata"], "name": name}}
+    done = kubectl("create", "-f", "-", given=yaml.safe_dump(made))
+    assert done.returncode == 0, done.stderr
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false")
+
+
+def dry_run(documents: list[dict[str, Any]], namespace: str) -> None:
+    """The API server's answer to all of them; a pod that the profile refuses is a warning of its maker."""
+    moved = [{**one, "metadata": {**one["metadata"], "namespace": namespace}} for one in documents]
+    text = yaml.safe_dump_all(one for one in moved if one["kind"] != "Namespace")
+    done = kubectl("apply", "--dry-run=server", "-f", "-", given=text)
+    assert done.returncode == 0, done.stderr
+    assert "PodSecurity" not in done.stderr and "unknown field" not in done.stderr, done.stderr
+
+
+def test_it_takes_the_platform_and_the_pod_of_a_task(namespace: str) -> None:
+    built = subprocess.run(["kubectl", "kustomize", MANAGED], capture_output=True, text=True, check=True).stdout
+    dry_run([*yaml.safe_load_all(built), task_pod()], namespace)
+
+
+@pytest.mark.skipif(
+    shutil.which("helm") is None or not CHART, reason="needs helm, and REMPART_TEST_K8S_CHART: the chart"
+)
+@pytest.mark.parametrize("overlay", [None, *OVERLAYS], ids=lambda file: file.stem if file else "values")
+def test_it_takes_what_the_chart_makes_of_the_values(namespace: str, overlay: Path | None) -> None:
+    files = [part for file in (VALUES, overlay) if file for part in ("-f", str(file))]
+    command = ["helm", "template", "airflow", CHART, "--namespace", namespace, *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    documents = [one for one in yaml.safe_load_all(done.stdout) if one]
+    assert not [one["metadata"]["name"] for one in documents if one["kind"] == "Secret"]
+    images = {line.split("image:")[1].strip(" \"'") for line in done.stdout.splitlines() if " image: " in line}
+    assert all(one.startswith("registry.example.eu/rempart/") for one in images), images
+    dry_run(documents, namespace)

@@ -1,0 +1,500 @@
+"""deploy/helm and deploy/kubernetes/platform: confined, without a secret, and open only where they are meant to be."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client
+from typer.testing import CliRunner
+
+from rempart import config
+from rempart.cli import app
+from rempart.config import Config, parse_connection, read_env_file
+from rempart.errors import ConnectionMissing, StackError
+from rempart.sovereignty import pods
+from rempart.sovereignty.egress import endpoints, is_allowed, rules
+from rempart.sovereignty.render import Cluster, kubernetes
+from rempart.stack import cluster, containers, credentials, layout, managed_databases
+from tests.reachable import Pod, reaches
+from tests.unit.deploy.test_kubernetes import documents, model, violations
+
+ROOT = Path(__file__).resolve().parents[3]
+PLATFORM = ROOT / "deploy" / "kubernetes" / "platform"
+MANAGED = ROOT / "deploy" / "kubernetes" / "examples" / "managed"
+FILES = sorted(PLATFORM.glob("*.yaml"))
+PAGE = (ROOT / "docs" / "how-to" / "kubernetes.md").read_text("utf-8")
+VALUES: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "helm" / "values.yaml").read_text("utf-8"))
+OVERLAYS = sorted((ROOT / "deploy" / "helm").glob("values-*.yaml"))
+CHART: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("airflow_chart.yaml").read_text("utf-8"))
+COMPONENTS = ("apiServer", "scheduler", "dagProcessor", "triggerer")
+TYPES = {"string": str, "boolean": bool, "integer": int, "array": list, "object": dict, "null": type(None)}
+GIVEN = ("S3_PRIMARY", "S3_HAVEN", "S3_WITNESS_HAVEN", "S3_WATCH_HAVEN")
+
+
+def every(kind: str) -> list[dict[str, Any]]:
+    return [one for file in FILES for one in documents(file) if one["kind"] == kind]
+
+
+@functools.cache
+def project() -> Path:
+    """A project whose rempart.yaml is the shipped one, with what the how-to tells to write in it."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+    shipped = yaml.safe_load((ROOT / "rempart.yaml").read_text("utf-8"))
+    (folder / "rempart.yaml").write_text(yaml.safe_dump(shipped | yaml.safe_load(block), sort_keys=False))
+    (folder / "include").symlink_to(ROOT / "include")
+    return folder
+
+
+def settings() -> Config:
+    return config.load(project() / "rempart.yaml")
+
+
+def stack(var: Path) -> layout.Stack:
+    return layout.Stack(ROOT, var, settings(), python="/usr/bin/python3")
+
+
+def given() -> dict[str, str]:
+    """What a person exports before `rempart init --kubernetes`; secrets can be told apart."""
+    sites = {
+        f"AIRFLOW_CONN_{name}": json.dumps(
+            {
+                "conn_type": "aws",
+                "login": name.lower(),
+                "password": f"secret-{name}",
+                "extra": {"endpoint_url": "https://s3.fr-par.scw.cloud"},
+            },
+            indent=1,
+        )
+        for name in GIVEN
+    }
+    return sites | {"AIRFLOW_CONN_PG_ADMIN": "postgresql://owner:secret-admin@db.acme.example:5432/postgres"}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> dict[str, str]:
+    """What the Secrets are made of, by file."""
+    inside = cluster.in_cluster(stack(tmp_path))
+    return cluster.files(inside, cluster.plan(inside, {}, given()))
+
+
+# --- manifests --------------------------------------------------------------------------------------------------------
+
+
+def unknown(value: Any, kind: str, place: str) -> Iterator[str]:
+    """Fields that the API's model of this kind does not have, all the way down."""
+    if found := re.fullmatch(r"(?:list\[|dict\(str, |dict\[str, )(.+?)[\])]", kind):
+        inner = value if isinstance(value, list) else value.values()
+        for number, one in enumerate(inner):
+            yield from unknown(one, found[1], f"{place}.{number}")
+    elif hasattr(client, kind):
+        known = getattr(client, kind)
+        types = {known.attribute_map[name]: of for name, of in known.openapi_types.items()}
+        for name, inner in value.items():
+            if name not in types:
+                yield f"{place}.{name}"
+            elif inner is not None:
+                yield from unknown(inner, types[name], f"{place}.{name}")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_each_manifest_is_of_a_known_kind_and_has_no_unknown_field_however_deep(file: Path) -> None:
+    for document in documents(file):
+        if document["kind"] == "Kustomization":
+            assert set(document["resources"]) == {one.name for one in FILES} - {file.name}
+            continue
+        assert list(unknown(document, model(document), document["kind"])) == []
+        assert document["metadata"].get("namespace", cluster.NAMESPACE) == cluster.NAMESPACE
+
+
+def test_a_misspelt_field_would_be_seen() -> None:
+    pod = {"spec": {"containers": [{"name": "a", "securityContext": {"readOnlyRootFileSystem": True}}]}}
+    assert list(unknown(pod, "V1Pod", "Pod")) == ["Pod.spec.containers.0.securityContext.readOnlyRootFileSystem"]
+
+
+def task_pod() -> dict[str, Any]:
+    """The pod of a task, as the chart would write it for the executor."""
+    text = VALUES["podTemplate"].replace('{{ include "airflow_image" . }}', image())
+    text = text.replace("{{ .Values.executor }}", VALUES["executor"]).replace("{{ .Release.Name }}", "airflow")
+    assert "{{" not in text
+    pod: dict[str, Any] = yaml.safe_load(text)
+    return pod
+
+
+def image() -> str:
+    return "{repository}@{digest}".format(**VALUES["images"]["airflow"])
+
+
+def pod_specs() -> dict[str, dict[str, Any]]:
+    """Every pod: of our manifests, of a task, and what the chart puts into each of its own."""
+    ours = {one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in (*every("Job"), *every("Deployment"))}
+    container = {"securityContext": VALUES["securityContexts"]["containers"], "volumeMounts": VALUES["volumeMounts"]}
+    chart = {
+        "securityContext": VALUES["securityContexts"]["pod"],
+        "containers": [{"name": "chart", "image": image(), **container}],
+        "volumes": VALUES["volumes"],
+    }
+    return ours | {"task": task_pod()["spec"], "chart": chart}
+
+
+@pytest.mark.parametrize("name", ["rempart-prepare", "mlflow", "task", "chart"])
+def test_every_pod_is_restricted_and_writes_what_is_its_own_alone(name: str) -> None:
+    spec = pod_specs()[name]
+    assert violations(spec) == []
+    assert list(unknown(spec, "V1PodSpec", name)) == []
+    assert (spec["securityContext"]["runAsUser"], spec["securityContext"]["runAsGroup"]) == (50000, 0)
+    (container,) = spec["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    volumes = {one["name"]: one for one in spec["volumes"]}
+    writable = [one["name"] for one in container["volumeMounts"] if not one.get("readOnly")]
+    assert all("sizeLimit" in volumes[one]["emptyDir"] for one in writable), "what is written has a bound, and ends"
+    assert {one["mountPath"] for one in container["volumeMounts"]} == {
+        str(containers.VAR),
+        "/tmp",
+        f"{containers.VAR}/{cluster.KEY}",
+    }
+    if name != "chart":
+        assert spec["automountServiceAccountToken"] is False
+        assert container["resources"]["limits"]["memory"] and container["resources"]["requests"]["cpu"]
+        assert container["image"].startswith("registry.example.eu/rempart/")
+
+
+def test_the_namespace_refuses_pods_that_are_not_restricted_and_no_account_has_a_token() -> None:
+    (namespace,) = every("Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    accounts = {one["metadata"]["name"]: one["automountServiceAccountToken"] for one in every("ServiceAccount")}
+    used = {spec.get("serviceAccountName", "default") for name, spec in pod_specs().items() if name != "chart"}
+    assert accounts == dict.fromkeys(used, False)
+    assert not (every("Role") or every("ClusterRole") or every("RoleBinding"))
+
+
+def test_the_overlay_names_images_by_digest_and_changes_what_is_there() -> None:
+    (overlay,) = documents(MANAGED / "kustomization.yaml")
+    assert overlay["resources"] == ["../../platform"]
+    used = {one["containers"][0]["image"] for name, one in pod_specs().items() if name in ("rempart-prepare", "mlflow")}
+    assert {one["name"] for one in overlay["images"]} == used
+    assert all(one["digest"].startswith("sha256:") for one in overlay["images"])
+    (patch,) = overlay["patches"]
+    (change,) = yaml.safe_load(patch["patch"])
+    (mlflow,) = every("Deployment")
+    args = mlflow["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert args[int(change["path"].rpartition("/")[2])].startswith("--allowed-hosts=")
+    assert change["value"].startswith("--allowed-hosts=mlflow:15000,")
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+def test_kustomize_builds_the_overlay_and_the_secrets(tmp_path: Path) -> None:
+    def build(folder: Path) -> list[dict[str, Any]]:
+        done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True)
+        return list(yaml.safe_load_all(done.stdout))
+
+    images = re.findall(r"image: (.+)", yaml.safe_dump_all(build(MANAGED)))
+    assert len(images) == 2 and all("@sha256:" in one for one in images)
+    cluster.initialise(stack(tmp_path), lambda _: None, given())
+    secrets = build(tmp_path / cluster.FOLDER)
+    assert {one["metadata"]["name"] for one in secrets} == {"rempart-airflow", "rempart-prepare", "rempart-mlflow"}
+    assert all(one["kind"] == "Secret" and list(one["data"]) == [cluster.KEY] for one in secrets)
+
+
+# --- the chart's values -----------------------------------------------------------------------------------------------
+
+
+def misfits(values: Mapping[str, Any], known: Mapping[str, Any], place: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        here, expected = f"{place}{name}", known.get(name)
+        if expected is None:
+            yield f"{here}: not a value of the chart"
+        elif isinstance(expected, dict):
+            yield from misfits(value, expected, f"{here}.")
+        else:
+            kinds = [expected] if isinstance(expected, str) else expected
+            if not any(type(value) is TYPES[kind] for kind in kinds):
+                yield f"{here}: {type(value).__name__} for {kinds}"
+
+
+@pytest.mark.parametrize("file", [ROOT / "deploy/helm/values.yaml", *OVERLAYS], ids=lambda file: file.name)
+def test_each_value_is_one_of_the_chart_and_of_its_type(file: Path) -> None:
+    assert list(misfits(yaml.safe_load(file.read_text("utf-8")), CHART)) == []
+    assert list(misfits({"scheduler": {"replica": 1, "args": "x"}}, CHART)) == [
+        "scheduler.replica: not a value of the chart",
+        "scheduler.args: str for ['array', 'null']",
+    ]
+
+
+def test_the_chart_makes_no_secret_and_brings_no_server_or_image_of_others() -> None:
+    assert not any(VALUES["enableBuiltInSecretEnvVars"].values())
+    names = {value for key, value in VALUES.items() if key.endswith("SecretName") or key == "jwtSecretName"}
+    assert names | set(VALUES["data"].values()) == {"rempart-airflow"}, (
+        "a name that is missing is a Secret that is made"
+    )
+    for part in ("postgresql", "redis", "statsd", "pgbouncer", "flower", "migrateDatabaseJob", "createUserJob"):
+        assert VALUES[part] == {"enabled": False}, part
+    assert VALUES["webserver"]["defaultUser"]["enabled"] is False
+    assert (
+        "dags" in VALUES and not VALUES["dags"]["gitSync"]["enabled"] and not VALUES["logs"]["persistence"]["enabled"]
+    )
+    assert VALUES["networkPolicies"]["enabled"] is True
+    for name in COMPONENTS:  # their init container and sidecar would run scripts of the official image
+        assert VALUES[name]["waitForMigrations"] == {"enabled": False}
+        assert VALUES[name].get("logGroomerSidecar", {"enabled": False}) == {"enabled": False}
+
+
+def test_components_are_started_by_the_command_that_composes_their_settings() -> None:
+    started = {f"airflow-{VALUES[name]['args'][3]}" for name in COMPONENTS}
+    assert started == set(layout.AIRFLOW_COMPONENTS)
+    for name in COMPONENTS:
+        assert VALUES[name]["args"][:3] == ["rempart", "run", "airflow"]
+        assert VALUES[name]["resources"]["limits"]["memory"]
+        if VALUES[name]["replicas"] > 1 and name != "triggerer":  # whose budget is ours
+            assert VALUES[name]["podDisruptionBudget"]["enabled"]
+        for one in VALUES[name].get("topologySpreadConstraints", ()):
+            component = one["labelSelector"]["matchLabels"]["component"]
+            assert component == VALUES[name]["args"][3]
+    (budget,) = every("PodDisruptionBudget")
+    assert budget["spec"]["selector"]["matchLabels"] == {"tier": "airflow", "component": "triggerer"}
+    assert Path(VALUES["airflowHome"]) == containers.VAR / "airflow"
+    for name in ("dagProcessor", "triggerer"):
+        assert VALUES[name]["serviceAccount"]["automountServiceAccountToken"] is False
+
+
+def test_the_release_is_that_of_the_lock_and_the_page_names_one_version_of_the_chart() -> None:
+    lock = (ROOT / "requirements.txt").read_text("utf-8")
+    assert f"apache-airflow=={VALUES['airflowVersion']} " in lock
+    pages = PAGE + (ROOT / "deploy/helm/values.yaml").read_text("utf-8")
+    assert len(set(re.findall(r"--version ([\d.]+)", pages))) == 1
+
+
+# --- what runs in the pods --------------------------------------------------------------------------------------------
+
+
+def test_a_tasks_pod_passes_the_policy_of_the_how_tos_configuration() -> None:
+    pod = task_pod() | {"metadata": {**task_pod()["metadata"], "namespace": cluster.NAMESPACE}}
+    pod["spec"]["containers"][0]["image"] = "rg.fr-par.scw.cloud/acme/rempart/airflow@sha256:" + "0" * 64
+    found = pods.plan(settings(), pod, ["personal"], on=date(2026, 11, 24))
+    assert found.pod is not None and found.pool == "platform", found.decision.reasons
+    assert violations(found.pod["spec"]) == []
+    elsewhere = settings().model_copy(update={"pools": {}})
+    assert pods.plan(elsewhere, pod, ["personal"], on=date(2026, 11, 24)).pod is None, (
+        "the page says why it is declared"
+    )
+
+
+def run(var: Path, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """A command as a pod runs it: its variables are those of the manifest, its secrets a file."""
+    pod = {one["name"]: one["value"] for one in task_pod()["spec"]["containers"][0]["env"]}
+    place = {"REMPART_HOME": str(project()), "REMPART_VAR": str(var), "PATH": os.environ["PATH"]}
+    return subprocess.run(
+        [sys.executable, "-m", "rempart.cli", *command],
+        env=place | pod | more,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_what_an_executor_starts_has_the_platforms_settings_and_none_of_the_charts(
+    tmp_path: Path, made: dict[str, str]
+) -> None:
+    (tmp_path / "secrets.env").write_text(made["airflow.env"])
+    command = task_pod()["spec"]["containers"][0]["command"]
+    assert command[:3] == ["/usr/bin/tini", "--", "rempart"]
+    chart = {"AIRFLOW__CORE__FERNET_KEY": "the chart's", "AIRFLOW_IS_K8S_EXECUTOR_POD": "True"}
+    done = run(tmp_path, *command[3:], "env", **chart)
+    assert done.returncode == 0, done.stderr
+    variables = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    secrets = read_env_file(tmp_path / "secrets.env")
+    assert variables["AIRFLOW__CORE__EXECUTOR"] == "KubernetesExecutor"
+    assert variables["AIRFLOW__CORE__FERNET_KEY"] == secrets["REMPART_AIRFLOW_FERNET_KEY"]
+    assert "@db.acme.example:5432/airflow" in variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+    assert variables["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://api-server:18080/execution/"
+    assert variables["AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER"] == "s3://artifacts/airflow/logs"
+    assert variables["AIRFLOW__LOGGING__REMOTE_LOG_CONN_ID"] == "s3_primary"
+    assert variables["AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY"] == "", "the template's, by digest"
+    assert (variables["PGSSLMODE"], variables["AIRFLOW_IS_K8S_EXECUTOR_POD"]) == ("require", "True")
+    assert variables["SCARF_ANALYTICS"] == variables["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] == "false"
+    refused = run(tmp_path, "run", "workload", "no-such-program")
+    assert refused.returncode == 1 and "Could not run no-such-program" in refused.stderr
+
+
+def test_services_of_our_manifests_have_the_names_that_the_settings_use(made: dict[str, str]) -> None:
+    ports = {one["metadata"]["name"]: one["spec"]["ports"][0]["port"] for one in every("Service")}
+    inside = cluster.in_cluster(stack(Path("var")))
+    assert ports == {inside.host(name): inside.ports[name] for name in ("mlflow", "airflow")}
+    assert ports["api-server"] == VALUES["ports"]["apiServer"]
+    (mlflow,) = every("Deployment")
+    (container,) = mlflow["spec"]["template"]["spec"]["containers"]
+    told = CliRunner().invoke(app, ["run", "mlflow", "--help"]).output
+    for option in (part.partition("=")[0] for part in container["args"] if part.startswith("--")):
+        assert option in told
+    (allowed,) = [part for part in container["args"] if part.startswith("--allowed-hosts=")]
+    connection = parse_connection("mlflow", read(made["mlflow.env"])["AIRFLOW_CONN_MLFLOW"])
+    assert f"{connection.host}:{connection.port}" in allowed.partition("=")[2].split(",")
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+
+def read(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines() if line and line[0] != "#")
+
+
+def test_no_secret_stands_in_a_manifest_and_each_that_is_mounted_is_made(made: dict[str, str]) -> None:
+    assert not every("Secret")
+    mounted = {
+        one["secret"]["secretName"] for spec in pod_specs().values() for one in spec["volumes"] if "secret" in one
+    }
+    generated = {one["name"]: one["files"] for one in yaml.safe_load(made["kustomization.yaml"])["secretGenerator"]}
+    assert set(generated) == mounted
+    for name, files in generated.items():
+        assert files == [f"{cluster.KEY}={name.removeprefix('rempart-')}.env"]
+    text = "".join(file.read_text("utf-8") for file in (*FILES, *sorted(MANAGED.glob("*"))))
+    assert not re.search(r"(?i)(password|secret_key|access_key)\s*[:=]\s*['\"]?\w", text)
+
+
+def test_each_pod_is_given_what_it_needs_and_no_more(made: dict[str, str]) -> None:
+    """The database's administrator prepares, and nobody else has him; the key of the watch stays outside."""
+    holders = {
+        word: {name for name in ("airflow.env", "prepare.env", "mlflow.env") if word in made[name]}
+        for word in ("secret-admin", "secret-S3_WATCH_HAVEN", "secret-S3_WITNESS_HAVEN", "secret-S3_PRIMARY")
+    }
+    assert holders == {
+        "secret-admin": {"prepare.env"},
+        "secret-S3_WATCH_HAVEN": set(),
+        "secret-S3_WITNESS_HAVEN": {"airflow.env", "prepare.env"},
+        "secret-S3_PRIMARY": {"airflow.env", "prepare.env", "mlflow.env"},
+    }
+    assert not {"AIRFLOW_CONN_LEDGER_KEY", "AIRFLOW_CONN_BACKUP_KEY"} & set(read(made["mlflow.env"]))
+    assert set(containers.MLFLOW) < set(read(made["mlflow.env"]))
+    for name in ("airflow.env", "mlflow.env"):
+        for variable, value in read(made[name]).items():
+            if variable.startswith("AIRFLOW_CONN_"):
+                assert parse_connection("x", value).password, variable
+
+
+def test_the_files_are_closed_secrets_stay_and_what_is_given_again_is_taken(tmp_path: Path) -> None:
+    told = list[str]()
+    cluster.initialise(stack(tmp_path), told.append, given())
+    folder = tmp_path / cluster.FOLDER
+    before = read_env_file(folder / cluster.KEY)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
+    cluster.initialise(stack(tmp_path), told.append, {})
+    assert read_env_file(folder / cluster.KEY) == before, "nothing has to be exported twice"
+    cluster.initialise(stack(tmp_path), told.append, {"AIRFLOW_CONN_S3_PRIMARY": "aws://key:renewed@"})
+    after = read_env_file(folder / cluster.KEY)
+    assert {name for name in before if before[name] != after[name]} == {"AIRFLOW_CONN_S3_PRIMARY"}
+    for value in before.values():
+        password = parse_connection("x", value).password if "conn" in value or "://" in value else value
+        assert password and password not in "".join(told)
+
+
+def test_what_nobody_but_the_team_can_know_is_named(tmp_path: Path) -> None:
+    inside = cluster.in_cluster(stack(tmp_path))
+    with pytest.raises(ConnectionMissing, match="AIRFLOW_CONN_S3_PRIMARY, AIRFLOW_CONN_S3_HAVEN, AIRFLOW_CONN_S3_WIT"):
+        cluster.plan(inside, {}, {"AIRFLOW_CONN_PG_ADMIN": given()["AIRFLOW_CONN_PG_ADMIN"]})
+    trial = replace(stack(tmp_path), config=config.load(ROOT / "rempart.yaml"))
+    with pytest.raises(StackError, match="postgresql, primary, haven") as refused:
+        cluster.in_cluster(trial)
+    assert "services.<name>.external" in refused.value.hint
+
+
+def test_the_databases_script_holds_verifiers_and_no_password(made: dict[str, str]) -> None:
+    """The vector is that of RFC 7677; what the server keeps is that of PostgreSQL's own tests."""
+    salt = bytes.fromhex("5b6d99689d12358eeca04b14123 6fa81".replace(" ", ""))
+    assert managed_databases.verifier("pencil", salt) == (
+        "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY="
+        ":wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+    )
+    for variable, value in read(made["prepare.env"]).items():
+        if variable.startswith("AIRFLOW_CONN_PG_"):
+            assert parse_connection("x", value).password not in made["databases.sql"]
+    assert set(re.findall(r"CREATE DATABASE (\w+)", made["databases.sql"])) == set(config.DATABASES)
+
+
+# --- ways -------------------------------------------------------------------------------------------------------------
+
+PODS = {
+    "api-server": Pod({"tier": "airflow", "component": "api-server"}),
+    "scheduler": Pod({"tier": "airflow", "component": "scheduler"}),
+    "dag-processor": Pod({"tier": "airflow", "component": "dag-processor"}),
+    "triggerer": Pod({"tier": "airflow", "component": "triggerer"}),
+    "task": Pod({"tier": "airflow", "component": "worker"}),
+    "mlflow": Pod({"app.kubernetes.io/name": "mlflow"}),
+    "prepare": Pod({"app.kubernetes.io/name": "rempart-prepare"}),
+    "front": Pod({"app": "ingress"}, "ingress", {"rempart.eu/front": "true"}),
+    "job": Pod({}, "training", {"rempart.eu/jobs": "true"}),
+    "stranger": Pod({"tier": "airflow", "component": "worker"}, "other"),
+}
+OPEN = {
+    ("task", "api-server", 18080),
+    ("task", "mlflow", 15000),
+    ("api-server", "mlflow", 15000),
+    ("front", "api-server", 18080),
+    ("front", "mlflow", 15000),
+    ("job", "mlflow", 15000),
+}
+
+
+def rendered() -> list[dict[str, Any]]:
+    """Ours, and what `rempart policy render kubernetes` adds for the how-to's configuration."""
+    inside = cluster.in_cluster(stack(Path("var")))
+    secrets = cluster.plan(inside, {}, given())
+    led = endpoints(inside.config, credentials.connections(inside, secrets))
+    listed = rules(inside.config, led, on=date(2026, 11, 24))
+    assert is_allowed(listed, "mlflow", 15000) and is_allowed(listed, "db.acme.example", 5432)
+    texts = kubernetes(listed, {"s3.fr-par.scw.cloud": ("203.0.113.9",)}, Cluster(api_server=("10.32.0.1", 443)))
+    return [*every("NetworkPolicy"), yaml.safe_load(texts["networkpolicy-airflow.yaml"])]
+
+
+@pytest.mark.parametrize("policies", [every("NetworkPolicy"), rendered()], ids=["ours", "with the rendered one"])
+def test_pods_reach_what_they_need_and_nothing_else(policies: list[dict[str, Any]]) -> None:
+    ports = (18080, 15000, 8793, 22)
+    found = {
+        (source, target, port)
+        for source in PODS
+        for target in PODS
+        for port in ports
+        if source != target and PODS[target].namespace == cluster.NAMESPACE
+        if reaches(policies, PODS[source], PODS[target], port)
+    }
+    assert found == OPEN
+
+
+def test_every_name_is_looked_up_and_nothing_else_is_reached_outside() -> None:
+    dns = Pod({"k8s-app": "kube-dns"}, "kube-system")
+    outside = Pod({"app": "anything"}, "kube-system")
+    for name, pod in PODS.items():
+        if pod.namespace == cluster.NAMESPACE:
+            assert reaches(every("NetworkPolicy"), pod, dns, 53), name
+            assert not reaches(rendered(), pod, outside, 443), name
+            assert not reaches(rendered(), pod, PODS["stranger"], 18080), name
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_names_files_and_commands_that_exist() -> None:
+    for path in re.findall(r"deploy/[\w./-]*\w", PAGE):
+        assert path.startswith("deploy/kubernetes/examples/acme") or (ROOT / path).exists(), path
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", PAGE):
+        assert (ROOT / "docs" / "how-to" / link).exists(), link
+    told = CliRunner().invoke(app, ["init", "--help"]).output
+    assert "--kubernetes" in told
+    assert set(re.findall(r"rempart\.eu/\w+=true", PAGE)) == {"rempart.eu/front=true", "rempart.eu/jobs=true"}
