@@ -151,6 +151,16 @@ def test_a_person_comes_changes_and_goes_and_the_ledger_names_nobody(airflow: Ai
     assert "marie" not in str(evidence) and second not in str(evidence)
 
 
+def test_a_restore_of_airflow_gives_nobody_the_number_of_another(platform: Platform) -> None:
+    first = people.add(platform, "before", "viewer", "x" * 20)
+    people.remove(platform, "before")
+    with tables.tables(platform.database("airflow")) as session:
+        session.execute("SELECT setval('ab_user_id_seq', %s, false)", [first.number])  # as an older database has it
+    second = people.add(platform, "after", "viewer", "x" * 20)
+    people.remove(platform, "after")
+    assert second.number > first.number
+
+
 def test_a_browser_logs_in_with_cookies_that_no_script_and_no_other_site_gets(airflow: Airflow) -> None:
     password = shown(run("add", "browser", "--role", "viewer"))
     with httpx.Client(base_url=airflow.url, trust_env=False, timeout=30) as browser:

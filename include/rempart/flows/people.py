@@ -38,7 +38,7 @@ def add(platform: Platform, name: str, role: str, password: str) -> Person:
     people.check_password(password)
     known = _role(role)
     with people.tables(platform.database("airflow")) as session:
-        person = people.insert(session, name, known, password)
+        person = people.insert(session, _number(platform, session), name, known, password)
         _record(platform, person, "added", role=known)
     return person
 
@@ -97,6 +97,14 @@ def _answers(platform: Platform) -> None:
             "Airflow knows one user, the platform's admin: access.auth_manager is simple",
             "Set it to fab in rempart.yaml, then `rempart up`.",
         )
+
+
+def _number(platform: Platform, session: Session) -> int:
+    """One that no record means another by: a restore sets the database back, and not always the ledger."""
+    number = people.next_number(session)
+    while platform.ledger.find("access", f"user {number}", limit=1):
+        number = people.next_number(session)
+    return number
 
 
 def _record(platform: Platform, person: Person, change: str, **more: Any) -> None:

@@ -85,16 +85,22 @@ def check_password(password: str) -> None:
         )
 
 
-def insert(session: Session, name: str, role: RoleName, password: str) -> Person:
+def next_number(session: Session) -> int:
+    """A number that nobody has now; whoever had it before a restore is not known here."""
+    row = session.execute("SELECT nextval('ab_user_id_seq')").fetchone()
+    return int(str(row[0])) if row else 0
+
+
+def insert(session: Session, number: int, name: str, role: RoleName, password: str) -> Person:
     """A new person. Raises AccessError if there is one of that name."""
     if any(person.name == name for person in listed(session)):
         raise AccessError(f"There is a user '{name}' already", "`rempart users role` changes what it may do.")
     session.execute(
         "INSERT INTO ab_user (id, first_name, last_name, username, email, password, active, login_count,"
-        " fail_login_count, created_on, changed_on) VALUES (nextval('ab_user_id_seq'), %(name)s, '', %(name)s,"
+        " fail_login_count, created_on, changed_on) VALUES (%(number)s, %(name)s, '', %(name)s,"
         " %(email)s, %(hash)s, true, 0, 0, localtimestamp, localtimestamp)",
         # FAB wants an address, and never writes to it
-        {"name": name, "email": f"{name}@rempart.invalid", "hash": generate_password_hash(password)},
+        {"number": number, "name": name, "email": f"{name}@rempart.invalid", "hash": generate_password_hash(password)},
     )
     person = find(session, name)
     set_role(session, person, role)

@@ -79,7 +79,7 @@ def _platform_admin(session: Session, admin: Connection) -> list[str]:
     """The user that Rempart itself works as: there, active, with its generated password and its role alone."""
     person = next((one for one in people.listed(session) if one.name == admin.login), None)
     if person is None:
-        people.insert(session, admin.login, "admin", admin.password)
+        people.insert(session, people.next_number(session), admin.login, "admin", admin.password)
         return [f"user {admin.login} made, as whom Rempart itself works"]
     told = []
     if person.roles != ("admin",):
