@@ -233,6 +233,9 @@ def test_what_cannot_be_done_is_said_and_nothing_is_changed(platform: Platform, 
 
 def test_a_change_that_cannot_be_recorded_is_not_made(platform: Platform) -> None:
     class Silent:
+        def find(self, kind: str, subject: str, *, limit: int) -> list[Any]:
+            return []
+
         def append(self, kind: str, subject: str, body: Mapping[str, Any]) -> None:
             raise RuntimeError("no ledger")
 
