@@ -1,0 +1,125 @@
+"""Who may do what, pure: the roles of people, what each may do in Airflow, and what it may do on Rempart's own pages.
+
+One table says both. `rempart up` writes it into the tables of Airflow's FAB auth manager (rempart.stack.roles); routes
+under /rempart ask `capabilities(user)`, whichever auth manager made the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Capability = Literal["read", "read_data", "read_evidence", "operate", "fail_over"]
+"""On Rempart's pages: the state of the platform; rows, values and reports made of data; the ledger and what proves it;
+start what is safe to repeat (pipelines, backups, drills); move the platform to another site.
+"""
+Permission = tuple[str, str]
+"""An action and the resource that it is done to, by the names that FAB's tables have."""
+RoleName = Literal["viewer", "auditor", "operator", "admin"]
+ROLES: tuple[RoleName, ...] = get_args(RoleName)
+
+RESERVED = frozenset({"fail_over", "fail_back"})
+"""DAGs whose runs move the platform: without that right nobody starts, clears or changes them in Airflow."""
+
+_ACTIONS = {"r": "can_read", "c": "can_create", "e": "can_edit", "d": "can_delete", "m": "menu_access"}
+_ASKED: dict[Capability, Permission] = {
+    "read": ("can_read", "Rempart"),
+    "read_data": ("can_read", "Rempart Data"),
+    "read_evidence": ("can_read", "Rempart Evidence"),
+    "operate": ("can_edit", "Rempart"),
+    "fail_over": ("can_edit", "Rempart Failover"),
+}
+
+RIGHTS: dict[str, tuple[str, str, str, str]] = {
+    # of viewer, auditor, operator, admin: (r)ead, (c)reate, (e)dit, (d)elete, shown in the (m)enu
+    "DAGs": ("rm", "rm", "rem", "redm"),
+    "DAG Code": ("r", "r", "r", "r"),
+    "DAG Dependencies": ("rm", "rm", "rm", "rm"),
+    "DAG Runs": ("rm", "rm", "rcem", "rcedm"),
+    "DAG Versions": ("r", "r", "r", "r"),
+    "DAG Warnings": ("r", "r", "r", "r"),
+    "Task Instances": ("rm", "rm", "rcem", "rcedm"),
+    "Task Logs": ("r", "", "r", "r"),
+    "XComs": ("rm", "", "rm", "rcedm"),
+    "HITL Detail": ("rm", "", "rem", "rem"),
+    "Assets": ("rm", "rm", "rcm", "rcedm"),
+    "Asset Aliases": ("r", "r", "r", "r"),
+    "Backfills": ("r", "r", "rce", "rced"),
+    "Pools": ("rm", "", "rm", "rcedm"),
+    "Jobs": ("rm", "rm", "rm", "rm"),
+    "ImportError": ("r", "r", "r", "r"),
+    "Cluster Activity": ("rm", "rm", "rm", "rm"),
+    "Audit Logs": ("", "rm", "", "rm"),
+    "Connections": ("", "", "", "rcedm"),
+    "Variables": ("", "", "", "rcedm"),
+    "Configurations": ("", "", "", "rm"),
+    "Plugins": ("", "", "", "rm"),
+    "Providers": ("", "", "", "rm"),
+    "Triggers": ("", "", "", "rm"),
+    "Admin": ("", "", "m", "m"),
+    "Browse": ("m", "m", "m", "m"),
+    "Documentation": ("m", "m", "m", "m"),
+    "Docs": ("m", "m", "m", "m"),
+    "Website": ("r", "r", "r", "r"),
+    "My Password": ("re", "re", "re", "re"),
+    "My Profile": ("r", "r", "r", "r"),
+    "Rempart": ("r", "r", "re", "re"),
+    "Rempart Data": ("r", "", "r", "r"),
+    "Rempart Evidence": ("r", "r", "r", "r"),
+    "Rempart Failover": ("", "", "", "e"),
+}
+"""What each role may do, by resource. FAB's pages of users and roles are in no row: `rempart users` changes those, and
+the ledger says who did."""
+
+_SIMPLE: dict[str, RoleName] = {"viewer": "viewer", "user": "operator", "op": "operator", "admin": "admin"}
+"""Roles of Airflow's simple auth manager, and which of ours is the nearest."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """A role: what it is for, its permissions in FAB's tables, and its capabilities on Rempart's pages."""
+
+    name: RoleName
+    meaning: str
+    permissions: frozenset[Permission]
+    capabilities: frozenset[Capability]
+
+
+_MEANINGS: dict[RoleName, str] = {
+    "viewer": "reads DAGs, runs, logs and results; changes nothing",
+    "auditor": "reads DAGs, runs, Airflow's audit log and the evidence, and no data; changes nothing",
+    "operator": "also starts, clears and pauses DAGs and answers tasks that wait for a person; no failover",
+    "admin": "also changes connections, variables and pools, and moves the platform to another site",
+}
+
+
+def granted(permissions: Collection[Permission]) -> frozenset[Capability]:
+    """The capabilities that permissions of FAB's tables amount to."""
+    return frozenset(capability for capability, asked in _ASKED.items() if asked in permissions)
+
+
+def role(name: RoleName) -> Role:
+    """One role, as the table says."""
+    column = ROLES.index(name)
+    permissions = frozenset(
+        (_ACTIONS[letter], resource) for resource, rights in RIGHTS.items() for letter in rights[column]
+    )
+    return Role(name, _MEANINGS[name], permissions, granted(permissions))
+
+
+def capabilities(user: object) -> frozenset[Capability]:
+    """What the user of a request may do on Rempart's pages; nothing, if neither auth manager made it.
+
+    `user` is what Airflow's `get_user` gives: FAB's has `perms`, the simple auth manager's has `role`.
+    """
+    if (permissions := getattr(user, "perms", None)) is not None:
+        return granted(permissions)
+    name = getattr(user, "role", None)
+    known = _SIMPLE.get(name.lower()) if isinstance(name, str) else None
+    return role(known).capabilities if known else frozenset()
+
+
+def needed(dag_id: str | None) -> Capability:
+    """What it takes to start or change a DAG and its runs; None: a request that names no DAG, and so may mean any."""
+    return "fail_over" if dag_id is None or dag_id in RESERVED else "operate"

@@ -1,0 +1,26 @@
+"""Asks, on a route of ours, whether the user may: `dependencies=[Depends(requires("operate"))]`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+from airflow.api_fastapi.core_api.security import get_user
+from fastapi import Depends, HTTPException, status
+
+from rempart import access
+
+
+def requires(capability: access.Capability) -> Callable[[BaseUser], BaseUser]:
+    """A dependency that gives the user of the request, or answers 401 without one and 403 to one who may not."""
+
+    def inner(user: BaseUser = Depends(get_user)) -> BaseUser:  # noqa: B008 # FastAPI's way
+        if capability not in access.capabilities(user):
+            holders = ", ".join(name for name in access.ROLES if capability in access.role(name).capabilities)
+            raise HTTPException(
+                status.HTTP_403_FORBIDDEN,
+                f"This needs the right '{capability}', which these roles have: {holders}. An admin gives them.",
+            )
+        return user
+
+    return inner

@@ -1,0 +1,81 @@
+"""Who may do what: the table that Airflow's roles and Rempart's pages are both made from."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from rempart import access
+
+CHANGING = {"can_create", "can_edit", "can_delete"}
+OWN = {"My Password"}
+
+
+@pytest.mark.parametrize("name", ["viewer", "auditor"])
+def test_who_only_looks_changes_nothing_but_his_own_password(name: access.RoleName) -> None:
+    changed = {resource for action, resource in access.role(name).permissions if action in CHANGING}
+    assert changed == OWN
+
+
+@pytest.mark.parametrize("resource", ["Connections", "Variables", "Configurations"])
+@pytest.mark.parametrize("name", ["viewer", "auditor", "operator"])
+def test_secrets_and_settings_are_the_admins_alone(name: access.RoleName, resource: str) -> None:
+    assert not [one for one in access.role(name).permissions if one[1] == resource]
+    assert ("can_read", resource) in access.role("admin").permissions
+
+
+def test_the_auditor_sees_evidence_and_the_audit_log_and_no_data() -> None:
+    role = access.role("auditor")
+    assert {("can_read", "Audit Logs"), ("can_read", "DAG Runs"), ("can_read", "DAGs")} <= role.permissions
+    assert not [one for one in role.permissions if one[1] in ("XComs", "Task Logs", "Rempart Data")]
+    assert role.capabilities == {"read", "read_evidence"}
+
+
+def test_the_admin_may_all_that_any_other_may() -> None:
+    admin = access.role("admin")
+    for name in access.ROLES:
+        assert access.role(name).permissions <= admin.permissions
+        assert access.role(name).capabilities <= admin.capabilities
+
+
+def test_nobody_manages_people_on_pages_that_the_ledger_does_not_see() -> None:
+    assert not {"Users", "Roles", "List Users", "List Roles", "Passwords"} & {
+        resource for name in access.ROLES for _, resource in access.role(name).permissions
+    }
+
+
+@pytest.mark.parametrize(
+    ("role", "expected"),
+    [
+        ("VIEWER", "viewer"),
+        ("USER", "operator"),
+        ("op", "operator"),
+        ("admin", "admin"),
+    ],
+)
+def test_a_user_of_the_simple_auth_manager(role: str, expected: access.RoleName) -> None:
+    assert access.capabilities(SimpleNamespace(role=role)) == access.role(expected).capabilities
+
+
+@pytest.mark.parametrize("name", access.ROLES)
+def test_a_user_of_fab_by_the_permissions_that_it_has(name: access.RoleName) -> None:
+    assert access.capabilities(SimpleNamespace(perms=access.role(name).permissions)) == access.role(name).capabilities
+
+
+@pytest.mark.parametrize(
+    "user",
+    [None, object(), SimpleNamespace(role=None), SimpleNamespace(role="root"), SimpleNamespace(perms=set())],
+)
+def test_whoever_is_not_known_may_nothing(user: object) -> None:
+    assert access.capabilities(user) == frozenset()
+
+
+def test_a_failover_is_reserved_and_so_is_what_names_no_dag() -> None:
+    assert [access.needed(one) for one in ("ingest_hotel_bookings", "fail_over", "fail_back", None)] == [
+        "operate",
+        "fail_over",
+        "fail_over",
+        "fail_over",
+    ]
+    assert "fail_over" not in access.role("operator").capabilities
