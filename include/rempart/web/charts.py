@@ -16,7 +16,7 @@ from rempart.web.read_models.said import State
 from rempart.web.read_models.sites import Measured
 from rempart.web.wording import Texts
 
-WIDTH, LEFT, RIGHT = 720, 70, 16
+WIDTH, LEFT, RIGHT = 960, 70, 16
 
 
 def lag_chart(title: str, history: Sequence[Measured], objective: float, t: Texts) -> Markup:
@@ -67,7 +67,7 @@ def sites_diagram(title: str, places: Sequence[Place], pairs: Iterable[tuple[str
     if not places:
         return Markup()
     laws = sorted({one.jurisdiction for one in places})
-    box, gap, high = 200, 40, 84
+    box, gap, high = 230, 60, 84
     where: dict[str, tuple[float, float]] = {}
     body, left, width = "", 10.0, 0.0
     for law in laws:
@@ -86,7 +86,7 @@ def sites_diagram(title: str, places: Sequence[Place], pairs: Iterable[tuple[str
     for source, target, state in pairs:
         if source in where and target in where:
             body += _arrow(where[source], where[target], box, high, state)
-    return _svg(title, high + 84, body, max(width - 20, 480))
+    return _svg(title, high + 84, body, width - 20)
 
 
 def _box(one: Place, x: float, y: float, wide: int, high: int, t: Texts) -> str:
@@ -137,5 +137,6 @@ def _ends(first: datetime, last: datetime, height: int, t: Texts) -> str:
 def _svg(title: str, height: float, body: str, width: float = WIDTH) -> Markup:
     # everything that comes from outside was escaped where it was put in
     return Markup(  # noqa: S704
-        f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}">{body}</svg>'
+        f'<svg class="chart" width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}" role="img"'
+        f' aria-label="{escape(title)}">{body}</svg>'
     )

@@ -80,6 +80,7 @@ async def show_point(request: Request, point: PointId, user: Reader) -> Response
         runs=runs,
         started=started,
         operate=may(user, "operate"),
+        evidence=may(user, "read_evidence"),
     )
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from rempart.ledger.port import Evidence
-from rempart.sites.capabilities import VALID, Proof, from_json
+from rempart.sites.capabilities import Proof, Purpose, from_json, missing
 from rempart.web.facts import Facts, Unknown
 from rempart.web.read_models import loss, overview
 from rempart.web.read_models.said import Moment, State, moment
+
+PURPOSES: Mapping[str, Purpose] = {
+    "replica": "replication",
+    "restore-point": "restore points",
+    "evidence": "evidence",
+}
+"""What a site has to be proven able to do for what it holds."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +43,15 @@ class Pair:
 
 @dataclass(frozen=True)
 class Ability:
-    """What was proven of a site last. `state`: bad if it lies, a warning if the proof is old or lacks something."""
+    """What was proven of a site last. `lacking`: why it should not be used for what it is used for; that is bad.
+
+    What it lacks or claims beyond that is a warning: the platform does without it.
+    """
 
     at: datetime
     endpoint: str
     state: State
+    lacking: tuple[str, ...]
     proofs: tuple[Proof, ...]
     figures: tuple[tuple[str, float], ...]
 
@@ -67,7 +79,7 @@ def sites(facts: Facts, now: datetime) -> Sites:
     pairs = () if isinstance(config, Unknown) else config.replication
     return Sites(
         moment(facts, now),
-        tuple(Site(one, _ability(facts, one.name, now)) for one in overview.places(facts, now) if one.kind == "site"),
+        tuple(Site(one, _ability(facts, one, now)) for one in overview.places(facts, now) if one.kind == "site"),
         tuple(Pair(loss.lag(facts, one, now), history(facts, one.source, one.target)) for one in pairs),
     )
 
@@ -91,12 +103,13 @@ def _measured(record: Evidence) -> Measured:
     )
 
 
-def _ability(facts: Facts, site: str, now: datetime) -> Ability | None:
-    newest = next((one for one in facts.of("capabilities") if one.subject == site), None)
+def _ability(facts: Facts, place: overview.Place, now: datetime) -> Ability | None:
+    newest = next((one for one in facts.of("capabilities") if one.subject == place.name), None)
     if newest is None:
         return None
     told = from_json(newest.body)
-    lacking = any(one.outcome != "proven" for one in told.proofs)
-    old = now - told.at > VALID
-    state: State = "bad" if told.lies else "warning" if lacking or old else "good"
-    return Ability(told.at, told.endpoint, state, told.proofs, tuple(sorted(told.figures.items())))
+    purposes = [PURPOSES[held.what] for held in place.holdings if held.what in PURPOSES]
+    lacking = dict.fromkeys(f"{purpose}: {why}" for purpose in purposes for why in missing(told, purpose, now))
+    whole = all(one.outcome == "proven" for one in told.proofs)
+    state: State = "bad" if lacking else "good" if whole else "warning"
+    return Ability(told.at, told.endpoint, state, tuple(lacking), told.proofs, tuple(sorted(told.figures.items())))
