@@ -8,6 +8,7 @@ nothing else down.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import threading
@@ -46,6 +47,8 @@ class Cockpit:
             await send(message)
 
         try:
+            if self._app is None:  # the import takes seconds, which Airflow's own requests must not wait for
+                await asyncio.to_thread(self._ready)
             app = self._ready()
             await app({**scope, AIRFLOW: scope.get("app")}, receive, noting)
         except Exception:
