@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.auth.tokens import get_signing_key
 from fastapi import APIRouter, Depends, Form, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
 from rempart import access
@@ -66,7 +67,7 @@ def show_points(request: Request, user: Reader) -> Response:
 
 @router.get("/restore-points/{point}")
 async def show_point(request: Request, point: PointId, user: Reader) -> Response:
-    found = _explained(point)
+    found = await run_in_threadpool(_explained, point)
     try:
         runs: tuple[Run, ...] | None = await airflow_calls.drills(request)
     except AirflowRefused:
@@ -98,7 +99,7 @@ async def start_drill(
     request: Request, point: PointId, user: Operator, form: Annotated[str, Form(max_length=200)] = ""
 ) -> Response:
     """Start a drill in the name of the user, by Airflow's own API."""
-    found = _explained(point)
+    found = await run_in_threadpool(_explained, point)
     ours = forms.is_ours(_key(), user.get_id(), _drill_path(point), form)
     if not ours or forms.from_elsewhere(request.headers.get("sec-fetch-site")):
         return _refused(request, found, user, "", 403)
