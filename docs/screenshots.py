@@ -70,7 +70,7 @@ def cockpit_pictures(page: Page, base: str) -> None:
         page.evaluate(f"localStorage.setItem('theme', '{theme}')")
         page.goto(f"{base}/plugin/sovereignty")
         frame = page.frame_locator("iframe")
-        frame.get_by_role("link", name="EN").click()
+        frame.get_by_role("link", name="EN", exact=True).click()
         for name in PAGES:
             frame.locator(f"header a[href$='/{name}']").click()
             frame.locator(f"header a[href$='/{name}'][aria-current]").wait_for()
