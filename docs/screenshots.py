@@ -19,6 +19,7 @@ from rempart import config
 from rempart.config import Connection
 from rempart.flows import drill_report
 from rempart.flows.platform import open_platform
+from rempart.web.rendering import PAGES
 
 IMAGES = Path(__file__).parent / "images"
 PIPELINE = "hotel_bookings"
@@ -58,8 +59,25 @@ def browser_pictures() -> None:
         take(page, f"{base}/dags/ingest_{PIPELINE}", "dag-docs", "ingest", click="Dag Docs")
         take(page, f"{base}/dags/restore_drill", "drill", "restore_drill")
         take(page, f"{base}/assets", "assets", f"snapshot_{PIPELINE}")
+        cockpit_pictures(page, base)
         report_picture(browser)
         browser.close()
+
+
+def cockpit_pictures(page: Page, base: str) -> None:
+    """Each page of the cockpit as Airflow shows it, in both themes."""
+    for theme in ("light", "dark"):
+        page.evaluate(f"localStorage.setItem('theme', '{theme}')")
+        page.goto(f"{base}/plugin/sovereignty")
+        frame = page.frame_locator("iframe")
+        frame.get_by_role("link", name="EN", exact=True).click()
+        for name in PAGES:
+            frame.locator(f"header a[href$='/{name}']").click()
+            frame.locator(f"header a[href$='/{name}'][aria-current]").wait_for()
+            page.wait_for_timeout(800)  # let it be drawn
+            page.screenshot(path=IMAGES / f"cockpit-{name}-{theme}.png")
+            print(f"docs/images/cockpit-{name}-{theme}.png")
+    page.evaluate("localStorage.removeItem('theme')")
 
 
 def report_picture(browser: Browser) -> None:

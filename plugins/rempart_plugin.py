@@ -2,11 +2,21 @@
 
 from airflow.plugins_manager import AirflowPlugin
 
-from rempart.web.app import app
 from rempart.web.content_policy import ContentPolicy
+from rempart.web.mount import Cockpit
 
 
 class RempartPlugin(AirflowPlugin):
     name = "rempart"
-    fastapi_apps = [{"app": app, "url_prefix": "/rempart", "name": "Rempart"}]  # noqa: RUF012 - Airflow's interface
+    fastapi_apps = [{"app": Cockpit(), "url_prefix": "/rempart", "name": "Rempart"}]  # noqa: RUF012 - Airflow's interface
     fastapi_root_middlewares = [{"middleware": ContentPolicy, "name": "Content policy"}]  # noqa: RUF012 - as above
+    external_views = [  # noqa: RUF012 - as above
+        {
+            "name": "Sovereignty",
+            "href": "rempart/overview",  # without a leading slash: below Airflow's own prefix, if it has one
+            "destination": "nav",
+            "url_route": "sovereignty",
+            "icon": "rempart/static/icon.svg",
+            "icon_dark_mode": "rempart/static/icon-dark.svg",
+        }
+    ]

@@ -23,6 +23,7 @@ from rempart.flows.evidence import export, export_to
 from rempart.flows.platform import Platform
 from rempart.ledger import keys
 from rempart.ledger.chain import Head, extend, introduce
+from rempart.ledger.examination import examine
 from rempart.ledger.files import verify_files
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.ledger.verification import verify
@@ -134,6 +135,19 @@ def test_what_is_appended_is_found_newest_first(ledger: PostgresqlLedger) -> Non
     assert ledger.find("snapshot", "a") == [first] and ledger.find("drill") == [other]
     assert ledger.find("snapshot", limit=1) == [second]
     assert ledger.find("refusal") == []
+
+
+def test_pages_go_backwards_by_number_kind_and_subject_and_each_record_verifies_there(ledger: PostgresqlLedger) -> None:
+    for number in range(6):
+        ledger.append("drill" if number % 2 else "denial", f"s{number % 3}", {"n": number})
+    chain = list(ledger.entries())
+    assert ledger.page(limit=3) == chain[:-4:-1]
+    assert ledger.page(before=3) == chain[1::-1]
+    assert [one.seq for one in ledger.page(kind="drill")] == [7, 5, 3]
+    assert [one.seq for one in ledger.page(subject="s1", before=6)] == [3]
+    assert ledger.page(kind="drill", subject="'; DROP TABLE evidence; --") == []
+    newest, before = ledger.page(limit=2)
+    assert all(one.ok for one in examine(newest, before, ledger.find("key")))
 
 
 def test_a_writer_that_passes_by_the_lock_can_neither_fork_nor_leave_a_gap(

@@ -39,6 +39,12 @@ class MemoryLedger:
         keys = [evidence(entry.text) for entry in self.chain] if kind == "key" else self.records
         return [r for r in reversed(keys) if r.kind == kind and subject in (None, r.subject)][:limit]
 
+    def page(
+        self, *, before: int | None = None, kind: str | None = None, subject: str | None = None, limit: int = 50
+    ) -> list[Entry]:
+        told = [(entry, evidence(entry.text)) for entry in reversed(self.chain) if before is None or entry.seq < before]
+        return [one for one, it in told if kind in (None, it.kind) and subject in (None, it.subject)][:limit]
+
     def entries(self, after: int = 0) -> Iterator[Entry]:
         yield from self.chain[after:]
 

@@ -66,6 +66,11 @@ class Ledger(Protocol):
     def find(self, kind: Kind, subject: str | None = None, *, limit: int = 100) -> list[Evidence]:
         """Records of a kind (and a subject), newest first."""
 
+    def page(
+        self, *, before: int | None = None, kind: str | None = None, subject: str | None = None, limit: int = 50
+    ) -> list[Entry]:
+        """Records of the chain as they are stored, newest first, those with a smaller number than `before`."""
+
     def entries(self, after: int = 0) -> Iterator[Entry]:
         """The chain as it is stored, from the record after this number on, in order."""
 

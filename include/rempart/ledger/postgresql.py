@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import psycopg
 
@@ -74,6 +74,23 @@ class PostgresqlLedger:
         with self._session(f"find {kind} {subject or ''}") as session:
             rows = session.execute(f"{query} ORDER BY seq DESC LIMIT %s", [*values, limit]).fetchall()
         return [_evidence(row[0]) for row in rows]
+
+    def page(
+        self, *, before: int | None = None, kind: str | None = None, subject: str | None = None, limit: int = 50
+    ) -> list[Entry]:
+        wanted: list[tuple[str, Any]] = []
+        if before is not None:
+            wanted.append(("seq < %s", before))
+        if kind is not None:
+            wanted.append(("kind = %s", kind))
+        if subject is not None:
+            if kind is None:  # the index begins with the kind
+                wanted.append(("kind = ANY(%s)", list(get_args(Kind))))
+            wanted.append(("subject = %s", subject))
+        where = " AND ".join(condition for condition, _ in wanted) or "true"
+        query = f"SELECT seq, record, hash, sig FROM evidence WHERE {where} ORDER BY seq DESC LIMIT %s"  # noqa: S608
+        with self._session("read a page of the chain") as session:
+            return [Entry(*row) for row in session.execute(query, [*(value for _, value in wanted), limit])]
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
         with self._session("read the chain") as session, session.cursor("chain") as cursor:

@@ -2,31 +2,69 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
 from dataclasses import asdict
 from typing import Any, get_args
 
-from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
-from airflow.api_fastapi.core_api.security import get_user, requires_access_view
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
 
+from rempart.errors import RempartError
 from rempart.ledger.port import Kind
-from rempart.orchestration import runtime
+from rempart.web import api, pages, sources
 from rempart.web.access import requires
+from rempart.web.rendering import render
 
-app = FastAPI(
-    title="Rempart",
-    dependencies=[Depends(get_user), Depends(requires_access_view(AccessView.WEBSITE))],
-    docs_url=None,
-    redoc_url=None,
-    openapi_url=None,
-)
-
+log = logging.getLogger(__name__)
 KINDS: tuple[Kind, ...] = get_args(Kind)
+PLAIN = ("/api/", "/metrics", "/evidence")
+"""Paths below the prefix that programs read: their errors are JSON."""
+
+app = FastAPI(title="Rempart", version="1", docs_url=None, redoc_url=None, openapi_url=None)
 
 
 @app.get("/evidence", dependencies=[Depends(requires("read_evidence"))])
 def newest_evidence() -> dict[str, Any]:
     """The newest record of each kind: what was last ingested, promoted, denied, backed up, proved and so on."""
-    ledger = runtime.platform().ledger
+    ledger = sources.ledger()
     found = {kind: ledger.find(kind, limit=1) for kind in KINDS}
     return {kind: asdict(records[0]) for kind, records in found.items() if records}
+
+
+app.include_router(api.router)
+app.include_router(api.figures)
+app.include_router(pages.router)
+
+
+@app.exception_handler(HTTPException)
+async def refuse(request: Request, error: HTTPException) -> Response:
+    """Who may not, or asked for what is not there, is told so in the form that he asked in."""
+    if _is_plain(request):
+        return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)
+    return render(request, "error", status=error.status_code, number="", detail=str(error.detail))
+
+
+@app.exception_handler(RempartError)
+async def tell(request: Request, error: RempartError) -> Response:
+    """What the platform could not do, with the remedy: a database that does not answer is no broken page."""
+    log.warning("A page under /rempart: %s", error)
+    if _is_plain(request):
+        return JSONResponse({"detail": error.what, "hint": error.hint}, 503)
+    return render(request, "error", status=503, number="", detail=str(error))
+
+
+@app.exception_handler(Exception)
+async def stumble(request: Request, error: Exception) -> Response:
+    """A fault of ours: a number for the reader, the cause under that number in the log."""
+    number = secrets.token_hex(4)
+    log.error("Incident %s on %s", number, request.url.path, exc_info=error)
+    if _is_plain(request):
+        return JSONResponse({"detail": f"The API server's log has the cause under {number}."}, 500)
+    return render(request, "error", status=500, number=number, detail="")
+
+
+def _is_plain(request: Request) -> bool:
+    path = str(request.scope["path"]).removeprefix(str(request.scope.get("root_path", "")))
+    return path.startswith(PLAIN)

@@ -1,0 +1,67 @@
+"""Calls of Airflow's own REST API in the name of the user whose request is answered, without leaving the process.
+
+So Airflow decides whether he may, validates the parameters, and writes its audit log with his name: a page of ours can
+do nothing that he could not do himself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+from airflow.api_fastapi.auth.managers.base_auth_manager import COOKIE_NAME_JWT_TOKEN
+from fastapi import Request
+
+from rempart.errors import RempartError
+from rempart.web.mount import AIRFLOW
+
+DRILL = "restore_drill"
+
+
+class AirflowRefused(RempartError):
+    """Airflow did not do what the user asked."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a DAG."""
+
+    id: str
+    state: str
+    at: datetime | None
+
+
+async def start_drill(request: Request, point: str) -> str:
+    """Trigger the drill of a restore point; the run's id. Raises AirflowRefused."""
+    body = {"logical_date": None, "conf": {"point": point}}
+    answer = await _call(request, "POST", f"/api/v2/dags/{DRILL}/dagRuns", body)
+    return str(answer["dag_run_id"])
+
+
+async def drills(request: Request, limit: int = 5) -> tuple[Run, ...]:
+    """The newest runs of the drill. Raises AirflowRefused."""
+    path = f"/api/v2/dags/{DRILL}/dagRuns?order_by=-run_after&limit={limit}"
+    found = (await _call(request, "GET", path))["dag_runs"]
+    return tuple(
+        Run(
+            str(one["dag_run_id"]),
+            str(one["state"]),
+            datetime.fromisoformat(one["run_after"]) if one["run_after"] else None,
+        )
+        for one in found
+    )
+
+
+async def _call(request: Request, method: str, path: str, body: Any = None) -> Any:
+    airflow = request.scope.get(AIRFLOW)
+    if airflow is None:
+        raise AirflowRefused("Airflow's API is not in this process", "Open the page on Airflow's API server.")
+    given = request.headers.get("authorization") or f"Bearer {request.cookies.get(COOKIE_NAME_JWT_TOKEN, '')}"
+    transport = httpx.ASGITransport(app=airflow, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://airflow") as client:
+        answer = await client.request(method, path, json=body, headers={"Authorization": given})
+    if answer.is_error:
+        raise AirflowRefused(f"{method} {path}: HTTP {answer.status_code}: {answer.text[:300]}", "Ask an admin.")
+    return answer.json()

@@ -1,0 +1,142 @@
+"""Charts as inline SVG, made by pure functions: no script, no style of their own, a title for who cannot see them.
+
+Colours come from classes in cockpit.css; a state also has a shape, so that no colour is needed to read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from markupsafe import Markup, escape
+
+from rempart.web.read_models.overview import Place
+from rempart.web.read_models.points import Point
+from rempart.web.read_models.said import State
+from rempart.web.read_models.sites import Measured
+from rempart.web.wording import Texts
+
+WIDTH, LEFT, RIGHT = 960, 70, 16
+
+
+def lag_chart(title: str, history: Sequence[Measured], objective: float, t: Texts) -> Markup:
+    """Lag over time as a line, with the objective as a dashed one; the highest lag decides the scale."""
+    if not history:
+        return Markup()
+    height, top, bottom = 180, 16, 26
+    first, last = history[0].at, history[-1].at
+    highest = max(objective, *(one.lag_seconds for one in history)) * 1.1 or 1.0
+
+    def y(seconds: float) -> float:
+        return height - bottom - seconds / highest * (height - top - bottom)
+
+    dots = [(_x(one.at, first, last), y(one.lag_seconds), one) for one in history]
+    line = " ".join(f"{x:.1f},{where:.1f}" for x, where, _ in dots)
+    marks = "".join(
+        _dot("bad" if one.lag_seconds > objective or one.failures else "good", x, where)
+        + f"<title>{escape(f'{t.at(one.at)}: {t.span(one.lag_seconds)}')}</title></g>"
+        for x, where, one in dots[-120:]
+    )
+    body = (
+        f'<line class="axis" x1="{LEFT}" y1="{y(0):.1f}" x2="{WIDTH - RIGHT}" y2="{y(0):.1f}"/>'
+        f'<line class="objective" x1="{LEFT}" y1="{y(objective):.1f}" x2="{WIDTH - RIGHT}" y2="{y(objective):.1f}"/>'
+        f'<text class="label end" x="{LEFT - 8}" y="{y(objective) + 4:.1f}">{escape(t.span(objective))}</text>'
+        f'<text class="label end" x="{LEFT - 8}" y="{y(0) + 4:.1f}">{escape(t.span(0))}</text>'
+        f'<polyline class="line" points="{line}"/>{marks}{_ends(first, last, height, t)}'
+    )
+    return _svg(title, height, body)
+
+
+def points_chart(title: str, points: Sequence[Point], t: Texts) -> Markup:
+    """Restore points on a line of time: a disc is proven, a ring not yet, a cross is not to be counted on."""
+    if not points:
+        return Markup()
+    height, middle = 84, 34
+    first, last = points[-1].created_at, points[0].created_at
+    marks = "".join(
+        _dot(one.state, _x(one.created_at, first, last), middle)
+        + f"<title>{escape(f'{t.at(one.created_at)}: {one.id}')}</title></g>"
+        for one in points
+    )
+    axis = f'<line class="axis" x1="{LEFT}" y1="{middle}" x2="{WIDTH - RIGHT}" y2="{middle}"/>'
+    return _svg(title, height, f"{axis}{marks}{_ends(first, last, height, t)}")
+
+
+def sites_diagram(title: str, places: Sequence[Place], pairs: Iterable[tuple[str, str, State]], t: Texts) -> Markup:
+    """Sites and pools as boxes within their jurisdictions, and an arrow for each pair that replicates."""
+    if not places:
+        return Markup()
+    laws = sorted({one.jurisdiction for one in places})
+    box, gap, high = 230, 60, 84
+    where: dict[str, tuple[float, float]] = {}
+    body, left, width = "", 10.0, 0.0
+    for law in laws:
+        own = [one for one in places if one.jurisdiction == law]
+        wide = len(own) * (box + gap) - gap + 40
+        body += (
+            f'<rect class="law" x="{left}" y="8" width="{wide}" height="{high + 66}" rx="10"/>'
+            f'<text class="label" x="{left + 14}" y="30">{escape(law)}</text>'
+        )
+        for i, one in enumerate(own):
+            x = left + 20 + i * (box + gap)
+            where[one.name] = (x, 44)
+            body += _box(one, x, 44, box, high, t)
+        left += wide + 30
+        width = left
+    for source, target, state in pairs:
+        if source in where and target in where:
+            body += _arrow(where[source], where[target], box, high, state)
+    return _svg(title, high + 84, body, width - 20)
+
+
+def _box(one: Place, x: float, y: float, wide: int, high: int, t: Texts) -> str:
+    whats = ", ".join(dict.fromkeys(f"{t('what.' + held.what)}" for held in one.holdings))
+    name = f"{one.name} ({t('active')})" if one.active else one.name
+    return (
+        f'<g class="place {one.state}"><rect x="{x}" y="{y}" width="{wide}" height="{high}" rx="8"/>'
+        f'<text class="name" x="{x + 12}" y="{y + 24}">{escape(name)}</text>'
+        f'<text class="label" x="{x + 12}" y="{y + 44}">{escape(f"{one.operator}, {one.region}")}</text>'
+        f'<text class="label" x="{x + 12}" y="{y + 64}">{escape(_short(whats))}</text></g>'
+    )
+
+
+def _arrow(source: tuple[float, float], target: tuple[float, float], box: int, high: int, state: State) -> str:
+    forth = target[0] > source[0]
+    start, end = (source[0] + box, target[0] - 9) if forth else (source[0], target[0] + box + 9)
+    y = source[1] + high / 2
+    head = f"{end},{y - 5} {end + (9 if forth else -9)},{y} {end},{y + 5}"
+    return f'<g class="pair {state}"><line x1="{start}" y1="{y}" x2="{end}" y2="{y}"/><polygon points="{head}"/></g>'
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 30 else f"{text[:29]}…"
+
+
+def _x(at: datetime, first: datetime, last: datetime) -> float:
+    whole = (last - first) or timedelta(seconds=1)
+    if first == last:
+        return (LEFT + WIDTH - RIGHT) / 2
+    return LEFT + 6 + (at - first) / whole * (WIDTH - LEFT - RIGHT - 12)
+
+
+def _dot(state: State, x: float, y: float) -> str:
+    """A mark, left open for its title."""
+    if state == "bad":
+        cross = f"M{x - 5:.1f},{y - 5:.1f} l10,10 m0,-10 l-10,10"
+        return f'<g class="mark bad"><path d="{cross}"/>'
+    return f'<g class="mark {state}"><circle cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>'
+
+
+def _ends(first: datetime, last: datetime, height: int, t: Texts) -> str:
+    return (
+        f'<text class="label" x="{LEFT}" y="{height - 8}">{escape(t.at(first))}</text>'
+        f'<text class="label end" x="{WIDTH - RIGHT}" y="{height - 8}">{escape(t.at(last))}</text>'
+    )
+
+
+def _svg(title: str, height: float, body: str, width: float = WIDTH) -> Markup:
+    # everything that comes from outside was escaped where it was put in
+    return Markup(  # noqa: S704
+        f'<svg class="chart" width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}" role="img"'
+        f' aria-label="{escape(title)}">{body}</svg>'
+    )

@@ -1,0 +1,102 @@
+"""What the pages tell of, gathered from the configuration and the databases: the cockpit asks no site and no server.
+
+Each source is asked by itself. One that fails gives `Unknown` with the reason, and the others are shown.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from rempart import config as configuration
+from rempart.config import Config
+from rempart.errors import PipelineError, RempartError
+from rempart.flows.platform import Platform
+from rempart.ledger.port import Evidence, Kind
+from rempart.pipeline import Pipeline, load_all
+from rempart.replication.active import Active
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+NEWEST: Mapping[Kind, int] = {
+    "replication": 500,
+    "restore-point": 1000,
+    "drill": 200,
+    "hold": 500,
+    "prune": 500,
+    "denial": 200,
+    "egress-denial": 200,
+    "decision": 1000,
+    "promotion": 200,
+    "rollback": 200,
+    "refusal": 200,
+    "candidate": 200,
+    "snapshot": 1000,
+    "capabilities": 50,
+}
+"""Of which kinds of evidence the pages tell, and how many records of each at most: so one round is a bounded read."""
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A source that gave nothing, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that was found at one moment. `evidence` is newest first, by kind."""
+
+    at: datetime
+    config: Config | Unknown
+    active: Active | Unknown
+    evidence: Mapping[Kind, tuple[Evidence, ...]] | Unknown
+    pipelines: Mapping[str, Pipeline | PipelineError] | Unknown
+
+    def of(self, kind: Kind) -> tuple[Evidence, ...]:
+        """The records of a kind; none, if the ledger did not answer: who counts them asks `evidence` first."""
+        return () if isinstance(self.evidence, Unknown) else self.evidence.get(kind, ())
+
+    def unknown(self) -> dict[str, str]:
+        """Which sources gave nothing, and why."""
+        sources = {
+            "configuration": self.config,
+            "active site": self.active,
+            "ledger": self.evidence,
+            "pipelines": self.pipelines,
+        }
+        return {name: found.why for name, found in sources.items() if isinstance(found, Unknown)}
+
+
+def gather(open_platform: Callable[[], Platform], clock: Callable[[], datetime]) -> Facts:
+    """One round over all sources; never raises for one of them."""
+    platform = known("the platform", open_platform)
+    if isinstance(platform, Unknown):
+        return Facts(clock(), known("rempart.yaml", configuration.load), platform, platform, platform)
+    ledger = known("the ledger", lambda: platform.ledger)
+    return Facts(
+        clock(),
+        platform.config,
+        known("the active site", platform.active),
+        ledger
+        if isinstance(ledger, Unknown)
+        else known("the ledger", lambda: {kind: tuple(ledger.find(kind, limit=n)) for kind, n in NEWEST.items()}),
+        known("the pipelines", load_all),
+    )
+
+
+def known(source: str, ask: Callable[[], T]) -> T | Unknown:
+    """What a source gave, or why it gave nothing."""
+    try:
+        return ask()
+    except RempartError as error:
+        return Unknown(error.what)
+    except Exception as error:
+        # what a library says may hold more than a page should show: the log has it
+        log.exception("The cockpit could not read %s", source)
+        return Unknown(f"{source}: {type(error).__name__} (the API server's log says more)")

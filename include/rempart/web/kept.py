@@ -1,0 +1,59 @@
+"""A value that is gathered beside the requests: they read the newest one there is, and it says how old it is."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Kept(Generic[T]):
+    """What `gather` gave last; a request that finds it older than `lasts` seconds has it gathered anew, and waits not.
+
+    Only before the first one has come does a request wait, `patience` seconds at most. At most one gathering goes on
+    at a time. One that fails leaves the older value, whose age then tells.
+    """
+
+    def __init__(
+        self,
+        gather: Callable[[], T],
+        lasts: float,
+        *,
+        patience: float = 3.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._gather, self._lasts, self._patience, self._monotonic = gather, lasts, patience, monotonic
+        self._lock = threading.Lock()
+        self._value: T | None = None
+        self._at = float("-inf")
+        self._going: threading.Event | None = None
+
+    def get(self) -> T | None:
+        """The newest value; None if there is none yet."""
+        with self._lock:
+            if self._monotonic() - self._at >= self._lasts and self._going is None:
+                self._going = threading.Event()
+                threading.Thread(target=self._run, args=(self._going,), name="cockpit", daemon=True).start()
+            value, going = self._value, self._going
+        if value is None and going is not None:
+            going.wait(self._patience)
+            return self._value
+        return value
+
+    def _run(self, done: threading.Event) -> None:
+        try:
+            value = self._gather()
+        except Exception:
+            log.exception("The cockpit's facts could not be gathered; pages show the older ones, and their age")
+        else:
+            with self._lock:
+                self._value = value
+        finally:
+            with self._lock:
+                self._at, self._going = self._monotonic(), None
+            done.set()

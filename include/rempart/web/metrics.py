@@ -1,0 +1,107 @@
+"""The platform's figures in the text format of Prometheus, made from the same facts as the pages. Pure.
+
+What is not known has no sample, and `rempart_source_up` says which source gave nothing: an alert on absence tells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from rempart.web.facts import Facts, Unknown
+from rempart.web.read_models import loss, overview
+from rempart.web.read_models.data import quarantined
+from rempart.web.read_models.models import champions
+from rempart.web.read_models.points import standing
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+METRICS: Mapping[str, str] = {
+    "rempart_source_up": "Whether a source of the cockpit answered (1) or not (0).",
+    "rempart_facts_age_seconds": "Age of the facts that these figures are made of.",
+    "rempart_replication_lag_seconds": "How far a replica may be behind now.",
+    "rempart_replication_lag_objective_seconds": "The objective of a pair's lag.",
+    "rempart_replication_failures": "Objects that did not reach the target in the last run.",
+    "rempart_rpo_seconds": "What would be lost now.",
+    "rempart_rpo_objective_seconds": "The objective of the RPO.",
+    "rempart_restore_point_age_seconds": "Age of the newest whole restore point.",
+    "rempart_restore_points": "Restore points that stand.",
+    "rempart_rto_seconds": "How long the last drill took.",
+    "rempart_rto_objective_seconds": "The objective of the RTO.",
+    "rempart_drill_age_seconds": "Age of the last good drill.",
+    "rempart_drill_ok": "Whether the newest drill was good (1) or not (0).",
+    "rempart_denials_open": "Placements and connections that the policy denied, and that nothing since allowed.",
+    "rempart_places_at_risk": "Sites and pools that hold what the policy does not allow there.",
+    "rempart_site_loss_state": "The loss of a site: 0 good, 1 attention, 2 not known, 3 bad.",
+    "rempart_quarantined_rows": "Rows of a pipeline that went to quarantine.",
+    "rempart_champion_margin_ratio": "By which part of the strictest bound of the gate a champion is better.",
+}
+"""Every metric, and what it says. All are gauges."""
+_STATES = {"good": 0, "warning": 1, "unknown": 2, "bad": 3}
+Sample = tuple[str, Mapping[str, str], float]
+
+
+def exposition(facts: Facts, now: datetime) -> str:
+    """The whole text."""
+    found = list(_samples(facts, now))
+    lines: list[str] = []
+    for name, help_text in METRICS.items():
+        own = [one for one in found if one[0] == name]
+        if own:
+            lines += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
+            lines += [f"{name}{_labels(labels)} {value:g}" for _, labels, value in own]
+    return "\n".join(lines) + "\n"
+
+
+def _samples(facts: Facts, now: datetime) -> Iterator[Sample]:
+    missing = facts.unknown()
+    for source in ("configuration", "active site", "ledger", "pipelines"):
+        yield "rempart_source_up", {"source": source}, float(source not in missing)
+    yield "rempart_facts_age_seconds", {}, max((now - facts.at).total_seconds(), 0.0)
+    for verdict in loss.judge(facts, now).sites:
+        yield "rempart_site_loss_state", {"site": verdict.site}, _STATES[verdict.state]
+    yield from _objectives(facts, now)
+    if isinstance(facts.evidence, Unknown):
+        return
+    yield from _of_ledger(facts, now)
+
+
+def _objectives(facts: Facts, now: datetime) -> Iterator[Sample]:
+    names = {"rpo": "rpo", "restore_point": "restore_point_age", "rto": "rto", "drill": "drill_age"}
+    for figure in overview.figures(facts, now):
+        if figure.seconds is not None:
+            yield f"rempart_{names[figure.name]}_seconds", {}, figure.seconds
+        if figure.name in ("rpo", "rto") and figure.objective_seconds is not None:
+            yield f"rempart_{figure.name}_objective_seconds", {}, figure.objective_seconds
+    if not isinstance(facts.config, Unknown):
+        for pair in facts.config.replication:
+            told = loss.lag(facts, pair, now)
+            labels = {"source": told.source, "target": told.target}
+            yield "rempart_replication_lag_objective_seconds", labels, told.objective_seconds
+            if told.seconds is not None:
+                yield "rempart_replication_lag_seconds", labels, told.seconds
+                yield "rempart_replication_failures", labels, float(told.failures or 0)
+
+
+def _of_ledger(facts: Facts, now: datetime) -> Iterator[Sample]:
+    yield "rempart_restore_points", {}, float(len(standing(facts)))
+    if drills := facts.of("drill"):
+        yield "rempart_drill_ok", {}, float(drills[0].body["ok"] is True)
+    yield "rempart_denials_open", {}, float(len(overview.open_denials(facts, now)))
+    places = overview.places(facts, now)
+    if places and not any(one.state == "unknown" for one in places):
+        yield "rempart_places_at_risk", {}, float(sum(one.state == "bad" for one in places))
+    for pipeline, rows in sorted(quarantined(facts).items()):
+        yield "rempart_quarantined_rows", {"pipeline": pipeline}, float(rows)
+    for champion in champions(facts):
+        if champion.margin is not None:
+            labels = {"model": champion.model, "version": champion.version}
+            yield "rempart_champion_margin_ratio", labels, champion.margin
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    told = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items())
+    return f"{{{told}}}" if told else ""
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,103 @@
+"""Snapshots by pages: what was delivered, what was accepted, what went to quarantine. Counts alone: no row is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from rempart.errors import PipelineError
+from rempart.web.facts import Facts, Unknown
+from rempart.web.read_models.said import Moment, moment
+
+PAGE = 50
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One ingestion that made a snapshot."""
+
+    seq: int
+    at: datetime
+    pipeline: str
+    id: str
+    previous: str | None
+    site: str
+    deliveries: int
+    rows: int
+    delivered: int
+    accepted: int
+    quarantined: int
+
+
+@dataclass(frozen=True)
+class PipelineData:
+    """A pipeline: its classification, its newest snapshot, and what was quarantined, as far as facts go back."""
+
+    pipeline: str
+    classification: str | None
+    error: str | None
+    newest: Snapshot | None
+    quarantined: int
+    delivered: int
+
+
+@dataclass(frozen=True)
+class Data:
+    """The page's content. `page` counts from 0, to `pages` - 1."""
+
+    moment: Moment
+    pipelines: tuple[PipelineData, ...]
+    snapshots: tuple[Snapshot, ...]
+    page: int
+    pages: int
+
+
+def data(facts: Facts, now: datetime, page: int = 0) -> Data:
+    """The page's content: every pipeline, and one page of the snapshots, newest first."""
+    found = _snapshots(facts)
+    pages = max(1, -(-len(found) // PAGE))
+    page = min(max(page, 0), pages - 1)
+    pipelines = {} if isinstance(facts.pipelines, Unknown) else facts.pipelines
+    told = []
+    for name, pipeline in pipelines.items():
+        own = [one for one in found if one.pipeline == name]
+        told.append(
+            PipelineData(
+                name,
+                None if isinstance(pipeline, PipelineError) else pipeline.classification,
+                pipeline.what if isinstance(pipeline, PipelineError) else None,
+                own[0] if own else None,
+                sum(one.quarantined for one in own),
+                sum(one.delivered for one in own),
+            )
+        )
+    return Data(moment(facts, now), tuple(told), found[page * PAGE : (page + 1) * PAGE], page, pages)
+
+
+def quarantined(facts: Facts) -> Mapping[str, int]:
+    """Rows that went to quarantine, by pipeline, as far as the facts go back."""
+    counts: dict[str, int] = {}
+    for one in _snapshots(facts):
+        counts[one.pipeline] = counts.get(one.pipeline, 0) + one.quarantined
+    return counts
+
+
+def _snapshots(facts: Facts) -> tuple[Snapshot, ...]:
+    return tuple(
+        Snapshot(
+            one.seq,
+            one.at,
+            one.subject,
+            str(one.body["snapshot"]),
+            one.body.get("previous"),
+            str(one.body["site"]),
+            int(one.body.get("deliveries", 0)),
+            int(one.body["rows"]),
+            int(one.body.get("delivered", 0)),
+            int(one.body.get("accepted", 0)),
+            int(one.body.get("quarantined", 0)),
+        )
+        for one in facts.of("snapshot")
+        if "snapshot" in one.body
+    )

@@ -1,0 +1,142 @@
+"""Can we lose a site now, and what would it cost? Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from rempart.backup.rpo import lag_now
+from rempart.config import Config
+from rempart.errors import ConfigError
+from rempart.ledger.port import Evidence
+from rempart.replication.active import Active, backup_site
+from rempart.sections import ReplicationPair
+from rempart.sovereignty.places import site_placement
+from rempart.sovereignty.policy import independence
+from rempart.web.facts import Facts, Unknown
+from rempart.web.read_models.points import standing
+from rempart.web.read_models.said import STALE, Said, State, worst
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What the loss of one site would cost now. `cost_seconds`: how much of the newest changes; None: nobody knows."""
+
+    site: str
+    state: State
+    cost_seconds: float | None
+    said: tuple[Said, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer for any one site: the worst of them. `cost_seconds` is the most that one of them would cost."""
+
+    state: State
+    said: Said
+    cost_seconds: float | None
+    sites: tuple[Loss, ...]
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How far a replica is behind: as it was measured last, and as it may be now. `history`: moment and seconds."""
+
+    source: str
+    target: str
+    state: State
+    seconds: float | None
+    objective_seconds: float
+    measured_at: datetime | None
+    objects: int | None
+    verified: int | None
+    failures: int | None
+    pending: int | None
+    throughput: float | None
+
+
+def newest(facts: Facts, source: str, target: str) -> Evidence | None:
+    """The last replication of a pair that is on record."""
+    return next((one for one in facts.of("replication") if one.subject == f"{source}->{target}"), None)
+
+
+def lag(facts: Facts, pair: ReplicationPair, now: datetime) -> Lag:
+    """The lag of one pair. What changed since it was measured may be missing, too."""
+    objective, last = pair.lag_objective, newest(facts, pair.source, pair.target)
+    if last is None:
+        return Lag(
+            pair.source, pair.target, "unknown", None, objective.total_seconds(), None, None, None, None, None, None
+        )
+    present = lag_now(timedelta(seconds=float(last.body["lag_seconds"])), last.at, now) or timedelta()
+    failures = int(last.body.get("failures", 0))
+    state: State = "bad" if present > objective else "warning" if failures else "good"
+    return Lag(
+        pair.source,
+        pair.target,
+        state,
+        round(present.total_seconds(), 1),
+        objective.total_seconds(),
+        last.at,
+        int(last.body["objects"]),
+        int(last.body["verified"]),
+        failures,
+        int(last.body.get("pending", 0)),
+        float(last.body.get("throughput", 0.0)),
+    )
+
+
+def judge(facts: Facts, now: datetime) -> Verdict:
+    """Every site, and the answer that follows. Facts that are missing or old make it unknown, never good."""
+    config, active = facts.config, facts.active
+    why = [found.why for found in (config, active, facts.evidence) if isinstance(found, Unknown)]
+    if now - facts.at > STALE:
+        why = ["stale"]
+    if why or isinstance(config, Unknown) or isinstance(active, Unknown):
+        return Verdict("unknown", Said("verdict.unknown", {"why": why[0]}), None, ())
+    losses = tuple(_loss(facts, config, active, site, now) for site in config.sites)
+    state = worst(one.state for one in losses)
+    costs = [one.cost_seconds for one in losses]
+    cost = None if None in costs else max((one for one in costs if one is not None), default=None)
+    params: dict[str, str | int | float] = {} if cost is None else {"cost_seconds": cost}
+    worst_site = next((one.site for one in losses if one.state == state), "")
+    return Verdict(state, Said(f"verdict.{state}", {**params, "site": worst_site, "why": ""}), cost, losses)
+
+
+def _loss(facts: Facts, config: Config, active: Active, site: str, now: datetime) -> Loss:
+    if site == active.site:
+        return _of_active(facts, config, active, now)
+    said: list[Said] = []
+    try:
+        points = len(standing(facts)) if backup_site(config, active.site) == site else 0
+    except ConfigError:
+        points = 0
+    if points:
+        said.append(Said("loss.points", {"points": points}))
+    if any(pair.target == site and pair.source == active.site for pair in config.replication):
+        said.append(Said("loss.replica", {"active": active.site}))
+    return Loss(site, "good", 0.0, tuple(said or [Said("loss.nothing")]))
+
+
+def _of_active(facts: Facts, config: Config, active: Active, now: datetime) -> Loss:
+    site = active.site
+    if active.state == "fenced":
+        return Loss(site, "warning", None, (Said("loss.switching"),))
+    pairs = [pair for pair in config.replication if pair.source == site]
+    if not pairs:
+        return Loss(site, "bad", None, (Said("loss.no-replica"),))
+    found = min((lag(facts, pair, now) for pair in pairs), key=lambda one: (one.seconds is None, one.seconds or 0.0))
+    if found.seconds is None:
+        return Loss(site, "unknown", None, (Said("loss.never-replicated", {"target": found.target}),))
+    said = [Said("loss.active", {"cost_seconds": found.seconds, "target": found.target})]
+    states: list[State] = [found.state if found.state != "bad" else "warning"]
+    if found.state == "bad":
+        said.append(Said("loss.late", {"objective_seconds": found.objective_seconds}))
+    if found.failures:
+        said.append(Said("loss.failures", {"failures": found.failures}))
+    here, there = site_placement(config, site), site_placement(config, found.target)
+    shared = independence(config, "", there, here) if here and there else None
+    if shared is None or not shared.ok:
+        fact = shared.fact if shared else ""
+        said.append(Said("loss.shared", {"target": found.target, "fact": fact}))
+        states.append("warning")
+    return Loss(site, worst(states), found.seconds, tuple(said))

@@ -1,0 +1,263 @@
+"""The whole at a glance: the verdict, sites and what they hold, figures and objectives, denials, champions. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from rempart.backup.rpo import lag_now, worse
+from rempart.config import Config
+from rempart.errors import ConfigError, PipelineError
+from rempart.flows.pairs import classification_of
+from rempart.ledger.port import Evidence
+from rempart.pipeline import Pipeline
+from rempart.replication.active import Active, backup_site
+from rempart.sovereignty.places import decide_pool, decide_site
+from rempart.sovereignty.policy import Decision, What
+from rempart.web.facts import Facts, Unknown
+from rempart.web.read_models import loss
+from rempart.web.read_models.models import Champion, champions
+from rempart.web.read_models.points import proof, standing
+from rempart.web.read_models.said import Moment, Said, State, moment
+
+DRILL_EVERY = timedelta(days=8)
+"""The DAG `restore_drill` runs each week; a day later its proof counts as old."""
+DENIALS_OPEN = timedelta(days=7)
+"""A denial is open so long, unless the same was allowed since."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Something of a classification at a place: what the policy says of it today, and what speaks against it."""
+
+    what: str
+    classification: str
+    allowed: bool
+    against: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A site or pool, whose it is, under whose law, and what it holds. `state` is bad where the policy is at risk."""
+
+    kind: Literal["site", "pool"]
+    name: str
+    operator: str
+    service: str
+    region: str
+    country: str
+    jurisdiction: str
+    owner_jurisdiction: str
+    active: bool
+    state: State
+    holdings: tuple[Holding, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure against its objective, in seconds; `said` says what it is made of, or why it is not known."""
+
+    name: Literal["rpo", "restore_point", "rto", "drill"]
+    seconds: float | None
+    objective_seconds: float | None
+    state: State
+    said: Said
+
+
+@dataclass(frozen=True)
+class Denial:
+    """What the policy did not allow, in the words of the record."""
+
+    seq: int
+    at: datetime
+    kind: str
+    subject: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The page's content. `denials` is None when the ledger gave nothing."""
+
+    moment: Moment
+    verdict: loss.Verdict
+    places: tuple[Place, ...]
+    lags: tuple[loss.Lag, ...]
+    figures: tuple[Figure, ...]
+    denials: tuple[Denial, ...] | None
+    champions: tuple[Champion, ...] | None
+
+
+def overview(facts: Facts, now: datetime) -> Overview:
+    """The page's content, from what was found."""
+    config, blind = facts.config, isinstance(facts.evidence, Unknown)
+    pairs = () if isinstance(config, Unknown) else config.replication
+    return Overview(
+        moment(facts, now),
+        loss.judge(facts, now),
+        places(facts, now),
+        tuple(loss.lag(facts, pair, now) for pair in pairs),
+        figures(facts, now),
+        None if blind else open_denials(facts, now),
+        None if blind else champions(facts),
+    )
+
+
+def places(facts: Facts, now: datetime) -> tuple[Place, ...]:
+    """Sites and pools, with what they hold as pipelines and pairs stand."""
+    config, active, pipelines = facts.config, facts.active, facts.pipelines
+    if isinstance(config, Unknown):
+        return ()
+    known = {} if isinstance(pipelines, Unknown) else pipelines
+    home = None if isinstance(active, Unknown) else active
+    blind = home is None or isinstance(pipelines, Unknown)
+    decided = [] if home is None or blind else list(_decisions(config, home, known, now))
+    named: list[tuple[Literal["site", "pool"], str]] = [("site", name) for name in config.sites]
+    named += [("pool", name) for name in config.pools]
+    found = (_place(config, kind, name, home, decided) for kind, name in named)
+    return tuple(replace(one, state="unknown") if blind else one for one in found)
+
+
+def _decisions(
+    config: Config, active: Active, pipelines: Mapping[str, Pipeline | PipelineError], now: datetime
+) -> Iterator[tuple[str, Decision]]:
+    """What is where, and whether it may be, by place."""
+    today, home, shared = now.date(), active.site, classification_of(pipelines)
+    own = sorted({one.classification for one in pipelines.values() if not isinstance(one, PipelineError)})
+    asked: list[tuple[str, What, str, str | None]] = [(one, "data", home, None) for one in own]
+    asked += [(shared, "replica", pair.target, pair.source) for pair in config.replication if pair.source == home]
+    with suppress(ConfigError):  # a restore point has no place then: the figures tell
+        asked.append((shared, "restore-point", backup_site(config, home), home))
+    witnesses = dict.fromkeys([config.evidence_site, config.checkpoint_site])
+    asked += [("internal", "evidence", site, None) for site in witnesses]
+    for classification, what, site, beside in asked:
+        yield f"site {site}", decide_site(config, classification, what, site, on=today, beside=beside)
+    if config.training.backend == "kubernetes":
+        for pool in config.training.pools or config.pools:
+            for classification in own:
+                yield f"pool {pool}", decide_pool(config, classification, "job", pool, on=today)
+
+
+def _place(
+    config: Config, kind: Literal["site", "pool"], name: str, active: Active | None, decided: list[tuple[str, Decision]]
+) -> Place:
+    place = config.sites[name] if kind == "site" else config.pools[name]
+    operator = config.operators[place.operator]
+    holdings = tuple(
+        Holding(one.what, one.classification, one.allowed, tuple(f"{r.rule}: {r.fact}" for r in one.against))
+        for where, one in decided
+        if where == f"{kind} {name}"
+    )
+    state: State = "good" if all(one.allowed for one in holdings) else "bad"
+    return Place(
+        kind,
+        name,
+        place.operator,
+        place.service,
+        place.region,
+        operator.regions[place.region].country,
+        operator.jurisdiction.value,
+        operator.owner_jurisdiction.value,
+        kind == "site" and active is not None and active.site == name,
+        state,
+        holdings,
+    )
+
+
+def figures(facts: Facts, now: datetime) -> tuple[Figure, ...]:
+    """RPO, age of the newest whole restore point, RTO and age of the last good drill."""
+    config = facts.config
+    if isinstance(config, Unknown) or isinstance(facts.evidence, Unknown):
+        why = config.why if isinstance(config, Unknown) else facts.unknown()["ledger"]
+        unknown = Said("figure.unknown", {"why": why})
+        names: tuple[Literal["rpo", "restore_point", "rto", "drill"], ...] = ("rpo", "restore_point", "rto", "drill")
+        return tuple(Figure(name, None, None, "unknown", unknown) for name in names)
+    rpo, rto = config.backup.rpo_objective.total_seconds(), config.backup.rto_objective.total_seconds()
+    whole = next((one for one in standing(facts) if not one.body.get("dangling")), None)
+    made = datetime.fromisoformat(str(whole.body["created_at"])) if whole else None
+    return (
+        _rpo(facts, config, made, now),
+        _age("restore_point", made, now, rpo, whole.subject if whole else ""),
+        _rto(facts, rto),
+        _last_good_drill(facts, now),
+    )
+
+
+def _rpo(facts: Facts, config: Config, made: datetime | None, now: datetime) -> Figure:
+    objective = config.backup.rpo_objective
+    if isinstance(facts.active, Unknown):
+        why = Said("figure.unknown", {"why": facts.active.why})
+        return Figure("rpo", None, objective.total_seconds(), "unknown", why)
+    lags: dict[str, timedelta | None] = {}
+    for pair in config.replication:
+        if pair.source == facts.active.site:
+            last = loss.newest(facts, pair.source, pair.target)
+            measured = timedelta(seconds=float(last.body["lag_seconds"])) if last else None
+            lags[f"{pair.source}->{pair.target}"] = lag_now(measured, last.at, now) if last else None
+    found = worse(made, lags, now, objective)
+    if found.length is None:
+        said = Said("rpo.no-point" if made is None else "rpo.no-lag")
+        return Figure("rpo", None, objective.total_seconds(), "unknown", said)
+    said = Said("rpo.point" if made and found.length == now - made else "rpo.lag")
+    state: State = "good" if found.ok else "bad"
+    return Figure("rpo", round(found.length.total_seconds(), 1), objective.total_seconds(), state, said)
+
+
+def _age(
+    name: Literal["restore_point", "drill"], at: datetime | None, now: datetime, objective: float, subject: str
+) -> Figure:
+    if at is None:
+        return Figure(name, None, objective, "bad", Said(f"{name}.none"))
+    age = max((now - at).total_seconds(), 0.0)
+    state: State = "good" if age <= objective else "bad" if name == "restore_point" else "warning"
+    return Figure(name, round(age, 1), objective, state, Said(f"{name}.age", {"subject": subject}))
+
+
+def _rto(facts: Facts, objective: float) -> Figure:
+    measured = next((one for one in map(proof, facts.of("drill")) if one.rto_seconds is not None), None)
+    if measured is None or measured.rto_seconds is None:
+        return Figure("rto", None, objective, "unknown", Said("rto.none"))
+    state: State = "good" if measured.rto_seconds <= objective and measured.proved else "bad"
+    said = Said("rto.measured" if measured.proved else "rto.failed", {"record": measured.seq})
+    return Figure("rto", measured.rto_seconds, objective, state, said)
+
+
+def _last_good_drill(facts: Facts, now: datetime) -> Figure:
+    good = next((one for one in facts.of("drill") if one.body["ok"] is True), None)
+    figure = _age("drill", good.at if good else None, now, DRILL_EVERY.total_seconds(), good.subject if good else "")
+    newest = next(iter(facts.of("drill")), None)
+    if newest is not None and newest is not good:
+        said = Said("drill.red", {"record": newest.seq})
+        return Figure("drill", figure.seconds, figure.objective_seconds, "bad", said)
+    return figure
+
+
+def open_denials(facts: Facts, now: datetime) -> tuple[Denial, ...]:
+    """Denials of the last days, newest first, of which nothing later on record says that the same is allowed now.
+
+    Of the same placement only the newest is told.
+    """
+    allowed = {_asked(one): one.seq for one in reversed(facts.of("decision")) if one.body.get("allowed")}
+    found: dict[tuple[str, ...], Denial] = {}
+    for record in sorted([*facts.of("denial"), *facts.of("egress-denial")], key=lambda one: -one.seq):
+        asked = (record.kind, *_asked(record))
+        if now - record.at <= DENIALS_OPEN and asked not in found and allowed.get(asked[1:], 0) < record.seq:
+            found[asked] = Denial(record.seq, record.at, record.kind, record.subject, _against(record))
+    return tuple(found.values())
+
+
+def _asked(record: Evidence) -> tuple[str, ...]:
+    body = record.body
+    return (str(body.get("what", "")), str(body.get("classification", "")), record.subject)
+
+
+def _against(record: Evidence) -> tuple[str, ...]:
+    """Why it was denied: a decision's reasons, a job's texts, or the rule that stopped a connection."""
+    body = record.body
+    if "reasons" not in body:
+        return (str(body.get("rule", "")),)
+    told = [one for one in body["reasons"] if isinstance(one, str) or not one["ok"]]
+    return tuple(one if isinstance(one, str) else f"{one['rule']}: {one['fact']}" for one in told)

@@ -1,0 +1,160 @@
+"""Restore points as the ledger knows them: which stand, what each holds, and who proved it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rempart.ledger.port import Evidence
+from rempart.web.facts import Facts
+from rempart.web.read_models.said import Moment, State, moment
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One drill of a point, with its checks in the words of the record."""
+
+    seq: int
+    at: datetime
+    scenario: str
+    ok: bool
+    proved: bool
+    rto_seconds: float | None
+    rpo_seconds: float | None
+    checks: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One restore point. `bytes` of its dumps, `bytes_added` what it took beside those before it; `link` of the chain.
+
+    `state`: proven by a drill is good; not tried yet, a warning; inconsistent or failed, bad.
+    """
+
+    id: str
+    seq: int
+    site: str
+    created_at: datetime
+    state: State
+    consistent: bool
+    dangling: tuple[str, ...]
+    bytes: int
+    bytes_added: int | None
+    object_bytes: int
+    objects: int
+    databases: tuple[str, ...]
+    champions: Mapping[str, str]
+    link: int | None
+    manifest_sha256: str
+    barrier_seconds: float
+    hold: str | None
+    proof: Proof | None
+
+
+@dataclass(frozen=True)
+class Points:
+    """The points that stand, newest first, and how many were pruned."""
+
+    moment: Moment
+    points: tuple[Point, ...]
+    pruned: int
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One point, all its drills, and the placement decision that allowed it."""
+
+    moment: Moment
+    point: Point
+    drills: tuple[Proof, ...]
+    decision: Mapping[str, Any] | None
+
+
+def pruned(facts: Facts) -> frozenset[str]:
+    """Ids of points that a prune deleted, as far back as the facts go."""
+    return frozenset(str(point) for record in facts.of("prune") for point in record.body.get("deleted") or ())
+
+
+def standing(facts: Facts) -> tuple[Evidence, ...]:
+    """Records of the points that no prune deleted, newest first."""
+    gone = pruned(facts)
+    return tuple(one for one in facts.of("restore-point") if one.subject not in gone)
+
+
+def proof(record: Evidence) -> Proof:
+    """A drill's record."""
+    body = record.body
+    return Proof(
+        record.seq,
+        record.at,
+        str(body.get("scenario", "routine")),
+        body["ok"] is True,
+        body.get("proved", body["ok"]) is True,
+        body.get("rto_seconds"),
+        body.get("rpo_seconds"),
+        tuple(body.get("checks", ())),
+    )
+
+
+def points(facts: Facts, now: datetime) -> Points:
+    """The page's content."""
+    drills, holds = _drills(facts), _holds(facts)
+    found = tuple(_point(one, drills.get(one.subject, ()), holds.get(one.subject)) for one in standing(facts))
+    return Points(moment(facts, now), found, len(pruned(facts)))
+
+
+def explain(facts: Facts, point_id: str, now: datetime) -> Explained | None:
+    """One point that stands; None if there is none of this id."""
+    record = next((one for one in standing(facts) if one.subject == point_id), None)
+    if record is None:
+        return None
+    drills = _drills(facts).get(point_id, ())
+    made = _point(record, drills, _holds(facts).get(point_id))
+    asked = [one for one in facts.of("decision") if one.body.get("what") == "restore-point" and one.seq < record.seq]
+    return Explained(moment(facts, now), made, drills, dict(asked[0].body) if asked else None)
+
+
+def _drills(facts: Facts) -> dict[str, tuple[Proof, ...]]:
+    found: dict[str, list[Proof]] = {}
+    for record in facts.of("drill"):
+        found.setdefault(record.subject, []).append(proof(record))
+    return {point: tuple(drills) for point, drills in found.items()}
+
+
+def _holds(facts: Facts) -> dict[str, str]:
+    """Why each point is held, where the newest word is that it is."""
+    newest: dict[str, Mapping[str, Any]] = {}
+    for record in facts.of("hold"):
+        newest.setdefault(record.subject, record.body)
+    return {point: str(body.get("why", "")) for point, body in newest.items() if body["held"]}
+
+
+def _point(record: Evidence, drills: tuple[Proof, ...], hold: str | None) -> Point:
+    body, last = record.body, drills[0] if drills else None
+    dangling = tuple(str(one) for one in body.get("dangling") or ())
+    if dangling or (last and not last.proved):
+        state: State = "bad"
+    else:
+        state = "good" if last else "warning"
+    return Point(
+        record.subject,
+        record.seq,
+        str(body["site"]),
+        datetime.fromisoformat(str(body["created_at"])),
+        state,
+        not dangling,
+        dangling,
+        int(body.get("bytes", 0)),
+        body.get("bytes_added"),
+        int(body.get("object_bytes", 0)),
+        int(body.get("objects", 0)),
+        tuple(body.get("databases") or ()),
+        dict(body.get("champions") or {}),
+        body.get("link"),
+        str(body["manifest_sha256"]),
+        float(body.get("barrier_seconds", 0.0)),
+        hold,
+        last,
+    )

@@ -1,0 +1,46 @@
+"""Words of the read models that have no language yet: a sentence by its code, and how good a thing is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+from rempart.web.facts import Facts
+
+State = Literal["good", "warning", "unknown", "bad"]
+"""From best to worst. What is not known is never good."""
+_ORDER: tuple[State, ...] = ("good", "warning", "unknown", "bad")
+STALE = timedelta(minutes=5)
+"""Facts older than this are not shown as present ones: whoever gathers them hangs."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence: its code in `rempart.web.wording`, and what is put in. Names that end in `seconds` are durations."""
+
+    code: str
+    params: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When the facts of a page were gathered, how old they are now, and which sources gave nothing, with the reason."""
+
+    gathered_at: datetime
+    age_seconds: float
+    stale: bool
+    unknown: Mapping[str, str]
+
+
+def moment(facts: Facts, now: datetime) -> Moment:
+    """The moment of a page that is made of these facts now."""
+    age = max(now - facts.at, timedelta())
+    return Moment(facts.at, round(age.total_seconds(), 1), age > STALE, facts.unknown())
+
+
+def worst(states: Iterable[State]) -> State:
+    """The worst of several; nothing at all is not known."""
+    found = list(states)
+    return max(found, key=_ORDER.index) if found else "unknown"

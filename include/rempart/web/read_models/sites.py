@@ -1,0 +1,115 @@
+"""Each site: what it was proven able to do, how much of a pair it holds, and its lag over time. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from rempart.ledger.port import Evidence
+from rempart.sites.capabilities import Proof, Purpose, from_json, missing
+from rempart.web.facts import Facts, Unknown
+from rempart.web.read_models import loss, overview
+from rempart.web.read_models.said import Moment, State, moment
+
+PURPOSES: Mapping[str, Purpose] = {
+    "replica": "replication",
+    "restore-point": "restore points",
+    "evidence": "evidence",
+}
+"""What a site has to be proven able to do for what it holds."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One replication's figures."""
+
+    at: datetime
+    lag_seconds: float
+    objects: int
+    bytes: int
+    copied: int
+    throughput: float
+    failures: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair of sites: its lag now, and each replication on record, oldest first."""
+
+    lag: loss.Lag
+    history: tuple[Measured, ...]
+
+
+@dataclass(frozen=True)
+class Ability:
+    """What was proven of a site last. `lacking`: why it should not be used for what it is used for; that is bad.
+
+    What it lacks or claims beyond that is a warning: the platform does without it.
+    """
+
+    at: datetime
+    endpoint: str
+    state: State
+    lacking: tuple[str, ...]
+    proofs: tuple[Proof, ...]
+    figures: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site with its place, and what it was proven able to do; None if nobody ever tried."""
+
+    place: overview.Place
+    ability: Ability | None
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The page's content."""
+
+    moment: Moment
+    sites: tuple[Site, ...]
+    pairs: tuple[Pair, ...]
+
+
+def sites(facts: Facts, now: datetime) -> Sites:
+    """The page's content."""
+    config = facts.config
+    pairs = () if isinstance(config, Unknown) else config.replication
+    return Sites(
+        moment(facts, now),
+        tuple(Site(one, _ability(facts, one, now)) for one in overview.places(facts, now) if one.kind == "site"),
+        tuple(Pair(loss.lag(facts, one, now), history(facts, one.source, one.target)) for one in pairs),
+    )
+
+
+def history(facts: Facts, source: str, target: str) -> tuple[Measured, ...]:
+    """Each replication of a pair, oldest first."""
+    found = [one for one in facts.of("replication") if one.subject == f"{source}->{target}"]
+    return tuple(_measured(one) for one in reversed(found))
+
+
+def _measured(record: Evidence) -> Measured:
+    body = record.body
+    return Measured(
+        record.at,
+        float(body["lag_seconds"]),
+        int(body["objects"]),
+        int(body["bytes"]),
+        int(body["copied"]),
+        float(body.get("throughput", 0.0)),
+        int(body.get("failures", 0)),
+    )
+
+
+def _ability(facts: Facts, place: overview.Place, now: datetime) -> Ability | None:
+    newest = next((one for one in facts.of("capabilities") if one.subject == place.name), None)
+    if newest is None:
+        return None
+    told = from_json(newest.body)
+    purposes = [PURPOSES[held.what] for held in place.holdings if held.what in PURPOSES]
+    lacking = dict.fromkeys(f"{purpose}: {why}" for purpose in purposes for why in missing(told, purpose, now))
+    whole = all(one.outcome == "proven" for one in told.proofs)
+    state: State = "bad" if lacking else "good" if whole else "warning"
+    return Ability(told.at, told.endpoint, state, tuple(lacking), told.proofs, tuple(sorted(told.figures.items())))

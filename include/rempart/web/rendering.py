@@ -1,0 +1,67 @@
+"""Pages out of templates: escaped, in the reader's language, with headers that let a browser load nothing else."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from rempart.web import charts
+from rempart.web.wording import LANGUAGES, Texts, choose
+
+FOLDER = Path(__file__).parent
+COOKIE = "rempart_language"
+PAGES = ("overview", "sites", "restore-points", "models", "data", "ledger")
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+    "form-action 'self'; frame-ancestors 'self'; base-uri 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@cache
+def _templates() -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.globals |= {"charts": charts, "pages": PAGES, "languages": LANGUAGES}
+    found.filters["json"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
+    return found
+
+
+def texts(request: Request) -> Texts:
+    """The texts in the language that the request asks for, or its cookie, or its browser."""
+    asked, kept = request.query_params.get("lang"), request.cookies.get(COOKIE)
+    return Texts(choose(asked, kept, request.headers.get("accept-language")))
+
+
+def base(request: Request) -> str:
+    """Where the cockpit is mounted, Airflow's own prefix included: `/rempart`, or `/airflow/rempart`."""
+    return str(request.scope.get("root_path", ""))
+
+
+def render(request: Request, template: str, *, status: int = 200, current: str = "", **content: Any) -> HTMLResponse:
+    """A page. `current` is the one of PAGES that it belongs to."""
+    t = texts(request)
+    html = (
+        _templates()
+        .get_template(f"{template}.html")
+        .render(t=t, base=base(request), path=request.url.path, current=current, **content)
+    )
+    answer = HTMLResponse(html, status, headers=HEADERS)
+    if request.query_params.get("lang") == t.language:
+        answer.set_cookie(
+            COOKIE, t.language, max_age=365 * 86400, path=base(request) or "/", httponly=True, samesite="lax"
+        )
+    return answer

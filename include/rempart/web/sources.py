@@ -1,0 +1,56 @@
+"""Where the routes take from: the facts that are kept beside them, and the ledger itself for a page of it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from rempart.errors import ObjectMissing
+from rempart.flows.platform import Platform
+from rempart.ledger.port import Ledger
+from rempart.orchestration import runtime
+from rempart.web import facts
+from rempart.web.facts import Facts, Unknown
+from rempart.web.kept import Kept
+from rempart.web.read_models import evidence
+
+LASTS = 15.0
+"""Seconds for which facts are kept: so often at most, each API server process reads the databases for the pages."""
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def platform() -> Platform:
+    """The platform with Airflow's connections."""
+    return runtime.platform()
+
+
+_facts: Kept[Facts] = Kept(lambda: facts.gather(platform, now), LASTS)
+
+
+def newest() -> Facts:
+    """The newest facts; before the first ones have come, that nothing is known yet."""
+    found = _facts.get()
+    waiting = Unknown("The first facts are being gathered: look again in some seconds")
+    return found or Facts(now(), waiting, waiting, waiting, waiting)
+
+
+def ledger() -> Ledger:
+    """The ledger, to read from."""
+    return platform().ledger
+
+
+def page(kind: str | None, subject: str | None, before: int | None) -> evidence.EvidencePage:
+    """A page of the ledger. Raises DatabaseUnavailable, LedgerError."""
+    found = ledger().page(before=before, kind=kind, subject=subject, limit=evidence.PAGE + 1)
+    return evidence.page(found, kind=kind, subject=subject, before=before)
+
+
+def record(seq: int) -> evidence.Examined:
+    """One record, looked at in its place. Raises ObjectMissing, DatabaseUnavailable, LedgerError."""
+    opened = ledger()
+    found = opened.page(before=seq + 1, limit=2)
+    if not found or found[0].seq != seq:
+        raise ObjectMissing(f"The ledger has no record {seq}", "Choose one that the page of evidence lists.")
+    return evidence.examined(found[0], found[1] if len(found) > 1 else None, opened.find("key", limit=1000))

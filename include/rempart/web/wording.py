@@ -1,0 +1,106 @@
+"""How the pages speak: texts by key from one file for each language (`texts/`), lengths, sizes and moments.
+
+What a record of the ledger says (reasons, checks, errors) is shown in the words that were signed, in every language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Literal, get_args
+
+from rempart.schema import read_yaml
+from rempart.web.read_models.said import Said
+
+Language = Literal["en", "fr"]
+LANGUAGES: tuple[Language, ...] = get_args(Language)
+
+_UNITS: Mapping[Language, tuple[str, str, str, str]] = {"en": ("d", "h", "min", "s"), "fr": ("j", "h", "min", "s")}
+_SIZES: Mapping[Language, tuple[str, ...]] = {"en": ("B", "kB", "MB", "GB", "TB"), "fr": ("o", "ko", "Mo", "Go", "To")}
+
+
+@cache
+def texts_of(language: Language) -> Mapping[str, str]:
+    """Every text in a language, by key."""
+    found: dict[str, str] = read_yaml(Path(__file__).parent / "texts" / f"{language}.yaml")
+    return found
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts in one language, and how lengths, sizes and moments are written in it."""
+
+    language: Language
+
+    def __call__(self, key: str, **params: object) -> str:
+        """The text of a key. One that has none is shown as it is: kinds of evidence, names, states of Airflow."""
+        found = texts_of(self.language).get(key)
+        return found.format(**params) if found is not None else key.rpartition(".")[2]
+
+    def said(self, one: Said) -> str:
+        """A sentence of a read model. A parameter `x_seconds` stands in the text as `{x}`, written as a length."""
+        told: dict[str, object] = {"cost": self("unknown"), "objective": self("unknown")}
+        for name, value in one.params.items():
+            is_length = name.endswith("_seconds")
+            told[name.removesuffix("_seconds")] = self.span(float(value)) if is_length else value
+        if one.params.get("why") == "stale":
+            told["why"] = self("stale")
+        return self(one.code, **told)
+
+    def span(self, seconds: float | None) -> str:
+        """A length of time in its two largest units."""
+        if seconds is None:
+            return self("unknown")
+        whole, units = int(abs(seconds)), _UNITS[self.language]
+        for unit, size, below, small in ((0, 86400, 1, 3600), (1, 3600, 2, 60), (2, 60, 3, 1)):
+            if whole >= size:
+                rest = whole % size // small
+                return f"{whole // size} {units[unit]}" + (f" {rest} {units[below]}" if rest else "")
+        return f"{whole} {units[3]}"
+
+    def size(self, count: float | None) -> str:
+        """Bytes in decimal units."""
+        if count is None:
+            return self("unknown")
+        number, unit = float(count), 0
+        while number >= 1000 and unit < 4:
+            number, unit = number / 1000, unit + 1
+        text = f"{number:.0f}" if unit == 0 or number >= 100 else f"{number:.1f}"
+        return f"{self.decimal(text)} {_SIZES[self.language][unit]}"
+
+    def number(self, value: float | None, digits: int = 4) -> str:
+        """A figure with so many significant digits."""
+        return self("unknown") if value is None else self.decimal(f"{value:.{digits}g}")
+
+    def percent(self, share: float | None) -> str:
+        """A share, such as 0.12, in percent."""
+        return self("unknown") if share is None else self.decimal(f"{share * 100:.1f} %")
+
+    def count(self, value: int | None) -> str:
+        """A whole number with its thousands apart."""
+        if value is None:
+            return self("unknown")
+        return f"{value:,}".replace(",", "\u202f" if self.language == "fr" else ",")
+
+    def at(self, moment: datetime | None) -> str:
+        """A moment to the second, UTC."""
+        return self("never") if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+    def decimal(self, text: str) -> str:
+        """A number's text with the language's decimal sign."""
+        return text.replace(".", ",") if self.language == "fr" else text
+
+
+def choose(asked: str | None, kept: str | None, accepted: str | None) -> Language:
+    """The language of a request: what it asks for, what was kept in the cookie, what the browser accepts first."""
+    for wanted in (asked, kept):
+        if wanted in LANGUAGES:
+            return wanted
+    for part in (accepted or "").split(","):
+        name = part.split(";")[0].strip().lower()[:2]
+        if name in LANGUAGES:
+            return "fr" if name == "fr" else "en"
+    return "en"

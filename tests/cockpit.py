@@ -1,0 +1,89 @@
+"""A platform in memory that the cockpit looks at: the shipped configuration, and a ledger that a test fills."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rempart import config
+from rempart.flows.platform import Platform
+from rempart.ledger.memory import MemoryLedger
+from rempart.replication.continuity import MemoryContinuity
+from rempart.web import facts
+from rempart.web.facts import Facts, Unknown
+
+ROOT = Path(__file__).parents[1]
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+POINT = "20260301T114500Z-0a0b0c"
+GATE = {"metric": "mae", "limit": 25.0, "baseline_margin": 0.2, "champion_tolerance": 0.02}
+
+
+class Clock:
+    """The time at which the next record is written."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Watched:
+    """A ledger, and the facts that the cockpit makes of it."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.ledger = MemoryLedger(clock=self.clock)
+
+    def record(self, kind: Any, subject: str, body: dict[str, Any], ago: timedelta = timedelta()) -> int:
+        self.clock.now = NOW - ago
+        return self.ledger.append(kind, subject, body).seq
+
+    def replication(self, ago: timedelta = timedelta(minutes=2), **body: Any) -> int:
+        found = {"lag_seconds": 0.0, "objects": 10, "bytes": 100, "verified": 10, "copied": 0, "failures": 0}
+        return self.record("replication", "primary->haven", found | body, ago)
+
+    def point(self, point: str = POINT, ago: timedelta = timedelta(minutes=15), **body: Any) -> int:
+        made = {"site": "haven", "created_at": (NOW - ago).isoformat(), "manifest_sha256": "ab" * 32, "dangling": []}
+        return self.record("restore-point", point, made | {"bytes": 5, "objects": 3, "link": 1} | body, ago)
+
+    def drill(self, point: str = POINT, ago: timedelta = timedelta(minutes=10), **body: Any) -> int:
+        checks = [{"what": "the manifest is the one on record", "ok": True, "detail": "3 objects"}]
+        found = {"ok": True, "proved": True, "rto_seconds": 24.0, "rpo_seconds": 60.0, "checks": checks}
+        return self.record("drill", point, found | body, ago)
+
+    def promotion(self, version: str = "1", mae: float = 22.4, **body: Any) -> int:
+        found = {"version": version, "previous": None, "metrics": {"mae": mae}, "baselines": {"mae": 39.9}}
+        found |= {"champion_metrics": None, "reasons": ["passed: mae"], "gate": GATE}
+        return self.record("promotion", "hotel_bookings", found | body)
+
+    def healthy(self) -> Watched:
+        """What a platform has that runs well."""
+        self.replication()
+        self.point()
+        self.drill()
+        self.promotion()
+        return self
+
+    def facts(self, **other: Any) -> Facts:
+        self.clock.now = NOW
+        platform = Platform(
+            config.load(ROOT / "rempart.yaml"),
+            config.environment_connections,
+            ledger_=self.ledger,
+            continuity_=MemoryContinuity(),
+        )
+        return dataclasses.replace(facts.gather(lambda: platform, self.clock), **other)
+
+
+def apart(found: Facts) -> Facts:
+    """The same facts, had the two sites no infrastructure in common."""
+    if isinstance(found.config, Unknown):
+        return found
+    operators = dict(found.config.operators)
+    two = operators["trial-two"]
+    service = two.services["object-storage"].model_copy(update={"runs_on": ["trial-two"]})
+    operators["trial-two"] = two.model_copy(update={"services": {"object-storage": service}})
+    return dataclasses.replace(found, config=found.config.model_copy(update={"operators": operators}))

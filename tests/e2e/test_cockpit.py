@@ -1,0 +1,138 @@
+"""The cockpit as a person meets it: in a browser, inside Airflow's pages, on the running stack."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwright
+
+from rempart import config
+from rempart.airflow_api import AirflowApi
+from rempart.flows.platform import Platform
+from rempart.web.rendering import PAGES
+
+pytestmark = pytest.mark.stack
+
+REASON = "refused: mae 80.41 is above 25 (the limit)"
+
+
+@pytest.fixture(scope="module")
+def point(platform: Platform) -> str:
+    """A restore point, and a model that was refused; after the chain of test_chain.py both are there."""
+    if not platform.ledger.find("refusal", limit=1):
+        platform.ledger.append("refusal", "refused_in_browser", {"version": "1", "reasons": [REASON]})
+    if not (found := platform.ledger.find("restore-point", limit=1)):
+        api = AirflowApi(config.environment_connections("airflow_api"))
+        api.follow("backup_platform", api.trigger("backup_platform"), lambda line: None)
+        found = platform.ledger.find("restore-point", limit=1)
+    return found[0].subject
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if not chromium:
+        pytest.skip(
+            "there is no chromium on PATH (Debian's package, or CHROMIUM=), so no browser looked at the cockpit"
+        )
+    with sync_playwright() as driver:
+        started = driver.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, platform: Platform) -> Page:
+    """A page of somebody who logged in at Airflow; whatever it asks of another host, or is refused, fails the test."""
+    api = config.environment_connections("airflow_api")
+    base = f"http://{api.host}:{api.port}"
+    opened = browser.new_page(viewport={"width": 1360, "height": 900}, base_url=base)
+    opened.set_default_timeout(30_000)
+    opened.goto("/auth/login")
+    opened.get_by_label("Username").fill(api.login)
+    opened.get_by_label("Password").fill(api.password)
+    opened.get_by_role("button", name="Sign in").click()
+    opened.wait_for_url(lambda url: "login" not in url)
+    return opened
+
+
+def cockpit(page: Page) -> FrameLocator:
+    return page.frame_locator("iframe")
+
+
+def test_it_is_one_click_away_and_follows_airflows_theme(page: Page, point: str) -> None:
+    for theme in ("light", "dark"):
+        page.goto("/")
+        page.evaluate(f"localStorage.setItem('theme', '{theme}')")
+        page.goto("/")
+        page.get_by_text("Sovereignty").first.click()
+        frame = cockpit(page)
+        expect(frame.locator("#verdict")).to_contain_text("Can we lose any one site now")
+        assert frame.locator("html").get_attribute("data-theme") == theme
+        ground = frame.locator("body").evaluate("body => getComputedStyle(body).backgroundColor")
+        assert (ground == "rgb(255, 255, 255)") == (theme == "light"), ground
+    page.evaluate("localStorage.removeItem('theme')")
+
+
+def test_every_page_opens_in_both_languages_without_a_finding_of_axe(page: Page, point: str, tmp_path: Path) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    refused: list[str] = []
+    page.on("console", lambda message: refused.append(message.text) if message.type == "error" else None)
+    ours = page.evaluate("location.origin")
+    page.on("request", lambda request: None if request.url.startswith(ours) else refused.append(request.url))
+    for scheme, language in (("light", "en"), ("dark", "fr")):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type] # one of the two
+        for name in (*PAGES, f"restore-points/{point}", f"restore-points/{point}/drill", "ledger/1"):
+            answer = page.goto(f"/rempart/{name}?lang={language}")
+            assert answer and answer.ok, name
+            assert page.locator("html").get_attribute("lang") == language
+            page.screenshot(path=tmp_path / f"{name.replace('/', '-')}-{scheme}.png", full_page=True)
+            found = Axe().run(page).response["violations"]
+            assert not [(one["id"], one["nodes"][0]["html"]) for one in found], name
+    page.emulate_media(color_scheme="light")
+    page.goto("/rempart/overview?lang=en")
+    assert not refused
+
+
+def test_evidence_is_filtered_and_a_record_verifies_in_its_place(page: Page, point: str) -> None:
+    page.goto("/rempart/ledger")
+    page.get_by_label("Kind").select_option("restore-point")
+    page.get_by_role("button", name="Show").click()
+    rows = page.locator("#records tbody tr")
+    assert rows.count() and set(rows.locator("td:nth-child(3)").all_inner_texts()) == {"restore-point"}
+    rows.first.get_by_role("link").click()
+    expect(page.locator("#examined")).to_contain_text("This record verifies in its place.")
+
+
+def test_a_refused_model_says_why(page: Page, point: str) -> None:
+    page.goto("/rempart/models")
+    row = page.locator("#judgements tbody tr", has_text="refused").first
+    row.locator("summary").click()
+    expect(row.locator("li").first).to_be_visible()
+    expect(row.locator("li").first).to_contain_text("refused:")
+
+
+def test_a_drill_is_started_after_its_plan_was_shown_and_is_seen_to_finish(page: Page, point: str) -> None:
+    page.goto("/plugin/sovereignty")
+    frame = cockpit(page)
+    frame.get_by_role("link", name="Restore points").click()
+    frame.get_by_role("link", name=point).click()
+    frame.get_by_role("link", name="Start a drill").click()
+    expect(frame.locator("ol")).to_contain_text(f"It restores {point} into scratch databases")
+    frame.get_by_role("button", name="Start the drill now").click()
+    expect(frame.get_by_role("status")).to_contain_text("The drill was started")
+    for _ in range(90):
+        if frame.locator("#runs tbody tr").first.get_by_text("passed", exact=True).count():
+            break
+        page.wait_for_timeout(2_000)
+        frame.get_by_role("link", name="Restore points").click()
+        frame.get_by_role("link", name=point).click()
+        expect(frame.locator("#runs")).to_be_visible()
+    expect(frame.locator("#runs tbody tr").first).to_contain_text("passed")

@@ -1,0 +1,255 @@
+"""Who may open which door: every route, each kind of caller, with Airflow's own tokens; and what a form must prove."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
+
+from rempart import access
+from rempart.errors import DatabaseUnavailable
+from rempart.ledger.keys import signer
+from rempart.ledger.verification import verify
+from rempart.web import sources
+from rempart.web.mount import Cockpit
+from tests.cockpit import NOW, POINT, Watched
+
+pytestmark = pytest.mark.airflow
+
+READ: access.Capability = "read"
+EVIDENCE: access.Capability = "read_evidence"
+DRILL = f"/restore-points/{POINT}/drill"
+DOORS: dict[tuple[str, str], access.Capability] = {
+    ("GET", "/"): READ,
+    ("GET", "/static/cockpit.css"): READ,
+    ("GET", "/overview"): READ,
+    ("GET", "/sites"): READ,
+    ("GET", "/restore-points"): READ,
+    ("GET", f"/restore-points/{POINT}"): READ,
+    ("GET", DRILL): "operate",
+    ("POST", DRILL): "operate",
+    ("GET", "/models"): READ,
+    ("GET", "/data"): READ,
+    ("GET", "/ledger"): EVIDENCE,
+    ("GET", "/ledger/2"): EVIDENCE,
+    ("GET", "/evidence"): EVIDENCE,
+    ("GET", "/metrics"): READ,
+    ("GET", "/api/overview"): READ,
+    ("GET", "/api/sites"): READ,
+    ("GET", "/api/restore-points"): READ,
+    ("GET", f"/api/restore-points/{POINT}"): READ,
+    ("GET", "/api/models"): READ,
+    ("GET", "/api/data"): READ,
+    ("GET", "/api/ledger"): EVIDENCE,
+    ("GET", "/api/ledger/2"): EVIDENCE,
+    ("GET", "/api/ledger/export"): EVIDENCE,
+    ("GET", "/api/openapi.json"): READ,
+}
+"""Every route, and the right that it asks for."""
+CALLERS = ("anonymous", *access.ROLES, "no role", "expired", "forged")
+
+
+class House:
+    """Airflow with the cockpit mounted below a prefix of its own, an auth manager, and what was triggered."""
+
+    def __init__(self, watched: Watched, tokens: dict[str, str]) -> None:
+        self.watched, self.tokens = watched, tokens
+        self.triggered: list[tuple[str, Any]] = []
+        self.refuses = False
+        app = Starlette(
+            routes=[
+                Mount("/airflow/rempart", Cockpit()),
+                Route("/api/v2/dags/restore_drill/dagRuns", self._runs, methods=["GET", "POST"]),
+            ]
+        )
+        self.client = TestClient(app, raise_server_exceptions=False)
+
+    async def _runs(self, request: Request) -> JSONResponse:
+        if request.method == "GET":
+            return JSONResponse({"dag_runs": [{"dag_run_id": "r1", "state": "running", "run_after": NOW.isoformat()}]})
+        if self.refuses:
+            return JSONResponse({"detail": "no"}, 403)
+        self.triggered.append((request.headers["authorization"], await request.json()))
+        return JSONResponse({"dag_run_id": "r1"})
+
+    def call(self, method: str, path: str, caller: str, **more: Any) -> Any:
+        headers = {"Authorization": f"Bearer {self.tokens[caller]}"} if caller in self.tokens else {}
+        headers |= more.pop("headers", {})
+        return self.client.request(method, f"/airflow/rempart{path}", headers=headers, follow_redirects=False, **more)
+
+    def form(self, caller: str) -> str:
+        return str(self.call("GET", DRILL, caller).text).partition('name="form" value="')[2].partition('"')[0]
+
+
+@pytest.fixture
+def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "x" * 32)
+    monkeypatch.setenv("AIRFLOW__API__SECRET_KEY", "y" * 32)
+    from airflow.api_fastapi import app
+    from airflow.api_fastapi.auth.managers import base_auth_manager
+    from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+
+    class ByRole(SimpleAuthManager):
+        """Airflow's tokens, and users with our roles' permissions, as its FAB auth manager has them."""
+
+        def serialize_user(self, user: Any) -> dict[str, Any]:
+            return {"sub": user, "role": user}
+
+        def deserialize_user(self, token: dict[str, Any]) -> Any:
+            name = token["role"]
+            permissions = access.role(name).permissions if name in access.ROLES else frozenset()
+            return SimpleNamespace(perms=permissions, get_id=lambda: name, get_name=lambda: name)
+
+    # whether a token was revoked is asked of Airflow's database
+    monkeypatch.setattr(base_auth_manager, "RevokedToken", SimpleNamespace(is_revoked=lambda jti: False))
+    manager = ByRole()
+    monkeypatch.setattr(app._AuthManagerState, "instance", manager)
+    tokens = {name: manager.generate_jwt(name) for name in (*access.ROLES, "no role")}
+    tokens["expired"] = manager.generate_jwt("admin", expiration_time_in_seconds=-3600)
+    head, body, _ = tokens["admin"].split(".")
+    tokens["forged"] = f"{head}.{body}.{tokens['viewer'].split('.')[2]}"
+    watched = Watched().healthy()
+    found = watched.facts()
+    monkeypatch.setattr(sources, "newest", lambda: found)
+    monkeypatch.setattr(sources, "ledger", lambda: watched.ledger)
+    monkeypatch.setattr(sources, "now", lambda: NOW)
+    yield House(watched, tokens)
+
+
+def expected(caller: str, right: access.Capability) -> bool:
+    return caller in access.ROLES and right in access.role(caller).capabilities  # type: ignore[arg-type] # looked up
+
+
+def test_every_door_opens_for_those_who_have_the_right_and_for_nobody_else(house: House) -> None:
+    wrong = []
+    for (method, path), right in DOORS.items():
+        for caller in CALLERS:
+            status = house.call(method, path, caller).status_code
+            if expected(caller, right):
+                # without its form, a POST of who may is refused as well: see below
+                good = status in ((403,) if method == "POST" else (200, 307))
+            else:
+                good = status == (401 if caller in ("anonymous", "expired") else 403)
+            wrong += [] if good else [(method, path, caller, status)]
+    assert not wrong
+    assert not house.triggered
+
+
+def test_the_table_of_doors_is_whole(house: House) -> None:
+    from rempart.web import pages
+    from rempart.web.app import app
+
+    document = app.openapi()["paths"]
+    filled = {path.replace(POINT, "{point}").replace("/ledger/2", "/ledger/{seq}") for _, path in DOORS}
+    assert not document.keys() - filled
+    for route in pages.router.routes:
+        path = str(route.path).replace("{name}", "cockpit.css")  # type: ignore[attr-defined] # all are routes
+        assert path in filled, f"{path} is not in the table"
+
+
+def test_a_cookie_is_as_good_as_a_bearer_token(house: House) -> None:
+    house.client.cookies.set("_token", house.tokens["auditor"])
+    assert house.call("GET", "/ledger", "nobody").status_code == 200
+    assert house.call("GET", DRILL, "nobody").status_code == 403
+
+
+def test_a_drill_starts_by_a_form_of_ours_in_the_name_of_who_sent_it(house: House) -> None:
+    answer = house.call("POST", DRILL, "operator", data={"form": house.form("operator")})
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"/airflow/rempart/restore-points/{POINT}?run=r1"
+    assert house.triggered == [(f"Bearer {house.tokens['operator']}", {"logical_date": None, "conf": {"point": POINT}})]
+    shown = house.call("GET", f"/restore-points/{POINT}?run=r1", "operator").text
+    assert "The drill was started: run r1." in shown and "runs" in shown
+
+
+@pytest.mark.parametrize("how", ["none", "of another user", "from another site", "of another point"])
+def test_a_form_that_is_not_ours_starts_nothing(house: House, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = "" if how == "none" else house.form("admin" if how == "of another user" else "operator")
+    headers = {"Sec-Fetch-Site": "cross-site"} if how == "from another site" else {}
+    other = "20260301T114500Z-ffffff"
+    path = DRILL
+    if how == "of another point":
+        house.watched.point(other)
+        monkeypatch.setattr(sources, "newest", house.watched.facts)
+        path = f"/restore-points/{other}/drill"
+    assert house.call("POST", path, "operator", data={"form": form}, headers=headers).status_code == 403
+    assert not house.triggered
+
+
+def test_what_airflow_refuses_is_told_and_not_started(house: House) -> None:
+    house.refuses = True
+    answer = house.call("POST", DRILL, "operator", data={"form": house.form("operator")})
+    assert answer.status_code == 409 and "403" in answer.text
+
+
+HOSTILE = "<script>alert(1)</script>' OR 1=1; --"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/ledger?subject={HOSTILE}",
+        f"/ledger?kind={HOSTILE}",
+        f"/ledger?before={HOSTILE}",
+        f"/overview?lang={HOSTILE}",
+        f"/data?page={HOSTILE}",
+        f"/ledger/{HOSTILE}",
+        f"/restore-points/{HOSTILE}",
+        f"/restore-points/{POINT}?run={HOSTILE}",
+        f"/static/..%2F..%2Fapp.py?{HOSTILE}",
+        f"/nowhere/{HOSTILE}",
+    ],
+)
+def test_what_a_reader_types_is_only_ever_shown_as_text(house: House, path: str) -> None:
+    house.watched.record("denial", HOSTILE, {"what": "data", "reasons": [HOSTILE]})
+    answer = house.call("GET", path, "admin")
+    assert answer.status_code in (200, 404, 422)
+    assert "<script>alert" not in answer.text or "json" in answer.headers["content-type"]
+
+
+def test_pages_say_what_a_browser_may_load_and_are_kept_by_nobody(house: House) -> None:
+    answer = house.call("GET", "/overview", "viewer")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    assert answer.headers["cache-control"] == "no-store"
+    for page in ("overview", "sites", "restore-points", f"restore-points/{POINT}", "models", "data", "ledger"):
+        text = house.call("GET", f"/{page}", "admin").text
+        assert " style=" not in text and "onclick" not in text
+        links = [part.partition('"')[0] for name in ("href", "src", "action") for part in text.split(f' {name}="')[1:]]
+        assert links and all(link.startswith(("/airflow/rempart/", "#")) for link in links)
+
+
+def test_pages_speak_french_where_the_reader_asks_and_remember_it(house: House) -> None:
+    answer = house.call("GET", "/overview?lang=fr", "viewer")
+    assert "Pouvons-nous perdre un site maintenant" in answer.text and '<html lang="fr">' in answer.text
+    assert "Vue d’ensemble" in house.call("GET", "/overview", "viewer").text
+
+
+def test_a_database_that_is_away_is_told_with_the_remedy(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> None:
+        raise DatabaseUnavailable("read a page: no answer", "Check that PostgreSQL runs.")
+
+    monkeypatch.setattr(sources, "ledger", away)
+    assert "Check that PostgreSQL runs." in house.call("GET", "/ledger", "admin").text
+    assert house.call("GET", "/api/ledger", "admin").json()["hint"] == "Check that PostgreSQL runs."
+
+
+def test_a_fault_of_ours_gives_a_number_and_no_cause(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "newest", lambda: 1 / 0)
+    for path in ("/overview", "/api/overview"):
+        answer = house.call("GET", path, "admin")
+        assert answer.status_code == 500 and "division" not in answer.text
+    assert house.call("GET", "/ledger", "admin").status_code == 200
+
+
+def test_an_export_verifies_line_by_line(house: House) -> None:
+    lines = house.call("GET", "/api/ledger/export", "auditor").text.splitlines()
+    assert verify(lines, [signer(bytes(32)).public], {}).ok
+    assert len(lines) == len(house.watched.ledger.chain)

@@ -1,0 +1,166 @@
+"""The verdict and the figures: what is not known, late or shared is never told as good."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rempart.errors import DatabaseUnavailable
+from rempart.models import gate
+from rempart.pipeline import Gate
+from rempart.web import facts
+from rempart.web.facts import Facts, Unknown
+from rempart.web.read_models import overview
+from rempart.web.read_models.models import champions
+from rempart.web.read_models.points import explain, points
+from tests.cockpit import GATE, NOW, POINT, Watched, apart
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched().healthy()
+
+
+def told(found: Facts) -> overview.Overview:
+    return overview.overview(found, NOW)
+
+
+def figure(found: overview.Overview, name: str) -> overview.Figure:
+    return next(one for one in found.figures if one.name == name)
+
+
+def test_two_independent_sites_in_time_can_lose_one_and_it_is_said_what_it_costs(watched: Watched) -> None:
+    verdict = told(apart(watched.facts())).verdict
+    assert (verdict.state, verdict.cost_seconds) == ("good", 120.0)
+    haven = next(one for one in verdict.sites if one.site == "haven")
+    assert [one.code for one in haven.said] == ["loss.points", "loss.replica"]
+
+
+def test_the_shipped_trial_is_told_to_share_its_machine(watched: Watched) -> None:
+    verdict = told(watched.facts()).verdict
+    assert verdict.state == "warning"
+    primary = next(one for one in verdict.sites if one.site == "primary")
+    assert "loss.shared" in [one.code for one in primary.said]
+
+
+def test_a_replica_that_was_not_measured_lately_is_late(watched: Watched) -> None:
+    late = Watched()
+    late.replication(ago=timedelta(minutes=20))
+    found = told(apart(late.facts()))
+    assert found.lags[0].state == "bad" and found.verdict.state == "warning" and found.verdict.cost_seconds == 1200.0
+
+
+def test_without_any_replication_on_record_nobody_says_yes() -> None:
+    found = told(apart(Watched().facts()))
+    assert (found.verdict.state, found.verdict.cost_seconds) == ("unknown", None)
+    assert figure(found, "rpo").state == "unknown"
+    assert figure(found, "restore_point").state == "bad"
+
+
+@given(
+    ledger=st.booleans(),
+    active=st.booleans(),
+    configured=st.booleans(),
+    old=st.sampled_from([timedelta(), timedelta(minutes=4), timedelta(minutes=6), timedelta(days=1)]),
+)
+def test_what_a_source_does_not_tell_is_never_good(
+    ledger: bool, active: bool, configured: bool, old: timedelta
+) -> None:
+    silent = {name: Unknown("no answer") for name, it in (("evidence", ledger), ("active", active)) if not it}
+    silent |= {} if configured else {"config": Unknown("no answer")}
+    found = overview.overview(apart(Watched().healthy().facts(at=NOW - old, **silent)), NOW)
+    if silent or old > timedelta(minutes=5):
+        assert found.verdict.state == "unknown"
+    if not ledger:
+        assert found.denials is None and found.champions is None
+        assert {one.state for one in found.figures} == {"unknown"}
+    if not active:
+        assert all(one.state == "unknown" for one in found.places)
+
+
+def test_a_source_that_fails_is_named_with_its_reason_and_the_others_are_shown(watched: Watched) -> None:
+    class Silent:
+        def find(self, kind: str, subject: str | None = None, *, limit: int = 0) -> list[object]:
+            raise DatabaseUnavailable("find drill in the ledger (db:5432): no answer", "Look at it.")
+
+    found = facts.known("the ledger", lambda: Silent().find("drill"))
+    assert found == Unknown("find drill in the ledger (db:5432): no answer")
+    secret = facts.known("the ledger", lambda: 1 / 0)
+    assert isinstance(secret, Unknown) and "division" not in secret.why
+    shown = told(watched.facts(evidence=found))
+    assert shown.moment.unknown == {"ledger": "find drill in the ledger (db:5432): no answer"}
+    assert [one.name for one in shown.places] == ["primary", "haven"]
+
+
+def test_a_figure_that_misses_its_objective_is_red() -> None:
+    slow = Watched()
+    slow.replication()
+    slow.point(ago=timedelta(hours=2))
+    slow.drill(ago=timedelta(days=9), rto_seconds=3600.0, ok=False)
+    found = told(slow.facts())
+    assert {one.name: one.state for one in found.figures} == {
+        "rpo": "bad",
+        "restore_point": "bad",
+        "rto": "bad",
+        "drill": "bad",
+    }
+
+
+def test_an_inconsistent_point_does_not_count_as_the_newest() -> None:
+    watched = Watched()
+    watched.point("20260301T100000Z-aaaaaa", ago=timedelta(minutes=50))
+    watched.point("20260301T115500Z-bbbbbb", ago=timedelta(minutes=5), dangling=["lake/x"])
+    assert figure(told(watched.facts()), "restore_point").seconds == 3000.0
+    states = {one.id: one.state for one in points(watched.facts(), NOW).points}
+    assert states == {"20260301T115500Z-bbbbbb": "bad", "20260301T100000Z-aaaaaa": "warning"}
+
+
+def test_what_was_pruned_is_gone_and_what_is_held_says_why(watched: Watched) -> None:
+    watched.point("20260301T100000Z-aaaaaa", ago=timedelta(hours=2))
+    watched.record("prune", "haven", {"state": "ended", "deleted": {"20260301T100000Z-aaaaaa": 7}})
+    watched.record("hold", POINT, {"held": True, "role": "auditor", "why": "an inquiry"})
+    found = points(watched.facts(), NOW)
+    assert ([one.id for one in found.points], found.pruned) == ([POINT], 1)
+    explained = explain(watched.facts(), POINT, NOW)
+    assert explained and explained.point.hold == "an inquiry" and explained.drills[0].rto_seconds == 24.0
+    assert explain(watched.facts(), "20260301T100000Z-aaaaaa", NOW) is None
+
+
+def test_a_denial_is_open_until_the_same_is_allowed(watched: Watched) -> None:
+    reasons = [{"ok": False, "rule": "policy.personal", "fact": "US"}, {"ok": True, "rule": "x", "fact": "y"}]
+    body = {"allowed": False, "what": "data", "classification": "personal", "reasons": reasons}
+    watched.record("denial", "site 'far'", body, timedelta(days=8))
+    assert told(watched.facts()).denials == ()
+    watched.record("denial", "site 'far'", body)
+    assert [one.reasons for one in told(watched.facts()).denials or ()] == [("policy.personal: US",)]
+    watched.record("decision", "site 'far'", body | {"allowed": True})
+    assert told(watched.facts()).denials == ()
+    watched.record("egress-denial", "example.com:443", {"host": "example.com", "rule": "hosts"})
+    assert [one.subject for one in told(watched.facts()).denials or ()] == ["example.com:443"]
+
+
+@given(
+    value=st.floats(1, 60),
+    base=st.floats(1, 60),
+    theirs=st.none() | st.floats(1, 60),
+)
+def test_the_margin_of_a_champion_is_positive_exactly_when_the_gate_passes_it(
+    value: float, base: float, theirs: float | None
+) -> None:
+    watched = Watched()
+    champion = {"mae": theirs} if theirs is not None else None
+    watched.promotion(mae=value, baselines={"mae": base}, champion_metrics=champion)
+    rules = Gate(baseline_by=["x"], **GATE)
+    passed = gate.judge({"mae": value}, champion, {"mae": base}, rules).passed
+    found = champions(watched.facts())[0]
+    assert found.bound is not None
+    assert (value <= found.bound) == passed
+
+
+def test_a_rolled_back_champion_is_the_one_before(watched: Watched) -> None:
+    watched.promotion("2", 21.0)
+    watched.record("rollback", "hotel_bookings", {"champion": "1", "replaces": "2"})
+    assert [one.version for one in champions(watched.facts())] == ["1"]
