@@ -61,7 +61,7 @@ base-image: ## make the images' base out of Debian packages (root), where debian
 
 images: setup ## build every image, and tell their sizes (docs/how-to/compose.md)
 	@$(BIN)/rempart init
-	@docker compose --profile images build
+	@docker compose --profile '*' build
 	@docker images --filter reference='rempart/*' --format 'table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.Size}}'
 
 bundle: setup ## write one signed folder that installs without a network (ARGS=--no-images: without Docker)
