@@ -33,7 +33,7 @@ ENV PYC_INVALIDATION_MODE=UNCHECKED_HASH
 COPY LICENSE README.md pyproject.toml requirements*.txt ./
 COPY include/rempart/__init__.py include/rempart/
 COPY include/rempart/stack/bootstrap.py include/rempart/stack/
-COPY --chmod=0755 deploy/images/install.sh /usr/local/bin/
+COPY --chmod=0755 deploy/images/install.sh deploy/images/same_modules.py /usr/local/bin/
 
 FROM builder AS platform-environment
 RUN --mount=type=secret,id=ca --mount=type=secret,id=pip --mount=type=cache,target=/root/.cache \

@@ -116,7 +116,7 @@ def embedded(bundle: Path, public: Path, machine: Path, checks: list[Check], fig
     """From the wheels: install, and the demo's whole chain, in a network that leads nowhere."""
     program = "import socket; socket.create_connection(('1.1.1.1', 443), 3)"
     away = run([*ALONE, PYTHON, "-c", program], bare(machine))
-    links = run([*ALONE, "ip", "-brief", "link"], bare(machine)).stdout.split()[::3]
+    links = run([*ALONE, "ip", "-brief", "link"], bare(machine)).stdout.split()[::4]
     alone = away.returncode != 0 and "unreachable" in away.stderr
     check(checks, "the namespace has no network", alone, said(away, 1) + f"; links: {links}")
     folder, began = copied(bundle, machine), time.monotonic()

@@ -10,6 +10,10 @@ environment)
     python3 include/rempart/stack/bootstrap.py "$2"
     rm -rf .venv*/tools .venv*/.lock  # what installed it is of no use any more
     find .venv* -path '*/tests/*' -name '*.pyc' -delete  # compiled test suites, which are in no RECORD: 65 MB
+    .venv*/bin/python "$(dirname "$0")/same_modules.py" .venv*
+    # when uv installed ourselves: of no use any more, and another time in each build
+    rm .venv*/lib/python3*/site-packages/rempart-*.dist-info/uv_cache.json
+    sed -i '/uv_cache.json,/d' .venv*/lib/python3*/site-packages/rempart-*.dist-info/RECORD
     find .venv* -exec touch --no-dereference --date=2026-01-01T00:00:00Z {} +
     ;;
 wheel)
