@@ -75,20 +75,15 @@ def base(stack: Stack, inherited: Mapping[str, str]) -> dict[str, str]:
     )
 
 
-PLAIN_S3 = {
-    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-    "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
-"""For S3 clients that are not ours: what sites other than Amazon's refuse or do not have."""
-
-
 def s3_client(connection: Connection) -> dict[str, str]:
     """Settings for a library that makes its own S3 client."""
-    return PLAIN_S3 | {
+    return {
         "AWS_ACCESS_KEY_ID": connection.login,
         "AWS_SECRET_ACCESS_KEY": connection.password,
         "AWS_DEFAULT_REGION": str(connection.extra.get("region_name", "us-east-1")),
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+        "AWS_EC2_METADATA_DISABLED": "true",
         "MLFLOW_S3_ENDPOINT_URL": str(connection.extra["endpoint_url"]),
     }
 
@@ -154,11 +149,10 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
     }
     settings |= profiles.tasks(stack, secrets, inherited, database)
     if stack.cluster:
-        settings |= in_pods(stack)
+        settings |= in_pods()
     own = {key: value for key, value in secrets.items() if key.startswith("AIRFLOW_CONN_")}
     return (
         base(stack, inherited)
-        | (PLAIN_S3 if stack.cluster else {})
         | {f"AIRFLOW__{key}": value for key, value in (settings | people(stack, settings["API__BASE_URL"])).items()}
         | own
         | {
@@ -194,17 +188,13 @@ def people(stack: Stack, address: str) -> dict[str, str]:
     }
 
 
-def in_pods(stack: Stack) -> dict[str, str]:
+def in_pods() -> dict[str, str]:
     """Airflow's settings that differ where its components share no volume: task logs go to the active site.
 
-    The site is that of rempart.yaml. The namespace and the template of worker pods are the chart's to say.
+    The namespace and the template of worker pods are the chart's to say.
     """
-    site = stack.config.sites[stack.config.active_site]
     return {
-        "LOGGING__REMOTE_LOGGING": "True",
-        "LOGGING__REMOTE_BASE_LOG_FOLDER": f"s3://{stack.config.buckets.artifacts}/airflow/logs",
-        "LOGGING__REMOTE_LOG_CONN_ID": site.connection,
-        "LOGGING__DELETE_LOCAL_LOGS": "True",
+        "LOGGING__LOGGING_CONFIG_CLASS": "rempart.orchestration.task_logs.LOGGING_CONFIG",
         # the template's own image, which is named by digest; Airflow would put one with a tag in its place
         "KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY": "",
         "KUBERNETES_EXECUTOR__WORKER_CONTAINER_TAG": "",

@@ -324,8 +324,7 @@ def test_what_an_executor_starts_has_the_platforms_settings_and_none_of_the_char
     assert variables["AIRFLOW__CORE__FERNET_KEY"] == secrets["REMPART_AIRFLOW_FERNET_KEY"]
     assert "@db.acme.example:5432/airflow" in variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
     assert variables["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://api-server:18080/execution/"
-    assert variables["AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER"] == "s3://artifacts/airflow/logs"
-    assert variables["AIRFLOW__LOGGING__REMOTE_LOG_CONN_ID"] == "s3_primary"
+    assert variables["AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS"] == "rempart.orchestration.task_logs.LOGGING_CONFIG"
     assert variables["AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY"] == "", "the template's, by digest"
     assert (variables["PGSSLMODE"], variables["AIRFLOW_IS_K8S_EXECUTOR_POD"]) == ("require", "True")
     assert variables["SCARF_ANALYTICS"] == variables["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] == "false"
