@@ -54,7 +54,7 @@ RIGHTS: dict[str, tuple[str, str, str, str]] = {
     "Connections": ("", "", "", "rcedm"),
     "Variables": ("", "", "", "rcedm"),
     "Configurations": ("", "", "", "rm"),
-    "Plugins": ("", "", "", "rm"),
+    "Plugins": ("r", "r", "r", "rm"),  # Airflow's navigation asks for it: without it nobody finds the cockpit there
     "Providers": ("", "", "", "rm"),
     "Triggers": ("", "", "", "rm"),
     "Admin": ("", "", "m", "m"),

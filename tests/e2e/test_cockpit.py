@@ -66,6 +66,13 @@ def cockpit(page: Page) -> FrameLocator:
     return page.frame_locator("iframe")
 
 
+def test_airflow_lists_the_plugin_with_its_page(platform: Platform) -> None:
+    # one entry that is not valid would hide the whole plugin without a word
+    plugins = AirflowApi(config.environment_connections("airflow_api")).plugins()
+    ours = next(one for one in plugins if one["name"] == "rempart")
+    assert [view["name"] for view in ours["external_views"]] == ["Sovereignty"]
+
+
 def test_it_is_one_click_away_and_follows_airflows_theme(page: Page, point: str) -> None:
     for theme in ("light", "dark"):
         page.goto("/")

@@ -32,6 +32,11 @@ def test_the_auditor_sees_evidence_and_the_audit_log_and_no_data() -> None:
     assert role.capabilities == {"read", "read_evidence"}
 
 
+@pytest.mark.parametrize("name", access.ROLES)
+def test_everybody_finds_the_cockpit_in_the_navigation(name: access.RoleName) -> None:
+    assert ("can_read", "Plugins") in access.role(name).permissions
+
+
 def test_the_admin_may_all_that_any_other_may() -> None:
     admin = access.role("admin")
     for name in access.ROLES:
