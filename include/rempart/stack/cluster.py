@@ -24,6 +24,7 @@ from rempart.stack import (
     external,
     managed_databases,
     mlflow_server,
+    profiles,
     roles,
     schemas,
 )
@@ -108,6 +109,7 @@ def files(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
     administrator = f"{_CONNECTION}{declared.connection.upper()}" if declared else ""
     roles = {f"{_CONNECTION}PG_{role.upper()}" for role in stack.config.roles}
     hidden = {f"{_CONNECTION}{watcher(site).upper()}" for site in stack.config.sites} | ({administrator} - roles)
+    hidden.add(f"{_CONNECTION}MONITORING")  # there is none here
     airflow = [name for name in secrets if name.startswith((_CONNECTION, "REMPART_AIRFLOW_")) and name not in hidden]
     sites = [f"{_CONNECTION}{place.connection.upper()}" for place in stack.config.sites.values()]
     prepare = [*airflow, *(name for name in secrets if name == administrator and name not in airflow)]
@@ -115,6 +117,7 @@ def files(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
         "airflow.env": _lines(secrets, airflow),
         "prepare.env": _lines(secrets, prepare),
         "mlflow.env": _lines(secrets, [*containers.MLFLOW, *sites]),
+        "broker.conf": profiles.broker(stack, secrets[profiles.BROKER_PASSWORD]),
         "databases.sql": managed_databases.script(stack, secrets),
         "kustomization.yaml": _kustomization(),
     }
@@ -127,7 +130,8 @@ def _lines(secrets: Mapping[str, str], names: Iterable[str]) -> str:
 def _kustomization() -> str:
     """Secrets of fixed names, so that the chart's values can name them."""
     generator = [
-        {"name": f"rempart-{name}", "files": [f"{KEY}={name}.env"]} for name in ("airflow", "prepare", "mlflow")
+        *({"name": f"rempart-{name}", "files": [f"{KEY}={name}.env"]} for name in ("airflow", "prepare", "mlflow")),
+        {"name": "rempart-broker", "files": ["broker.conf"]},  # of Celery's workers, if there are any
     ]
     content = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",

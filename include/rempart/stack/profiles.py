@@ -23,7 +23,7 @@ BROKER_PASSWORD = "REMPART_AIRFLOW_BROKER_PASSWORD"  # noqa: S105 # a name
 BROKER_USER = "airflow"
 SLOTS = 4
 """Tasks at once of one worker, or of the scheduler where it runs them."""
-PARALLELISM = {"LocalExecutor": SLOTS, "CeleryExecutor": 32, "KubernetesExecutor": 32}
+PARALLELISM = {"LocalExecutor": SLOTS, "CeleryExecutor": 32}
 """Executors, and how many tasks they have under way or waiting at once. Workers of Celery take theirs out of these."""
 REDELIVERED = 86400
 """Seconds after which the broker offers a task again that nobody has acknowledged: longer than any task may run."""
@@ -42,12 +42,18 @@ def settings(profiles: Iterable[str]) -> dict[str, str]:
     return {"COMPOSE_PROFILES": ",".join(one for one in PROFILES if one in chosen), EXECUTOR: executor}
 
 
+def parallelism(stack: Stack) -> dict[str, int]:
+    """Executors that this stack may have; in a cluster also the one that makes a pod for each task."""
+    return PARALLELISM | ({"KubernetesExecutor": 32} if stack.cluster else {})
+
+
 def executor(stack: Stack, inherited: Mapping[str, str]) -> str:
     """What runs Airflow's tasks. Raises StackError if the environment names something else."""
     named = (stack.containers and inherited.get(EXECUTOR)) or "LocalExecutor"
-    known = [one for one in PARALLELISM if (one == "KubernetesExecutor") == stack.cluster]
-    if named not in known:
-        raise StackError(f"{EXECUTOR} is '{named}'", f"It can be {' or '.join(known)} here; `rempart init` sets it.")
+    if named not in (known := parallelism(stack)):
+        raise StackError(
+            f"{EXECUTOR} is '{named}'", f"Set it in .env to one of: {', '.join(known)}; `rempart init` does."
+        )
     return named
 
 
@@ -65,7 +71,7 @@ def tasks(
 ) -> dict[str, str]:
     """Airflow's settings that depend on its executor, without the prefix `AIRFLOW__`. Raises StackError."""
     chosen = executor(stack, inherited)
-    found = {"CORE__EXECUTOR": chosen, "CORE__PARALLELISM": str(PARALLELISM[chosen])}
+    found = {"CORE__EXECUTOR": chosen, "CORE__PARALLELISM": str(parallelism(stack)[chosen])}
     if chosen == "CeleryExecutor":
         place = f"{stack.host('broker')}:{stack.ports['broker']}"
         found |= {
@@ -104,10 +110,10 @@ def metrics(stack: Stack, monitoring: Connection, inherited: Mapping[str, str], 
 
 def files(stack: Stack, secrets: Mapping[str, str], monitoring: Connection) -> dict[str, str]:
     """What the two servers are given: contents by path."""
-    return {"broker.conf": _broker(stack, secrets[BROKER_PASSWORD]), "monitoring.password": monitoring.password}
+    return {"broker.conf": broker(stack, secrets[BROKER_PASSWORD]), "monitoring.password": monitoring.password}
 
 
-def _broker(stack: Stack, password: str) -> str:
+def broker(stack: Stack, password: str) -> str:
     """Valkey's settings: one user, known by the hash of a password, who may do no administration; nothing on disk.
 
     A task in the queue holds the token that lets it run, so the queue is kept in memory alone.

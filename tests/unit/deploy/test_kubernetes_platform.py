@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import hashlib
 import json
 import os
 import re
@@ -36,6 +37,7 @@ from tests.unit.deploy.test_kubernetes import documents, model, violations
 
 ROOT = Path(__file__).resolve().parents[3]
 PLATFORM = ROOT / "deploy" / "kubernetes" / "platform"
+CELERY = ROOT / "deploy" / "kubernetes" / "celery" / "broker.yaml"
 MANAGED = ROOT / "deploy" / "kubernetes" / "examples" / "managed"
 FILES = sorted(PLATFORM.glob("*.yaml"))
 PAGE = (ROOT / "docs" / "how-to" / "kubernetes.md").read_text("utf-8")
@@ -209,8 +211,13 @@ def test_kustomize_builds_the_overlay_and_the_secrets(tmp_path: Path) -> None:
     assert len(images) == 2 and all("@sha256:" in one for one in images)
     cluster.initialise(stack(tmp_path), lambda _: None, given())
     secrets = build(tmp_path / cluster.FOLDER)
-    assert {one["metadata"]["name"] for one in secrets} == {"rempart-airflow", "rempart-prepare", "rempart-mlflow"}
-    assert all(one["kind"] == "Secret" and list(one["data"]) == [cluster.KEY] for one in secrets)
+    assert {one["metadata"]["name"] for one in secrets} == {
+        "rempart-airflow",
+        "rempart-prepare",
+        "rempart-mlflow",
+        "rempart-broker",
+    }
+    assert all(one["kind"] == "Secret" and len(one["data"]) == 1 for one in secrets)
 
 
 # --- the chart's values -----------------------------------------------------------------------------------------------
@@ -360,7 +367,8 @@ def test_no_secret_stands_in_a_manifest_and_each_that_is_mounted_is_made(made: d
         one["secret"]["secretName"] for spec in pod_specs().values() for one in spec["volumes"] if "secret" in one
     }
     generated = {one["name"]: one["files"] for one in yaml.safe_load(made["kustomization.yaml"])["secretGenerator"]}
-    assert set(generated) == mounted
+    assert set(generated) == mounted | {"rempart-broker"}
+    assert generated.pop("rempart-broker") == ["broker.conf"]
     for name, files in generated.items():
         assert files == [f"{cluster.KEY}={name.removeprefix('rempart-')}.env"]
     text = "".join(file.read_text("utf-8") for file in (*FILES, *sorted(MANAGED.glob("*"))))
@@ -497,3 +505,39 @@ def test_the_page_names_files_and_commands_that_exist() -> None:
     told = CliRunner().invoke(app, ["init", "--help"]).output
     assert "--kubernetes" in told
     assert set(re.findall(r"rempart\.eu/\w+=true", PAGE)) == {"rempart.eu/front=true", "rempart.eu/jobs=true"}
+
+
+# --- workers that stay ------------------------------------------------------------------------------------------------
+
+
+def test_the_broker_knows_the_password_that_airflow_has_by_its_hash_alone(made: dict[str, str]) -> None:
+    password = read(made["airflow.env"])["REMPART_AIRFLOW_BROKER_PASSWORD"]
+    assert hashlib.sha256(password.encode()).hexdigest() in made["broker.conf"] and password not in made["broker.conf"]
+    assert "AIRFLOW_CONN_MONITORING" not in made["airflow.env"]
+    (mounted,) = [one for one in documents(CELERY)[0]["spec"]["template"]["spec"]["volumes"] if "secret" in one]
+    assert mounted["secret"]["secretName"] == "rempart-broker"
+
+
+def test_the_broker_is_restricted_keeps_nothing_and_is_reached_by_who_gives_and_takes_tasks() -> None:
+    deployment, service, *policies = documents(CELERY)
+    for document in (deployment, service, *policies):
+        assert list(unknown(document, model(document), document["kind"])) == []
+    spec = deployment["spec"]["template"]["spec"]
+    assert violations(spec) == [] and spec["automountServiceAccountToken"] is False
+    assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+    assert [one["emptyDir"]["medium"] for one in spec["volumes"] if "emptyDir" in one] == ["Memory"]
+    broker = Pod(deployment["spec"]["template"]["metadata"]["labels"])
+    together = [*every("NetworkPolicy"), *policies]
+    found = {name for name, pod in PODS.items() if reaches(together, pod, broker, service["spec"]["ports"][0]["port"])}
+    assert found == {"scheduler", "task"}
+
+
+def test_with_workers_that_stay_nobody_has_a_token_and_their_command_is_ours() -> None:
+    (file,) = OVERLAYS
+    values = yaml.safe_load(file.read_text("utf-8"))
+    assert values["executor"] == "CeleryExecutor" and values["allowPodLaunching"] is False
+    celery = values["workers"]["celery"]
+    assert celery["args"] == ["rempart", "run", "airflow", "worker"] and not celery["persistence"]["enabled"]
+    tokens = [values[name]["serviceAccount"] for name in ("scheduler", "apiServer", "workers")]
+    tokens += [VALUES[name]["serviceAccount"] for name in ("dagProcessor", "triggerer")]
+    assert tokens == [{"automountServiceAccountToken": False}] * 5
