@@ -102,8 +102,8 @@ def tasks(api: AirflowApi, since: datetime) -> list[dict[str, Any]]:
 
 
 def spread(found: list[dict[str, Any]]) -> dict[str, int]:
-    """How many tasks each worker had."""
-    return dict(Counter(str(one["hostname"]) for one in found))
+    """How many tasks each worker had; those that were skipped had none."""
+    return dict(Counter(str(one["hostname"]) for one in found if one["hostname"]))
 
 
 def running(api: AirflowApi, dag: str, since: datetime, patience: float = 400) -> dict[str, Any]:
