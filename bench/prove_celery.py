@@ -56,8 +56,8 @@ ONLY_AFTER_A_FAILURE = re.compile("_failed_")
 
 
 def opened(root: Path, folder: Path) -> Compose:
-    """The proof's project with its profiles."""
-    return Compose(root, folder / "compose.env", ("tools", *PROFILES))
+    """The proof's project; `init` writes its profiles into its settings."""
+    return Compose(root, folder / "compose.env")
 
 
 def start(compose: Compose, folder: Path, workers: int) -> None:

@@ -76,14 +76,14 @@ def _has(image: str) -> bool:
 class Compose:
     """`docker compose` on the proof's own project."""
 
-    def __init__(self, root: Path, settings: Path, profiles: Sequence[str] = ("tools", "images")) -> None:
-        self.root, self._settings, self._profiles = root, settings, profiles
+    def __init__(self, root: Path, settings: Path) -> None:
+        self.root, self._settings = root, settings
         self.tag = os.environ.get("REMPART_TAG") or "local"
         self.environment = {**os.environ, **PORTS, "BASE_IMAGE": base_image()}
 
     def command(self, *words: str) -> list[str]:
         whole = words[0] in ("build", "down", "config")  # of others, the settings say with which profiles
-        profiles = [word for name in self._profiles for word in ("--profile", name)] if whole else []
+        profiles = ["--profile", "*"] if whole else []
         return ["docker", "compose", "-p", PROJECT, "--env-file", str(self._settings), *profiles, *words]
 
     def run(self, *words: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
