@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -35,15 +34,13 @@ from bench.prove_compose import (
     base_image,
     check,
     escapes,
-    left,
+    proven,
     secrets,
     shown,
     sizes,
     tell,
     users,
-    why_not,
 )
-from bench.prove_pods import write
 from rempart import config
 from rempart.airflow_api import AirflowApi
 from rempart.config import Connection, parse_connection
@@ -53,11 +50,6 @@ PROFILES = ("celery", "monitoring")
 TRAIN = "train_hotel_bookings"
 ONLY_AFTER_A_FAILURE = re.compile("_failed_")
 """Metrics that nobody pushes while all goes well."""
-
-
-def opened(root: Path, folder: Path) -> Compose:
-    """The proof's project; `init` writes its profiles into its settings."""
-    return Compose(root, folder / "compose.env")
 
 
 def start(compose: Compose, folder: Path, workers: int) -> None:
@@ -221,8 +213,8 @@ def measured(folder: Path, root: Path, checks: list[Check]) -> None:
     check(checks, "each component pushes as itself", all("@" in one for one in answer), ", ".join(sorted(answer)))
 
 
-def prove(root: Path, folder: Path, checks: list[Check], figures: dict[str, Any]) -> None:
-    compose, began = opened(root, folder), time.monotonic()
+def prove(compose: Compose, folder: Path, checks: list[Check], figures: dict[str, Any]) -> None:
+    began = time.monotonic()
 
     def step(name: str) -> None:
         nonlocal began
@@ -242,39 +234,13 @@ def prove(root: Path, folder: Path, checks: list[Check], figures: dict[str, Any]
     step("kill")
     stop(compose, api, checks, figures)
     step("stop")
-    measured(folder, root, checks)
+    measured(folder, compose.root, checks)
     look(compose, folder, checks)
     step("look")
 
 
 def main() -> int:
-    if why := why_not():
-        print(f"The proof was NOT RUN: {why}. Nothing is proved.", file=sys.stderr)
-        write(NAME, [{"what": "two workers share the work", "ok": None, "detail": f"not run: {why}"}], 0, {})
-        return 1
-    root, began = config.project_root().resolve(), time.monotonic()
-    folder = config.var_dir().absolute() / "celery-proof"
-    compose = opened(root, folder)
-    if (folder / "compose.env").is_file():
-        compose.run("down", "--volumes", "--remove-orphans")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    checks: list[Check] = []
-    figures: dict[str, Any] = {}
-    try:
-        prove(root, folder, checks, figures)
-    except (Exception, SystemExit) as error:
-        check(checks, "every step could be taken", False, f"{type(error).__name__}: {error}")
-        logs = compose.run("logs", "--tail", "80")
-        (folder / "containers.log").write_text(logs.stdout + logs.stderr, encoding="utf-8")
-        print(f"what the containers said: {folder / 'containers.log'}", file=sys.stderr)
-    finally:
-        compose.run("down", "--volumes", "--remove-orphans")
-    remains = left(compose)
-    check(checks, "docker compose down --volumes leaves nothing", not remains, ", ".join(remains) or "none left")
-    for name, value in figures.items():
-        print(f"     {name}: {value}")
-    return 0 if write(NAME, checks, round(time.monotonic() - began, 1), figures) else 1
+    return proven(NAME, "two workers share the work", prove, config.var_dir().absolute() / "celery-proof")
 
 
 if __name__ == "__main__":

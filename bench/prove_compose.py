@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -48,6 +48,7 @@ CONTROL = "org.opencontainers.image.base.name"
 """What does stand in every image: a search that does not find it finds nothing."""
 PATIENCE = 600.0
 Check = dict[str, Any]
+Prove = Callable[["Compose", Path, list[Check], dict[str, Any]], None]
 DECLARED = ("/dev", "/proc", "/sys")
 """Where every container has file systems of the kernel's own."""
 
@@ -328,9 +329,8 @@ def sizes(images: Sequence[str]) -> dict[str, float]:
 # --- the proof --------------------------------------------------------------------------------------------------------
 
 
-def prove(root: Path, var: Path, checks: list[Check], figures: dict[str, Any]) -> None:
-    settings = var / "compose.env"
-    compose, began = Compose(root, settings), time.monotonic()
+def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, Any]) -> None:
+    root, settings, began = compose.root, var / "compose.env", time.monotonic()
 
     def step(name: str) -> None:
         nonlocal began
@@ -391,34 +391,37 @@ def prove(root: Path, var: Path, checks: list[Check], figures: dict[str, Any]) -
     step("TLS")
 
 
-def main() -> int:
+def proven(name: str, what: str, prove: Prove, folder: Path) -> int:
+    """A proof in containers of its own, from nothing to nothing; `folder` has its state. The exit code."""
     if why := why_not():
         print(f"The proof was NOT RUN: {why}. Nothing is proved.", file=sys.stderr)
-        write(NAME, [{"what": "the platform works in containers", "ok": None, "detail": f"not run: {why}"}], 0, {})
+        write(name, [{"what": what, "ok": None, "detail": f"not run: {why}"}], 0, {})
         return 1
-    root, began = config.project_root().resolve(), time.monotonic()
-    var = config.var_dir().absolute() / "compose-proof"
-    compose = Compose(root, var / "compose.env")
-    if (var / "compose.env").is_file():
+    began, compose = time.monotonic(), Compose(config.project_root().resolve(), folder / "compose.env")
+    if (folder / "compose.env").is_file():
         compose.run("down", "--volumes", "--remove-orphans")
-    shutil.rmtree(var, ignore_errors=True)
-    var.mkdir(parents=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     checks: list[Check] = []
     figures: dict[str, Any] = {}
     try:
-        prove(root, var, checks, figures)
+        prove(compose, folder, checks, figures)
     except (Exception, SystemExit) as error:
         check(checks, "every step could be taken", False, f"{type(error).__name__}: {error}")
-        logs = compose.run("logs", "--tail", "60")
-        (var / "containers.log").write_text(logs.stdout + logs.stderr, encoding="utf-8")
-        print(f"what the containers said: {var / 'containers.log'}", file=sys.stderr)
+        logs = compose.run("logs", "--tail", "80")
+        (folder / "containers.log").write_text(logs.stdout + logs.stderr, encoding="utf-8")
+        print(f"what the containers said: {folder / 'containers.log'}", file=sys.stderr)
     finally:
         compose.run("down", "--volumes", "--remove-orphans")
     remains = left(compose)
     check(checks, "docker compose down --volumes leaves nothing", not remains, ", ".join(remains) or "none left")
-    for name, value in figures.items():
-        print(f"     {name}: {value}")
-    return 0 if write(NAME, checks, round(time.monotonic() - began, 1), figures) else 1
+    for figure, value in figures.items():
+        print(f"     {figure}: {value}")
+    return 0 if write(name, checks, round(time.monotonic() - began, 1), figures) else 1
+
+
+def main() -> int:
+    return proven(NAME, "the platform works in containers", prove, config.var_dir().absolute() / "compose-proof")
 
 
 if __name__ == "__main__":

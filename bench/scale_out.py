@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"The bench was NOT RUN: {why}.", file=sys.stderr)
         return 1
     root, folder = config.project_root().resolve(), config.var_dir().absolute() / "scale-out"
-    compose = prove_celery.opened(root, folder)
+    compose = Compose(root, folder / "compose.env")
     if (folder / "compose.env").is_file():
         compose.run("down", "--volumes", "--remove-orphans")
     shutil.rmtree(folder, ignore_errors=True)
