@@ -73,13 +73,13 @@ def _grounds(ledger: Ledger, record: Evidence) -> Grounds:
         return _cited(ledger, found[0]) if found else None
 
     drills = newest("drill")
-    restores = [one for one in newest("restore") if one.body["ok"] is True and one.body["parts"] == ["all"]]
+    restores = [one for one in newest("restore") if one.body.get("ok") is True and one.body.get("parts") == ["all"]]
     return Grounds(
         _cited(ledger, record),
         first(newest("restore-point", record.subject)),
         tuple(drills),
-        first([one for one in drills if one.body["ok"] is True and one.body.get("scenario") == "cyber-attack"]),
-        first([one for one in newest("failover") if one.body.get("step") == "resume" and one.body["ok"] is True]),
+        first([one for one in drills if one.body.get("ok") is True and one.body.get("scenario") == "cyber-attack"]),
+        first([one for one in newest("failover") if one.body.get("step") == "resume" and one.body.get("ok") is True]),
         first([one for one in restores if not one.body.get("aside")]),
     )
 

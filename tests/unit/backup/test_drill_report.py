@@ -127,6 +127,12 @@ def test_an_attack_and_a_switchover_on_record_support_article_11_6() -> None:
     assert any("this one: 2, of them passed: 2" in figure for figure in line.figures)
 
 
+def test_a_restore_beside_that_was_removed_again_is_on_record_and_is_no_restore_of_the_whole() -> None:
+    ledger = MemoryLedger()
+    ledger.append("restore", POINT, {"ok": True, "aside": "inquiry", "removed": ["mlflow_inquiry"]})
+    assert not any(one.record == 1 for line in reported(ledger).profiles[0].lines for one in line.evidence)
+
+
 @given(st.sampled_from(CHECKS))
 def test_a_failed_check_supports_nothing_that_rests_on_it(failed: str) -> None:
     for line in (line for one in reported(failed=failed).profiles for line in one.lines):
