@@ -15,10 +15,12 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from bench.prove_compose import (
     BASE,
@@ -56,6 +58,26 @@ class Reachable(layout.Stack):
 
     def host(self, service: str) -> str:
         return own_address()
+
+
+def stated(home: Path) -> None:
+    """The operator's address in a copy's rempart.yaml, as a team states it: the policy knows no other."""
+    file = home / "rempart.yaml"
+    data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    services = data["operators"]["trial-two"]["services"]
+    services["object-storage"]["endpoints"].append(f"http://{own_address()}")
+    file.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+
+
+def allowed(one: Operator) -> Operator:
+    """The operator's own look at its server, which asks the same policy."""
+    loaded = one.stack.config
+    theirs = loaded.operators["trial-two"]
+    service = theirs.services["object-storage"]
+    known = service.model_copy(update={"endpoints": [*service.endpoints, f"http://{own_address()}"]})
+    theirs = theirs.model_copy(update={"services": {**theirs.services, "object-storage": known}})
+    changed = loaded.model_copy(update={"operators": {**loaded.operators, "trial-two": theirs}})
+    return replace(one, stack=replace(one.stack, config=changed))
 
 
 def embedded(stack: layout.Stack, outside: Path) -> Seen:
@@ -136,10 +158,11 @@ def main() -> int:
     outside.mkdir(parents=True)
     if base_image() == BASE and subprocess.run(["docker", "image", "inspect", BASE], capture_output=True).returncode:
         subprocess.run([config.project_root() / "deploy" / "images" / "base.sh", BASE], check=True)
-    escrow, haven = age.new_identity(), operator(folder / "haven", offset=OFFSET, kind=Reachable)
+    escrow, haven = age.new_identity(), allowed(operator(folder / "haven", offset=OFFSET, kind=Reachable))
     age.write_identity_file(outside / "escrow.key", escrow, datetime.now(UTC))
     for name in ("one", "two", "three"):
         clone(folder / name, escrow.recipient, haven.endpoint)
+        stated(folder / name)
     checks: list[Check] = []
     compose: Compose | None = None
     try:
