@@ -117,7 +117,9 @@ def into_containers(
     words += ("rempart", "restore", "--yes", "--trust", "/run/public.pem")
     first = compose.run(*words, timeout=600)
     took("restore into the stores", began)
-    filled = check("the stores are filled, and it says what comes next", FINISHED in first.stderr, first.stderr[-200:])
+    if FINISHED not in first.stderr:
+        raise SystemExit(f"the stores were not filled:\n{first.stdout[-1500:]}\n{first.stderr[-1500:]}")
+    filled = check("the stores are filled, and it says what comes next", True, FINISHED)
     began = time.monotonic()
     compose.must("up", "--wait")
     took("services", began)

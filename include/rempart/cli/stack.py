@@ -6,15 +6,12 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from rempart.cli.root import app, run_app
 from rempart.errors import PreflightFailed
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

@@ -40,7 +40,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Lag:
-    """How far a replica is behind: as it was measured last, and as it may be now. `history`: moment and seconds."""
+    """How far a replica is behind: as it was measured last, and as it may be now."""
 
     source: str
     target: str
