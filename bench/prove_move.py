@@ -109,7 +109,7 @@ def into_containers(
     compose.must("build")
     took("init and images", began)
     began = time.monotonic()
-    compose.must("up", "--detach", "--wait", "postgres", "primary")
+    compose.must("up", "--detach", "--wait", "postgres", "primary", "egress")
     took("stores", began)
     began = time.monotonic()
     trust = ("--volume", f"{outside / 'public.pem'}:/run/public.pem:ro")
