@@ -11,10 +11,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from bench import audited
 from rempart.stack.front import Pair
 
 EGRESS, PORT = "egress", 13128
@@ -29,13 +31,12 @@ class Containers(Protocol):
 
 
 def project(root: Path, folder: Path, host: str) -> Path:
-    """A project folder like `root`, whose rempart.yaml allows one host (`address:port`) more."""
-    text = (root / "rempart.yaml").read_text("utf-8")
-    if re.search(r"(?m)^hosts:", text):
-        raise SystemExit("rempart.yaml declares hosts: the proof adds one of its own, and would hide them")
+    """A project folder like `root`: its rempart.yaml allows one host (`address:port`) more, and answers for a trial."""
+    stated = yaml.safe_load((root / "rempart.yaml").read_text("utf-8"))
+    stated.setdefault("hosts", {})[host] = {"operator": "trial-one", "service": "object-storage", "region": "local-1"}
+    stated.setdefault("audit", {}).setdefault("exceptions", []).extend(audited.exceptions())
     folder.mkdir()
-    place = "{operator: trial-one, service: object-storage, region: local-1}"
-    (folder / "rempart.yaml").write_text(f'{text}\nhosts:\n  "{host}": {place}\n', "utf-8")
+    (folder / "rempart.yaml").write_text(yaml.safe_dump(stated, sort_keys=False), "utf-8")
     (folder / "include").symlink_to(root / "include")
     return folder
 

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench import audited
 from bench import outside as way_out
 from bench.prove_pods import write
 from rempart import config
@@ -85,7 +86,10 @@ class Compose:
     def command(self, *words: str) -> list[str]:
         whole = words[0] in ("build", "down", "config")  # of others, the settings say with which profiles
         profiles = ["--profile", "*"] if whole else []
-        return ["docker", "compose", "-p", PROJECT, "--env-file", str(self._settings), *profiles, *words]
+        # without its file, a project that is named is read off its containers, and a service that is external has none
+        file = str(self.root / "docker-compose.yml")
+        given = ["--file", file, "--env-file", str(self._settings)]
+        return ["docker", "compose", "-p", PROJECT, *given, *profiles, *words]
 
     def run(self, *words: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """One command, with what it says. Nothing of it is shown."""
@@ -381,6 +385,7 @@ def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, A
     heal(compose, api, checks, figures)
     step("healing")
     look(compose, var / "compose", checks, figures)
+    audited.look(compose, home / "rempart.yaml", partial(check, checks))
     step("looking")
     pair = way_out.make_pair(var, "127.0.0.1")
     with_pair = [*command, "--certificate", str(pair.certificate), "--key", str(pair.key)]
