@@ -3,8 +3,8 @@
 import dataclasses
 import json
 import re
-import shutil
 import secrets
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
