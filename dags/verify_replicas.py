@@ -6,9 +6,13 @@
 Each day's run reads so many that all are read once in the pair's `read_back`. A replica that is damaged or gone is
 copied again from the source.
 
-**Run again** at will: it reads the next part.
+A task for each site measures what it holds: objects and bytes of every bucket, old versions, and locks about to lapse,
+in evidence of kind `usage`. Listings are read for that, no object, and the ledger gets counts alone.
 
-**When it fails**: the message names the replicas that could not be healed, and why. docs/runbooks/replica.md.
+**Run again** at will: it reads the next part, and measures anew.
+
+**When it fails**: the message names the replicas that could not be healed, and why (docs/runbooks/replica.md), or the
+site and bucket that could not be measured (docs/runbooks/site.md).
 """
 
 from datetime import timedelta
@@ -32,3 +36,13 @@ with DAG("verify_replicas", doc_md=__doc__, **platform_settings("replicate") | {
             return runtime.as_json(verify(runtime.platform(), source, target, say=print))
 
         verify(pair.source, pair.target)
+
+    for name in config.load().sites:
+
+        @task(task_id=f"measure_{name}")
+        def measure(site: str) -> dict[str, Any]:
+            from rempart.flows.site_usage import measure_site
+
+            return measure_site(runtime.platform(), site, print)
+
+        measure(name)

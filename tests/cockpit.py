@@ -59,12 +59,21 @@ class Watched:
         found |= {"champion_metrics": None, "reasons": ["passed: mae"], "gate": GATE}
         return self.record("promotion", "hotel_bookings", found | body)
 
+    def usage(self, site: str = "haven", ago: timedelta = timedelta(hours=2), **body: Any) -> int:
+        lake = {"objects": 12, "bytes": 5_000_000, "old_versions": 3, "old_bytes": 1_000_000, "markers": 1}
+        lock = {"protects": "restore-points", "looked_at": 40, "within_seconds": 129600.0, "lapsing": 0}
+        locks = {"backups": lock | {"first_ends": (NOW + timedelta(days=3)).isoformat(), "named": []}}
+        found = {"endpoint": "http://haven", "seconds": 0.4, "buckets": {"lake": lake}, "locks": locks}
+        return self.record("usage", site, found | body, ago)
+
     def healthy(self) -> Watched:
         """What a platform has that runs well."""
-        self.replication()
+        self.replication(copied=4, throughput=2_000_000.0)
         self.point()
         self.drill()
         self.promotion()
+        self.usage("primary")
+        self.usage("haven")
         return self
 
     def facts(self, **other: Any) -> Facts:

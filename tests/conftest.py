@@ -44,12 +44,14 @@ pytest_plugins = ["tests.repositories"]
 GROUPS = {
     "no server": r"/(unit|dags|plugins)/",
     "kills": r"/integration/test_(stack|failover)\.py",
-    "pods": "training|job_credentials|real_cluster|tracking_users",
+    "jobs": "job_credentials|real_cluster|tracking_users|training_nodes|interrupted",
+    "pods": "training",
     "sites": "replica|failover|site",
     "backups": "backup|bundle|drill|erasure|keys|point|prune|restic|restor|retention|stored_dumps|watch",
 }
 """What runs side by side: the tests of a group share a process and its stack. By the path of their module, first match;
-`chain` where there is none."""
+`chain` where there is none. Whoever is done takes the next group in the order of collection: several groups of some
+minutes at the end even out what came before."""
 
 
 def group(nodeid: str) -> str:

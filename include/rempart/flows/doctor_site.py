@@ -61,16 +61,18 @@ def probe_sites(platform: Platform, names: list[str], say: Say = print) -> dict[
     for name in names or declared:
         say(f"site {name}")
         try:
-            found[name] = probe(platform, platform.site(name, _least(platform, name)), say)
+            found[name] = probe(platform, platform.site(name, least_protected(platform, name)), say)
         except RempartError as error:
             found[name] = error
             say(f"FAIL     {error.what}\n{'':<9}-> {error.hint}")
     return found
 
 
-def _least(platform: Platform, name: str) -> Classification:
+def least_protected(platform: Platform, name: str) -> Classification:
     """The least protected data that the policy lets into a site: what is probed holds none."""
-    endpoint = platform.connections(platform.config.sites[name].connection).extra.get("endpoint_url")
+    opened = name in platform.sites
+    connection = None if opened else platform.connections(platform.config.sites[name].connection)
+    endpoint = connection.extra.get("endpoint_url") if connection else None
     on = platform.clock().date()
     allowed = (
         one for one in ORDER if decide_site(platform.config, one, "data", name, on=on, endpoint=endpoint).allowed

@@ -28,6 +28,9 @@ from rempart.sites.port import Site
 if TYPE_CHECKING:
     import pyarrow as pa
 
+SOURCES = 500
+"""Deliveries that a snapshot's record names, by their SHA-256; its manifest names all of them, and their files."""
+
 
 @dataclass(frozen=True)
 class IngestResult:
@@ -139,6 +142,7 @@ def _append_evidence(run: _Run, snapshot: snapshots.Snapshot) -> None:
         "site": run.site.name,
         "deliveries": len(snapshot.deliveries),
         "rows": snapshot.rows,
+        "sources": [one["sha256"] for one in snapshot.deliveries[:SOURCES]],
         **total,
     }
     run.platform.ledger.append("snapshot", run.pipeline.name, body)

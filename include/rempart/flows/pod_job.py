@@ -157,7 +157,8 @@ class PodJob:
             self.platform.record(decision)
             ran.append(one)
         granted = self._credentials(number)
-        self.record.admit(number, verdict.together(ran).as_json() | {"credentials": granted.told})
+        where = {"pod": str(made["metadata"]["name"]), "credentials": granted.told}
+        self.record.admit(number, verdict.together(ran).as_json() | where)
         return pod.secret(made, granted.variables)
 
     def end(self, number: int, ending: Ending, made: Mapping[str, Any] | None = None) -> None:

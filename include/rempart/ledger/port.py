@@ -30,6 +30,7 @@ Kind = Literal[
     "hold",
     "failover",
     "capabilities",
+    "usage",
     "placement",
     "decision",
     "denial",

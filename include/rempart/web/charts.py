@@ -5,7 +5,7 @@ Colours come from classes in cockpit.css; a state also has a shape, so that no c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
 from markupsafe import Markup, escape
@@ -42,6 +42,34 @@ def lag_chart(title: str, history: Sequence[Measured], objective: float, t: Text
         f'<line class="objective" x1="{LEFT}" y1="{y(objective):.1f}" x2="{WIDTH - RIGHT}" y2="{y(objective):.1f}"/>'
         f'<text class="label end" x="{LEFT - 8}" y="{y(objective) + 4:.1f}">{escape(t.span(objective))}</text>'
         f'<text class="label end" x="{LEFT - 8}" y="{y(0) + 4:.1f}">{escape(t.span(0))}</text>'
+        f'<polyline class="line" points="{line}"/>{marks}{_ends(first, last, height, t)}'
+    )
+    return _svg(title, height, body)
+
+
+def amount_chart(
+    title: str, amounts: Sequence[tuple[datetime, float]], write: Callable[[float], str], t: Texts
+) -> Markup:
+    """An amount over time as a line, from nothing up; `write` puts one into words. None of fewer than two amounts."""
+    if len(amounts) < 2:
+        return Markup()
+    height, top, bottom = 140, 16, 26
+    first, last = amounts[0][0], amounts[-1][0]
+    highest = max(amount for _, amount in amounts)
+
+    def y(amount: float) -> float:
+        return height - bottom - amount / (highest * 1.1 or 1.0) * (height - top - bottom)
+
+    dots = [(_x(at, first, last), y(amount), at, amount) for at, amount in amounts]
+    line = " ".join(f"{x:.1f},{where:.1f}" for x, where, _, _ in dots)
+    marks = "".join(
+        f"{_dot('good', x, where)}<title>{escape(f'{t.at(at)}: {write(amount)}')}</title></g>"
+        for x, where, at, amount in dots[-120:]
+    )
+    body = (
+        f'<line class="axis" x1="{LEFT}" y1="{y(0):.1f}" x2="{WIDTH - RIGHT}" y2="{y(0):.1f}"/>'
+        f'<text class="label end" x="{LEFT - 8}" y="{y(highest) + 4:.1f}">{escape(write(highest))}</text>'
+        f'<text class="label end" x="{LEFT - 8}" y="{y(0) + 4:.1f}">{escape(write(0))}</text>'
         f'<polyline class="line" points="{line}"/>{marks}{_ends(first, last, height, t)}'
     )
     return _svg(title, height, body)

@@ -37,6 +37,7 @@ NEWEST: Mapping[Kind, int] = {
     "candidate": 200,
     "snapshot": 1000,
     "capabilities": 50,
+    "usage": 400,
 }
 """Of which kinds of evidence the pages tell, and how many records of each at most: so one round is a bounded read."""
 

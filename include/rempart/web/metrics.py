@@ -13,6 +13,7 @@ from rempart.web.read_models import loss, overview
 from rempart.web.read_models.data import quarantined
 from rempart.web.read_models.models import champions
 from rempart.web.read_models.points import standing
+from rempart.web.read_models.sites import sites
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METRICS: Mapping[str, str] = {
@@ -32,6 +33,13 @@ METRICS: Mapping[str, str] = {
     "rempart_denials_open": "Placements and connections that the policy denied, and that nothing since allowed.",
     "rempart_places_at_risk": "Sites and pools that hold what the policy does not allow there.",
     "rempart_site_loss_state": "The loss of a site: 0 good, 1 attention, 2 not known, 3 bad.",
+    "rempart_usage_known": "Whether a site was measured wholly in the last three days (1) or not (0).",
+    "rempart_site_objects": "Current objects of a bucket when it was last measured.",
+    "rempart_site_bytes": "Bytes of a bucket's current objects.",
+    "rempart_site_old_versions": "Old versions that a bucket keeps.",
+    "rempart_site_old_bytes": "Bytes of a bucket's old versions.",
+    "rempart_locks_lapsing": "Locks of a bucket that end soon or are not there, by what they protect.",
+    "rempart_replication_throughput_bytes": "Bytes per second of the last replication that copied something.",
     "rempart_quarantined_rows": "Rows of a pipeline that went to quarantine.",
     "rempart_champion_margin_ratio": "By which part of the strictest bound of the gate a champion is better.",
 }
@@ -90,12 +98,35 @@ def _of_ledger(facts: Facts, now: datetime) -> Iterator[Sample]:
     places = overview.places(facts, now)
     if places and not any(one.state == "unknown" for one in places):
         yield "rempart_places_at_risk", {}, float(sum(one.state == "bad" for one in places))
+    yield from _of_sites(facts, now)
     for pipeline, rows in sorted(quarantined(facts).items()):
         yield "rempart_quarantined_rows", {"pipeline": pipeline}, float(rows)
     for champion in champions(facts):
         if champion.margin is not None:
             labels = {"model": champion.model, "version": champion.version}
             yield "rempart_champion_margin_ratio", labels, champion.margin
+
+
+def _of_sites(facts: Facts, now: datetime) -> Iterator[Sample]:
+    found = sites(facts, now)
+    for pair in found.pairs:
+        if pair.throughput:
+            labels = {"source": pair.lag.source, "target": pair.lag.target}
+            yield "rempart_replication_throughput_bytes", labels, pair.throughput[-1][1]
+    for one in found.sites:
+        labels, told = {"site": one.place.name}, one.usage
+        yield "rempart_usage_known", labels, float(told is not None and told.whole)
+        if told is None or told.old:
+            continue
+        for bucket in told.buckets:
+            own = labels | {"bucket": bucket.name}
+            for name in ("objects", "bytes", "old_versions", "old_bytes"):
+                if (value := getattr(bucket, name)) is not None:
+                    yield f"rempart_site_{name}", own, float(value)
+        for locks in told.locks:
+            if locks.lapsing is not None:
+                own = labels | {"bucket": locks.bucket, "protects": locks.protects}
+                yield "rempart_locks_lapsing", own, float(locks.lapsing)
 
 
 def _labels(labels: Mapping[str, str]) -> str:

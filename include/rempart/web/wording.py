@@ -71,6 +71,10 @@ class Texts:
         text = f"{number:.0f}" if unit == 0 or number >= 100 else f"{number:.1f}"
         return f"{self.decimal(text)} {_SIZES[self.language][unit]}"
 
+    def rate(self, count: float | None) -> str:
+        """Bytes per second."""
+        return self("per-second", size=self.size(count))
+
     def number(self, value: float | None, digits: int = 4) -> str:
         """A figure with so many significant digits."""
         return self("unknown") if value is None else self.decimal(f"{value:.{digits}g}")

@@ -59,6 +59,21 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
         {"pipeline": "p"},
         "p: more than",
     ),
+    "RempartPointsUnlocked": (
+        {'rempart_locks_lapsing{site="haven",bucket="backups",protects="restore-points"}': "2x240"},
+        {"site": "haven", "bucket": "backups", "protects": "restore-points"},
+        "haven: 2 locks of what restore points need",
+    ),
+    "RempartEvidenceUnlocked": (
+        {'rempart_locks_lapsing{site="haven",bucket="evidence",protects="evidence"}': "1x240"},
+        {"site": "haven", "bucket": "evidence", "protects": "evidence"},
+        "haven: 1 locks of evidence",
+    ),
+    "RempartSiteNotMeasured": (
+        {'rempart_usage_known{site="haven"}': "0x240"},
+        {"site": "haven"},
+        "haven: what it holds",
+    ),
 }
 HEALTHY = {
     "rempart_facts_age_seconds": "5x240",
@@ -77,6 +92,9 @@ HEALTHY = {
     "rempart_denials_open": "0x240",
     'rempart_site_loss_state{site="primary"}': "1x240",
     'rempart_quarantined_rows{pipeline="p"}': "7x240",
+    'rempart_locks_lapsing{site="haven",bucket="backups",protects="restore-points"}': "0x240",
+    'rempart_locks_lapsing{site="haven",bucket="evidence",protects="evidence"}': "0x240",
+    'rempart_usage_known{site="haven"}': "1x240",
 }
 
 

@@ -57,7 +57,9 @@ def test_one_run_takes_all_waiting_deliveries_into_one_snapshot(
     assert len([key for key in lake(platform) if key.startswith("snapshots/") and "/parts/" not in key]) == 2
     assert not list(platform.sites["primary"].list("landing"))
     (evidence,) = platform.ledger.find("snapshot", "readings")
-    assert evidence.body == {
+    taken = {key[:-5].rpartition("/")[2] for key in lake(platform) if key.startswith("deliveries/")}
+    assert len(taken) == 2 and set(evidence.body["sources"]) == taken
+    assert {key: value for key, value in evidence.body.items() if key != "sources"} == {
         "snapshot": result.snapshot,
         "previous": None,
         "site": "primary",

@@ -11,6 +11,7 @@ from rempart.flows.validate import succession
 from rempart.ledger.port import Evidence
 from rempart.models.metrics import LOWER_IS_BETTER
 from rempart.web.facts import Facts
+from rempart.web.read_models.lineage import Lineage, lineages
 from rempart.web.read_models.said import Moment, State, moment
 
 
@@ -46,28 +47,6 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Lineage:
-    """Where a version comes from: its snapshot, its frozen training set, its run, and where it was trained."""
-
-    seq: int
-    model: str
-    version: str
-    at: datetime
-    snapshot: str | None
-    snapshot_seq: int | None
-    dataset_sha256: str
-    rows_train: int
-    rows_holdout: int
-    features: tuple[str, ...]
-    trainer: str
-    run_id: str
-    job_id: str
-    code_version: str
-    classification: str
-    placement: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True)
 class Models:
     """The page's content, each newest first."""
 
@@ -84,7 +63,7 @@ def models(facts: Facts, now: datetime) -> Models:
         moment(facts, now),
         champions(facts),
         tuple(_judgement(one) for one in sorted(judged, key=lambda one: -one.seq)),
-        tuple(_lineage(one, facts) for one in facts.of("candidate")),
+        lineages(facts),
     )
 
 
@@ -153,28 +132,4 @@ def _judgement(record: Evidence) -> Judgement:
         dict(body.get("metrics") or {}),
         dict(body.get("baselines") or {}),
         tuple(body.get("reasons") or ()),
-    )
-
-
-def _lineage(record: Evidence, facts: Facts) -> Lineage:
-    body = record.body
-    dataset, snapshot = body["dataset"], body.get("snapshot")
-    source = next((one.seq for one in facts.of("snapshot") if snapshot and one.body.get("snapshot") == snapshot), None)
-    return Lineage(
-        record.seq,
-        record.subject,
-        str(body["version"]),
-        record.at,
-        snapshot,
-        source,
-        str(dataset["sha256"]),
-        int(dataset["rows_train"]),
-        int(dataset["rows_holdout"]),
-        tuple(str(one["name"]) for one in body.get("features") or ()),
-        str((body.get("trainer") or {}).get("use", "")),
-        str(body.get("run_id", "")),
-        str(body.get("job_id", "")),
-        str(body.get("code_version", "")),
-        str(body.get("classification", "")),
-        body.get("placement"),
     )

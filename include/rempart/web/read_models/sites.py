@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rempart.ledger.port import Evidence
+from rempart.sections import ReplicationPair
 from rempart.sites.capabilities import Proof, Purpose, from_json, missing
 from rempart.web.facts import Facts, Unknown
 from rempart.web.read_models import loss, overview
 from rempart.web.read_models.said import Moment, State, moment
+from rempart.web.read_models.usage import Usage, usage
 
 PURPOSES: Mapping[str, Purpose] = {
     "replica": "replication",
@@ -35,10 +37,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Pair:
-    """A pair of sites: its lag now, and each replication on record, oldest first."""
+    """A pair of sites: its lag now, and each replication on record, oldest first.
+
+    `throughput`: bytes per second of each run that copied something.
+    """
 
     lag: loss.Lag
     history: tuple[Measured, ...]
+    throughput: tuple[tuple[datetime, float], ...]
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,11 @@ class Ability:
 
 @dataclass(frozen=True)
 class Site:
-    """A site with its place, and what it was proven able to do; None if nobody ever tried."""
+    """A site with its place, what it was proven able to do, and what it holds; None for what nobody ever tried."""
 
     place: overview.Place
     ability: Ability | None
+    usage: Usage | None
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,19 @@ def sites(facts: Facts, now: datetime) -> Sites:
     pairs = () if isinstance(config, Unknown) else config.replication
     return Sites(
         moment(facts, now),
-        tuple(Site(one, _ability(facts, one, now)) for one in overview.places(facts, now) if one.kind == "site"),
-        tuple(Pair(loss.lag(facts, one, now), history(facts, one.source, one.target)) for one in pairs),
+        tuple(
+            Site(one, _ability(facts, one, now), usage(facts, one.name, now))
+            for one in overview.places(facts, now)
+            if one.kind == "site"
+        ),
+        tuple(_pair(facts, one, now) for one in pairs),
     )
+
+
+def _pair(facts: Facts, pair: ReplicationPair, now: datetime) -> Pair:
+    found = history(facts, pair.source, pair.target)
+    carried = tuple((one.at, one.throughput) for one in found if one.copied)
+    return Pair(loss.lag(facts, pair, now), found, carried)
 
 
 def history(facts: Facts, source: str, target: str) -> tuple[Measured, ...]:

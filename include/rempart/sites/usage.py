@@ -1,0 +1,67 @@
+"""What a bucket holds, and which of its locks end soon: one pass over a listing, in memory that does not grow. Pure."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from rempart.sites.port import ObjectInfo
+
+SOON = timedelta(days=7)
+"""A lock that ends within this time is about to lapse."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A bucket's current objects, the old versions that lie under them, bytes of both, and delete markers."""
+
+    objects: int
+    bytes: int
+    old_versions: int
+    old_bytes: int
+    markers: int
+
+
+def measure(
+    versions: Iterable[ObjectInfo], *, after: datetime | None = None, most: int = 0
+) -> tuple[Usage, tuple[ObjectInfo, ...]]:
+    """What a listing of all versions adds up to, those of a key one after another and the newest first.
+
+    With `most`, also so many bodies that were written after a moment, the oldest first: locks of one length end in that
+    order.
+    """
+    objects = size = old_versions = old_bytes = markers = 0
+    oldest: list[tuple[float, int, ObjectInfo]] = []
+    last: str | None = None
+    for number, one in enumerate(versions):
+        if one.marker:
+            markers += 1
+        elif one.key != last:
+            objects, size = objects + 1, size + one.size
+        else:
+            old_versions, old_bytes = old_versions + 1, old_bytes + one.size
+        last = one.key
+        if one.marker or not most or (after and one.modified <= after):
+            continue
+        if len(oldest) < most:
+            heapq.heappush(oldest, (-one.modified.timestamp(), number, one))
+        elif one.modified < oldest[0][2].modified:  # the youngest gives way
+            heapq.heapreplace(oldest, (-one.modified.timestamp(), number, one))
+    found = tuple(one for _, _, one in sorted(oldest, key=lambda entry: (-entry[0], entry[1])))
+    return Usage(objects, size, old_versions, old_bytes, markers), found
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Until when nobody can delete a version, as its site tells; None: anybody with the site's key can, now."""
+
+    name: str
+    until: datetime | None
+
+
+def lapsing(locks: Iterable[Lock], by: datetime) -> tuple[Lock, ...]:
+    """Those that end by then, the first to end first."""
+    found = [one for one in locks if one.until is None or one.until <= by]
+    return tuple(sorted(found, key=lambda one: (one.until is not None, one.until and one.until.timestamp(), one.name)))

@@ -1,0 +1,131 @@
+"""Where a version of a model comes from: deliveries, snapshot, training set, run, and where it was trained. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rempart.ledger.port import Evidence
+from rempart.web.facts import Facts
+
+SHOWN = 20
+"""Deliveries that are named, the newest; all are counted."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The deliveries whose rows are in a snapshot, those of all snapshots before it included.
+
+    `newest`: SHA-256 of those that came last, as far as the records name them. `whole`: whether the records go back to
+    the first snapshot; else there are more.
+    """
+
+    deliveries: int
+    rows_delivered: int
+    rows_accepted: int
+    newest: tuple[str, ...]
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The pod and node of the attempt that succeeded; several nodes and their regions stand in one text, by rank."""
+
+    pool: str
+    operator: str
+    region: str | None
+    pod: str | None
+    node: str
+    gpu_type: str | None
+    gpus: int
+    image: str | None
+    basis: str | None
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A version's way, from what was delivered on. `trained` is None for a job of this platform's own machine."""
+
+    seq: int
+    model: str
+    version: str
+    at: datetime
+    sources: Sources | None
+    snapshot: str | None
+    snapshot_seq: int | None
+    dataset_sha256: str
+    rows_train: int
+    rows_holdout: int
+    features: tuple[str, ...]
+    trainer: str
+    run_id: str
+    job_id: str
+    code_version: str
+    classification: str
+    trained: Trained | None
+
+
+def lineages(facts: Facts) -> tuple[Lineage, ...]:
+    """Every candidate's, newest first."""
+    snapshots = {str(one.body["snapshot"]): one for one in facts.of("snapshot") if "snapshot" in one.body}
+    return tuple(_lineage(one, snapshots) for one in facts.of("candidate"))
+
+
+def sources(snapshot: str, snapshots: Mapping[str, Evidence]) -> Sources | None:
+    """What a snapshot was made of, by the records of it and of those before it; None if it has no record."""
+    seen: dict[str, Mapping[str, Any]] = {}
+    at: str | None = snapshot
+    while at is not None and at in snapshots and at not in seen:
+        seen[at] = snapshots[at].body
+        at = snapshots[at].body.get("previous")
+    if not seen:
+        return None
+    named = [str(one) for body in seen.values() for one in body.get("sources") or ()]
+    return Sources(
+        sum(int(body.get("deliveries", 0)) for body in seen.values()),
+        sum(int(body.get("delivered", 0)) for body in seen.values()),
+        sum(int(body.get("accepted", 0)) for body in seen.values()),
+        tuple(named[:SHOWN]),
+        at is None,
+    )
+
+
+def _lineage(record: Evidence, snapshots: Mapping[str, Evidence]) -> Lineage:
+    body = record.body
+    dataset, snapshot = body["dataset"], body.get("snapshot")
+    source = snapshots.get(str(snapshot)) if snapshot else None
+    return Lineage(
+        record.seq,
+        record.subject,
+        str(body["version"]),
+        record.at,
+        sources(str(snapshot), snapshots) if snapshot else None,
+        snapshot,
+        source.seq if source else None,
+        str(dataset["sha256"]),
+        int(dataset["rows_train"]),
+        int(dataset["rows_holdout"]),
+        tuple(str(one["name"]) for one in body.get("features") or ()),
+        str((body.get("trainer") or {}).get("use", "")),
+        str(body.get("run_id", "")),
+        str(body.get("job_id", "")),
+        str(body.get("code_version", "")),
+        str(body.get("classification", "")),
+        _trained(body["placement"]) if body.get("placement") else None,
+    )
+
+
+def _trained(ran: Mapping[str, Any]) -> Trained:
+    return Trained(
+        str(ran.get("pool", "")),
+        str(ran.get("operator", "")),
+        ran.get("region"),
+        ran.get("pod"),
+        str(ran.get("node", "")),
+        ran.get("gpu_type"),
+        int(ran.get("gpus") or 0),
+        ran.get("image"),
+        ran.get("basis"),
+    )

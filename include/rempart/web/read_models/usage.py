@@ -1,0 +1,138 @@
+"""What a site was measured to hold, how that grew, and which of its locks end soon. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from rempart.ledger.port import Evidence
+from rempart.web.facts import Facts
+from rempart.web.read_models.said import State, worst
+
+OLD = timedelta(days=3)
+"""The DAG `verify_replicas` measures each day: what was not measured for so long is not known any more."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One bucket when it was measured; `why` it was not, and then nothing else."""
+
+    name: str
+    objects: int | None
+    bytes: int | None
+    old_versions: int | None
+    old_bytes: int | None
+    markers: int | None
+    why: str | None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A lock that ends soon, or is not there (`until` is None): anybody with the site's key can delete the object."""
+
+    name: str
+    until: datetime | None
+
+
+@dataclass(frozen=True)
+class Locks:
+    """The locks of one bucket, of what `protects` says; of those that end `within_seconds`, the first few by name.
+
+    Such locks are bad for what restore points need, since each backup extends them, and a warning for evidence, whose
+    time may be over by the rule. `first_ends`: the first of all that were looked at.
+    """
+
+    bucket: str
+    protects: str
+    state: State
+    looked_at: int | None
+    within_seconds: float | None
+    lapsing: int | None
+    first_ends: datetime | None
+    named: tuple[Ending, ...]
+    why: str | None
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a site held at a moment: current bytes, and those of old versions."""
+
+    at: datetime
+    bytes: int
+    old_bytes: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a site was measured to hold last. `state` is unknown where a part was not told, or the whole is old."""
+
+    seq: int
+    at: datetime
+    age_seconds: float
+    old: bool
+    state: State
+    buckets: tuple[Bucket, ...]
+    locks: tuple[Locks, ...]
+    history: tuple[Held, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is known, and not too old."""
+        return not (self.old or any(one.why for one in self.buckets) or any(one.why for one in self.locks))
+
+
+def usage(facts: Facts, site: str, now: datetime) -> Usage | None:
+    """The last measurement of a site, and how its size came about, oldest first; None if nobody ever measured it."""
+    records = [one for one in facts.of("usage") if one.subject == site]
+    if not records:
+        return None
+    newest, age = records[0], max(now - records[0].at, timedelta())
+    buckets = tuple(_bucket(name, told) for name, told in sorted(newest.body["buckets"].items()))
+    locks = tuple(_locks(name, told) for name, told in sorted(newest.body["locks"].items()))
+    blind = age > OLD or any(one.why for one in buckets)
+    states: list[State] = [one.state for one in locks]
+    history = tuple(_held(one) for one in reversed(records) if not _partial(one))
+    state = worst([*states, "unknown" if blind else "good"])
+    return Usage(newest.seq, newest.at, round(age.total_seconds(), 1), age > OLD, state, buckets, locks, history)
+
+
+def _bucket(name: str, told: Mapping[str, Any]) -> Bucket:
+    if "why" in told:
+        return Bucket(name, None, None, None, None, None, str(told["why"]))
+    objects, size, old, old_size, markers = (
+        int(told[one]) for one in ("objects", "bytes", "old_versions", "old_bytes", "markers")
+    )
+    return Bucket(name, objects, size, old, old_size, markers, None)
+
+
+def _locks(bucket: str, told: Mapping[str, Any]) -> Locks:
+    protects = str(told["protects"])
+    if "why" in told:
+        return Locks(bucket, protects, "unknown", None, None, None, None, (), str(told["why"]))
+    soon, ends = int(told["lapsing"]), told["first_ends"]
+    state: State = "good" if not soon else "bad" if protects == "restore-points" else "warning"
+    return Locks(
+        bucket,
+        protects,
+        state,
+        int(told["looked_at"]),
+        float(told["within_seconds"]),
+        soon,
+        datetime.fromisoformat(ends) if ends else None,
+        tuple(
+            Ending(str(one["name"]), datetime.fromisoformat(one["until"]) if one["until"] else None)
+            for one in told["named"]
+        ),
+        None,
+    )
+
+
+def _partial(record: Evidence) -> bool:
+    return any("why" in one for one in record.body["buckets"].values())
+
+
+def _held(record: Evidence) -> Held:
+    found = record.body["buckets"].values()
+    return Held(record.at, sum(int(one["bytes"]) for one in found), sum(int(one["old_bytes"]) for one in found))
