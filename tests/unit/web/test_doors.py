@@ -51,6 +51,11 @@ DOORS: dict[tuple[str, str], access.Capability] = {
     ("GET", "/api/ledger/2"): EVIDENCE,
     ("GET", "/api/ledger/export"): EVIDENCE,
     ("GET", "/api/openapi.json"): READ,
+    # the tabs on DAGs and runs (run_pages.py)
+    ("GET", "/dag?dag_id=restore_drill"): READ,
+    ("GET", "/run?dag_id=restore_drill&run_id=r"): READ,
+    ("GET", "/api/dag?dag_id=restore_drill"): READ,
+    ("GET", "/api/run?dag_id=restore_drill&run_id=r&task_id=drill"): READ,
 }
 """Every route, and the right that it asks for."""
 CALLERS = ("anonymous", *access.ROLES, "no role", "expired", "forged")
@@ -117,7 +122,7 @@ def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     tokens["forged"] = f"{head}.{body}.{tokens['viewer'].split('.')[2]}"
     watched = Watched().healthy()
     found = watched.facts()
-    monkeypatch.setattr(sources, "newest", lambda: found)
+    monkeypatch.setattr(sources, "newest", lambda *within: found)
     monkeypatch.setattr(sources, "ledger", lambda: watched.ledger)
     monkeypatch.setattr(sources, "now", lambda: NOW)
     yield House(watched, tokens)
@@ -143,13 +148,14 @@ def test_every_door_opens_for_those_who_have_the_right_and_for_nobody_else(house
 
 
 def test_the_table_of_doors_is_whole(house: House) -> None:
-    from rempart.web import pages
+    from rempart.web import pages, run_pages
     from rempart.web.app import app
 
     document = app.openapi()["paths"]
-    filled = {path.replace(POINT, "{point}").replace("/ledger/2", "/ledger/{seq}") for _, path in DOORS}
+    bare = [path.partition("?")[0] for _, path in DOORS]
+    filled = {path.replace(POINT, "{point}").replace("/ledger/2", "/ledger/{seq}") for path in bare}
     assert not document.keys() - filled
-    for route in pages.router.routes:
+    for route in (*pages.router.routes, *run_pages.pages.routes):
         path = str(route.path).replace("{name}", "cockpit.css")  # type: ignore[attr-defined] # all are routes
         assert path in filled, f"{path} is not in the table"
 
@@ -242,7 +248,7 @@ def test_a_database_that_is_away_is_told_with_the_remedy(house: House, monkeypat
 
 
 def test_a_fault_of_ours_gives_a_number_and_no_cause(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "newest", lambda: 1 / 0)
+    monkeypatch.setattr(sources, "newest", lambda *within: 1 / 0)
     for path in ("/overview", "/api/overview"):
         answer = house.call("GET", path, "admin")
         assert answer.status_code == 500 and "division" not in answer.text
