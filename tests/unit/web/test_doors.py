@@ -18,6 +18,7 @@ from rempart.errors import DatabaseUnavailable
 from rempart.ledger.keys import signer
 from rempart.ledger.verification import verify
 from rempart.web import sources
+from rempart.web.facts import Unknown
 from rempart.web.mount import Cockpit
 from tests.cockpit import NOW, POINT, Watched
 
@@ -259,3 +260,19 @@ def test_an_export_verifies_line_by_line(house: House) -> None:
     lines = house.call("GET", "/api/ledger/export", "auditor").text.splitlines()
     assert verify(lines, [signer(bytes(32)).public], {}).ok
     assert len(lines) == len(house.watched.ledger.chain)
+
+
+def test_a_run_of_which_nobody_knows_is_not_told_as_one_that_wrote_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = "/run?dag_id=restore_drill&run_id=r"
+    assert "This run wrote no evidence" in house.call("GET", run, "viewer").text
+    blind = house.watched.facts(evidence=Unknown("the ledger: no answer"))
+    monkeypatch.setattr(sources, "newest", lambda *within: blind)
+    text = house.call("GET", run, "viewer").text
+    assert "This run wrote no evidence" not in text and "not known" in text and "the ledger: no answer" in text
+
+
+def test_a_page_in_another_language_is_still_that_page(house: House) -> None:
+    text = house.call("GET", "/run?dag_id=restore_drill&run_id=a%2Bb%26c", "viewer").text
+    assert "/airflow/rempart/run?dag_id=restore_drill&amp;run_id=a%2Bb%26c&amp;lang=fr" in text
