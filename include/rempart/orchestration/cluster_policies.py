@@ -24,7 +24,8 @@ def _load_enforcement() -> None:
     Not sooner: Airflow imports this module while it starts, when its SDK cannot be imported yet.
     """
     if "airflow.sdk" in sys.modules:
-        import rempart.orchestration.enforcement  # noqa: F401
+        import rempart.orchestration.enforcement
+        import rempart.orchestration.links  # noqa: F401
 
 
 os.register_at_fork(before=_load_enforcement)
