@@ -180,7 +180,7 @@ def test_a_dag_shows_the_newest_evidence_of_what_it_does_in_a_tab(page: Page, po
     page.goto("/dags/backup_platform")
     page.get_by_role("link", name="Evidence").first.click()
     frame = cockpit(page)
-    expect(frame.locator("h1")).to_have_text("What this DAG left in the ledger")
+    expect(frame.locator("h1")).to_have_text("What the ledger says of this DAG")
     frame.locator("#point + div").get_by_role("link", name=point).first.click()
     expect(frame.locator("#runs")).to_be_visible()
 
