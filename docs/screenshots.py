@@ -2,7 +2,10 @@
 
     make demo | tee var/demo.txt && .venv/bin/python docs/screenshots.py
 
-Needs Debian's `chromium` (or CHROMIUM=/path/to/chromium).
+Needs Debian's `chromium` (or CHROMIUM=/path/to/chromium). The cockpit's are also taken by its browser test, after the
+chain's test has filled a stack of its own:
+
+    REMPART_PICTURES=docs/images .venv/bin/python -m pytest tests/e2e/test_chain.py tests/e2e/test_cockpit.py
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import quote
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from rempart import config
+from rempart.airflow_api import AirflowApi
 from rempart.config import Connection
 from rempart.flows import drill_report
 from rempart.flows.platform import open_platform
@@ -59,12 +64,13 @@ def browser_pictures() -> None:
         take(page, f"{base}/dags/ingest_{PIPELINE}", "dag-docs", "ingest", click="Dag Docs")
         take(page, f"{base}/dags/restore_drill", "drill", "restore_drill")
         take(page, f"{base}/assets", "assets", f"snapshot_{PIPELINE}")
-        cockpit_pictures(page, base)
+        cockpit_pictures(page, base, IMAGES)
+        run_pictures(page, AirflowApi(api), IMAGES)
         report_picture(browser)
         browser.close()
 
 
-def cockpit_pictures(page: Page, base: str) -> None:
+def cockpit_pictures(page: Page, base: str, folder: Path) -> None:
     """Each page of the cockpit as Airflow shows it, in both themes."""
     for theme in ("light", "dark"):
         page.evaluate(f"localStorage.setItem('theme', '{theme}')")
@@ -75,8 +81,29 @@ def cockpit_pictures(page: Page, base: str) -> None:
             frame.locator(f"header a[href$='/{name}']").click()
             frame.locator(f"header a[href$='/{name}'][aria-current]").wait_for()
             page.wait_for_timeout(800)  # let it be drawn
-            page.screenshot(path=IMAGES / f"cockpit-{name}-{theme}.png")
-            print(f"docs/images/cockpit-{name}-{theme}.png")
+            page.screenshot(path=folder / f"cockpit-{name}-{theme}.png")
+            print(folder / f"cockpit-{name}-{theme}.png")
+    page.evaluate("localStorage.removeItem('theme')")
+
+
+def run_pictures(page: Page, api: AirflowApi, folder: Path) -> None:
+    """The tab on the newest run that promoted a model, and on its DAG, as Airflow shows them."""
+    dag = f"validate_model_{PIPELINE}"
+    runs = api.get(f"/api/v2/dags/{dag}/dagRuns?state=success&order_by=-run_after&limit=20")["dag_runs"]
+    run = next((one for one in runs if "is the champion" in (one["note"] or "")), runs[0])["dag_run_id"]
+    tabs = {
+        "run": f"/dags/{dag}/runs/{quote(run)}/plugin/evidence-of-run",
+        "dag": f"/dags/{dag}/plugin/evidence-of-dag",
+    }
+    for theme in ("light", "dark"):
+        page.evaluate(f"localStorage.setItem('theme', '{theme}')")
+        for name, path in tabs.items():
+            page.goto(f"{api.url}{path}")
+            page.frame_locator("iframe").locator("#gate").wait_for(timeout=60_000)
+            page.get_by_text(dag).first.wait_for()
+            page.wait_for_timeout(1500)  # let Airflow draw what is around it
+            page.screenshot(path=folder / f"cockpit-{name}-{theme}.png")
+            print(folder / f"cockpit-{name}-{theme}.png")
     page.evaluate("localStorage.removeItem('theme')")
 
 

@@ -2,6 +2,7 @@
 
 from airflow.plugins_manager import AirflowPlugin
 
+from rempart.orchestration.run_listener import RunListener
 from rempart.web.content_policy import ContentPolicy
 from rempart.web.mount import Cockpit
 
@@ -18,5 +19,30 @@ class RempartPlugin(AirflowPlugin):
             "url_route": "sovereignty",
             "icon": "rempart/static/icon.svg",
             "icon_dark_mode": "rempart/static/icon-dark.svg",
-        }
+        },
+        {
+            "name": "Evidence",
+            "href": "rempart/dag?dag_id={DAG_ID}",
+            "destination": "dag",
+            "url_route": "evidence-of-dag",
+            "icon": "rempart/static/icon.svg",
+            "icon_dark_mode": "rempart/static/icon-dark.svg",
+        },
+        {
+            "name": "Evidence",
+            "href": "rempart/run?dag_id={DAG_ID}&run_id={RUN_ID}",
+            "destination": "dag_run",
+            "url_route": "evidence-of-run",
+            "icon": "rempart/static/icon.svg",
+            "icon_dark_mode": "rempart/static/icon-dark.svg",
+        },
+        {
+            "name": "Evidence",
+            "href": "rempart/run?dag_id={DAG_ID}&run_id={RUN_ID}&task_id={TASK_ID}",
+            "destination": "task_instance",
+            "url_route": "evidence-of-task",
+            "icon": "rempart/static/icon.svg",
+            "icon_dark_mode": "rempart/static/icon-dark.svg",
+        },
     ]
+    listeners = [RunListener()]  # noqa: RUF012 - as above

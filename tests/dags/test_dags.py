@@ -37,7 +37,12 @@ import json, sys
 from pathlib import Path
 before = set(sys.modules)
 from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.serialized_objects import DagSerialization
 bag = DagBag(dag_folder=sys.argv[1])
+def stored_links(dag):
+    # what the API server knows of links: no code of ours runs there
+    tasks = DagSerialization.to_dict(dag)["dag"]["tasks"]
+    return {t["__var"]["task_id"]: t["__var"].get("_operator_extra_links", {}) for t in tasks}
 heavy = json.loads(sys.argv[2])
 print(json.dumps({
     "errors": bag.import_errors,
@@ -46,6 +51,7 @@ print(json.dumps({
         "doc": d.doc_md, "tags": sorted(d.tags), "paused": d.is_paused_upon_creation, "runs": d.max_active_runs,
         "params": {k: d.params.get_param(k).serialize().get("schema", {})
                       | {"description": d.params.get_param(k).description} for k in d.params},
+        "links": stored_links(d),
         "tasks": [{"id": t.task_id, "owner": t.owner, "retries": t.retries, "policy": t.retry_policy is not None,
                    "timeout": t.execution_timeout.total_seconds() if t.execution_timeout else None} for t in d.tasks],
     } for d in bag.dags.values()}}))
@@ -156,3 +162,14 @@ def test_a_pipeline_that_no_pool_may_run_is_a_paused_dag_that_says_why(tmp_path:
     train = read_dags(tmp_path / "airflow", home)["dags"]["train_hotel_bookings"]
     assert train["paused"] and "broken" in train["tags"]
     assert "pool gpu-us is never asked" in train["doc"]
+
+
+def test_tasks_link_to_pages_of_the_cockpit_and_dag_files_say_nothing_of_it(parsed: dict) -> None:
+    dags = parsed["dags"]
+    report = {"Data report": "_link_rempart_data_report", "Placement": "_link_rempart_placement"}
+    assert dags["ingest_hotel_bookings"]["links"]["ingest"] == report
+    assert set(dags["train_hotel_bookings"]["links"]["train"]) == {"MLflow run", "Placement"}
+    gate = {"Model gate": "_link_rempart_model_gate"}
+    assert dags["validate_model_hotel_bookings"]["links"] == {"validate": gate, "publish_champion": {}}
+    assert set(dags["backup_platform"]["links"]["back_up"]) == {"Placement", "Restore point"}
+    assert not [file for file in (ROOT / "dags").glob("*.py") if "_link" in file.read_text(encoding="utf-8")]

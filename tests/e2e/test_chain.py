@@ -241,3 +241,72 @@ def test_no_secret_in_any_log(chain: Chain) -> None:
     for file in [f for f in config.var_dir().rglob("*.log") if f.is_file()]:
         text = file.read_text(encoding="utf-8", errors="replace")
         assert not [s for s in secrets if s in text], f"a secret stands in {Path(file).name}"
+
+
+def test_each_run_says_in_its_note_what_it_did(chain: Chain, api: AirflowApi) -> None:
+    def notes(dag_id: str) -> list[str]:
+        found = api.get(f"/api/v2/dags/{dag_id}/dagRuns?order_by=-run_after&limit=20")["dag_runs"]
+        return [str(one["note"]) for one in found if one["state"] in ("success", "failed")]
+
+    rows, point = chain.ingested, chain.point
+    counted = (
+        f"{rows['delivered']:,} rows delivered, {rows['accepted']:,} accepted, {rows['quarantined']:,} in quarantine"
+    )
+    expected = {
+        f"ingest_{PIPELINE}": counted,
+        f"materialize_features_{PIPELINE}": f"feature views of snapshot {rows['snapshot']}",
+        f"train_{PIPELINE}": f"Version {chain.trained['version']} was trained",
+        f"validate_model_{PIPELINE}": f"Version {chain.judged['version']} is the champion",
+        "replicate_primary_to_haven": "objects verified at the target",
+        "backup_platform": f"Restore point {point['id']}: {point['databases']} databases",
+        "restore_drill": f"Restore point {point['id']} proved itself",
+    }
+    for dag_id, said in expected.items():
+        told = notes(dag_id)
+        assert [one for one in told if one.startswith("Rempart: ") and said in one], (dag_id, told)
+        assert not [one for one in told if CANARY in one]
+    assert [one for one in notes(f"validate_model_{PIPELINE}") if "was refused" in one]
+    run = api.trigger(f"materialize_features_{PIPELINE}", {"snapshot": "0" * 16})
+    with pytest.raises(AirflowApiError):
+        api.follow(f"materialize_features_{PIPELINE}", run, lambda line: None)
+    assert notes(f"materialize_features_{PIPELINE}")[0].startswith("Rempart: materialize failed: ")
+
+
+def test_tasks_link_to_mlflow_and_to_pages_that_tell_of_their_run(chain: Chain, api: AirflowApi) -> None:
+    def links(dag_id: str, task: str) -> dict[str, str]:
+        # the newest that succeeded: a link is written a moment after its task has ended
+        path = f"/api/v2/dags/{dag_id}/dagRuns?state=success&order_by=-run_after&limit=1"
+        run = api.get(path)["dag_runs"][0]["dag_run_id"].replace("+", "%2B")
+        found: dict[str, str] = api.get(f"/api/v2/dags/{dag_id}/dagRuns/{run}/taskInstances/{task}/links")[
+            "extra_links"
+        ]
+        return found
+
+    mlflow = config.environment_connections("mlflow")
+    run = links(f"train_{PIPELINE}", "train")["MLflow run"]
+    assert run.startswith(f"http://{mlflow.host}:{mlflow.port}/#/runs/")
+    id_of_run = run.rpartition("/")[2]
+    asked = httpx.get(
+        f"http://{mlflow.host}:{mlflow.port}/api/2.0/mlflow/runs/get",
+        params={"run_id": id_of_run},
+        auth=(mlflow.login, mlflow.password),
+        trust_env=False,
+    )
+    assert asked.status_code == 200
+    point = links("backup_platform", "back_up")["Restore point"]
+    assert api.get(point.replace("/rempart/", "/rempart/api/"))["point"]["state"] in ("good", "warning")
+    for task, topic in (("ingest", "snapshot"), ("validate", "gate")):
+        dag_id = {"ingest": f"ingest_{PIPELINE}", "validate": f"validate_model_{PIPELINE}"}[task]
+        name = {"ingest": "Data report", "validate": "Model gate"}[task]
+        path, _, anchor = links(dag_id, task)[name].partition("#")
+        assert anchor == topic
+        shown = api.get(path.replace("/rempart/", "/rempart/api/"))
+        # a warm run writes no snapshot of its own, and a version that is champion already no second promotion
+        assert shown["dag"] == dag_id and {one["topic"] for one in shown["sections"]} <= {topic, "placement"}
+
+
+def test_evidence_names_the_run_that_wrote_it(chain: Chain, api: AirflowApi) -> None:
+    by = api.get("/rempart/evidence")["drill"]["body"]["written_by"]
+    assert (by["dag"], by["task"]) == ("restore_drill", "drill")
+    found = api.get(f"/rempart/api/run?dag_id=restore_drill&run_id={by['run'].replace('+', '%2B')}")
+    assert "drill" in {one["topic"] for one in found["sections"]}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwright
@@ -17,6 +19,7 @@ from rempart.web.rendering import PAGES
 
 pytestmark = pytest.mark.stack
 
+TABS = ("dag?dag_id=backup_platform", "run?dag_id=backup_platform&run_id=none", "dag?dag_id=ingest_hotel_bookings")
 REASON = "refused: mae 80.41 is above 25 (the limit)"
 
 
@@ -70,7 +73,13 @@ def test_airflow_lists_the_plugin_with_its_page(platform: Platform) -> None:
     # one entry that is not valid would hide the whole plugin without a word
     plugins = AirflowApi(config.environment_connections("airflow_api")).plugins()
     ours = next(one for one in plugins if one["name"] == "rempart")
-    assert [view["name"] for view in ours["external_views"]] == ["Sovereignty"]
+    assert {view["destination"]: view["name"] for view in ours["external_views"]} == {
+        "nav": "Sovereignty",
+        "dag": "Evidence",
+        "dag_run": "Evidence",
+        "task_instance": "Evidence",
+    }
+    assert len(ours["listeners"]) == 1
 
 
 def test_it_is_one_click_away_and_follows_airflows_theme(page: Page, point: str) -> None:
@@ -96,11 +105,13 @@ def test_every_page_opens_in_both_languages_without_a_finding_of_axe(page: Page,
     page.on("request", lambda request: None if request.url.startswith(ours) else refused.append(request.url))
     for scheme, language in (("light", "en"), ("dark", "fr")):
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type] # one of the two
-        for name in (*PAGES, f"restore-points/{point}", f"restore-points/{point}/drill", "ledger/1"):
-            answer = page.goto(f"/rempart/{name}?lang={language}")
+        shown = (*PAGES, f"restore-points/{point}", f"restore-points/{point}/drill", "ledger/1", *TABS)
+        for name in shown:
+            answer = page.goto(f"/rempart/{name}{'&' if '?' in name else '?'}lang={language}")
             assert answer and answer.ok, name
             assert page.locator("html").get_attribute("lang") == language
-            page.screenshot(path=tmp_path / f"{name.replace('/', '-')}-{scheme}.png", full_page=True)
+            file = re.sub(r"\W+", "-", name)
+            page.screenshot(path=tmp_path / f"{file}-{scheme}.png", full_page=True)
             found = Axe().run(page).response["violations"]
             assert not [(one["id"], one["nodes"][0]["html"]) for one in found], name
     page.emulate_media(color_scheme="light")
@@ -143,3 +154,44 @@ def test_a_drill_is_started_after_its_plan_was_shown_and_is_seen_to_finish(page:
         frame.get_by_role("link", name=point).click()
         expect(frame.locator("#runs")).to_be_visible()
     expect(frame.locator("#runs tbody tr").first).to_contain_text("passed")
+
+
+def test_a_run_shows_its_evidence_in_a_tab_and_its_task_links_to_it(page: Page, point: str) -> None:
+    api = AirflowApi(config.environment_connections("airflow_api"))
+    runs = api.get("/api/v2/dags/backup_platform/dagRuns?state=success&order_by=-run_after&limit=1")["dag_runs"]
+    run = f"/dags/backup_platform/runs/{quote(runs[0]['dag_run_id'])}"
+    page.goto(run)
+    expect(page.get_by_text(re.compile("Rempart: Restore point 20")).first).to_be_visible()
+    page.get_by_role("link", name="Evidence").first.click()
+    frame = cockpit(page)
+    expect(frame.locator("h1")).to_have_text("What this run left in the ledger")
+    expect(frame.locator("h2#point")).to_be_visible()
+    frame.get_by_role("link", name="FR", exact=True).click()  # in another language it is still this run
+    expect(frame.locator("h1")).to_have_text("Ce que ce run a laissé dans le registre")
+    frame.get_by_role("link", name="EN", exact=True).click()
+    expect(frame.locator("h2#point")).to_be_visible()
+    page.goto(f"{run}/tasks/back_up/details")
+    page.get_by_role("link", name="Restore point", exact=True).click()
+    page.wait_for_url(re.compile(r"/rempart/restore-points/\d{8}T"))
+    expect(page.locator("h1")).to_contain_text("20")
+
+
+def test_a_dag_shows_the_newest_evidence_of_what_it_does_in_a_tab(page: Page, point: str) -> None:
+    page.goto("/dags/backup_platform")
+    page.get_by_role("link", name="Evidence").first.click()
+    frame = cockpit(page)
+    expect(frame.locator("h1")).to_have_text("What the ledger says of this DAG")
+    frame.locator("#point + div").get_by_role("link", name=point).first.click()
+    expect(frame.locator("#runs")).to_be_visible()
+
+
+@pytest.mark.skipif(not os.environ.get("REMPART_PICTURES"), reason="REMPART_PICTURES names no folder for pictures")
+def test_pictures_for_the_documentation(page: Page, point: str) -> None:
+    from docs.screenshots import cockpit_pictures, run_pictures
+
+    folder, api = Path(os.environ["REMPART_PICTURES"]), AirflowApi(config.environment_connections("airflow_api"))
+    page.set_viewport_size({"width": 1360, "height": 820})
+    cockpit_pictures(page, api.url, folder)
+    run_pictures(page, api, folder)
+    for file in folder.glob("cockpit-*.png"):
+        assert file.stat().st_size < 200_000, f"{file} is too large for the documentation"

@@ -13,6 +13,7 @@ from rempart.config import Config, Connection, Connections, witness
 from rempart.ledger import keys
 from rempart.ledger.port import Evidence, Ledger
 from rempart.ledger.postgresql import PostgresqlLedger
+from rempart.ledger.stamped import StampedLedger, Writer
 from rempart.pipeline import Pipeline
 from rempart.replication.active import Active, is_open
 from rempart.replication.continuity import Continuity, PostgresqlContinuity
@@ -29,7 +30,10 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True)
 class Platform:
-    """What a flow needs to reach the world. Tests pass their own sites, ledger, clock and continuity."""
+    """What a flow needs to reach the world. Tests pass their own sites, ledger, clock and continuity.
+
+    `writer` is the task in which the flow runs, if it runs in one: what it writes into the ledger names it.
+    """
 
     config: Config
     connections: Connections
@@ -37,6 +41,7 @@ class Platform:
     sites: dict[str, Site] = field(default_factory=dict)
     ledger_: Ledger | None = None
     continuity_: Continuity | None = None
+    writer: Writer | None = None
     _permitted: set[tuple[str, str, str]] = field(default_factory=set)
 
     def site(
@@ -140,7 +145,8 @@ class Platform:
 
     @property
     def ledger(self) -> Ledger:
-        return self.ledger_ or PostgresqlLedger(self.database("ledger"), self.signer)
+        found = self.ledger_ or PostgresqlLedger(self.database("ledger"), self.signer)
+        return StampedLedger(found, self.writer) if self.writer else found
 
     def signer(self, connection: str = keys.CONNECTION) -> keys.Signer:
         """The key that signs the ledger. Raises LedgerError, ConnectionMissing."""

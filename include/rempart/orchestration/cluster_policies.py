@@ -24,7 +24,8 @@ def _load_enforcement() -> None:
     Not sooner: Airflow imports this module while it starts, when its SDK cannot be imported yet.
     """
     if "airflow.sdk" in sys.modules:
-        import rempart.orchestration.enforcement  # noqa: F401
+        import rempart.orchestration.enforcement
+        import rempart.orchestration.links  # noqa: F401
 
 
 os.register_at_fork(before=_load_enforcement)
@@ -33,14 +34,19 @@ egress_hook.install()  # before any DAG file, plugin or task: Airflow imports th
 
 @hookimpl(trylast=True)
 def dag_policy(dag: Any) -> None:
-    """Refuse a DAG that breaks a rule, with every violation in one message: it becomes the file's import error."""
+    """Refuse a DAG that breaks a rule, with every violation in one message: it becomes the file's import error.
+
+    One that may run gets its classification on its pods, and its tasks their links.
+    """
     from airflow.exceptions import AirflowClusterPolicyViolation
 
+    from rempart.orchestration import links
     from rempart.orchestration.enforcement import label_worker_pods, refusal
 
     if found := refusal(dag):
         raise AirflowClusterPolicyViolation(found)
     label_worker_pods(dag)
+    links.attach(dag)
 
 
 @hookimpl(trylast=True)

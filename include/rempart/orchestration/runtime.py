@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from rempart.config import Connection
@@ -11,6 +13,7 @@ from rempart.errors import ConnectionMissing
 
 if TYPE_CHECKING:
     from rempart.flows.platform import Platform
+    from rempart.ledger.stamped import Writer
     from rempart.pipeline import Pipeline
 
 
@@ -39,10 +42,18 @@ def airflow_connection(name: str) -> Connection:
 
 
 def platform() -> Platform:
-    """The platform of rempart.yaml with Airflow's connections."""
+    """The platform of rempart.yaml with Airflow's connections; in a task, its evidence names the task."""
     from rempart.flows.platform import open_platform
 
-    return open_platform(airflow_connection)
+    return replace(open_platform(airflow_connection), writer=writer(os.environ))
+
+
+def writer(environment: Mapping[str, str]) -> Writer | None:
+    """The task whose process this is, by the variables that Airflow sets in it; None outside of tasks."""
+    from rempart.ledger.stamped import Writer, run_name
+
+    dag, run, task = (environment.get(f"AIRFLOW_CTX_{name}") for name in ("DAG_ID", "DAG_RUN_ID", "TASK_ID"))
+    return Writer(dag, run_name(run), task) if dag and run and task else None
 
 
 def pipeline(name: str) -> Pipeline:

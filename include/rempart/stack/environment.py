@@ -158,9 +158,20 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
         | {
             "AIRFLOW_HOME": str(stack.airflow_home),
         }
+        | mlflow_pages(stack, inherited)
         # the gate says that it was asked by TLS, and nobody else reaches the API server from outside
         | ({"FORWARDED_ALLOW_IPS": "*"} if inherited.get("REMPART_AIRFLOW_URL", "").startswith("https:") else {})
     )
+
+
+def mlflow_pages(stack: Stack, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Where people reach MLflow, for the links of tasks; nothing where only the platform reaches it."""
+    if (url := inherited.get("REMPART_MLFLOW_URL")) is None:
+        if external := stack.external("mlflow"):
+            url = external.url
+        elif not stack.containers:
+            url = f"http://127.0.0.1:{stack.ports['mlflow']}"
+    return {"REMPART_MLFLOW_URL": url} if url else {}
 
 
 def people(stack: Stack, address: str) -> dict[str, str]:

@@ -31,6 +31,7 @@ NEWEST: Mapping[Kind, int] = {
     "denial": 200,
     "egress-denial": 200,
     "decision": 1000,
+    "placement": 200,
     "promotion": 200,
     "rollback": 200,
     "refusal": 200,

@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 class Kept(Generic[T]):
     """What `gather` gave last; a request that finds it older than `lasts` seconds has it gathered anew, and waits not.
 
-    Only before the first one has come does a request wait, `patience` seconds at most. At most one gathering goes on
-    at a time. One that fails leaves the older value, whose age then tells.
+    Only where there is none yet, or none as young as the request wants, does it wait, `patience` seconds at most. At
+    most one gathering goes on at a time. One that fails leaves the older value, whose age then tells.
     """
 
     def __init__(
@@ -33,14 +33,16 @@ class Kept(Generic[T]):
         self._at = float("-inf")
         self._going: threading.Event | None = None
 
-    def get(self) -> T | None:
-        """The newest value; None if there is none yet."""
+    def get(self, within: float = float("inf")) -> T | None:
+        """The newest value, from the last `within` seconds if it can be had in time; None if there is none yet."""
         with self._lock:
-            if self._monotonic() - self._at >= self._lasts and self._going is None:
+            age = self._monotonic() - self._at
+            late = age > within
+            if (age >= self._lasts or late) and self._going is None:
                 self._going = threading.Event()
                 threading.Thread(target=self._run, args=(self._going,), name="cockpit", daemon=True).start()
             value, going = self._value, self._going
-        if value is None and going is not None:
+        if (value is None or late) and going is not None:
             going.wait(self._patience)
             return self._value
         return value

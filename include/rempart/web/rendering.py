@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
@@ -46,6 +47,12 @@ def texts(request: Request) -> Texts:
     return Texts(choose(asked, kept, request.headers.get("accept-language")))
 
 
+def _here(request: Request, language: str) -> str:
+    """The page that is shown, in another language: what it was asked for stays."""
+    asked = {name: value for name, value in request.query_params.items() if name != "lang"}
+    return f"{request.url.path}?{urlencode({**asked, 'lang': language})}"
+
+
 def base(request: Request) -> str:
     """Where the cockpit is mounted, Airflow's own prefix included: `/rempart`, or `/airflow/rempart`."""
     return str(request.scope.get("root_path", ""))
@@ -57,7 +64,7 @@ def render(request: Request, template: str, *, status: int = 200, current: str =
     html = (
         _templates()
         .get_template(f"{template}.html")
-        .render(t=t, base=base(request), path=request.url.path, current=current, **content)
+        .render(t=t, base=base(request), here=partial(_here, request), current=current, **content)
     )
     answer = HTMLResponse(html, status, headers=HEADERS)
     if request.query_params.get("lang") == t.language:

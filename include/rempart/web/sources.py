@@ -15,6 +15,8 @@ from rempart.web.read_models import evidence
 
 LASTS = 15.0
 """Seconds for which facts are kept: so often at most, each API server process reads the databases for the pages."""
+RECENT = 60.0
+"""Seconds: where the facts are older, because nobody looked, a page waits for new ones, as `Kept` has patience."""
 
 
 def now() -> datetime:
@@ -29,9 +31,9 @@ def platform() -> Platform:
 _facts: Kept[Facts] = Kept(lambda: facts.gather(platform, now), LASTS)
 
 
-def newest() -> Facts:
-    """The newest facts; before the first ones have come, that nothing is known yet."""
-    found = _facts.get()
+def newest(within: float = RECENT) -> Facts:
+    """The newest facts, from the last `within` seconds if they come in time; before the first, that none is known."""
+    found = _facts.get(within)
     waiting = Unknown("The first facts are being gathered: look again in some seconds")
     return found or Facts(now(), waiting, waiting, waiting, waiting)
 

@@ -20,6 +20,8 @@ LANGUAGES: tuple[Language, ...] = get_args(Language)
 
 _UNITS: Mapping[Language, tuple[str, str, str, str]] = {"en": ("d", "h", "min", "s"), "fr": ("j", "h", "min", "s")}
 _SIZES: Mapping[Language, tuple[str, ...]] = {"en": ("B", "kB", "MB", "GB", "TB"), "fr": ("o", "ko", "Mo", "Go", "To")}
+_WORDS = {"what": "what", "classification": "class"}
+"""Parameters whose values have texts, and the family of those."""
 
 
 @cache
@@ -41,11 +43,18 @@ class Texts:
         return found.format(**params) if found is not None else key.rpartition(".")[2]
 
     def said(self, one: Said) -> str:
-        """A sentence of a read model. A parameter `x_seconds` stands in the text as `{x}`, written as a length."""
+        """A sentence of a read model. A parameter `x_seconds` stands in the text as `{x}`, written as a length.
+
+        Likewise `x_count` and `x_bytes`; `what` and `classification` of a decision are put in the reader's words.
+        """
         told: dict[str, object] = {"cost": self("unknown"), "objective": self("unknown")}
         for name, value in one.params.items():
-            is_length = name.endswith("_seconds")
-            told[name.removesuffix("_seconds")] = self.span(float(value)) if is_length else value
+            stem, _, unit = name.rpartition("_")
+            if stem and unit in ("seconds", "count", "bytes"):
+                number = float(value)
+                told[stem] = {"seconds": self.span, "bytes": self.size}.get(unit, self._whole)(number)
+            else:
+                told[name] = self(f"{_WORDS[name]}.{value}") if name in _WORDS else value
         if one.params.get("why") == "stale":
             told["why"] = self("stale")
         return self(one.code, **told)
@@ -78,6 +87,9 @@ class Texts:
     def number(self, value: float | None, digits: int = 4) -> str:
         """A figure with so many significant digits."""
         return self("unknown") if value is None else self.decimal(f"{value:.{digits}g}")
+
+    def _whole(self, value: float) -> str:
+        return self.count(int(value))
 
     def percent(self, share: float | None) -> str:
         """A share, such as 0.12, in percent."""

@@ -18,6 +18,7 @@ from rempart.errors import DatabaseUnavailable
 from rempart.ledger.keys import signer
 from rempart.ledger.verification import verify
 from rempart.web import sources
+from rempart.web.facts import Unknown
 from rempart.web.mount import Cockpit
 from tests.cockpit import NOW, POINT, Watched
 
@@ -51,6 +52,11 @@ DOORS: dict[tuple[str, str], access.Capability] = {
     ("GET", "/api/ledger/2"): EVIDENCE,
     ("GET", "/api/ledger/export"): EVIDENCE,
     ("GET", "/api/openapi.json"): READ,
+    # the tabs on DAGs and runs (run_pages.py)
+    ("GET", "/dag?dag_id=restore_drill"): READ,
+    ("GET", "/run?dag_id=restore_drill&run_id=r"): READ,
+    ("GET", "/api/dag?dag_id=restore_drill"): READ,
+    ("GET", "/api/run?dag_id=restore_drill&run_id=r&task_id=drill"): READ,
 }
 """Every route, and the right that it asks for."""
 CALLERS = ("anonymous", *access.ROLES, "no role", "expired", "forged")
@@ -117,7 +123,7 @@ def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     tokens["forged"] = f"{head}.{body}.{tokens['viewer'].split('.')[2]}"
     watched = Watched().healthy()
     found = watched.facts()
-    monkeypatch.setattr(sources, "newest", lambda: found)
+    monkeypatch.setattr(sources, "newest", lambda *within: found)
     monkeypatch.setattr(sources, "ledger", lambda: watched.ledger)
     monkeypatch.setattr(sources, "now", lambda: NOW)
     yield House(watched, tokens)
@@ -143,13 +149,14 @@ def test_every_door_opens_for_those_who_have_the_right_and_for_nobody_else(house
 
 
 def test_the_table_of_doors_is_whole(house: House) -> None:
-    from rempart.web import pages
+    from rempart.web import pages, run_pages
     from rempart.web.app import app
 
     document = app.openapi()["paths"]
-    filled = {path.replace(POINT, "{point}").replace("/ledger/2", "/ledger/{seq}") for _, path in DOORS}
+    bare = [path.partition("?")[0] for _, path in DOORS]
+    filled = {path.replace(POINT, "{point}").replace("/ledger/2", "/ledger/{seq}") for path in bare}
     assert not document.keys() - filled
-    for route in pages.router.routes:
+    for route in (*pages.router.routes, *run_pages.pages.routes):
         path = str(route.path).replace("{name}", "cockpit.css")  # type: ignore[attr-defined] # all are routes
         assert path in filled, f"{path} is not in the table"
 
@@ -242,7 +249,7 @@ def test_a_database_that_is_away_is_told_with_the_remedy(house: House, monkeypat
 
 
 def test_a_fault_of_ours_gives_a_number_and_no_cause(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "newest", lambda: 1 / 0)
+    monkeypatch.setattr(sources, "newest", lambda *within: 1 / 0)
     for path in ("/overview", "/api/overview"):
         answer = house.call("GET", path, "admin")
         assert answer.status_code == 500 and "division" not in answer.text
@@ -253,3 +260,19 @@ def test_an_export_verifies_line_by_line(house: House) -> None:
     lines = house.call("GET", "/api/ledger/export", "auditor").text.splitlines()
     assert verify(lines, [signer(bytes(32)).public], {}).ok
     assert len(lines) == len(house.watched.ledger.chain)
+
+
+def test_a_run_of_which_nobody_knows_is_not_told_as_one_that_wrote_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = "/run?dag_id=restore_drill&run_id=r"
+    assert "This run wrote no evidence" in house.call("GET", run, "viewer").text
+    blind = house.watched.facts(evidence=Unknown("the ledger: no answer"))
+    monkeypatch.setattr(sources, "newest", lambda *within: blind)
+    text = house.call("GET", run, "viewer").text
+    assert "This run wrote no evidence" not in text and "not known" in text and "the ledger: no answer" in text
+
+
+def test_a_page_in_another_language_is_still_that_page(house: House) -> None:
+    text = house.call("GET", "/run?dag_id=restore_drill&run_id=a%2Bb%26c", "viewer").text
+    assert "/airflow/rempart/run?dag_id=restore_drill&amp;run_id=a%2Bb%26c&amp;lang=fr" in text

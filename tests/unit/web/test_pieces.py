@@ -47,6 +47,24 @@ def test_requests_read_the_kept_value_while_a_slow_source_is_asked_once() -> Non
     go.set()
 
 
+def test_a_request_waits_where_the_kept_value_is_older_than_it_wants_and_no_longer_than_it_has_patience() -> None:
+    now, found, go = [0.0], [0], threading.Event()
+
+    def gather() -> int:
+        found[0] += 1
+        if found[0] > 2:
+            go.wait(5)
+        return found[0]
+
+    kept = Kept(gather, 15, patience=0.5, monotonic=lambda: now[0])
+    assert kept.get(60) == 1
+    now[0] = 600.0  # nobody looked meanwhile: what was known then is no answer
+    assert kept.get(60) == 2
+    now[0] = 605.0
+    assert kept.get(60) == 2 and kept.get(2) == 2  # the source hangs: the older one, with its age
+    go.set()
+
+
 def test_a_gathering_that_fails_leaves_the_older_value() -> None:
     found = iter([1])
     now = [0.0]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from rempart.backup.rpo import lag_now, worse
 from rempart.config import Config
@@ -245,7 +245,7 @@ def open_denials(facts: Facts, now: datetime) -> tuple[Denial, ...]:
     for record in sorted([*facts.of("denial"), *facts.of("egress-denial")], key=lambda one: -one.seq):
         asked = (record.kind, *_asked(record))
         if now - record.at <= DENIALS_OPEN and asked not in found and allowed.get(asked[1:], 0) < record.seq:
-            found[asked] = Denial(record.seq, record.at, record.kind, record.subject, _against(record))
+            found[asked] = Denial(record.seq, record.at, record.kind, record.subject, against(record.body))
     return tuple(found.values())
 
 
@@ -254,9 +254,8 @@ def _asked(record: Evidence) -> tuple[str, ...]:
     return (str(body.get("what", "")), str(body.get("classification", "")), record.subject)
 
 
-def _against(record: Evidence) -> tuple[str, ...]:
+def against(body: Mapping[str, Any]) -> tuple[str, ...]:
     """Why it was denied: a decision's reasons, a job's texts, or the rule that stopped a connection."""
-    body = record.body
     if "reasons" not in body:
         return (str(body.get("rule", "")),)
     told = [one for one in body["reasons"] if isinstance(one, str) or not one["ok"]]

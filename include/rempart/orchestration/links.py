@@ -1,0 +1,56 @@
+"""Gives tasks of our DAGs their links, when a DAG is read: a DAG file says nothing of them.
+
+Airflow stores a link's name and key with the DAG, asks the worker for its address when a task has ended, and keeps that
+as an XCom. A link that fails is told in the task's log and is missing; nothing else is.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from airflow.sdk import BaseOperatorLink
+
+from rempart.orchestration.pages import PAGES, TAG, At, Page
+
+MLFLOW_URL = "REMPART_MLFLOW_URL"
+"""Where people reach MLflow's pages, in the environment of tasks; without it there is no link there."""
+
+
+class PageLink(BaseOperatorLink):
+    """A page as Airflow has links."""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    @property
+    def name(self) -> str:
+        return self._page.name
+
+    @property
+    def xcom_key(self) -> str:
+        return f"_link_rempart_{self._page.name.lower().replace(' ', '_')}"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """In the worker, where `ti_key` is the running task. Empty where there is no page: Airflow shows no link."""
+        from airflow.configuration import conf
+
+        returned = ti_key.xcom_pull(task_ids=ti_key.task_id, default=None)
+        where = At(
+            ti_key.dag_id,
+            ti_key.run_id,
+            returned if isinstance(returned, dict) else {},
+            conf.get("api", "base_url", fallback="") or "",
+            os.environ.get(MLFLOW_URL),
+        )
+        return self._page.to(where) or ""
+
+
+def attach(dag: Any) -> None:
+    """Give a DAG's tasks the links that theirs have in our DAGs; a DAG that is not tagged as ours keeps its own."""
+    if TAG not in dag.tags:
+        return
+    for task in dag.tasks:
+        if not task.is_mapped and (pages := PAGES.get(task.task_id)):
+            kept = [one for one in task.operator_extra_links if not isinstance(one, PageLink)]
+            task.operator_extra_links = (*kept, *(PageLink(page) for page in pages))

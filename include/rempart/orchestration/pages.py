@@ -1,0 +1,74 @@
+"""Where the tasks of our DAGs link to: a run in MLflow, and pages of the cockpit that tell of the run. Pure.
+
+Links of the cockpit are paths below Airflow's own prefix, without a host: they work by whatever name a browser reaches
+Airflow. What they lead to asks for its own rights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+TAG = "rempart"
+"""Of the DAGs that are ours."""
+COCKPIT = "rempart"
+
+
+@dataclass(frozen=True)
+class At:
+    """A task of a run, what it returned (nothing, if it failed), and where people reach Airflow and MLflow."""
+
+    dag: str
+    run: str
+    returned: Mapping[str, Any]
+    airflow: str
+    mlflow: str | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """A link by its name in Airflow's UI. `to` gives its address, or nothing where there is none."""
+
+    name: str
+    to: Callable[[At], str | None]
+
+
+def _cockpit(at: At, path: str) -> str:
+    return f"{urlsplit(at.airflow).path.rstrip('/')}/{COCKPIT}/{path}"
+
+
+def _of_run(topic: str) -> Callable[[At], str]:
+    return lambda at: _cockpit(at, f"run?{urlencode({'dag_id': at.dag, 'run_id': at.run})}#{topic}")
+
+
+def _point(name: str) -> Callable[[At], str]:
+    """The restore point that the task returned; what the run wrote, where it returned none."""
+
+    def to(at: At) -> str:
+        point = at.returned.get(name)
+        return _cockpit(at, f"restore-points/{quote(str(point), safe='')}") if point else _of_run("point")(at)
+
+    return to
+
+
+def _mlflow_run(at: At) -> str | None:
+    run = at.returned.get("run_id")
+    return f"{at.mlflow.rstrip('/')}/#/runs/{quote(str(run), safe='')}" if at.mlflow and run else None
+
+
+_PLACEMENT = Page("Placement", _of_run("placement"))
+PAGES: Mapping[str, tuple[Page, ...]] = {
+    "ingest": (Page("Data report", _of_run("snapshot")), _PLACEMENT),
+    "materialize": (_PLACEMENT,),
+    "run": (_PLACEMENT,),
+    "train": (Page("MLflow run", _mlflow_run), _PLACEMENT),
+    "validate": (Page("Model gate", _of_run("gate")),),
+    "roll_back": (Page("Model gate", _of_run("gate")),),
+    "conclude": (_PLACEMENT,),
+    "back_up": (Page("Restore point", _point("id")), _PLACEMENT),
+    "drill": (Page("Restore point", _point("point_id")),),
+    "restore_point": (Page("Restore point", _point("point")),),
+}
+"""The links of a task, by its id in our DAGs."""

@@ -1,0 +1,238 @@
+"""What a DAG, or one run of it, left in the ledger: by topic, each record as a sentence. Pure.
+
+A record names the run that wrote it (`rempart.ledger.stamped`); those from before that mark are found by the pipeline
+or pair that a DAG is of, and belong to no run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from rempart.ledger.port import Evidence, Kind
+from rempart.ledger.stamped import run_name, writer
+from rempart.pipeline import Pipeline
+from rempart.web.facts import NEWEST, Facts, Unknown
+from rempart.web.read_models.overview import against
+from rempart.web.read_models.said import Moment, Said, State, moment
+
+Topic = Literal["snapshot", "candidate", "gate", "point", "drill", "replication", "placement"]
+TOPICS: tuple[Topic, ...] = get_args(Topic)
+KINDS: Mapping[Topic, tuple[Kind, ...]] = {
+    "snapshot": ("snapshot",),
+    "candidate": ("candidate",),
+    "gate": ("promotion", "refusal", "rollback"),
+    "point": ("restore-point", "prune"),
+    "drill": ("drill",),
+    "replication": ("replication",),
+    "placement": ("placement", "decision", "denial", "egress-denial"),
+}
+NEWEST_OF_A_DAG = 5
+"""Records of each topic that the page of a DAG shows."""
+OF_PIPELINES = ("ingest", "materialize_features", "train", "validate_model", "roll_back_model")
+OF_PLATFORM: Mapping[str, Topic] = {"backup_platform": "point", "restore_drill": "drill", "restore_point": "point"}
+
+
+@dataclass(frozen=True)
+class Told:
+    """One record: what it says, why in its own words, how good it is. `point`: the restore point that it is of."""
+
+    seq: int
+    at: datetime
+    kind: str
+    subject: str
+    state: State
+    said: Said
+    why: tuple[str, ...]
+    task: str | None
+    point: str | None
+
+
+@dataclass(frozen=True)
+class Section:
+    """Records of one topic, newest first."""
+
+    topic: Topic
+    records: tuple[Told, ...]
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a DAG left (`run` is None), or one run of it, or one task of that run; topics without records are left out.
+
+    `pipeline`: the one that the DAG is of, if it is of one. `reach`: how many of the newest records of each kind were
+    looked through; an older record is in the ledger's pages alone.
+    """
+
+    moment: Moment
+    dag: str
+    run: str | None
+    task: str | None
+    pipeline: str | None
+    sections: tuple[Section, ...]
+    reach: Mapping[str, int]
+
+
+def of_run(facts: Facts, dag: str, run: str, task: str | None, now: datetime) -> Left:
+    """Everything that a run wrote, or one task of it."""
+    name = run_name(run)
+
+    def wrote(record: Evidence) -> bool:
+        by = writer(record)
+        return by is not None and (by.dag, by.run) == (dag, name) and task in (None, by.task)
+
+    return _left(facts, now, dag, run, task, wrote, None)
+
+
+def of_dag(facts: Facts, dag: str, now: datetime) -> Left:
+    """The newest evidence of the pipeline, pair or stage that a DAG is of, and of what else it wrote."""
+    pipeline = pipeline_of(dag, facts)
+    loaded = None if isinstance(facts.pipelines, Unknown) or pipeline is None else facts.pipelines[pipeline]
+    handled = loaded.classification if isinstance(loaded, Pipeline) else None
+    pair = dag.removeprefix("replicate_").replace("_to_", "->", 1) if dag.startswith("replicate_") else None
+    topic = OF_PLATFORM.get(dag)
+
+    def concerns(record: Evidence) -> bool:
+        by = writer(record)
+        if by is not None and by.dag == dag:
+            return True
+        if topic and record.kind in KINDS[topic]:
+            return True
+        if pipeline is None:
+            return pair is not None and record.kind == "replication" and record.subject == pair
+        if record.kind in ("decision", "denial"):
+            return by is None and record.body.get("classification") == handled
+        return pipeline in (record.subject, record.body.get("pipeline"))
+
+    return _left(facts, now, dag, None, None, concerns, NEWEST_OF_A_DAG)
+
+
+def pipeline_of(dag: str, facts: Facts) -> str | None:
+    """The pipeline whose stage a DAG is, by its id."""
+    known = () if isinstance(facts.pipelines, Unknown) else facts.pipelines
+    return next((name for name in known for stage in OF_PIPELINES if dag == f"{stage}_{name}"), None)
+
+
+def _left(
+    facts: Facts,
+    now: datetime,
+    dag: str,
+    run: str | None,
+    task: str | None,
+    concerns: Callable[[Evidence], bool],
+    limit: int | None,
+) -> Left:
+    found = []
+    for topic in TOPICS:
+        records = [one for kind in KINDS[topic] for one in facts.of(kind) if concerns(one)]
+        newest = sorted(_once(records) if limit else records, key=lambda one: -one.seq)[:limit]
+        if newest:
+            found.append(Section(topic, tuple(told(one) for one in newest)))
+    reach = {str(kind): NEWEST[kind] for kinds in KINDS.values() for kind in kinds}
+    return Left(moment(facts, now), dag, run, task, pipeline_of(dag, facts), tuple(found), reach)
+
+
+def _once(records: Iterable[Evidence]) -> list[Evidence]:
+    """Of decisions about the same placement only the newest: each task records its own."""
+    seen: set[tuple[str, ...]] = set()
+    kept = []
+    for one in records:
+        asked = (one.kind, str(one.body.get("what")), str(one.body.get("classification")), one.subject)
+        if one.kind not in ("decision", "denial") or asked not in seen:
+            kept.append(one)
+        seen.add(asked)
+    return kept
+
+
+def told(record: Evidence) -> Told:
+    """A record as a sentence; one whose body has another form than today's is told by its kind alone."""
+    try:
+        state, params, why = _SAYERS[record.kind](record.body)
+        said = Said(f"told.{record.kind}", params)
+    except (KeyError, TypeError, ValueError):
+        state, said, why = "unknown", Said("told.other"), ()
+    by = writer(record)
+    point = record.subject if record.kind in ("restore-point", "drill") else None
+    return Told(record.seq, record.at, record.kind, record.subject, state, said, why, by.task if by else None, point)
+
+
+Body = Mapping[str, Any]
+Sentence = tuple[State, dict[str, str | int | float], tuple[str, ...]]
+
+
+def _snapshot(body: Body) -> Sentence:
+    counts = {f"{name}_count": int(body[name]) for name in ("delivered", "accepted", "quarantined", "rows")}
+    return ("warning" if body["quarantined"] else "good"), {"snapshot": str(body["snapshot"]), **counts}, ()
+
+
+def _candidate(body: Body) -> Sentence:
+    rows = {f"{name}_count": int(body["dataset"][f"rows_{name}"]) for name in ("train", "holdout")}
+    return "good", {"version": str(body["version"]), "snapshot": str(body.get("snapshot")), **rows}, ()
+
+
+def _judged(state: State) -> Callable[[Body], Sentence]:
+    return lambda body: (state, {"version": str(body["version"])}, _words(body.get("reasons")))
+
+
+def _rollback(body: Body) -> Sentence:
+    return "warning", {"version": str(body["champion"]), "replaces": str(body["replaces"])}, ()
+
+
+def _point(body: Body) -> Sentence:
+    lacking = _words(body.get("dangling"))
+    counts = {"databases_count": len(body["databases"]), "objects_count": int(body["objects"])}
+    return ("bad" if lacking else "good"), {"size_bytes": int(body["bytes"]), **counts}, lacking
+
+
+def _prune(body: Body) -> Sentence:
+    return "good", {"points_count": len(body["deleted"])}, ()
+
+
+def _drill(body: Body) -> Sentence:
+    checks = body.get("checks") or ()
+    red = tuple(f"{one['what']}: {one.get('detail', '')}" for one in checks if one["ok"] is not True)
+    counts = {"passed_count": len(checks) - len(red), "checks_count": len(checks)}
+    return ("good" if body["ok"] is True else "bad"), {"rto_seconds": float(body["rto_seconds"]), **counts}, red
+
+
+def _replication(body: Body) -> Sentence:
+    counts = {f"{name}_count": int(body[name]) for name in ("objects", "verified", "copied", "failures")}
+    state: State = "warning" if body["failures"] else "good"
+    return state, {"lag_seconds": float(body["lag_seconds"]), **counts}, _words(body.get("failed"))
+
+
+def _placement(body: Body) -> Sentence:
+    state: State = "good" if body["outcome"] == "succeeded" else "warning"
+    return state, {"job": str(body["job_id"]), "outcome": str(body["outcome"])}, _words([body.get("cause")])
+
+
+def _decision(body: Body) -> Sentence:
+    asked = {name: str(body[name]) for name in ("what", "classification")}
+    return "good", {**asked}, tuple(f"{one['rule']}: {one['fact']}" for one in body["reasons"])
+
+
+def _denial(body: Body) -> Sentence:
+    return "bad", {}, against(body)
+
+
+def _words(found: Any) -> tuple[str, ...]:
+    return tuple(str(one) for one in found or () if one)
+
+
+_SAYERS: Mapping[str, Callable[[Body], Sentence]] = {
+    "snapshot": _snapshot,
+    "candidate": _candidate,
+    "promotion": _judged("good"),
+    "refusal": _judged("bad"),
+    "rollback": _rollback,
+    "restore-point": _point,
+    "prune": _prune,
+    "drill": _drill,
+    "replication": _replication,
+    "placement": _placement,
+    "decision": _decision,
+    "denial": _denial,
+    "egress-denial": _denial,
+}

@@ -1,0 +1,47 @@
+"""The tabs that Airflow has beside a DAG, a run and a task: what it left in the ledger; and the same as JSON."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from rempart.web import sources
+from rempart.web.api import READ
+from rempart.web.pages import Reader, may
+from rempart.web.read_models import runs
+from rempart.web.rendering import render
+
+DagId = Annotated[str, Query(min_length=1, max_length=250, description="A DAG's id.")]
+RunId = Annotated[str, Query(min_length=1, max_length=250, description="A run's id.")]
+TaskId = Annotated[str | None, Query(max_length=250, description="A task's id; without it, all tasks of the run.")]
+JUST_NOW = 2.0
+"""Seconds: who looks at a run that has just ended sees what it wrote."""
+
+api = APIRouter(prefix="/api")
+pages = APIRouter(include_in_schema=False)
+
+
+@api.get("/dag", dependencies=[READ])
+def read_dag(dag_id: DagId) -> runs.Left:
+    """The newest evidence of what a DAG does, by topic."""
+    return runs.of_dag(sources.newest(JUST_NOW), dag_id, sources.now())
+
+
+@api.get("/run", dependencies=[READ])
+def read_run(dag_id: DagId, run_id: RunId, task_id: TaskId = None) -> runs.Left:
+    """What one run of a DAG, or one task of it, wrote into the ledger."""
+    return runs.of_run(sources.newest(JUST_NOW), dag_id, run_id, task_id or None, sources.now())
+
+
+@pages.get("/dag")
+def show_dag(request: Request, user: Reader, dag_id: DagId) -> Response:
+    found = read_dag(dag_id)
+    return render(request, "run", found=found, evidence=may(user, "read_evidence"))
+
+
+@pages.get("/run")
+def show_run(request: Request, user: Reader, dag_id: DagId, run_id: RunId, task_id: TaskId = None) -> Response:
+    found = read_run(dag_id, run_id, task_id)
+    return render(request, "run", found=found, evidence=may(user, "read_evidence"))

@@ -1,0 +1,129 @@
+"""What the note of a run says, and where its tasks link to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from rempart.orchestration import run_notes
+from rempart.orchestration.pages import PAGES, At
+
+INGESTED = {
+    "snapshot": "0a1b",
+    "changed": True,
+    "deliveries": 62,
+    "delivered": 15402,
+    "accepted": 15389,
+    "quarantined": 13,
+    "total_rows": 15389,
+    "worst": ["2016.csv: 3 rows of guest X"],
+}
+REFUSED = {"version": "2", "promoted": False, "reasons": ["refused: mae 80.41 is above 25"], "champion": "1"}
+POINT = {"id": "20260301T114500Z-0a0b0c", "bytes": 5_200_000, "databases": 7, "objects": 900, "dangling": []}
+DRILLED = {
+    "ok": True,
+    "point_id": "20260301T114500Z-0a0b0c",
+    "rto_seconds": 24.2,
+    "checks": [{"what": "a", "ok": True}, {"what": "b", "ok": True}, {"what": "c", "ok": None}],
+}
+VERIFIED = {"replicas": 900, "read": 30, "bytes": 3000, "damaged": ["lake/x"], "unhealed": []}
+PLANNED = {"dry_run": True, "done": False, "source": "primary", "target": "haven", "active": "primary"}
+
+
+@pytest.mark.parametrize(
+    ("task", "returned", "said"),
+    [
+        (
+            "ingest",
+            INGESTED,
+            "15,402 rows delivered, 15,389 accepted, 13 in quarantine; snapshot 0a1b has 15,389 rows.",
+        ),
+        ("ingest", INGESTED | {"deliveries": 0}, "Nothing new was delivered; snapshot 0a1b has 15,389 rows."),
+        ("validate", REFUSED, "Version 2 was refused, version 1 stays champion: refused: mae 80.41 is above 25"),
+        ("back_up", POINT, "Restore point 20260301T114500Z-0a0b0c: 7 databases (5.2 MB), 900 objects."),
+        (
+            "drill",
+            DRILLED,
+            "Restore point 20260301T114500Z-0a0b0c proved itself: 2 of 3 checks passed, restored in 24 s.",
+        ),
+        ("verify_primary_to_haven", VERIFIED, "30 replicas read back (3.0 kB): 1 damaged, 0 not healed."),
+        ("probe", {"haven": ["sse"]}, "Sites probed: haven does not prove 1 abilities"),
+        (
+            "fail_over",
+            PLANNED,
+            "The plan from primary to haven was shown; nothing was moved. The active site is primary.",
+        ),
+    ],
+)
+def test_a_note_says_in_a_line_what_was_done(task: str, returned: object, said: str) -> None:
+    assert run_notes.note({task: returned}, {}) == f"Rempart: {said}"
+
+
+def test_an_inconsistent_point_is_never_told_as_a_good_one() -> None:
+    lacking = POINT | {"dangling": ["a", "b"]}
+    assert "INCONSISTENT: 2 objects are missing" in str(run_notes.note({"back_up": lacking}, {}))
+
+
+def test_a_failure_says_why_and_what_to_do_before_what_was_done() -> None:
+    failed = {"prune": ["A lock could not be\nextended", "Run `rempart points repair`."]}
+    lines = str(run_notes.note({"back_up": POINT}, failed)).splitlines()
+    assert lines[0] == "Rempart: prune failed: A lock could not be extended"
+    assert lines[1] == "What to do: Run `rempart points repair`."
+    assert lines[2].startswith("Restore point 2026")
+    assert run_notes.note({}, {"drill": []}) == "Rempart: drill failed; its log says why."
+
+
+def test_what_data_said_is_not_in_it() -> None:
+    assert "guest" not in str(run_notes.note({"ingest": INGESTED}, {}))
+
+
+def test_there_is_no_note_where_there_is_nothing_to_tell() -> None:
+    for returned in ({}, {"other": {"a": 1}}, {"ingest": None}, {"ingest": {"a form": "of an older release"}}):
+        assert run_notes.note(returned, {}) is None
+
+
+def test_it_fits_into_what_airflow_keeps() -> None:
+    failed = {f"task_{i}": ["x" * 5000, "y" * 5000] for i in range(9)}
+    made = str(run_notes.note({"ingest": INGESTED}, failed))
+    assert len(made) <= run_notes.LONGEST and len(made.splitlines()) == 3
+
+
+def at(**other: object) -> At:
+    plain = {"dag": "train_x", "run": "manual__2026-03-01T12:00:00+00:00", "returned": {}}
+    return At(**(plain | {"airflow": "", "mlflow": None} | other))  # type: ignore[arg-type] # as above
+
+
+def links(task: str, where: At) -> dict[str, str | None]:
+    return {page.name: page.to(where) for page in PAGES[task]}
+
+
+def test_links_stay_below_airflows_prefix_and_name_no_host() -> None:
+    found = links("ingest", at(airflow="https://airflow.example.eu/ml/"))
+    assert found["Data report"] == (
+        "/ml/rempart/run?dag_id=train_x&run_id=manual__2026-03-01T12%3A00%3A00%2B00%3A00#snapshot"
+    )
+    assert links("back_up", at(returned=POINT))["Restore point"] == f"/rempart/restore-points/{POINT['id']}"
+    assert links("drill", at())["Restore point"].endswith("#point")  # type: ignore[union-attr] # it has one
+
+
+def test_there_is_a_link_to_mlflow_only_where_people_reach_it() -> None:
+    returned = {"run_id": "ab12"}
+    assert links("train", at(returned=returned))["MLflow run"] is None
+    found = links("train", at(returned=returned, mlflow="http://127.0.0.1:15000/"))
+    assert found["MLflow run"] == "http://127.0.0.1:15000/#/runs/ab12"
+    assert links("train", at(mlflow="http://127.0.0.1:15000"))["MLflow run"] is None
+
+
+def test_what_a_task_returned_cannot_lead_elsewhere() -> None:
+    found = links("back_up", at(returned={"id": "../../evil?x=//host"}))
+    assert found["Restore point"] == "/rempart/restore-points/..%2F..%2Fevil%3Fx%3D%2F%2Fhost"
+
+
+def test_the_listener_loads_nothing_heavy() -> None:
+    # Airflow loads it with the plugin in each of its processes, tasks among them
+    code = "import sys, rempart.orchestration.run_listener; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"airflow", "sqlalchemy", "fastapi", "psycopg", "boto3", "pydantic"}
