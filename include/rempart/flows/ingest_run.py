@@ -80,7 +80,7 @@ def finish(run: Run, current: snapshots.Snapshot | None) -> Sequence[Mapping[str
 
 
 def accepted_before(run: Run, before: snapshots.Snapshot | None) -> tuple[pa.Table | None, set[str]]:
-    """The rows of the current snapshot in the present schema, less those erased since, and the months that lost some."""
+    """The current snapshot's rows in the present schema, less those erased since, and the months that lost some."""
     if before is None:
         return None, set()
     table = snapshots.conform(snapshots.load_table(run.site, run.lake, before), before, run.pipeline)

@@ -58,7 +58,7 @@ def held(platform: Platform, pipeline: Pipeline, site: Site, sha256: str, erased
     except ObjectMissing as cause:
         raise IngestError(
             f"{what} is not on record at site '{site.name}'",
-            "Take its SHA-256 from the cockpit's page of this pipeline; a file that still waits is taken by a plain run.",
+            "Take its SHA-256 from the cockpit's page of this pipeline; a plain run takes in a file that still waits.",
         ) from cause
     if not outcome["quarantined"]:
         return Held(outcome, (), platform.clock().date())

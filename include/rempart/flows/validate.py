@@ -253,7 +253,7 @@ def roll_back(
         if not interrupted:
             if (seen := decisions_on(platform.ledger, name)) and seen[-1].seq != decisions[-1].seq:
                 raise ModelRefused(
-                    f"Model {name}: another decision (record {seen[-1].seq}) was made while this ran: nothing was moved",
+                    f"Model {name}: another decision (record {seen[-1].seq}) was made meanwhile: nothing was moved",
                     "Look at the plan anew.",
                 )
             platform.ledger.append("rollback", name, {"champion": target, "replaces": replaced, "alias_was": current})

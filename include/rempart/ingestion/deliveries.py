@@ -142,7 +142,7 @@ def read(site: Site, bucket: str, pipeline: str, sha256: str) -> dict[str, Any]:
 
 
 def record(site: Site, bucket: str, pipeline: str, outcome_json: Mapping[str, Any]) -> None:
-    """Write what became of a delivery; from here on it is known. Writing it again, or an earlier one, changes nothing."""
+    """Write what became of a delivery; from here on it is known. The same again, or an earlier one, changes nothing."""
     key = outcome_key(pipeline, str(outcome_json["sha256"]))
     if site.write_new(bucket, key, canonical(outcome_json), content_type="application/json"):
         return

@@ -36,6 +36,7 @@ NEWEST: Mapping[Kind, int] = {
     "refusal": 200,
     "candidate": 200,
     "snapshot": 1000,
+    "deliveries": 300,
     "capabilities": 50,
 }
 """Of which kinds of evidence the pages tell, and how many records of each at most: so one round is a bounded read."""
