@@ -32,7 +32,7 @@ METRICS: Mapping[str, str] = {
     "rempart_denials_open": "Placements and connections that the policy denied, and that nothing since allowed.",
     "rempart_places_at_risk": "Sites and pools that hold what the policy does not allow there.",
     "rempart_site_loss_state": "The loss of a site: 0 good, 1 attention, 2 not known, 3 bad.",
-    "rempart_quarantined_rows": "Rows of a pipeline that went to quarantine.",
+    "rempart_quarantined_rows": "Rows of a pipeline that are in quarantine.",
     "rempart_champion_margin_ratio": "By which part of the strictest bound of the gate a champion is better.",
 }
 """Every metric, and what it says. All are gauges."""
