@@ -239,6 +239,12 @@ def roll_back(
             f"Model {name} has no champion before the present one",
             f"Promote a better candidate: run train_{name} with other parameters.",
         )
+    if replaces is not None and interrupted and replaces == versions[-1]:
+        raise ModelRefused(
+            f"Model {name}: a rollback from version {replaced} to {target} is on record and was cut off before the"
+            f" alias moved, which is at version {current or 'none'}: nothing was moved",
+            f"Finish it first: run roll_back_model_{name} with dry_run off and without replaces.",
+        )
     if replaces is not None and not replaces == replaced == current:
         raise ModelRefused(
             f"Model {name} was to go back from version {replaces}, and the champion is version {current or 'none'} in"
