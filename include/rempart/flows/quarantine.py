@@ -18,7 +18,7 @@ from rempart.errors import AccessError, ConnectionMissing, IngestError, ObjectMi
 from rempart.flows import erasures
 from rempart.flows.erasures import Erased
 from rempart.flows.platform import Platform
-from rempart.ingestion import deliveries, erasing, landing
+from rempart.ingestion import deliveries, erasing, landing, reading
 from rempart.ingestion.reading import RefusedRow
 from rempart.pipeline import Pipeline
 from rempart.sites.port import Site
@@ -94,9 +94,13 @@ def look(
     """
     age.check_recipient(recipient, "recipient")
     site = platform.active_site(pipeline.classification)
-    found = held(platform, pipeline, site, delivery, erasures.erased(platform, pipeline.name))
+    erased = erasures.erased(platform, pipeline.name)
+    found = held(platform, pipeline, site, delivery, erased)
     shown = _first(found.rows)
     told = {"pipeline": pipeline.name, "delivery": delivery, "file": found.outcome["file"], "of": len(found.rows)}
+    # the first line of a file without a header is somebody's row, and perhaps erased
+    hidden = erased is not None and found.outcome["fault"]
+    told["header"] = "" if hidden else _first_line(site, platform.config.buckets.lake, pipeline, delivery)
     text = json.dumps({**told, "rows": shown}, ensure_ascii=False).encode("utf-8", "backslashreplace")
     sealed = base64.b64encode(age.encrypt(text, [recipient])).decode()
     body = {"delivery": delivery, "site": site.name, "rows": len(shown), "of": len(found.rows)}
@@ -115,6 +119,17 @@ def _first(rows: Sequence[RefusedRow]) -> list[dict[str, Any]]:
             break
         shown.append({"line": row.line, "reason": "; ".join(row.reasons), "raw": raw, "cut": len(row.raw) > MAX_TEXT})
     return shown
+
+
+def _first_line(site: Site, bucket: str, pipeline: Pipeline, delivery: str) -> str:
+    """What stands first in a delivery: mostly the names of its columns. Empty, if it is no longer kept."""
+    if (raw := landing.raw_of(site, bucket, pipeline.name, delivery)) is None or not raw.size:
+        return ""
+    text, _ = reading.unpack(
+        site.read_part(bucket, raw.key, 0, min(raw.size, MAX_BYTES))
+    )  # of a part, as much as it has
+    lines = text.decode(pipeline.source.encoding, "replace").lstrip("\ufeff").splitlines()
+    return next((line for line in lines if line.strip()), "")[:MAX_TEXT]
 
 
 def _number(platform: Platform, name: str | None) -> str:

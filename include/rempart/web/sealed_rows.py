@@ -31,12 +31,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Opened:
-    """The first rows of `of` that are in quarantine of a delivery."""
+    """The first rows of `of` that are in quarantine of a delivery. `header`: its first line, empty if that is gone."""
 
     pipeline: str
     delivery: str
     file: str
     of: int
+    header: str
     rows: tuple[Row, ...]
 
 
@@ -53,7 +54,7 @@ def opened(answer: Any, secret: str, pipeline: str, delivery: str) -> Opened | N
     if (told["pipeline"], told["delivery"]) != (pipeline, delivery):
         return None
     rows = tuple(Row(one["line"], one["reason"], one["raw"], one["cut"]) for one in told["rows"])
-    return Opened(pipeline, delivery, told["file"], told["of"], rows)
+    return Opened(pipeline, delivery, told["file"], told["of"], told["header"], rows)
 
 
 def as_csv(found: Opened) -> str:

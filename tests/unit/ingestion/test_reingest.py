@@ -271,6 +271,7 @@ def test_a_look_gives_rows_and_reasons_to_the_recipient_alone_and_is_evidence(
     assert (found.rows, found.shown) == (2, 2) and "900" not in found.sealed
     told = opened(found.sealed)
     assert (told["pipeline"], told["delivery"], told["file"], told["of"]) == ("readings", sha, "1.csv", 2)
+    assert told["header"] == "meter,day,kwh,people,tariff,note"
     assert told["rows"][0] == {"line": 3, "reason": "kwh out of range", "raw": BAD, "cut": False}
     with pytest.raises(Exception, match="was not encrypted for"):
         opened(found.sealed, age.new_identity())

@@ -30,7 +30,8 @@ BACK = "/models/hotel_bookings/roll-back"
 def sealed(recipient: str, *raws: str, delivery: str = DELIVERY, of: int | None = None) -> dict[str, Any]:
     """What the task returns."""
     rows = [{"line": i, "reason": RULES[0], "raw": raw, "cut": False} for i, raw in enumerate(raws, 2)]
-    told = {"pipeline": "hotel_bookings", "delivery": delivery, "file": "week.csv", "of": of or len(rows), "rows": rows}
+    told = {"pipeline": "hotel_bookings", "delivery": delivery, "file": "week.csv", "of": of or len(rows)}
+    told |= {"header": "id,adults", "rows": rows}
     body = base64.b64encode(age.encrypt(json.dumps(told).encode(), [recipient])).decode()
     return {"delivery": delivery, "rows": told["of"], "shown": len(rows), "sealed": body}
 
@@ -69,7 +70,7 @@ def test_while_the_task_reads_the_page_asks_again_and_then_shows_rows_and_reason
     house.returned = sealed(house.started[-1][2]["recipient"], f"1,{HOSTILE}", "2,=1+1", of=300)
     shown = house.call("GET", where, "operator")
     assert "refresh" not in shown.headers and shown.headers["cache-control"] == "no-store"
-    assert "2 of 300 rows" in shown.text and RULES[0] in shown.text
+    assert "2 of 300 rows" in shown.text and "<code>id,adults</code>" in shown.text and RULES[0] in shown.text
     assert "&lt;script&gt;alert(1)" in shown.text and HOSTILE not in shown.text
     assert "AGE-SECRET" not in shown.text
 
