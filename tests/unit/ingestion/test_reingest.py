@@ -25,7 +25,7 @@ from rempart.ingestion import deliveries, landing
 from rempart.ingestion.reading import RefusedRow, Rows
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Expectation, Pipeline
-from rempart.sites.memory import MemorySite
+from tests.unit.ingestion.test_ingest import CutOff
 
 A, B, C = "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,3,night,x", "m3,2026-02-01,3,1,base,"
 BAD, WORSE, SHORT = "m4,2026-02-01,900,1,base,", "m5,2026-02-01,9000,1,base,", "m6,2026-02-01"
@@ -162,25 +162,6 @@ def test_what_is_gone_is_told_with_the_remedy_and_nothing_changes(
     assert list(site.list("lake")) == before
 
 
-class CutOff(MemorySite):
-    """A site that stops answering at its n-th change."""
-
-    left = 10_000
-
-    def _change(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise SiteUnavailable("cut off", "run again")
-
-    def write(self, *arguments: Any, **named: Any) -> Any:
-        self._change()
-        return super().write(*arguments, **named)
-
-    def delete(self, *arguments: Any, **named: Any) -> Any:
-        self._change()
-        return super().delete(*arguments, **named)
-
-
 class CutOffLedger(MemoryLedger):
     left = 10_000
 
@@ -201,7 +182,7 @@ def test_cut_off_at_every_change_it_ends_as_if_never_cut(
     fixed = fixed.model_copy(update={"expectations": [rule]})
 
     def run(site_left: int, ledger_left: int) -> tuple[Any, ...]:
-        site, ledger = CutOff("primary"), CutOffLedger()
+        site, ledger = CutOff(), CutOffLedger()
         for bucket in ("landing", "lake"):
             site.ensure_bucket(bucket, versioned=True)
         made = replace(platform, sites={"primary": site}, ledger_=ledger)
