@@ -7,11 +7,16 @@ Each delivery is checksummed and kept as received. Rows that break the schema or
 their reason and source line; none is dropped: accepted + quarantined = delivered. A delivery seen before changes
 nothing.
 
-**Run again** as often as you like: a run without new deliveries changes nothing and starts nothing.
+With `again`, the SHA-256 of a delivery that was taken in before, its rows in quarantine are judged once more by today's
+pipeline file, and nothing that waits is taken in: rows that are accepted now leave quarantine for a new snapshot.
+
+**Run again** as often as you like: a run without new deliveries changes nothing and starts nothing, nor does one of a
+delivery `again` that comes to the same verdicts.
 
 **When it fails**: `ingest` names the delivery or site at fault, and nothing was committed or lost. When only
 `check_quarantine` is red, the snapshot stands, but more rows were quarantined than `max_quarantined` allows: read the
-reasons in `lake/deliveries/<pipeline>/`, have the file corrected, and put it back into the landing bucket.
+reasons on the cockpit's page of the pipeline. Have the file corrected and put it into the landing bucket; or, where a
+rule was wrong, correct the pipeline file and take the delivery in `again`.
 """
 
 from typing import Any
@@ -32,14 +37,21 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         pattern=r"^[A-Za-z0-9_\-/]+/$",
         description="Take the deliveries under this prefix of the landing bucket.",
     )
+    again = Param(
+        None,
+        type=["null", "string"],
+        pattern="^[0-9a-f]{64}$",
+        description="The SHA-256 of a delivery to take in once more, after a fix of the pipeline; empty: what waits.",
+    )
     common = pipeline_settings("ingest", pipeline) | {"schedule": pipeline.schedules.ingest}
-    with DAG(dag_id, doc_md=__doc__, params={"prefix": prefix}, **common) as dag:
+    with DAG(dag_id, doc_md=__doc__, params={"prefix": prefix, "again": again}, **common) as dag:
 
         @task
         def ingest(params: Any = None) -> dict[str, Any]:
-            from rempart.flows.ingest import ingest
+            from rempart.flows.reingest import take_in
 
-            return runtime.as_json(ingest(runtime.platform(), runtime.pipeline(name).reading_from(params["prefix"])))
+            spec = runtime.pipeline(name).reading_from(params["prefix"])
+            return runtime.as_json(take_in(runtime.platform(), spec, params["again"]))
 
         @task(outlets=[snapshot])
         def publish_snapshot(result: Any, outlet_events: Any = None) -> None:

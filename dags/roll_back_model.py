@@ -4,7 +4,9 @@
 
 Starts by hand or by REST only. `dry_run` is on unless you switch it off: the first run shows what would be done.
 
-**Run again**: each run without `dry_run` goes one promotion further back.
+With `replaces`, the version that a plan showed as champion, it moves nothing if another one is champion by then.
+
+**Run again**: each run without `dry_run` goes one promotion further back; with `replaces`, a second run finds it done.
 
 **When it fails**: there is no earlier champion, or its files are not the ones on record; the alias did not move.
 """
@@ -21,13 +23,21 @@ from rempart.pipeline import Pipeline
 def build(dag_id: str, pipeline: Pipeline) -> DAG:
     name = pipeline.name
     dry_run = Param(True, type="boolean", description="Only show what would be done.")
-    with DAG(dag_id, doc_md=__doc__, params={"dry_run": dry_run}, **pipeline_settings("roll-back", pipeline)) as dag:
+    replaces = Param(
+        None,
+        type=["null", "string"],
+        pattern="^[0-9]{1,9}$",
+        description="Only if this version is champion; empty: whichever is.",
+    )
+    params = {"dry_run": dry_run, "replaces": replaces}
+    with DAG(dag_id, doc_md=__doc__, params=params, **pipeline_settings("roll-back", pipeline)) as dag:
 
         @task
         def roll_back(params: Any = None) -> dict[str, Any]:
             from rempart.flows.validate import roll_back
 
-            return runtime.as_json(roll_back(runtime.platform(), runtime.pipeline(name), dry_run=params["dry_run"]))
+            asked = {"dry_run": params["dry_run"], "replaces": params["replaces"]}
+            return runtime.as_json(roll_back(runtime.platform(), runtime.pipeline(name), **asked))
 
         roll_back()
     return dag

@@ -17,6 +17,8 @@ from rempart.web.facts import Facts, Unknown
 ROOT = Path(__file__).parents[1]
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 POINT = "20260301T114500Z-0a0b0c"
+DELIVERY = "ab" * 32
+RULES = ("a booking needs at least one adult", "price is out of range")
 GATE = {"metric": "mae", "limit": 25.0, "baseline_margin": 0.2, "champion_tolerance": 0.02}
 
 
@@ -66,6 +68,18 @@ class Watched:
         found = {"endpoint": "http://haven", "seconds": 0.4, "buckets": {"lake": lake}, "locks": locks}
         return self.record("usage", site, found | body, ago)
 
+    def delivery(self, sha256: str = DELIVERY, ago: timedelta = timedelta(hours=2), **body: Any) -> int:
+        """One delivery of 20 rows, of which two broke the first of two rules, and one has a fault besides."""
+        found = {"sha256": sha256, "file": "week.csv", "bytes": 9, "landed_at": (NOW - ago).isoformat(), "fault": None}
+        found |= {"outcome": "accepted in part", "delivered": 20, "accepted": 17, "quarantined": 3, "added": 17}
+        found |= {"reasons": {RULES[0]: 2, "too few fields": 1}, "judged": 19, "unexpected": {RULES[0]: 2, RULES[1]: 0}}
+        rules = [
+            {"expect": "expect_column_values_to_be_between", "columns": ["adults"], "reason": one} for one in RULES
+        ]
+        told = [found | {"snapshot": "s1", "again": 0} | body]
+        site = {"site": "primary", "expectations": rules, "deliveries": told}
+        return self.record("deliveries", "hotel_bookings", site, ago)
+
     def healthy(self) -> Watched:
         """What a platform has that runs well."""
         self.replication(copied=4, throughput=2_000_000.0)
@@ -74,6 +88,7 @@ class Watched:
         self.promotion()
         self.usage("primary")
         self.usage("haven")
+        self.delivery()
         return self
 
     def facts(self, **other: Any) -> Facts:

@@ -26,6 +26,7 @@ EXPECTED = {
     "restore_drill",
     "restore_point",
     "roll_back_model_hotel_bookings",
+    "show_quarantine_hotel_bookings",
     "train_hotel_bookings",
     "validate_model_hotel_bookings",
     "verify_replicas",

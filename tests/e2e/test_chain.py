@@ -6,7 +6,10 @@ look for them everywhere.
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +21,7 @@ import pytest
 
 from rempart import config, pipeline
 from rempart.airflow_api import AirflowApi, AirflowApiError
-from rempart.backup import postgresql
+from rempart.backup import age, postgresql
 from rempart.demo import BAD_PARAMS
 from rempart.flows.platform import Platform
 from rempart.ingestion import snapshots
@@ -28,6 +31,7 @@ pytestmark = pytest.mark.stack
 
 PIPELINE = "hotel_bookings"
 CANARY = "canary_q7x2v9"
+LOOKER = age.new_identity()
 GOOD, BAD = 5, 3
 """Canary rows that are accepted, and that are quarantined (no adult)."""
 
@@ -46,6 +50,8 @@ class Chain:
     drilled: dict[str, Any]
     beside: dict[str, Any]
     removed: dict[str, Any]
+    looked: dict[str, Any]
+    again: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +68,12 @@ def with_canaries(body: bytes) -> bytes:
         row |= {"booking_id": str(900001 + i), "agent": CANARY, "company": CANARY, "adults": "2" if i < GOOD else "0"}
         lines.append(",".join(row[name] for name in names))
     return ("\n".join(lines) + "\n").encode()
+
+
+def first_delivery(platform: Platform) -> str:
+    """The SHA-256 of the delivery with the canaries, as the cockpit's page has it."""
+    told = [one for record in platform.ledger.find("deliveries", PIPELINE) for one in record.body["deliveries"]]
+    return str(max(told, key=lambda one: one["quarantined"])["sha256"])
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +106,14 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     said = {"aside": "e2e", "parts": ["database:feast_registry", f"dataset:{PIPELINE}"], "dry_run": False}
     beside = stage("restore_point", "restore_point", said)
     removed = stage("restore_point", "restore_point", said | {"remove": True})
+    asked = {"delivery": first_delivery(platform), "recipient": LOOKER.recipient}
+    looked = stage(f"show_quarantine_{PIPELINE}", "show", asked)
+    again = stage(f"ingest_{PIPELINE}", "ingest", {"again": asked["delivery"]})
     bad_since = datetime.now(UTC)
     stage(f"train_{PIPELINE}", "train", {"trainer_params": BAD_PARAMS})
     validate = f"validate_model_{PIPELINE}"
     refused = finish(validate, "validate", api.await_run(validate, bad_since))
-    return Chain(ingested, features, trained, judged, refused, copied, point, drilled, beside, removed)
+    return Chain(ingested, features, trained, judged, refused, copied, point, drilled, beside, removed, looked, again)
 
 
 def test_every_delivered_row_is_accepted_or_quarantined(chain: Chain) -> None:
@@ -106,6 +121,21 @@ def test_every_delivered_row_is_accepted_or_quarantined(chain: Chain) -> None:
     assert rows["delivered"] == 15402 + GOOD + BAD == rows["accepted"] + rows["quarantined"]
     assert rows["total_rows"] == rows["accepted"]
     assert rows["quarantined"] >= BAD
+
+
+def test_rows_in_quarantine_are_shown_to_who_has_the_key_and_that_is_evidence(chain: Chain, platform: Platform) -> None:
+    told = json.loads(age.decrypt(base64.b64decode(chain.looked["sealed"]), LOOKER, "the rows"))
+    assert chain.looked["rows"] == chain.looked["shown"] == len(told["rows"]) >= BAD
+    assert sum(CANARY in row["raw"] for row in told["rows"]) == BAD
+    (record,) = platform.ledger.find("look", PIPELINE)
+    assert record.body["delivery"] == chain.looked["delivery"] and record.body["run"].startswith("manual__")
+    assert re.fullmatch(r"user [0-9]+|the platform's admin", record.body["by"])
+
+
+def test_a_delivery_taken_in_again_by_the_same_rules_changes_nothing(chain: Chain, platform: Platform) -> None:
+    assert not chain.again["changed"] and chain.again["snapshot"] == chain.ingested["snapshot"]
+    assert chain.again["quarantined"] == chain.looked["rows"]
+    assert len(platform.ledger.find("deliveries", PIPELINE)) == 1
 
 
 def test_features_of_every_accepted_row_are_online(chain: Chain) -> None:
@@ -194,6 +224,10 @@ def test_every_dag_page_has_its_documentation_and_no_file_fails_to_import(chain:
         (f"validate_model_{PIPELINE}", {"version": "1; DROP TABLE x"}, "version"),
         (f"materialize_features_{PIPELINE}", {"snapshot": "../../etc/passwd"}, "snapshot"),
         (f"ingest_{PIPELINE}", {"prefix": "{{ var.value.secret }}"}, "prefix"),
+        (f"ingest_{PIPELINE}", {"again": "../" + "0" * 61}, "again"),
+        (f"show_quarantine_{PIPELINE}", {"delivery": "0" * 64, "recipient": "age1; $(id)"}, "recipient"),
+        (f"show_quarantine_{PIPELINE}", {}, "delivery"),
+        (f"roll_back_model_{PIPELINE}", {"dry_run": False, "replaces": "1 OR 1=1"}, "replaces"),
         ("restore_drill", {"point": "$(id)"}, "point"),
         ("restore_point", {"aside": "x; DROP TABLE y"}, "aside"),
         ("restore_point", {"aside": "before", "parts": ["database:{{ conn.pg_airflow.password }}"]}, "parts"),

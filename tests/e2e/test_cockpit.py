@@ -12,14 +12,16 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwright
 
-from rempart import config
+from rempart import config, pipeline
 from rempart.airflow_api import AirflowApi
 from rempart.flows.platform import Platform
+from rempart.ingestion.sample import deliveries
 from rempart.web.rendering import PAGES
 
 pytestmark = pytest.mark.stack
 
 TABS = ("dag?dag_id=backup_platform", "run?dag_id=backup_platform&run_id=none", "dag?dag_id=ingest_hotel_bookings")
+PIPELINE = "hotel_bookings"
 REASON = "refused: mae 80.41 is above 25 (the limit)"
 
 
@@ -33,6 +35,37 @@ def point(platform: Platform) -> str:
         api.follow("backup_platform", api.trigger("backup_platform"), lambda line: None)
         found = platform.ledger.find("restore-point", limit=1)
     return found[0].subject
+
+
+@pytest.fixture(scope="module")
+def delivery(platform: Platform) -> str:
+    """The newest delivery of which rows are in quarantine; after the chain there are some."""
+    if not (found := refused_deliveries(platform)):
+        name, body = next(iter(deliveries(config.project_root() / "data" / "hotel_bookings.csv.gz")))
+        head, first, *rest = body.decode().splitlines()
+        cells = first.split(",")
+        cells[head.split(",").index("adults")] = "0"
+        site, spec = platform.active_site("personal"), pipeline.named(PIPELINE)
+        spoilt = "\n".join([head, ",".join(cells), *rest, ""]).encode()
+        site.write(platform.config.buckets.landing, spec.source.prefix + name, spoilt)
+        api = AirflowApi(config.environment_connections("airflow_api"))
+        api.follow(f"ingest_{PIPELINE}", api.trigger(f"ingest_{PIPELINE}"), lambda line: None)
+        found = refused_deliveries(platform)
+    return found[0]
+
+
+def refused_deliveries(platform: Platform) -> list[str]:
+    records = platform.ledger.find("deliveries", PIPELINE)
+    return [str(one["sha256"]) for record in records for one in record.body["deliveries"] if one["quarantined"]]
+
+
+@pytest.fixture(scope="module")
+def rolled(platform: Platform) -> str:
+    """A model of which two versions were promoted, by the records alone."""
+    for version in ("1", "2"):
+        body = {"version": version, "previous": None, "metrics": {"mae": 22.0}, "baselines": {}, "reasons": ["passed"]}
+        platform.ledger.append("promotion", "rolled_in_browser", body)
+    return "rolled_in_browser"
 
 
 @pytest.fixture(scope="module")
@@ -96,17 +129,21 @@ def test_it_is_one_click_away_and_follows_airflows_theme(page: Page, point: str)
     page.evaluate("localStorage.removeItem('theme')")
 
 
-def test_every_page_opens_in_both_languages_without_a_finding_of_axe(page: Page, point: str, tmp_path: Path) -> None:
+def test_every_page_opens_in_both_languages_without_a_finding_of_axe(
+    page: Page, point: str, delivery: str, rolled: str, tmp_path: Path
+) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
+    wait_for(page, f"/rempart/data/{PIPELINE}", delivery[:12])
     refused: list[str] = []
     page.on("console", lambda message: refused.append(message.text) if message.type == "error" else None)
     ours = page.evaluate("location.origin")
     page.on("request", lambda request: None if request.url.startswith(ours) else refused.append(request.url))
     for scheme, language in (("light", "en"), ("dark", "fr")):
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type] # one of the two
-        shown = (*PAGES, f"restore-points/{point}", f"restore-points/{point}/drill", "ledger/1", *TABS)
-        for name in shown:
+        held = [f"data/{PIPELINE}/quarantine/{delivery}/{name}" for name in ("look", "rows", "again")]
+        points = (f"restore-points/{point}", f"restore-points/{point}/drill")
+        for name in (*PAGES, *points, "ledger/1", f"data/{PIPELINE}", *held, f"models/{rolled}/roll-back", *TABS):
             answer = page.goto(f"/rempart/{name}{'&' if '?' in name else '?'}lang={language}")
             assert answer and answer.ok, name
             assert page.locator("html").get_attribute("lang") == language
@@ -195,3 +232,57 @@ def test_pictures_for_the_documentation(page: Page, point: str) -> None:
     run_pictures(page, api, folder)
     for file in folder.glob("cockpit-*.png"):
         assert file.stat().st_size < 200_000, f"{file} is too large for the documentation"
+
+
+def test_rows_in_quarantine_are_looked_at_with_their_reasons_and_downloaded(page: Page, delivery: str) -> None:
+    wait_for(page, f"/rempart/data/{PIPELINE}", delivery[:12])  # facts are gathered every 15 seconds
+    page.goto("/plugin/sovereignty")
+    frame = cockpit(page)
+    frame.get_by_role("link", name="Data", exact=True).click()
+    frame.get_by_role("link", name=PIPELINE, exact=True).click()
+    frame.locator("#quarantine tr", has_text=delivery[:12]).get_by_role("link", name="Look at the rows").click()
+    expect(frame.locator("ol")).to_contain_text("seals them for a key that only this browser is given")
+    frame.get_by_role("button", name="Read the rows now").click()
+    rows = frame.locator("#rows tbody tr")
+    expect(rows.first).to_be_visible(timeout=90_000)
+    expect(frame.locator("#rows")).to_contain_text("a booking needs at least one adult")
+    shown = next(one for one in page.frames if "/rows?" in one.url).url
+    kept = [one for one in page.context.cookies(shown) if one["name"] == "rempart_look"]
+    assert kept and kept[0]["httpOnly"] and kept[0]["sameSite"] == "Strict"
+    told = page.context.request.get(shown.replace("/rows?", "/rows.csv?"))
+    assert told.ok and "a booking needs at least one adult" in told.text()
+    stranger = page.context.browser.new_context()  # type: ignore[union-attr] # it was launched
+    stranger.add_cookies([one for one in page.context.cookies() if one["name"] == "_token"])  # type: ignore[misc] # as given
+    answer = stranger.request.get(shown)
+    assert "Ask anew" in answer.text() and 'id="rows"' not in answer.text()
+    stranger.close()
+
+
+def test_a_delivery_is_taken_in_again_and_the_page_says_how_it_went(page: Page, delivery: str) -> None:
+    wait_for(page, f"/rempart/data/{PIPELINE}", delivery[:12])
+    page.goto(f"/rempart/data/{PIPELINE}/quarantine/{delivery}/again")
+    expect(page.locator("ol")).to_contain_text("Rows that are still refused stay in quarantine")
+    page.get_by_role("button", name="Take it in again now").click()
+    expect(page.get_by_role("status")).to_contain_text("Started: run")
+    expect(page.get_by_role("status")).to_contain_text(re.compile("passed|failed"), timeout=120_000)
+
+
+def test_a_rollback_shows_its_plan_and_tells_what_airflow_refused(page: Page, rolled: str) -> None:
+    wait_for(page, "/rempart/models", rolled)
+    page.goto("/plugin/sovereignty")
+    frame = cockpit(page)
+    frame.get_by_role("link", name="Models", exact=True).click()
+    frame.get_by_role("link", name=f"Roll back {rolled}").click()
+    expect(frame.locator("ol")).to_contain_text("goes from version 2 back to version 1")
+    frame.get_by_role("button", name="Go back to version 1 now").click()
+    expect(frame.get_by_role("alert")).to_contain_text("Airflow did not start it")  # there is no such DAG
+
+
+def wait_for(page: Page, where: str, text: str) -> None:
+    """Until a page says it: facts are gathered every 15 seconds."""
+    for _ in range(20):
+        page.goto(where)
+        if page.get_by_text(text).count():
+            return
+        page.wait_for_timeout(2_000)
+    expect(page.locator("body")).to_contain_text(text)

@@ -177,6 +177,29 @@ def test_a_rollback_gives_the_alias_back_and_the_version_is_not_promoted_again_b
     assert validate(platform, pipeline, second).promoted
 
 
+def test_a_rollback_of_a_plan_moves_nothing_once_another_is_champion_and_is_done_once(fast):
+    platform, pipeline, train = fast
+    versions = []
+    for trees in (60, 80, 100):
+        versions.append(train({"max_iter": trees}).version)
+        assert validate(platform, pipeline).promoted
+    with pytest.raises(
+        ModelRefused, match=f"back from version {versions[1]}, and the champion is version {versions[2]}"
+    ):
+        roll_back(platform, pipeline, dry_run=False, replaces=versions[1])
+    assert registry.champion(platform.tracking(), pipeline.name) == versions[2]
+    assert not platform.ledger.find("rollback", pipeline.name)
+    for _ in range(2):  # the second time, it is found done
+        done = roll_back(platform, pipeline, dry_run=False, replaces=versions[2])
+        assert (done.done, done.champion, done.replaces) == (True, versions[1], versions[2])
+        assert registry.champion(platform.tracking(), pipeline.name) == versions[1]
+    assert len(platform.ledger.find("rollback", pipeline.name)) == 1
+    # an alias that somebody moved by hand is another champion, too
+    registry.promote(platform.tracking(), pipeline.name, versions[0], versions[1], ())
+    with pytest.raises(ModelRefused, match="Finish it first"):
+        roll_back(platform, pipeline, dry_run=False, replaces=versions[1])
+
+
 class Killed(BaseException):
     """The process ended here."""
 

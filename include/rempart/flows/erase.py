@@ -175,7 +175,7 @@ def apply(
             raise SiteFenced(
                 f"The active site changed while rows of '{pipeline.name}' were erased", "Run `rempart erase --again`."
             )
-        if erase_objects.repoint(platform, sites[home], bucket, pipeline.name, scan.succeeded):
+        if erase_objects.repoint(platform, sites[home], bucket, pipeline, scan.succeeded):
             say("the current snapshot is one without them")
     with platform.committing(active):
         _strike_features(platform, pipeline, sites[home])

@@ -14,10 +14,11 @@ from typing import Any
 
 from rempart.backup.pruning import delete_unless_locked
 from rempart.errors import ObjectMissing, SiteError
+from rempart.flows import ingest_run
 from rempart.flows.abreast import abreast
 from rempart.flows.pairs import PATIENCE, Say, catalogue, turn_of, wait_for
 from rempart.flows.platform import Platform
-from rempart.ingestion import deliveries, erasing, snapshots
+from rempart.ingestion import erasing, landing, snapshots
 from rempart.ingestion.erasing import Cut, Gone, Kind
 from rempart.ingestion.snapshots import Part, Snapshot
 from rempart.pipeline import Pipeline
@@ -136,7 +137,7 @@ class Search:
                 self._headers[_delivery(info)] = header
             return erasing.cut_delivery(body, self.pipeline, self.gone)
         if kind == "quarantine":
-            header = self._headers.get(info.key.rsplit("/", 1)[-1].removesuffix(".parquet"))
+            header = self._headers.get(landing.delivery_of(info.key))
             return erasing.cut_quarantine(body, header, self.pipeline, self.gone)
         return erasing.cut_table(body, kind, self.pipeline.key, self.gone)
 
@@ -265,20 +266,20 @@ def _unmark(site: Site, bucket: str, keys: set[str]) -> None:
 
 
 def repoint(
-    platform: Platform, site: Site, bucket: str, pipeline: str, succeeded: Mapping[str, Snapshot]
+    platform: Platform, site: Site, bucket: str, pipeline: Pipeline, succeeded: Mapping[str, Snapshot]
 ) -> Snapshot | None:
     """Make what takes the current snapshot's place the current one, with its evidence. Nobody may commit meanwhile.
 
     None if the current snapshot stays.
     """
-    before = snapshots.current(site, bucket, pipeline)
+    before = snapshots.current(site, bucket, pipeline.name)
     if before is None or before.id not in succeeded:
         return None
-    for outcome in before.deliveries:  # the ingestion that made it may have been cut off
-        deliveries.record(site, bucket, pipeline, outcome)
-    after = snapshots.read(site, bucket, pipeline, succeeded[before.id].id)
+    # the ingestion that made it may have been cut off
+    ingest_run.conclude(platform, pipeline, site, before.deliveries)
+    after = snapshots.read(site, bucket, pipeline.name, succeeded[before.id].id)
     snapshots.point_at(site, bucket, after)
     counts = dict.fromkeys(("deliveries", "delivered", "accepted", "quarantined"), 0)
     body = {"snapshot": after.id, "previous": after.previous, "site": site.name, "rows": after.rows, **counts}
-    platform.ledger.append("snapshot", pipeline, body)
+    platform.ledger.append("snapshot", pipeline.name, body)
     return after

@@ -1,35 +1,30 @@
 """Take in every waiting delivery of a pipeline: land it raw, judge its rows, and commit one snapshot.
 
 Order of the writes, so that a run cut off anywhere is completed by the next one: raw deliveries, quarantine, parts,
-manifest, `current.json` (the commit), outcomes of the deliveries, evidence, and only then the landing bucket is
-cleared. The manifest holds the outcomes of its deliveries: a run that finds a committed snapshot without evidence
-writes what is missing from it.
+manifest, `current.json` (the commit), evidence of the deliveries, their outcomes, evidence of the snapshot, and only
+then the landing bucket is cleared. The manifest holds the outcomes of its deliveries: a run that finds a committed
+snapshot without evidence writes what is missing from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from rempart.errors import ConfigError, IngestError, ObjectMissing
-from rempart.flows import erasures
-from rempart.flows.erasures import Erased
+from rempart.errors import IngestError, ObjectMissing
+from rempart.flows import erasures, ingest_run
+from rempart.flows.ingest_run import Run
 from rempart.flows.platform import Platform
 from rempart.ingestion import acceptance, cells, deliveries, erasing, landing, reading, snapshots
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import RefusedRow, Rows
 from rempart.pipeline import Pipeline
 from rempart.quality.expectations import broken
-from rempart.sites.port import Site
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-SOURCES = 500
-"""Deliveries that a snapshot's record names, by their SHA-256; its manifest names all of them, and their files."""
 
 
 @dataclass(frozen=True)
@@ -47,35 +42,6 @@ class IngestResult:
     worst: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One run's surroundings."""
-
-    platform: Platform
-    pipeline: Pipeline
-    site: Site
-    now: datetime
-    erased: Erased | None = None
-
-    @property
-    def lake(self) -> str:
-        return self.platform.config.buckets.lake
-
-    @property
-    def inbox(self) -> str:
-        return self.platform.config.buckets.landing
-
-    def retain_until(self, kind: Literal["raw", "quarantine", "snapshots"]) -> date:
-        rule = self.platform.config.retention.get(self.pipeline.classification)
-        if rule is None:
-            raise ConfigError(
-                f"retention.{self.pipeline.classification} is not declared, pipeline '{self.pipeline.name}' needs it",
-                "Add it to rempart.yaml: how long raw deliveries, quarantine and snapshots are kept.",
-            )
-        kept = {"raw": rule.raw, "quarantine": rule.quarantine, "snapshots": rule.snapshots}[kind]
-        return (self.now + kept).date()
-
-
 def ingest(platform: Platform, pipeline: Pipeline) -> IngestResult:
     """Take in all waiting deliveries and commit at most one new snapshot; with nothing new, nothing changes.
 
@@ -83,30 +49,27 @@ def ingest(platform: Platform, pipeline: Pipeline) -> IngestResult:
     A row that was erased does not come back: it is refused, and nothing of it is kept. Whether too many rows were
     refused is for `check_quarantine` to say.
     """
-    active, erased = platform.active(), erasures.erased(platform, pipeline.name)
-    run = _Run(platform, pipeline, platform.active_site(pipeline.classification, active), platform.clock(), erased)
-    run.retain_until("snapshots")  # a missing rule is said before anything is written
+    run = ingest_run.begin(platform, pipeline)
     before = snapshots.current(run.site, run.lake, pipeline.name)
-    with platform.committing(active):
-        finished = _finish(run, before)
+    with platform.committing(run.active):
+        finished = ingest_run.finish(run, before)
     waiting, bodies = _arrivals(run)
     known = {a.sha256 for a in waiting if deliveries.is_known(run.site, run.lake, pipeline.name, a.sha256)}
     plan = landing.plan(waiting, known)
     snapshot, added, outcomes = _take_in(run, before, plan.new, bodies)
-    with platform.committing(active):
-        erasures.check_same(platform, pipeline.name, erased)
+    with platform.committing(run.active):
+        erasures.check_same(platform, pipeline.name, run.erased)
         if snapshot and snapshot is not before:
             snapshots.commit(run.site, run.lake, snapshot, added)
-        for one in outcomes:
-            deliveries.record(run.site, run.lake, pipeline.name, one)
+        ingest_run.conclude(platform, pipeline, run.site, outcomes)
         if snapshot and snapshot is not before:
-            _append_evidence(run, snapshot)
+            ingest_run.append_snapshot(run, snapshot)
         for arrival in (*plan.new, *plan.known):
             landing.clear(run.site, run.inbox, arrival)
-    return _result(before, snapshot, [*finished, *outcomes], bool(finished))
+    return result_of(before, snapshot, [*finished, *outcomes], bool(finished))
 
 
-def _arrivals(run: _Run) -> tuple[list[Arrival], dict[str, bytes]]:
+def _arrivals(run: Run) -> tuple[list[Arrival], dict[str, bytes]]:
     """What waits in the landing bucket, and each delivery's bytes by SHA-256."""
     found: list[Arrival] = []
     bodies: dict[str, bytes] = {}
@@ -121,35 +84,8 @@ def _arrivals(run: _Run) -> tuple[list[Arrival], dict[str, bytes]]:
     return found, bodies
 
 
-def _finish(run: _Run, current: snapshots.Snapshot | None) -> Sequence[Mapping[str, Any]]:
-    """Complete a run that was cut off after its commit; the outcomes of its deliveries, or nothing."""
-    if current is None:
-        return ()
-    newest = run.platform.ledger.find("snapshot", run.pipeline.name, limit=1)
-    if newest and newest[0].body.get("snapshot") == current.id:
-        return ()
-    for outcome in current.deliveries:
-        deliveries.record(run.site, run.lake, run.pipeline.name, outcome)
-    _append_evidence(run, current)
-    return current.deliveries
-
-
-def _append_evidence(run: _Run, snapshot: snapshots.Snapshot) -> None:
-    total = {name: sum(one[name] for one in snapshot.deliveries) for name in ("delivered", "accepted", "quarantined")}
-    body = {
-        "snapshot": snapshot.id,
-        "previous": snapshot.previous,
-        "site": run.site.name,
-        "deliveries": len(snapshot.deliveries),
-        "rows": snapshot.rows,
-        "sources": [one["sha256"] for one in snapshot.deliveries[:SOURCES]],
-        **total,
-    }
-    run.platform.ledger.append("snapshot", run.pipeline.name, body)
-
-
 def _take_in(
-    run: _Run, before: snapshots.Snapshot | None, new: Sequence[Arrival], bodies: Mapping[str, bytes]
+    run: Run, before: snapshots.Snapshot | None, new: Sequence[Arrival], bodies: Mapping[str, bytes]
 ) -> tuple[snapshots.Snapshot | None, list[tuple[snapshots.Part, bytes]], list[dict[str, Any]]]:
     """Raw and quarantine of the new deliveries; the snapshot to commit, the parts that it adds, and the outcomes."""
     if not new:
@@ -157,14 +93,8 @@ def _take_in(
     pipeline, read = run.pipeline, []
     for arrival in new:
         read.append(_land(run, arrival, bodies[arrival.sha256]))
-    current, changed = None, set[str]()
-    if before:
-        table = snapshots.load_table(run.site, run.lake, before)
-        current = snapshots.conform(table, before, pipeline)
-        if run.erased:
-            current, struck = erasing.split(current, pipeline.key, run.erased.has)
-            changed = set(snapshots.months(struck, pipeline.partition_by))
-    accepted, refused = judge(pipeline, current, read)
+    current, changed = ingest_run.accepted_before(run, before)
+    accepted, refused, judged = judge(pipeline, current, read)
     for arrival, rows in zip(new, refused, strict=True):
         if rows:
             until = run.retain_until("quarantine")
@@ -172,7 +102,7 @@ def _take_in(
     snapshot = before
     added: list[tuple[snapshots.Part, bytes]] = []
     if accepted.num_rows:
-        snapshot, added = _draw_up(run, before, current, accepted, changed)
+        snapshot, added = ingest_run.draw_up(run, before, current, accepted, changed)
     outcomes = [
         deliveries.outcome(
             arrival,
@@ -180,15 +110,17 @@ def _take_in(
             refused=against,
             fault=rows.fault,
             snapshot=snapshot.id if snapshot else None,
+            judged=held,
+            rules=[one.reason for one in pipeline.expectations],
         ).as_json()
-        for arrival, rows, against in zip(new, read, refused, strict=True)
+        for arrival, rows, against, held in zip(new, read, refused, judged, strict=True)
     ]
     if snapshot and snapshot is not before:
         snapshot = replace(snapshot, deliveries=tuple(outcomes))
     return snapshot, added, outcomes
 
 
-def _land(run: _Run, arrival: Arrival, body: bytes) -> Rows:
+def _land(run: Run, arrival: Arrival, body: bytes) -> Rows:
     """Keep a delivery as received, less the rows that were erased; its rows, of which those are refused."""
     pipeline, kept = run.pipeline, {"retain-until": run.retain_until("raw").isoformat()}
     rows = reading.read(arrival.name, body, pipeline.source, list(pipeline.columns))
@@ -203,25 +135,11 @@ def _land(run: _Run, arrival: Arrival, body: bytes) -> Rows:
     return rows
 
 
-def _draw_up(
-    run: _Run, before: snapshots.Snapshot | None, current: pa.Table | None, accepted: pa.Table, changed: set[str]
-) -> tuple[snapshots.Snapshot, list[tuple[snapshots.Part, bytes]]]:
-    import pyarrow as pa
-
-    return snapshots.draw_up(
-        run.pipeline,
-        before,
-        pa.concat_tables([current, accepted]) if current is not None else accepted,
-        changed | set(snapshots.months(accepted, run.pipeline.partition_by)),
-        now=run.now,
-        retain_until=run.retain_until("snapshots"),
-    )
-
-
 def judge(
     pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]
-) -> tuple[pa.Table, list[list[RefusedRow]]]:
-    """The rows to accept (in order of delivery), and each delivery's refused rows. Nothing is written.
+) -> tuple[pa.Table, list[list[RefusedRow]], list[int]]:
+    """The rows to accept (in order of delivery), each delivery's refused rows, and how many of its rows were held
+    against the expectations. Nothing is written.
 
     A row must be typed, then meet every expectation, then be the first of its key; each row is judged by itself, and
     accepted + refused = delivered for every delivery.
@@ -237,6 +155,9 @@ def judge(
         null_values=pipeline.source.null_values,
     )
     well_typed = [row for row in range(typed.num_rows) if row not in against]
+    judged = [0] * len(read)
+    for row in well_typed:
+        judged[owners[row][0]] += 1
     valid = typed.take(pa.array(well_typed, pa.int64()))
     for row, reasons in broken(pipeline.expectations, valid).items():
         against[well_typed[row]] = reasons
@@ -250,15 +171,16 @@ def judge(
         number, i = owners[row]
         source = read[number]
         refused[number].append(RefusedRow(source.lines[i], tuple(reasons), source.raw[i]))
-    return candidates.take(pa.array(first, pa.int64())), refused
+    return candidates.take(pa.array(first, pa.int64())), refused, judged
 
 
-def _result(
+def result_of(
     before: snapshots.Snapshot | None,
     after: snapshots.Snapshot | None,
     outcomes: Sequence[Mapping[str, Any]],
     finished: bool,
 ) -> IngestResult:
+    """What a run reports that led from one snapshot to another; `finished`: it completed the run before it."""
     delivered, accepted, quarantined = (
         sum(one[name] for one in outcomes) for name in ("delivered", "accepted", "quarantined")
     )
@@ -285,7 +207,8 @@ def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
             f"Pipeline '{pipeline.name}': {result.quarantined} of {result.delivered} rows went to quarantine, more "
             f"than max_quarantined ({pipeline.max_quarantined:.1%}) allows. {result.accepted} rows are accepted; the "
             f"current snapshot is {result.snapshot}. " + "; ".join(result.worst),
-            f"Read quarantine/{pipeline.name}/ in the lake bucket and deliver the corrected rows as a new file. "
+            "Look at them on the cockpit's page of this pipeline. Deliver the corrected rows as a new file; or, if the "
+            f"rule was wrong, correct {pipeline.name}.yaml and take the delivery in again there. "
             "Nothing of this run is lost, and a re-run has nothing left to do.",
         )
 

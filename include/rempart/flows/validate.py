@@ -63,7 +63,7 @@ def validate(platform: Platform, pipeline: Pipeline, version: str | None = None)
         raise TrainingError(f"Model {name} has no candidate", f"Run train_{name} first.")
     record = _record(platform, name, version)
     current = registry.champion(tracking, name)
-    decisions = _decisions(platform, name)
+    decisions = decisions_on(platform.ledger, name)
     if decisions and intended(decisions) == version:
         # decided before; if the alias is elsewhere, that run was killed, or someone moved the alias by hand
         body = next(d.body for d in reversed(decisions) if d.kind == "promotion" and str(d.body["version"]) == version)
@@ -158,10 +158,10 @@ def _rows(ledger: Ledger, site: Site, dataset: Mapping[str, Any]) -> tuple[pa.Ta
     return split_rows(erasures.read_dataset(erasures.rewritten(ledger), site, dataset))
 
 
-def _decisions(platform: Platform, name: str) -> list[Evidence]:
+def decisions_on(ledger: Ledger, name: str) -> list[Evidence]:
     """Promotions and rollbacks of a model, oldest first."""
-    promotions = platform.ledger.find("promotion", name, limit=100_000)
-    rollbacks = platform.ledger.find("rollback", name, limit=100_000)
+    promotions = ledger.find("promotion", name, limit=100_000)
+    rollbacks = ledger.find("rollback", name, limit=100_000)
     return sorted([*promotions, *rollbacks], key=lambda one: one.seq)
 
 
@@ -206,25 +206,50 @@ def _finite(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def roll_back(platform: Platform, pipeline: Pipeline, *, dry_run: bool = True) -> RollbackResult:
+def return_to(decisions: Sequence[Evidence]) -> tuple[str, str] | None:
+    """Which version a rollback would make champion, and which one it would replace; None if there is none. Pure."""
+    versions = succession(decisions)
+    return (versions[-2], versions[-1]) if len(versions) >= 2 else None
+
+
+def roll_back(
+    platform: Platform, pipeline: Pipeline, *, dry_run: bool = True, replaces: str | None = None
+) -> RollbackResult:
     """Give the alias `champion` to the version that was promoted before the present one.
 
     Its files are checked against the record first, on a dry run too. A rollback that was killed half way is finished,
-    not repeated. Raises TrainingError when there is no earlier champion, ModelRefused when its files are not the ones
-    on record, TrackingUnavailable, LedgerError, DatabaseUnavailable.
+    not repeated. With `replaces`, nothing moves unless that version is champion; where it was rolled back already, that
+    is the result. Raises TrainingError when there is no earlier champion, ModelRefused when its files are not the ones
+    on record or another version is champion, TrackingUnavailable, LedgerError, DatabaseUnavailable.
     """
     active, name, tracking = platform.active(), pipeline.name, platform.tracking()
-    decisions = _decisions(platform, name)
+    decisions = decisions_on(platform.ledger, name)
     versions, current = succession(decisions), registry.champion(tracking, name)
-    interrupted = bool(versions) and decisions[-1].kind == "rollback" and current != versions[-1]
-    if interrupted:
-        target, replaced = versions[-1], str(decisions[-1].body["replaces"])
-    elif len(versions) >= 2:
-        target, replaced = versions[-2], versions[-1]
+    last = decisions[-1] if decisions and decisions[-1].kind == "rollback" else None
+    if last and versions and str(last.body["replaces"]) == replaces and current == versions[-1]:
+        done = f"the alias champion of model {name} went from version {replaces} back to version {current} before"
+        return RollbackResult(dry_run, not dry_run, versions[-1], str(replaces), done)
+    interrupted = bool(versions) and last is not None and current != versions[-1]
+    if interrupted and last is not None:
+        target, replaced = versions[-1], str(last.body["replaces"])
+    elif found := return_to(decisions):
+        target, replaced = found
     else:
         raise TrainingError(
             f"Model {name} has no champion before the present one",
             f"Promote a better candidate: run train_{name} with other parameters.",
+        )
+    if replaces is not None and interrupted and replaces == versions[-1]:
+        raise ModelRefused(
+            f"Model {name}: a rollback from version {replaced} to {target} is on record and was cut off before the"
+            f" alias moved, which is at version {current or 'none'}: nothing was moved",
+            f"Finish it first: run roll_back_model_{name} with dry_run off and without replaces.",
+        )
+    if replaces is not None and not replaces == replaced == current:
+        raise ModelRefused(
+            f"Model {name} was to go back from version {replaces}, and the champion is version {current or 'none'} in"
+            f" MLflow and {versions[-1]} by the ledger's decisions by now: nothing was moved",
+            "Look at the plan anew: it shows which version is champion, and which one would come back.",
         )
     loading.load(tracking, _record(platform, name, target))
     plan = f"the alias champion of model {name} goes from version {current or 'none'} back to version {target}"
@@ -232,6 +257,11 @@ def roll_back(platform: Platform, pipeline: Pipeline, *, dry_run: bool = True) -
         return RollbackResult(True, False, target, replaced, plan)
     with platform.committing(active):
         if not interrupted:
+            if (seen := decisions_on(platform.ledger, name)) and seen[-1].seq != decisions[-1].seq:
+                raise ModelRefused(
+                    f"Model {name}: another decision (record {seen[-1].seq}) was made meanwhile: nothing was moved",
+                    "Look at the plan anew.",
+                )
             platform.ledger.append("rollback", name, {"champion": target, "replaces": replaced, "alias_was": current})
         registry.promote(tracking, name, target, replaced, (f"rolled back from version {replaced}",))
     return RollbackResult(False, True, target, replaced, plan)

@@ -16,7 +16,12 @@ from rempart.sites.port import Site
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one delivery: accepted + quarantined = delivered. Holds counts and reasons, no row's value."""
+    """What became of one delivery: accepted + quarantined = delivered. Holds counts and reasons, no row's value.
+
+    `judged` rows were held against the expectations, of which `unexpected` says, by reason, how many rows broke each;
+    the others had a fault before that. `again` counts how often it was taken in again, and `added` the rows that the
+    last time accepted.
+    """
 
     sha256: str
     file: str
@@ -29,34 +34,92 @@ class Outcome:
     quarantined: int
     reasons: Mapping[str, int]
     snapshot: str | None
+    judged: int
+    unexpected: Mapping[str, int]
+    added: int
+    again: int = 0
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def outcome(
-    arrival: Arrival, *, delivered: int, refused: Sequence[RefusedRow], fault: str | None, snapshot: str | None
+    arrival: Arrival,
+    *,
+    delivered: int,
+    refused: Sequence[RefusedRow],
+    fault: str | None,
+    snapshot: str | None,
+    judged: int,
+    rules: Sequence[str],
 ) -> Outcome:
-    """Count a delivery's refused rows by reason; a row with two reasons counts under both."""
-    reasons: dict[str, int] = {}
-    for row in refused:
-        for reason in row.reasons:
-            reasons[reason] = reasons.get(reason, 0) + 1
-    accepted = delivered - len(refused)
-    verdict = "refused" if fault or not accepted else "accepted in part" if refused else "accepted"
+    """Count a delivery's refused rows by reason; a row with two reasons counts under both. `rules`: the reasons of the
+    expectations that `judged` rows were held against."""
+    accepted, reasons = delivered - len(refused), _by_reason(refused)
     return Outcome(
         arrival.sha256,
         arrival.name,
         arrival.size,
         arrival.landed_at.isoformat(),
-        verdict,
+        _verdict(accepted, refused, fault),
         fault,
         delivered,
         accepted,
         len(refused),
-        dict(sorted(reasons.items())),
+        reasons,
         snapshot if accepted else None,
+        judged,
+        {rule: reasons.get(rule, 0) for rule in rules},
+        accepted,
     )
+
+
+def outcome_again(
+    before: Mapping[str, Any],
+    *,
+    delivered: int,
+    refused: Sequence[RefusedRow],
+    added: int,
+    snapshot: str | None,
+    judged: int,
+    rules: Sequence[str],
+) -> Outcome:
+    """What became of a delivery that was taken in once more, when `added` of its rows were accepted besides."""
+    accepted, reasons = delivered - len(refused), _by_reason(refused)
+    return Outcome(
+        str(before["sha256"]),
+        str(before["file"]),
+        int(before["bytes"]),
+        str(before["landed_at"]),
+        _verdict(accepted, refused, None),
+        None,
+        delivered,
+        accepted,
+        len(refused),
+        reasons,
+        snapshot if added else before["snapshot"],
+        judged,
+        {rule: reasons.get(rule, 0) for rule in rules},
+        added,
+        attempt(before) + 1,
+    )
+
+
+def attempt(outcome_json: Mapping[str, Any]) -> int:
+    """How often a delivery was taken in again."""
+    return int(outcome_json.get("again", 0))
+
+
+def _by_reason(refused: Sequence[RefusedRow]) -> dict[str, int]:
+    reasons: dict[str, int] = {}
+    for row in refused:
+        for reason in row.reasons:
+            reasons[reason] = reasons.get(reason, 0) + 1
+    return dict(sorted(reasons.items()))
+
+
+def _verdict(accepted: int, refused: Sequence[RefusedRow], fault: str | None) -> str:
+    return "refused" if fault or not accepted else "accepted in part" if refused else "accepted"
 
 
 def outcome_key(pipeline: str, sha256: str) -> str:
@@ -72,10 +135,19 @@ def is_known(site: Site, bucket: str, pipeline: str, sha256: str) -> bool:
     return True
 
 
+def read(site: Site, bucket: str, pipeline: str, sha256: str) -> dict[str, Any]:
+    """What became of a delivery. Raises ObjectMissing."""
+    found: dict[str, Any] = json.loads(site.read(bucket, outcome_key(pipeline, sha256)))
+    return found
+
+
 def record(site: Site, bucket: str, pipeline: str, outcome_json: Mapping[str, Any]) -> None:
-    """Write what became of a delivery; from here on it is known. Writing it again changes nothing."""
+    """Write what became of a delivery; from here on it is known. The same again, or an earlier one, changes nothing."""
     key = outcome_key(pipeline, str(outcome_json["sha256"]))
-    site.write_new(bucket, key, canonical(outcome_json), content_type="application/json")
+    if site.write_new(bucket, key, canonical(outcome_json), content_type="application/json"):
+        return
+    if attempt(outcome_json) > attempt(json.loads(site.read(bucket, key))):
+        site.write(bucket, key, canonical(outcome_json), content_type="application/json")
 
 
 def outcomes(site: Site, bucket: str, pipeline: str) -> list[dict[str, Any]]:

@@ -54,8 +54,26 @@ def raw_key(pipeline: str, arrival: Arrival) -> str:
     return f"raw/{pipeline}/{arrival.sha256}/{arrival.name}"
 
 
-def quarantine_key(pipeline: str, sha256: str) -> str:
-    return f"quarantine/{pipeline}/{sha256}.parquet"
+def raw_of(site: Site, bucket: str, pipeline: str, sha256: str) -> ObjectInfo | None:
+    """A delivery as it is kept, by the SHA-256 that it was received with; None if it is gone.
+
+    Where rows were erased from it, it stands under its own SHA-256 now, and says of which delivery it is.
+    """
+    folder = f"raw/{pipeline}/"
+    for found in site.list(bucket, f"{folder}{sha256}/"):
+        return site.head(bucket, found.key)
+    kept = (site.head(bucket, found.key) for found in site.list(bucket, folder))
+    return next((one for one in kept if one.metadata.get("delivery") == sha256), None)
+
+
+def quarantine_key(pipeline: str, sha256: str, again: int = 0) -> str:
+    """Where a delivery's refused rows are; each time that it is taken in again has an object of its own."""
+    return f"quarantine/{pipeline}/{sha256}{f'-{again}' if again else ''}.parquet"
+
+
+def delivery_of(quarantine_key: str) -> str:
+    """The SHA-256 of the delivery that a quarantine's key names."""
+    return quarantine_key.rsplit("/", 1)[-1].removesuffix(".parquet").partition("-")[0]
 
 
 def waiting(site: Site, bucket: str, prefix: str) -> list[ObjectInfo]:
@@ -64,7 +82,13 @@ def waiting(site: Site, bucket: str, prefix: str) -> list[ObjectInfo]:
 
 
 def quarantine(
-    site: Site, bucket: str, pipeline: str, sha256: str, refused: Sequence[RefusedRow], retain_until: date
+    site: Site,
+    bucket: str,
+    pipeline: str,
+    sha256: str,
+    refused: Sequence[RefusedRow],
+    retain_until: date,
+    again: int = 0,
 ) -> None:
     """Keep a delivery's refused rows with their line, reasons and text as received."""
     import pyarrow as pa
@@ -82,11 +106,20 @@ def quarantine(
     pq.write_table(table, sink, compression="zstd")
     site.write(
         bucket,
-        quarantine_key(pipeline, sha256),
+        quarantine_key(pipeline, sha256, again),
         bytes(sink.getvalue()),
         metadata={"retain-until": retain_until.isoformat()},
         content_type="application/vnd.apache.parquet",
     )
+
+
+def refused_rows(body: bytes) -> list[RefusedRow]:
+    """The rows in a quarantine object, by line. Several reasons of one row are one text there."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(pa.BufferReader(body)).to_pylist()
+    return [RefusedRow(one["source_line"], (one["reason"],), one["raw"] or "") for one in rows]
 
 
 def clear(site: Site, bucket: str, arrival: Arrival) -> None:

@@ -12,6 +12,8 @@ from rempart.ledger.keys import Signer
 
 Kind = Literal[
     "snapshot",
+    "deliveries",
+    "look",
     "candidate",
     "promotion",
     "refusal",

@@ -107,13 +107,19 @@ def broken(expectations: Sequence[Expectation], table: pa.Table) -> dict[int, li
         return _broken(expectations, table)
 
 
+def columns(expectation: Expectation) -> list[str]:
+    """The columns that an expectation is about."""
+    named = [value for name, value in expectation.arguments.items() if name.startswith("column")]
+    return [column for value in named for column in (value if isinstance(value, list) else [value])]
+
+
 def _broken(expectations: Sequence[Expectation], table: pa.Table) -> dict[int, list[str]]:
     import great_expectations as gx
     import numpy as np
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     objects = build(expectations)
-    used = sorted({column for one in expectations for column in _columns(one)})
+    used = sorted({column for one in expectations for column in columns(one)})
     frame = table.select(used).to_pandas(date_as_object=False)
     frame[ROW] = np.arange(table.num_rows)
     context = gx.get_context(mode="ephemeral")
@@ -138,17 +144,12 @@ def _broken(expectations: Sequence[Expectation], table: pa.Table) -> dict[int, l
             continue
         if not found:  # it could not be evaluated; its message may quote values
             raise PipelineError(
-                f"expectations.{index}: '{expectation.expect}' cannot be applied to {', '.join(_columns(expectation))}",
+                f"expectations.{index}: '{expectation.expect}' cannot be applied to {', '.join(columns(expectation))}",
                 "Check that its arguments fit the type of the column (a number for a number, a date for a date).",
             )
         for row in sorted({int(entry[ROW]) for entry in found}):
             against.setdefault(row, []).append(expectation.reason)
     return against
-
-
-def _columns(expectation: Expectation) -> list[str]:
-    named = [value for name, value in expectation.arguments.items() if name.startswith("column")]
-    return [column for value in named for column in (value if isinstance(value, list) else [value])]
 
 
 @contextmanager

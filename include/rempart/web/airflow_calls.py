@@ -6,9 +6,11 @@ do nothing that he could not do himself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from airflow.api_fastapi.auth.managers.base_auth_manager import COOKIE_NAME_JWT_TOKEN
@@ -52,6 +54,37 @@ async def drills(request: Request, limit: int = 5) -> tuple[Run, ...]:
         )
         for one in found
     )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run that a page of ours started, and with what."""
+
+    id: str
+    state: str
+    conf: Mapping[str, Any]
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("success", "failed")
+
+
+async def start(request: Request, dag_id: str, conf: Mapping[str, Any]) -> str:
+    """Trigger a DAG; the run's id. Raises AirflowRefused."""
+    answer = await _call(request, "POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(conf)})
+    return str(answer["dag_run_id"])
+
+
+async def asked(request: Request, dag_id: str, run: str) -> Asked:
+    """A run as it stands. Raises AirflowRefused, also where there is none of this id."""
+    found = await _call(request, "GET", f"/api/v2/dags/{dag_id}/dagRuns/{quote(run, safe='')}")
+    return Asked(str(found["dag_run_id"]), str(found["state"]), dict(found.get("conf") or {}))
+
+
+async def returned(request: Request, dag_id: str, run: str, task: str) -> Any:
+    """What a task of a run returned. Raises AirflowRefused."""
+    path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run, safe='')}/taskInstances/{task}/xcomEntries/return_value"
+    return (await _call(request, "GET", path))["value"]
 
 
 async def _call(request: Request, method: str, path: str, body: Any = None) -> Any:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from rempart.errors import RempartError
 from rempart.ledger.port import Kind
-from rempart.web import api, pages, run_pages, sources
+from rempart.web import api, pages, quarantine_pages, rollback_pages, run_pages, sources
 from rempart.web.access import requires
 from rempart.web.rendering import render
 
@@ -36,8 +36,9 @@ def newest_evidence() -> dict[str, Any]:
 app.include_router(api.router)
 app.include_router(api.figures)
 app.include_router(pages.router)
-app.include_router(run_pages.api)
-app.include_router(run_pages.pages)
+for part in (quarantine_pages, rollback_pages, run_pages):
+    app.include_router(part.api)
+    app.include_router(part.router)
 
 
 @app.exception_handler(HTTPException)

@@ -10,9 +10,11 @@ from datetime import datetime, timedelta
 
 from markupsafe import Markup, escape
 
+from rempart.web.read_models.models import Plot
 from rempart.web.read_models.overview import Place
 from rempart.web.read_models.points import Point
-from rempart.web.read_models.said import State
+from rempart.web.read_models.quarantine import Result
+from rempart.web.read_models.said import State, worst
 from rempart.web.read_models.sites import Measured
 from rempart.web.wording import Texts
 
@@ -115,6 +117,69 @@ def sites_diagram(title: str, places: Sequence[Place], pairs: Iterable[tuple[str
         if source in where and target in where:
             body += _arrow(where[source], where[target], box, high, state)
     return _svg(title, high + 84, body, width - 20)
+
+
+def expectation_chart(title: str, history: Sequence[Result], t: Texts) -> Markup:
+    """The share of each delivery's rows that broke an expectation: a disc for none, a ring for some or for not known.
+
+    One delivery beside the next, oldest first, whenever they came: several come at once.
+    """
+    if not history:
+        return Markup()
+    height, top, bottom = 120, 16, 30
+    highest = max((one.share or 0.0 for one in history), default=0.0) * 1.1 or 0.01
+    step = (WIDTH - LEFT - RIGHT - 12) / max(1, len(history) - 1)
+    base = height - bottom
+
+    def y(share: float) -> float:
+        return base - share / highest * (base - top)
+
+    marks = "".join(
+        _dot(one.state, LEFT + 6 + i * step, y(one.share or 0.0)) + f"<title>{escape(_broken(one, t))}</title></g>"
+        for i, one in enumerate(history)
+    )
+    body = (
+        f'<line class="axis" x1="{LEFT}" y1="{base}" x2="{WIDTH - RIGHT}" y2="{base}"/>'
+        f'<text class="label end" x="{LEFT - 8}" y="{base + 4}">{escape(t.percent(0.0))}</text>'
+        f'<text class="label end" x="{LEFT - 8}" y="{top + 4}">{escape(t.percent(highest))}</text>'
+        f"{marks}{_ends(history[0].landed_at, history[-1].landed_at, height, t)}"
+    )
+    return _svg(title, height, body)
+
+
+def gate_plot(title: str, plot: Plot, t: Texts) -> Markup:
+    """A version's metric as a dashed line across the bounds of the gate: each bar is what that bound allows."""
+    left, right, row, top = 250, 560, 26, 30
+    top_value = max(plot.value, *(one.value for one in plot.bounds)) * 1.1 or 1.0
+    scale = max(top_value, 1.0) if not plot.lower_is_better else top_value
+
+    def x(value: float) -> float:
+        return left + max(0.0, value) / scale * (right - left)
+
+    height = top + row * len(plot.bounds) + 8
+    body = ""
+    for i, one in enumerate(plot.bounds):
+        y, state = top + i * row, "good" if one.kept else "bad"
+        start, end = (x(0), x(one.value)) if plot.lower_is_better else (x(one.value), x(scale))
+        body += (
+            f'<text class="label end" x="{left - 10}" y="{y + 13}">{escape(t(f"gate.{one.rule}"))}</text>'
+            f'<g class="allowed {state}">'
+            f'<rect x="{start:.1f}" y="{y}" width="{max(1.0, end - start):.1f}" height="16"/></g>'
+            f'<text class="label" x="{right + 12}" y="{y + 13}">{escape(t.number(one.value))}'
+            f" {escape(t('gate.kept' if one.kept else 'gate.broken'))}</text>"
+        )
+    mine, verdict = x(plot.value), worst("good" if one.kept else "bad" for one in plot.bounds)
+    body += (
+        f'<g class="value"><line x1="{mine:.1f}" y1="{top - 8}" x2="{mine:.1f}" y2="{height - 8}"/></g>'
+        f"{_dot(verdict, mine, 16)}<title>{escape(f'{plot.metric} {t.number(plot.value)}')}</title></g>"
+        f'<text class="name" x="{mine + 10:.1f}" y="20">{escape(f"{plot.metric} {t.number(plot.value)}")}</text>'
+    )
+    return _svg(title, height, body, 760)
+
+
+def _broken(one: Result, t: Texts) -> str:
+    told = t("expectation.result", unexpected=t.count(one.unexpected), judged=t.count(one.judged))
+    return f"{t.at(one.landed_at)}, {one.file}: {told}"
 
 
 def _box(one: Place, x: float, y: float, wide: int, high: int, t: Texts) -> str:

@@ -37,6 +37,7 @@ NEWEST: Mapping[Kind, int] = {
     "refusal": 200,
     "candidate": 200,
     "snapshot": 1000,
+    "deliveries": 300,
     "capabilities": 50,
     "usage": 400,
 }

@@ -40,7 +40,7 @@ METRICS: Mapping[str, str] = {
     "rempart_site_old_bytes": "Bytes of a bucket's old versions.",
     "rempart_locks_lapsing": "Locks of a bucket that end soon or are not there, by what they protect.",
     "rempart_replication_throughput_bytes": "Bytes per second of the last replication that copied something.",
-    "rempart_quarantined_rows": "Rows of a pipeline that went to quarantine.",
+    "rempart_quarantined_rows": "Rows of a pipeline that are in quarantine.",
     "rempart_champion_margin_ratio": "By which part of the strictest bound of the gate a champion is better.",
 }
 """Every metric, and what it says. All are gauges."""

@@ -6,7 +6,6 @@ from typing import Annotated, get_args
 from urllib.parse import urlencode
 
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
-from airflow.api_fastapi.auth.tokens import get_signing_key
 from fastapi import APIRouter, Depends, Form, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, RedirectResponse, Response
@@ -14,7 +13,7 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from rempart import access
 from rempart.errors import ObjectMissing
 from rempart.ledger import port
-from rempart.web import airflow_calls, forms, sources
+from rempart.web import airflow_calls, forms, posts, sources
 from rempart.web.access import requires
 from rempart.web.airflow_calls import AirflowRefused, Run
 from rempart.web.api import Kind, PageNumber, PointId, Sequence, Subject
@@ -114,7 +113,8 @@ async def start_drill(
 @router.get("/models")
 def show_models(request: Request, user: Reader) -> Response:
     found = models.models(sources.newest(), sources.now())
-    return render(request, "models", current="models", found=found, evidence=may(user, "read_evidence"))
+    rights = {"evidence": may(user, "read_evidence"), "operate": may(user, "operate")}
+    return render(request, "models", current="models", found=found, **rights)
 
 
 @router.get("/data")
@@ -155,7 +155,7 @@ def _explained(point: str) -> points.Explained:
 
 def _key() -> str:
     """Airflow's own secret for forms and links, the same in each of its API servers."""
-    return str(get_signing_key("api", "secret_key"))
+    return posts.key()
 
 
 def _drill_path(point: str) -> str:

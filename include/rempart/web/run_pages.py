@@ -20,7 +20,7 @@ JUST_NOW = 2.0
 """Seconds: who looks at a run that has just ended sees what it wrote."""
 
 api = APIRouter(prefix="/api")
-pages = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False)
 
 
 @api.get("/dag", dependencies=[READ])
@@ -35,13 +35,13 @@ def read_run(dag_id: DagId, run_id: RunId, task_id: TaskId = None) -> runs.Left:
     return runs.of_run(sources.newest(JUST_NOW), dag_id, run_id, task_id or None, sources.now())
 
 
-@pages.get("/dag")
+@router.get("/dag")
 def show_dag(request: Request, user: Reader, dag_id: DagId) -> Response:
     found = read_dag(dag_id)
     return render(request, "run", found=found, evidence=may(user, "read_evidence"))
 
 
-@pages.get("/run")
+@router.get("/run")
 def show_run(request: Request, user: Reader, dag_id: DagId, run_id: RunId, task_id: TaskId = None) -> Response:
     found = read_run(dag_id, run_id, task_id)
     return render(request, "run", found=found, evidence=may(user, "read_evidence"))

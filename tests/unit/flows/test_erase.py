@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from rempart.backup import age
 from rempart.backup import erasures as register
 from rempart.cli import app
 from rempart.errors import BackupError, ErasedMeanwhile, SiteError, SiteUnavailable
@@ -21,6 +22,8 @@ from rempart.flows import erase as flow
 from rempart.flows import erase_report, erasures
 from rempart.flows.erase_report import ErasureResult
 from rempart.flows.ingest import ingest
+from rempart.flows.quarantine import look
+from rempart.flows.reingest import reingest
 from rempart.ingestion import snapshots
 from rempart.pipeline import Pipeline
 from tests.erasable import HEADER, ROWS, Lake, id_of, in_two_memories
@@ -262,3 +265,34 @@ def test_a_failover_takes_the_register_along(lake: Lake) -> None:
     moved = Lake(replace(lake.platform, config=config))
     result = moved.take_in("again", ROWS[2:6])
     assert result.quarantined == 4 and moved.holders(WHO) == []
+
+
+def test_an_erased_row_is_not_taken_in_again_from_quarantine_of_whichever_attempt(lake: Lake) -> None:
+    names = HEADER.split(",")
+
+    def turned(line: str, **values: str) -> str:
+        cells = line.split(",")
+        for name, value in values.items():
+            cells[names.index(name)] = value
+        return ",".join(reversed(cells))
+
+    victim, other, good = ROWS[20:23]
+    lines = [turned(HEADER), turned(victim, adults="0"), turned(other, adults="0"), turned(good), ""]
+    lake.take_in("three", "\n".join(lines).encode())
+    told = [one for one in lake.platform.ledger.find("deliveries")[0].body["deliveries"] if one["file"] == "three.csv"]
+    sha = told[0]["sha256"]
+    rules = [one.model_copy(update={"reason": f"{one.reason}, or so"}) for one in lake.pipeline.expectations]
+    reingest(lake.platform, lake.pipeline.model_copy(update={"expectations": rules}), sha)
+    assert lake.site("primary").head(lake.bucket, f"quarantine/hotel_bookings/{sha}-1.parquet")
+    lake.mirror()
+    assert not erase(lake, id_of(victim)).pending and lake.holders(id_of(victim)) == []
+    key = age.new_identity()
+    shown = look(lake.platform, lake.pipeline, sha, key.recipient, by=None, run=None)
+    assert (shown.rows, shown.shown) == (1, 1)
+    before = current(lake).rows
+    result = reingest(lake.platform, lake.pipeline.model_copy(update={"expectations": []}), sha)
+    assert result.total_rows == before + 1 and result.quarantined == 0
+    assert (
+        id_of(other) in snapshots.load_table(lake.site("primary"), lake.bucket, current(lake))["booking_id"].to_pylist()
+    )
+    assert lake.holders(id_of(victim)) == []

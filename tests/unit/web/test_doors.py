@@ -20,13 +20,14 @@ from rempart.ledger.verification import verify
 from rempart.web import sources
 from rempart.web.facts import Unknown
 from rempart.web.mount import Cockpit
-from tests.cockpit import NOW, POINT, Watched
+from tests.cockpit import DELIVERY, NOW, POINT, Watched
 
 pytestmark = pytest.mark.airflow
 
 READ: access.Capability = "read"
 EVIDENCE: access.Capability = "read_evidence"
 DRILL = f"/restore-points/{POINT}/drill"
+LOOK = f"/data/hotel_bookings/quarantine/{DELIVERY}"
 DOORS: dict[tuple[str, str], access.Capability] = {
     ("GET", "/"): READ,
     ("GET", "/static/cockpit.css"): READ,
@@ -57,6 +58,17 @@ DOORS: dict[tuple[str, str], access.Capability] = {
     ("GET", "/run?dag_id=restore_drill&run_id=r"): READ,
     ("GET", "/api/dag?dag_id=restore_drill"): READ,
     ("GET", "/api/run?dag_id=restore_drill&run_id=r&task_id=drill"): READ,
+    ("GET", "/data/hotel_bookings"): READ,
+    ("GET", "/api/data/hotel_bookings"): READ,
+    ("GET", f"{LOOK}/look"): "operate",
+    ("POST", f"{LOOK}/look"): "operate",
+    ("GET", f"{LOOK}/rows"): "read_data",
+    ("GET", f"{LOOK}/rows.csv"): "read_data",
+    ("GET", f"{LOOK}/again"): "operate",
+    ("POST", f"{LOOK}/again"): "operate",
+    ("GET", "/models/hotel_bookings/roll-back"): "operate",
+    ("POST", "/models/hotel_bookings/roll-back"): "operate",
+    ("GET", "/api/models/hotel_bookings/roll-back"): "operate",
 }
 """Every route, and the right that it asks for."""
 CALLERS = ("anonymous", *access.ROLES, "no role", "expired", "forged")
@@ -69,10 +81,15 @@ class House:
         self.watched, self.tokens = watched, tokens
         self.triggered: list[tuple[str, Any]] = []
         self.refuses = False
+        self.started: list[tuple[str, str, Any]] = []
+        self.state, self.returned = "running", {}
         app = Starlette(
             routes=[
                 Mount("/airflow/rempart", Cockpit()),
                 Route("/api/v2/dags/restore_drill/dagRuns", self._runs, methods=["GET", "POST"]),
+                Route("/api/v2/dags/{dag}/dagRuns", self._start, methods=["POST"]),
+                Route("/api/v2/dags/{dag}/dagRuns/{run}", self._run),
+                Route("/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value", self._returned),
             ]
         )
         self.client = TestClient(app, raise_server_exceptions=False)
@@ -85,13 +102,30 @@ class House:
         self.triggered.append((request.headers["authorization"], await request.json()))
         return JSONResponse({"dag_run_id": "r1"})
 
+    async def _start(self, request: Request) -> JSONResponse:
+        if self.refuses:
+            return JSONResponse({"detail": "no"}, 403)
+        conf = (await request.json())["conf"]
+        self.started.append((request.path_params["dag"], request.headers["authorization"], conf))
+        return JSONResponse({"dag_run_id": f"r{len(self.started)}"})
+
+    async def _run(self, request: Request) -> JSONResponse:
+        number = request.path_params["run"].removeprefix("r")
+        if not number.isdigit() or not 0 < int(number) <= len(self.started):
+            return JSONResponse({"detail": "none"}, 404)
+        conf = self.started[int(number) - 1][2]
+        return JSONResponse({"dag_run_id": f"r{number}", "state": self.state, "conf": conf})
+
+    async def _returned(self, request: Request) -> JSONResponse:
+        return JSONResponse({"value": self.returned})
+
     def call(self, method: str, path: str, caller: str, **more: Any) -> Any:
         headers = {"Authorization": f"Bearer {self.tokens[caller]}"} if caller in self.tokens else {}
         headers |= more.pop("headers", {})
         return self.client.request(method, f"/airflow/rempart{path}", headers=headers, follow_redirects=False, **more)
 
-    def form(self, caller: str) -> str:
-        return str(self.call("GET", DRILL, caller).text).partition('name="form" value="')[2].partition('"')[0]
+    def form(self, caller: str, path: str = DRILL) -> str:
+        return str(self.call("GET", path, caller).text).partition('name="form" value="')[2].partition('"')[0]
 
 
 @pytest.fixture
@@ -140,23 +174,29 @@ def test_every_door_opens_for_those_who_have_the_right_and_for_nobody_else(house
             status = house.call(method, path, caller).status_code
             if expected(caller, right):
                 # without its form, a POST of who may is refused as well: see below
-                good = status in ((403,) if method == "POST" else (200, 307))
+                good = status in ((403,) if method == "POST" else (200, 303, 307))
             else:
                 good = status == (401 if caller in ("anonymous", "expired") else 403)
             wrong += [] if good else [(method, path, caller, status)]
     assert not wrong
-    assert not house.triggered
+    assert not house.triggered and not house.started
 
 
 def test_the_table_of_doors_is_whole(house: House) -> None:
-    from rempart.web import pages, run_pages
+    from rempart.web import pages, quarantine_pages, rollback_pages, run_pages
     from rempart.web.app import app
 
     document = app.openapi()["paths"]
-    bare = [path.partition("?")[0] for _, path in DOORS]
-    filled = {path.replace(POINT, "{point}").replace("/ledger/2", "/ledger/{seq}") for path in bare}
+    names = {POINT: "{point}", "/ledger/2": "/ledger/{seq}", DELIVERY: "{delivery}"}
+    names |= {"data/hotel_bookings": "data/{pipeline}", "models/hotel_bookings": "models/{model}"}
+    filled = set()
+    for path in (path.partition("?")[0] for _, path in DOORS):
+        for value, name in names.items():
+            path = path.replace(value, name)
+        filled.add(path)
     assert not document.keys() - filled
-    for route in (*pages.router.routes, *run_pages.pages.routes):
+    parts = (pages, quarantine_pages, rollback_pages, run_pages)
+    for route in (route for part in parts for route in part.router.routes):
         path = str(route.path).replace("{name}", "cockpit.css")  # type: ignore[attr-defined] # all are routes
         assert path in filled, f"{path} is not in the table"
 
@@ -226,7 +266,9 @@ def test_pages_say_what_a_browser_may_load_and_are_kept_by_nobody(house: House) 
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
     assert answer.headers["cache-control"] == "no-store"
-    for page in ("overview", "sites", "restore-points", f"restore-points/{POINT}", "models", "data", "ledger"):
+    pages = ("overview", "sites", "restore-points", f"restore-points/{POINT}", "models", "data", "ledger")
+    ours = ("data/hotel_bookings", *(f"{LOOK[1:]}/{name}" for name in ("look", "rows", "again")))
+    for page in (*pages, *ours, "models/hotel_bookings/roll-back"):
         text = house.call("GET", f"/{page}", "admin").text
         assert " style=" not in text and "onclick" not in text
         links = [part.partition('"')[0] for name in ("href", "src", "action") for part in text.split(f' {name}="')[1:]]

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from rempart.errors import PipelineError
 from rempart.web.facts import Facts, Unknown
+from rempart.web.read_models import quarantine
 from rempart.web.read_models.said import Moment, moment
 
 PAGE = 50
@@ -15,7 +16,7 @@ PAGE = 50
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One ingestion that made a snapshot."""
+    """One ingestion that made a snapshot. A delivery that was taken in again left quarantine: `quarantined` below 0."""
 
     seq: int
     at: datetime
@@ -32,7 +33,8 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class PipelineData:
-    """A pipeline: its classification, its newest snapshot, and what was quarantined, as far as facts go back."""
+    """A pipeline: its classification, its newest snapshot, what was delivered and what is in quarantine now, as far as
+    the facts go back."""
 
     pipeline: str
     classification: str | None
@@ -55,7 +57,7 @@ class Data:
 
 def data(facts: Facts, now: datetime, page: int = 0) -> Data:
     """The page's content: every pipeline, and one page of the snapshots, newest first."""
-    found = _snapshots(facts)
+    found, refused = _snapshots(facts), quarantine.rows(facts)
     pages = max(1, -(-len(found) // PAGE))
     page = min(max(page, 0), pages - 1)
     pipelines = {} if isinstance(facts.pipelines, Unknown) else facts.pipelines
@@ -68,7 +70,7 @@ def data(facts: Facts, now: datetime, page: int = 0) -> Data:
                 None if isinstance(pipeline, PipelineError) else pipeline.classification,
                 pipeline.what if isinstance(pipeline, PipelineError) else None,
                 own[0] if own else None,
-                sum(one.quarantined for one in own),
+                refused.get(name, 0),
                 sum(one.delivered for one in own),
             )
         )
@@ -76,11 +78,8 @@ def data(facts: Facts, now: datetime, page: int = 0) -> Data:
 
 
 def quarantined(facts: Facts) -> Mapping[str, int]:
-    """Rows that went to quarantine, by pipeline, as far as the facts go back."""
-    counts: dict[str, int] = {}
-    for one in _snapshots(facts):
-        counts[one.pipeline] = counts.get(one.pipeline, 0) + one.quarantined
-    return counts
+    """Rows in quarantine, by pipeline, as far as the facts go back; 0 for a pipeline that has snapshots and none."""
+    return dict.fromkeys((one.pipeline for one in _snapshots(facts)), 0) | quarantine.rows(facts)
 
 
 def _snapshots(facts: Facts) -> tuple[Snapshot, ...]:

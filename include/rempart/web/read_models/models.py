@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from rempart.flows.validate import succession
 from rempart.ledger.port import Evidence
@@ -33,6 +33,25 @@ class Champion:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """One rule of the gate as a number, and whether the version kept it. `rule`: limit, baseline or champion."""
+
+    rule: Literal["limit", "baseline", "champion"]
+    value: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Plot:
+    """The deciding metric of a version beside each bound that it was held against."""
+
+    metric: str
+    lower_is_better: bool
+    value: float
+    bounds: tuple[Bound, ...]
+
+
+@dataclass(frozen=True)
 class Judgement:
     """What the gate, or a rollback, said of a version."""
 
@@ -44,6 +63,7 @@ class Judgement:
     metrics: Mapping[str, float | None]
     baselines: Mapping[str, float | None]
     reasons: tuple[str, ...]
+    plot: Plot | None
 
 
 @dataclass(frozen=True)
@@ -105,19 +125,43 @@ def _champion(model: str, record: Evidence) -> Champion:
 
 
 def strictest(
-    gate: Mapping[str, Any], baselines: Mapping[str, float | None], champion: Mapping[str, float] | None
+    gate: Mapping[str, Any], baselines: Mapping[str, float | None], champion: Mapping[str, float | None] | None
 ) -> float | None:
-    """The bound of the gate that was the hardest to keep, by the rules of `rempart.models.gate`; None if unknown."""
-    metric = gate.get("metric")
-    base = baselines.get(metric) if metric else None
-    if metric not in LOWER_IS_BETTER or base is None or "limit" not in gate:
+    """The bound of the gate that was the hardest to keep; None if unknown."""
+    metric, found = gate.get("metric"), bounds(gate, baselines, champion)
+    if metric not in LOWER_IS_BETTER or "baseline" not in found:
         return None
-    lower, margin = LOWER_IS_BETTER[metric], float(gate["baseline_margin"])
-    bounds = [float(gate["limit"]), base * (1 - margin) if lower else 1 - (1 - base) * (1 - margin)]
+    return min(found.values()) if LOWER_IS_BETTER[metric] else max(found.values())
+
+
+def bounds(
+    gate: Mapping[str, Any], baselines: Mapping[str, float | None], champion: Mapping[str, float | None] | None
+) -> dict[Literal["limit", "baseline", "champion"], float]:
+    """What the gate asked of its metric, by the rules of `rempart.models.gate`; a bound that is not known is absent."""
+    metric = gate.get("metric")
+    if metric not in LOWER_IS_BETTER or "limit" not in gate:
+        return {}
+    lower, found = LOWER_IS_BETTER[metric], dict[Literal["limit", "baseline", "champion"], float]()
+    found["limit"] = float(gate["limit"])
+    if (base := baselines.get(metric)) is not None:
+        margin = float(gate["baseline_margin"])
+        found["baseline"] = base * (1 - margin) if lower else 1 - (1 - base) * (1 - margin)
     if champion and (theirs := champion.get(metric)) is not None:
         tolerance = float(gate["champion_tolerance"])
-        bounds.append(theirs * (1 + tolerance) if lower else theirs * (1 - tolerance))
-    return min(bounds) if lower else max(bounds)
+        found["champion"] = theirs * (1 + tolerance) if lower else theirs * (1 - tolerance)
+    return found
+
+
+def plot(body: Mapping[str, Any]) -> Plot | None:
+    """A judgement's metric beside its bounds; None where the record does not hold what it takes."""
+    gate, metrics = body.get("gate") or {}, body.get("metrics") or {}
+    metric = str(gate.get("metric"))
+    found = bounds(gate, body.get("baselines") or {}, body.get("champion_metrics"))
+    if not found or (value := metrics.get(metric)) is None:
+        return None
+    lower = LOWER_IS_BETTER[metric]
+    kept = {rule: value <= bound if lower else value >= bound for rule, bound in found.items()}
+    return Plot(metric, lower, value, tuple(Bound(rule, bound, kept[rule]) for rule, bound in found.items()))
 
 
 def _judgement(record: Evidence) -> Judgement:
@@ -132,4 +176,5 @@ def _judgement(record: Evidence) -> Judgement:
         dict(body.get("metrics") or {}),
         dict(body.get("baselines") or {}),
         tuple(body.get("reasons") or ()),
+        None if record.kind == "rollback" else plot(body),
     )

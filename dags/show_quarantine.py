@@ -1,0 +1,53 @@
+"""Read the rows in quarantine of one delivery, sealed for who asked; the cockpit's page of a pipeline starts it.
+
+**Input**: the quarantine of a delivery at the active site. **Output**: the first 200 rows with their reasons, encrypted
+with age for the recipient, as the XCom of `show`; evidence of kind `look`, which says who looked at which delivery.
+
+The web server reaches no site, so a task reads for it. The key is made for one look, and the cockpit keeps it in the
+browser that asked, for 30 minutes: nobody else reads the XCom, and nobody at all after that. A script makes a key of
+its own (`age-keygen`), triggers with its recipient, and opens `sealed` of the XCom: `base64 -d | age -d -i KEYFILE`.
+
+**Run again** at will: each run is a look, and evidence.
+
+**When it fails**: the message says what is gone (quarantine that was erased or kept for long enough is not shown), or
+which site or database did not answer.
+"""
+
+from typing import Any
+
+from airflow.sdk import DAG, Param, task
+
+from rempart.orchestration import runtime
+from rempart.orchestration.dags import pipeline_dags, pipeline_settings
+from rempart.pipeline import Pipeline
+
+
+def build(dag_id: str, pipeline: Pipeline) -> DAG:
+    name = pipeline.name
+    params = {
+        "delivery": Param(
+            type="string",
+            pattern="^[0-9a-f]{64}$",
+            description="The SHA-256 of a delivery; the cockpit's page of the pipeline lists them.",
+        ),
+        "recipient": Param(
+            type="string",
+            pattern="^age1[02-9ac-hj-np-z]{58}$",
+            description="The public half of the age key that the rows are sealed for.",
+        ),
+    }
+    with DAG(dag_id, doc_md=__doc__, params=params, **pipeline_settings("quarantine", pipeline)) as dag:
+
+        @task
+        def show(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
+            from rempart.flows.quarantine import look
+
+            asked = {"by": dag_run.triggering_user_name, "run": dag_run.run_id}
+            found = look(runtime.platform(), runtime.pipeline(name), params["delivery"], params["recipient"], **asked)
+            return runtime.as_json(found)
+
+        show()
+    return dag
+
+
+globals().update(pipeline_dags("show_quarantine", build))

@@ -1,0 +1,126 @@
+"""Take in a delivery once more, after a fix of its pipeline: the rows that were refused are judged by today's rules.
+
+What was accepted stays as it is. Rows that are accepted now join a new snapshot; the others stay in quarantine, in an
+object of this attempt. Order of the writes: that object, parts, manifest, `current.json` (the commit), evidence, the
+outcome (which names the attempt, and so the object that counts), and only then the object before it goes. A run that
+is cut off anywhere leaves the old quarantine valid or is completed by the next one, and none adds a row twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rempart.errors import IngestError
+from rempart.flows import erasures, ingest_run
+from rempart.flows.ingest import IngestResult, ingest, judge, result_of
+from rempart.flows.ingest_run import Run
+from rempart.flows.platform import Platform
+from rempart.flows.quarantine import Held, held
+from rempart.ingestion import deliveries, erasing, landing, reading, snapshots
+from rempart.ingestion.reading import RefusedRow, Rows
+from rempart.pipeline import Pipeline
+
+
+def take_in(platform: Platform, pipeline: Pipeline, again: str | None) -> IngestResult:
+    """All waiting deliveries, or the one with this SHA-256 `again`."""
+    return ingest(platform, pipeline) if again is None else reingest(platform, pipeline, again)
+
+
+def reingest(platform: Platform, pipeline: Pipeline, sha256: str) -> IngestResult:
+    """Judge a delivery's refused rows anew and commit at most one snapshot; with the same verdicts, nothing changes.
+
+    The result counts the whole delivery, so that `check_quarantine` holds for what is still refused of it. Raises
+    IngestError where it is not on record, no longer kept, or cannot be read; besides as `ingest`.
+    """
+    run = ingest_run.begin(platform, pipeline)
+    before = snapshots.current(run.site, run.lake, pipeline.name)
+    with platform.committing(run.active):
+        finished = ingest_run.finish(run, before)
+    found = held(platform, pipeline, run.site, sha256, run.erased)
+    ingest_run.drop_replaced(run.site, run.lake, pipeline.name, found.outcome)  # by a run that was cut off there
+    if not found.rows:
+        return result_of(before, before, [found.outcome], bool(finished))
+    rows = to_judge(found, _read(run, found, sha256))
+    current, changed = ingest_run.accepted_before(run, before)
+    accepted, (refused,), (judged,) = judge(pipeline, current, [rows])
+    if not accepted.num_rows and _verdicts(refused) == _verdicts(found.rows):
+        return result_of(before, before, [found.outcome], bool(finished))
+    snapshot, added = before, list[tuple[snapshots.Part, bytes]]()
+    if accepted.num_rows:
+        snapshot, added = ingest_run.draw_up(run, before, current, accepted, changed)
+    outcome = deliveries.outcome_again(
+        found.outcome,
+        delivered=found.outcome["accepted"] + rows.delivered,
+        refused=refused,
+        added=accepted.num_rows,
+        snapshot=snapshot.id if snapshot else None,
+        judged=judged,
+        rules=[one.reason for one in pipeline.expectations],
+    )
+    if refused:
+        until = found.retain_until
+        landing.quarantine(run.site, run.lake, pipeline.name, sha256, refused, until, again=outcome.again)
+    with platform.committing(run.active):
+        erasures.check_same(platform, pipeline.name, run.erased)
+        if snapshot and snapshot is not before:
+            snapshot = replace(snapshot, deliveries=(outcome.as_json(),))
+            snapshots.commit(run.site, run.lake, snapshot, added)
+        ingest_run.conclude(platform, pipeline, run.site, [outcome.as_json()])
+        if snapshot and snapshot is not before:
+            ingest_run.append_snapshot(run, snapshot)
+    return result_of(before, snapshot, [outcome.as_json()], bool(finished))
+
+
+def _read(run: Run, found: Held, sha256: str) -> Rows:
+    """The delivery as it was received, less what was erased since, read by today's schema."""
+    name, what = found.outcome["file"], f"Delivery {found.outcome['file']} ({sha256[:12]}) of '{run.pipeline.name}'"
+    raw = landing.raw_of(run.site, run.lake, run.pipeline.name, sha256)
+    if raw is None:
+        raise IngestError(
+            f"{what}: its file as received is no longer at site '{run.site.name}'",
+            "Deliver the corrected rows as a new file. Its quarantine stands as it was.",
+        )
+    body = run.site.read(run.lake, raw.key, sha256=raw.key.split("/")[-2])
+    if run.erased:
+        body = erasing.cut_delivery(body, run.pipeline, run.erased.has).body or body
+    rows = reading.read(name, body, run.pipeline.source, list(run.pipeline.columns))
+    if rows.fault:
+        raise IngestError(
+            f"{what} cannot be read as {run.pipeline.name}.yaml says: {rows.fault}. Nothing was changed",
+            "Correct `source` or `schema` there and take it in again, or deliver a corrected file.",
+        )
+    return rows
+
+
+def to_judge(found: Held, read: Rows) -> Rows:
+    """Of a delivery as read now, the rows that are in quarantine, each on the line that it was refused on. Pure.
+
+    A file that could not be read at all is judged whole. Otherwise a row is known by its text; of equal ones the last
+    are meant, for it is the later ones that are refused as duplicates. What is not among the rows read now stays
+    refused as it was.
+    """
+    if found.outcome["fault"]:
+        erased = tuple(one for one in found.rows if not one.raw)
+        return replace(read, refused=(*read.refused, *erased))
+    places: dict[str, list[int]] = {}
+    for i, raw in enumerate(read.raw):
+        places.setdefault(raw, []).append(i)
+    chosen: list[tuple[int, RefusedRow]] = []
+    left: list[RefusedRow] = []
+    for one in sorted(found.rows, key=lambda row: -row.line):
+        if same := places.get(one.raw):
+            chosen.append((same.pop(), one))
+        else:
+            left.append(one)
+    chosen.reverse()
+    return Rows(
+        [read.cells[i] for i, _ in chosen],
+        [one.line for _, one in chosen],
+        [one.raw for _, one in chosen],
+        tuple(left),
+    )
+
+
+def _verdicts(rows: Sequence[RefusedRow]) -> list[tuple[int, str]]:
+    return sorted((one.line, "; ".join(one.reasons)) for one in rows)

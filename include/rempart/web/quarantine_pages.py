@@ -1,0 +1,195 @@
+"""A pipeline's quarantine: what is in it, a look at its rows, and a delivery taken in again. Each step is a DAG's run.
+
+The API server reaches no site. For a look it makes an age key: its public half goes to the task that reads the rows,
+its secret half into a cookie of the browser that asked, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse, Response
+
+from rempart.backup import age
+from rempart.flows.quarantine import MAX_ROWS
+from rempart.web import airflow_calls, posts, sealed_rows, sources
+from rempart.web.access import requires
+from rempart.web.airflow_calls import AirflowRefused, Asked
+from rempart.web.pages import Operator, Reader, may
+from rempart.web.read_models import quarantine
+from rempart.web.read_models.quarantine import Delivery, Quality
+from rempart.web.rendering import HEADERS, base, render
+
+COOKIE = "rempart_look"
+LIFETIME = 1800
+"""Seconds for which a browser can read what it asked for."""
+PipelineName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="A pipeline's name.")]
+DeliveryId = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="The SHA-256 of a delivery.")]
+RunId = Annotated[str, Query(max_length=250, description="A run that this page started.")]
+SEES_DATA = Depends(requires("read_data"))
+PAGE, LOOK = "/data/{pipeline}", "/data/{pipeline}/quarantine/{delivery}"
+
+router = APIRouter(include_in_schema=False)
+api = APIRouter(prefix="/api")
+
+
+@api.get(PAGE, dependencies=[Depends(requires("read"))])
+def read_pipeline(pipeline: PipelineName) -> Quality:
+    """What is in quarantine of a pipeline, by delivery, and each expectation's results over time. No row's value."""
+    return _quality(pipeline)
+
+
+@router.get(PAGE)
+def show_pipeline(request: Request, pipeline: PipelineName, user: Reader) -> Response:
+    rights = {"operate": may(user, "operate"), "read_data": may(user, "read_data")}
+    found = _quality(pipeline)
+    return render(request, "pipeline", current="data", found=found, evidence=may(user, "read_evidence"), **rights)
+
+
+@router.get(f"{LOOK}/look", dependencies=[SEES_DATA])
+def plan_look(request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator) -> Response:
+    """What a look does, and the form that starts it."""
+    return _plan(request, "look", _quality(pipeline), _delivery(pipeline, delivery), user)
+
+
+@router.post(f"{LOOK}/look", dependencies=[SEES_DATA])
+async def start_look(
+    request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, form: posts.Token = ""
+) -> Response:
+    """Have a task read the rows for a key that only this browser gets."""
+    found, one = await run_in_threadpool(_both, pipeline, delivery)
+    if not posts.is_ours(request, user, _action(pipeline, delivery, "look"), form):
+        return _plan(request, "look", found, one, user, "csrf", 403)
+    key = age.new_identity()
+    try:
+        asked = {"delivery": delivery, "recipient": key.recipient}
+        run = await airflow_calls.start(request, f"show_quarantine_{pipeline}", asked)
+    except AirflowRefused as error:
+        return _plan(request, "look", found, one, user, error.what, 409)
+    here = f"{base(request)}/data/{pipeline}/quarantine/{delivery}"
+    answer = RedirectResponse(f"{here}/rows?{urlencode({'run': run})}", 303, headers=HEADERS)
+    secure = request.url.scheme == "https"
+    answer.set_cookie(COOKIE, key.secret, max_age=LIFETIME, path=here, secure=secure, httponly=True, samesite="strict")
+    return answer
+
+
+@router.get(f"{LOOK}/rows", dependencies=[SEES_DATA])
+async def show_rows(
+    request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Reader, run: RunId = ""
+) -> Response:
+    """The rows once the task has read them; until then, that it is at it."""
+    one = await run_in_threadpool(_delivery, pipeline, delivery)
+    asked = await _asked(request, f"show_quarantine_{pipeline}", run, delivery)
+    rows = await _rows(request, pipeline, delivery, asked)
+    waits = asked is not None and not asked.ended and COOKIE in request.cookies
+    answer = render(request, "rows", current="data", one=one, pipeline=pipeline, asked=asked, rows=rows, waits=waits)
+    return _refreshed(answer, waits)
+
+
+@router.get(f"{LOOK}/rows.csv", dependencies=[SEES_DATA])
+async def download_rows(
+    request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Reader, run: RunId = ""
+) -> Response:
+    """The same rows as a file; back to the page for who has not the key."""
+    asked = await _asked(request, f"show_quarantine_{pipeline}", run, delivery)
+    if (rows := await _rows(request, pipeline, delivery, asked)) is None:
+        here = f"{base(request)}/data/{pipeline}/quarantine/{delivery}/rows"
+        return RedirectResponse(f"{here}?{urlencode({'run': run})}", 303, headers=HEADERS)
+    name = f"quarantine-{pipeline}-{delivery[:12]}.csv"
+    headers = HEADERS | {"Content-Disposition": f'attachment; filename="{name}"'}
+    text = sealed_rows.as_csv(rows).encode("utf-8", "backslashreplace")
+    return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
+
+
+@router.get(f"{LOOK}/again")
+async def plan_again(
+    request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, run: RunId = ""
+) -> Response:
+    """What taking a delivery in again does, and the form that starts it; with `run`, how that run stands."""
+    found, one = await run_in_threadpool(_both, pipeline, delivery)
+    asked = await _asked(request, f"ingest_{pipeline}", run, delivery)
+    answer = _plan(request, "again", found, one, user, asked=asked)
+    return _refreshed(answer, asked is not None and not asked.ended)
+
+
+@router.post(f"{LOOK}/again")
+async def start_again(
+    request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, form: posts.Token = ""
+) -> Response:
+    """Take a delivery in again, in the name of the user."""
+    found, one = await run_in_threadpool(_both, pipeline, delivery)
+    if not posts.is_ours(request, user, _action(pipeline, delivery, "again"), form):
+        return _plan(request, "again", found, one, user, "csrf", 403)
+    try:
+        run = await airflow_calls.start(request, f"ingest_{pipeline}", {"again": delivery})
+    except AirflowRefused as error:
+        return _plan(request, "again", found, one, user, error.what, 409)
+    where = f"{base(request)}/data/{pipeline}/quarantine/{delivery}/again?{urlencode({'run': run})}"
+    return RedirectResponse(where, 303, headers=HEADERS)
+
+
+def _quality(pipeline: str) -> Quality:
+    if (found := quarantine.quality(sources.newest(), pipeline, sources.now())) is None:
+        raise HTTPException(404, f"No pipeline {pipeline} is known: include/pipelines has no such file")
+    return found
+
+
+def _delivery(pipeline: str, delivery: str) -> Delivery:
+    for one in quarantine.deliveries(sources.newest(), pipeline):
+        if one.sha256 == delivery:
+            return one
+    raise HTTPException(404, f"No delivery {delivery[:12]} of {pipeline} is on record")
+
+
+def _both(pipeline: str, delivery: str) -> tuple[Quality, Delivery]:
+    return _quality(pipeline), _delivery(pipeline, delivery)
+
+
+async def _asked(request: Request, dag_id: str, run: str, delivery: str) -> Asked | None:
+    """The run that was started for this delivery; None if Airflow knows none."""
+    try:
+        found = await airflow_calls.asked(request, dag_id, run) if run else None
+    except AirflowRefused:
+        return None
+    return found if found and delivery in (found.conf.get("delivery"), found.conf.get("again")) else None
+
+
+async def _rows(request: Request, pipeline: str, delivery: str, asked: Asked | None) -> sealed_rows.Opened | None:
+    secret = request.cookies.get(COOKIE)
+    if not secret or asked is None or asked.state != "success":
+        return None
+    try:
+        answer = await airflow_calls.returned(request, f"show_quarantine_{pipeline}", asked.id, "show")
+    except AirflowRefused:
+        return None
+    return await run_in_threadpool(sealed_rows.opened, answer, secret, pipeline, delivery)
+
+
+def _plan(
+    request: Request,
+    action: str,
+    found: Quality,
+    one: Delivery,
+    user: BaseUser,
+    refused: str = "",
+    status: int = 200,
+    asked: Asked | None = None,
+) -> Response:
+    form = posts.token(user, _action(found.pipeline, one.sha256, action))
+    content: dict[str, Any] = {"found": found, "one": one, "form": form, "refused": refused, "asked": asked}
+    return render(request, action, status=status, current="data", most=MAX_ROWS, **content)
+
+
+def _refreshed(answer: Response, waits: bool) -> Response:
+    """The page again in two seconds, while something goes on that it waits for."""
+    if waits:
+        answer.headers["Refresh"] = "2"
+    return answer
+
+
+def _action(pipeline: str, delivery: str, action: str) -> str:
+    return f"data/{pipeline}/quarantine/{delivery}/{action}"

@@ -1,0 +1,184 @@
+"""What is in quarantine of a pipeline, delivery by delivery, and how each expectation fared over time. Counts alone: no
+row is read for it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rempart.errors import PipelineError
+from rempart.web.facts import Facts, Unknown
+from rempart.web.read_models.said import Moment, State, moment
+
+SHOWN = 120
+"""So many deliveries of an expectation's history at most, the newest."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What became of a delivery the last time that it was taken in; `again` says how often that was done again."""
+
+    sha256: str
+    file: str
+    landed_at: datetime
+    seq: int
+    outcome: str
+    fault: str | None
+    delivered: int
+    accepted: int
+    quarantined: int
+    reasons: Mapping[str, int]
+    again: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """An expectation held against the rows of one delivery. `share`: of `judged` rows; None where there were none."""
+
+    file: str
+    landed_at: datetime
+    judged: int
+    unexpected: int
+    share: float | None
+    state: State
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One expectation, known by its reason against a row. `history` is oldest first; `state` is the newest one's."""
+
+    reason: str
+    expect: str | None
+    columns: tuple[str, ...]
+    judged: int
+    unexpected: int
+    state: State
+    history: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The page's content. `known` is false where the ledger did not answer: then nothing is said of any delivery.
+
+    `earlier` rows went to quarantine before deliveries were evidence: of those, only the site knows more.
+    """
+
+    moment: Moment
+    pipeline: str
+    classification: str | None
+    known: bool
+    deliveries: int
+    quarantined: int
+    earlier: int
+    in_quarantine: tuple[Delivery, ...]
+    taken_again: tuple[Delivery, ...]
+    expectations: tuple[Expectation, ...]
+
+
+def quality(facts: Facts, pipeline: str, now: datetime) -> Quality | None:
+    """The page of a pipeline; None for one that neither a file nor the ledger knows."""
+    pipelines = {} if isinstance(facts.pipelines, Unknown) else facts.pipelines
+    found = deliveries(facts, pipeline)
+    if pipeline not in pipelines and not found and not isinstance(facts.pipelines, Unknown):
+        return None
+    spec = pipelines.get(pipeline)
+    return Quality(
+        moment(facts, now),
+        pipeline,
+        None if spec is None or isinstance(spec, PipelineError) else spec.classification,
+        not isinstance(facts.evidence, Unknown),
+        len(found),
+        sum(one.quarantined for one in found),
+        _earlier(facts).get(pipeline, 0),
+        tuple(one for one in found if one.quarantined),
+        tuple(one for one in found if one.again and not one.quarantined),
+        expectations(facts, pipeline),
+    )
+
+
+def deliveries(facts: Facts, pipeline: str) -> tuple[Delivery, ...]:
+    """Each delivery of a pipeline that evidence tells of, as it stands now; the newest first."""
+    newest: dict[str, Delivery] = {}
+    for seq, one in _told(facts, pipeline):
+        newest.setdefault(str(one["sha256"]), _delivery(seq, one))
+    return tuple(sorted(newest.values(), key=lambda one: (one.landed_at, one.file), reverse=True))
+
+
+def rows(facts: Facts) -> dict[str, int]:
+    """Rows in quarantine now, by pipeline, as far as the facts go back."""
+    counts = _earlier(facts)
+    for pipeline in {one.subject for one in facts.of("deliveries")}:
+        now = sum(one.quarantined for one in deliveries(facts, pipeline))
+        counts[pipeline] = counts.get(pipeline, 0) + now
+    return counts
+
+
+def expectations(facts: Facts, pipeline: str) -> tuple[Expectation, ...]:
+    """How each expectation fared when deliveries first came, those of the newest record first and in its order."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for _, one in _told(facts, pipeline):
+        if not one.get("again") and "unexpected" in one:
+            first.setdefault(str(one["sha256"]), one)
+    rules: dict[str, Mapping[str, Any]] = {}
+    for record in facts.of("deliveries"):
+        if record.subject == pipeline:
+            for rule in record.body["expectations"]:
+                rules.setdefault(str(rule["reason"]), rule)
+    ordered = sorted(first.values(), key=lambda one: (str(one["landed_at"]), str(one["file"])))
+    return tuple(_expectation(reason, rule, ordered) for reason, rule in rules.items())
+
+
+def _expectation(reason: str, rule: Mapping[str, Any], ordered: list[Mapping[str, Any]]) -> Expectation:
+    history = tuple(_result(one, int(one["unexpected"][reason])) for one in ordered if reason in one["unexpected"])
+    return Expectation(
+        reason,
+        str(rule["expect"]),
+        tuple(str(one) for one in rule["columns"]),
+        sum(one.judged for one in history),
+        sum(one.unexpected for one in history),
+        history[-1].state if history else "unknown",
+        history[-SHOWN:],
+    )
+
+
+def _result(one: Mapping[str, Any], unexpected: int) -> Result:
+    judged = int(one["judged"])
+    share = unexpected / judged if judged else None
+    state: State = "unknown" if share is None else "warning" if unexpected else "good"
+    return Result(str(one["file"]), datetime.fromisoformat(one["landed_at"]), judged, unexpected, share, state)
+
+
+def _told(facts: Facts, pipeline: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Outcomes of deliveries with the number of their record, the newest first."""
+    for record in facts.of("deliveries"):
+        if record.subject == pipeline:
+            yield from ((record.seq, one) for one in record.body["deliveries"])
+
+
+def _earlier(facts: Facts) -> dict[str, int]:
+    """Rows that went to quarantine with snapshots of whose deliveries no evidence tells, by pipeline."""
+    told = {one.get("snapshot") for record in facts.of("deliveries") for one in record.body["deliveries"]}
+    counts: dict[str, int] = {}
+    for record in facts.of("snapshot"):
+        if "snapshot" in record.body and record.body["snapshot"] not in told:
+            counts[record.subject] = counts.get(record.subject, 0) + int(record.body.get("quarantined", 0))
+    return counts
+
+
+def _delivery(seq: int, one: Mapping[str, Any]) -> Delivery:
+    return Delivery(
+        str(one["sha256"]),
+        str(one["file"]),
+        datetime.fromisoformat(one["landed_at"]),
+        seq,
+        str(one["outcome"]),
+        one["fault"],
+        int(one["delivered"]),
+        int(one["accepted"]),
+        int(one["quarantined"]),
+        dict(one["reasons"]),
+        int(one.get("again", 0)),
+    )

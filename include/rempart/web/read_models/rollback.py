@@ -1,0 +1,52 @@
+"""What a rollback of a model would do, from the decisions on record. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from rempart.flows.validate import intended, return_to
+from rempart.ledger.port import Evidence
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version as it was promoted."""
+
+    version: str
+    seq: int
+    at: datetime
+    metric: str | None
+    metrics: Mapping[str, float | None]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """The plan: `returns` would take the place of `champion`. Without `returns`, there is none before it."""
+
+    model: str
+    champion: Version
+    returns: Version | None
+
+
+def rollback(model: str, decisions: Sequence[Evidence]) -> Rollback | None:
+    """The plan for a model by its promotions and rollbacks, oldest first; None if it has no champion."""
+    if (champion := intended(decisions)) is None:
+        return None
+    back = return_to(decisions)
+    return Rollback(model, _version(champion, decisions), _version(back[0], decisions) if back else None)
+
+
+def _version(version: str, decisions: Sequence[Evidence]) -> Version:
+    promoted = [one for one in decisions if one.kind == "promotion" and str(one.body["version"]) == version][-1]
+    body = promoted.body
+    return Version(
+        version,
+        promoted.seq,
+        promoted.at,
+        (body.get("gate") or {}).get("metric"),
+        dict(body.get("metrics") or {}),
+        tuple(body.get("reasons") or ()),
+    )

@@ -1,0 +1,90 @@
+"""Roll a model back: the plan from the ledger as it is now, and the run of the DAG that carries it out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+from fastapi import APIRouter, Depends, Form, HTTPException, Path, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import RedirectResponse, Response
+
+from rempart.flows.validate import decisions_on
+from rempart.web import airflow_calls, posts, sources
+from rempart.web.access import requires
+from rempart.web.airflow_calls import AirflowRefused, Asked
+from rempart.web.pages import Operator, may
+from rempart.web.read_models import rollback
+from rempart.web.read_models.rollback import Rollback
+from rempart.web.rendering import HEADERS, base, render
+
+ModelName = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,39}$", description="A model's name: its pipeline's.")]
+RunId = Annotated[str, Query(max_length=250, description="A run that this page started.")]
+Replaced = Annotated[str, Form(max_length=20, description="The version that the plan showed as champion.")]
+PATH = "/models/{model}/roll-back"
+
+router = APIRouter(include_in_schema=False)
+api = APIRouter(prefix="/api")
+
+
+@api.get(PATH, dependencies=[Depends(requires("operate"))])
+def read_plan(model: ModelName) -> Rollback:
+    """Which version is champion by the ledger's decisions, and which one a rollback would return to."""
+    return _plan(model)
+
+
+@router.get(PATH)
+async def show_plan(request: Request, model: ModelName, user: Operator, run: RunId = "") -> Response:
+    """The plan, and the form that carries it out; with `run`, how that run stands."""
+    found = await run_in_threadpool(_plan, model)
+    asked = await _asked(request, model, run)
+    answer = _page(request, found, user, asked=asked)
+    if asked is not None and not asked.ended:
+        answer.headers["Refresh"] = "2"
+    return answer
+
+
+@router.post(PATH)
+async def roll_back(
+    request: Request, model: ModelName, user: Operator, form: posts.Token = "", replaces: Replaced = ""
+) -> Response:
+    """Carry the plan out in the name of the user, unless another version is champion by now."""
+    found = await run_in_threadpool(_plan, model)
+    if not posts.is_ours(request, user, _action(model, replaces), form):
+        return _page(request, found, user, "csrf", 403)
+    if found.champion.version != replaces or found.returns is None:
+        return _page(request, found, user, "moved", 409)
+    try:
+        conf = {"dry_run": False, "replaces": replaces}
+        run = await airflow_calls.start(request, f"roll_back_model_{model}", conf)
+    except AirflowRefused as error:
+        return _page(request, found, user, error.what, 409)
+    where = f"{base(request)}/models/{model}/roll-back?{urlencode({'run': run})}"
+    return RedirectResponse(where, 303, headers=HEADERS)
+
+
+def _plan(model: str) -> Rollback:
+    if (found := rollback.rollback(model, decisions_on(sources.ledger(), model))) is None:
+        raise HTTPException(404, f"Model {model} has no champion on record")
+    return found
+
+
+async def _asked(request: Request, model: str, run: str) -> Asked | None:
+    try:
+        return await airflow_calls.asked(request, f"roll_back_model_{model}", run) if run else None
+    except AirflowRefused:
+        return None
+
+
+def _page(
+    request: Request, found: Rollback, user: BaseUser, refused: str = "", status: int = 200, asked: Asked | None = None
+) -> Response:
+    form = posts.token(user, _action(found.model, found.champion.version))
+    content: dict[str, Any] = {"found": found, "form": form, "refused": refused, "asked": asked}
+    linked = may(user, "read_evidence")
+    return render(request, "roll-back", status=status, current="models", evidence=linked, **content)
+
+
+def _action(model: str, replaces: str) -> str:
+    return f"models/{model}/roll-back/{replaces}"

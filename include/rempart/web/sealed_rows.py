@@ -1,0 +1,70 @@
+"""Rows in quarantine as a task sealed them, opened with the key of one browser; as a table, and as a file. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import csv
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from rempart.backup import age
+from rempart.errors import ConfigError, IntegrityError, KeyWrong
+
+LARGEST = 2 * 1024 * 1024
+"""Characters of a sealed text at most: the task writes a fraction of that."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What a spreadsheet takes for the beginning of a formula, or drops before one."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its line in the delivery, why it was refused, its text as received (`cut`: only the beginning)."""
+
+    line: int
+    reason: str
+    raw: str
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The first rows of `of` that are in quarantine of a delivery. `header`: its first line, empty if that is gone."""
+
+    pipeline: str
+    delivery: str
+    file: str
+    of: int
+    header: str
+    rows: tuple[Row, ...]
+
+
+def opened(answer: Any, secret: str, pipeline: str, delivery: str) -> Opened | None:
+    """What a look of this delivery gave; None if this key does not open it, or it is of another delivery."""
+    sealed = answer.get("sealed") if isinstance(answer, dict) else None
+    if not isinstance(sealed, str) or len(sealed) > LARGEST:
+        return None
+    try:
+        identity = age.read_identity(secret, "the browser's cookie")
+        told = json.loads(age.decrypt(base64.b64decode(sealed, validate=True), identity, "the rows"))
+    except (ConfigError, KeyWrong, IntegrityError, binascii.Error, ValueError):
+        return None
+    if (told["pipeline"], told["delivery"]) != (pipeline, delivery):
+        return None
+    rows = tuple(Row(one["line"], one["reason"], one["raw"], one["cut"]) for one in told["rows"])
+    return Opened(pipeline, delivery, told["file"], told["of"], told["header"], rows)
+
+
+def as_csv(found: Opened) -> str:
+    """The rows as a file. A cell that a spreadsheet would run begins with an apostrophe."""
+    out = io.StringIO()
+    writer = csv.writer(out, quoting=csv.QUOTE_ALL)
+    writer.writerow(("source_line", "reason", "row_as_received"))
+    writer.writerows((one.line, _harmless(one.reason), _harmless(one.raw)) for one in found.rows)
+    return out.getvalue()
+
+
+def _harmless(cell: str) -> str:
+    return f"'{cell}" if cell.lstrip(" ").startswith(_FORMULA) else cell
