@@ -79,17 +79,16 @@ class Compose:
     """`docker compose` on the proof's own project."""
 
     def __init__(self, root: Path, settings: Path) -> None:
-        self.root, self._settings = root, settings
+        self.root, self._settings, self.files = root, settings, [root / "docker-compose.yml"]
         self.tag = os.environ.get("REMPART_TAG") or "local"
         self.environment = {**os.environ, **PORTS, "BASE_IMAGE": base_image()}
 
     def command(self, *words: str) -> list[str]:
         whole = words[0] in ("build", "down", "config")  # of others, the settings say with which profiles
         profiles = ["--profile", "*"] if whole else []
-        # without its file, a project that is named is read off its containers, and a service that is external has none
-        file = str(self.root / "docker-compose.yml")
-        given = ["--file", file, "--env-file", str(self._settings)]
-        return ["docker", "compose", "-p", PROJECT, *given, *profiles, *words]
+        # without its files, a project that is named is read off its containers, and a service that is external has none
+        files = [word for file in self.files for word in ("--file", str(file))]
+        return ["docker", "compose", "-p", PROJECT, *files, "--env-file", str(self._settings), *profiles, *words]
 
     def run(self, *words: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """One command, with what it says. Nothing of it is shown."""

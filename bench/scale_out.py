@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import time
@@ -184,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     volumes = {"volumes": [f"{mounted}:/opt/rempart/dags/scale_out.py:ro"]}
     override = folder / "override.json"
     override.write_text(json.dumps({"services": dict.fromkeys(("dag-processor", "worker"), volumes)}), "utf-8")
-    compose.environment["COMPOSE_FILE"] = os.pathsep.join([str(root / "docker-compose.yml"), str(override)])
+    compose.files.append(override)
     try:
         prove_celery.start(compose, folder, WORKERS[0])
         api = prove_celery.api_of(folder)
