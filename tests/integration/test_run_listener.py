@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -91,7 +92,7 @@ print(json.dumps(told))
 @pytest.fixture(scope="module")
 def told(stack: layout.Stack) -> dict[str, Any]:
     api = AirflowApi(config.environment_connections("airflow_api"))
-    run = api.trigger("export_evidence")
+    run = api.await_run("export_evidence", datetime(2020, 1, 1, tzinfo=UTC))  # it runs as soon as the stack is up
     api.follow("export_evidence", run, lambda line: None)
     env = environment.of(stack, config.read_env_file(stack.secrets), os.environ, "airflow-scheduler")
     command = [sys.executable, "-c", IN_THE_SCHEDULER, "export_evidence", run]
