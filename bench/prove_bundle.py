@@ -23,6 +23,7 @@ from typing import Any
 from bench import prove_compose
 from bench.prove_compose import OFFSET, PORTS, Check, Compose, check, tell
 from bench.prove_pods import write
+from bench.seen import docker
 from rempart import config
 from rempart.backup import open_bundle
 from rempart.ledger.keys import signer, to_pem
@@ -162,10 +163,10 @@ def in_containers(bundle: Path, public: Path, machine: Path, checks: list[Check]
         heard = engine.communicate()[0].split()
         detail = f"the Engine tells of {heard.count('load')} loaded and {heard.count('pull')} pulled"
         check(checks, "the Engine pulled nothing", "load" in heard and "pull" not in heard, detail)
-        networks = prove_compose._docker(
+        networks = docker(
             *("network", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={PROJECT}")
         ).split()
-        found = json.loads(prove_compose._docker("network", "inspect", *networks))
+        found = json.loads(docker("network", "inspect", *networks))
         leading = sorted(
             one["Name"]
             for one in found

@@ -25,22 +25,8 @@ from typing import Any
 
 import httpx
 
-from bench.prove_compose import (
-    BASE,
-    PORTS,
-    UID,
-    Check,
-    Compose,
-    base_image,
-    check,
-    escapes,
-    proven,
-    secrets,
-    shown,
-    sizes,
-    tell,
-    users,
-)
+from bench.prove_compose import BASE, PORTS, Check, Compose, base_image, check, proven, sizes, tell
+from bench.seen import UID, escapes, secrets, shown, users
 from rempart import config
 from rempart.airflow_api import AirflowApi
 from rempart.config import Connection, parse_connection

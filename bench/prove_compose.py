@@ -4,8 +4,8 @@
 
 `rempart init`, the images, `docker compose up --wait`; the demo's chain through Airflow's REST API, from a container
 beside it and through the gate from this machine; the scheduler is killed (SIGKILL) while a task runs. Each container is
-then looked at from outside and from inside. State and settings are the proof's own (var/compose-proof); two proofs run
-side by side with a REMPART_PORT_OFFSET and a REMPART_TAG each.
+then looked at from outside and from inside (bench.seen). State and settings are the proof's own (var/compose-proof);
+two proofs run side by side with a REMPART_PORT_OFFSET and a REMPART_TAG each.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,11 +25,11 @@ from typing import Any
 from bench import audited
 from bench import outside as way_out
 from bench.prove_pods import write
+from bench.seen import GATE, docker, look, own_address
 from rempart import config
 from rempart.airflow_api import AirflowApi
 from rempart.config import Connection, parse_connection
 from rempart.stack import preflight
-from rempart.stack.credentials import write_private
 
 NAME, BASE = "compose", "rempart/base:trixie"
 OFFSET = preflight.port_offset(os.environ)
@@ -43,15 +41,9 @@ PORTS = {
 }
 PERMITTED = 38000 + OFFSET
 """The port of this machine that the proof's own policy allows."""
-UID = "50000"
-GATE = "gate"
-CONTROL = "org.opencontainers.image.base.name"
-"""What does stand in every image: a search that does not find it finds nothing."""
 PATIENCE = 600.0
 Check = dict[str, Any]
 Prove = Callable[["Compose", Path, list[Check], dict[str, Any]], None]
-DECLARED = ("/dev", "/proc", "/sys")
-"""Where every container has file systems of the kernel's own."""
 
 
 def why_not() -> str:
@@ -113,7 +105,7 @@ class Compose:
     def containers(self) -> dict[str, dict[str, Any]]:
         """What the Engine says of each container, by service."""
         ids = self.must("ps", "--all", "--quiet").split()
-        found = json.loads(_docker("inspect", *ids)) if ids else []
+        found = json.loads(docker("inspect", *ids)) if ids else []
         return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
 
     def running(self) -> dict[str, dict[str, Any]]:
@@ -122,10 +114,6 @@ class Compose:
     def inside(self, service: str, script: str) -> tuple[int, str]:
         done = self.run("exec", "-T", service, "bash", "-c", script, timeout=60)
         return done.returncode, (done.stdout + done.stderr).strip()
-
-
-def _docker(*words: str) -> str:
-    return subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout
 
 
 def _last(text: str, lines: int = 15) -> str:
@@ -139,98 +127,6 @@ def tell(line: str) -> None:
 def check(checks: list[Check], what: str, ok: bool, detail: str) -> None:
     checks.append({"what": what, "ok": ok, "detail": detail})
     tell(f"{'ok ' if ok else 'RED'} {what}")
-
-
-# --- what is looked at ------------------------------------------------------------------------------------------------
-
-
-def users(containers: dict[str, dict[str, Any]]) -> dict[str, set[str]]:
-    """Of each container the users of its processes, as this machine sees them."""
-    found = {}
-    for name, one in containers.items():
-        table = _docker("top", one["Id"], "-eo", "pid,uid").split()[3::2]
-        found[name] = set(table)
-    return found
-
-
-def secrets(folder: Path) -> dict[str, str]:
-    """Every secret of the platform by the name of what holds it: passwords and keys alone, no names of users."""
-    found = {}
-    for name, text in config.read_env_file(folder / "secrets.env").items():
-        found[name] = parse_connection(name, text).password if text.startswith("{") else text
-    return {name: value for name, value in found.items() if len(value) > 12}
-
-
-def shown(wanted: dict[str, str], texts: dict[str, str]) -> list[str]:
-    """Which secrets stand in which text."""
-    return [f"{name} in {where}" for where, text in texts.items() for name, value in wanted.items() if value in text]
-
-
-def in_layers(wanted: dict[str, str], images: Sequence[str], folder: Path) -> list[str]:
-    """Which secrets stand in any layer of the images. Raises if not even what is there was found."""
-    names = {value: name for name, value in wanted.items()} | {CONTROL: CONTROL}
-    needles = folder / "needles"
-    write_private(needles, "".join(f"{value}\n" for value in names))  # a command line could be read by others
-    environment = {**os.environ, "LC_ALL": "C"}
-    try:
-        with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as saved:
-            search = ["grep", "--text", "--only-matching", "--fixed-strings", f"--file={needles}"]
-            done = subprocess.run(
-                search,
-                stdin=saved.stdout,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                env=environment,
-                check=False,
-            )
-    finally:
-        needles.unlink()
-    found = {names[line] for line in done.stdout.splitlines() if line in names}
-    if saved.returncode or done.returncode > 1 or CONTROL not in found:
-        raise SystemExit(f"the layers could not be searched (docker save {saved.returncode}, grep {done.returncode})")
-    return sorted(found - {CONTROL})
-
-
-def writable(compose: Compose, service: str, declared: Sequence[str]) -> list[str]:
-    """What the container's user may write, beyond what the compose file declares."""
-    skipped = " -o ".join(f"-path {place}" for place in (*DECLARED, *declared))
-    _, told = compose.inside(service, f"find / \\( {skipped} \\) -prune -o -writable -not -type l -print 2>/dev/null")
-    return told.split()
-
-
-def declared(one: dict[str, Any]) -> list[str]:
-    """Where a container may write: its volumes and its tmpfs."""
-    volumes = [mount["Destination"] for mount in one["Mounts"] if mount["RW"]]
-    return [*volumes, *(one["HostConfig"]["Tmpfs"] or {})]
-
-
-def own_address() -> str:
-    """An address of this machine that no container is given."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing: it asks which address this machine would use
-        return str(probe.getsockname()[0])
-
-
-@contextmanager
-def outside(port: int = 0) -> Iterator[tuple[str, int]]:
-    """A server of this machine: what stands for the world outside."""
-    address = own_address()
-    with socket.create_server((address, port)) as server:
-        yield address, server.getsockname()[1]
-
-
-def escapes(compose: Compose, services: Sequence[str]) -> tuple[list[str], str]:
-    """Services from which the world outside was reached, and what the others were told; it can be reached from here."""
-    with outside() as (address, port):
-        with socket.create_connection((address, port), timeout=5):
-            pass
-        found = {
-            name: compose.inside(name, f"timeout 5 bash -c 'exec 3<>/dev/tcp/{address}/{port}'") for name in services
-        }
-    reached = [name for name, (code, _) in found.items() if code == 0]
-    told = sorted({text.rpartition(": ")[2] for code, text in found.values() if code})
-    return reached, ", ".join(told)
 
 
 def heal(compose: Compose, api: AirflowApi, checks: list[Check], figures: dict[str, Any]) -> None:
@@ -264,69 +160,16 @@ def _states(api: AirflowApi, dag: str, run: str) -> list[str]:
     return [str(one["state"]) for one in found]
 
 
-def look(compose: Compose, folder: Path, checks: list[Check], figures: dict[str, Any]) -> None:
-    """At every container, from outside and from inside."""
-    containers, running = compose.containers(), compose.running()
-    roots = {name: uids for name, uids in users(running).items() if uids != {UID}}
-    check(checks, "every process runs as one user, who is not root", not roots, f"uid {UID}; others: {roots or 'none'}")
-    extra = {name: told for name, one in running.items() if (told := writable(compose, name, declared(one)))}
-    check(
-        checks,
-        "nothing is writable but volumes and tmpfs",
-        not extra,
-        str(extra) if extra else f"{len(running)} looked",
-    )
-    ports = {
-        name: sorted(
-            {
-                f"{a['HostIp']}:{a['HostPort']}"
-                for bound in one["NetworkSettings"]["Ports"].values()
-                for a in bound or []
-            }
-        )
-        for name, one in running.items()
-    }
-    published = {name: bound for name, bound in ports.items() if bound}
-    wanted = {GATE: sorted(f"127.0.0.1:{port}" for port in PORTS.values())}
-    check(checks, "only the gate has ports, on 127.0.0.1", published == wanted, str(published))
-    closed = [name for name in running if name not in (GATE, way_out.EGRESS)]
-    reached, refusal = escapes(compose, closed)
-    what = "no container but the gate and the proxy reaches this machine's own address"
-    check(checks, what, not reached, refusal or str(reached))
-    beside = [name for name, one in running.items() if f"{PROJECT}_outward" in one["NetworkSettings"]["Networks"]]
-    with outside() as (address, port), outside(PERMITTED):
-        denied, permitted = f"{address}:{port}", f"{address}:{PERMITTED}"
-        way_out.look(compose, list(running), beside, denied, permitted, partial(check, checks))
-
-    values = secrets(folder)
-    images = sorted({one["Config"]["Image"] for one in containers.values()})
-    texts = {f"docker inspect {name}": json.dumps(one) for name, one in containers.items()}
-    texts |= {f"docker history {image}": _docker("history", "--no-trunc", image) for image in images}
-    texts |= {f"log of {name}": compose.must("logs", "--no-log-prefix", name) for name in containers}
-    found = shown(values, texts)
-    check(
-        checks,
-        "no secret in docker inspect, history or logs",
-        not found,
-        f"{len(values)} secrets in {len(texts)} texts{found or ''}",
-    )
-    in_images = in_layers(values, images, folder)
-    check(
-        checks, "no secret in any layer", not in_images, f"{len(values)} secrets, {len(images)} images{in_images or ''}"
-    )
-    figures["secrets looked for"] = len(values)
-
-
 def left(compose: Compose) -> list[str]:
     """What the Engine still has of the project."""
     label = f"label=com.docker.compose.project={PROJECT}"
     listings = (("ps", "--all"), ("volume", "ls"), ("network", "ls"))
-    return [f"{words[0]} {one}" for words in listings for one in _docker(*words, "--quiet", "--filter", label).split()]
+    return [f"{words[0]} {one}" for words in listings for one in docker(*words, "--quiet", "--filter", label).split()]
 
 
 def sizes(images: Sequence[str]) -> dict[str, float]:
     """Size of each image in MB, layers that it shares with others counted in each."""
-    return {name: round(json.loads(_docker("image", "inspect", name))[0]["Size"] / 1e6, 1) for name in images}
+    return {name: round(json.loads(docker("image", "inspect", name))[0]["Size"] / 1e6, 1) for name in images}
 
 
 # --- the proof --------------------------------------------------------------------------------------------------------
@@ -383,8 +226,9 @@ def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, A
     )
     heal(compose, api, checks, figures)
     step("healing")
-    look(compose, var / "compose", checks, figures)
-    audited.look(compose, home / "rempart.yaml", partial(check, checks))
+    noting = partial(check, checks)
+    figures["secrets looked for"] = look(compose, var / "compose", PORTS, f"{PROJECT}_outward", PERMITTED, noting)
+    audited.look(compose, home / "rempart.yaml", noting)
     step("looking")
     pair = way_out.make_pair(var, "127.0.0.1")
     with_pair = [*command, "--certificate", str(pair.certificate), "--key", str(pair.key)]

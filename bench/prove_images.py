@@ -27,6 +27,7 @@ from typing import Any
 from bench import prove_compose
 from bench.prove_compose import Check, Compose, check, sizes, tell
 from bench.prove_pods import write
+from bench.seen import UID, docker
 from rempart import config
 from rempart.stack import images
 
@@ -107,10 +108,6 @@ def made_by_the_engine() -> set[str]:
     return {".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf", "etc/mtab"}
 
 
-def docker(*words: str) -> str:
-    return prove_compose._docker(*words)
-
-
 def differences(one: dict[str, Entry], other: dict[str, Entry]) -> list[str]:
     """Each path in which two builds differ, and how; pure."""
     told = []
@@ -151,7 +148,7 @@ def look(reference: str, known: dict[str, bool], checks: list[Check], figures: d
     given = settings["Labels"] or {}
     lacking = [one for one in LABELS if not given.get(f"org.opencontainers.image.{one}")]
     user = settings["User"]
-    good = user == f"{prove_compose.UID}:0" and not lacking
+    good = user == f"{UID}:0" and not lacking
     check(checks, f"{name}: an ordinary user, and labels", good, f"user {user}; lacking: {lacking or 'none'}")
     bill = json.loads(images.bill(reference))
     listed = {one["purl"].partition("?")[0].replace("%2B", "+").replace("%3A", ":") for one in bill["components"]}

@@ -22,18 +22,11 @@ from typing import Any
 
 import yaml
 
-from bench.prove_compose import (
-    BASE,
-    PORTS,
-    Compose,
-    base_image,
-    left,
-    own_address,
-    why_not,
-)
+from bench.prove_compose import BASE, PORTS, Compose, base_image, left, why_not
 from bench.prove_failover import Check, check
 from bench.prove_pods import write
 from bench.prove_restore import PIPELINE, Operator, Seen, at, clone, look, operator, restored, working
+from bench.seen import own_address
 from rempart import config, demo
 from rempart.airflow_api import AirflowApi
 from rempart.backup import age

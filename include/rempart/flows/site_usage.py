@@ -44,37 +44,43 @@ def measure_site(platform: Platform, name: str, say: Say = lambda line: None) ->
     faults: list[RempartError] = []
     for logical, bucket in config.buckets.model_dump().items():
         kept = logical in ("evidence", "checkpoints")
+        oldest: tuple[ObjectInfo, ...] = ()
         try:
-            versions = site.versions(bucket)
-            used, oldest = measure(versions, after=now - config.evidence.retention, most=ASKED if kept else 0)
+            used, oldest = measure(
+                site.versions(bucket), after=now - config.evidence.retention, most=ASKED if kept else 0
+            )
         except ObjectMissing:
             continue  # this site has no such bucket
-        except SiteUnavailable:
-            raise
         except RempartError as error:
-            faults.append(error)
-            buckets[bucket] = {"why": error.what}
+            buckets[bucket] = _noted(error, faults)
             continue
         buckets[bucket] = asdict(used)
         say(
             f"{bucket} at '{name}': {used.objects:,} objects, {used.bytes:,} bytes;"
             f" {used.old_versions:,} old versions, {used.old_bytes:,} bytes"
         )
-        if kept and oldest:
-            locks[bucket] = _told("evidence", _ask(site, bucket, oldest), now)
-        elif logical == "backups" and config.backup.locked and used.objects:
-            try:
-                if (told := _of_points(platform, site, now)) is not None:
-                    locks[bucket] = told
-            except RempartError as error:
-                faults.append(error)
-                locks[bucket] = {"protects": "restore-points", "why": error.what}
+        try:
+            if kept and oldest:
+                locks[bucket] = _told("evidence", _ask(site, bucket, oldest), now)
+            elif logical == "backups" and config.backup.locked and (points := _of_points(platform, site, now)):
+                locks[bucket] = points
+        except RempartError as error:
+            protects: Protects = "evidence" if kept else "restore-points"
+            locks[bucket] = {"protects": protects} | _noted(error, faults)
     seconds = round(time.monotonic() - began, 3)
     body = {"endpoint": site.endpoint, "seconds": seconds, "buckets": buckets, "locks": locks}
     platform.ledger.append("usage", name, body)
     for fault in faults[:1]:
         raise fault
     return body
+
+
+def _noted(error: RempartError, faults: list[RempartError]) -> dict[str, str]:
+    """What stands in the record instead. Raises SiteUnavailable: a site that does not answer is asked again later."""
+    if isinstance(error, SiteUnavailable):
+        raise error
+    faults.append(error)
+    return {"why": error.what}
 
 
 def _ask(site: Site, bucket: str, versions: tuple[ObjectInfo, ...]) -> list[Lock]:

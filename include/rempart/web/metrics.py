@@ -56,7 +56,7 @@ def exposition(facts: Facts, now: datetime) -> str:
         own = [one for one in found if one[0] == name]
         if own:
             lines += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
-            lines += [f"{name}{_labels(labels)} {value:g}" for _, labels, value in own]
+            lines += [f"{name}{_labels(labels)} {value:.15g}" for _, labels, value in own]
     return "\n".join(lines) + "\n"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -104,6 +104,21 @@ def test_a_bucket_that_could_not_be_listed_is_unknown_with_its_reason_and_the_ta
         measure_site(made.platform, "haven")
     told = on_record(made)["buckets"]
     assert told["artifacts"] == {"why": "list artifacts: refused (AccessDenied)"} and told["lake"]["objects"] == 0
+
+
+def test_locks_that_a_site_does_not_tell_are_unknown_with_the_reason(made: House) -> None:
+    class Silent(MemorySite):
+        def retained_until(self, bucket: str, key: str, version_id: str) -> datetime | None:
+            raise SiteError("retention of evidence/x: refused (AccessDenied)", "Give the right to read it.")
+
+    made.platform = dataclasses.replace(made.platform, clock=utc_now)
+    site = made.platform.sites["haven"] = Silent("haven")
+    site.ensure_bucket("evidence", versioned=True, locked=True)
+    site.write_new("evidence", "x", b"x", retain_until=utc_now() + timedelta(days=9))
+    with pytest.raises(SiteError, match="retention of"):
+        measure_site(made.platform, "haven")
+    assert on_record(made)["locks"]["evidence"]["why"] == "retention of evidence/x: refused (AccessDenied)"
+    assert on_record(made)["buckets"]["evidence"]["objects"] == 1
 
 
 def test_a_site_that_does_not_answer_leaves_no_record(made: House) -> None:

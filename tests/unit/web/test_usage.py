@@ -81,6 +81,12 @@ def test_a_site_that_nobody_measured_lately_is_not_known_and_has_no_figures() ->
     assert not [name for name in found if name.startswith(("rempart_site_bytes", "rempart_locks"))]
 
 
+def test_figures_of_size_are_told_to_the_byte() -> None:
+    watched = Watched()
+    watched.usage(buckets={"lake": dict.fromkeys(BUCKET, 1_234_567_890_123)})
+    assert figures(watched.facts())['rempart_site_bytes{site="haven",bucket="lake"}'] == 1_234_567_890_123
+
+
 def test_throughput_is_of_runs_that_copied_something() -> None:
     watched = Watched()
     watched.replication(ago=timedelta(minutes=9), copied=2, throughput=5.0)
