@@ -42,8 +42,8 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         def show(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
             from rempart.flows.quarantine import look
 
-            asked = {"by": dag_run.triggering_user_name, "run": dag_run.run_id}
-            found = look(runtime.platform(), runtime.pipeline(name), params["delivery"], params["recipient"], **asked)
+            key, by = params["recipient"], dag_run.triggering_user_name
+            found = look(runtime.platform(), runtime.pipeline(name), params["delivery"], key, by=by)
             return runtime.as_json(found)
 
         show()

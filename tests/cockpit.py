@@ -70,7 +70,7 @@ class Watched:
 
     def delivery(self, sha256: str = DELIVERY, ago: timedelta = timedelta(hours=2), **body: Any) -> int:
         """One delivery of 20 rows, of which two broke the first of two rules, and one has a fault besides."""
-        found = {"sha256": sha256, "file": "week.csv", "bytes": 9, "landed_at": (NOW - ago).isoformat(), "fault": None}
+        found = {"sha256": sha256, "bytes": 9, "landed_at": (NOW - ago).isoformat(), "fault": None}
         found |= {"outcome": "accepted in part", "delivered": 20, "accepted": 17, "quarantined": 3, "added": 17}
         found |= {"reasons": {RULES[0]: 2, "too few fields": 1}, "judged": 19, "unexpected": {RULES[0]: 2, RULES[1]: 0}}
         rules = [

@@ -148,12 +148,16 @@ def append_snapshot(run: Run, snapshot: snapshots.Snapshot) -> None:
 
 
 def _tell(platform: Platform, pipeline: Pipeline, site: str, outcomes: Sequence[Mapping[str, Any]]) -> None:
-    """Evidence of what became of deliveries, once for each time that one was taken in: counts and reasons, no value."""
+    """Evidence of what became of deliveries, once for each time that one was taken in: counts and reasons, no value.
+
+    Nor a file's name: somebody else chose it, it may name a person, and evidence stays.
+    """
     if not outcomes:
         return
     recent = platform.ledger.find("deliveries", pipeline.name, limit=_RECENT)
     said = [one for record in recent for one in record.body["deliveries"]]
-    news = [dict(one) for one in outcomes if dict(one) not in said]
+    known = [{name: value for name, value in one.items() if name != "file"} for one in outcomes]
+    news = [one for one in known if one not in said]
     rules = [
         {"expect": one.expect, "columns": expectations.columns(one), "reason": one.reason}
         for one in pipeline.expectations

@@ -83,13 +83,11 @@ def held(platform: Platform, pipeline: Pipeline, site: Site, sha256: str, erased
     return Held(outcome, tuple(landing.refused_rows(body)), until)
 
 
-def look(
-    platform: Platform, pipeline: Pipeline, delivery: str, recipient: str, *, by: str | None, run: str | None
-) -> Look:
+def look(platform: Platform, pipeline: Pipeline, delivery: str, recipient: str, *, by: str | None) -> Look:
     """The first rows in quarantine of a delivery with their reasons, sealed for a recipient (`age1...`).
 
-    That somebody looked is evidence before anything is given: which delivery, how many rows, in which run of Airflow,
-    and who (`by` is a user's name there; evidence has the number). Raises IngestError, ConfigError, SiteError,
+    That somebody looked is evidence before anything is given: which delivery, how many rows, and who (`by` is a
+    user's name in Airflow; evidence has the number). Raises IngestError, ConfigError, SiteError,
     PlacementDenied, DatabaseUnavailable, LedgerError.
     """
     age.check_recipient(recipient, "recipient")
@@ -104,7 +102,7 @@ def look(
     text = json.dumps({**told, "rows": shown}, ensure_ascii=False).encode("utf-8", "backslashreplace")
     sealed = base64.b64encode(age.encrypt(text, [recipient])).decode()
     body = {"delivery": delivery, "site": site.name, "rows": len(shown), "of": len(found.rows)}
-    platform.ledger.append("look", pipeline.name, {**body, "by": _number(platform, by), "run": run})
+    platform.ledger.append("look", pipeline.name, {**body, "by": _number(platform, by)})
     return Look(delivery, len(found.rows), len(shown), sealed)
 
 

@@ -179,7 +179,7 @@ def gate_plot(title: str, plot: Plot, t: Texts) -> Markup:
 
 def _broken(one: Result, t: Texts) -> str:
     told = t("expectation.result", unexpected=t.count(one.unexpected), judged=t.count(one.judged))
-    return f"{t.at(one.landed_at)}, {one.file}: {told}"
+    return f"{t.at(one.landed_at)}, {one.sha256[:12]}: {told}"
 
 
 def _box(one: Place, x: float, y: float, wide: int, high: int, t: Texts) -> str:

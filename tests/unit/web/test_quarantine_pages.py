@@ -158,7 +158,10 @@ def test_what_airflow_refuses_is_told(house: House, path: str) -> None:
 
 
 def test_a_delivery_is_taken_in_again_after_its_plan_was_shown(house: House) -> None:
-    assert "judges the 3 rows in quarantine of week.csv" in house.call("GET", f"{LOOK}/again", "operator").text
+    assert (
+        f"judges the 3 rows in quarantine of delivery {DELIVERY[:12]}"
+        in house.call("GET", f"{LOOK}/again", "operator").text
+    )
     answer = start(house, "operator", f"{LOOK}/again")
     assert house.started == [("ingest_hotel_bookings", f"Bearer {house.tokens['operator']}", {"again": DELIVERY})]
     where = answer.headers["location"].removeprefix("/airflow/rempart")
@@ -211,7 +214,7 @@ def test_a_plan_that_is_old_rolls_nothing_back(house: House) -> None:
 def test_what_a_reader_types_or_a_delivery_is_called_is_only_text(
     house: House, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.watched.delivery("cd" * 32, file=HOSTILE, reasons={HOSTILE: 3})
+    house.watched.delivery("cd" * 32, fault=HOSTILE, reasons={HOSTILE: 3})
     monkeypatch.setattr(sources, "newest", house.watched.facts)
     for one in (path, "/data/hotel_bookings"):
         answer = house.call("GET", one, "admin")
@@ -224,14 +227,12 @@ def test_the_newest_word_on_a_delivery_counts_and_expectations_have_its_first() 
     watched.record("snapshot", "hotel_bookings", {"snapshot": "s0", "site": "primary", "rows": 5, "quarantined": 4})
     watched.record("snapshot", "hotel_bookings", {"snapshot": "s1", "site": "primary", "rows": 9, "quarantined": 3})
     watched.delivery()
-    watched.delivery(
-        "cd" * 32, timedelta(hours=1), file="next.csv", quarantined=0, reasons={}, unexpected={RULES[0]: 0}
-    )
+    watched.delivery("cd" * 32, timedelta(hours=1), quarantined=0, reasons={}, unexpected={RULES[0]: 0})
     watched.delivery(quarantined=1, accepted=19, added=2, again=1, snapshot="s2", unexpected={RULES[0]: 0})
     facts = watched.facts()
     found = quarantine.quality(facts, "hotel_bookings", NOW)
     assert found and (found.deliveries, found.quarantined, found.earlier) == (2, 1, 4)
-    assert [(one.file, one.again) for one in found.in_quarantine] == [("week.csv", 1)]
+    assert [one.again for one in found.in_quarantine] == [1]
     assert quarantine.rows(facts) == {"hotel_bookings": 5}
     adults, price = found.expectations
     assert [(one.judged, one.unexpected, one.state) for one in adults.history] == [(19, 2, "warning"), (19, 0, "good")]
@@ -267,12 +268,12 @@ def test_a_refusal_is_drawn_beside_each_bound_that_it_was_held_against() -> None
 
 def test_a_chart_of_an_expectation_has_a_mark_with_words_for_each_delivery() -> None:
     watched = Watched()
-    watched.delivery(file=HOSTILE)
+    watched.delivery()
     watched.delivery("cd" * 32, timedelta(hours=1))
     (one, _) = quarantine.expectations(watched.facts(), "hotel_bookings")
     drawn = str(charts.expectation_chart("share", one.history, Texts("en")))
     ElementTree.fromstring(drawn)  # noqa: S314 # ours
-    assert drawn.count("<title>") == 2 and "2 of 19 rows broke it" in drawn and HOSTILE not in drawn
+    assert drawn.count("<title>") == 2 and "2 of 19 rows broke it" in drawn
 
 
 def test_rows_that_are_too_much_or_no_rows_are_not_opened() -> None:

@@ -19,10 +19,12 @@ SHOWN = 120
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of a delivery the last time that it was taken in; `again` says how often that was done again."""
+    """What became of a delivery the last time that it was taken in; `again` says how often that was done again.
+
+    It is known by its SHA-256: how its file was called is not in the ledger.
+    """
 
     sha256: str
-    file: str
     landed_at: datetime
     seq: int
     outcome: str
@@ -38,7 +40,7 @@ class Delivery:
 class Result:
     """An expectation held against the rows of one delivery. `share`: of `judged` rows; None where there were none."""
 
-    file: str
+    sha256: str
     landed_at: datetime
     judged: int
     unexpected: int
@@ -104,7 +106,7 @@ def deliveries(facts: Facts, pipeline: str) -> tuple[Delivery, ...]:
     newest: dict[str, Delivery] = {}
     for seq, one in _told(facts, pipeline):
         newest.setdefault(str(one["sha256"]), _delivery(seq, one))
-    return tuple(sorted(newest.values(), key=lambda one: (one.landed_at, one.file), reverse=True))
+    return tuple(sorted(newest.values(), key=lambda one: (one.landed_at, one.sha256), reverse=True))
 
 
 def rows(facts: Facts) -> dict[str, int]:
@@ -127,7 +129,7 @@ def expectations(facts: Facts, pipeline: str) -> tuple[Expectation, ...]:
         if record.subject == pipeline:
             for rule in record.body["expectations"]:
                 rules.setdefault(str(rule["reason"]), rule)
-    ordered = sorted(first.values(), key=lambda one: (str(one["landed_at"]), str(one["file"])))
+    ordered = sorted(first.values(), key=lambda one: (str(one["landed_at"]), str(one["sha256"])))
     return tuple(_expectation(reason, rule, ordered) for reason, rule in rules.items())
 
 
@@ -148,7 +150,7 @@ def _result(one: Mapping[str, Any], unexpected: int) -> Result:
     judged = int(one["judged"])
     share = unexpected / judged if judged else None
     state: State = "unknown" if share is None else "warning" if unexpected else "good"
-    return Result(str(one["file"]), datetime.fromisoformat(one["landed_at"]), judged, unexpected, share, state)
+    return Result(str(one["sha256"]), datetime.fromisoformat(one["landed_at"]), judged, unexpected, share, state)
 
 
 def _told(facts: Facts, pipeline: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -171,7 +173,6 @@ def _earlier(facts: Facts) -> dict[str, int]:
 def _delivery(seq: int, one: Mapping[str, Any]) -> Delivery:
     return Delivery(
         str(one["sha256"]),
-        str(one["file"]),
         datetime.fromisoformat(one["landed_at"]),
         seq,
         str(one["outcome"]),
