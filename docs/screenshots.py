@@ -83,6 +83,12 @@ def cockpit_pictures(page: Page, base: str, folder: Path) -> None:
             page.wait_for_timeout(800)  # let it be drawn
             page.screenshot(path=folder / f"cockpit-{name}-{theme}.png")
             print(folder / f"cockpit-{name}-{theme}.png")
+        frame.locator("header a[href$='/data']").click()
+        frame.get_by_role("link", name=PIPELINE, exact=True).click()
+        frame.locator("#quarantine").wait_for()
+        page.wait_for_timeout(800)
+        page.screenshot(path=folder / f"cockpit-pipeline-{theme}.png")
+        print(folder / f"cockpit-pipeline-{theme}.png")
     page.evaluate("localStorage.removeItem('theme')")
 
 
