@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import jwt
 import pytest
 from typer.testing import CliRunner
 
-from rempart import access, config
+from rempart import access
 from rempart.cli import app
 from rempart.config import Connection
 from rempart.errors import AccessError
 from rempart.flows import people
 from rempart.flows.platform import Platform
-from rempart.stack import credentials, layout, roles
+from rempart.stack import layout, roles
 from rempart.stack import people as tables
+from tests.people import OUTSIDE, Airflow, of_each_role, run, shown
 
 pytestmark = pytest.mark.stack
 
 DAG = "ingest_hotel_bookings"
 EVERYBODY = access.ROLES
-OUTSIDE = {"nobody": {401}, "forged": {401, 403}, "expired": {401}}
 ROUTES: dict[str, tuple[str, ...]] = {
     # what is changed has a body that no route takes, so that who may is answered 404 or 422, and nothing happens
     "GET /api/v2/dags": EVERYBODY,
@@ -58,56 +55,11 @@ ROUTES: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass
-class Airflow:
-    """Its address, and tokens of people by name."""
-
-    url: str
-    tokens: dict[str, str]
-
-    def ask(self, who: str, route: str) -> int:
-        method, path = route.split(" ")
-        headers = {"Authorization": f"Bearer {self.tokens[who]}"} if who in self.tokens else {}
-        body = None if method == "GET" else {"conf": 1, "is_paused": "perhaps", "new_state": 7, "dag_run_id": []}
-        return httpx.request(
-            method, self.url + path, json=body, headers=headers, timeout=30, trust_env=False
-        ).status_code
-
-    def log_in(self, name: str, password: str) -> httpx.Response:
-        body = {"username": name, "password": password}
-        return httpx.post(f"{self.url}/auth/token", json=body, timeout=30, trust_env=False)
-
-
-def run(*words: str, given: str = "") -> str:
-    """`rempart users ...`; what it says. It must end well."""
-    done = CliRunner().invoke(app, ["users", *words], input=given)
-    assert done.exit_code == 0, (done.output, done.exception)
-    return done.output
-
-
-def shown(output: str) -> str:
-    found = re.search(r"shown once: (\S+)", output)
-    assert found
-    return found[1]
-
-
 @pytest.fixture(scope="module")
 def airflow(stack: layout.Stack) -> Iterator[Airflow]:
     """The stack's Airflow, with one person of each role, and tokens that nobody should take."""
-    api = config.environment_connections("airflow_api")
-    found = Airflow(f"http://{api.host}:{api.port}", {})
-    for name in access.ROLES:
-        password = shown(run("add", f"test-{name}", "--role", name))
-        found.tokens[name] = found.log_in(f"test-{name}", password).json()["access_token"]
-    claims = jwt.decode(found.tokens["admin"], options={"verify_signature": False})
-    secret = config.read_env_file(stack.secrets)["REMPART_AIRFLOW_JWT_SECRET"]
-    algorithm = jwt.get_unverified_header(found.tokens["admin"])["alg"]
-    long_ago = {"iat": time.time() - 9000, "nbf": time.time() - 9000, "exp": time.time() - 600}
-    found.tokens["forged"] = jwt.encode(claims, credentials.new_signing_key(), algorithm=algorithm)
-    found.tokens["expired"] = jwt.encode({**claims, **long_ago}, secret, algorithm=algorithm)
-    yield found
-    for name in access.ROLES:
-        run("remove", f"test-{name}")
+    with of_each_role(stack, "test") as found:
+        yield found
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -1,0 +1,114 @@
+"""The cockpit's doors on the real Airflow, with real people: the table of the unit test, asked over HTTP."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from rempart import access, config
+from rempart.airflow_api import AirflowApi
+from rempart.flows.platform import Platform
+from rempart.stack import layout
+from rempart.web.airflow_calls import DRILL as DRILL_DAG
+from tests.cockpit import DELIVERY, POINT
+from tests.people import OUTSIDE, Airflow, of_each_role
+from tests.unit.web.test_doors import DOORS, DRILL, INJECTIONS, expected
+
+pytestmark = pytest.mark.stack
+
+NOT_OURS = "The form was too old, or was not one of ours"
+NOT_HERE = frozenset(door for door in DOORS if DELIVERY in door[1] or "hotel_bookings" in door[1])
+"""Doors of the table to something that this stack need not have: who may is told that it is not there."""
+
+
+@pytest.fixture(scope="module")
+def airflow(stack: layout.Stack) -> Iterator[Airflow]:
+    with of_each_role(stack, "door") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def point(platform: Platform, airflow: Airflow) -> str:
+    """A restore point that the cockpit knows."""
+    if not (found := platform.ledger.find("restore-point", limit=1)):
+        api = AirflowApi(config.environment_connections("airflow_api"))
+        api.follow("backup_platform", api.trigger("backup_platform"), lambda line: None)
+        found = platform.ledger.find("restore-point", limit=1)
+    for _ in range(60):
+        if call(airflow, "viewer", "GET", f"/restore-points/{found[0].subject}").status_code == 200:
+            return found[0].subject
+        time.sleep(1)
+    pytest.fail(f"the cockpit does not show {found[0].subject}, which is on record for a minute")
+
+
+def call(airflow: Airflow, who: str, method: str, path: str, **more: object) -> httpx.Response:
+    headers = airflow.as_(who) | more.pop("headers", {})  # type: ignore[operator] # a dictionary
+    address = f"{airflow.url}/rempart{path}"
+    return httpx.request(method, address, headers=headers, timeout=60, trust_env=False, **more)  # type: ignore[arg-type] # as given
+
+
+def drills(airflow: Airflow) -> int:
+    path = f"{airflow.url}/api/v2/dags/{DRILL_DAG}/dagRuns"
+    answer = httpx.get(path, headers=airflow.as_("admin"), timeout=60, trust_env=False)
+    return int(answer.json()["total_entries"])
+
+
+@pytest.mark.parametrize("door", DOORS, ids=" ".join)
+def test_a_door_opens_for_those_who_have_the_right_and_for_nobody_else(
+    airflow: Airflow, point: str, door: tuple[str, str]
+) -> None:
+    method, path = door[0], door[1].replace(POINT, point)
+    for who in access.ROLES:
+        answer = call(airflow, who, method, path)
+        if not expected(who, DOORS[door]):
+            assert answer.status_code == 403 and "This needs the right" in answer.text, who
+        elif answer.status_code == 404:
+            assert door in NOT_HERE, who
+        elif method == "POST":  # without its form
+            assert answer.status_code == 403 and NOT_OURS in answer.text, who
+        else:
+            assert answer.status_code in (200, 307), who
+    for who, refused in OUTSIDE.items():
+        answer = call(airflow, who, method, path)
+        assert answer.status_code in refused and "/rempart/overview" not in answer.headers.get("location", ""), who
+
+
+def form(airflow: Airflow, who: str, point: str) -> str:
+    page = call(airflow, who, "GET", DRILL.replace(POINT, point)).text
+    found = re.search(r'name="form" value="([^"]+)"', page)
+    assert found, page
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    "how", ["no form", "of another", "altered", "cross-site", "of another point", "a cookie alone"]
+)
+def test_a_request_that_a_page_of_ours_did_not_make_starts_nothing(airflow: Airflow, point: str, how: str) -> None:
+    before, path = drills(airflow), DRILL.replace(POINT, point)
+    good = form(airflow, "operator", point)
+    sent = {"no form": "", "a cookie alone": "", "altered": good[:-1] + ("0" if good[-1] != "0" else "1")}.get(
+        how, good
+    )
+    if how == "of another":
+        sent = form(airflow, "admin", point)
+    if how == "of another point":
+        path = DRILL  # of which this stack knows nothing: its form cannot be had, and this one is not for it
+    headers = {"Sec-Fetch-Site": "cross-site"} if how == "cross-site" else {}
+    cookies = {"_token": airflow.tokens["operator"]} if how == "a cookie alone" else {}
+    who = "nobody" if cookies else "operator"
+    answer = call(airflow, who, "POST", path, data={"form": sent}, headers=headers, cookies=cookies)
+    assert answer.status_code == (404 if how == "of another point" else 403)
+    assert drills(airflow) == before
+
+
+@pytest.mark.parametrize("path", INJECTIONS)
+def test_what_somebody_types_is_only_ever_shown_as_text(airflow: Airflow, point: str, path: str) -> None:
+    answer = call(airflow, "admin", "GET", path.replace(POINT, point))
+    assert answer.status_code in (200, 404, 422)
+    assert "<script>alert" not in answer.text or "json" in answer.headers["content-type"]
+    assert "import " not in answer.text and "stolen" not in str(answer.headers) and "$49" not in answer.text
+    assert call(airflow, "nobody", "GET", path.replace(POINT, point)).status_code in (401, 404)
