@@ -82,9 +82,10 @@ def bodies(records: int, snapshots: int, keys: int) -> Iterator[tuple[Kind, str,
                 {"ok": True, "proved": True, "rto_seconds": 30.0, "rpo_seconds": 60.0, "checks": checks},
             )
         elif i % 3 == 0:
-            asked = {"what": "data", "classification": "personal", "place": "site 'primary'", "allowed": i % 300 != 6}
+            asked = {"what": "data", "classification": "personal", "allowed": i % 300 != 6}
             kind: Kind = "decision" if asked["allowed"] else "denial"
-            yield kind, f"site 'primary' {i % 7}", asked | {"reasons": reasons}
+            place = "site 'primary'" if asked["allowed"] else f"site 'elsewhere-{i % 7}'"
+            yield kind, place, asked | {"place": place, "reasons": reasons}
         else:
             yield "replication", "primary->haven", counts | {"lag_seconds": float(i % 600), "seconds": 9.0}
 
