@@ -65,6 +65,7 @@ def test_a_job_runs_in_the_first_pool_and_its_evidence_says_where(trial: pods.Tr
     node = trial.clusters["gpu-a"].node
     assert (ran["pool"], ran["operator"], ran["region"], ran["node"]) == ("gpu-a", "cloud-a", "par", node)
     assert ran["image"].endswith(pods.image().partition("@")[2])
+    assert ordered.job_id in ran["pod"]
     assert ran["basis"].startswith("declared") and ran["gpu_type"] == chosen.GPU_TYPE and ran["seconds"] > 0
     result = trial.finish(ordered)
     assert result.placement == ran
@@ -73,7 +74,8 @@ def test_a_job_runs_in_the_first_pool_and_its_evidence_says_where(trial: pods.Tr
         assert client.get_model_version(trial.pipeline.name, result.version).tags["rempart.placement.region"] == "par"
     placed = trial.platform.ledger.find("placement")[0].body
     assert placed["ran"]["node"] == node and placed["outcome"] == "succeeded"
-    assert trial.platform.ledger.find("candidate")[0].body["placement"]["pool"] == "gpu-a"
+    known = trial.platform.ledger.find("candidate")[0].body["placement"]
+    assert (known["pool"], known["pod"]) == ("gpu-a", ran["pod"])
     assert not trial.pods("gpu-b") and not trial.pods("gpu-us")
 
 

@@ -157,7 +157,8 @@ class PodJob:
             self.platform.record(decision)
             ran.append(one)
         granted = self._credentials(number)
-        where = {"pod": str(made["metadata"]["name"]), "credentials": granted.told}
+        owner = "train_job" if made.get("kind") == "TrainJob" else "pod"
+        where = {owner: str(made["metadata"]["name"]), "credentials": granted.told}
         self.record.admit(number, verdict.together(ran).as_json() | where)
         return pod.secret(made, granted.variables)
 

@@ -67,7 +67,8 @@ def test_a_chain_that_bites_its_tail_ends() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
-    "ran", [None, RAN, {**RAN, "node": "n-1, n-2", "gpus": 2, "image": "r/i@sha256:1", "pod": None}]
+    "ran",
+    [None, RAN, {**RAN, "node": "n-1, n-2", "gpus": 2, "image": "r/i@sha256:1", "pod": None, "train_job": "train-y"}],
 )
 def test_the_way_is_a_list_of_six_steps_with_pod_and_node_in_words(language: Any, ran: dict[str, Any] | None) -> None:
     from rempart.web.rendering import _templates
@@ -82,5 +83,6 @@ def test_the_way_is_a_list_of_six_steps_with_pod_and_node_in_words(language: Any
     assert text.count("<li>") == 6 and "{" not in text and "<script>" not in text
     assert text.index("a" * 16) < text.index("<code>s2</code>") < text.index("<span>p 4</span>")
     assert t("kind.refusal") in text
+    assert not (ran and ran.get("train_job")) or "TrainJob <code>train-y" in text
     for said in ("gpu-a", "scaleway", str(ran["node"])) if ran else (t("trained.local").replace("'", "&#39;"),):
         assert said in text

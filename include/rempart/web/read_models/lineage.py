@@ -31,12 +31,13 @@ class Sources:
 
 @dataclass(frozen=True)
 class Trained:
-    """The pod and node of the attempt that succeeded; several nodes and their regions stand in one text, by rank."""
+    """The pod and node of the attempt that succeeded; of several nodes the TrainJob, and all of them in one text."""
 
     pool: str
     operator: str
     region: str | None
     pod: str | None
+    train_job: str | None
     node: str
     gpu_type: str | None
     gpus: int
@@ -123,6 +124,7 @@ def _trained(ran: Mapping[str, Any]) -> Trained:
         str(ran.get("operator", "")),
         ran.get("region"),
         ran.get("pod"),
+        ran.get("train_job"),
         str(ran.get("node", "")),
         ran.get("gpu_type"),
         int(ran.get("gpus") or 0),
