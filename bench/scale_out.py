@@ -18,7 +18,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -126,13 +126,23 @@ def inside(compose: Compose, script: str, *words: str) -> str:
     return compose.must("run", "--rm", "--no-deps", "-T", "cli", "python", "-c", script, *words)
 
 
-def pause_others(api: AirflowApi, user: Connection) -> None:
-    """Every DAG but the bench's, which is waited for: the others would bring its objects, or take time."""
-    deadline = time.monotonic() + 120
-    while DAG not in (dags := api.dag_ids()):
+def waited(what: str, done: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
         if time.monotonic() > deadline:
-            raise SystemExit(f"Airflow does not know {DAG}: {api.import_errors()}")
+            raise SystemExit(f"{what}, for {seconds:.0f} s")
         time.sleep(2)
+
+
+def pause_others(api: AirflowApi, user: Connection) -> None:
+    """Every DAG but the bench's, which is waited for: the others would bring its objects, or take time.
+
+    What runs already ends first: a run of a paused DAG stands still, and a replication would keep its turn.
+    """
+    going = "/api/v2/dags/~/dagRuns?state=running&state=queued&limit=1"
+    waited(f"Airflow does not know {DAG}: {api.import_errors()}", lambda: DAG in api.dag_ids(), 120)
+    waited("Runs that Airflow began by itself did not end", lambda: not api.get(going)["dag_runs"], 900)
+    dags = api.dag_ids()
     login = {"username": user.login, "password": user.password}
     with httpx.Client(base_url=api.url, trust_env=False, timeout=30) as http:
         http.headers["Authorization"] = f"Bearer {http.post('/auth/token', json=login).json()['access_token']}"
