@@ -38,11 +38,9 @@ def log_in(page: Page, base: str, api: Connection) -> None:
     page.wait_for_url(lambda url: "login" not in url)
 
 
-def take(page: Page, url: str, name: str, wait_for: str, click: str | None = None) -> None:
+def take(page: Page, url: str, name: str, wait_for: str) -> None:
     page.goto(url)
-    page.get_by_text(wait_for).first.wait_for(timeout=20_000)
-    if click:
-        page.get_by_role("button", name=click).first.click()
+    page.get_by_text(wait_for).first.wait_for(timeout=60_000)
     page.wait_for_timeout(1500)  # let charts settle
     page.screenshot(path=IMAGES / f"{name}.png")
     print(f"docs/images/{name}.png")
@@ -61,7 +59,6 @@ def browser_pictures() -> None:
         page = browser.new_page(viewport={"width": 1360, "height": 820})
         log_in(page, base, api)
         take(page, f"{base}/dags", "dags", f"ingest_{PIPELINE}")
-        take(page, f"{base}/dags/ingest_{PIPELINE}", "dag-docs", "ingest", click="Dag Docs")
         take(page, f"{base}/dags/restore_drill", "drill", "restore_drill")
         take(page, f"{base}/assets", "assets", f"snapshot_{PIPELINE}")
         cockpit_pictures(page, base, IMAGES)
@@ -96,7 +93,7 @@ def run_pictures(page: Page, api: AirflowApi, folder: Path) -> None:
     """The tab on the newest run that promoted a model, as Airflow shows it, in both themes."""
     dag = f"validate_model_{PIPELINE}"
     runs = api.get(f"/api/v2/dags/{dag}/dagRuns?state=success&order_by=-run_after&limit=20")["dag_runs"]
-    run = next((one for one in runs if "is the champion" in (one["note"] or "")), runs[0])["dag_run_id"]
+    run = next((one for one in runs if "champion: passed" in (one["note"] or "")), runs[0])["dag_run_id"]
     for theme in ("light", "dark"):
         page.evaluate(f"localStorage.setItem('theme', '{theme}')")
         page.goto(f"{api.url}/dags/{dag}/runs/{quote(run, safe=':+')}/plugin/evidence-of-run")
