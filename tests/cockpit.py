@@ -91,7 +91,7 @@ class Watched:
         self.delivery()
         return self
 
-    def facts(self, **other: Any) -> Facts:
+    def facts(self, before: Facts | None = None, **other: Any) -> Facts:
         self.clock.now = NOW
         platform = Platform(
             config.load(ROOT / "rempart.yaml"),
@@ -99,7 +99,7 @@ class Watched:
             ledger_=self.ledger,
             continuity_=MemoryContinuity(),
         )
-        return dataclasses.replace(facts.gather(lambda: platform, self.clock), **other)
+        return dataclasses.replace(facts.gather(lambda: platform, self.clock, before), **other)
 
 
 def apart(found: Facts) -> Facts:

@@ -15,7 +15,7 @@ from rempart import config as configuration
 from rempart.config import Config
 from rempart.errors import PipelineError, RempartError
 from rempart.flows.platform import Platform
-from rempart.ledger.port import Evidence, Kind
+from rempart.ledger.port import Evidence, Kind, Ledger
 from rempart.pipeline import Pipeline, load_all
 from rempart.replication.active import Active
 
@@ -53,13 +53,14 @@ class Unknown:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that was found at one moment. `evidence` is newest first, by kind."""
+    """All that was found at one moment. `evidence` is newest first, by kind; `head`: the hash of the newest of all."""
 
     at: datetime
     config: Config | Unknown
     active: Active | Unknown
     evidence: Mapping[Kind, tuple[Evidence, ...]] | Unknown
     pipelines: Mapping[str, Pipeline | PipelineError] | Unknown
+    head: str = ""
 
     def of(self, kind: Kind) -> tuple[Evidence, ...]:
         """The records of a kind; none, if the ledger did not answer: who counts them asks `evidence` first."""
@@ -76,21 +77,24 @@ class Facts:
         return {name: found.why for name, found in sources.items() if isinstance(found, Unknown)}
 
 
-def gather(open_platform: Callable[[], Platform], clock: Callable[[], datetime]) -> Facts:
-    """One round over all sources; never raises for one of them."""
+def gather(open_platform: Callable[[], Platform], clock: Callable[[], datetime], before: Facts | None = None) -> Facts:
+    """One round over all sources; never raises for one of them. Evidence of `before` stands while the chain does."""
     platform = known("the platform", open_platform)
     if isinstance(platform, Unknown):
         return Facts(clock(), known("rempart.yaml", configuration.load), platform, platform, platform)
-    ledger = known("the ledger", lambda: platform.ledger)
-    return Facts(
-        clock(),
-        platform.config,
-        known("the active site", platform.active),
-        ledger
-        if isinstance(ledger, Unknown)
-        else known("the ledger", lambda: {kind: tuple(ledger.find(kind, limit=n)) for kind, n in NEWEST.items()}),
-        known("the pipelines", load_all),
-    )
+    at, found = clock(), known("the ledger", lambda: _evidence(platform.ledger, before))
+    head, evidence = ("", found) if isinstance(found, Unknown) else found
+    active = known("the active site", platform.active)
+    return Facts(at, platform.config, active, evidence, known("the pipelines", load_all), head)
+
+
+def _evidence(ledger: Ledger, before: Facts | None) -> tuple[str, Mapping[Kind, tuple[Evidence, ...]]]:
+    """The newest records of each kind. Thousands are read only when one came: that takes longer than all else here."""
+    newest = ledger.page(limit=1)
+    head = newest[0].hash if newest else ""
+    if before is not None and before.head == head and not isinstance(before.evidence, Unknown):
+        return head, before.evidence
+    return head, {kind: tuple(ledger.find(kind, limit=most)) for kind, most in NEWEST.items()}
 
 
 def known(source: str, ask: Callable[[], T]) -> T | Unknown:

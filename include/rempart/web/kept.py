@@ -47,6 +47,11 @@ class Kept(Generic[T]):
             return self._value
         return value
 
+    @property
+    def last(self) -> T | None:
+        """What was gathered last, however old."""
+        return self._value
+
     def _run(self, done: threading.Event) -> None:
         try:
             value = self._gather()

@@ -28,7 +28,11 @@ def platform() -> Platform:
     return runtime.platform()
 
 
-_facts: Kept[Facts] = Kept(lambda: facts.gather(platform, now), LASTS)
+def _gather() -> Facts:
+    return facts.gather(platform, now, _facts.last)
+
+
+_facts: Kept[Facts] = Kept(_gather, LASTS)
 
 
 def newest(within: float = RECENT) -> Facts:

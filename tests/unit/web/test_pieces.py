@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from datetime import timedelta
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -72,6 +73,26 @@ def test_a_gathering_that_fails_leaves_the_older_value() -> None:
     assert kept.get() == 1
     now[0] = 20.0
     assert kept.get() == 1
+
+
+def test_records_are_read_anew_only_when_one_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched, asked = Watched().healthy(), list[str]()
+    find = watched.ledger.find
+
+    def counted(kind: Any, subject: str | None = None, *, limit: int = 100) -> Any:
+        asked.append(kind)
+        return find(kind, subject, limit=limit)
+
+    monkeypatch.setattr(watched.ledger, "find", counted)
+    first = watched.facts()
+    read = len(asked)
+    second = watched.facts(first)
+    assert second.evidence == first.evidence and len(asked) == read
+    watched.drill()
+    third = watched.facts(second)
+    assert len(third.of("drill")) == len(first.of("drill")) + 1
+    blind = dataclasses.replace(third, evidence=Unknown("the ledger does not answer"))
+    assert watched.facts(blind).evidence == third.evidence
 
 
 def test_a_form_is_good_for_its_user_its_action_and_an_hour() -> None:
