@@ -30,7 +30,8 @@ from rempart.ledger.keys import signer, to_pem
 
 NAME = "bundle"
 PROJECT = f"rempart-bundle{'-' + str(OFFSET) if OFFSET else ''}"
-PORT_OFFSET = str(7900 + OFFSET)
+PORT_OFFSET = str(7950 + OFFSET)
+"""Tests have whole hundreds. SeaweedFS names sockets in /tmp by port, and no network namespace parts those."""
 ALONE = ("unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
 """Before a command: a network of its own, which leads nowhere."""
 PYTHON = str(Path(sys.base_prefix) / "bin" / "python3")
