@@ -38,6 +38,7 @@ NEWEST: Mapping[Kind, int] = {
     "candidate": 200,
     "snapshot": 1000,
     "deliveries": 300,
+    "look": 200,
     "capabilities": 50,
     "usage": 400,
 }

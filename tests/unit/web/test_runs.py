@@ -66,6 +66,24 @@ def test_of_the_same_decision_a_dag_shows_the_newest_alone_and_a_run_each() -> N
     assert Texts("fr").said(shown[0].said).startswith("Autorisé : données, ")
 
 
+def test_a_look_and_a_measurement_are_told_by_their_runs() -> None:
+    watched = Watched()
+    seen = {"delivery": "ab" * 32, "site": "primary", "rows": 2, "of": 3, "by": "user 1"}
+    watched.record("look", "hotel_bookings", seen | by("show_quarantine_hotel_bookings"))
+    watched.usage("haven", locks={"backups": {"protects": "restore-points", "why": "refused"}}, **by("verify_replicas"))
+    watched.delivery()
+    facts = watched.facts()
+    (look,) = runs.of_run(facts, "show_quarantine_hotel_bookings", RUN, None, NOW).sections
+    assert Texts("en").said(look.records[0].said) == (
+        "2 of 3 rows in quarantine of delivery abababababab were looked at, by user 1."
+    )
+    (measured,) = runs.of_run(facts, "verify_replicas", RUN, None, NOW).sections
+    assert (measured.records[0].state, measured.records[0].why) == ("unknown", ("refused",))
+    (delivered,) = facts.of("deliveries")
+    told = Texts("en").said(runs.told(delivered).said)
+    assert told == "Deliveries: 1. 20 rows delivered, 17 accepted, 3 in quarantine."
+
+
 def test_states_are_those_of_the_records() -> None:
     watched = Watched()
     watched.record("refusal", "hotel_bookings", {"version": "2", "reasons": ["refused: mae 80.41 is above 25"]})

@@ -18,20 +18,22 @@ from rempart.web.facts import NEWEST, Facts, Unknown
 from rempart.web.read_models.overview import against
 from rempart.web.read_models.said import Moment, Said, State, moment
 
-Topic = Literal["snapshot", "candidate", "gate", "point", "drill", "replication", "placement"]
+Topic = Literal["snapshot", "quarantine", "candidate", "gate", "point", "drill", "replication", "usage", "placement"]
 TOPICS: tuple[Topic, ...] = get_args(Topic)
 KINDS: Mapping[Topic, tuple[Kind, ...]] = {
     "snapshot": ("snapshot",),
+    "quarantine": ("deliveries", "look"),
     "candidate": ("candidate",),
     "gate": ("promotion", "refusal", "rollback"),
     "point": ("restore-point", "prune"),
     "drill": ("drill",),
     "replication": ("replication",),
+    "usage": ("usage",),
     "placement": ("placement", "decision", "denial", "egress-denial"),
 }
 NEWEST_OF_A_DAG = 5
 """Records of each topic that the page of a DAG shows."""
-OF_PIPELINES = ("ingest", "materialize_features", "train", "validate_model", "roll_back_model")
+OF_PIPELINES = ("ingest", "show_quarantine", "materialize_features", "train", "validate_model", "roll_back_model")
 OF_PLATFORM: Mapping[str, Topic] = {"backup_platform": "point", "restore_drill": "drill", "restore_point": "point"}
 
 
@@ -167,6 +169,24 @@ def _snapshot(body: Body) -> Sentence:
     return ("warning" if body["quarantined"] else "good"), {"snapshot": str(body["snapshot"]), **counts}, ()
 
 
+def _deliveries(body: Body) -> Sentence:
+    told = body["deliveries"]
+    counts = {f"{name}_count": sum(int(one[name]) for one in told) for name in ("delivered", "accepted", "quarantined")}
+    return ("warning" if counts["quarantined_count"] else "good"), {"deliveries_count": len(told), **counts}, ()
+
+
+def _look(body: Body) -> Sentence:
+    counts = {f"{name}_count": int(body[name]) for name in ("rows", "of")}
+    return "good", {"delivery": str(body["delivery"])[:12], "by": str(body["by"]), **counts}, ()
+
+
+def _usage(body: Body) -> Sentence:
+    parts = [*body["buckets"].values(), *body["locks"].values()]
+    blind = tuple(str(one["why"]) for one in parts if "why" in one)
+    counts = {"buckets_count": len(body["buckets"]), "lapsing_count": sum(int(one.get("lapsing", 0)) for one in parts)}
+    return ("unknown" if blind else "warning" if counts["lapsing_count"] else "good"), {**counts}, blind
+
+
 def _candidate(body: Body) -> Sentence:
     rows = {f"{name}_count": int(body["dataset"][f"rows_{name}"]) for name in ("train", "holdout")}
     return "good", {"version": str(body["version"]), "snapshot": str(body.get("snapshot")), **rows}, ()
@@ -223,6 +243,9 @@ def _words(found: Any) -> tuple[str, ...]:
 
 _SAYERS: Mapping[str, Callable[[Body], Sentence]] = {
     "snapshot": _snapshot,
+    "deliveries": _deliveries,
+    "look": _look,
+    "usage": _usage,
     "candidate": _candidate,
     "promotion": _judged("good"),
     "refusal": _judged("bad"),
