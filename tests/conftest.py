@@ -76,8 +76,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need no server come first; those that kill the stack's processes come last.
 
-    Who imports Airflow here installs its egress guard for all that follows, so such tests come after those without.
+    Who imports Airflow here installs its egress guard for all that follows, so such tests come after those without, and
+    no module imports it at its top.
     """
+    if "airflow" in sys.modules:
+        raise pytest.UsageError("A module of tests imports Airflow when it is collected: import it in the test.")
 
     def rank(item: pytest.Item) -> int:
         if "kills_processes" in item.keywords:

@@ -274,7 +274,8 @@ def test_a_rollback_shows_its_plan_and_tells_what_airflow_refused(page: Page, ro
     frame = cockpit(page)
     frame.get_by_role("link", name="Models", exact=True).click()
     frame.get_by_role("link", name=f"Roll back {rolled}").click()
-    expect(frame.locator("ol")).to_contain_text("goes from version 2 back to version 1")
+    plan = frame.locator("ol:not(.path)")  # Models, which goes, has lists of its own
+    expect(plan).to_contain_text("goes from version 2 back to version 1")
     frame.get_by_role("button", name="Go back to version 1 now").click()
     expect(frame.get_by_role("alert")).to_contain_text("Airflow did not start it")  # there is no such DAG
 

@@ -13,7 +13,6 @@ from rempart import access, config
 from rempart.airflow_api import AirflowApi
 from rempart.flows.platform import Platform
 from rempart.stack import layout
-from rempart.web.airflow_calls import DRILL as DRILL_DAG
 from tests.cockpit import DELIVERY, POINT
 from tests.people import OUTSIDE, Airflow, of_each_role
 from tests.unit.web.test_doors import DOORS, DRILL, INJECTIONS, expected
@@ -52,7 +51,7 @@ def call(airflow: Airflow, who: str, method: str, path: str, **more: object) -> 
 
 
 def drills(airflow: Airflow) -> int:
-    path = f"{airflow.url}/api/v2/dags/{DRILL_DAG}/dagRuns"
+    path = f"{airflow.url}/api/v2/dags/restore_drill/dagRuns"
     answer = httpx.get(path, headers=airflow.as_("admin"), timeout=60, trust_env=False)
     return int(answer.json()["total_entries"])
 
