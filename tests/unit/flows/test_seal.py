@@ -225,11 +225,15 @@ def test_opening_checks_the_key_the_bytes_and_the_content(house: House, tmp_path
         unseal(
             house.haven, "backups", house.ring.open(BOOKINGS), second, tmp_path / "x", sha256=other.sha256, size=5
         )  # fmt: skip
-    damaged = bytearray(house.haven.read("backups", first.key))
-    damaged[60] ^= 1  # the header: age takes that for a wrong key
-    house.haven._buckets["backups"][first.key][-1] = (house.haven.head("backups", first.key), bytes(damaged))
-    with pytest.raises(IntegrityError, match="SHA-256 of its encrypted bytes"):
-        house.open(first, one, tmp_path)
+    sound = house.haven.read("backups", first.key)
+    for letter, told in (
+        (b"B" if sound[60:61] == b"A" else b"A", "SHA-256 of its encrypted bytes"),  # age takes that for a wrong key
+        (b".", "does not decrypt to the end"),  # no letter of base64: age reads no header
+    ):
+        damaged = sound[:60] + letter + sound[61:]
+        house.haven._buckets["backups"][first.key][-1] = (house.haven.head("backups", first.key), damaged)
+        with pytest.raises(IntegrityError, match=told):
+            house.open(first, one, tmp_path)
     with pytest.raises(IntegrityError, match="SHA-256 of its content"):
         house.open(second, dataclasses.replace(other, sha256=one.sha256), tmp_path)
     with pytest.raises(ObjectMissing):
