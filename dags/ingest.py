@@ -25,7 +25,7 @@ from airflow.sdk import DAG, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from rempart.orchestration import assets, runtime
-from rempart.orchestration.dags import pipeline_dags, pipeline_settings
+from rempart.orchestration.dags import at, pipeline_dags, pipeline_settings
 from rempart.pipeline import Pipeline
 
 
@@ -43,7 +43,8 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         pattern="^[0-9a-f]{64}$",
         description="The SHA-256 of a delivery to take in once more, after a fix of the pipeline; empty: what waits.",
     )
-    common = pipeline_settings("ingest", pipeline) | {"schedule": pipeline.schedules.ingest}
+    cron = pipeline.schedules.ingest
+    common = pipeline_settings("ingest", pipeline) | {"schedule": at(cron) if cron else None}
     with DAG(dag_id, doc_md=__doc__, params={"prefix": prefix, "again": again}, **common) as dag:
 
         @task

@@ -19,10 +19,10 @@ docs/runbooks/restore-drill.md.
 
 from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param, task
+from airflow.sdk import DAG, Param, task
 
 from rempart.orchestration import runtime
-from rempart.orchestration.dags import platform_settings
+from rempart.orchestration.dags import at, platform_settings
 
 point = Param(
     None,
@@ -36,7 +36,7 @@ scenario = Param(
     enum=["routine", "cyber-attack"],
     description="What is supposed to have happened; an attack finds its point by itself.",
 )
-weekly = CronTriggerTimetable("0 3 * * 6", timezone="UTC")
+weekly = at("0 3 * * 6")
 
 with DAG(
     "restore_drill",

@@ -15,10 +15,10 @@ once; an MLflow or site that does not answer is retried, and what was trained is
 
 from typing import Any
 
-from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param
+from airflow.sdk import DAG, AssetOrTimeSchedule, Param
 
 from rempart.orchestration import assets
-from rempart.orchestration.dags import pipeline_dags, pipeline_settings
+from rempart.orchestration.dags import at, pipeline_dags, pipeline_settings
 from rempart.orchestration.training import training_tasks
 from rempart.pipeline import Pipeline
 
@@ -27,8 +27,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     name, candidate = pipeline.name, assets.candidate(pipeline.name)
     schedule: Any = assets.features(name)
     if pipeline.schedules.train:
-        timetable = CronTriggerTimetable(pipeline.schedules.train, timezone="UTC")
-        schedule = AssetOrTimeSchedule(timetable=timetable, assets=[schedule])
+        schedule = AssetOrTimeSchedule(timetable=at(pipeline.schedules.train), assets=[schedule])
     trainer_params = Param(
         {},
         type="object",

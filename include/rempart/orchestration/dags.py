@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, ExceptionRetryPolicy, RetryAction, RetryRule, task
+from airflow.sdk import DAG, CronTriggerTimetable, ExceptionRetryPolicy, RetryAction, RetryRule, task
 
 from rempart import config
 from rempart.errors import PipelineError, RempartError
@@ -37,6 +37,14 @@ RETRY_POLICY = ExceptionRetryPolicy(
     ]
 )
 """Errors that a retry can help are retried; every other error of ours fails the task at once; anything else retries."""
+
+
+def at(cron: str) -> CronTriggerTimetable:
+    """The times of a cron expression in UTC; a platform that is new begins with the next one.
+
+    Airflow would begin with the last one for a tenth of the interval: a weekly drill on its first day, without a point.
+    """
+    return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(minutes=5))
 
 
 def settings(owner: str | None = None, *, timeout: timedelta | None = None) -> dict[str, Any]:
