@@ -1,10 +1,78 @@
-"""Which routes an application has, held against a table of doors: a route that is in none of them is found."""
+"""The cockpit's doors: each route with the right that it asks for, and what may be typed into an address."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from starlette.routing import BaseRoute, Match, Route
+
+from rempart import access
+from tests.cockpit import DELIVERY, POINT
+
+READ: access.Capability = "read"
+EVIDENCE: access.Capability = "read_evidence"
+DRILL = f"/restore-points/{POINT}/drill"
+LOOK = f"/data/hotel_bookings/quarantine/{DELIVERY}"
+DOORS: dict[tuple[str, str], access.Capability] = {
+    ("GET", "/"): READ,
+    ("GET", "/static/cockpit.css"): READ,
+    ("GET", "/overview"): READ,
+    ("GET", "/sites"): READ,
+    ("GET", "/restore-points"): READ,
+    ("GET", f"/restore-points/{POINT}"): READ,
+    ("GET", DRILL): "operate",
+    ("POST", DRILL): "operate",
+    ("GET", "/models"): READ,
+    ("GET", "/data"): READ,
+    ("GET", "/ledger"): EVIDENCE,
+    ("GET", "/ledger/2"): EVIDENCE,
+    ("GET", "/evidence"): EVIDENCE,
+    ("GET", "/metrics"): READ,
+    ("GET", "/api/overview"): READ,
+    ("GET", "/api/sites"): READ,
+    ("GET", "/api/restore-points"): READ,
+    ("GET", f"/api/restore-points/{POINT}"): READ,
+    ("GET", "/api/models"): READ,
+    ("GET", "/api/data"): READ,
+    ("GET", "/api/ledger"): EVIDENCE,
+    ("GET", "/api/ledger/2"): EVIDENCE,
+    ("GET", "/api/ledger/export"): EVIDENCE,
+    ("GET", "/api/openapi.json"): READ,
+    # the tabs on DAGs and runs (run_pages.py)
+    ("GET", "/dag?dag_id=restore_drill"): READ,
+    ("GET", "/run?dag_id=restore_drill&run_id=r"): READ,
+    ("GET", "/api/dag?dag_id=restore_drill"): READ,
+    ("GET", "/api/run?dag_id=restore_drill&run_id=r&task_id=drill"): READ,
+    ("GET", "/data/hotel_bookings"): READ,
+    ("GET", "/api/data/hotel_bookings"): READ,
+    ("GET", f"{LOOK}/look"): "operate",
+    ("POST", f"{LOOK}/look"): "operate",
+    ("GET", f"{LOOK}/rows"): "read_data",
+    ("GET", f"{LOOK}/rows.csv"): "read_data",
+    ("GET", f"{LOOK}/again"): "operate",
+    ("POST", f"{LOOK}/again"): "operate",
+    ("GET", "/models/hotel_bookings/roll-back"): "operate",
+    ("POST", "/models/hotel_bookings/roll-back"): "operate",
+    ("GET", "/api/models/hotel_bookings/roll-back"): "operate",
+}
+"""Every route, and the right that it asks for."""
+HOSTILE = "<script>alert(1)</script>' OR 1=1; --"
+INJECTIONS = [
+    f"/ledger?subject={HOSTILE}",
+    f"/ledger?kind={HOSTILE}",
+    f"/ledger?before={HOSTILE}",
+    f"/overview?lang={HOSTILE}",
+    f"/data?page={HOSTILE}",
+    f"/ledger/{HOSTILE}",
+    f"/restore-points/{HOSTILE}",
+    f"/restore-points/{POINT}?run={HOSTILE}",
+    f"/static/..%2F..%2Fapp.py?{HOSTILE}",
+    f"/nowhere/{HOSTILE}",
+    "/overview?lang=fr%0d%0aSet-Cookie:%20stolen=1",
+    "/ledger?subject={{7*7}}${7*7}",
+    "/static/%2e%2e/%2e%2e/auth_manager.py",
+]
+"""What somebody may put into an address: markup, SQL, a way out of the folder, a header, an expression."""
 
 
 def unlisted(doors: Iterable[tuple[str, str]], routes: Sequence[BaseRoute]) -> set[tuple[str, str]]:
@@ -21,3 +89,7 @@ def unlisted(doors: Iterable[tuple[str, str]], routes: Sequence[BaseRoute]) -> s
         assert isinstance(route, Route), f"{route} is mounted, and nobody looks at what is beneath it"
         there |= {(method, route.path) for method in route.methods or ()}
     return there - led_to
+
+
+def expected(caller: str, right: access.Capability) -> bool:
+    return caller in access.ROLES and right in access.role(caller).capabilities  # type: ignore[arg-type] # looked up

@@ -14,8 +14,8 @@ from rempart.airflow_api import AirflowApi
 from rempart.flows.platform import Platform
 from rempart.stack import layout
 from tests.cockpit import DELIVERY, POINT
+from tests.doors import DOORS, DRILL, INJECTIONS, expected
 from tests.people import OUTSIDE, Airflow, of_each_role
-from tests.unit.web.test_doors import DOORS, DRILL, INJECTIONS, expected
 
 pytestmark = pytest.mark.stack
 

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,26 +49,35 @@ def test_a_port_that_this_stack_holds_is_fine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("finding", "outcome", "said"),
+    ("look", "outcome", "said"),
     [
-        (preflight.check_python((3, 10, 2)), "failed", "PYTHON="),
-        (preflight.check_python((3, 14, 0)), "failed", "PYTHON="),
-        (preflight.check_python((3, 12, 1)), "ok", ""),
-        (preflight.check_host("Darwin", "arm64"), "failed", "Linux"),
-        (preflight.check_amount("disk", 1.0, 4, 8, "free some"), "failed", "free some"),
-        (preflight.check_amount("disk", 5.0, 4, 8, "free some"), "warning", "free some"),
-        (preflight.check_amount("disk", 9.0, 4, 8, "free some"), "ok", ""),
-        (preflight.check_restic({"PATH": "/nowhere"}, Path("/nowhere/restic")), "warning", "apt-get install restic"),
-        (preflight.check_restic({"PATH": "/nowhere"}, Path(__file__)), "ok", ""),
-        (preflight.check_user(0, {"PATH": "/nowhere"}), "failed", "util-linux"),
-        (preflight.check_user(1000, {}), "ok", ""),
-        (preflight.check_certificates({"SSL_CERT_FILE": "/nowhere/ca.pem"}), "failed", "SSL_CERT_FILE"),
-        (preflight.check_index({"PIP_INDEX_URL": "http://u:hush@127.0.0.1:9/simple"}, True), "failed", "PIP_INDEX_URL"),
-        (preflight.check_index({"PIP_INDEX_URL": "http://u:hush@127.0.0.1:9/simple"}, False), "ok", ""),
-        (preflight.check_index({"PIP_NO_INDEX": "1"}, True), "ok", ""),
+        (lambda: preflight.check_python((3, 10, 2)), "failed", "PYTHON="),
+        (lambda: preflight.check_python((3, 14, 0)), "failed", "PYTHON="),
+        (lambda: preflight.check_python((3, 12, 1)), "ok", ""),
+        (lambda: preflight.check_host("Darwin", "arm64"), "failed", "Linux"),
+        (lambda: preflight.check_amount("disk", 1.0, 4, 8, "free some"), "failed", "free some"),
+        (lambda: preflight.check_amount("disk", 5.0, 4, 8, "free some"), "warning", "free some"),
+        (lambda: preflight.check_amount("disk", 9.0, 4, 8, "free some"), "ok", ""),
+        (
+            lambda: preflight.check_restic({"PATH": "/nowhere"}, Path("/nowhere/restic")),
+            "warning",
+            "apt-get install restic",
+        ),
+        (lambda: preflight.check_restic({"PATH": "/nowhere"}, Path(__file__)), "ok", ""),
+        (lambda: preflight.check_user(0, {"PATH": "/nowhere"}), "failed", "util-linux"),
+        (lambda: preflight.check_user(1000, {}), "ok", ""),
+        (lambda: preflight.check_certificates({"SSL_CERT_FILE": "/nowhere/ca.pem"}), "failed", "SSL_CERT_FILE"),
+        (
+            lambda: preflight.check_index({"PIP_INDEX_URL": "http://u:hush@127.0.0.1:9/simple"}, True),
+            "failed",
+            "PIP_INDEX_URL",
+        ),
+        (lambda: preflight.check_index({"PIP_INDEX_URL": "http://u:hush@127.0.0.1:9/simple"}, False), "ok", ""),
+        (lambda: preflight.check_index({"PIP_NO_INDEX": "1"}, True), "ok", ""),
     ],
 )
-def test_findings(finding: preflight.Finding, outcome: str, said: str) -> None:
+def test_findings(look: Callable[[], preflight.Finding], outcome: str, said: str) -> None:
+    finding = look()
     assert finding.outcome == outcome and said in finding.remedy
     assert bool(finding.remedy) == (outcome != "ok"), "a fault without a remedy"
     assert "hush" not in finding.line()

@@ -20,58 +20,11 @@ from rempart.ledger.verification import verify
 from rempart.web import sources
 from rempart.web.facts import Unknown
 from rempart.web.mount import Cockpit
-from tests.cockpit import DELIVERY, NOW, POINT, Watched
-from tests.doors import unlisted
+from tests.cockpit import NOW, POINT, Watched
+from tests.doors import DOORS, DRILL, HOSTILE, INJECTIONS, LOOK, expected, unlisted
 
 pytestmark = pytest.mark.airflow
 
-READ: access.Capability = "read"
-EVIDENCE: access.Capability = "read_evidence"
-DRILL = f"/restore-points/{POINT}/drill"
-LOOK = f"/data/hotel_bookings/quarantine/{DELIVERY}"
-DOORS: dict[tuple[str, str], access.Capability] = {
-    ("GET", "/"): READ,
-    ("GET", "/static/cockpit.css"): READ,
-    ("GET", "/overview"): READ,
-    ("GET", "/sites"): READ,
-    ("GET", "/restore-points"): READ,
-    ("GET", f"/restore-points/{POINT}"): READ,
-    ("GET", DRILL): "operate",
-    ("POST", DRILL): "operate",
-    ("GET", "/models"): READ,
-    ("GET", "/data"): READ,
-    ("GET", "/ledger"): EVIDENCE,
-    ("GET", "/ledger/2"): EVIDENCE,
-    ("GET", "/evidence"): EVIDENCE,
-    ("GET", "/metrics"): READ,
-    ("GET", "/api/overview"): READ,
-    ("GET", "/api/sites"): READ,
-    ("GET", "/api/restore-points"): READ,
-    ("GET", f"/api/restore-points/{POINT}"): READ,
-    ("GET", "/api/models"): READ,
-    ("GET", "/api/data"): READ,
-    ("GET", "/api/ledger"): EVIDENCE,
-    ("GET", "/api/ledger/2"): EVIDENCE,
-    ("GET", "/api/ledger/export"): EVIDENCE,
-    ("GET", "/api/openapi.json"): READ,
-    # the tabs on DAGs and runs (run_pages.py)
-    ("GET", "/dag?dag_id=restore_drill"): READ,
-    ("GET", "/run?dag_id=restore_drill&run_id=r"): READ,
-    ("GET", "/api/dag?dag_id=restore_drill"): READ,
-    ("GET", "/api/run?dag_id=restore_drill&run_id=r&task_id=drill"): READ,
-    ("GET", "/data/hotel_bookings"): READ,
-    ("GET", "/api/data/hotel_bookings"): READ,
-    ("GET", f"{LOOK}/look"): "operate",
-    ("POST", f"{LOOK}/look"): "operate",
-    ("GET", f"{LOOK}/rows"): "read_data",
-    ("GET", f"{LOOK}/rows.csv"): "read_data",
-    ("GET", f"{LOOK}/again"): "operate",
-    ("POST", f"{LOOK}/again"): "operate",
-    ("GET", "/models/hotel_bookings/roll-back"): "operate",
-    ("POST", "/models/hotel_bookings/roll-back"): "operate",
-    ("GET", "/api/models/hotel_bookings/roll-back"): "operate",
-}
-"""Every route, and the right that it asks for."""
 CALLERS = ("anonymous", *access.ROLES, "no role", "expired", "forged")
 
 
@@ -164,10 +117,6 @@ def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     yield House(watched, tokens)
 
 
-def expected(caller: str, right: access.Capability) -> bool:
-    return caller in access.ROLES and right in access.role(caller).capabilities  # type: ignore[arg-type] # looked up
-
-
 def test_every_door_opens_for_those_who_have_the_right_and_for_nobody_else(house: House) -> None:
     wrong = []
     for (method, path), right in DOORS.items():
@@ -223,27 +172,6 @@ def test_what_airflow_refuses_is_told_and_not_started(house: House) -> None:
     house.refuses = True
     answer = house.call("POST", DRILL, "operator", data={"form": house.form("operator")})
     assert answer.status_code == 409 and "403" in answer.text
-
-
-HOSTILE = "<script>alert(1)</script>' OR 1=1; --"
-
-
-INJECTIONS = [
-    f"/ledger?subject={HOSTILE}",
-    f"/ledger?kind={HOSTILE}",
-    f"/ledger?before={HOSTILE}",
-    f"/overview?lang={HOSTILE}",
-    f"/data?page={HOSTILE}",
-    f"/ledger/{HOSTILE}",
-    f"/restore-points/{HOSTILE}",
-    f"/restore-points/{POINT}?run={HOSTILE}",
-    f"/static/..%2F..%2Fapp.py?{HOSTILE}",
-    f"/nowhere/{HOSTILE}",
-    "/overview?lang=fr%0d%0aSet-Cookie:%20stolen=1",
-    "/ledger?subject={{7*7}}${7*7}",
-    "/static/%2e%2e/%2e%2e/auth_manager.py",
-]
-"""What somebody may put into an address: markup, SQL, a way out of the folder, a header, an expression."""
 
 
 @pytest.mark.parametrize("path", INJECTIONS)
