@@ -23,7 +23,6 @@ from rempart.backup.restic_answers import (
     Snapshot,
     bytes_done,
     command_failed,
-    command_messages,
     error_of,
     plain_error,
     read_snapshots,
@@ -45,6 +44,9 @@ PATIENCE_SECONDS = 2 * 3600.0
 ANSWER_SECONDS = 180.0
 """What only reads or writes a few small objects is ended after so long: restic itself would try for 15 minutes."""
 _LOCK_WAIT = "2m"
+_MESSAGES_ASIDE = ("/bin/sh", "-c", 'exec "$@" 2> "$0"')
+"""Runs a command whose messages go to a file, the first argument. restic passes them on, but for those that it has not
+read yet when the command ends."""
 _INHERITED = ("PATH", "LANG", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -196,17 +198,20 @@ class Repository:
         """
         arguments = ["backup", f"--host={HOST}", "--no-scan", "--stdin-from-command", f"--stdin-filename={name}"]
         arguments += [f"--tag={tag}" for tag in tags]
-        ended = self._run(
-            [*arguments, "--", *map(str, command)],
-            seconds=STALL_SECONDS,
-            progress=bytes_done,
-            environment=environment,
-        )
+        with spool_folder() as scratch:
+            said = scratch / "messages"
+            ended = self._run(
+                [*arguments, "--", *_MESSAGES_ASIDE, str(said), *map(str, command)],
+                seconds=STALL_SECONDS,
+                progress=bytes_done,
+                environment=environment,
+            )
+            messages = said.read_text("utf-8", errors="replace") if said.exists() else ""
         if ended.status != 0:
             if ended.status == 3:  # it made a snapshot, of less than there should be
                 self.forget([read_summary(ended.lines).id], prune=False)
             if failed and command_failed(ended.messages):
-                raise failed(command_messages(ended.messages))
+                raise failed(messages)
             raise error_of("backup", self.where, ended)
         return read_summary(ended.lines)
 

@@ -69,8 +69,6 @@ def _said(messages: str) -> str:
     """restic's own last error, as it stands."""
     said = "no message"
     for line in messages.splitlines():
-        if line.startswith("subprocess "):
-            continue  # of the command whose output it stored
         text = line
         with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError):
             plain = json.loads(line)
@@ -88,12 +86,6 @@ def plain_error(messages: str) -> str:
 def command_failed(messages: str) -> bool:
     """Whether restic gave up because the command failed whose output it stored."""
     return _COMMAND_FAILED.search(_said(messages)) is not None
-
-
-def command_messages(messages: str) -> str:
-    """What the command wrote whose output restic stored."""
-    lines = [re.match(r"subprocess [^:]*: ?(.*)", line) for line in messages.splitlines()]
-    return "\n".join(found[1] for found in lines if found)
 
 
 def read_summary(lines: Iterable[str]) -> Snapshot:

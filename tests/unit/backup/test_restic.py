@@ -118,13 +118,10 @@ def test_each_end_has_its_own_error(status: int, message: str, kind: type[Except
     assert found.hint
 
 
-def test_what_the_dumped_command_wrote_does_not_decide_what_happened_to_restic() -> None:
-    messages = "subprocess pg_dump: pg_dump: error: no space left on device\n" + exit_error("Fatal: boom")
-    assert "ended with 1: Fatal: boom" in error(1, messages).what
-    assert restic_answers.command_messages(messages) == "pg_dump: error: no space left on device"
-    assert not restic_answers.command_failed(messages)
+def test_a_command_that_failed_is_told_from_restic_that_failed() -> None:
     for how in ("exit status 3", "signal: killed"):
         assert restic_answers.command_failed(exit_error(f"Fatal: unable to save snapshot: command failed: {how}"))
+    assert not restic_answers.command_failed(exit_error("Fatal: boom"))
 
 
 @given(
@@ -198,6 +195,23 @@ def test_a_backup_that_does_not_move_is_ended(tmp_path: Path, monkeypatch: pytes
         repository.backup_command("a.dump", ["true"], {})
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_what_a_command_wrote_as_it_failed_is_not_lost_where_restic_loses_it(tmp_path: Path) -> None:
+    ended = exit_error("Fatal: unable to save snapshot: command failed: exit status 3")
+    repository = fake(
+        tmp_path,
+        f"""until [ "$1" = -- ]; do shift; done; shift; "$@" 2> /dev/null || {{ echo '{ended}' >&2; exit 1; }}""",
+    )
+    command = ["sh", "-c", 'echo "pg_dump: error: $WHY" >&2; exit 3']
+    with pytest.raises(BackupError, match=r"^pg_dump: error: no space left on device\n  What"):
+        repository.backup_command("a.dump", command, {"WHY": "no space left on device"}, failed=told)
+    with pytest.raises(BackupError, match="nowhere/pg_dump"):
+        repository.backup_command("a.dump", ["/nowhere/pg_dump"], {}, failed=told)
+
+
+def told(messages: str) -> BackupError:
+    return BackupError(messages.strip(), "Free some.")
 
 
 def test_a_backup_that_moves_may_take_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
