@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,8 +15,10 @@ from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwr
 
 from rempart import config, pipeline
 from rempart.airflow_api import AirflowApi
+from rempart.demo import Demo
 from rempart.flows.platform import Platform
 from rempart.ingestion.sample import deliveries
+from rempart.models import registry
 from rempart.web.rendering import PAGES
 
 pytestmark = pytest.mark.stack
@@ -66,6 +69,19 @@ def rolled(platform: Platform) -> str:
         body = {"version": version, "previous": None, "metrics": {"mae": 22.0}, "baselines": {}, "reasons": ["passed"]}
         platform.ledger.append("promotion", "rolled_in_browser", body)
     return "rolled_in_browser"
+
+
+@pytest.fixture(scope="module")
+def succession(platform: Platform) -> tuple[str, str]:
+    """Two versions that the gate promoted, one after the other; after the chain the first is there."""
+    demo = Demo(platform, AirflowApi(config.environment_connections("airflow_api")), lambda line: None)
+    if not platform.ledger.find("promotion", PIPELINE, limit=1):
+        demo.chain()
+    first, since = platform.ledger.find("promotion", PIPELINE, limit=1)[0].body["version"], datetime.now(UTC)
+    demo.run("train", f"train_{PIPELINE}", "train", conf={"trainer_params": {"max_iter": 900}})
+    judged = demo.run("validate", f"validate_model_{PIPELINE}", "validate", since=since)
+    assert judged["promoted"], judged["reasons"]
+    return str(first), str(judged["version"])
 
 
 @pytest.fixture(scope="module")
@@ -278,6 +294,19 @@ def test_a_rollback_shows_its_plan_and_tells_what_airflow_refused(page: Page, ro
     expect(plan).to_contain_text("goes from version 2 back to version 1")
     frame.get_by_role("button", name="Go back to version 1 now").click()
     expect(frame.get_by_role("alert")).to_contain_text("Airflow did not start it")  # there is no such DAG
+
+
+def test_a_champion_gives_its_place_back_and_the_page_says_who_has_it(
+    page: Page, platform: Platform, succession: tuple[str, str]
+) -> None:
+    first, second = succession
+    assert registry.champion(platform.tracking(), PIPELINE) == second
+    wait_for(page, f"/rempart/models/{PIPELINE}/roll-back?lang=en", f"Go back to version {first} now")
+    expect(page.locator("ol")).to_contain_text(f"goes from version {second} back to version {first}")
+    page.get_by_role("button", name=f"Go back to version {first} now").click()
+    expect(page.get_by_role("status")).to_contain_text("Started: run")
+    expect(page.get_by_role("status")).to_contain_text(f"Champion is version {first}.", timeout=120_000)
+    assert registry.champion(platform.tracking(), PIPELINE) == first
 
 
 def wait_for(page: Page, where: str, text: str) -> None:
