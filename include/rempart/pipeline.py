@@ -166,7 +166,7 @@ class Lowered(Strict):
 
 
 class Schedules(Strict):
-    """Cron expressions in UTC; a DAG without one starts on its asset or by REST."""
+    """Cron expressions in UTC; a new platform waits for the next time. A DAG without one starts by asset or REST."""
 
     ingest: str | None = None
     train: str | None = None
