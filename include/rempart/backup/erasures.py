@@ -20,7 +20,7 @@ from datetime import UTC, date, datetime
 from typing import Any, Literal, get_args
 
 from rempart.ledger.canonical import canonical, parse
-from rempart.ledger.chain import text_of_time
+from rempart.ledger.chain import SIGNED, text_of_time
 from rempart.ledger.keys import Signer, is_signed
 from rempart.sites.port import Site
 
@@ -33,7 +33,7 @@ Reason = Literal["consent-withdrawn", "legal-obligation", "no-longer-needed", "o
 REASONS: tuple[str, ...] = get_args(Reason)
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 _SUBJECT = re.compile(r"[0-9a-f]{64}")
-_FORM = re.compile(r'\{"erasure":(?P<text>\{.*\}),"sig":"(?P<sig>[A-Za-z0-9+/]{86}==)"\}\n?')
+_FORM = re.compile(r'\{"erasure":(?P<text>\{.*\}),' + SIGNED + r"\n?")
 _FIELDS: dict[str, type] = {
     "at": str,
     "by": str,
@@ -121,9 +121,7 @@ def decode(key: str, body: bytes, trusted: Mapping[str, bytes]) -> Erasure:
         raise ValueError(f"it does not have the fields {', '.join(_FIELDS)}")
     if stated["key"] not in trusted:
         raise ValueError("it is signed with a key that is not one of those trusted")
-    signature = base64.b64decode(found["sig"])
-    spelt = base64.b64encode(signature).decode() == found["sig"]  # the last letter has bits that say nothing
-    if not spelt or not is_signed(trusted[stated["key"]], signature, found["text"].encode()):
+    if not is_signed(trusted[stated["key"]], base64.b64decode(found["sig"]), found["text"].encode()):
         raise ValueError("its signature does not fit")
     if stated["v"] != VERSION:
         raise ValueError(f"it is of format {stated['v']}, this program knows {VERSION}")

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rempart.ledger.canonical import canonical, parse
-from rempart.ledger.chain import text_of_time
+from rempart.ledger.chain import SIGNED, text_of_time
 from rempart.ledger.keys import Signer, is_signed, key_id
 
 VERSION = 1
@@ -26,7 +26,7 @@ PREFIX = "heartbeats/"
 WAL = "wal"
 """The kind of the archive of PostgreSQL's WAL: unlike the others it does not end, and tells every few minutes."""
 KIND = r"^(backup|drill|wal|replication/[^/\s]+-[^/\s]+)$"
-_FORM = re.compile(r'\{"heartbeat":(?P<text>\{.*\}),"sig":"(?P<sig>[A-Za-z0-9+/]{86}==)"\}\n?')
+_FORM = re.compile(r'\{"heartbeat":(?P<text>\{.*\}),' + SIGNED + r"\n?")
 _FIELDS: dict[str, type] = {"at": str, "facts": dict, "key": str, "kind": str, "v": int}
 
 

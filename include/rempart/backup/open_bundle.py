@@ -33,7 +33,7 @@ from xml.etree import ElementTree
 FOLDER, FILES = "bundle/", "bundle/files/"
 SPKI = bytes.fromhex("302a300506032b6570032100")  # what precedes an Ed25519 key of 32 bytes in DER (RFC 8410)
 INDEX = re.compile(r"bundle/\d{8}T\d{6}Z-[0-9a-f]{12}\.json")
-_SIGNED = re.compile(r'\{"bundle":(\{.*\}),"sig":"([A-Za-z0-9+/]{86}==)"\}\n?')
+_SIGNED = re.compile(r'\{"bundle":(\{.*\}),"sig":"([A-Za-z0-9+/]{85}[AQgw]==)"\}\n?')
 _NAME = re.compile(r"(?:(?:wheels|sbom)/)?[A-Za-z0-9_][A-Za-z0-9_.+!-]*")
 IMAGES, LOADER = "images.tar.gz", "include/rempart/stack/load_images.py"
 TRIES, CHUNK = 4, 1 << 20

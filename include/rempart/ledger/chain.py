@@ -25,9 +25,11 @@ from rempart.ledger.canonical import canonical, parse
 from rempart.ledger.keys import Signer, to_base64
 
 VERSION = 1
-_SIGNED = r'"sig":"(?P<sig>[A-Za-z0-9+/]{86}==)"\}'
-_LINE = re.compile(r'\{"hash":"(?P<hash>[0-9a-f]{64})","record":(?P<text>\{.*\}),' + _SIGNED)
-_CHECKPOINT = re.compile(r'\{"checkpoint":(?P<text>\{.*\}),' + _SIGNED)
+SIGNED = r'"sig":"(?P<sig>[A-Za-z0-9+/]{85}[AQgw]==)"\}'
+"""How a signed text ends: the Ed25519 signature, spelt in one way alone. Of its last letter in base64 four bits do not
+count, so that sixteen letters would read the same."""
+_LINE = re.compile(r'\{"hash":"(?P<hash>[0-9a-f]{64})","record":(?P<text>\{.*\}),' + SIGNED)
+_CHECKPOINT = re.compile(r'\{"checkpoint":(?P<text>\{.*\}),' + SIGNED)
 _FIELDS: dict[str, tuple[type, ...]] = {
     "at": (str,),
     "body": (dict,),

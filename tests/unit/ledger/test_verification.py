@@ -8,7 +8,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.ledger.canonical import canonical
@@ -166,7 +166,6 @@ def test_a_line_that_is_none_is_named_by_its_place(line: str) -> None:
     assert_broken(judge([*lines[:2], line, *lines[2:]]), 3, "line")
 
 
-@settings(deadline=None)
 @given(st.integers(0, 8), st.integers(0, 10_000), st.integers(0, 255))
 def test_no_changed_byte_passes(record: int, place: int, value: int) -> None:
     lines = LINES.copy()
@@ -179,7 +178,6 @@ def test_no_changed_byte_passes(record: int, place: int, value: int) -> None:
     assert verdict.broken and verdict.broken.seq in (record + 1, record + 2)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 8), max_size=12))
 def test_only_the_whole_chain_in_its_order_passes(order: list[int]) -> None:
     # a line that was there before may be repeated, and nothing else
