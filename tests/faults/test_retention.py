@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart import config
@@ -45,7 +45,6 @@ def made(minutes: list[int], newest: datetime = NOW) -> list[str]:
     return [points.new_id(newest - timedelta(minutes=m), "abcdef") for m in minutes]
 
 
-@settings(deadline=None)
 @given(ages, wrong)
 def test_x4_a_clock_that_is_wrong_by_years_prunes_nothing_early(minutes: list[int], error: timedelta) -> None:
     """Ahead, only youth is lost, which no rule counts on; behind, more is kept."""
@@ -53,7 +52,6 @@ def test_x4_a_clock_that_is_wrong_by_years_prunes_nothing_early(minutes: list[in
     assert set(plan(ids, KEEP, right + error).prune) <= set(plan(ids, KEEP, right).prune)
 
 
-@settings(deadline=None)
 @given(ages, st.integers(-10, 10))
 def test_x4_ten_minutes_between_two_clocks_change_nothing_but_who_is_young(minutes: list[int], skew: int) -> None:
     ids = made(minutes)

@@ -156,7 +156,7 @@ def test_what_is_sent_is_exactly_what_nobody_vouches_for_at_the_site(
 # --- the program alone ------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.binary(min_size=32, max_size=32), text=st.binary(max_size=80), at=st.integers(0, 95), by=st.integers(1, 255)
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.backup import age, wrapping
@@ -275,7 +275,6 @@ def test_a_card_is_read_as_it_was_written(card: Card) -> None:
 
 
 @given(st.binary(max_size=60) | st.just(b"[]") | st.just(b'{"domain": "../x"}'))
-@settings(deadline=None)
 def test_what_is_no_card_is_refused(body: bytes) -> None:
     with pytest.raises(IntegrityError, match="the card"):
         wrapping.decode_card(body, "the card")

@@ -28,7 +28,7 @@ def version(key: str, name: str, age: timedelta = DAY, *, marker: bool = False, 
     return ObjectInfo(key, 0 if marker else size, NOW - age, name, etag=f"e{name}", marker=marker)
 
 
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 @given(
     st.lists(st.sets(st.integers(0, 9), max_size=4), min_size=7, max_size=7), st.sets(st.integers(0, 729), max_size=3)
 )

@@ -41,7 +41,6 @@ def some_of(draw):
     return ids, set(draw(st.lists(st.sampled_from(ids), unique=True))) if ids else set()
 
 
-@settings(deadline=None)
 @given(some_of(), keeps)
 def test_the_newest_are_never_pruned_and_nothing_is_forgotten(ids_and_doubtful, keep):
     ids, doubtful = ids_and_doubtful
@@ -54,7 +53,6 @@ def test_the_newest_are_never_pruned_and_nothing_is_forgotten(ids_and_doubtful, 
     check_floor(made)
 
 
-@settings(deadline=None)
 @given(some_of(), keeps)
 def test_pruning_twice_prunes_nothing_more(ids_and_doubtful, keep):
     ids, doubtful = ids_and_doubtful
@@ -62,7 +60,6 @@ def test_pruning_twice_prunes_nothing_more(ids_and_doubtful, keep):
     assert plan(once.keep, keep, LATER, doubtful=doubtful).prune == ()
 
 
-@settings(deadline=None)
 @given(some_of(), keeps)
 def test_the_newest_good_point_of_each_kept_day_stays(ids_and_doubtful, keep):
     ids, doubtful = ids_and_doubtful
@@ -75,7 +72,6 @@ def test_the_newest_good_point_of_each_kept_day_stays(ids_and_doubtful, keep):
         assert (good or of_day)[0] in kept
 
 
-@settings(deadline=None)
 @given(some_of(), keeps)
 def test_a_held_point_is_kept_and_says_so(ids_and_held, keep):
     ids, held = ids_and_held
@@ -85,7 +81,6 @@ def test_a_held_point_is_kept_and_says_so(ids_and_held, keep):
     assert set(plan(ids, keep, LATER).prune) - held == set(made.prune)
 
 
-@settings(deadline=None)
 @given(point_ids, keeps)
 def test_points_made_after_a_long_pause_prune_only_by_count(ids, keep):
     """Periods are those that have points: a year without backups costs none."""
@@ -95,7 +90,6 @@ def test_points_made_after_a_long_pause_prune_only_by_count(ids, keep):
     assert kept <= set(plan([*ids, later], one_more, NOW + timedelta(days=366)).keep)
 
 
-@settings(deadline=None)
 @given(point_ids, keeps)
 def test_the_young_are_kept_and_no_rule_counts_them_out(ids, keep):
     made = plan(ids, keep, NOW)
@@ -135,9 +129,7 @@ class Expected:
         return found
 
 
-@settings(
-    max_examples=8, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate]
-)  # to shrink takes minutes
+@settings(max_examples=8, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # to shrink takes minutes
 @given(
     st.integers(0, 47),
     st.lists(st.tuples(st.integers(0, 35_000), st.integers(1, 6000)), max_size=6),

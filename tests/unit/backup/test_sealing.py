@@ -41,7 +41,7 @@ def opened(body: bytes, identity: age.Identity = ME, limit: int = 10**9) -> byte
 
 
 @given(st.binary(max_size=300_000) | st.integers(0, 400_000).map(bytes))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_what_is_sealed_opens_to_the_same(body: bytes) -> None:
     assert opened(sealed(body)) == body
 
@@ -74,7 +74,7 @@ SEALED = sealed(os.urandom(70_000))
 
 
 @given(st.integers(0, 1000) | st.integers(0, 70_000), st.integers(0, 255))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_damage_anywhere_is_noticed(place: int, flip: int) -> None:
     body = bytearray(SEALED)
     if flip:

@@ -42,7 +42,7 @@ def test_nobody_is_asked_for_a_job_without_gpus(clusters: dict[str, KubernetesDo
 def test_a_pool_that_does_not_answer_is_not_known_and_holds_up_nobody(
     clusters: dict[str, KubernetesDouble], config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_capacity, "SECONDS", 0.5)
+    monkeypatch.setattr(pool_capacity, "SECONDS", 2.0)
     monkeypatch.delenv("AIRFLOW_CONN_K8S_GPU_US")
     clusters["gpu-a"].latency(5)
     told: list[str] = []

@@ -22,7 +22,7 @@ def test_the_first_of_a_key_stands() -> None:
 rows = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["a", "b", None])), max_size=12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rows, rows)
 def test_like_a_dictionary(before: list[tuple[int, str | None]], new: list[tuple[int, str | None]]) -> None:
     known = dict(reversed(before))

@@ -79,7 +79,7 @@ def test_null_is_allowed_only_where_declared_and_never_where_a_row_needs_it() ->
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.text(max_size=12), max_size=20), st.sampled_from(["integer", "number", "boolean", "date", "string"]))
 def test_any_text_is_a_value_or_has_a_reason(texts: list[str], type_: str) -> None:
     column = Column.model_validate({"known": "then", "type": type_})
@@ -88,7 +88,7 @@ def test_any_text_is_a_value_or_has_a_reason(texts: list[str], type_: str) -> No
         assert (value is None) <= (i in against)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(10**18) + 1, 10**18 - 1), st.dates())
 def test_what_python_writes_is_read_back(number: float, whole: int, day: date) -> None:
     assert one(repr(number), type="number") == (number, [])

@@ -140,7 +140,7 @@ cells = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(header=st.lists(names, min_size=1, max_size=5, unique=True), data=st.data())
 def test_whatever_the_file_a_draft_loads(tmp_path: Path, header: list[str], data: Any) -> None:
     row = st.tuples(*(cells for _ in header))

@@ -45,7 +45,7 @@ def rows_of(body: bytes) -> list[list[str]]:
     return [list(one) for one in read.cells]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(rows=LINES, struck=GONE, packed=st.booleans(), turned=st.booleans())
 def test_a_delivery_keeps_every_other_row_as_it_was(
     rows: list[tuple[int, str, str]], struck: set[int], packed: bool, turned: bool
@@ -62,7 +62,7 @@ def test_a_delivery_keeps_every_other_row_as_it_was(
     assert left.decode().splitlines()[:1] == body.decode().splitlines()[:1]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(rows=LINES, struck=GONE)
 def test_what_is_struck_from_a_delivery_is_refused_and_nothing_of_it_is_kept(
     rows: list[tuple[int, str, str]], struck: set[int]
@@ -89,7 +89,7 @@ def test_malformed_lines_are_searched_by_the_place_of_the_key() -> None:
     assert erasing.cut_delivery(gzip.compress(body)[:-9], STAYS, gone({7})).unread
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(rows=LINES, struck=GONE)
 def test_quarantine_loses_these_rows_alone(rows: list[tuple[int, str, str]], struck: set[int]) -> None:
     raws = [delivery([fields(*one)]).decode().split("\r\n", 1)[1].rstrip("\r\n") for one in rows]
@@ -135,7 +135,7 @@ def table_of(rows: list[tuple[int, int]]) -> pa.Table:
     return pa.Table.from_pylist(plain, schema=snapshots.arrow_schema(snapshots.snapshot_columns(STAYS)))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     history=st.lists(st.lists(st.integers(1, 4), max_size=4), min_size=1, max_size=4),
     struck=st.sets(st.integers(0, 12)),

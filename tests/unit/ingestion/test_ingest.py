@@ -272,7 +272,7 @@ rows = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=rows, data=st.data())
 def test_the_same_rows_give_the_same_snapshot_however_they_are_delivered(
     make_platform: Callable[[], Platform], readings: Pipeline, rows: list[Any], data: st.DataObject

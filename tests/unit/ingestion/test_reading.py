@@ -108,7 +108,7 @@ def test_a_quote_never_closed_in_a_long_file_costs_one_row() -> None:
 cell = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rows=st.lists(st.tuples(cell, cell), max_size=12), ends=st.sampled_from(["\n", "\r\n"]))
 def test_whatever_a_csv_writer_quotes_comes_back(rows: list[tuple[str, str]], ends: str) -> None:
     text = io.StringIO()
@@ -122,7 +122,7 @@ def _quoted(row: tuple[str, str]) -> str:
     return ",".join('"' + value.replace('"', '""') + '"' for value in row)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(st.sampled_from('ab1",\n\r'), max_size=60))
 def test_any_text_is_accounted_for_line_by_line(text: str) -> None:
     rows = read(b"a,b\n" + text.encode())

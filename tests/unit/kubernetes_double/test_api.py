@@ -176,7 +176,7 @@ def test_what_a_test_asks_to_fail_fails(double: KubernetesDouble, api: client.Co
 
 
 def test_containers_outlive_the_api_server(double: KubernetesDouble, api: client.CoreV1Api) -> None:
-    api.create_namespaced_pod("training", pod("a", "import time; print('up'); time.sleep(1); print('down')"))
+    api.create_namespaced_pod("training", pod("a", "import time; print('up'); time.sleep(5); print('down')"))
     reaches(api, "a", "Running")
     broken = threading.Event()
 
@@ -197,7 +197,7 @@ def test_containers_outlive_the_api_server(double: KubernetesDouble, api: client
     assert double.processes() == 1
     double.start()
     assert double.url == url
-    reaches(api, "a", "Succeeded")
+    until(lambda: api.read_namespaced_pod("a", "training").status.phase == "Succeeded", 20)
     assert api.read_namespaced_pod_log("a", "training", _preload_content=False).data == b"up\ndown\n"
 
 

@@ -366,7 +366,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps)
 def test_whatever_happens_the_replica_ends_up_with_what_the_source_has(
     platform: Platform, steps: list[tuple[str, str, bytes]]

@@ -241,7 +241,7 @@ RESTRICTIONS: list[Callable[[dict[str, Any]], None]] = [
 
 
 @given(st.lists(st.sampled_from(RESTRICTIONS), max_size=3), st.sampled_from(RESTRICTIONS), HOSTS, PORTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_restriction_never_allows_more(
     before: list[Callable[[dict[str, Any]], None]],
     further: Callable[[dict[str, Any]], None],
@@ -261,14 +261,14 @@ def test_a_restriction_never_allows_more(
 
 
 @given(st.from_regex(r"[a-z0-9-]{1,20}(\.[a-z0-9-]{1,20}){0,3}", fullmatch=True), st.none() | st.integers(1, 65535))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_an_unknown_host_is_never_allowed(name: str, port: int | None) -> None:
     assert not is_allowed(listed(), f"{name}.unknown.example", port)
     assert not is_allowed(listed(), f"unknown-{name}", port)
 
 
 @given(st.ip_addresses(), st.none() | st.integers(1, 65535))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_an_unknown_address_is_never_allowed(address: Any, port: int | None) -> None:
     declared = {"192.0.2.7", "10.0.0.1", "2001:db8::7"}
     if not is_this_machine(str(address)) and normalise(str(address)) not in declared:
@@ -276,7 +276,6 @@ def test_an_unknown_address_is_never_allowed(address: Any, port: int | None) -> 
 
 
 @given(st.text(max_size=40))
-@settings(deadline=None)
 def test_any_text_can_be_asked(host: str) -> None:
     assert isinstance(is_allowed(listed(), host, 1), bool)
 

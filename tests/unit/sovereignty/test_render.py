@@ -137,7 +137,7 @@ def test_nft_accepts_the_rule_set(rules: EgressRules, uids: tuple[int, ...], tmp
 
 @needs_nft
 @given(host=st.text(min_size=1, max_size=30), why=st.text(max_size=200))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_no_word_of_the_configuration_becomes_a_rule(
     host: str, why: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -178,7 +178,7 @@ def test_the_first_node_killed_ends_the_others(order, tmp_path):
 
 def test_a_node_that_falls_silent_is_given_up_after_a_while(order, tmp_path):
     job = Job(tmp_path, *order, nodes=2)
-    ended = job.attempt(DISTURBED_NODE=1, DISTURBED_AT=AT, DISTURBED_BY=signal.SIGSTOP.value, PEER_SECONDS=3)
+    ended = job.attempt(DISTURBED_NODE=1, DISTURBED_AT=AT, DISTURBED_BY=signal.SIGSTOP.value, PEER_SECONDS=20)
     assert ended[0].status == 143 and ended[0].said("interrupted")["saved_step"] == AT
 
 

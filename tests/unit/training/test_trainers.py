@@ -44,7 +44,7 @@ def test_a_classification_gives_the_same_probabilities(values):
     assert trained.largest_difference < 1e-5 and score("classification", classes[400:], predicted)["accuracy"] > 0.8
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), missing=st.floats(0, 0.9), spread=st.sampled_from([1e-6, 1.0, 1e6]))
 def test_trees_as_onnx_send_every_row_down_the_same_branches(seed, missing, spread):
     """Values drawn from few distinct float32 numbers, so that rows stand exactly at thresholds; and nulls."""

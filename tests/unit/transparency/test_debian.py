@@ -81,7 +81,7 @@ def test_it_is_an_order(a: str, b: str, c: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("dpkg") is None, reason="dpkg is not on this machine: the policy's examples remain")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(versions, versions)
 def test_dpkg_agrees(left: str, right: str) -> None:
     def dpkg(relation: str) -> bool:
