@@ -154,11 +154,12 @@ def locked_bucket(site: Site) -> Iterator[str]:
     site.ensure_bucket(name, versioned=True, locked=True)
     site.ensure_bucket(name, versioned=True, locked=True)
     yield name
-    time.sleep(LOCKED_SECONDS)
-    site.drop_bucket(name)
+    if not isinstance(site, MemorySite):  # which goes with its buckets
+        time.sleep(LOCKED_SECONDS)
+        site.drop_bucket(name)
 
 
-LOCKED_SECONDS = 4
+LOCKED_SECONDS = 12
 
 
 def test_a_locked_object_cannot_be_lost_before_its_time(site: Site, locked_bucket: str) -> None:
@@ -183,7 +184,8 @@ def test_a_bucket_made_without_locks_does_not_pass_for_one_with(site: Site, buck
 
 
 def test_a_lock_is_told_and_only_ever_extended(site: Site, locked_bucket: str, tmp_path: Path) -> None:
-    soon, late = (datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=n) for n in (2, LOCKED_SECONDS - 1))
+    now = datetime.now(UTC).replace(microsecond=0)
+    soon, late = (now + timedelta(seconds=LOCKED_SECONDS - n) for n in (4, 1))
     file = tmp_path / "file"
     file.write_bytes(b"one")
     version = site.write_file(locked_bucket, "a", file, retain_until=soon).version_id

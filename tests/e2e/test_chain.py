@@ -101,7 +101,10 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
         ingested = next(one for run in runs if (one := finish(ingest, "ingest", run["dag_run_id"]))["deliveries"])
     features = by_asset(f"materialize_features_{PIPELINE}", "materialize")
     trained = by_asset(f"train_{PIPELINE}", "train")
+    before = datetime.now(UTC)
     judged = by_asset(f"validate_model_{PIPELINE}", "validate")
+    # the backup that the promotion starts has the pair's turn for a while: a replication meanwhile is skipped
+    finish("backup_platform", "back_up", api.await_run("backup_platform", before))
     copied = stage("replicate_primary_to_haven", "conclude")
     point = stage("backup_platform", "back_up")
     drilled = stage("restore_drill", "drill", {"point": point["id"]})

@@ -140,8 +140,8 @@ def test_it_is_one_click_away_and_follows_airflows_theme(page: Page, point: str)
         frame = cockpit(page)
         expect(frame.locator("#verdict")).to_contain_text("Can we lose any one site now")
         assert frame.locator("html").get_attribute("data-theme") == theme
-        ground = frame.locator("body").evaluate("body => getComputedStyle(body).backgroundColor")
-        assert (ground == "rgb(255, 255, 255)") == (theme == "light"), ground
+        ground, white = expect(frame.locator("body")), ("background-color", "rgb(255, 255, 255)")
+        ground.to_have_css(*white) if theme == "light" else ground.not_to_have_css(*white)
     page.evaluate("localStorage.removeItem('theme')")
 
 

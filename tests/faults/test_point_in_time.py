@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -121,7 +121,8 @@ def seconds(world: World) -> tuple[datetime, datetime, datetime]:
         one = world.next_second()
         children = psutil.Process(first.pid).children(recursive=True)
         for process in (psutil.Process(first.pid), *children):
-            process.send_signal(signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):  # its own children come and go
+                process.send_signal(signal.SIGKILL)
         world.sql("INSERT INTO known VALUES (2)", "SELECT pg_switch_wal()")
         two = world.next_second()
     world.sql("INSERT INTO known VALUES (3)")

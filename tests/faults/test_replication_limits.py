@@ -150,11 +150,11 @@ def test_p6_of_several_who_write_a_new_key_at_once_one_wins(platform: Platform) 
 def test_x3_who_was_paused_past_his_turn_writes_nothing_after_it(platform: Platform) -> None:
     connection, name = platform.database("continuity"), f"test {secrets.token_hex(4)}"
     known = PostgresqlCatalogue(connection, name, "there")
-    paused = lease.take(connection, name, "the first", seconds=1)
+    paused = lease.take(connection, name, "the first", seconds=3)
     known.record("lake", [row("before")], paused)
     with pytest.raises(LeaseHeld, match="being done by the first"):
         lease.take(connection, name, "the second", seconds=1)
-    time.sleep(1.1)
+    time.sleep(3.1)
     second = lease.take(connection, name, "the second", seconds=30)
     assert second.generation == paused.generation + 1
     for write in (known.record, known.forget):

@@ -311,6 +311,19 @@ def standing(platform, proven_ledger, own_turns, monkeypatch):
             site.drop_bucket(name)
 
 
+KILL_AT = """
+import os, signal, sys
+write, mark = sys.stdout.write, os.environ["KILL_AT"]
+def heed(text):
+    written = write(text)
+    if mark and text.startswith(mark):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return written
+sys.stdout.write = heed
+"""
+"""Before a command: it kills itself as it tells a line that begins so. From outside it may be further by then."""
+
+
 class Typed:
     """`rempart restore` beside the stack, in a process that cannot import Airflow, with the keys in files."""
 
@@ -328,7 +341,7 @@ class Typed:
         line = f"buckets:\n  {{lake: {names.lake}, artifacts: {names.artifacts}, backups: {names.backups}}}\n"
         (home / "rempart.yaml").write_text(text[:begun] + line + text[text.index("\nreplication:", begun) :])
         self.environment = {**os.environ, "REMPART_HOME": str(home)}
-        code = "import sys; sys.modules['airflow'] = None; from rempart.cli import main; main()"
+        code = f"{KILL_AT}import sys; sys.modules['airflow'] = None; from rempart.cli import main; main()"
         only = [word for part in self.parts for word in ("--only", str(part))]
         keys = ["--identity", str(folder / "escrow"), "--trust", str(folder / "public.pem")]
         self.command = [
@@ -346,20 +359,16 @@ class Typed:
         ]
 
     def run(self, *more, kill_at=None):
-        """Its exit code and lines; it is killed when it tells a line that begins so."""
+        """Its exit code and lines; it is killed as it tells a line that begins so."""
         lines = []
         with subprocess.Popen(
             [*self.command, *more],
-            env=self.environment,
+            env=self.environment | {"KILL_AT": kill_at or ""},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         ) as process:
-            for line in process.stdout:
-                lines.append(line)
-                if kill_at and line.startswith(kill_at):
-                    process.kill()
-                    break
+            lines += process.stdout
             code = process.wait(240)
         assert own_identity(self.standing).secret not in "".join(lines)
         return code, "".join(lines)

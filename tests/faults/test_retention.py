@@ -28,6 +28,7 @@ from rempart.replication.continuity import MemoryContinuity
 from rempart.sections import Keep
 from rempart.sites.memory import MemorySite
 from tests import made_points
+from tests.conftest import OwnTurns
 from tests.made_points import is_whole, under
 
 FOUR_DAYS = Keep(hourly=1, daily=4, weekly=0, monthly=0)
@@ -115,27 +116,27 @@ def test_x4_a_backup_that_still_runs_is_no_leftover_whatever_this_clock_says() -
 # --- on the real site -------------------------------------------------------------------------------------------------
 
 
-def _standing(platform: Platform, ledger: MemoryLedger, *, locked: bool) -> Iterator[Platform]:
+def _standing(platform: Platform, ledger: MemoryLedger, turns: OwnTurns, *, locked: bool) -> Iterator[Platform]:
     name = f"fault-{secrets.token_hex(4)}-backups"
     site = platform.site("haven", "personal")
     site.ensure_bucket(name, versioned=True, locked=locked)
     buckets = platform.config.buckets.model_copy(update={"backups": name})
     backup = platform.config.backup.model_copy(update={"keep": FOUR_DAYS, "locked": timedelta(0)})
     settings_ = platform.config.model_copy(update={"buckets": buckets, "backup": backup})
-    yield dataclasses.replace(platform, config=settings_, ledger_=ledger, sites={**platform.sites})
+    yield dataclasses.replace(platform, config=settings_, ledger_=ledger, continuity_=turns, sites={**platform.sites})
     site.drop_bucket(name)
 
 
 @pytest.fixture
-def standing(platform: Platform, proven_ledger: MemoryLedger) -> Iterator[Platform]:
+def standing(platform: Platform, proven_ledger: MemoryLedger, own_turns: OwnTurns) -> Iterator[Platform]:
     """The stack's platform with a backup bucket of the test's, of whose points the rules keep four days."""
-    yield from _standing(platform, proven_ledger, locked=False)
+    yield from _standing(platform, proven_ledger, own_turns, locked=False)
 
 
 @pytest.fixture
-def locking(platform: Platform, proven_ledger: MemoryLedger) -> Iterator[Platform]:
+def locking(platform: Platform, proven_ledger: MemoryLedger, own_turns: OwnTurns) -> Iterator[Platform]:
     """The same with a bucket in which objects can be locked."""
-    yield from _standing(platform, proven_ledger, locked=True)
+    yield from _standing(platform, proven_ledger, own_turns, locked=True)
 
 
 def _prune_and_die(settings_: Config, ledger: MemoryLedger, deletes: int) -> None:
@@ -182,7 +183,7 @@ def test_x1_killed_at_every_step_what_is_a_point_is_whole_and_a_run_again_ends_i
 def test_k3_a_locked_point_is_retained_until_its_time_and_no_error(locking: Platform, locked: tuple[str, ...]) -> None:
     site, bucket = locking.site("haven", "personal"), locking.config.buckets.backups
     now = datetime.now(UTC)
-    until = now.replace(microsecond=0) + timedelta(seconds=12)
+    until = now.replace(microsecond=0) + timedelta(seconds=20)
     kept = made_points.series(locking, site, now - timedelta(hours=3), 4, DAY)
     plain, held = (
         made_points.make(locking, site, now - 30 * DAY),
@@ -207,7 +208,7 @@ def test_k3_a_locked_dump_of_a_point_that_went_is_cleared_when_its_lock_is_over(
     site, bucket = locking.site("haven", "personal"), locking.config.buckets.backups
     monkeypatch.setattr(retention, "LEFTOVER_AGE", timedelta(days=-1))
     now = datetime.now(UTC)
-    until = now.replace(microsecond=0) + timedelta(seconds=8)
+    until = now.replace(microsecond=0) + timedelta(seconds=16)
     made_points.series(locking, site, now - timedelta(hours=3), 4, DAY)
     old = made_points.make(locking, site, now - 20 * DAY, retain_until=until, locked=("ledger.dump",))
     assert prune(locking, dry_run=False).retained == {old: until.isoformat()}

@@ -28,6 +28,7 @@ from rempart.flows.restore_source import OpenPoint, Wish, find, open_point, plan
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import tracking
 from rempart.stack import layout
+from tests.conftest import OwnTurns
 
 pytestmark = pytest.mark.stack
 
@@ -59,7 +60,8 @@ def house(platform: Platform, capability_records: list[dict[str, object]]) -> It
         client.create_registered_model(mark)
         client.create_model_version(mark, f"s3://{buckets.artifacts}/models/{mark}/1")
     settings = platform.config.model_copy(update={"buckets": buckets})
-    yield dataclasses.replace(platform, config=settings, ledger_=ledger)
+    turns = OwnTurns(platform.database("continuity"))
+    yield dataclasses.replace(platform, config=settings, ledger_=ledger, continuity_=turns)
     with tracking.session(platform.tracking()) as client:
         client.delete_registered_model(mark)
 

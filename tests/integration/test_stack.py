@@ -328,7 +328,7 @@ def test_an_ordinary_user_starts_and_stops_a_stack(stack: layout.Stack, anyones:
         "HOME": str(anyones),
         "REMPART_HOME": str(anyones),
         "REMPART_VAR": str(anyones / "var"),
-        "REMPART_PORT_OFFSET": "7000",
+        "REMPART_PORT_OFFSET": "3500",
         **{name: secrets[name] for name in ("AIRFLOW_CONN_MLFLOW", "AIRFLOW_CONN_AIRFLOW_API")},
     }
 
@@ -347,7 +347,7 @@ def test_an_ordinary_user_starts_and_stops_a_stack(stack: layout.Stack, anyones:
         owners = {
             psutil.Process(line.pid).uids().real
             for line in lifecycle.status(
-                layout.Stack(anyones, anyones / "var", config.load(anyones / "rempart.yaml"), 7000), time.time()
+                layout.Stack(anyones, anyones / "var", config.load(anyones / "rempart.yaml"), 3500), time.time()
             )
             if line.pid
         }
