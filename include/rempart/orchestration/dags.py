@@ -43,6 +43,7 @@ def at(cron: str) -> CronTriggerTimetable:
     """The times of a cron expression in UTC; a platform that is new begins with the next one.
 
     Airflow would begin with the last one for a tenth of the interval: a weekly drill on its first day, without a point.
+    `False` means that tenth as well. Five minutes, so that the first time is not lost if it comes as the file is read.
     """
     return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(minutes=5))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import string
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -176,6 +177,16 @@ def test_no_changed_byte_passes(record: int, place: int, value: int) -> None:
     lines[record] = data.decode(errors="surrogateescape")
     verdict = judge(lines)
     assert verdict.broken and verdict.broken.seq in (record + 1, record + 2)
+
+
+def test_a_signature_in_another_spelling_of_the_same_bytes_does_not_pass() -> None:
+    letters = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+    at = LINES[4].rindex("==") - 1
+    alike = {letter for letter in letters if letters.index(letter) // 16 == letters.index(LINES[4][at]) // 16}
+    assert len(alike) == 16
+    for letter in alike - {LINES[4][at]}:
+        verdict = judge([*LINES[:4], LINES[4][:at] + letter + LINES[4][at + 1 :], *LINES[5:]])
+        assert verdict.broken and verdict.broken.seq == 5
 
 
 @given(st.lists(st.integers(0, 8), max_size=12))
