@@ -33,7 +33,7 @@ class Demo:
     api: AirflowApi
     out: Callable[[str], None]
     started: float = field(default_factory=time.monotonic)
-    report: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=lambda: {"ok": False, "seconds": {}})
     failures: list[str] = field(default_factory=list)
 
     def tell(self, stage: str, line: str) -> None:
@@ -186,10 +186,7 @@ def run(start_stack: Callable[[], None], out: Callable[[str], None] = print) -> 
     start_stack()
     connection = config.environment_connections("airflow_api")
     demo = Demo(open_platform(), AirflowApi(connection), out)
-    demo.report = {
-        "ok": False,
-        "seconds": {"setup": round(setup_seconds, 1), "stack": round(time.monotonic() - began, 1)},
-    }
+    demo.report["seconds"] |= {"setup": round(setup_seconds, 1), "stack": round(time.monotonic() - began, 1)}
     file = config.var_dir() / "demo-report.json"
     try:
         demo.continuity(demo.chain())
