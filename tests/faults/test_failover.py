@@ -270,14 +270,14 @@ def test_a_journey_under_way_admits_no_other(pair: Platform) -> None:
 
 
 def _impatiently(platform: Platform) -> None:
-    import rempart.flows.fail_over as flow
+    import rempart.flows.journey_steps as flow
 
-    patience = flow._WRITERS_SECONDS
-    flow._WRITERS_SECONDS = 1.0
+    patience = flow.WRITERS_SECONDS
+    flow.WRITERS_SECONDS = 1.0
     try:
         journeys.over(platform)
     finally:
-        flow._WRITERS_SECONDS = patience
+        flow.WRITERS_SECONDS = patience
 
 
 @pytest.mark.stack

@@ -1,47 +1,26 @@
-"""Moves the platform to another site, and back: the steps of `replication.failover`, carried out.
+"""Moves the platform to another site, and back: which step is next, and what is kept of it.
 
-Each step is safe to repeat: its outcome is kept in the journey once it is done, and a run that was killed anywhere is
-completed by the next one. Nothing is deleted at any site.
+`replication.failover` decides, `flows.journey_steps` acts. Each step is safe to repeat: its outcome is kept in the
+journey once it is done, and a run that was killed anywhere is completed by the next one. Nothing is deleted at any
+site.
 """
 
 from __future__ import annotations
 
-import random
 import secrets
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rempart.errors import (
-    ConfigError,
-    FailoverError,
-    LeaseHeld,
-    LeaseLost,
-    ObjectMissing,
-    RempartError,
-    ReplicationError,
-    SiteError,
-    SiteUnavailable,
-)
+from rempart.errors import ConfigError, FailoverError
 from rempart.flows import mirror, standby
-from rempart.flows.pairs import BUCKETS, classification_of, physical_bucket
+from rempart.flows.journey_steps import Follows, Say, Steps, telling
 from rempart.flows.platform import Platform
-from rempart.flows.reconcile import Reconciled, carry, reconcile
 from rempart.flows.tracking_switch import follows, unproxied
-from rempart.pipeline import load_all
 from rempart.replication.active import Active, ActiveSites, backup_site, journey_to
-from rempart.replication.failover import Facts, Journey, Kind, Refused, Step, next_step, outcome_of_drain
+from rempart.replication.failover import Facts, Journey, Kind, Refused, Step, next_step
 from rempart.replication.lease import Lease
-from rempart.replication.transfer import stored_sha256
-from rempart.sites.port import Site
-
-Say = Callable[[str], object]
-READ_BACK = 25
-"""Objects of each bucket that are read back from the target before the switch; the others are compared as listed."""
-_WRITERS_SECONDS, _QUIET_SECONDS = 60.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +54,7 @@ def fail_over(
     dry_run: bool = True,
     accept_loss: bool = False,
     say: Say = print,
-    tracking: Callable[[Platform, Active], str] = follows,
+    tracking: Follows = follows,
     kind: Kind = "failover",
 ) -> JourneyResult:
     """Make `target` the active site; a run on the way there is resumed, one that is there already changes nothing.
@@ -96,7 +75,7 @@ def fail_back(
     *,
     dry_run: bool = True,
     say: Say = print,
-    tracking: Callable[[Platform, Active], str] = follows,
+    tracking: Follows = follows,
 ) -> JourneyResult:
     """Return to the site that rempart.yaml names: bring it up to date while pipelines go on, then as `fail_over`.
 
@@ -161,53 +140,16 @@ def _result(now: Active, journey: Journey | None, **more: Any) -> JourneyResult:
     )
 
 
-@contextmanager
-def telling(say: Say, what: str) -> Iterator[None]:
-    """Say what is being done at its start and every five seconds, so that nobody takes it for hung."""
-    say(f"{what} ...")
-    over, began = threading.Event(), time.monotonic()
-
-    def tell() -> None:
-        while not over.wait(_QUIET_SECONDS):
-            say(f"{what} ... {time.monotonic() - began:.0f} s")
-
-    thread = threading.Thread(target=tell, name="telling", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 class _Run:
     """One run of a journey: what it may accept, and how it talks."""
 
-    def __init__(
-        self, platform: Platform, say: Say, tracking: Callable[[Platform, Active], str], accept_loss: bool
-    ) -> None:
-        self.platform, self.say, self.tracking, self.accept_loss = platform, say, tracking, accept_loss
-        self.classification = classification_of(load_all())
-
-    # --- what is true -------------------------------------------------------------------------------------------------
-
-    def site(self, name: str) -> Site:
-        return self.platform.site(name, self.classification)
-
-    def answers(self, name: str) -> bool:
-        """Whether a site lists what is shared, now; one that refuses (closed account, revoked key) does not."""
-        with telling(self.say, f"asking site '{name}'"):
-            try:
-                for logical in BUCKETS:
-                    next(iter(self.site(name).list(physical_bucket(self.platform.config, logical))), None)
-            except SiteError as error:
-                self.say(error.what)
-                return False
-        return True
+    def __init__(self, platform: Platform, say: Say, tracking: Follows, accept_loss: bool) -> None:
+        self.platform, self.say, self.accept_loss = platform, say, accept_loss
+        self.steps = Steps(platform, say, tracking)
 
     def facts(self, journey: Journey) -> Facts:
-        source = not journey.did("drain") and self.answers(journey.source)
-        return Facts(source, self.answers(journey.target), self.accept_loss)
+        source = not journey.did("drain") and self.steps.answers(journey.source)
+        return Facts(source, self.steps.answers(journey.target), self.accept_loss)
 
     # --- the dry run --------------------------------------------------------------------------------------------------
 
@@ -217,7 +159,7 @@ class _Run:
         if journey is None:
             self.say(f"site '{target}' is the active site already: nothing to do")
             return _result(now, None, dry_run=True, done=True)
-        source, home = self.answers(journey.source), self.answers(target)
+        source, home = self.steps.answers(journey.source), self.steps.answers(target)
         conflicts: tuple[str, ...] = ()
         lines = [
             f"from '{journey.source}' (generation {now.generation}, {now.state}): {_said(source)}",
@@ -236,7 +178,7 @@ class _Run:
         )
         if source and home:
             with telling(self.say, "comparing both sites"):
-                found = self.reconcile(journey, write=False)
+                found = self.steps.reconcile(journey, write=False)
             conflicts = found.conflicts
             lines.append(
                 f"{len(found.adopted)} objects were written at '{target}' alone and would be taken over; "
@@ -307,20 +249,15 @@ class _Run:
             )
 
         sites = _sites(self.platform)
-        if step == "fence":
-            if now.state != "fenced":
-                if facts.source_answers:  # what would stop the drain stops it before anybody has to wait
-                    standby.require_proof(
-                        self.platform, (self.site(journey.source), self.site(journey.target)), self.say
-                    )
-                now = sites.advance(lease, now, Active(0, journey.source, "fenced", journey))
-            outcome, fault = self.fence(journey, facts)
-        elif step == "switch":
+        if step == "switch":
             journey = told({"ok": True})
             return sites.advance(lease, now, Active(0, journey.target, "active", journey)), journey
-        else:
-            act = {"diff": self.diff, "reverse": self.reverse, "drain": self.drain, "verify": self.verify}
-            outcome, fault = act[step](journey) if step in act else self.resume(now, journey)
+        if step == "fence" and now.state != "fenced":
+            if facts.source_answers:  # what would stop the drain stops it before anybody has to wait
+                pair = self.steps.site(journey.source), self.steps.site(journey.target)
+                standby.require_proof(self.platform, pair, self.say)
+            now = sites.advance(lease, now, Active(0, journey.source, "fenced", journey))
+        outcome, fault = self.steps.take(step, now, journey, facts)
         journey = told(outcome)
         if now.journey and now.journey.id == journey.id:  # a failback's first steps stand in no generation yet
             now = replace(now, journey=journey)
@@ -329,152 +266,6 @@ class _Run:
             self.record(now, journey)
             raise fault
         return now, journey
-
-    def fence(self, journey: Journey, facts: Facts) -> tuple[dict[str, Any], RempartError | None]:
-        """Wait for those who were committing when the fence came down; at a site that is gone, only a moment."""
-        patience = _WRITERS_SECONDS if facts.source_answers else _QUIET_SECONDS
-        settled = _sites(self.platform).settle(patience)
-        if settled or not facts.source_answers:
-            return {"ok": True, "writers": "none" if settled else "not waited for: the site does not answer"}, None
-        return {"ok": False, "writers": f"still at work after {patience:.0f} s"}, FailoverError(
-            f"Somebody still commits at '{journey.source}' {patience:.0f} s after the fence; nobody new begins to",
-            "Look for a running task (ingest, train, validate) or an MLflow server that did not restart, let it end or "
-            "end it, and run again. `rempart failover --abandon --yes` lifts the fence.",
-        )
-
-    def reconcile(self, journey: Journey, *, write: bool) -> Reconciled:
-        return reconcile(
-            self.platform,
-            self.site(journey.source),
-            self.site(journey.target),
-            self.platform.active().generation,
-            write=write,
-        )
-
-    def diff(self, journey: Journey) -> tuple[dict[str, Any], RempartError | None]:
-        """What the site has that nobody replicated is taken over; what both wrote is kept in both versions."""
-        return {"ok": True, **self.reconcile(journey, write=True).as_json()}, None
-
-    def reverse(self, journey: Journey) -> tuple[dict[str, Any], RempartError | None]:
-        standby.bring_all(self.platform, journey.source, journey.target, self.say)
-        return {"ok": True, **self.brought(journey)}, None
-
-    def brought(self, journey: Journey) -> dict[str, Any]:
-        """What the newest replication on record did."""
-        last = standby.last_replication(self.platform, journey.source, journey.target)
-        return {name: last.body[name] for name in ("objects", "bytes", "copied", "verified")} if last else {}
-
-    def drain(self, journey: Journey) -> tuple[dict[str, Any], RempartError | None]:
-        """Bring what the target lacks. What did not arrive is no loss until the operator accepts it as one."""
-        fault: RempartError | None = SiteUnavailable(
-            f"Site '{journey.source}' ceased to answer", "Run again: the drain goes on where it was."
-        )
-        told: dict[str, Any] = {}
-        answered = complete = False
-        for _ in range(2 if journey.accept_loss else 1):  # a source that is to be left gets a second chance
-            if not self.answers(journey.source):
-                break
-            answered = True
-            try:
-                told |= self.reconcile(journey, write=True).as_json()
-                told["deliveries"] = self.deliveries(journey)
-                standby.bring_all(self.platform, journey.source, journey.target, self.say)
-                fault = None
-            except SiteError as error:
-                fault = error
-                continue
-            except ReplicationError as error:  # too much is gone at the source: that is no reason to stay there
-                if isinstance(error, LeaseHeld | LeaseLost):
-                    raise
-                told["deletes"] = error.what
-            last = standby.last_replication(self.platform, journey.source, journey.target)
-            complete = last is not None and standby.arrived(last)
-            fault = None if complete else _incomplete(journey)
-            told |= self.brought(journey)
-            break
-        last = standby.last_replication(self.platform, journey.source, journey.target)
-        outcome = outcome_of_drain(
-            answered=answered,
-            complete=complete,
-            accepted=journey.accept_loss,
-            lag_seconds=float(last.body["lag_seconds"]) if last else None,
-            known_at=last.at if last else None,
-            failed=tuple(last.body["failed"]) if last else (),
-            failures=int(last.body["failures"]) if last else 0,
-            **told,
-        )
-        if not outcome["ok"]:
-            return outcome, fault
-        if not complete:
-            self.say(f"accepted as lost: {outcome['unknown']}")
-        return outcome, None
-
-    def deliveries(self, journey: Journey) -> int:
-        """Bring the deliveries that wait for ingestion; how many."""
-        bucket = self.platform.config.buckets.landing
-        source, target = self.site(journey.source), self.site(journey.target)
-        return sum(carry(source, target, bucket, info.key) for info in source.list(bucket))
-
-    def verify(self, journey: Journey) -> tuple[dict[str, Any], RempartError | None]:
-        """Each verified replica must be listed as it was put; of each bucket some are read back, chosen by chance."""
-        target = self.site(journey.target)
-        objects = read = 0
-        bad: list[str] = []
-        for name in BUCKETS:
-            bucket = physical_bucket(self.platform.config, name)
-            there = {info.key: info for info in target.list(bucket)}
-            good = []
-            for replica in standby.verified(self.platform, journey.source, journey.target, name):
-                objects += 1
-                info = there.get(replica.key)
-                if info is None or not replica.stands_in(info):
-                    bad.append(f"{bucket}/{replica.key}")
-                else:
-                    good.append(replica)
-            for replica in random.Random(journey.id).sample(good, min(READ_BACK, len(good))):  # noqa: S311 # a sample
-                read += 1
-                try:
-                    same = stored_sha256(target, bucket, replica.key) == replica.sha256
-                except ObjectMissing:
-                    same = False
-                if not same:
-                    bad.append(f"{bucket}/{replica.key}")
-        drained = bool(journey.steps["drain"]["complete"])
-        ok = not bad or (journey.accept_loss and not drained)
-        outcome = {"ok": ok, "objects": objects, "read_back": read, "wrong": bad[:100], "wrong_count": len(bad)}
-        if ok:
-            return outcome, None
-        return outcome, FailoverError(
-            f"{len(bad)} of {objects} objects at '{journey.target}' are not what was replicated: " + ", ".join(bad[:5]),
-            "Run again: they are copied anew. If it happens again, do not rely on that site (`rempart doctor site`).",
-        )
-
-    def resume(self, now: Active, journey: Journey) -> tuple[dict[str, Any], RempartError | None]:
-        """The site takes writes, every site that answers knows the generation, and MLflow writes to the new site."""
-        site, bucket = self.site(journey.target), self.platform.config.buckets.landing
-        key, body = ".rempart/active", f"generation {now.generation}".encode()
-        site.write(bucket, key, body)
-        if site.read(bucket, key) != body:
-            return {"ok": False}, SiteError(
-                f"Site '{site.name}' gave back other bytes than were written", "Ask the operator; do not use this site."
-            )
-        site.delete(bucket, key)
-        mirrors = mirror.write(self.platform, self.say)
-        try:
-            tracking = self.tracking(self.platform, now)
-        except RempartError as error:
-            return {"ok": False, "mirrors": mirrors, "tracking": error.what}, FailoverError(
-                f"The switch is done: '{journey.target}' is the active site. But MLflow does not follow: {error.what}",
-                f"{error.hint} It must run as `rempart run mlflow` (`rempart logs mlflow`). Then run again.",
-            )
-        return {"ok": True, "mirrors": mirrors, "tracking": tracking}, None
-
-
-def _incomplete(journey: Journey) -> FailoverError:
-    return FailoverError(
-        f"Not everything of '{journey.source}' is at '{journey.target}' yet",
-        "Run again; if it lasts, look at the last record of kind replication (docs/runbooks/replica.md).",
-    )
 
 
 def _said(answers: bool) -> str:
