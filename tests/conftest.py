@@ -35,6 +35,7 @@ for variable in [name for name in os.environ if name.startswith(("AIRFLOW_", "ML
 os.environ |= {"REMPART_HOME": str(ROOT), "REMPART_VAR": str(VAR), "REMPART_PORT_OFFSET": OFFSET}
 
 from rempart.config import Connection  # noqa: E402
+from rempart.flows.pairs import turn_of_points, wait_for  # noqa: E402
 from rempart.flows.platform import Platform, open_platform  # noqa: E402
 from rempart.ledger.memory import MemoryLedger  # noqa: E402
 from rempart.replication.continuity import PostgresqlContinuity  # noqa: E402
@@ -150,6 +151,13 @@ class OwnTurns(PostgresqlContinuity):
 
     def take(self, name: str, holder: str, seconds: float, *, again: bool = False) -> Lease:
         return super().take(f"{self._mark} {name}", holder, seconds, again=again)
+
+
+@pytest.fixture
+def no_backups(platform: Platform) -> Iterator[None]:
+    """None of the stack's own backups is under way while the test runs, and none gets further than its first step."""
+    with wait_for(platform, turn_of_points("haven"), 600):
+        yield
 
 
 @pytest.fixture

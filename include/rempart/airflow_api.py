@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -15,10 +17,13 @@ from rempart.errors import RempartError
 
 TERMINAL = frozenset({"success", "failed"})
 _ASKED_AGAIN = 3
+_PARSED_SECONDS, _SKIPPED_SECONDS = 120.0, 600.0
 
 
 class AirflowApiError(RempartError):
-    """Airflow refused a call, a run failed, or it took too long."""
+    """Airflow refused a call, a run failed, or it took too long. `status` is what HTTP said, if it did."""
+
+    status: int | None = None
 
 
 def last_words(stack_trace: str) -> str:
@@ -55,10 +60,12 @@ class AirflowApi:
         if answer.status_code == 401:
             del self._http.headers["Authorization"]
         if answer.is_error:
-            raise AirflowApiError(
+            refused = AirflowApiError(
                 f"{method} {path} at {self.url}: HTTP {answer.status_code}: {answer.text[:400]}",
                 "Correct the request as the message says.",
             )
+            refused.status = answer.status_code
+            raise refused
         return answer.json()
 
     def _answer(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
@@ -71,10 +78,52 @@ class AirflowApi:
         return self._http.request(method, path, **kwargs)
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
-        """Start a DAG run; its id."""
-        body = {"logical_date": None, "conf": dict(conf or {})}
-        run: str = self._call("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
-        return run
+        """Start a DAG run; its id, which is chosen here: a busy server is asked again, and there is still one run."""
+        run = f"manual__{datetime.now(UTC).isoformat()}_{secrets.token_hex(4)}"
+        body, asked = {"dag_run_id": run, "logical_date": None, "conf": dict(conf or {})}, 1
+        while True:
+            try:
+                self._call("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=body)
+                return run
+            except AirflowApiError as error:
+                if error.status == HTTPStatus.CONFLICT and asked > 1:
+                    return run  # it had taken the request that it did not answer
+                if asked >= _ASKED_AGAIN or not isinstance(error.__cause__, httpx.ReadTimeout):
+                    raise
+            asked += 1
+
+    def run(
+        self,
+        dag_id: str,
+        task_id: str,
+        conf: Mapping[str, Any] | None = None,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> dict[str, Any]:
+        """Start a DAG run, follow it to its end, and return what one of its tasks returned.
+
+        A DAG whose file Airflow has not read yet is waited for. A run that is skipped, as a replication is while a
+        backup has the pair's turn, is begun anew. Raises AirflowApiError.
+        """
+        self._await_dag(dag_id)
+        until = time.monotonic() + _SKIPPED_SECONDS
+        while True:
+            run_id = self.trigger(dag_id, conf)
+            self.follow(dag_id, run_id, tell)
+            ended = self.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+            if "skipped" not in {one["state"] for one in ended if one["task_id"] == task_id}:
+                return self.result(dag_id, run_id, task_id)
+            if time.monotonic() > until:
+                raise AirflowApiError(
+                    f"{dag_id} was skipped each time for {_SKIPPED_SECONDS:.0f} s, at last in {run_id}",
+                    f"Its task's log at {self.url}/dags/{dag_id}/runs/{run_id} says why: who has the turn?",
+                )
+            tell("skipped: it is not its turn; once more in 5 s")
+            time.sleep(5)
+
+    def _await_dag(self, dag_id: str) -> None:
+        until = time.monotonic() + _PARSED_SECONDS
+        while dag_id not in self.dag_ids() and time.monotonic() < until:
+            time.sleep(1)
 
     def newest_run(self, dag_id: str, since: datetime) -> str | None:
         """The id of the newest run that was created at or after a time, if there is one."""

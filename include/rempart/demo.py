@@ -56,13 +56,16 @@ class Demo:
     ) -> dict[str, Any]:
         """Follow one run to its end and return what its task returned: the run that an asset started since a time,
         or, without a time, one that is triggered here."""
-        if since:
-            run_id = self.api.await_run(dag_id, since)
-            self.tell(stage, f"{dag_id} started by its asset")
-        else:
-            run_id = self.api.trigger(dag_id, conf)
-            self.tell(stage, f"POST /api/v2/dags/{dag_id}/dagRuns {json.dumps(conf or {})}")
-        self.api.follow(dag_id, run_id, lambda line: self.tell(stage, line))
+
+        def tell(line: str) -> None:
+            self.tell(stage, line)
+
+        if since is None:
+            tell(f"POST /api/v2/dags/{dag_id}/dagRuns {json.dumps(conf or {})}")
+            return self.api.run(dag_id, task_id, conf, tell)
+        run_id = self.api.await_run(dag_id, since)
+        tell(f"{dag_id} started by its asset")
+        self.api.follow(dag_id, run_id, tell)
         return self.api.result(dag_id, run_id, task_id)
 
     def deliver(self) -> int:

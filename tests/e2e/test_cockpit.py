@@ -26,6 +26,8 @@ pytestmark = pytest.mark.stack
 TABS = ("dag?dag_id=backup_platform", "run?dag_id=backup_platform&run_id=none", "dag?dag_id=ingest_hotel_bookings")
 PIPELINE = "hotel_bookings"
 REASON = "refused: mae 80.41 is above 25 (the limit)"
+PATIENCE, RUN = 30_000, 300_000
+"""Milliseconds: for a page of a busy server, and for a whole DAG run."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def point(platform: Platform) -> str:
         platform.ledger.append("refusal", "refused_in_browser", {"version": "1", "reasons": [REASON]})
     if not (found := platform.ledger.find("restore-point", limit=1)):
         api = AirflowApi(config.environment_connections("airflow_api"))
-        api.follow("backup_platform", api.trigger("backup_platform"), lambda line: None)
+        api.run("backup_platform", "back_up")
         found = platform.ledger.find("restore-point", limit=1)
     return found[0].subject
 
@@ -52,7 +54,7 @@ def delivery(platform: Platform) -> str:
         spoilt = "\n".join([head, ",".join(cells), *rest, ""]).encode()
         site.write(platform.config.buckets.landing, spec.source.prefix + name, spoilt)
         api = AirflowApi(config.environment_connections("airflow_api"))
-        api.follow(f"ingest_{PIPELINE}", api.trigger(f"ingest_{PIPELINE}"), lambda line: None)
+        api.run(f"ingest_{PIPELINE}", "ingest")
         found = refused_deliveries(platform)
     return found[0]
 
@@ -91,6 +93,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip(
             "there is no chromium on PATH (Debian's package, or CHROMIUM=), so no browser looked at the cockpit"
         )
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as driver:
         started = driver.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -123,7 +126,7 @@ def page(browser: Browser, person: StorageState) -> Iterator[Page]:
     context = browser.new_context(
         viewport={"width": 1360, "height": 900}, base_url=address(), storage_state=person, locale="en"
     )
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(PATIENCE)
     foreign: list[str] = []
     own = (address(), f"blob:{address()}", "data:")
     context.on("request", lambda asked: None if asked.url.startswith(own) else foreign.append(asked.url))
@@ -173,6 +176,7 @@ def test_every_page_opens_in_both_languages_without_a_finding_of_axe(
     from axe_playwright_python.sync_playwright import Axe
 
     wait_for(page, f"/rempart/data/{PIPELINE}", delivery[:12])
+    wait_for(page, f"/rempart/restore-points/{point}", point)
     refused: list[str] = []
     page.on("console", lambda message: refused.append(message.text) if message.type == "error" else None)
     for scheme, language in (("light", "en"), ("dark", "fr")):
@@ -202,7 +206,7 @@ def test_evidence_is_filtered_and_a_record_verifies_in_its_place(page: Page, poi
 
 
 def test_a_refused_model_says_why(page: Page, point: str) -> None:
-    page.goto("/rempart/models")
+    wait_for(page, "/rempart/models", "refused")
     row = page.locator("#judgements tbody tr", has_text="refused").first
     row.locator("summary").click()
     expect(row.locator("li").first).to_be_visible()
@@ -279,7 +283,7 @@ def test_rows_in_quarantine_are_looked_at_with_their_reasons_and_downloaded(page
     expect(frame.locator("ol")).to_contain_text("seals them for a key that only this browser is given")
     frame.get_by_role("button", name="Read the rows now").click()
     rows = frame.locator("#rows tbody tr")
-    expect(rows.first).to_be_visible(timeout=90_000)
+    expect(rows.first).to_be_visible(timeout=RUN)
     expect(frame.locator("#rows")).to_contain_text("a booking needs at least one adult")
     # Airflow's page has the path of the one in its frame in its own address, too
     shown = next(one.url for one in page.frames if "/rows?" in one.url and one != page.main_frame)
@@ -300,7 +304,7 @@ def test_a_delivery_is_taken_in_again_and_the_page_says_how_it_went(page: Page, 
     expect(page.locator("ol")).to_contain_text("Rows that are still refused stay in quarantine")
     page.get_by_role("button", name="Take it in again now").click()
     expect(page.get_by_role("status")).to_contain_text("Started: run")
-    expect(page.get_by_role("status")).to_contain_text(re.compile("passed|failed"), timeout=120_000)
+    expect(page.get_by_role("status")).to_contain_text(re.compile("passed|failed"), timeout=RUN)
 
 
 def test_a_rollback_shows_its_plan_and_tells_what_airflow_refused(page: Page, rolled: str) -> None:
@@ -324,15 +328,15 @@ def test_a_champion_gives_its_place_back_and_the_page_says_who_has_it(
     expect(page.locator("ol")).to_contain_text(f"goes from version {second} back to version {first}")
     page.get_by_role("button", name=f"Go back to version {first} now").click()
     expect(page.get_by_role("status")).to_contain_text("Started: run")
-    expect(page.get_by_role("status")).to_contain_text(f"Champion is version {first}.", timeout=120_000)
+    expect(page.get_by_role("status")).to_contain_text(f"Champion is version {first}.", timeout=RUN)
     assert registry.champion(platform.tracking(), PIPELINE) == first
 
 
 def wait_for(page: Page, where: str, text: str) -> None:
     """Until a page says it: facts are gathered every 15 seconds."""
     for _ in range(20):
-        page.goto(where)
-        if page.get_by_text(text).count():
+        answer = page.goto(where)
+        if answer and answer.ok and page.get_by_text(text).count():
             return
         page.wait_for_timeout(2_000)
     expect(page.locator("body")).to_contain_text(text)

@@ -220,7 +220,7 @@ def test_x1_killed_between_dumps_the_previous_point_stays_the_newest(standing, t
         target=_back_up_in_child, args=(standing.config, standing.ledger_, turns, killing)
     )
     child.start()
-    child.join(60)
+    child.join(240)
     assert child.exitcode == -signal.SIGKILL
     assert stored(standing) == (first.id,)
     second = back_up(standing)

@@ -34,8 +34,8 @@ from rempart.sites.s3 import open_client
 from tests.journeys import silent
 
 BOOKINGS, ORDERS = Domain("dataset", "bookings", "395d"), Domain("dataset", "orders", "30d")
-SECONDS = 5
-"""Locks of these tests are short, so that their end can be seen."""
+SECONDS = 60
+"""How long what these tests seal is locked: longer than they need until it is."""
 
 
 class House:

@@ -83,7 +83,7 @@ class World:
             process.wait(30)
 
 
-def wait_for(look: Callable[[], T], seconds: float = 60) -> T:
+def wait_for(look: Callable[[], T], seconds: float = 240) -> T:
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, "it did not come to that"

@@ -31,7 +31,7 @@ TOOLS = postgresql.find_tools()
 HALF = '"$real" "$@" | head -c 500000'
 
 
-def wait_for(condition, seconds=30.0):
+def wait_for(condition, seconds=120.0):
     until = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < until, "it did not come to that"
@@ -171,7 +171,7 @@ def test_x1_restic_is_killed_half_way_and_the_next_run_converges(
     child = child_that_stores(platform, repository, filled_database, slow)
     wait_for(pids.exists)
     os.kill(int(pids.read_text()), signal.SIGKILL)
-    child.join(60)
+    child.join(240)
     assert child.exitcode not in (0, None)
     assert [one.id for one in repository.snapshots()] == [first.snapshot]
     haven, locks = platform.site("haven", "personal"), f"{repository.prefix}/locks/"
@@ -191,7 +191,7 @@ def test_x1_the_backup_itself_is_killed_half_way_and_the_next_run_converges(
     child = child_that_stores(platform, repository, filled_database, slow)
     wait_for(pids.exists)
     os.kill(child.pid, signal.SIGKILL)
-    child.join(60)
+    child.join(240)
     assert child.exitcode == -signal.SIGKILL
     wait_for(lambda: not alive(int(pids.read_text())))
     assert first.snapshot in [one.id for one in repository.snapshots()]

@@ -147,7 +147,7 @@ def test_t2_evicted_half_way_the_job_resumes_from_its_checkpoint_in_the_next_poo
         if evicted or not runs(trigger):
             return
         pool = trial.clusters["gpu-a"]
-        until(lambda: (pods.progress(pool, trial) or 0) >= steps * 0.1, 120)
+        until(lambda: (pods.progress(pool, trial) or 0) >= steps * 0.1, 240)
         evicted.append(pods.progress(pool, trial) or 0)
         getattr(pool, how)(pool.history[0].name)
 
@@ -250,7 +250,7 @@ def test_t7_mlflow_down_at_the_end_of_training_loses_nothing(
     def read(number: int, trigger: Any) -> None:
         if second or not runs(trigger):
             return
-        until(lambda: '"stage": "done"' in pods.log_of(trial, "gpu-b"), 60)
+        until(lambda: '"stage": "done"' in pods.log_of(trial, "gpu-b"), 240)
         second.extend(pods.log_of(trial, "gpu-b").splitlines())
 
     trial.run(ordered, deferred=read)

@@ -331,7 +331,7 @@ def test_a_network_trains_on_two_nodes_through_an_eviction_and_registers(
 
     def evict(number: int, trigger: Any) -> None:
         if not evicted:
-            until(lambda: (progress(trial, "gpu-a") or 0) >= 300, 120)
+            until(lambda: (progress(trial, "gpu-a") or 0) >= 300, 240)
             evicted.append(progress(trial, "gpu-a") or 0)
             double.evict(rank_of(trial, "gpu-a", 1), "training-gpu-a")
 

@@ -35,7 +35,7 @@ def point(platform: Platform, airflow: Airflow) -> str:
     """A restore point that the cockpit knows."""
     if not (found := platform.ledger.find("restore-point", limit=1)):
         api = AirflowApi(config.environment_connections("airflow_api"))
-        api.follow("backup_platform", api.trigger("backup_platform"), lambda line: None)
+        api.run("backup_platform", "back_up")
         found = platform.ledger.find("restore-point", limit=1)
     for _ in range(60):
         if call(airflow, "viewer", "GET", f"/restore-points/{found[0].subject}").status_code == 200:

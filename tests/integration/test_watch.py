@@ -34,7 +34,7 @@ PAIR = replication("primary", "haven")
 
 
 @pytest.fixture
-def standing(platform: Platform, proven_ledger: MemoryLedger, own_turns: OwnTurns) -> Platform:
+def standing(platform: Platform, proven_ledger: MemoryLedger, own_turns: OwnTurns, no_backups: None) -> Platform:
     return dataclasses.replace(platform, ledger_=proven_ledger, continuity_=own_turns)
 
 

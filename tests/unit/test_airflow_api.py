@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Callable
+
 import httpx
 import pytest
 
@@ -33,29 +37,79 @@ def test_an_import_error_is_told_without_its_frames(trace: str, said: str) -> No
     assert last_words(trace) == said
 
 
-def slow(api: AirflowApi, times: int) -> list[str]:
-    """Make the server answer too late so many times; what it was asked."""
-    asked: list[str] = []
+CONNECTION = Connection("airflow_api", "http", "127.0.0.1", 1, "admin", "secret", "http")
+Answer = Callable[[httpx.Request], httpx.Response]
 
-    def answer(request: httpx.Request) -> httpx.Response:
+
+def asked_of(answer: Answer) -> tuple[AirflowApi, list[httpx.Request]]:
+    """A client of a server that answers so, and what it was asked."""
+    asked: list[httpx.Request] = []
+
+    def told(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/auth/token":
             return httpx.Response(201, json={"access_token": "t"})
-        asked.append(request.method)
-        if len(asked) <= times:
+        asked.append(request)
+        return answer(request)
+
+    api = AirflowApi(CONNECTION)
+    api._http = httpx.Client(base_url=api.url, transport=httpx.MockTransport(told))
+    return api, asked
+
+
+def too_late(times: int, then: httpx.Response) -> Answer:
+    left = [then] + [None] * times
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if (found := left.pop()) is None:
             raise httpx.ReadTimeout("late", request=request)
-        return httpx.Response(200, json={"dag_run_id": "r"})
+        return found
 
-    api._http = httpx.Client(base_url=api.url, transport=httpx.MockTransport(answer))
-    return asked
+    return answer
 
 
-def test_what_only_reads_is_asked_again_and_what_starts_a_run_is_not() -> None:
-    """A second POST could start a second run."""
-    connection = Connection("airflow_api", "http", "127.0.0.1", 1, "admin", "secret", "http")
-    patient = AirflowApi(connection)
-    asked = slow(patient, 2)
-    assert patient.get("/api/v2/dags") == {"dag_run_id": "r"} and asked == ["GET"] * 3
-    asked = slow(starting := AirflowApi(connection), 1)
+def test_what_only_reads_is_asked_again() -> None:
+    api, asked = asked_of(too_late(2, httpx.Response(200, json={"dags": []})))
+    assert api.get("/api/v2/dags") == {"dags": []}
+    assert [one.method for one in asked] == ["GET"] * 3
+
+
+@pytest.mark.parametrize("status", [200, 409])
+def test_a_run_is_asked_for_again_by_its_id_so_that_there_is_one(status: int) -> None:
+    """409: the server had taken the request that it did not answer."""
+    api, asked = asked_of(too_late(1, httpx.Response(status, json={"detail": "exists"})))
+    run = api.trigger("ingest")
+    assert [json.loads(one.content)["dag_run_id"] for one in asked] == [run, run]
+
+
+def test_a_server_that_never_answers_and_one_that_refuses_are_not_asked_for_ever() -> None:
+    api, asked = asked_of(too_late(9, httpx.Response(200)))
     with pytest.raises(AirflowApiError, match="no answer"):
-        starting.trigger("ingest")
-    assert asked == ["POST"]
+        api.trigger("ingest")
+    assert len(asked) == 3
+    api, asked = asked_of(lambda request: httpx.Response(409, text="paused"))
+    with pytest.raises(AirflowApiError, match="HTTP 409: paused"):
+        api.trigger("ingest")
+    assert len(asked) == 1
+
+
+def test_a_run_that_is_skipped_is_begun_anew_once_its_dag_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    parsed = iter([[], [{"dag_id": "replicate"}]])
+    states = iter(["skipped", "success"])
+    started: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        path, state = request.url.path, "success"
+        if path == "/api/v2/dags":
+            return httpx.Response(200, json={"dags": next(parsed)})
+        if request.method == "POST":
+            started.append(next(states))
+        if path.endswith("/taskInstances"):
+            state = started[-1]
+            return httpx.Response(200, json={"task_instances": [{"task_id": "conclude", "state": state}]})
+        return httpx.Response(200, json={"state": state, "value": {"copied": len(started)}})
+
+    api, _ = asked_of(answer)
+    told: list[str] = []
+    assert api.run("replicate", "conclude", tell=told.append) == {"copied": 2}
+    assert told == ["conclude skipped", "skipped: it is not its turn; once more in 5 s", "conclude success"]

@@ -188,7 +188,7 @@ def test_no_secret_stands_on_the_command_line(tmp_path: Path) -> None:
 
 
 def test_a_backup_that_does_not_move_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rempart.backup.restic.STALL_SECONDS", 1.5)
+    monkeypatch.setattr("rempart.backup.restic.STALL_SECONDS", 4)
     repository = fake(tmp_path, f"echo $$ > {tmp_path}/pid; while :; do echo '{STATUS}'; sleep 0.1; done")
     with pytest.raises(SiteUnavailable, match="nothing moved"):
         repository.backup_command("a.dump", ["true"], {})
@@ -214,19 +214,19 @@ def told(messages: str) -> BackupError:
 
 
 def test_a_backup_that_moves_may_take_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rempart.backup.restic.STALL_SECONDS", 1.5)
+    monkeypatch.setattr("rempart.backup.restic.STALL_SECONDS", 4)
     status = '{"message_type":"status","bytes_done":%s}'
-    code = f"for i in 1 2 3 4 5 6 7 8 9; do printf '{status}\\n' $i; sleep 0.25; done; echo '{SUMMARY}'"
+    code = f"for i in 1 2 3 4 5; do printf '{status}\\n' $i; sleep 1; done; echo '{SUMMARY}'"
     assert fake(tmp_path, code).backup_command("a.dump", ["true"], {}).id == ID
 
 
 def test_a_slow_reader_is_not_a_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rempart.backup.restic.STALL_SECONDS", 1.0)
+    monkeypatch.setattr("rempart.backup.restic.STALL_SECONDS", 4)
     repository = fake(tmp_path, "exec head -c 3000001 /dev/zero")
     seen: list[int] = []
 
     def sink(chunk: bytes) -> None:
-        time.sleep(0 if seen else 2.0)
+        time.sleep(0 if seen else 5)
         seen.append(len(chunk))
 
     assert repository.dump("latest", "a.dump", sink).bytes == sum(seen) == 3_000_001

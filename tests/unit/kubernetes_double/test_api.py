@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,8 +176,10 @@ def test_what_a_test_asks_to_fail_fails(double: KubernetesDouble, api: client.Co
     assert time.monotonic() - begun >= 0.2
 
 
-def test_containers_outlive_the_api_server(double: KubernetesDouble, api: client.CoreV1Api) -> None:
-    api.create_namespaced_pod("training", pod("a", "import time; print('up'); time.sleep(5); print('down')"))
+def test_containers_outlive_the_api_server(double: KubernetesDouble, api: client.CoreV1Api, tmp_path: Path) -> None:
+    over = tmp_path / "over"
+    waits = f"while not os.path.exists({str(over)!r}): time.sleep(0.1)"
+    api.create_namespaced_pod("training", pod("a", f"import os, time; print('up')\n{waits}\nprint('down')"))
     reaches(api, "a", "Running")
     broken = threading.Event()
 
@@ -191,13 +194,14 @@ def test_containers_outlive_the_api_server(double: KubernetesDouble, api: client
     until(lambda: any("watch=True" in request.path for request in double.requests))
     url = double.url
     double.stop()
-    assert broken.wait(5)
+    assert broken.wait(30)
     with pytest.raises(Exception, match=r"refused|Max retries"):
         api.list_namespaced_pod("training")
     assert double.processes() == 1
     double.start()
     assert double.url == url
-    until(lambda: api.read_namespaced_pod("a", "training").status.phase == "Succeeded", 20)
+    over.touch()
+    until(lambda: api.read_namespaced_pod("a", "training").status.phase == "Succeeded", 60)
     assert api.read_namespaced_pod_log("a", "training", _preload_content=False).data == b"up\ndown\n"
 
 

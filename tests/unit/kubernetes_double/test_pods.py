@@ -73,14 +73,14 @@ def test_a_watch_sees_a_pods_life(api: client.CoreV1Api) -> None:
 
 
 def test_logs_follow_and_are_cut_as_asked(api: client.CoreV1Api) -> None:
-    code = "import time\nfor i in range(4): print(i); time.sleep(0.5)"
+    code = "import time\nfor i in range(4): print(i); time.sleep(2)"
     api.create_namespaced_pod("training", pod("a", code))
     until(lambda: api.read_namespaced_pod("a", "training").status.phase != "Pending")
     begun = time.monotonic()
     answer = api.read_namespaced_pod_log("a", "training", follow=True, _preload_content=False)
     chunks = answer.stream()
     first = next(chunks)
-    assert first.startswith(b"0\n") and time.monotonic() - begun < 1.4
+    assert first.startswith(b"0\n") and time.monotonic() - begun < 6
     assert b"".join([first, *chunks]) == b"0\n1\n2\n3\n"
     assert log(api, "a", tail_lines=1) == "3\n" and log(api, "a", limit_bytes=3) == "0\n1"
     stamped = log(api, "a", timestamps=True).splitlines()
@@ -205,7 +205,7 @@ def test_a_deleted_pod_has_its_grace(double: KubernetesDouble, api: client.CoreV
     api.delete_namespaced_pod("a", "training")
     assert api.read_namespaced_pod("a", "training").metadata.deletion_grace_period_seconds == 1
     until(lambda: api.list_namespaced_pod("training").items == [])
-    assert 0.9 < time.monotonic() - begun < 4
+    assert 0.9 < time.monotonic() - begun < 20
     assert double.history[0].exit_code == 137 and double.processes() == 0
 
 

@@ -80,11 +80,11 @@ class Job:
             for place in starting or _places(self.spec.nodes)
         ]
         if variables.get("DISTURBED_BY") == signal.SIGSTOP:  # it is gone without a word: nobody closes its connections
-            outs = [processes[0].communicate(timeout=120)[0]]
+            outs = [processes[0].communicate(timeout=400)[0]]
             processes[1].kill()
             outs.append(processes[1].communicate()[0])
         else:
-            outs = [process.communicate(timeout=120)[0] for process in processes]
+            outs = [process.communicate(timeout=400)[0] for process in processes]
         print(b"".join(outs).decode())
         return [
             Ended(process.returncode, [json.loads(line) for line in out.splitlines()])
