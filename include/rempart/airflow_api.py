@@ -122,7 +122,13 @@ class AirflowApi:
 
     def _await_dag(self, dag_id: str) -> None:
         until = time.monotonic() + _PARSED_SECONDS
-        while dag_id not in self.dag_ids() and time.monotonic() < until:
+        while True:
+            try:
+                self.get(f"/api/v2/dags/{dag_id}")
+                return
+            except AirflowApiError as error:
+                if error.status != HTTPStatus.NOT_FOUND or time.monotonic() > until:
+                    raise
             time.sleep(1)
 
     def newest_run(self, dag_id: str, since: datetime) -> str | None:

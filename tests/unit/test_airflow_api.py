@@ -94,14 +94,14 @@ def test_a_server_that_never_answers_and_one_that_refuses_are_not_asked_for_ever
 
 def test_a_run_that_is_skipped_is_begun_anew_once_its_dag_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    parsed = iter([[], [{"dag_id": "replicate"}]])
+    parsed = iter([404, 200])
     states = iter(["skipped", "success"])
     started: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
         path, state = request.url.path, "success"
-        if path == "/api/v2/dags":
-            return httpx.Response(200, json={"dags": next(parsed)})
+        if path == "/api/v2/dags/replicate":
+            return httpx.Response(next(parsed), json={})
         if request.method == "POST":
             started.append(next(states))
         if path.endswith("/taskInstances"):
