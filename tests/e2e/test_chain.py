@@ -338,7 +338,7 @@ def test_tasks_link_to_mlflow_and_to_pages_that_tell_of_their_run(chain: Chain, 
     )
     assert asked.status_code == 200
     point = links("backup_platform", "back_up")["Restore point"].replace("/rempart/", "/rempart/api/")
-    for _ in range(30):  # what the cockpit knows of a point that was just written may be a minute old
+    for _ in range(30):  # facts whose gathering began before the point was written do not have it
         with suppress(AirflowApiError):
             assert api.get(point)["point"]["state"] in ("good", "warning")
             break

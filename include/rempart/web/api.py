@@ -45,9 +45,10 @@ def read_points() -> points.Points:
 @router.get("/restore-points/{point}", dependencies=[READ])
 def read_point(point: PointId) -> points.Explained:
     """One restore point, its drills, and the decision that allowed its place."""
-    if (found := points.explain(sources.newest(), point, sources.now())) is None:
-        raise HTTPException(404, f"No restore point {point} is on record")
-    return found
+    try:
+        return sources.point(point)
+    except ObjectMissing as error:
+        raise HTTPException(404, error.what) from error
 
 
 @router.get("/models", dependencies=[READ])

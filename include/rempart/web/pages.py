@@ -148,9 +148,10 @@ def may(user: BaseUser, capability: access.Capability) -> bool:
 
 
 def _explained(point: str) -> points.Explained:
-    if (found := points.explain(sources.newest(), point, sources.now())) is None:
-        raise HTTPException(404, f"No restore point {point} is on record")
-    return found
+    try:
+        return sources.point(point)
+    except ObjectMissing as error:
+        raise HTTPException(404, error.what) from error
 
 
 def _key() -> str:

@@ -16,8 +16,6 @@ from rempart.web.rendering import render
 DagId = Annotated[str, Query(min_length=1, max_length=250, description="A DAG's id.")]
 RunId = Annotated[str, Query(min_length=1, max_length=250, description="A run's id.")]
 TaskId = Annotated[str | None, Query(max_length=250, description="A task's id; without it, all tasks of the run.")]
-JUST_NOW = 2.0
-"""Seconds: who looks at a run that has just ended sees what it wrote."""
 
 api = APIRouter(prefix="/api")
 router = APIRouter(include_in_schema=False)
@@ -26,13 +24,13 @@ router = APIRouter(include_in_schema=False)
 @api.get("/dag", dependencies=[READ])
 def read_dag(dag_id: DagId) -> runs.Left:
     """The newest evidence of what a DAG does, by topic."""
-    return runs.of_dag(sources.newest(JUST_NOW), dag_id, sources.now())
+    return runs.of_dag(sources.newest(sources.JUST_NOW), dag_id, sources.now())
 
 
 @api.get("/run", dependencies=[READ])
 def read_run(dag_id: DagId, run_id: RunId, task_id: TaskId = None) -> runs.Left:
     """What one run of a DAG, or one task of it, wrote into the ledger."""
-    return runs.of_run(sources.newest(JUST_NOW), dag_id, run_id, task_id or None, sources.now())
+    return runs.of_run(sources.newest(sources.JUST_NOW), dag_id, run_id, task_id or None, sources.now())
 
 
 @router.get("/dag")

@@ -11,12 +11,14 @@ from rempart.orchestration import runtime
 from rempart.web import facts
 from rempart.web.facts import Facts, Unknown
 from rempart.web.kept import Kept
-from rempart.web.read_models import evidence
+from rempart.web.read_models import evidence, points
 
 LASTS = 15.0
 """Seconds for which facts are kept: so often at most, each API server process reads the databases for the pages."""
 RECENT = 60.0
 """Seconds: where the facts are older, because nobody looked, a page waits for new ones, as `Kept` has patience."""
+JUST_NOW = 2.0
+"""Seconds: who looks at a run that has just ended sees what it wrote."""
 
 
 def now() -> datetime:
@@ -40,6 +42,16 @@ def newest(within: float = RECENT) -> Facts:
     found = _facts.get(within)
     waiting = Unknown("The first facts are being gathered: look again in some seconds")
     return found or Facts(now(), waiting, waiting, waiting, waiting)
+
+
+def point(name: str) -> points.Explained:
+    """A restore point. Before it is said not to be there, facts are gathered anew: the link of a run that has just
+    written it leads here. Raises ObjectMissing.
+    """
+    for within in (RECENT, JUST_NOW):
+        if found := points.explain(newest(within), name, now()):
+            return found
+    raise ObjectMissing(f"No restore point {name} is on record", "Choose one that the page of restore points lists.")
 
 
 def ledger() -> Ledger:

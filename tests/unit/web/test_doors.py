@@ -162,7 +162,7 @@ def test_a_form_that_is_not_ours_starts_nothing(house: House, how: str, monkeypa
     path = DRILL
     if how == "of another point":
         house.watched.point(other)
-        monkeypatch.setattr(sources, "newest", house.watched.facts)
+        monkeypatch.setattr(sources, "newest", lambda *within: house.watched.facts())
         path = f"/restore-points/{other}/drill"
     assert house.call("POST", path, "operator", data={"form": form}, headers=headers).status_code == 403
     assert not house.triggered

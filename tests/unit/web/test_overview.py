@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.errors import DatabaseUnavailable
+from rempart.errors import DatabaseUnavailable, ObjectMissing
 from rempart.models import gate
 from rempart.pipeline import Gate
-from rempart.web import facts
+from rempart.web import facts, sources
 from rempart.web.facts import Facts, Unknown
 from rempart.web.read_models import overview
 from rempart.web.read_models.models import champions
@@ -127,6 +127,25 @@ def test_what_was_pruned_is_gone_and_what_is_held_says_why(watched: Watched) -> 
     explained = explain(watched.facts(), POINT, NOW)
     assert explained and explained.point.hold == "an inquiry" and explained.drills[0].rto_seconds == 24.0
     assert explain(watched.facts(), "20260301T100000Z-aaaaaa", NOW) is None
+
+
+def test_a_point_that_was_just_written_is_there_and_one_that_never_was_is_not(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, written = watched.facts(), "20260301T115900Z-cccccc"
+    watched.point(written, ago=timedelta(minutes=1))
+    fresh, asked = watched.facts(), []
+
+    def newest(within: float) -> Facts:
+        asked.append(within)
+        return fresh if within <= sources.JUST_NOW else kept
+
+    monkeypatch.setattr(sources, "newest", newest)
+    monkeypatch.setattr(sources, "now", lambda: NOW)
+    assert sources.point(POINT).point.id == POINT and len(asked) == 1, "what is known is shown at once"
+    assert sources.point(written).point.id == written
+    with pytest.raises(ObjectMissing, match="No restore point 20260301T000000Z-dddddd is on record"):
+        sources.point("20260301T000000Z-dddddd")
 
 
 def test_a_denial_is_open_until_the_same_is_allowed(watched: Watched) -> None:
