@@ -44,9 +44,9 @@ CREATE TABLE IF NOT EXISTS public.evidence (
 CREATE INDEX IF NOT EXISTS evidence_kind_subject ON public.evidence (kind, subject, seq DESC);
 CREATE INDEX IF NOT EXISTS evidence_kind ON public.evidence (kind, seq DESC);
 
--- Both, as one reads them: records from before the chain have numbers from 0 downwards.
+-- Both, as one reads them: records from before the chain have numbers from 0 downwards, and no signature.
 CREATE OR REPLACE VIEW public.evidence_all AS
-SELECT seq, kind, subject, record FROM public.evidence
+SELECT seq, kind, subject, record, sig FROM public.evidence
 UNION ALL
 SELECT
     seq - (SELECT max(seq) FROM public.evidence_unsigned),
@@ -58,7 +58,8 @@ SELECT
         'kind', kind,
         'subject', subject,
         'body', body
-    )::text
+    )::text,
+    NULL
 FROM public.evidence_unsigned;
 
 GRANT USAGE ON SCHEMA public TO ledger;

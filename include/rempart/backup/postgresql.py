@@ -6,7 +6,6 @@ quoted parts removed: PostgreSQL quotes values of rows in its errors.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from psycopg import sql
 
 from rempart.config import Connection
 from rempart.errors import BackupError, DatabaseUnavailable, RempartError
+from rempart.ledger.reading import KeyChain, key_chain
 
 LOCK_WAIT_SECONDS = 30
 """How long a dump waits for a table that someone holds exclusively."""
@@ -224,22 +224,36 @@ def model_locations(opened: Session) -> list[tuple[str, str, str]]:
 
 
 def evidence(opened: Session, kind: str) -> list[tuple[str, dict[str, Any]]]:
-    """Subject and body of every record of a kind in the ledger's own database, in order; none when it is empty."""
-    found = opened.execute("SELECT to_regclass('public.evidence')").fetchone()
-    if not found or found[0] is None:
+    """Subject and body of every record of a kind in the ledger's own database that counts, in order."""
+    keys = _ledger_keys(opened)
+    if keys is None:
         return []
-    rows = opened.execute("SELECT record FROM public.evidence WHERE kind = %s ORDER BY seq", [kind]).fetchall()
-    plain = [json.loads(row[0]) for row in rows]
-    return [(str(one["subject"]), dict(one["body"])) for one in plain]
+    rows = opened.execute("SELECT record, sig FROM public.evidence WHERE kind = %s ORDER BY seq", [kind]).fetchall()
+    found = (keys.read(text, sig) for text, sig in rows)
+    return [(str(one["subject"]), dict(one["body"])) for one in found if one]
 
 
 def ledger_head(opened: Session) -> tuple[int, str | None]:
-    """Number and hash of the newest record in the ledger's own database; 0 and None when it is empty."""
+    """Number and hash of the newest record that counts in the ledger's own database; 0 and None when there is none."""
+    keys = _ledger_keys(opened)
+    if keys is None:
+        return 0, None
+    with opened.transaction(), opened.cursor("head") as newest_first:
+        newest_first.itersize = 10
+        newest_first.execute("SELECT seq, hash, record, sig FROM public.evidence ORDER BY seq DESC")
+        for seq, digest, text, sig in newest_first:
+            if keys.read(text, sig):
+                return int(seq), str(digest)
+    return 0, None
+
+
+def _ledger_keys(opened: Session) -> KeyChain | None:
+    """The keys of the ledger's own database; None where it has no chain."""
     found = opened.execute("SELECT to_regclass('public.evidence')").fetchone()
-    row = None
-    if found and found[0] is not None:
-        row = opened.execute("SELECT seq, hash FROM public.evidence ORDER BY seq DESC LIMIT 1").fetchone()
-    return (int(row[0]), str(row[1])) if row else (0, None)
+    if not found or found[0] is None:
+        return None
+    rows = opened.execute("SELECT record, sig FROM public.evidence WHERE kind = 'key' ORDER BY seq").fetchall()
+    return key_chain(rows)
 
 
 def check_versions(tools: Tools, opened: Session) -> None:

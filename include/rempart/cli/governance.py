@@ -186,6 +186,29 @@ def ledger_rotate_key() -> None:
     typer.echo(credentials.after_rotation(adopted=credentials.adopt_ledger_key(layout.current())))
 
 
+@ledger_app.command("remove-forged")
+def ledger_remove_forged(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it the records are shown and nothing is changed.")
+    ] = False,
+) -> None:
+    """Remove records that somebody wrote past the platform: they are ignored, and nothing is appended after them."""
+    from rempart.flows import forged
+    from rempart.flows.platform import open_platform
+    from rempart.flows.restore_databases import administrator
+    from rempart.stack import layout
+
+    stack = layout.current()
+    done = forged.remove_forged(open_platform(), administrator(stack), stack.var, dry_run=not yes)
+    for entry in reversed(done.entries):
+        typer.echo(f"record {entry.seq}: not signed with the key of the chain; SHA-256 {entry.hash}")
+    typer.echo(f"{len(done.entries)} records at the end of the ledger {'were removed' if yes else 'do not count'}")
+    if done.copy:
+        typer.echo(f"A copy is in {done.copy}. Change the password of the role ledger, and find out who had it.")
+    elif done.entries:
+        typer.echo("Nothing was changed. Say --yes to remove them; a copy is kept.")
+
+
 @app.command()
 def audit(
     as_json: Annotated[bool, typer.Option("--json", help="As docs/reference/audit.schema.json describes.")] = False,

@@ -39,6 +39,9 @@ class MemoryLedger:
         keys = [evidence(entry.text) for entry in self.chain] if kind == "key" else self.records
         return [r for r in reversed(keys) if r.kind == kind and subject in (None, r.subject)][:limit]
 
+    def forged(self, *, limit: int = 100) -> list[Entry]:
+        return []
+
     def page(
         self, *, before: int | None = None, kind: str | None = None, subject: str | None = None, limit: int = 50
     ) -> list[Entry]:

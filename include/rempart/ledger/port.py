@@ -67,7 +67,14 @@ class Ledger(Protocol):
         """Write one record and return it with its number. The body is finite, plain JSON (see ledger.canonical)."""
 
     def find(self, kind: Kind, subject: str | None = None, *, limit: int = 100) -> list[Evidence]:
-        """Records of a kind (and a subject), newest first."""
+        """Records of a kind (and a subject), newest first, each verified: what this gives may be acted on.
+
+        A record that the key of the chain did not sign at its place is left out and named in the log
+        (`ledger.reading`); `page` and `entries` give what is stored, for whoever looks at it or verifies it as a whole.
+        """
+
+    def forged(self, *, limit: int = 100) -> list[Entry]:
+        """Records at the end of the chain that its key did not sign, newest first: nothing follows them."""
 
     def page(
         self, *, before: int | None = None, kind: str | None = None, subject: str | None = None, limit: int = 50

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,17 +13,23 @@ import psycopg
 from rempart.config import Connection
 from rempart.errors import DatabaseUnavailable, LedgerBroken, LedgerError
 from rempart.ledger.chain import Entry, Head, extend, introduce
-from rempart.ledger.keys import Signer, is_signed
+from rempart.ledger.keys import Signer
 from rempart.ledger.port import Evidence, Kind
+from rempart.ledger.reading import KeyChain, key_chain
 
 Session = psycopg.Connection[tuple[Any, ...]]
 _LOCK = 4_907_215_338  # any constant: the advisory lock under which a writer takes the head
 _HEAD = """
-SELECT coalesce(newest.seq, 0), newest.hash, key.subject, clock_timestamp(), newest.kind, newest.record, newest.sig
+SELECT coalesce(newest.seq, 0), newest.hash, newest.record, newest.sig, clock_timestamp(), keys.records, keys.sigs
 FROM (SELECT) one
 LEFT JOIN LATERAL (SELECT * FROM evidence ORDER BY seq DESC LIMIT 1) newest ON true
-LEFT JOIN LATERAL (SELECT subject FROM evidence WHERE kind = 'key' ORDER BY seq DESC LIMIT 1) key ON true
+LEFT JOIN LATERAL (
+    SELECT array_agg(record ORDER BY seq) AS records, array_agg(sig ORDER BY seq) AS sigs
+    FROM evidence WHERE kind = 'key'
+) keys ON true
 """
+_KEYS = "SELECT record, sig FROM evidence WHERE kind = 'key' ORDER BY seq"
+_PAGE = 1000
 # the digest of what was written before the chain: SHA-256 of the rows as JSON (UTC), one a line
 _UNSIGNED = """
 SELECT count(*), max(at), encode(sha256(convert_to(string_agg(to_jsonb(u)::text, E'\\n' ORDER BY seq), 'UTF8')), 'hex')
@@ -67,13 +72,33 @@ class PostgresqlLedger:
         return _evidence(entry.text)
 
     def find(self, kind: Kind, subject: str | None = None, *, limit: int = 100) -> list[Evidence]:
-        query = "SELECT record FROM evidence_all WHERE kind = %s"
+        query = "SELECT seq, record, sig FROM evidence_all WHERE kind = %s"
         values: list[str | int] = [kind]
         if subject is not None:
             query, values = f"{query} AND subject = %s", [*values, subject]
+        found: list[Evidence] = []
+        wanted, below = limit, ""
         with self._session(f"find {kind} {subject or ''}") as session:
-            rows = session.execute(f"{query} ORDER BY seq DESC LIMIT %s", [*values, limit]).fetchall()
-        return [_evidence(row[0]) for row in rows]
+            keys = key_chain(session.execute(_KEYS).fetchall())
+            while True:
+                rows = session.execute(f"{query} {below} ORDER BY seq DESC LIMIT {wanted:d}", values).fetchall()
+                found += [one for one in (_counted(keys, *row) for row in rows) if one and one.kind == kind]
+                if len(rows) < wanted or len(found) >= limit:
+                    return found[:limit]
+                wanted, below = _PAGE, f"AND seq < {rows[-1][0]:d}"  # some of them do not count
+
+    def forged(self, *, limit: int = 100) -> list[Entry]:
+        found: list[Entry] = []
+        with self._session("look for records that do not verify") as session:
+            keys = key_chain(session.execute(_KEYS).fetchall())
+            for row in session.execute(
+                "SELECT seq, record, hash, sig FROM evidence ORDER BY seq DESC LIMIT %s", [limit]
+            ):
+                entry = Entry(*row)
+                if keys.read(entry.text, entry.sig):
+                    break
+                found.append(entry)
+        return found
 
     def page(
         self, *, before: int | None = None, kind: str | None = None, subject: str | None = None, limit: int = 50
@@ -102,7 +127,8 @@ class PostgresqlLedger:
         old = self._key()
         with self._session(f"introduce key {new.id}") as session:
             session.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-            if _head(session)[2] != new.id:
+            current = key_chain(session.execute(_KEYS).fetchall()).current
+            if current is None or current.id != new.id:
                 head, at = _take_head(session, old)
                 _insert(session, introduce(head, at, new, old))
         return self.find("key", new.id, limit=1)[0]
@@ -113,38 +139,30 @@ class PostgresqlLedger:
         return self._signer()
 
 
-def _head(session: Session) -> tuple[Any, ...]:
-    row = session.execute(_HEAD).fetchone()
-    assert row is not None  # noqa: S101 - its FROM clause gives one row
-    return row
-
-
 def _take_head(session: Session, key: Signer) -> tuple[Head, datetime]:
     """Where the chain ends, held until the transaction does; begun if it is empty. Raises LedgerError, LedgerBroken."""
     session.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
     # a statement of its own: its snapshot must be younger than the lock
-    seq, digest, current, at, kind, record, sig = _head(session)
-    if current is None:
+    row = session.execute(_HEAD).fetchone()
+    assert row is not None  # noqa: S101 - its FROM clause gives one row
+    seq, digest, record, sig, at, records, sigs = row
+    if not seq:
         return _begin(session, at, key), at
-    if current != key.id:
+    keys = key_chain(zip(records or (), sigs or (), strict=True))
+    current = keys.current
+    if current is None or not keys.read(record, sig):
+        raise LedgerBroken(
+            f"Record {seq} of the ledger is not signed with its key {current.id if current else key.id}:"
+            " nothing was written after it",
+            "Somebody wrote it past the platform. It is ignored, and `rempart ledger remove-forged` shows it and the"
+            " way on (docs/how-to/verify-the-ledger.md, 'When it does not verify').",
+        )
+    if current.id != key.id:
         raise LedgerError(
-            f"The key of the ledger is {current}, and this process has key {key.id}",
+            f"The key of the ledger is {current.id}, and this process has key {key.id}",
             "If the key was rotated, restart what still has the old one (`rempart down`, then `rempart up`).",
         )
-    # a record of a key may be signed with the key before, whose public half is not at hand
-    if kind != "key" and not is_signed(key.public, _decoded(sig), record.encode()):
-        raise LedgerBroken(
-            f"Record {seq} of the ledger is not signed with its key {key.id}: nothing was written after it",
-            "Somebody wrote it past the platform. Follow docs/how-to/verify-the-ledger.md, 'When it does not verify'.",
-        )
-    return Head(seq, digest, current), at
-
-
-def _decoded(sig: str) -> bytes:
-    try:
-        return base64.b64decode(sig, validate=True)
-    except ValueError:
-        return b""
+    return Head(seq, digest, current.id), at
 
 
 def _begin(session: Session, at: datetime, key: Signer) -> Head:
@@ -164,6 +182,11 @@ def _begin(session: Session, at: datetime, key: Signer) -> Head:
 def _insert(session: Session, entry: Entry) -> None:
     values = [entry.text, entry.hash, entry.sig]
     session.execute("INSERT INTO evidence (record, hash, sig) VALUES (%s, %s, %s)", values)
+
+
+def _counted(keys: KeyChain, seq: int, text: str, sig: str | None) -> Evidence | None:
+    """A stored record as evidence, if it counts: those from before the chain do, which nobody can write any more."""
+    return _evidence(text) if seq < 1 or keys.read(text, sig or "") else None
 
 
 def _evidence(text: str) -> Evidence:

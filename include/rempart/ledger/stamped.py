@@ -45,6 +45,9 @@ class StampedLedger:
     def find(self, kind: Kind, subject: str | None = None, *, limit: int = 100) -> list[Evidence]:
         return self._ledger.find(kind, subject, limit=limit)
 
+    def forged(self, *, limit: int = 100) -> list[Entry]:
+        return self._ledger.forged(limit=limit)
+
     def page(
         self, *, before: int | None = None, kind: str | None = None, subject: str | None = None, limit: int = 50
     ) -> list[Entry]:

@@ -1,0 +1,126 @@
+"""Which stored records count: those that the key of the chain signed at their place. Who acts on a record asks here.
+
+The database's role may insert, so what stands in the table is a claim. A record counts if it has the form of one, names
+the key that signs at its number, and carries that key's signature; a key counts if the key before it signed the record
+that introduces it, and the first if it signed itself. A signature that was verified once in this process is not
+verified again.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rempart.ledger.keys import from_base64, is_signed, key_id
+
+log = logging.getLogger(__name__)
+
+_FIELDS = frozenset({"at", "body", "key", "kind", "prev", "seq", "subject", "v"})
+MOST_KEPT = 200_000
+"""Signatures that are remembered at most: 32 bytes each."""
+_verified: set[bytes] = set()
+_told: set[bytes] = set()
+
+
+@dataclass(frozen=True)
+class Introduced:
+    """A key of the chain, and the number of the record that introduced it."""
+
+    seq: int
+    id: str
+    public: bytes
+
+
+@dataclass(frozen=True)
+class KeyChain:
+    """The keys of a chain, oldest first: each was introduced by a record that the key before it signed."""
+
+    keys: tuple[Introduced, ...] = ()
+
+    @property
+    def current(self) -> Introduced | None:
+        """The key that signs the next record; None for a chain that has not begun."""
+        return self.keys[-1] if self.keys else None
+
+    def signing(self, seq: int) -> Introduced | None:
+        """The key that signs the record of this number. The first record is signed by the key that it introduces."""
+        known = [one for one in self.keys if one.seq < seq or one.seq == seq == 1]
+        return known[-1] if known else None
+
+    def read(self, text: str, sig: str) -> dict[str, Any] | None:
+        """The record of a stored text if its key signed it, else None; the log names one that does not count."""
+        record = _record(text)
+        key = self.signing(record["seq"]) if record else None
+        if record and key and record["key"] == key.id and _is_signed(key.public, text, sig):
+            return record
+        _tell(record, text)
+        return None
+
+
+def key_chain(rows: Iterable[tuple[str, str]]) -> KeyChain:
+    """The keys that the records of kind `key` introduce; `rows` are text and signature of each, in order.
+
+    A record that the key before it did not sign introduces nothing, and later ones are held against the key before it.
+    """
+    chain = KeyChain()
+    for text, sig in rows:
+        record = _record(text)
+        public = from_base64(record["body"].get("public")) if record and record["kind"] == "key" else None
+        if record is None or public is None or key_id(public) != record["subject"]:
+            _tell(record, text)
+            continue
+        if not chain.keys:
+            first = Introduced(1, record["subject"], public)
+            if record["seq"] == 1 and KeyChain((first,)).read(text, sig):
+                chain = KeyChain((first,))
+        elif chain.read(text, sig):
+            chain = KeyChain((*chain.keys, Introduced(record["seq"], record["subject"], public)))
+    return chain
+
+
+def _record(text: str) -> dict[str, Any] | None:
+    """The text as a record, if it has the form of one."""
+    try:
+        plain = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(plain, dict) or plain.keys() != _FIELDS:
+        return None
+    whole = type(plain["seq"]) is int and isinstance(plain["body"], dict)
+    return plain if whole and all(isinstance(plain[name], str) for name in ("at", "key", "kind", "subject")) else None
+
+
+def _is_signed(public: bytes, text: str, sig: str) -> bool:
+    data = text.encode(errors="surrogatepass")
+    digest = hashlib.sha256(b"%b\0%b\0%b" % (public, sig.encode(errors="replace"), data)).digest()
+    if digest in _verified:
+        return True
+    try:
+        signature = base64.b64decode(sig, validate=True)
+    except ValueError:
+        return False
+    if not is_signed(public, signature, data):
+        return False
+    if len(_verified) >= MOST_KEPT:
+        _verified.clear()
+    _verified.add(digest)
+    return True
+
+
+def _tell(record: dict[str, Any] | None, text: str) -> None:
+    """Name a record that does not count, once in a process."""
+    digest = hashlib.sha256(text.encode(errors="replace")).digest()
+    if digest in _told or len(_told) > 1000:
+        return
+    _told.add(digest)
+    log.error(
+        "Record %s of the ledger (kind %.40r) is not signed with the key of the chain: it is ignored. Somebody wrote it"
+        " past the platform: `rempart ledger remove-forged` shows it (docs/how-to/verify-the-ledger.md)",
+        record["seq"] if record else "?",
+        record["kind"] if record else "?",
+    )
