@@ -10,6 +10,11 @@ RempartError(what, hint)
 │   └── EgressDenied         a connection to a host that the policy does not allow
 ├── SiteError                a site refused or failed an operation (names site, bucket and key)
 │   ├── SiteUnavailable      transient: the site did not answer, or asked to slow down
+│   ├── ClockSkewed          this machine's clock and the site's differ too much for its signatures
+│   ├── BodyAltered          transient: a body was altered on its way; the site refused to store it
+│   ├── RequestInvalid       the site does not accept a request in this form
+│   ├── AnswerInvalid        an answer lacks what every S3 server must send, such as an ETag
+│   ├── ListingRefused       a listing repeats itself, is out of order, or does not end
 │   ├── CapabilityMissing    the site was not proven able to do what is asked of it
 │   ├── SessionExpired       transient: the session that a job had at the site is over: it goes on with a new one
 │   ├── ObjectMissing        the object is not there
@@ -52,9 +57,12 @@ from __future__ import annotations
 
 __all__ = [
     "AccessError",
+    "AnswerInvalid",
     "AuditError",
     "BackupError",
+    "BodyAltered",
     "CapabilityMissing",
+    "ClockSkewed",
     "ConfigError",
     "ConnectionMissing",
     "DatabaseUnavailable",
@@ -73,6 +81,7 @@ __all__ = [
     "LeaseLost",
     "LedgerBroken",
     "LedgerError",
+    "ListingRefused",
     "LockLapses",
     "ModelRefused",
     "ObjectMissing",
@@ -85,6 +94,7 @@ __all__ = [
     "RepositoryBusy",
     "RepositoryMissing",
     "RepositoryRefused",
+    "RequestInvalid",
     "SessionExpired",
     "SiteError",
     "SiteFenced",
@@ -148,6 +158,28 @@ class SiteUnavailable(SiteError):
     """The site did not answer, or asked to slow down."""
 
     transient = True
+
+
+class ClockSkewed(SiteError):
+    """This machine's clock and the site's differ too much for the site to accept a signature."""
+
+
+class BodyAltered(SiteError):
+    """The body that arrived is not the one that was sent; the site did not store it."""
+
+    transient = True
+
+
+class RequestInvalid(SiteError):
+    """The site does not accept a request in this form."""
+
+
+class AnswerInvalid(SiteError):
+    """An answer under a status of success lacks what every S3 server must send."""
+
+
+class ListingRefused(SiteError):
+    """A listing repeats itself, is out of its proven order, or does not end."""
 
 
 class CapabilityMissing(SiteError):

@@ -15,6 +15,9 @@ Classification = Literal["public", "internal", "personal", "sensitive"]
 SHORTEST_SESSION = timedelta(minutes=15)
 """Of STS AssumeRole: AWS and those who follow it refuse less than 900 s."""
 
+MOST_LISTED = 10_000_000
+"""The entries of one listing, unless a site says otherwise."""
+
 Countries = list[Annotated[str, Field(pattern=r"^([A-Z]{2}|EEA|ADEQUACY)$")]]
 """Countries by their ISO 3166 code, and groups of countries."""
 
@@ -65,6 +68,11 @@ class SiteConfig(Place):
     )
     profile: Literal["auto"] = "auto"
     independent_of: str | None = Field(default=None, description="Site whose loss this one must survive.")
+    most_listed: int = Field(
+        default=MOST_LISTED,
+        ge=100_000,
+        description="Objects or versions in one listing; above it, work stops and asks whether the listing ever ends.",
+    )
 
 
 class PolicyRule(Strict):

@@ -32,6 +32,7 @@ from xml.etree import ElementTree
 
 FOLDER, FILES = "bundle/", "bundle/files/"
 SPKI = bytes.fromhex("302a300506032b6570032100")  # what precedes an Ed25519 key of 32 bytes in DER (RFC 8410)
+MOST_INDEXES = 100_000
 INDEX = re.compile(r"bundle/\d{8}T\d{6}Z-[0-9a-f]{12}\.json")
 _SIGNED = re.compile(r'\{"bundle":(\{.*\}),"sig":"([A-Za-z0-9+/]{85}[AQgw]==)"\}\n?')
 _NAME = re.compile(r"(?:(?:wheels|sbom)/)?[A-Za-z0-9_][A-Za-z0-9_.+!-]*")
@@ -262,6 +263,12 @@ class Bucket:
             found += page
             if not page or tree.findtext("{*}IsTruncated") != "true":
                 return found
+            if page[0] <= after or page != sorted(set(page)):
+                raise Refused(f"the listing of {self.root}{self.path} repeats itself or is out of order")
+            if len(found) > MOST_INDEXES:
+                raise Refused(
+                    f"{self.root}{self.path} lists more than {MOST_INDEXES} bundles, or its listing never ends"
+                )
             after = page[-1]
 
 

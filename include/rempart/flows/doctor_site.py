@@ -21,14 +21,16 @@ def probe(platform: Platform, site: Site, say: Say = print) -> CapabilityRecord:
     """Try what a site can do; the record is evidence of kind `capabilities`. Raises SiteError."""
     record = site.probe(platform.config.buckets.doctor, platform.clock(), say)
     platform.ledger.append("capabilities", site.name, record.as_json())
+    site.rely_on(record)
     return record
 
 
 def last_record(platform: Platform, site: Site) -> CapabilityRecord | None:
-    """What was proven of a site last, at the endpoint that it has now; None if nothing was."""
+    """What was proven of a site last, at the endpoint that it has now; None if nothing was. The site is held to it."""
     for evidence in platform.ledger.find("capabilities", site.name, limit=1):
         record = from_json(evidence.body)
         if record.endpoint == site.endpoint:
+            site.rely_on(record)
             return record
     return None
 

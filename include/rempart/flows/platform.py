@@ -84,7 +84,8 @@ class Platform:
         if connection:
             from rempart.sites.s3 import S3Site
 
-            self.sites[held] = S3Site(name, connection, self.config.sites[name].region, permission)
+            place = self.config.sites[name]
+            self.sites[held] = S3Site(name, connection, place.region, permission, most_listed=place.most_listed)
         return self.sites[held]
 
     def record(self, decision: Decision) -> None:

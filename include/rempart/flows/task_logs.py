@@ -45,4 +45,4 @@ def _site(platform: Platform) -> Site:
     decision = decide_site(platform.config, "internal", "data", name, on=platform.clock().date(), endpoint=endpoint)
     if not decision.allowed:
         raise decision.refusal()
-    return S3Site(name, connection, place.region, decision)
+    return S3Site(name, connection, place.region, decision, most_listed=place.most_listed)

@@ -91,8 +91,8 @@ class Bulk:
             return None
         attributes, meta = dict(answer.attributes), answer.meta
         kind = str(attributes.pop("Content-Type", ""))
-        if any(name[:1].isupper() for name in attributes):  # Cache-Control and others, which are no metadata of ours
-            return None
+        if not meta["e_tag"] or any(name[:1].isupper() for name in attributes):
+            return None  # Cache-Control and others are no metadata of ours
         version = meta["version"]
         info = ObjectInfo(
             key,
@@ -119,5 +119,6 @@ class Bulk:
             made = obstore.put(self._store(bucket, checked=True), key, body, attributes=attributes, use_multipart=False)
         except (BaseError, OSError, ValueError):
             return None
-        etag = str(made["e_tag"] or "").strip('"')
+        if not (etag := str(made["e_tag"] or "").strip('"')):
+            return None
         return ObjectInfo(key, len(body), datetime.now(UTC), made["version"], etag, dict(metadata), content_type)

@@ -11,11 +11,13 @@ from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
+from rempart.sites.answers import NotUnderstood
 from rempart.sites.port import ObjectInfo
 
 ENTRIES = "RempartEntries"
 """Key of an answer's dictionary: its entries as ObjectInfo, in order."""
 _KINDS = ("Contents", "Version", "DeleteMarker")
+_ROOTS = ("ListBucketResult", "ListVersionsResult")
 
 
 def keep_order(client: Any) -> None:
@@ -28,7 +30,12 @@ def _read_page(response_dict: dict[str, Any], customized_response_dict: dict[str
     if response_dict["status_code"] != 200:
         return
     # expat bounds what entities may grow to; botocore parses the same bytes with the same parser
-    root = ElementTree.fromstring(response_dict["body"])  # noqa: S314
+    try:
+        root = ElementTree.fromstring(response_dict["body"])  # noqa: S314
+    except ElementTree.ParseError as cause:
+        raise NotUnderstood(f"a page is no valid XML ({cause})") from cause
+    if (name := root.tag.rpartition("}")[2]) not in _ROOTS:
+        raise NotUnderstood(f"a page is a {name[:40]}, not a listing")
     quoted = any(child.tag.endswith("EncodingType") and child.text == "url" for child in root)
     found: list[ObjectInfo] = []
     others = []
@@ -46,11 +53,16 @@ def _read_page(response_dict: dict[str, Any], customized_response_dict: dict[str
 def _info(kind: str, entry: ElementTree.Element, quoted: bool) -> ObjectInfo:
     facts = {child.tag.rpartition("}")[2]: child.text or "" for child in entry}
     version = facts.get("VersionId")
-    return ObjectInfo(
-        unquote_plus(facts["Key"]) if quoted else facts["Key"],
-        int(facts.get("Size") or 0),
-        datetime.fromisoformat(facts["LastModified"]),
-        None if version in (None, "null") else version,
-        facts.get("ETag", "").strip('"'),
-        marker=kind == "DeleteMarker",
-    )
+    try:
+        return ObjectInfo(
+            unquote_plus(facts["Key"]) if quoted else facts["Key"],
+            int(facts.get("Size") or 0),
+            datetime.fromisoformat(facts["LastModified"]),
+            None if version in (None, "null") else version,
+            facts.get("ETag", "").strip('"'),
+            marker=kind == "DeleteMarker",
+        )
+    except KeyError as cause:
+        raise NotUnderstood(f"an entry of a listing has no {cause.args[0]}") from cause
+    except ValueError as cause:
+        raise NotUnderstood(f"an entry of a listing has an invalid size or time ({kind})") from cause

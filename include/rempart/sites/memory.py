@@ -63,6 +63,9 @@ class MemorySite:
         self._buckets.setdefault(bucket, {})
         self._versioned[bucket] = versioned or self._versioned.get(bucket, False)
 
+    def rely_on(self, record: CapabilityRecord) -> None:
+        """Nothing: its listings are in order."""
+
     def drop_bucket(self, bucket: str) -> None:
         self._bucket(bucket)
         for key, versions in self._buckets[bucket].items():

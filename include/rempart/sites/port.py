@@ -69,6 +69,9 @@ class Site(Protocol):
         With `locked`, its objects can be put under lock. Raises SiteError for a bucket that was made without.
         """
 
+    def rely_on(self, record: CapabilityRecord) -> None:
+        """Hold the site to what was proven of it: where its listing order was, a listing out of order is refused."""
+
     def drop_bucket(self, bucket: str) -> None:
         """Delete the bucket with all that it holds. Only for scratch buckets that the caller created."""
 

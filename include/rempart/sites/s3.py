@@ -12,33 +12,33 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlencode
 
 from rempart.config import Connection
-from rempart.errors import IntegrityError, ObjectMissing, SessionExpired, SiteError, SiteUnavailable
+from rempart.errors import AnswerInvalid, IntegrityError, SessionExpired, SiteError, SiteUnavailable
+from rempart.sections import MOST_LISTED
+from rempart.sites.answers import NotUnderstood, etag, fact
 from rempart.sites.bulk import Bulk
 from rempart.sites.capabilities import CapabilityRecord
 from rempart.sites.listing import ENTRIES, keep_order
 from rempart.sites.locks import Locks, lock_until
+from rempart.sites.pages import Guard, walk
 from rempart.sites.port import ObjectInfo
+from rempart.sites.refusals import MOST_SKEW, translate
 from rempart.sites.upload import S3Upload
 from rempart.sovereignty.policy import Decision
 
 T = TypeVar("T")
-_MISSING = {"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404", "NotFound"}
-BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "500", "502", "503", "504"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _REFUSED = (400, 401, 403)
 _CHUNK = 1 << 20
 _making = threading.Lock()
 """Sessions of boto3 make one client at a time."""
 SESSION_TOKEN, SESSION_UNTIL = "aws_session_token", "session_until"
-_SKEW = timedelta(minutes=5)
-"""Two clocks may differ by this. A refusal so near the end of a session is taken for its end."""
 
 
 def file_sha256(file: Path) -> str:
@@ -96,16 +96,25 @@ class S3Site:
     Of a session also its token and, ISO 8601, its end (`extra.aws_session_token`, `extra.session_until`).
 
     No client without a permission: it is made only from a decision of the policy that allows it. Raises PlacementDenied
-    for one that does not.
+    for one that does not. No listing has more entries than `most_listed`.
     """
 
-    def __init__(self, name: str, connection: Connection, region: str, permission: Decision) -> None:
+    def __init__(
+        self,
+        name: str,
+        connection: Connection,
+        region: str,
+        permission: Decision,
+        *,
+        most_listed: int = MOST_LISTED,
+    ) -> None:
         if not permission.allowed:
             raise permission.refusal()
         self.name = name
         self.endpoint = str(connection.extra.get("endpoint_url") or "")
         until = connection.extra.get(SESSION_UNTIL)
         self._until = datetime.fromisoformat(until) if until else None
+        self._connection, self._most, self._rising = connection.name, most_listed, False
         self._client = open_client(name, connection, region)
         keep_order(self._client)
         self._bulk = Bulk(connection, region)
@@ -120,27 +129,26 @@ class S3Site:
     def _call(self, operation: str, bucket: str, key: str, call: Callable[[], T]) -> T:
         """Run one S3 call; translate its error once, for all operations."""
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
 
         where = f"{operation} {bucket}/{key} at site '{self.name}' ({self.endpoint})"
         try:
             return call()
         except ClientError as cause:
             code = str(cause.response.get("Error", {}).get("Code", ""))
-            if code in _MISSING:
-                raise ObjectMissing(
-                    f"{where}: not there ({code})",
-                    "Check the bucket and key; `rempart up` creates the platform's buckets.",
-                ) from cause
-            if code in BUSY:
-                raise SiteUnavailable(f"{where}: {code}", "Retry; if it lasts, ask the operator.") from cause
             if self._is_over(code, cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode")):
                 raise SessionExpired(
                     f"{where}: refused ({code}), the session is over (its end: {self._until or 'not known'})",
                     "Run again with a new session: the job goes on from its checkpoint.",
                 ) from cause
-            raise SiteError(
-                f"{where}: refused ({code})",
-                f"Check the rights of the site's connection and the bucket's policy ({code}).",
+            now = datetime.now(UTC)
+            raise translate(where, cause.response, site=self.name, connection=self._connection, now=now) from cause
+        except (NotUnderstood, ResponseParserError) as cause:
+            told = cause if isinstance(cause, NotUnderstood) else "the answer is no valid XML"
+            raise AnswerInvalid(
+                f"{where}: {told}",
+                f"Run `rempart doctor site {self.name}` and show the operator what it finds; if a proxy or a cache "
+                "stands in front of the site, connect past it.",
             ) from cause
         except BotoCoreError as cause:
             raise SiteUnavailable(
@@ -150,7 +158,7 @@ class S3Site:
 
     def _is_over(self, code: str, status: int | None) -> bool:
         """Whether a refusal means that the session is over: servers name that differently, or for HEAD not at all."""
-        late = self._until is not None and datetime.now(UTC) > self._until - _SKEW
+        late = self._until is not None and datetime.now(UTC) > self._until - MOST_SKEW
         return code in _EXPIRED or (late and status in _REFUSED)
 
     def ensure_bucket(self, bucket: str, *, versioned: bool, locked: bool = False) -> None:
@@ -170,41 +178,37 @@ class S3Site:
         self._call("create", bucket, "", create)
 
     def drop_bucket(self, bucket: str) -> None:
-        def drop() -> None:
-            for page in self._client.get_paginator("list_object_versions").paginate(Bucket=bucket):
-                for entry in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
-                    self._client.delete_object(Bucket=bucket, Key=entry["Key"], VersionId=entry["VersionId"])
-            self._client.delete_bucket(Bucket=bucket)
+        for one in self.versions(bucket):
+            ask = partial(self._client.delete_object, Bucket=bucket, Key=one.key, VersionId=one.version_id or "null")
+            self._call("drop", bucket, one.key, ask)
+        self._call("drop", bucket, "", partial(self._client.delete_bucket, Bucket=bucket))
 
-        self._call("drop", bucket, "", drop)
+    def rely_on(self, record: CapabilityRecord) -> None:
+        self._rising = record.endpoint == self.endpoint and record.outcome("listing order") == "proven"
 
     def list(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
-        return self._pages(bucket, prefix, self._client.list_objects_v2, {"ContinuationToken": "NextContinuationToken"})
+        return self._entries(
+            bucket, prefix, self._client.list_objects_v2, {"ContinuationToken": "NextContinuationToken"}
+        )
 
     def versions(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
         follows = {"KeyMarker": "NextKeyMarker", "VersionIdMarker": "NextVersionIdMarker"}
-        return self._pages(bucket, prefix, self._client.list_object_versions, follows)
+        return self._entries(bucket, prefix, self._client.list_object_versions, follows)
 
-    def _pages(
+    def _entries(
         self, bucket: str, prefix: str, ask: Callable[..., dict[str, Any]], follows: Mapping[str, str]
     ) -> Iterator[ObjectInfo]:
         """The entries of all pages; `follows` maps a request's parameters to where the last answer tells them."""
-        where: dict[str, str] = {}
-        while True:
-            page = self._call(
-                "list",
-                bucket,
-                prefix,
-                lambda where=where: ask(Bucket=bucket, Prefix=prefix, **where),  # type: ignore[misc] # bound now
-            )
-            yield from page[ENTRIES]
-            if not page.get("IsTruncated"):
-                return
-            if where == (where := {name: page[told] for name, told in follows.items() if page.get(told)}):
-                raise SiteError(
-                    f"list {bucket}/{prefix} at site '{self.name}': the same page came twice",
-                    "The listing is incomplete and was not used; ask the operator.",
-                )
+
+        def page(where: dict[str, str]) -> Mapping[str, Any]:
+            return self._call("list", bucket, prefix, partial(ask, Bucket=bucket, Prefix=prefix, **where))
+
+        guard = self._guard(f"list {bucket}/{prefix}", rising=self._rising)
+        for found in walk(page, follows, lambda page: [(one.key, one.version_id) for one in page[ENTRIES]], guard):
+            yield from found[ENTRIES]
+
+    def _guard(self, what: str, *, rising: bool = False) -> Guard:
+        return Guard(f"{what} at site '{self.name}' ({self.endpoint})", self.name, self._most, rising)
 
     def keeps_versions(self, bucket: str) -> bool:
         ask = partial(self._client.get_bucket_versioning, Bucket=bucket)
@@ -212,8 +216,12 @@ class S3Site:
 
     def head(self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False) -> ObjectInfo:
         extra = {"VersionId": version_id} if version_id else {}
-        answer = self._call("head", bucket, key, lambda: self._client.head_object(Bucket=bucket, Key=key, **extra))
-        return self._info(bucket, key, answer, tags)
+        return self._call(
+            "head",
+            bucket,
+            key,
+            lambda: self._info(bucket, key, self._client.head_object(Bucket=bucket, Key=key, **extra), tags),
+        )
 
     def _info(self, bucket: str, key: str, answer: Mapping[str, Any], tags: bool) -> ObjectInfo:
         """The facts in an answer to GET or HEAD, and the tags if they are wanted."""
@@ -221,10 +229,10 @@ class S3Site:
         version = None if version == "null" else version
         return ObjectInfo(
             key,
-            answer["ContentLength"],
-            answer["LastModified"],
+            fact(answer, "ContentLength"),
+            fact(answer, "LastModified"),
             version,
-            answer["ETag"].strip('"'),
+            etag(answer),
             answer.get("Metadata", {}),
             answer.get("ContentType", ""),
             tags=self._tags(bucket, key, version) if tags else {},
@@ -250,7 +258,7 @@ class S3Site:
                 return answer, stream.read()  # botocore refuses a body that is shorter than announced
 
         answer, body = self._call("get", bucket, key, get)
-        return self._info(bucket, key, answer, tags), body
+        return self._call("get", bucket, key, lambda: self._info(bucket, key, answer, tags)), body
 
     def read_part(self, bucket: str, key: str, start: int, length: int, *, version_id: str | None = None) -> bytes:
         extra = {"VersionId": version_id} if version_id else {}
@@ -322,9 +330,8 @@ class S3Site:
             ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
             **extra,
         )
-        etag = answer["ETag"].strip('"')
         return ObjectInfo(
-            key, size, datetime.now(UTC), answer.get("VersionId"), etag, kept, content_type, tags=tags or {}
+            key, size, datetime.now(UTC), answer.get("VersionId"), etag(answer), kept, content_type, tags=tags or {}
         )
 
     def write(
@@ -347,7 +354,8 @@ class S3Site:
         )
 
     def upload(self, bucket: str, like: ObjectInfo) -> S3Upload:
-        return S3Upload(self._client, partial(self._call, "upload", bucket, like.key), bucket, like)
+        guard = partial(self._guard, f"upload {bucket}/{like.key}")
+        return S3Upload(self._client, partial(self._call, "upload", bucket, like.key), bucket, like, guard)
 
     def write_new(
         self,

@@ -15,7 +15,8 @@ from typing import Any
 from rempart.config import Connection
 from rempart.errors import SiteError, SiteUnavailable
 from rempart.sections import SHORTEST_SESSION, JobCredentials
-from rempart.sites.s3 import BUSY, SESSION_TOKEN, SESSION_UNTIL, open_client
+from rempart.sites.refusals import BUSY
+from rempart.sites.s3 import SESSION_TOKEN, SESSION_UNTIL, open_client
 from rempart.sovereignty.policy import Decision
 
 _DIGEST = "X-Amz-Content-SHA256"

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
+from rempart.sites.answers import etag, fact
+from rempart.sites.pages import Guard, walk
 from rempart.sites.port import ObjectInfo
+
+_UPLOADS = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
+_PARTS = {"PartNumberMarker": "NextPartNumberMarker"}
 
 
 class S3Upload:
     """A multipart upload: the one that is under way for this key, or a new one."""
 
-    def __init__(self, client: Any, call: Callable[[Callable[[], Any]], Any], bucket: str, like: ObjectInfo) -> None:
-        self._client, self._call, self._like = client, call, like
+    def __init__(
+        self,
+        client: Any,
+        call: Callable[[Callable[[], Any]], Any],
+        bucket: str,
+        like: ObjectInfo,
+        guard: Callable[[], Guard],
+    ) -> None:
+        self._client, self._call, self._like, self._guard = client, call, like, guard
         self._where = {"Bucket": bucket, "Key": like.key}
         self._stored: dict[int, tuple[int, str]] = {}
         self._checksums: dict[int, str] = {}
@@ -27,19 +39,44 @@ class S3Upload:
     def _found(self) -> str | None:
         """The newest upload of this key, and what it has; older ones are thrown away."""
         bucket, key = self._where["Bucket"], self._where["Key"]
-        ask = partial(self._client.list_multipart_uploads, Bucket=bucket, Prefix=key)
-        under_way = [one for one in self._call(ask).get("Uploads", ()) if one["Key"] == key]
+        asked = {"Bucket": bucket, "Prefix": key}
+        pages = self._walk(
+            self._client.list_multipart_uploads, asked, _UPLOADS, "Uploads", lambda one: (one["Key"], one["UploadId"])
+        )
+        under_way = [one for page in pages for one in page.get("Uploads", ()) if one["Key"] == key]
         under_way.sort(key=lambda one: one["Initiated"])
         for older in under_way[:-1]:
             self._call(partial(self._client.abort_multipart_upload, **self._where, UploadId=older["UploadId"]))
         if not under_way:
             return None
         found = str(under_way[-1]["UploadId"])
-        pages = self._client.get_paginator("list_parts").paginate(**self._where, UploadId=found)
-        for page in self._call(lambda: list(pages)):
+        asked = {**self._where, "UploadId": found}
+        for page in self._walk(self._client.list_parts, asked, _PARTS, "Parts", lambda one: (one["PartNumber"],)):
             for part in page.get("Parts", ()):
-                self._stored[part["PartNumber"]] = (part["Size"], part["ETag"].strip('"'))
+                # without an ETag the part is sent again
+                self._stored[part["PartNumber"]] = (part["Size"], part.get("ETag", "").strip('"'))
         return found
+
+    def _walk(
+        self,
+        ask: Callable[..., Mapping[str, Any]],
+        asked: Mapping[str, str],
+        follows: Mapping[str, str],
+        entries: str,
+        identity: Callable[[Mapping[str, Any]], tuple[Any, ...]],
+    ) -> Iterator[Mapping[str, Any]]:
+        """Every page of a listing of uploads or parts. Raises ListingRefused."""
+
+        def page(where: dict[str, Any]) -> Mapping[str, Any]:
+            if (number := where.get("PartNumberMarker")) is not None:
+                where = {"PartNumberMarker": int(number)}
+            answer: Mapping[str, Any] = self._call(partial(ask, **asked, **where))
+            return answer
+
+        def marks(page: Mapping[str, Any]) -> list[tuple[Any, tuple[Any, ...]]]:
+            return [(identity(one)[0], identity(one)) for one in page.get(entries, ())]
+
+        return walk(page, follows, marks, self._guard())
 
     def _begun(self) -> str:
         like = self._like
@@ -52,7 +89,7 @@ class S3Upload:
             ChecksumAlgorithm="SHA256",
             **extra,
         )
-        return str(self._call(ask)["UploadId"])
+        return str(self._call(lambda: fact(ask(), "UploadId")))
 
     def has(self, number: int, body: bytes) -> bool:
         # the ETag of a part is its MD5 nearly everywhere; where it is not, the part is sent again
@@ -72,7 +109,7 @@ class S3Upload:
             Body=body,
             ChecksumSHA256=checksum,
         )
-        self._stored[number] = (len(body), self._call(ask)["ETag"].strip('"'))
+        self._stored[number] = (len(body), self._call(lambda: etag(ask())))
         self._checksums[number] = checksum
 
     def complete(self) -> ObjectInfo:
@@ -86,13 +123,16 @@ class S3Upload:
             UploadId=self._id,
             MultipartUpload={"Parts": parts},
         )
-        answer = self._call(ask)
+        found, version = self._call(lambda: _etag_and_version(ask()))
         size = sum(self._stored[number][0] for number in self._checksums)
-        etag, version = str(answer["ETag"]).strip('"'), answer.get("VersionId")
-        return replace(self._like, size=size, etag=etag, version_id=version, modified=datetime.now(UTC))
+        return replace(self._like, size=size, etag=found, version_id=version, modified=datetime.now(UTC))
 
     def abort(self) -> None:
         self._call(partial(self._client.abort_multipart_upload, **self._where, UploadId=self._id))
+
+
+def _etag_and_version(answer: Mapping[str, Any]) -> tuple[str, str | None]:
+    return etag(answer), answer.get("VersionId")
 
 
 def _checksum(body: bytes) -> str:

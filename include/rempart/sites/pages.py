@@ -1,0 +1,112 @@
+"""Walk the pages of a listing in constant memory, and refuse a listing that repeats itself or does not end.
+
+A page is known by its continuation token and by its first and last entry. Both sequences go through Brent's cycle
+detection (R. P. Brent, "An improved Monte Carlo factorization algorithm", BIT 20, 1980): it keeps one earlier page, and
+finds every cycle after at most three times as many pages as the cycle and its beginning have. Endless pages of new
+entries end at the configured maximum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rempart.errors import ListingRefused
+from rempart.sections import MOST_LISTED
+
+PAGE_COUNTS, EMPTY_COUNTS = 100, 10_000
+"""A page counts as this many entries at least, an empty one as more: they reach the maximum, too."""
+Page = Mapping[str, Any]
+
+
+@dataclass
+class Cycle:
+    """Brent's detection of a cycle in a sequence."""
+
+    _kept: Hashable = None
+    _span: int = 1
+    _since: int = 0
+
+    def closes(self, item: Hashable) -> bool:
+        """Take the next item; True if it is the one that was kept."""
+        if item == self._kept:
+            return True
+        self._since += 1
+        if self._since == self._span:
+            self._kept, self._span, self._since = item, 2 * self._span, 0
+        return False
+
+
+@dataclass
+class Guard:
+    """The checks of one listing. `where` names it in errors; `most` is the highest number of entries to accept.
+
+    `rising`: the server was proven to list in order, so the sort key of an entry is never lower than the last one.
+    """
+
+    where: str
+    site: str
+    most: int = MOST_LISTED
+    rising: bool = False
+    _counted: int = 0
+    _last: Any = None
+    _marks: Cycle = field(default_factory=Cycle)
+    _tokens: Cycle = field(default_factory=Cycle)
+
+    def page(self, marks: Sequence[tuple[Any, Hashable]], token: Mapping[str, str], *, more: bool) -> None:
+        """Check one page: each entry's sort key and identity, and the token of the next page. Raises ListingRefused."""
+        if marks and self._marks.closes((marks[0], marks[-1])):
+            raise self._refused("the same page came twice")
+        if self.rising:
+            self._check_order(marks)
+        if not more:
+            return
+        if not token:
+            raise self._refused("a page says that there is more, and does not say where")
+        if self._tokens.closes(tuple(sorted(token.items()))):
+            raise self._refused("the same page is next for the second time")
+        self._counted += max(len(marks), PAGE_COUNTS) if marks else EMPTY_COUNTS
+        if self._counted >= self.most:
+            raise ListingRefused(
+                f"{self.where}: it does not end within the maximum of {self.most:,} entries (a page counts as "
+                f"{PAGE_COUNTS} at least, an empty page as {EMPTY_COUNTS:,})",
+                f"If the bucket really holds so many, raise sites.{self.site}.most_listed in rempart.yaml. If it does "
+                f"not, the site's listing never ends: run `rempart doctor site {self.site}`, and ask the operator.",
+            )
+
+    def _check_order(self, marks: Sequence[tuple[Any, Hashable]]) -> None:
+        for mark in marks:
+            last, self._last = self._last, mark
+            if last is not None and (mark[0] < last[0] or mark == last):
+                what = "came twice" if mark == last else f"came after {str(last[0])[:200]!r}"
+                raise self._refused(f"{str(mark[0])[:200]!r} {what}, though this site was proven to list in order")
+
+    def _refused(self, why: str) -> ListingRefused:
+        return ListingRefused(
+            f"{self.where}: {why}",
+            "The listing was not used. Retry; if it lasts, run "
+            f"`rempart doctor site {self.site}`, and show the operator what it finds.",
+        )
+
+
+def walk(
+    ask: Callable[[dict[str, str]], Page],
+    follows: Mapping[str, str],
+    marks: Callable[[Page], Sequence[tuple[Any, Hashable]]],
+    guard: Guard,
+) -> Iterator[Page]:
+    """Yield every page of a listing, each after it was checked. Raises ListingRefused.
+
+    `ask` gets the parameters of the next page. `follows` maps each of them to the name under which the last page told
+    it. `marks` returns the sort key and the identity of each entry of a page.
+    """
+    where: dict[str, str] = {}
+    while True:
+        page = ask(where)
+        where = {name: str(page[told]) for name, told in follows.items() if page.get(told)}
+        more = bool(page.get("IsTruncated"))
+        guard.page(marks(page), where, more=more)
+        yield page
+        if not more:
+            return
