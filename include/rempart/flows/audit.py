@@ -45,8 +45,9 @@ from rempart.transparency.advisories import Package
 from rempart.transparency.credentials import PrivateFile
 from rempart.transparency.debian import DebianSystem
 from rempart.transparency.distributions import Distributions
-from rempart.transparency.exposure import Listener
+from rempart.transparency.exposure import Listener, SocketFile
 from rempart.transparency.findings import AdvisoryAge, BillOfMaterials, CheckResult, Finding, Report
+from rempart.transparency.knocking import knock
 from rempart.transparency.telemetry import Process
 
 CHECKS = ("sbom", "lock", "licences", "telemetry", "passwords", "ports", "facts", "policy", "vulnerabilities")
@@ -270,6 +271,7 @@ class Audit:
         if self.stack.config.access.auth_manager == "simple":
             known.append(self.stack.airflow_home / "passwords.json")
         known += [var / "sites" / name / "s3.json" for name in self.stack.embedded_sites]
+        known += [self.stack.site_certificates(name) / "site.key" for name in self.stack.embedded_sites]
         known += [var / "sites" / name / "iam.json" for name in self.stack.embedded_sites if self.stack.job_role(name)]
         if self.stack.containers:  # one user, and this file is mounted: who may read it, its folder says (ADR 24)
             known = []
@@ -288,18 +290,38 @@ class Audit:
             services = [*self.stack.embedded_sites, "postgresql", "mlflow", "airflow"]
             own = {self.stack.host(name) for name in services if not self.stack.external(name)}
             return exposure.check_in_container(endpoints, own)
-        return exposure.check(self._plans[0], self._listeners() if self.processes else None, endpoints)
+        running = bool(self.processes)
+        return exposure.check(
+            self._plans[0], self._listeners() if running else None, endpoints, self._socket_files() if running else ()
+        )
 
     def _listeners(self) -> list[Listener]:
-        declared = {port: name.partition(" ")[0] for name, port in self.stack.ports.items()}
-        found = set()
+        """Every TCP port on which a process of the stack listens, and every declared one, asked without credentials."""
+        declared = {port: name for name, port in self.stack.ports.items()}
+        found = {}
         for one in psutil.net_connections("tcp"):
             if one.laddr and one.status == psutil.CONN_LISTEN:
                 service, _ = self.processes.get(one.pid or 0, ("", None))
-                if service or one.laddr.port in declared:
-                    known = one.laddr.port in declared
-                    found.add(Listener(service or declared[one.laddr.port], one.laddr.ip, one.laddr.port, known))
-        return sorted(found, key=lambda one: (one.service, one.port, one.address))
+                part = declared.get(one.laddr.port, "")
+                if service or part:
+                    found[(one.laddr.port, one.laddr.ip)] = (service or part.partition(" ")[0], part)
+        listeners = []
+        for (port, address), (service, part) in found.items():
+            protocol, path = exposure.guard_of(part) if part else ("unknown", "/")
+            answer = knock(_reached(address), port, protocol, path)
+            listeners.append(Listener(service, address, port, bool(part), answer))
+        return sorted(listeners, key=lambda one: (one.service, one.port, one.address))
+
+    def _socket_files(self) -> list[SocketFile]:
+        """Every Unix socket with a path on which a process of the stack listens."""
+        found: dict[str, str] = {}
+        listening = _listening_sockets()
+        for one in psutil.net_connections("unix"):
+            service, _ = self.processes.get(one.pid or 0, ("", None))
+            path = str(one.laddr)
+            if service and path in listening:
+                found[path] = service
+        return [SocketFile(service, path, _others_may_open(Path(path))) for path, service in sorted(found.items())]
 
     # --- what is declared ---------------------------------------------------------------------------------------------
 
@@ -321,3 +343,22 @@ def _service_of(process: psutil.Process) -> str:
         return process.environ().get(environment.MARKER, "").partition(":")[2] or "guard"
     except psutil.Error:
         return "a task"
+
+
+def _reached(address: str) -> str:
+    """Where this machine reaches who listens on an address."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 # compared, not bound
+
+
+def _listening_sockets() -> set[str]:
+    """Paths of all Unix sockets that wait for connections, as the kernel lists them."""
+    rows = [row.split(maxsplit=7) for row in Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]]
+    return {row[7] for row in rows if len(row) > 7 and int(row[3], 16) & 0x10000}  # the kernel's __SO_ACCEPTCON
+
+
+def _others_may_open(path: Path) -> bool:
+    """Whether a user who is neither the owner nor in the group may open a socket: write to it, and reach it."""
+    try:
+        return bool(path.stat().st_mode & 0o002) and all(folder.stat().st_mode & 0o001 for folder in path.parents)
+    except OSError:  # gone since, or an abstract one
+        return not str(path).startswith("/")

@@ -27,6 +27,7 @@ from rempart.stack import (
     profiles,
     roles,
     services,
+    site_certificates,
     way_out,
 )
 from rempart.stack.bootstrap import read_pip_settings
@@ -92,8 +93,11 @@ def in_containers(stack: Stack) -> Stack:
     return replace(stack, var=VAR, offset=0, containers=True)
 
 
-def files(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
-    """What the containers are given: contents by path. `stack` is the one in containers."""
+def files(stack: Stack, secrets: Mapping[str, str], certificates: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What the containers are given: contents by path. `stack` is the one in containers.
+
+    `certificates`: of each site its files by name.
+    """
     resolve = credentials.connections(stack, secrets)
     sites = [f"AIRFLOW_CONN_{one.connection.upper()}" for one in stack.config.sites.values()]
     theirs = stack.external("postgresql")
@@ -118,7 +122,8 @@ def files(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
         variables = environment.site(stack, secrets, {}, name)
         found[f"{name}.security.toml"] = "".join(
             f'[{section}]\nkey = "{variables[variable]}"\n' for section, variable in _WEED.items()
-        )
+        ) + site_certificates.toml(site_certificates.settings(name, stack.site_certificates(name)))
+        found |= {f"{name}.{file}": text for file, text in certificates[name].items()}
         options = (option.removeprefix("-") for option in services.site_options(stack, name))
         found[f"{name}.options"] = "".join(f"{one if '=' in one else one + '=true'}\n" for one in options)
     return found | profiles.files(stack, secrets, resolve("monitoring"))
@@ -188,7 +193,11 @@ def initialise(
     authorities = certificate_file(inherited)
     trusted = Path(authorities).read_text(encoding="utf-8") if authorities else ""
     pip_settings = {} if stack.containers else read_pip_settings(Path(stack.python))  # a container builds nothing
-    wanted = files(inside, secrets) | build_files(pip_settings, trusted)
+    certificates = {
+        site: site_certificates.kept_or_made(site, site_certificates.read(folder, f"{site}."), now)
+        for site in inside.embedded_sites
+    }
+    wanted = files(inside, secrets, certificates) | build_files(pip_settings, trusted)
     wanted |= {"egress.allowed": listed, front.FILE: pem}
     for name, text in wanted.items():
         _write_mounted(folder / name, text)

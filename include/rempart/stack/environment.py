@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from rempart.config import Connection
 from rempart.errors import ConnectionMissing
-from rempart.stack import profiles
+from rempart.stack import profiles, site_certificates
 from rempart.stack.credentials import connections
 from rempart.stack.layout import Stack
 
@@ -213,13 +213,14 @@ def in_pods() -> dict[str, str]:
 
 
 def site(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], name: str) -> dict[str, str]:
-    """One SeaweedFS server's environment: keys that shut its inner HTTP doors to everyone but itself."""
+    """One SeaweedFS server's environment: keys and certificates that shut its inner doors to everyone but itself."""
     key = f"REMPART_SITE_{name.upper()}_"
     return base(stack, inherited) | {
         "WEED_JWT_SIGNING_KEY": secrets[f"{key}WRITE_KEY"],
         "WEED_JWT_SIGNING_READ_KEY": secrets[f"{key}READ_KEY"],
         "WEED_JWT_FILER_SIGNING_KEY": secrets[f"{key}FILER_WRITE_KEY"],
         "WEED_JWT_FILER_SIGNING_READ_KEY": secrets[f"{key}FILER_READ_KEY"],
+        **site_certificates.variables(site_certificates.settings(name, stack.site_certificates(name))),
         "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1",  # the default of 7 volumes per bucket wastes files and memory here
     }
 

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,7 +19,7 @@ import psutil
 
 from rempart import config as configuration
 from rempart.errors import RempartError, StackError
-from rempart.stack import environment, layout, privileges, profiles, services
+from rempart.stack import environment, layout, privileges, profiles, services, site_certificates
 from rempart.stack.layout import Stack
 
 Match = Callable[[psutil.Process], bool]
@@ -170,6 +171,10 @@ def run(stack: Stack, name: str) -> None:
     variables = environment.of(stack, secrets, os.environ, name)
     if not stack.containers and (count := reap(stack, name)):
         sys.stderr.write(f"rempart: ended {count} processes that an earlier {name} had left\n")
+    if name.startswith("site-") and not stack.containers:
+        site = name.removeprefix("site-")
+        if site_certificates.ensure(stack.site_certificates(site), site, datetime.now(UTC)):
+            sys.stderr.write(f"rempart: wrote new certificates for the inner ports of site {site}\n")
     command = list(what.command)
     if name == "postgresql":
         command = privileges.command_as(privileges.database_user(), command, (stack.postgresql_data, *database_files()))

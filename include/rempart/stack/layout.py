@@ -89,6 +89,10 @@ class Stack:
         """Where a site keeps its settings, and its objects below `data`. In containers, each has its own volume."""
         return self.var if self.containers else self.var / "sites" / name
 
+    def site_certificates(self, name: str) -> Path:
+        """Where a site keeps the certificates of its inner doors."""
+        return self.site_folder(name) / "certificates"
+
     @property
     def logs(self) -> Path:
         return self.var / "log"

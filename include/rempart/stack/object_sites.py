@@ -19,14 +19,18 @@ from rempart.sites.s3 import S3Site
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.places import decide_site
 from rempart.sovereignty.policy import Decision
+from rempart.stack import site_certificates
 from rempart.stack.credentials import session_key, write_private
 from rempart.stack.layout import Stack
+from rempart.transparency.knocking import knock
 
 HEALTH_KEY = ".rempart/health"
 _VERSION = "2012-10-17"
 """Of IAM's policy language."""
 _ACCOUNT = "000000000000"
 """SeaweedFS's own, where a role's ARN names none."""
+REACHED_IN_CONTAINERS = ("s3-grpc",)
+"""The inner ports of a site that other containers reach: the others listen on its own loopback."""
 _SOCKETS = Path("/tmp")  # noqa: S108 # where SeaweedFS puts its gRPC sockets: the place cannot be chosen
 
 
@@ -145,6 +149,9 @@ def write_settings(stack: Stack, resolve: Connections, secrets: Mapping[str, str
             key = secrets[session_key(name)]
             _write(folder / "iam.json", sessions(name, role[0], role[1], key, stack.config.buckets))
         (folder / "data").mkdir(exist_ok=True)
+        certificates = stack.site_certificates(name)
+        if not site_certificates.read(certificates):  # those that are there may be in use: its start renews them
+            site_certificates.ensure(certificates, name, datetime.now(UTC))
 
 
 def clear_sockets(ports: Mapping[str, int], folder: Path = _SOCKETS) -> None:
@@ -188,8 +195,28 @@ def permission(stack: Stack, name: str, endpoint: str | None) -> Decision:
     return next((answer for answer in answers if answer.allowed), answers[0])
 
 
+def check_inner_doors(stack: Stack, name: str) -> None:
+    """Each port of a site but its S3 port must ask for the site's certificate. Raises StackError.
+
+    SeaweedFS only warns, and opens its doors, where it cannot read its certificates.
+    """
+    for part, port in stack.ports.items():
+        owner, _, inner = part.partition(" ")
+        if owner != name or not inner or (stack.containers and inner not in REACHED_IN_CONTAINERS):
+            continue
+        answer = knock(stack.host(name), port, "certificate")
+        if not answer.shut:
+            remedy = f"`rempart down`, remove {stack.site_certificates(name)}, then `rempart up`: it makes new ones."
+            if stack.containers:
+                remedy = f"Remove var/compose/{name}.ca.pem, run `rempart init`, then `docker compose restart {name}`."
+            raise StackError(f"Port {port} of site '{name}' ({inner}) lets anybody in: {answer.text}", remedy)
+
+
 def check(stack: Stack, name: str, resolve: Connections) -> str:
-    """Ensure the buckets; then write, read and delete one object where nothing keeps versions. Raises SiteError."""
+    """Ensure the buckets; then write, read and delete one object where nothing keeps versions.
+
+    Its inner ports must be shut to others. Raises SiteError, StackError.
+    """
     place = stack.config.sites[name]
     connection = resolve(place.connection)
     site = S3Site(name, connection, place.region, permission(stack, name, connection.extra.get("endpoint_url")))
@@ -205,4 +232,5 @@ def check(stack: Stack, name: str, resolve: Connections) -> str:
             "Ask the operator; do not use this site.",
         )
     site.delete(landing, HEALTH_KEY)
+    check_inner_doors(stack, name)
     return "put, get and delete work"

@@ -35,8 +35,6 @@ SITE_INTERNALS = (
     "filer",
     "filer-grpc",
     "s3-grpc",
-    "iceberg",
-    "lance",
 )
 """What an embedded site listens on beside its S3 port: the ports that follow it, in this order."""
 

@@ -101,6 +101,7 @@ def site_options(stack: Stack, name: str) -> tuple[str, ...]:
         "-volume.max=300",
         "-volume.preStopSeconds=0",
         "-volume.minFreeSpacePercent=1",
+        "-disableHttp",  # the master's and the filer's APIs
         "-filer",
         f"-filer.port={port['filer']}",
         f"-filer.port.grpc={port['filer-grpc']}",
@@ -110,9 +111,10 @@ def site_options(stack: Stack, name: str) -> tuple[str, ...]:
         f"-s3.ip.bind={stack.listen}",
         f"-s3.port={port['']}",
         f"-s3.port.grpc={port['s3-grpc']}",
-        f"-s3.port.iceberg={port['iceberg']}",
-        f"-s3.port.lance={port['lance']}",
+        "-s3.port.iceberg=0",  # closed
+        "-s3.port.lance=0",
         f"-s3.config={folder / 's3.json'}",
+        "-s3.allowedOrigins=https://none.invalid",  # the default lets every page read answers
         "-s3.iam=false",
         f"-s3.localSocket={stack.sockets / f'{name}-s3.sock'}",
         # sessions of jobs; without them the server answers no request to its STS

@@ -1,4 +1,4 @@
-"""Which doors are open beyond this machine: where services are told to listen, what listens, what goes in clear."""
+"""Which ports are open: where services are told to listen, what listens, what answers anybody, what goes in clear."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from rempart.transparency.findings import CheckResult, Finding
+from rempart.transparency.knocking import Answer, Protocol
 from rempart.transparency.telemetry import Process
 
 _BINDS: tuple[tuple[str, str], ...] = (
@@ -19,14 +20,40 @@ _BINDS: tuple[tuple[str, str], ...] = (
 """How each kind of service is told where to listen: a pattern of an argument; without a group, the next one tells."""
 
 
+_GUARDS: Mapping[str, tuple[Protocol, str]] = {
+    "postgresql": ("postgresql", "/"),
+    "mlflow": ("http", "/api/2.0/mlflow/experiments/search?max_results=1"),
+    "airflow": ("http", "/api/v2/dags"),
+}
+"""How each declared port asks who is there, and what HTTP is asked for: something that only a user may see."""
+
+
 @dataclass(frozen=True)
 class Listener:
-    """A TCP socket that waits for connections, and the service that it belongs to."""
+    """A TCP socket that waits for connections, and the service that it belongs to.
+
+    `answer`: what it says to somebody without credentials; None if it was not asked.
+    """
 
     service: str
     address: str
     port: int
     declared: bool
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True)
+class SocketFile:
+    """A Unix socket of a service, and whether other users of the machine may open it."""
+
+    service: str
+    path: str
+    open_to_others: bool
+
+
+def guard_of(part: str) -> tuple[Protocol, str]:
+    """How a declared port, named as in the stack's ports, asks who is there; of a site: `primary`, `primary master`."""
+    return _GUARDS.get(part) or (("certificate", "/") if " " in part else ("http", "/"))
 
 
 def is_local(address: str) -> bool:
@@ -57,9 +84,12 @@ def planned_addresses(process: Process) -> list[str] | None:
 
 
 def check(
-    planned: Sequence[Process], listeners: Sequence[Listener] | None, endpoints: Mapping[str, str]
+    planned: Sequence[Process],
+    listeners: Sequence[Listener] | None,
+    endpoints: Mapping[str, str],
+    sockets: Sequence[SocketFile] = (),
 ) -> CheckResult:
-    """Findings about doors. `listeners` is None if the stack does not run; `endpoints`: URLs or host:port, by name."""
+    """Findings about ports. `listeners` is None if the stack does not run; `endpoints`: URLs or host:port, by name."""
     findings = []
     for process in planned:
         addresses = planned_addresses(process)
@@ -73,15 +103,33 @@ def check(
             findings.append(_open(f"ports/{one.service}-{one.port}", what, f"TCP port {one.port}"))
         elif not one.declared:
             what = f"{one.service} listens on {one.address}:{one.port}, which is none of its declared ports"
-            remedy = "Find out what it serves; only processes of this machine reach it."
-            finding = Finding(f"ports/{one.service}-undeclared", "low", what, f"TCP port {one.port}", remedy)
+            remedy = "Find out what it serves, and close it, or declare it; every user of this machine reaches it."
+            finding = Finding(f"ports/{one.service}-undeclared", "medium", what, f"TCP port {one.port}", remedy)
             if finding.id not in {known.id for known in findings}:
                 findings.append(finding)
+        if one.answer and not one.answer.shut:
+            what = f"{one.service} answers on {one.address}:{one.port} without asking who is there: {one.answer.text}"
+            remedy = "Restart it with `rempart down` and `rempart up`; if that does not help, report it (SECURITY.md)."
+            findings.append(
+                Finding(f"ports/{one.service}-{one.port}-open", "high", what, f"TCP port {one.port}", remedy)
+            )
+    for socket in sockets:
+        if socket.open_to_others:
+            what = f"Other users of this machine may open {socket.service}'s socket {socket.path}"
+            remedy = "Restart the service with `rempart down` and `rempart up`, which make it with mode 0700."
+            subject = f"ports/{socket.service}-socket"
+            if subject not in {known.id for known in findings}:
+                findings.append(Finding(subject, "medium", what, socket.path, remedy))
     findings += _in_clear(endpoints)
     if listeners is None:
         what, remedy = "The stack does not run: no process and no socket of it was looked at", "Audit it while it runs."
         findings.append(Finding("ports/not-running", "info", what, "this machine", remedy))
-    running = "no socket" if listeners is None else f"{len(listeners)} listening sockets"
+    asked = len([one for one in listeners or () if one.answer])
+    running = (
+        "no socket"
+        if listeners is None
+        else f"{len(listeners)} listening ports, {asked} of them asked without credentials, {len(sockets)} Unix sockets"
+    )
     looked = f"{len(planned)} services' commands, {running}, {len(endpoints)} endpoints"
     return CheckResult("ports", looked, tuple(findings))
 

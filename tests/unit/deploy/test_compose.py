@@ -19,6 +19,7 @@ from rempart.errors import StackError
 from rempart.orchestration.airflow_servers import WAY_OUT
 from rempart.sovereignty.egress import endpoints, is_allowed, rules
 from rempart.stack import containers, credentials, environment, images, layout, postgresql, profiles, services
+from tests.certificates import certificates
 
 ROOT = Path(__file__).resolve().parents[3]
 FILE = (ROOT / "docker-compose.yml").read_text("utf-8")
@@ -41,7 +42,7 @@ def made(tmp_path: Path) -> dict[str, str]:
     """What `rempart init` would write, by file, with secrets that can be told apart."""
     inside, numbers = containers.in_containers(stack(tmp_path)), itertools.count(1000)
     secrets = credentials.plan(inside, {}, lambda: f"secret-{next(numbers)}", lambda: "secret-fernet")
-    return containers.files(inside, secrets) | {"egress.allowed": "# nothing\n", "gate.pem": ""}
+    return containers.files(inside, secrets, certificates(inside)) | {"egress.allowed": "# nothing\n", "gate.pem": ""}
 
 
 def mounted(service: str) -> list[str]:

@@ -21,6 +21,7 @@ from rempart.config import read_env_file
 from rempart.errors import StackError
 from rempart.stack import containers, credentials, environment, healthy, layout, profiles, services
 from rempart.stack.preflight import OPTIONAL_PORTS
+from tests.certificates import certificates
 from tests.unit.deploy.test_compose import COMPOSE, DOCKERFILE, IMAGES, ROOT, SERVICES, mounted, stack
 
 EXECUTORS: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "executors.yaml").read_text("utf-8"))["services"]
@@ -109,7 +110,7 @@ def test_scheduler_and_workers_meet_at_the_broker_with_a_password_that_it_knows_
     found = environment.of(inside, secrets, CELERY, layout.WORKER)
     address = re.fullmatch(r"redis://airflow:(.+)@broker:(\d+)/0", found["AIRFLOW__CELERY__BROKER_URL"])
     assert address and int(address[2]) == OPTIONAL_PORTS["broker"]
-    given = containers.files(inside, secrets)
+    given = containers.files(inside, secrets, certificates(inside))
     lines = given["broker.conf"].splitlines()
     assert unquote(address[1]) == secrets[profiles.BROKER_PASSWORD] not in given["broker.conf"]
     (user,) = [line for line in lines if line.startswith("user airflow ")]
@@ -127,7 +128,7 @@ def test_metrics_are_pushed_with_a_password_and_only_if_there_is_a_server(tmp_pa
     found = environment.of(inside, secrets, CELERY, layout.WORKER)
     name, _, value = found["OTEL_EXPORTER_OTLP_METRICS_HEADERS"].partition("=")
     kind, _, login = unquote(value).partition(" ")
-    password = containers.files(inside, secrets)["monitoring.password"]
+    password = containers.files(inside, secrets, certificates(inside))["monitoring.password"]
     assert (name, kind, base64.b64decode(login).decode()) == ("Authorization", "Basic", f"admin:{password}")
     assert found["OTEL_RESOURCE_ATTRIBUTES"] == "service.instance.id=worker@4f2a"
     port = OPTIONAL_PORTS["monitoring"]

@@ -24,7 +24,7 @@ def with_services(services: dict[str, Any]) -> Config:
 @given(st.integers(min_value=0, max_value=39999))
 def test_every_service_has_ports_of_its_own_at_any_offset(offset: int) -> None:
     ports = layout.ports_of(SHIPPED, offset)
-    assert len(set(ports.values())) == len(ports) == 23
+    assert len(set(ports.values())) == len(ports) == 19
     assert ports == preflight.default_ports(offset)
 
 

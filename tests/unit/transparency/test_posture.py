@@ -18,8 +18,9 @@ from rempart.stack import credentials as stack_credentials
 from rempart.stack.environment import TELEMETRY_OFF
 from rempart.transparency import credentials, exposure, gaps, telemetry
 from rempart.transparency.credentials import PrivateFile
-from rempart.transparency.exposure import Listener
+from rempart.transparency.exposure import Listener, SocketFile
 from rempart.transparency.findings import CheckResult
+from rempart.transparency.knocking import Answer
 from rempart.transparency.telemetry import Process
 
 SHIPPED = config.load()
@@ -170,7 +171,26 @@ def test_listeners_are_judged_by_where_others_reach_them() -> None:
         Listener("site-primary", "127.0.0.1", 9998, declared=False),
     ]
     found = severities(exposure.check([], listeners, {}))
-    assert found == {"ports/mlflow-5001": "high", "ports/site-primary-undeclared": "low"}
+    assert found == {"ports/mlflow-5001": "high", "ports/site-primary-undeclared": "medium"}
+
+
+def test_a_port_that_answers_anybody_and_a_socket_that_others_open_are_found() -> None:
+    listeners = [
+        Listener("mlflow", "127.0.0.1", 5000, True, Answer("HTTP 401", shut=True)),
+        Listener("site-primary", "127.0.0.1", 9999, True, Answer("gRPC in clear", shut=False)),
+    ]
+    sockets = [SocketFile("site-primary", "/tmp/a.sock", False), SocketFile("site-haven", "/tmp/b.sock", True)]
+    result = exposure.check([], listeners, {}, sockets)
+    assert severities(result) == {"ports/site-primary-9999-open": "high", "ports/site-haven-socket": "medium"}
+    assert "2 listening ports, 2 of them asked" in result.looked_at
+
+
+@pytest.mark.parametrize(
+    ("part", "protocol"),
+    [("primary", "http"), ("primary master", "certificate"), ("mlflow", "http"), ("postgresql", "postgresql")],
+)
+def test_each_declared_port_is_asked_in_its_own_way(part: str, protocol: str) -> None:
+    assert exposure.guard_of(part)[0] == protocol
 
 
 def test_traffic_in_clear_is_found_unless_it_stays_here() -> None:

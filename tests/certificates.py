@@ -1,0 +1,12 @@
+"""Certificates of the sites of a stack in containers, for tests of what the containers are given."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from rempart.stack import layout, site_certificates
+
+
+def certificates(stack: layout.Stack) -> dict[str, dict[str, str]]:
+    """New ones for every site, by file name."""
+    return {site: site_certificates.make(site, datetime.now(UTC)).files() for site in stack.embedded_sites}
