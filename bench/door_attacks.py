@@ -1,9 +1,11 @@
-"""What is tried at each kind of port by somebody without credentials. Pure: attacks as data, and what lets them in."""
+"""What is tried at each kind of port by somebody without credentials. Attacks as data, and the table of answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 ORIGIN = "http://evil.example"
@@ -79,7 +81,11 @@ S3_REQUESTS = (
 
 def lets_in(attack: Attack, answer: Mapping[str, Any]) -> bool:
     """Whether the answer gave something, or took something, that needs credentials."""
-    return not attack.plain and answer["status"] in LETS_IN
+    if attack.plain:
+        return False
+    if "refusal" in attack.order:
+        return not (answer["text"].startswith(attack.order["refusal"]) or "Error" in answer["text"])
+    return answer["status"] in LETS_IN
 
 
 def of_site(
@@ -109,3 +115,92 @@ def of_site(
             order = {**where, "how": "grpc", "path": path, "message": sent, "tls": tls}
             found.append(Attack(door, who, f"{path}{' (TLS)' if tls else ''}", order))
     return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what somebody was answered at a door, and what of it he should not have got."""
+
+    door: str
+    who: str
+    tries: int
+    answers: tuple[str, ...]
+    let_in: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return self.tries > 0 and not self.let_in
+
+
+def told(answer: Mapping[str, Any]) -> str:
+    """An answer in a word or two, the same for all of its kind."""
+    if answer["status"] is not None:
+        return str(answer["status"])
+    text = str(answer["text"])
+    for part, word in _WORDS:
+        if part.lower() in text.lower():
+            return word
+    return text[:40] or "closed"
+
+
+_WORDS = (
+    ("certificate_required", "asks for a certificate"),
+    ("bad_certificate", "asks for a certificate"),
+    ("permission denied", "not permitted"),
+    ("HTTP/1.1 400", "400"),
+    ("wrong_version", "no TLS"),
+    ("record_layer", "no TLS"),
+    ("eof", "closed"),
+    ("reset", "closed"),
+    ("closed", "closed"),
+    ("disconnected", "closed"),
+    ("timed out", "silent"),
+    ("refused]", "nobody listens"),
+    ("noauth", "asks for a password"),
+    ("wrongpass", "wrong password"),
+)
+
+
+def row(door: str, who: str, attacks: Sequence[Attack], answers: Sequence[Mapping[str, Any]]) -> Row:
+    """The line of one door and one attacker."""
+    asked = list(zip(attacks, answers, strict=True))
+    got = tuple(f"{one.what}: {told(answer)}" for one, answer in asked if lets_in(one, answer))
+    plain = {told(answer) + " (nothing in it)" for one, answer in asked if one.plain}
+    return Row(door, who, len(asked), (*sorted({told(answer) for one, answer in asked if not one.plain}), *plain), got)
+
+
+def rows(attacks: Sequence[Attack], answers: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The lines of the table, in the order in which doors and attackers first appear."""
+    asked = list(zip(attacks, answers, strict=True))
+    keys = dict.fromkeys((one.door, one.who) for one in attacks)
+    found = []
+    for door, who in keys:
+        part = [(one, answer) for one, answer in asked if (one.door, one.who) == (door, who)]
+        found.append(row(door, who, [one for one, _ in part], [answer for _, answer in part]))
+    return found
+
+
+def page(rows: Sequence[Row], head: str) -> str:
+    """The table as Markdown."""
+    lines = [head, "", "| port | attacker | tries | answers | let in |", "|---|---|---|---|---|"]
+    for one in rows:
+        cells = (one.door, one.who, str(one.tries), ", ".join(one.answers), "; ".join(one.let_in) or "nothing")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def keep(rows: Sequence[Row], file: Path) -> None:
+    """Write the lines as JSON, for the page."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n", encoding="utf-8")
+
+
+def kept(file: Path) -> list[Row]:
+    """The lines that were written; none where nothing was."""
+    if not file.is_file():
+        return []
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return [
+        Row(**{name: tuple(value) if isinstance(value, list) else value for name, value in one.items()})
+        for one in found
+    ]

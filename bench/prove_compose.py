@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import audited
+from bench import audited, door_attacks, doors_compose
 from bench import outside as way_out
 from bench.prove_pods import write
 from bench.seen import GATE, docker, look, own_address
@@ -230,6 +230,12 @@ def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, A
     figures["secrets looked for"] = look(compose, var / "compose", PORTS, f"{PROJECT}_outward", PERMITTED, noting)
     audited.look(compose, home / "rempart.yaml", noting)
     step("looking")
+    ports = doors_compose.attack(compose.running(), root)
+    door_attacks.keep(ports, config.var_dir() / "proof" / doors_compose.FILE)
+    open_ports = [f"{one.door}, {one.who}: {', '.join(one.let_in)}" for one in ports if not one.ok]
+    tried = f"{sum(one.tries for one in ports)} tries at {len({one.door for one in ports})} ports"
+    check(checks, "no port of a container lets in who has no right", not open_ports, "; ".join(open_ports) or tried)
+    step("attacking ports")
     pair = way_out.make_pair(var, "127.0.0.1")
     with_pair = [*command, "--certificate", str(pair.certificate), "--key", str(pair.key)]
     subprocess.run(with_pair, env=environment, cwd=root, check=True)

@@ -1,0 +1,82 @@
+"""Proof: every port on which the platform listens is attacked, and nobody without the right gets anything.
+
+    make prove-doors                 the embedded stack, which is started if it does not run; and compose, where it runs
+    make prove-doors ARGS=--page     and writes docs/reference/doors.md, also from the last run of `make prove-compose`
+
+Ports are enumerated from /proc, not from a list: a new one makes the proof red until somebody says what it is. Each is
+attacked as another user of the machine (as root; else as this one, whom ports do not tell apart), as a web page of
+another site, with wrong passwords, as a job in a pool, and as a viewer and an operator of Airflow.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from bench import door_attacks, doors_compose, doors_embedded
+from bench.door_attacks import Row
+from bench.prove_pods import write
+from rempart import config
+from rempart.flows.platform import open_platform
+from rempart.stack import layout, lifecycle
+
+NAME = "doors"
+PAGE = Path("docs/reference/doors.md")
+HEAD = """<!-- Written by `make prove-doors ARGS=--page`; do not edit. -->
+
+# Ports, and what they answer
+
+Every port on which the embedded stack and the compose stack listen, as enumerated from /proc, and what each attacker
+was answered. `tries` counts requests; answers are HTTP statuses or what the connection came to. An answer "(nothing in
+it)" is one that everybody may have: a version, a health check, a login page. `make prove-doors` asks again, and is red
+when anything was let in or a port is new."""
+
+
+def checks(part: str, rows: list[Row]) -> list[dict[str, Any]]:
+    """Of the proof's report: one for each line of the table."""
+    return [
+        {
+            "what": f"{part}: {one.door}, {one.who}",
+            "ok": one.ok,
+            "detail": "; ".join(one.let_in) or f"{one.tries} tries: {', '.join(one.answers)}",
+        }
+        for one in rows
+    ]
+
+
+def main() -> int:
+    began, root, kept = time.monotonic(), config.project_root(), config.var_dir() / "proof"
+    stack = layout.current()
+    lifecycle.up(stack, print)
+    lifecycle.adopt_environment()
+    embedded = doors_embedded.attack(stack, open_platform())
+    door_attacks.keep(embedded, kept / doors_embedded.FILE)
+    found, contained = checks("embedded", embedded), list[Row]()
+    why, containers = doors_compose.running(root)
+    if containers is None:
+        found.append({"what": "compose: every port of every container", "ok": None, "detail": f"not run: {why}"})
+    else:
+        contained = doors_compose.attack(containers, root)
+        door_attacks.keep(contained, kept / doors_compose.FILE)
+        found += checks("compose", contained)
+    if "--page" in sys.argv:
+        text = door_attacks.page(embedded, f"{HEAD}\n\n## Embedded")
+        text += "\n" + door_attacks.page(door_attacks.kept(kept / doors_compose.FILE), "## Compose")
+        (root / PAGE).write_text(text, encoding="utf-8")
+    table = (*embedded, *contained)
+    figures = {
+        "tries": sum(one.tries for one in table),
+        "ports and sockets": len({one.door for one in table}),
+        "as another user": os.geteuid() == 0,
+    }
+    seconds = round(time.monotonic() - began, 1)
+    good = write(NAME, found, seconds, figures)
+    # where no container runs, its half is told as not run, and the embedded half stands for itself
+    return 0 if good or (containers is None and all(one.ok for one in embedded)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
