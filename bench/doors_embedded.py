@@ -24,7 +24,6 @@ from rempart import config
 from rempart.config import Connection
 from rempart.flows import job_credentials, people
 from rempart.flows.platform import Platform
-from rempart.models import tracking_users
 from rempart.models.tracking import session
 from rempart.sites.s3 import SESSION_TOKEN
 from rempart.stack import launch, layout
@@ -234,7 +233,6 @@ def job(place: Place, platform: Platform) -> list[Row]:
             client.delete_registered_model(model)
             for experiment in client.search_experiments(filter_string=f"name LIKE 'doors-{mark}%'"):
                 client.delete_experiment(experiment.experiment_id)
-        tracking_users.remove(platform.tracking(), f"doors-{mark}")
 
 
 def _secret_kept(attack: Attack, answer: dict[str, Any]) -> dict[str, Any]:

@@ -73,9 +73,7 @@ def main() -> int:
         "as another user": os.geteuid() == 0,
     }
     seconds = round(time.monotonic() - began, 1)
-    good = write(NAME, found, seconds, figures)
-    # where no container runs, its half is told as not run, and the embedded half stands for itself
-    return 0 if good or (containers is None and all(one.ok for one in embedded)) else 1
+    return 0 if write(NAME, found, seconds, figures) else 1
 
 
 if __name__ == "__main__":
