@@ -24,9 +24,9 @@ from rempart.flows.replicate import bring
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import PostgresqlContinuity
 from rempart.sections import Buckets
-from rempart.sites.s3 import S3Site
-from rempart.sovereignty.places import decide_site
-from tests import bad_network, journeys
+from tests import journeys
+from tests.lying import Answer, Request, Upstream, custom, lying_site
+from tests.lying.platforms import reached_through
 
 
 @pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.stack)])
@@ -145,16 +145,17 @@ def test_c5_the_network_is_cut_in_the_middle_of_a_drain(real: Platform) -> None:
     past_the_second()
     cut, served = threading.Event(), [0]
 
-    def spoil(passing: bad_network.Passing) -> None:
-        if passing.method == "GET" and "/many/" in passing.path:
+    def cut_off(request: Request, site: Upstream) -> Answer:
+        if request.operation == "GetObject" and "many/" in request.key:
             served[0] += 1
             if served[0] > 70:
                 cut.set()
         if cut.is_set():
             raise ConnectionAbortedError
+        return site.ask(request)
 
-    with bad_network.proxy(real.sites["primary"].endpoint, spoil) as network:
-        broken = _through(real, network.url)
+    with lying_site(real.sites["primary"].endpoint, custom(cut_off)) as network:
+        broken = reached_through(real, "primary", network.url)
         with pytest.raises(RempartError) as stopped:
             journeys.over(broken)
         assert stopped.value.transient, "a task is tried again"
@@ -174,17 +175,6 @@ def test_c5_the_network_is_cut_in_the_middle_of_a_drain(real: Platform) -> None:
         result = journeys.over(broken)
     assert result.done and (result.lag_seconds, result.not_arrived) == (0.0, ())
     assert journeys.content(real, "haven") == journeys.content(real, "primary")
-
-
-def _through(platform: Platform, url: str) -> Platform:
-    """The same platform, whose primary is reached through another address."""
-    place, connection = platform.config.sites["primary"], platform.connections("s3_primary")
-    there = dataclasses.replace(connection, extra={**connection.extra, "endpoint_url": url})
-    allowed = decide_site(platform.config, "personal", "data", "primary", on=platform.clock().date(), endpoint=url)
-    known = next(one.body for one in platform.ledger.find("capabilities", "primary"))
-    platform.ledger.append("capabilities", "primary", {**known, "endpoint": url})
-    site = S3Site("primary", there, place.region, allowed)
-    return dataclasses.replace(platform, sites={**platform.sites, "primary": site})
 
 
 def _go_and_be_killed(step: str, buckets: Buckets, generations: Connection, proven: list[dict[str, Any]]) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -25,10 +24,9 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import Continuity
 from rempart.sites.port import Site
-from rempart.sites.s3 import S3Site
-from rempart.sovereignty.places import decide_site
 from rempart.stack.layout import Stack
-from tests.bad_network import Passing, Proxy, proxy
+from tests.lying import Answer, Fault, LyingSite, Request, Upstream, custom, error, lying_site
+from tests.lying.platforms import reached_through
 
 pytestmark = pytest.mark.stack
 
@@ -52,17 +50,11 @@ def pair(platform: Platform, proven_ledger: MemoryLedger, own_turns: Continuity)
 
 
 @contextmanager
-def spoiled(pair: Platform, name: str, spoil: object) -> Iterator[tuple[Platform, Proxy]]:
-    """The same pair, where everything that goes to and from one of its sites passes a bad network."""
-    connection = pair.connections(f"s3_{name}")
-    real = connection.extra["endpoint_url"]
-    with proxy(real, spoil) as found:  # type: ignore[arg-type]
-        there = dataclasses.replace(connection, extra={**connection.extra, "endpoint_url": found.url})
-        today = pair.clock().date()
-        permission = decide_site(pair.config, "personal", "data", name, on=today, endpoint=real)
-        site = S3Site(name, there, pair.config.sites[name].region, permission)
-        site.endpoint = real  # what was proven of the real site counts
-        yield dataclasses.replace(pair, sites={**pair.sites, name: site}), found
+def lying(pair: Platform, name: str, fault: Fault | str, **chosen: str) -> Iterator[tuple[Platform, LyingSite]]:
+    """The same pair, where everything that goes to and from one of its sites passes a proxy that lies."""
+    with lying_site(pair.sites[name].endpoint) as found:
+        found.switch_on(fault, **chosen)  # type: ignore[arg-type]
+        yield reached_through(pair, name, found.url), found
 
 
 def filled(pair: Platform, count: int = 6, size: int = 1000) -> tuple[list[str], str, Site, Site]:
@@ -79,18 +71,10 @@ def same(bucket: str, primary: Site, haven: Site) -> bool:
     }
 
 
-def flip(body: bytes) -> bytes:
-    return bytes([body[0] ^ 1]) + body[1:]
-
-
 def test_i3_a_body_altered_on_its_way_to_the_target_is_refused_by_its_checksum(pair: Platform) -> None:
     keys, bucket, primary, haven = filled(pair)
 
-    def spoil(passing: Passing) -> None:
-        if passing.method == "PUT" and passing.path.endswith(keys[2]):
-            passing.upload = flip(passing.body)
-
-    with spoiled(pair, "haven", spoil) as (bad, _), pytest.raises(SiteError, match=f"{bucket}/{keys[2]}"):
+    with lying(pair, "haven", "I3-put", key=keys[2]) as (bad, _), pytest.raises(SiteError, match=f"{bucket}/{keys[2]}"):
         replicate(bad, "primary", "haven")
     assert {one.key for one in haven.list(bucket)} == {*keys} - {keys[2]}
     assert replicate(pair, "primary", "haven").copied == 1 and same(bucket, primary, haven)
@@ -99,16 +83,10 @@ def test_i3_a_body_altered_on_its_way_to_the_target_is_refused_by_its_checksum(p
 def test_i3_a_body_altered_on_its_way_from_the_source_is_never_put(pair: Platform) -> None:
     keys, bucket, primary, haven = filled(pair)
     primary._client.put_object(Bucket=bucket, Key="foreign", Body=b"no hash of ours")  # type: ignore[attr-defined]
-    reads: list[str] = []
-
-    def spoil(passing: Passing) -> None:
-        for key in (keys[1], "foreign"):
-            if passing.method == "GET" and urlsplit(passing.path).path.endswith(key) and "tagging" not in passing.path:
-                reads.append(key)
-                number = bytes([len(reads)])
-                passing.download = lambda body, number=number: flip(body)[:-1] + number  # type: ignore[misc]
-
-    with spoiled(pair, "primary", spoil) as (bad, _), pytest.raises(SiteError, match="2 of 7") as caught:
+    with (
+        lying(pair, "primary", "I3-get", key=f"{keys[1]}|foreign") as (bad, _),
+        pytest.raises(SiteError, match="2 of 7") as caught,
+    ):
         replicate(bad, "primary", "haven")
     assert "its writer recorded" in str(caught.value) and "other bytes came each time" in str(caught.value)
     assert {one.key for one in haven.list(bucket)} == {*keys} - {keys[1]}
@@ -118,11 +96,7 @@ def test_i3_a_body_altered_on_its_way_from_the_source_is_never_put(pair: Platfor
 def test_i4_a_body_cut_short_is_asked_for_again_and_never_put(pair: Platform) -> None:
     keys, bucket, primary, haven = filled(pair)
 
-    def spoil(passing: Passing) -> None:
-        if passing.method == "GET" and urlsplit(passing.path).path.endswith(keys[3]):
-            passing.cut = 500
-
-    with spoiled(pair, "primary", spoil) as (bad, _), pytest.raises(SiteUnavailable, match=keys[3]):
+    with lying(pair, "primary", "I4-get", key=keys[3]) as (bad, _), pytest.raises(SiteUnavailable, match=keys[3]):
         replicate(bad, "primary", "haven")
     assert {one.key for one in haven.list(bucket)} == {*keys} - {keys[3]}
     assert replicate(pair, "primary", "haven").copied == 1 and same(bucket, primary, haven)
@@ -130,16 +104,9 @@ def test_i4_a_body_cut_short_is_asked_for_again_and_never_put(pair: Platform) ->
 
 def test_p4_a_storm_of_slow_down_is_waited_out(pair: Platform) -> None:
     _, bucket, primary, haven = filled(pair, 20)
-    asked: dict[str, int] = {}
-
-    def spoil(passing: Passing) -> None:
-        if passing.method == "PUT":
-            asked[passing.path] = asked.get(passing.path, 0) + 1
-            passing.refuse = 503 if asked[passing.path] <= 2 else None
-
-    with spoiled(pair, "haven", spoil) as (bad, found):
+    with lying(pair, "haven", "P4-storm") as (bad, found):
         assert replicate(bad, "primary", "haven").copied == 20
-    assert sum(method == "PUT" for method, _ in found.seen) == 60
+    assert sum(one.operation == "PutObject" for one in found.log) == 60
     assert same(bucket, primary, haven)
 
 
@@ -181,15 +148,16 @@ def test_x1_a_large_object_goes_on_where_it_was_broken_off(pair: Platform, monke
     body = os.urandom(22 << 20)
     primary.write(bucket, "large", body, metadata={"k": "v"}, content_type="x/y")
 
-    def spoil(passing: Passing) -> None:
-        if "partNumber=4" in passing.path:
-            passing.refuse = 403
+    def refuse_the_fourth(request: Request, site: Upstream) -> Answer:
+        return error(403, "SlowDown") if request.query["partNumber"] == "4" else site.ask(request)
 
-    with spoiled(pair, "haven", spoil) as (bad, _), pytest.raises(SiteError, match="large"):
-        replicate(bad, "primary", "haven")
-    with spoiled(pair, "haven", lambda passing: None) as (good, found):
-        assert replicate(good, "primary", "haven").copied == 1
-    parts = [path for method, path in found.seen if method == "PUT" and "partNumber" in path]
+    with lying(pair, "haven", custom(refuse_the_fourth, "UploadPart")) as (bad, found):
+        with pytest.raises(SiteError, match="large"):
+            replicate(bad, "primary", "haven")
+        found.switch_off()
+        found.log.clear()
+        assert replicate(bad, "primary", "haven").copied == 1
+    parts = [one for one in found.log if one.operation == "UploadPart"]
     assert 1 <= len(parts) <= 3  # of five; those that were there were not sent again
     there = haven.head(bucket, "large")
     assert haven.read(bucket, "large") == body and (there.content_type, there.metadata["k"]) == ("x/y", "v")

@@ -29,8 +29,7 @@ from rempart.sites.probes.run import run
 from rempart.sites.probes.scratch import open_scratch
 from rempart.sites.s3 import open_client
 from rempart.stack.preflight import port_is_free
-from tests.bad_network import Passing, proxy
-from tests.lying_site import lying_site
+from tests.lying import LyingSite, lying_site
 
 pytestmark = pytest.mark.stack
 NOW = datetime.now(UTC)
@@ -140,6 +139,22 @@ def test_moto_lets_anybody_in_and_its_locks_give_way() -> None:
     assert "a shorter time" in lock.found and "IS GONE" in lock.found
 
 
+LIES = {  # by the capability that is only claimed: the faults, and the keys of its probe
+    "wrong digest refused": (("I6-put",), "/altered$"),
+    "conditional put": (("P3-ignored",), ""),
+    "read-after-write": (("P7-put",), "/seen$"),
+    "framing": (("I5-put",), "/framed$"),
+    "listing pages": (("L1-end",), ""),
+    "object lock": (("P7-delete", "K2-extend"), "/locked$"),
+}
+
+
+def switch_on(site: LyingSite, capability: str) -> None:
+    faults, keys = LIES[capability]
+    for fault in faults:
+        site.switch_on(fault, key=keys)
+
+
 @pytest.mark.parametrize(
     "lies",
     [
@@ -153,8 +168,10 @@ def test_i5_i6_p3_p7_each_of_three_lies_is_found_and_nothing_else_is_held_agains
     real = platform.connections("s3_primary")
     client = open_client("primary", real, "local-1")
     honest = outcomes(probed(real.extra["endpoint_url"], real.login, real.password))
-    with lying_site(real.extra["endpoint_url"], lies, client) as url:
-        found = outcomes(probed(url, real.login, real.password))
+    with lying_site(real.extra["endpoint_url"], client=client) as site:
+        for lie in lies:
+            switch_on(site, lie)
+        found = outcomes(probed(site.url, real.login, real.password))
     assert {name for name in found if found[name] != honest[name]} == set(lies)
     assert {found[name] for name in lies} == {"LIES"}
 
@@ -162,13 +179,13 @@ def test_i5_i6_p3_p7_each_of_three_lies_is_found_and_nothing_else_is_held_agains
 def test_a_site_that_lies_is_refused_for_what_needs_the_truth(platform: Platform) -> None:
     real = platform.connections("s3_haven")
     own = dataclasses.replace(platform, ledger_=MemoryLedger(), sites={})
-    with lying_site(real.extra["endpoint_url"], ("read-after-write",)) as url:
+    with lying_site(real.extra["endpoint_url"]) as proxy:
+        switch_on(proxy, "read-after-write")
 
         def connections(name: str) -> Connection:
             found = platform.connections(name)
-            return (
-                dataclasses.replace(found, extra={**found.extra, "endpoint_url": url}) if name == "s3_haven" else found
-            )
+            through = dataclasses.replace(found, extra={**found.extra, "endpoint_url": proxy.url})
+            return through if name == "s3_haven" else found
 
         liar = dataclasses.replace(own, connections=connections)
         site = liar.site("haven", "public")
@@ -186,15 +203,7 @@ def test_a_site_that_lies_is_refused_for_what_needs_the_truth(platform: Platform
 
 def test_p2_a_site_that_wants_content_md5_on_deletes_of_many_gets_it(platform: Platform) -> None:
     real = platform.connections("s3_primary")
-    asked: list[bool] = []
-
-    def spoil(passing: Passing) -> None:
-        if passing.method == "POST" and "?delete" in passing.path:
-            asked.append("Content-MD5" in passing.headers)
-            if not asked[-1]:
-                passing.refuse, passing.code = 400, "MissingContentMD5"
-
-    with proxy(real.extra["endpoint_url"], spoil) as strict:
+    with lying_site(real.extra["endpoint_url"], "P2-md5") as strict:
         found = probed(strict.url, real.login, real.password)
-    assert asked == [False, True] and found.outcome("bulk delete") == "proven"
+    assert len(strict.hits("P2-md5")) == 2 and found.outcome("bulk delete") == "proven"
     assert any("wants Content-MD5" in one.found for one in found.proofs)
