@@ -25,7 +25,7 @@ from rempart.replication import transfer
 from rempart.replication.continuity import Continuity
 from rempart.sites.port import Site
 from rempart.stack.layout import Stack
-from tests.lying import Answer, Fault, LyingSite, Request, Upstream, custom, error, lying_site
+from tests.lying import FAULTS, Answer, Fault, LyingSite, Request, Upstream, custom, error, lying_site
 from tests.lying.platforms import reached_through
 
 pytestmark = pytest.mark.stack
@@ -104,7 +104,10 @@ def test_i4_a_body_cut_short_is_asked_for_again_and_never_put(pair: Platform) ->
 
 def test_p4_a_storm_of_slow_down_is_waited_out(pair: Platform) -> None:
     _, bucket, primary, haven = filled(pair, 20)
-    with lying(pair, "haven", "P4-storm") as (bad, found):
+    with lying(pair, "haven", dataclasses.replace(FAULTS["P4-storm"], operations=frozenset({"PutObject"}))) as (
+        bad,
+        found,
+    ):
         assert replicate(bad, "primary", "haven").copied == 20
     assert sum(one.operation == "PutObject" for one in found.log) == 60
     assert same(bucket, primary, haven)
