@@ -36,8 +36,7 @@ from botocore.config import Config as BotoConfig
 from bench.report import Row, write
 from rempart import config
 from rempart.flows import doctor_site
-from rempart.flows.pairs import classification_of
-from rempart.flows.platform import Platform
+from rempart.flows.platform import Platform, classification_of
 from rempart.pipeline import load_all
 from rempart.sites.port import Site
 from tests.integration.own_servers import Servers, own_servers

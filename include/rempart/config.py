@@ -43,6 +43,8 @@ from rempart.sections import (
 
 DATABASES = ("airflow", "mlflow", "feast_registry", "feast_offline", "feast_online", "ledger", "continuity")
 """The platform's databases; the connection to database `x` is named `pg_x`."""
+SERVERS = ("postgresql", "mlflow", "airflow")
+"""Servers of the platform itself: what they hold is placed as data is."""
 WAL_ARCHIVE = "wal_archive"
 """The role that may replicate, and nothing else, where point-in-time recovery is on."""
 
@@ -60,6 +62,9 @@ class Config(Strict):
     connections: dict[str, DeclaredConnection] = Field(default_factory=dict, description="Beside the platform's own.")
     hosts: dict[str, Place] = Field(default_factory=dict, description="Other hosts that tasks may reach: host[:port].")
     pools: dict[str, Pool] = Field(default_factory=dict)
+    machine: Place | None = Field(
+        default=None, description="Where the platform's own servers run: PostgreSQL, MLflow and Airflow."
+    )
     replication: list[ReplicationPair] = Field(default_factory=list)
     backup: BackupConfig
     evidence: EvidenceConfig = EvidenceConfig()
@@ -84,6 +89,11 @@ class Config(Strict):
         """The site of the checkpoints that witness it."""
         return self.evidence.checkpoint_site or self.backup.site
 
+    def server_place(self, name: str) -> Place | None:
+        """Where one of SERVERS is: as declared for an external one, else the machine. None if nobody declared it."""
+        declared = self.services[name].external if name in self.services else None
+        return declared.place if declared else self.machine
+
     def places(self) -> dict[str, Place]:
         """Every place that the file names, by its path there."""
         sections: dict[str, Mapping[str, Place]] = {
@@ -93,7 +103,11 @@ class Config(Strict):
             "hosts": self.hosts,
             "pools": self.pools,
         }
-        return {f"{section}.{name}": place for section, named in sections.items() for name, place in named.items()}
+        found = {f"{section}.{name}": place for section, named in sections.items() for name, place in named.items()}
+        for name, service in self.services.items():
+            if service.external and service.external.place:
+                found[f"services.{name}.external"] = service.external.place
+        return found | ({"machine": self.machine} if self.machine else {})
 
     @model_validator(mode="after")
     def _references_exist(self) -> Config:
@@ -146,7 +160,28 @@ class Config(Strict):
         startable = {"postgresql", "mlflow", "airflow", *self.sites}
         for name in self.services:
             known(f"services.{name}", name, dict.fromkeys(sorted(startable)), "the stack's services")
+        self._check_servers()
         return self
+
+    def _check_servers(self) -> None:
+        """Raises ValueError where nobody declared the place of a server, or somebody declared a site's place twice."""
+        for name, service in self.services.items():
+            declared = service.external
+            if declared is None:
+                continue
+            if name in self.sites and (declared.operator or declared.service or declared.region):
+                raise ValueError(f"services.{name}.external.operator: the place of a site stands under sites.{name}")
+            if name in SERVERS and declared.place is None:
+                raise ValueError(
+                    f"services.{name}.external.operator: name the operator, service and region of this server, such as"
+                    " {operator: scaleway, service: managed-postgresql, region: fr-par}: the policy judges where it is"
+                )
+        started = [name for name in SERVERS if name not in self.services or not self.services[name].external]
+        if started and self.machine is None:
+            raise ValueError(
+                f"machine: name the operator, service and region of the machine on which {', '.join(started)} run, such"
+                " as {operator: scaleway, service: virtual-machines, region: fr-par}: the policy judges where they are"
+            )
 
 
 @dataclass(frozen=True)

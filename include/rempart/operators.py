@@ -150,6 +150,13 @@ def named_operators(data: Mapping[str, Any]) -> set[str]:
     """Every operator that a rempart.yaml names, wherever it names one."""
     overrides = data.get("operators")
     names: set[str] = set()
+    if isinstance(machine := data.get("machine"), Mapping) and isinstance(machine.get("operator"), str):
+        names.add(machine["operator"])
+    services = data.get("services")
+    for service in services.values() if isinstance(services, Mapping) else ():
+        external = service.get("external") if isinstance(service, Mapping) else None
+        if isinstance(external, Mapping) and isinstance(operator := external.get("operator"), str):
+            names.add(operator)
     if isinstance(overrides, Mapping):
         names |= {str(key) for key in overrides}
         for entry in overrides.values():

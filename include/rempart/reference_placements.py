@@ -11,7 +11,14 @@ from typing import Any
 from rempart.config import Config, operators_dir
 from rempart.operators import merge, read_catalogue
 from rempart.schema import read_yaml
-from rempart.sovereignty.places import decide_connection, decide_host, decide_image, decide_pool, decide_site
+from rempart.sovereignty.places import (
+    decide_connection,
+    decide_host,
+    decide_image,
+    decide_pool,
+    decide_server,
+    decide_site,
+)
 from rempart.sovereignty.policy import Decision, Placement, Reason, decide
 
 CASES = Path("tests", "unit", "sovereignty", "worked_placements.yaml")
@@ -54,6 +61,8 @@ def _worked(config: Config, group: str, case: Mapping[str, Any], on: date) -> Wo
     place = decision.place
     if beside := case.get("beside"):
         place += f" beside {_label(beside) if isinstance(beside, dict) else repr(beside)}"
+    if "server" in case and "host" in case:
+        place += f" at {case['host']}"
     if endpoint := case.get("endpoint"):
         place += f" at {endpoint}"
     return Worked(
@@ -67,6 +76,8 @@ def _decide(config: Config, case: Mapping[str, Any], on: date) -> Decision:
         case {"site": site}:
             endpoint, beside = case.get("endpoint"), case.get("beside")
             return decide_site(config, classification, what, site, on=on, endpoint=endpoint, beside=beside)
+        case {"server": server}:
+            return decide_server(config, classification, server, on=on, host=case.get("host"))
         case {"pool": pool}:
             return decide_pool(config, classification, what, pool, on=on)
         case {"image": image}:

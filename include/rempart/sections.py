@@ -326,10 +326,24 @@ class Training(Strict):
 
 
 class External(Strict):
-    """A service that the team runs itself: `rempart up` checks it and never starts one."""
+    """A service that the team runs itself: `rempart up` checks it and never starts one.
+
+    PostgreSQL, MLflow and Airflow need `operator`, `service` and `region`: the policy judges where they are. A site's
+    place stands under `sites`.
+    """
 
     url: str
     connection: str
+    operator: str | None = Field(default=None, description="Who runs the infrastructure that it is on.")
+    service: str | None = Field(default=None, description="Of that operator, such as managed-postgresql.")
+    region: str | None = Field(default=None, description="Of that operator.")
+
+    @property
+    def place(self) -> Place | None:
+        """Where it is; None unless operator, service and region are all declared."""
+        if self.operator is None or self.service is None or self.region is None:
+            return None
+        return Place(operator=self.operator, service=self.service, region=self.region)
 
 
 class Access(Strict):

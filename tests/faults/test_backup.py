@@ -1,10 +1,12 @@
 """Faults that a restore point must survive, on the stack's real PostgreSQL and sites."""
 
 import dataclasses
+import http.server
 import json
 import multiprocessing
 import secrets
 import signal
+import socket
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +18,7 @@ from rempart.backup import chain, points, postgresql
 from rempart.backup.stored_dumps import dump_into, file_name, restore_from
 from rempart.errors import BackupError, DatabaseUnavailable, DrillFailed, LeaseHeld, LeaseLost, SiteError
 from rempart.flows import back_up as flow
+from rempart.flows import rpo, stores_not_held
 from rempart.flows.back_up import back_up
 from rempart.flows.drill import RPO, RTO, drill
 from rempart.flows.keys import own_identity
@@ -28,6 +31,7 @@ from rempart.flows.restore_source import Wish, find, open_point
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import tracking
 from rempart.replication import lease
+from rempart.sections import External, StackService
 from tests.buckets import own_buckets
 
 pytestmark = pytest.mark.stack
@@ -192,6 +196,92 @@ def test_d5_an_artifact_that_is_deleted_between_dump_and_copy_makes_the_point_in
     finally:
         with tracking.session(standing.tracking()) as client:
             client.delete_registered_model(name)
+
+
+@pytest.fixture
+def their_mlflow():
+    """A tracking server of another team: it answers the two listings of MLflow's REST API as MLflow 3 does."""
+    made = {"experiment_id": "0", "name": "Default", "lifecycle_stage": "active", "creation_time": 7}
+    version = {"name": "hotel_bookings", "version": "1", "creation_timestamp": 8, "status": "READY", "source": "s3://x"}
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def answer(self):
+            body = {"model_versions": [version]} if "model-versions" in self.path else {"experiments": [made]}
+            plain = json.dumps(body).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(plain)))
+            self.end_headers()
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.wfile.write(plain)
+
+        do_GET = do_POST = answer  # noqa: N815 - names that the library gives
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+def _on_another(platform, port):
+    """The platform with an external tracking server on that port."""
+    external = External(url=f"http://127.0.0.1:{port}", connection="mlflow")
+    services = platform.config.services | {"mlflow": StackService(external=external)}
+    theirs = config.Connection("mlflow", "http", "127.0.0.1", port, "u", "p", "http")
+    resolve = platform.connections
+    return dataclasses.replace(
+        platform,
+        config=platform.config.model_copy(update={"services": services}),
+        connections=lambda name: theirs if name == "mlflow" else resolve(name),
+    )
+
+
+def test_d8_a_tracking_server_on_another_database_is_named_and_red_for_a_champion(standing, their_mlflow, monkeypatch):
+    monkeypatch.setattr(postgresql, "decided_champions", lambda session: {"hotel_bookings": "1"})
+    platform = _on_another(standing, their_mlflow)
+    point = back_up(platform)
+    (told,) = point.not_held
+    assert told.startswith("mlflow: ") and "hotel_bookings version 1" in told
+    site, bucket = standing.site("haven", "personal"), standing.config.buckets.backups
+    record = standing.ledger.find("restore-point", point.id)[0].body
+    manifest = points.read(site, bucket, point.id, record["manifest_sha256"])
+    assert manifest.not_held[0].needed_by == ("hotel_bookings version 1",)
+    assert manifest.consistent == (not manifest.dangling)  # what it holds can be restored
+    assert stores_not_held.lines(platform)[0].startswith(stores_not_held.RED)
+    assert not rpo.rpo(platform).ok
+    assert "another database" in manifest.lacking[-1]  # a drill of it is red
+
+
+def test_d8_the_platforms_own_database_behind_an_external_server_is_held(standing):
+    port = standing.tracking().port
+    own = _on_another(standing, port)
+    own = dataclasses.replace(own, connections=standing.connections)
+    assert back_up(own).not_held == ()
+
+
+def test_d8_a_tracking_server_that_does_not_answer_is_no_success(standing):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        asked = stores_not_held.ask(_on_another(standing, taken.getsockname()[1]), ())
+    assert isinstance(asked.server, str)
+
+
+def test_d8_a_database_that_backups_do_not_reach_is_named(standing):
+    resolve = standing.connections
+    aliased = dataclasses.replace(resolve("pg_feast_online"), host="localhost")
+    other = dataclasses.replace(resolve("pg_feast_online"), schema="feast_offline", **_login(resolve("pg_backup")))
+    for used, told in ((aliased, {}), (other, {"feast_online"})):
+        connections = lambda name, used=used: used if name == "pg_feast_online" else resolve(name)  # noqa: E731
+        asked = stores_not_held.ask(dataclasses.replace(standing, connections=connections), ("feast_online",))
+        assert set(asked.elsewhere) == set(told)
+
+
+def _login(connection):
+    return {"login": connection.login, "password": connection.password}
 
 
 def test_d5_a_drill_takes_the_newest_point_that_lacks_nothing(standing):

@@ -35,6 +35,10 @@ def jobs(**given: str) -> Any:
     return lambda data: data["sites"]["primary"].update(job_credentials=given)
 
 
+def external(url: str, **place: str) -> Any:
+    return {"external": {"url": url, "connection": "theirs", **place}}
+
+
 @pytest.mark.parametrize(
     ("change", "path", "remedy"),
     [
@@ -55,6 +59,22 @@ def jobs(**given: str) -> Any:
             lambda d: d["backup"].update(point_in_time={"base_every": "8d"}),
             "backup.point_in_time",
             "base_every: longer than keep",
+        ),
+        (lambda d: d.pop("machine"), "machine", "name the operator, service and region of the machine"),
+        (
+            lambda d: d["services"].update(postgresql=external("postgresql://db.eu:5432")),
+            "services.postgresql.external.operator",
+            "name the operator, service and region of this server",
+        ),
+        (
+            lambda d: d["services"].update(haven=external("https://s3.eu", operator="trial-two")),
+            "services.haven.external.operator",
+            "stands under sites.haven",
+        ),
+        (
+            lambda d: d["services"].update(mlflow=external("https://m.eu", operator="nobody", service="x", region="y")),
+            "services.mlflow.external.operator",
+            "not one of operators",
         ),
         (lambda d: d["services"].update(redis={}), "services.redis", "not one of the stack's services"),
         (lambda d: d["services"].update(mlflow={"port": 80}), "services.mlflow.port", "1024"),

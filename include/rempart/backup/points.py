@@ -14,12 +14,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from rempart.backup import not_held
+from rempart.backup.not_held import NotHeld
 from rempart.backup.sealing import SealedObject, as_json, from_json
 from rempart.errors import BackupError, IntegrityError
 from rempart.ledger.canonical import canonical
 from rempart.sites.port import Site
 
-FORMAT = 3
+FORMAT = 4
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6,16}")
 
 
@@ -70,7 +72,8 @@ class Manifest:
     """All that is needed to rebuild the platform as it was at `created_at`, when writers were waited for.
 
     `ledger_head`: number and hash of the newest evidence in its dump. `dangling`: what the dumps refer to and no object
-    of the point answers. `barrier_seconds`: how long writers waited while the snapshots were opened.
+    of the point answers. `barrier_seconds`: how long writers waited while the snapshots were opened. `not_held`: stores
+    that the platform uses and the point has no copy of.
     """
 
     id: str
@@ -85,10 +88,16 @@ class Manifest:
     dangling: tuple[str, ...]
     barrier_seconds: float
     secrets: Secrets
+    not_held: tuple[NotHeld, ...] = ()
 
     @property
     def consistent(self) -> bool:
         return not self.dangling
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """What the point cannot bring back: references that no object answers, and stores that champions need."""
+        return (*self.dangling, *(str(one) for one in self.not_held if one.needed_by))
 
     def database(self, name: str) -> Dump:
         """The dump of one database. Raises BackupError."""
@@ -127,6 +136,7 @@ def encode(manifest: Manifest) -> bytes:
         **asdict(manifest),
         "created_at": manifest.created_at.isoformat(),
         "objects": [{**one.__dict__, "sealed": as_json(one.sealed)} for one in manifest.objects],
+        "not_held": [one.as_json() for one in manifest.not_held],
         "secrets": {**manifest.secrets.__dict__, "sealed": as_json(manifest.secrets.sealed)},
     }
     return (canonical(plain) + "\n").encode()
@@ -145,6 +155,7 @@ def decode(body: bytes) -> Manifest:
         )
         plain["secrets"] = Secrets(**{**plain["secrets"], "sealed": from_json(plain["secrets"]["sealed"])})
         plain["ledger_head"], plain["dangling"] = tuple(plain["ledger_head"]), tuple(plain["dangling"])
+        plain["not_held"] = tuple(not_held.from_json(one) for one in plain["not_held"])
         return Manifest(**plain)
     except (KeyError, TypeError, AttributeError) as cause:
         raise ValueError(f"it is no manifest ({type(cause).__name__})") from cause

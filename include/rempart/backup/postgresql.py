@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from rempart.backup.not_held import Registry
 from rempart.config import Connection
 from rempart.errors import BackupError, DatabaseUnavailable, RempartError
 from rempart.ledger.reading import KeyChain, key_chain
@@ -221,6 +222,62 @@ def model_locations(opened: Session) -> list[tuple[str, str, str]]:
         " WHERE current_stage <> 'Deleted_Internal' ORDER BY 1, 2"
     )
     return [(str(name), str(version), str(location)) for name, version, location in rows.fetchall()]
+
+
+def registry(opened: Session) -> Registry:
+    """Experiments and model versions in MLflow's own database, with the moments at which each was made."""
+    found = opened.execute("SELECT to_regclass('public.model_versions')").fetchone()
+    if not found or found[0] is None:
+        return Registry(frozenset(), frozenset())
+    experiments = opened.execute("SELECT experiment_id, coalesce(creation_time, 0) FROM public.experiments").fetchall()
+    versions = opened.execute(
+        "SELECT name, version, coalesce(creation_time, 0) FROM public.model_versions"
+        " WHERE current_stage <> 'Deleted_Internal'"
+    ).fetchall()
+    return Registry(
+        frozenset((str(key), int(made)) for key, made in experiments),
+        frozenset((str(name), str(version), int(made)) for name, version, made in versions),
+    )
+
+
+def artifact_stores(opened: Session) -> list[tuple[str, str]]:
+    """Name and artifact location of every experiment in MLflow's own database; none when it is empty."""
+    found = opened.execute("SELECT to_regclass('public.experiments')").fetchone()
+    if not found or found[0] is None:
+        return []
+    rows = opened.execute("SELECT name, artifact_location FROM public.experiments ORDER BY experiment_id").fetchall()
+    return [(str(name), str(location)) for name, location in rows]
+
+
+def identity(opened: Session) -> tuple[str, str]:
+    """The cluster's system identifier and the database's object id: two connections with both reach one database."""
+    row = opened.execute(
+        "SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()), oid::text"
+        " FROM pg_catalog.pg_database WHERE datname = current_database()"
+    ).fetchone()
+    assert row is not None  # noqa: S101 - the database that answers is in its own catalogue
+    return str(row[0]), str(row[1])
+
+
+def decided_champions(opened: Session) -> dict[str, str]:
+    """Version of each model that is champion by the decisions in the ledger's own database; none when it is empty.
+
+    A promotion adds its version, and a rollback takes the last one away.
+    """
+    found = opened.execute("SELECT to_regclass('public.evidence')").fetchone()
+    if not found or found[0] is None:
+        return {}
+    rows = opened.execute(
+        "SELECT record FROM public.evidence WHERE kind IN ('promotion', 'rollback') ORDER BY seq"
+    ).fetchall()
+    versions: dict[str, list[str]] = {}
+    for record in (json.loads(row[0]) for row in rows):
+        known = versions.setdefault(str(record["subject"]), [])
+        if record["kind"] == "promotion":
+            known.append(str(record["body"]["version"]))
+        elif known:
+            known.pop()
+    return {model: known[-1] for model, known in versions.items() if known}
 
 
 def evidence(opened: Session, kind: str) -> list[tuple[str, dict[str, Any]]]:

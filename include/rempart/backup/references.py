@@ -8,10 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rempart.backup.erasures import standing, successors
+from rempart.backup.not_held import PROXIED
 from rempart.backup.points import HeldObject
 
-PROXIED = "mlflow-artifacts"
-"""Scheme of the artifact URIs that MLflow's server resolves itself, below its artifacts destination."""
 BELOW = "mlflow/"
 """The artifacts destination of MLflow's server in the bucket of artifacts."""
 

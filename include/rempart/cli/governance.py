@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 def config_check(
     pipeline: Annotated[str | None, typer.Argument(help="Pipeline name; all of them by default.")] = None,
 ) -> None:
-    """Validate rempart.yaml and the pipeline files; every fault names file, path and remedy."""
+    """Validate rempart.yaml and the pipeline files, and ask the policy about each place that they use.
+
+    Every fault names file, path and remedy.
+    """
     from rempart import config
     from rempart import pipeline as pipelines
     from rempart.sovereignty import facts
+    from rempart.sovereignty.places import in_use
     from rempart.stack import layout
 
     loaded = config.load()
@@ -37,12 +41,16 @@ def config_check(
         build(pipelines.named(pipeline).expectations)
         typer.echo(f"pipeline {pipeline}: valid")
         return
-    faults = []
+    faults, classifications = [], set()
     for name, found in pipelines.load_all().items():
         if isinstance(found, PipelineError):
             faults.append(found.what)
         else:
+            classifications.add(found.classification)
             typer.echo(f"pipeline {name}: valid")
+    for decision in in_use(loaded, sorted(classifications), on=datetime.now(UTC).date()):
+        if not decision.allowed:
+            faults.append(decision.explain())
     if faults:
         raise PipelineError("\n".join(faults), "Correct each line above, then run `rempart config check` again.")
 

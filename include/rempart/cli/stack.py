@@ -98,8 +98,11 @@ def down() -> None:
 
 @app.command()
 def status() -> None:
-    """Show every service, its process, port and memory. Exit code 1 if one does not run, or no backup has a place."""
-    from rempart.flows import restore_active, rpo
+    """Show every service, its process, port and memory.
+
+    Exit code 1 if a service does not run, no backup has a place, or a champion needs a store that restore points lack.
+    """
+    from rempart.flows import restore_active, rpo, stores_not_held
     from rempart.flows.platform import open_platform
     from rempart.stack import layout, lifecycle
 
@@ -113,10 +116,14 @@ def status() -> None:
         )
     typer.echo(f"{'together':<63}{sum(x.processes for x in lines):>11}{sum(x.rss_mib for x in lines):>9}")
     typer.echo(rpo.line(open_platform()))
+    absent = stores_not_held.lines(open_platform())
+    for told in absent:
+        typer.echo(told)
     moved = list(restore_active.lines(open_platform()))
     for told in moved:
         typer.echo(told)
-    if not lifecycle.all_run(lines) or any(told.startswith(restore_active.NO_BACKUP) for told in moved):
+    red = any(told.startswith(stores_not_held.RED) for told in absent)
+    if red or not lifecycle.all_run(lines) or any(told.startswith(restore_active.NO_BACKUP) for told in moved):
         raise typer.Exit(1)
 
 

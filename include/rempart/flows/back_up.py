@@ -15,7 +15,7 @@ from typing import Any
 
 from rempart import __version__
 from rempart import config as configuration
-from rempart.backup import chain, domains, locking, platform_secrets, points, postgresql, references
+from rempart.backup import chain, domains, locking, not_held, platform_secrets, points, postgresql, references
 from rempart.backup.keyring import Keyring
 from rempart.backup.stored_dumps import dump_into
 from rempart.config import DATABASES, Config, Connection
@@ -24,20 +24,14 @@ from rempart.flows import locks
 from rempart.flows.doctor_site import require
 from rempart.flows.heartbeats import beat
 from rempart.flows.keys import kept_for, key_of, open_keyring
-from rempart.flows.pairs import (
-    BUCKETS,
-    PATIENCE,
-    classification_of,
-    holder,
-    physical_bucket,
-    turn_of_points,
-)
-from rempart.flows.platform import Platform
+from rempart.flows.pairs import BUCKETS, PATIENCE, holder, physical_bucket, turn_of_points
+from rempart.flows.platform import Platform, classification_of
 from rempart.flows.point_objects import hold_objects, originals
 from rempart.flows.reconcile import before_bringing
 from rempart.flows.replicate import bring
 from rempart.flows.repositories import repository_of
 from rempart.flows.seal import seal_body
+from rempart.flows.stores_not_held import ask, stores
 from rempart.pipeline import load_all
 from rempart.replication.active import backup_site, is_open
 from rempart.replication.lease import Lease
@@ -58,7 +52,8 @@ class RestorePoint:
 
     `bytes_added`: by how much the databases' repositories grew; what was in an earlier dump is not stored again.
     `dangling`: what the databases refer to and the point lacks; with any, the point is inconsistent, and is taken
-    only where it is named. `barrier_seconds`: how long writers waited.
+    only where it is named. `not_held`: stores that the platform uses and the point has no copy of, in words.
+    `barrier_seconds`: how long writers waited.
     """
 
     id: str
@@ -69,6 +64,7 @@ class RestorePoint:
     bytes_added: int = 0
     dangling: tuple[str, ...] = ()
     barrier_seconds: float = 0.0
+    not_held: tuple[str, ...] = ()
 
 
 @dataclass
@@ -80,14 +76,19 @@ class _Found:
     candidates: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     erasures: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     ledger_head: tuple[int, str | None] = (0, None)
+    decided: dict[str, str] = field(default_factory=dict)
+    registry: not_held.Registry = field(default_factory=lambda: not_held.Registry(frozenset(), frozenset()))
+    artifact_stores: list[tuple[str, str]] = field(default_factory=list)
 
     def look(self, name: str, session: postgresql.Session) -> None:
         if name == "mlflow":
             self.champions, self.models = postgresql.champions(session), postgresql.model_locations(session)
+            self.registry, self.artifact_stores = postgresql.registry(session), postgresql.artifact_stores(session)
         elif name == "ledger":
             self.candidates = postgresql.evidence(session, "candidate")
             self.erasures = postgresql.evidence(session, "erasure")
             self.ledger_head = postgresql.ledger_head(session)
+            self.decided = postgresql.decided_champions(session)
 
     def references(self, config: Config) -> Iterator[references.Reference]:
         logical = {physical_bucket(config, name): name for name in BUCKETS}
@@ -149,7 +150,7 @@ def _back_up(
     signer, keyring = platform.signer(), open_keyring(platform, say)
     began = platform.clock()
     point_id, kept = points.new_id(began, suffix()), kept_for(config.backup.keep)
-    found = _Found()
+    found, asked = _Found(), ask(platform, DATABASES)
     with _frozen(platform) as (frozen, barrier_seconds):
         say(f"{len(frozen)} snapshots are open; writers waited {barrier_seconds:.2f} s")
         with ThreadPoolExecutor(DUMPERS, thread_name_prefix="dump") as pool:
@@ -171,6 +172,10 @@ def _back_up(
         hashlib.sha256(environment).hexdigest(),
         len(environment),
     )
+    buckets = [physical_bucket(config, name) for name in BUCKETS]
+    absent = stores(asked, found.registry, found.artifact_stores, found.decided, buckets)
+    for one in absent:
+        say(f"WARNING: this restore point does not hold {one}")
     manifest = points.Manifest(
         point_id,
         began,
@@ -184,6 +189,7 @@ def _back_up(
         references.dangling(found.references(config), held),
         round(barrier_seconds, 3),
         kept_secrets,
+        absent,
     )
     body = points.encode(manifest)
     digest = hashlib.sha256(body).hexdigest()
@@ -201,6 +207,7 @@ def _back_up(
         sum(added for _, added in stored),
         manifest.dangling,
         manifest.barrier_seconds,
+        tuple(str(one) for one in absent),
     )
     platform.ledger.append(
         "restore-point",
@@ -219,11 +226,12 @@ def _back_up(
             "champions": found.champions,
             "barrier_seconds": point.barrier_seconds,
             "dangling": list(point.dangling[:20]),
+            "not_held": [one.as_json() for one in absent[:20]],
             "locks_set": extended.set,
             "hidden": len(extended.hidden),
         },
     )
-    told = {"point": point_id, "created_at": point.created_at, "consistent": not point.dangling}
+    told = {"point": point_id, "created_at": point.created_at, "consistent": not manifest.lacking}
     beat(platform, "backup", {**told, "hidden": len(extended.hidden)})
     return point
 

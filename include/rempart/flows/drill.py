@@ -14,13 +14,13 @@ from typing import Any, Literal
 from rempart.backup import chain, points, postgresql, scratch, tracking_server
 from rempart.backup.checks import Check, equal_count, of_database, passed, within
 from rempart.backup.keyring import Keyring
+from rempart.backup.not_held import is_whole
 from rempart.errors import BackupError, DrillFailed, IntegrityError, RempartError
 from rempart.flows import drill_attack, drill_report
 from rempart.flows.drill_checks import Restored, Sealed, Tally
 from rempart.flows.heartbeats import beat
 from rempart.flows.keys import open_keyring
-from rempart.flows.pairs import classification_of
-from rempart.flows.platform import Platform
+from rempart.flows.platform import Platform, classification_of
 from rempart.flows.restore_points import ALL
 from rempart.flows.restore_source import verified
 from rempart.pipeline import load_all
@@ -114,7 +114,7 @@ def _choose(platform: Platform, site: Site, point_id: str | None) -> str:
         return points.valid_id(point_id)
     if not (found := points.list(site, platform.config.buckets.backups)):
         raise BackupError(f"Site '{site.name}' holds no restore point", "Run the DAG backup_platform first.")
-    lacking = {one.subject for one in platform.ledger.find("restore-point", limit=ALL) if one.body.get("dangling")}
+    lacking = {one.subject for one in platform.ledger.find("restore-point", limit=ALL) if not is_whole(one.body)}
     return next((one for one in found if one not in lacking), found[0])
 
 
@@ -122,7 +122,7 @@ def _newest_whole(platform: Platform, site: Site) -> datetime | None:
     """When the newest point was made that is there, that the ledger knows, and that lacks nothing."""
     records = {one.subject: one for one in platform.ledger.find("restore-point", limit=ALL)}
     for point in points.list(site, platform.config.buckets.backups):
-        if point in records and not records[point].body.get("dangling"):
+        if point in records and is_whole(records[point].body):
             return points.created_at(point)
     return None
 
@@ -218,9 +218,9 @@ class _Drill:
         if (length := self.tally.attempt(what, lambda: self._vouched(manifest))) is None:
             return None
         self.tally.add(Check(what, True, f"{length} links, each signed"))
-        lacks = "; ".join(manifest.dangling[:5]) + (" ..." if len(manifest.dangling) > 5 else "")
+        lacks = "; ".join(manifest.lacking[:5]) + (" ..." if len(manifest.lacking) > 5 else "")
         what = "nothing is missing that it refers to"
-        self.tally.add(Check(what, manifest.consistent, lacks or "every reference is held"))
+        self.tally.add(Check(what, not manifest.lacking, lacks or "every reference is held"))
         self.manifest = manifest
         return manifest
 

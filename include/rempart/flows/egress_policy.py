@@ -133,7 +133,7 @@ def explain(config: Config, found: EgressRules, target: str, *, on: date) -> tup
     lines = [f"{target}: {'allowed' if allowed else 'refused'}"]
     for one in found.allowed:
         if not one.classifications and egress.matches(one, host, port):
-            lines.append(f"  yes  {one.why}: a server of the platform itself, which the policy does not judge")
+            lines.append(f"  yes  {one.why}: a server of Airflow's own settings")
     named = [one for one in found.judged if egress.matches(one.destination, host, port)]
     for entry in named:
         lines += [

@@ -16,8 +16,7 @@ from rempart.backup.domains import Domain, parse, text_of
 from rempart.backup.erasures import Erasure
 from rempart.errors import ErasedMeanwhile, ObjectMissing, RempartError, SiteError, SiteUnavailable
 from rempart.flows.keys import kept_for, key_of, open_keyring
-from rempart.flows.pairs import classification_of
-from rempart.flows.platform import Platform
+from rempart.flows.platform import Platform, classification_of
 from rempart.ingestion import erasing, snapshots
 from rempart.ledger.port import Ledger
 from rempart.pipeline import Pipeline, load_all

@@ -24,8 +24,8 @@ from rempart.errors import (
     SiteUnavailable,
 )
 from rempart.flows import mirror, standby
-from rempart.flows.pairs import BUCKETS, classification_of, physical_bucket
-from rempart.flows.platform import Platform
+from rempart.flows.pairs import BUCKETS, physical_bucket
+from rempart.flows.platform import Platform, classification_of
 from rempart.flows.reconcile import Reconciled, carry, reconcile
 from rempart.pipeline import load_all
 from rempart.replication.active import Active

@@ -13,8 +13,7 @@ from rempart.backup.keyring import CONNECTION, Destruction, Keyring, Place
 from rempart.backup.wrapping import Card, DomainKey
 from rempart.config import Config
 from rempart.errors import ConfigError, KeyMissing, KeyWrong
-from rempart.flows.pairs import classification_of
-from rempart.flows.platform import Platform
+from rempart.flows.platform import Platform, classification_of
 from rempart.pipeline import load_all
 from rempart.replication.active import backup_site
 from rempart.sections import Classification, Keep

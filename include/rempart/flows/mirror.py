@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rempart.errors import DatabaseUnavailable, ObjectMissing, RempartError
-from rempart.flows.pairs import classification_of
-from rempart.flows.platform import Platform
+from rempart.flows.platform import Platform, classification_of
 from rempart.pipeline import load_all
 from rempart.replication.active import Active
 

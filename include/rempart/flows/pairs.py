@@ -5,33 +5,21 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from rempart.config import Config
-from rempart.errors import ConfigError, FailoverError, LeaseHeld, PipelineError
+from rempart.errors import ConfigError, FailoverError, LeaseHeld
 from rempart.flows.platform import Platform
-from rempart.pipeline import Pipeline
 from rempart.replication.catalogue import Catalogue
 from rempart.replication.lease import Lease
-from rempart.sections import Classification, ReplicationPair
-from rempart.sovereignty.classification import highest
+from rempart.sections import ReplicationPair
 
 Say = Callable[[str], object]
 BUCKETS = ("lake", "artifacts")
 """Logical names of what is the same at every site."""
 PATIENCE = 900.0
 """How long those wait for a pair's turn who have more to do than this: its runs are short, or lose it by then."""
-
-
-def classification_of(pipelines: Mapping[str, Pipeline | PipelineError]) -> Classification:
-    """How to treat a bucket that all pipelines share: as its most protected data.
-
-    Without any pipeline, and for one that does not load, that is `personal` at least: what they hold is not known.
-    """
-    loaded = pipelines.values()
-    known: list[Classification] = [p.classification for p in loaded if not isinstance(p, PipelineError)]
-    return highest(known if len(known) == len(loaded) > 0 else [*known, "personal"])
 
 
 def physical_bucket(config: Config, logical: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,18 +10,32 @@ from typing import Literal
 
 from rempart import config as configuration
 from rempart.config import Config, Connection, Connections, witness
+from rempart.errors import PipelineError
 from rempart.ledger import keys
 from rempart.ledger.port import Evidence, Ledger
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.ledger.stamped import StampedLedger, Writer
-from rempart.pipeline import Pipeline
+from rempart.pipeline import Pipeline, load_all
 from rempart.replication.active import Active, is_open
 from rempart.replication.continuity import Continuity, PostgresqlContinuity
 from rempart.sections import Classification
 from rempart.sites.port import Site
-from rempart.sovereignty.classification import Lowering, derived
-from rempart.sovereignty.places import decide_site
+from rempart.sovereignty.classification import Lowering, derived, highest
+from rempart.sovereignty.places import decide_server, decide_site
 from rempart.sovereignty.policy import Decision, What
+
+INTERNAL = ("airflow", "continuity", "feast_registry", "ledger")
+"""Databases that hold no rows of the pipelines' data."""
+
+
+def classification_of(pipelines: Mapping[str, Pipeline | PipelineError]) -> Classification:
+    """How to treat what all pipelines share: as their most protected data.
+
+    Without any pipeline, and for one that does not load, that is `personal` at least: what they hold is not known.
+    """
+    loaded = pipelines.values()
+    known: list[Classification] = [p.classification for p in loaded if not isinstance(p, PipelineError)]
+    return highest(known if len(known) == len(loaded) > 0 else [*known, "personal"])
 
 
 def utc_now() -> datetime:
@@ -130,12 +144,28 @@ class Platform:
         return derived(pipeline.classification, Lowering(part, step.to, step.evidence), attested)
 
     def database(self, name: str) -> Connection:
-        """The connection of one platform database (`config.DATABASES`, or `backup` and `drill`)."""
-        return self.connections(f"pg_{name}")
+        """The connection of one platform database (`config.DATABASES`, or `backup` and `drill`).
+
+        The policy is asked whether its server may hold the data. The decision is evidence, except for INTERNAL
+        databases. Raises PlacementDenied.
+        """
+        connection = self.connections(f"pg_{name}")
+        if name in INTERNAL:
+            decision = self._decide_server("postgresql", "internal", connection.host)
+            if not decision.allowed:
+                raise decision.refusal()  # the ledger is there, too
+        else:
+            self.record(self._decide_server("postgresql", classification_of(load_all()), connection.host))
+        return connection
 
     def tracking(self) -> Connection:
-        """The MLflow server's connection."""
-        return self.connections("mlflow")
+        """The MLflow server's connection, if the policy lets it hold the models' metadata. Raises PlacementDenied."""
+        connection = self.connections("mlflow")
+        self.record(self._decide_server("mlflow", classification_of(load_all())))
+        return connection
+
+    def _decide_server(self, name: str, classification: Classification, host: str | None = None) -> Decision:
+        return decide_server(self.config, classification, name, on=self.clock().date(), host=host)
 
     def lower(
         self, pipeline: Pipeline, part: Literal["model"], to: Classification, because: str, role: str

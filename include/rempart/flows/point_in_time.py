@@ -19,8 +19,7 @@ from rempart.config import WAL_ARCHIVE, Config, Connection
 from rempart.errors import ConfigError, KeyDestroyed, RepositoryBusy, RepositoryMissing
 from rempart.flows.doctor_site import require
 from rempart.flows.keys import key_of, open_keyring
-from rempart.flows.pairs import classification_of
-from rempart.flows.platform import Platform
+from rempart.flows.platform import Platform, classification_of
 from rempart.flows.repositories import repository_of
 from rempart.pipeline import load_all
 from rempart.replication.active import backup_site

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rempart.errors import IntegrityError, ObjectMissing
-from rempart.flows.pairs import BUCKETS, catalogue, classification_of, physical_bucket
-from rempart.flows.platform import Platform
+from rempart.flows.pairs import BUCKETS, catalogue, physical_bucket
+from rempart.flows.platform import Platform, classification_of
 from rempart.pipeline import load_all
 from rempart.replication.active import was_active
 from rempart.replication.divergence import Known, aside, diverged

@@ -18,16 +18,8 @@ from rempart.config import Config
 from rempart.errors import ReplicationError, SiteError, SiteUnavailable
 from rempart.flows.doctor_site import require
 from rempart.flows.heartbeats import beat
-from rempart.flows.pairs import (
-    Say,
-    catalogue,
-    check_direction,
-    classification_of,
-    pair_of,
-    physical_bucket,
-    when_free,
-)
-from rempart.flows.platform import Platform
+from rempart.flows.pairs import Say, catalogue, check_direction, pair_of, physical_bucket, when_free
+from rempart.flows.platform import Platform, classification_of
 from rempart.flows.reconcile import before_bringing
 from rempart.pipeline import load_all
 from rempart.replication.guards import DeleteLimits

@@ -22,8 +22,8 @@ from rempart.backup.restore_journal import Journal, Progress
 from rempart.backup.restoring import Selection
 from rempart.errors import BackupError, ObjectMissing
 from rempart.flows import restore_active, restore_checks, restore_erasures
-from rempart.flows.pairs import classification_of, physical_bucket
-from rempart.flows.platform import Platform, open_platform
+from rempart.flows.pairs import physical_bucket
+from rempart.flows.platform import Platform, classification_of, open_platform
 from rempart.flows.repositories import repository_of
 from rempart.flows.restore_databases import (
     Server,

@@ -14,8 +14,7 @@ from rempart.backup.points import Manifest
 from rempart.config import Config
 from rempart.errors import BackupError, ConfigError, RempartError
 from rempart.flows.fail_over import fail_over
-from rempart.flows.pairs import classification_of
-from rempart.flows.platform import Platform
+from rempart.flows.platform import Platform, classification_of
 from rempart.flows.restore_source import Wish
 from rempart.pipeline import load_all
 from rempart.replication.active import Active, backup_site

@@ -11,8 +11,7 @@ from functools import partial
 from rempart.backup import domains, holds, locking, points, retention
 from rempart.backup.holds import Hold
 from rempart.errors import IntegrityError
-from rempart.flows.pairs import classification_of
-from rempart.flows.platform import Platform
+from rempart.flows.platform import Platform, classification_of
 from rempart.ledger.port import Evidence
 from rempart.pipeline import load_all
 from rempart.replication.active import backup_site

@@ -25,8 +25,8 @@ from rempart.backup.wrapping import DomainKey
 from rempart.config import Connections
 from rempart.errors import BackupError, ConfigError, ConnectionMissing, IntegrityError, KeyMissing, RempartError
 from rempart.flows.keys import own_identity
-from rempart.flows.pairs import BUCKETS, classification_of, physical_bucket
-from rempart.flows.platform import Platform
+from rempart.flows.pairs import BUCKETS, physical_bucket
+from rempart.flows.platform import Platform, classification_of
 from rempart.flows.repositories import repository_of
 from rempart.ledger.keys import key_id, parse_public
 from rempart.ledger.memory import MemoryLedger

@@ -20,8 +20,7 @@ from rempart.backup.wal_store import Stored
 from rempart.config import var_dir
 from rempart.errors import BackupError, ConfigError, KeyDestroyed, RempartError
 from rempart.flows.abreast import abreast
-from rempart.flows.pairs import classification_of
-from rempart.flows.platform import Platform
+from rempart.flows.platform import Platform, classification_of
 from rempart.flows.point_in_time import Opened, open_archive
 from rempart.flows.recover_server import Recovered, recover, verify
 from rempart.flows.repositories import repository_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from rempart.backup.not_held import is_whole
 from rempart.backup.rpo import Rpo, lag_now, worse
 from rempart.errors import RempartError
 from rempart.flows.platform import Platform
@@ -12,7 +13,7 @@ from rempart.flows.platform import Platform
 def rpo(platform: Platform) -> Rpo:
     """What would be lost now. Raises DatabaseUnavailable, LedgerError, ReplicationError."""
     now, active, lags = platform.clock(), platform.active().site, dict[str, timedelta | None]()
-    whole = (one for one in platform.ledger.find("restore-point", limit=1000) if not one.body.get("dangling"))
+    whole = (one for one in platform.ledger.find("restore-point", limit=1000) if is_whole(one.body))
     newest = next(whole, None)
     for pair in platform.config.replication:
         if pair.source == active:

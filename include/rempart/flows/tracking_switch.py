@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterator
 
 from rempart.errors import ConfigError, DatabaseUnavailable, ObjectMissing, StackError
-from rempart.flows.pairs import classification_of
-from rempart.flows.platform import Platform
+from rempart.flows.platform import Platform, classification_of
 from rempart.models import artifact_locations
 from rempart.pipeline import load_all
 from rempart.replication.active import Active

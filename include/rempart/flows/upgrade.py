@@ -14,8 +14,7 @@ from rempart.backup import postgresql
 from rempart.backup.checks import Check
 from rempart.errors import UpgradeError
 from rempart.flows import restore_checks, upgrade_facts, upgrade_journal
-from rempart.flows.pairs import classification_of
-from rempart.flows.platform import Platform, open_platform
+from rempart.flows.platform import Platform, classification_of, open_platform
 from rempart.flows.upgrade_journal import Begun
 from rempart.flows.upgrade_plan import Facts, Line, decide, migrating, refusals
 from rempart.pipeline import load_all

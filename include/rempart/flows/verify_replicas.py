@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 
 from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteError, SiteUnavailable
-from rempart.flows.pairs import PATIENCE, catalogue, classification_of, pair_of, physical_bucket, when_free
-from rempart.flows.platform import Platform
+from rempart.flows.pairs import PATIENCE, catalogue, pair_of, physical_bucket, when_free
+from rempart.flows.platform import Platform, classification_of
 from rempart.flows.replicate import bring
 from rempart.pipeline import load_all
 from rempart.replication.plan import Replica

@@ -36,6 +36,26 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
     return {alias: str(version) for model in found for alias, version in dict(model.aliases).items()}
 
 
+def contents(tracking: Connection) -> tuple[frozenset[tuple[str, int]], frozenset[tuple[str, str, int]]]:
+    """Every experiment (id, time made) and model version (name, version, time made) that the server shows.
+
+    Times are milliseconds since the epoch. Raises TrackingUnavailable, TrackingRefused."""
+    from mlflow.entities import ViewType
+
+    with session(tracking, "list what the registry holds") as client:
+        experiments, versions, token = set(), set(), None
+        while True:
+            page = client.search_experiments(view_type=ViewType.ALL, max_results=1000, page_token=token)
+            experiments |= {(str(one.experiment_id), int(one.creation_time or 0)) for one in page}
+            if not (token := page.token):
+                break
+        while True:
+            found = client.search_model_versions(max_results=1000, page_token=token)
+            versions |= {(one.name, str(one.version), int(one.creation_timestamp or 0)) for one in found}
+            if not (token := found.token):
+                return frozenset(experiments), frozenset(versions)
+
+
 def register(
     tracking: Connection,
     name: str,

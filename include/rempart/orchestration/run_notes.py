@@ -104,6 +104,7 @@ def _conclude(told: Told) -> str:
 
 def _back_up(told: Told) -> str:
     whole = "" if not told["dangling"] else f" It is INCONSISTENT: {len(told['dangling'])} objects are missing."
+    whole += "".join(f" It does not hold {one}." for one in told.get("not_held") or ())
     return (
         f"Restore point {told['id']}: {told['databases']} databases ({_size(told['bytes'])}), "
         f"{told['objects']:,} objects.{whole}"

@@ -25,9 +25,11 @@ from rempart.sovereignty.places import (
     decide_host,
     decide_image,
     decide_pool,
+    decide_server,
     decide_site,
     declared_connections,
     platform_connections,
+    server_of,
     split_host,
 )
 from rempart.sovereignty.policy import Decision, is_host_of, unknown
@@ -44,7 +46,7 @@ class Destination:
     port: int | None
     why: str
     classifications: tuple[str, ...] = ()
-    """Those for which the policy allows the place; empty for the platform's own servers, which are not judged."""
+    """Those for which the policy allows the place; empty for the servers of Airflow's own settings."""
 
     @property
     def name(self) -> str:
@@ -145,16 +147,21 @@ def is_allowed(rules: EgressRules, host: str, port: int | None) -> bool:
 
 
 def rules(config: Config, endpoints: Mapping[str, str], *, on: date, own: Iterable[Destination] = ()) -> EgressRules:
-    """The list. `endpoints` are connections' URLs or host:port, by name; `own` are Airflow's servers, not judged."""
+    """The list. `endpoints` are connections' URLs or host:port, by name; `own` are those of Airflow's settings."""
 
     def judge(entries: Iterable[tuple[Destination, Judge]]) -> tuple[Judged, ...]:
         return tuple(Judged(place, tuple(judge(name) for name in config.policy)) for place, judge in entries)
 
-    reached = judge([*_sites(config, endpoints, on), *_pools(config, endpoints, on), *_others(config, on)])
-    pulled = judge(_registries(config, on))
-    return EgressRules(
-        _unique([*_platform(config, endpoints), *own, *_passed(reached)]), _unique(_passed(pulled)), reached + pulled
+    reached = judge(
+        [
+            *_platform(config, endpoints, on),
+            *_sites(config, endpoints, on),
+            *_pools(config, endpoints, on),
+            *_others(config, on),
+        ]
     )
+    pulled = judge(_registries(config, on))
+    return EgressRules(_unique([*own, *_passed(reached)]), _unique(_passed(pulled)), reached + pulled)
 
 
 def _passed(judged: Iterable[Judged]) -> Iterator[Destination]:
@@ -169,13 +176,18 @@ def _unique(destinations: Iterable[Destination]) -> tuple[Destination, ...]:
     return tuple({(normalise(one.host), one.port): one for one in reversed(outward)}.values())[::-1]
 
 
-def _platform(config: Config, endpoints: Mapping[str, str]) -> Iterator[Destination]:
+def _platform(config: Config, endpoints: Mapping[str, str], on: date) -> Iterator[tuple[Destination, Judge]]:
+    def judge_of(server: str, host: str) -> Judge:
+        return lambda classification: decide_server(config, classification, server, on=on, host=host)
+
     for name in sorted(PLATFORM_CONNECTIONS):
-        if name in endpoints:
-            yield Destination(*parse_endpoint(endpoints[name]), f"connection {name}, the platform's own")
+        if name in endpoints and (server := server_of(name)):
+            host, port = parse_endpoint(endpoints[name])
+            yield Destination(host, port, f"connection {name}, the platform's own"), judge_of(server, host)
     for name, service in config.services.items():
         if service.external and name not in config.sites:
-            yield Destination(*parse_endpoint(service.external.url), f"services.{name}.external")
+            host, port = parse_endpoint(service.external.url)
+            yield Destination(host, port, f"services.{name}.external"), judge_of(name, host)
 
 
 def _catalogue(config: Config, place: Place) -> list[str]:

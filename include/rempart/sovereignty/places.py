@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
 
-from rempart.config import DATABASES, WAL_ARCHIVE, Config, witness
+from rempart.config import DATABASES, SERVERS, WAL_ARCHIVE, Config, witness
 from rempart.sections import Place
 from rempart.sovereignty.policy import (
     Decision,
     Placement,
+    Reason,
     What,
     decide,
     endpoint_hosts,
@@ -22,6 +23,8 @@ from rempart.sovereignty.policy import (
     verdict,
 )
 
+HOLDS: Mapping[str, What] = {"postgresql": "database", "mlflow": "tracking", "airflow": "orchestration"}
+"""Servers of the platform itself, and what is placed with each."""
 PLATFORM_CONNECTIONS = frozenset(
     [
         *(f"pg_{name}" for name in (*DATABASES, "backup", "drill", WAL_ARCHIVE)),
@@ -67,6 +70,38 @@ def decide_site(
         reason = independence(config, f"sites.{site}.independent_of", here, site_placement(config, other))
         decision = verdict(classification, what, here.label, (*decision.reasons, reason))
     return decision
+
+
+def server_of(connection: str) -> str | None:
+    """The server that a connection of the platform leads to; None for one that leads to none of them."""
+    if connection.startswith("pg_"):
+        return "postgresql"
+    return {"mlflow": "mlflow", "airflow_api": "airflow"}.get(connection)
+
+
+def decide_server(config: Config, classification: str, name: str, *, on: date, host: str | None = None) -> Decision:
+    """May a server of the platform itself hold data of this classification where it is?
+
+    `host`: where a connection leads; another host than the declared one belongs to a place that nobody declared.
+    """
+    label, what = f"server '{name}'", HOLDS[name]
+    external = config.services[name].external if name in config.services else None
+    section = f"services.{name}.external" if external else "machine"
+    if (place := config.server_place(name)) is None:
+        remedy = f"Declare {section} in rempart.yaml: operator, service and region."
+        return unknown(classification, what, label, section, "nobody declared where it is", remedy)
+    decision = decide(config, classification, what, placement(label, place), on=on)
+    declared = (urlsplit(external.url).hostname or "") if external else None
+    if host and not (host.lower() == declared if declared is not None else _is_inside(host)):
+        fact = f"its connection leads to '{host}', declared is {declared or 'a server on the machine itself'}"
+        remedy = f"Correct the connection, or declare services.{name}.external in rempart.yaml with that host."
+        decision = verdict(classification, what, label, (*decision.reasons, Reason(False, section, fact, remedy)))
+    return decision
+
+
+def _is_inside(host: str) -> bool:
+    """Whether a host is this machine, or the name of a container or a Service beside this one: such have no dot."""
+    return host.startswith("127.") or host == "::1" or not any(sign in host for sign in ".:")
 
 
 def decide_pool(config: Config, classification: str, what: What, pool: str, *, on: date) -> Decision:
@@ -201,11 +236,24 @@ def _undeclared(classification: str, what: What, section: str, name: str, among:
     return unknown(classification, what, f"{kind} '{name}'", section, fact, remedy)
 
 
+def in_use(config: Config, classifications: Iterable[str], *, on: date) -> list[Decision]:
+    """What pipelines of these classifications need: data, replicas, restore points, and the platform's own servers."""
+    home = config.active_site
+    found = []
+    for name in classifications:
+        found.append(decide_site(config, name, "data", home, on=on))
+        found.append(decide_site(config, name, "restore-point", config.backup.site, on=on, beside=home))
+        pairs = [pair for pair in config.replication if pair.source == home]
+        found += [decide_site(config, name, "replica", pair.target, on=on, beside=home) for pair in pairs]
+        found += [decide_server(config, name, server, on=on) for server in SERVERS]
+    return found
+
+
 def overview(config: Config, *, on: date) -> list[Decision]:
     """What may be where, as rempart.yaml stands: each place that it names, with each classification of its policy.
 
     A site is asked for data where pipelines work, for restore points where backups go, for replicas where pairs lead.
-    Evidence is internal.
+    The platform's own servers are asked for what they hold. Evidence is internal.
     """
     home = config.active_site
     asked: list[tuple[What, str, str | None]] = [("data", home, None), ("restore-point", config.backup.site, home)]
@@ -214,6 +262,7 @@ def overview(config: Config, *, on: date) -> list[Decision]:
     found = [decide_site(config, "internal", "evidence", site, on=on) for site in witnesses]
     for name in config.policy:
         found += [decide_site(config, name, what, site, on=on, beside=beside) for what, site, beside in asked]
+        found += [decide_server(config, name, server, on=on) for server in SERVERS]
         found += [decide_pool(config, name, "job", pool, on=on) for pool in config.pools]
         found += [decide_image(config, name, f"{registry}/any", on=on) for registry in config.registries]
         found += [decide_connection(config, name, connection, on=on) for connection in config.connections]

@@ -19,7 +19,19 @@ from rempart.operators import Country, Operator, Qualification, Service, split_q
 from rempart.sections import PolicyRule
 from rempart.sovereignty.jurisdictions import covers
 
-What = Literal["data", "replica", "restore-point", "evidence", "job", "image", "connection", "host"]
+What = Literal[
+    "data",
+    "replica",
+    "restore-point",
+    "evidence",
+    "job",
+    "image",
+    "connection",
+    "host",
+    "database",
+    "tracking",
+    "orchestration",
+]
 
 
 @dataclass(frozen=True)

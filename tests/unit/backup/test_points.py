@@ -1,5 +1,6 @@
 """Restore points: what is written, what counts as one, what is refused."""
 
+import dataclasses
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -7,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from rempart.backup import points
+from rempart.backup.not_held import NotHeld
 from rempart.backup.sealing import SealedObject
 from rempart.errors import BackupError, IntegrityError
 from rempart.sites.memory import MemorySite
@@ -95,3 +97,13 @@ def test_ids_are_utc_and_sort_by_time():
 def test_an_id_cannot_become_a_path(bad):
     with pytest.raises(BackupError):
         points.valid_id(bad)
+
+
+def test_d8_what_a_champion_needs_and_the_point_does_not_hold_is_lacking():
+    idle, needed = (
+        NotHeld("artifacts s3://x", "elsewhere"),
+        NotHeld("mlflow", "elsewhere", ("hotel_bookings version 7",)),
+    )
+    found = dataclasses.replace(MANIFEST, dangling=(), not_held=(idle, needed))
+    assert found.consistent and found.lacking == (str(needed),)
+    assert points.decode(points.encode(found)) == found

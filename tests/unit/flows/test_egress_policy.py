@@ -40,6 +40,7 @@ DATA: dict[str, Any] = {
     },
     "sites": {"home": {"operator": "good", "region": "here", "connection": "s3_home"}},
     "active_site": "home",
+    "machine": PLACE,
     "policy": {"internal": {"jurisdictions": ["EU"], "owner_jurisdictions": ["EU"]}},
     "hosts": {"api.good.test:443": PLACE, "192.0.2.7:80": PLACE, "api.foreign.test": PLACE | {"operator": "foreign"}},
     "retention": {},

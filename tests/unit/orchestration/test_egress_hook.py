@@ -32,6 +32,7 @@ CONFIG = Config.model_validate(
         },
         "sites": {"home": {"operator": "good", "region": "here", "connection": "s3_home"}},
         "active_site": "home",
+        "machine": {"operator": "good", "service": "object-storage", "region": "here"},
         "policy": {"internal": {"jurisdictions": ["EU"], "owner_jurisdictions": ["EU"]}},
         "retention": {},
         "backup": {"site": "home"},

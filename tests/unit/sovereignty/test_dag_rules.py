@@ -44,6 +44,7 @@ BASE: dict[str, Any] = {
         "away": US_PLACE | {"connection": "s3_away"},
     },
     "active_site": "home",
+    "machine": EU_PLACE | {"service": "managed-postgresql"},
     "policy": {
         "public": {"jurisdictions": ["EU", "US"], "owner_jurisdictions": ["EU", "US"]},
         "personal": EU_RULE,

@@ -74,7 +74,11 @@ BASE: dict[str, Any] = {
         "api.foreign.eu:443": place("foreign"),
     },
     "pools": {"gpu": place("good", "managed-kubernetes", kubernetes_connection="k8s_gpu", namespace="training")},
-    "services": {"mlflow": {"external": {"url": "https://mlflow.team.eu", "connection": "mlflow"}}},
+    "machine": place("good"),
+    "services": {
+        "mlflow": {"external": {"url": "https://mlflow.team.eu", "connection": "mlflow", **place("good")}},
+        "postgresql": {"external": {"url": "postgresql://db.team.eu:5432", "connection": "pg_admin", **place("good")}},
+    },
     "retention": {},
     "backup": {"site": "home"},
 }
@@ -136,7 +140,9 @@ def test_what_may_be_reached(host: str, port: int | None, allowed: bool) -> None
 def test_each_destination_names_its_entry_and_whom_it_is_allowed_for() -> None:
     found = {one.why: one for one in listed().allowed}
     assert found["sites.home"].classifications == ("internal", "personal")
-    assert found["connection pg_ledger, the platform's own"].classifications == ()
+    assert found["own"].classifications == ()  # Airflow's settings name it
+    # two entries name one server: it is listed once
+    assert found["connection pg_ledger, the platform's own"].classifications == ("internal", "personal")
     assert found["hosts.192.0.2.7:8443"].port == 8443
 
 
@@ -155,7 +161,7 @@ def test_without_a_connection_the_catalogue_says_where_a_place_is() -> None:
     found = listed(known={})
     assert is_allowed(found, "s3.here.good.eu", 443)
     assert is_allowed(found, "k8s.here.good.eu", 6443)
-    assert not is_allowed(found, "db.team.eu", 5432)
+    assert not is_allowed(listed(config(lambda data: data["services"].pop("postgresql")), {}), "db.team.eu", 5432)
 
 
 def test_a_connection_that_leads_elsewhere_than_its_operator_is_refused() -> None:
@@ -164,6 +170,37 @@ def test_a_connection_that_leads_elsewhere_than_its_operator_is_refused() -> Non
     assert not is_allowed(found, "s3.here.good.eu", 443)
     against = decision_against(config(), found, "s3.elsewhere.example", 443, on=TODAY)
     assert "is not an endpoint of good/object-storage" in against.against[0].fact
+
+
+@pytest.mark.parametrize(
+    ("external", "connection", "fact"),
+    [
+        ({"url": "postgresql://db.team.eu:5432", **place("foreign")}, "db.team.eu", "owner of operator foreign"),
+        ({"url": "postgresql://db.team.eu:5432", **place("good")}, "db.elsewhere.example", "its connection leads to"),
+        (None, "db.elsewhere.example", "its connection leads to"),
+    ],
+    ids=["a-hyperscaler", "another-host-than-declared", "nobody-declared-one"],
+)
+def test_r1_a_database_is_refused_where_the_policy_does_not_allow_it(
+    external: dict[str, Any] | None, connection: str, fact: str
+) -> None:
+    def change(data: dict[str, Any]) -> None:
+        declared = {"external": external | {"connection": "pg_admin"}} if external else {}
+        data["services"] = {"postgresql": declared}
+
+    found = listed(config(change), {"pg_feast_online": f"{connection}:5432"})
+    assert not is_allowed(found, connection, 5432)
+    assert any(fact in reason.fact for decision in found.refused for reason in decision.against)
+
+
+def test_r1_a_container_beside_this_one_is_the_declared_machine() -> None:
+    found = listed(config(lambda data: data.update(services={})), {"pg_ledger": "postgres:15432"})
+    assert is_allowed(found, "postgres", 15432)
+
+    def abroad(data: dict[str, Any]) -> None:
+        data.update(services={}, machine=place("foreign"))
+
+    assert not is_allowed(listed(config(abroad), {"pg_ledger": "postgres:15432"}), "postgres", 15432)
 
 
 def test_registries_stand_apart_for_the_nodes_that_pull() -> None:

@@ -30,6 +30,7 @@ BASE: dict[str, Any] = {
     "operators": {"fr": operator("FR", "FR"), "us": operator("US", "US")},
     "sites": {},
     "active_site": "home",
+    "machine": {"operator": "fr", "service": "managed-kubernetes", "region": "par"},
     "policy": {
         "public": {"jurisdictions": ["EU", "US"], "owner_jurisdictions": ["EU", "US"]},
         "internal": RULE,

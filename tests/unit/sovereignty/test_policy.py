@@ -39,6 +39,7 @@ def operator(seat: str, owner: str, runs_on: str | list[str], **service: Any) ->
     return {"jurisdiction": seat, "owner_jurisdiction": owner, "regions": regions, "services": services}
 
 
+ABROAD = {"operator": "owned-abroad", "service": "api", "region": "here"}
 BASE: dict[str, Any] = {
     "operators": {
         "eu": operator(
@@ -63,6 +64,10 @@ BASE: dict[str, Any] = {
         "canada": {"operator": "eu", "region": "abroad", "connection": "s3_canada"},
     },
     "active_site": "home",
+    "machine": {"operator": "eu", "service": "api", "region": "here"},
+    "services": {
+        "mlflow": {"external": {"url": "https://m.example.com", "connection": "mlflow", **ABROAD}},
+    },
     "policy": {
         "public": {"jurisdictions": [], "owner_jurisdictions": []},
         "personal": {"jurisdictions": ["EU"], "owner_jurisdictions": ["EU"], "independent": ["replica"]},
@@ -235,8 +240,10 @@ def test_images_come_from_a_declared_registry_or_its_mirror() -> None:
 def test_the_overview_tells_each_place_with_each_classification() -> None:
     found = overview(CONFIG, on=TODAY)
     told = {(d.classification, d.what, d.place): d.allowed for d in found}
-    assert len(told) == len(found) == 2 + len(CONFIG.policy) * 8
+    assert len(told) == len(found) == 2 + len(CONFIG.policy) * 11
     assert told["personal", "restore-point", "site 'apart'"] and told["personal", "job", "pool 'gpu'"]
+    assert told["personal", "database", "server 'postgresql'"]
+    assert not told["personal", "tracking", "server 'mlflow'"]
     assert not told["personal", "host", "host 'api.example.com' port 443"]
     assert not any(allowed for (classification, _, _), allowed in told.items() if classification == "public")
 

@@ -52,8 +52,10 @@ def test_a_wrong_offset_is_told(text: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_external_service_takes_no_port_and_starts_nothing(tmp_path: Path) -> None:
-    outside = {"external": {"url": "https://mlflow.internal:443", "connection": "mlflow"}}
-    stack = layout.Stack(tmp_path, tmp_path, with_services({"mlflow": outside, "haven": outside}))
+    outside = {"url": "https://mlflow.internal:443", "connection": "mlflow"}
+    place = {"operator": "this-machine", "service": "machine", "region": "local"}
+    services = {"mlflow": {"external": outside | place}, "haven": {"external": outside}}
+    stack = layout.Stack(tmp_path, tmp_path, with_services(services))
     assert "mlflow" not in stack.ports and "haven" not in stack.ports
     assert stack.services[:3] == ["postgresql", "site-primary", "airflow-api-server"]
 

@@ -60,8 +60,11 @@ def databases(host: str = "db.example.eu", port: int = 5432) -> dict[str, str]:
     }
 
 
+PLACE = {"operator": "this-machine", "service": "machine", "region": "local"}
+
+
 def team_database(tmp_path: Path, url: str = "postgresql://db.example.eu:5432") -> layout.Stack:
-    return stack(tmp_path, services={"postgresql": External(url=url, connection="pg_admin")})
+    return stack(tmp_path, services={"postgresql": External(url=url, connection="pg_admin", **PLACE)})
 
 
 def init(made: layout.Stack, tmp_path: Path, environment: dict[str, str]) -> dict[str, str]:

@@ -92,7 +92,7 @@ def test_a_source_that_fails_is_named_with_its_reason_and_the_others_are_shown(w
     assert isinstance(secret, Unknown) and "division" not in secret.why
     shown = told(watched.facts(evidence=found))
     assert shown.moment.unknown == {"ledger": "find drill in the ledger (db:5432): no answer"}
-    assert [one.name for one in shown.places] == ["primary", "haven"]
+    assert [one.name for one in shown.places] == ["primary", "haven", "postgresql", "mlflow", "airflow"]
 
 
 def test_a_figure_that_misses_its_objective_is_red() -> None:
@@ -183,3 +183,20 @@ def test_a_rolled_back_champion_is_the_one_before(watched: Watched) -> None:
     watched.promotion("2", 21.0)
     watched.record("rollback", "hotel_bookings", {"champion": "1", "replaces": "2"})
     assert [one.version for one in champions(watched.facts())] == ["1"]
+
+
+def test_d8_a_point_without_the_store_that_a_champion_needs_is_red() -> None:
+    lacks = {"store": "mlflow", "fact": "another database", "needed_by": []}
+    watched = Watched().healthy()
+    watched.point("20260301T115500Z-bbbbbb", ago=timedelta(minutes=5), not_held=[lacks])
+    watched.drill("20260301T115500Z-bbbbbb", ago=timedelta(minutes=4))
+    (idle, *_) = points(watched.facts(), NOW).points
+    assert (idle.state, idle.not_held) == ("warning", ("mlflow: another database",))
+    assert figure(told(watched.facts()), "restore_point").seconds == 300.0
+    needed = lacks | {"needed_by": ["hotel_bookings version 1"]}
+    watched = Watched()
+    watched.replication()
+    watched.point(not_held=[needed])
+    watched.drill()
+    assert points(watched.facts(), NOW).points[0].state == "bad"
+    assert {one.name: one.state for one in told(watched.facts()).figures}["restore_point"] == "bad"

@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from rempart.backup.not_held import is_whole
 from rempart.backup.rpo import lag_now, worse
-from rempart.config import Config
+from rempart.config import SERVERS, Config
 from rempart.errors import ConfigError, PipelineError
-from rempart.flows.pairs import classification_of
+from rempart.flows.platform import classification_of
 from rempart.ledger.port import Evidence
 from rempart.pipeline import Pipeline
 from rempart.replication.active import Active, backup_site
-from rempart.sovereignty.places import decide_pool, decide_site
+from rempart.sections import Place as PlaceConfig
+from rempart.sovereignty.places import decide_pool, decide_server, decide_site
 from rempart.sovereignty.policy import Decision, What
 from rempart.web.facts import Facts, Unknown
 from rempart.web.read_models import loss
@@ -27,6 +29,9 @@ DRILL_EVERY = timedelta(days=8)
 """The DAG `restore_drill` runs each week; a day later its proof counts as old."""
 DENIALS_OPEN = timedelta(days=7)
 """A denial is open so long, unless the same was allowed since."""
+
+
+Kind = Literal["site", "pool", "server"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,12 @@ class Holding:
 
 @dataclass(frozen=True)
 class Place:
-    """A site or pool, whose it is, under whose law, and what it holds. `state` is bad where the policy is at risk."""
+    """A site, a pool or a server of the platform itself: its operator, under whose law, and what it holds.
 
-    kind: Literal["site", "pool"]
+    `state` is bad where the policy is at risk.
+    """
+
+    kind: Kind
     name: str
     operator: str
     service: str
@@ -107,7 +115,7 @@ def overview(facts: Facts, now: datetime) -> Overview:
 
 
 def places(facts: Facts, now: datetime) -> tuple[Place, ...]:
-    """Sites and pools, with what they hold as pipelines and pairs stand."""
+    """Sites, the platform's own servers and pools, with what they hold as pipelines and pairs stand."""
     config, active, pipelines = facts.config, facts.active, facts.pipelines
     if isinstance(config, Unknown):
         return ()
@@ -115,7 +123,8 @@ def places(facts: Facts, now: datetime) -> tuple[Place, ...]:
     home = None if isinstance(active, Unknown) else active
     blind = home is None or isinstance(pipelines, Unknown)
     decided = [] if home is None or blind else list(_decisions(config, home, known, now))
-    named: list[tuple[Literal["site", "pool"], str]] = [("site", name) for name in config.sites]
+    named: list[tuple[Kind, str]] = [("site", name) for name in config.sites]
+    named += [("server", name) for name in SERVERS]
     named += [("pool", name) for name in config.pools]
     found = (_place(config, kind, name, home, decided) for kind, name in named)
     return tuple(replace(one, state="unknown") if blind else one for one in found)
@@ -135,16 +144,19 @@ def _decisions(
     asked += [("internal", "evidence", site, None) for site in witnesses]
     for classification, what, site, beside in asked:
         yield f"site {site}", decide_site(config, classification, what, site, on=today, beside=beside)
+    for server in SERVERS:
+        for classification in own or [shared]:
+            yield f"server {server}", decide_server(config, classification, server, on=today)
     if config.training.backend == "kubernetes":
         for pool in config.training.pools or config.pools:
             for classification in own:
                 yield f"pool {pool}", decide_pool(config, classification, "job", pool, on=today)
 
 
-def _place(
-    config: Config, kind: Literal["site", "pool"], name: str, active: Active | None, decided: list[tuple[str, Decision]]
-) -> Place:
-    place = config.sites[name] if kind == "site" else config.pools[name]
+def _place(config: Config, kind: Kind, name: str, active: Active | None, decided: list[tuple[str, Decision]]) -> Place:
+    found = config.server_place(name) if kind == "server" else config.places().get(f"{kind}s.{name}")
+    assert found is not None  # noqa: S101 - the configuration was validated, and names come from it
+    place: PlaceConfig = found
     operator = config.operators[place.operator]
     holdings = tuple(
         Holding(one.what, one.classification, one.allowed, tuple(f"{r.rule}: {r.fact}" for r in one.against))
@@ -176,7 +188,7 @@ def figures(facts: Facts, now: datetime) -> tuple[Figure, ...]:
         names: tuple[Literal["rpo", "restore_point", "rto", "drill"], ...] = ("rpo", "restore_point", "rto", "drill")
         return tuple(Figure(name, None, None, "unknown", unknown) for name in names)
     rpo, rto = config.backup.rpo_objective.total_seconds(), config.backup.rto_objective.total_seconds()
-    whole = next((one for one in standing(facts) if not one.body.get("dangling")), None)
+    whole = next((one for one in standing(facts) if is_whole(one.body)), None)
     made = datetime.fromisoformat(str(whole.body["created_at"])) if whole else None
     return (
         _rpo(facts, config, made, now),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from rempart.backup.not_held import is_whole, of_record
 from rempart.ledger.port import Evidence
 from rempart.web.facts import Facts
 from rempart.web.read_models.said import Moment, State, moment
@@ -30,7 +31,8 @@ class Proof:
 class Point:
     """One restore point. `bytes` of its dumps, `bytes_added` what it took beside those before it; `link` of the chain.
 
-    `state`: proven by a drill is good; not tried yet, a warning; inconsistent or failed, bad.
+    `state`: proven by a drill is good; not tried yet, or without a store that no champion needs, a warning;
+    inconsistent, failed, or without a store that a champion needs, bad.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Point:
     state: State
     consistent: bool
     dangling: tuple[str, ...]
+    not_held: tuple[str, ...]
     bytes: int
     bytes_added: int | None
     object_bytes: int
@@ -134,10 +137,11 @@ def _holds(facts: Facts) -> dict[str, str]:
 def _point(record: Evidence, drills: tuple[Proof, ...], hold: str | None) -> Point:
     body, last = record.body, drills[0] if drills else None
     dangling = tuple(str(one) for one in body.get("dangling") or ())
-    if dangling or (last and not last.proved):
+    absent = of_record(body)
+    if not is_whole(body) or (last and not last.proved):
         state: State = "bad"
     else:
-        state = "good" if last else "warning"
+        state = "good" if last and not absent else "warning"
     return Point(
         record.subject,
         record.seq,
@@ -146,6 +150,7 @@ def _point(record: Evidence, drills: tuple[Proof, ...], hold: str | None) -> Poi
         state,
         not dangling,
         dangling,
+        tuple(str(one) for one in absent),
         int(body.get("bytes", 0)),
         body.get("bytes_added"),
         int(body.get("object_bytes", 0)),

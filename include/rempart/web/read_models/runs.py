@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, get_args
 
+from rempart.backup.not_held import is_whole, of_record
 from rempart.ledger.port import Evidence, Kind
 from rempart.ledger.stamped import run_name, writer
 from rempart.pipeline import Pipeline
@@ -201,9 +202,11 @@ def _rollback(body: Body) -> Sentence:
 
 
 def _point(body: Body) -> Sentence:
-    lacking = _words(body.get("dangling"))
+    absent = of_record(body)
+    lacking = (*_words(body.get("dangling")), *(str(one) for one in absent))
     counts = {"databases_count": len(body["databases"]), "objects_count": int(body["objects"])}
-    return ("bad" if lacking else "good"), {"size_bytes": int(body["bytes"]), **counts}, lacking
+    state: State = "bad" if not is_whole(body) else "warning" if absent else "good"
+    return state, {"size_bytes": int(body["bytes"]), **counts}, lacking
 
 
 def _prune(body: Body) -> Sentence:

@@ -1,0 +1,99 @@
+"""Stores that a restore point does not hold although the platform uses them, and the champions that need them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+PROXIED = "mlflow-artifacts"
+"""Scheme of the artifact URIs that MLflow's server resolves itself, below its artifacts destination."""
+SHOWN = 3
+"""So many experiments are named; the others are counted."""
+
+
+@dataclass(frozen=True)
+class NotHeld:
+    """A store of the platform that the point lacks: which, why, and the champions (`name version n`) that need it."""
+
+    store: str
+    fact: str
+    needed_by: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.store}: {self.fact}" + (f"; needed by {', '.join(self.needed_by)}" if self.needed_by else "")
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"needed_by": list(self.needed_by)}
+
+
+def from_json(plain: Mapping[str, Any]) -> NotHeld:
+    """A store as manifest and ledger keep it. Raises KeyError, TypeError."""
+    return NotHeld(str(plain["store"]), str(plain["fact"]), tuple(str(one) for one in plain["needed_by"]))
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What a tracking server or its database lists: experiments (id, time made) and model versions (name, version, time
+    made). Times are milliseconds since the epoch, as MLflow keeps them.
+    """
+
+    experiments: frozenset[tuple[str, int]]
+    versions: frozenset[tuple[str, str, int]]
+
+
+def of_tracking(server: Registry | str, dump: Registry, where: str) -> str | None:
+    """Why the dump of database `mlflow` does not hold what the tracking server shows; None if it does.
+
+    `server` was asked before the dump's snapshot was opened; a text says why it did not answer. Two databases never
+    share the moment at which each experiment was made, so a dump of another database lacks them.
+    """
+    if isinstance(server, str):
+        return f"the tracking server at {where} did not say what it holds ({server}), so nobody knows"
+    if not server.experiments:
+        return f"the tracking server at {where} shows no experiment, so nobody knows which database it uses"
+    lacking = server.versions - dump.versions
+    if lacking or server.experiments - dump.experiments:
+        shown = ", ".join(f"{name} version {version}" for name, version, _ in sorted(lacking)[:SHOWN]) or "no model"
+        more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+        return f"the tracking server at {where} uses another database than 'mlflow'; models there: {shown}{more}"
+    return None
+
+
+def champions_lacking(champions: Mapping[str, str], versions: Iterable[tuple[str, str]]) -> NotHeld | None:
+    """The champions on record in the ledger that the registry's dump does not have; None if it has them all."""
+    known = set(versions)
+    lacking = tuple(f"{name} version {v}" for name, v in sorted(champions.items()) if (name, v) not in known)
+    return NotHeld("mlflow", "the dump of the registry lacks champions", lacking) if lacking else None
+
+
+def of_locations(located: Iterable[tuple[str, str]], buckets: Collection[str]) -> tuple[NotHeld, ...]:
+    """Artifact stores (experiment's name, location) outside of the platform's buckets, each once."""
+    found: dict[str, list[str]] = {}
+    for experiment, location in located:
+        parts = urlsplit(location)
+        if parts.scheme == PROXIED or (parts.scheme == "s3" and parts.netloc in buckets):
+            continue
+        found.setdefault(f"{parts.scheme or 'file'}://{parts.netloc}", []).append(experiment)
+    return tuple(NotHeld(f"artifacts {store}", f"artifacts of {_few(names)}") for store, names in sorted(found.items()))
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"experiment {', '.join(names[:SHOWN])}{more}"
+
+
+def needed(found: Iterable[NotHeld]) -> tuple[str, ...]:
+    """The champions that a point cannot bring back, by name."""
+    return tuple(sorted({champion for one in found for champion in one.needed_by}))
+
+
+def of_record(body: Mapping[str, Any]) -> tuple[NotHeld, ...]:
+    """The stores that the ledger's record of a restore point names."""
+    return tuple(from_json(one) for one in body.get("not_held") or ())
+
+
+def is_whole(body: Mapping[str, Any]) -> bool:
+    """Whether a point, by its record, is consistent and holds all that its champions need."""
+    return not body.get("dangling") and not needed(of_record(body))
