@@ -260,18 +260,18 @@ def identity(opened: Session) -> tuple[str, str]:
 
 
 def decided_champions(opened: Session) -> dict[str, str]:
-    """Version of each model that is champion by the decisions in the ledger's own database; none when it is empty.
+    """Version of each model that is champion by the decisions that count in the ledger's own database.
 
     A promotion adds its version, and a rollback takes the last one away.
     """
-    found = opened.execute("SELECT to_regclass('public.evidence')").fetchone()
-    if not found or found[0] is None:
+    keys = _ledger_keys(opened)
+    if keys is None:
         return {}
     rows = opened.execute(
-        "SELECT record FROM public.evidence WHERE kind IN ('promotion', 'rollback') ORDER BY seq"
+        "SELECT record, sig FROM public.evidence WHERE kind IN ('promotion', 'rollback') ORDER BY seq"
     ).fetchall()
     versions: dict[str, list[str]] = {}
-    for record in (json.loads(row[0]) for row in rows):
+    for record in filter(None, (keys.read(text, sig) for text, sig in rows)):
         known = versions.setdefault(str(record["subject"]), [])
         if record["kind"] == "promotion":
             known.append(str(record["body"]["version"]))
