@@ -270,7 +270,7 @@ def elsewhere(proof: Proof, stack: layout.Stack, api: AirflowApi) -> None:
     )
     file = stack.var / "attempts.json"
     file.write_text(json.dumps([{"way": "plain_socket", "host": DENIED, "port": TEST_PORT, "child": False}]), "utf-8")
-    variables = environment.airflow(stack, config.read_env_file(stack.secrets), os.environ)
+    variables = environment.airflow(stack, config.read_env_file(stack.secrets), os.environ, "airflow-scheduler")
     done = subprocess.run(
         [stack.python, stack.root / "dags" / "egress_layers.py", file],
         env=variables,

@@ -17,7 +17,8 @@ is over. More than `deletes` allows in one run is not hidden: the task stops and
 asked for that number.
 
 **When it fails**: the message names keys that did not reach the target (the others did), or the lag and its objective.
-A run that goes on when `lag_objective` has passed since it was queued is told in the triggerer's log and the ledger.
+A run that goes on when `lag_objective` has passed since it was queued is told in the triggerer's log at once, and
+in the ledger when it concludes.
 A `prepare` that was killed is tried again in its own turn; the turn of a run of which nothing is left ends by itself
 after 15 minutes. docs/how-to/observe-replication.md tells how to watch, docs/runbooks/replica.md what to do.
 """
@@ -66,8 +67,10 @@ def build(pair: sections.ReplicationPair) -> DAG:
             return [carry(platform, ready, piece, print) for piece in pieces]
 
         @task(outlets=[replica], multiple_outputs=False, retry_policy=replication.ENDS_THE_TURN)
-        def conclude(plan: Any, carried: Any, params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
-            from rempart.flows.replicate import check_objective
+        def conclude(
+            plan: Any, carried: Any, params: Any = None, outlet_events: Any = None, dag_run: Any = None
+        ) -> dict[str, Any]:
+            from rempart.flows.replicate import check_objective, record_late
             from rempart.flows.replicate_in_tasks import conclude, prepared
 
             result = conclude(
@@ -78,6 +81,7 @@ def build(pair: sections.ReplicationPair) -> DAG:
                 measured=lambda result: replication.send_gauges(source, target, result),
                 say=print,
             )
+            record_late(platform, source, target, dag_run.run_id, dag_run.start_date)
             check_objective(platform.config, source, target, result)
             told = runtime.as_json(result)
             outlet_events[replica].extra = {name: value for name, value in told.items() if name != "failed"}

@@ -20,6 +20,7 @@ from rempart.flows.watch_file import Watch
 from rempart.pipeline import Pipeline
 from rempart.reference_operators import operators_page
 from rempart.reference_placements import placements_page
+from rempart.reference_secrets import secrets_page
 from rempart.schema import Strict
 from rempart.transparency import licences
 from rempart.transparency.distributions import Distributions
@@ -103,6 +104,7 @@ def pages(root: Path) -> dict[str, str]:
         "audit.schema.json": json.dumps(audit_schema(), indent=2, ensure_ascii=False) + "\n",
         "drill.schema.json": json.dumps(drill_schema(), indent=2, ensure_ascii=False) + "\n",
         "licences.md": licences_page(root),
+        "secrets.md": HEAD + secrets_page(),
     }
 
 

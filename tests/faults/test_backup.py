@@ -229,7 +229,8 @@ def their_mlflow():
 
 def _on_another(platform, port):
     """The platform with an external tracking server on that port."""
-    external = External(url=f"http://127.0.0.1:{port}", connection="mlflow")
+    place = {"operator": "this-machine", "service": "machine", "region": "local"}
+    external = External(url=f"http://127.0.0.1:{port}", connection="mlflow", **place)
     services = platform.config.services | {"mlflow": StackService(external=external)}
     theirs = config.Connection("mlflow", "http", "127.0.0.1", port, "u", "p", "http")
     resolve = platform.connections

@@ -151,15 +151,23 @@ def lines(result: ReplicationResult) -> list[str]:
     return shown
 
 
-def record_late(platform: Platform, source: str, target: str, run: str, since: str) -> str:
-    """Evidence that a run has not ended within the objective of its pair; what to tell of it."""
-    objective = pair_of(platform.config, source, target).lag_objective.total_seconds()
-    body = {"run": run, "since": since, "objective_seconds": objective}
-    platform.ledger.append("replication", f"late {source}->{target}", body)
+def late_line(config: Config, source: str, target: str, run: str, since: str) -> str:
+    """The line that tells of a run that has not ended within the objective of its pair."""
+    objective = pair_of(config, source, target).lag_objective.total_seconds()
     return (
         f"{source} -> {target}: run {run} has not ended {objective:.0f} s after it was queued at {since}: "
         "what changed before that may not be at the target yet"
     )
+
+
+def record_late(platform: Platform, source: str, target: str, run: str, since: datetime) -> bool:
+    """Write evidence if a run that ends now took longer than the objective of its pair; whether it did."""
+    objective = pair_of(platform.config, source, target).lag_objective
+    if platform.clock() - since <= objective:
+        return False
+    body = {"run": run, "since": since.isoformat(), "objective_seconds": objective.total_seconds()}
+    platform.ledger.append("replication", f"late {source}->{target}", body)
+    return True
 
 
 class OpenPair:

@@ -82,7 +82,7 @@ def import_dags(stack: Stack) -> tuple[frozenset[str], Mapping[str, str]]:
     """Ids of the DAGs that this checkout's files give, and errors by file: in a process that knows no database."""
     secrets = configuration.read_env_file(stack.secrets)
     with tempfile.TemporaryDirectory(prefix="rempart-import-") as home:
-        variables = environment.airflow(stack, secrets, os.environ) | {
+        variables = environment.airflow(stack, secrets, os.environ, "airflow-dag-processor") | {
             "AIRFLOW_HOME": home,
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/none.db",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"sqlite+aiosqlite:///{home}/none.db",

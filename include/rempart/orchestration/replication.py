@@ -14,7 +14,6 @@ from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from rempart.errors import FailoverError, LeaseHeld
-from rempart.orchestration import runtime
 from rempart.sections import ReplicationPair
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def late_alert(pair: ReplicationPair) -> DeadlineAlert:
 
 
 async def tell_late(source: str, target: str, context: dict[str, Any]) -> None:
-    """Runs in the triggerer: an error line in its log, and evidence.
+    """Runs in the triggerer, which cannot sign evidence: an error line in its log. `conclude` writes the evidence.
 
     Airflow 3.3.2 also calls it for a run that failed before its deadline (apache/airflow #60927). That one was red.
     """
@@ -74,9 +73,10 @@ async def tell_late(source: str, target: str, context: dict[str, Any]) -> None:
     if run["end_date"]:
         return
 
-    def record() -> str:
-        from rempart.flows.replicate import record_late
+    def line() -> str:
+        from rempart import config
+        from rempart.flows.replicate import late_line
 
-        return record_late(runtime.platform(), source, target, run["dag_run_id"], str(run["queued_at"]))
+        return late_line(config.load(), source, target, run["dag_run_id"], str(run["queued_at"]))
 
-    log.error(await asyncio.to_thread(record))
+    log.error(await asyncio.to_thread(line))

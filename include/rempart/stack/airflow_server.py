@@ -54,7 +54,9 @@ def begin_migration(stack: Stack, secrets: Mapping[str, str], database: Connecti
         recorded = (stack.state / "airflow-migrated").read_text(encoding="utf-8")
         if recorded == _migrated(database):
             return None
-    variables = environment.airflow(stack, secrets, os.environ) | {environment.MARKER: f"{stack.id}:airflow-migrate"}
+    variables = environment.airflow(stack, secrets, os.environ, "airflow-migrate") | {
+        environment.MARKER: f"{stack.id}:airflow-migrate"
+    }
     with (stack.logs / "airflow-migrate.log").open("wb") as log:
         return subprocess.Popen(
             [stack.python, "-m", "airflow", "db", "migrate"],

@@ -7,7 +7,7 @@ deploy/kubernetes/platform and deploy/helm name. PostgreSQL and the sites are th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -33,6 +33,11 @@ from rempart.stack.layout import Stack
 NAMESPACE = "airflow"
 """That of deploy/kubernetes/platform."""
 FOLDER = "kubernetes"
+SECRETS = {
+    **{name: name for name in ("api-server", "scheduler", "dag-processor", "triggerer", "tasks", "mlflow")},
+    "prepare": "init",
+}
+"""Secrets, each named rempart-<name>, and the file of secrets in containers that holds the same."""
 KEY = "secrets.env"
 """The one key of each Secret, and the name by which a pod finds it below REMPART_VAR."""
 _CONNECTION = "AIRFLOW_CONN_"
@@ -105,32 +110,21 @@ def files(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
 
     The administrator of the database is known to the preparing job alone, the watch's key to none of them.
     """
-    declared = stack.external("postgresql")
-    administrator = f"{_CONNECTION}{declared.connection.upper()}" if declared else ""
-    roles = {f"{_CONNECTION}PG_{role.upper()}" for role in stack.config.roles}
-    hidden = {f"{_CONNECTION}{watcher(site).upper()}" for site in stack.config.sites} | ({administrator} - roles)
-    hidden.add(f"{_CONNECTION}MONITORING")  # there is none here
-    airflow = [name for name in secrets if name.startswith((_CONNECTION, "REMPART_AIRFLOW_")) and name not in hidden]
-    sites = [f"{_CONNECTION}{place.connection.upper()}" for place in stack.config.sites.values()]
-    prepare = [*airflow, *(name for name in secrets if name == administrator and name not in airflow)]
+    unused = {f"{_CONNECTION}{watcher(site).upper()}" for site in stack.config.sites}
+    unused.add(f"{_CONNECTION}MONITORING")  # there is none here
+    given = {name: value for name, value in secrets.items() if name not in unused}
     return {
-        "airflow.env": _lines(secrets, airflow),
-        "prepare.env": _lines(secrets, prepare),
-        "mlflow.env": _lines(secrets, [*containers.MLFLOW, *sites]),
+        **{f"{name}.env": containers.secrets_of(stack, given, of) for name, of in SECRETS.items()},
         "broker.conf": profiles.broker(stack, secrets[profiles.BROKER_PASSWORD]),
         "databases.sql": managed_databases.script(stack, secrets),
         "kustomization.yaml": _kustomization(),
     }
 
 
-def _lines(secrets: Mapping[str, str], names: Iterable[str]) -> str:
-    return "".join(f"{name}={secrets[name]}\n" for name in names)
-
-
 def _kustomization() -> str:
     """Secrets of fixed names, so that the chart's values can name them."""
     generator = [
-        *({"name": f"rempart-{name}", "files": [f"{KEY}={name}.env"]} for name in ("airflow", "prepare", "mlflow")),
+        *({"name": f"rempart-{name}", "files": [f"{KEY}={name}.env"]} for name in SECRETS),
         {"name": "rempart-broker", "files": ["broker.conf"]},  # of Celery's workers, if there are any
     ]
     content = {
@@ -163,8 +157,8 @@ def initialise(stack: Stack, say: Say, inherited: Mapping[str, str]) -> None:
 
 
 def write_user(stack: Stack, component: str) -> None:
-    """The admin's password, where the API server alone reads it: no other pod shares its files."""
-    if component == "api-server":
+    """With the simple auth manager: the admin's password, where the API server alone reads it."""
+    if component == "api-server" and stack.config.access.auth_manager == "simple":
         secrets = configuration.read_env_file(stack.secrets)
         airflow_server.write_user(stack, credentials.connections(stack, secrets)("airflow_api"))
 

@@ -24,6 +24,7 @@ from rempart.stack import (
     mlflow_server,
     object_sites,
     postgresql,
+    process_secrets,
     profiles,
     roles,
     services,
@@ -37,7 +38,18 @@ from rempart.stack.preflight import certificate_file
 VAR = Path("/var/lib/rempart")
 """REMPART_VAR in every image."""
 _PASSWORD = "REMPART_POSTGRESQL_PASSWORD"  # noqa: S105 # a name
-MLFLOW = ("REMPART_MLFLOW_SECRET_KEY", "AIRFLOW_CONN_MLFLOW", "AIRFLOW_CONN_PG_MLFLOW", "AIRFLOW_CONN_PG_CONTINUITY")
+SECRETS = {
+    "api-server": "airflow-api-server",
+    "scheduler": "airflow-scheduler",
+    "dag-processor": "airflow-dag-processor",
+    "triggerer": "airflow-triggerer",
+    "tasks": "airflow-worker",
+    "local-tasks": "airflow-scheduler",
+    "cli": "cli",
+    "init": "prepare",
+    "mlflow": "mlflow",
+}
+"""Files of secrets, `<name>.env`, and the process that each is for; `local-tasks`: a scheduler that runs the tasks."""
 _WEED = {
     "jwt.signing": "WEED_JWT_SIGNING_KEY",
     "jwt.signing.read": "WEED_JWT_SIGNING_READ_KEY",
@@ -99,16 +111,8 @@ def files(stack: Stack, secrets: Mapping[str, str], certificates: Mapping[str, M
     `certificates`: of each site its files by name.
     """
     resolve = credentials.connections(stack, secrets)
-    sites = [f"AIRFLOW_CONN_{one.connection.upper()}" for one in stack.config.sites.values()]
-    theirs = stack.external("postgresql")
-    administrator = f"AIRFLOW_CONN_{theirs.connection.upper()}" if theirs else _PASSWORD
-    airflow = [name for name in secrets if name.startswith(("AIRFLOW_CONN_", "REMPART_AIRFLOW_"))]
-    found = {
-        "airflow.env": _lines(secrets, [name for name in airflow if name != administrator]),
-        "init.env": _lines(secrets, dict.fromkeys([*airflow, administrator])),
-        "mlflow.env": _lines(secrets, dict.fromkeys([*MLFLOW, *sites])),
-    }
-    if not theirs:
+    found = {f"{name}.env": secrets_of(stack, secrets, name) for name in SECRETS}
+    if not stack.external("postgresql"):
         settings = services.postgresql_settings(stack)
         found["superuser"] = secrets[_PASSWORD] + "\n"
         found["postgresql.conf"] = "".join(f"{k} = '{v}'\n" for k, v in settings.items())
@@ -127,6 +131,13 @@ def files(stack: Stack, secrets: Mapping[str, str], certificates: Mapping[str, M
         options = (option.removeprefix("-") for option in services.site_options(stack, name))
         found[f"{name}.options"] = "".join(f"{one if '=' in one else one + '=true'}\n" for one in options)
     return found | profiles.files(stack, secrets, resolve("monitoring"))
+
+
+def secrets_of(stack: Stack, secrets: Mapping[str, str], name: str) -> str:
+    """The lines of one file of secrets, by the table of processes."""
+    executor = "LocalExecutor" if name == "local-tasks" else "another"
+    kinds = process_secrets.held(SECRETS[name], stack.config, executor, cluster=stack.cluster)
+    return _lines(secrets, process_secrets.given(secrets, kinds, stack.config))
 
 
 def _lines(secrets: Mapping[str, str], names: Iterable[str]) -> str:

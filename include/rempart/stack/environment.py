@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from rempart.config import Connection
 from rempart.errors import ConnectionMissing
-from rempart.stack import profiles, site_certificates
+from rempart.stack import process_secrets, profiles, site_certificates
 from rempart.stack.credentials import connections
 from rempart.stack.layout import Stack
 
@@ -44,6 +44,19 @@ _FOREIGN = (
 _KEPT = ("AWS_CA_BUNDLE",)
 _KEPT_IN_PODS = (*_KEPT, "PGSSLMODE", "PGSSLROOTCERT")
 """Of a pod, whose variables its manifest wrote: how libpq and asyncpg trust the operator's PostgreSQL."""
+
+
+_SECRET_SETTINGS = {
+    "CORE__FERNET_KEY": ("REMPART_AIRFLOW_FERNET_KEY", "Fernet key"),
+    "API_AUTH__JWT_SECRET": ("REMPART_AIRFLOW_JWT_SECRET", "Airflow tokens"),
+    "API__SECRET_KEY": ("REMPART_AIRFLOW_API_SECRET", "Airflow sessions"),
+}
+"""Airflow's settings that are secrets: the variable, and the kind of secret."""
+
+
+def held(stack: Stack, inherited: Mapping[str, str], process: str) -> frozenset[str]:
+    """The kinds of secrets that a process of this stack holds. Raises StackError for an unknown executor."""
+    return process_secrets.held(process, stack.config, profiles.executor(stack, inherited), cluster=stack.cluster)
 
 
 def off_proxy(environment: Mapping[str, str]) -> dict[str, str]:
@@ -112,8 +125,9 @@ def mlflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str
     )
 
 
-def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of Airflow's components, and so of every task: settings and the platform's connections."""
+def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], process: str) -> dict[str, str]:
+    """The environment of one of Airflow's processes: settings, and those secrets that it needs."""
+    kinds = held(stack, inherited, process)
     database = connections(stack, secrets)("pg_airflow")
     port = stack.ports["airflow"]
     settings = {
@@ -123,7 +137,6 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__DEFAULT_TIMEZONE": "utc",
         "CORE__HOSTNAME_CALLABLE": "socket.gethostname",
-        "CORE__FERNET_KEY": secrets["REMPART_AIRFLOW_FERNET_KEY"],
         "CORE__EXECUTION_API_SERVER_URL": f"http://{stack.host('airflow')}:{port}/execution/",
         "CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "5",
         "DATABASE__SQL_ALCHEMY_CONN": database.postgresql_url("postgresql+psycopg"),
@@ -132,10 +145,8 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
         "API__PORT": str(port),
         "API__BASE_URL": inherited.get("REMPART_AIRFLOW_URL") or f"http://127.0.0.1:{port}",
         "API__WORKERS": "1",
-        "API__SECRET_KEY": secrets["REMPART_AIRFLOW_API_SECRET"],
         "API__EXPOSE_CONFIG": "False",
         "API__ENABLE_SWAGGER_UI": "False",  # its pages load scripts and fonts from other companies' hosts
-        "API_AUTH__JWT_SECRET": secrets["REMPART_AIRFLOW_JWT_SECRET"],
         "API_AUTH__JWT_ISSUER": f"rempart-{stack.id}",
         "DAG_PROCESSOR__REFRESH_INTERVAL": "10",
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
@@ -147,14 +158,16 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
         "LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(stack.airflow_home / "logs" / "dag_processor"),
         "LOGGING__COLORED_CONSOLE_LOG": "False",
     }
-    settings |= profiles.tasks(stack, secrets, inherited, database)
+    given = {process_secrets.kind(name, stack.config) for name in secrets}
+    settings |= {key: secrets[name] for key, (name, kind) in _SECRET_SETTINGS.items() if kind in kinds}
+    settings |= profiles.tasks(stack, secrets, inherited, database, with_broker="broker" in kinds & given)
     if stack.cluster:
         settings |= in_pods()
-    own = {key: value for key, value in secrets.items() if key.startswith("AIRFLOW_CONN_")}
+    own = {key: value for key, value in secrets.items() if key.startswith(process_secrets.CONNECTION)}
     return (
-        base(stack, inherited)
+        process_secrets.only(base(stack, inherited), kinds, stack.config)
         | {f"AIRFLOW__{key}": value for key, value in (settings | people(stack, settings["API__BASE_URL"])).items()}
-        | own
+        | process_secrets.given(own, kinds, stack.config)
         | {
             "AIRFLOW_HOME": str(stack.airflow_home),
         }
@@ -215,7 +228,8 @@ def in_pods() -> dict[str, str]:
 def site(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], name: str) -> dict[str, str]:
     """One SeaweedFS server's environment: keys and certificates that shut its inner doors to everyone but itself."""
     key = f"REMPART_SITE_{name.upper()}_"
-    return base(stack, inherited) | {
+    clean = process_secrets.only(base(stack, inherited), frozenset(), stack.config)
+    return clean | {
         "WEED_JWT_SIGNING_KEY": secrets[f"{key}WRITE_KEY"],
         "WEED_JWT_SIGNING_READ_KEY": secrets[f"{key}READ_KEY"],
         "WEED_JWT_FILER_SIGNING_KEY": secrets[f"{key}FILER_WRITE_KEY"],
@@ -231,12 +245,13 @@ def of(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], s
         if service.startswith("site-"):
             environment = site(stack, secrets, inherited, service.removeprefix("site-"))
         elif service.startswith("airflow"):
-            environment = airflow(stack, secrets, inherited)
+            environment = airflow(stack, secrets, inherited, service)
             if profiles.monitored(stack, inherited):
                 monitoring = connections(stack, secrets)("monitoring")
                 environment |= profiles.metrics(stack, monitoring, inherited, service.removeprefix("airflow-"))
         else:
-            environment = base(stack, inherited)
+            kinds = held(stack, inherited, service)
+            environment = process_secrets.only(base(stack, inherited), kinds, stack.config)
     except KeyError as cause:
         raise ConnectionMissing(
             f"{stack.secrets} lacks {cause}",

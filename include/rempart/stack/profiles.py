@@ -67,12 +67,15 @@ def check_worker(stack: Stack, inherited: Mapping[str, str]) -> None:
 
 
 def tasks(
-    stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], database: Connection
+    stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], database: Connection, *, with_broker: bool
 ) -> dict[str, str]:
-    """Airflow's settings that depend on its executor, without the prefix `AIRFLOW__`. Raises StackError."""
+    """Airflow's settings that depend on its executor, without the prefix `AIRFLOW__`. Raises StackError.
+
+    `with_broker`: for a process that puts tasks into the queue or takes them out.
+    """
     chosen = executor(stack, inherited)
     found = {"CORE__EXECUTOR": chosen, "CORE__PARALLELISM": str(parallelism(stack)[chosen])}
-    if chosen == "CeleryExecutor":
+    if chosen == "CeleryExecutor" and with_broker:
         place = f"{stack.host('broker')}:{stack.ports['broker']}"
         found |= {
             "CELERY__BROKER_URL": f"redis://{BROKER_USER}:{quote(secrets[BROKER_PASSWORD])}@{place}/0",

@@ -25,6 +25,9 @@ ROOT = Path(__file__).resolve().parents[3]
 FILE = (ROOT / "docker-compose.yml").read_text("utf-8")
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+EXECUTORS: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "deploy" / "executors.yaml").read_text("utf-8"))[
+    "services"
+]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 IMAGES = ROOT / "deploy" / "images"
 RUNNING = sorted(set(SERVICES) - {"trainer"})
@@ -46,7 +49,9 @@ def made(tmp_path: Path) -> dict[str, str]:
 
 
 def mounted(service: str) -> list[str]:
-    return [one if isinstance(one, str) else one["source"] for one in SERVICES[service].get("secrets", [])]
+    """Files of a container; of the scheduler's with each executor."""
+    found = [SERVICES[service], *(EXECUTORS.values() if service == "scheduler" else ())]
+    return [one if isinstance(one, str) else one["source"] for part in found for one in part.get("secrets", [])]
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
@@ -116,8 +121,16 @@ def test_each_container_is_given_what_it_needs_and_no_more(made: dict[str, str])
         key = re.findall(r'key = "(.+)"', made[f"{site}.security.toml"])[0]
         assert {name for name in SERVICES if any(key in made[file] for file in mounted(name))} == {site}
         assert not any(made[f"{other}.security.toml"] == made[file] for file in mounted(site))
-    assert set(containers.MLFLOW) < set(re.findall(r"(?m)^(\w+)=", made["mlflow.env"]))
-    assert "LEDGER_KEY" not in made["mlflow.env"] and "BACKUP_KEY" not in made["mlflow.env"]
+    for word, holders in {
+        "AIRFLOW_CONN_LEDGER_KEY": {"scheduler", "worker", "cli", "airflow-init", "restore"},
+        "AIRFLOW_CONN_BACKUP_KEY": {"scheduler", "worker", "cli", "airflow-init", "restore"},
+        "AIRFLOW_CONN_S3_PRIMARY": {"scheduler", "worker", "cli", "airflow-init", "restore", "mlflow"},
+        "REMPART_AIRFLOW_API_SECRET": {"api-server", "airflow-init", "restore"},
+        "REMPART_AIRFLOW_JWT_SECRET": {"api-server", "scheduler", "cli", "airflow-init", "restore"},
+        "REMPART_MLFLOW_SECRET_KEY": {"mlflow"},
+    }.items():
+        assert {name for name in SERVICES if any(f"{word}=" in made[file] for file in mounted(name))} == holders, word
+    assert "AIRFLOW_CONN_LEDGER_KEY" not in made["scheduler.env"], "with Celery, workers alone sign"
 
 
 def test_the_files_are_closed_to_others_and_secrets_stay(tmp_path: Path) -> None:
@@ -145,7 +158,7 @@ def test_a_restore_point_s_secrets_become_the_containers_own_and_never_replace_o
     settings, told, ours = tmp_path / ".env", list[str](), stack(tmp_path)
     point = credentials.plan(ours, {}, credentials.new_token, credentials.new_fernet_key)  # of an embedded stack
     containers.initialise(ours, settings, told.append, {}, restored=point)
-    made = read_env_file(tmp_path / "var" / "compose" / "airflow.env")
+    made = read_env_file(tmp_path / "var" / "compose" / "local-tasks.env")
     assert made["REMPART_AIRFLOW_FERNET_KEY"] == point["REMPART_AIRFLOW_FERNET_KEY"]
     assert not credentials.others(made, point)
     assert json.loads(made["AIRFLOW_CONN_PG_AIRFLOW"])["host"] == "postgres", "places are the containers' own"
@@ -154,7 +167,7 @@ def test_a_restore_point_s_secrets_become_the_containers_own_and_never_replace_o
     with pytest.raises(StackError, match="holds other secrets than the restore point") as refused:
         containers.initialise(ours, settings, told.append, {}, restored=another)
     assert "docker compose down --volumes" in refused.value.hint
-    assert read_env_file(tmp_path / "var" / "compose" / "airflow.env") == made
+    assert read_env_file(tmp_path / "var" / "compose" / "local-tasks.env") == made
 
 
 def test_env_example_is_what_init_writes() -> None:
@@ -184,7 +197,7 @@ def test_services_find_each_other_by_name_and_the_policy_lets_them(tmp_path: Pat
     allowed = rules(inside.config, led, on=today)
     for host, port in (("primary", 18333), ("haven", 18433), ("postgres", 15432), ("mlflow", 15000)):
         assert is_allowed(allowed, host, port), host
-    variables = environment.airflow(inside, secrets, {})
+    variables = environment.airflow(inside, secrets, {}, "airflow-scheduler")
     assert variables["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://api-server:18080/execution/"
     assert variables["AIRFLOW__API__HOST"] == inside.listen
 

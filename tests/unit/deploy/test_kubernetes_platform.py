@@ -147,16 +147,19 @@ def image() -> str:
 def pod_specs() -> dict[str, dict[str, Any]]:
     """Every pod: of our manifests, of a task, and what the chart puts into each of its own."""
     ours = {one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in (*every("Job"), *every("Deployment"))}
-    container = {"securityContext": VALUES["securityContexts"]["containers"], "volumeMounts": VALUES["volumeMounts"]}
-    chart = {
-        "securityContext": VALUES["securityContexts"]["pod"],
-        "containers": [{"name": "chart", "image": image(), **container}],
-        "volumes": VALUES["volumes"],
-    }
-    return ours | {"task": task_pod()["spec"], "chart": chart}
+    container = {"securityContext": VALUES["securityContexts"]["containers"], "image": image()}
+    chart = {}
+    for name in COMPONENTS:
+        mounts = VALUES["volumeMounts"] + VALUES[name]["extraVolumeMounts"]
+        chart[name] = {
+            "securityContext": VALUES["securityContexts"]["pod"],
+            "containers": [{"name": "chart", "volumeMounts": mounts, **container}],
+            "volumes": VALUES["volumes"] + VALUES[name]["extraVolumes"],
+        }
+    return ours | {"task": task_pod()["spec"]} | chart
 
 
-@pytest.mark.parametrize("name", ["rempart-prepare", "mlflow", "task", "chart"])
+@pytest.mark.parametrize("name", ["rempart-prepare", "mlflow", "task", *COMPONENTS])
 def test_every_pod_is_restricted_and_writes_what_is_its_own_alone(name: str) -> None:
     spec = pod_specs()[name]
     assert violations(spec) == []
@@ -172,7 +175,7 @@ def test_every_pod_is_restricted_and_writes_what_is_its_own_alone(name: str) -> 
         "/tmp",
         f"{containers.VAR}/{cluster.KEY}",
     }
-    if name != "chart":
+    if name not in COMPONENTS:
         assert spec["automountServiceAccountToken"] is False
         assert container["resources"]["limits"]["memory"] and container["resources"]["requests"]["cpu"]
         assert container["image"].startswith("registry.example.eu/rempart/")
@@ -182,7 +185,7 @@ def test_the_namespace_refuses_pods_that_are_not_restricted_and_no_account_has_a
     (namespace,) = every("Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     accounts = {one["metadata"]["name"]: one["automountServiceAccountToken"] for one in every("ServiceAccount")}
-    used = {spec.get("serviceAccountName", "default") for name, spec in pod_specs().items() if name != "chart"}
+    used = {spec.get("serviceAccountName", "default") for name, spec in pod_specs().items() if name not in COMPONENTS}
     assert accounts == dict.fromkeys(used, False)
     assert not (every("Role") or every("ClusterRole") or every("RoleBinding"))
 
@@ -212,9 +215,7 @@ def test_kustomize_builds_the_overlay_and_the_secrets(tmp_path: Path) -> None:
     cluster.initialise(stack(tmp_path), lambda _: None, given())
     secrets = build(tmp_path / cluster.FOLDER)
     assert {one["metadata"]["name"] for one in secrets} == {
-        "rempart-airflow",
-        "rempart-prepare",
-        "rempart-mlflow",
+        *(f"rempart-{name}" for name in cluster.SECRETS),
         "rempart-broker",
     }
     assert all(one["kind"] == "Secret" and len(one["data"]) == 1 for one in secrets)
@@ -248,7 +249,7 @@ def test_each_value_is_one_of_the_chart_and_of_its_type(file: Path) -> None:
 def test_the_chart_makes_no_secret_and_brings_no_server_or_image_of_others() -> None:
     assert not any(VALUES["enableBuiltInSecretEnvVars"].values())
     names = {value for key, value in VALUES.items() if key.endswith("SecretName") or key == "jwtSecretName"}
-    assert names | set(VALUES["data"].values()) == {"rempart-airflow"}, (
+    assert names | set(VALUES["data"].values()) == {"rempart-scheduler"}, (
         "a name that is missing is a Secret that is made"
     )
     for part in ("postgresql", "redis", "statsd", "pgbouncer", "flower", "migrateDatabaseJob", "createUserJob"):
@@ -319,7 +320,7 @@ def run(var: Path, *command: str, **more: str) -> subprocess.CompletedProcess[st
 def test_what_an_executor_starts_has_the_platforms_settings_and_none_of_the_charts(
     tmp_path: Path, made: dict[str, str]
 ) -> None:
-    (tmp_path / "secrets.env").write_text(made["airflow.env"])
+    (tmp_path / "secrets.env").write_text(made["tasks.env"])
     command = task_pod()["spec"]["containers"][0]["command"]
     assert command[:3] == ["/usr/bin/tini", "--", "rempart"]
     chart = {"AIRFLOW__CORE__FERNET_KEY": "the chart's", "AIRFLOW_IS_K8S_EXECUTOR_POD": "True"}
@@ -378,18 +379,23 @@ def test_no_secret_stands_in_a_manifest_and_each_that_is_mounted_is_made(made: d
 def test_each_pod_is_given_what_it_needs_and_no_more(made: dict[str, str]) -> None:
     """The database's administrator prepares, and nobody else has him; the key of the watch stays outside."""
     holders = {
-        word: {name for name in ("airflow.env", "prepare.env", "mlflow.env") if word in made[name]}
-        for word in ("secret-admin", "secret-S3_WATCH_HAVEN", "secret-S3_WITNESS_HAVEN", "secret-S3_PRIMARY")
+        word: {name for name in cluster.SECRETS if word in made[f"{name}.env"]}
+        for word in (
+            *("secret-admin", "secret-S3_WATCH_HAVEN", "secret-S3_WITNESS_HAVEN", "secret-S3_PRIMARY"),
+            *("AIRFLOW_CONN_LEDGER_KEY=", "AIRFLOW_CONN_BACKUP_KEY=", "REMPART_AIRFLOW_API_SECRET="),
+        )
     }
     assert holders == {
-        "secret-admin": {"prepare.env"},
+        "secret-admin": {"prepare"},
         "secret-S3_WATCH_HAVEN": set(),
-        "secret-S3_WITNESS_HAVEN": {"airflow.env", "prepare.env"},
-        "secret-S3_PRIMARY": {"airflow.env", "prepare.env", "mlflow.env"},
+        "secret-S3_WITNESS_HAVEN": {"tasks", "prepare"},
+        # the API server reads logs of tasks at the active site, the triggerer writes those of its triggers
+        "secret-S3_PRIMARY": {"tasks", "prepare", "mlflow", "api-server", "triggerer"},
+        "AIRFLOW_CONN_LEDGER_KEY=": {"tasks", "prepare"},
+        "AIRFLOW_CONN_BACKUP_KEY=": {"tasks", "prepare"},
+        "REMPART_AIRFLOW_API_SECRET=": {"api-server", "prepare"},
     }
-    assert not {"AIRFLOW_CONN_LEDGER_KEY", "AIRFLOW_CONN_BACKUP_KEY"} & set(read(made["mlflow.env"]))
-    assert set(containers.MLFLOW) < set(read(made["mlflow.env"]))
-    for name in ("airflow.env", "mlflow.env"):
+    for name in ("tasks.env", "mlflow.env", "api-server.env", "triggerer.env"):
         for variable, value in read(made[name]).items():
             if variable.startswith("AIRFLOW_CONN_"):
                 assert parse_connection("x", value).password, variable
@@ -511,9 +517,9 @@ def test_the_page_names_files_and_commands_that_exist() -> None:
 
 
 def test_the_broker_knows_the_password_that_airflow_has_by_its_hash_alone(made: dict[str, str]) -> None:
-    password = read(made["airflow.env"])["REMPART_AIRFLOW_BROKER_PASSWORD"]
+    password = read(made["tasks.env"])["REMPART_AIRFLOW_BROKER_PASSWORD"]
     assert hashlib.sha256(password.encode()).hexdigest() in made["broker.conf"] and password not in made["broker.conf"]
-    assert "AIRFLOW_CONN_MONITORING" not in made["airflow.env"]
+    assert "AIRFLOW_CONN_MONITORING" not in made["tasks.env"]
     (mounted,) = [one for one in documents(CELERY)[0]["spec"]["template"]["spec"]["volumes"] if "secret" in one]
     assert mounted["secret"]["secretName"] == "rempart-broker"
 

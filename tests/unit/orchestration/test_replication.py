@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -142,17 +143,28 @@ def context(end: str | None) -> dict:
     return {"dag_run": run, "deadline": {"id": "1", "deadline_time": "2026-01-05T10:15:00Z"}}
 
 
-def test_a_late_run_is_an_error_line_and_evidence_and_one_that_has_ended_is_neither(
+def test_a_late_run_is_an_error_line_without_any_secret_and_one_that_has_ended_is_not(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from rempart.orchestration import replication, runtime
 
-    platform = Platform(config.load(ROOT / "rempart.yaml"), config.environment_connections, ledger_=MemoryLedger())
-    monkeypatch.setattr(runtime, "platform", lambda: replace(platform))
+    monkeypatch.setattr(runtime, "platform", lambda: pytest.fail("the triggerer has no signing key"))
     with caplog.at_level(logging.ERROR):
         asyncio.run(replication.tell_late("primary", "haven", context(end="2026-01-05T10:05:00Z")))
-        assert not caplog.records and not platform.ledger.find("replication")
+        assert not caplog.records
         asyncio.run(replication.tell_late("primary", "haven", context(end=None)))
     assert "scheduled__1 has not ended 900 s after it was queued" in caplog.text
+
+
+def test_a_run_that_took_too_long_is_evidence_when_it_concludes_and_a_quick_one_is_not() -> None:
+    from rempart.flows.replicate import record_late
+
+    began = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
+    platform = Platform(config.load(ROOT / "rempart.yaml"), config.environment_connections, ledger_=MemoryLedger())
+    for minutes, late in ((15, False), (16, True)):
+        at = replace(platform, clock=lambda minutes=minutes: began + timedelta(minutes=minutes))  # type: ignore[misc]
+        assert (
+            record_late(replace(platform, clock=lambda now=now: now), "primary", "haven", "scheduled__1", began) is late
+        )  # type: ignore[misc]
     (record,) = platform.ledger.find("replication", "late primary->haven")
-    assert record.body == {"run": "scheduled__1", "since": "2026-01-05T10:00:00Z", "objective_seconds": 900.0}
+    assert record.body == {"run": "scheduled__1", "since": "2026-01-05T10:00:00+00:00", "objective_seconds": 900.0}

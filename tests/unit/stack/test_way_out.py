@@ -96,18 +96,18 @@ def test_credentials_are_kept_where_the_others_are_and_reach_who_works_with_them
     written = init(at_scaleway(tmp_path), tmp_path, KEYS)
     folder = tmp_path / "var" / "compose"
     holders = {file.name for file in folder.iterdir() if SECRET in file.read_text("utf-8")}
-    assert holders == {"secrets.env", "airflow.env", "init.env", "mlflow.env"}
+    assert holders == {f"{name}.env" for name in ("secrets", "tasks", "local-tasks", "cli", "init", "mlflow")}
     assert SECRET not in json.dumps(written)
-    before = (folder / "airflow.env").read_text("utf-8")
+    before = (folder / "tasks.env").read_text("utf-8")
     init(at_scaleway(tmp_path), tmp_path, {})  # `make images` runs it where they may not be set
-    assert (folder / "airflow.env").read_text("utf-8") == before
+    assert (folder / "tasks.env").read_text("utf-8") == before
 
 
 def test_the_administrator_of_a_database_reaches_who_looks_at_it_and_no_task(tmp_path: Path) -> None:
     written = init(team_database(tmp_path), tmp_path, databases())
     folder = tmp_path / "var" / "compose"
     assert "AIRFLOW_CONN_PG_ADMIN=" in (folder / "init.env").read_text("utf-8")
-    assert "AIRFLOW_CONN_PG_ADMIN=" not in (folder / "airflow.env").read_text("utf-8")
+    assert "AIRFLOW_CONN_PG_ADMIN=" not in (folder / "local-tasks.env").read_text("utf-8")
     assert "AIRFLOW_CONN_PG_MLFLOW=" in (folder / "mlflow.env").read_text("utf-8")
     assert not (folder / "superuser").exists() and "REMPART_POSTGRESQL_PASSWORD" not in read_env_file(
         folder / "secrets.env"
