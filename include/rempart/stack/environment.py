@@ -46,7 +46,7 @@ _KEPT_IN_PODS = (*_KEPT, "PGSSLMODE", "PGSSLROOTCERT")
 """Of a pod, whose variables its manifest wrote: how libpq and asyncpg trust the operator's PostgreSQL."""
 
 
-_SECRET_SETTINGS = {
+SECRET_SETTINGS = {
     "CORE__FERNET_KEY": ("REMPART_AIRFLOW_FERNET_KEY", "Fernet key"),
     "API_AUTH__JWT_SECRET": ("REMPART_AIRFLOW_JWT_SECRET", "Airflow tokens"),
     "API__SECRET_KEY": ("REMPART_AIRFLOW_API_SECRET", "Airflow sessions"),
@@ -159,7 +159,7 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
         "LOGGING__COLORED_CONSOLE_LOG": "False",
     }
     given = {process_secrets.kind(name, stack.config) for name in secrets}
-    settings |= {key: secrets[name] for key, (name, kind) in _SECRET_SETTINGS.items() if kind in kinds}
+    settings |= {key: secrets[name] for key, (name, kind) in SECRET_SETTINGS.items() if kind in kinds}
     settings |= profiles.tasks(stack, secrets, inherited, database, with_broker="broker" in kinds & given)
     if stack.cluster:
         settings |= in_pods()

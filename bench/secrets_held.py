@@ -1,0 +1,46 @@
+"""Which secrets each container of the platform holds, in its file and in its processes, beside the table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from rempart.config import Config
+from rempart.stack import environment, process_secrets
+
+SERVICES = {
+    **{name: f"airflow-{name}" for name in ("api-server", "scheduler", "dag-processor", "triggerer")},
+    "mlflow": "mlflow",
+}
+_NAMES = (
+    "cut -d= -f1 /var/lib/rempart/secrets.env; echo --;"
+    " cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | cut -d= -f1 | sort -u"
+)
+
+
+class Containers(Protocol):
+    """What `docker compose` can do here."""
+
+    def inside(self, service: str, script: str) -> tuple[int, str]: ...
+
+
+def kinds(names: str, config: Config) -> set[str]:
+    """The kinds of secrets in variables of these names, one a line."""
+    settings = {f"AIRFLOW__{key}": kind for key, (_, kind) in environment.SECRET_SETTINGS.items()}
+    found = (settings.get(name) or process_secrets.kind(name, config) for name in names.splitlines())
+    return {one for one in found if one}
+
+
+def look(
+    compose: Containers, config: Config, secrets: Mapping[str, str], check: Callable[[str, bool, str], None]
+) -> None:
+    """Each container's file holds the kinds of the table, and no process of it holds another."""
+    known = kinds("\n".join(secrets), config)
+    for service, process in SERVICES.items():
+        wanted = process_secrets.held(process, config) & known
+        _, told = compose.inside(service, _NAMES)
+        file, _, running = told.partition("--\n")
+        mounted, held = kinds(file, config), kinds(running, config)
+        more = sorted((mounted | held) - wanted)
+        detail = f"more: {', '.join(more)}" if more else f"{len(mounted)} of {len(known)} kinds of secrets"
+        check(f"{service} holds the secrets of the table and no other", mounted == wanted and not more, detail)
