@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import audited, door_attacks, doors_compose
+from bench import audited, door_attacks, doors_compose, secrets_held
 from bench import outside as way_out
 from bench.prove_pods import write
 from bench.seen import GATE, docker, look, own_address
@@ -228,6 +228,8 @@ def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, A
     step("healing")
     noting = partial(check, checks)
     figures["secrets looked for"] = look(compose, var / "compose", PORTS, f"{PROJECT}_outward", PERMITTED, noting)
+    written = config.read_env_file(var / "compose" / "secrets.env")
+    secrets_held.look(compose, config.load(home / "rempart.yaml"), written, noting)
     audited.look(compose, home / "rempart.yaml", noting)
     step("looking")
     ports = doors_compose.attack(compose.running(), root)
