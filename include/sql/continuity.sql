@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS public.replica (
     missing_since timestamptz,              -- the first complete listing of the source without it
     sightings integer NOT NULL DEFAULT 0,   -- how many complete listings did not have it, one after another
     hidden timestamptz,                     -- since when a delete marker of ours hides it at the target
+    vouched text NOT NULL DEFAULT 'none',   -- who vouches for the bytes that the source gave
     PRIMARY KEY (source, target, bucket, key, version)
 );
 -- When all versions of all keys of a bucket were compared last.
@@ -44,6 +45,8 @@ CREATE TABLE IF NOT EXISTS public.comparison (
 );
 CREATE INDEX IF NOT EXISTS replica_oldest_proof ON public.replica (source, target, bucket, verified) WHERE NOT marker;
 CREATE INDEX IF NOT EXISTS replica_copied ON public.replica (source, target, bucket, copied);
+CREATE INDEX IF NOT EXISTS replica_unread ON public.replica (source, target, bucket, copied)
+    WHERE basis = 'checked on arrival';
 CREATE INDEX IF NOT EXISTS replica_missing ON public.replica (source, target, bucket, missing_since)
     WHERE missing_since IS NOT NULL;
 

@@ -24,7 +24,7 @@ from rempart.flows.reconcile import before_bringing
 from rempart.pipeline import load_all
 from rempart.replication.guards import DeleteLimits
 from rempart.replication.lease import Lease
-from rempart.replication.outcome import Outcome, Planned, Rules, Trouble, lag_seconds, quantiles
+from rempart.replication.outcome import Outcome, Planned, Rules, Trouble, grade_of, lag_seconds, quantiles
 from rempart.replication.run import BucketRun
 from rempart.replication.transfer import Carried, Mover, Throttle
 from rempart.replication.work import FolderStore, Store
@@ -45,6 +45,10 @@ class ReplicationResult:
     names `bucket/key` of the first that did not reach the target, `failures` counts them. `lag_seconds` is the age of
     the oldest change not yet there; the others are of the changes that this run brought. `pending` (`pending_bytes`):
     changes that are not yet there. `throughput`: bytes per second.
+
+    `grade` tells what the verified ones stand on: `read_back` were read at the target, `accepted` were taken by
+    checksum and listed as they were sent, and are read back by `read_back_due` (ISO 8601; None if there are none). No
+    writer vouches for the source's bytes of `unvouched`; they were compared with the source's ETag.
     """
 
     objects: int
@@ -65,6 +69,11 @@ class ReplicationResult:
     lag_max: float
     seconds: float
     throughput: float
+    grade: str
+    read_back: int
+    accepted: int
+    read_back_due: str | None
+    unvouched: int
 
 
 Measured = Callable[[ReplicationResult], object]
@@ -141,6 +150,7 @@ def lines(result: ReplicationResult) -> list[str]:
     """A result as a person reads it."""
     shown = [
         f"{result.verified} of {result.objects} objects ({result.bytes / 1e6:.1f} MB) have a verified replica",
+        f"grade: {result.grade}",
         f"copied {result.copied} ({result.copied_bytes / 1e6:.1f} MB) in {result.seconds:.1f} s",
         f"hidden {result.hidden}, deleted for good {result.purged}, kept {result.kept} that the source no longer has",
         f"lag {result.lag_seconds:.0f} s, {result.pending} changes ({result.pending_bytes / 1e6:.1f} MB) to come",
@@ -216,6 +226,7 @@ class OpenPair:
             clock,
             arrival=self._proven("wrong digest refused"),
             parts_arrival=self._proven("wrong part refused"),
+            md5_etags=self.able[0].outcome("MD5 ETags") == "proven",
             tags=self.pair.tags,
             throttle=self.throttle,
         )
@@ -310,6 +321,7 @@ class OpenPair:
         now = self.platform.clock()
         seconds = max((now - began).total_seconds(), 1e-3)
         p50, p95, longest = quantiles(total.lags)
+        grade = grade_of(total)
         return ReplicationResult(
             total.objects,
             total.bytes,
@@ -329,6 +341,11 @@ class OpenPair:
             longest,
             round(seconds, 3),
             round(total.copied_bytes / seconds, 1),
+            str(grade),
+            grade.read_back,
+            grade.accepted,
+            grade.due.isoformat(timespec="seconds") if grade.due else None,
+            grade.unvouched,
         )
 
     def progress(self, say: Say) -> Callable[[Carried], None]:

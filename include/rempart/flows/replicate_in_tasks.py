@@ -22,6 +22,7 @@ from rempart.flows.reconcile import before_bringing
 from rempart.flows.replicate import Measured, OpenPair, ReplicationResult, tell_watch
 from rempart.replication.lease import Lease
 from rempart.replication.outcome import SHOWN, Outcome, Planned
+from rempart.replication.plan import Replica
 from rempart.replication.work import SiteStore, Store, decode
 from rempart.sites.spool import spool_folder
 
@@ -145,16 +146,18 @@ def _untold(platform: Platform, prepared: Prepared, planned: Planned, body: byte
     plans, outcome = list(decode(body)), Outcome()
     left = {(plan.key, copy.source.version_id or ""): copy for plan in plans for copy in plan.copies}
     known = catalogue(platform, prepared.source, prepared.target)
+    newest: dict[str, Replica] = {}
     for row in known.copied_since(planned.bucket, planned.began):
         if left.pop((row.key, row.version), None) is not None:
             outcome.copied += row.basis != "found there"
             outcome.copied_bytes += row.size
+            newest[row.key] = row
     why = SiteUnavailable("the task that was to copy it failed", "Read the log of that task.")
     for plan in plans:
         if copies := [copy for copy in plan.copies if (plan.key, copy.source.version_id or "") in left]:
             outcome.trouble(plan.key, why, copies)
         elif plan.copies and not plan.copies[-1].source.marker:
-            outcome.verified += 1
+            outcome.arrived(newest[plan.key])
     return outcome
 
 

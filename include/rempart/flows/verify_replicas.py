@@ -6,20 +6,21 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
 
 from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteError, SiteUnavailable
 from rempart.flows.pairs import PATIENCE, catalogue, pair_of, physical_bucket, when_free
 from rempart.flows.platform import Platform, classification_of
 from rempart.flows.replicate import bring
 from rempart.pipeline import load_all
+from rempart.replication.outcome import READ_BACK_WITHIN
 from rempart.replication.plan import Replica
 from rempart.replication.transfer import Throttle, proven_again, stored_sha256
 from rempart.sites.port import Site
 
 Say = Callable[[str], object]
-EVERY = timedelta(days=1)
-"""How often the DAG runs: each run reads the part of all replicas that this is of the pair's `read_back`."""
+EVERY = READ_BACK_WITHIN / 2
+"""How often the DAG runs: each run reads all replicas that nobody has read yet, so that none waits for longer than
+`READ_BACK_WITHIN`, and the part of the others that this is of the pair's `read_back`."""
 DAMAGED = "damaged"
 """The ETag of a replica that is not what was copied: no listing agrees with it, so a comparison copies it again."""
 _AT_ONCE = 500
@@ -40,11 +41,12 @@ class VerifyResult:
 def verify(
     platform: Platform, source: str, target: str, *, whole: bool = False, say: Say = lambda line: None
 ) -> VerifyResult:
-    """Read back the day's part of a pair's replicas (all with `whole`), and heal what is damaged from the source.
+    """Read back a pair's new replicas and the next part of the others (all with `whole`), and heal what is damaged.
 
-    A damaged replica is copied again, with every version of its key that came after it, so that their
-    order holds; the damaged bytes stay as an older version until they are purged. Writes evidence of kind
-    `replication`. Raises SiteError if something could not be healed, LeaseHeld while the pair is replicated.
+    New replicas come first: the target accepted them by checksum, and nobody has read them there yet. A damaged replica
+    is copied again, with every version of its key that came after it, so that their order holds; the damaged bytes stay
+    as an older version until they are purged. Writes evidence of kind `replication`. Raises SiteError if something
+    could not be healed, LeaseHeld while the pair is replicated.
     """
     pair = pair_of(platform.config, source, target)
     site = platform.site(target, classification_of(load_all()), "replica", beside=source)
@@ -55,15 +57,15 @@ def verify(
         bucket = physical_bucket(platform.config, name)
         count = known.count(bucket)
         due = count if whole else math.ceil(count * EVERY / max(pair.read_back, EVERY))
-        say(f"{bucket}: {due} of {count} replicas at '{target}' are read back")
+        say(f"{bucket}: all new and {due} of {count} replicas at '{target}' are read back")
         replicas += count
-        while due > 0 and (batch := known.oldest_proofs(bucket, min(due, _AT_ONCE))):
-            due -= len(batch)
+        while batch := known.unread(bucket, _AT_ONCE) or known.oldest_proofs(bucket, min(due, _AT_ONCE)):
+            due = max(0, due - len(batch))
             good, bad = _read(site, bucket, batch, pair.transfers, throttle)
             with when_free(platform, source, target, PATIENCE, say) as lease:
                 now = platform.clock()
                 known.record(bucket, [proven_again(one, now) for one in good], lease)
-                known.record(bucket, [replace(one, target_etag=DAMAGED) for one in bad], lease)
+                known.record(bucket, [replace(proven_again(one, now), target_etag=DAMAGED) for one in bad], lease)
             read += len(batch)
             size += sum(one.size for one in batch)
             damaged += [(bucket, one) for one in bad]

@@ -15,7 +15,7 @@ from typing import Protocol
 from rempart.config import Connection
 from rempart.replication.database import Session, session
 from rempart.replication.lease import Lease, fence
-from rempart.replication.plan import Replica
+from rempart.replication.plan import ACCEPTED, Replica
 
 _NAMES = tuple(one.name for one in fields(Replica))
 _COLUMNS = ", ".join(_NAMES)
@@ -76,6 +76,9 @@ class Catalogue(Protocol):
 
     def oldest_proofs(self, bucket: str, limit: int) -> list[Replica]:
         """Bodies whose last proof is the oldest."""
+
+    def unread(self, bucket: str, limit: int) -> list[Replica]:
+        """Bodies that the target accepted and nobody has read there, the oldest first."""
 
     def count(self, bucket: str) -> int:
         """How many bodies there are."""
@@ -153,6 +156,10 @@ class PostgresqlCatalogue:
         query = f"SELECT {_COLUMNS} FROM replica WHERE {_WHOSE} AND NOT marker ORDER BY verified LIMIT %s"  # noqa: S608
         return list(self._read("read the oldest proofs", query, *self._pair, bucket, limit))
 
+    def unread(self, bucket: str, limit: int) -> list[Replica]:
+        query = f"SELECT {_COLUMNS} FROM replica WHERE {_WHOSE} AND basis = %s ORDER BY copied LIMIT %s"  # noqa: S608
+        return list(self._read("read what is to be read back", query, *self._pair, bucket, ACCEPTED, limit))
+
     def count(self, bucket: str) -> int:
         with session(self._connection, "count the catalogue") as opened:
             query = f"SELECT count(*) FROM replica WHERE {_WHOSE} AND NOT marker"  # noqa: S608
@@ -218,6 +225,10 @@ class MemoryCatalogue:
     def oldest_proofs(self, bucket: str, limit: int) -> list[Replica]:
         bodies = (one for one in self._sorted(bucket) if not one.marker)
         return sorted(bodies, key=lambda one: one.verified)[:limit]
+
+    def unread(self, bucket: str, limit: int) -> list[Replica]:
+        accepted = (one for one in self._sorted(bucket) if one.basis == ACCEPTED)
+        return sorted(accepted, key=lambda one: one.copied)[:limit]
 
     def count(self, bucket: str) -> int:
         return sum(not one.marker for one in self._rows.get(bucket, {}).values())

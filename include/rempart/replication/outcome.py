@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from rempart.errors import RempartError
 from rempart.replication.guards import DeleteLimits
-from rempart.replication.plan import Copy
+from rempart.replication.plan import ACCEPTED, Copy, Replica
 
 SHOWN = 100
 """Failures that are named."""
@@ -41,7 +41,11 @@ class Trouble:
 
 @dataclass
 class Outcome:
-    """What came of a run, or of a part of it; parts add up."""
+    """What came of a run, or of a part of it; parts add up.
+
+    Of `verified` objects `accepted` were not read at the target yet, the oldest of them since `unread`; of `unvouched`
+    nobody vouches for the source's bytes.
+    """
 
     objects: int = 0
     bytes: int = 0
@@ -57,6 +61,9 @@ class Outcome:
     failures: int = 0
     troubles: list[Trouble] = field(default_factory=list)
     lags: list[float] = field(default_factory=list)
+    accepted: int = 0
+    unread: datetime | None = None
+    unvouched: int = 0
 
     def add(self, other: Outcome) -> None:
         for name in (
@@ -71,11 +78,32 @@ class Outcome:
             "waiting",
             "waiting_bytes",
             "failures",
+            "accepted",
+            "unvouched",
         ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.troubles = [*self.troubles, *other.troubles][:SHOWN]
         self.lags = [*self.lags, *other.lags][:SAMPLES]
         self.waits_since(other.oldest)
+        self._unread_since(other.unread)
+
+    def arrived(self, row: Replica) -> None:
+        """An object that has a verified replica now."""
+        self.verified += 1
+        self.unvouched += row.vouched == "none"
+        if row.basis == ACCEPTED:
+            self.accepted += 1
+            self._unread_since(row.copied)
+
+    def departed(self, row: Replica) -> None:
+        """One that was counted by `arrived`, and has none."""
+        self.verified -= 1
+        self.unvouched -= row.vouched == "none"
+        self.accepted -= row.basis == ACCEPTED
+
+    def _unread_since(self, moment: datetime | None) -> None:
+        if moment is not None:
+            self.unread = min(self.unread or moment, moment)
 
     def waits_since(self, moment: datetime | None) -> None:
         if moment is not None:
@@ -111,6 +139,33 @@ class Planned:
     known: int
     outcome: Outcome
     todo: Outcome
+
+
+READ_BACK_WITHIN = timedelta(hours=24)
+"""A replica that was only accepted is read back so soon."""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What a green stands on: `read_back` objects were read at the target, `accepted` were taken by checksum alone and
+    are read back by `due`; for the source's bytes of `unvouched` nobody vouches."""
+
+    read_back: int
+    accepted: int
+    due: datetime | None
+    unvouched: int
+
+    def __str__(self) -> str:
+        shown = "read back"
+        if self.accepted:
+            shown = f"accepted by checksum, read back due {self.due:%Y-%m-%d %H:%M} UTC" if self.due else "accepted"
+        return shown if not self.unvouched else f"{shown}; unvouched: {self.unvouched}"
+
+
+def grade_of(outcome: Outcome) -> Grade:
+    """The grade of what an outcome calls verified."""
+    due = outcome.unread + READ_BACK_WITHIN if outcome.unread and outcome.accepted else None
+    return Grade(outcome.verified - outcome.accepted, outcome.accepted, due, outcome.unvouched)
 
 
 def lag_seconds(oldest: datetime | None, now: datetime) -> float:

@@ -20,6 +20,11 @@ LONG = 255
 """Bytes of a key that every server takes: S3's own limit is 1,024, that of a file's name 255."""
 Why = Literal["new", "changed", "replica missing", "replica altered", "out of order"]
 Basis = Literal["read back", "checked on arrival", "found there", "marker"]
+ACCEPTED: Basis = "checked on arrival"
+"""The target checked the SHA-256 and listed the object as it was sent; nobody has read it there yet."""
+Voucher = Literal["writer", "checksum", "checksum of parts", "none"]
+"""Who vouches that the source gave the bytes that were stored there: its writer's record, a checksum that the writer
+sent along, or nobody."""
 
 
 def risks(key: str, *, folder: bool = False) -> frozenset[str]:
@@ -46,7 +51,7 @@ class Replica:
     ever compared with an earlier one of the same site, since it depends on how an object was uploaded. `place` orders
     the versions of a key as they were put at the target. `missing_since` and `sightings`: how long, and in how many
     complete listings one after another, the source did not have it; `hidden`: since when a delete marker of ours
-    hides it at the target.
+    hides it at the target. `vouched`: who vouches for the bytes that the source gave.
     """
 
     key: str
@@ -65,6 +70,7 @@ class Replica:
     missing_since: datetime | None = None
     sightings: int = 0
     hidden: datetime | None = None
+    vouched: Voucher = "none"
 
     def is_of(self, info: ObjectInfo) -> bool:
         """Whether the source still has what was copied. A version never changes; without versions three facts tell."""
@@ -114,7 +120,11 @@ class KeyPlan:
 @dataclass
 class Tally:
     """What a merge saw: keys and bytes that can be read at the source; of them verified ones; keys in the catalogue;
-    keys that can be read at the target alone; keys to hide there."""
+    keys that can be read at the target alone; keys to hide there.
+
+    Of the verified ones: `accepted` were not read at the target yet, the oldest of them since `unread`; of `unvouched`
+    nobody vouches for the source's bytes.
+    """
 
     objects: int = 0
     bytes: int = 0
@@ -122,6 +132,9 @@ class Tally:
     known: int = 0
     kept: int = 0
     hides: int = 0
+    accepted: int = 0
+    unread: datetime | None = None
+    unvouched: int = 0
 
 
 def plan_key(
@@ -356,7 +369,16 @@ def recount(
     if source and not source[0].marker:
         tally.bytes += source[0].size
         tally.current += not made.copies
+        if known and not made.copies:
+            _grade(tally, max(known, key=lambda one: one.place))
     elif made.hides:
         tally.hides += 1
     elif (target and not target[0].marker) if listed else any(not (one.marker or one.hidden) for one in known):
         tally.kept += 1
+
+
+def _grade(tally: Tally, row: Replica) -> None:
+    tally.unvouched += row.vouched == "none"
+    if row.basis == ACCEPTED:
+        tally.accepted += 1
+        tally.unread = min(tally.unread or row.copied, row.copied)

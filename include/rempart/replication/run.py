@@ -11,16 +11,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import datetime
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from pathlib import Path
 
-from rempart.errors import ObjectMissing, ReplicationError, SiteError
+from rempart.errors import IntegrityError, ObjectMissing, ReplicationError, SiteError
 from rempart.replication.catalogue import Catalogue, found_again, sighted
+from rempart.replication.confirm import Confirmation, Lost, doubt_listing
 from rempart.replication.guards import may_hide, stop_and_ask
 from rempart.replication.lease import Lease
 from rempart.replication.outcome import SAMPLES, SHOWN, Outcome, Planned, Rules
-from rempart.replication.plan import Copy, KeyPlan, Replica, Tally, by_key, differing, merge, plan_key, recount, risks
-from rempart.replication.transfer import Carried, Mover, absent, as_stored
+from rempart.replication.plan import (
+    ACCEPTED,
+    Copy,
+    KeyPlan,
+    Replica,
+    Tally,
+    differing,
+    merge,
+    plan_key,
+    recount,
+    risks,
+)
+from rempart.replication.transfer import Carried, Mover, as_stored, see_hidden
 from rempart.replication.work import Store, ahead, decode, decode_row, encode, encode_row, in_order
 from rempart.sites.capabilities import CapabilityRecord
 from rempart.sites.port import ObjectInfo, Site
@@ -31,8 +43,8 @@ RECORDED = 500
 """Replicas that are written to the catalogue at a time."""
 CLOSER = 1000
 """Keys that are looked at one by one; of more, unless they are few among all, the whole bucket is compared."""
-PAGE = 1000
-"""Entries in one page of a listing."""
+NOT_SHOWN = ("replica missing", "replica altered")
+"""Why something is copied again: the target's listing does not show a replica as it was put."""
 
 
 class BucketRun:
@@ -81,10 +93,15 @@ class BucketRun:
                 superseded_before=began - self._rules.keep,
                 where=self._where,
             )
+        doubted: list[Copy] = []
+        unshown = 0
         pieces = _Pieces(store, f"{self._bucket}-copy"), _Pieces(store, f"{self._bucket}-hide")
         sightings = folder / f"{self._bucket}-sightings"
         with sightings.open("wb") as seen:
             for one in made or ():
+                if one.copies and one.copies[0].why in NOT_SHOWN:
+                    unshown += 1
+                    doubted += [one.copies[0]] if len(doubted) < SHOWN else []
                 if lacking := self._lacking(one):
                     outcome.trouble(one.key, _mixed_up(one.key, lacking, self._target.name), one.copies)
                 elif one.copies or one.surplus:
@@ -94,14 +111,31 @@ class BucketRun:
                     seen.write(encode_row(sighted(row, began)))
                 for row in one.back:
                     seen.write(encode_row(found_again(row)))
+        self._doubt(doubted, unshown, tally)
         self._lease.check()
         self._record_sightings(sightings)
         if both and not quick:
             self._catalogue.note_comparison(self._bucket, began, self._lease)
         outcome.objects, outcome.bytes, outcome.kept = tally.objects, tally.bytes, tally.kept
-        outcome.verified = tally.current
+        outcome.verified, outcome.accepted = tally.current, tally.accepted
+        outcome.unread, outcome.unvouched = tally.unread, tally.unvouched
         copy, hide = (one.close() for one in pieces)
         return Planned(self._bucket, began, copy, hide, both, tally.hides, tally.known, outcome, todo)
+
+    def _doubt(self, doubted: Sequence[Copy], unshown: int, tally: Tally) -> None:
+        """Look by name at some replicas that the target's listing does not show. Raises SiteError if they are there."""
+        if not doubted:
+            return
+        rows: dict[str, list[Replica]] = {copy.source.key: [] for copy in doubted}
+        for row in self._catalogue.of_keys(self._bucket, list(rows)):
+            rows[row.key].append(row)
+        sample = []
+        for copy in doubted:
+            known = rows[copy.source.key]
+            same = [one for one in known if one.version == (copy.source.version_id or "")] or known
+            if len(same) == 1 and not (same[0].marker or same[0].hidden):  # listed without versions it has one
+                sample.append((same[0], same[0].place == max(one.place for one in known)))
+        doubt_listing(self._target, self._bucket, sample, unshown, tally.known, self._pool)
 
     def _of_source(self, folder: Path, versions: bool) -> Iterator[ObjectInfo]:
         listed = self._listing(self._source, self._source_able, folder, versions)
@@ -208,12 +242,13 @@ class BucketRun:
     def _account(self, outcome: Outcome, plan: KeyPlan, carried: Carried) -> None:
         outcome.copied += carried.put
         outcome.copied_bytes += carried.bytes
+        outcome.hidden += carried.hidden
         if len(outcome.lags) < SAMPLES:
             outcome.lags += [(one.copied - one.modified).total_seconds() for one in carried.replicas]
         if carried.failure:
             outcome.trouble(plan.key, carried.failure.error, carried.left)
         elif not plan.copies[-1].source.marker:
-            outcome.verified += 1
+            outcome.arrived(carried.replicas[-1])
 
     def _drop_surplus(self, plan: KeyPlan, outcome: Outcome) -> None:
         for one in plan.surplus:
@@ -234,10 +269,14 @@ class BucketRun:
         The error tells that too much is gone at the source for nobody to be asked: then nothing was hidden. Raises
         SiteError, LeaseLost.
         """
-        outcome, now, rules = self._confirm(planned, folder), self._clock(), self._rules
+        outcome, now = Outcome(), self._clock()
         gone = list(self._ripe(now))
         hides = planned.hides + len(gone)
-        if why := stop_and_ask(hides, planned.known, rules.limits, accepted):
+        why = stop_and_ask(hides, planned.known, self._rules.limits, accepted)
+        for piece in () if why else planned.hiding:
+            outcome.add(self._carry(decode(store.get(piece))))
+        outcome.add(self._confirm(planned, folder))
+        if why:
             return outcome, ReplicationError(
                 f"{self._bucket} at site '{self._source.name}': {why}. "
                 f"Nothing was hidden at site '{self._target.name}'",
@@ -245,12 +284,14 @@ class BucketRun:
                 f"`rempart replicate {self._source.name} {self._target.name} --accept-deletes {hides}`. "
                 "If not, the objects are at the target: docs/runbooks/replica.md.",
             )
-        for piece in planned.hiding:
-            outcome.add(self._carry(decode(store.get(piece))))
-        outcome.hidden += planned.hides
         if self._target_able.outcome("delete markers") == "proven" and self._target.keeps_versions(self._bucket):
             for rows in gone:
                 self._target.delete(self._bucket, rows[0].key)
+                try:
+                    see_hidden(self._target, self._bucket, rows[0].key)
+                except IntegrityError as error:
+                    outcome.trouble(rows[0].key, error, ())
+                    continue
                 self._catalogue.record(self._bucket, [replace(row, hidden=now) for row in rows], self._lease)
                 outcome.hidden += 1
             outcome.purged += self._purge(now)
@@ -293,38 +334,40 @@ class BucketRun:
 
     def _confirm(self, planned: Planned, folder: Path) -> Outcome:
         """See that what the target said it stored is there. What is not is forgotten, so that it is copied again."""
-        outcome, lost = Outcome(), []
+        outcome, lost, read = Outcome(), [], []
         copied = self._catalogue.copied_since(self._bucket, planned.began)
-        taken = (row for row in copied if row.basis == "checked on arrival")
-        some = list(islice(taken, max(SHOWN, planned.outcome.objects // PAGE)))
-        rest = next(taken, None)
-        # a request for each, unless a listing has fewer pages
-        many = rest and self._not_listed(chain(some, [rest], taken), planned, folder)
-        absences = many or self._absent(some)
-        for row in absences:
-            lost.append(row)
-            again = Copy(replace(as_stored(row), modified=row.modified), row.place, "replica missing")
-            outcome.trouble(row.key, absent(self._target, self._bucket, row.key), [again])
-            outcome.verified -= 1
+        accepted = (row for row in copied if row.basis == ACCEPTED)
+        confirmation = Confirmation(
+            self._target,
+            self._bucket,
+            lambda: self._listing(self._target, self._target_able, folder, planned.versions),
+            self._pool,
+            self._clock,
+            self._mover.throttle,
+        )
+        for found in confirmation.examine(accepted, planned.outcome.objects):
+            if isinstance(found, Lost):
+                row = found.row
+                lost.append(row)
+                again = Copy(replace(as_stored(row), modified=row.modified), row.place, "replica missing")
+                outcome.trouble(row.key, found.error, [again])
+            else:
+                read.append(found)
+        newest = self._newest(one.key for one in (*lost, *read))
+        for row in lost:
+            if newest[row.key] == row.place:
+                outcome.departed(row)
+        outcome.accepted -= sum(newest[row.key] == row.place for row in read)
+        self._catalogue.record(self._bucket, read, self._lease)
         self._catalogue.forget(self._bucket, lost, self._lease)
         return outcome
 
-    def _absent(self, rows: Sequence[Replica]) -> Iterator[Replica]:
-        yield from (row for row, there in zip(rows, self._pool.map(self._is_there, rows), strict=True) if not there)
-
-    def _not_listed(self, rows: Iterable[Replica], planned: Planned, folder: Path) -> Iterator[Replica]:
-        listing = self._listing(self._target, self._target_able, folder, planned.versions)
-        for _, (wanted, listed) in by_key(rows, listing):
-            for row in wanted:
-                if not any(row.stands_in(one) and row.target_version in ("", one.version_id) for one in listed):
-                    yield row
-
-    def _is_there(self, row: Replica) -> bool:
-        try:
-            found = self._target.head(self._bucket, row.key, version_id=row.target_version or None)
-        except ObjectMissing:
-            return False
-        return row.stands_in(found)
+    def _newest(self, keys: Iterable[str]) -> dict[str, int]:
+        """The place of each key's newest row in the catalogue."""
+        places: dict[str, int] = {}
+        for row in self._catalogue.of_keys(self._bucket, list(dict.fromkeys(keys))):
+            places[row.key] = max(row.place, places.get(row.key, -1))
+        return places
 
 
 class _Pieces:

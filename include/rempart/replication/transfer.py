@@ -5,7 +5,6 @@ A version that fails stops those after it of the same key, so that their order h
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections import deque
@@ -16,9 +15,12 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteUnavailable
-from rempart.replication.plan import Basis, Copy, KeyPlan, Replica
-from rempart.sites.port import ObjectInfo, Site
+from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteError, SiteUnavailable
+from rempart.replication.plan import ACCEPTED, Basis, Copy, KeyPlan, Replica, Voucher
+from rempart.replication.vouching import vouch
+from rempart.sites.checking import check_listed
+from rempart.sites.digests import Digests, of_body
+from rempart.sites.port import Checks, ObjectInfo, Site
 
 IN_MEMORY = 16 << 20
 """Larger objects go in parts."""
@@ -42,13 +44,17 @@ class Failure:
 
 @dataclass(frozen=True)
 class Carried:
-    """What came of one key: replicas, how many of them were put (the others were there), their bytes, what failed."""
+    """What came of one key: replicas, how many of them were put (the others were there), their bytes, what failed.
+
+    `hidden`: a reader of the target no longer finds the key, as was seen there.
+    """
 
     replicas: tuple[Replica, ...] = ()
     put: int = 0
     bytes: int = 0
     failure: Failure | None = None
     left: tuple[Copy, ...] = ()
+    hidden: bool = False
 
 
 class Throttle:
@@ -79,7 +85,8 @@ class Mover:
     """Brings versions of one bucket from a source to a target.
 
     `arrival`: the target was proven to refuse a body that is not of its SHA-256, so one that it took is verified; else
-    each is read back. `parts_arrival`: the same of parts. `tags`: tags are copied, at one more request for each object.
+    each is read back. `parts_arrival`: the same of parts. `md5_etags`: the source was proven to give the MD5 as ETag.
+    `tags`: tags are copied, at one more request for each object.
     """
 
     source: Site
@@ -88,8 +95,11 @@ class Mover:
     clock: Callable[[], datetime]
     arrival: bool = False
     parts_arrival: bool = False
+    md5_etags: bool = False
     tags: bool = True
     throttle: Throttle = field(default_factory=lambda: Throttle(None))
+    kept: list[bool] = field(default_factory=list)
+    """Whether the target's bucket keeps versions, once that was asked."""
 
     def carry(self, plan: KeyPlan) -> Carried:
         """Make the copies of one key, in order. Errors of the sites become a failure."""
@@ -98,12 +108,14 @@ class Mover:
         for n, copy in enumerate(plan.copies):
             try:
                 made = self._one(plan.key, copy)
+                if plan.hides and copy is plan.copies[-1]:
+                    see_hidden(self.target, self.bucket, plan.key)
             except RempartError as error:
                 return Carried(tuple(replicas), put, size, Failure(copy, error), plan.copies[n:])
             replicas.append(made)
             put += made.basis != "found there"
             size += made.size
-        return Carried(tuple(replicas), put, size)
+        return Carried(tuple(replicas), put, size, hidden=plan.hides)
 
     def _one(self, key: str, copy: Copy) -> Replica:
         self.throttle.take(copy.source.size)
@@ -111,13 +123,14 @@ class Mover:
             return self._marker(key, copy)
         if copy.source.size > IN_MEMORY:
             return self._in_parts(key, copy)
-        info, body = self.source.fetch(self.bucket, key, version_id=copy.source.version_id, tags=self.tags)
-        sha256 = hashlib.sha256(body).hexdigest()
+        version = copy.source.version_id
+        info, body = self.source.fetch(self.bucket, key, version_id=version, tags=self.tags, listed=copy.source)
+        came = of_body(body)
         if len(body) != info.size:
             raise self._short(key, len(body), info.size)
-        self._believe(info, sha256, body)
+        voucher = self._vouch(info, self._checks(info), came)
         basis: Basis = "found there"
-        if (stored := self._found(key, copy.perhaps, sha256)) is None:
+        if (stored := self._found(key, copy.perhaps, came.sha256)) is None:
             stored = self.target.write(
                 self.bucket,
                 key,
@@ -125,29 +138,42 @@ class Mover:
                 metadata={name: value for name, value in info.metadata.items() if name != "sha256"},
                 content_type=info.content_type or "application/octet-stream",
                 tags=info.tags,
-                sha256=sha256,
+                sha256=came.sha256,
             )
-            basis = self._verified(stored, sha256, self.arrival)
-        return self._replica(copy, info, stored, sha256, basis)
+            stored, basis = self._verified(stored, came.etag, came.sha256, self.arrival)
+        return self._replica(copy, info, stored, came.sha256, basis, voucher)
 
     def _marker(self, key: str, copy: Copy) -> Replica:
         if copy.perhaps is not None:
             version: str | None = copy.perhaps.version_id
         else:
-            version = self.target.delete(self.bucket, key)
+            version = self.target.delete(self.bucket, key) or self._newest_marker(key)
         stored = ObjectInfo(key, 0, self.clock(), version, marker=True)
-        return self._replica(copy, copy.source, stored, "", "found there" if copy.perhaps else "marker")
+        return self._replica(copy, copy.source, stored, "", "found there" if copy.perhaps else "marker", "writer")
+
+    def _newest_marker(self, key: str) -> str | None:
+        """The version of the delete marker that stands for a key, where the answer to the delete did not tell it."""
+        if not self._keeps_versions():
+            return None
+        newest = next((one for one in self.target.versions(self.bucket, key) if one.key == key), None)
+        if newest is None or not newest.marker or not newest.version_id:
+            raise self._no_version(key)
+        return newest.version_id
 
     def _in_parts(self, key: str, copy: Copy) -> Replica:
         """A large object, in constant memory; parts that an earlier run stored are not sent again."""
         info = self.source.head(self.bucket, key, version_id=copy.source.version_id, tags=self.tags)
+        if copy.source.version_id:
+            check_listed(f"head {self.bucket}/{key} at site '{self.source.name}'", copy.source, info)
+        checks = self._checks(info)
         if copy.perhaps is not None:
-            sha256 = stored_sha256(self.source, self.bucket, key, version_id=info.version_id)
-            if (stored := self._found(key, copy.perhaps, sha256)) is not None:
-                return self._replica(copy, info, stored, sha256, "found there")
+            came = read_through(self.source, self.bucket, key, info.version_id, _digests(checks))
+            voucher = self._vouch(info, checks, came)
+            if (stored := self._found(key, copy.perhaps, came.sha256)) is not None:
+                return self._replica(copy, info, stored, came.sha256, "found there", voucher)
         length = max(PART, -(-info.size // MOST_PARTS))
         upload = self.target.upload(self.bucket, info)
-        digest = hashlib.sha256()
+        came = _digests(checks)
         waiting: deque[Future[None]] = deque()
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="parts") as pool:
             for number, start in enumerate(range(0, info.size, length), start=1):
@@ -155,7 +181,7 @@ class Mover:
                 body = self.source.read_part(self.bucket, key, start, wanted, version_id=info.version_id)
                 if len(body) != wanted:
                     raise self._short(key, len(body), wanted)
-                digest.update(body)
+                came.update(body)
                 if not upload.has(number, body):
                     waiting.append(pool.submit(upload.part, number, body))
                 del body
@@ -163,36 +189,21 @@ class Mover:
                     waiting.popleft().result()
             for part in waiting:
                 part.result()
-        sha256 = digest.hexdigest()
         try:
-            self._believe(info, sha256)
+            voucher = self._vouch(info, checks, came)
         except IntegrityError:
             upload.abort()
             raise
-        stored = upload.complete()
-        return self._replica(copy, info, stored, sha256, self._verified(stored, sha256, self.parts_arrival))
+        stored, basis = self._verified(upload.complete(), upload.sent_etag, came.sha256, self.parts_arrival)
+        return self._replica(copy, info, stored, came.sha256, basis, voucher)
 
-    def _believe(self, info: ObjectInfo, sha256: str, body: bytes | None = None) -> None:
-        """That the bytes which came are those that were stored at the source. Raises IntegrityError.
+    def _checks(self, info: ObjectInfo) -> Checks | None:
+        """What the source tells of a body without its writer's record; asked for only then."""
+        return None if info.sha256 else self.source.checks(self.bucket, info.key, version_id=info.version_id)
 
-        By its writer's record of the SHA-256; without one by the ETag if that is the body's MD5. If it is not, the same
-        bytes must come twice: at some sites an ETag is no MD5.
-        """
+    def _vouch(self, info: ObjectInfo, checks: Checks | None, came: Digests) -> Voucher:
         where = f"get {self.bucket}/{info.key} at site '{self.source.name}'"
-        if info.sha256:
-            if info.sha256 != sha256:
-                raise IntegrityError(
-                    f"{where}: SHA-256 {sha256[:12]}…, its writer recorded {info.sha256[:12]}…",
-                    "The source's copy is damaged and was not copied. Restore it from its replica.",
-                )
-            return
-        if body is None or len(info.etag) != 32 or info.etag == hashlib.md5(body, usedforsecurity=False).hexdigest():
-            return
-        if stored_sha256(self.source, self.bucket, info.key, version_id=info.version_id) != sha256:
-            raise IntegrityError(
-                f"{where}: other bytes came each time it was read",
-                "Nothing was copied. Run again; if it lasts, ask the operator.",
-            )
+        return vouch(where, info, checks, came, md5_etags=self.md5_etags)
 
     def _found(self, key: str, perhaps: ObjectInfo | None, sha256: str) -> ObjectInfo | None:
         """The version at the target, if it gives back exactly these bytes (after a crash, or without a catalogue)."""
@@ -204,18 +215,42 @@ class Mover:
             return None
         return perhaps if same else None
 
-    def _verified(self, stored: ObjectInfo, sha256: str, arrival: bool) -> Basis:
+    def _verified(self, stored: ObjectInfo, sent_etag: str, sha256: str, arrival: bool) -> tuple[ObjectInfo, Basis]:
+        """What was put, with the ETag that a listing of the target has to show; and what its verification stands on."""
+        if not stored.version_id and self._keeps_versions():
+            stored = self._with_version(stored, sent_etag, sha256)
         if arrival:
             if stored.sha256 not in (None, sha256):  # by its writer's record, which a part's upload hands on
                 raise IntegrityError(
                     f"put {self.bucket}/{stored.key} at site '{self.target.name}': other bytes were sent than read",
                     "It does not count as a replica. Run again; if it lasts, this machine's memory may be at fault.",
                 )
-            return "checked on arrival"
+            return replace(stored, etag=sent_etag), ACCEPTED
         read_back(self.target, self.bucket, stored, sha256)
-        return "read back"
+        return replace(stored, etag=stored.etag or sent_etag), "read back"
 
-    def _replica(self, copy: Copy, info: ObjectInfo, stored: ObjectInfo, sha256: str, basis: Basis) -> Replica:
+    def _keeps_versions(self) -> bool:
+        if not self.kept:
+            self.kept.append(self.target.keeps_versions(self.bucket))
+        return self.kept[0]
+
+    def _with_version(self, stored: ObjectInfo, sent_etag: str, sha256: str) -> ObjectInfo:
+        """What was put, where the answer told no version: the site is asked for it. Raises SiteError."""
+        there = self.target.head(self.bucket, stored.key)
+        same = there.size == stored.size and (there.sha256 == sha256 or there.etag == sent_etag)
+        if not same or not there.version_id:
+            raise self._no_version(stored.key)
+        return replace(stored, version_id=there.version_id)
+
+    def _no_version(self, key: str) -> SiteError:
+        return SiteError(
+            f"put {self.bucket}/{key} at site '{self.target.name}': the answer names no version, nor does HEAD",
+            "It does not count as a replica. Run again; if it lasts, ask the site's operator.",
+        )
+
+    def _replica(
+        self, copy: Copy, info: ObjectInfo, stored: ObjectInfo, sha256: str, basis: Basis, vouched: Voucher
+    ) -> Replica:
         now = self.clock()
         same = (info.etag, info.size) == (copy.source.etag, copy.source.size)
         modified = copy.source.modified if same else info.modified  # a listing and a read may differ in precision
@@ -234,6 +269,7 @@ class Mover:
             basis,
             now,
             now,
+            vouched=vouched,
         )
 
     def _short(self, key: str, came: int, announced: int) -> IntegrityError:
@@ -272,11 +308,22 @@ def store_file(
 
 def stored_sha256(site: Site, bucket: str, key: str, *, version_id: str | None = None, once: bool = False) -> str:
     """SHA-256 of what the site gives back, in constant memory; `once` as in `Site.open`. Raises ObjectMissing."""
-    digest = hashlib.sha256()
+    return read_through(site, bucket, key, version_id, Digests(etag=False), once=once).sha256
+
+
+def read_through(
+    site: Site, bucket: str, key: str, version_id: str | None, into: Digests, *, once: bool = False
+) -> Digests:
+    """Read a body in constant memory, for its digests. Raises ObjectMissing."""
     with site.open(bucket, key, version_id=version_id, once=once) as stream:
         while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+            into.update(chunk)
+    return into
+
+
+def _digests(checks: Checks | None) -> Digests:
+    """Those that a source's account of a body is compared with."""
+    return Digests(checks.part if checks else 0, etag=checks is not None)
 
 
 def read_back(target: Site, bucket: str, stored: ObjectInfo, sha256: str) -> None:
@@ -291,6 +338,18 @@ def read_back(target: Site, bucket: str, stored: ObjectInfo, sha256: str) -> Non
             f"read back {where}: SHA-256 {found[:12]}…, the source has {sha256[:12]}…",
             "It does not count as a replica. Run again; if it lasts, do not rely on this site and ask its operator.",
         )
+
+
+def see_hidden(target: Site, bucket: str, key: str) -> None:
+    """Raises IntegrityError unless a reader of the target no longer finds a key for which a delete marker was put."""
+    try:
+        target.head(bucket, key)
+    except ObjectMissing:
+        return
+    raise IntegrityError(
+        f"hide {bucket}/{key} at site '{target.name}': a delete marker was reported, and the object is still found",
+        "It does not count as hidden. Run again; if it lasts, ask the site's operator.",
+    )
 
 
 def absent(target: Site, bucket: str, key: str) -> IntegrityError:

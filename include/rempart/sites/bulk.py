@@ -68,6 +68,10 @@ class Bulk:
     def _takes(self, key: str) -> bool:
         return not self._off and plain(key) and at_home()
 
+    def takes(self, key: str, metadata: Mapping[str, str]) -> bool:
+        """Whether a body of this key and metadata is put here."""
+        return self._takes(key) and all(f"{name}{value}".isascii() for name, value in metadata.items())
+
     def _store(self, bucket: str, *, checked: bool = False) -> Any:
         if (bucket, checked) not in self._stores:
             from obstore.store import S3Store
@@ -91,7 +95,7 @@ class Bulk:
             return None
         attributes, meta = dict(answer.attributes), answer.meta
         kind = str(attributes.pop("Content-Type", ""))
-        if not meta["e_tag"] or any(name[:1].isupper() for name in attributes):
+        if not (meta["e_tag"] and len(body) == meta["size"]) or any(name[:1].isupper() for name in attributes):
             return None  # Cache-Control and others are no metadata of ours
         version = meta["version"]
         info = ObjectInfo(
@@ -108,8 +112,8 @@ class Bulk:
     def put(
         self, bucket: str, key: str, body: bytes, metadata: Mapping[str, str], content_type: str
     ) -> ObjectInfo | None:
-        """Store a body with its SHA-256, which the site checks; None: ask boto3."""
-        if not (self._takes(key) and all(f"{name}{value}".isascii() for name, value in metadata.items())):
+        """Store a body with its SHA-256, which the site checks; None: it is not known to be stored, ask boto3."""
+        if not self.takes(key, metadata):
             return None
         import obstore
         from obstore.exceptions import BaseError

@@ -41,6 +41,11 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability("private", "a request without a signature is refused", "not used: anybody could read", _ALL),
     Capability("checksum", "the SHA-256 of a write is kept, and told by HEAD", "our own metadata holds it as well"),
     Capability(
+        "MD5 ETags",
+        "the ETag of a body is its MD5, of one in parts that of their MD5s",
+        "objects without their writer's SHA-256 are compared with no ETag; what is put there is read back",
+    ),
+    Capability(
         "wrong digest refused",
         "a body that is not of its SHA-256 is refused, and not stored",
         "every write is read back before it counts",

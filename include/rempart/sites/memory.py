@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from rempart.errors import IntegrityError, ObjectMissing, SiteError
 from rempart.sites.capabilities import CAPABILITIES, CapabilityRecord, Proof
-from rempart.sites.port import ObjectInfo
+from rempart.sites.port import Checks, ObjectInfo
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -92,8 +92,18 @@ class MemorySite:
     def head(self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False) -> ObjectInfo:
         return self._find(bucket, key, version_id)[0]
 
+    def checks(self, bucket: str, key: str, *, version_id: str | None = None) -> Checks:
+        info = self._find(bucket, key, version_id)[0]
+        return Checks(info.size, info.etag, info.sha256 or "")
+
     def fetch(
-        self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False
+        self,
+        bucket: str,
+        key: str,
+        *,
+        version_id: str | None = None,
+        tags: bool = False,
+        listed: ObjectInfo | None = None,
     ) -> tuple[ObjectInfo, bytes]:
         return self._find(bucket, key, version_id)
 
@@ -135,7 +145,7 @@ class MemorySite:
             len(body),
             self.clock(),
             f"{self._writes:08d}" if self._versioned.get(bucket) else None,
-            digest[:32],
+            hashlib.md5(body, usedforsecurity=False).hexdigest(),
             {**(metadata or {}), "sha256": digest},
             content_type,
             tags=dict(tags or {}),
@@ -227,8 +237,16 @@ class _Upload:
     def part(self, number: int, body: bytes) -> None:
         self._bodies[number] = body
 
+    @property
+    def sent_etag(self) -> str:
+        return hashlib.md5(self._body, usedforsecurity=False).hexdigest()
+
+    @property
+    def _body(self) -> bytes:
+        return b"".join(self._bodies[number] for number in sorted(self._bodies))
+
     def complete(self) -> ObjectInfo:
-        like, body = self._like, b"".join(self._bodies[number] for number in sorted(self._bodies))
+        like, body = self._like, self._body
         self.abort()
         return self._site.write(
             self._bucket,

@@ -41,6 +41,23 @@ class ObjectInfo:
         return self.metadata.get("sha256")
 
 
+@dataclass(frozen=True)
+class Checks:
+    """What a site tells of a body without sending it.
+
+    `sha256` (hex, of the whole) and `composite` (of parts, as S3 writes it: base64 and their count): the checksum that
+    the writer sent along; empty without one. `part`: bytes of each part but the last, 0 for a body that was sent whole.
+    `encrypted`: the ETag may be of encrypted bytes, so that it says nothing of the body.
+    """
+
+    size: int
+    etag: str
+    sha256: str = ""
+    composite: str = ""
+    part: int = 0
+    encrypted: bool = False
+
+
 class Upload(Protocol):
     """A large object on its way in parts. Parts are numbered from 1; each may be stored again."""
 
@@ -50,8 +67,12 @@ class Upload(Protocol):
     def part(self, number: int, body: bytes) -> None:
         """Store a part with its SHA-256."""
 
+    @property
+    def sent_etag(self) -> str:
+        """The ETag of the object by the MD5s of what was sent, whatever the site tells."""
+
     def complete(self) -> ObjectInfo:
-        """Make the object of all parts."""
+        """Make the object of all parts. It counts, too, if the answer was lost and the object is there."""
 
     def abort(self) -> None:
         """Throw the parts away."""
@@ -87,26 +108,40 @@ class Site(Protocol):
     def head(self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False) -> ObjectInfo:
         """The facts of the current version, or of the one that is named. Raises ObjectMissing."""
 
+    def checks(self, bucket: str, key: str, *, version_id: str | None = None) -> Checks:
+        """The checksums that the site has of a body, and the length of its parts. Raises ObjectMissing."""
+
     def fetch(
-        self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False
+        self,
+        bucket: str,
+        key: str,
+        *,
+        version_id: str | None = None,
+        tags: bool = False,
+        listed: ObjectInfo | None = None,
     ) -> tuple[ObjectInfo, bytes]:
         """Facts and body in one request (and one more for the tags): for bodies that fit in memory.
 
-        Raises ObjectMissing, and SiteUnavailable for a body that broke off.
+        With `listed` the answer must be of the size and ETag that a listing told, and the caller checks the SHA-256;
+        without, the body is checked against its writer's record, if there is one. Raises ObjectMissing,
+        IntegrityError, and SiteUnavailable for a body that broke off or is an error of the site's.
         """
 
     def read_part(self, bucket: str, key: str, start: int, length: int, *, version_id: str | None = None) -> bytes:
-        """So many bytes from there on. Raises ObjectMissing."""
+        """Exactly so many bytes from there on. Raises ObjectMissing, and SiteUnavailable for an answer of others."""
 
     def read(self, bucket: str, key: str, *, version_id: str | None = None, sha256: str | None = None) -> bytes:
-        """The whole body, checked against `sha256` if given. Raises ObjectMissing, IntegrityError."""
+        """The whole body, checked against `sha256` if given, else against its writer's record if there is one.
+
+        Raises ObjectMissing, IntegrityError, SiteUnavailable.
+        """
 
     def open(
         self, bucket: str, key: str, *, version_id: str | None = None, once: bool = False
     ) -> AbstractContextManager[BinaryIO]:
         """The body as a stream, for objects that do not fit in memory; `once`: it is not asked for again if that fails.
 
-        Raises ObjectMissing.
+        Raises ObjectMissing, and SiteUnavailable for a body that is an error of the site's.
         """
 
     def write(
@@ -120,7 +155,11 @@ class Site(Protocol):
         tags: Mapping[str, str] | None = None,
         sha256: str | None = None,
     ) -> ObjectInfo:
-        """Store a body with its SHA-256, which the caller may know already."""
+        """Store a body with its SHA-256, which the caller may know already.
+
+        A write of which the answer was lost counts if the object is there. `etag` and `version_id` are empty if the
+        site tells none.
+        """
 
     def upload(self, bucket: str, like: ObjectInfo) -> Upload:
         """Begin to store a large object in parts, or go on with what an earlier call for the same key began.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -21,13 +22,15 @@ from urllib.parse import urlencode
 from rempart.config import Connection
 from rempart.errors import AnswerInvalid, IntegrityError, SessionExpired, SiteError, SiteUnavailable
 from rempart.sections import MOST_LISTED
+from rempart.sites import checking
 from rempart.sites.answers import NotUnderstood, etag, fact
 from rempart.sites.bulk import Bulk
 from rempart.sites.capabilities import CapabilityRecord
+from rempart.sites.digests import ERROR_BYTES
 from rempart.sites.listing import ENTRIES, keep_order
 from rempart.sites.locks import Locks, lock_until
 from rempart.sites.pages import Guard, walk
-from rempart.sites.port import ObjectInfo
+from rempart.sites.port import Checks, ObjectInfo
 from rempart.sites.refusals import MOST_SKEW, translate
 from rempart.sites.upload import S3Upload
 from rempart.sovereignty.policy import Decision
@@ -39,6 +42,8 @@ _CHUNK = 1 << 20
 _making = threading.Lock()
 """Sessions of boto3 make one client at a time."""
 SESSION_TOKEN, SESSION_UNTIL = "aws_session_token", "session_until"
+_LOST = timedelta(minutes=1)
+"""An object that is so much older than our put is not what we put: clocks differ by less where the doctor proved it."""
 
 
 def file_sha256(file: Path) -> str:
@@ -238,19 +243,47 @@ class S3Site:
             tags=self._tags(bucket, key, version) if tags else {},
         )
 
+    def checks(self, bucket: str, key: str, *, version_id: str | None = None) -> Checks:
+        extra: dict[str, Any] = {"VersionId": version_id} if version_id else {}
+        ask = partial(self._client.head_object, Bucket=bucket, Key=key, **extra)
+
+        def told() -> Checks:
+            answer = ask(ChecksumMode="ENABLED")
+            return checking.checks_of(answer, ask(PartNumber=1) if "-" in etag(answer) else None)
+
+        return self._call("head", bucket, key, told)
+
+    def _where(self, operation: str, bucket: str, key: str) -> str:
+        return f"{operation} {bucket}/{key} at site '{self.name}'"
+
+    def _tagged(self, bucket: str, info: ObjectInfo) -> ObjectInfo:
+        return replace(info, tags=self._tags(bucket, info.key, info.version_id))
+
     def _tags(self, bucket: str, key: str, version_id: str | None) -> dict[str, str]:
         extra = {"VersionId": version_id} if version_id else {}
         ask = partial(self._client.get_object_tagging, Bucket=bucket, Key=key, **extra)
         return {one["Key"]: one["Value"] for one in self._call("tags", bucket, key, ask).get("TagSet", ())}
 
     def fetch(
-        self, bucket: str, key: str, *, version_id: str | None = None, tags: bool = False
+        self,
+        bucket: str,
+        key: str,
+        *,
+        version_id: str | None = None,
+        tags: bool = False,
+        listed: ObjectInfo | None = None,
     ) -> tuple[ObjectInfo, bytes]:
-        extra = {"VersionId": version_id} if version_id else {}
+        where = self._where("get", bucket, key)
+        info, body = self._bulk.get(bucket, key, version_id) or self._get(bucket, key, version_id)
+        self._refuse_error(bucket, key, version_id, body)
+        if listed is not None:
+            self._check_listed(bucket, listed, info)
+        elif info.sha256:
+            checking.check_sha256(where, body, info.sha256, "its writer recorded")
+        return (self._tagged(bucket, info) if tags else info), body
 
-        if (found := self._bulk.get(bucket, key, version_id)) is not None:
-            info, body = found
-            return (replace(info, tags=self._tags(bucket, key, info.version_id)) if tags else info), body
+    def _get(self, bucket: str, key: str, version_id: str | None) -> tuple[ObjectInfo, bytes]:
+        extra = {"VersionId": version_id} if version_id else {}
 
         def get() -> tuple[dict[str, Any], bytes]:
             answer = self._client.get_object(Bucket=bucket, Key=key, **extra)
@@ -258,45 +291,75 @@ class S3Site:
                 return answer, stream.read()  # botocore refuses a body that is shorter than announced
 
         answer, body = self._call("get", bucket, key, get)
-        return self._call("get", bucket, key, lambda: self._info(bucket, key, answer, tags)), body
+        self._refuse_error(bucket, key, version_id, body)
+        return self._call("get", bucket, key, lambda: self._info(bucket, key, answer, False)), body
+
+    def _check_listed(self, bucket: str, listed: ObjectInfo, info: ObjectInfo) -> None:
+        where = self._where("get", bucket, info.key)
+        try:
+            checking.check_listed(where, listed, info)
+        except IntegrityError:
+            if listed.version_id:
+                raise
+            checking.check_listed(where, self.head(bucket, info.key), info)  # it may have been replaced meanwhile
+
+    def _refuse_error(self, bucket: str, key: str, version_id: str | None, body: bytes) -> None:
+        """Raises SiteUnavailable for an S3 error that came as a body under status 200."""
+        if checking.is_error(body, None) is None:
+            return
+        extra = {"VersionId": version_id} if version_id else {}
+        ask = partial(self._client.head_object, Bucket=bucket, Key=key, **extra)
+        if code := checking.is_error(body, self._call("head", bucket, key, ask)):
+            raise SiteUnavailable(
+                f"{self._where('get', bucket, key)}: an error came as the body of a success ({code})",
+                "Nothing was taken over. Retry; if it lasts, ask the site's operator.",
+            )
 
     def read_part(self, bucket: str, key: str, start: int, length: int, *, version_id: str | None = None) -> bytes:
         extra = {"VersionId": version_id} if version_id else {}
 
-        def get() -> bytes:
+        def get() -> tuple[str | None, bytes]:
             wanted = f"bytes={start}-{start + length - 1}"
             answer = self._client.get_object(Bucket=bucket, Key=key, Range=wanted, **extra)
             with closing(answer["Body"]) as stream:
-                return bytes(stream.read())
+                return answer.get("ContentRange"), bytes(stream.read())
 
-        body = self._call("get", bucket, key, get)
-        if len(body) != length:
-            raise SiteUnavailable(
-                f"get {bucket}/{key} at site '{self.name}': {len(body)} of {length} bytes came from {start} on",
-                "Retry; if it lasts, ask the operator.",
-            )
+        told, body = self._call("get", bucket, key, get)
+        checking.check_range(self._where("get", bucket, key), start, length, told, len(body))
         return body
 
     def read(self, bucket: str, key: str, *, version_id: str | None = None, sha256: str | None = None) -> bytes:
-        with self.open(bucket, key, version_id=version_id) as stream:
+        where = self._where("read", bucket, key)
+        with self._opened(bucket, key, version_id, self._client) as (recorded, stream):
             body = self._call("read", bucket, key, stream.read)
-        if sha256 and (found := hashlib.sha256(body).hexdigest()) != sha256:
-            raise IntegrityError(
-                f"read {bucket}/{key} at site '{self.name}': SHA-256 {found[:12]}…, on record {sha256[:12]}…",
-                "Restore the object from its replica or a restore point.",
-            )
+        if sha256:
+            checking.check_sha256(where, body, sha256, "on record")
+        elif recorded:
+            checking.check_sha256(where, body, recorded, "its writer recorded")
         return body
 
     @contextmanager
     def open(self, bucket: str, key: str, *, version_id: str | None = None, once: bool = False) -> Iterator[BinaryIO]:
-        extra = {"VersionId": version_id} if version_id else {}
+        with self._opened(bucket, key, version_id, self._impatient if once else self._client) as (_, stream):
+            yield stream
+
+    @contextmanager
+    def _opened(
+        self, bucket: str, key: str, version_id: str | None, client: Any
+    ) -> Iterator[tuple[str | None, BinaryIO]]:
+        """The SHA-256 on record with the object, and its body; a small one is read before it is handed on."""
         from botocore.exceptions import BotoCoreError
 
-        client = self._impatient if once else self._client
+        extra = {"VersionId": version_id} if version_id else {}
         answer = self._call("get", bucket, key, lambda: client.get_object(Bucket=bucket, Key=key, **extra))
-        body = answer["Body"]
+        body, recorded = answer["Body"], answer.get("Metadata", {}).get("sha256")
         try:
-            yield body
+            if answer.get("ContentLength", 0) <= ERROR_BYTES:
+                small = body.read()
+                self._refuse_error(bucket, key, version_id, small)
+                yield recorded, io.BytesIO(small)
+            else:
+                yield recorded, body
         except BotoCoreError as cause:  # a read by the caller that broke off in the middle of the body
             raise SiteUnavailable(
                 f"read {bucket}/{key} at site '{self.name}' ({self.endpoint}): {type(cause).__name__}",
@@ -334,6 +397,26 @@ class S3Site:
             key, size, datetime.now(UTC), answer.get("VersionId"), etag(answer), kept, content_type, tags=tags or {}
         )
 
+    def _stored(
+        self, bucket: str, key: str, size: int, sha256: str, since: datetime, put: Callable[[], ObjectInfo]
+    ) -> ObjectInfo:
+        """Put a body, or find that it is there: an answer may be lost after the object was stored."""
+        try:
+            return self._call("put", bucket, key, put)
+        except SiteUnavailable:
+            if (found := self._arrived(bucket, key, size, sha256, since)) is None:
+                raise
+            return found
+
+    def _arrived(self, bucket: str, key: str, size: int, sha256: str, since: datetime) -> ObjectInfo | None:
+        """The object, if a body with this SHA-256 was stored since then."""
+        try:
+            found = self.head(bucket, key)
+        except SiteError:
+            return None
+        same = (found.size, found.sha256) == (size, sha256) and found.modified >= since - _LOST
+        return found if same else None
+
     def write(
         self,
         bucket: str,
@@ -345,13 +428,14 @@ class S3Site:
         tags: Mapping[str, str] | None = None,
         sha256: str | None = None,
     ) -> ObjectInfo:
-        digest = sha256 or hashlib.sha256(body).hexdigest()
+        digest, since = sha256 or hashlib.sha256(body).hexdigest(), datetime.now(UTC)
         kept = {**(metadata or {}), "sha256": digest}
-        if not tags and (stored := self._bulk.put(bucket, key, body, kept, content_type)) is not None:
-            return stored
-        return self._call(
-            "put", bucket, key, lambda: self._put(bucket, key, body, len(body), digest, metadata, content_type, tags)
-        )
+        if not tags and self._bulk.takes(key, kept):
+            stored = self._bulk.put(bucket, key, body, kept, content_type)
+            if stored := stored or self._arrived(bucket, key, len(body), digest, since):
+                return stored
+        put = partial(self._put, bucket, key, body, len(body), digest, metadata, content_type, tags)
+        return self._stored(bucket, key, len(body), digest, since, put)
 
     def upload(self, bucket: str, like: ObjectInfo) -> S3Upload:
         guard = partial(self._guard, f"upload {bucket}/{like.key}")
@@ -392,12 +476,13 @@ class S3Site:
         retain_until: datetime | None = None,
     ) -> ObjectInfo:
         digest, extra = file_sha256(file), lock_until(retain_until)
+        size, since = file.stat().st_size, datetime.now(UTC)
 
         def put() -> ObjectInfo:
             with file.open("rb") as stream:
-                return self._put(bucket, key, stream, file.stat().st_size, digest, metadata, content_type, **extra)
+                return self._put(bucket, key, stream, size, digest, metadata, content_type, **extra)
 
-        return self._call("put", bucket, key, put)
+        return self._stored(bucket, key, size, digest, since, put)
 
     def retain(self, bucket: str, key: str, version_id: str, until: datetime) -> datetime:
         return self._call("retain", bucket, key, partial(self._locks.retain, bucket, key, version_id, until))

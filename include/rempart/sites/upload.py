@@ -11,7 +11,9 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
+from rempart.errors import ObjectMissing, SiteError, SiteUnavailable
 from rempart.sites.answers import etag, fact
+from rempart.sites.digests import etag_of_parts, md5
 from rempart.sites.pages import Guard, walk
 from rempart.sites.port import ObjectInfo
 
@@ -34,6 +36,7 @@ class S3Upload:
         self._where = {"Bucket": bucket, "Key": like.key}
         self._stored: dict[int, tuple[int, str]] = {}
         self._checksums: dict[int, str] = {}
+        self._md5s: dict[int, bytes] = {}
         self._id = self._found() or self._begun()
 
     def _found(self) -> str | None:
@@ -94,9 +97,9 @@ class S3Upload:
     def has(self, number: int, body: bytes) -> bool:
         # the ETag of a part is its MD5 nearly everywhere; where it is not, the part is sent again
         size, etag = self._stored.get(number, (-1, ""))
-        if size != len(body) or etag != hashlib.md5(body, usedforsecurity=False).hexdigest():
+        if size != len(body) or etag != (found := md5(body)).hex():
             return False
-        self._checksums[number] = _checksum(body)
+        self._checksums[number], self._md5s[number] = _checksum(body), found
         return True
 
     def part(self, number: int, body: bytes) -> None:
@@ -110,7 +113,11 @@ class S3Upload:
             ChecksumSHA256=checksum,
         )
         self._stored[number] = (len(body), self._call(lambda: etag(ask())))
-        self._checksums[number] = checksum
+        self._checksums[number], self._md5s[number] = checksum, md5(body)
+
+    @property
+    def sent_etag(self) -> str:
+        return etag_of_parts(self._md5s[number] for number in sorted(self._checksums))
 
     def complete(self) -> ObjectInfo:
         parts = [
@@ -123,9 +130,23 @@ class S3Upload:
             UploadId=self._id,
             MultipartUpload={"Parts": parts},
         )
-        found, version = self._call(lambda: _etag_and_version(ask()))
         size = sum(self._stored[number][0] for number in self._checksums)
+        try:
+            found, version = self._call(lambda: _etag_and_version(ask()))
+        except (ObjectMissing, SiteUnavailable):  # the answer to an earlier try may be lost, and the upload over
+            if (arrived := self._arrived(size)) is None:
+                raise
+            found, version = arrived
         return replace(self._like, size=size, etag=found, version_id=version, modified=datetime.now(UTC))
+
+    def _arrived(self, size: int) -> tuple[str, str | None] | None:
+        """ETag and version of the object, if it is the one of these parts."""
+        try:
+            answer = self._call(partial(self._client.head_object, **self._where))
+            found, version = self._call(lambda: _etag_and_version(answer))
+        except SiteError:
+            return None
+        return (found, version) if (answer.get("ContentLength"), found) == (size, self.sent_etag) else None
 
     def abort(self) -> None:
         self._call(partial(self._client.abort_multipart_upload, **self._where, UploadId=self._id))

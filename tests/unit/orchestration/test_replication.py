@@ -28,7 +28,9 @@ from rempart.ledger.memory import MemoryLedger
 pytestmark = pytest.mark.airflow
 
 ROOT = Path(__file__).resolve().parents[3]
-RESULT = ReplicationResult(9, 90, 2, 20, 7, 0, 0, 0, ("lake/a",), 1, 3, 30, 61.5, 1.0, 2.0, 4.0, 2.0, 10.0)
+RESULT = ReplicationResult(
+    9, 90, 2, 20, 7, 0, 0, 0, ("lake/a",), 1, 3, 30, 61.5, 1.0, 2.0, 4.0, 2.0, 10.0, "read back", 7, 0, None, 0
+)
 # as a task's process does: Airflow's own wiring of its metrics, chosen by its configuration
 SEND = """
 import json, sys

@@ -9,6 +9,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from rempart.sites.digests import etag_of_parts, md5
 from rempart.sites.probes.scratch import Absent, Lie, Scratch, code, status
 
 PART = 5 << 20
@@ -124,6 +125,18 @@ def checksum(at: Scratch) -> str:
     if found != digest:
         raise Lie("HEAD tells another SHA-256 than the one that was written")
     return "HEAD tells the SHA-256 of the write"
+
+
+def md5_etags(at: Scratch) -> str:
+    """The ETag of a body that was sent whole and of one in parts."""
+    whole, first, last = b"of this body", os.urandom(PART), b"the rest"
+    at.put("whole", whole)
+    _upload(at, "in-parts", {1: first, 2: last})
+    for name, wanted in (("whole", md5(whole).hex()), ("in-parts", etag_of_parts([md5(first), md5(last)]))):
+        found = str(at.head(name).get("ETag", "")).strip('"')
+        if found != wanted:
+            raise Absent(f"the ETag of a body {'in parts' if '-' in wanted else 'sent whole'} is no MD5")
+    return "ETags are the MD5 of a body, or of the MD5s of its parts"
 
 
 def wrong_digest(at: Scratch) -> str:

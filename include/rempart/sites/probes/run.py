@@ -36,6 +36,7 @@ PROBES: dict[str, Callable[[Scratch], str]] = {
     "framing": objects.framing,
     "private": objects.private,
     "checksum": objects.checksum,
+    "MD5 ETags": objects.md5_etags,
     "wrong digest refused": objects.wrong_digest,
     "conditional put": objects.conditional_put,
     "conditional replace": objects.conditional_replace,

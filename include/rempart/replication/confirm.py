@@ -1,0 +1,115 @@
+"""See at the target that what was put is there as it was sent, and that a target's listing is not believed blindly.
+
+What the site answers to a put proves nothing. A listing tells the size and ETag of what is stored; they are compared
+with those of the bytes that were sent. A replica that does not agree is read, and the bytes decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import chain, islice
+
+from rempart.errors import IntegrityError, ObjectMissing, SiteError, SiteUnavailable
+from rempart.replication.plan import Replica, by_key
+from rempart.replication.transfer import Throttle, absent, proven_again, read_back
+from rempart.sites.port import ObjectInfo, Site
+
+PAGE = 1000
+"""Entries in one page of a listing."""
+FEW = 100
+"""Replicas that are looked up one by one, however few pages a listing has: several at a time, they take less long."""
+Shown = tuple[Replica, ObjectInfo | None]
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A replica that the target does not have as it was sent, and why."""
+
+    row: Replica
+    error: IntegrityError
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Looks at one bucket of the target. `listing`: its entries in order, all versions or what a reader finds."""
+
+    target: Site
+    bucket: str
+    listing: Callable[[], Iterator[ObjectInfo]]
+    pool: ThreadPoolExecutor
+    clock: Callable[[], datetime]
+    throttle: Throttle
+
+    def examine(self, rows: Iterable[Replica], objects: int) -> Iterator[Replica | Lost]:
+        """Rows that no listing shows as they were sent: those that proved right when they were read, and lost ones.
+
+        `objects`: about how many the target has; few rows are looked up one by one, more of them in one listing.
+        """
+        waiting = iter(rows)
+        some = list(islice(waiting, max(FEW, objects // PAGE)))
+        rest = next(waiting, None)
+        differing = self._not_listed(chain(some, [rest], waiting)) if rest else self._not_found(some)
+        while batch := list(islice(differing, PAGE)):
+            yield from self.pool.map(self._read, batch)
+
+    def _not_listed(self, rows: Iterable[Replica]) -> Iterator[Shown]:
+        for _, (wanted, listed) in by_key(rows, self.listing()):
+            for row in wanted:
+                there = [one for one in listed if one.version_id in (None, row.target_version)]
+                if not any(row.stands_in(one) for one in there):
+                    yield row, next(iter(there), None)
+
+    def _not_found(self, rows: Sequence[Replica]) -> Iterator[Shown]:
+        for row, there in zip(rows, self.pool.map(self._look, rows), strict=True):
+            if there is None or not row.stands_in(there):
+                yield row, there
+
+    def _look(self, row: Replica) -> ObjectInfo | None:
+        try:
+            return self.target.head(self.bucket, row.key, version_id=row.target_version or None)
+        except ObjectMissing:
+            return None
+
+    def _read(self, shown: Shown) -> Replica | Lost:
+        row, there = shown
+        self.throttle.take(row.size)
+        stored = ObjectInfo(row.key, row.size, row.copied, row.target_version or None)
+        try:
+            read_back(self.target, self.bucket, stored, row.sha256)
+        except IntegrityError as error:
+            return Lost(row, error)
+        except SiteUnavailable:  # a server that finds the damage itself answers 500 for that object alone
+            self._look(row)
+            return Lost(row, absent(self.target, self.bucket, row.key))
+        return proven_again(replace(row, target_etag=there.etag if there else row.target_etag), self.clock())
+
+
+def doubt_listing(
+    target: Site, bucket: str, rows: Sequence[tuple[Replica, bool]], missing: int, known: int, pool: ThreadPoolExecutor
+) -> None:
+    """Raises SiteError for a listing of the target that lacks what the target has.
+
+    `rows`: a sample of the `missing` replicas that the listing does not show as they were put (of `known`), each with
+    whether it is its key's newest. A replica that is there when it is asked for by name proves the listing wrong; then
+    what it lacks is not copied again.
+    """
+
+    def is_there(sampled: tuple[Replica, bool]) -> bool:
+        row, newest = sampled
+        try:
+            found = target.head(bucket, row.key, version_id=None if newest else row.target_version or None)
+        except ObjectMissing:
+            return False
+        return row.stands_in(found) and found.version_id in (None, row.target_version)
+
+    there = [row for (row, _), found in zip(rows, pool.map(is_there, rows), strict=True) if found]
+    if there:
+        raise SiteError(
+            f"list {bucket} at site '{target.name}': the listing does not show {missing} of {known} replicas, and "
+            f"{len(there)} of {len(rows)} that were asked for by name are there, such as {there[0].key[:80]!r}",
+            "The listing is empty, stale or incomplete. Nothing was copied or changed. Run again in some minutes; if "
+            "it lasts, ask the site's operator.",
+        )

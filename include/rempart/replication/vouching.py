@@ -1,0 +1,47 @@
+"""Whether the bytes that came from a source are those that were stored there, and who vouches for that. Pure.
+
+A writer vouches: by the SHA-256 in the object's metadata, or by a checksum that it sent along and the site kept. An
+ETag is the site's own account of what it received. It is compared, and vouches for nothing; nor does a second read.
+"""
+
+from __future__ import annotations
+
+from rempart.errors import IntegrityError
+from rempart.replication.plan import Voucher
+from rempart.sites.digests import Digests, may_be_md5
+from rempart.sites.port import Checks, ObjectInfo
+
+
+def vouch(where: str, info: ObjectInfo, checks: Checks | None, came: Digests, *, md5_etags: bool) -> Voucher:
+    """Who vouches for the bytes that came. Raises IntegrityError for bytes that are not those on record.
+
+    `checks`: what the site tells of the body; needed only without the writer's record. `md5_etags`: the site was proven
+    to give the MD5 as ETag.
+    """
+    if info.sha256:
+        if info.sha256 != came.sha256:
+            raise _altered(where, came, f"its writer recorded {info.sha256[:12]}…")
+        return "writer"
+    if checks is None:
+        return "none"
+    if checks.sha256:
+        if checks.sha256 != came.sha256:
+            raise _altered(where, came, f"its writer sent the checksum {checks.sha256[:12]}…")
+        return "checksum"
+    if checks.composite and checks.part:
+        if checks.composite != came.composite:
+            raise _altered(where, came, f"its writer sent checksums of parts ({checks.composite})")
+        return "checksum of parts"
+    comparable = md5_etags and may_be_md5(info.etag) and not checks.encrypted
+    if "-" in info.etag and not checks.part:
+        comparable = False  # without the length of its parts the ETag cannot be computed
+    if comparable and info.etag != came.etag:
+        raise _altered(where, came, f"the bytes have the ETag {came.etag}, the site tells {info.etag}")
+    return "none"
+
+
+def _altered(where: str, came: Digests, why: str) -> IntegrityError:
+    return IntegrityError(
+        f"{where}: SHA-256 {came.sha256[:12]}…, {why}",
+        "The source's copy is damaged and was not copied. Restore it from its replica.",
+    )

@@ -1,0 +1,88 @@
+"""Whether what a site answered is what was asked for: the listed object, the range, the bytes on record. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from rempart.errors import IntegrityError, SiteUnavailable
+from rempart.sites.answers import etag, fact
+from rempart.sites.digests import error_code
+from rempart.sites.port import Checks, ObjectInfo
+
+_OPERATOR = "Nothing was taken over. Run again; if it lasts, ask the site's operator."
+
+
+def checks_of(answer: Mapping[str, Any], first: Mapping[str, Any] | None) -> Checks:
+    """The checksums in an answer to HEAD; `first`: the answer to HEAD of the first part, for an object of several.
+
+    Raises NotUnderstood.
+    """
+    told = str(answer.get("ChecksumSHA256") or "")
+    whole = "-" not in told and answer.get("ChecksumType") != "COMPOSITE"
+    encryption = str(answer.get("ServerSideEncryption") or "")
+    several = first is not None and int(first.get("PartsCount") or 0) > 1
+    return Checks(
+        fact(answer, "ContentLength"),
+        etag(answer),
+        _hex(told) if told and whole else "",
+        "" if whole else told,
+        int(first["ContentLength"]) if first is not None and several else 0,
+        encrypted=encryption not in ("", "AES256") or "SSECustomerAlgorithm" in answer,
+    )
+
+
+def _hex(checksum: str) -> str:
+    try:
+        return base64.b64decode(checksum, validate=True).hex()
+    except (binascii.Error, ValueError):
+        return ""
+
+
+def check_listed(where: str, listed: ObjectInfo, info: ObjectInfo) -> None:
+    """Raises IntegrityError for an answer that is not of the object that was listed."""
+    if (info.size, info.etag) == (listed.size, listed.etag or info.etag):
+        return
+    raise IntegrityError(
+        f"{where}: {info.size} bytes with ETag {info.etag[:40]} came, the listing told {listed.size} bytes with ETag "
+        f"{listed.etag[:40]}",
+        _OPERATOR,
+    )
+
+
+def check_range(where: str, start: int, length: int, told: str | None, size: int) -> None:
+    """Raises SiteUnavailable unless a body of `size` bytes is the range that was asked for, as `told` says."""
+    wanted = f"bytes {start}-{start + length - 1}/"
+    if size != length or (told is None and start) or (told is not None and not told.startswith(wanted)):
+        raise SiteUnavailable(
+            f"{where}: {size} of {length} bytes came from {start} on" + (f" ({told})" if told else ""),
+            "Retry; if it lasts, ask the operator.",
+        )
+
+
+def check_sha256(where: str, body: bytes, recorded: str, whose: str) -> None:
+    """Raises IntegrityError for a body that is not of the SHA-256 on record."""
+    if (found := hashlib.sha256(body).hexdigest()) != recorded:
+        raise IntegrityError(
+            f"{where}: SHA-256 {found[:12]}…, {whose} {recorded[:12]}…",
+            "Restore the object from its replica or a restore point.",
+        )
+
+
+def is_error(body: bytes, known: Mapping[str, Any] | None) -> str | None:
+    """The code of an S3 error that came as a body under status 200; None for the object's own bytes.
+
+    `known`: the facts by HEAD; an object may hold such a document, too, and then they agree with the body.
+    """
+    code = error_code(body)
+    if code is None or known is None:
+        return code
+    sha256 = known.get("Metadata", {}).get("sha256")
+    if sha256:
+        return None if hashlib.sha256(body).hexdigest() == sha256 else code
+    md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
+    same = known.get("ContentLength") == len(body) and str(known.get("ETag", "")).strip('"') == md5
+    return None if same else code

@@ -1,0 +1,322 @@
+"""A green of replication claims no more than its evidence: sites that lie in front of real S3 servers.
+
+No stack: two S3 servers of this module's own; catalogue, turns and ledger are in memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from rempart import config, sections
+from rempart.errors import RempartError, SiteError
+from rempart.flows.pairs import catalogue
+from rempart.flows.platform import Platform
+from rempart.flows.replicate import ReplicationResult, lines, replicate
+from rempart.flows.verify_replicas import verify
+from rempart.ledger.memory import MemoryLedger
+from rempart.replication import transfer
+from rempart.replication.continuity import MemoryContinuity
+from rempart.sites.port import Site
+from tests.integration.own_servers import ROOT, own_servers
+from tests.lying import LyingSite, lying_site
+from tests.lying.platforms import reached_through
+
+KEYS = [f"snapshots/{n:02d}" for n in range(6)]
+LARGE = "models/large"
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """Two real sites, and what they were proven able to do."""
+    with own_servers(tmp_path_factory.mktemp("grade") / "var", ("site-primary", "site-haven")) as running:
+        settings, ledger = config.load(ROOT / "rempart.yaml"), MemoryLedger()
+        found = Platform(settings, running.connections, ledger_=ledger, continuity_=MemoryContinuity())
+        for name in ("primary", "haven"):
+            site = found.site(name, "public")
+            record = site.probe(settings.buckets.doctor, found.clock())
+            ledger.append("capabilities", name, record.as_json())
+        yield found
+
+
+@pytest.fixture
+def pair(servers: Platform, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
+    """The two sites with empty buckets, a ledger and a catalogue of the test's own."""
+    monkeypatch.setenv("REMPART_HOME", str(ROOT))
+    monkeypatch.setattr(transfer, "IN_MEMORY", 1 << 20)
+    monkeypatch.setattr(transfer, "PART", 5 << 20)
+    mark = f"grade-{secrets.token_hex(4)}"
+    buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
+    ledger = MemoryLedger()
+    for evidence in servers.ledger.find("capabilities"):
+        ledger.append("capabilities", evidence.subject, evidence.body)
+    only = servers.config.replication[0].model_copy(update={"buckets": ["lake"]})
+    own = dataclasses.replace(
+        servers,
+        config=servers.config.model_copy(update={"buckets": buckets, "replication": [only]}),
+        ledger_=ledger,
+        continuity_=MemoryContinuity(),
+        sites={},
+    )
+    for name in ("primary", "haven"):
+        for bucket in (buckets.lake, buckets.backups):
+            own.site(name, "personal").ensure_bucket(bucket, versioned=True)
+    yield own
+    for name in ("primary", "haven"):
+        for bucket in (buckets.lake, buckets.backups):
+            own.site(name, "personal").drop_bucket(bucket)
+
+
+@contextmanager
+def lying(pair: Platform, name: str, *faults: Any, **which: Any) -> Iterator[tuple[Platform, LyingSite]]:
+    """The same pair, one of whose sites lies about the lake."""
+    real = pair.sites[name]
+    endpoint = pair.connections(pair.config.sites[name].connection).extra["endpoint_url"]
+    with lying_site(endpoint, client=real._client) as site:  # type: ignore[attr-defined]
+        for fault in faults:
+            site.switch_on(fault, **{"bucket": pair.config.buckets.lake, **which})
+        yield reached_through(pair, name, site.url), site
+
+
+def bucket_of(pair: Platform) -> str:
+    return pair.config.buckets.lake
+
+
+def filled(pair: Platform) -> tuple[str, Site, Site]:
+    bucket, primary, haven = bucket_of(pair), pair.sites["primary"], pair.sites["haven"]
+    for key in KEYS:
+        primary.write(bucket, key, os.urandom(1000))
+    return bucket, primary, haven
+
+
+def foreign(site: Site, bucket: str, key: str, body: bytes, **extra: Any) -> None:
+    """An object whose writer recorded no SHA-256 of ours."""
+    site._client.put_object(Bucket=bucket, Key=key, Body=body, **extra)  # type: ignore[attr-defined]
+
+
+def in_parts(site: Site, bucket: str, key: str, body: bytes, part: int, **extra: Any) -> None:
+    client = site._client  # type: ignore[attr-defined]
+    where = {"Bucket": bucket, "Key": key}
+    where["UploadId"] = client.create_multipart_upload(**where, **extra)["UploadId"]
+    parts = []
+    for number, start in enumerate(range(0, len(body), part), start=1):
+        made = client.upload_part(**where, PartNumber=number, Body=body[start : start + part], **extra)
+        told = {name: made[name] for name in ("ETag", "ChecksumSHA256") if name in made}
+        parts.append({"PartNumber": number, **told})
+    client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
+
+
+def digests(site: Site, bucket: str) -> dict[str, str]:
+    return {one.key: hashlib.sha256(site.read(bucket, one.key)).hexdigest() for one in site.list(bucket)}
+
+
+def versions(site: Site, bucket: str) -> int:
+    return sum(1 for _ in site.versions(bucket))
+
+
+def test_a_green_names_its_grade_and_new_puts_are_read_back_within_a_day(pair: Platform) -> None:
+    _bucket, _primary, _haven = filled(pair)
+    began = pair.clock()
+    result = replicate(pair, "primary", "haven")
+    assert (result.verified, result.read_back, result.accepted, result.unvouched) == (6, 0, 6, 0)
+    assert result.grade.startswith("accepted by checksum, read back due ") and result.read_back_due
+    due = began.fromisoformat(result.read_back_due)
+    assert began + timedelta(hours=23, minutes=59) < due <= pair.clock() + timedelta(hours=24)
+    assert any(result.grade in line for line in lines(result))
+    body = pair.ledger.find("replication", "primary->haven", limit=1)[0].body
+    assert (body["grade"], body["accepted"], body["read_back_due"]) == (result.grade, 6, result.read_back_due)
+
+    assert verify(pair, "primary", "haven").read == 6  # all new ones, though few are due by age
+    again = replicate(pair, "primary", "haven")
+    assert (again.grade, again.read_back, again.accepted, again.read_back_due) == ("read back", 6, 0, None)
+
+
+@pytest.mark.parametrize("fault", ["I8-get", "I8-get-bare", "I13-get"])
+@pytest.mark.parametrize("kind", ["ours", "foreign", "large", "foreign and large"])
+def test_i8_i13_what_is_not_the_listed_object_is_never_put(pair: Platform, fault: str, kind: str) -> None:
+    bucket, primary, haven = filled(pair)
+    body, key = os.urandom((11 << 20) if "large" in kind else 5000), "spoilt"
+    if kind == "foreign":
+        foreign(primary, bucket, key, body)
+    elif kind == "foreign and large":
+        in_parts(primary, bucket, key, body, 8 << 20)
+    else:
+        primary.write(bucket, key, body)
+    with (
+        lying(pair, "primary", fault, key=f"^{key}$") as (bad, site),
+        pytest.raises(SiteError, match=rf"(?s)1 of 7 .*{key}"),
+    ):
+        replicate(bad, "primary", "haven")
+    assert site.hits(fault)
+    assert {one.key for one in haven.list(bucket)} == set(KEYS)
+    told = pair.ledger.find("replication", "primary->haven", limit=1)[0].body
+    assert (told["verified"], told["failures"]) == (6, 1)
+    assert replicate(pair, "primary", "haven").copied == 1 and digests(haven, bucket) == digests(primary, bucket)
+
+
+@pytest.mark.parametrize("fault", ["I8-get", "I8-get-bare"])
+def test_i8_no_reader_takes_an_error_for_a_body(pair: Platform, fault: str) -> None:
+    bucket, primary, _ = filled(pair)
+    foreign(primary, bucket, "foreign", b"no hash of ours")
+    with lying(pair, "primary", fault) as (bad, _):
+        site = bad.sites["primary"]
+        for key in (KEYS[0], "foreign"):
+            for read in (
+                lambda key=key: site.read(bucket, key),
+                lambda key=key: site.fetch(bucket, key),
+                lambda key=key: transfer.stored_sha256(site, bucket, key),
+                lambda key=key: site.read_part(bucket, key, 0, 10),
+            ):
+                with pytest.raises(RempartError, match=f"{bucket}/{key}"):
+                    read()
+
+
+def test_i8_an_object_that_is_such_a_document_is_read_as_it_is(pair: Platform) -> None:
+    bucket, primary, haven = filled(pair)
+    body = b'<?xml version="1.0"?><Error><Code>InternalError</Code></Error>'
+    foreign(primary, bucket, "a report", body)
+    primary.write(bucket, "another report", body)
+    assert replicate(pair, "primary", "haven").verified == 8
+    assert haven.read(bucket, "a report") == haven.fetch(bucket, "another report")[1] == body
+
+
+@pytest.mark.parametrize("fault", ["I8-put", "I8-part", "I8-complete", "I8-list"])
+def test_i8_an_error_under_200_is_no_success_of_a_put_or_a_listing(pair: Platform, fault: str) -> None:
+    bucket, primary, haven = filled(pair)
+    primary.write(bucket, LARGE, os.urandom(11 << 20))
+    with lying(pair, "haven", fault) as (bad, site), pytest.raises(RempartError):
+        replicate(bad, "primary", "haven")
+    assert site.hits(fault)
+    result = replicate(pair, "primary", "haven")
+    assert (result.verified, result.failures) == (7, 0) and digests(haven, bucket) == digests(primary, bucket)
+
+
+@pytest.mark.parametrize("size", [5000, 11 << 20])
+def test_i9_the_same_wrong_bytes_at_every_read_are_refused_by_the_sites_etag(pair: Platform, size: int) -> None:
+    bucket, primary, haven = filled(pair)
+    foreign(primary, bucket, "foreign", os.urandom(size))
+    if size > 5000:
+        in_parts(primary, bucket, "foreign", os.urandom(size), 8 << 20)
+    with lying(pair, "primary", "I9-unrecorded", key="foreign") as (bad, site), pytest.raises(SiteError, match="ETag"):
+        replicate(bad, "primary", "haven")
+    assert site.hits() and {one.key for one in haven.list(bucket)} == set(KEYS)
+    result = replicate(pair, "primary", "haven")
+    assert (result.verified, result.unvouched) == (7, 1)
+    assert "unvouched: 1" in result.grade and digests(haven, bucket) == digests(primary, bucket)
+
+
+def test_i9_a_checksum_that_the_writer_sent_along_vouches(pair: Platform) -> None:
+    bucket, primary, _haven = filled(pair)
+    foreign(primary, bucket, "with checksum", os.urandom(5000), ChecksumAlgorithm="SHA256")
+    in_parts(primary, bucket, "in parts", os.urandom(11 << 20), 5 << 20, ChecksumAlgorithm="SHA256")
+    foreign(primary, bucket, "without", os.urandom(5000))
+    result = replicate(pair, "primary", "haven")
+    assert (result.verified, result.unvouched) == (9, 1)
+    found = {row.key: row.vouched for row in catalogue(pair, "primary", "haven").rows(bucket)}
+    assert {key: found[key] for key in (KEYS[0], "with checksum", "in parts", "without")} == {
+        KEYS[0]: "writer",
+        "with checksum": "checksum",
+        "in parts": "checksum of parts",
+        "without": "none",
+    }
+    assert replicate(pair, "primary", "haven").unvouched == 1  # told as long as it is so
+
+
+@pytest.mark.parametrize("fault", ["I10-single", "I10-part", "I10-complete", "P7-put", "P7-complete"])
+def test_i10_a_put_that_is_stored_wrong_is_found_before_it_counts(pair: Platform, fault: str) -> None:
+    bucket, primary, haven = filled(pair)
+    primary.write(bucket, LARGE, os.urandom(11 << 20))
+    wrong = 6 if fault in ("I10-single", "P7-put") else 1
+    with lying(pair, "haven", fault) as (bad, site), pytest.raises(SiteError, match=f"{wrong} of 7 objects did not"):
+        replicate(bad, "primary", "haven")
+    assert site.hits(fault)
+    told = pair.ledger.find("replication", "primary->haven", limit=1)[0].body
+    assert (told["verified"], told["accepted"], told["read_back"]) == (7 - wrong, 7 - wrong, 0)
+    result = replicate(pair, "primary", "haven")
+    assert (result.verified, result.copied) == (7, wrong) and digests(haven, bucket) == digests(primary, bucket)
+
+
+@pytest.mark.parametrize("side", ["primary", "haven"])
+@pytest.mark.parametrize("fault", ["I12-etag", "I12-version"])
+def test_i12_a_missing_etag_or_version_has_its_own_cause_and_stops_no_other(
+    pair: Platform, fault: str, side: str
+) -> None:
+    bucket, primary, haven = filled(pair)
+    with lying(pair, side, fault, key=KEYS[2]) as (bad, site):
+        try:
+            result: ReplicationResult | None = replicate(bad, "primary", "haven")
+        except SiteError as error:
+            assert "has no ETag" in str(error) or "names no version" in str(error)
+            assert {one.key for one in haven.list(bucket)} >= {*KEYS} - {KEYS[2]}
+            result = None
+    assert site.hits(fault)
+    assert result is None or (result.verified, result.failures) == (6, 0)
+    before = versions(haven, bucket)
+    assert replicate(pair, "primary", "haven").verified == 6 and digests(haven, bucket) == digests(primary, bucket)
+    assert replicate(pair, "primary", "haven").copied == 0 and versions(haven, bucket) <= before + 1
+
+
+@pytest.mark.parametrize("fault", ["P8-put", "P8-complete"])
+def test_p8_a_put_whose_answer_was_lost_counts_if_the_object_is_there(pair: Platform, fault: str) -> None:
+    bucket, primary, haven = filled(pair)
+    primary.write(bucket, LARGE, os.urandom(11 << 20))
+    with lying(pair, "haven", fault) as (bad, site):
+        result = replicate(bad, "primary", "haven")
+    assert site.hits(fault) and (result.verified, result.failures) == (7, 0)
+    assert digests(haven, bucket) == digests(primary, bucket)
+    assert versions(haven, bucket) == 7  # none was stored twice
+    assert replicate(pair, "primary", "haven").copied == 0
+
+
+@pytest.mark.parametrize("fault", ["L1-empty", "L1-partial", "L8-stale", "L1-end"])
+@pytest.mark.parametrize("thorough", [True, False])
+def test_l8_a_listing_of_the_target_that_lacks_what_is_there_copies_nothing_again(
+    pair: Platform, fault: str, thorough: bool
+) -> None:
+    bucket, primary, haven = filled(pair)
+    replicate(pair, "primary", "haven")
+    settings = pair.config.replication[0].model_copy(update={"compare": timedelta()})
+    own = dataclasses.replace(pair, config=pair.config.model_copy(update={"replication": [settings]}))
+    for key in KEYS[:2]:
+        primary.write(bucket, key, os.urandom(900))
+    replicate(own if thorough else pair, "primary", "haven")
+    before = versions(haven, bucket)
+    for _ in range(2):
+        with lying(own if thorough else pair, "haven", fault) as (bad, site):
+            try:
+                replicate(bad, "primary", "haven")
+            except SiteError as error:
+                assert "the listing does not show" in str(error) or "listing" in str(error)
+        assert site.hits() or fault == "L1-end"
+        assert versions(haven, bucket) == before
+    result = replicate(pair, "primary", "haven")
+    assert (result.verified, result.copied) == (6, 0)
+
+
+def test_l8_what_is_really_gone_at_the_target_is_copied_again(pair: Platform) -> None:
+    bucket, primary, haven = filled(pair)
+    replicate(pair, "primary", "haven")
+    haven.drop_bucket(bucket)
+    haven.ensure_bucket(bucket, versioned=True)
+    assert replicate(pair, "primary", "haven").copied == 6
+    assert digests(haven, bucket) == digests(primary, bucket)
+
+
+def test_a7_hidden_is_counted_only_after_a_look(pair: Platform) -> None:
+    bucket, primary, haven = filled(pair)
+    replicate(pair, "primary", "haven")
+    primary.delete(bucket, KEYS[0])
+    with lying(pair, "haven", "P7-delete") as (bad, site), pytest.raises(SiteError, match="is still found"):
+        replicate(bad, "primary", "haven")
+    assert site.hits("P7-delete")
+    assert pair.ledger.find("replication", "primary->haven", limit=1)[0].body["hidden"] == 0
+    assert replicate(pair, "primary", "haven").hidden == 1
+    assert {one.key for one in haven.list(bucket)} == {*KEYS[1:]}
