@@ -3,8 +3,8 @@
 **Input**: for each pair of rempart.yaml the catalogue of what stands at the target. **Output**: evidence of kind
 `replication`: how many replicas were read, and which were not what was copied.
 
-Each day's run reads so many that all are read once in the pair's `read_back`. A replica that is damaged or gone is
-copied again from the source.
+Two runs a day read every new replica within 24 hours, and so many of the others that all are read once in the pair's
+`read_back`. A replica that is damaged or gone is copied again from the source.
 
 A task for each site measures what it holds: objects and bytes of every bucket, old versions, and locks about to lapse,
 in evidence of kind `usage`. Listings are read for that, no object, and the ledger gets counts alone.
@@ -15,7 +15,6 @@ in evidence of kind `usage`. Listings are read for that, no object, and the ledg
 site and bucket that could not be measured (docs/runbooks/site.md).
 """
 
-from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, task
@@ -23,8 +22,9 @@ from airflow.sdk import DAG, DeltaTriggerTimetable, task
 from rempart import config
 from rempart.orchestration import runtime
 from rempart.orchestration.dags import platform_settings
+from rempart.replication.outcome import READ_BACK_EVERY
 
-schedule = DeltaTriggerTimetable(timedelta(days=1))
+schedule = DeltaTriggerTimetable(READ_BACK_EVERY)
 
 with DAG("verify_replicas", doc_md=__doc__, **platform_settings("replicate") | {"schedule": schedule}):
     for pair in config.load().replication:

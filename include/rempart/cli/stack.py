@@ -117,7 +117,7 @@ def status() -> None:
     typer.echo(f"{'together':<63}{sum(x.processes for x in lines):>11}{sum(x.rss_mib for x in lines):>9}")
     typer.echo(rpo.line(open_platform()))
     absent = stores_not_held.lines(open_platform())
-    for told in absent:
+    for told in (*rpo.grades(open_platform()), *absent):
         typer.echo(told)
     moved = list(restore_active.lines(open_platform()))
     for told in moved:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from rempart.backup.not_held import is_whole
@@ -30,3 +31,17 @@ def line(platform: Platform) -> str:
         return rpo(platform).line()
     except RempartError as error:
         return f"RPO not known: {error.what}"
+
+
+def grades(platform: Platform) -> Iterator[str]:
+    """What the newest replication of each pair stands on, a line each."""
+    try:
+        for pair in platform.config.replication:
+            last = next(iter(platform.ledger.find("replication", f"{pair.source}->{pair.target}", limit=1)), None)
+            told = "never measured"
+            if last is not None:
+                grade = last.body.get("grade", "grade not known")
+                told = f"{last.body['verified']} of {last.body['objects']} objects verified: {grade}"
+            yield f"replica {pair.source} -> {pair.target}: {told}"
+    except RempartError as error:
+        yield f"replicas not known: {error.what}"

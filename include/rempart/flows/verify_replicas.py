@@ -12,15 +12,12 @@ from rempart.flows.pairs import PATIENCE, catalogue, pair_of, physical_bucket, w
 from rempart.flows.platform import Platform, classification_of
 from rempart.flows.replicate import bring
 from rempart.pipeline import load_all
-from rempart.replication.outcome import READ_BACK_WITHIN
+from rempart.replication.outcome import READ_BACK_EVERY
 from rempart.replication.plan import Replica
 from rempart.replication.transfer import Throttle, proven_again, stored_sha256
 from rempart.sites.port import Site
 
 Say = Callable[[str], object]
-EVERY = READ_BACK_WITHIN / 2
-"""How often the DAG runs: each run reads all replicas that nobody has read yet, so that none waits for longer than
-`READ_BACK_WITHIN`, and the part of the others that this is of the pair's `read_back`."""
 DAMAGED = "damaged"
 """The ETag of a replica that is not what was copied: no listing agrees with it, so a comparison copies it again."""
 _AT_ONCE = 500
@@ -56,7 +53,7 @@ def verify(
     for name in pair.buckets:
         bucket = physical_bucket(platform.config, name)
         count = known.count(bucket)
-        due = count if whole else math.ceil(count * EVERY / max(pair.read_back, EVERY))
+        due = count if whole else math.ceil(count * READ_BACK_EVERY / max(pair.read_back, READ_BACK_EVERY))
         say(f"{bucket}: all new and {due} of {count} replicas at '{target}' are read back")
         replicas += count
         while batch := known.unread(bucket, _AT_ONCE) or known.oldest_proofs(bucket, min(due, _AT_ONCE)):

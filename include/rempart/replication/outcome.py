@@ -143,6 +143,8 @@ class Planned:
 
 READ_BACK_WITHIN = timedelta(hours=24)
 """A replica that was only accepted is read back so soon."""
+READ_BACK_EVERY = READ_BACK_WITHIN / 2
+"""How often replicas are read back: one that comes right after a run is read by the next, with time to spare."""
 
 
 @dataclass(frozen=True)

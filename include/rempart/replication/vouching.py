@@ -28,16 +28,22 @@ def vouch(where: str, info: ObjectInfo, checks: Checks | None, came: Digests, *,
         if checks.sha256 != came.sha256:
             raise _altered(where, came, f"its writer sent the checksum {checks.sha256[:12]}…")
         return "checksum"
-    if checks.composite and checks.part:
+    if checks.composite and _is_regular(checks):
         if checks.composite != came.composite:
             raise _altered(where, came, f"its writer sent checksums of parts ({checks.composite})")
         return "checksum of parts"
     comparable = md5_etags and may_be_md5(info.etag) and not checks.encrypted
-    if "-" in info.etag and not checks.part:
-        comparable = False  # without the length of its parts the ETag cannot be computed
+    if "-" in info.etag and not _is_regular(checks):
+        comparable = False  # the lengths of its parts are not known
     if comparable and info.etag != came.etag:
         raise _altered(where, came, f"the bytes have the ETag {came.etag}, the site tells {info.etag}")
     return "none"
+
+
+def _is_regular(checks: Checks) -> bool:
+    """Whether the first part tells the length of all but the last."""
+    count = checks.etag.rpartition("-")[2]
+    return bool(checks.part) and count == str(-(-checks.size // checks.part))
 
 
 def _altered(where: str, came: Digests, why: str) -> IntegrityError:

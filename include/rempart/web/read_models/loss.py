@@ -40,7 +40,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Lag:
-    """How far a replica is behind: as it was measured last, and as it may be now."""
+    """How far a replica is behind: as it was measured last, and as it may be now.
+
+    Of the verified objects `accepted` were taken by checksum alone and are read back by `read_back_due`; of `unvouched`
+    nobody vouches for the source's bytes.
+    """
 
     source: str
     target: str
@@ -53,6 +57,9 @@ class Lag:
     failures: int | None
     pending: int | None
     throughput: float | None
+    accepted: int | None = None
+    read_back_due: datetime | None = None
+    unvouched: int | None = None
 
 
 def newest(facts: Facts, source: str, target: str) -> Evidence | None:
@@ -69,7 +76,10 @@ def lag(facts: Facts, pair: ReplicationPair, now: datetime) -> Lag:
         )
     present = lag_now(timedelta(seconds=float(last.body["lag_seconds"])), last.at, now) or timedelta()
     failures = int(last.body.get("failures", 0))
-    state: State = "bad" if present > objective else "warning" if failures else "good"
+    told = last.body.get("read_back_due")
+    due = datetime.fromisoformat(str(told)) if told else None
+    overdue = due is not None and due < now
+    state: State = "bad" if present > objective else "warning" if failures or overdue else "good"
     return Lag(
         pair.source,
         pair.target,
@@ -82,6 +92,9 @@ def lag(facts: Facts, pair: ReplicationPair, now: datetime) -> Lag:
         failures,
         int(last.body.get("pending", 0)),
         float(last.body.get("throughput", 0.0)),
+        last.body.get("accepted"),
+        due,
+        last.body.get("unvouched"),
     )
 
 

@@ -223,7 +223,8 @@ def _drill(body: Body) -> Sentence:
 def _replication(body: Body) -> Sentence:
     counts = {f"{name}_count": int(body[name]) for name in ("objects", "verified", "copied", "failures")}
     state: State = "warning" if body["failures"] else "good"
-    return state, {"lag_seconds": float(body["lag_seconds"]), **counts}, _words(body.get("failed"))
+    grade = str(body.get("grade", "grade not known"))
+    return state, {"lag_seconds": float(body["lag_seconds"]), "grade": grade, **counts}, _words(body.get("failed"))
 
 
 def _placement(body: Body) -> Sentence:
