@@ -98,7 +98,8 @@ def _roll_back(told: Told) -> str:
 def _conclude(told: Told) -> str:
     return (
         f"{told['verified']:,} of {told['objects']:,} objects verified at the target ({told['grade']}), "
-        f"{told['copied']:,} copied ({_size(told['copied_bytes'])}), {told['failures']:,} failed; lag {told['lag_seconds']:.0f} s."
+        f"{told['copied']:,} copied ({_size(told['copied_bytes'])}), {told['failures']:,} failed; "
+        f"lag {told['lag_seconds']:.0f} s."
     )
 
 
