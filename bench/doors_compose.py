@@ -25,6 +25,8 @@ INSIDE, BESIDE, HERE = "a process in the same container", "another container", "
 GATE = {18080: "airflow", 15000: "mlflow", 19090: "monitoring"}
 """What the gate passes on, by its port."""
 EGRESS = 13128
+RESOLVES = frozenset({"egress"})
+"""Containers that ask for names themselves, from UDP ports that change."""
 FILE = "doors-compose.json"
 """Where the table is kept, beside the proofs' reports."""
 _RESOLVER = "127.0.0.11"
@@ -66,7 +68,11 @@ def attack(found: Containers, root: Path | None = None) -> list[Row]:
         enter = ("nsenter", "--target", str(one["State"]["Pid"]), "--net")
         ports = {port for port in listening.of_namespace(one["State"]["Pid"]) if port.address != _RESOLVER}
         known = declared.get(service, {})
-        table += [_unknown(service, port) for port in sorted(ports) if port.kind != "tcp" or port.port not in known]
+        strange = [port for port in sorted(ports) if port.kind != "tcp" or port.port not in known]
+        lookups = [port for port in strange if port.kind == "udp" and service in RESOLVES]
+        table += [_unknown(service, port) for port in strange if port not in lookups]
+        asked = [Attack(f"{service} (name look-ups, UDP)", INSIDE, "a datagram", _datagram(port)) for port in lookups]
+        table += rows(asked, send(asked, NOBODY, enter)) if asked else []
         tcp = sorted({(port.port, port.address) for port in ports if port.kind == "tcp" and port.port in known})
         inside, beside = list[Attack](), list[Attack]()
         neighbour = _neighbour(service, found)
@@ -95,6 +101,11 @@ def _published(found: Containers) -> list[Row]:
 def _unknown(service: str, port: listening.Port) -> Row:
     told = f"{port.kind} {port.address}:{port.port}"
     return Row(f"{service}: {told}", "nobody said what it is", 1, (told,), (told,))
+
+
+def _datagram(port: listening.Port) -> dict[str, Any]:
+    place = {"host": _loopback(port.address), "port": port.port}
+    return {**place, "how": "udp", "bytes": "0000010000010000", "refusal": "no answer"}
 
 
 def _loopback(address: str) -> str:

@@ -16,7 +16,8 @@ import sys
 from typing import Any
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-PATIENCE = 5.0
+PATIENCE = 30.0
+"""A busy server is slow; who has not answered by then is told as silent, which is no refusal."""
 LONGEST = 65536
 _HEADERS, _SETTINGS = 1, 4
 """Kinds of HTTP/2 frames."""
@@ -49,7 +50,7 @@ def connect(attack: dict[str, Any]) -> socket.socket:
 def ask(attack: dict[str, Any]) -> dict[str, Any]:
     """One attack: `status` of the answer, if there was one that gives something to read, and its `text`."""
     try:
-        return {"grpc": grpc, "http": web, "raw": raw, "postgresql": postgresql}[attack["how"]](attack)
+        return {"grpc": grpc, "http": web, "raw": raw, "udp": udp, "postgresql": postgresql}[attack["how"]](attack)
     except (OSError, http.client.HTTPException) as error:
         return {"status": None, "text": getattr(error, "reason", None) or f"{type(error).__name__}: {error}"}
 
@@ -109,6 +110,18 @@ def raw(attack: dict[str, Any]) -> dict[str, Any]:
         connection.sendall(bytes.fromhex(attack["bytes"]))
         received = connection.recv(LONGEST)
     return {"status": None, "text": received[:200].decode(errors="replace")}
+
+
+def udp(attack: dict[str, Any]) -> dict[str, Any]:
+    """A datagram that nobody asked for: whoever answers it within a second is not silent."""
+    family = socket.AF_INET6 if ":" in attack["host"] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as connection:
+        connection.settimeout(1)
+        connection.sendto(bytes.fromhex(attack["bytes"]), (attack["host"], attack["port"]))
+        try:
+            return {"status": None, "text": connection.recv(LONGEST)[:60].decode(errors="replace")}
+        except TimeoutError:
+            return {"status": None, "text": "no answer"}
 
 
 def postgresql(attack: dict[str, Any]) -> dict[str, Any]:

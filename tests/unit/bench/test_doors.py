@@ -64,6 +64,8 @@ def test_a_port_of_which_nobody_said_what_it_is_is_red_and_so_is_one_that_was_no
         ({"status": 401, "text": ""}, {}, False),
         ({"status": 404, "text": ""}, {}, False),
         ({"status": None, "text": "closed"}, {}, False),
+        ({"status": None, "text": "TimeoutError: timed out"}, {}, True),  # unknown is no refusal
+        ({"status": None, "text": "no answer"}, {"refusal": "no answer"}, False),
         ({"status": None, "text": "+PONG"}, {"refusal": "-"}, True),
         ({"status": None, "text": "-NOAUTH"}, {"refusal": "-"}, False),
     ],
