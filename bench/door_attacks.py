@@ -16,13 +16,18 @@ LETS_IN = range(200, 400)
 
 @dataclass(frozen=True)
 class Attack:
-    """One request: to which door, by whom, and how. `plain`: this answer gives nothing away, whatever its status."""
+    """One request: to which door, by whom, and how.
+
+    `plain`: the answer gives nothing away, whatever its status. `strict`: only 401, 403 and 405 are a refusal, for
+    somebody who may do other things there.
+    """
 
     door: str
     who: str
     what: str
     order: Mapping[str, Any]
     plain: bool = False
+    strict: bool = False
 
 
 def text(value: str, number: int = 1) -> str:
@@ -87,7 +92,7 @@ def lets_in(attack: Attack, answer: Mapping[str, Any]) -> bool:
         return False
     if "refusal" in attack.order:
         return not (answer["text"].startswith(attack.order["refusal"]) or "Error" in answer["text"])
-    return answer["status"] in LETS_IN
+    return answer["status"] not in (401, 403, 405) if attack.strict else answer["status"] in LETS_IN
 
 
 def of_site(

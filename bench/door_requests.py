@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bench.door_attacks import PAGE, Attack
@@ -38,6 +39,7 @@ PAGE_WRITES: Sequence[tuple[str, str, Any]] = (
     ("POST", "/api/v2/variables", {"key": "intruder", "value": "x"}),
     ("POST", "/rempart/restore-points/x/drill", None),
     ("POST", "/rempart/drills", None),
+    ("POST", "/api/v2/assets/1/materialize", None),
 )
 """Writes that a page sends with the cookie of a person who is logged in."""
 VIEWER: Sequence[tuple[str, str, Any]] = (
@@ -90,13 +92,16 @@ MLFLOW: Sequence[tuple[str, str, Any]] = (
 )
 
 
-def of_job(experiment: str, other: str, other_run: str, model: str) -> Sequence[tuple[str, str, Any]]:
-    """What the MLflow user of a job's attempt must not do; `experiment` is its own, the others are not."""
+def of_job(experiment: str, other: str, other_run: str, model: str, mark: str) -> Sequence[tuple[str, str, Any]]:
+    """What the MLflow user of a job's attempt must not do; `experiment` is its own, the others are not.
+
+    Names of what it would make hold `mark`.
+    """
     v2, v3 = "/api/2.0/mlflow", "/api/3.0/mlflow"
     return (
-        ("POST", f"{v2}/experiments/create", {"name": "i1", "artifact_location": "s3://backups/restore-points"}),
-        ("POST", f"{v2}/experiments/create", {"name": "i2", "artifact_location": "file:///tmp/dags"}),
-        ("POST", "/ajax-api/2.0/mlflow/experiments/create", {"name": "i3", "artifact_location": "file:///tmp/dags"}),
+        ("POST", f"{v2}/experiments/create", {"name": f"{mark}-i1", "artifact_location": "s3://backups/restore-points"}),
+        ("POST", f"{v2}/experiments/create", {"name": f"{mark}-i2", "artifact_location": "file:///tmp/dags"}),
+        ("POST", "/ajax-api/2.0/mlflow/experiments/create", {"name": f"{mark}-i3", "artifact_location": "file:///tmp/dags"}),
         ("GET", f"{v2}/experiments/get?experiment_id={other}", None),
         ("POST", f"{v2}/runs/search", {"experiment_ids": [other]}),
         ("POST", f"{v2}/runs/create", {"experiment_id": other}),
@@ -108,17 +113,17 @@ def of_job(experiment: str, other: str, other_run: str, model: str) -> Sequence[
         ("GET", f"/api/2.0/mlflow-artifacts/artifacts/{other}/{other_run}/artifacts/secret.txt", None),
         ("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{other}/{other_run}/artifacts/secret.txt", None),
         ("DELETE", f"/api/2.0/mlflow-artifacts/artifacts/{other}/{other_run}/artifacts/secret.txt", None),
-        ("POST", f"{v2}/registered-models/create", {"name": "intruder"}),
+        ("POST", f"{v2}/registered-models/create", {"name": f"{mark}-intruder"}),
         ("POST", f"{v2}/model-versions/create", {"name": model, "source": "s3://backups/restore-points"}),
-        ("POST", f"{v2}/model-versions/create", {"name": "intruder", "source": f"runs:/{other_run}/model"}),
+        ("POST", f"{v2}/model-versions/create", {"name": f"{mark}-intruder", "source": f"runs:/{other_run}/model"}),
         ("POST", f"{v2}/registered-models/alias", {"name": model, "alias": "champion", "version": "1"}),
         ("GET", f"{v2}/registered-models/get?name={model}", None),
         ("DELETE", f"{v2}/registered-models/delete", {"name": model}),
         ("POST", f"{v2}/experiments/delete", {"experiment_id": experiment}),
-        ("POST", f"{v2}/experiments/update", {"experiment_id": other, "new_name": "intruder"}),
-        ("POST", f"{v2}/users/create", {"username": "intruder", "password": "intruder-password"}),
-        ("PATCH", f"{v2}/users/update-admin", {"username": "intruder", "is_admin": True}),
-        ("POST", f"{v3}/users/permissions/grant", {"username": "intruder", "resource_type": "experiment",
+        ("POST", f"{v2}/experiments/update", {"experiment_id": other, "new_name": f"{mark}-new"}),
+        ("POST", f"{v2}/users/create", {"username": f"{mark}-u", "password": "intruder-password"}),
+        ("PATCH", f"{v2}/users/update-admin", {"username": f"{mark}-u", "is_admin": True}),
+        ("POST", f"{v3}/users/permissions/grant", {"username": f"{mark}-u", "resource_type": "experiment",
                                                    "resource_id": other, "permission": "MANAGE"}),
         ("POST", "/graphql", {"query": "{mlflowGetExperiment(input:{experimentId:\"0\"}){experiment{name}}}"}),
         ("POST", "/v1/traces", None),
@@ -132,9 +137,11 @@ def requests(
     wanted: Sequence[tuple[str, str, Any]],
     headers: Mapping[str, str] | None = None,
     plain: Sequence[str] = (),
+    *,
+    strict: bool = False,
 ) -> list[Attack]:
     """The requests as attacks, each with these headers; those of `plain` give nothing away."""
-    found = [_request(door, who, where, one, headers or {}) for one in wanted]
+    found = [replace(_request(door, who, where, one, headers or {}), strict=strict) for one in wanted]
     for path in plain:
         order = {**where, "how": "http", "path": path, "headers": dict(headers or {})}
         found.append(Attack(door, who, f"GET {path}", order, plain=True))

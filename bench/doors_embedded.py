@@ -223,14 +223,17 @@ def job(place: Place, platform: Platform) -> list[Row]:
             own_id = client.get_experiment_by_name(spec.tracking.experiment).experiment_id
         where = {"host": "127.0.0.1", "port": place.stack.ports["mlflow"]}
         headers = asks.basic(user.login, user.password)
-        attacks = asks.requests("mlflow", JOB, where, asks.of_job(own_id, other_id, run, model), headers)
+        attacks = asks.requests(
+            "mlflow", JOB, where, asks.of_job(own_id, other_id, run, model, f"doors-{mark}"), headers, strict=True
+        )
         answers = [_secret_kept(one, answer) for one, answer in zip(attacks, send(attacks), strict=True)]
         keys = config.parse_connection("s3_primary", granted.variables["AIRFLOW_CONN_S3_PRIMARY"])
         return [*rows(attacks, answers), _job_at_site(platform, keys, spec)]
     finally:
         job_credentials.release(platform, spec, 1)
         with session(platform.tracking()) as client:
-            client.delete_registered_model(model)
+            for one in client.search_registered_models(filter_string=f"name LIKE 'doors-{mark}%'"):
+                client.delete_registered_model(one.name)
             for experiment in client.search_experiments(filter_string=f"name LIKE 'doors-{mark}%'"):
                 client.delete_experiment(experiment.experiment_id)
 

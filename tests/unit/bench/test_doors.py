@@ -73,6 +73,8 @@ def test_a_port_of_which_nobody_said_what_it_is_is_red_and_so_is_one_that_was_no
 def test_what_counts_as_let_in(answer: Mapping[str, Any], order: Mapping[str, Any], let: bool) -> None:
     assert lets_in(Attack("d", "w", "x", order), answer) == let
     assert not lets_in(Attack("d", "w", "x", {}, plain=True), {"status": 200, "text": ""})
+    strict = Attack("d", "w", "x", {}, strict=True)
+    assert lets_in(strict, {"status": 400, "text": ""}) and not lets_in(strict, {"status": 403, "text": ""})
 
 
 def test_the_table_tells_who_got_what() -> None:
