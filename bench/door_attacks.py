@@ -112,7 +112,7 @@ def of_site(
         status = {**where, "how": "http", "path": "/status", "headers": headers}
         found.append(Attack(door, who, "GET /status", status, plain=True))
         return found
-    for method, path in SITE_PAGES.get(part, ()):
+    for method, path in SITE_PAGES.get(part, (("GET", "/"), ("POST", "/"))):
         for tls in (False, True):
             order = {**where, "how": "http", "method": method, "path": filled(path), "headers": headers, "tls": tls}
             found.append(Attack(door, who, f"{method} {path}{' (TLS)' if tls else ''}", order))
@@ -172,8 +172,9 @@ def row(door: str, who: str, attacks: Sequence[Attack], answers: Sequence[Mappin
     """The line of one door and one attacker."""
     asked = list(zip(attacks, answers, strict=True))
     got = tuple(f"{one.what}: {told(answer)}" for one, answer in asked if lets_in(one, answer))
-    plain = {told(answer) + " (nothing in it)" for one, answer in asked if one.plain}
-    return Row(door, who, len(asked), (*sorted({told(answer) for one, answer in asked if not one.plain}), *plain), got)
+    given = {told(answer) for one, answer in asked if not one.plain}
+    plain = {f"{told(answer)} (nothing in it)" for one, answer in asked if one.plain}
+    return Row(door, who, len(asked), (*sorted(given), *sorted(plain)), got)
 
 
 def rows(attacks: Sequence[Attack], answers: Sequence[Mapping[str, Any]]) -> list[Row]:
@@ -189,11 +190,11 @@ def rows(attacks: Sequence[Attack], answers: Sequence[Mapping[str, Any]]) -> lis
 
 def page(rows: Sequence[Row], head: str) -> str:
     """The table as Markdown."""
-    lines = [head, "", "| port | attacker | tries | answers | let in |", "|---|---|---|---|---|"]
+    lines = [f"{head}\n", "| port | attacker | tries | answers | let in |", "|---|---|---|---|---|"]
     for one in rows:
         cells = (one.door, one.who, str(one.tries), ", ".join(one.answers), "; ".join(one.let_in) or "nothing")
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(dict.fromkeys(lines)) + "\n"
 
 
 def keep(rows: Sequence[Row], file: Path) -> None:
