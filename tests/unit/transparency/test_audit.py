@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -134,6 +135,39 @@ def test_what_really_runs_is_looked_at(stack: Stack) -> None:
     silent = by_id["telemetry/great-expectations-gx_analytics_enabled"]
     assert silent.severity == "high" and silent.where == f"mlflow (process {process.pid})"
     assert "telemetry/mlflow-mlflow_disable_telemetry" not in by_id and "ports/not-running" not in by_id
+
+
+def test_s5_every_port_and_socket_is_asked_though_nobody_declared_it(stack: Stack) -> None:
+    """A process of the stack that serves pages to everybody on this machine, and a socket that all may open."""
+    program = """if True:
+        import http.server, os, socket, sys, tempfile, threading
+        folder = tempfile.mkdtemp()
+        os.chmod(folder, 0o755)
+        path = os.path.join(folder, "open.sock")
+        unix = socket.socket(socket.AF_UNIX)
+        unix.bind(path)
+        os.chmod(path, 0o777)
+        unix.listen()
+        server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        print(server.server_port, path, flush=True)
+        input()
+    """
+    marked = {"PATH": os.environ["PATH"], MARKER: f"{stack.id}:site-primary"}
+    command = [sys.executable, "-c", program]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=marked, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdin and process.stdout
+        port, path = process.stdout.readline().split()
+        found = {one.id: one for one in Audit(stack, NOW, only=["ports"]).run().findings}
+        process.stdin.close()
+    shutil.rmtree(Path(path).parent)
+    assert found["ports/site-primary-undeclared"].severity == "medium"
+    assert found[f"ports/site-primary-{port}-open"].severity == "high"
+    assert "HTTP" in found[f"ports/site-primary-{port}-open"].what
+    assert found["ports/site-primary-socket"].where == path
 
 
 def test_secrets_of_the_stack_never_reach_the_report(stack: Stack) -> None:
