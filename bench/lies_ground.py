@@ -1,0 +1,220 @@
+"""Of the proof against lies: a small real platform, made once, and reset for each cell.
+
+PostgreSQL and two SeaweedFS sites run as `rempart up` starts them. A restore point of this platform holds the database
+of the ledger alone, so that a cell takes seconds; everything else is as on a platform of a team. The ledger and the
+turns of the flows are in memory.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import dataclasses
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from rempart import config, pipeline
+from rempart.backup.postgresql import drop_database
+from rempart.config import Connection
+from rempart.errors import RempartError as RempartError
+from rempart.flows import back_up, drill_checks, evidence
+from rempart.flows.platform import Platform
+from rempart.ledger.memory import MemoryLedger
+from rempart.replication import transfer
+from rempart.replication.continuity import MemoryContinuity
+from rempart.sites.probes.run import run
+from rempart.sites.s3 import open_client
+from rempart.stack import credentials, lifecycle, object_sites
+from tests.erasable import ROWS, Lake, id_of
+from tests.integration import own_servers
+from tests.integration.own_servers import Servers
+
+SITES = ("primary", "haven")
+DATABASES = ("ledger",)
+ASIDE = "proof"
+PIPELINE = "hotel_bookings"
+PERSON = id_of(ROWS[3])
+
+
+class Noticed(Exception):
+    """The doctor found something otherwise than at the honest site."""
+
+
+class Pending(Exception):
+    """An operation says openly that it has not ended."""
+
+
+copyreg.pickle(type(threading.Lock()), lambda lock: (threading.Lock, ()))
+
+
+@dataclass
+class Made:
+    """What the platform was made of: the ledger's records, the turns and catalogues, and what each site can do."""
+
+    ledger: dict[str, Any]
+    continuity: MemoryContinuity
+    capabilities: dict[str, dict[str, Any]]
+    point: str
+    held: dict[str, bytes]
+
+
+@dataclass
+class Ground:
+    """The servers, and the state to which each cell goes back."""
+
+    servers: Servers
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self) -> None:
+        made = credentials.ensure(self.servers.stack)
+        for site in SITES:
+            self.running[site] = own_servers._start(self.servers.stack, made, f"site-{site}")
+        for site in SITES:
+            own_servers._until(
+                lambda site=site: object_sites.check(self.servers.stack, site, self.servers.connections)  # type: ignore[misc]
+            )
+
+    def stop(self, *, gently: bool = False) -> None:
+        for process in self.running.values():
+            process.send_signal(signal.SIGTERM if gently else signal.SIGKILL)
+        for site, process in self.running.items():
+            try:
+                process.wait(8)
+            except subprocess.TimeoutExpired:  # it has flushed long before it ends
+                process.kill()
+                process.wait(30)
+            object_sites.clear_sockets(lifecycle.ports_of(self.servers.stack, f"site-{site}"))
+        self.running.clear()
+
+    def _data(self, site: str) -> Path:
+        return self.servers.stack.var / "sites" / site / "data"
+
+    def save(self) -> None:
+        """What the sites hold now is where each cell begins."""
+        self.stop(gently=True)
+        for site in SITES:
+            shutil.copytree(self._data(site), self._data(site).with_name("saved"))
+        self.start()
+
+    def reset(self) -> None:
+        """Go back to what was saved."""
+        self.stop()
+        for site in SITES:
+            shutil.rmtree(self._data(site))
+            shutil.copytree(self._data(site).with_name("saved"), self._data(site))
+        with psycopg.connect(self.servers.superuser.postgresql_url(), autocommit=True) as session:
+            for (name,) in session.execute("SELECT datname FROM pg_database").fetchall():
+                if name.endswith(f"_{ASIDE}") or name.startswith("drill"):
+                    drop_database(session, name)
+        for left in self.servers.stack.var.glob("restore*.json"):
+            left.unlink()
+        self.start()
+
+    def endpoint(self, site: str) -> str:
+        return str(self.servers.connections(f"s3_{site}").extra["endpoint_url"])
+
+    def client(self, site: str) -> Any:
+        """boto3's client of the real site, past every proxy."""
+        return open_client(site, self.servers.connections(f"s3_{site}"), "local-1")
+
+    def platform(
+        self, ledger: MemoryLedger, continuity: MemoryContinuity, urls: Mapping[str, str] | None = None
+    ) -> Platform:
+        """The platform, whose sites are reached at these addresses (the real ones unless named)."""
+        through = {self.endpoint(site): url for site, url in (urls or {}).items()}
+
+        def connections(name: str) -> Connection:
+            found = self.servers.connections(name)
+            url = str(found.extra.get("endpoint_url"))
+            if url not in through:
+                return found
+            return dataclasses.replace(found, extra={**found.extra, "endpoint_url": through[url]})
+
+        return Platform(config.load(), connections, ledger_=ledger, continuity_=continuity)
+
+    def made_again(self, made: Made, urls: Mapping[str, str]) -> Platform:
+        """The platform as it was made, through proxies at these addresses; the proofs of the sites count there."""
+        ledger = MemoryLedger(self.platform(MemoryLedger(), MemoryContinuity()).signer())
+        ledger.__dict__.update(made.ledger)
+        for site, record in made.capabilities.items():
+            ledger.append("capabilities", site, {**record, "endpoint": urls[site]})
+        return self.platform(ledger, made.continuity, urls)
+
+
+@contextmanager
+def ground(var: Path) -> Iterator[Ground]:
+    """The servers, without content. The environment names their place, for what reads it."""
+    with own_servers.own_servers(var, ("postgresql",)) as servers:
+        os.environ |= {
+            "REMPART_HOME": str(servers.stack.root),
+            "REMPART_VAR": str(var),
+            "REMPART_PORT_OFFSET": str(servers.stack.offset),
+        }
+        made = Ground(servers)
+        made.start()
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+def small_parts() -> None:
+    """Objects of more than 1 MiB go in parts of 5 MiB, and a point holds one database: a cell takes seconds."""
+    transfer.IN_MEMORY, transfer.PART = 1 << 20, 5 << 20
+    for module in (back_up, drill_checks):
+        module.DATABASES = DATABASES  # type: ignore[attr-defined]
+
+
+def make(ground: Ground, file: Path) -> None:
+    """Fill the platform: an ingested week, artifacts, replicas, a restore point, an export, and what is new since."""
+    from rempart.flows.replicate import replicate
+
+    small_parts()
+    ledger = MemoryLedger(ground.platform(MemoryLedger(), MemoryContinuity()).signer())
+    platform = ground.platform(ledger, MemoryContinuity())
+    for site in SITES:
+        record = run(ground.client(site), site, platform.config.buckets.doctor, platform.clock())
+        ledger.append("capabilities", site, record.as_json())
+    lake = Lake(platform, pipeline.named(PIPELINE))
+    lake.take_in("first", ROWS[:40])
+    primary, artifacts = platform.site("primary", "personal"), platform.config.buckets.artifacts
+    for number in range(3):
+        primary.write(artifacts, f"mlflow/1/{number}/model.onnx", b"model %d" % number * 50)
+    client = ground.client("primary")
+    client.put_object(Bucket=artifacts, Key="mlflow/2/metrics.json", Body=b'{"mae": 23.3}')  # no checksum of ours
+    primary.write(platform.config.buckets.lake, "training/1/large", os.urandom(6 << 20))
+    replicate(platform, "primary", "haven")
+    point = back_up.back_up(platform)
+    held = current(ground, platform, "primary")
+    evidence.export(platform)
+    lake.take_in("second", ROWS[40:60])
+    primary.write(artifacts, "mlflow/3/model.onnx", b"new model " * 50)
+    client.put_object(Bucket=artifacts, Key="mlflow/3/metrics.json", Body=b'{"mae": 22.9}')
+    primary.write(platform.config.buckets.lake, "training/2/large", os.urandom(6 << 20))
+    facts = {name: value for name, value in ledger.__dict__.items() if name in ("records", "chain")}
+    known = {one.subject: dict(one.body) for one in ledger.find("capabilities")}
+    file.write_bytes(pickle.dumps(Made(facts, platform.continuity, known, point.id, held)))  # type: ignore[arg-type]
+
+
+def current(ground: Ground, platform: Platform, site: str) -> dict[str, bytes]:
+    """Every body that a site shows in the shared buckets, read from the real site."""
+    client, found = ground.client(site), {}
+    for bucket in (platform.config.buckets.lake, platform.config.buckets.artifacts):
+        for key in keys(client, bucket):
+            found[f"{bucket}/{key}"] = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return found
+
+
+def keys(client: Any, bucket: str, prefix: str = "") -> list[str]:
+    """Keys of a bucket of the real site; they are few enough for one page."""
+    return [one["Key"] for one in client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())]

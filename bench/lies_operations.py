@@ -1,0 +1,251 @@
+"""Of the proof against lies: the operations, and how their claims are held against the bytes of the real sites."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench import lies_ground as on
+from bench.lies_ground import Ground, Made
+from rempart import pipeline
+from rempart.flows import back_up, doctor_site, drill, erase, evidence, replicate, restore_aside, verify_replicas
+from rempart.flows.platform import Platform
+from rempart.ledger.verification import verify as verify_ledger
+from rempart.sites.capabilities import CapabilityRecord
+from tests.erasable import ROWS, holds, id_of
+
+
+@dataclass
+class Cell:
+    """Where an operation runs: the platform through its proxies, what it was made of, and the real sites."""
+
+    ground: Ground
+    made: Made
+    platform: Platform
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def real(self) -> Platform:
+        """The same platform past the proxies."""
+        return self.ground.platform(self.platform.ledger_, self.platform.continuity_)  # type: ignore[arg-type]
+
+
+def silent(line: str) -> None:
+    """For those who do not listen."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`act` returns what it claims, or raises; `wrong` compares a claim with the bytes: what is not as claimed.
+
+    `sites` may lie; `before` prepares the cell. `tolerates` are the faults that it need not notice.
+    """
+
+    name: str
+    act: Callable[[Cell], Any]
+    wrong: Callable[[Cell, Any], list[str]]
+    sites: tuple[str, ...] = on.SITES
+    before: Callable[[Cell], None] = lambda cell: None
+
+
+# --- replicate, verify ------------------------------------------------------------------------------------------------
+
+
+def _replicate(cell: Cell) -> Any:
+    return replicate.replicate(cell.platform, "primary", "haven")
+
+
+def unequal(cell: Cell, wanted: dict[str, bytes]) -> list[str]:
+    """What haven shows otherwise than wanted, byte for byte."""
+    there = on.current(cell.ground, cell.platform, "haven")
+    return sorted(name for name, body in wanted.items() if there.get(name) != body)
+
+
+def _not_replicated(cell: Cell, claim: Any) -> list[str]:
+    """Replicas that differ, beyond those that the claim calls accepted and not read back yet."""
+    wanted = on.current(cell.ground, cell.platform, "primary")
+    found = unequal(cell, wanted)
+    if claim.verified < len(wanted):
+        found.append(f"{claim.verified} of {len(wanted)} objects of the source are claimed")
+    allowed = int(getattr(claim, "accepted", 0)) if getattr(claim, "read_back_due", None) else 0
+    cell.notes["accepted, not read back"] = min(allowed, len(found))
+    return found if len(found) > allowed else []
+
+
+def _damage(cell: Cell) -> None:
+    """A replica is gone from the target's storage, so that there is something to heal."""
+    client, bucket = cell.ground.client("haven"), cell.platform.config.buckets.artifacts
+    key = next(key for key in on.keys(client, bucket) if key.endswith("model.onnx"))
+    version = client.head_object(Bucket=bucket, Key=key)["VersionId"]
+    client.delete_object(Bucket=bucket, Key=key, VersionId=version)
+
+
+def _verify(cell: Cell) -> Any:
+    return verify_replicas.verify(cell.platform, "primary", "haven", whole=True)
+
+
+def _not_verified(cell: Cell, claim: Any) -> list[str]:
+    """Replicas that are neither what was replicated before nor what the source has now."""
+    now = set(unequal(cell, on.current(cell.ground, cell.platform, "primary")))
+    return [name for name in unequal(cell, cell.made.held) if name in now]
+
+
+# --- back up, export, restore, drill ----------------------------------------------------------------------------------
+
+
+def _back_up(cell: Cell) -> Any:
+    return back_up.back_up(cell.platform)
+
+
+def _not_held(cell: Cell, claim: Any) -> list[str]:
+    """The point is restored in scratch space past the proxies, and its objects are compared with the source's."""
+    found = []
+    try:
+        drill.drill(cell.real(), claim.id, silent)
+    except on.RempartError as error:
+        found.append(error.what.replace("\n", " "))
+    try:
+        chosen = restore_aside.restore_aside(
+            cell.real(),
+            cell.ground.servers.stack,
+            aside="look",
+            point=claim.id,
+            dry_run=True,
+            say=silent,
+        )
+        wanted = on.current(cell.ground, cell.platform, "primary")
+        if chosen.objects != len(wanted):
+            found.append(f"{chosen.objects} of {len(wanted)} objects are held")
+    except on.RempartError as error:
+        found.append(error.what.replace("\n", " "))
+    return found
+
+
+def _export(cell: Cell) -> Any:
+    return evidence.export(cell.platform)
+
+
+def _not_exported(cell: Cell, claim: Any) -> list[str]:
+    """An auditor's look: every segment and checkpoint read from the real sites, and verified offline."""
+    primary, haven, buckets = cell.ground.client("primary"), cell.ground.client("haven"), cell.platform.config.buckets
+
+    def text(client: Any, bucket: str, key: str) -> str:
+        return str(client.get_object(Bucket=bucket, Key=key)["Body"].read().decode(errors="replace"))
+
+    segments = [text(primary, buckets.evidence, key) for key in sorted(on.keys(primary, buckets.evidence, "ledger/"))]
+    found = []
+    for client, bucket in ((haven, buckets.checkpoints), (primary, buckets.evidence)):
+        seen = {key: text(client, bucket, key) for key in on.keys(client, bucket, "checkpoints/")}
+        lines = [line for segment in segments for line in segment.splitlines()]
+        verdict = verify_ledger(lines, [cell.platform.signer().public], seen)
+        if verdict.broken:
+            found.append(f"{bucket}: {verdict.broken.error().what}")
+        if verdict.records < claim.last or verdict.covered < claim.last:
+            found.append(f"{bucket}: {verdict.records} records, {verdict.covered} under a checkpoint, of {claim.last}")
+    return found
+
+
+def _restore(cell: Cell) -> Any:
+    return restore_aside.restore_aside(
+        cell.platform, cell.ground.servers.stack, aside=on.ASIDE, point=cell.made.point, dry_run=False, say=silent
+    )
+
+
+def _not_restored(cell: Cell, claim: Any) -> list[str]:
+    client, found = cell.ground.client("primary"), {}
+    for bucket in (cell.platform.config.buckets.lake, cell.platform.config.buckets.artifacts):
+        for key in on.keys(client, f"{bucket}-{on.ASIDE}"):
+            body = client.get_object(Bucket=f"{bucket}-{on.ASIDE}", Key=key)["Body"].read()
+            found[f"{bucket}/{key}"] = body
+    return sorted(name for name, body in cell.made.held.items() if found.get(name) != body)
+
+
+def _drill(cell: Cell) -> Any:
+    return drill.drill(cell.platform, cell.made.point, silent)
+
+
+def _not_filed(cell: Cell, claim: Any) -> list[str]:
+    """The point is a good one, so a green is right of it; the report must be what the ledger says was filed."""
+    client = cell.ground.client("primary")
+    filed = cell.platform.ledger.find("drill-report", limit=1)[0].body
+    wrong = []
+    for key, digest in filed["sha256"].items():
+        there = on.keys(client, filed["bucket"], key)
+        body = client.get_object(Bucket=filed["bucket"], Key=key)["Body"].read() if there else b""
+        if hashlib.sha256(body).hexdigest() != digest:
+            wrong.append(f"{filed['bucket']}/{key}")
+    return wrong
+
+
+# --- erase, doctor ----------------------------------------------------------------------------------------------------
+
+
+def _erase(cell: Cell) -> Any:
+    by = {"by": "data-protection-officer", "reason": "consent-withdrawn", "dry_run": False}
+    result = erase.erase(cell.platform, pipeline.named(on.PIPELINE), [(on.PERSON,)], **by)  # type: ignore[arg-type]
+    if result.pending or result.unread:
+        raise on.Pending(f"pending: {result.left} left, {sorted(result.silent.values())}, {len(result.unread)} unread")
+    return result
+
+
+def _not_erased(cell: Cell, claim: Any) -> list[str]:
+    """Every version of every object of the lake at both real sites."""
+    (row,) = {line for line in ROWS if id_of(line) == on.PERSON}
+    found, bucket = [], cell.platform.config.buckets.lake
+    for site in on.SITES:
+        client = cell.ground.client(site)
+        for one in client.list_object_versions(Bucket=bucket).get("Versions", ()):
+            where = {"Bucket": bucket, "Key": one["Key"], "VersionId": one["VersionId"]}
+            if not one["Key"].endswith("large") and holds(client.get_object(**where)["Body"].read(), row, on.PERSON):
+                found.append(f"{site}/{one['Key']}")
+    return found
+
+
+def _doctor(cell: Cell) -> Any:
+    found = doctor_site.probe_sites(cell.platform, ["haven"], silent)["haven"]
+    if not isinstance(found, CapabilityRecord):
+        raise found
+    if different := unlike(cell, found):
+        raise on.Noticed(
+            f"{', '.join(different[:4])}" + (f" and {len(different) - 4} more" if len(different) > 4 else "")
+        )
+    return found
+
+
+def unlike(cell: Cell, record: CapabilityRecord) -> list[str]:
+    """Capabilities that the doctor finds otherwise than at the honest site."""
+    honest = {one["capability"]: one["outcome"] for one in cell.made.capabilities["haven"]["proofs"]}
+    return [f"{one.capability} {one.outcome}" for one in record.proofs if honest.get(one.capability) != one.outcome]
+
+
+HARMLESS = {"P4", "P6", "P8"}
+"""Faults after which the site does what it was asked for: a doctor need not name them."""
+
+
+def _not_noticed(cell: Cell, claim: Any) -> list[str]:
+    fault = cell.notes.get("fault", "")
+    return [f"nothing is found of {fault}"] if fault and fault.partition("-")[0] not in HARMLESS else []
+
+
+OPERATIONS = {
+    one.name: one
+    for one in (
+        Operation("replicate", _replicate, _not_replicated),
+        Operation("verify", _verify, _not_verified, before=_damage),
+        Operation("back up", _back_up, _not_held),
+        Operation("export evidence", _export, _not_exported),
+        Operation("restore", _restore, _not_restored),
+        Operation("drill", _drill, _not_filed),
+        Operation("erase", _erase, _not_erased),
+        Operation("doctor", _doctor, _not_noticed, ("haven",)),
+    )
+}
+SECOND = {"replicate": ("verify",)}
+"""A green that says `accepted` is settled by the operation that reads back."""
+
+
+def fresh(cell: Cell) -> Cell:
+    """The same cell with new clients, as the next run of a task has them."""
+    return dataclasses.replace(cell, platform=dataclasses.replace(cell.platform, sites={}))
