@@ -21,22 +21,23 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import lies_ground as on
 from bench.lies_ground import Ground
-from bench.lies_operations import OPERATIONS, Cell, Operation, fresh
+from bench.lies_matrix import NOT_REACHABLE, REFERENCE, Outcome, page, read, summary, table, write
+from bench.lies_operations import OPERATIONS, Cell, Operation, fresh, unequal
 from rempart import config
 from rempart.errors import RempartError
 from tests.lying import FAULTS, Fault, lying_site
 
-LIMIT = 150.0
+LIMIT = 90.0
 """Seconds for one run of an operation: a storm of refusals is waited out, an endless listing is not."""
-REFERENCE = Path("docs/reference/lies.md")
+Wanted = tuple[str, str, str]
+"""A fault, an operation, and the site that lies."""
 ONE_KEY = {"P5-read", "P5-write"}
 QUICK = (
     ("I8-get", "replicate"),
@@ -53,23 +54,6 @@ QUICK = (
     ("P3-ignored", "doctor"),
 )
 """One cell of each class of faults, each at the operation that it harms most."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a cell at one site. `verdict`: refused, withstood, or what is RED; `said`: the first run's words."""
-
-    fault: str
-    operation: str
-    site: str
-    verdict: str
-    said: str = ""
-    hits: int = 0
-    seconds: float = 0.0
-
-    @property
-    def red(self) -> bool:
-        return self.verdict.startswith("RED")
 
 
 def _in_child(act: Callable[[Path], object], folder: Path, seconds: float) -> dict[str, Any]:
@@ -161,56 +145,59 @@ def _settled(operation: Operation, cell: Cell) -> tuple[str, str, list[str]]:
 
 
 def _unequal_now(cell: Cell) -> list[str]:
-    from bench.lies_operations import unequal
-
     return unequal(cell, on.current(cell.ground, cell.platform, "primary"))
 
 
+def honest_run(ground: Ground, state: Path, folder: Path, operation: Operation) -> dict[str, Any]:
+    """What came of an operation at honest sites, and its requests."""
+    ground.reset()
+    return _in_child(lambda file: _cell(ground, state, operation, None, "haven", file), folder, 2 * LIMIT)
+
+
+def faulty_run(ground: Ground, state: Path, folder: Path, operation: Operation, fault: Fault, site: str) -> Outcome:
+    """What came of one cell."""
+    ground.reset()
+    told = _in_child(lambda file: _cell(ground, state, operation, fault, site, file), folder, 2 * LIMIT + 60)
+    return Outcome(
+        fault.name, operation.name, site, told["verdict"], told["said"], told.get("hits", 0), told.get("seconds", 0.0)
+    )
+
+
 def cells(
-    ground: Ground, state: Path, folder: Path, wanted: Sequence[tuple[str, str]], say: Callable[[str], object]
+    ground: Ground, state: Path, folder: Path, wanted: Sequence[Wanted], known: Collection[Wanted]
 ) -> Iterator[Outcome]:
-    """Every cell that is wanted, in order; those that no request reaches are told from the log of an honest run."""
-    for name in sorted({operation for _, operation in wanted}, key=list(OPERATIONS).index):
+    """Every cell that is wanted and not known; those that no request reaches are told from the log of an honest run."""
+    for name in dict.fromkeys(operation for _, operation, _ in wanted):
         operation = OPERATIONS[name]
-        ground.reset()
-        honest = _in_child(
-            lambda file, one=operation: _cell(ground, state, one, None, "haven", file), folder, 2 * LIMIT
-        )  # type: ignore[misc]
+        honest = honest_run(ground, state, folder, operation)
         say(f"{name}: an honest run is {honest.get('verdict')} in {honest.get('seconds')} s {honest.get('said', '')}")
         if honest.get("verdict") != "green" or honest.get("said"):
             yield Outcome("none", name, "both", "RED the honest run is not green", str(honest.get("said")))
             continue
-        for fault in [FAULTS[fault] for fault, other in wanted if other == name]:
-            reached = {site for site, made, _, key in honest["log"] if fault.is_for(made, key)}
-            for site in operation.sites:
-                if site not in reached:
-                    yield Outcome(fault.name, name, site, "not reachable")
-                    continue
-                ground.reset()
-                act = lambda file, one=operation, lie=fault, at=site: _cell(ground, state, one, lie, at, file)  # noqa: E731
-                told = _in_child(act, folder, 2 * LIMIT + 60)  # type: ignore[arg-type]
-                found = Outcome(
-                    fault.name, name, site, told["verdict"], told["said"], told.get("hits", 0), told.get("seconds", 0.0)
-                )
+        for fault, site in [(FAULTS[fault], site) for fault, other, site in wanted if other == name]:
+            if (fault.name, name, site) in known:
+                continue
+            if any(where == site and fault.is_for(made, key) for where, made, _, key in honest["log"]):
+                found = faulty_run(ground, state, folder, operation, fault, site)
                 say(f"  {fault.name} at {site}: {found.verdict} ({found.seconds} s) {found.said[:160]}")
-                yield found
+            else:
+                found = Outcome(fault.name, name, site, NOT_REACHABLE)
+            yield found
 
 
-def table(found: Sequence[Outcome]) -> str:
-    """The matrix in Markdown: one row for each fault, one column for each operation."""
-    operations = [name for name in OPERATIONS if any(one.operation == name for one in found)]
-    rows = ["| fault | " + " | ".join(operations) + " |", "|---" * (len(operations) + 1) + "|"]
-    for fault in [name for name in FAULTS if any(one.fault == name for one in found)]:
-        shown = []
-        for operation in operations:
-            here = [one for one in found if (one.fault, one.operation) == (fault, operation)]
-            reached = [one for one in here if one.verdict != "not reachable"]
-            worst = sorted(reached, key=lambda one: not one.red)
-            shown.append(
-                "; ".join(dict.fromkeys(f"{one.verdict}" for one in worst)) or ("not reachable" if here else "")
-            )
-        rows.append(f"| `{fault}` {FAULTS[fault].about} | " + " | ".join(shown) + " |")
-    return "\n".join(rows)
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def chosen_cells(chosen: argparse.Namespace) -> list[Wanted]:
+    pairs = list(QUICK) if chosen.quick else [(fault, name) for name in OPERATIONS for fault in FAULTS]
+    return [
+        (fault, name, site)
+        for fault, name in pairs
+        for site in OPERATIONS[name].sites
+        if (not chosen.only or name in chosen.only.split(","))
+        and (not chosen.fault or fault.startswith(tuple(chosen.fault.split(","))))
+    ]
 
 
 def main() -> int:
@@ -218,50 +205,34 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one fault of each class")
     parser.add_argument("--only", default="", help="these operations, separated by commas")
     parser.add_argument("--fault", default="", help="faults whose names begin so, separated by commas")
+    parser.add_argument("--go-on", action="store_true", help="keep the outcomes of earlier runs, and run the others")
+    parser.add_argument("--page", action="store_true", help=f"write {REFERENCE} from the last run, and run nothing")
     chosen = parser.parse_args()
-    wanted = list(QUICK) if chosen.quick else [(fault, name) for name in OPERATIONS for fault in FAULTS]
-    if chosen.only:
-        wanted = [one for one in wanted if one[1] in chosen.only.split(",")]
-    if chosen.fault:
-        wanted = [one for one in wanted if one[0].startswith(tuple(chosen.fault.split(",")))]
-    began = time.monotonic()
-    found: list[Outcome] = []
     target = config.var_dir() / "proof" / "lies.json"
+    if chosen.page:
+        (config.project_root() / REFERENCE).write_text(page(read(target)), "utf-8")
+        return 0
+    began = time.monotonic()
+    found = read(target) if chosen.go_on else []
     with tempfile.TemporaryDirectory() as name, on.ground(Path(name) / "var") as ground:
         folder, state = Path(name), Path(name) / "made"
         maker = multiprocessing.get_context("fork").Process(target=on.make, args=(ground, state))
         maker.start()
         maker.join(600)
         if not state.is_file():
-            print("the platform could not be made")
+            say("RED the platform could not be made")
             return 1
         ground.save()
-        print(f"the platform is made in {time.monotonic() - began:.0f} s", flush=True)
-        for outcome in cells(ground, state, folder, wanted, lambda line: print(line, flush=True)):
+        say(f"the platform is made in {time.monotonic() - began:.0f} s")
+        for outcome in cells(ground, state, folder, chosen_cells(chosen), {one.cell for one in found}):
             found.append(outcome)
-    seconds = round(time.monotonic() - began)
-    red = [one for one in found if one.red]
-    reached = [one for one in found if one.verdict != "not reachable"]
-    print(table(found))
-    for one in red:
-        print(f"RED {one.fault} x {one.operation} at {one.site}: {one.verdict}. {one.said}")
-    print(
-        f"{len(reached)} cells were run, {len(found) - len(reached)} are not reachable, {len(red)} are red; {seconds} s"
-    )
-    checks = [
-        {
-            "what": f"{one.fault} x {one.operation} at {one.site}",
-            "ok": not one.red,
-            "detail": f"{one.verdict} {one.said}",
-        }
-        for one in reached
-    ]
-    figures = {"cells": [asdict(one) for one in found], "whole": not (chosen.quick or chosen.only or chosen.fault)}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    report = {"name": "lies", "ok": not red, "seconds": seconds, "checks": checks, "figures": figures}
-    target.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
-    print(f"written: {target}")
-    return 1 if red else 0
+            write(target, found, time.monotonic() - began)
+    say(table(found))
+    for one in found:
+        if one.red:
+            say(f"RED {' x '.join(one.cell)}: {one.verdict}. {one.said}")
+    say(f"{summary(found)}; {time.monotonic() - began:.0f} s; written: {target}")
+    return 1 if any(one.red for one in found) else 0
 
 
 if __name__ == "__main__":

@@ -18,6 +18,11 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
+def is_kept(reason: str) -> bool:
+    """Whether a verdict's reason tells of a rule that was kept."""
+    return reason.startswith("passed: ")
+
+
 def judge(
     candidate: Mapping[str, float],
     champion: Mapping[str, float] | None,

@@ -87,7 +87,9 @@ def _validate(told: Told) -> str:
     why = "; ".join(str(one) for one in told["reasons"])
     if told["promoted"]:
         return f"Version {told['version']} is the champion: {why}"
-    return f"Version {told['version']} was refused, version {told['champion'] or 'none'} stays champion: {why}"
+    why = "; ".join(str(one) for one in told["reasons"] if not str(one).startswith("passed: ")) or why
+    stays = f"version {told['champion']} stays champion" if told["champion"] else "and the model has no champion yet"
+    return f"Version {told['version']} was refused, {stays}: {why}"
 
 
 def _roll_back(told: Told) -> str:

@@ -15,8 +15,9 @@ log = logging.getLogger(__name__)
 class Kept(Generic[T]):
     """What `gather` gave last; a request that finds it older than `lasts` seconds has it gathered anew, and waits not.
 
-    Only where there is none yet, or none as young as the request wants, does it wait, `patience` seconds at most. At
-    most one gathering goes on at a time. One that fails leaves the older value, whose age then tells.
+    Only where there is none yet, or none as young as the request wants, does it wait: `first_patience` seconds at most
+    for the first value, else `patience`. At most one gathering goes on at a time. One that fails leaves the older
+    value, whose age then tells.
     """
 
     def __init__(
@@ -25,9 +26,11 @@ class Kept(Generic[T]):
         lasts: float,
         *,
         patience: float = 3.0,
+        first_patience: float | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gather, self._lasts, self._patience, self._monotonic = gather, lasts, patience, monotonic
+        self._first_patience = patience if first_patience is None else first_patience
         self._lock = threading.Lock()
         self._value: T | None = None
         self._at = float("-inf")
@@ -43,7 +46,7 @@ class Kept(Generic[T]):
                 threading.Thread(target=self._run, args=(self._going,), name="cockpit", daemon=True).start()
             value, going = self._value, self._going
         if (value is None or late) and going is not None:
-            going.wait(self._patience)
+            going.wait(self._first_patience if value is None else self._patience)
             return self._value
         return value
 

@@ -17,6 +17,8 @@ LASTS = 15.0
 """Seconds for which facts are kept: so often at most, each API server process reads the databases for the pages."""
 RECENT = 60.0
 """Seconds: where the facts are older, because nobody looked, a page waits for new ones, as `Kept` has patience."""
+FIRST = 20.0
+"""Seconds for which the first page waits for the first facts: a page without any tells nothing."""
 JUST_NOW = 2.0
 """Seconds: who looks at a run that has just ended sees what it wrote."""
 
@@ -34,13 +36,13 @@ def _gather() -> Facts:
     return facts.gather(platform, now, _facts.last)
 
 
-_facts: Kept[Facts] = Kept(_gather, LASTS)
+_facts: Kept[Facts] = Kept(_gather, LASTS, first_patience=FIRST)
 
 
 def newest(within: float = RECENT) -> Facts:
     """The newest facts, from the last `within` seconds if they come in time; before the first, that none is known."""
     found = _facts.get(within)
-    waiting = Unknown("The first facts are being gathered: look again in some seconds")
+    waiting = Unknown("The first facts are being read: reload this page in some seconds")
     return found or Facts(now(), waiting, waiting, waiting, waiting)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from rempart.flows.validate import succession
 from rempart.ledger.port import Evidence
+from rempart.models.gate import is_kept
 from rempart.models.metrics import LOWER_IS_BETTER
 from rempart.web.facts import Facts
 from rempart.web.read_models.lineage import Lineage, lineages
@@ -175,6 +176,6 @@ def _judgement(record: Evidence) -> Judgement:
         str(version),
         dict(body.get("metrics") or {}),
         dict(body.get("baselines") or {}),
-        tuple(body.get("reasons") or ()),
+        tuple(sorted(body.get("reasons") or (), key=lambda one: record.kind == "refusal" and is_kept(one))),
         None if record.kind == "rollback" else plot(body),
     )

@@ -13,7 +13,7 @@ State = Literal["good", "warning", "unknown", "bad"]
 """From best to worst. What is not known is never good."""
 _ORDER: tuple[State, ...] = ("good", "warning", "unknown", "bad")
 STALE = timedelta(minutes=5)
-"""Facts older than this are not shown as present ones: whoever gathers them hangs."""
+"""Facts older than this are not shown as present ones: reading new ones takes long, or fails."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,14 @@ class Moment:
     age_seconds: float
     stale: bool
     unknown: Mapping[str, str]
+
+    @property
+    def silent(self) -> dict[str, tuple[str, ...]]:
+        """The sources that gave nothing, by the reason: a reason is told once."""
+        found: dict[str, tuple[str, ...]] = {}
+        for source, why in self.unknown.items():
+            found[why] = (*found.get(why, ()), source)
+        return found
 
 
 def moment(facts: Facts, now: datetime) -> Moment:

@@ -66,7 +66,10 @@ class Held:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a site was measured to hold last. `state` is unknown where a part was not told, or the whole is old."""
+    """What a site was measured to hold last. `state` is unknown where a part was not told, or the whole is old.
+
+    `since`: objects that were replicated to the site after that.
+    """
 
     seq: int
     at: datetime
@@ -76,6 +79,7 @@ class Usage:
     buckets: tuple[Bucket, ...]
     locks: tuple[Locks, ...]
     history: tuple[Held, ...]
+    since: int = 0
 
     @property
     def whole(self) -> bool:
@@ -95,7 +99,9 @@ def usage(facts: Facts, site: str, now: datetime) -> Usage | None:
     states: list[State] = [one.state for one in locks]
     history = tuple(_held(one) for one in reversed(records) if not _partial(one))
     state = worst([*states, "unknown" if blind else "good"])
-    return Usage(newest.seq, newest.at, round(age.total_seconds(), 1), age > OLD, state, buckets, locks, history)
+    arrived = [one for one in facts.of("replication") if one.subject.endswith(f"->{site}") and one.at > newest.at]
+    since = sum(int(one.body.get("copied", 0)) for one in arrived)
+    return Usage(newest.seq, newest.at, round(age.total_seconds(), 1), age > OLD, state, buckets, locks, history, since)
 
 
 def _bucket(name: str, told: Mapping[str, Any]) -> Bucket:

@@ -1,0 +1,127 @@
+"""Of the proof against lies: the cells' outcomes, kept as they come, and the matrix that is printed and documented."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.lies_operations import OPERATIONS
+from tests.lying import FAULTS
+
+REFERENCE = Path("docs") / "reference" / "lies.md"
+NOT_REACHABLE = "not reachable"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a cell at one site. `verdict`: refused, withstood, or what is RED; `said`: what was told."""
+
+    fault: str
+    operation: str
+    site: str
+    verdict: str
+    said: str = ""
+    hits: int = 0
+    seconds: float = 0.0
+
+    @property
+    def red(self) -> bool:
+        return self.verdict.startswith("RED")
+
+    @property
+    def cell(self) -> tuple[str, str, str]:
+        return self.fault, self.operation, self.site
+
+
+def read(file: Path) -> list[Outcome]:
+    """The outcomes of earlier runs; none if there is no such file."""
+    if not file.is_file():
+        return []
+    found = [Outcome(**one) for one in json.loads(file.read_text("utf-8"))["figures"]["cells"]]
+    return [one for one in found if one.fault in FAULTS]
+
+
+def write(file: Path, found: Sequence[Outcome], seconds: float) -> None:
+    """The outcomes as the report of a proof."""
+    reached = [one for one in found if one.verdict != NOT_REACHABLE]
+    checks = [
+        {"what": " x ".join(one.cell), "ok": not one.red, "detail": f"{one.verdict} {one.said}".strip()}
+        for one in reached
+    ]
+    report = {
+        "name": "lies",
+        "ok": not any(one.red for one in found),
+        "seconds": round(seconds),
+        "checks": checks,
+        "figures": {"cells": [asdict(one) for one in found]},
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+
+
+def _shown(found: Sequence[Outcome], fault: str, operation: str) -> str:
+    here = [one for one in found if (one.fault, one.operation) == (fault, operation)]
+    reached = sorted((one for one in here if one.verdict != NOT_REACHABLE), key=lambda one: (not one.red, one.site))
+    if not here:
+        return "not run"
+    told = dict.fromkeys(f"**{one.verdict}**" if one.red else one.verdict for one in reached)
+    return "; ".join(told) or NOT_REACHABLE
+
+
+def table(found: Sequence[Outcome], *, whole: bool = False) -> str:
+    """The matrix in Markdown: a row for each fault, a column for each operation; `whole` shows those without a run."""
+    operations = [name for name in OPERATIONS if whole or any(one.operation == name for one in found)]
+    rows = ["| fault | " + " | ".join(operations) + " |", "|---" * (len(operations) + 1) + "|"]
+    for fault in [name for name in FAULTS if whole or any(one.fault == name for one in found)]:
+        shown = (_shown(found, fault, operation) for operation in operations)
+        rows.append(f"| `{fault}` {FAULTS[fault].about} | " + " | ".join(shown) + " |")
+    return "\n".join(rows)
+
+
+def summary(found: Sequence[Outcome]) -> str:
+    reached = [one for one in found if one.verdict != NOT_REACHABLE]
+    red = sum(one.red for one in found)
+    return f"{len(reached)} cells were run, {len(found) - len(reached)} are not reachable, {red} are red"
+
+
+PAGE = """# What a lying site can do
+
+Written by `make prove-lies ARGS=--page` from the last run of `make prove-lies`; `make prove-lies ARGS=--quick` runs one
+cell of each class in CI. Each row is a fault of the tests' lying S3 site (`tests/lying`), a proxy in front of a real
+SeaweedFS. Each column is an operation on a small real platform. A cell is run for each of the two sites that the
+operation asks; where their verdicts differ, the cell shows both.
+
+| verdict | meaning |
+|---|---|
+| refused | The operation failed with an error of its own. It was green and right once the site told the truth. |
+| withstood | The operation was green while the site lied, and the bytes at the real sites are what it claims. |
+| not reachable | An honest run of the operation makes no request that the fault can answer. |
+| not run | The cell was not run yet. |
+| **RED false green** | The operation was green, and the bytes are not what it claims. |
+| **RED traceback** | The operation ended with an exception that names neither cause nor remedy. |
+| **RED endless** | The operation did not end within the limit of time. |
+| **RED does not converge** | The site told the truth again, and the same operation was not green, or not right. |
+
+A green of `replicate` that says "accepted by checksum, read back due" claims no more than that: such a replica may be
+wrong until it is read back, and the cell is green only if the read-back finds and heals it. `doctor` is green where it
+names the fault; it need not name a fault after which the site does what it was asked for (P4, P6, P8).
+
+{summary}.
+
+{table}
+{red}"""
+
+
+def page(found: Sequence[Outcome]) -> str:
+    """The page of the reference."""
+    red = [one for one in found if one.red]
+    rows = (f"`{one.fault}` | {one.operation} | {one.site} | {one.verdict} | {_cell(one.said)}" for one in red)
+    told = "".join(f"| {row} |\n" for row in rows)
+    reds = f"\n## Red cells\n\n| fault | operation | site | verdict | what was told |\n|---|---|---|---|---|\n{told}"
+    return PAGE.format(summary=summary(found), table=table(found, whole=True), red=reds if red else "")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")[:240]

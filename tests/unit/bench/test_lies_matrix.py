@@ -1,0 +1,39 @@
+"""The matrix of the proof against lies: a red cell is never hidden by a green one, nor by one that was not run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.lies_matrix import NOT_REACHABLE, Outcome, page, read, summary, table, write
+from bench.lies_operations import OPERATIONS
+from bench.prove_lies import QUICK
+from tests.lying import FAULTS
+
+RED = Outcome("I8-get", "replicate", "primary", "RED false green", "lake/a | b", 3, 1.0)
+FOUND = [RED, Outcome("I8-get", "replicate", "haven", "refused"), Outcome("I8-get", "drill", "haven", NOT_REACHABLE)]
+
+
+def test_a_red_cell_at_one_site_stands_beside_the_green_of_the_other() -> None:
+    (row,) = [line for line in table(FOUND).splitlines() if "I8-get" in line]
+    assert "**RED false green**; refused" in row and NOT_REACHABLE in row
+    assert summary(FOUND) == "2 cells were run, 1 are not reachable, 1 are red"
+
+
+def test_the_page_names_each_red_cell_and_shows_what_was_not_run() -> None:
+    told = page(FOUND)
+    assert "## Red cells" in told and "lake/a \\| b" in told
+    assert told.count("| not run |") > 100
+    assert all(f"`{name}`" in told for name in FAULTS)
+
+
+def test_outcomes_are_kept_for_a_run_that_goes_on(tmp_path: Path) -> None:
+    write(tmp_path / "lies.json", FOUND, 2.0)
+    assert read(tmp_path / "lies.json") == FOUND
+    assert read(tmp_path / "none.json") == []
+
+
+@pytest.mark.parametrize(("fault", "operation"), QUICK)
+def test_the_quick_cells_exist(fault: str, operation: str) -> None:
+    assert fault in FAULTS and operation in OPERATIONS
