@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import NamedTuple
 
-from rempart.config import Config
+from rempart.config import SERVERS, Config
 from rempart.sections import Classification
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.places import (
     decide_connection,
     decide_image,
+    decide_server,
     decide_site,
     declared_connections,
     full_image,
@@ -262,6 +263,8 @@ def _pipeline(config: Config, classification: Classification, on: date) -> Itera
                 )
     site = config.backup.site
     decisions[f"backup.site '{site}'"] = decide_site(config, classification, "restore-point", site, on=on, beside=home)
+    for server in SERVERS:
+        decisions[f"server '{server}'"] = decide_server(config, classification, server, on=on)
     for named, decision in decisions.items():
         if not decision.allowed:
             yield _denied(decision.what, named, decision)

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 from typing import Any
 
-from rempart.config import Config
+from rempart.config import SERVERS, Config
 from rempart.operators import Operator, Sourced
 from rempart.pipeline import Pipeline
 from rempart.sovereignty import facts
 from rempart.sovereignty.classification import ORDER
-from rempart.sovereignty.places import decide_site, placement, site_placement
+from rempart.sovereignty.places import HOLDS, decide_server, decide_site, placement, site_placement
 from rempart.sovereignty.policy import Decision, independence
 from rempart.transparency.findings import CheckResult, Finding, Severity
 
@@ -55,6 +55,7 @@ def _pipelines(config: Config, pipelines: Mapping[str, Pipeline | None], on: dat
                 decision = decide_site(config, kind, "replica", pair.target, on=on, beside=pair.source)
                 asked[f"replica-{pair.target}"] = decision
         asked["restore-point"] = decide_site(config, kind, "restore-point", config.backup.site, on=on, beside=active)
+        asked |= {HOLDS[server]: decide_server(config, kind, server, on=on) for server in SERVERS}
         for what, decision in asked.items():
             if not decision.allowed:
                 yield _denied(name, what, decision, where)

@@ -200,6 +200,10 @@ def test_a_pipeline_is_judged_wherever_its_data_comes_to_rest() -> None:
     assert of_pipeline({"replication": [{"source": "home", "target": "away"}]})[0].startswith(
         "replica: replication target"
     )
+    external = {"url": "postgresql://db.example", "connection": "theirs", **US_PLACE, "service": "managed-postgresql"}
+    assert of_pipeline({"services": {"postgresql": {"external": external}}})[0].startswith(
+        "database: server 'postgresql' is not allowed for personal data"
+    )
     assert of_pipeline({"retention": {}}) == [
         "retention: retention.personal is not declared, so nothing says how long its data may be kept"
     ]

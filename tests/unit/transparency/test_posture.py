@@ -283,6 +283,7 @@ def test_a_pipeline_whose_data_copy_or_restore_points_are_refused_is_told() -> N
         "policy/denied-hotel_bookings-data",
         "policy/denied-hotel_bookings-replica-haven",
         "policy/denied-hotel_bookings-restore-point",
+        *(f"policy/denied-hotel_bookings-{what}" for what in ("database", "tracking", "orchestration")),
     }
 
 

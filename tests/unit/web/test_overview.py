@@ -200,3 +200,8 @@ def test_d8_a_point_without_the_store_that_a_champion_needs_is_red() -> None:
     watched.drill()
     assert points(watched.facts(), NOW).points[0].state == "bad"
     assert {one.name: one.state for one in told(watched.facts()).figures}["restore_point"] == "bad"
+    watched = Watched()
+    watched.point("20260301T113000Z-aaaaaa", ago=timedelta(minutes=30))
+    watched.point(not_held=[needed])
+    shown = figure(told(watched.facts()), "restore_point")
+    assert shown.state == "bad" and shown.said.params["champions"] == "hotel_bookings version 1"

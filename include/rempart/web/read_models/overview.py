@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from rempart.backup.not_held import is_whole
+from rempart.backup.not_held import is_whole, needed, of_record
 from rempart.backup.rpo import lag_now, worse
 from rempart.config import SERVERS, Config
 from rempart.errors import ConfigError, PipelineError
@@ -192,7 +192,7 @@ def figures(facts: Facts, now: datetime) -> tuple[Figure, ...]:
     made = datetime.fromisoformat(str(whole.body["created_at"])) if whole else None
     return (
         _rpo(facts, config, made, now),
-        _age("restore_point", made, now, rpo, whole.subject if whole else ""),
+        _restore_point(facts, made, now, rpo, whole.subject if whole else ""),
         _rto(facts, rto),
         _last_good_drill(facts, now),
     )
@@ -216,6 +216,16 @@ def _rpo(facts: Facts, config: Config, made: datetime | None, now: datetime) -> 
     said = Said("rpo.point" if made and found.length == now - made else "rpo.lag")
     state: State = "good" if found.ok else "bad"
     return Figure("rpo", round(found.length.total_seconds(), 1), objective.total_seconds(), state, said)
+
+
+def _restore_point(facts: Facts, made: datetime | None, now: datetime, objective: float, subject: str) -> Figure:
+    """Age of the newest whole point; bad while the newest of all lacks a store that a champion needs."""
+    figure = _age("restore_point", made, now, objective, subject)
+    newest = next(iter(standing(facts)), None)
+    if newest is None or not (lost := needed(of_record(newest.body))):
+        return figure
+    said = Said("restore_point.lacks", {"subject": newest.subject, "champions": ", ".join(lost)})
+    return replace(figure, state="bad", said=said)
 
 
 def _age(
