@@ -7,16 +7,22 @@ Each delivery is checksummed and kept as received. Rows that break the schema or
 their reason and source line; none is dropped: accepted + quarantined = delivered. A delivery seen before changes
 nothing.
 
+Where more rows are refused than `max_quarantined` allows, the deliveries at fault are **held back**: all their rows go
+to quarantine, the good ones too, and nothing of them is published.
+
 With `again`, the SHA-256 of a delivery that was taken in before, its rows in quarantine are judged once more by today's
-pipeline file, and nothing that waits is taken in: rows that are accepted now leave quarantine for a new snapshot.
+pipeline file, and nothing that waits is taken in: rows that are accepted now leave quarantine for a new snapshot. If
+too many rows of it are still refused, nothing of it is published, unless the run says `accept_quarantined`: that is
+evidence, with the number of the user who said so.
 
 **Run again** as often as you like: a run without new deliveries changes nothing and starts nothing, nor does one of a
 delivery `again` that comes to the same verdicts.
 
 **When it fails**: `ingest` names the delivery or site at fault, and nothing was committed or lost. When only
-`check_quarantine` is red, the snapshot stands, but more rows were quarantined than `max_quarantined` allows: read the
-reasons on the cockpit's page of the pipeline. Have the file corrected and put it into the landing bucket; or, where a
-rule was wrong, correct the pipeline file and take the delivery in `again`.
+`check_quarantine` is red, more rows were quarantined than `max_quarantined` allows, and the deliveries that it names
+are held back: read the reasons on the cockpit's page of the pipeline. Have the file corrected and put it into the
+landing bucket; or, where a rule was wrong, correct the pipeline file and take the delivery in `again`; or, where the
+good rows shall count as they are, take it in `again` with `accept_quarantined`.
 """
 
 from typing import Any
@@ -34,8 +40,9 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     prefix = Param(
         pipeline.source.prefix,
         type="string",
-        pattern=r"^[A-Za-z0-9_\-/]+/$",
-        description="Take the deliveries under this prefix of the landing bucket.",
+        pattern=rf"^{pipeline.own_prefixes}$",
+        maxLength=200,
+        description="Take the deliveries under this folder alone: the pipeline's prefix, or a folder below it.",
     )
     again = Param(
         None,
@@ -43,16 +50,23 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         pattern="^[0-9a-f]{64}$",
         description="The SHA-256 of a delivery to take in once more, after a fix of the pipeline; empty: what waits.",
     )
+    accept = Param(
+        False,
+        type="boolean",
+        description="With `again`: publish the good rows although more than max_quarantined of it is refused.",
+    )
     cron = pipeline.schedules.ingest
     common = pipeline_settings("ingest", pipeline) | {"schedule": at(cron) if cron else None}
-    with DAG(dag_id, doc_md=__doc__, params={"prefix": prefix, "again": again}, **common) as dag:
+    params = {"prefix": prefix, "again": again, "accept_quarantined": accept}
+    with DAG(dag_id, doc_md=__doc__, params=params, **common) as dag:
 
         @task
-        def ingest(params: Any = None) -> dict[str, Any]:
+        def ingest(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
             from rempart.flows.reingest import take_in
 
             spec = runtime.pipeline(name).reading_from(params["prefix"])
-            return runtime.as_json(take_in(runtime.platform(), spec, params["again"]))
+            accept, by = params["accept_quarantined"], dag_run.triggering_user_name
+            return runtime.as_json(take_in(runtime.platform(), spec, params["again"], accept=accept, by=by))
 
         @task(outlets=[snapshot])
         def publish_snapshot(result: Any, outlet_events: Any = None) -> None:

@@ -21,6 +21,7 @@ from rempart.orchestration import assets
 from rempart.orchestration.dags import at, pipeline_dags, pipeline_settings
 from rempart.orchestration.training import training_tasks
 from rempart.pipeline import Pipeline
+from rempart.training.trainers import params_schema
 
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:
@@ -31,8 +32,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     trainer_params = Param(
         {},
         type="object",
-        additionalProperties={"type": ["number", "string", "boolean"]},
-        propertyNames={"pattern": "^[a-z][a-z0-9_]{0,39}$"},
+        **params_schema(pipeline.trainer.use, pipeline.prediction.task),
         description='Replaces parameters of the pipeline\'s trainer, such as {"max_iter": 300}.',
     )
     common = pipeline_settings("train", pipeline, timeout=pipeline.trainer.timeout) | {"schedule": schedule}

@@ -1,7 +1,10 @@
 """Registers Rempart with Airflow. Airflow executes every file here as a top-level module, so nothing else is in it."""
 
+from typing import Any
+
 from airflow.plugins_manager import AirflowPlugin
 
+from rempart.orchestration import run_parameters
 from rempart.orchestration.run_listener import RunListener
 from rempart.web.content_policy import ContentPolicy
 from rempart.web.mount import Cockpit
@@ -46,3 +49,7 @@ class RempartPlugin(AirflowPlugin):
         },
     ]
     listeners = [RunListener()]  # noqa: RUF012 - as above
+
+    @classmethod
+    def on_load(cls, *args: Any, **kwargs: Any) -> None:
+        run_parameters.install()

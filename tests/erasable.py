@@ -52,7 +52,9 @@ class Lake:
 
     platform: Platform
     pipeline: Pipeline = field(
-        default_factory=lambda: pipelines.load(project_root() / "include" / "pipelines" / "hotel_bookings.yaml")
+        default_factory=lambda: pipelines.load(
+            project_root() / "include" / "pipelines" / "hotel_bookings.yaml"
+        ).model_copy(update={"max_quarantined": 1.0})
     )
 
     @property

@@ -7,7 +7,7 @@ only what is known at its own moment, so a leak from the future is refused when 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,12 +26,15 @@ Metric = Literal["mae", "rmse", "accuracy", "log_loss"]
 METRICS: dict[str, tuple[Metric, ...]] = {"regression": ("mae", "rmse"), "classification": ("log_loss", "accuracy")}
 """Metrics of each task; all are computed, the gate names the one that decides."""
 
+PREFIX = r"[A-Za-z0-9_\-]+/([A-Za-z0-9_\-]+/)*"
+"""A folder of the landing bucket, such as `hotel_bookings/` or `hotel/bookings/`."""
+
 
 class Source(Strict):
     """Deliveries: delimited text files that arrive under a prefix of the landing bucket."""
 
     format: Literal["csv"] = "csv"
-    prefix: str = Field(pattern=r"^[A-Za-z0-9_\-/]+/$", description="Deliveries arrive under this prefix.")
+    prefix: str = Field(pattern=rf"^{PREFIX}$", max_length=200, description="Deliveries arrive under this prefix.")
     encoding: Literal["utf-8", "latin-1", "cp1252"] = "utf-8"
     delimiter: str = Field(default=",", min_length=1, max_length=1)
     null_values: list[str] = Field(default_factory=lambda: [""])
@@ -196,7 +199,12 @@ class Pipeline(Strict):
     schema_: dict[str, Column] = Field(alias="schema")
     partition_by: str = Field(description="Date column whose month partitions the snapshot.")
     expectations: list[Expectation] = Field(default_factory=list)
-    max_quarantined: float = Field(default=0.05, ge=0, le=1, description="Share above which the run turns red.")
+    max_quarantined: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Share of refused rows above which deliveries are held back, and the run turns red.",
+    )
     features: dict[Name, View]
     prediction: Prediction
     holdout: Holdout
@@ -216,8 +224,22 @@ class Pipeline(Strict):
         return views
 
     def reading_from(self, prefix: str) -> Pipeline:
-        """The same pipeline, with its deliveries under another prefix of the landing bucket."""
+        """The same pipeline, reading one folder below its own prefix. Raises PipelineError for any other prefix.
+
+        Another pipeline's deliveries may have another classification, which they would lose here.
+        """
+        if not re.fullmatch(self.own_prefixes, prefix) or len(prefix) > 200:
+            raise PipelineError(
+                f"Run parameter prefix: '{prefix[:80]}' is not below '{self.source.prefix}', the prefix of pipeline "
+                f"'{self.name}'",
+                f"Leave it out, or name a folder of this pipeline's own: {self.source.prefix}such-a-folder/",
+            )
         return self.model_copy(update={"source": self.source.model_copy(update={"prefix": prefix})})
+
+    @property
+    def own_prefixes(self) -> str:
+        """Pattern of the prefixes that a run of this pipeline may read: its own, and folders below it."""
+        return rf"{re.escape(self.source.prefix)}([A-Za-z0-9_\-]+/)*"
 
     def known_by(self, column: str, moment: str) -> bool:
         """Whether a column's value is known at a moment."""
@@ -265,6 +287,12 @@ class Pipeline(Strict):
             yield from wrong("key", column)
         yield from wrong("partition_by", self.partition_by, ("date",))
         yield from wrong("holdout.column", self.holdout.column, ("date",))
+        if self.holdout.column in columns and columns[self.holdout.column].nullable:
+            yield f"holdout.column: column '{self.holdout.column}' is nullable, and every row needs its date"
+        for name in [one for one in moments if one in {self.prediction.at, *(v.at for v in self.features.values())}]:
+            for used in (moments[name].column, moments[name].minus_days):
+                if used in columns and columns[used].nullable:
+                    yield f"moments.{name}: column '{used}' is nullable, and features need the moment of every row"
         for i, expectation in enumerate(self.expectations):
             for column in (v for k, v in expectation.arguments.items() if k.startswith("column")):
                 for one in column if isinstance(column, list) else [column]:
@@ -290,6 +318,11 @@ class Pipeline(Strict):
             ("number", "integer") if self.prediction.task == "regression" else ("category", "boolean")
         ):
             yield f"prediction.target: a {columns[target].type} column cannot be the target of a {self.prediction.task}"
+        elif columns[target].nullable:
+            yield (
+                f"prediction.target: column '{target}' is nullable, and no model learns from a row without its target: "
+                f"set schema.{target}.nullable: false, and such rows go to quarantine"
+            )
         if self.gate.metric not in METRICS[self.prediction.task]:
             yield f"gate.metric: '{self.gate.metric}' is not a metric of a {self.prediction.task}"
         order = list(self.moments)
@@ -343,18 +376,51 @@ def load(file: Path) -> Pipeline:
 
 
 def load_all(folder: Path | None = None) -> dict[str, Pipeline | PipelineError]:
-    """Every pipeline file by name; one that is not valid stands there as its error, so the others go on."""
+    """Every pipeline file by name; one that is not valid stands there as its error, so the others go on.
+
+    Pipelines whose prefixes overlap are not valid, each of them: a file would belong to two classifications.
+    """
     found: dict[str, Pipeline | PipelineError] = {}
-    for file in sorted((folder or pipelines_dir()).glob("*.yaml")):
+    files = sorted((folder or pipelines_dir()).glob("*.yaml"))
+    prefixes = declared_prefixes(files)
+    for file in files:
         try:
             found[file.stem] = load(file)
+            check_prefix(file, prefixes)
         except PipelineError as error:
             found[file.stem] = error
     return found
+
+
+def declared_prefixes(files: Iterable[Path]) -> dict[str, str]:
+    """The prefix that each pipeline file declares, by the file's stem, whether or not the rest of it is valid."""
+    found = {}
+    for file in files:
+        try:
+            source = read_yaml(file, PipelineError).get("source")
+        except PipelineError:  # told where that file is loaded
+            continue
+        if isinstance(source, dict) and isinstance(prefix := source.get("prefix"), str):
+            found[file.stem] = prefix
+    return found
+
+
+def check_prefix(file: Path, prefixes: Mapping[str, str]) -> None:
+    """Raise PipelineError if a pipeline shares its prefix with another one, or one lies inside the other."""
+    mine = prefixes.get(file.stem, "")
+    if others := [n for n, p in prefixes.items() if n != file.stem and (p.startswith(mine) or mine.startswith(p))]:
+        told = ", ".join(f"'{prefixes[name]}' of pipeline '{name}'" for name in sorted(others)[:5])
+        raise PipelineError(
+            f"{file}: source.prefix: '{mine}' overlaps with {told}: a delivery would belong to both",
+            "Give each pipeline a prefix of its own, none inside another's. Until then none of these pipelines runs.",
+        )
 
 
 def named(name: str) -> Pipeline:
     """The pipeline of that name. Raises PipelineError."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
         raise PipelineError(f"'{name[:60]}' cannot be a pipeline's name", "Use lower case letters, digits and _.")
-    return load(pipelines_dir() / f"{name}.yaml")
+    file = pipelines_dir() / f"{name}.yaml"
+    found = load(file)
+    check_prefix(file, declared_prefixes(pipelines_dir().glob("*.yaml")))
+    return found

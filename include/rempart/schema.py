@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from rempart import plain_yaml
 from rempart.errors import ConfigError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -49,11 +50,13 @@ def explain(error: ValidationError, file: Path) -> str:
 
 
 def read_yaml(file: Path, error: type[ConfigError] = ConfigError) -> dict[str, Any]:
-    """A YAML mapping, read without constructing anything but plain data."""
+    """A YAML mapping, read without constructing anything but plain data; a key that stands twice is refused."""
     try:
-        data = yaml.load(file.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+        data = plain_yaml.load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as cause:
         raise error(f"{file} does not exist", "Create it, or name another file.") from cause
+    except plain_yaml.Refused as cause:
+        raise error(f"{file}: {cause}", "Correct that line: each key once, and no more than a file needs.") from cause
     except (yaml.YAMLError, UnicodeDecodeError) as cause:
         raise error(f"{file} is not valid YAML: {cause}", "Correct the line that the message names.") from cause
     if not isinstance(data, dict):

@@ -289,7 +289,10 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> dict:
         ("unretained", "classification: personal", "classification: internal"),
         ("nobody", "classification: personal", "classification: personal\nowner: airflow"),
     ):
-        text = good.replace("name: hotel_bookings", f"name: {name}").replace(old, new)
+        text = good.replace("name: hotel_bookings", f"name: {name}").replace(
+            "prefix: hotel_bookings/", f"prefix: {name}/"
+        )
+        text = text.replace(old, new)
         assert text != good
         (project / f"include/pipelines/{name}.yaml").write_text(text, encoding="utf-8")
     return read(tmp_path_factory.mktemp("airflow"), project)

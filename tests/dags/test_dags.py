@@ -100,12 +100,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "dags", folder / "dags", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "include" / "pipelines", folder / "include" / "pipelines")
     shutil.copy(ROOT / "rempart.yaml", folder)
-    good = (ROOT / "include" / "pipelines" / "hotel_bookings.yaml").read_text(encoding="utf-8")
+    shipped = (ROOT / "include" / "pipelines" / "hotel_bookings.yaml").read_text(encoding="utf-8")
     (folder / "include/pipelines/misspelt.yaml").write_text(
-        good.replace("name: hotel_bookings", "name: misspelt").replace("holdout:", "holdoout:"), encoding="utf-8"
+        shipped.replace("hotel_bookings", "misspelt").replace("holdout:", "holdoout:"), encoding="utf-8"
     )
     (folder / "include/pipelines/bad_cron.yaml").write_text(
-        good.replace("name: hotel_bookings", "name: bad_cron").replace('"0 4 * * *"', '"every morning"'),
+        shipped.replace("hotel_bookings", "bad_cron").replace('"0 4 * * *"', '"every morning"'),
         encoding="utf-8",
     )
     return folder

@@ -131,7 +131,7 @@ def test_no_leak_brute_force(
 ) -> None:
     rows = random_rows(seed, 250)
     refresh(rows)
-    table = training_set.point_in_time(feature_databases, pipeline)
+    table = training_set.point_in_time(feature_databases, pipeline)[0]
     assert table.column_names == ["stay", "event_timestamp", "price", "arrival", "room", *pipeline.model_inputs()]
     assert table["stay"].to_pylist() == [r["stay"] for r in rows]  # rows out = rows in, sorted by key
     for made, given in zip(table.to_pylist(), rows, strict=True):
@@ -154,11 +154,11 @@ def test_the_future_does_not_change_the_past(
 ) -> None:
     rows = random_rows(3, 200)
     refresh(rows)
-    before = training_set.point_in_time(feature_databases, pipeline).to_pylist()
+    before = training_set.point_in_time(feature_databases, pipeline)[0].to_pylist()
     day = FIRST_DAY + timedelta(days=12)
     changed = [r if booked(r) < day else r | {"price": 1_000_000.0, "nights": 99} for r in rows]
     refresh([*changed, *(row(900 + i, 12 + i, house="a", room="b") for i in range(5))], "s2")
-    after = {r["stay"]: r for r in training_set.point_in_time(feature_databases, pipeline).to_pylist()}
+    after = {r["stay"]: r for r in training_set.point_in_time(feature_databases, pipeline)[0].to_pylist()}
     past = [r for r in before if r["event_timestamp"].date() <= day]
     assert len(past) > 50
     for old in past:
@@ -281,7 +281,7 @@ def test_a_changed_pipeline_rebuilds_its_views(
     assert house["rows_4d"] == (expected(changed, "trend", rows, {"house": "ab"}, latest) or {})["rows_4d"]
     tables = "SELECT tablename FROM pg_tables WHERE tablename LIKE '%\\_\\_rooms'"
     assert (f"{pipeline.name}__rooms",) not in query(feature_databases, tables)
-    assert training_set.point_in_time(feature_databases, changed).num_rows == 60
+    assert training_set.point_in_time(feature_databases, changed)[0].num_rows == 60
 
 
 def test_another_pipelines_tables_are_out_of_reach(feature_databases: FeatureDatabases) -> None:
@@ -298,7 +298,7 @@ def test_odd_values_survive(
     odd = ["", "NaN", "null", '"', "a,b", "line\nbreak", "\\.", "\\N", "é\u0301🏨", "'; DROP TABLE x; --"]
     rows = [row(i, i, room=text, house=text, price=0.1 + 0.2 * i) for i, text in enumerate(odd)]
     refresh(rows)
-    table = training_set.point_in_time(feature_databases, pipeline)
+    table = training_set.point_in_time(feature_databases, pipeline)[0]
     assert table["room"].to_pylist() == odd
     assert table["price"].to_pylist() == [r["price"] for r in rows]
     found = online_rows(feature_databases, pipeline, "rooms", [{"house": text, "room": text} for text in odd])
@@ -336,7 +336,7 @@ def test_multiplied_rows_are_refused(
         opened.execute(f'ALTER TABLE {table} DROP CONSTRAINT "{pipeline.name}__trend_pkey"')
         opened.execute(f"INSERT INTO {table} SELECT * FROM {table}")
     with pytest.raises(FeatureError, match="made 3 rows of 2"):
-        training_set.point_in_time(feature_databases, pipeline)
+        training_set.point_in_time(feature_databases, pipeline)[0]
 
 
 def test_no_snapshot_no_features(feature_databases: FeatureDatabases, pipeline: Pipeline) -> None:

@@ -25,6 +25,7 @@ def config_check(
     """
     from rempart import config
     from rempart import pipeline as pipelines
+    from rempart.flows import check_pipeline
     from rempart.sovereignty import facts
     from rempart.sovereignty.places import in_use
     from rempart.stack import layout
@@ -36,18 +37,19 @@ def config_check(
     for line in facts.summaries(old, loaded.audit.facts_max_age):
         typer.echo(f"warning: {line}", err=True)
     if pipeline:
-        from rempart.quality.expectations import build
-
-        build(pipelines.named(pipeline).expectations)
+        check_pipeline.check(pipelines.named(pipeline))
         typer.echo(f"pipeline {pipeline}: valid")
         return
     faults, classifications = [], set()
     for name, found in pipelines.load_all().items():
-        if isinstance(found, PipelineError):
-            faults.append(found.what)
-        else:
+        try:
+            if isinstance(found, PipelineError):
+                raise found
             classifications.add(found.classification)
+            check_pipeline.check(found)
             typer.echo(f"pipeline {name}: valid")
+        except PipelineError as fault:
+            faults.append(fault.what)
     for decision in in_use(loaded, sorted(classifications), on=datetime.now(UTC).date()):
         if not decision.allowed:
             faults.append(decision.explain())

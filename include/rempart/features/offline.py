@@ -84,11 +84,14 @@ def load(databases: FeatureDatabases, pipeline: Pipeline, table: pa.Table, snaps
 def loaded_snapshot(databases: FeatureDatabases, pipeline: Pipeline) -> str:
     """The id of the snapshot in the offline store. Raises FeatureError if none was loaded."""
     with session(databases.offline, f"look up the snapshot of '{pipeline.name}'") as opened:
-        found = None
-        if opened.execute("SELECT to_regclass('feature_loads')").fetchone() != (None,):
-            found = opened.execute(
-                "SELECT snapshot FROM feature_loads WHERE pipeline = %s", (pipeline.name,)
-            ).fetchone()
+        return snapshot_in(opened, pipeline)
+
+
+def snapshot_in(opened: Session, pipeline: Pipeline) -> str:
+    """The same, as this session's transaction sees it."""
+    found = None
+    if opened.execute("SELECT to_regclass('feature_loads')").fetchone() != (None,):
+        found = opened.execute("SELECT snapshot FROM feature_loads WHERE pipeline = %s", (pipeline.name,)).fetchone()
     if found is None:
         raise FeatureError(
             f"No snapshot of '{pipeline.name}' is in the feature store", f"Run materialize_features_{pipeline.name}."

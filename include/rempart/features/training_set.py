@@ -9,12 +9,15 @@ from psycopg import sql
 
 from rempart.errors import FeatureError
 from rempart.features import offline, repository, tables
-from rempart.features.databases import FeatureDatabases, session
+from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.plan import rows_table, view_tables
 from rempart.pipeline import Pipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_ATTEMPTS = 5
+_BATCH = 10_000
 
 
 def plain_columns(pipeline: Pipeline) -> list[str]:
@@ -23,16 +26,86 @@ def plain_columns(pipeline: Pipeline) -> list[str]:
     return list(dict.fromkeys([*pipeline.key, pipeline.prediction.target, pipeline.holdout.column, *baseline]))
 
 
-def point_in_time(databases: FeatureDatabases, pipeline: Pipeline) -> pa.Table:
-    """One row per row of the loaded snapshot, sorted by key: the key, `event_timestamp` (the moment of the prediction,
-    UTC), `plain_columns`, then every `pipeline.model_inputs()` column.
+def point_in_time(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.Table, str]:
+    """The training set and the id of the snapshot that it was made of, read in one transaction: never of two snapshots.
 
-    Feast joins each view's newest row at or before that moment. Raises FeatureError when rows were lost or multiplied,
-    or nothing was loaded; DatabaseUnavailable.
+    One row per row of the loaded snapshot, sorted by key: the key, `event_timestamp` (the moment of the prediction,
+    UTC), `plain_columns`, then every `pipeline.model_inputs()` column. Feast writes the query, which joins each view's
+    newest row at or before that moment. A load that is committed meanwhile changes nothing. Raises FeatureError when
+    rows were lost or multiplied, or nothing was loaded; DatabaseUnavailable.
     """
+    for _ in range(_ATTEMPTS):
+        if (found := _read(databases, pipeline)) is not None:
+            return found
+    raise FeatureError(
+        f"The feature store of '{pipeline.name}' was loaded anew each time that its training set was read",
+        f"Wait until materialize_features_{pipeline.name} is done, then run the training again.",
+    )
+
+
+def _read(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.Table, str] | None:
+    """The training set and its snapshot; None if Feast wrote its query for the rows of another snapshot."""
+    with session(databases.offline, f"read the training set of '{pipeline.name}'") as opened:
+        opened.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        snapshot = offline.snapshot_in(opened, pipeline)
+        rows = tables.name(rows_table(pipeline))
+        span = sql.SQL("SELECT count(*), min(event_timestamp), max(event_timestamp) FROM {}").format(rows)
+        expected, first, last = opened.execute(span).fetchone() or (0, None, None)
+        joining = _joining_query(databases, pipeline, _entity_query(pipeline).as_string(opened), first, last)
+        if joining is None or not expected:
+            return None
+        table = _fetch(opened, pipeline, joining)
+    if table.num_rows != expected:
+        raise FeatureError(
+            f"The point-in-time join of '{pipeline.name}' made {table.num_rows} rows of {expected}",
+            "Do not train on it. Run the materialization again; if it stays so, a view has two rows for one moment.",
+        )
+    return table.sort_by([(key, "ascending") for key in pipeline.key]), snapshot
+
+
+def _joining_query(databases: FeatureDatabases, pipeline: Pipeline, entities: str, first: Any, last: Any) -> str | None:
+    """Feast's query for the rows of `entities`; None if it limits the views to less than `first` to `last`.
+
+    Feast looks at the span of the event times itself, outside our transaction.
+    """
+    inputs = pipeline.model_inputs()
+    wanted = [
+        f"{view.view}:{field.name}"
+        for view in view_tables(pipeline)
+        for field in view.fields
+        if f"{view.view}__{field.name}" in inputs
+    ]
+    with repository.feature_store(databases, pipeline) as store, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="pandas only supports SQLAlchemy")
+        job = store.get_historical_features(entity_df=entities, features=wanted, full_feature_names=True)
+        start, end = job.metadata.min_event_timestamp, job.metadata.max_event_timestamp
+        if None in (first, start, end) or start > first or end < last:
+            return None
+        return str(job.to_sql())
+
+
+def _fetch(opened: Session, pipeline: Pipeline, query: str) -> pa.Table:
+    """The query's rows, in batches, with the columns and types of the training set."""
     import pyarrow as pa
 
-    offline.loaded_snapshot(databases, pipeline)
+    kinds = _kinds(pipeline)
+    schema = pa.schema(kinds.items())
+    batches = []
+    with opened.cursor("training_set") as cursor:
+        cursor.itersize = _BATCH
+        cursor.execute(query.encode())
+        names = [column.name for column in cursor.description or ()]
+        places = [names.index(name) for name in kinds]
+        while rows := cursor.fetchmany(_BATCH):
+            arrays = [pa.array([row[i] for row in rows], kind) for i, kind in zip(places, kinds.values(), strict=True)]
+            batches.append(pa.record_batch(arrays, schema=schema))
+    return pa.Table.from_batches(batches, schema)
+
+
+def _kinds(pipeline: Pipeline) -> dict[str, pa.DataType]:
+    """The columns of the training set, in order, and their Arrow types."""
+    import pyarrow as pa
+
     arrow = {
         "bigint": pa.int64(),
         "double precision": pa.float64(),
@@ -41,43 +114,15 @@ def point_in_time(databases: FeatureDatabases, pipeline: Pipeline) -> pa.Table:
         "date": pa.date32(),
         "timestamptz": pa.timestamp("us", "UTC"),
     }
-    views = view_tables(pipeline)
-    plain = plain_columns(pipeline)
-    features = [(view.view, field) for view in views for field in view.fields]
-    columns = dict(tables.rows_columns(pipeline))
-    with session(databases.offline, f"prepare the training set of '{pipeline.name}'") as opened:
-        query = _entity_query(pipeline, plain).as_string(opened)
-        rows = tables.name(rows_table(pipeline))
-        counted = opened.execute(sql.SQL("SELECT count(*) FROM {}").format(rows)).fetchone()
-    expected = int(counted[0]) if counted else 0
-    inputs = pipeline.model_inputs()
-    wanted = [f"{view}:{field.name}" for view, field in features if f"{view}__{field.name}" in inputs]
-    with repository.feature_store(databases, pipeline) as store, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="pandas only supports SQLAlchemy")
-        joined = store.get_historical_features(entity_df=query, features=wanted, full_feature_names=True).to_arrow()
-    if joined.num_rows != expected:
-        raise FeatureError(
-            f"The point-in-time join of '{pipeline.name}' made {joined.num_rows} rows of {expected}",
-            "Do not train on it. Run the materialization again; if it stays so, a view has two rows for one moment.",
-        )
-    kinds: dict[str, Any] = {column: arrow[columns[column]] for column in [*pipeline.key, "event_timestamp", *plain]}
-    kinds |= {f"{view}__{field.name}": arrow[field.type] for view, field in features}
-    ordered = [*dict.fromkeys([*pipeline.key, "event_timestamp", *plain]), *inputs]
-    cast = {name: _cast(joined.column(name), kinds[name]) for name in ordered}
-    return pa.table(cast).sort_by([(key, "ascending") for key in pipeline.key])
+    declared = dict(tables.rows_columns(pipeline))
+    declared |= {f"{view.view}__{field.name}": field.type for view in view_tables(pipeline) for field in view.fields}
+    ordered = [*pipeline.key, "event_timestamp", *plain_columns(pipeline), *pipeline.model_inputs()]
+    return {name: arrow[declared[name]] for name in dict.fromkeys(ordered)}
 
 
-def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    import pyarrow as pa
-
-    # Feast gives timestamps without their zone; they are UTC
-    if pa.types.is_timestamp(kind) and column.type.tz is None:
-        return column.cast(pa.timestamp("us")).cast(kind)
-    return column.cast(kind)
-
-
-def _entity_query(pipeline: Pipeline, plain: list[str]) -> sql.Composed:
+def _entity_query(pipeline: Pipeline) -> sql.Composed:
     """The entity rows: the plain columns, the moment, and the join key of each view."""
+    plain = plain_columns(pipeline)
     keys = {view.join_key: tables.join_key(view) for view in view_tables(pipeline)}
     selected = [
         *(sql.SQL("{} AS {}").format(key, tables.name(column)) for column, key in keys.items()),

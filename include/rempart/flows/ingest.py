@@ -11,26 +11,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rempart.errors import IngestError, ObjectMissing
 from rempart.flows import erasures, ingest_run
 from rempart.flows.ingest_run import Run
+from rempart.flows.judge_rows import judge_within_limit
 from rempart.flows.platform import Platform
-from rempart.ingestion import acceptance, cells, deliveries, erasing, landing, reading, snapshots
+from rempart.ingestion import deliveries, erasing, landing, reading, snapshots
+from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.landing import Arrival
-from rempart.ingestion.reading import RefusedRow, Rows
+from rempart.ingestion.reading import Rows
 from rempart.pipeline import Pipeline
-from rempart.quality.expectations import broken
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 @dataclass(frozen=True)
 class IngestResult:
     """What a run took in: accepted + quarantined = delivered. `total_rows` is the current snapshot's; `worst` tells the
-    deliveries with the most refused rows, and why."""
+    deliveries with the most refused rows, and why; `held` the SHA-256 of those that are held back, of whose rows `held_rows` are good. `accepted_by`: who
+    accepted a delivery although too many of its rows are refused."""
 
     snapshot: str | None
     changed: bool
@@ -40,14 +39,18 @@ class IngestResult:
     quarantined: int
     total_rows: int
     worst: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    held_rows: int = 0
+    accepted_by: str | None = None
 
 
 def ingest(platform: Platform, pipeline: Pipeline) -> IngestResult:
     """Take in all waiting deliveries and commit at most one new snapshot; with nothing new, nothing changes.
 
     An error leaves the last snapshot current; a re-run completes the work, at another site if that is active by then.
-    A row that was erased does not come back: it is refused, and nothing of it is kept. Whether too many rows were
-    refused is for `check_quarantine` to say.
+    A row that was erased does not come back: it is refused, and nothing of it is kept. Where more rows are refused than
+    `max_quarantined` allows, the deliveries at fault are held back: all their rows go to quarantine, none into a
+    snapshot, until the pipeline is corrected or a person accepts them (`reingest`). `check_quarantine` says so.
     """
     run = ingest_run.begin(platform, pipeline)
     before = snapshots.current(run.site, run.lake, pipeline.name)
@@ -94,26 +97,27 @@ def _take_in(
     for arrival in new:
         read.append(_land(run, arrival, bodies[arrival.sha256]))
     current, changed = ingest_run.accepted_before(run, before)
-    accepted, refused, judged = judge(pipeline, current, read)
-    for arrival, rows in zip(new, refused, strict=True):
+    found = judge_within_limit(pipeline, current, read)
+    for arrival, rows in zip(new, found.refused, strict=True):
         if rows:
             until = run.retain_until("quarantine")
             landing.quarantine(run.site, run.lake, pipeline.name, arrival.sha256, rows, until)
     snapshot = before
     added: list[tuple[snapshots.Part, bytes]] = []
-    if accepted.num_rows:
-        snapshot, added = ingest_run.draw_up(run, before, current, accepted, changed)
+    if found.accepted.num_rows:
+        snapshot, added = ingest_run.draw_up(run, before, current, found.accepted, changed)
     outcomes = [
         deliveries.outcome(
             arrival,
             delivered=rows.delivered,
-            refused=against,
+            refused=found.refused[i],
             fault=rows.fault,
             snapshot=snapshot.id if snapshot else None,
-            judged=held,
+            judged=found.judged[i],
             rules=[one.reason for one in pipeline.expectations],
+            held=i in found.held,
         ).as_json()
-        for arrival, rows, against, held in zip(new, read, refused, judged, strict=True)
+        for i, (arrival, rows) in enumerate(zip(new, read, strict=True))
     ]
     if snapshot and snapshot is not before:
         snapshot = replace(snapshot, deliveries=tuple(outcomes))
@@ -135,50 +139,12 @@ def _land(run: Run, arrival: Arrival, body: bytes) -> Rows:
     return rows
 
 
-def judge(
-    pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]
-) -> tuple[pa.Table, list[list[RefusedRow]], list[int]]:
-    """The rows to accept (in order of delivery), each delivery's refused rows, and how many of its rows were held
-    against the expectations. Nothing is written.
-
-    A row must be typed, then meet every expectation, then be the first of its key; each row is judged by itself, and
-    accepted + refused = delivered for every delivery.
-    """
-    import pyarrow as pa
-
-    columns = snapshots.snapshot_columns(pipeline)
-    owners = [(number, i) for number, rows in enumerate(read) for i in range(len(rows.cells))]
-    typed, against = cells.convert(
-        [row for rows in read for row in rows.cells],
-        pipeline.columns,
-        required={*pipeline.key, pipeline.partition_by},
-        null_values=pipeline.source.null_values,
-    )
-    well_typed = [row for row in range(typed.num_rows) if row not in against]
-    judged = [0] * len(read)
-    for row in well_typed:
-        judged[owners[row][0]] += 1
-    valid = typed.take(pa.array(well_typed, pa.int64()))
-    for row, reasons in broken(pipeline.expectations, valid).items():
-        against[well_typed[row]] = reasons
-    good = [row for row in well_typed if row not in against]
-    candidates = typed.take(pa.array(good, pa.int64())).cast(snapshots.arrow_schema(columns))
-    first, repeated = acceptance.judge_keys(current, candidates, pipeline.key)
-    for row, reason in repeated.items():
-        against[good[row]] = [reason]
-    refused = [list(rows.refused) for rows in read]
-    for row, reasons in against.items():
-        number, i = owners[row]
-        source = read[number]
-        refused[number].append(RefusedRow(source.lines[i], tuple(reasons), source.raw[i]))
-    return candidates.take(pa.array(first, pa.int64())), refused, judged
-
-
 def result_of(
     before: snapshots.Snapshot | None,
     after: snapshots.Snapshot | None,
     outcomes: Sequence[Mapping[str, Any]],
     finished: bool,
+    accepted_by: str | None = None,
 ) -> IngestResult:
     """What a run reports that led from one snapshot to another; `finished`: it completed the run before it."""
     delivered, accepted, quarantined = (
@@ -194,25 +160,35 @@ def result_of(
         quarantined,
         after.rows if after else 0,
         tuple(f"{o['file']}: {o['quarantined']} of {o['delivered']} ({_why(o)})" for o in worst),
+        tuple(str(o["sha256"]) for o in outcomes if o.get("held")),
+        sum(o["reasons"].get(HELD, 0) for o in outcomes),
+        accepted_by,
     )
 
 
 def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
-    """Raise IngestError when a larger share than `max_quarantined` of a run's rows was refused.
+    """Raise IngestError when a larger share than `max_quarantined` of a run's rows was refused, and nobody accepted it.
 
-    It judges a finished run: the good rows are in, the refused ones are in quarantine, and a person should look.
+    It judges a finished run: what is published is right, the rest is in quarantine, and a person should look.
     """
-    if result.quarantined > pipeline.max_quarantined * result.delivered:
-        raise IngestError(
-            f"Pipeline '{pipeline.name}': {result.quarantined} of {result.delivered} rows went to quarantine, more "
-            f"than max_quarantined ({pipeline.max_quarantined:.1%}) allows. {result.accepted} rows are accepted; the "
-            f"current snapshot is {result.snapshot}. " + "; ".join(result.worst),
-            "Look at them on the cockpit's page of this pipeline. Deliver the corrected rows as a new file; or, if the "
-            f"rule was wrong, correct {pipeline.name}.yaml and take the delivery in again there. "
-            "Nothing of this run is lost, and a re-run has nothing left to do.",
-        )
+    if result.accepted_by or result.quarantined <= pipeline.max_quarantined * result.delivered:
+        return
+    held = ""
+    if result.held:
+        named = ", ".join(result.held[:5]) + (f" and {len(result.held) - 5} more" if len(result.held) > 5 else "")
+        held = f"Held back with them are {result.held_rows} good rows of these deliveries: {named}. "
+    refused = result.quarantined - result.held_rows
+    raise IngestError(
+        f"Pipeline '{pipeline.name}': {refused} of {result.delivered} rows went to quarantine, more than "
+        f"max_quarantined ({pipeline.max_quarantined:.1%}) allows. {held}{result.accepted} rows are accepted; the "
+        f"current snapshot is {result.snapshot or 'still none'}. " + "; ".join(result.worst),
+        "Look at them on the cockpit's page of this pipeline. Deliver the corrected rows as a new file; or, if the "
+        f"rule was wrong, correct {pipeline.name}.yaml and take the delivery in again there. To publish the good rows "
+        f"of a delivery as it is, run ingest_{pipeline.name} with its SHA-256 as `again` and `accept_quarantined`. "
+        "Nothing of this run is lost, and a re-run has nothing left to do.",
+    )
 
 
 def _why(outcome: Mapping[str, Any]) -> str:
-    ordered = sorted(outcome["reasons"].items(), key=lambda item: -item[1])
+    ordered = sorted(((r, n) for r, n in outcome["reasons"].items() if r != HELD), key=lambda item: -item[1])
     return ", ".join(f"{count} × {reason}" for reason, count in ordered[:3])

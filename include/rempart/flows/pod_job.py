@@ -12,6 +12,7 @@ from typing import Any
 
 from rempart.errors import PlacementDenied, TrackingRefused, TrackingUnavailable, TrainingError
 from rempart.flows import job_credentials, train
+from rempart.flows.check_pipeline import check_trainer
 from rempart.flows.job_credentials import Granted
 from rempart.flows.platform import Platform
 from rempart.flows.pool_capacity import known_free
@@ -47,6 +48,7 @@ def order(
 
     Raises PlacementDenied if no declared pool may have it, and as `flows.train.train`.
     """
+    check_trainer(pipeline, params)  # before the join, which takes minutes
     table, snapshot = train.training_set(platform, pipeline, progress)
     spec = train.order(platform, pipeline, table, snapshot, params=params, progress=progress)
     return place(platform, pipeline, spec, progress=progress)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from rempart import plain_yaml
 from rempart.config import Connection
 from rempart.errors import ConfigError
 from rempart.sections import Pool
@@ -162,7 +163,7 @@ def _configure(settings: Any, connection: Connection) -> None:
             config.load_kube_config(config_file=path, context=context, client_configuration=settings)
         else:
             told = extra(connection, "kube_config")
-            content = yaml.safe_load(told) if isinstance(told, str) else told
+            content = plain_yaml.load(told) if isinstance(told, str) else told
             config.load_kube_config_from_dict(content, context=context, client_configuration=settings)
     except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         # the cause may quote the file, which holds credentials

@@ -102,7 +102,7 @@ def look(platform: Platform, pipeline: Pipeline, delivery: str, recipient: str, 
     text = json.dumps({**told, "rows": shown}, ensure_ascii=False).encode("utf-8", "backslashreplace")
     sealed = base64.b64encode(age.encrypt(text, [recipient])).decode()
     body = {"delivery": delivery, "site": site.name, "rows": len(shown), "of": len(found.rows)}
-    platform.ledger.append("look", pipeline.name, {**body, "by": _number(platform, by)})
+    platform.ledger.append("look", pipeline.name, {**body, "by": user_number(platform, by)})
     return Look(delivery, len(found.rows), len(shown), sealed)
 
 
@@ -130,7 +130,7 @@ def _first_line(site: Site, bucket: str, pipeline: Pipeline, delivery: str) -> s
     return next((line for line in lines if line.strip()), "")[:MAX_TEXT]
 
 
-def _number(platform: Platform, name: str | None) -> str:
+def user_number(platform: Platform, name: str | None) -> str:
     """What evidence calls a user of Airflow: the number that `rempart users list` shows, never the name."""
     if platform.config.access.auth_manager != "fab":
         return "the platform's admin"  # the only user of the simple auth manager

@@ -13,37 +13,60 @@ from dataclasses import replace
 
 from rempart.errors import IngestError
 from rempart.flows import erasures, ingest_run
-from rempart.flows.ingest import IngestResult, ingest, judge, result_of
+from rempart.flows.ingest import IngestResult, ingest, result_of
 from rempart.flows.ingest_run import Run
+from rempart.flows.judge_rows import hold, judge
 from rempart.flows.platform import Platform
-from rempart.flows.quarantine import Held, held
+from rempart.flows.quarantine import Held, user_number
+from rempart.flows.quarantine import held as held_rows
 from rempart.ingestion import deliveries, erasing, landing, reading, snapshots
 from rempart.ingestion.reading import RefusedRow, Rows
 from rempart.pipeline import Pipeline
 
 
-def take_in(platform: Platform, pipeline: Pipeline, again: str | None) -> IngestResult:
-    """All waiting deliveries, or the one with this SHA-256 `again`."""
-    return ingest(platform, pipeline) if again is None else reingest(platform, pipeline, again)
+def take_in(
+    platform: Platform, pipeline: Pipeline, again: str | None, *, accept: bool = False, by: str | None = None
+) -> IngestResult:
+    """All waiting deliveries, or the one with this SHA-256 `again`; `accept` that too many of its rows are refused.
+
+    `by`: the user's name in Airflow; evidence has the number. Raises as `ingest` and `reingest`.
+    """
+    if again is not None:
+        return reingest(platform, pipeline, again, accepted_by=user_number(platform, by) if accept else None)
+    if accept:
+        raise IngestError(
+            f"Pipeline '{pipeline.name}': accept_quarantined without `again` names no delivery: nothing was started",
+            "Look at a delivery on the cockpit's page of this pipeline first, and give its SHA-256 as `again`.",
+        )
+    return ingest(platform, pipeline)
 
 
-def reingest(platform: Platform, pipeline: Pipeline, sha256: str) -> IngestResult:
+def reingest(platform: Platform, pipeline: Pipeline, sha256: str, *, accepted_by: str | None = None) -> IngestResult:
     """Judge a delivery's refused rows anew and commit at most one snapshot; with the same verdicts, nothing changes.
 
-    The result counts the whole delivery, so that `check_quarantine` holds for what is still refused of it. Raises
-    IngestError where it is not on record, no longer kept, or cannot be read; besides as `ingest`.
+    The result counts the whole delivery, so that `check_quarantine` holds for what is still refused of it. Where that
+    is more than `max_quarantined` allows, no row is published, unless a person (`accepted_by`) accepts it; that is
+    evidence before anything is committed. Raises IngestError where it is not on record, no longer kept, or cannot be
+    read; besides as `ingest`.
     """
     run = ingest_run.begin(platform, pipeline)
     before = snapshots.current(run.site, run.lake, pipeline.name)
     with platform.committing(run.active):
         finished = ingest_run.finish(run, before)
-    found = held(platform, pipeline, run.site, sha256, run.erased)
+    found = held_rows(platform, pipeline, run.site, sha256, run.erased)
     ingest_run.drop_replaced(run.site, run.lake, pipeline.name, found.outcome)  # by a run that was cut off there
     if not found.rows:
         return result_of(before, before, [found.outcome], bool(finished))
     rows = to_judge(found, _read(run, found, sha256))
     current, changed = ingest_run.accepted_before(run, before)
-    accepted, (refused,), (judged,) = judge(pipeline, current, [rows])
+    found_now = judge(pipeline, current, [rows])
+    accepted, refused, (judged,) = found_now.accepted, list(found_now.refused[0]), found_now.judged
+    delivered = found.outcome["accepted"] + rows.delivered
+    over = len(refused) > pipeline.max_quarantined * delivered
+    held = over and accepted_by is None and len(refused) < rows.delivered
+    if held:
+        accepted, refused = accepted.slice(0, 0), hold(rows, refused)
+    accepted_by = accepted_by if over else None
     if not accepted.num_rows and _verdicts(refused) == _verdicts(found.rows):
         return result_of(before, before, [found.outcome], bool(finished))
     snapshot, added = before, list[tuple[snapshots.Part, bytes]]()
@@ -51,25 +74,34 @@ def reingest(platform: Platform, pipeline: Pipeline, sha256: str) -> IngestResul
         snapshot, added = ingest_run.draw_up(run, before, current, accepted, changed)
     outcome = deliveries.outcome_again(
         found.outcome,
-        delivered=found.outcome["accepted"] + rows.delivered,
+        delivered=delivered,
         refused=refused,
         added=accepted.num_rows,
         snapshot=snapshot.id if snapshot else None,
         judged=judged,
         rules=[one.reason for one in pipeline.expectations],
+        held=held,
     )
     if refused:
         until = found.retain_until
         landing.quarantine(run.site, run.lake, pipeline.name, sha256, refused, until, again=outcome.again)
     with platform.committing(run.active):
         erasures.check_same(platform, pipeline.name, run.erased)
+        if accepted_by:
+            _tell_accepted(run, sha256, len(refused), delivered, accepted_by)
         if snapshot and snapshot is not before:
             snapshot = replace(snapshot, deliveries=(outcome.as_json(),))
             snapshots.commit(run.site, run.lake, snapshot, added)
         ingest_run.conclude(platform, pipeline, run.site, [outcome.as_json()])
         if snapshot and snapshot is not before:
             ingest_run.append_snapshot(run, snapshot)
-    return result_of(before, snapshot, [outcome.as_json()], bool(finished))
+    return result_of(before, snapshot, [outcome.as_json()], bool(finished), accepted_by)
+
+
+def _tell_accepted(run: Run, sha256: str, refused: int, delivered: int, by: str) -> None:
+    """Evidence that a person accepted a delivery of which more rows are refused than the pipeline allows."""
+    body = {"delivery": sha256, "refused": refused, "delivered": delivered, "limit": run.pipeline.max_quarantined}
+    run.platform.ledger.append("acceptance", run.pipeline.name, {**body, "by": by})
 
 
 def _read(run: Run, found: Held, sha256: str) -> Rows:

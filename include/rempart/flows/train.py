@@ -10,6 +10,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
+from rempart.flows.check_pipeline import check_trainer
 from rempart.flows.materialize import feature_databases
 from rempart.flows.platform import Platform
 from rempart.models import registry
@@ -65,6 +66,7 @@ def train(
     The same data, trainer, parameters, seed and code adopt the job and version that exist. Raises TrainingError,
     FeatureError, TrackingUnavailable, TrackingRefused, SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable.
     """
+    check_trainer(pipeline, params)  # before the join, which takes minutes
     table, snapshot = training_set(platform, pipeline, progress)
     return train_on(platform, pipeline, table, snapshot, params=params, progress=progress)
 
@@ -74,18 +76,11 @@ def training_set(platform: Platform, pipeline: Pipeline, progress: Progress = pr
 
     Raises TrainingError, FeatureError, DatabaseUnavailable.
     """
-    from rempart.features.offline import loaded_snapshot
     from rempart.features.training_set import point_in_time
 
-    databases = feature_databases(platform)
-    snapshot = loaded_snapshot(databases, pipeline)
-    progress(f"joining the features of snapshot {snapshot} as they were known at each row's moment ...")
-    table = point_in_time(databases, pipeline)
-    if (now := loaded_snapshot(databases, pipeline)) != snapshot:
-        raise TrainingError(
-            f"The feature store of '{pipeline.name}' was loaded with snapshot {now} while {snapshot} was read",
-            "Run the training again.",
-        )
+    progress("joining the features as they were known at each row's moment ...")
+    table, snapshot = point_in_time(feature_databases(platform), pipeline)
+    progress(f"{table.num_rows} rows of snapshot {snapshot}")
     return table, snapshot
 
 
@@ -117,8 +112,7 @@ def order(
 ) -> JobSpec:
     """Freeze a training set at the active site and write the order for a job on it. Raises as `train`."""
     site = platform.active_site(pipeline.classification)
-    merged: dict[str, Param] = {**pipeline.trainer.params, **(params or {})}
-    _check(pipeline, merged)
+    merged = check_trainer(pipeline, params)
     body, rows = frozen(table, pipeline.holdout)
     dataset = _store(platform, pipeline, site, body, table.num_rows)
     progress(f"training set {dataset.sha256[:16]}: {rows['train']} rows to learn from, {rows['holdout']} held out")
@@ -171,12 +165,6 @@ def register(
         dict(result.seconds),
         dict(ran) if ran else None,
     )
-
-
-def _check(pipeline: Pipeline, params: Mapping[str, Param]) -> None:
-    """Refuse parameters that the job would refuse, before anything is written."""
-    _, rest = trainers.left_out(features_of(pipeline), params)
-    trainers.check(pipeline.trainer.use, rest, pipeline.prediction.task, pipeline.trainer.nodes)
 
 
 def held_out_from(holdout: Holdout, newest: date) -> date:

@@ -1,4 +1,4 @@
-"""Which of the valid new rows are new facts: one row per key, and the first one stands."""
+"""Which of the valid new rows are new facts (one row per key, and the first one stands), and when too few are valid."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ if TYPE_CHECKING:
 
 DUPLICATE = "duplicate of an accepted row"
 CONFLICT = "key already accepted with other values"
+HELD = "held back: too many rows of its delivery were refused"
+"""Why a good row is in quarantine."""
+
+
+def held_back(counts: Sequence[tuple[int, int]], limit: float) -> frozenset[int]:
+    """Which deliveries of a run are held back; `counts`: rows delivered and refused of each.
+
+    None, unless a larger share than `limit` of all rows was refused; then each delivery of which that is true.
+    """
+    if sum(refused for _, refused in counts) <= limit * sum(delivered for delivered, _ in counts):
+        return frozenset()
+    return frozenset(i for i, (delivered, refused) in enumerate(counts) if limit * delivered < refused < delivered)
 
 
 def judge_keys(current: pa.Table | None, new: pa.Table, key: Sequence[str]) -> tuple[list[int], dict[int, str]]:

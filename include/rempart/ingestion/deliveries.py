@@ -13,6 +13,9 @@ from rempart.ingestion.reading import RefusedRow
 from rempart.ingestion.snapshots import canonical
 from rempart.sites.port import Site
 
+HELD_BACK = "held back"
+"""The outcome of a delivery of which no row is accepted, because too many were refused."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -20,7 +23,7 @@ class Outcome:
 
     `judged` rows were held against the expectations, of which `unexpected` says, by reason, how many rows broke each;
     the others had a fault before that. `again` counts how often it was taken in again, and `added` the rows that the
-    last time accepted.
+    last time accepted. `held`: its good rows are in quarantine too, until a person accepts them.
     """
 
     sha256: str
@@ -38,6 +41,7 @@ class Outcome:
     unexpected: Mapping[str, int]
     added: int
     again: int = 0
+    held: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -52,6 +56,7 @@ def outcome(
     snapshot: str | None,
     judged: int,
     rules: Sequence[str],
+    held: bool = False,
 ) -> Outcome:
     """Count a delivery's refused rows by reason; a row with two reasons counts under both. `rules`: the reasons of the
     expectations that `judged` rows were held against."""
@@ -61,7 +66,7 @@ def outcome(
         arrival.name,
         arrival.size,
         arrival.landed_at.isoformat(),
-        _verdict(accepted, refused, fault),
+        HELD_BACK if held else _verdict(accepted, refused, fault),
         fault,
         delivered,
         accepted,
@@ -71,6 +76,7 @@ def outcome(
         judged,
         {rule: reasons.get(rule, 0) for rule in rules},
         accepted,
+        held=held,
     )
 
 
@@ -83,6 +89,7 @@ def outcome_again(
     snapshot: str | None,
     judged: int,
     rules: Sequence[str],
+    held: bool = False,
 ) -> Outcome:
     """What became of a delivery that was taken in once more, when `added` of its rows were accepted besides."""
     accepted, reasons = delivered - len(refused), _by_reason(refused)
@@ -91,7 +98,7 @@ def outcome_again(
         str(before["file"]),
         int(before["bytes"]),
         str(before["landed_at"]),
-        _verdict(accepted, refused, None),
+        HELD_BACK if held else _verdict(accepted, refused, None),
         None,
         delivered,
         accepted,
@@ -102,6 +109,7 @@ def outcome_again(
         {rule: reasons.get(rule, 0) for rule in rules},
         added,
         attempt(before) + 1,
+        held,
     )
 
 

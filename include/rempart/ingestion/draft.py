@@ -17,8 +17,7 @@ from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
-import yaml
-
+from rempart import plain_yaml
 from rempart.errors import PipelineError
 from rempart.ingestion import reading
 from rempart.ingestion.cells import DATE, DECIMAL_COMMA, INTEGER, NUMBER
@@ -72,7 +71,7 @@ def draft_pipeline(csv: Path, name: str | None = None) -> str:
 def save_draft(csv: Path, name: str | None = None, folder: Path | None = None) -> Path:
     """Write the draft among the pipeline files and return its path; never over a file that is there."""
     text = draft_pipeline(csv, name)
-    file = (folder or pipelines_dir()) / f"{yaml.safe_load(text)['name']}.yaml"
+    file = (folder or pipelines_dir()) / f"{plain_yaml.load(text)['name']}.yaml"
     try:
         with file.open("x", encoding="utf-8") as new:
             new.write(text)
@@ -269,7 +268,7 @@ def _lines(s: Survey) -> Iterator[str]:
 
 
 def _column(column: ColumnFacts, s: Survey) -> str:
-    needed = column.name in (*s.key, s.time)
+    needed = column.name in (*s.key, s.time, s.target.name)
     parts = [f"type: {column.type}", "known: event"]
     notes = [column.note] if column.note else []
     if column.nullable and not needed:

@@ -14,6 +14,7 @@ Kind = Literal[
     "snapshot",
     "deliveries",
     "look",
+    "acceptance",
     "candidate",
     "promotion",
     "refusal",

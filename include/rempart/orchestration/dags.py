@@ -13,6 +13,7 @@ from airflow.sdk import DAG, CronTriggerTimetable, ExceptionRetryPolicy, RetryAc
 
 from rempart import config
 from rempart.errors import PipelineError, RempartError
+from rempart.flows.check_pipeline import check
 from rempart.orchestration.enforcement import refusal, today
 from rempart.pipeline import Pipeline, load_all
 from rempart.sovereignty.classification import highest
@@ -98,7 +99,7 @@ def pipeline_dags(stage: str, build: Callable[[str, Pipeline], DAG]) -> dict[str
     dags = {}
     for name, loaded in load_all().items():
         dag_id = re.sub(r"[^\w.-]", "_", f"{stage}_{name}")
-        fault = loaded if isinstance(loaded, PipelineError) else _not_allowed(loaded)
+        fault = loaded if isinstance(loaded, PipelineError) else _not_allowed(loaded) or _cannot_run(loaded)
         if fault:
             # one sign is enough: the first stage carries it
             if stage == "ingest":
@@ -117,6 +118,14 @@ def _not_allowed(pipeline: Pipeline) -> PipelineError | None:
         f"include/pipelines/{pipeline.name}.yaml: its data may not be where this platform would put it:{lines}",
         " / ".join(dict.fromkeys(one.remedy for one in found)),
     )
+
+
+def _cannot_run(pipeline: Pipeline) -> PipelineError | None:
+    try:
+        check(pipeline, thorough=False)
+    except PipelineError as fault:
+        return fault
+    return None
 
 
 def _built(dag_id: str, pipeline: Pipeline, build: Callable[[str, Pipeline], DAG]) -> DAG:

@@ -50,7 +50,13 @@ ROW_LEVEL = frozenset(
 make a row's fate depend on the company it arrived in."""
 
 
-def _classes(index: int, expectation: Expectation) -> Any:
+def check_names(expectations: Sequence[Expectation]) -> None:
+    """Raise PipelineError for one that does not judge each row by itself. Great Expectations is not loaded."""
+    for index, expectation in enumerate(expectations):
+        _check_name(index, expectation)
+
+
+def _check_name(index: int, expectation: Expectation) -> None:
     where = f"expectations.{index}.expect"
     if expectation.expect not in ROW_LEVEL:
         raise PipelineError(
@@ -62,6 +68,10 @@ def _classes(index: int, expectation: Expectation) -> Any:
             f"expectations.{index}.mostly: a row is judged by itself, there is no share to allow",
             "Remove `mostly`; max_quarantined limits the share of refused rows.",
         )
+
+
+def _class_of(index: int, expectation: Expectation) -> Any:
+    _check_name(index, expectation)
     import great_expectations.expectations as known
 
     return getattr(known, "".join(word.capitalize() for word in expectation.expect.split("_")))
@@ -85,7 +95,7 @@ def build(expectations: Sequence[Expectation]) -> list[Any]:
 
 
 def _build(index: int, expectation: Expectation) -> Any:
-    expectation_class = _classes(index, expectation)
+    expectation_class = _class_of(index, expectation)
     try:
         return expectation_class(**{name: _argument(value) for name, value in expectation.arguments.items()})
     except (ValueError, TypeError) as cause:  # pydantic's error is a ValueError

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from rempart import plain_yaml
 from rempart.config import Config, Connection, Connections
 from rempart.errors import ConfigError, ConnectionMissing
 from rempart.sections import Place
@@ -285,7 +286,7 @@ def endpoint_of(connection: Connection) -> str | None:
 def _kubernetes_server(name: str, kube_config: object) -> str | None:
     """The API server of a kubeconfig's current context, or of its only cluster. Raises ConfigError."""
     try:
-        data: Any = yaml.safe_load(kube_config) if isinstance(kube_config, str) else kube_config
+        data: Any = plain_yaml.load(kube_config) if isinstance(kube_config, str) else kube_config
         contexts = {one["name"]: one["context"]["cluster"] for one in data.get("contexts", ())}
         clusters = {one["name"]: str(one["cluster"]["server"]) for one in data["clusters"]}
         return clusters[contexts.get(data.get("current-context")) or next(iter(clusters))]

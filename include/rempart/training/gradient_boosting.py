@@ -28,11 +28,23 @@ PARAMS: dict[str, dict[str, tuple[type, ...]]] = {
     "classification": _SHARED,
 }
 """Parameters of each task, as scikit-learn's HistGradientBoosting* names them."""
+RANGES: dict[str, tuple[float, float]] = {
+    "max_iter": (1, 1_000_000),
+    "learning_rate": (1e-9, 1_000),
+    "max_leaf_nodes": (2, 1_000_000),
+    "max_depth": (1, 1_000_000),
+    "min_samples_leaf": (1, 1_000_000_000),
+    "l2_regularization": (0, 1e12),
+    "max_features": (1e-9, 1),
+    "max_bins": (2, 255),
+    "quantile": (0, 1),
+}
+"""The least and the greatest value of each number, within what scikit-learn takes."""
 LOSSES = ("squared_error", "absolute_error", "quantile")
 
 
 def check(params: Mapping[str, Any], task: str) -> None:
-    """Raises TrainingError naming the parameter that is unknown or of another type."""
+    """Raises TrainingError naming the parameter that is unknown, of another type or out of range."""
     known = PARAMS[task]
     for name, value in params.items():
         if name not in known:
@@ -43,10 +55,29 @@ def check(params: Mapping[str, Any], task: str) -> None:
         if isinstance(value, bool) or not isinstance(value, known[name]):
             wanted = " or ".join({int: "a whole number", float: "a number", str: "a word"}[t] for t in known[name])
             raise TrainingError(f"gradient_boosting: '{name}' must be {wanted}", "Correct trainer.params.")
+        least, most = RANGES.get(name, (0, 0))
+        if isinstance(value, int | float) and not least <= value <= most:
+            raise TrainingError(
+                f"gradient_boosting: '{name}' must be from {least:g} to {most:g}", f"Correct trainer.params.{name}."
+            )
     if params.get("loss", LOSSES[0]) not in LOSSES:
         raise TrainingError(
             f"gradient_boosting: 'loss' is not one of {', '.join(LOSSES)}", "Correct trainer.params.loss."
         )
+    if (params.get("loss") == "quantile") != ("quantile" in params):
+        raise TrainingError(
+            "gradient_boosting: 'quantile' and the loss 'quantile' go together", "Give both of them, or neither."
+        )
+
+
+def schema(task: str) -> dict[str, Any]:
+    """JSON Schema of the parameters, by name."""
+    numbers = {
+        name: {"type": "integer" if types == _WHOLE else "number", "minimum": least, "maximum": most}
+        for name, types in PARAMS[task].items()
+        for least, most in [RANGES.get(name, (0, 0))]
+    }
+    return numbers | ({"loss": {"type": "string", "enum": list(LOSSES)}} if "loss" in numbers else {})
 
 
 def fit(inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str, run: Run | None = None) -> Any:

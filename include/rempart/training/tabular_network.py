@@ -117,6 +117,16 @@ def check(params: Mapping[str, Any], task: str) -> None:
     settings(params, task)
 
 
+def schema(task: str) -> dict[str, Any]:
+    """JSON Schema of the parameters, by name; `check` knows their ranges."""
+    kinds = {"int": "integer", "float": "number", "str": "string"}
+    return {
+        name: {"type": ["string", "integer"] if name == "hidden" else kinds[str(field.type)]}
+        for name, field in Settings.__dataclass_fields__.items()
+        if name != "loss" or task == "regression"
+    }
+
+
 def installed() -> str:
     """The installed version of PyTorch. Raises TrainingError when there is none, or one outside the declared range."""
     from packaging.requirements import Requirement

@@ -77,17 +77,31 @@ def left_out(features: Sequence[Feature], params: Mapping[str, Any]) -> tuple[tu
 
 
 def check(use: str, params: Mapping[str, Any], task: str, nodes: int = 1) -> None:
-    """Check a built-in trainer's parameters, without `leave_out`; a function of one's own checks them when it runs.
+    """Check a built-in trainer's parameters, without `leave_out`; a function of one's own checks them when it runs, and
+    its file must be there.
 
     Raises TrainingError naming the parameter, or when the trainer cannot share its work with other nodes.
     """
     if use in BUILT_IN:
         BUILT_IN[use](params, task)
+    else:
+        custom_file(use)
     if nodes > 1 and not shares_work(use):
         raise TrainingError(
             f"trainer.nodes is {nodes}, and {use} trains on one node",
             "Set trainer.nodes: 1, or give the function a parameter `group` and share the work by it.",
         )
+
+
+def params_schema(use: str, task: str) -> dict[str, Any]:
+    """JSON Schema of a run's trainer parameters: a built-in trainer's by name, any for a function of one's own."""
+    any_value = {"type": ["number", "string", "boolean"]}
+    named = {"propertyNames": {"pattern": "^[a-z][a-z0-9_]{0,39}$"}, "maxProperties": 40}
+    if use not in BUILT_IN:
+        return {**named, "additionalProperties": any_value}
+    known = gradient_boosting.schema(task) if use == "gradient_boosting" else tabular_network.schema(task)
+    leave_out = {"type": "string", "maxLength": 2000}
+    return {**named, "properties": {**known, "leave_out": leave_out}, "additionalProperties": False}
 
 
 def shares_work(use: str) -> bool:

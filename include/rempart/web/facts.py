@@ -39,6 +39,7 @@ NEWEST: Mapping[Kind, int] = {
     "snapshot": 1000,
     "deliveries": 300,
     "look": 200,
+    "acceptance": 200,
     "capabilities": 50,
     "usage": 400,
 }

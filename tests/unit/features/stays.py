@@ -18,7 +18,7 @@ def stays(name: str = "stays", **changes: Any) -> Pipeline:
         "partition_by": "arrival",
         "schema": {
             "stay": {"type": "integer", "known": "booking"},
-            "price": {"type": "number", "known": "booking", "nullable": True},
+            "price": {"type": "number", "known": "booking"},
             "nights": {"type": "integer", "known": "booking", "nullable": True},
             "lead": {"type": "integer", "known": "booking"},
             "house": {"type": "string", "known": "booking", "nullable": True},

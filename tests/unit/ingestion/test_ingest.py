@@ -105,7 +105,7 @@ def test_quarantine_keeps_line_reason_and_the_row_as_received(
     assert site.head("lake", key).metadata["retain-until"] == "2026-05-30"
 
 
-def test_too_much_quarantine_turns_the_run_red_after_all_is_kept(
+def test_a8_too_much_quarantine_turns_the_run_red_and_publishes_nothing(
     platform: Platform, readings: Pipeline, deliver: Callable[..., None]
 ) -> None:
     strict = readings.model_copy(update={"max_quarantined": 0.4})
@@ -115,8 +115,10 @@ def test_too_much_quarantine_turns_the_run_red_after_all_is_kept(
         check_quarantine(strict, result)
     assert "kwh out of range" in str(error.value)
     assert "900" not in str(error.value)
+    assert result.held[0] in str(error.value)
     again = ingest(platform, strict)
-    assert (again.changed, again.total_rows) == (False, 1)
+    assert (result.changed, again.changed, again.snapshot, again.total_rows) == (False, False, None, 0)
+    assert len(list(platform.sites["primary"].list("lake", "quarantine/"))) == 1
 
 
 def test_a_delivery_replaced_while_it_was_read_is_taken_by_the_next_run(

@@ -20,8 +20,9 @@ from rempart.errors import ConfigError, ConnectionMissing, IngestError, ObjectMi
 from rempart.flows.ingest import check_quarantine, ingest
 from rempart.flows.platform import Platform
 from rempart.flows.quarantine import MAX_ROWS, Held, look
-from rempart.flows.reingest import take_in, to_judge
+from rempart.flows.reingest import reingest, take_in, to_judge
 from rempart.ingestion import deliveries, landing
+from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.reading import RefusedRow, Rows
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Expectation, Pipeline
@@ -115,16 +116,54 @@ def test_after_a_fix_the_rows_that_are_good_now_join_and_the_others_stay(
     assert list(in_quarantine(platform)) == [4, 6]
 
 
-def test_max_quarantined_holds_for_what_is_still_refused(
+def test_a8_more_refused_than_allowed_publishes_nothing_until_the_pipeline_is_corrected(
     platform: Platform, readings: Pipeline, deliver: Callable[..., None]
 ) -> None:
+    strict = readings.model_copy(update={"max_quarantined": 0.3})
     deliver("1.csv", A, BAD, WORSE)
-    ingest(platform, readings)
-    strict = allowing(readings, 1000).model_copy(update={"max_quarantined": 0.3})
-    result = take_in(platform, strict, outcome(platform)["sha256"])
+    deliver("2.csv", B, C)
+    first = ingest(platform, strict)
+    sha = outcome(platform)["sha256"]
+    assert (first.total_rows, first.accepted, first.quarantined, first.held) == (2, 2, 3, (sha,))
+    assert (outcome(platform)["outcome"], outcome(platform)["held"]) == ("held back", True)
+    assert in_quarantine(platform)[2] == HELD
+    fewer = take_in(platform, allowing(strict, 1000), sha)
+    assert (fewer.changed, fewer.total_rows, fewer.held) == (False, 2, (sha,))
     with pytest.raises(IngestError, match="1 of 3 rows went to quarantine"):
-        check_quarantine(strict, result)
-    assert result.total_rows == 2
+        check_quarantine(strict, fewer)
+    assert platform.ledger.find("acceptance") == []
+    whole = take_in(platform, allowing(strict, 10_000), sha)
+    assert (whole.changed, whole.total_rows, whole.held, whole.quarantined) == (True, 5, (), 0)
+    check_quarantine(strict, whole)
+    assert in_quarantine(platform) == {}
+
+
+def test_a8_a_person_accepts_a_delivery_by_name_and_that_is_evidence(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    strict = readings.model_copy(update={"max_quarantined": 0.3})
+    deliver("1.csv", A, BAD, WORSE)
+    ingest(platform, strict)
+    sha = outcome(platform)["sha256"]
+    with pytest.raises(IngestError, match="names no delivery"):
+        take_in(platform, strict, None, accept=True)
+    done = reingest(platform, strict, sha, accepted_by="user 3")
+    check_quarantine(strict, done)
+    assert (done.changed, done.total_rows, done.accepted_by) == (True, 1, "user 3")
+    (record,) = platform.ledger.find("acceptance")
+    assert record.body == {"delivery": sha, "refused": 2, "delivered": 3, "limit": 0.3, "by": "user 3"}
+    kinds = [one.kind for one in reversed(platform.ledger.find("acceptance") + platform.ledger.find("snapshot"))]
+    assert (kinds, list(in_quarantine(platform))) == (["snapshot", "acceptance"], [3, 4])
+    assert not reingest(platform, strict, sha, accepted_by="user 3").changed
+
+
+def test_a8_rows_are_no_duplicates_of_rows_that_are_held_back(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    deliver("1.csv", A, BAD, WORSE, SHORT)
+    deliver("2.csv", A, B, C)
+    result = ingest(platform, readings.model_copy(update={"max_quarantined": 0.34}))
+    assert (result.total_rows, result.quarantined, len(result.held)) == (3, 4, 1)
 
 
 def test_a_file_that_could_not_be_read_is_judged_whole_once_it_can(

@@ -51,6 +51,7 @@ def config(**pools: dict[str, Any]) -> Config:
             "operators": operators,
             "sites": {"home": {"operator": "eu", "region": "par", "connection": "s3_home"}},
             "active_site": "home",
+            "machine": {"operator": "eu", "service": "object-storage", "region": "par"},
             "policy": {"personal": everywhere},
             "retention": {"personal": keep},
             "registries": {"registry.example.eu": {"operator": "eu", "region": "par"}},

@@ -64,7 +64,10 @@ def test_trees_as_onnx_send_every_row_down_the_same_branches(seed, missing, spre
         ({"max_iter": 2.5}, "'max_iter' must be a whole number"),
         ({"max_iter": True}, "'max_iter' must be a whole number"),
         ({"loss": "poisson"}, "'loss' is not one of"),
-        ({"learning_rate": -1.0}, "'learning_rate' parameter"),
+        ({"learning_rate": -1.0}, "'learning_rate' must be from"),
+        ({"max_iter": 0}, "'max_iter' must be from 1"),
+        ({"learning_rate": float("nan")}, "'learning_rate' must be from"),
+        ({"loss": "quantile"}, "go together"),
     ],
 )
 def test_a_wrong_parameter_is_named(params, said):

@@ -23,7 +23,7 @@ Topic = Literal["snapshot", "quarantine", "candidate", "gate", "point", "drill",
 TOPICS: tuple[Topic, ...] = get_args(Topic)
 KINDS: Mapping[Topic, tuple[Kind, ...]] = {
     "snapshot": ("snapshot",),
-    "quarantine": ("deliveries", "look"),
+    "quarantine": ("deliveries", "look", "acceptance"),
     "candidate": ("candidate",),
     "gate": ("promotion", "refusal", "rollback"),
     "point": ("restore-point", "prune"),
@@ -181,6 +181,11 @@ def _look(body: Body) -> Sentence:
     return "good", {"delivery": str(body["delivery"])[:12], "by": str(body["by"]), **counts}, ()
 
 
+def _acceptance(body: Body) -> Sentence:
+    counts = {f"{name}_count": int(body[name]) for name in ("refused", "delivered")}
+    return "warning", {"delivery": str(body["delivery"])[:12], "by": str(body["by"]), **counts}, ()
+
+
 def _usage(body: Body) -> Sentence:
     parts = [*body["buckets"].values(), *body["locks"].values()]
     blind = tuple(str(one["why"]) for one in parts if "why" in one)
@@ -249,6 +254,7 @@ _SAYERS: Mapping[str, Callable[[Body], Sentence]] = {
     "snapshot": _snapshot,
     "deliveries": _deliveries,
     "look": _look,
+    "acceptance": _acceptance,
     "usage": _usage,
     "candidate": _candidate,
     "promotion": _judged("good"),

@@ -65,6 +65,7 @@ def configured(**pool: Any) -> Config:
             },
             "sites": {"home": {"operator": "fr", "region": "par", "connection": "s3"}},
             "active_site": "home",
+            "machine": {"operator": "fr", "service": "object-storage", "region": "par"},
             "policy": {"internal": RULE, "personal": RULE, "sensitive": RULE | {"qualifications": ["SecNumCloud-3.2"]}},
             "retention": {},
             "registries": {"good.example.eu": {"operator": "fr", "region": "par"}},

@@ -1,0 +1,45 @@
+"""Checks a pipeline as a whole before any run: what its feature store, trainer and expectations would refuse later.
+
+The pipeline file checks itself when it is read; here stands what needs the packages that use it. Nothing is read or
+written but the pipeline's own files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from rempart.errors import PipelineError, RempartError
+from rempart.features.plan import view_tables
+from rempart.models.encoding import features_of
+from rempart.pipeline import Pipeline
+from rempart.quality import expectations
+from rempart.training import trainers
+from rempart.training.job import Param
+
+
+def check_trainer(pipeline: Pipeline, params: Mapping[str, Param] | None = None) -> dict[str, Param]:
+    """The trainer's parameters, with `params` over those of the pipeline. Raises TrainingError naming a wrong one."""
+    merged: dict[str, Param] = {**pipeline.trainer.params, **(params or {})}
+    _, rest = trainers.left_out(features_of(pipeline), merged)
+    trainers.check(pipeline.trainer.use, rest, pipeline.prediction.task, pipeline.trainer.nodes)
+    return merged
+
+
+def check(pipeline: Pipeline, *, thorough: bool = True) -> None:
+    """Raise PipelineError with every fault. Not `thorough`: without Great Expectations, whose import takes seconds."""
+    steps: list[Callable[[], object]] = [
+        lambda: view_tables(pipeline),
+        lambda: check_trainer(pipeline),
+        lambda: expectations.check_names(pipeline.expectations),
+    ]
+    if thorough:
+        steps.append(lambda: expectations.build(pipeline.expectations))
+    found: dict[str, str] = {}
+    for step in steps:
+        try:
+            step()
+        except RempartError as error:
+            found[error.what] = error.hint
+    if found:
+        where = f"include/pipelines/{pipeline.name}.yaml"
+        raise PipelineError("\n".join(f"{where}: {what}" for what in found), " / ".join(dict.fromkeys(found.values())))

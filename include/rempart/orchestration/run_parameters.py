@@ -1,0 +1,46 @@
+"""Refuses a run that is asked for with a parameter that its DAG does not have.
+
+Airflow checks the values of the parameters that a DAG declares, and takes any others without a word: a misspelt
+`dry_run` would be lost. Every way to ask for a run (REST, UI, CLI, backfill, another DAG) ends in one function of
+Airflow, which is wrapped here for the DAGs of this project; the REST API answers 400.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import wraps
+from typing import Any
+
+from rempart.orchestration.pages import TAG
+
+
+def unknown(conf: Iterable[str], declared: Iterable[str]) -> str | None:
+    """The message about parameters that are not declared; None if all of them are. Pure."""
+    known = sorted(declared)
+    strange = sorted(str(name)[:60] for name in set(conf) - set(known))
+    if not strange:
+        return None
+    named = ", ".join(f"'{name}'" for name in strange[:5])
+    return (
+        f"Unknown run parameter{'s' if len(strange) > 1 else ''} {named}: nothing was started. "
+        f"Remove it, or correct its spelling. This DAG has: {', '.join(known) or 'no parameters'}."
+    )
+
+
+def install() -> None:
+    """Wrap Airflow's `create_dagrun` in this process. A second call changes nothing."""
+    from airflow.exceptions import ParamValidationError
+    from airflow.serialization.definitions.dag import SerializedDAG
+
+    create = SerializedDAG.create_dagrun
+    if getattr(create, "refuses_unknown_parameters", False):
+        return
+
+    @wraps(create)
+    def create_dagrun(self: Any, *args: Any, conf: Any = None, **more: Any) -> Any:
+        if conf and TAG in self.tags and (said := unknown(conf, self.params)):
+            raise ParamValidationError(said)
+        return create(self, *args, conf=conf, **more)
+
+    create_dagrun.refuses_unknown_parameters = True  # type: ignore[attr-defined] # a mark of our own
+    SerializedDAG.create_dagrun = create_dagrun  # type: ignore[method-assign] # there is no hook for this

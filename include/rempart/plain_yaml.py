@@ -1,0 +1,89 @@
+"""Reads YAML as plain data, within bounds: the only place that does.
+
+Stricter than YAML's own loaders. A key that stands twice in one mapping is refused, because the last one would win
+unseen. Aliases (`*name`) are allowed, but count with everything they repeat, so that a short text cannot become
+millions of values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+MAX_TEXT = 4 << 20
+"""Characters of one text. The largest file that the project ships has 40,000."""
+MAX_VALUES = 200_000
+"""Values of one text, each counted as often as aliases repeat it."""
+MAX_DEPTH = 60
+"""Levels of lists and mappings inside each other."""
+
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Refused(yaml.YAMLError):
+    """The text is YAML, and breaks a rule of this module. The message holds a key and a line, never a value."""
+
+
+class _Loader(_Base):  # type: ignore[misc] # which of two classes is known only when the library is loaded
+    """Plain data (numbers, text, dates, lists, mappings), each key of a mapping once."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue  # `<<: *name`, whose keys give way to the mapping's own
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if not isinstance(key, Hashable):
+                continue  # a list or mapping as a key: the library refuses it, with its place
+            if key in lines:
+                raise Refused(f"line {line}: the key '{str(key)[:80]}' stands twice (first in line {lines[key]})")
+            lines[key] = line
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
+def load(text: str) -> Any:
+    """The data of one YAML document. Raises yaml.YAMLError (`Refused` where this module's rules are broken)."""
+    if len(text) > MAX_TEXT:
+        raise Refused(f"the text has {len(text)} characters, more than {MAX_TEXT}")
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _bound(node)
+        return loader.construct_document(node)
+    except (ValueError, OverflowError) as cause:  # such as the 30th of February, or a number of 5,000 digits
+        raise Refused(f"a value cannot be read as its type ({type(cause).__name__})") from None
+    finally:
+        loader.dispose()
+
+
+def _bound(root: Any) -> None:
+    """Raise Refused where the document, with its aliases written out, has too many values or levels."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+    waiting = [(root, False)]
+    while waiting:
+        node, done = waiting.pop()
+        mark, children = id(node), _children(node)
+        if done:
+            open_nodes.discard(mark)
+            sizes[mark] = 1 + sum(sizes[id(child)] for child in children)
+            if sizes[mark] > MAX_VALUES:
+                raise Refused(f"line {node.start_mark.line + 1}: more than {MAX_VALUES} values, aliases written out")
+        elif mark in open_nodes:
+            raise Refused(f"line {node.start_mark.line + 1}: an alias stands inside what it repeats")
+        elif mark not in sizes:
+            open_nodes.add(mark)
+            if len(open_nodes) > MAX_DEPTH:
+                raise Refused(f"line {node.start_mark.line + 1}: more than {MAX_DEPTH} levels")
+            waiting += [(node, True), *((child, False) for child in children)]
+
+
+def _children(node: Any) -> list[Any]:
+    if isinstance(node, yaml.MappingNode):
+        return [one for pair in node.value for one in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []

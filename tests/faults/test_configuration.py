@@ -1,0 +1,245 @@
+"""A6: a configuration that says two things, or a run parameter that leads elsewhere, is refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rempart import config, operators, pipeline, plain_yaml
+from rempart.config import project_root
+from rempart.errors import ConfigError, PipelineError, TrainingError
+from rempart.flows import check_pipeline, watch_file
+from rempart.orchestration.run_parameters import unknown
+from rempart.pipeline import Pipeline
+from rempart.sovereignty import egress
+from rempart.transparency import licences
+from rempart.web import wording
+
+ROOT = project_root()
+SHIPPED = ROOT / "include" / "pipelines" / "hotel_bookings.yaml"
+
+
+def shipped(**changes: Any) -> dict[str, Any]:
+    data: dict[str, Any] = yaml.safe_load(SHIPPED.read_text())
+    return data | changes
+
+
+def with_twice(file: Path, folder: Path, line: str) -> Path:
+    made = folder / file.name
+    made.write_text(f"{file.read_text(encoding='utf-8')}\n{line}\n", encoding="utf-8")
+    return made
+
+
+def test_a6_a_key_that_stands_twice_is_refused_wherever_yaml_is_read(tmp_path: Path) -> None:
+    appended = with_twice(SHIPPED, tmp_path, "classification: public")
+    with pytest.raises(PipelineError, match="the key 'classification' stands twice") as refused:
+        pipeline.load(appended)
+    assert str(appended) in refused.value.what
+    with pytest.raises(ConfigError, match="'active_site' stands twice"):
+        config.load(with_twice(ROOT / "rempart.yaml", tmp_path, "active_site: haven"))
+    catalogue = tmp_path / "operators"
+    catalogue.mkdir()
+    with_twice(ROOT / "include" / "operators" / "aws.yaml", catalogue, "jurisdiction: FR")
+    with pytest.raises(ConfigError, match="stands twice"):
+        operators.read_catalogue(catalogue)
+    with pytest.raises(ConfigError, match="stands twice"):
+        licences.read_review(with_twice(ROOT / "include" / "licences.yaml", tmp_path, "allowed: []\nallowed: []"))
+    with pytest.raises(ConfigError, match="stands twice"):
+        watch_file.load(with_twice(ROOT / "rempart.yaml", tmp_path, "sites: {}"))
+    cluster = "clusters: [{name: a, cluster: {server: https://eu.test}, cluster: {server: https://us.test}}]"
+    with pytest.raises(ConfigError, match="no kubeconfig"):
+        egress._kubernetes_server("k8s_a", cluster)
+    assert wording.texts_of("en")["outcome"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: {b: 1, b: 2}", "line 1: the key 'b' stands twice"),
+        ("- {yes: 1, true: 2}", "stands twice"),
+        ("1: a\n1.0: b", "stands twice"),
+        ("a: &x [1]\nb: *x\na: *x", "line 3: the key 'a' stands twice"),
+        ("x: &x {a: 1}\ny:\n  <<: *x\n  b: 1\n  b: 2", "the key 'b' stands twice"),
+        ("a: &a [*a]", "inside what it repeats"),
+        ("[" * 200 + "]" * 200, "levels"),
+        ("[" * 100_000, "nesting"),
+        ("a: 2026-02-30", "cannot be read as its type"),
+        ("a: " + "9" * 5000, "cannot be read as its type"),
+        ("# " + "x" * plain_yaml.MAX_TEXT, "characters"),
+        ("a: !!python/object/apply:os.system ['true']", "constructor"),
+    ],
+    ids=range(12),
+)
+def test_a6_yaml_outside_the_bounds_is_refused(text: str, said: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=said):
+        plain_yaml.load(text)
+
+
+def test_a7_aliases_that_repeat_each_other_are_refused_before_they_are_written_out() -> None:
+    bomb = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
+    began = time.monotonic()
+    with pytest.raises(plain_yaml.Refused, match="aliases written out"):
+        plain_yaml.load(bomb)
+    assert time.monotonic() - began < 10
+
+
+def test_a6_an_override_by_a_merge_key_is_no_repetition() -> None:
+    assert plain_yaml.load("x: &x {a: 1}\ny: {<<: *x, a: 2}") == {"x": {"a": 1}, "y": {"a": 2}}
+    assert plain_yaml.load("") is None
+
+
+def save(folder: Path, **pipelines: dict[str, Any]) -> Path:
+    for name, data in pipelines.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(data | {"name": name}, sort_keys=False))
+    return folder
+
+
+@pytest.mark.parametrize("other", ["hotel_bookings/", "hotel_bookings/north/"])
+def test_a6_pipelines_whose_prefixes_overlap_are_refused_both(tmp_path: Path, other: str) -> None:
+    source = shipped()["source"]
+    folder = save(
+        tmp_path,
+        hotel_bookings=shipped(),
+        copy=shipped(classification="public", source=source | {"prefix": other}),
+        apart=shipped(source=source | {"prefix": "hotel_bookings_north/"}),
+    )
+    found = pipeline.load_all(folder)
+    for name in ("copy", "hotel_bookings"):
+        error = found[name]
+        assert isinstance(error, PipelineError)
+        assert "overlaps with" in error.what
+    assert isinstance(found["apart"], Pipeline)
+
+
+def test_a6_an_overlap_counts_though_the_rest_of_the_other_file_is_not_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(tmp_path, hotel_bookings=shipped(), copy=shipped(classification="misspelt"))
+    monkeypatch.setattr(pipeline, "pipelines_dir", lambda: folder)
+    with pytest.raises(PipelineError, match="overlaps with 'hotel_bookings/' of pipeline 'copy'"):
+        pipeline.named("hotel_bookings")
+
+
+@pytest.mark.parametrize("prefix", ["/", "//", "a//b/", "/a/", "../", "a/../b/", "a", "x" * 300 + "/", "a/\n"])
+def test_a6_a_prefix_is_a_plain_folder(prefix: str) -> None:
+    with pytest.raises(ValueError, match="prefix"):
+        Pipeline.model_validate(shipped(source=shipped()["source"] | {"prefix": prefix}))
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["salaries/", "hotel_bookings", "hotel_bookings_2/", "", "hotel_bookings/\n", "hotel_bookings/../salaries/"],
+)
+def test_a6_a_run_does_not_read_below_another_prefix_than_its_own(prefix: str) -> None:
+    own = pipeline.load(SHIPPED)
+    with pytest.raises(PipelineError, match="is not below 'hotel_bookings/'"):
+        own.reading_from(prefix)
+    assert own.reading_from("hotel_bookings/2016/").source.prefix == "hotel_bookings/2016/"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda d: d["schema"]["avg_price_per_room"].update(nullable=True), "prediction.target: .* is nullable"),
+        (lambda d: d["schema"]["arrival_date"].update(nullable=True), "holdout.column: .* is nullable"),
+        (lambda d: d["schema"]["lead_time"].update(nullable=True), "moments.booking: column 'lead_time' is nullable"),
+        (lambda d: d["trainer"]["params"].update(max_iters=3), "no parameter 'max_iters'"),
+        (lambda d: d["trainer"]["params"].update(max_iter=-3), "'max_iter' must be from 1"),
+        (lambda d: d["trainer"]["params"].update(leave_out="agnt_*"), "'agnt_\\*' matches no feature"),
+        (lambda d: d["trainer"]["params"].update(leave_out="*"), "leaves no feature"),
+        (lambda d: d["trainer"].update(use="include/trainers/absent.py:fit", params={}), "absent.py is not a file"),
+        (lambda d: d["expectations"].append({"expect": "expect_x", "reason": "x"}), "'expect_x' is not an expectation"),
+    ],
+    ids=range(9),
+)
+def test_a9_what_a_training_would_refuse_is_refused_when_the_file_is_checked(
+    tmp_path: Path, change: Any, said: str
+) -> None:
+    data = shipped()
+    change(data)
+    save(tmp_path, hotel_bookings=data)
+    with pytest.raises(PipelineError, match=said):
+        check_pipeline.check(pipeline.load(tmp_path / "hotel_bookings.yaml"), thorough=False)
+
+
+def test_a9_a_run_with_a_wrong_parameter_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(TrainingError, match="matches no feature"):
+        check_pipeline.check_trainer(pipeline.load(SHIPPED), {"leave_out": "nothing_*"})
+
+
+def test_a6_a_parameter_that_a_dag_does_not_have_is_named() -> None:
+    assert unknown({"dry_run": 1}, {"dry_run", "to"}) is None
+    said = unknown({"dryrun": False, "to": "haven"}, {"dry_run", "to"})
+    assert said is not None
+    assert "Unknown run parameter 'dryrun': nothing was started" in said
+    assert "dry_run, to" in said
+
+
+ASK = """
+import json, sys
+from airflow import plugins_manager
+from airflow.dag_processing.dagbag import DagBag
+from airflow.exceptions import ParamValidationError
+from airflow.serialization.serialized_objects import DagSerialization
+from airflow.utils.types import DagRunTriggeredByType, DagRunType
+from airflow.sdk import timezone
+plugins_manager._get_plugins() if hasattr(plugins_manager, "_get_plugins") else plugins_manager.ensure_plugins_loaded()
+bag = DagBag(dag_folder=sys.argv[1])
+told = {}
+for dag_id, conf in json.loads(sys.argv[2]):
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(bag.dags[dag_id]))
+    try:
+        dag.create_dagrun(run_id="r", run_after=timezone.utcnow(), conf=conf, run_type=DagRunType.MANUAL,
+                          triggered_by=DagRunTriggeredByType.REST_API, state="queued", session=None)
+        told[json.dumps(conf)] = "created"
+    except ParamValidationError as error:
+        told[json.dumps(conf)] = str(error)
+    except Exception as error:
+        told[json.dumps(conf)] = f"went on to {type(error).__name__}"
+print(json.dumps(told))
+"""
+
+
+def test_a6_airflow_refuses_a_run_with_an_unknown_or_foreign_parameter(tmp_path: Path) -> None:
+    asked = [
+        ("restore_drill", {"pointt": "x"}),
+        ("ingest_hotel_bookings", {"prefix": "salaries/"}),
+        ("ingest_hotel_bookings", {"prefix": "hotel_bookings/2016/"}),
+        ("train_hotel_bookings", {"trainer_params": {"max_iters": 3}}),
+        ("train_hotel_bookings", {"trainer_params": {"max_iter": 3, "leave_out": "agent_trend__*"}}),
+    ]
+    environment = os.environ | {
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, str(ROOT / "dags"), json.dumps(asked)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    typo, foreign, own, misspelt, right = json.loads(done.stdout.splitlines()[-1]).values()
+    assert "'pointt'" in typo
+    assert "Invalid input for param prefix" in foreign
+    assert "Invalid input for param trainer_params" in misspelt
+    assert "max_iters" in misspelt
+    assert own.startswith("went on") and right.startswith("went on")
+
+
+def test_a6_nothing_reads_yaml_in_another_way() -> None:
+    files = [file for folder in ("include", "dags", "plugins") for file in (ROOT / folder).rglob("*.py")]
+    reading = re.compile(r"\byaml\.(safe_|full_|unsafe_)?load(_all)?\(|\byaml\.(C?SafeLoader|C?Loader)\b")
+    found = {str(file.relative_to(ROOT)) for file in files if reading.search(file.read_text(encoding="utf-8"))}
+    assert found == {"include/rempart/plain_yaml.py"}
