@@ -27,9 +27,11 @@ from rempart.pipeline import Pipeline
 
 @dataclass(frozen=True)
 class IngestResult:
-    """What a run took in: accepted + quarantined = delivered. `total_rows` is the current snapshot's; `worst` tells the
-    deliveries with the most refused rows, and why; `held` the SHA-256 of those that are held back, of whose rows `held_rows` are good. `accepted_by`: who
-    accepted a delivery although too many of its rows are refused."""
+    """What a run took in: accepted + quarantined = delivered. `total_rows` is the current snapshot's.
+
+    `worst` tells the deliveries with the most refused rows, and why. `held`: the SHA-256 of those that are held back,
+    of whose rows `held_rows` are good. `accepted_by`: who accepted a delivery that has too many refused rows.
+    """
 
     snapshot: str | None
     changed: bool
