@@ -106,7 +106,7 @@ class Gang:
             if gone := next((one for one in self.pods if one is not first and _deleted_before(one, moment)), None):
                 return Ending("interrupted", f"{gone['metadata']['name']} was deleted; then {found.cause}")
             return Ending(found.outcome, f"{first['metadata']['name']}: {found.cause}")
-        if len(self.pods) == self.nodes and all(_ended(one) == 0 for one in self.pods):
+        if len({rank(one) for one in self.pods}) == self.nodes and all(_ended(one) == 0 for one in self.pods):
             return Ending("succeeded", f"all {self.nodes} nodes ended with exit status 0")
         if why := _condition(self.job, "Complete"):
             return Ending("succeeded", f"the TrainJob is complete: {why}")
