@@ -123,7 +123,7 @@ def sockets(place: Place) -> list[Row]:
     """Every Unix socket, opened by another local user; without root only its mode can be looked at."""
     found = []
     for path in sorted(place.sockets):
-        name = f"socket {re.sub('[0-9]+', 'N', Path(path).name)}"
+        name = f"socket {re.sub('(?<=[-.])[0-9]+', 'N', Path(path).name)}"
         attack = Attack(name, ANOTHER, "open", {"unix": path, "how": "raw", "bytes": "00", "refusal": "Permission"})
         if os.geteuid() == 0:
             (answer,) = send([attack], NOBODY)
