@@ -6,11 +6,13 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 ERROR_BYTES = 64 << 10
 """An S3 error document is shorter."""
+_CHUNK = 1 << 20
 _MD5 = re.compile(r"[0-9a-f]{32}(-[1-9][0-9]*)?")
 
 
@@ -22,7 +24,7 @@ class Digests:
     """
 
     def __init__(self, part: int = 0, *, etag: bool = True) -> None:
-        self._part, self._left, self._wanted = part, part, etag
+        self._part, self._left, self._wanted, self.size = part, part, etag, 0
         self._whole = hashlib.sha256()
         self._md5: Any = hashlib.md5(usedforsecurity=False)
         self._sha256: Any = hashlib.sha256() if part else None
@@ -31,6 +33,7 @@ class Digests:
 
     def update(self, chunk: bytes) -> None:
         self._whole.update(chunk)
+        self.size += len(chunk)
         if not self._wanted:
             return
         if not self._part:
@@ -79,6 +82,15 @@ def of_body(body: bytes) -> Digests:
     """Of a body that is at hand whole."""
     found = Digests()
     found.update(body)
+    return found
+
+
+def of_file(file: Path, part: int = 0) -> Digests:
+    """Of a file; `part` as in Digests."""
+    found = Digests(part)
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            found.update(chunk)
     return found
 
 

@@ -128,6 +128,10 @@ def run_mlflow(stack: Stack, say: Say, *, host: str = "127.0.0.1", port: int | N
             raise ConnectionMissing(
                 f"{cause} is not defined", "Run `rempart up`, or set it (see the how-to)."
             ) from cause
+        if checksums := mlflow_server.upload_checksums(variables, stack.config.buckets.artifacts):
+            variables |= checksums
+        else:
+            say(f"site '{active}' was not seen to keep a checksum: uploads carry none, and count as unvouched")
         return subprocess.Popen(command(stack, host, port, known), env=variables, cwd=_folder(stack))
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
