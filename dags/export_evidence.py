@@ -7,10 +7,13 @@
 `window_seconds` tells for how long the oldest of these records could have been rewritten unseen by somebody who holds
 the database and the signing key.
 
-**Run again** at will: a run that was cut short is finished by the next.
+**Run again** at will: a run that was cut short is finished by the next. What is written is read back before it counts,
+and what earlier runs wrote in turn: a site that altered or lost some of it gets the same bytes again, told in evidence
+of kind `repair`.
 
 **When it fails** with `is not the one in evidence/...`: the database was rewritten, or restored to an earlier point.
-Stop, and follow docs/how-to/verify-the-ledger.md. Any other message names the site or database to look at.
+Stop, and follow docs/how-to/verify-the-ledger.md. With `nothing of what was exported is left`: find out who emptied the
+bucket, then `rempart ledger repair --yes`. Any other message names the site or database to look at.
 """
 
 from typing import Any

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -45,10 +45,11 @@ class House:
         *,
         dangling: tuple[str, ...] = (),
         vouched: bool = True,
+        recorded: bool = False,
         signed_by: Signer = SIGNER,
         kept: Mapping[str, str] = SECRETS,
     ) -> str:
-        """Write a point; its id. Each is an hour younger than the one before."""
+        """Write a point; its id. Each is an hour younger than the one before. `recorded`: the ledger knows it, too."""
         self.clock += timedelta(hours=1)
         held = []
         for (bucket, key), body in bodies.items():
@@ -82,8 +83,27 @@ class House:
         )
         digest = hashlib.sha256(points.encode(manifest)).hexdigest()
         if vouched:
-            vouched_for = {"consistent": manifest.consistent, "retain_until": UNTIL}
-            chain.append(self.haven, "backups", point, self.clock, digest, signed_by, **vouched_for)  # type: ignore[arg-type]
+            link = chain.append(
+                self.haven,
+                "backups",
+                point,
+                self.clock,
+                digest,
+                signed_by,
+                consistent=manifest.consistent,
+                retain_until=UNTIL,
+                keys=TRUSTED,
+            )
+            if recorded:
+                file = chain.encode(link, signed_by).decode()
+                body = {
+                    "site": "haven",
+                    "bucket": "backups",
+                    "manifest_sha256": digest,
+                    "link": link.seq,
+                    "link_file": file,
+                }
+                self.platform.ledger.append("restore-point", point, body)
         points.write(self.haven, "backups", manifest)
         return point
 
@@ -105,3 +125,19 @@ def house() -> House:
     platform = replace(platform, sites={"primary": primary, "haven": haven}, clock=lambda: NOW + timedelta(days=1))
     places = (Place(haven, "backups"), Place(primary, "backups"))
     return House(platform, primary, haven, Keyring(places, OWN, (ESCROW.recipient,), lambda: NOW))
+
+
+def flip(
+    site: MemorySite, bucket: str, key: str, change: Callable[[bytes], bytes] | None = None, which: int = 0
+) -> None:
+    """Alter a stored version where it lies, by one bit unless told otherwise: no lock speaks against it."""
+    versions = site._buckets[bucket][key]
+    info, body = versions[which]
+    assert body
+    changed = change(body) if change else body[:40] + bytes([body[40] ^ 1]) + body[41:]
+    versions[which] = (info, changed)
+
+
+def wipe(site: MemorySite, bucket: str, key: str) -> None:
+    """Take an object away with all its versions, as an operator can."""
+    del site._buckets[bucket][key]

@@ -107,12 +107,30 @@ def test_d3_a_table_that_stays_locked_ends_the_backup_in_bounded_time(standing, 
     assert stored(standing) == ()
 
 
+class Flipped:
+    """A real site of which one version of one key has another bit at each read."""
+
+    def __init__(self, site, key, version):
+        self._site, self._key, self._version = site, key, version
+
+    def __getattr__(self, name):
+        return getattr(self._site, name)
+
+    def fetch(self, bucket, key, **how):
+        info, body = self._site.fetch(bucket, key, **how)
+        if (key, info.version_id) == (self._key, self._version):
+            body = body[:60] + bytes([body[60] ^ 1]) + body[61:]
+        return info, body
+
+
 def test_i7_an_altered_manifest_is_refused_and_restores_nothing(standing):
     point, site, bucket = back_up(standing), standing.site("haven", "personal"), standing.config.buckets.backups
     key = f"points/{point.id}/manifest.json"
+    first = site.head(bucket, key)
     site.write(bucket, key, site.read(bucket, key).replace(b'"source":"primary"', b'"source":"another"'))
+    altered = dataclasses.replace(standing, sites={**standing.sites, "haven": Flipped(site, key, first.version_id)})
     with pytest.raises(DrillFailed, match="manifest"):
-        drill(standing, progress=lambda line: None)
+        drill(altered, progress=lambda line: None)
     evidence = standing.ledger.find("drill", point.id)[0].body
     assert evidence["ok"] is False
     verdicts = {check["what"]: check["ok"] for check in evidence["checks"]}
@@ -155,16 +173,26 @@ def test_i7_an_object_that_the_replica_lost_turns_the_drill_red(standing):
         drill(standing, progress=lambda line: None)
 
 
-def test_i7_a_manifest_that_no_link_of_the_chain_vouches_for_is_refused(standing):
+def test_i11_a_bit_that_flips_in_a_link_turns_the_drill_red_and_the_next_backup_puts_the_link_back(standing):
     point, site, bucket = back_up(standing), standing.site("haven", "personal"), standing.config.buckets.backups
     link = chain.key_of(1)
     assert json.loads(site.read(bucket, link))["link"]["point"] == point.id
-    site.write(bucket, link, site.read(bucket, link).replace(b'"consistent":', b'"consistent" :'))
-    with pytest.raises(DrillFailed, match="chain of restore points is broken at link 1"):
-        drill(standing, progress=lambda line: None)
+    first = site.head(bucket, link)
+    on_top = site.write(bucket, link, site.read(bucket, link).replace(b'"consistent":', b'"consistent" :'))
+    drill(standing, progress=lambda line: None)  # what lies on top, and a marker, displace nothing
     site.delete(bucket, link)
-    with pytest.raises(DrillFailed, match="No link of the chain vouches"):
-        drill(standing, progress=lambda line: None)
+    drill(standing, progress=lambda line: None)
+    broken = dataclasses.replace(standing, sites={**standing.sites, "haven": Flipped(site, link, first.version_id)})
+    with pytest.raises(DrillFailed, match="chain of restore points is broken at link 1"):
+        drill(broken, progress=lambda line: None)
+    said = []
+    newer = back_up(broken, said.append)
+    assert any("link 1 was put back" in line for line in said)
+    drill(broken, newer.id, progress=lambda line: None)
+    healed = site.head(bucket, link)
+    assert healed.version_id not in (first.version_id, on_top.version_id)
+    assert site.retained_until(bucket, link, healed.version_id) > standing.clock()
+    assert site.read(bucket, link) == site.read(bucket, link, version_id=first.version_id)
 
 
 def test_d5_an_artifact_that_is_deleted_between_dump_and_copy_makes_the_point_inconsistent(standing, monkeypatch):
@@ -189,7 +217,7 @@ def test_d5_an_artifact_that_is_deleted_between_dump_and_copy_makes_the_point_in
         point = back_up(standing)
         assert lost in point.dangling
         site, bucket = standing.site("haven", "personal"), standing.config.buckets.backups
-        links = chain.verify(chain.read(site, bucket), standing.trusted_keys())
+        links = chain.verify(chain.read(site, bucket, standing.trusted_keys()), standing.trusted_keys())
         assert chain.of_point(links, point.id).consistent is False
         with pytest.raises(DrillFailed, match=r"nothing is missing that it refers to: .*" + name):
             drill(standing, point.id, progress=lambda line: None)

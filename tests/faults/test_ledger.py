@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from rempart.cli import app
 from rempart.config import Connection
 from rempart.errors import LedgerBroken
+from rempart.flows import evidence
 from rempart.flows.evidence import export, export_to
 from rempart.flows.platform import Platform
 from rempart.ledger import keys
@@ -53,7 +54,7 @@ def key(servers: Servers) -> keys.Signer:
 
 @pytest.fixture(scope="module")
 def honest(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An auditor's folder: 26 records, with checkpoints at 15 and 26."""
+    """An auditor's folder: 28 records, with checkpoints at 15 and 27."""
     folder = tmp_path_factory.mktemp("audit") / "honest"
     for i in range(10):
         platform.ledger.append("decision", "site 'primary'", {"i": i, "allowed": True})
@@ -61,7 +62,7 @@ def honest(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path
     for i in range(10):
         platform.ledger.append("decision", "site 'haven'", {"i": i, "allowed": False})
     platform.ledger.append("drill", "20260105T000000Z-abcdef", {"ok": False})
-    assert export(platform).last == 26
+    assert export(platform).last == 27
     export_to(platform, folder)
     return folder
 
@@ -102,7 +103,7 @@ def rewritten(lines: list[str], seq: int, signing: keys.Signer, **changes: objec
 def cut_with_forged_checkpoint(folder: Path) -> None:
     lines = lines_of(folder)[:20]
     put(folder, lines)
-    for file in (folder / "checkpoints").glob("000000000026*"):
+    for file in (folder / "checkpoints").rglob("000000000027*"):
         file.unlink()
     forged = checkpoint(Head(20, json.loads(lines[-1])["hash"]), NOW, STRANGER)
     (folder / "checkpoints" / "000000000020-forged.json").write_text(forged, encoding="utf-8")
@@ -124,7 +125,7 @@ def stranger_resigns(lines: list[str]) -> list[str]:
 ATTACKS: dict[str, tuple[Callable[[Path], None], int, str]] = {
     "a changed field": (
         lambda f: put(f, [line.replace('"ok":false', '"ok":true') for line in lines_of(f)]),
-        26,
+        27,
         "its SHA-256 is not the one beside it",
     ),
     "a changed field under a new hash": (
@@ -152,7 +153,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], None], int, str]] = {
 def test_the_honest_export_verifies(honest: Path, key: keys.Signer) -> None:
     code, said = judged(honest, key)
     assert code == 0, said
-    assert "records      26" in said and "checkpoints  2" in said and "covers record 26, 0 follow it" in said
+    assert "records      28" in said and "checkpoints  2" in said and "covers record 27, 1 follow it" in said
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -207,9 +208,9 @@ def test_an_insider_with_superuser_and_signing_key_is_found_against_the_locked_c
     # against the checkpoints at the second operator it is not
     export_to(platform, tmp_path / "audit")
     code, said = judged(tmp_path / "audit", key)
-    assert code == 1 and "Record 26 of the ledger: it is not the one that checkpoint" in said, said
+    assert code == 1 and "Record 27 of the ledger: it is not the one that checkpoint" in said, said
     # and the next export stops by itself
-    with pytest.raises(LedgerBroken, match="Record 26 of the ledger is not the one in evidence/ledger/"):
+    with pytest.raises(LedgerBroken, match="Record 27 of the ledger is not the one in evidence/ledger/"):
         export(platform)
 
 
@@ -227,7 +228,7 @@ def test_his_own_checkpoint_over_the_true_one_does_not_help_and_the_true_one_sta
     forged = rewritten(lines_of(honest), 12, key, subject="site 'elsewhere'")
     replace_evidence(database, as_rows(forged))
     head = json.loads(forged[-1])
-    witness.write(bucket, true, checkpoint(Head(26, head["hash"]), datetime.now(UTC), key).encode())
+    witness.write(bucket, true, checkpoint(Head(27, head["hash"]), datetime.now(UTC), key).encode())
     export_to(platform, tmp_path / "audit")
     code, said = judged(tmp_path / "audit", key)
     assert code == 1 and "Record 15 of the ledger: it is not the one that checkpoint" in said, said
@@ -268,13 +269,34 @@ def test_no_seed_and_no_secret_reaches_an_export(platform: Platform, servers: Se
             assert not [one.name for one in held if one.password in text], file
 
 
+def test_i11_what_was_hidden_at_either_site_is_put_again_by_the_next_export(
+    platform: Platform, honest: Path, key: keys.Signer, tmp_path: Path
+) -> None:
+    held, own = platform.evidence_site("primary")[0], platform.evidence_site("haven")[0]
+    places = [(held, platform.config.buckets.evidence), (own, platform.config.buckets.checkpoints)]
+    hidden = {}
+    for site, bucket in places:
+        found = sorted(info.key for info in site.list(bucket))[0]
+        hidden[bucket] = (site, found, site.read(bucket, found))
+        site.delete(bucket, found)
+    platform.ledger.append("drill", "20260105T010000Z-abcdef", {"ok": True})
+    export(platform)
+    for bucket, (site, name, body) in hidden.items():
+        assert site.read(bucket, name) == body
+        assert site.retained_until(bucket, name, str(site.head(bucket, name).version_id))
+    assert platform.ledger.find("repair", "evidence")[0].body["count"] == 2
+    assert evidence.repair(platform, say=lambda line: None).healed == {}
+    export_to(platform, tmp_path / "audit")
+    assert judged(tmp_path / "audit", key)[0] == 0
+
+
 def test_what_he_does_within_the_window_is_not_found_and_the_window_is_stated(
     platform: Platform, database: psycopg.Connection[tuple[object, ...]], key: keys.Signer, tmp_path: Path
 ) -> None:
     """The last test here: what it exports is locked, and stays."""
     appended = platform.ledger.append("drill", "20260106T000000Z-abcdef", {"ok": False})
     lines = [entry.line for entry in platform.ledger.entries()]
-    replace_evidence(database, as_rows(rewritten(lines, 27, key, body={"ok": True})))
+    replace_evidence(database, as_rows(rewritten(lines, appended.seq, key, body={"ok": True})))
     later = dataclasses.replace(platform, clock=lambda: appended.at + timedelta(minutes=15))
     result = export(later)
     assert result.window_seconds == 900.0

@@ -27,6 +27,8 @@ from rempart.ledger import keys
 from rempart.ledger.canonical import canonical
 from rempart.ledger.chain import Entry, Head, extend, introduce
 from rempart.ledger.postgresql import PostgresqlLedger
+from rempart.web.facts import gather
+from rempart.web.metrics import exposition
 from tests.integration.own_servers import Servers, own_servers
 
 THIEF = keys.signer(bytes(range(32)))
@@ -96,6 +98,17 @@ def test_a_forged_promotion_is_not_acted_on_and_is_named(
         platform.ledger.append("promotion", "prices", {"version": "3"})
     with pytest.raises(LedgerBroken, match=f"Record {false.seq} of the ledger"):
         evidence.export(platform)
+
+
+def test_the_cockpit_counts_forged_records_and_shows_none(platform: Platform, role: Connection) -> None:
+    def seen() -> str:
+        return exposition(gather(lambda: platform, platform.clock), platform.clock())
+
+    assert "rempart_ledger_forged_records 0" in seen()
+    insert(role, forged(role, platform.signer().id, "promotion", "prices", {"version": "666", "replaces": "2"}))
+    found = gather(lambda: platform, platform.clock)
+    assert [one.body["version"] for one in found.of("promotion")] == ["2", "1"]
+    assert "rempart_ledger_forged_records 1" in seen()
 
 
 def test_a_forged_key_signs_nothing_that_counts(platform: Platform, role: Connection) -> None:

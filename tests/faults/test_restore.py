@@ -15,6 +15,7 @@ from rempart import sections
 from rempart.backup import age, chain, points
 from rempart.backup.copies import Copies
 from rempart.backup.domains import parse
+from rempart.backup.keyring import Keyring, Place
 from rempart.backup.restoring import Part
 from rempart.config import project_root, read_env_file
 from rempart.errors import BackupError, ConfigError, IntegrityError, KeyMissing, KeyWrong, SiteUnavailable
@@ -29,7 +30,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.sites.memory import MemorySite
 from rempart.stack import layout
 from rempart.stack.postgresql import connect
-from tests.restorable import BODIES, SECRETS, TRUSTED, house
+from tests.restorable import BODIES, OWN, SECRETS, TRUSTED, flip, house, wipe
 
 
 def silent(line):
@@ -43,7 +44,10 @@ def test_i7_a_manifest_that_was_altered_is_refused():
     made = house()
     point = made.point()
     key = f"points/{point}/manifest.json"
-    made.haven.write("backups", key, made.haven.read("backups", key).replace(b'"source":"primary"', b'"source":"mine"'))
+    bent = made.haven.read("backups", key).replace(b'"source":"primary"', b'"source":"mine"')
+    made.haven.write("backups", key, bent)  # on top: the version that the link names is still beneath
+    assert made.open().manifest.source == "primary"
+    flip(made.haven, "backups", key, lambda body: bent)
     with pytest.raises(IntegrityError, match=r"manifest\.json"):
         made.open()
 
@@ -61,6 +65,8 @@ def test_i7_a_link_that_was_altered_or_is_unsigned_is_refused(attack, why):
     points_made = [made.point() for _ in range(3)]
     key = chain.key_of(2)
     made.haven.write("backups", key, attack(made.haven.read("backups", key)))
+    assert made.open().manifest.id == points_made[2], "what lies on top of a link displaces nothing"
+    flip(made.haven, "backups", key, attack)
     for wish in ({}, {"point": points_made[0]}, {"i_know": True}):
         with pytest.raises(IntegrityError, match=f"broken at link 2 .*{why}"):
             made.open(**wish)
@@ -74,10 +80,12 @@ def test_i7_a_link_that_is_gone_breaks_the_chain():
     made = house()
     for _ in range(3):
         made.point()
-    made.haven.delete("backups", chain.key_of(2))
-    with pytest.raises(IntegrityError, match="broken at link 3"):
+    made.haven.delete("backups", chain.key_of(2))  # a marker hides nothing: the version is still there
+    assert len(made.find().links) == 3
+    wipe(made.haven, "backups", chain.key_of(2))
+    with pytest.raises(IntegrityError, match=r"broken at link 2 .*it is gone"):
         made.open()
-    made.haven.delete("backups", chain.key_of(3))  # with the newest links gone, their points betray it
+    wipe(made.haven, "backups", chain.key_of(3))  # with the newest links gone, their points betray it
     with pytest.raises(IntegrityError, match="No link of the chain vouches for 2 restore points"):
         made.open()
 
@@ -120,6 +128,34 @@ def test_k1_a_wrong_identity_and_a_missing_key_are_refused_before_anything_is_do
             site.delete("backups", info.key, version_id=info.version_id)
     with pytest.raises(KeyMissing, match="There is no key"):
         plan(made.open(), Wish("haven"))
+
+
+def test_x7_a_damaged_card_of_another_key_stops_no_restore_and_is_told(caplog):
+    made = house()
+    made.point()
+    for card in ("keys/dataset-other-1d/0001.json", "keys/dataset-bookings-395d/0001.json"):
+        made.haven.write("backups", card, b'{"domain": "dataset-bookings-395d", "serial"')
+    done = plan(made.open(), Wish("haven"))
+    assert len(done.objects) == len(BODIES) and not done.withheld
+    assert "keys/dataset-other-1d/0001.json in bucket backups at site 'haven' is not readable" in caplog.text
+    made.point()  # and a backup goes on: the key is there, and its card is written anew
+    assert not Keyring((Place(made.haven, "backups"),), OWN, (), made.platform.clock).damaged(
+        parse("dataset-bookings-395d")
+    )
+
+
+def test_x7_a_damaged_card_without_its_key_makes_no_new_key():
+    made = house()
+    made.point()
+    for site in (made.haven, made.primary):
+        site.write("backups", "keys/dataset-bookings-395d/0001.json", b"{")
+        for info in list(site.versions("backups", "keys/dataset-bookings-395d/0001.age")):
+            site.delete("backups", info.key, version_id=info.version_id)
+    with pytest.raises(KeyMissing):
+        made.point()
+    with pytest.raises(IntegrityError, match=r"0001\.json .*is not readable"):
+        made.ring.open_or_make(parse("dataset-bookings-395d"))
+    assert not [one for one in made.haven.list("backups", "keys/dataset-bookings-395d/") if one.key.endswith(".age")]
 
 
 def test_k1_a_key_that_the_backup_site_lost_is_taken_from_another_site():

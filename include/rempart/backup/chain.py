@@ -4,6 +4,11 @@
 manifest, consistent, prev, key} and the Ed25519 signature over these bytes by the ledger's key. `manifest` is the
 SHA-256 of the point's manifest, `prev` that of the file of the link before, null in the first. A link is stored before
 its manifest, by a conditional put of its number: two backups cannot fork the chain, and links stay when points go.
+
+A link is written once, so the first version of its key is the link as long as it verifies. Where it does not, the
+version counts whose SHA-256 the ledger or the next link names, whatever else lies on top. Where there is no such
+version, a signed mark `chain/<seq>.lost.json` may stand in the link's place: it says that the point is lost, names no
+manifest, and is passed by as soon as the link itself is there again.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,12 +26,15 @@ from rempart.errors import BackupError, IntegrityError
 from rempart.ledger.canonical import canonical, parse
 from rempart.ledger.chain import SIGNED, text_of_time
 from rempart.ledger.keys import Signer, is_signed
-from rempart.sites.port import Site
+from rempart.sites.once import LOOKED_AT, store_once
+from rempart.sites.port import ObjectInfo, Site
 
 VERSION, FOLDER = 1, "chain/"
 TRIES = 5
 WORKERS = 16
 _FILE = re.compile(r'\{"link":(?P<text>\{.*\}),' + SIGNED)
+_MARK = re.compile(r'\{"lost":(?P<text>\{.*\}),' + SIGNED)
+_KEY = re.compile(rf"{FOLDER}(?P<seq>\d{{9}})(?P<lost>\.lost)?\.json")
 _FIELDS: dict[str, tuple[type, ...]] = {
     "v": (int,),
     "seq": (int,),
@@ -54,10 +62,11 @@ class Link:
 
 @dataclass(frozen=True)
 class Stored:
-    """A link as it stands at a site: its number there, and its bytes."""
+    """A link as it stands at a site: its number there, and its bytes; with `lost` those of the mark in its place."""
 
     seq: int
     body: bytes
+    lost: bool = False
 
     @property
     def hash(self) -> str:
@@ -66,6 +75,46 @@ class Stored:
 
 def key_of(seq: int) -> str:
     return f"{FOLDER}{seq:09d}.json"
+
+
+def mark_of(seq: int) -> str:
+    """The key of the mark that says that a link is lost."""
+    return f"{FOLDER}{seq:09d}.lost.json"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What stands for a lost link; `points` are those that it may have vouched for: nothing does now."""
+
+    seq: int
+    at: datetime
+    points: tuple[str, ...]
+
+
+def encode_mark(mark: Mark, signer: Signer) -> bytes:
+    """The file of a mark, signed."""
+    plain = {"v": VERSION, "seq": mark.seq, "at": text_of_time(mark.at), "points": mark.points, "key": signer.id}
+    text = canonical(plain)
+    return f'{{"lost":{text},"sig":"{base64.b64encode(signer.sign(text.encode())).decode()}"}}\n'.encode()
+
+
+def _parse_mark(body: bytes, keys: Mapping[str, bytes]) -> Mark:
+    """A mark that one of the keys signed. Raises ValueError that says what is wrong."""
+    found = _MARK.fullmatch(body.decode("utf-8", errors="strict").removesuffix("\n"))
+    if found is None:
+        raise ValueError("the mark in its place is none")
+    plain: Any = parse(found["text"])
+    if not isinstance(plain, dict) or plain.keys() != {"v", "seq", "at", "points", "key"} or plain["v"] != VERSION:
+        raise ValueError("the mark in its place is none")
+    signed = plain["key"] in keys and is_signed(
+        keys[plain["key"]], base64.b64decode(found["sig"]), found["text"].encode()
+    )
+    if not signed:
+        raise ValueError("the mark in its place is signed by none of the keys trusted")
+    points = plain["points"]
+    if type(plain["seq"]) is not int or not isinstance(points, list) or not all(isinstance(one, str) for one in points):
+        raise ValueError("the mark in its place is none")
+    return Mark(plain["seq"], datetime.fromisoformat(plain["at"]), tuple(points))
 
 
 def encode(link: Link, signer: Signer) -> bytes:
@@ -89,7 +138,7 @@ def _parse(body: bytes) -> tuple[Link, str, bytes]:
     """A link, its text and its signature. Raises ValueError that says what is wrong."""
     found = _FILE.fullmatch(body.decode("utf-8", errors="strict").removesuffix("\n"))
     if found is None:
-        raise ValueError("it is no link")
+        raise ValueError("it is no link" if body else "it is gone")
     plain: Any = parse(found["text"])
     if not isinstance(plain, dict) or plain.keys() != _FIELDS.keys():
         raise ValueError("it lacks a field, or has one too many")
@@ -103,49 +152,175 @@ def _parse(body: bytes) -> tuple[Link, str, bytes]:
     return link, found["text"], base64.b64decode(found["sig"])
 
 
+def _signed(one: Stored, keys: Mapping[str, bytes]) -> Link:
+    """The link in a body that one of the keys signed for its number. Raises ValueError that says what is wrong."""
+    link, text, signature = _parse(one.body)
+    if link.seq != one.seq:
+        raise ValueError("it is out of its place, or a link before it is gone")
+    if link.key not in keys:
+        raise ValueError(f"it is signed by key {link.key[:16]}, which is not one of those trusted")
+    if not is_signed(keys[link.key], signature, text.encode()):
+        raise ValueError("its signature does not fit")
+    if (link.previous is None) != (one.seq == 1):
+        raise ValueError("it does not follow on the link before it")
+    return link
+
+
+def faults(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> Iterator[tuple[Stored, Link | None, str]]:
+    """Each link in order with what is wrong of it, or an empty text; None for one that is broken or lost.
+
+    After one that is broken or lost the next is not held against it.
+    """
+    before: Stored | None = None
+    number: int | None = None
+    for one in stored:
+        link, why = None, ""
+        try:
+            if number is not None and one.seq != number + 1:
+                raise ValueError("it is out of its place, or a link before it is gone")
+            if one.lost:
+                if _parse_mark(one.body, keys).seq != one.seq:
+                    raise ValueError("the mark in its place is that of another link")
+            else:
+                link = _signed(one, keys)
+                if before and link.previous != before.hash:
+                    link = None
+                    raise ValueError("it does not follow on the link before it")
+        except ValueError as cause:
+            why = str(cause)
+        yield one, link, why
+        before, number = (one if link else None), one.seq
+
+
 def verify(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> list[Link]:
     """Every link in order, from the first one given; `keys` are the public keys (32 bytes) that are trusted, by id.
 
-    Raises IntegrityError for the first that is altered, unsigned, signed by a key that is not trusted, out of place, or
-    does not follow on the one before.
+    A lost link that is marked as such is left out. Raises IntegrityError for the first that is altered, unsigned,
+    signed by a key that is not trusted, out of place, or does not follow on the one before.
     """
     links: list[Link] = []
-    before: Stored | None = None
-    for one in stored:
-        try:
-            link, text, signature = _parse(one.body)
-        except ValueError as cause:
-            raise _broken(one.seq, str(cause)) from cause
-        if link.seq != one.seq or (before and one.seq != before.seq + 1):
-            raise _broken(one.seq, "it is out of its place, or a link before it is gone")
-        if link.key not in keys:
-            raise _broken(one.seq, f"it is signed by key {link.key[:16]}, which is not one of those trusted")
-        if not is_signed(keys[link.key], signature, text.encode()):
-            raise _broken(one.seq, "its signature does not fit")
-        if (link.previous is None) != (one.seq == 1) or (before and link.previous != before.hash):
-            raise _broken(one.seq, "it does not follow on the link before it")
-        links.append(link)
-        before = one
+    for one, link, why in faults(stored, keys):
+        if why:
+            raise _broken(one.seq, why)
+        if link:
+            links.append(link)
     return links
+
+
+def lost_points(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> frozenset[str]:
+    """The points that marks of lost links name. Raises ValueError for a mark that no trusted key signed."""
+    return frozenset(point for one in stored if one.lost for point in _parse_mark(one.body, keys).points)
 
 
 def _broken(seq: int, why: str) -> IntegrityError:
     return IntegrityError(
         f"The chain of restore points is broken at link {seq} ({key_of(seq)}): {why}",
-        "Trust no point from there on. Find out who changed the backup bucket; the ledger and its checkpoints tell what"
-        " was written, and the site's versions may still hold the link.",
+        "Trust no point from there on. `rempart points repair` puts the link back from the ledger, from another version"
+        " or another site (docs/runbooks/chain-is-broken.md). Find out who changed the backup bucket.",
     )
 
 
-def read(site: Site, bucket: str, *, after: int = 0) -> list[Stored]:
-    """The links of a site with a number above `after`, in order."""
-    numbers = sorted(
-        int(found[1])
-        for info in site.list(bucket, FOLDER)
-        if (found := re.fullmatch(rf"{FOLDER}(\d{{9}})\.json", info.key)) and int(found[1]) > after
-    )
+def read(
+    site: Site,
+    bucket: str,
+    keys: Mapping[str, bytes],
+    *,
+    named: Mapping[int, str] | None = None,
+    newest: int | None = None,
+) -> list[Stored]:
+    """The links of a site in order, all or the `newest` ones, each in the version that counts.
+
+    `named`: the SHA-256 of links by number, as the ledger has them. A link of which no version counts is given as it
+    stands, or by the mark in its place: `verify` judges.
+    """
+    versions: dict[int, list[ObjectInfo]] = {}
+    marks: dict[int, list[ObjectInfo]] = {}
+    for info in site.versions(bucket, FOLDER):
+        if (found := _KEY.fullmatch(info.key)) and not info.marker:
+            (marks if found["lost"] else versions).setdefault(int(found["seq"]), []).append(info)
+    there = versions.keys() | marks.keys()
+    numbers = list(range(min(there), max(there) + 1)) if there else []
+    numbers = numbers[-newest:] if newest else numbers
+    choice = _Choice(site, bucket, keys, named or {}, marks)
     with ThreadPoolExecutor(WORKERS, thread_name_prefix="chain") as pool:
-        return list(pool.map(lambda seq: Stored(seq, site.read(bucket, key_of(seq))), numbers))
+        firsts = list(pool.map(lambda seq: choice.first(seq, versions.get(seq, [])), numbers))
+    first = dict(zip(numbers, firsts, strict=True))
+    chosen: dict[int, Stored] = {}
+    for seq in reversed(numbers):  # a version is chosen by what the next link names
+        chosen[seq] = choice.of(seq, first[seq], versions.get(seq, []), None, chosen.get(seq + 1))
+    for seq in numbers:  # a link that does not follow on the one before it is none
+        before = chosen.get(seq - 1)
+        if not (chosen[seq].lost or choice.counts(chosen[seq], before)):
+            chosen[seq] = choice.of(seq, first[seq], versions.get(seq, []), before, chosen.get(seq + 1))
+    return [chosen[seq] for seq in numbers]
+
+
+def numbers(site: Site, bucket: str) -> list[int]:
+    """The numbers of the links of which a site has any version."""
+    found = (_KEY.fullmatch(one.key) for one in site.versions(bucket, FOLDER) if not one.marker)
+    return sorted({int(one["seq"]) for one in found if one and not one["lost"]})
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Chooses among the versions of links; those of a key come newest first, as they are listed."""
+
+    site: Site
+    bucket: str
+    keys: Mapping[str, bytes]
+    named: Mapping[int, str]
+    marks: Mapping[int, Sequence[ObjectInfo]]
+
+    def first(self, seq: int, versions: Sequence[ObjectInfo]) -> Stored | None:
+        """The version that the link's writer made; None where there is only a mark."""
+        return self._fetched(seq, versions[-1]) if versions else None
+
+    def of(
+        self,
+        seq: int,
+        first: Stored | None,
+        versions: Sequence[ObjectInfo],
+        before: Stored | None,
+        after: Stored | None,
+    ) -> Stored:
+        if first and self.counts(first, before):
+            return first
+        wanted = self.named.get(seq) or (self._previous(after) if after else None)
+        for info in reversed(versions[:-1][:LOOKED_AT]):
+            other = self._fetched(seq, info)
+            if other.hash == wanted if wanted else self.counts(other, before):
+                return other
+        for info in reversed(self.marks.get(seq, ())):
+            mark = self._fetched(seq, info, lost=True)
+            if not any(why for _, _, why in faults([mark], self.keys)):
+                return mark
+        return first or Stored(seq, b"")
+
+    def counts(self, one: Stored, before: Stored | None) -> bool:
+        """Whether a version is the link: the ledger names it, or it verifies and follows on one that does."""
+        if wanted := self.named.get(one.seq):
+            return one.hash == wanted
+        try:
+            link = _signed(one, self.keys)
+        except ValueError:
+            return False
+        if before is None or before.lost:
+            return True
+        try:
+            _signed(before, self.keys)
+        except ValueError:
+            return True  # there is nothing to hold it against
+        return link.previous == before.hash
+
+    def _previous(self, one: Stored) -> str | None:
+        """The hash that a link names of the one before it, if the link verifies."""
+        try:
+            return _signed(one, self.keys).previous
+        except ValueError:
+            return None
+
+    def _fetched(self, seq: int, info: ObjectInfo, *, lost: bool = False) -> Stored:
+        return Stored(seq, self.site.fetch(self.bucket, info.key, version_id=info.version_id)[1], lost)
 
 
 def append(
@@ -158,27 +333,29 @@ def append(
     *,
     consistent: bool,
     retain_until: datetime | None = None,
+    keys: Mapping[str, bytes] | None = None,
+    named: Mapping[int, str] | None = None,
 ) -> Link:
-    """Vouch for a point, under lock until then. Raises BackupError if other backups were always faster, SiteError."""
+    """Vouch for a point, under lock until then. The link before is verified first, and the new one is read back.
+
+    `keys` are the public keys that may have signed earlier links besides the signer's; `named` as in `read`. Raises
+    BackupError if other backups were always faster, IntegrityError for a link before that does not verify or a site
+    that does not give back what it stored, SiteError.
+    """
+    trusted = {**(keys or {}), signer.id: signer.public}
     for _ in range(TRIES):
-        last = read_last(site, bucket)
+        ends = read(site, bucket, trusted, named=named, newest=2)
+        verify(ends, trusted)
+        last = ends[-1] if ends else None
         seq = last.seq + 1 if last else 1
         link = Link(seq, point, at, manifest_sha256, consistent, last.hash if last else None, signer.id)
         body = encode(link, signer)
-        if site.write_new(bucket, key_of(seq), body, content_type="application/json", retain_until=retain_until):
+        if store_once(site, bucket, key_of(seq), body, content_type="application/json", retain_until=retain_until):
             return link
     raise BackupError(
         f"{TRIES} other backups wrote to {bucket}/{FOLDER} at site '{site.name}' before this one could",
         "Run one backup at a time, then run again.",
     )
-
-
-def read_last(site: Site, bucket: str) -> Stored | None:
-    """The newest link; None where there is none."""
-    keys = [info.key for info in site.list(bucket, FOLDER) if re.fullmatch(rf"{FOLDER}\d{{9}}\.json", info.key)]
-    if not keys:
-        return None
-    return Stored(int(max(keys)[len(FOLDER) : -len(".json")]), site.read(bucket, max(keys)))
 
 
 def of_point(links: Sequence[Link], point: str) -> Link:

@@ -8,6 +8,7 @@ objects outlast whoever attacks them, destroying these few small files makes wha
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Collection
@@ -20,6 +21,8 @@ from rempart.backup.domains import Domain, parse
 from rempart.backup.wrapping import Card, DomainKey, decode_card, encode_card, unwrap, wrap
 from rempart.errors import BackupError, IntegrityError, KeyDestroyed, KeyMissing, KeyRotated, KeyWrong, SiteUnavailable
 from rempart.sites.port import Site
+
+log = logging.getLogger(__name__)
 
 PREFIX = "keys/"
 CONNECTION = "backup_key"
@@ -74,18 +77,43 @@ class Keyring:
         return tuple(dict.fromkeys((self.own.recipient, *self.escrow)))
 
     def cards(self, domain: Domain | None = None) -> list[Card]:
-        """Of every key, oldest first; one that any place calls destroyed is. Raises SiteError, IntegrityError."""
+        """Of every key, oldest first; one that any place calls destroyed is. Raises SiteError.
+
+        A card that no place gives whole is left out and told in the log: it stops nothing that its key is not for.
+        """
+        found, damaged = self._read_cards(domain)
+        for error in damaged.values():
+            log.warning("%s. It is passed by. %s", error.what, error.hint)
+        return [found[one] for one in sorted(found)]
+
+    def damaged(self, domain: Domain | None = None) -> dict[tuple[str, str], IntegrityError]:
+        """What is wrong of each card that no place gives whole, by domain and serial. Raises SiteError."""
+        found, damaged = self._read_cards(domain)
+        return {named: error for named, error in damaged.items() if named not in found}
+
+    def _read_cards(
+        self, domain: Domain | None
+    ) -> tuple[dict[tuple[str, str], Card], dict[tuple[str, str], IntegrityError]]:
+        """The cards that some place gives whole, and what is wrong of each that some place does not, by key."""
         found: dict[tuple[str, str], Card] = {}
+        damaged: dict[tuple[str, str], IntegrityError] = {}
         for place in self.places:
             for info in place.site.list(place.bucket, f"{PREFIX}{domain.id}/" if domain else PREFIX):
                 match = _FILE.fullmatch(info.key)
                 if match is None or match["kind"] != "json":
                     continue
-                card = decode_card(place.site.read(place.bucket, info.key), f"{info.key} in {place}")
-                before = found.setdefault((match["domain"], match["serial"]), card)
+                where, named = f"{info.key} in {place}", (match["domain"], match["serial"])
+                try:
+                    card = decode_card(place.site.read(place.bucket, info.key), where)
+                    if (card.domain, card.serial) != named:
+                        raise IntegrityError(f"{where} is the card of another key", "Put a copy of it back.")
+                except IntegrityError as error:
+                    damaged[named] = error
+                    continue
+                before = found.setdefault(named, card)
                 if card.destroyed and not before.destroyed:
-                    found[match["domain"], match["serial"]] = replace(before, destroyed=card.destroyed)
-        return [found[one] for one in sorted(found)]
+                    found[named] = replace(before, destroyed=card.destroyed)
+        return found, damaged
 
     def copies(self, domain: Domain) -> dict[str, list[Place]]:
         """The places that have a copy of each of a domain's keys, by serial, oldest first."""
@@ -134,7 +162,11 @@ class Keyring:
 
         Raises as `open` does, and KeyWrong for a key that another platform wrapped.
         """
-        cards, copies = self.cards(domain), self.copies(domain)
+        (found, damaged), copies = self._read_cards(domain), self.copies(domain)
+        cards = [found[one] for one in sorted(found)]
+        for named, error in damaged.items():
+            if named not in found and named[1] not in copies:
+                raise error  # nobody knows whether that key was destroyed or lost
         told = {one.serial for one in cards if one.recipients or one.destroyed}
         live = [one.serial for one in cards if one.recipients and not one.destroyed]
         live += [serial for serial in copies if serial not in told]
@@ -149,6 +181,8 @@ class Keyring:
             )
         if key.serial not in told:  # made just now, or by a run that was killed before it told
             self._tell(Card(domain.id, key.serial, self.clock(), self.recipients))
+        elif (domain.id, key.serial) in damaged:  # at one place alone: it gets the other's
+            self._tell(found[domain.id, key.serial])
         self._heal(key)
         return key
 
@@ -159,7 +193,11 @@ class Keyring:
         """
         cards = self.cards(domain)
         doomed = [(place, key, version) for place in self.places for key, version in self._versions(place, domain)]
-        serials = sorted({one.serial for one in cards} | {key[-8:-4] for _, key, _ in doomed})
+        serials = sorted(
+            {one.serial for one in cards}
+            | {key[-8:-4] for _, key, _ in doomed}
+            | {serial for _, serial in self.damaged(domain)}
+        )
         if not dry_run:
             now, told = self.clock(), {one.serial: one for one in cards}
             for serial in serials:
@@ -183,7 +221,7 @@ class Keyring:
         `opener` opens them, if the own identity is new. A key that cannot be opened stays as it is, and raises
         BackupError after all others. Raises SiteError.
         """
-        done, failed = [], []
+        done, failed = [], [f"{domain} {serial}: {error.what}" for (domain, serial), error in self.damaged().items()]
         for card in self.cards():
             if card.destroyed or not (card.recipients or card.serial in self.copies(parse(card.domain))):
                 continue

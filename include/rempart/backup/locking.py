@@ -25,7 +25,7 @@ SEALED_FOR = timedelta(days=30)
 _BUSY = re.compile(r"restic/[^/]+/[^/]+/locks/")
 """restic's own locks, which come and go."""
 _ONCE = re.compile(
-    r"chain/\d{9}\.json|points/[^/]+/manifest\.json|erasures/.+|"
+    r"chain/\d{9}(?:\.lost)?\.json|points/[^/]+/manifest\.json|erasures/.+|"
     r"restic/[^/]+/[^/]+/(?:config|(?:keys|data|index|snapshots)/.+)"
 )
 """What is written once and never again, by us or by restic."""

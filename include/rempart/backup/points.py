@@ -19,6 +19,7 @@ from rempart.backup.not_held import NotHeld
 from rempart.backup.sealing import SealedObject, as_json, from_json
 from rempart.errors import BackupError, IntegrityError
 from rempart.ledger.canonical import canonical
+from rempart.sites.once import read_named, store_once
 from rempart.sites.port import Site
 
 FORMAT = 4
@@ -162,23 +163,22 @@ def decode(body: bytes) -> Manifest:
 
 
 def write(site: Site, bucket: str, manifest: Manifest, retain_until: datetime | None = None) -> str:
-    """Store the manifest, which makes the point exist, under lock until then; its SHA-256.
+    """Store the manifest, which makes the point exist, under lock until then, and read it back; its SHA-256.
 
-    Raises BackupError if the id is taken.
+    If the answer was lost and the manifest is there, that is a success. Raises BackupError if the id is taken,
+    IntegrityError for a site that does not give back what it stored.
     """
     body = encode(manifest)
     key = f"{prefix(manifest.id)}manifest.json"
-    if not site.write_new(bucket, key, body, content_type="application/json", retain_until=retain_until):
+    if store_once(site, bucket, key, body, content_type="application/json", retain_until=retain_until) is None:
         raise BackupError(f"Restore point {manifest.id} exists already at site '{site.name}'", "Run the backup again.")
-    digest = hashlib.sha256(body).hexdigest()
-    site.read(bucket, key, sha256=digest)
-    return digest
+    return hashlib.sha256(body).hexdigest()
 
 
 def read(site: Site, bucket: str, point_id: str, sha256: str) -> Manifest:
     """The manifest with the SHA-256 on record. Raises IntegrityError when it differs, ObjectMissing when it is gone."""
     key = f"{prefix(point_id)}manifest.json"
-    body = site.read(bucket, key, sha256=sha256)
+    body = read_named(site, bucket, key, sha256)
     try:
         manifest = decode(body)
     except ValueError as cause:

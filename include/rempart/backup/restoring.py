@@ -53,16 +53,24 @@ def check_suffix(text: str) -> str:
     return text
 
 
-def choose(links: Sequence[Link], present: Collection[str], named: str | None, *, i_know: bool) -> Link:
+def choose(
+    links: Sequence[Link],
+    present: Collection[str],
+    named: str | None,
+    *,
+    i_know: bool,
+    lost: Collection[str] = frozenset(),
+) -> Link:
     """The link of the point to restore: the one that is named, else the newest that lacks nothing.
 
-    `links` are verified, in order; `present` are the points whose manifest the site has. Raises IntegrityError for
+    `links` are verified, in order; `present` are the points whose manifest the site has, `lost` those whose link is
+    marked as lost: they are passed by, and cannot be named. Raises IntegrityError for
     points that nobody vouches for, BackupError for a point that is older than the newest; both unless `i_know`.
     """
     newest = {link.point: link for link in links}
     if links and not i_know:
         first = min(newest)
-        if strangers := sorted(point for point in present if point not in newest and point > first):
+        if strangers := sorted({*present} - {*newest, *lost} - {point for point in present if point <= first}):
             raise IntegrityError(
                 f"No link of the chain vouches for {len(strangers)} restore points at the site, among them"
                 f" {strangers[-1]}: somebody wrote them, or took links away",

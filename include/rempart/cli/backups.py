@@ -98,14 +98,26 @@ def points_repair(
     yes: Annotated[
         bool, typer.Option("--yes", help="Do it. Without it what is hidden is shown and nothing is changed.")
     ] = False,
+    mark_lost: Annotated[
+        bool, typer.Option("--mark-lost", help="Mark links of which no true copy is left, so that backups go on.")
+    ] = False,
 ) -> None:
-    """Bring back restore points that somebody hid at the site: their objects are under lock, and still there."""
+    """Bring back restore points that somebody hid at the site, and links of their chain that are altered or gone."""
     from rempart.flows import repair
 
-    done = repair.command(site, trust or (), dry_run=not yes, say=typer.echo)
+    done = repair.command(site, trust or (), dry_run=not yes, mark_lost=mark_lost, say=typer.echo)
     typer.echo(f"site '{done.site}': {len(done.keys)} objects {'are hidden' if done.dry_run else 'were brought back'}")
-    if done.dry_run and done.keys:
+    healed = len(done.links.healed)
+    typer.echo(
+        f"the chain: {healed} links {'can be' if done.dry_run else 'were'} put back, {len(done.links.lost)} are lost"
+    )
+    if done.dry_run and (done.keys or healed):
         typer.echo("Nothing was changed. Say --yes to do it.")
+    if len(done.links.lost) > len(done.links.marked):
+        typer.echo(
+            "What a lost link vouched for cannot be restored, and no backup goes on until each is marked as lost:"
+            " --yes --mark-lost (docs/runbooks/chain-is-broken.md)."
+        )
 
 
 @app.command("restore")

@@ -196,6 +196,22 @@ def ledger_rotate_key() -> None:
     typer.echo(credentials.after_rotation(adopted=credentials.adopt_ledger_key(layout.current())))
 
 
+@ledger_app.command("repair")
+def ledger_repair(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it what is wrong is shown and nothing is changed.")
+    ] = False,
+) -> None:
+    """Read back everything that was exported, and put again what a site altered or lost, with the same bytes."""
+    from rempart.flows import evidence
+    from rempart.flows.platform import open_platform
+
+    done = evidence.repair(open_platform(), dry_run=not yes, say=typer.echo)
+    typer.echo(f"{done.read} objects were read back; {len(done.healed)} {'were' if yes else 'can be'} put again")
+    if done.healed and not yes:
+        typer.echo("Nothing was changed. Say --yes to do it.")
+
+
 @ledger_app.command("remove-forged")
 def ledger_remove_forged(
     yes: Annotated[

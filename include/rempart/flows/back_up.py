@@ -24,6 +24,7 @@ from rempart.flows import locks
 from rempart.flows.doctor_site import require
 from rempart.flows.heartbeats import beat
 from rempart.flows.keys import kept_for, key_of, open_keyring
+from rempart.flows.mend_links import check_chain
 from rempart.flows.pairs import BUCKETS, PATIENCE, holder, physical_bucket, turn_of_points
 from rempart.flows.platform import Platform, classification_of
 from rempart.flows.point_objects import hold_objects, originals
@@ -148,6 +149,7 @@ def _back_up(
     bucket = config.buckets.backups
     tools = tools or postgresql.find_tools()
     signer, keyring = platform.signer(), open_keyring(platform, say)
+    named = check_chain(platform, site, say)
     began = platform.clock()
     point_id, kept = points.new_id(began, suffix()), kept_for(config.backup.keep)
     found, asked = _Found(), ask(platform, DATABASES)
@@ -195,7 +197,16 @@ def _back_up(
     digest = hashlib.sha256(body).hexdigest()
     with platform.continuity.still(lease):
         link = chain.append(
-            site, bucket, point_id, began, digest, signer, consistent=manifest.consistent, retain_until=began + kept
+            site,
+            bucket,
+            point_id,
+            began,
+            digest,
+            signer,
+            consistent=manifest.consistent,
+            retain_until=began + kept,
+            keys=platform.trusted_keys(),
+            named=named,
         )
         points.write(site, bucket, manifest, locking.first(began, config.backup.locked))
     point = RestorePoint(
@@ -214,8 +225,10 @@ def _back_up(
         point_id,
         {
             "site": site.name,
+            "bucket": bucket,
             "manifest_sha256": digest,
             "link": link.seq,
+            "link_file": chain.encode(link, signer).decode(),
             "created_at": point.created_at,
             "seconds": round((platform.clock() - began).total_seconds(), 3),
             "bytes": point.bytes,

@@ -20,6 +20,7 @@ from rempart.flows import drill_attack, drill_report
 from rempart.flows.drill_checks import Restored, Sealed, Tally
 from rempart.flows.heartbeats import beat
 from rempart.flows.keys import open_keyring
+from rempart.flows.mend_links import hashes, named_links
 from rempart.flows.platform import Platform, classification_of
 from rempart.flows.restore_points import ALL
 from rempart.flows.restore_source import verified
@@ -246,8 +247,9 @@ class _Drill:
 
         In an attack a link that is broken is told apart, and those before it still vouch for their points.
         """
-        stored, attacked = chain.read(self.site, self.backups), self.scenario != "routine"
-        links = verified(stored, self.platform.trusted_keys(), before_break=attacked)
+        keys, attacked = self.platform.trusted_keys(), self.scenario != "routine"
+        named = hashes(named_links(self.platform, self.site))
+        links = verified(chain.read(self.site, self.backups, keys, named=named), keys, before_break=attacked)
         link = chain.of_point(links, manifest.id)
         if link.manifest_sha256 != hashlib.sha256(points.encode(manifest)).hexdigest():
             raise IntegrityError(

@@ -14,6 +14,7 @@ from rempart.backup.suspicion import Candidate, Judged
 from rempart.errors import ObjectMissing
 from rempart.flows.drill_checks import Tally
 from rempart.flows.erasures import rewritten
+from rempart.flows.mend_links import hashes, named_links
 from rempart.flows.pairs import BUCKETS, physical_bucket
 from rempart.flows.platform import Platform
 from rempart.flows.restore_points import ALL, proofs
@@ -47,10 +48,12 @@ def find_clean(platform: Platform, site: Site, trusted: Mapping[str, bytes], tal
 
     `trusted` are the public keys that may have signed the chain, by id. Raises SiteError, LedgerError.
     """
-    stored = chain.read(site, platform.config.buckets.backups)
+    named = hashes(named_links(platform, site))
+    stored = chain.read(site, platform.config.buckets.backups, trusted, named=named)
     links = verified(stored, trusted, before_break=True)
-    what, whole = "the chain of restore points holds to its end", len(links) == len(stored)
-    broken = f"it is broken at link {stored[len(links)].seq}: no point from there on counts" if not whole else ""
+    first = next((one.seq for one, _, why in chain.faults(stored, trusted) if why), None)
+    what, whole = "the chain of restore points holds to its end", first is None
+    broken = f"it is broken at link {first}: no point from there on counts" if not whole else ""
     tally.add(Check(what, whole, broken or f"{len(links)} links, each signed"))
     logical = {physical_bucket(platform.config, name): name for name in BUCKETS}
     erased = {(logical.get(bucket, bucket), key) for bucket, key in rewritten(platform.ledger)}

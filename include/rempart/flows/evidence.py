@@ -5,26 +5,30 @@ from __future__ import annotations
 import collections
 import hashlib
 import itertools
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rempart import __version__
-from rempart.errors import ConfigError, LedgerBroken, LedgerError
+from rempart.errors import ConfigError, LedgerBroken, LedgerError, SiteUnavailable
+from rempart.flows import locked_evidence
+from rempart.flows.locked_evidence import ALL, Checked, Expected, Places
 from rempart.flows.platform import Platform
 from rempart.ledger import keys
-from rempart.ledger.canonical import canonical, parse
-from rempart.ledger.chain import Entry, Head, checkpoint, read_line
+from rempart.ledger.canonical import canonical
+from rempart.ledger.chain import Entry, Head, checkpoint
 from rempart.ledger.port import Evidence, Kind, Ledger
 from rempart.ledger.verification import Chain, KeyUse
-from rempart.sites.port import Site
+from rempart.sites.once import LOOKED_AT, put_again, store_once
+from rempart.sites.port import ObjectInfo, Site
+from rempart.sovereignty.policy import Decision
 
 SEGMENT = 10_000
 """Records in one object at most."""
-_SEGMENT = re.compile(r"ledger/(\d{12})-(\d{12})\.jsonl")
 _CHECKPOINT = re.compile(r"checkpoints/(\d{12})-[0-9a-f]{16}\.json")
 HOW = "Follow docs/how-to/verify-the-ledger.md, 'When it does not verify'."
 
@@ -73,8 +77,10 @@ def export(platform: Platform) -> ExportResult:
 
     Segments go to bucket `evidence` of `evidence.site`; the checkpoint to bucket `checkpoints` of
     `evidence.checkpoint_site`, through credentials that can only add objects, and a copy of it beside the segments, by
-    which the next run knows that it was written. A run that was cut short is finished by the next; what two at once
-    write agrees. Raises LedgerBroken when the ledger no longer follows on what was exported, SiteError,
+    which the next run knows that it was written. All of it is read back before it counts; so is, in turn, what earlier
+    runs wrote (`flows.locked_evidence`), and what a site altered or lost is put again. A run that was cut short is
+    finished by the next; what two at once write agrees. Raises LedgerBroken when the ledger no longer follows on what
+    was exported, IntegrityError for a site that does not give back what it stored or lost all of it, SiteError,
     PlacementDenied, ConfigError, DatabaseUnavailable.
     """
     config = platform.config
@@ -84,25 +90,69 @@ def export(platform: Platform) -> ExportResult:
             "Name a site of another operator: whoever may rewrite the one must not hold the other.",
         )
     record_configuration(platform)
-    site, permission = platform.evidence_site(config.evidence_site)
-    witness, witness_permission = platform.evidence_site(config.checkpoint_site, write_only=True)
-    bucket = config.buckets.evidence
-    exported, newest = _newest(site, bucket, "ledger/", _SEGMENT)
+    places, permissions = open_places(platform)
+    retain_until = platform.clock() + config.evidence.retention
+    locked_evidence.check(platform, places, retain_until)
+    locked_evidence.finish(platform, places, retain_until)
+    site, bucket = places.site, places.evidence
+    exported, newest = _newest(site, bucket, "ledger/", locked_evidence.SEGMENT)
     covered = min(exported, _newest(site, bucket, "checkpoints/", _CHECKPOINT)[0])
     chain = _chain_after(platform.ledger, site, bucket, exported, newest)
-    if not any(platform.ledger.entries(covered)):
+    first = _oldest_news(platform.ledger.entries(covered))
+    if first is None and not platform.ledger.forged(limit=1):
         return ExportResult(0, exported, (), None, None)
-    platform.record(permission)
-    platform.record(witness_permission)
-    segments = []
-    retain_until = platform.clock() + config.evidence.retention
+    for permission in permissions:
+        platform.record(permission)
+    segments: list[Expected] = []
     for key, body in _segments(platform.ledger.entries(exported), chain):
         _write_once(site, bucket, key, body, retain_until)
-        segments.append(key)
-    key, made_at = _write_checkpoint(platform, witness, site, chain.head, retain_until)
-    first = next(iter(platform.ledger.entries(covered)))
-    window = (made_at - datetime.fromisoformat(parse(first.text)["at"])).total_seconds()
-    return ExportResult(chain.head.seq - exported, chain.head.seq, tuple(segments), key, round(window, 3))
+        segments.append(Expected("segment", key, hashlib.sha256(body).hexdigest()))
+    key, made_at, file = _write_checkpoint(platform, places, chain.head, retain_until)
+    window = (made_at - first).total_seconds() if first else 0.0
+    told = {
+        "site": site.name,
+        "bucket": bucket,
+        "witness": places.owner.name,
+        "witness_bucket": places.checkpoints,
+        "segments": [{"key": one.key, "sha256": one.sha256} for one in segments],
+        "file": file.decode(),
+    }
+    platform.ledger.append("checkpoint", key, told)
+    names = tuple(one.key for one in segments)
+    return ExportResult(chain.head.seq - exported, chain.head.seq, names, key, round(window, 3))
+
+
+def open_places(platform: Platform) -> tuple[Places, tuple[Decision, Decision]]:
+    """The sites of the export, and the permissions to record once something is written. Raises PlacementDenied."""
+    config = platform.config
+    site, permission = platform.evidence_site(config.evidence_site)
+    witness, witness_permission = platform.evidence_site(config.checkpoint_site, write_only=True)
+    owner, _ = platform.evidence_site(config.checkpoint_site)
+    places = Places(site, witness, owner, config.buckets.evidence, config.buckets.checkpoints)
+    return places, (permission, witness_permission)
+
+
+def repair(platform: Platform, *, dry_run: bool = True, say: Callable[[str], object] = print) -> Checked:
+    """Read back all that was exported, and put again what is altered or gone, also where nothing is left.
+
+    Raises as `locked_evidence.check`.
+    """
+    places, permissions = open_places(platform)
+    if not dry_run:
+        for permission in permissions:
+            platform.record(permission)
+    until = platform.clock() + platform.config.evidence.retention
+    return locked_evidence.check(platform, places, until, whole=True, emptied=True, dry_run=dry_run, say=say)
+
+
+def _oldest_news(entries: Iterable[Entry]) -> datetime | None:
+    """When the oldest record was written; None where there is only what exports tell of themselves.
+
+    That alone is no reason for another export.
+    """
+    records = (json.loads(entry.text) for entry in entries)
+    found = next((str(one["at"]) for one in records if one["kind"] != "checkpoint"), None)
+    return datetime.fromisoformat(found) if found else None
 
 
 def _newest(site: Site, bucket: str, prefix: str, form: re.Pattern[str]) -> tuple[int, str]:
@@ -117,15 +167,15 @@ def _chain_after(ledger: Ledger, site: Site, bucket: str, exported: int, newest:
     chain = Chain(frozenset(record.subject for record in introduced[-1:]))
     if not exported:
         return chain
-    stored = site.read(bucket, newest).decode(errors="replace").rstrip("\n").rpartition("\n")[2]
+    stored = locked_evidence.last_lines(site, bucket, newest)
     present = next(iter(ledger.entries(exported - 1)), None)
     signing = next((record for record in introduced if record.seq <= exported), None)
-    if present is None or signing is None or present.line != stored:
+    if present is None or signing is None or present.line not in stored:
         raise LedgerBroken(
             f"Record {exported} of the ledger is not the one in {bucket}/{newest} at site '{site.name}'",
             f"The database was rewritten, or restored to an earlier point. {HOW}",
         )
-    chain.head = Head(exported, read_line(stored)[0].hash, signing.subject)
+    chain.head = Head(exported, present.hash, signing.subject)
     chain.keys.append(KeyUse(signing.subject, str(signing.body["public"]), signing.seq))
     return chain
 
@@ -142,28 +192,43 @@ def _segments(entries: Iterable[Entry], chain: Chain) -> Iterator[tuple[str, byt
 
 
 def _write_once(site: Site, bucket: str, key: str, body: bytes, retain_until: datetime) -> None:
+    """Store under lock and read back; what another run stored must be the same. Raises IntegrityError, SiteError."""
     kind = "application/json" if key.endswith(".json") else "application/jsonl"
-    if site.write_new(bucket, key, body, content_type=kind, retain_until=retain_until):
-        return
-    site.read(bucket, key, sha256=hashlib.sha256(body).hexdigest())  # the other run's must be the same
+    if store_once(site, bucket, key, body, content_type=kind, retain_until=retain_until) is None:
+        site.read(bucket, key, sha256=hashlib.sha256(body).hexdigest())
 
 
 def _write_checkpoint(
-    platform: Platform, witness: Site, site: Site, head: Head, retain_until: datetime
-) -> tuple[str, datetime]:
-    """Lock a checkpoint at the witness, then its copy beside the segments; its key and moment."""
+    platform: Platform, places: Places, head: Head, retain_until: datetime
+) -> tuple[str, datetime, bytes]:
+    """Lock a checkpoint at the witness, then its copy beside the segments; its key, moment and bytes.
+
+    The witness cannot read, so it is read back as the site's owner.
+    """
     signer = platform.signer()
     if signer.id != head.key:
         raise LedgerError(
             f"The key of the ledger is {head.key}, and this process has key {signer.id}",
             "If the key was rotated, restart what still has the old one (`rempart down`, then `rempart up`).",
         )
-    now, buckets = platform.clock(), platform.config.buckets
+    now = platform.clock()
     key, body = f"checkpoints/{head.seq:012d}-{str(head.hash)[:16]}.json", checkpoint(head, now, signer).encode()
-    # if it is there, an earlier run was cut off right after writing it: it says the same of the same record
-    witness.write_new(buckets.checkpoints, key, body, content_type="application/json", retain_until=retain_until)
-    site.write_new(buckets.evidence, key, body, content_type="application/json", retain_until=retain_until)
-    return key, now
+    kind = "application/json"
+    # an earlier run may have been cut off right after writing one: it says the same of the same record
+    stands = locked_evidence.standing(places, key, head, signer)
+    if stands is None:
+        try:
+            places.witness.write_new(places.checkpoints, key, body, content_type=kind, retain_until=retain_until)
+        except SiteUnavailable:
+            if locked_evidence.standing(places, key, head, signer) is None:
+                raise
+        stands = locked_evidence.standing(places, key, head, signer)
+    if stands is None:  # stored wrong, or somebody else's lies there
+        stands = body
+        put_again(places.owner, places.checkpoints, key, body, content_type=kind, retain_until=retain_until)
+    if store_once(places.site, places.evidence, key, stands, content_type=kind, retain_until=retain_until) is None:
+        put_again(places.site, places.evidence, key, stands, content_type=kind, retain_until=retain_until)
+    return key, now, stands
 
 
 @dataclass(frozen=True)
@@ -177,6 +242,8 @@ class LocalExport:
 
 def export_to(platform: Platform, folder: Path) -> LocalExport:
     """Write the database's whole chain, every checkpoint of the second operator and the first public key to a folder.
+
+    In `checkpoints/copies` are those that lie beside the segments.
 
     What is written is what the database says now: verifying it against the checkpoints tells whether it still says
     what it said then. Raises LedgerError for an empty ledger, SiteError, PlacementDenied.
@@ -193,12 +260,30 @@ def export_to(platform: Platform, folder: Path) -> LocalExport:
         for entry in platform.ledger.entries():
             file.write(f"{entry.line}\n")
             records += 1
+    known = {
+        record.subject: str(record.body["file"]).encode() for record in platform.ledger.find("checkpoint", limit=ALL)
+    }
     site, _ = platform.evidence_site(config.checkpoint_site)
-    names = [info.key for info in site.list(config.buckets.checkpoints, "checkpoints/")]
-    for name in names:
-        body = site.read(config.buckets.checkpoints, name)
-        (folder / "checkpoints" / Path(name).name).write_bytes(body)
-    return LocalExport(records, len(names), str(folder))
+    written = _write_checkpoints(site, config.buckets.checkpoints, known, folder / "checkpoints")
+    beside, _ = platform.evidence_site(config.evidence_site)
+    _write_checkpoints(beside, config.buckets.evidence, known, folder / "checkpoints" / "copies")
+    return LocalExport(records, written, str(folder))
+
+
+def _write_checkpoints(site: Site, bucket: str, known: Mapping[str, bytes], folder: Path) -> int:
+    """Write a site's checkpoints to a folder, each in the version that the ledger knows, else the first; how many."""
+    versions: dict[str, list[ObjectInfo]] = {}
+    for info in site.versions(bucket, "checkpoints/"):
+        if not info.marker:
+            versions.setdefault(info.key, []).insert(0, info)
+    folder.mkdir(exist_ok=True)
+    for key, found in versions.items():
+        read = (site.fetch(bucket, key, version_id=one.version_id)[1] for one in found[:LOOKED_AT])
+        first = next(read)
+        wanted = known.get(key, first)
+        body = first if first == wanted else next((one for one in read if one == wanted), first)
+        (folder / Path(key).name).write_bytes(body)
+    return len(versions)
 
 
 def show(platform: Platform, after: int | None, limit: int) -> list[str]:

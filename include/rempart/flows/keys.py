@@ -109,6 +109,8 @@ def listing(keyring: Keyring) -> Iterator[str]:
     """One line for each key, and where a copy of it is missing."""
     for card in keyring.cards():
         yield _line(keyring, card)
+    for (domain, serial), error in keyring.damaged().items():
+        yield f"{domain:<40} {serial}  DAMAGED CARD: {error.what}"
 
 
 def _line(keyring: Keyring, card: Card) -> str:

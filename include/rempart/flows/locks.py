@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -17,6 +19,8 @@ WORKERS = 16
 LOOK_BACK = 200
 """Versions of the note that are read at most: whoever has the site's key may put others on top."""
 FRESH = timedelta(minutes=30)
+_RESTIC_NAME = re.compile(r"[0-9a-f]{64}")
+"""restic names what it stores by the SHA-256 of it."""
 Say = Callable[[str], object]
 
 
@@ -91,7 +95,7 @@ def extend(
     covered = tuple(
         one
         for one in locking.hidden(_of(known, REPOSITORIES) if kept is None else known, both)
-        if not reads_the_same(site, bucket, both.version(one))
+        if not (reads_the_same(site, bucket, version := both.version(one)) or is_altered(site, bucket, version))
     )
     named = {f"{points.prefix(point)}manifest.json" for point in kept or ()}
     wanted = {*repositories.current().items(), *covered}
@@ -128,6 +132,14 @@ def reads_the_same(site: Site, bucket: str, right: ObjectInfo) -> bool:
     if newest.size != right.size:
         return False
     return site.read(bucket, right.key) == site.read(bucket, right.key, version_id=right.version_id)
+
+
+def is_altered(site: Site, bucket: str, version: ObjectInfo) -> bool:
+    """Whether a version is not what its writer gave the site: then it is nothing to bring back."""
+    info, body = site.fetch(bucket, version.key, version_id=version.version_id)
+    name = version.key.rpartition("/")[2]
+    expected = info.sha256 or (name if _RESTIC_NAME.fullmatch(name) else None)
+    return expected is not None and hashlib.sha256(body).hexdigest() != expected
 
 
 def _of(known: Known, prefix: str) -> Known:

@@ -11,6 +11,7 @@ from rempart.backup.keyring import Keyring
 from rempart.backup.sealing import Original, SealedObject
 from rempart.errors import IntegrityError, ObjectMissing
 from rempart.flows.keys import kept_for
+from rempart.flows.mend_links import RECENT, hashes, named_links
 from rempart.flows.pairs import BUCKETS, catalogue, physical_bucket
 from rempart.flows.platform import Platform
 from rempart.flows.seal import seal_objects
@@ -53,12 +54,13 @@ def hold_objects(
 
 def _known(platform: Platform, site: Site) -> Iterable[SealedObject]:
     """What the restore point before this one sealed, if the chain still vouches for its manifest."""
-    bucket = platform.config.buckets.backups
-    last = chain.read_last(site, bucket)
-    if last is None:
-        return ()
-    link = chain.verify([last], platform.trusted_keys())[0]
+    bucket, keys = platform.config.buckets.backups, platform.trusted_keys()
+    last = chain.read(site, bucket, keys, named=hashes(named_links(platform, site, RECENT)), newest=1)
     try:
+        links = chain.verify(last, keys)
+        if not links:
+            return ()
+        link = links[-1]
         manifest = points.read(site, bucket, link.point, link.manifest_sha256)
     except (ObjectMissing, IntegrityError):  # pruned, of an earlier form, or altered: each content is looked at anew
         return ()

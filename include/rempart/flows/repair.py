@@ -1,15 +1,20 @@
-"""Bring back what somebody hid at a backup site: what is written once, and under lock, is still beneath."""
+"""Bring back what somebody hid, altered or removed at a backup site.
+
+What is written once, and under lock, is still beneath what hides it. A link of the chain that is altered or gone is put
+back from the ledger, which has its bytes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rempart.backup import erasures, locking
 from rempart.backup.locking import Cover, Known
 from rempart.errors import SessionExpired, SiteError, SiteUnavailable
-from rempart.flows.locks import read_known, reads_the_same
+from rempart.flows.locks import is_altered, read_known, reads_the_same
+from rempart.flows.mend_links import Mended, mend
 from rempart.flows.platform import Platform, open_platform
 from rempart.flows.restore_points import open_site
 from rempart.flows.restore_source import detached, site_of_points, trusted_of
@@ -20,17 +25,25 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Repaired:
-    """Keys that a reader finds again, or with `dry_run` would, each with what was on it."""
+    """Keys that a reader finds again, or with `dry_run` would; the links of the chain that were put back or lost."""
 
     site: str
     dry_run: bool
     keys: tuple[str, ...]
+    links: Mended = field(default_factory=Mended)
 
 
-def repair(platform: Platform, where: str | None = None, *, dry_run: bool = True, say: Say = print) -> Repaired:
-    """Take away what covers links, erasures, manifests and dumps at a site; evidence of kind `repair`.
+def repair(
+    platform: Platform,
+    where: str | None = None,
+    *,
+    dry_run: bool = True,
+    mark_lost: bool = False,
+    say: Say = print,
+) -> Repaired:
+    """Take away what covers links, erasures, manifests and dumps at a site, and mend its chain; evidence `repair`.
 
-    Raises as `uncover`.
+    With `mark_lost`, a link of which no true copy is left is marked as lost. Raises as `uncover` and `mend_links.mend`.
     """
     site = open_site(platform, where)
     bucket = platform.config.buckets.backups
@@ -38,13 +51,13 @@ def repair(platform: Platform, where: str | None = None, *, dry_run: bool = True
     done = uncover(site, bucket, known, dry_run=dry_run, say=say)
     if done.keys and not dry_run:
         platform.ledger.append("repair", site.name, {"count": len(done.keys), "keys": list(done.keys[:100])})
-    return done
+    return replace(done, links=mend(platform, site, dry_run=dry_run, mark_lost=mark_lost, say=say))
 
 
-def command(where: str | None, trust: Sequence[Path], *, dry_run: bool, say: Say) -> Repaired:
+def command(where: str | None, trust: Sequence[Path], *, dry_run: bool, mark_lost: bool, say: Say) -> Repaired:
     """`rempart points repair`; with `trust`, public keys in files, no platform is needed. Raises as `repair`."""
     if not trust:
-        return repair(open_platform(), where, dry_run=dry_run, say=say)
+        return repair(open_platform(), where, dry_run=dry_run, mark_lost=mark_lost, say=say)
     platform = detached()
     name, bucket = where or platform.config.backup.site, platform.config.buckets.backups
     site = site_of_points(platform, name)
@@ -90,7 +103,7 @@ def covered(site: Site, bucket: str, known: Known | None) -> Iterator[Cover]:
                     continue  # restic removed it: no dump needs it
                 if not site.retained_until(bucket, one.right.key, str(one.right.version_id)):
                     continue
-            if one.written_over and reads_the_same(site, bucket, one.right):
+            if one.written_over and (reads_the_same(site, bucket, one.right) or is_altered(site, bucket, one.right)):
                 continue
             yield one
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from rempart.backup import domains, holds, locking, points, retention
+from rempart.backup import chain, domains, holds, locking, points, retention
 from rempart.backup.holds import Hold
 from rempart.errors import IntegrityError
 from rempart.flows.platform import Platform, classification_of
 from rempart.ledger.port import Evidence
 from rempart.pipeline import load_all
 from rempart.replication.active import backup_site
+from rempart.sites.once import bodies
 from rempart.sites.port import Site
 
 WORKERS = 8
@@ -171,6 +172,8 @@ def _doubts(
             recorded = str(record.body["manifest_sha256"])
             if recorded != one.sha256 or (newest_good and not _is_stored(site, bucket, point, recorded)):
                 found.append("its manifest is not the one on record")
+            elif newest_good and not _is_vouched_for(site, bucket, record):
+                found.append("its link of the chain is altered or gone: `rempart points repair` puts it back")
         doubts[point] = tuple(found)
     return doubts
 
@@ -181,6 +184,14 @@ def _is_stored(site: Site, bucket: str, point: str, sha256: str) -> bool:
     except IntegrityError:
         return False
     return True
+
+
+def _is_vouched_for(site: Site, bucket: str, record: Evidence) -> bool:
+    """Whether some version of the point's link has the bytes on record."""
+    file = record.body.get("link_file")
+    if not isinstance(file, str):  # a record that has them not
+        return True
+    return any(body == file.encode() for _, body in bodies(site, bucket, chain.key_of(int(record.body["link"]))))
 
 
 def _manifest_key(point: str) -> str:

@@ -25,6 +25,7 @@ from rempart.backup.wrapping import DomainKey
 from rempart.config import Connections
 from rempart.errors import BackupError, ConfigError, ConnectionMissing, IntegrityError, KeyMissing, RempartError
 from rempart.flows.keys import own_identity
+from rempart.flows.mend_links import hashes, named_links
 from rempart.flows.pairs import BUCKETS, physical_bucket
 from rempart.flows.platform import Platform, classification_of
 from rempart.flows.repositories import repository_of
@@ -154,7 +155,7 @@ class Keys:
 class Found:
     """The restore points of a site: links, verified and in order, and which points have a manifest.
 
-    `trusted`: the public keys that they were verified with, by id.
+    `trusted`: the public keys that they were verified with, by id. `lost`: points whose link is marked as lost.
     """
 
     platform: Platform
@@ -162,6 +163,7 @@ class Found:
     links: Sequence[Link]
     present: Collection[str]
     trusted: Mapping[str, bytes] = field(default_factory=dict)
+    lost: Collection[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -190,9 +192,10 @@ def find(platform: Platform, wish: Wish, trusted: Mapping[str, bytes]) -> Found:
     """Read and verify the chain of a site. Raises IntegrityError, SiteError, PlacementDenied, ConnectionMissing."""
     site = site_of_points(platform, wish.site)
     bucket = platform.config.buckets.backups
-    stored = chain.read(site, bucket)
+    stored = chain.read(site, bucket, trusted, named=hashes(named_links(platform, site)))
     links = verified(stored, trusted, before_break=wish.i_know and wish.point is not None)
-    return Found(platform, site, links, frozenset(points.list(site, bucket)), trusted)
+    lost = chain.lost_points(stored, trusted)
+    return Found(platform, site, links, frozenset(points.list(site, bucket)), trusted, lost)
 
 
 def site_of_points(platform: Platform, name: str) -> Site:
@@ -207,7 +210,7 @@ def site_of_points(platform: Platform, name: str) -> Site:
 def open_point(found: Found, wish: Wish, identity: age.Identity) -> OpenPoint:
     """Choose the point and read its manifest. Raises IntegrityError, BackupError, SiteError."""
     platform, site = found.platform, found.site
-    link = restoring.choose(found.links, found.present, wish.point, i_know=wish.i_know)
+    link = restoring.choose(found.links, found.present, wish.point, i_know=wish.i_know, lost=found.lost)
     bucket = platform.config.buckets.backups
     manifest = points.read(site, bucket, link.point, link.manifest_sha256)
     others = _others(platform, site.name)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rempart.errors import LedgerError
+from rempart.ledger.chain import read_line
 from rempart.ledger.keys import parse_public
 from rempart.ledger.verification import Verdict, verify
 
@@ -43,11 +46,40 @@ def checkpoints(place: Path) -> dict[str, str]:
 
 
 def verify_files(place: Path, trusted: Sequence[str], witnesses: Path | None) -> Verdict:
-    """Verify an export; `witnesses` is the folder of checkpoints, by default the export's own. Raises LedgerError."""
+    """Verify an export; `witnesses` is the folder of checkpoints, by default the export's own. Raises LedgerError.
+
+    Below the folders several copies of a segment or checkpoint may lie, each in a folder of its own: one that a site
+    damaged is passed by for one that is whole.
+    """
     own = place / "checkpoints"
     folder = witnesses or (own if own.is_dir() else None)
     seen: Mapping[str, str] = checkpoints(folder) if folder else {}
-    return verify(lines(segments(place)), [public_key(one) for one in trusted], seen)
+    whole, damaged = _copies(segments(place))
+    verdict = verify(lines(whole), [public_key(one) for one in trusted], seen)
+    return replace(verdict, damaged=(*verdict.damaged, *damaged))
+
+
+def _copies(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The files to read, and those that are damaged while another of the same name is whole."""
+    named: dict[str, list[Path]] = {}
+    for file in files:
+        named.setdefault(file.name, []).append(file)
+    taken: list[Path] = []
+    damaged: list[str] = []
+    for copies in named.values():
+        whole = [file for file in copies if len(copies) == 1 or all(map(_is_whole, lines([file])))]
+        damaged += [str(file) for file in copies if whole and file not in whole]
+        taken += whole or copies
+    return taken, damaged
+
+
+def _is_whole(line: str) -> bool:
+    """Whether a line is one of an export, and has the hash that stands in it."""
+    try:
+        entry, _ = read_line(line.rstrip("\n"))
+    except ValueError:
+        return False
+    return hashlib.sha256(entry.text.encode()).hexdigest() == entry.hash
 
 
 def report(verdict: Verdict) -> Iterator[str]:
@@ -60,6 +92,8 @@ def report(verdict: Verdict) -> Iterator[str]:
         yield f"checkpoints  {verdict.checkpoints}; the newest that agrees covers record {to}, {after} follow it"
     else:
         yield "checkpoints  none: a tail that was cut off, or a history rewritten with the key, cannot be noticed"
+    for name in verdict.damaged:
+        yield f"damaged      {name}: passed by, for another copy of it is whole. Ask the operator of that site"
     if broken := verdict.broken:
         yield f"verdict      BROKEN: {broken.error()}"
     else:

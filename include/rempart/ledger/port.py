@@ -43,6 +43,7 @@ Kind = Literal[
     "classification",
     "erasure",
     "access",
+    "checkpoint",
     "key",
 ]
 

@@ -44,7 +44,8 @@ class Verdict:
     """What verification saw, up to the first broken record if there is one.
 
     `covered` is the newest record under a checkpoint; records after it are signed and chained, but whoever holds the
-    database and the key could still replace them.
+    database and the key could still replace them. `damaged`: files that were passed by, for another copy of the same
+    name is whole.
     """
 
     records: int
@@ -55,6 +56,7 @@ class Verdict:
     checkpoints: int
     covered: int
     broken: Broken | None
+    damaged: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -132,20 +134,24 @@ def _introduced(record: Mapping[str, Any]) -> bytes | None:
     return public
 
 
-def _against(checkpoint: Checkpoint, chain: Chain) -> Broken | None:
-    """What is wrong between a checkpoint and the chain that has just reached its record, or ended before it."""
-    where = f"checkpoint {checkpoint.name}"
+def _unsigned(checkpoint: Checkpoint, chain: Chain) -> Broken | None:
+    """Whether the key of the chain at its record did not sign a checkpoint."""
     known = {use.id: use for use in chain.keys}
-    ended = checkpoint.seq > chain.head.seq
-    signing = known.get(checkpoint.key) if ended else chain.keys[-1]
+    signing = known.get(checkpoint.key) if checkpoint.seq > chain.head.seq else chain.keys[-1]
     if (
         signing is None
         or signing.id != checkpoint.key
         or not is_signed(from_base64(signing.public) or b"", base64.b64decode(checkpoint.sig), checkpoint.text.encode())
     ):
-        what = f"{where} is not signed with the key of the chain at that record: it is forged, or the chain is another"
-        return Broken(checkpoint.seq, what, LOCKED)
-    if ended:
+        what = "is not signed with the key of the chain at that record: it is forged, or the chain is another"
+        return Broken(checkpoint.seq, f"checkpoint {checkpoint.name} {what}", LOCKED)
+    return None
+
+
+def _against(checkpoint: Checkpoint, chain: Chain) -> Broken | None:
+    """What is wrong between a signed checkpoint and the chain that has just reached its record, or ended before it."""
+    where = f"checkpoint {checkpoint.name}"
+    if checkpoint.seq > chain.head.seq:
         what = f"it is missing: {where} saw it, and the chain ends at record {chain.head.seq} (its tail was cut off)"
         return Broken(chain.head.seq + 1, what, COPY)
     if checkpoint.hash != chain.head.hash:
@@ -154,41 +160,82 @@ def _against(checkpoint: Checkpoint, chain: Chain) -> Broken | None:
     return None
 
 
+@dataclass
+class _Witnesses:
+    """Checkpoints, held against the chain as it is followed. Those of one name are copies of the same statement.
+
+    A copy that no key of the chain signed counts against the chain unless another copy of its name agrees with it. One
+    that is signed and says something else always does.
+    """
+
+    waiting: list[Checkpoint]
+    doubtful: dict[str, Broken]
+    agreed: set[str] = field(default_factory=set)
+    covered: int = 0
+
+    def look(self, chain: Chain, *, ended: bool = False) -> Broken | None:
+        """Hold those against the chain that it has reached, or with `ended` all that are left."""
+        while self.waiting and (ended or self.waiting[-1].seq <= chain.head.seq):
+            one = self.waiting.pop()
+            if unsigned := _unsigned(one, chain):
+                self.doubtful[one.name] = unsigned
+            elif broken := _against(one, chain):
+                return broken
+            else:
+                self.agreed.add(_stem(one.name))
+                self.covered = chain.head.seq
+        return None
+
+    def damaged(self) -> tuple[str, ...]:
+        return tuple(sorted(name for name in self.doubtful if _stem(name) in self.agreed))
+
+    def broken(self) -> Broken | None:
+        left = [broken for name, broken in self.doubtful.items() if _stem(name) not in self.agreed]
+        return min(left, key=lambda one: one.seq, default=None)
+
+
+def _witnesses(checkpoints: Mapping[str, str]) -> _Witnesses:
+    found = _Witnesses([], {})
+    for name, text in checkpoints.items():
+        try:
+            found.waiting.append(read_checkpoint(name, text))
+        except ValueError as fault:
+            found.doubtful[name] = Broken(0, f"checkpoint {name}: {fault}", LOCKED)
+    found.waiting.sort(key=lambda one: one.seq, reverse=True)
+    return found
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
 def verify(lines: Iterable[str], trusted: Iterable[bytes], checkpoints: Mapping[str, str]) -> Verdict:
     """Verify a chain from its first record, with the public keys (32 bytes each) that may begin it. Pure; streams.
 
     `lines` come in the order of their numbers; overlapping segments may repeat a line. `checkpoints` are the contents
-    of checkpoint objects by name: every one of them must agree. Keeps 32 bytes for each record.
+    of checkpoint objects by name: every one must agree, but for a damaged copy of one that does (the same name below
+    another folder). Keeps 32 bytes for each record.
     """
     chain = Chain(frozenset(key_id(public) for public in trusted))
-    waiting: list[Checkpoint] = []
-    unreadable, broken, covered = None, None, 0
-    for name, text in checkpoints.items():
-        try:
-            waiting.append(read_checkpoint(name, text))
-        except ValueError as fault:
-            unreadable = Broken(0, f"checkpoint {name}: {fault}", LOCKED)
-    waiting.sort(key=lambda one: one.seq, reverse=True)
+    witnesses = _witnesses(checkpoints)
+    broken = None
     for line in lines:
         if not line.strip():
             continue
-        broken = chain.take(line.rstrip("\n"))
-        while not broken and waiting and waiting[-1].seq == chain.head.seq:
-            broken = _against(waiting.pop(), chain)
-            covered = covered if broken else chain.head.seq
-        if broken:
+        if broken := chain.take(line.rstrip("\n")) or witnesses.look(chain):
             break
     if not broken and not chain.head.seq:
         broken = Broken(1, "it is missing: there is no record at all", COPY)
-    elif not broken and waiting:
-        broken = _against(waiting[-1], chain)
+    elif not broken:
+        broken = witnesses.look(chain, ended=True)
     return Verdict(
         chain.head.seq,
         chain.first_at,
         chain.last_at,
         chain.head.hash,
         tuple(chain.keys),
-        len(checkpoints),
-        covered,
-        broken or unreadable,
+        len({_stem(name) for name in checkpoints}),
+        witnesses.covered,
+        broken or witnesses.broken(),
+        witnesses.damaged(),
     )

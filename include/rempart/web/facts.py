@@ -45,6 +45,9 @@ NEWEST: Mapping[Kind, int] = {
 }
 """Of which kinds of evidence the pages tell, and how many records of each at most: so one round is a bounded read."""
 
+FORGED = 100
+"""Forged records that are counted at most."""
+
 
 @dataclass(frozen=True)
 class Unknown:
@@ -55,7 +58,10 @@ class Unknown:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that was found at one moment. `evidence` is newest first, by kind; `head`: the hash of the newest of all."""
+    """All that was found at one moment. `evidence` is newest first, by kind; `head`: the hash of the newest of all.
+
+    `forged`: how many records at the end of the ledger its key did not sign, at most FORGED.
+    """
 
     at: datetime
     config: Config | Unknown
@@ -63,6 +69,7 @@ class Facts:
     evidence: Mapping[Kind, tuple[Evidence, ...]] | Unknown
     pipelines: Mapping[str, Pipeline | PipelineError] | Unknown
     head: str = ""
+    forged: int = 0
 
     def of(self, kind: Kind) -> tuple[Evidence, ...]:
         """The records of a kind; none, if the ledger did not answer: who counts them asks `evidence` first."""
@@ -85,18 +92,19 @@ def gather(open_platform: Callable[[], Platform], clock: Callable[[], datetime],
     if isinstance(platform, Unknown):
         return Facts(clock(), known("rempart.yaml", configuration.load), platform, platform, platform)
     at, found = clock(), known("the ledger", lambda: _evidence(platform.ledger, before))
-    head, evidence = ("", found) if isinstance(found, Unknown) else found
+    head, evidence, forged = ("", found, 0) if isinstance(found, Unknown) else found
     active = known("the active site", platform.active)
-    return Facts(at, platform.config, active, evidence, known("the pipelines", load_all), head)
+    return Facts(at, platform.config, active, evidence, known("the pipelines", load_all), head, forged)
 
 
-def _evidence(ledger: Ledger, before: Facts | None) -> tuple[str, Mapping[Kind, tuple[Evidence, ...]]]:
+def _evidence(ledger: Ledger, before: Facts | None) -> tuple[str, Mapping[Kind, tuple[Evidence, ...]], int]:
     """The newest records of each kind. Thousands are read only when one came: that takes longer than all else here."""
     newest = ledger.page(limit=1)
     head = newest[0].hash if newest else ""
     if before is not None and before.head == head and not isinstance(before.evidence, Unknown):
-        return head, before.evidence
-    return head, {kind: tuple(ledger.find(kind, limit=most)) for kind, most in NEWEST.items()}
+        return head, before.evidence, before.forged
+    found = {kind: tuple(ledger.find(kind, limit=most)) for kind, most in NEWEST.items()}
+    return head, found, len(ledger.forged(limit=FORGED))
 
 
 def known(source: str, ask: Callable[[], T]) -> T | Unknown:

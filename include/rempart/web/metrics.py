@@ -30,6 +30,7 @@ METRICS: Mapping[str, str] = {
     "rempart_rto_objective_seconds": "The objective of the RTO.",
     "rempart_drill_age_seconds": "Age of the last good drill.",
     "rempart_drill_ok": "Whether the newest drill was good (1) or not (0).",
+    "rempart_ledger_forged_records": "Records at the end of the ledger that its key did not sign: they are ignored.",
     "rempart_denials_open": "Placements and connections that the policy denied, and that nothing since allowed.",
     "rempart_places_at_risk": "Sites and pools that hold what the policy does not allow there.",
     "rempart_site_loss_state": "The loss of a site: 0 good, 1 attention, 2 not known, 3 bad.",
@@ -94,6 +95,7 @@ def _of_ledger(facts: Facts, now: datetime) -> Iterator[Sample]:
     yield "rempart_restore_points", {}, float(len(standing(facts)))
     if drills := facts.of("drill"):
         yield "rempart_drill_ok", {}, float(drills[0].body["ok"] is True)
+    yield "rempart_ledger_forged_records", {}, float(facts.forged)
     yield "rempart_denials_open", {}, float(len(overview.open_denials(facts, now)))
     places = overview.places(facts, now)
     if places and not any(one.state == "unknown" for one in places):

@@ -22,7 +22,7 @@ def written(count: int, *, key=KEY) -> list[chain.Stored]:
     for number in range(count):
         at = NOW + timedelta(minutes=30 * number)
         chain.append(site, "backups", f"point-{number}", at, f"{number:064x}", key, consistent=number % 3 != 1)
-    return chain.read(site, "backups")
+    return chain.read(site, "backups", {key.id: key.public})
 
 
 def test_a_chain_reads_back_as_written():
@@ -80,10 +80,11 @@ def test_after_a_rotation_both_keys_count():
     site = MemorySite("haven")
     site.ensure_bucket("backups", versioned=True)
     for number, key in enumerate((KEY, KEY, OTHER)):
-        chain.append(site, "backups", f"point-{number}", NOW, "0" * 64, key, consistent=True)
-    assert len(chain.verify(chain.read(site, "backups"), TRUSTED | {OTHER.id: OTHER.public})) == 3
+        chain.append(site, "backups", f"point-{number}", NOW, "0" * 64, key, consistent=True, keys=TRUSTED)
+    both = TRUSTED | {OTHER.id: OTHER.public}
+    assert len(chain.verify(chain.read(site, "backups", both), both)) == 3
     with pytest.raises(IntegrityError, match=r"broken at link 3 .* not one of those trusted"):
-        chain.verify(chain.read(site, "backups"), TRUSTED)
+        chain.verify(chain.read(site, "backups", TRUSTED), TRUSTED)
 
 
 def test_p6_two_backups_at_once_make_one_chain():
@@ -101,12 +102,16 @@ def test_p6_two_backups_at_once_make_one_chain():
         def __init__(self, under):
             super().__init__("haven")
             self.under = under
-            self.list, self.read = under.list, under.read
+            self.versions, self.fetch = under.versions, under.fetch
 
     under = MemorySite("haven")
     under.ensure_bucket("backups", versioned=True)
     assert chain.append(Slow(under), "backups", "slow", NOW, "2" * 64, KEY, consistent=True).seq == 3
-    assert [one.point for one in chain.verify(chain.read(under, "backups"), TRUSTED)] == ["faster", "faster", "slow"]
+    assert [one.point for one in chain.verify(chain.read(under, "backups", TRUSTED), TRUSTED)] == [
+        "faster",
+        "faster",
+        "slow",
+    ]
     never = Slow(under)
     never.faster = 99
     with pytest.raises(BackupError, match="other backups"):

@@ -12,6 +12,7 @@ from rempart.backup.not_held import NotHeld
 from rempart.backup.sealing import SealedObject
 from rempart.errors import BackupError, IntegrityError
 from rempart.sites.memory import MemorySite
+from tests.restorable import flip
 
 NOW = datetime(2025, 10, 26, 0, 59, 59, tzinfo=UTC)
 SEALED = SealedObject("platform-platform-372d", "0001", "sealed/x/aa/aa.age", "v9", "b" * 64, 400, NOW)
@@ -56,15 +57,20 @@ def test_a_manifest_reads_back_as_written(site):
 
 
 def test_a_manifest_is_never_written_over(site):
-    points.write(site, "backups", MANIFEST)
+    digest = points.write(site, "backups", MANIFEST)
+    assert points.write(site, "backups", MANIFEST) == digest, "the same once more changes nothing"
     with pytest.raises(BackupError, match="exists already"):
-        points.write(site, "backups", MANIFEST)
+        points.write(site, "backups", dataclasses.replace(MANIFEST, source="another"))
+    assert len(list(site.versions("backups", f"points/{MANIFEST.id}/"))) == 1
 
 
-def test_an_altered_manifest_is_refused(site):
+def test_an_altered_manifest_is_refused_and_the_one_on_record_is_found_beneath(site):
     digest = points.write(site, "backups", MANIFEST)
     key = f"points/{MANIFEST.id}/manifest.json"
-    site.write("backups", key, site.read("backups", key).replace(b'"7"', b'"8"'))
+    altered = site.read("backups", key).replace(b'"7"', b'"8"')
+    site.write("backups", key, altered)
+    assert points.read(site, "backups", MANIFEST.id, digest) == MANIFEST
+    flip(site, "backups", key, lambda body: altered)
     with pytest.raises(IntegrityError):
         points.read(site, "backups", MANIFEST.id, digest)
 

@@ -48,6 +48,7 @@ FIRES: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
         "The last drill",
     ),
     "RempartPlaceAtRisk": ({"rempart_places_at_risk": "1x240"}, {}, "1 places hold"),
+    "RempartLedgerForged": ({"rempart_ledger_forged_records": "2x240"}, {}, "2 records at the end of the ledger"),
     "RempartDenied": ({"rempart_denials_open": "2x240"}, {}, "2 placements or connections"),
     "RempartSiteCannotBeLost": (
         {'rempart_site_loss_state{site="primary"}': "3x240"},
@@ -90,6 +91,7 @@ HEALTHY = {
     "rempart_rto_objective_seconds": "1800x240",
     "rempart_places_at_risk": "0x240",
     "rempart_denials_open": "0x240",
+    "rempart_ledger_forged_records": "0x240",
     'rempart_site_loss_state{site="primary"}': "1x240",
     'rempart_quarantined_rows{pipeline="p"}': "7x240",
     'rempart_locks_lapsing{site="haven",bucket="backups",protects="restore-points"}': "0x240",

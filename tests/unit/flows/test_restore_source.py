@@ -58,7 +58,7 @@ def test_links_before_a_break_are_found_however_long_the_chain() -> None:
     made = house()
     for number in range(1, 10):
         chain.append(made.haven, "backups", "20990101T000000Z-abcdef", NOW, f"{number}" * 64, SIGNER, consistent=True)
-    stored = chain.read(made.haven, "backups")
+    stored = chain.read(made.haven, "backups", TRUSTED)
     for broken in range(9):
         bent = [*stored]
         bent[broken] = chain.Stored(

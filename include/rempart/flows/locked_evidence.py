@@ -1,0 +1,258 @@
+"""What was exported under lock, read back: each segment and checkpoint is there, and is what it was.
+
+The ledger keeps of each export the SHA-256 of its segments and the checkpoint's signed bytes (kind `checkpoint`). A
+segment or checkpoint that a site altered or lost is put there again with the same bytes, under lock. A bucket in which
+nothing is left is an alarm.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from rempart.errors import IntegrityError, LedgerBroken, ObjectMissing
+from rempart.flows.platform import Platform
+from rempart.ledger.chain import Head, checkpoint, read_checkpoint, read_line
+from rempart.ledger.keys import Signer, is_signed
+from rempart.ledger.port import Ledger
+from rempart.sites.once import bodies, put_again
+from rempart.sites.port import Site
+
+RECENT = 1000
+"""Exports that a run looks at: all their objects must be there."""
+ALL = 1_000_000
+AT_ONCE = 20
+"""So many objects are read back in a run, in turn, besides those of the newest export."""
+SEGMENT = re.compile(r"ledger/(\d{12})-(\d{12})\.jsonl")
+CHECKPOINT = re.compile(r"checkpoints/(\d{12})-([0-9a-f]{16})\.json")
+TYPES = {"segment": "application/jsonl", "checkpoint": "application/json", "copy": "application/json"}
+Kind = Literal["segment", "checkpoint", "copy"]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """An object under lock by the ledger. `copy` is the checkpoint that lies beside the segments."""
+
+    kind: Kind
+    key: str
+    sha256: str
+    body: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """How many objects were read back, and which were put again, or with `dry_run` would be, with what was wrong."""
+
+    read: int
+    healed: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Places:
+    """The site of the segments, and the second operator's: as its witness, who only adds, and as who may read there."""
+
+    site: Site
+    witness: Site
+    owner: Site
+    evidence: str
+    checkpoints: str
+
+    def of(self, one: Expected) -> tuple[Site, str]:
+        return (self.owner, self.checkpoints) if one.kind == "checkpoint" else (self.site, self.evidence)
+
+
+def expected(platform: Platform, places: Places, limit: int = RECENT) -> list[Expected]:
+    """What the ledger says was locked at these sites, the newest export first."""
+    found: list[Expected] = []
+    for record in platform.ledger.find("checkpoint", limit=limit):
+        body = record.body
+        if (body["site"], body["bucket"]) == (places.site.name, places.evidence):
+            found += [Expected("segment", str(one["key"]), str(one["sha256"])) for one in body["segments"]]
+            found.append(_of_checkpoint("copy", record.subject, str(body["file"])))
+        if (body["witness"], body["witness_bucket"]) == (places.owner.name, places.checkpoints):
+            found.append(_of_checkpoint("checkpoint", record.subject, str(body["file"])))
+    return found
+
+
+def _of_checkpoint(kind: Kind, key: str, file: str) -> Expected:
+    body = file.encode()
+    return Expected(kind, key, hashlib.sha256(body).hexdigest(), body)
+
+
+def check(
+    platform: Platform,
+    places: Places,
+    retain_until: datetime,
+    *,
+    whole: bool = False,
+    emptied: bool = False,
+    dry_run: bool = False,
+    say: Callable[[str], object] = lambda line: None,
+) -> Checked:
+    """Look that all is there, read some of it back (with `whole` all), and put again what is not as it was.
+
+    Evidence of kind `repair` tells what was put again. Raises IntegrityError for a bucket in which none of it is left,
+    unless `emptied`; LedgerBroken where the database does not say any more what was exported; SiteError.
+    """
+    known = expected(platform, places, ALL if whole else RECENT)
+    there = {
+        "segment": {info.key for info in places.site.list(places.evidence, "ledger/")},
+        "copy": {info.key for info in places.site.list(places.evidence, "checkpoints/")},
+        "checkpoint": {info.key for info in places.owner.list(places.checkpoints, "checkpoints/")},
+    }
+    gone = [one for one in known if one.key not in there[one.kind] and not _is_read(places, one)]
+    if not emptied:
+        _refuse_emptied(places, known, gone)
+    wrong = dict.fromkeys(gone, "it is gone")
+    present = [one for one in known if one not in wrong]
+    looked = present if whole else _turn(present, platform)
+    for one in looked:
+        site, bucket = places.of(one)
+        if not any(hashlib.sha256(body).hexdigest() == one.sha256 for _, body in bodies(site, bucket, one.key)):
+            wrong[one] = "it is not what was stored"
+    healed: dict[str, str] = {}
+    for one, why in wrong.items():
+        site, bucket = places.of(one)
+        where = f"{bucket}/{one.key} at site '{site.name}'"
+        body = one.body if one.body is not None else _segment(platform.ledger, one, where)
+        if not dry_run:
+            put(places, one, body, retain_until)
+        say(f"{where} {'can be' if dry_run else 'was'} put again: {why}")
+        healed[where] = why
+    if healed and not dry_run:
+        told = [f"{where}: {why}" for where, why in healed.items()]
+        platform.ledger.append("repair", "evidence", {"count": len(told), "objects": told[:100]})
+    return Checked(len(looked), healed)
+
+
+def _is_read(places: Places, one: Expected) -> bool:
+    """Whether a reader finds the object although a listing lacks it."""
+    site, bucket = places.of(one)
+    try:
+        return hashlib.sha256(site.read(bucket, one.key)).hexdigest() == one.sha256
+    except ObjectMissing:
+        return False
+
+
+def put(places: Places, one: Expected, body: bytes, retain_until: datetime) -> None:
+    """Put an object's bytes as another version, under lock, and read them back. Raises IntegrityError, SiteError."""
+    site, bucket = places.of(one)
+    put_again(site, bucket, one.key, body, content_type=TYPES[one.kind], retain_until=retain_until)
+
+
+def _refuse_emptied(places: Places, known: Sequence[Expected], gone: Sequence[Expected]) -> None:
+    for kind in ("segment", "checkpoint"):
+        had, lost = ([one for one in found if one.kind == kind] for found in (known, gone))
+        if had and len(had) == len(lost):
+            site, bucket = places.of(had[0])
+            raise IntegrityError(
+                f"Nothing of what was exported is left in {bucket} at site '{site.name}': the ledger knows {len(had)}"
+                " objects there. Nothing was written",
+                "Find out who emptied the bucket, or whether the site's connection leads elsewhere. `rempart ledger"
+                " repair --yes` writes the same bytes again (docs/how-to/verify-the-ledger.md).",
+            )
+
+
+def _turn(present: Sequence[Expected], platform: Platform) -> list[Expected]:
+    """The objects of the newest export, and those of which it is the turn: by the clock, so that all come in time."""
+    newest = list(present[:3])
+    rest = present[3:]
+    if not rest:
+        return newest
+    every = platform.config.evidence.every.total_seconds()
+    start = int(platform.clock().timestamp() // every) * AT_ONCE % len(rest)
+    return newest + list(itertools.islice(itertools.cycle(rest), start, start + min(AT_ONCE, len(rest))))
+
+
+def _segment(ledger: Ledger, one: Expected, where: str) -> bytes:
+    """A segment's bytes made anew from the database. Raises LedgerBroken if they are others."""
+    found = SEGMENT.fullmatch(one.key)
+    first, last = (int(found[1]), int(found[2])) if found else (1, 0)
+    body = "".join(f"{line}\n" for line in _lines(ledger, first, last)).encode()
+    if hashlib.sha256(body).hexdigest() != one.sha256:
+        raise LedgerBroken(
+            f"Records {first} to {last} of the ledger are not those that were exported to {where}, and that object is"
+            " altered or gone",
+            "The database was rewritten, or restored to an earlier point. Follow docs/how-to/verify-the-ledger.md,"
+            " 'When it does not verify'.",
+        )
+    return body
+
+
+def finish(platform: Platform, places: Places, retain_until: datetime) -> None:
+    """Mend what an export left that was cut off before it counted: a segment or checkpoint that was stored wrong.
+
+    Only what is newer than the newest export on record is looked at. Raises IntegrityError, SiteError.
+    """
+    newest = next(iter(platform.ledger.find("checkpoint", limit=1)), None)
+    counted = int(found[1]) if newest and (found := CHECKPOINT.fullmatch(newest.subject)) else 0
+    for info in list(places.site.list(places.evidence, "ledger/")):
+        found = SEGMENT.fullmatch(info.key)
+        if found is None or int(found[2]) <= counted:
+            continue
+        stored = [body for _, body in bodies(places.site, places.evidence, info.key)]
+        if not any(all(map(is_whole, body.decode(errors="replace").splitlines())) for body in stored):
+            body = "".join(f"{line}\n" for line in _lines(platform.ledger, int(found[1]), int(found[2]))).encode()
+            put(places, Expected("segment", info.key, ""), body, retain_until)
+    signer = platform.signer()
+    for info in list(places.owner.list(places.checkpoints, "checkpoints/")):
+        found = CHECKPOINT.fullmatch(info.key)
+        if found is None or int(found[1]) <= counted:
+            continue
+        entry = next(iter(platform.ledger.entries(int(found[1]) - 1)), None)
+        if entry is None or entry.hash[:16] != found[2]:
+            continue  # of another history: the chain is held against it
+        head = Head(entry.seq, entry.hash, signer.id)
+        if not _is_signed(places, info.key, platform.trusted_keys()):
+            body = checkpoint(head, platform.clock(), signer).encode()
+            put(places, Expected("checkpoint", info.key, ""), body, retain_until)
+
+
+def standing(places: Places, key: str, head: Head, signer: Signer) -> bytes | None:
+    """A checkpoint of this head that our key signed, if one of the second operator's versions is one."""
+    for _, body in bodies(places.owner, places.checkpoints, key):
+        try:
+            found = read_checkpoint(key, body.decode())
+        except ValueError:
+            continue
+        same = (found.seq, found.hash) == (head.seq, head.hash)
+        if same and is_signed(signer.public, base64.b64decode(found.sig), found.text.encode()):
+            return body
+    return None
+
+
+def _is_signed(places: Places, key: str, trusted: Mapping[str, bytes]) -> bool:
+    """Whether some version is a checkpoint that a key of the chain signed: that one is left as it is."""
+    for _, body in bodies(places.owner, places.checkpoints, key):
+        try:
+            found = read_checkpoint(key, body.decode())
+        except ValueError:
+            continue
+        public = trusted.get(found.key)
+        if public and is_signed(public, base64.b64decode(found.sig), found.text.encode()):
+            return True
+    return False
+
+
+def _lines(ledger: Ledger, first: int, last: int) -> list[str]:
+    return [entry.line for entry in itertools.islice(ledger.entries(first - 1), last - first + 1)]
+
+
+def is_whole(line: str) -> bool:
+    """Whether a line of a segment is one, and has the hash that stands in it."""
+    try:
+        entry, _ = read_line(line)
+    except ValueError:
+        return False
+    return hashlib.sha256(entry.text.encode()).hexdigest() == entry.hash
+
+
+def last_lines(site: Site, bucket: str, key: str) -> set[str]:
+    """The last line of each version of a segment."""
+    return {body.decode(errors="replace").rstrip("\n").rpartition("\n")[2] for _, body in bodies(site, bucket, key)}

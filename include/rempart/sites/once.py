@@ -1,0 +1,107 @@
+"""Objects that are written once and kept under lock: stored, read back, and read by the SHA-256 that is on record.
+
+A version under lock cannot be replaced, so a body that a site stored wrong stays. The right bytes are then put as
+another version, and readers choose the version by its SHA-256, never by being the newest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from rempart.errors import IntegrityError, ObjectMissing, SiteError, SiteUnavailable
+from rempart.sites.port import ObjectInfo, Site
+
+TRIES = 3
+LOOKED_AT = 200
+"""Versions of a key that are read at most: somebody may put any number on top."""
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
+
+
+def bodies(site: Site, bucket: str, key: str) -> Iterator[tuple[ObjectInfo, bytes]]:
+    """The versions of a key with their bodies, the oldest first: that is the one that its writer made."""
+    found = [one for one in site.versions(bucket, key) if one.key == key and not one.marker]
+    found.reverse()
+    half = LOOKED_AT // 2
+    for one in found if len(found) <= LOOKED_AT else [*found[:half], *found[-half:]]:
+        try:
+            yield one, site.fetch(bucket, key, version_id=one.version_id)[1]
+        except ObjectMissing:
+            continue
+
+
+def read_named(site: Site, bucket: str, key: str, sha256: str) -> bytes:
+    """The body with the SHA-256 on record, of whichever version has it.
+
+    Raises ObjectMissing when a reader finds no version, IntegrityError when none that is there has it, SiteError.
+    """
+    try:
+        return site.read(bucket, key, sha256=sha256)
+    except IntegrityError:
+        for _, body in bodies(site, bucket, key):
+            if hashlib.sha256(body).hexdigest() == sha256:
+                return body
+        raise
+
+
+def store_once(
+    site: Site,
+    bucket: str,
+    key: str,
+    body: bytes,
+    *,
+    content_type: str,
+    retain_until: datetime | None = None,
+) -> ObjectInfo | None:
+    """Store a body under a key of its own, read it back, and have that version locked; None: another body is there.
+
+    If the answer to the put was lost and the body is there, that is a success. Raises IntegrityError for a site that
+    does not give back what it stored, SiteError.
+    """
+    new, unanswered = False, None
+    try:
+        new = site.write_new(bucket, key, body, content_type=content_type, retain_until=retain_until)
+    except SiteUnavailable as error:
+        unanswered = error
+    if found := _version(site, bucket, key, body):
+        return _locked(site, bucket, found, retain_until)
+    if unanswered:
+        raise unanswered
+    return put_again(site, bucket, key, body, content_type=content_type, retain_until=retain_until) if new else None
+
+
+def put_again(
+    site: Site, bucket: str, key: str, body: bytes, *, content_type: str, retain_until: datetime | None = None
+) -> ObjectInfo:
+    """Put the right bytes as another version of a key, read them back, and lock them.
+
+    Raises IntegrityError for a site that does not give back what it stored, SiteError.
+    """
+    for _ in range(TRIES):
+        stored = site.write(bucket, key, body, content_type=content_type)
+        if site.fetch(bucket, key, version_id=stored.version_id)[1] == body:
+            return _locked(site, bucket, stored, retain_until)
+    raise IntegrityError(
+        f"read back {bucket}/{key} at site '{site.name}': {TRIES} times it was not what was stored",
+        "It does not count. The site alters what it keeps: ask its operator, and use another site meanwhile.",
+    )
+
+
+def _version(site: Site, bucket: str, key: str, body: bytes) -> ObjectInfo | None:
+    return next((info for info, found in bodies(site, bucket, key) if found == body), None)
+
+
+def _locked(site: Site, bucket: str, info: ObjectInfo, until: datetime | None) -> ObjectInfo:
+    """Have a version locked until then. Raises SiteError where no version was made."""
+    if until is None:
+        return info
+    if info.version_id is None:
+        raise SiteError(
+            f"put {bucket}/{info.key} at site '{site.name}': no version was made, so nothing can be locked",
+            "Make the bucket with object lock, or name another one under `buckets` in rempart.yaml.",
+        )
+    held = site.retained_until(bucket, info.key, info.version_id) or _LONG_AGO
+    if held < until.replace(microsecond=0):
+        site.retain(bucket, info.key, info.version_id, until)
+    return info
