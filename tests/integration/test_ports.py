@@ -5,15 +5,36 @@ from __future__ import annotations
 import pytest
 
 from bench import doors_embedded
+from bench.door_attacks import Row
+from bench.doors_embedded import COOKIE, JOB
 from rempart.flows.platform import Platform
 from rempart.stack import layout
 
 pytestmark = pytest.mark.stack
 
 
+@pytest.fixture(scope="module")
+def rows(stack: layout.Stack, platform: Platform) -> list[Row]:
+    """The table of the running stack."""
+    return doors_embedded.attack(stack, platform)
+
+
+def let_in(rows: list[Row], who: set[str]) -> list[tuple[str, str, tuple[str, ...]]]:
+    return [(one.door, one.who, one.let_in) for one in rows if one.who in who and not one.ok]
+
+
 def test_s5_no_port_or_socket_of_the_stack_lets_anybody_in_who_has_no_right(
-    stack: layout.Stack, platform: Platform
+    stack: layout.Stack, rows: list[Row]
 ) -> None:
-    rows = doors_embedded.attack(stack, platform)
     assert set(stack.ports) <= {one.door for one in rows}, "every declared port was attacked"
-    assert [(one.door, one.who, one.let_in) for one in rows if not one.ok] == []
+    assert let_in(rows, {one.who for one in rows} - {COOKIE, JOB}) == []
+
+
+def test_s5_a_job_in_a_pool_gets_no_more_than_its_own_at_mlflow_and_at_its_site(rows: list[Row]) -> None:
+    assert {one.door for one in rows if one.who == JOB} == {"mlflow", "primary"}
+    assert let_in(rows, {JOB}) == []
+
+
+def test_s10_a_page_at_another_port_writes_nothing_with_the_cookie_of_an_administrator(rows: list[Row]) -> None:
+    assert [one.door for one in rows if one.who == COOKIE] == ["airflow"]
+    assert let_in(rows, {COOKIE}) == []
