@@ -40,14 +40,14 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     prefix = Param(
         pipeline.source.prefix,
         type="string",
-        pattern=rf"^{pipeline.own_prefixes}$",
+        pattern=rf"^{pipeline.own_prefixes}\Z",
         maxLength=200,
         description="Take the deliveries under this folder alone: the pipeline's prefix, or a folder below it.",
     )
     again = Param(
         None,
         type=["null", "string"],
-        pattern="^[0-9a-f]{64}$",
+        pattern=r"^[0-9a-f]{64}\Z",
         description="The SHA-256 of a delivery to take in once more, after a fix of the pipeline; empty: what waits.",
     )
     accept = Param(

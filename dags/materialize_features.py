@@ -25,7 +25,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     snapshot = Param(
         None,
         type=["null", "string"],
-        pattern="^[0-9a-f]{16}$",
+        pattern=r"^[0-9a-f]{16}\Z",
         description="Id of the snapshot to load; empty for the newest.",
     )
     common = pipeline_settings("features", pipeline) | {"schedule": assets.snapshot(name)}

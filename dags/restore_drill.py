@@ -27,7 +27,7 @@ from rempart.orchestration.dags import at, platform_settings
 point = Param(
     None,
     type=["null", "string"],
-    pattern=r"^[A-Za-z0-9_\-]{1,60}$",
+    pattern=r"^[A-Za-z0-9_\-]{1,60}\Z",
     description="Id of the restore point; empty for the newest.",
 )
 scenario = Param(

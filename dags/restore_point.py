@@ -24,13 +24,13 @@ from rempart.orchestration.dags import platform_settings
 params = {
     "aside": Param(
         type="string",
-        pattern=r"^[a-z][a-z0-9]{0,19}$",
+        pattern=r"^[a-z][a-z0-9]{0,19}\Z",
         description="What the names of the restored databases and buckets end in: before.",
     ),
     "point": Param(
         None,
         type=["null", "string"],
-        pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6,16}$",
+        pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6,16}\Z",
         description="Id of the restore point; empty for the newest that lacks nothing.",
     ),
     "parts": Param(
@@ -38,7 +38,7 @@ params = {
         type="array",
         items={
             "type": "string",
-            "pattern": r"^(database|bucket|model|dataset):[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}$",
+            "pattern": r"^(database|bucket|model|dataset):[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}\Z",
         },
         maxItems=50,
         description="database:NAME, bucket:lake, bucket:artifacts, model:NAME, dataset:NAME; none for all.",

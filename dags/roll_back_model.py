@@ -26,7 +26,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     replaces = Param(
         None,
         type=["null", "string"],
-        pattern="^[0-9]{1,9}$",
+        pattern=r"^[0-9]{1,9}\Z",
         description="Only if this version is champion; empty: whichever is.",
     )
     params = {"dry_run": dry_run, "replaces": replaces}

@@ -27,12 +27,12 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     params = {
         "delivery": Param(
             type="string",
-            pattern="^[0-9a-f]{64}$",
+            pattern=r"^[0-9a-f]{64}\Z",
             description="The SHA-256 of a delivery; the cockpit's page of the pipeline lists them.",
         ),
         "recipient": Param(
             type="string",
-            pattern="^age1[02-9ac-hj-np-z]{58}$",
+            pattern=r"^age1[02-9ac-hj-np-z]{58}\Z",
             description="The public half of the age key that the rows are sealed for.",
         ),
     }

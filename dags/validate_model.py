@@ -28,7 +28,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     version = Param(
         None,
         type=["null", "string"],
-        pattern="^[0-9]{1,9}$",
+        pattern=r"^[0-9]{1,9}\Z",
         description="Version of the registered model; empty for the newest candidate.",
     )
     common = pipeline_settings("validate", pipeline) | {"schedule": assets.candidate(name)}

@@ -8,12 +8,16 @@ from rempart.orchestration import run_parameters
 from rempart.orchestration.run_listener import RunListener
 from rempart.web.content_policy import ContentPolicy
 from rempart.web.mount import Cockpit
+from rempart.web.same_origin import SameOrigin
 
 
 class RempartPlugin(AirflowPlugin):
     name = "rempart"
     fastapi_apps = [{"app": Cockpit(), "url_prefix": "/rempart", "name": "Rempart"}]  # noqa: RUF012 - Airflow's interface
-    fastapi_root_middlewares = [{"middleware": ContentPolicy, "name": "Content policy"}]  # noqa: RUF012 - as above
+    fastapi_root_middlewares = [  # noqa: RUF012 - as above
+        {"middleware": ContentPolicy, "name": "Content policy"},
+        {"middleware": SameOrigin, "name": "Same origin"},
+    ]
     external_views = [  # noqa: RUF012 - as above
         {
             "name": "Sovereignty",

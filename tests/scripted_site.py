@@ -51,6 +51,11 @@ def scripted_site(answer: Callable[[Asked], Answer], *, most_listed: int = 20_00
         def log_message(self, *_: Any) -> None:
             """Quiet."""
 
+        def handle_expect_100(self) -> bool:
+            went_on = super().handle_expect_100()
+            self.wfile.flush()
+            return went_on
+
         def reply(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             url = urlsplit(self.path)

@@ -327,7 +327,9 @@ def environment_connections(name: str) -> Connection:
     variable = f"AIRFLOW_CONN_{name.upper()}"
     if not (text := environment().get(variable)):
         raise ConnectionMissing(
-            f"Connection '{name}' is not defined", f"Run `rempart up` (it writes {secrets_file()}), or set {variable}."
+            f"Connection '{name}' is not defined",
+            f"Of a server of your own: set {variable} in the environment (docs/how-to/external-services.md). Of the "
+            f"embedded stack: `rempart up` writes it to {secrets_file()}.",
         )
     try:
         return parse_connection(name, text)

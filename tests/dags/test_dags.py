@@ -194,3 +194,30 @@ def test_tasks_link_to_pages_of_the_cockpit_and_dag_files_say_nothing_of_it(pars
     assert dags["validate_model_hotel_bookings"]["links"] == {"validate": gate, "publish_champion": {}}
     assert set(dags["backup_platform"]["links"]["back_up"]) == {"Placement", "Restore point"}
     assert not [file for file in (ROOT / "dags").glob("*.py") if "_link" in file.read_text(encoding="utf-8")]
+
+
+def strings(schema: dict) -> list[dict]:
+    """Every schema of a text in the schema of a parameter."""
+    below = [schema.get("items"), schema.get("additionalProperties"), schema.get("propertyNames")]
+    found = [one for part in below if isinstance(part, dict) for one in strings(part)]
+    kinds = schema.get("type", "string" if "pattern" in schema else [])
+    return found + ([schema] if "string" in ([kinds] if isinstance(kinds, str) else kinds) else [])
+
+
+def test_every_text_that_a_run_may_be_given_is_bounded_and_has_no_line_end(parsed: dict) -> None:
+    """`$` matches before a last line end, too; a text without a bound goes into the database and the logs."""
+    texts = [
+        (f"{dag_id}.{name}", one)
+        for dag_id, dag in parsed["dags"].items()
+        for name, schema in dag["params"].items()
+        for one in strings(schema)
+    ]
+    assert len(texts) > 10
+    for where, schema in texts:
+        pattern = schema.get("pattern")
+        if pattern is None:
+            assert "enum" in schema or schema.get("maxLength", 1_000_000) <= 1000, where
+            continue
+        assert pattern.startswith("^") and pattern.endswith(r"\Z"), where
+        bounded = schema.get("maxLength", 1_000_000) <= 1000
+        assert bounded or ("+" not in pattern and "*" not in pattern and ",}" not in pattern), f"{where} has no bound"

@@ -18,21 +18,29 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from botocore.exceptions import ClientError
 
 from rempart.config import Connection
-from rempart.errors import CapabilityMissing
+from rempart.errors import CapabilityMissing, ClockSkewed
 from rempart.flows import doctor_site
 from rempart.flows.platform import Platform
 from rempart.ledger.memory import MemoryLedger
-from rempart.sites.capabilities import CAPABILITIES, CapabilityRecord
+from rempart.sites.capabilities import CAPABILITIES, CLAIMED, CapabilityRecord, missing
 from rempart.sites.probes.run import run
 from rempart.sites.probes.scratch import open_scratch
 from rempart.sites.s3 import open_client
 from rempart.stack.preflight import port_is_free
-from tests.lying import LyingSite, lying_site
+from tests.integration.own_servers import own_servers
+from tests.lying import Answer, LyingSite, Request, Upstream, custom, error, lying_site
 
-pytestmark = pytest.mark.stack
 NOW = datetime.now(UTC)
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """Two sites of these tests' own, and a ledger in memory."""
+    with own_servers(tmp_path_factory.mktemp("doctor"), ["site-primary", "site-haven"]) as servers:
+        yield Platform(servers.stack.config, servers.connections, ledger_=MemoryLedger())
 
 
 def probed(url: str, login: str, password: str) -> CapabilityRecord:
@@ -82,7 +90,7 @@ def test_seaweedfs_is_proven_for_every_purpose_and_its_odd_keys_are_found_out(pl
     kept = {name for name, outcome in outcomes(record).items() if outcome != "proven"}
     assert kept == {"listing order", "path keys"}
     assert record.lies == ("path keys",)
-    assert any("'a//b'" in line and "LIES" in line for line in told)
+    assert any("'a//b'" in line and CLAIMED in line for line in told)
     assert doctor_site.exit_code(found) == 0
     assert json.loads(doctor_site.as_json(found))["sites"][0]["refused"]["replication"] == []
     evidence = ledger.find("capabilities", "primary")[0].body
@@ -94,7 +102,7 @@ def test_what_probes_wrote_is_gone_but_for_what_is_locked(platform: Platform) ->
     site = platform.site("primary", "public")
     site.probe(platform.config.buckets.doctor, NOW)
     left = [one.key.partition("/")[2] for one in site.list(platform.config.buckets.doctor)]
-    assert set(left) <= {"locked"}
+    assert set(left) <= {"locked", "locked-and-told"}
 
 
 def test_a_probe_that_begins_beside_another_does_not_make_it_find_lies(platform: Platform) -> None:
@@ -126,7 +134,7 @@ def test_rclone_serving_a_folder_keeps_no_versions_and_ignores_conditions(tmp_pa
         found = outcomes(probed(url, login, password))
     assert found["read-after-write"] == found["private"] == "proven"
     assert {found[name] for name in ("versions", "delete markers", "object lock")} == {"absent"}
-    assert {found[name] for name in ("wrong digest refused", "conditional put", "conditional replace")} == {"LIES"}
+    assert {found[name] for name in ("wrong digest refused", "conditional put")} == {CLAIMED}
 
 
 def test_moto_lets_anybody_in_and_its_locks_give_way() -> None:
@@ -146,6 +154,8 @@ LIES = {  # by the capability that is only claimed: the faults, and the keys of 
     "framing": (("I5-put",), "/framed$"),
     "listing pages": (("L1-end",), ""),
     "object lock": (("P7-delete", "K2-extend"), "/locked$"),
+    "multipart": (("P7-complete",), ""),
+    "retention told": (("K2-extend",), "/locked-and-told$"),
 }
 
 
@@ -160,6 +170,7 @@ def switch_on(site: LyingSite, capability: str) -> None:
     [
         ("wrong digest refused", "conditional put", "read-after-write"),  # I6, P3, P7
         ("framing", "listing pages", "object lock"),  # I5
+        ("multipart", "retention told"),  # P7, K2
     ],
 )
 def test_i5_i6_p3_p7_each_of_three_lies_is_found_and_nothing_else_is_held_against_the_site(
@@ -172,8 +183,9 @@ def test_i5_i6_p3_p7_each_of_three_lies_is_found_and_nothing_else_is_held_agains
         for lie in lies:
             switch_on(site, lie)
         found = outcomes(probed(site.url, real.login, real.password))
-    assert {name for name in found if found[name] != honest[name]} == set(lies)
-    assert {found[name] for name in lies} == {"LIES"}
+    beside = {"MD5 ETags"} & found.keys() if "multipart" in lies else set()  # it sends an upload in parts, too
+    assert {name for name in found if found[name] != honest[name]} - beside == set(lies)
+    assert {found[name] for name in lies} == {CLAIMED}
 
 
 def test_a_site_that_lies_is_refused_for_what_needs_the_truth(platform: Platform) -> None:
@@ -190,7 +202,7 @@ def test_a_site_that_lies_is_refused_for_what_needs_the_truth(platform: Platform
         liar = dataclasses.replace(own, connections=connections)
         site = liar.site("haven", "public")
         said: list[str] = []
-        with pytest.raises(CapabilityMissing, match=r"must not be used for replication: read-after-write is LIES"):
+        with pytest.raises(CapabilityMissing, match=r"must not be used for replication: read-after-write: claims it"):
             doctor_site.require(liar, site, "replication", said.append)
         assert "it is probed now" in said[0]
         said.clear()
@@ -201,9 +213,86 @@ def test_a_site_that_lies_is_refused_for_what_needs_the_truth(platform: Platform
     assert doctor_site.last_record(own, platform.site("haven", "public")) is None
 
 
-def test_p2_a_site_that_wants_content_md5_on_deletes_of_many_gets_it(platform: Platform) -> None:
+@pytest.mark.parametrize("fault", ["I10-complete", "P7-complete", "I8-complete"])
+def test_i10_an_upload_that_is_complete_and_wrong_is_found(platform: Platform, fault: str) -> None:
     real = platform.connections("s3_primary")
-    with lying_site(real.extra["endpoint_url"], "P2-md5") as strict:
-        found = probed(strict.url, real.login, real.password)
-    assert len(strict.hits("P2-md5")) == 2 and found.outcome("bulk delete") == "proven"
-    assert any("wants Content-MD5" in one.found for one in found.proofs)
+    client = open_client("primary", real, "local-1")
+    with lying_site(real.extra["endpoint_url"], fault, client=client) as site:
+        record = probed(site.url, real.login, real.password)
+    assert site.hits(fault)
+    assert record.outcome("multipart") == ("not run" if fault == "I8-complete" else CLAIMED)
+    assert any(text.startswith("multipart: ") for text in missing(record, "replication", NOW))
+
+
+@pytest.mark.parametrize("fault", ["L7-tokens", "L7-pages", "L7-falling", "L7-rising", "L1-loop"])
+def test_l7_the_doctor_ends_and_names_pages_that_do_not(platform: Platform, fault: str) -> None:
+    real = platform.connections("s3_primary")
+    with lying_site(real.extra["endpoint_url"]) as site:
+        site.switch_on(fault, key="(page/|probe-)$")  # its own old objects, too
+        record = probed(site.url, real.login, real.password)
+    found = next(one for one in record.proofs if one.capability == "listing pages")
+    assert found.outcome == CLAIMED and "pages" in found.found
+    assert all("listing pages: claims it" in missing(record, one, NOW)[0] for one in ("replication", "evidence"))
+
+
+def test_i12_p10_missing_etags_and_a_wrong_clock_are_named(platform: Platform) -> None:
+    real = platform.connections("s3_primary")
+    with lying_site(real.extra["endpoint_url"], "I12-etag", "P10-date") as site:
+        record = probed(site.url, real.login, real.password)
+    found = {one.capability: one for one in record.proofs}
+    assert found["etags"].outcome == "absent" and "no ETag" in found["etags"].found
+    assert found["clock"].outcome == "absent" and "clock skew" in found["clock"].found
+    assert "ahead of ours" in found["clock"].found
+    assert {"etags: absent", "clock: absent"} <= set(missing(record, "evidence", NOW))
+
+
+def test_p10_a_site_that_refuses_us_for_the_clock_is_told_as_that(platform: Platform) -> None:
+    real = platform.connections("s3_primary")
+    with lying_site(real.extra["endpoint_url"], "P10-skew") as site, pytest.raises(ClockSkewed, match="clock"):
+        through(platform, site.url).site("primary", "public").probe("doctor", NOW)
+
+
+def through(platform: Platform, url: str) -> Platform:
+    """The same platform with an empty ledger, which reaches its sites by another address."""
+
+    def connections(name: str) -> Connection:
+        found = platform.connections(name)
+        return dataclasses.replace(found, extra={**found.extra, "endpoint_url": url})
+
+    return dataclasses.replace(platform, ledger_=MemoryLedger(), sites={}, connections=connections)
+
+
+def test_p9_a_probe_that_meets_slow_down_is_not_run_and_the_site_is_probed_again(platform: Platform) -> None:
+    real = platform.connections("s3_primary")
+    slow = error(503, "SlowDown")
+
+    def busy(request: Request, upstream: Upstream) -> Answer:
+        private = request.method == "GET" and "authorization" not in request.headers
+        refused = private or request.conditional or request.operation == "GetObjectTagging"
+        return slow if refused else upstream.ask(request)
+
+    with lying_site(real.extra["endpoint_url"], custom(busy)) as site:
+        own = through(platform, site.url)
+        primary = own.site("primary", "public")
+        record = doctor_site.probe(own, primary, lambda line: None)
+        unknown = {name for name, outcome in outcomes(record).items() if outcome == "not run"}
+        assert unknown == {"private", "conditional put", "tags"}
+        site.switch_off()
+        told: list[str] = []
+        assert doctor_site.require(own, primary, "evidence", told.append).outcome("private") == "proven"
+    assert "was busy when it was probed" in told[0]
+
+
+@pytest.mark.parametrize("operation", ["GetObjectLockConfiguration", "PutBucketVersioning", "CreateBucket"])
+def test_p9_a_site_that_is_busy_at_the_start_is_not_taken_for_one_without_locks(
+    platform: Platform, operation: str
+) -> None:
+    real = platform.connections("s3_primary")
+    busy = custom(lambda request, upstream: error(503, "SlowDown"), operation)
+    if operation == "PutBucketVersioning":
+        unlocked = custom(lambda request, upstream: error(404, "NotFound"), "GetObjectLockConfiguration")
+    with lying_site(real.extra["endpoint_url"], busy) as site:
+        if operation == "PutBucketVersioning":
+            site.switch_on(unlocked)
+        with pytest.raises(ClientError, match="SlowDown"):
+            probed(site.url, real.login, real.password)

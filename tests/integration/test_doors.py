@@ -111,3 +111,44 @@ def test_what_somebody_types_is_only_ever_shown_as_text(airflow: Airflow, point:
     assert "<script>alert" not in answer.text or "json" in answer.headers["content-type"]
     assert "import " not in answer.text and "stolen" not in str(answer.headers) and "$49" not in answer.text
     assert call(airflow, "nobody", "GET", path.replace(POINT, point)).status_code in (401, 404)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/auth/login", "/dags", "/api/v2/version", "/rempart/overview", "/rempart/api/overview", "/nowhere"]
+)
+def test_s10_no_page_of_another_origin_may_frame_any_answer(airflow: Airflow, path: str) -> None:
+    for who in ("viewer", "nobody"):
+        headers = airflow.as_(who)
+        answer = httpx.get(f"{airflow.url}{path}", headers=headers, timeout=60, trust_env=False, follow_redirects=True)
+        policies = "; ".join(answer.headers.get_list("content-security-policy"))
+        assert "frame-ancestors 'self'" in policies and "x-frame-options" in answer.headers, (who, answer.status_code)
+
+
+@pytest.mark.parametrize("said", [{"Sec-Fetch-Site": "same-site"}, {"Origin": "http://127.0.0.1:9"}])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/v2/dags/restore_drill/dagRuns"),
+        ("PATCH", "/api/v2/dags/restore_drill?update_mask=is_paused"),
+        ("DELETE", "/api/v2/dags/restore_drill"),
+        ("POST", f"/rempart{DRILL}"),
+        ("POST", "/auth/logout/"),
+    ],
+)
+def test_s10_a_page_on_another_port_of_this_host_writes_nothing_with_the_readers_cookie(
+    airflow: Airflow, said: dict[str, str], method: str, path: str
+) -> None:
+    before, cookies = drills(airflow), {"_token": airflow.tokens["admin"]}
+    answer = httpx.request(method, f"{airflow.url}{path}", cookies=cookies, headers=said, timeout=60, trust_env=False)
+    assert answer.status_code == 403 and "another origin" in answer.text
+    assert drills(airflow) == before
+
+
+def test_s10_airflows_own_page_writes_with_the_cookie(airflow: Airflow) -> None:
+    """The check is no wall before the people whom it protects."""
+    cookies, paused = {"_token": airflow.tokens["admin"]}, {"is_paused": True}
+    for said in ({"Sec-Fetch-Site": "same-origin"}, {"Origin": airflow.url}):
+        answer = httpx.patch(
+            f"{airflow.url}/api/v2/dags/fail_back", json=paused, cookies=cookies, headers=said, trust_env=False
+        )
+        assert answer.status_code == 200, answer.text

@@ -158,3 +158,13 @@ def test_a_missing_or_broken_connection_says_how_to_define_it_and_not_its_value(
     with pytest.raises(ConnectionMissing) as caught:
         config.environment_connections("s3_x")
     assert "hush" not in str(caught.value) and caught.value.__cause__ is None
+
+
+def test_a_missing_connection_of_a_server_of_ones_own_is_not_said_to_come_from_rempart_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`rempart up` asks for it: its hint once said to run `rempart up`."""
+    monkeypatch.setenv("REMPART_VAR", str(tmp_path))
+    with pytest.raises(ConnectionMissing, match="'pg_admin' is not defined") as error:
+        config.environment_connections("pg_admin")
+    assert error.value.hint.startswith("Of a server of your own: set AIRFLOW_CONN_PG_ADMIN")

@@ -122,7 +122,7 @@ def wheels(root: Path, folder: Path, say: Say) -> dict[str, Path]:
         for line in process.stdout or ():
             count += line.startswith("Collecting ")
             last = line.strip() if line.startswith("ERROR") else last
-            if found := re.search(r"(?:Saved|File was already downloaded) (\S.*\.whl)$", line.strip()):
+            if found := re.search(r"(?:Saved|File was already downloaded) (\S.*\.whl)\Z", line.strip()):
                 names.add(Path(found[1]).name)
             if time.monotonic() - told >= SAY_EVERY:
                 told = time.monotonic()

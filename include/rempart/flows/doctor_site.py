@@ -9,7 +9,7 @@ from typing import get_args
 from rempart.errors import CapabilityMissing, ConfigError, RempartError, SiteUnavailable
 from rempart.flows.platform import Platform
 from rempart.sections import Classification
-from rempart.sites.capabilities import VALID, CapabilityRecord, Purpose, from_json, missing
+from rempart.sites.capabilities import VALID, CapabilityRecord, Purpose, from_json, missing, undecided
 from rempart.sites.port import Site
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.places import decide_site
@@ -43,6 +43,9 @@ def require(platform: Platform, site: Site, purpose: Purpose, say: Say = print) 
     record = last_record(platform, site)
     if record is None or platform.clock() - record.at > VALID:
         say(f"site {site.name} has no valid record of what it can do: it is probed now")
+        record = probe(platform, site, say)
+    elif undecided(record, purpose):
+        say(f"site {site.name} was busy when it was probed for {purpose}: it is probed again")
         record = probe(platform, site, say)
     if lacking := missing(record, purpose, platform.clock()):
         raise CapabilityMissing(

@@ -227,7 +227,7 @@ class OpenPair:
             arrival=self._proven("wrong digest refused"),
             parts_arrival=self._proven("wrong part refused"),
             md5_etags=self.able[0].outcome("MD5 ETags") == "proven",
-            tags=self.pair.tags,
+            tags=self.pair.tags and self._proven("tags"),
             throttle=self.throttle,
         )
         known = catalogue(self.platform, self.source.name, self.target.name)

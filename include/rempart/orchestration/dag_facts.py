@@ -20,7 +20,7 @@ from airflow.triggers.base import BaseTrigger
 
 from rempart.sovereignty.dag_rules import DagFacts, Image, Named, TaskFacts
 
-_CONNECTION = re.compile(r"(^|_)conn(ection)?_ids?$")
+_CONNECTION = re.compile(r"(^|_)conn(ection)?_ids?\Z")
 _CLUSTER = ("config_file", "cluster_context", "in_cluster")
 _POD = ("full_pod_spec", "pod_template_dict", "init_containers", "executor_config")
 _HOLDERS = (BaseHook, BaseNotifier, BaseTrigger)

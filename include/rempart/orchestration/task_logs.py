@@ -10,9 +10,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from airflow.config_templates.airflow_local_settings import BASE_LOG_FOLDER, DEFAULT_LOGGING_CONFIG
+from airflow.config_templates.airflow_local_settings import BASE_LOG_FOLDER
 
-LOGGING_CONFIG = DEFAULT_LOGGING_CONFIG
+from rempart.orchestration.shared_logs import LOGGING_CONFIG as LOGGING_CONFIG
 
 
 class SiteTaskLog:

@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
-Outcome = Literal["proven", "absent", "LIES", "not run"]
-"""`absent`: the site refuses it openly. `LIES`: it reports success, and it is not so. `not run`: nothing is known."""
+Outcome = Literal["proven", "absent", "claims it, does not do it", "not run"]
+"""`absent`: the site refuses it openly. `claims it, does not do it`: it reports success, and that is not true.
+`not run`: nothing is known, for example because the site was busy."""
+CLAIMED: Outcome = "claims it, does not do it"
 Purpose = Literal["replication", "restore points", "evidence", "job records"]
 VALID = timedelta(days=30)
 """A site may change under us: a record that is older proves nothing."""
@@ -32,14 +34,21 @@ class Capability:
 
 
 _ALL: tuple[Purpose, ...] = get_args(Purpose)
+_COPIES: tuple[Purpose, ...] = ("replication", "restore points")
+_LOCKED: tuple[Purpose, ...] = ("restore points", "evidence")
 CAPABILITIES: tuple[Capability, ...] = (
     Capability(
         "read-after-write", "a body and its absence are seen at once, by key and in a listing", "not used", _ALL
     ),
-    Capability("metadata", "metadata and content type are kept with an object", "our catalogue alone holds them"),
-    Capability("framing", "a body in chunks is stored without their framing", "bodies are sent whole, never in chunks"),
+    Capability(
+        "etags",
+        "the answers to a write, a read and a listing tell the same ETag, another for another body",
+        "not used",
+        _ALL,
+    ),
+    Capability("metadata", "metadata and content type are kept with an object", "not used", _COPIES),
+    Capability("framing", "a body in chunks is stored without their framing", "no dumps there", ("restore points",)),
     Capability("private", "a request without a signature is refused", "not used: anybody could read", _ALL),
-    Capability("checksum", "the SHA-256 of a write is kept, and told by HEAD", "our own metadata holds it as well"),
     Capability(
         "MD5 ETags",
         "the ETag of a body is its MD5, of one in parts that of their MD5s",
@@ -56,39 +65,46 @@ CAPABILITIES: tuple[Capability, ...] = (
         "records that only one may write are not kept there",
         ("evidence", "job records"),
     ),
+    Capability("range", "a part of a body can be read", "not used: large objects are read in parts", _COPIES),
     Capability(
-        "conditional replace", "If-Match refuses a put over an object that changed", "leases are not kept there"
-    ),
-    Capability("range", "a part of a body can be read", "a large read that breaks off begins again"),
-    Capability(
-        "multipart", "parts make one object, an aborted upload leaves nothing", "no object above 5 GiB is written"
+        "multipart",
+        "parts make one object, an aborted upload leaves nothing",
+        "not used for large objects",
+        _COPIES,
     ),
     Capability(
         "wrong part refused",
         "a part that is not of its SHA-256 is refused",
         "objects that went in parts are read back before they count",
     ),
-    Capability("10,000 parts", "a part may have the number 10,000", "larger parts are used: 1,000 at the most"),
-    Capability("versions", "an overwritten body can be read by its version", "deletes and overwrites are final"),
-    Capability("delete markers", "a delete hides and keeps, and undoing it shows again", "deletes are final"),
+    Capability("versions", "an overwritten body can be read by its version", "deletes are final", _LOCKED),
+    Capability("delete markers", "a delete hides and keeps, and undoing it shows again", "nothing is deleted there"),
     Capability(
         "object lock",
-        "what is locked withstands: delete, shorter time, weaker mode, bypass, versioning off",
+        "a locked version withstands: delete, shorter time, weaker mode, bypass, versioning off",
         "nothing counts as locked",
-        ("evidence", "restore points"),
+        _LOCKED,
     ),
     Capability(
-        "bulk delete", "DeleteObjects deletes what it names, and nothing else", "objects are deleted one by one"
+        "retention told",
+        "mode and end of a lock can be read, as they were set and as they were extended",
+        "nothing counts as locked",
+        _LOCKED,
     ),
     Capability(
         "listing order", "keys are listed in the order of their UTF-8 bytes", "a listing is held here and sorted"
     ),
-    Capability("listing pages", "pages go on where the last one ended, and they end", "not used", _ALL[:2]),
+    Capability(
+        "listing pages",
+        "pages of objects and of versions go on where the last one ended, and they end",
+        "not used",
+        _ALL,
+    ),
     Capability("path keys", "keys that look like folders or paths are kept apart", "they are reported, not copied"),
     Capability("escaped keys", "escapes, spaces and composed letters are kept apart", "they are reported, not copied"),
     Capability("long keys", "a key may have 1,024 bytes", "those above 255 bytes are reported, not copied"),
-    Capability("tags", "tags are kept with an object", "tags are kept in our own manifest"),
-    Capability("clock", "its clock and ours differ by less than a minute", "ages from its times are not trusted"),
+    Capability("tags", "tags are kept with an object", "tags are not copied there"),
+    Capability("clock", "its clock and ours differ by less than a minute", "nothing is locked there", _LOCKED),
 )
 """Every one, in the order of the report."""
 BY_NAME = {one.name: one for one in CAPABILITIES}
@@ -103,9 +119,12 @@ class Proof:
     found: str
 
     def line(self) -> str:
-        """The proof, readable; with what is done about it unless it is proven."""
+        """The proof, readable; unless it is proven, with who needs it and what is done without it."""
         text = f"{self.outcome:<8} {self.capability:<20} {self.found}"
-        return text if self.outcome == "proven" else f"{text}\n{'':<9}-> {BY_NAME[self.capability].without}"
+        if self.outcome == "proven":
+            return text
+        about = BY_NAME[self.capability]
+        return f"{text}\n{'':<9}needed by: {', '.join(about.needed_by) or 'nobody'} -> {about.without}"
 
 
 @dataclass(frozen=True)
@@ -124,7 +143,7 @@ class CapabilityRecord:
     @property
     def lies(self) -> tuple[str, ...]:
         """What the site claims, and does not do."""
-        return tuple(one.capability for one in self.proofs if one.outcome == "LIES")
+        return tuple(one.capability for one in self.proofs if one.outcome == CLAIMED)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -163,6 +182,12 @@ def complete(proofs: Iterable[Proof]) -> tuple[Proof, ...]:
     return tuple(found.get(one.name, Proof(one.name, "not run", "it was not tried")) for one in CAPABILITIES)
 
 
+def undecided(record: CapabilityRecord, purpose: Purpose) -> bool:
+    """Whether something that a purpose needs was not tried, and nothing that it needs is lacking: probe again."""
+    outcomes = {record.outcome(one.name) for one in CAPABILITIES if purpose in one.needed_by}
+    return "not run" in outcomes and outcomes <= {"not run", "proven"}
+
+
 def missing(record: CapabilityRecord | None, purpose: Purpose, now: datetime) -> tuple[str, ...]:
     """Why a site must not be used for a purpose; empty if everything that it needs was proven, and lately."""
     if record is None:
@@ -170,7 +195,7 @@ def missing(record: CapabilityRecord | None, purpose: Purpose, now: datetime) ->
     if now - record.at > VALID:
         return (f"it was probed on {record.at:%Y-%m-%d}, more than {VALID.days} days ago",)
     return tuple(
-        f"{one.name} is {record.outcome(one.name)}"
+        f"{one.name}: {record.outcome(one.name)}"
         for one in CAPABILITIES
         if purpose in one.needed_by and record.outcome(one.name) != "proven"
     )

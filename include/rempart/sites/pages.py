@@ -15,8 +15,8 @@ from typing import Any
 from rempart.errors import ListingRefused
 from rempart.sections import MOST_LISTED
 
-PAGE_COUNTS, EMPTY_COUNTS = 100, 10_000
-"""A page counts as this many entries at least, an empty one as more: they reach the maximum, too."""
+PAGE_COUNTS, EMPTY_COUNTS = 1_000, 10_000
+"""A page counts as this many entries at least, S3's own size of a page; an empty one counts as more."""
 Page = Mapping[str, Any]
 
 
@@ -70,7 +70,7 @@ class Guard:
         if self._counted >= self.most:
             raise ListingRefused(
                 f"{self.where}: it does not end within the maximum of {self.most:,} entries (a page counts as "
-                f"{PAGE_COUNTS} at least, an empty page as {EMPTY_COUNTS:,})",
+                f"{PAGE_COUNTS:,} at least, an empty page as {EMPTY_COUNTS:,})",
                 f"If the bucket really holds so many, raise sites.{self.site}.most_listed in rempart.yaml. If it does "
                 f"not, the site's listing never ends: run `rempart doctor site {self.site}`, and ask the operator.",
             )

@@ -161,6 +161,7 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
     given = {process_secrets.kind(name, stack.config) for name in secrets}
     settings |= {key: secrets[name] for key, (name, kind) in SECRET_SETTINGS.items() if kind in kinds}
     settings |= profiles.tasks(stack, secrets, inherited, database, with_broker="broker" in kinds & given)
+    settings["LOGGING__LOGGING_CONFIG_CLASS"] = "rempart.orchestration.shared_logs.LOGGING_CONFIG"
     if stack.cluster:
         settings |= in_pods()
     own = {key: value for key, value in secrets.items() if key.startswith(process_secrets.CONNECTION)}

@@ -28,10 +28,25 @@ def _docker(*words: str, root: Path | None = None) -> str:
 
 def references(root: Path) -> tuple[str, ...]:
     """Every image that docker-compose.yml names, in order. Raises StackError if one is not built."""
+    _require_compose()
     found = sorted(set(_docker("compose", "--profile", "*", "config", "--images", root=root).split()))
     for one in found:
         _docker("image", "inspect", one)
     return tuple(found)
+
+
+def _require_compose() -> None:
+    """Raises StackError where the Engine has no `docker compose`: its own message names a flag, and no cause."""
+    try:
+        done = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    except OSError as cause:
+        raise StackError("docker is not installed, so the images cannot be packed", _BUILD) from cause
+    if done.returncode:
+        raise StackError(
+            "`docker compose` is not installed, so the images of docker-compose.yml are not known",
+            "Install Docker's compose plugin (Debian: `apt-get install docker-compose`), then `make images`. Without "
+            "images: `rempart bundle write --no-images`.",
+        )
 
 
 def bill(reference: str) -> str:

@@ -95,8 +95,8 @@ def check(use: str, params: Mapping[str, Any], task: str, nodes: int = 1) -> Non
 
 def params_schema(use: str, task: str) -> dict[str, Any]:
     """JSON Schema of a run's trainer parameters: a built-in trainer's by name, any for a function of one's own."""
-    any_value = {"type": ["number", "string", "boolean"]}
-    named = {"propertyNames": {"pattern": "^[a-z][a-z0-9_]{0,39}$"}, "maxProperties": 40}
+    any_value = {"type": ["number", "string", "boolean"], "maxLength": 200}
+    named = {"propertyNames": {"pattern": r"^[a-z][a-z0-9_]{0,39}\Z"}, "maxProperties": 40}
     if use not in BUILT_IN:
         return {**named, "additionalProperties": any_value}
     known = gradient_boosting.schema(task) if use == "gradient_boosting" else tabular_network.schema(task)

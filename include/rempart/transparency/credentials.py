@@ -56,7 +56,7 @@ KNOWN = frozenset(
 LEAST_BITS = 64.0
 """Below it, a secret counts as weak. A generated one has about 128 bits or more."""
 
-_SECRET_NAME = re.compile(r"(?<!PUBLIC)(?:^|_)(PASSWORD|PASSWD|SECRET|TOKEN|KEY|SECRET_KEY|JWT_SECRET|FERNET_KEY)$")
+_SECRET_NAME = re.compile(r"(?<!PUBLIC)(?:^|_)(PASSWORD|PASSWD|SECRET|TOKEN|KEY|SECRET_KEY|JWT_SECRET|FERNET_KEY)\Z")
 _OURS = ("AIRFLOW__", "MLFLOW_", "REMPART_", "WEED_")
 _SECRET_EXTRA = re.compile(r"password|secret|token|private_key", re.IGNORECASE)
 

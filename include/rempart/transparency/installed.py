@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 from rempart.transparency.licences import Metadata
 
 OWN = "rempart"
-_LICENCE_FILE = re.compile(r"(licen[cs]e|copying)[^/]*$", re.IGNORECASE)
+_LICENCE_FILE = re.compile(r"(licen[cs]e|copying)[^/]*\Z", re.IGNORECASE)
 
 
 def by_name() -> dict[str, Distribution]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+FRAMING = "frame-ancestors 'self'"
+"""Only pages of this very origin, its port included, may show a page of ours in a frame."""
 POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -21,15 +23,17 @@ POLICY = "; ".join(
         "img-src 'self' data: blob:",
         "font-src 'self' data:",
         "object-src 'none'",
+        "base-uri 'self'",
+        FRAMING,
     )
 )
 """What Airflow's own pages need and no more: inline styles, WebAssembly for SQL highlighting, the editor's workers."""
 
-_HEADER = b"content-security-policy"
+_HEADER, _OLDER = b"content-security-policy", b"x-frame-options"
 
 
 class ContentPolicy:
-    """ASGI middleware: adds the policy to every answer that has none of its own."""
+    """ASGI middleware: adds the policy to every answer without one, and who may frame it to every other."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -38,8 +42,14 @@ class ContentPolicy:
         async def send_with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", []))
-                if not any(name.lower() == _HEADER for name, _ in headers):
-                    message = {**message, "headers": [*headers, (_HEADER, POLICY.encode())]}
+                found = [value for name, value in headers if name.lower() == _HEADER]
+                if not found:
+                    headers.append((_HEADER, POLICY.encode()))
+                elif not any(b"frame-ancestors" in value for value in found):
+                    headers.append((_HEADER, FRAMING.encode()))  # a browser holds to both
+                if not any(name.lower() == _OLDER for name, _ in headers):
+                    headers.append((_OLDER, b"SAMEORIGIN"))
+                message = {**message, "headers": headers}
             await send(message)
 
         await self._app(scope, receive, send_with_policy if scope["type"] == "http" else send)

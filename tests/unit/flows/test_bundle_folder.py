@@ -140,9 +140,19 @@ def test_what_an_engine_does_not_have_stops_it(
 ) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(StackError, match="docker could not be started") as refused:
+    with pytest.raises(StackError, match="docker is not installed") as refused:
         images.references(tmp_path)
     assert "--no-images" in refused.value.hint
+
+
+def test_an_engine_without_compose_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "docker"
+    program.write_text("#!/bin/sh\necho \"unknown flag: --profile\nSee 'docker --help'.\" >&2\nexit 125\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/bin")
+    with pytest.raises(StackError, match="`docker compose` is not installed") as refused:
+        images.references(tmp_path)
+    assert "apt-get install docker-compose" in refused.value.hint and "--no-images" in refused.value.hint
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(project: Project, tmp_path: Path, written: Path) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rempart.sites import capabilities
 from rempart.sites.capabilities import (
     BY_NAME,
     CAPABILITIES,
+    CLAIMED,
     VALID,
     CapabilityRecord,
     Outcome,
@@ -20,7 +24,9 @@ from rempart.sites.capabilities import (
     complete,
     from_json,
     missing,
+    undecided,
 )
+from rempart.sites.probes.run import PROBES
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -58,7 +64,7 @@ def test_only_what_is_proven_counts_and_losing_a_proof_never_permits(
     for name in outcomes:
         fewer = complete(Proof(n, o, "seen") for n, o in outcomes.items() if n != name)
         assert set(lacking) <= {
-            text.replace("not run", outcomes[name]) if text.startswith(f"{name} is ") else text
+            text.replace("not run", outcomes[name]) if text.startswith(f"{name}: ") else text
             for text in missing(CapabilityRecord("haven", "https://s3", NOW, fewer), purpose, NOW)
         }
 
@@ -76,9 +82,41 @@ def test_what_is_no_record_is_refused(change: dict[str, object]) -> None:
         from_json(record().as_json() | change)
 
 
-def test_the_report_says_what_is_done_about_each_thing_that_is_not_proven() -> None:
-    lines = list(record(path_keys="LIES", tags="absent").lines())
-    assert sum("->" in line for line in lines) == 2
-    assert lines[-4:] == [f"ok       {purpose}" for purpose in PURPOSES]
+def test_the_report_says_who_needs_what_is_not_proven_and_what_is_done_without() -> None:
+    lines = list(record(path_keys=CLAIMED, tags="absent", object_lock=CLAIMED).lines())
+    told = "\n".join(lines)
+    assert sum("->" in line for line in lines) == 3
+    assert "claims it, does not do it object lock" in told
+    assert "needed by: restore points, evidence -> nothing counts as locked" in told
+    assert "needed by: nobody -> they are reported, not copied" in told
+    assert [line[:8] for line in lines[-4:]] == ["ok      ", "REFUSED ", "REFUSED ", "ok      "]
     refused = list(record(private="not run").lines())[-4]
-    assert refused == "REFUSED  replication: private is not run"
+    assert refused == "REFUSED  replication: private: not run"
+
+
+def test_every_capability_is_needed_by_somebody_or_looked_up_by_who_goes_without() -> None:
+    """A line of the report that changes nothing is noise."""
+    package = Path(capabilities.__file__).parents[1]
+    users = [file for file in package.rglob("*.py") if file.parent.name != "probes" and file.name != "capabilities.py"]
+    source = "\n".join(file.read_text(encoding="utf-8") for file in users)
+    looks_up = re.compile(r"""(?:outcome|_proven|found\.add)\("([^"]+)"\)""")
+    looked_up = set(looks_up.findall(source))
+    assert not {one.name for one in CAPABILITIES if not one.needed_by} - looked_up
+    assert looked_up <= set(BY_NAME)
+
+
+def test_every_capability_has_a_probe() -> None:
+    assert list(PROBES) == [one.name for one in CAPABILITIES]
+
+
+def test_p9_what_was_not_tried_is_tried_again_and_what_is_lacking_is_not() -> None:
+    assert undecided(record(private="not run"), "replication")
+    assert not undecided(record(private="not run", etags="absent"), "replication"), "it is refused anyway"
+    assert not undecided(record(tags="not run"), "replication"), "nobody needs it"
+    assert not undecided(record(), "replication")
+
+
+def test_p2_no_request_of_ours_deletes_many_objects_at_once() -> None:
+    """Some operators want a Content-MD5 for DeleteObjects, which newer SDKs do not send."""
+    package = Path(capabilities.__file__).parents[1]
+    assert not [str(file) for file in package.rglob("*.py") if "delete_objects" in file.read_text(encoding="utf-8")]

@@ -1,4 +1,4 @@
-"""Probes of what a bucket keeps: versions, delete markers, locks that withstand, and deletes of many at once."""
+"""Probes of what a bucket keeps: versions, delete markers, locks that withstand, and what is told of a lock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rempart.sites.probes.scratch import LOCKED_FOR, Absent, Lie, Scratch, code, status
+from rempart.sites.probes.scratch import LOCKED_FOR, Absent, Lie, Scratch, busy
 
 
 def versions(at: Scratch) -> str:
@@ -75,13 +75,17 @@ def object_lock(at: Scratch) -> str:
             attack()
             fell.append(name)
         except ClientError as error:
-            if status(error) >= 500:
+            if busy(error):
                 raise
     if "versioning off" in fell:
         at.client.put_bucket_versioning(Bucket=at.bucket, VersioningConfiguration={"Status": "Enabled"})
     try:
         stands = at.get("locked", VersionId=version) == b"evidence"
-    except ClientError:
+    except Lie:
+        stands = False
+    except ClientError as error:
+        if busy(error):
+            raise
         stands = False
     if fell or not stands:
         said = f"accepted: {', '.join(fell)}" if fell else "every attack was refused"
@@ -89,37 +93,25 @@ def object_lock(at: Scratch) -> str:
     return f"withstood {len(attacks)} attacks: {', '.join(attacks)}"
 
 
-def bulk_delete(at: Scratch) -> str:
-    from botocore.exceptions import ClientError
-
-    for name in ("bulk/1", "bulk/2", "bulk/3"):
-        at.put(name, b"x")
-    named = {"Objects": [{"Key": at.key("bulk/1")}, {"Key": at.key("bulk/3")}], "Quiet": False}
-    how = ""
-    try:
-        answer = at.client.delete_objects(Bucket=at.bucket, Delete=named)
-    except ClientError as error:
-        if code(error) not in ("MissingContentMD5", "InvalidRequest", "InvalidDigest"):
-            raise
-        how = "; it wants Content-MD5"
-        answer = _with_md5(at, named)
-    if errors := answer.get("Errors"):
-        raise Absent(f"refused for {len(errors)} of 2 keys ({errors[0].get('Code')})")
-    if (left := at.names("bulk/")) != ["bulk/2"]:
-        raise Lie(f"two of three keys were deleted by name, and {len(left)} are left")
-    return f"deletes what it names, and nothing else{how}"
-
-
-def _with_md5(at: Scratch, named: dict[str, Any]) -> Any:
-    def add(request: Any, **_: Any) -> None:
-        request.headers["Content-MD5"] = _md5(request.body)
-
-    events, name = at.client.meta.events, "before-sign.s3.DeleteObjects"
-    events.register(name, add, unique_id="rempart-md5")
-    try:
-        return at.client.delete_objects(Bucket=at.bucket, Delete=named)
-    finally:
-        events.unregister(name, unique_id="rempart-md5")
+def retention_told(at: Scratch) -> str:
+    """What the site tells of a lock, and of its extension: evidence and restore points read both."""
+    if not at.locks:
+        raise Absent("the bucket was made without object lock, or the site has none")
+    until = (datetime.now(UTC) + LOCKED_FOR).replace(microsecond=0)
+    lock = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until}
+    version = at.put("locked-and-told", b"evidence", ContentMD5=_md5(b"evidence"), **lock).get("VersionId")
+    if not version:
+        raise Lie("a write to a bucket with versions has no version")
+    where: dict[str, Any] = {"Bucket": at.bucket, "Key": at.key("locked-and-told"), "VersionId": version}
+    for what, end in (("set", until), ("extended", until + timedelta(seconds=10))):
+        if what == "extended":
+            wanted = {"Mode": "COMPLIANCE", "RetainUntilDate": end}
+            at.client.put_object_retention(**where, Retention=wanted)
+        told = at.client.get_object_retention(**where).get("Retention", {})
+        found = told.get("RetainUntilDate")
+        if told.get("Mode") != "COMPLIANCE" or found is None or abs(found - end) > timedelta(seconds=1):
+            raise Lie(f"a lock that was {what} until {end:%H:%M:%S} is told as {told.get('Mode')} until {found}")
+    return "mode and end of a lock are told, as set and as extended"
 
 
 def _md5(body: bytes) -> str:

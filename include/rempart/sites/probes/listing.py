@@ -5,7 +5,8 @@ from __future__ import annotations
 import unicodedata
 from urllib.parse import quote
 
-from rempart.sites.probes.scratch import Absent, Lie, Scratch, code, status
+from rempart.errors import ListingRefused
+from rempart.sites.probes.scratch import Absent, Lie, Scratch, busy, code
 
 ORDERED = ("0", "A", "Z", "_", "a b", "a!", "a-b", "a.b", "a/b", "a0", "aa", "z", "é", "日本", "\N{GRINNING FACE}")
 """Keys whose order by UTF-8 bytes differs from that by words, by case, or by folders."""
@@ -30,23 +31,21 @@ def pages(at: Scratch) -> str:
     wanted = [f"page/{number:03}" for number in range(PAGED)]
     for name in wanted:
         at.put(name, b"x")
-    found: list[str] = []
-    token: dict[str, str] = {}
-    for _ in range(PAGED + 2):
-        page = at.client.list_objects_v2(Bucket=at.bucket, Prefix=at.key("page/"), MaxKeys=PER_PAGE, **token)
-        entries = [one["Key"].removeprefix(at.prefix) for one in page.get("Contents", ())]
-        if len(entries) > PER_PAGE:
-            raise Absent(f"MaxKeys {PER_PAGE} is ignored: {len(entries)} entries came")
-        found += entries
-        if not page.get("IsTruncated"):
-            break
-        if not (following := page.get("NextContinuationToken")) or token.get("ContinuationToken") == following:
-            raise Lie("a page says that there is more, and leads nowhere")
-        token = {"ContinuationToken": following}
-    else:
-        raise Lie("the pages never end")
-    if found != wanted:
-        raise Lie(f"{PAGED} keys in pages of {PER_PAGE} came back as {len(found)} entries, or in another order")
+    for what, versions in (("objects", False), ("versions", True)):
+        found: list[str] = []
+        if versions and not at.versioned:
+            continue
+        try:
+            for page in at.pages("page/", versions=versions, MaxKeys=PER_PAGE):
+                if len(page) > PER_PAGE:
+                    raise Absent(f"MaxKeys {PER_PAGE} is ignored: {len(page)} {what} came in one page")
+                found += page
+                if len(found) > 2 * PAGED:
+                    raise Lie(f"{PAGED} {what} were written, and their pages do not end")
+        except ListingRefused as refused:
+            raise Lie(f"pages of {what}: {refused.what.partition(': ')[2]}") from refused
+        if found != wanted:
+            raise Lie(f"{PAGED} {what} in pages of {PER_PAGE} came back as {len(found)} entries, or in another order")
     after = at.names("page/", StartAfter=at.key(wanted[10]))
     if after != wanted[11:]:
         raise Lie("StartAfter begins elsewhere")
@@ -81,14 +80,18 @@ def long_keys(at: Scratch) -> str:
 
 def _kept_apart(at: Scratch, base: str, names: tuple[str, ...]) -> str:
     """Each key has a body of its own: all are written first, then each is read, then listed."""
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import ClientError, ParamValidationError
 
     refused: dict[str, str] = {}
     for number, name in enumerate(names):
         try:
             at.put(base + name, b"%d" % number)
-        except (ClientError, BotoCoreError) as error:
-            refused[name] = code(error) if isinstance(error, ClientError) else type(error).__name__
+        except ParamValidationError as error:
+            refused[name] = type(error).__name__
+        except ClientError as error:
+            if busy(error):
+                raise
+            refused[name] = code(error)
     changed = []
     listed = set(_all_names(at, base))
     for number, name in enumerate(names):
@@ -96,8 +99,10 @@ def _kept_apart(at: Scratch, base: str, names: tuple[str, ...]) -> str:
             continue
         try:
             same = at.get(base + name) == b"%d" % number
+        except Lie:
+            same = False
         except ClientError as error:
-            if status(error) >= 500:
+            if busy(error):
                 raise
             same = False
         if not same or base + name not in listed:
@@ -110,10 +115,10 @@ def _kept_apart(at: Scratch, base: str, names: tuple[str, ...]) -> str:
 
 
 def _all_names(at: Scratch, below: str) -> list[str]:
-    found: list[str] = []
-    for page in at.client.get_paginator("list_objects_v2").paginate(Bucket=at.bucket, Prefix=at.key(below)):
-        found += [one["Key"].removeprefix(at.prefix) for one in page.get("Contents", ())]
-    return found
+    try:
+        return [name for page in at.pages(below) for name in page]
+    except ListingRefused as refused:
+        raise Lie(f"the keys cannot be listed: {refused.what.partition(': ')[2]}") from refused
 
 
 def _shown(name: str) -> str:

@@ -9,8 +9,9 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from rempart.sites.answers import etag, fact
 from rempart.sites.digests import etag_of_parts, md5
-from rempart.sites.probes.scratch import Absent, Lie, Scratch, code, status
+from rempart.sites.probes.scratch import Absent, Lie, NotRun, Scratch, busy, code, status, unknown
 
 PART = 5 << 20
 """The smallest part but for the last one (S3's own limit)."""
@@ -37,6 +38,20 @@ def read_after_write(at: Scratch) -> str:
     return "3 writes and a delete of one key were seen at once; an empty object is kept"
 
 
+def etags(at: Scratch) -> str:
+    """The ETag of each answer to one object."""
+    first, second = etag(at.put("tagged-by-content", b"first")), etag(at.put("tagged-by-content", b"second"))
+    if first == second:
+        raise Lie("two bodies have one ETag")
+    answer = at.client.get_object(Bucket=at.bucket, Key=at.key("tagged-by-content"))
+    answer["Body"].close()
+    listed = at.client.list_objects_v2(Bucket=at.bucket, Prefix=at.key("tagged-by-content")).get("Contents", ({},))[0]
+    told = {"HEAD": etag(at.head("tagged-by-content")), "GET": etag(answer), "a listing": etag(listed)}
+    if differing := [where for where, found in told.items() if found != second]:
+        raise Lie(f"another ETag than that of the write is told by: {', '.join(differing)}")
+    return "a write, HEAD, GET and a listing tell the same ETag, another one for another body"
+
+
 def metadata(at: Scratch) -> str:
     wrote = {"sha256": "0" * 64, "by": "probe"}
     at.put("described", b"x", Metadata=wrote, ContentType="application/x-probe")
@@ -60,6 +75,7 @@ def framing(at: Scratch) -> str:
         "Content-Length": str(len(framed)),
     }
     answer = _send(at, "PUT", "framed", headers, framed, signed=True, chunked=True)
+    _known("a body in chunks", answer.status_code)
     if answer.status_code >= 300:
         raise Absent(f"bodies in chunks are refused ({answer.status_code})")
     found = at.get("framed")
@@ -81,9 +97,16 @@ def private(at: Scratch) -> str:
             ("list", "GET", None, b""),
         )
     }
+    for what, answered in answers.items():
+        _known(f"an unsigned request ({what})", answered)
     if let := [what for what, answered in answers.items() if answered < 400]:
         raise Lie(f"without a signature one may {' and '.join(let)}")
     return f"unsigned requests are refused ({', '.join(sorted({str(one) for one in answers.values()}))})"
+
+
+def _known(what: str, answered: int) -> None:
+    if unknown("", answered):
+        raise NotRun(f"{what} was answered with {answered}")
 
 
 def _send(
@@ -116,17 +139,6 @@ def _send(
     return URLLib3Session(timeout=20).send(request.prepare())
 
 
-def checksum(at: Scratch) -> str:
-    body = b"checked"
-    digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
-    at.put("checked", body, ChecksumSHA256=digest)
-    if (found := at.head("checked", ChecksumMode="ENABLED").get("ChecksumSHA256")) is None:
-        raise Absent("the SHA-256 of a write is not told by HEAD")
-    if found != digest:
-        raise Lie("HEAD tells another SHA-256 than the one that was written")
-    return "HEAD tells the SHA-256 of the write"
-
-
 def md5_etags(at: Scratch) -> str:
     """The ETag of a body that was sent whole and of one in parts."""
     whole, first, last = b"of this body", os.urandom(PART), b"the rest"
@@ -147,7 +159,7 @@ def wrong_digest(at: Scratch) -> str:
     try:
         at.put("altered", b"what came", ChecksumSHA256=announced)
     except ClientError as error:
-        if status(error) >= 500:
+        if busy(error):
             raise
         if at.is_there("altered"):
             raise Lie(f"a body with a wrong SHA-256 was refused ({code(error)}), and stored") from error
@@ -162,6 +174,8 @@ def conditional_put(at: Scratch) -> str:
     try:
         at.put("once", b"second", IfNoneMatch="*")
     except ClientError as error:
+        if busy(error):
+            raise
         if status(error) not in (409, 412):
             raise Absent(f"If-None-Match is refused ({code(error)})") from error
     else:
@@ -185,24 +199,6 @@ def conditional_put(at: Scratch) -> str:
     if at.get("race") != b"%d" % winners[0]:
         raise Lie("the put that was told that it made the object did not")
     return f"an object that exists is not replaced; of {RACERS} puts at once one won"
-
-
-def conditional_replace(at: Scratch) -> str:
-    from botocore.exceptions import ClientError
-
-    etag = at.put("changing", b"first")["ETag"]
-    at.put("changing", b"second")
-    try:
-        at.put("changing", b"third", IfMatch=etag)
-    except ClientError as error:
-        if status(error) not in (409, 412):
-            raise Absent(f"If-Match is refused ({code(error)})") from error
-        now = at.head("changing")["ETag"]
-        at.put("changing", b"fourth", IfMatch=now)
-        if at.get("changing") != b"fourth":
-            raise Lie("a put under the right If-Match was not stored") from error
-        return "a put over an object that changed meanwhile is refused"
-    raise Lie("a put over an object that changed meanwhile was accepted")
 
 
 def byte_range(at: Scratch) -> str:
@@ -247,7 +243,7 @@ def wrong_part(at: Scratch) -> str:
     try:
         at.client.upload_part(**where, PartNumber=1, Body=b"what came", ChecksumSHA256=announced)
     except ClientError as error:
-        if status(error) >= 500:
+        if busy(error):
             raise
         return f"a part that is not of its SHA-256 is refused ({code(error)})"
     finally:
@@ -255,29 +251,16 @@ def wrong_part(at: Scratch) -> str:
     raise Lie("a part that is not of its SHA-256 was accepted")
 
 
-def many_parts(at: Scratch) -> str:
-    from botocore.exceptions import ClientError
-
-    try:
-        _upload(at, "number", {1: os.urandom(PART), 10_000: b"the last one"})
-    except ClientError as error:
-        if status(error) >= 500:
-            raise
-        raise Absent(f"a part with the number 10,000 is refused ({code(error)})") from error
-    if not at.get("number", Range=f"bytes={PART}-").endswith(b"the last one"):
-        raise Lie("a part with the number 10,000 was accepted and is not in the object")
-    return "a part may have the number 10,000"
-
-
 def _upload(at: Scratch, name: str, parts: dict[int, bytes]) -> None:
     where: dict[str, Any] = {"Bucket": at.bucket, "Key": at.key(name)}
-    where["UploadId"] = at.client.create_multipart_upload(**where)["UploadId"]
+    where["UploadId"] = fact(at.client.create_multipart_upload(**where), "UploadId")
     try:
         done = [
-            {"PartNumber": number, "ETag": at.client.upload_part(**where, PartNumber=number, Body=body)["ETag"]}
+            {"PartNumber": number, "ETag": etag(at.client.upload_part(**where, PartNumber=number, Body=body))}
             for number, body in parts.items()
         ]
-        at.client.complete_multipart_upload(**where, MultipartUpload={"Parts": done})
+        etag(at.client.complete_multipart_upload(**where, MultipartUpload={"Parts": done}))
+        at.stored.add(name)
     except BaseException:
         at.client.abort_multipart_upload(**where)
         raise

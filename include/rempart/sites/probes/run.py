@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from rempart.sites.capabilities import CapabilityRecord, Proof, complete
+from rempart.sites.answers import NotUnderstood
+from rempart.sites.capabilities import CLAIMED, CapabilityRecord, Proof, complete
 from rempart.sites.probes import history, listing, objects
-from rempart.sites.probes.scratch import Absent, Lie, Scratch, code, open_scratch, status, sweep
+from rempart.sites.probes.scratch import Absent, Lie, NotRun, Scratch, busy, code, open_scratch, sweep
 
 SKEW_SECONDS = 60
 BULK = 16 << 20
@@ -26,28 +27,26 @@ def clock(at: Scratch) -> str:
         raise Absent("its answers carry no Date")
     skew = (parsedate_to_datetime(told).replace(tzinfo=UTC) - before).total_seconds()  # HTTP dates are in UTC
     if abs(skew) > SKEW_SECONDS:
-        raise Lie(f"its clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} ours")
+        raise Absent(f"clock skew: its clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} ours")
     return f"its clock and ours differ by {abs(skew):.0f} s"
 
 
 PROBES: dict[str, Callable[[Scratch], str]] = {
     "read-after-write": objects.read_after_write,
+    "etags": objects.etags,
     "metadata": objects.metadata,
     "framing": objects.framing,
     "private": objects.private,
-    "checksum": objects.checksum,
     "MD5 ETags": objects.md5_etags,
     "wrong digest refused": objects.wrong_digest,
     "conditional put": objects.conditional_put,
-    "conditional replace": objects.conditional_replace,
     "range": objects.byte_range,
     "multipart": objects.multipart,
     "wrong part refused": objects.wrong_part,
-    "10,000 parts": objects.many_parts,
     "versions": history.versions,
     "delete markers": history.delete_markers,
     "object lock": history.object_lock,
-    "bulk delete": history.bulk_delete,
+    "retention told": history.retention_told,
     "listing order": listing.order,
     "listing pages": listing.pages,
     "path keys": listing.path_keys,
@@ -65,11 +64,13 @@ def attempt(name: str, probe: Callable[[Scratch], str], at: Scratch) -> Proof:
     try:
         return Proof(name, "proven", probe(at))
     except Lie as found:
-        return Proof(name, "LIES", str(found))
-    except Absent as found:
+        return Proof(name, CLAIMED, str(found))
+    except (Absent, NotUnderstood) as found:
         return Proof(name, "absent", str(found))
+    except NotRun as found:
+        return Proof(name, "not run", str(found))
     except ClientError as error:
-        if status(error) >= 500 and code(error) != "NotImplemented":
+        if busy(error):
             return Proof(name, "not run", f"{error.operation_name} was answered with {code(error)}")
         return Proof(name, "absent", f"{error.operation_name} is refused ({code(error)})")
     except (BotoCoreError, HTTPClientError, LookupError, TypeError, ValueError) as error:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from rempart.errors import ListingRefused
+from rempart.sites.pages import Guard, walk
+from rempart.sites.refusals import BUSY
+
 LOCKED_FOR = timedelta(minutes=2)
 """For the attacks on a lock. What is locked is left, and swept by a later run."""
+_CLOCK = ("RequestTimeTooSkewed", "RequestExpired")
+_MOST_LEFT = 20_000
+"""Entries of earlier runs that one run looks at."""
+_VERSIONS = {"KeyMarker": "NextKeyMarker", "VersionIdMarker": "NextVersionIdMarker"}
+_OBJECTS = {"ContinuationToken": "NextContinuationToken"}
 RUN_LASTS = timedelta(hours=1)
 """No run lasts so long: what an older one left is nobody's."""
 _OURS, _MOMENT = "probe-", "%Y%m%dT%H%M%S%f"
@@ -24,11 +33,16 @@ class Lie(Exception):
     """The site reports success, and it is not so."""
 
 
+class NotRun(Exception):
+    """The site was busy or failed: nothing is known."""
+
+
 @dataclass(frozen=True)
 class Scratch:
     """A prefix in the doctor's bucket. `client` is boto3's; `versioned` and `locks` tell what the bucket was made with.
 
-    Probes let botocore's errors through: the runner judges them.
+    Probes let botocore's errors through: the runner judges them. An object that a write reported as stored, and that a
+    read then reports as missing, raises Lie.
     """
 
     client: Any
@@ -36,30 +50,48 @@ class Scratch:
     prefix: str
     versioned: bool
     locks: bool
+    stored: set[str] = field(default_factory=set)
 
     def key(self, name: str) -> str:
         return f"{self.prefix}{name}"
 
     def put(self, name: str, body: bytes = b"", **extra: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self.client.put_object(Bucket=self.bucket, Key=self.key(name), Body=body, **extra)
+        self.stored.add(name)
         return answer
 
     def get(self, name: str, **extra: Any) -> bytes:
-        body: bytes = self.client.get_object(Bucket=self.bucket, Key=self.key(name), **extra)["Body"].read()
-        return body
+        with self._stands(name):
+            body: bytes = self.client.get_object(Bucket=self.bucket, Key=self.key(name), **extra)["Body"].read()
+            return body
 
     def head(self, name: str, **extra: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = self.client.head_object(Bucket=self.bucket, Key=self.key(name), **extra)
-        return answer
+        with self._stands(name):
+            answer: dict[str, Any] = self.client.head_object(Bucket=self.bucket, Key=self.key(name), **extra)
+            return answer
 
     def delete(self, name: str, **extra: Any) -> None:
+        if "VersionId" not in extra:
+            self.stored.discard(name)
         self.client.delete_object(Bucket=self.bucket, Key=self.key(name), **extra)
+
+    @contextmanager
+    def _stands(self, name: str) -> Iterator[None]:
+        """Raises Lie for an object that was reported as stored and is not there."""
+        from botocore.exceptions import ClientError
+
+        try:
+            yield
+        except ClientError as error:
+            if name in self.stored and status(error) == 404:
+                raise Lie("a write was reported as done, and the object is not there") from error
+            raise
 
     def is_there(self, name: str) -> bool:
         from botocore.exceptions import ClientError
 
         try:
-            self.head(name)
+            self.client.head_object(Bucket=self.bucket, Key=self.key(name))
         except ClientError as error:
             if status(error) == 404:
                 return False
@@ -70,6 +102,13 @@ class Scratch:
         """Names of one page of a listing, as the site orders them."""
         page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.key(below), **extra)
         return [one["Key"].removeprefix(self.prefix) for one in page.get("Contents", ())]
+
+    def pages(self, below: str, *, versions: bool = False, **extra: Any) -> Iterator[list[str]]:
+        """Names of every page of a listing of objects, or of versions. Raises ListingRefused."""
+        yield from (
+            [key.removeprefix(self.prefix) for key, _ in page]
+            for page in _pages(self, self.key(below), versions, extra)
+        )
 
     def versions(self, name: str) -> dict[str, Any]:
         answer: dict[str, Any] = self.client.list_object_versions(Bucket=self.bucket, Prefix=self.key(name))
@@ -85,6 +124,18 @@ def code(error: Any) -> str:
     return str(error.response.get("Error", {}).get("Code") or status(error))
 
 
+def busy(error: Any) -> bool:
+    """Whether a ClientError says nothing about what the site can do: it was busy, it failed, or a clock is wrong."""
+    return unknown(code(error), status(error))
+
+
+def unknown(told: str, answered: int) -> bool:
+    """As `busy`, of a code and a status."""
+    if told in ("NotImplemented", "501") or answered == 501:
+        return False
+    return told in BUSY or told in _CLOCK or answered == 429 or answered >= 500
+
+
 def open_scratch(client: Any, bucket: str, now: datetime) -> Scratch:
     """Make the doctor's bucket if it is missing: with object lock, else with versions, else plain; sweep old runs.
 
@@ -95,8 +146,8 @@ def open_scratch(client: Any, bucket: str, now: datetime) -> Scratch:
     if not _exists(client, bucket):
         try:
             _create(client, bucket)
-        except ClientError:
-            if not _exists(client, bucket):  # else a run beside this one made it
+        except ClientError as error:
+            if busy(error) or not _exists(client, bucket):  # else a run beside this one made it
                 raise
     locks = _has_locks(client, bucket)
     versioned = locks or _has_versions(client, bucket)
@@ -112,6 +163,8 @@ def _exists(client: Any, bucket: str) -> bool:
     try:
         client.head_bucket(Bucket=bucket)
     except ClientError as error:
+        if status(error) in (400, 403):  # a HEAD has no body that names the cause
+            client.list_objects_v2(Bucket=bucket, MaxKeys=1)
         if status(error) != 404:
             raise
         return False
@@ -127,29 +180,39 @@ def _create(client: Any, bucket: str) -> None:
     for number, wanted in enumerate(one | place for one in tries for place in ({}, region)):
         try:
             client.create_bucket(Bucket=bucket, **wanted)
-        except ClientError:
-            if number == 3:
+        except ClientError as error:
+            if number == 3 or busy(error):  # a site that was busy may have locks
                 raise
         else:
             return
 
 
 def _has_locks(client: Any, bucket: str) -> bool:
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import ClientError
 
-    with suppress(ClientError, BotoCoreError):
+    try:
         answer = client.get_object_lock_configuration(Bucket=bucket)
-        return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
-    return False
+    except ClientError as error:
+        _refused_openly(error)
+        return False
+    return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
 
 
 def _has_versions(client: Any, bucket: str) -> bool:
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import ClientError
 
-    with suppress(ClientError, BotoCoreError):
+    try:
         client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         return bool(client.get_bucket_versioning(Bucket=bucket).get("Status") == "Enabled")
-    return False
+    except ClientError as error:
+        _refused_openly(error)
+        return False
+
+
+def _refused_openly(error: Exception) -> None:
+    """Raises the error again if it says nothing about what the site can do."""
+    if busy(error):
+        raise error
 
 
 def sweep(scratch: Scratch, prefix: str | None = None, before: str | None = None) -> None:
@@ -171,14 +234,32 @@ def _left(scratch: Scratch, prefix: str) -> Iterator[tuple[str, str | None]]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     found: list[tuple[str, str | None]] = []
-    with suppress(ClientError, BotoCoreError):
-        if scratch.versioned:
-            for page in scratch.client.get_paginator("list_object_versions").paginate(
-                Bucket=scratch.bucket, Prefix=prefix
-            ):
-                entries = (*page.get("Versions", ()), *page.get("DeleteMarkers", ()))
-                found += [(one["Key"], one["VersionId"]) for one in entries]
-        else:
-            for page in scratch.client.get_paginator("list_objects_v2").paginate(Bucket=scratch.bucket, Prefix=prefix):
-                found += [(one["Key"], None) for one in page.get("Contents", ())]
+    try:
+        for page in _pages(scratch, prefix, scratch.versioned, {}):
+            found += page
+    except ListingRefused:
+        return  # what such a listing names need not be there
+    except (ClientError, BotoCoreError):
+        pass
     yield from found
+
+
+def _pages(
+    scratch: Scratch, prefix: str, versions: bool, extra: dict[str, Any]
+) -> Iterator[list[tuple[str, str | None]]]:
+    """Key and version of each entry, page by page. Raises ListingRefused."""
+    client = scratch.client
+    ask = client.list_object_versions if versions else client.list_objects_v2
+
+    def entries(page: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+        found = (one for kind in ("Contents", "Versions", "DeleteMarkers") for one in page.get(kind, ()))
+        return [(one["Key"], one.get("VersionId")) for one in found]
+
+    guard = Guard(f"list {scratch.bucket}/{prefix}", "NAME", _MOST_LEFT)
+    pages = walk(
+        lambda where: ask(Bucket=scratch.bucket, Prefix=prefix, **extra, **where),
+        _VERSIONS if versions else _OBJECTS,
+        entries,
+        guard,
+    )
+    return (entries(page) for page in pages)

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from rempart.ledger.port import Evidence
 from rempart.sections import ReplicationPair
-from rempart.sites.capabilities import Proof, Purpose, from_json, missing
+from rempart.sites.capabilities import CAPABILITIES, Proof, Purpose, from_json, missing
 from rempart.web.facts import Facts, Unknown
 from rempart.web.read_models import loss, overview
 from rempart.web.read_models.said import Moment, State, moment
@@ -51,7 +51,8 @@ class Pair:
 class Ability:
     """What was proven of a site last. `lacking`: why it should not be used for what it is used for; that is bad.
 
-    What it lacks or claims beyond that is a warning: the platform does without it.
+    What it lacks or claims beyond that is a warning: the platform does without it. `needed`: the purposes that each
+    capability is needed by.
     """
 
     at: datetime
@@ -60,6 +61,7 @@ class Ability:
     lacking: tuple[str, ...]
     proofs: tuple[Proof, ...]
     figures: tuple[tuple[str, float], ...]
+    needed: Mapping[str, tuple[Purpose, ...]]
 
 
 @dataclass(frozen=True)
@@ -129,4 +131,6 @@ def _ability(facts: Facts, place: overview.Place, now: datetime) -> Ability | No
     lacking = dict.fromkeys(f"{purpose}: {why}" for purpose in purposes for why in missing(told, purpose, now))
     whole = all(one.outcome == "proven" for one in told.proofs)
     state: State = "bad" if lacking else "good" if whole else "warning"
-    return Ability(told.at, told.endpoint, state, tuple(lacking), told.proofs, tuple(sorted(told.figures.items())))
+    figures = tuple(sorted(told.figures.items()))
+    needed = {one.name: one.needed_by for one in CAPABILITIES}
+    return Ability(told.at, told.endpoint, state, tuple(lacking), told.proofs, figures, needed)
