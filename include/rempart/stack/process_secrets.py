@@ -37,6 +37,8 @@ KINDS = (
     Kind("backup databases", "reads every database; makes and drops scratch databases; sends WAL"),
     Kind("MLflow database", "runs, models and users of MLflow"),
     Kind("MLflow admin", "everything in MLflow, through its server"),
+    Kind("MLflow site keys", "MLflow's own prefix in the bucket of artifacts, at each site"),
+    Kind("MLflow reader", "reads models and runs of MLflow, and writes nothing"),
     Kind("MLflow sessions", "signs the cookies of MLflow's pages"),
     Kind("Airflow database", "runs, XComs, connections and users of Airflow"),
     Kind("Fernet key", "connections and variables that Airflow keeps encrypted in its database"),
@@ -71,7 +73,8 @@ HOLDS: Mapping[str, frozenset[str]] = {
     "airflow-workload": TASKS - {"Airflow tokens"},  # the pod of one task
     "airflow-migrate": AIRFLOW,
     "mlflow": frozenset(
-        {"site keys", "MLflow database", "MLflow admin", "MLflow sessions", "continuity database"}
+        {"site keys", "MLflow site keys", "MLflow database", "MLflow admin", "MLflow reader", "MLflow sessions"}
+        | {"continuity database"}
     ),  # it follows the active site
     "wal-archive": TASKS,
     "cli": TASKS,
@@ -93,6 +96,7 @@ _VARIABLES = {
     "REMPART_AIRFLOW_API_SECRET": "Airflow sessions",
     "REMPART_AIRFLOW_BROKER_PASSWORD": "broker",
     "REMPART_MLFLOW_SECRET_KEY": "MLflow sessions",
+    "REMPART_AIRFLOW_MLFLOW_PASSWORD": "MLflow reader",
     "REMPART_POSTGRESQL_PASSWORD": "database administrator",
 }
 _CONNECTIONS = {
@@ -143,6 +147,7 @@ def kind(variable: str, config: Config) -> str | None:
         },
         **{watcher(site).lower(): "watch key" for site in config.sites},
         **{witness(site).lower(): "checkpoint key" for site in config.sites},
+        **{f"s3_mlflow_{site}".lower(): "MLflow site keys" for site in config.sites},
         **{one.connection.lower(): "site keys" for one in sites},
     }
     postgresql = config.services.get("postgresql")
