@@ -32,6 +32,7 @@ from bench.lies_matrix import NOT_REACHABLE, REFERENCE, Outcome, page, read, sum
 from bench.lies_operations import OPERATIONS, Cell, Operation, fresh, unequal
 from rempart import config
 from rempart.errors import RempartError
+from rempart.flows.mend_links import mend
 from tests.lying import FAULTS, Fault, lying_site
 
 LIMIT = 90.0
@@ -74,7 +75,7 @@ def _run(operation: Operation, cell: Cell) -> tuple[str, str, list[str]]:
     try:
         claim = operation.act(cell)
     except (RempartError, on.Noticed, on.Pending) as error:
-        return "refused", " ".join(str(getattr(error, "what", error)).split())[:300], []
+        return "refused", " ".join(f"{getattr(error, 'what', error)} {getattr(error, 'hint', '')}".split())[:400], []
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         return "traceback", f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})"[:300], []
@@ -126,18 +127,24 @@ def _cell(ground: Ground, state: Path, operation: Operation, fault: Fault | None
         watch = threading.Timer(LIMIT, lambda: (tell(verdict="RED endless afterwards"), os._exit(3)))
         watch.daemon = True
         watch.start()
-        again, words, differs = _settled(operation, fresh(cell))
+        later = fresh(cell)
+        again, words, differs = _settled(operation, later)
         if told["verdict"].startswith("RED endless"):
             if again == "green" and not differs:
-                tell(verdict="refused" if how == "refused" else "withstood")
+                repaired = ", then repaired" if later.notes.get("repaired") else ""
+                tell(verdict=("refused" if how == "refused" else "withstood") + repaired)
             else:
                 tell(verdict="RED does not converge", said=f"{told['said']} THEN {words or '; '.join(differs)}"[:600])
         os._exit(0)
 
 
 def _settled(operation: Operation, cell: Cell) -> tuple[str, str, list[str]]:
-    """The operation once more, and, where its green says that something is to be read back, that as well."""
+    """The operation once more, with what its words ask for: a repair, or the read-back that a green announces."""
     how, said, wrong = _run(operation, cell)
+    if how == "refused" and operation.name == "back up" and "points repair" in said:
+        mend(cell.real(), cell.real().site("haven", "internal"), dry_run=False, mark_lost=True)
+        cell.notes["repaired"] = True
+        how, said, wrong = _run(operation, fresh(cell))
     if how == "green" and operation.name == "replicate" and not wrong:
         settled = _run(OPERATIONS["verify"], fresh(cell))
         return settled[0], settled[1], settled[2] or _unequal_now(cell)

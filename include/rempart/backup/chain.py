@@ -32,6 +32,8 @@ from rempart.sites.port import ObjectInfo, Site
 VERSION, FOLDER = 1, "chain/"
 TRIES = 5
 WORKERS = 16
+DAMAGED = b"damaged"
+"""In place of a version that the site gives back otherwise than its writer recorded."""
 _FILE = re.compile(r'\{"link":(?P<text>\{.*\}),' + SIGNED)
 _MARK = re.compile(r'\{"lost":(?P<text>\{.*\}),' + SIGNED)
 _KEY = re.compile(rf"{FOLDER}(?P<seq>\d{{9}})(?P<lost>\.lost)?\.json")
@@ -320,7 +322,11 @@ class _Choice:
             return None
 
     def _fetched(self, seq: int, info: ObjectInfo, *, lost: bool = False) -> Stored:
-        return Stored(seq, self.site.fetch(self.bucket, info.key, version_id=info.version_id)[1], lost)
+        try:
+            body = self.site.fetch(self.bucket, info.key, version_id=info.version_id)[1]
+        except IntegrityError:  # of this version alone: another may be the link
+            body = DAMAGED
+        return Stored(seq, body, lost)
 
 
 def append(

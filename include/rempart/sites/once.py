@@ -27,7 +27,7 @@ def bodies(site: Site, bucket: str, key: str) -> Iterator[tuple[ObjectInfo, byte
     for one in found if len(found) <= LOOKED_AT else [*found[:half], *found[-half:]]:
         try:
             yield one, site.fetch(bucket, key, version_id=one.version_id)[1]
-        except ObjectMissing:
+        except (ObjectMissing, IntegrityError):  # a damaged version does not hide the others
             continue
 
 
@@ -80,12 +80,19 @@ def put_again(
     """
     for _ in range(TRIES):
         stored = site.write(bucket, key, body, content_type=content_type)
-        if site.fetch(bucket, key, version_id=stored.version_id)[1] == body:
+        if _gives_back(site, bucket, key, stored, body):
             return _locked(site, bucket, stored, retain_until)
     raise IntegrityError(
         f"read back {bucket}/{key} at site '{site.name}': {TRIES} times it was not what was stored",
         "It does not count. The site alters what it keeps: ask its operator, and use another site meanwhile.",
     )
+
+
+def _gives_back(site: Site, bucket: str, key: str, stored: ObjectInfo, body: bytes) -> bool:
+    try:
+        return site.fetch(bucket, key, version_id=stored.version_id)[1] == body
+    except IntegrityError:
+        return False
 
 
 def _version(site: Site, bucket: str, key: str, body: bytes) -> ObjectInfo | None:
