@@ -52,10 +52,11 @@ def file_sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def open_client(name: str, connection: Connection, region: str, *, attempts: int = 4) -> Any:
+def open_client(name: str, connection: Connection, region: str, *, attempts: int = 4, signed: bool = True) -> Any:
     """boto3's client of a site's connection; whoever makes one has a permission for it. Raises SiteError.
 
-    `attempts` is how often a request is sent at the most.
+    `attempts` is how often a request is sent at the most. Without `signed` a body is not hashed once more for the
+    signature: for bodies whose checksum is in a header, which is signed.
     """
     from botocore.config import Config as BotoConfig
 
@@ -72,7 +73,8 @@ def open_client(name: str, connection: Connection, region: str, *, attempts: int
         connect_timeout=5,
         read_timeout=60,
         max_pool_connections=64,
-        s3={"addressing_style": connection.extra.get("addressing_style", "path")},
+        s3={"addressing_style": connection.extra.get("addressing_style", "path")}
+        | ({} if signed else {"payload_signing_enabled": False}),
     )
     with _making:
         return _session().client(
@@ -125,6 +127,12 @@ class S3Site:
         self._bulk = Bulk(connection, region)
         self._locks = Locks(self._client, f"site '{name}' ({self.endpoint})")
         self._once = partial(open_client, name, connection, region, attempts=1)
+        self._unsigned = partial(open_client, name, connection, region, signed=False)
+
+    @cached_property
+    def _parts(self) -> Any:
+        """A client for large objects in parts, each of which has its checksum in a header."""
+        return self._unsigned()
 
     @cached_property
     def _impatient(self) -> Any:
@@ -439,7 +447,7 @@ class S3Site:
 
     def upload(self, bucket: str, like: ObjectInfo) -> S3Upload:
         guard = partial(self._guard, f"upload {bucket}/{like.key}")
-        return S3Upload(self._client, partial(self._call, "upload", bucket, like.key), bucket, like, guard)
+        return S3Upload(self._parts, partial(self._call, "upload", bucket, like.key), bucket, like, guard)
 
     def write_new(
         self,
