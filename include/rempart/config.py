@@ -218,6 +218,15 @@ def watcher(site: str) -> str:
     return f"s3_watch_{site}"
 
 
+TRACKED = "mlflow"
+"""Where MLflow's server keeps artifacts in their bucket, the same at every site."""
+
+
+def tracker(site: str) -> str:
+    """The connection with which MLflow's server keeps artifacts at a site: it reaches its own prefix alone."""
+    return f"s3_mlflow_{site}"
+
+
 def project_root() -> Path:
     """The folder of rempart.yaml: `REMPART_HOME`, else the nearest folder above the working directory that has one."""
     if home := os.environ.get("REMPART_HOME"):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.stack
 
 @pytest.fixture
 def mark(platform: Platform) -> Iterator[str]:
-    name = f"users-{secrets.token_hex(4)}"
+    name = f"job-{secrets.token_hex(4)}"
     yield name
     with session(platform.tracking()) as client:
         for experiment in client.search_experiments(filter_string=f"name LIKE '{name}%'"):

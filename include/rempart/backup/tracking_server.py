@@ -105,7 +105,7 @@ def scratch_server(
     port, password = _free_port(), secrets.token_urlsafe(24)
     with spool_folder() as folder:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--workers", "1", "--app-name", "basic-auth"]
+        command += ["--workers", "1", "--app-name", "rempart"]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 command,

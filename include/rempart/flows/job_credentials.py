@@ -125,7 +125,7 @@ def _at_tracking(platform: Platform, spec: JobSpec, attempt: int) -> tuple[Conne
 
 def _user(spec: JobSpec, attempt: int | None) -> str:
     """What the names of an attempt's users begin with, or of all attempts'."""
-    return f"job-{spec.job_id}-" + ("" if attempt is None else f"{attempt}-")
+    return f"{tracking_users.JOB}{spec.job_id}-" + ("" if attempt is None else f"{attempt}-")
 
 
 def _variable(connection: str) -> str:

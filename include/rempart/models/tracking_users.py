@@ -16,6 +16,8 @@ from rempart.models.tracking import address, session
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+JOB = "job-"
+"""What the name of each user of a job begins with. MLflow's server lets such a user do what a job does, and no more."""
 _USERS = "/api/2.0/mlflow/users"
 _GRANT = "/api/3.0/mlflow/users/permissions/grant"
 
@@ -23,8 +25,11 @@ _GRANT = "/api/3.0/mlflow/users/permissions/grant"
 def create(tracking: Connection, prefix: str, experiment: str) -> Connection:
     """A new user whose name begins with `prefix` and who may log to an experiment, made if missing: as a connection.
 
-    Raises TrackingUnavailable, TrackingRefused (also where the server has no users).
+    Raises TrackingUnavailable, TrackingRefused (also where the server has no users), ValueError for a prefix that does
+    not begin with JOB: such a user would be a person's.
     """
+    if not prefix.startswith(JOB):
+        raise ValueError(f"the name of a job's user begins with {JOB}")
     name, password = f"{prefix}{secrets.token_hex(4)}", secrets.token_urlsafe(32)
     with session(tracking, f"make the user {prefix}...") as client:
         experiment_id = _experiment(client, experiment)

@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
 
-from rempart.config import DATABASES, SERVERS, WAL_ARCHIVE, Config, witness
+from rempart.config import DATABASES, SERVERS, WAL_ARCHIVE, Config, tracker, witness
 from rempart.sections import Place
 from rempart.sovereignty.policy import (
     Decision,
@@ -141,7 +141,9 @@ def platform_connections(config: Config) -> frozenset[str]:
     external = (service.external.connection for service in config.services.values() if service.external)
     offered = (site.job_credentials for site in config.sites.values())
     jobs = (one.connection for one in offered if one and one.connection)
-    return PLATFORM_CONNECTIONS.union(external, jobs, [witness(config.checkpoint_site)]) - declared_connections(config)
+    return PLATFORM_CONNECTIONS.union(
+        external, jobs, [witness(config.checkpoint_site)], map(tracker, config.sites)
+    ) - declared_connections(config)
 
 
 def full_image(image: str) -> str:

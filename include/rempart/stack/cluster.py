@@ -28,6 +28,7 @@ from rempart.stack import (
     roles,
     schemas,
 )
+from rempart.stack.credentials import KEPT
 from rempart.stack.layout import Stack
 
 NAMESPACE = "airflow"
@@ -71,18 +72,29 @@ def plan(
     `stack` is the one in the cluster. Raises ConnectionMissing, which names all that nobody but you can know.
     """
     given = {name: _line(value) for name, value in inherited.items() if name.startswith(_CONNECTION)}
-    kept = {name: value for name, value in existing.items() if name not in given}
+    before = {name: existing[name] for name in given if _in_cluster(stack, existing.get(name, ""))}
+    kept = {name: value for name, value in existing.items() if name not in given} | before
     # as if the database were ours: its roles get generated passwords, and then the operator's host
     services = {**stack.config.services, "postgresql": StackService()}
     ours = replace(stack, config=stack.config.model_copy(update={"services": services}))
     made = credentials.plan(ours, kept, token, fernet_key)
     made.pop("REMPART_POSTGRESQL_PASSWORD")
+    # one that we made stays aside while another is given in its place; one that was given is no secret of ours
+    aside = {f"{KEPT}{name}": made[name] for name in given if name in made and {name, f"{KEPT}{name}"} & kept.keys()}
+    ours_before = kept.keys() | {f"{KEPT}{name}" for name in before}
+    made = aside | {name: value for name, value in made.items() if not name.startswith(KEPT) or name in ours_before}
     made |= {name: _at_operator(stack, value) for name, value in made.items() if name.startswith(f"{_CONNECTION}PG_")}
     made[_MLFLOW_KEY] = made.get(_MLFLOW_KEY) or kept.get(_MLFLOW_KEY) or token()
     secrets = {**{name: value for name, value in kept.items() if name.startswith(_CONNECTION)}, **made, **given}
     if missing := [name for name in _needed(stack) if name not in secrets]:
         raise ConnectionMissing(f"Not in the environment: {', '.join(missing)}", f"Export them; {_HOW}")
     return secrets
+
+
+def _in_cluster(stack: Stack, value: str) -> bool:
+    """Whether a connection leads to MLflow or Airflow as this cluster has them."""
+    plain = json.loads(value) if value.startswith("{") else {}
+    return plain.get("host") in {stack.host("mlflow"), stack.host("airflow")}
 
 
 def _line(value: str) -> str:

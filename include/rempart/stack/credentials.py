@@ -12,10 +12,11 @@ import secrets as randomness
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rempart import config as configuration
 from rempart.backup import age, keyring
-from rempart.config import DATABASES, Connection, watcher, witness
+from rempart.config import DATABASES, Connection, tracker, watcher, witness
 from rempart.errors import StackError
 from rempart.ledger import keys
 from rempart.stack.layout import Stack
@@ -25,6 +26,10 @@ SUPERUSER = "rempart_admin"
 _LEDGER_KEY = f"AIRFLOW_CONN_{keys.CONNECTION.upper()}"
 _BACKUP_KEY = f"AIRFLOW_CONN_{keyring.CONNECTION.upper()}"
 _NEXT_LEDGER_KEY = f"AIRFLOW_CONN_{keys.NEXT_CONNECTION.upper()}"
+
+
+KEPT = "REMPART_KEPT_"
+"""What the name of a secret begins with while the store that it opens is not the stack's: an external one is used."""
 
 
 def new_token() -> str:
@@ -66,8 +71,14 @@ def plan(
     ledger_key: Callable[[], tuple[str, str]] = new_ledger_key,
     backup_key: Callable[[], tuple[str, str]] = new_backup_key,
 ) -> dict[str, str]:
-    """What the secrets file must hold: secrets that exist are kept, missing ones are made, places are written anew."""
+    """What the secrets file must hold: secrets that exist are kept, missing ones are made, places are written anew.
+
+    A secret of a store that is not used now is kept under another name (KEPT), and comes back with the store, which
+    still has it.
+    """
     wanted: dict[str, str] = {}
+    aside = {name.removeprefix(KEPT): value for name, value in existing.items() if name.startswith(KEPT)}
+    existing = {name: value for name, value in existing.items() if not name.startswith(KEPT)} | aside
 
     def kept(variable: str, make: Callable[[], str] = token) -> None:
         wanted[variable] = existing.get(variable) or make()
@@ -102,6 +113,7 @@ def plan(
             connection(witness(site), "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
         if site == stack.config.backup.site:
             connection(watcher(site), "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
+        connection(tracker(site), "aws", extra={"endpoint_url": endpoint, "region_name": place.region})
         for purpose in ("WRITE", "READ", "FILER_WRITE", "FILER_READ"):
             kept(f"REMPART_SITE_{site.upper()}_{purpose}_KEY")
         if stack.job_role(site):
@@ -126,7 +138,19 @@ def plan(
     if stack.containers:  # made whether its profile is chosen or not, so that choosing it changes no file of others
         kept("REMPART_AIRFLOW_BROKER_PASSWORD")
         connection("monitoring", "http", "admin", service="monitoring", schema="http")
-    return wanted
+    unused = {name: value for name, value in existing.items() if name not in wanted}
+    return wanted | {f"{KEPT}{name}": value for name, value in unused.items() if name in aside or _ours(stack, value)}
+
+
+def _ours(stack: Stack, value: str) -> bool:
+    """Whether a secret is of our making: no connection, or one that leads to a server of the stack or to none."""
+    if not value.startswith("{"):
+        return "://" not in value
+    plain = json.loads(value)
+    endpoint = (plain.get("extra") or {}).get("endpoint_url") if isinstance(plain.get("extra"), Mapping) else None
+    host = plain.get("host") or urlsplit(endpoint or "").hostname
+    servers = ("postgresql", "mlflow", "airflow", "monitoring", *stack.config.sites)
+    return not host or host in {stack.host(name) for name in servers}
 
 
 def _ledger_connection(ledger_key: Callable[[], tuple[str, str]]) -> str:
@@ -160,10 +184,23 @@ def ensure(stack: Stack) -> dict[str, str]:
             f"or, if nobody else was on this machine, chmod 600 {file}.",
         )
     existing = configuration.read_env_file(file)
+    _refuse_a_store_without_its_secret(stack, existing)
     wanted = plan(stack, existing, new_token, new_fernet_key)
     if wanted != existing:
         write_secrets(file, wanted)
     return wanted
+
+
+def _refuse_a_store_without_its_secret(stack: Stack, existing: Mapping[str, str]) -> None:
+    """Raises StackError where PostgreSQL's data is there and the secrets that open it are not: new ones would not."""
+    name = "REMPART_POSTGRESQL_PASSWORD"
+    known = existing.keys() & {name, f"{KEPT}{name}"}
+    if "postgresql" in stack.services and not known and (stack.postgresql_data / "PG_VERSION").is_file():
+        raise StackError(
+            f"{stack.secrets} lacks {name}, and {stack.postgresql_data} holds a database that was made with it",
+            "Put the secrets file back, from a copy or a restore point (`rempart restore`); or move"
+            f" {stack.var} away to begin with an empty platform.",
+        )
 
 
 def write_secrets(file: Path, secrets: Mapping[str, str]) -> None:

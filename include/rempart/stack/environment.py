@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from rempart.config import Connection
+from rempart.config import Connection, Connections, tracker
 from rempart.errors import ConnectionMissing
 from rempart.stack import process_secrets, profiles, site_certificates
 from rempart.stack.credentials import connections
@@ -23,6 +23,9 @@ TELEMETRY_OFF = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 """Every switch that a dependency offers to keep it from phoning home."""
+
+MODEL_SOURCE = r"\Amodels:/m-[0-9a-f]{32}\Z"
+"""The only source that a version of a registered model may have: a model that was logged to this server."""
 
 MARKER = "REMPART_SERVICE"
 """Environment variable that every process of a service carries, with its descendants: `<stack id>:<service>`."""
@@ -101,6 +104,19 @@ def s3_client(connection: Connection) -> dict[str, str]:
     }
 
 
+def tracking_site(stack: Stack, resolve: Connections, site: str) -> Connection:
+    """The connection with which MLflow works at a site: limited to its prefix, or the site's own where there is none.
+
+    Raises ConnectionMissing.
+    """
+    try:
+        return resolve(tracker(site))
+    except ConnectionMissing:
+        if not stack.external(site):
+            raise
+        return resolve(stack.config.sites[site].connection)
+
+
 def mlflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], active: str) -> dict[str, str]:
     """The MLflow server's environment: artifacts go to the site `active`.
 
@@ -110,7 +126,7 @@ def mlflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str
     server = resolve("mlflow")
     return (
         base(stack, inherited)
-        | s3_client(resolve(stack.config.sites[active].connection))
+        | s3_client(tracking_site(stack, resolve, active))
         | {
             "MLFLOW_BACKEND_STORE_URI": resolve("pg_mlflow").postgresql_url("postgresql+psycopg"),
             "MLFLOW_AUTH_CONFIG_PATH": str(stack.var / "mlflow" / "basic_auth.ini"),
@@ -119,6 +135,7 @@ def mlflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets["REMPART_MLFLOW_SECRET_KEY"],
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+            "MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX": MODEL_SOURCE,
         }
         # its own pages, where a browser has them from the gate
         | ({"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": url} if (url := inherited.get("REMPART_MLFLOW_URL")) else {})

@@ -10,14 +10,15 @@ import os
 import subprocess
 from collections.abc import Mapping
 
-from rempart.config import Connection
+from rempart.config import TRACKED, Connection
 from rempart.errors import StackError
 from rempart.stack import environment, rest
 from rempart.stack.credentials import write_private
 from rempart.stack.layout import Stack
 
-PREFIX = "mlflow"
-"""Where the server keeps artifacts in their bucket, the same at every site."""
+APP = "rempart"
+"""MLflow's basic-auth app behind the list of who may make which call (rempart.tracking_access)."""
+PREFIX = TRACKED
 _CHECKSUM = f"{PREFIX}/.rempart-checksum"
 _HEALTH = "api/2.0/mlflow-artifacts/artifacts/.rempart-health"
 _UPGRADE = "import os; from mlflow.db import commands; commands(['upgrade', os.environ.pop('REMPART_MIGRATE')])"

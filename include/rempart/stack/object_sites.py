@@ -42,14 +42,17 @@ class Limited:
     connection: Connection
     actions: tuple[str, ...]
     objects: tuple[str, ...]
+    lists: tuple[str, str] | None = None
+    """Bucket and prefix of the keys that it may list."""
 
 
 def limited(settings: Config, site: str, resolve: Connections) -> list[Limited]:
     """The identities of a site that may do one thing.
 
-    The witness adds to the checkpoints, under lock, and writes heartbeats; the watch reads heartbeats.
+    The witness adds to the checkpoints, under lock, and writes heartbeats; the watch reads heartbeats; MLflow works
+    below its own prefix.
     """
-    names, found = settings.buckets, []
+    names, found = settings.buckets, list[Limited]()
     heartbeats = f"{names.backups}/{PREFIX}*"
     here = site == settings.backup.site
     if site == settings.checkpoint_site:
@@ -58,7 +61,9 @@ def limited(settings: Config, site: str, resolve: Connections) -> list[Limited]:
         found.append(Limited("witness", resolve(config.witness(site)), puts, places))
     if here:
         found.append(Limited("watch", resolve(config.watcher(site)), ("s3:GetObject",), (heartbeats,)))
-    return found
+    own = (names.artifacts, f"{config.TRACKED}/")
+    works = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
+    return [*found, Limited("mlflow", resolve(config.tracker(site)), works, ("/".join(own) + "*",), own)]
 
 
 def identities(site: str, connection: Connection, others: Sequence[Limited] = ()) -> dict[str, Any]:
@@ -75,8 +80,13 @@ def identities(site: str, connection: Connection, others: Sequence[Limited] = ()
     }
     for one in others:
         resources = [f"arn:aws:s3:::{place}" for place in one.objects]
-        allow = {"Effect": "Allow", "Action": list(one.actions), "Resource": resources}
-        policy = json.dumps({"Version": _VERSION, "Statement": [allow]})
+        allow: list[dict[str, Any]] = [{"Effect": "Allow", "Action": list(one.actions), "Resource": resources}]
+        if one.lists:
+            bucket, prefix = one.lists
+            below = {"StringLike": {"s3:prefix": [f"{prefix}*"]}}
+            listing = {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket}"]}
+            allow.append(listing | {"Condition": below})
+        policy = json.dumps({"Version": _VERSION, "Statement": allow})
         # SeaweedFS's own action `Write` would also allow deletes, so the right is given by a policy
         plain["identities"].append(identity(f"{site}-{one.name}", one.connection, actions=[], policyNames=[one.name]))
         plain.setdefault("policies", []).append({"name": one.name, "content": policy})

@@ -115,7 +115,7 @@ def test_the_policy_of_the_key_is_the_one_that_the_stack_gives() -> None:
     watch = next(one for one in limited(settings, "haven", lambda name: Connection(name, "aws")) if one.name == "watch")
     assert statement["Action"] == list(watch.actions)
     assert statement["Resource"] == [f"arn:aws:s3:::{place}" for place in watch.objects]
-    assert limited(settings, "primary", lambda name: Connection(name, "aws")) == []
+    assert [one.name for one in limited(settings, "primary", lambda name: Connection(name, "aws"))] == ["mlflow"]
 
 
 def test_pages_name_files_and_commands_that_exist() -> None:

@@ -1,0 +1,254 @@
+"""The app that MLflow's server runs (`mlflow server --app-name rempart`): MLflow's basic-auth app behind the list.
+
+Every request comes here first, whichever of MLflow's two frameworks would answer it. What the list does not allow is
+refused with 401 or 403; what it allows is still judged by MLflow's own rights.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rempart.models.tracking_users import JOB
+from rempart.tracking_access import job_calls, routes
+from rempart.tracking_access.job_calls import NotAllowed
+from rempart.tracking_access.routes import Call, Role
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+NAME = "rempart"
+"""Of the entry point in group `mlflow.app`."""
+MOST_BODY = 4 * 1024 * 1024
+"""Bytes of a call that is read here before it is handed on."""
+_REMEMBERED = 10_000
+_log = logging.getLogger("rempart.tracking_access")
+
+
+class Users(Protocol):
+    """Who is who, and what is whose: answers of MLflow's own stores. Each call may take a while."""
+
+    def administrator(self, name: str, password: str) -> bool | None:
+        """Whether a user is an administrator; None if there is no such user, or its password is another one."""
+
+    def owner(self, kind: str, name: str) -> tuple[str, str] | None:
+        """The user that made a run or model, and its experiment; None where there is none."""
+
+
+@dataclass
+class Access:
+    """The ASGI app: `inner` hears only of calls that are allowed."""
+
+    inner: App
+    users: Users
+    listed: tuple[routes.Route, ...] = field(default_factory=routes.listed)
+    _owners: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.inner(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path, plain = (
+            scope["method"],
+            scope["path"],
+            routes.is_plain(scope["path"], scope.get("raw_path") or b""),
+        )
+        if plain and (routes.allowed(self.listed, routes.ANYBODY, method, path)):
+            await self.inner(_without(scope, b"authorization"), receive, send)
+            return
+        if (user := await self._user(scope)) is None:
+            await _refuse(send, 401, "Log in with a user of MLflow.")
+            return
+        name, role = user
+        call = routes.allowed(self.listed, role, method, path) if plain else None
+        try:
+            if call is None:
+                raise NotAllowed("no line of the list allows it")
+            if role == "job":
+                scope, receive = await self._as_job(call, name, scope, receive)
+            elif role == "platform" and call.route.template.endswith("/mlflow/experiments/create"):
+                scope, receive = await _without_places(scope, receive)
+        except NotAllowed as why:
+            _log.warning("refused %s %r to user %r (%s): %s", method, path[:200], name[:80], role, why)
+            await _refuse(send, 403, f"Not allowed to this user: {why}.")
+            return
+        await self.inner(scope, receive, send)
+
+    async def _user(self, scope: Scope) -> tuple[str, Role] | None:
+        """Name and role of the user whose name and password the one header says; None if it says nobody's."""
+        given = [value for name, value in scope["headers"] if name.lower() == b"authorization"]
+        if len(given) != 1 or (said := _credentials(given[0])) is None:
+            return None
+        administrator = await _in_thread(lambda: self.users.administrator(*said))
+        if administrator is None:
+            return None
+        if said[0].startswith(JOB):  # also where somebody made it an administrator
+            return said[0], "job"
+        return said[0], "platform" if administrator else "person"
+
+    async def _as_job(self, call: Call, user: str, scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
+        """The request to hand on: all that it names is the user's own. Raises NotAllowed."""
+        upload = job_calls.is_upload(call)
+        body = b"" if upload else await _body(scope, receive)
+        wanted = job_calls.demand(call, scope.get("query_string") or b"", body, user)
+        for kind, names in (("run", wanted.runs), ("model", wanted.models)):
+            for name in names:
+                if (found := await self._owner(kind, name)) is None or found[0] != user:
+                    raise NotAllowed(f"a {kind} that is not its own")
+                if wanted.experiment not in (None, found[1]):
+                    raise NotAllowed(f"a {kind} of another experiment")
+        return (scope, receive) if wanted.body is None else _handed_on(scope, receive, wanted.body)
+
+    async def _owner(self, kind: str, name: str) -> tuple[str, str] | None:
+        """Whose a run or model is: remembered, since it never changes."""
+        if (known := self._owners.get((kind, name))) is not None:
+            return known
+        found: tuple[str, str] | None = await _in_thread(lambda: self.users.owner(kind, name))
+        if found is not None:
+            if len(self._owners) >= _REMEMBERED:
+                self._owners.clear()
+            self._owners[kind, name] = found
+        return found
+
+
+async def _in_thread(act: Callable[[], Any]) -> Any:
+    import anyio.to_thread
+
+    return await anyio.to_thread.run_sync(act)
+
+
+def _credentials(header: bytes) -> tuple[str, str] | None:
+    scheme, _, rest = header.partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        name, colon, password = base64.b64decode(rest.strip(), validate=True).decode("ascii").partition(":")
+    except (binascii.Error, ValueError):
+        return None
+    return (name, password) if colon and name else None
+
+
+async def _body(scope: Scope, receive: Receive) -> bytes:
+    """The whole body of a call. Raises NotAllowed for one that is longer than MOST_BODY, or is compressed."""
+    if any(name.lower() == b"content-encoding" for name, _ in scope["headers"]):
+        raise NotAllowed("a compressed body")
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise NotAllowed("a body that was cut off")
+        parts.append(message.get("body", b""))
+        if (size := size + len(parts[-1])) > MOST_BODY:
+            raise NotAllowed(f"a body of more than {MOST_BODY} bytes")
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _without_places(scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
+    """A call that makes an experiment: nobody chooses where its artifacts lie. Raises NotAllowed."""
+    body = await _body(scope, receive)
+    if scope.get("query_string"):
+        raise NotAllowed("a query")
+    if unknown := sorted(job_calls.parse(body).keys() - {"name", "tags"}):
+        raise NotAllowed(f"the field '{unknown[0][:40]}'; artifacts lie where the server puts them")
+    return _handed_on(scope, receive, body)
+
+
+def _handed_on(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Receive]:
+    """The request with this body and no other."""
+    headers = [
+        (name, value)
+        for name, value in scope["headers"]
+        if name.lower() not in (b"content-length", b"content-type", b"transfer-encoding")
+    ]
+    if body:
+        headers += [(b"content-type", b"application/json")]
+    headers += [(b"content-length", str(len(body)).encode())]
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def once() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return {**scope, "headers": headers}, once
+
+
+def _without(scope: Scope, header: bytes) -> Scope:
+    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name.lower() != header]}
+
+
+async def _refuse(send: Send, status: int, text: str) -> None:
+    body = json.dumps({"error_code": "UNAUTHENTICATED" if status == 401 else "PERMISSION_DENIED", "message": text})
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b'Basic realm="mlflow"'))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body.encode()})
+
+
+@dataclass(frozen=True)
+class MlflowUsers:
+    """Answers of the stores of this process's MLflow."""
+
+    def administrator(self, name: str, password: str) -> bool | None:
+        from mlflow.server import auth
+
+        found = auth._authenticate_cached(name, password)
+        return None if found is None else bool(found.is_admin)
+
+    def owner(self, kind: str, name: str) -> tuple[str, str] | None:
+        from mlflow.exceptions import MlflowException
+        from mlflow.server.handlers import _get_tracking_store
+
+        store = _get_tracking_store()
+        try:
+            if kind == "run":
+                run = store.get_run(name)  # type: ignore[no-untyped-call] # MLflow has no types there
+                tags, experiment = run.data.tags, run.info.experiment_id
+            else:
+                model = store.get_logged_model(name)
+                tags, experiment = model.tags, model.experiment_id
+        except MlflowException:
+            return None
+        user = tags.get(job_calls.OWNER)
+        return (str(user), str(experiment)) if user else None
+
+
+def registered(served: Any) -> Iterable[tuple[str, str]]:
+    """Method and rule of every route of MLflow's FastAPI app and of the Flask app below it."""
+    from mlflow.server import app as flask_app
+
+    for rule in flask_app.url_map.iter_rules():
+        yield from ((method, rule.rule) for method in rule.methods or () if method not in ("HEAD", "OPTIONS"))
+    for route in served.routes:
+        methods = getattr(route, "methods", None) or ()
+        yield from ((method, route.path) for method in methods if method not in ("HEAD", "OPTIONS"))
+
+
+def create_app() -> App:
+    """MLflow's app behind the list. Raises RuntimeError where the server is not one that asks this app for all."""
+    if os.environ.get("_MLFLOW_SGI_NAME") != "uvicorn":
+        raise RuntimeError("MLflow's server runs Rempart's app under uvicorn alone: start it without gunicorn options.")
+    from mlflow.server import auth
+
+    served = auth.create_app()
+    if unknown := routes.unlisted(routes.listed(), registered(served)):
+        _log.warning(
+            "MLflow has %d routes that no line of the list names, so nobody may call them: %s",
+            len(unknown),
+            ", ".join(unknown[:5]),
+        )
+    return Access(served, MlflowUsers())

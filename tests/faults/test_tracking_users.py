@@ -1,0 +1,442 @@
+"""S6: the user of a job, a person and a stranger at a real MLflow server. What the list does not allow is refused.
+
+The server has users in PostgreSQL and artifacts at a real site, as the platform starts it.
+"""
+
+import base64
+import dataclasses
+import http.client
+import io
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+
+import pytest
+
+from rempart import config
+from rempart.models import registry, tracking_users
+from rempart.models.encoding import Feature
+from rempart.models.tracking import session
+from rempart.stack import environment
+from rempart.tracking_access import job_calls, routes
+from rempart.training import experiment
+from tests.integration.own_servers import own_servers
+from tests.integration.test_job_credentials import status
+from tests.tracking_server import ask, tracking_server
+from tests.unit.training.test_job import spec
+
+REGISTERED = """
+import json, os, sys
+from mlflow.server import auth
+from rempart.tracking_access.app import registered
+print(json.dumps(sorted(set(registered(auth.create_app())))))
+"""
+API = "/api/2.0/mlflow"
+FILES = "/api/2.0/mlflow-artifacts/artifacts"
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    with own_servers(tmp_path_factory.mktemp("tracking") / "var", ("postgresql", "site-primary")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def admin(servers):
+    with tracking_server(servers) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory):
+    """Method and rule of every route of the installed MLflow."""
+    folder = tmp_path_factory.mktemp("routes")
+    (folder / "auth.ini").write_text(
+        f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{folder}/auth.db\n"
+        "admin_username = routes\nadmin_password = of-a-server-that-is-not-started\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    settings = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "x",
+        "_MLFLOW_SGI_NAME": "uvicorn",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", REGISTERED], env=os.environ | settings, capture_output=True, text=True, check=True
+    )
+    return [tuple(rule) for rule in json.loads(done.stdout.splitlines()[-1])]
+
+
+@dataclasses.dataclass
+class World:
+    """A champion with its run and model, and a job's user of the same experiment with a run and model of its own."""
+
+    port: int
+    admin: object
+    job: object
+    experiment: str
+    champion: experiment.Logged
+    own: experiment.Logged
+
+    def ask(self, method, path, body=None, user=None, **headers):
+        return ask(user or self.job, self.port, method, path, body, headers)
+
+
+FEATURES = [Feature("stay__lead", "number")]
+
+
+def model_bytes():
+    """A small true ONNX model: one number in, one number out."""
+    from onnx import TensorProto, helper
+
+    node = helper.make_node("Identity", ["x"], ["y"])
+    place = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 1]) for name in "xy"]
+    graph = helper.make_graph([node], "g", [place[0]], [place[1]])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def world(admin):
+    order = spec(pipeline="doors", tracking=spec().tracking.model_copy(update={"experiment": "doors"}), job_id="")
+    files = {"model.onnx": model_bytes(), "plot.png": b"png"}
+    champion = experiment.log(admin, order, FEATURES, {"mae": 1.0}, files)
+    version = registry.register(
+        admin, "doors", "", job_id=order.job_id, run_id=champion.run_id, model_id=champion.model_id, tags={}
+    )
+    registry.promote(admin, "doors", version, None, ())
+    job = tracking_users.create(admin, f"job-{secrets.token_hex(8)}-1-", "doors")
+    own = experiment.log(job, order, FEATURES, {"mae": 2.0}, files)
+    with session(admin) as client:
+        found = client.get_experiment_by_name("doors").experiment_id
+    return World(admin.port, admin, job, found, champion, own)
+
+
+def test_every_route_of_mlflow_stands_in_the_list(rules):
+    """A new MLflow has a new route: say in routes.txt who may call it, then this passes."""
+    assert len(rules) > 400
+    assert routes.unlisted(routes.listed(), rules) == []
+
+
+def test_a_route_that_is_in_the_list_is_one_of_mlflow(rules):
+    known = {(method, routes.template(rule)) for method, rule in rules}
+    assert {(one.method, one.template) for one in routes.listed()} <= known
+
+
+def filled(world, template):
+    """A path of a route, which names what is the champion's."""
+    path = template.replace("<path:artifact_path>", f"{world.experiment}/{world.champion.run_id}/artifacts/plot.png")
+    path = (
+        path.replace("<model_id>", world.champion.model_id).replace("<path:path>", "x").replace("<path:filename>", "x")
+    )
+    return re.sub(r"<(?:path:)?\w+>", "1", path)
+
+
+def test_no_other_route_answers_a_job(world, rules):
+    answered = {}
+    for method, rule in rules:
+        one = routes.Route(method, routes.template(rule), frozenset())
+        if any(
+            "job" in listed.who
+            for listed in routes.listed()
+            if (listed.method, listed.template) == (method, one.template)
+        ):
+            continue
+        if (method, rule) == ("GET", "/health"):
+            continue
+        status, _ = world.ask(method, filled(world, one.template), {} if method != "GET" else None)
+        if status not in (401, 403):
+            answered[f"{method} {rule}"] = status
+    assert answered == {}
+
+
+def test_no_route_answers_a_stranger(world, rules):
+    answered = {}
+    wrong = dataclasses.replace(world.job, password="wrong")
+    for method, rule in rules:
+        path = filled(world, routes.template(rule))
+        found = ask(None, world.port, method, path)[0]
+        if found != 401 and path != "/health":
+            answered[f"{method} {rule}"] = found
+    assert answered == {}
+    assert ask(wrong, world.port, "GET", f"{API}/runs/get?run_id={world.own.run_id}")[0] == 401
+
+
+def test_a_job_logs_what_it_made(world):
+    with session(world.admin) as client:
+        run = client.get_run(world.own.run_id)
+        assert run.data.metrics["mae"] == 2.0 and run.info.status == "FINISHED"
+        assert run.data.tags[job_calls.OWNER] == world.job.login
+        assert client.get_logged_model(world.own.model_id).tags[job_calls.OWNER] == world.job.login
+        assert {one.path for one in client.list_artifacts(world.own.run_id)} == {"plot.png"}
+
+
+def test_nobody_chooses_where_artifacts_lie(world, servers):
+    for place in ("s3://backups/points", f"file://{servers.stack.root}/dags", "mlflow-artifacts:/0", "/tmp/x"):
+        body = {"name": f"x-{secrets.token_hex(4)}", "artifact_location": place}
+        for user in (world.job, world.admin):
+            for api in ("api", "ajax-api"):
+                assert world.ask("POST", f"/{api}/2.0/mlflow/experiments/create", body, user)[0] == 403, place
+        camel = {"name": body["name"], "artifactLocation": place}
+        assert world.ask("POST", f"{API}/experiments/create", camel, world.admin)[0] == 403
+    with session(world.admin) as client:
+        locations = {one.artifact_location for one in client.search_experiments()}
+    assert all(one.startswith("mlflow-artifacts:/") for one in locations)
+
+
+def test_no_version_leads_to_another_place(world):
+    body = {"name": "doors", "run_id": world.own.run_id}
+    for source in (
+        "s3://backups/points",
+        "s3://lake/training",
+        "file:///etc",
+        "mlflow-artifacts:/1/x",
+        f"runs:/{world.own.run_id}/x",
+        f"models:/{world.own.model_id}\n",
+        f"models:/{world.own.model_id}/../{world.champion.model_id}",
+    ):
+        assert world.ask("POST", f"{API}/model-versions/create", body | {"source": source})[0] == 403
+        assert world.ask("POST", f"{API}/model-versions/create", body | {"source": source}, world.admin)[0] == 400, (
+            source
+        )
+    assert world.ask("POST", f"{API}/registered-models/create", {"name": "mine"})[0] == 403
+
+
+def test_what_is_another_s_is_not_written(world, servers):
+    before = objects(servers)
+    theirs, run, model = world.champion, world.own.run_id, world.own.model_id
+    metric = {"run_id": run, "key": "mae", "value": 0.0, "timestamp": 1, "step": 0}
+    output = {"run_id": run, "models": [{"model_id": theirs.model_id, "step": 0}]}
+    tries = {
+        "metric": ("POST", f"{API}/runs/log-metric", metric | {"run_id": theirs.run_id}),
+        "metric by the old name": ("POST", f"{API}/runs/log-metric", {**metric, "run_uuid": theirs.run_id}),
+        "metric by the old name alone": (
+            "POST",
+            f"{API}/runs/log-metric",
+            {k: v for k, v in metric.items() if k != "run_id"} | {"run_uuid": theirs.run_id},
+        ),
+        "metric of the champion's model": ("POST", f"{API}/runs/log-metric", metric | {"model_id": theirs.model_id}),
+        "in camel case": ("POST", f"{API}/runs/log-metric", metric | {"modelId": theirs.model_id}),
+        "batch": ("POST", f"{API}/runs/log-batch", {"run_id": theirs.run_id, "metrics": [], "params": []}),
+        "batch for the champion's model": (
+            "POST",
+            f"{API}/runs/log-batch",
+            {"run_id": run, "metrics": [{"key": "a", "value": 1, "timestamp": 1, "model_id": theirs.model_id}]},
+        ),
+        "a tag by a batch": ("POST", f"{API}/runs/log-batch", {"run_id": run, "tags": [{"key": "a", "value": "b"}]}),
+        "status": ("POST", f"{API}/runs/update", {"run_id": theirs.run_id, "status": "FAILED"}),
+        "outputs": ("POST", f"{API}/runs/outputs", output),
+        "a model of the champion's run": (
+            "POST",
+            f"{API}/logged-models",
+            {"experiment_id": world.experiment, "name": "m", "source_run_id": theirs.run_id},
+        ),
+        "the champion's model": (
+            "PATCH",
+            f"{API}/logged-models/{theirs.model_id}",
+            {"model_id": theirs.model_id, "status": 3},
+        ),
+        "its own model, and the champion's": (
+            "PATCH",
+            f"{API}/logged-models/{model}",
+            {"model_id": theirs.model_id, "status": 3},
+        ),
+        "parameters": ("POST", f"{API}/logged-models/{theirs.model_id}/params", {"params": []}),
+        "another's file": ("PUT", f"{FILES}/{world.experiment}/{theirs.run_id}/artifacts/plot.png", b"x"),
+        "a file more": ("PUT", f"{FILES}/{world.experiment}/models/{theirs.model_id}/artifacts/extra.txt", b"x"),
+        "the model": ("PUT", f"{FILES}/{world.experiment}/models/{theirs.model_id}/artifacts/model.onnx", b"x"),
+        "a file of another experiment": ("PUT", f"{FILES}/0/{run}/artifacts/x", b"x"),
+        "a file of none": ("PUT", f"{FILES}/x.txt", b"x"),
+        "a file at the root of the experiment": ("PUT", f"{FILES}/{world.experiment}/x.txt", b"x"),
+        "its owner": (
+            "POST",
+            f"{API}/runs/create",
+            {"experiment_id": world.experiment, "tags": [{"key": job_calls.OWNER, "value": "job-x"}]},
+        ),
+        "a run of another experiment": ("POST", f"{API}/runs/create", {"experiment_id": "0"}),
+        "a key twice": ("POST", f"{API}/runs/update", f'{{"run_id": "{theirs.run_id}", "run_id": "{run}"}}'.encode()),
+        "another encoding": ("POST", f"{API}/runs/update", json.dumps({"run_id": theirs.run_id}).encode("utf-16")),
+        "a query beside the body": ("POST", f"{API}/runs/update?run_id={theirs.run_id}", {"run_id": run}),
+        "a list": ("POST", f"{API}/runs/update", [{"run_id": run}]),
+    }
+    answered = {what: found for what, call in tries.items() if (found := world.ask(*call)[0]) != 403}
+    assert answered == {}
+    assert objects(servers) == before
+
+
+def test_what_is_another_s_is_not_read(world):
+    theirs = world.champion
+    tries = [
+        ("GET", f"{API}/runs/get?run_id={theirs.run_id}", None),
+        ("GET", f"{API}/runs/get?run_id={world.own.run_id}&run_uuid={theirs.run_id}", None),
+        ("GET", f"{API}/runs/get?run_id={world.own.run_id}&run_id={theirs.run_id}", None),
+        ("GET", f"{API}/runs/get", {"run_id": theirs.run_id}),
+        ("GET", f"{API}/logged-models/{theirs.model_id}", None),
+        ("GET", f"{FILES}/{world.experiment}/models/{theirs.model_id}/artifacts/model.onnx", None),
+        ("GET", f"{FILES}?path={world.experiment}", None),
+        ("GET", f"{API}/experiments/get-by-name?experiment_name=Default", None),
+        ("POST", f"{API}/runs/search", {"experiment_ids": [world.experiment]}),
+        ("POST", "/graphql", {"query": "{__schema{types{name}}}"}),
+    ]
+    assert [world.ask(*call)[0] for call in tries] == [403] * len(tries)
+
+
+def test_no_spelling_of_a_path_is_a_way_past_the_list(world, servers):
+    before = objects(servers)
+    mine, file = (
+        f"{world.experiment}/{world.own.run_id}/artifacts",
+        f"models/{world.champion.model_id}/artifacts/extra.txt",
+    )
+    paths = [
+        f"{FILES}/{mine}/../../{file}",
+        f"{FILES}/{mine}/..%2f..%2f{file}",
+        f"{FILES}/{mine}/%2e%2e/%2e%2e/{file}",
+        f"{FILES}/{mine}/%252e%252e/%252e%252e/{file}",
+        f"{FILES}/{mine}%2f..%2f..%2f{file}",
+        f"{FILES}/{mine}/..%5c..%5c{file}",
+        f"{FILES}/{mine}//../../{file}",
+        f"{FILES}/{mine}/a%00b",
+        f"{FILES}//{world.experiment}/{file}",
+        f"{FILES}/{world.experiment}%2f{file}",
+        f"{FILES}/./{world.experiment}/{file}",
+        f"/{FILES}/{world.experiment}/{file}",
+        f"{FILES.replace('/api/', '/ajax-api/')}/{mine}/own.txt",
+        f"{FILES.replace('/api/', '/API/')}/{world.experiment}/{file}",
+        f"{FILES.replace('/2.0/', '/3.0/')}/{world.experiment}/{file}",
+        f"{FILES.replace('artifacts/artifacts', 'artifacts/mpu/create')}/{world.experiment}/{file}",
+        f"http://127.0.0.1:{world.port}{FILES}/{world.experiment}/{file}",
+    ]
+    answered = {path: found for path in paths if (found := world.ask("PUT", path, b"x")[0]) not in (400, 403, 404)}
+    assert answered == {}
+    assert objects(servers) == before
+    spelled = [
+        f"{API}/experiments/create/",
+        "/api/2.0//mlflow/experiments/create",
+        "/api/2.0/mlflow/%65xperiments/create",
+        "/api/2.0mlflow/experiments/search-datasets",
+        "/api/3.0/mlflow/experiments/create",
+        f"{API}/experiments%2fcreate",
+        "/v1/traces",
+        "/api/2.0/mlflow/webhooks",
+        "/gateway/proxy/x/y",
+        "/api/3.0/mlflow/prompt-optimization/jobs",
+        "/ajax-api/3.0/mlflow/assistant/sessions",
+        "/ajax-api/2.0/mlflow/upload-artifact",
+    ]
+    answered = {path: found for path in spelled if (found := world.ask("POST", path, {"name": "x"})[0]) != 403}
+    assert answered == {}
+    for headers in ({"X-HTTP-Method-Override": "DELETE"}, {"X-Original-URL": f"{API}/experiments/create"}):
+        assert world.ask("POST", f"{API}/experiments/create", {"name": "x"}, **headers)[0] == 403
+
+
+def test_two_users_in_one_request_are_none(world):
+    connection = http.client.HTTPConnection("127.0.0.1", world.port, timeout=30)
+    connection.putrequest("GET", f"{API}/runs/get?run_id={world.own.run_id}")
+    for user in (world.job, world.admin):
+        said = base64.b64encode(f"{user.login}:{user.password}".encode()).decode()
+        connection.putheader("Authorization", f"Basic {said}")
+    connection.endheaders()
+    assert connection.getresponse().status == 401
+    connection.close()
+
+
+def test_a_person_reads_what_was_granted_and_writes_nothing(world, admin):
+    person = dataclasses.replace(admin, login=f"anna-{secrets.token_hex(3)}", password=secrets.token_hex(16))
+    created = {"username": person.login, "password": person.password}
+    assert world.ask("POST", f"{API}/users/create", created, admin)[0] == 200
+    look = ("GET", f"{API}/runs/get?run_id={world.champion.run_id}")
+    assert world.ask(*look, user=person)[0] == 403
+    grant = {
+        "username": person.login,
+        "resource_type": "experiment",
+        "resource_id": world.experiment,
+        "permission": "MANAGE",
+    }
+    assert world.ask("POST", "/api/3.0/mlflow/users/permissions/grant", grant, admin)[0] == 200
+    assert world.ask(*look, user=person)[0] == 200
+    file = f"{FILES}/{world.experiment}/{world.champion.run_id}/artifacts/plot.png"
+    assert world.ask("GET", file, user=person) == (200, b"png")
+    for method, path, body in (
+        ("PUT", file, b"x"),
+        ("DELETE", file, None),
+        ("POST", f"{API}/runs/set-tag", {"run_id": world.champion.run_id, "key": "a", "value": "b"}),
+        ("POST", f"{API}/runs/create", {"experiment_id": world.experiment}),
+        ("POST", f"{API}/experiments/create", {"name": "x"}),
+        ("POST", f"{API}/registered-models/alias", {"name": "doors", "alias": "champion", "version": "1"}),
+        ("POST", f"{API}/users/create", {"username": "b", "password": "x" * 12}),
+    ):
+        assert world.ask(method, path, body, user=person)[0] == 403, path
+    assert world.ask("DELETE", f"{API}/users/delete", {"username": person.login}, admin)[0] == 200
+
+
+def test_an_attempt_that_is_over_logs_nothing(world):
+    """The next attempt of the same job has a user of its own, and what the first one made is not its."""
+    prefix = world.job.login.rsplit("-", 2)[0]
+    second = tracking_users.create(world.admin, f"{prefix}-2-", "doors")
+    body = {"run_id": world.own.run_id, "status": "FAILED"}
+    assert world.ask("POST", f"{API}/runs/update", body, second)[0] == 403
+    tracking_users.remove(world.admin, f"{prefix}-2-")
+    assert world.ask("POST", f"{API}/runs/update", body, second)[0] == 401
+
+
+def test_the_key_of_the_server_reaches_its_own_prefix_alone(world, servers):
+    """Also if the server were taken over: its environment holds no other key of a site."""
+    settings = environment.mlflow(
+        servers.stack, config.read_env_file(servers.stack.secrets), {"PATH": "/bin"}, "primary"
+    )
+    assert servers.connections("s3_primary").password not in str(settings)
+    own, s3 = client(servers.connections("s3_primary")), client(servers.connections(config.tracker("primary")))
+    own.put_object(Bucket="artifacts", Key="jobs/1/result.json", Body=b"{}")
+    own.put_object(Bucket="lake", Key="training/x.parquet", Body=b"rows")
+    s3.put_object(Bucket="artifacts", Key="mlflow/own", Body=b"x" * 9_000_000)
+    s3.upload_fileobj(io.BytesIO(b"x" * 9_000_000), "artifacts", "mlflow/in-parts")
+    assert s3.get_object(Bucket="artifacts", Key="mlflow/own")["ContentLength"] == 9_000_000
+    assert s3.list_objects_v2(Bucket="artifacts", Prefix="mlflow/in")["KeyCount"] == 1
+    s3.delete_objects(Bucket="artifacts", Delete={"Objects": [{"Key": "mlflow/own"}, {"Key": "mlflow/in-parts"}]})
+    copy = {"Bucket": "lake", "Key": "training/x.parquet"}
+    tries = {
+        "read a job": lambda: s3.get_object(Bucket="artifacts", Key="jobs/1/result.json"),
+        "write a job": lambda: s3.put_object(Bucket="artifacts", Key="jobs/1/result.json", Body=b"x"),
+        "delete a job": lambda: s3.delete_object(Bucket="artifacts", Key="jobs/1/result.json"),
+        "delete it with others": lambda: s3.delete_objects(
+            Bucket="artifacts", Delete={"Objects": [{"Key": "jobs/1/result.json"}]}
+        ),
+        "beside the prefix": lambda: s3.put_object(Bucket="artifacts", Key="mlflow.txt", Body=b"x"),
+        "climb": lambda: s3.get_object(Bucket="artifacts", Key="mlflow/../jobs/1/result.json"),
+        "read the lake": lambda: s3.get_object(**copy),
+        "copy the lake": lambda: s3.copy_object(Bucket="artifacts", Key="mlflow/copy", CopySource=copy),
+        "list the bucket": lambda: s3.list_objects_v2(Bucket="artifacts"),
+        "list the jobs": lambda: s3.list_objects_v2(Bucket="artifacts", Prefix="jobs/"),
+        "list the versions": lambda: s3.list_object_versions(Bucket="artifacts"),
+        "list backups": lambda: s3.list_objects_v2(Bucket="backups"),
+        "write backups": lambda: s3.put_object(Bucket="backups", Key="points/x", Body=b"x"),
+        "make a bucket": lambda: s3.create_bucket(Bucket="fresh"),
+        "open the bucket": lambda: s3.put_bucket_policy(Bucket="artifacts", Policy="{}"),
+        "stop the versions": lambda: s3.put_bucket_versioning(
+            Bucket="artifacts", VersioningConfiguration={"Status": "Suspended"}
+        ),
+    }
+    answered = {what: found for what, call in tries.items() if (found := status(call)) not in (207, 400, 403)}
+    assert answered == {}
+    assert own.get_object(Bucket="artifacts", Key="jobs/1/result.json")["Body"].read() == b"{}"
+
+
+def client(connection):
+    import boto3
+
+    return boto3.client(
+        "s3",
+        endpoint_url=connection.extra["endpoint_url"],
+        aws_access_key_id=connection.login,
+        aws_secret_access_key=connection.password,
+        region_name="local-1",
+    )
+
+
+def objects(servers):
+    """Every object of the site that has artifacts, with its ETag."""
+    found = client(servers.connections("s3_primary"))
+    pages = found.get_paginator("list_objects_v2").paginate(Bucket=servers.stack.config.buckets.artifacts)
+    return {one["Key"]: one["ETag"] for page in pages for one in page.get("Contents", ())}
