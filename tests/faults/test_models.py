@@ -114,7 +114,7 @@ def test_an_mlmodel_switched_to_cloudpickle(trained, altered, canary):
         b"flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    model_path: model.pkl\n"
         b"  sklearn:\n    pickled_model: model.pkl\n    serialization_format: cloudpickle\n",
     )
-    refused(trained, canary, r"file 'model\.pkl' is not on record")
+    refused(trained, canary, "file 'MLmodel' is not the one on record")
 
 
 def test_an_mlmodel_that_names_another_loader(trained, altered, canary):
@@ -132,7 +132,7 @@ def test_a_skops_file_with_a_widened_list_of_trusted_types(trained, altered, can
         b"flavors:\n  sklearn:\n    pickled_model: model.skops\n    serialization_format: skops\n"
         b"    skops_trusted_types: [posix.system]\n",
     )
-    refused(trained, canary, r"file 'model\.skops' is not on record")
+    refused(trained, canary, "file 'MLmodel' is not the one on record")
 
 
 def test_a_pickle_in_the_place_of_the_model(trained, altered, canary):
@@ -140,9 +140,18 @@ def test_a_pickle_in_the_place_of_the_model(trained, altered, canary):
     refused(trained, canary, r"file 'model\.onnx' is not the one on record")
 
 
-def test_code_beside_the_model(trained, altered, canary):
-    altered("code/sitecustomize.py", f"open({str(canary)!r}, 'w')".encode())
-    refused(trained, canary, r"file 'code/sitecustomize\.py' is not on record")
+@pytest.mark.parametrize("path", ["extra.txt", "code/sitecustomize.py", "model.onnx.data", "input_example.json/x.pkl"])
+def test_a_file_beside_the_model_is_told_and_neither_read_nor_a_reason_to_refuse(
+    trained, altered, canary, path, caplog
+):
+    """S6: whoever could add a file to a champion's folder switched the champion off."""
+    platform, _, record = trained
+    altered(path, f"open({str(canary)!r}, 'w')".encode())
+    model = loading.load(platform.tracking(), record)
+    assert model.predict(stage.table(20)).shape == (20,)
+    assert len(model.ignored) == 1 and model.ignored[0].split("/")[0] == path.split("/")[0]
+    assert "not on record" in model.told and model.ignored[0] in caplog.text
+    assert not canary.exists()
 
 
 def test_one_bit_of_a_file_that_nobody_reads(trained, altered, canary):

@@ -20,7 +20,7 @@ from rempart.backup.keyring import Keyring
 from rempart.backup.stored_dumps import dump_into
 from rempart.config import DATABASES, Config, Connection
 from rempart.errors import RepositoryMissing
-from rempart.flows import locks
+from rempart.flows import champions, locks
 from rempart.flows.doctor_site import require
 from rempart.flows.heartbeats import beat
 from rempart.flows.keys import kept_for, key_of, open_keyring
@@ -72,7 +72,7 @@ class RestorePoint:
 class _Found:
     """What the snapshots say beside the dumps."""
 
-    champions: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
     models: list[tuple[str, str, str]] = field(default_factory=list)
     candidates: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     erasures: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -83,13 +83,23 @@ class _Found:
 
     def look(self, name: str, session: postgresql.Session) -> None:
         if name == "mlflow":
-            self.champions, self.models = postgresql.champions(session), postgresql.model_locations(session)
+            self.aliases, self.models = postgresql.champions(session), postgresql.model_locations(session)
             self.registry, self.artifact_stores = postgresql.registry(session), postgresql.artifact_stores(session)
         elif name == "ledger":
             self.candidates = postgresql.evidence(session, "candidate")
             self.erasures = postgresql.evidence(session, "erasure")
             self.ledger_head = postgresql.ledger_head(session)
             self.decided = postgresql.decided_champions(session)
+
+    @property
+    def champions(self) -> dict[str, str]:
+        """Every model's champion by the ledger, whatever MLflow's aliases say."""
+        return champions.registered(self.decided, [(name, version) for name, version, _ in self.models])
+
+    def moved(self) -> list[str]:
+        """The models of ours whose alias does not stand at the champion on record."""
+        ours = {name for name, _ in self.candidates} | self.decided.keys()
+        return sorted(name for name in ours if self.aliases.get(name) != self.champions.get(name))
 
     def references(self, config: Config) -> Iterator[references.Reference]:
         logical = {physical_bucket(config, name): name for name in BUCKETS}
@@ -159,6 +169,8 @@ def _back_up(
             dumper = _Dumper(platform, keyring, tools, site, point_id, found, say)
             stored = list(pool.map(dumper.dump, frozen))
     dumps = [dump for dump, _ in stored]
+    for line in champions.settle_all(platform, found.moved()):
+        say(line)
     extended = locks.extend(platform, site, None, say=say)
     if extended.hidden:
         say(f"WARNING: {len(extended.hidden)} objects of earlier points are hidden at '{where}': rempart points repair")

@@ -199,7 +199,8 @@ class Restored:
         found = tally.attempt(what, self._champions)
         if found is not None:
             named = ", ".join(f"{name} version {version}" for name, version in found.items()) or "none"
-            tally.add(Check(what, found == self.manifest.champions, named))
+            ours = {name: version for name, version in found.items() if name in self.manifest.champions}
+            tally.add(Check(what, ours == self.manifest.champions, named))
         # while the server starts
         live = dict(self._live(tally)) if trusts_live else {}
         what = "the restored MLflow starts"

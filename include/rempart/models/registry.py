@@ -98,6 +98,12 @@ def promote(tracking: Connection, name: str, version: str, previous: str | None,
             _tag(client, name, previous, {"stage": "retired"})
 
 
+def remove_champion(tracking: Connection, name: str) -> None:
+    """Take the alias `champion` away from a model that has no champion. Safe to repeat."""
+    with session(tracking, f"remove the alias champion of model {name}") as client:
+        client.delete_registered_model_alias(name, CHAMPION)
+
+
 def refuse(tracking: Connection, name: str, version: str, reasons: tuple[str, ...]) -> None:
     """Leave a candidate as it is, with the gate's reasons where MLflow's pages show them. Safe to repeat."""
     with session(tracking, f"mark version {version} of model {name} as refused") as client:

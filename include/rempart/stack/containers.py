@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rempart import config as configuration
-from rempart.config import tracker
 from rempart.errors import RempartError, StackError
 from rempart.stack import (
     airflow_server,
