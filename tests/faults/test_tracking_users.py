@@ -423,6 +423,23 @@ def test_the_key_of_the_server_reaches_its_own_prefix_alone(world, servers):
     assert own.get_object(Bucket="artifacts", Key="jobs/1/result.json")["Body"].read() == b"{}"
 
 
+def test_a_task_reads_the_champion_without_configuration_and_writes_nothing(world, servers):
+    """C7: `models:/NAME@champion` in the environment that tasks have."""
+    secrets_ = config.read_env_file(servers.stack.secrets)
+    settings = environment.of(servers.stack, secrets_, {"PATH": os.environ["PATH"]}, "airflow-scheduler")
+    code = (
+        "import mlflow.onnx, mlflow, sys\n"
+        "print('loaded', len(mlflow.onnx.load_model('models:/doors@champion').graph.node))\n"
+        "for act in (lambda: mlflow.MlflowClient().set_registered_model_alias('doors', 'champion', '1'),\n"
+        "            lambda: mlflow.MlflowClient().create_experiment('x')):\n"
+        "    try:\n        act()\n        print('WROTE')\n"
+        "    except mlflow.exceptions.MlflowException as refused:\n        print(refused.get_http_status_code())\n"
+    )
+    settings = {name: value for name, value in settings.items() if not name.startswith("AIRFLOW_CONN_")}
+    done = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["loaded", "1", "403", "403"], done.stderr[-2000:]
+
+
 def client(connection):
     import boto3
 

@@ -44,6 +44,8 @@ def session(connection: Connection, doing: str = "use") -> Iterator[MlflowClient
     }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update({name: value for name, value in settings.items() if value})
+    for name in [name for name, value in settings.items() if not value]:
+        os.environ.pop(name, None)  # another user's, which tasks have
     try:
         with translated(url, doing):
             import mlflow

@@ -20,6 +20,7 @@ from rempart.config import DATABASES, Connection, tracker, watcher, witness
 from rempart.errors import StackError
 from rempart.ledger import keys
 from rempart.stack.layout import Stack
+from rempart.tracking_access.app import READER_PASSWORD
 
 _HEADER = "# Secrets of the platform, generated once. Do not commit, do not share.\n"
 SUPERUSER = "rempart_admin"
@@ -129,6 +130,7 @@ def plan(
         wanted[_BACKUP_KEY] = existing.get(_BACKUP_KEY) or _backup_connection(backup_key)
     if "mlflow" in stack.services:
         kept("REMPART_MLFLOW_SECRET_KEY")
+        kept(READER_PASSWORD)
         connection("mlflow", "http", "admin", service="mlflow", schema="http")
     if not stack.external("airflow"):
         kept("REMPART_AIRFLOW_FERNET_KEY", fernet_key)

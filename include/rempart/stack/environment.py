@@ -7,9 +7,11 @@ from collections.abc import Mapping
 
 from rempart.config import Connection, Connections, tracker
 from rempart.errors import ConnectionMissing
+from rempart.models.tracking import address
 from rempart.stack import process_secrets, profiles, site_certificates
 from rempart.stack.credentials import connections
 from rempart.stack.layout import Stack
+from rempart.tracking_access.app import READER, READER_PASSWORD
 
 TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",
@@ -24,6 +26,8 @@ TELEMETRY_OFF = {
 }
 """Every switch that a dependency offers to keep it from phoning home."""
 
+RUN_TASKS = ("airflow-scheduler", "airflow-worker", "airflow-workload")
+"""The services below which tasks run."""
 MODEL_SOURCE = r"\Amodels:/m-[0-9a-f]{32}\Z"
 """The only source that a version of a registered model may have: a model that was logged to this server."""
 
@@ -133,6 +137,7 @@ def mlflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str
             "MLFLOW_AUTH_ADMIN_USERNAME": server.login,
             "MLFLOW_AUTH_ADMIN_PASSWORD": server.password,
             "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets["REMPART_MLFLOW_SECRET_KEY"],
+            READER_PASSWORD: secrets.get(READER_PASSWORD, ""),
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
             "MLFLOW_CREATE_MODEL_VERSION_SOURCE_VALIDATION_REGEX": MODEL_SOURCE,
@@ -193,6 +198,18 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
         # the gate says that it was asked by TLS, and nobody else reaches the API server from outside
         | ({"FORWARDED_ALLOW_IPS": "*"} if inherited.get("REMPART_AIRFLOW_URL", "").startswith("https:") else {})
     )
+
+
+def tracking(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
+    """MLflow's own settings for tasks: `models:/NAME@champion` is read there, by a user that may write nothing.
+
+    A server of the team's own has no such user: its address is set alone.
+    """
+    if external := stack.external("mlflow"):
+        return {"MLFLOW_TRACKING_URI": external.url, "MLFLOW_REGISTRY_URI": external.url}
+    url = address(connections(stack, secrets)("mlflow"))
+    user = {"MLFLOW_TRACKING_USERNAME": READER, "MLFLOW_TRACKING_PASSWORD": secrets[READER_PASSWORD]}
+    return {"MLFLOW_TRACKING_URI": url, "MLFLOW_REGISTRY_URI": url, **user}
 
 
 def mlflow_pages(stack: Stack, inherited: Mapping[str, str]) -> dict[str, str]:

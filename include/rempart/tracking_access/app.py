@@ -11,7 +11,7 @@ import binascii
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,6 +28,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 NAME = "rempart"
 """Of the entry point in group `mlflow.app`."""
+READER, READER_PASSWORD = "rempart-reader", "REMPART_AIRFLOW_MLFLOW_PASSWORD"
+"""The user with which tasks read MLflow, and the variable that holds its password."""
 MOST_BODY = 4 * 1024 * 1024
 """Bytes of a call that is read here before it is handed on."""
 _REMEMBERED = 10_000
@@ -227,6 +229,23 @@ class MlflowUsers:
         return (str(user), str(experiment)) if user else None
 
 
+def ensure_reader(variables: Mapping[str, str]) -> None:
+    """Make the user with which tasks read MLflow, or give it the password of these settings, if they have one.
+
+    It reads every experiment and registered model, and may write nothing: for the list, it is a person.
+    """
+    from mlflow.server import auth
+
+    if not (password := variables.get(READER_PASSWORD)):
+        return
+    if not auth.store.has_user(READER):
+        auth.store.create_user(READER, password)
+    elif not auth.store.authenticate_user(READER, password):
+        auth.store.update_user(READER, password=password)
+    for kind in ("experiment", "registered_model"):
+        auth.store.grant_user_resource_permission(READER, kind, "*", "READ")
+
+
 def registered(served: Any) -> Iterable[tuple[str, str]]:
     """Method and rule of every route of MLflow's FastAPI app and of the Flask app below it."""
     from mlflow.server import app as flask_app
@@ -245,6 +264,7 @@ def create_app() -> App:
     from mlflow.server import auth
 
     served = auth.create_app()
+    ensure_reader(os.environ)
     if unknown := routes.unlisted(routes.listed(), registered(served)):
         _log.warning(
             "MLflow has %d routes that no line of the list names, so nobody may call them: %s",

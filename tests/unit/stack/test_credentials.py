@@ -104,3 +104,25 @@ def test_a_service_gets_the_stacks_settings_and_not_the_callers(tmp_path: Path) 
     for service in stack.services:
         assert environment.TELEMETRY_OFF.items() <= environment.of(stack, secrets, shell, service).items()
     assert not any(v.startswith("AIRFLOW_CONN_") for v in environment.of(stack, secrets, shell, "mlflow"))
+
+
+def test_tasks_know_mlflow_as_a_user_that_reads_and_other_components_do_not(tmp_path: Path) -> None:
+    stack = make(tmp_path)
+    secrets = credentials.ensure(stack)
+    shell = {"PATH": "/bin", "MLFLOW_TRACKING_URI": "http://elsewhere"}
+    found = environment.of(stack, secrets, shell, "airflow-scheduler")
+    assert found["MLFLOW_TRACKING_URI"] == f"http://127.0.0.1:{stack.ports['mlflow']}"
+    assert found["MLFLOW_TRACKING_USERNAME"] == "rempart-reader"
+    administrator = credentials.connections(stack, secrets)("mlflow").password
+    assert found["MLFLOW_TRACKING_PASSWORD"] == secrets["REMPART_AIRFLOW_MLFLOW_PASSWORD"] != administrator
+    for service in ("airflow-api-server", "airflow-triggerer", "airflow-dag-processor"):
+        assert not any(name.startswith("MLFLOW_T") for name in environment.of(stack, secrets, shell, service))
+
+
+def test_mlflow_works_at_a_site_with_a_key_of_its_own(tmp_path: Path) -> None:
+    stack = make(tmp_path)
+    secrets = credentials.ensure(stack)
+    found = environment.mlflow(stack, secrets, {"PATH": "/bin"}, "primary")
+    sites = credentials.connections(stack, secrets)
+    assert found["AWS_ACCESS_KEY_ID"] == sites("s3_mlflow_primary").login
+    assert sites("s3_primary").password not in found.values()
