@@ -65,6 +65,17 @@ def fingerprint(root: Path, locks: list[Path]) -> str:
     return digest.hexdigest()
 
 
+def stamped(stamp: Path) -> list[str]:
+    """What a finished installation noted: its fingerprint and that of its tools; empty if there is none."""
+    return stamp.read_text(encoding="utf-8").split() if stamp.is_file() else []
+
+
+def only_the_project(listed: str) -> bool:
+    """Whether `uv pip sync --dry-run` would change no package but this project, by what it wrote."""
+    changes = [line.split()[1].split("==")[0] for line in listed.splitlines() if line.startswith((" + ", " - ", " ~ "))]
+    return set(changes) <= {"rempart"}
+
+
 def uv_settings(pip_settings: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
     """uv's environment for the given pip settings; what the user has set for uv already, stands."""
     return {uv: pip_settings[pip] for pip, uv in _UV_NAMES.items() if pip_settings.get(pip) and not environment.get(uv)}
@@ -169,17 +180,44 @@ def install_restic(venv: Path, now: float) -> None:
         failed.unlink(missing_ok=True)
 
 
+def _project_again(root: Path, made: Environment, python: Path, tools: Path) -> bool:
+    """Install the project alone, where every package is the lock's already; whether that was enough."""
+    uv = tools / "bin" / "uv"
+    if not (uv.is_file() and python.is_file()):
+        return False
+    environment = os.environ | {
+        "VIRTUAL_ENV": str(python.parents[1]),
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_NO_CONFIG": "1",
+    }
+    look: list[str | Path] = [uv, "pip", "sync", "--dry-run", "--offline", "--require-hashes", root / made.lock]
+    done = subprocess.run(look, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode or not only_the_project(done.stdout + done.stderr):
+        return False
+    install: list[str | Path] = [uv, "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    install += ["--editable", root]
+    return subprocess.run(install, env=environment | {"PYTHONPATH": str(tools)}, check=False).returncode == 0
+
+
 def main(arguments: list[str]) -> int:
     made = ENVIRONMENTS[arguments[0] if arguments else "rempart"]
     root = Path(__file__).resolve().parents[3]
     venv, started = root / made.folder, time.monotonic()
     stamp, wanted = venv / "rempart-installed", fingerprint(root, made.files(root))
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+    tools_lock = hashlib.sha256((root / "requirements-bootstrap.txt").read_bytes()).hexdigest()
+    before = stamped(stamp)
+    if before[:1] == [wanted]:
         if made is ENVIRONMENTS["rempart"]:
             install_restic(venv, time.time())
         return 0
     stamp.unlink(missing_ok=True)
     python, tools = venv / "bin" / "python", venv / "tools"
+    if before and before[1:] in ([], [tools_lock]) and not made.chosen and _project_again(root, made, python, tools):
+        stamp.write_text(f"{wanted}\n{tools_lock}\n", encoding="utf-8")
+        sys.stdout.write(
+            f"setup: the packages are those of the lock; the project anew in {time.monotonic() - started:.0f} s\n"
+        )
+        return 0
     sys.stdout.write(f"setup: installing the locked environment into {venv} (about {made.size})\n")
     sys.stdout.flush()
     _run([sys.executable, "-m", "venv", "--clear", venv])
@@ -206,7 +244,7 @@ def main(arguments: list[str]) -> int:
         _run([uv, "pip", "check", "--quiet"], environment)
     if made is ENVIRONMENTS["rempart"]:
         install_restic(venv, time.time())
-    stamp.write_text(wanted, encoding="utf-8")
+    stamp.write_text(f"{wanted}\n{tools_lock}\n", encoding="utf-8")
     sys.stdout.write(f"setup: done in {time.monotonic() - started:.0f} s\n")
     return 0
 

@@ -130,3 +130,11 @@ def test_where_restic_cannot_be_had_setup_says_so_once_and_goes_on(
     assert not capsys.readouterr().out
     bootstrap.install_restic(tmp_path, now + 2 * bootstrap.RESTIC_AGAIN_SECONDS)
     assert "not installed" in capsys.readouterr().out
+
+
+def test_where_every_package_is_the_lock_s_the_project_alone_is_installed_anew() -> None:
+    assert bootstrap.only_the_project(
+        "Resolved 285 packages\nWould uninstall 1 package\n - rempart==0.1.0 (from file:///x)\n"
+    )
+    assert bootstrap.only_the_project("Would make no changes\n")
+    assert not bootstrap.only_the_project(" - rempart==0.1.0\n - uvicorn==1.0\n + uvicorn==1.1\n")
