@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from itertools import count
 from pathlib import Path
@@ -102,4 +103,11 @@ def test_a_cluster_has_its_own_mlflow_back(tmp_path: Path) -> None:
     for _ in range(2):
         tried = cluster.plan(inside, tried, given() | {"AIRFLOW_CONN_MLFLOW": json.dumps(theirs)})
         assert json.loads(tried["AIRFLOW_CONN_MLFLOW"])["password"] == "theirs"
+    assert secrets_of(cluster.plan(inside, tried, given())) == secrets_of(before)
+    there = StackService(external=External(url="https://mlflow.example.eu", connection="mlflow"))
+    services = {**inside.config.services, "mlflow": there}
+    outside = dataclasses.replace(inside, config=inside.config.model_copy(update={"services": services}))
+    for _ in range(2):
+        tried = cluster.plan(outside, tried, given() | {"AIRFLOW_CONN_MLFLOW": json.dumps(theirs)})
+        assert cluster.files(outside, tried)["mlflow.env"]
     assert secrets_of(cluster.plan(inside, tried, given())) == secrets_of(before)

@@ -30,6 +30,7 @@ from rempart.stack import (
 )
 from rempart.stack.credentials import KEPT
 from rempart.stack.layout import Stack
+from rempart.tracking_access.app import READER_PASSWORD
 
 NAMESPACE = "airflow"
 """That of deploy/kubernetes/platform."""
@@ -84,7 +85,8 @@ def plan(
     ours_before = kept.keys() | {f"{KEPT}{name}" for name in before}
     made = aside | {name: value for name, value in made.items() if not name.startswith(KEPT) or name in ours_before}
     made |= {name: _at_operator(stack, value) for name, value in made.items() if name.startswith(f"{_CONNECTION}PG_")}
-    made[_MLFLOW_KEY] = made.get(_MLFLOW_KEY) or kept.get(_MLFLOW_KEY) or token()
+    for name in (_MLFLOW_KEY, READER_PASSWORD):
+        made[name] = made.get(name) or kept.get(f"{KEPT}{name}") or kept.get(name) or token()
     secrets = {**{name: value for name, value in kept.items() if name.startswith(_CONNECTION)}, **made, **given}
     if missing := [name for name in _needed(stack) if name not in secrets]:
         raise ConnectionMissing(f"Not in the environment: {', '.join(missing)}", f"Export them; {_HOW}")
