@@ -41,6 +41,9 @@ def session(connection: Connection, doing: str = "use") -> Iterator[MlflowClient
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        # artifacts go through the server; signed URLs would lead past it, to the site
+        "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+        "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
     }
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update({name: value for name, value in settings.items() if value})
