@@ -17,7 +17,8 @@ import sys
 import pytest
 
 from rempart import config
-from rempart.models import registry, tracking_users
+from rempart.errors import ModelRefused
+from rempart.models import loading, registry, tracking_users
 from rempart.models.encoding import Feature
 from rempart.models.tracking import session
 from rempart.stack import environment
@@ -369,6 +370,26 @@ def test_a_person_reads_what_was_granted_and_writes_nothing(world, admin):
     ):
         assert world.ask(method, path, body, user=person)[0] == 403, path
     assert world.ask("DELETE", f"{API}/users/delete", {"username": person.login}, admin)[0] == 200
+
+
+def test_files_that_were_added_to_a_champion_s_folder_do_not_switch_it_off(world):
+    """Also below the name of a file on record: MLflow's own download then takes the file for a folder."""
+    folder = f"{FILES}/{world.experiment}/models/{world.champion.model_id}/artifacts"
+    for name in ("extra.txt", "input_example.json/x.pkl", "code/sitecustomize.py"):
+        assert world.ask("PUT", f"{folder}/{name}", b"x", world.admin)[0] == 200
+    record = {
+        "name": "doors",
+        "version": "1",
+        "model_id": world.champion.model_id,
+        "files": world.champion.model_files,
+        "features": [one.as_json() for one in FEATURES],
+        "task": "regression",
+    }
+    model = loading.load(world.admin, record)
+    assert "extra.txt" in model.ignored and "code/" in model.ignored
+    missing = {**record, "files": {**record["files"], "gone.json": "0" * 64}}
+    with pytest.raises(ModelRefused, match=r"file 'gone\.json' is missing"):
+        loading.load(world.admin, missing)
 
 
 def test_an_attempt_that_is_over_logs_nothing(world):
