@@ -140,7 +140,7 @@ def test_a_pickle_in_the_place_of_the_model(trained, altered, canary):
     refused(trained, canary, r"file 'model\.onnx' is not the one on record")
 
 
-@pytest.mark.parametrize("path", ["extra.txt", "code/sitecustomize.py", "model.onnx.data", "input_example.json/x.pkl"])
+@pytest.mark.parametrize("path", ["extra.txt", "code/sitecustomize.py", "model.onnx.data"])
 def test_a_file_beside_the_model_is_told_and_neither_read_nor_a_reason_to_refuse(
     trained, altered, canary, path, caplog
 ):

@@ -26,8 +26,6 @@ TELEMETRY_OFF = {
 }
 """Every switch that a dependency offers to keep it from phoning home."""
 
-RUN_TASKS = ("airflow-scheduler", "airflow-worker", "airflow-workload")
-"""The services below which tasks run."""
 MODEL_SOURCE = r"\Amodels:/m-[0-9a-f]{32}\Z"
 """The only source that a version of a registered model may have: a model that was logged to this server."""
 
@@ -281,6 +279,8 @@ def of(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], s
             environment = site(stack, secrets, inherited, service.removeprefix("site-"))
         elif service.startswith("airflow"):
             environment = airflow(stack, secrets, inherited, service)
+            if "MLflow reader" in held(stack, inherited, service):  # it runs tasks
+                environment |= tracking(stack, secrets)
             if profiles.monitored(stack, inherited):
                 monitoring = connections(stack, secrets)("monitoring")
                 environment |= profiles.metrics(stack, monitoring, inherited, service.removeprefix("airflow-"))

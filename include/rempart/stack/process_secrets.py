@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rempart.backup import keyring
-from rempart.config import DATABASES, WAL_ARCHIVE, Config, watcher, witness
+from rempart.config import DATABASES, WAL_ARCHIVE, Config, tracker, watcher, witness
 from rempart.ledger import keys
 
 CONNECTION = "AIRFLOW_CONN_"
@@ -37,8 +37,8 @@ KINDS = (
     Kind("backup databases", "reads every database; makes and drops scratch databases; sends WAL"),
     Kind("MLflow database", "runs, models and users of MLflow"),
     Kind("MLflow admin", "everything in MLflow, through its server"),
-    Kind("MLflow site keys", "MLflow's own prefix in the bucket of artifacts, at each site"),
-    Kind("MLflow reader", "reads models and runs of MLflow, and writes nothing"),
+    Kind("MLflow site keys", "MLflow's own prefix of the artifacts' bucket at a site, and nothing else there"),
+    Kind("MLflow reader", "reads runs and models in MLflow, through its server"),
     Kind("MLflow sessions", "signs the cookies of MLflow's pages"),
     Kind("Airflow database", "runs, XComs, connections and users of Airflow"),
     Kind("Fernet key", "connections and variables that Airflow keeps encrypted in its database"),
@@ -58,6 +58,7 @@ AIRFLOW = frozenset({"Airflow database", "Fernet key", "monitoring"})
 TASKS = frozenset(one.name for one in KINDS) - {
     "Airflow sessions",
     "MLflow sessions",
+    "MLflow site keys",
     "database administrator",
     "site servers",
 }
@@ -73,8 +74,10 @@ HOLDS: Mapping[str, frozenset[str]] = {
     "airflow-workload": TASKS - {"Airflow tokens"},  # the pod of one task
     "airflow-migrate": AIRFLOW,
     "mlflow": frozenset(
-        {"site keys", "MLflow site keys", "MLflow database", "MLflow admin", "MLflow reader", "MLflow sessions"}
-        | {"continuity database"}
+        {
+            *("MLflow site keys", "MLflow database", "MLflow admin", "MLflow reader", "MLflow sessions"),
+            "continuity database",
+        }
     ),  # it follows the active site
     "wal-archive": TASKS,
     "cli": TASKS,
@@ -97,6 +100,7 @@ _VARIABLES = {
     "REMPART_AIRFLOW_BROKER_PASSWORD": "broker",
     "REMPART_MLFLOW_SECRET_KEY": "MLflow sessions",
     "REMPART_AIRFLOW_MLFLOW_PASSWORD": "MLflow reader",
+    "MLFLOW_TRACKING_PASSWORD": "MLflow reader",
     "REMPART_POSTGRESQL_PASSWORD": "database administrator",
 }
 _CONNECTIONS = {
@@ -123,6 +127,9 @@ def held(process: str, config: Config, executor: str = "LocalExecutor", *, clust
         found |= TASKS
     if name == "airflow-api-server" and config.access.auth_manager == "simple":
         found |= {"Airflow admin"}
+    external = {site for site in config.sites if (one := config.services.get(site)) and one.external}
+    if name == "mlflow" and external:  # where nobody gave it a key of its own: see `given`
+        found |= {"site keys"}
     return found | IN_PODS.get(name, frozenset()) if cluster else found
 
 
@@ -146,8 +153,8 @@ def kind(variable: str, config: Config) -> str | None:
             if one.job_credentials and one.job_credentials.connection
         },
         **{watcher(site).lower(): "watch key" for site in config.sites},
+        **{tracker(site).lower(): "MLflow site keys" for site in config.sites},
         **{witness(site).lower(): "checkpoint key" for site in config.sites},
-        **{f"s3_mlflow_{site}".lower(): "MLflow site keys" for site in config.sites},
         **{one.connection.lower(): "site keys" for one in sites},
     }
     postgresql = config.services.get("postgresql")
@@ -158,7 +165,12 @@ def kind(variable: str, config: Config) -> str | None:
 
 def given(secrets: Mapping[str, str], kinds: frozenset[str], config: Config) -> dict[str, str]:
     """The secrets of these kinds, and nothing else: one whose kind nobody declared is given to nobody."""
-    return {name: value for name, value in secrets.items() if kind(name, config) in kinds}
+    found = {name: value for name, value in secrets.items() if kind(name, config) in kinds}
+    if {"MLflow site keys", "site keys"} <= kinds:
+        limited = [one for name, one in config.sites.items() if f"{CONNECTION}{tracker(name).upper()}" in secrets]
+        for place in limited:
+            found.pop(f"{CONNECTION}{place.connection.upper()}", None)
+    return found
 
 
 def only(variables: Mapping[str, str], kinds: frozenset[str], config: Config) -> dict[str, str]:

@@ -46,7 +46,7 @@ def test_a_restore_point_names_the_champions_on_record_and_not_mlflow_s_aliases(
         aliases={"m": "3", "theirs": "1"},
         models=[("m", "2", "s"), ("m", "3", "s"), ("theirs", "1", "s")],
         candidates=[("m", {"version": "3"})],
-        decisions=[("promotion", "m", {"version": "2"}), ("promotion", "gone", {"version": "1"})],
+        decided={"m": "2", "gone": "1"},
     )
     assert found.champions == {"m": "2"}
     assert found.moved() == ["m"]
