@@ -90,8 +90,8 @@ def test_a_proxy_is_shown_without_its_password(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_script_runs_with_the_bare_interpreter(tmp_path: Path) -> None:
-    # these ports lie below those of outgoing connections
-    environment = os.environ | {"REMPART_VAR": str(tmp_path), "PIP_NO_INDEX": "1", "REMPART_PORT_OFFSET": "7000"}
+    # these ports lie below those of outgoing connections, and between those that servers of tests draw in steps of 200
+    environment = os.environ | {"REMPART_VAR": str(tmp_path), "PIP_NO_INDEX": "1", "REMPART_PORT_OFFSET": "7050"}
     done = subprocess.run([sys.executable, "-I", "-S", str(SCRIPT)], env=environment, capture_output=True, text=True)
     assert "preflight: this machine is ready" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0
