@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.lies_ground import MOST_LISTED
 from bench.lies_operations import OPERATIONS
 from tests.lying import FAULTS
 
@@ -105,6 +106,8 @@ operation asks; where their verdicts differ, the cell shows both.
 | **RED endless** | The operation did not end within the limit of time. |
 | **RED does not converge** | The site told the truth again, and the same operation was not green, or not right. |
 
+The platform is small, so `most_listed` of its sites is {most:,}: listings that never end are refused there.
+
 A green of `replicate` that says "accepted by checksum, read back due" claims no more than that: such a replica may be
 wrong until it is read back, and the cell is green only if the read-back finds and heals it. `doctor` is green where it
 names the fault; it need not name a fault after which the site does what it was asked for (P4, P6, P8).
@@ -121,7 +124,9 @@ def page(found: Sequence[Outcome]) -> str:
     rows = (f"`{one.fault}` | {one.operation} | {one.site} | {one.verdict} | {_cell(one.said)}" for one in red)
     told = "".join(f"| {row} |\n" for row in rows)
     reds = f"\n## Red cells\n\n| fault | operation | site | verdict | what was told |\n|---|---|---|---|---|\n{told}"
-    return PAGE.format(summary=summary(found), table=table(found, whole=True), red=reds if red else "")
+    return PAGE.format(
+        most=MOST_LISTED, summary=summary(found), table=table(found, whole=True), red=reds if red else ""
+    )
 
 
 def _cell(text: str) -> str:
