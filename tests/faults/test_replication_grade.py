@@ -353,6 +353,33 @@ def test_l8_a_listing_of_the_target_that_lacks_what_is_there_copies_nothing_agai
     assert (result.verified, result.copied) == (6, 0)
 
 
+@pytest.mark.parametrize("thorough", [True, False])
+@pytest.mark.parametrize("fault", ["L1-empty", "L1-partial"])
+def test_l1_a_listing_of_the_source_that_lacks_what_is_there_is_no_green(
+    pair: Platform, fault: str, thorough: bool
+) -> None:
+    bucket, _, haven = filled(pair)
+    settings = pair.config.replication[0].model_copy(update={"compare": timedelta()} if thorough else {})
+    own = dataclasses.replace(pair, config=pair.config.model_copy(update={"replication": [settings]}))
+    replicate(own, "primary", "haven")
+    before = versions(haven, bucket)
+    with lying(own, "primary", fault) as (bad, site), pytest.raises(SiteError, match=r"lists no object|listing lacks"):
+        replicate(bad, "primary", "haven")
+    assert site.hits(fault) and versions(haven, bucket) == before
+    result = replicate(own, "primary", "haven")
+    assert (result.verified, result.copied, result.hidden) == (6, 0, 0)
+
+
+def test_what_is_really_deleted_at_the_source_is_hidden_and_no_doubt_stops_that(pair: Platform) -> None:
+    bucket, primary, haven = filled(pair)
+    replicate(pair, "primary", "haven")
+    gone = next(one for one in primary.versions(bucket) if one.key == KEYS[0])
+    primary.delete(bucket, KEYS[0], version_id=gone.version_id)  # the version itself, as a lifecycle rule does
+    primary.delete(bucket, KEYS[1])
+    assert replicate(pair, "primary", "haven").failures == 0
+    assert KEYS[1] not in {one.key for one in haven.list(bucket)}
+
+
 def test_l8_what_is_really_gone_at_the_target_is_copied_again(pair: Platform) -> None:
     bucket, primary, haven = filled(pair)
     replicate(pair, "primary", "haven")

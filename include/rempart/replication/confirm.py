@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain, islice
 
@@ -19,6 +19,8 @@ from rempart.sites.port import ObjectInfo, Site
 
 PAGE = 1000
 """Entries in one page of a listing."""
+SAMPLED = 100
+"""Replicas that are asked for by name at the source, at least, of those that its listing lacks."""
 FEW = 100
 """Replicas that are looked up one by one, however few pages a listing has: several at a time, they take less long."""
 Shown = tuple[Replica, ObjectInfo | None]
@@ -110,6 +112,48 @@ def doubt_listing(
         raise SiteError(
             f"list {bucket} at site '{target.name}': the listing does not show {missing} of {known} replicas, and "
             f"{len(there)} of {len(rows)} that were asked for by name are there, such as {there[0].key[:80]!r}",
+            "The listing is empty, stale or incomplete. Nothing was copied or changed. Run again in some minutes; if "
+            "it lasts, ask the site's operator.",
+        )
+
+
+@dataclass
+class Sample:
+    """Replicas spread evenly over all that were added, in constant memory."""
+
+    rows: list[Replica] = field(default_factory=list)
+    added: int = 0
+    _stride: int = 1
+
+    def add(self, row: Replica) -> None:
+        """Count one replica, and keep it where its turn has come."""
+        if self.added % self._stride == 0:
+            self.rows.append(row)
+        self.added += 1
+        if len(self.rows) >= 2 * SAMPLED:
+            self.rows, self._stride = self.rows[::2], 2 * self._stride
+
+
+def doubt_source(source: Site, bucket: str, missing: Sample, versions: bool, pool: ThreadPoolExecutor) -> None:
+    """Raise SiteError for a listing of the source that lacks objects which the source has.
+
+    `missing`: what was copied before and is not listed now. `versions`: whether the listing was one of all versions.
+    Objects that were deleted are not found by name either, and the listing stands.
+    """
+
+    def is_there(row: Replica) -> bool:
+        try:
+            found = source.head(bucket, row.key, version_id=(row.version or None) if versions else None)
+        except ObjectMissing:
+            return False
+        return (found.size, found.etag) == (row.size, row.etag) and found.version_id in (None, row.version)
+
+    there = [row for row, found in zip(missing.rows, pool.map(is_there, missing.rows), strict=True) if found]
+    if there:
+        raise SiteError(
+            f"list {bucket} at site '{source.name}': the listing lacks {missing.added} versions copied before,"
+            f" and {len(there)} of {len(missing.rows)} that were asked for by name are there, such as"
+            f" {there[0].key[:80]!r}",
             "The listing is empty, stale or incomplete. Nothing was copied or changed. Run again in some minutes; if "
             "it lasts, ask the site's operator.",
         )

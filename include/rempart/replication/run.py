@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rempart.errors import IntegrityError, ObjectMissing, ReplicationError, SiteError
 from rempart.replication.catalogue import Catalogue, found_again, sighted
-from rempart.replication.confirm import Confirmation, Lost, doubt_listing
+from rempart.replication.confirm import Confirmation, Lost, Sample, doubt_listing, doubt_source
 from rempart.replication.guards import may_hide, stop_and_ask
 from rempart.replication.lease import Lease
 from rempart.replication.outcome import SAMPLES, SHOWN, Outcome, Planned, Rules
@@ -94,7 +94,7 @@ class BucketRun:
                 where=self._where,
             )
         doubted: list[Copy] = []
-        unshown = 0
+        unlisted, unshown = Sample(), 0
         pieces = _Pieces(store, f"{self._bucket}-copy"), _Pieces(store, f"{self._bucket}-hide")
         sightings = folder / f"{self._bucket}-sightings"
         with sightings.open("wb") as seen:
@@ -109,9 +109,12 @@ class BucketRun:
                     todo.waits(one.copies)
                 for row in one.missing:
                     seen.write(encode_row(sighted(row, began)))
+                    if not (row.marker or row.hidden or self._skip(row.key)):
+                        unlisted.add(row)
                 for row in one.back:
                     seen.write(encode_row(found_again(row)))
         self._doubt(doubted, unshown, tally)
+        doubt_source(self._source, self._bucket, unlisted, both, self._pool)
         self._lease.check()
         self._record_sightings(sightings)
         if both and not quick:
