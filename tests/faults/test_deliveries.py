@@ -121,34 +121,31 @@ def without(column: str) -> bytes:
     return "\n".join(",".join(cells[:position] + cells[position + 1 :]) for cells in lines).encode()
 
 
-FILE_FAULTS: list[tuple[str, bytes, str, int]] = [
-    ("A1 empty", b"", "the file is empty", 0),
-    ("A1 header only", (HEADER + "\n").encode(), "a header and no rows", 0),
-    ("A1 truncated gzip", gzip.compress(WEEK)[:-20], "gzip file is truncated", -1),
-    ("A1 damaged gzip", b"\x1f\x8b\x08\x00 this is no gzip", "gzip file is damaged", 0),
-    ("A2 column removed", without("adults"), "missing columns: adults", 20),
-    ("A2 column added", "\n".join(f"{line},x" for line in (HEADER, *ROWS)).encode(), "at positions 26", 20),
+FILE_FAULTS: list[tuple[str, bytes, str]] = [
+    ("A1 empty", b"", "the file is empty"),
+    ("A1 header only", (HEADER + "\n").encode(), "a header and no rows"),
+    ("A1 truncated gzip", gzip.compress(WEEK)[:-20], "gzip file is truncated"),
+    ("A1 damaged gzip", b"\x1f\x8b\x08\x00 this is no gzip", "gzip file is damaged"),
+    ("A2 column removed", without("adults"), "missing columns: adults"),
+    ("A2 column added", "\n".join(f"{line},x" for line in (HEADER, *ROWS)).encode(), "at positions 26"),
     (
         "A2 column renamed",
         "\n".join([HEADER.replace("adults", "grown_ups"), *ROWS]).encode(),
         "missing columns: adults",
-        20,
     ),
-    ("A3 encoding", "\n".join([HEADER, change(ROWS[0], agent="Zoë")]).encode("latin-1"), "not utf-8 text", 1),
-    ("A3 utf-16", "\n".join([HEADER, *ROWS]).encode("utf-16"), "not utf-8 text", 20),
+    ("A3 encoding", "\n".join([HEADER, change(ROWS[0], agent="Zoë")]).encode("latin-1"), "not utf-8 text"),
+    ("A3 utf-16", "\n".join([HEADER, *ROWS]).encode("utf-16"), "not utf-8 text"),
 ]
 
 
-@pytest.mark.parametrize(("body", "fault", "rows"), [f[1:] for f in FILE_FAULTS], ids=[f[0] for f in FILE_FAULTS])
-def test_a1_a2_a3_a_faulty_file_is_refused_whole_and_the_run_goes_on(
-    house: House, body: bytes, fault: str, rows: int
-) -> None:
+@pytest.mark.parametrize(("body", "fault"), [f[1:] for f in FILE_FAULTS], ids=[f[0] for f in FILE_FAULTS])
+def test_a1_a2_a3_a_faulty_file_is_refused_whole_and_the_run_goes_on(house: House, body: bytes, fault: str) -> None:
     result = house.take_in(bad=body, good=ROWS)
     bad, good = house.outcomes()["bad"], house.outcomes()["good"]
     assert fault in bad["fault"]
     assert bad["outcome"] == "refused"
     assert bad["accepted"] == 0
-    assert rows in (-1, bad["delivered"])
+    assert (bad["delivered"], bad["quarantined"]) == (0, 0)
     assert (good["outcome"], good["accepted"]) == ("accepted", 20)
     assert result.total_rows == 20
     raw = landing.raw_key("hotel_bookings", landing.Arrival("x/bad.csv", bad["sha256"], 0, datetime.now(UTC), ""))

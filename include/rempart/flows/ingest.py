@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from rempart.errors import IngestError, ObjectMissing
@@ -18,11 +19,12 @@ from rempart.flows import erasures, ingest_run
 from rempart.flows.ingest_run import Run
 from rempart.flows.judge_rows import judge_within_limit
 from rempart.flows.platform import Platform
-from rempart.ingestion import deliveries, erasing, landing, reading, snapshots
+from rempart.ingestion import deliveries, erasing, isolated, landing, snapshots
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.landing import Arrival
-from rempart.ingestion.reading import Rows
+from rempart.ingestion.reading import EMPTY, NO_ROWS, Rows
 from rempart.pipeline import Pipeline
+from rempart.sites.spool import spool_folder
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class IngestResult:
     """What a run took in: accepted + quarantined = delivered. `total_rows` is the current snapshot's.
 
     `worst` tells the deliveries with the most refused rows, and why. `held`: the SHA-256 of those that are held back,
-    of whose rows `held_rows` are good. `accepted_by`: who accepted a delivery that has too many refused rows.
+    of whose rows `held_rows` are good. `unreadable`: files that were refused as a whole, and why. `accepted_by`: who
+    accepted a delivery that has too many refused rows.
     """
 
     snapshot: str | None
@@ -43,6 +46,7 @@ class IngestResult:
     worst: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
     held_rows: int = 0
+    unreadable: tuple[str, ...] = ()
     accepted_by: str | None = None
 
 
@@ -58,10 +62,11 @@ def ingest(platform: Platform, pipeline: Pipeline) -> IngestResult:
     before = snapshots.current(run.site, run.lake, pipeline.name)
     with platform.committing(run.active):
         finished = ingest_run.finish(run, before)
-    waiting, bodies = _arrivals(run)
-    known = {a.sha256 for a in waiting if deliveries.is_known(run.site, run.lake, pipeline.name, a.sha256)}
-    plan = landing.plan(waiting, known)
-    snapshot, added, outcomes = _take_in(run, before, plan.new, bodies)
+    with spool_folder() as folder:
+        waiting = _arrivals(run, folder)
+        known = {a.sha256 for a in waiting if deliveries.is_known(run.site, run.lake, pipeline.name, a.sha256)}
+        plan = landing.plan(waiting, known)
+        snapshot, added, outcomes = _take_in(run, before, plan.new, folder)
     with platform.committing(run.active):
         erasures.check_same(platform, pipeline.name, run.erased)
         if snapshot and snapshot is not before:
@@ -74,30 +79,29 @@ def ingest(platform: Platform, pipeline: Pipeline) -> IngestResult:
     return result_of(before, snapshot, [*finished, *outcomes], bool(finished))
 
 
-def _arrivals(run: Run) -> tuple[list[Arrival], dict[str, bytes]]:
-    """What waits in the landing bucket, and each delivery's bytes by SHA-256."""
+def _arrivals(run: Run, folder: Path) -> list[Arrival]:
+    """What waits in the landing bucket; each delivery lies in `folder` from now on, under its SHA-256."""
     found: list[Arrival] = []
-    bodies: dict[str, bytes] = {}
     for one in landing.waiting(run.site, run.inbox, run.pipeline.source.prefix):
         try:
-            body = run.site.read(run.inbox, one.key)
+            digest = landing.fetch(run.site, run.inbox, one.key, folder / "arriving")
         except ObjectMissing:  # taken back since the listing: not a delivery any more
             continue
-        digest = sha256(body).hexdigest()
-        found.append(Arrival(one.key, digest, len(body), one.modified, one.etag))
-        bodies[digest] = body
-    return found, bodies
+        size = (folder / "arriving").stat().st_size
+        (folder / "arriving").rename(folder / digest)
+        found.append(Arrival(one.key, digest, size, one.modified, one.etag))
+    return found
 
 
 def _take_in(
-    run: Run, before: snapshots.Snapshot | None, new: Sequence[Arrival], bodies: Mapping[str, bytes]
+    run: Run, before: snapshots.Snapshot | None, new: Sequence[Arrival], folder: Path
 ) -> tuple[snapshots.Snapshot | None, list[tuple[snapshots.Part, bytes]], list[dict[str, Any]]]:
     """Raw and quarantine of the new deliveries; the snapshot to commit, the parts that it adds, and the outcomes."""
     if not new:
         return before, [], []
     pipeline, read = run.pipeline, []
     for arrival in new:
-        read.append(_land(run, arrival, bodies[arrival.sha256]))
+        read.append(_land(run, arrival, folder / arrival.sha256))
     current, changed = ingest_run.accepted_before(run, before)
     found = judge_within_limit(pipeline, current, read)
     for arrival, rows in zip(new, found.refused, strict=True):
@@ -119,25 +123,30 @@ def _take_in(
             rules=[one.reason for one in pipeline.expectations],
             held=i in found.held,
         ).as_json()
-        for i, (arrival, rows) in enumerate(zip(new, read, strict=True))
+        for i, (arrival, rows) in enumerate(zip(new, found.read, strict=True))
     ]
     if snapshot and snapshot is not before:
         snapshot = replace(snapshot, deliveries=tuple(outcomes))
     return snapshot, added, outcomes
 
 
-def _land(run: Run, arrival: Arrival, body: bytes) -> Rows:
-    """Keep a delivery as received, less the rows that were erased; its rows, of which those are refused."""
-    pipeline, kept = run.pipeline, {"retain-until": run.retain_until("raw").isoformat()}
-    rows = reading.read(arrival.name, body, pipeline.source, list(pipeline.columns))
-    stored = arrival
-    if run.erased:
-        cut = erasing.cut_delivery(body, pipeline, run.erased.has)
+def _land(run: Run, arrival: Arrival, file: Path) -> Rows:
+    """Keep a delivery as received, less the rows that were erased; its rows, of which those are refused.
+
+    A file that cannot be read is kept as it is, as long as quarantine is: it may be taken in again.
+    """
+    pipeline = run.pipeline
+    rows = isolated.read(file, arrival.name, pipeline.source, list(pipeline.columns))
+    until = max(run.retain_until("raw"), run.retain_until("quarantine")) if rows.fault else run.retain_until("raw")
+    kept, stored = {"retain-until": until.isoformat()}, arrival
+    if run.erased and not rows.fault:
+        cut = erasing.cut_delivery(file.read_bytes(), pipeline, run.erased.has)
         if cut.body is not None:
             kept["delivery"] = arrival.sha256
-            rows, body = erasing.strike(rows, cut.lines), cut.body
-            stored = replace(arrival, sha256=sha256(body).hexdigest())
-    run.site.write_new(run.lake, landing.raw_key(pipeline.name, stored), body, metadata=kept)
+            rows = erasing.strike(rows, cut.lines)
+            stored = replace(arrival, sha256=sha256(cut.body).hexdigest())
+            file.write_bytes(cut.body)
+    landing.keep(run.site, run.lake, pipeline.name, stored, file, kept)
     return rows
 
 
@@ -164,6 +173,7 @@ def result_of(
         tuple(f"{o['file']}: {o['quarantined']} of {o['delivered']} ({_why(o)})" for o in worst),
         tuple(str(o["sha256"]) for o in outcomes if o.get("held")),
         sum(o["reasons"].get(HELD, 0) for o in outcomes),
+        tuple(f"{o['file']}: {o['fault']}" for o in outcomes if o["fault"] and o["fault"] not in (EMPTY, NO_ROWS)),
         accepted_by,
     )
 
@@ -173,6 +183,15 @@ def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
 
     It judges a finished run: what is published is right, the rest is in quarantine, and a person should look.
     """
+    if result.unreadable:
+        more = f"; and {len(result.unreadable) - 5} more" if len(result.unreadable) > 5 else ""
+        raise IngestError(
+            f"Pipeline '{pipeline.name}': {len(result.unreadable)} of {result.deliveries} deliveries were refused as a "
+            f"whole, and nobody knows how many rows they hold: {'; '.join(result.unreadable[:5])}{more}. Of the "
+            f"others, {result.accepted} rows are accepted and {result.quarantined} went to quarantine.",
+            "Deliver corrected files. Where the pipeline file was wrong, correct it and take the delivery in again on "
+            "the cockpit's page of this pipeline: each file is kept as it was received.",
+        )
     if result.accepted_by or result.quarantined <= pipeline.max_quarantined * result.delivered:
         return
     held = ""

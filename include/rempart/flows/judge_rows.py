@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rempart.ingestion import acceptance, cells, snapshots
+from rempart.ingestion import acceptance, cells, reading, snapshots
 from rempart.ingestion.reading import RefusedRow, Rows
 from rempart.pipeline import Pipeline
 from rempart.quality.expectations import broken
@@ -15,15 +15,29 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_SLICE = 50_000
+"""Rows that are held against the expectations at once: Great Expectations makes an object of each that fails."""
+
+
 @dataclass(frozen=True)
 class Judged:
-    """The rows to accept, in order of delivery. By delivery: the refused rows, how many rows were held against the
-    expectations, and whether it is held back. accepted + refused = delivered."""
+    """The rows to accept, in order of delivery. By delivery: the rows as read (none, with a fault, where more rows are
+    refused than `reading.MAX_REFUSED`), the refused ones, how many were held against the expectations, and whether
+    it is held back. accepted + refused = delivered."""
 
     accepted: pa.Table
+    read: Sequence[Rows]
     refused: Sequence[Sequence[RefusedRow]]
     judged: Sequence[int]
     held: frozenset[int] = frozenset()
+
+
+class _Beyond(Exception):
+    """Too many rows of a delivery are refused for one reason or another."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(reason)
+        self.number, self.reason = number, reason
 
 
 def judge_within_limit(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -> Judged:
@@ -32,19 +46,19 @@ def judge_within_limit(pipeline: Pipeline, current: pa.Table | None, read: Seque
     No row of a delivery that is held back is accepted: the good ones wait in quarantine until a person has looked.
     """
     found = judge(pipeline, current, read)
-    counts = [(rows.delivered, len(refused)) for rows, refused in zip(read, found.refused, strict=True)]
+    counts = [(rows.delivered, len(refused)) for rows, refused in zip(found.read, found.refused, strict=True)]
     held = acceptance.held_back(counts, pipeline.max_quarantined)
     if not held:
         return found
     others = [number for number in range(len(read)) if number not in held]
     # judged anew: a row may have been refused as the duplicate of one that is held back now
-    left = judge(pipeline, current, [read[number] for number in others])
-    refused, judged = list(found.refused), list(found.judged)
+    left = judge(pipeline, current, [found.read[number] for number in others])
+    read, refused, judged = list(found.read), list(found.refused), list(found.judged)
     for number in held:
-        refused[number] = hold(read[number], found.refused[number])
-    for number, against, count in zip(others, left.refused, left.judged, strict=True):
-        refused[number], judged[number] = against, count
-    return Judged(left.accepted, refused, judged, held)
+        refused[number] = hold(found.read[number], found.refused[number])
+    for number, rows, against, count in zip(others, left.read, left.refused, left.judged, strict=True):
+        read[number], refused[number], judged[number] = rows, against, count
+    return Judged(left.accepted, read, refused, judged, held)
 
 
 def hold(rows: Rows, refused: Sequence[RefusedRow]) -> list[RefusedRow]:
@@ -56,31 +70,66 @@ def hold(rows: Rows, refused: Sequence[RefusedRow]) -> list[RefusedRow]:
 
 def judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -> Judged:
     """Judge each row by itself: it must be typed, then meet every expectation, then be the first of its key."""
+    while True:
+        try:
+            return _judge(pipeline, current, read)
+        except _Beyond as found:
+            fault = f"more than {reading.MAX_REFUSED} rows have a fault, such as: {found.reason}"
+            read = [Rows(fault=fault) if i == found.number else rows for i, rows in enumerate(read)]
+
+
+def _judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -> Judged:
+    import numpy as np
     import pyarrow as pa
 
-    columns = snapshots.snapshot_columns(pipeline)
-    owners = [(number, i) for number, rows in enumerate(read) for i in range(len(rows.cells))]
-    typed, against = cells.convert(
-        [row for rows in read for row in rows.cells],
-        pipeline.columns,
-        required={*pipeline.key, pipeline.partition_by},
-        null_values=pipeline.source.null_values,
-    )
-    well_typed = [row for row in range(typed.num_rows) if row not in against]
-    judged = [0] * len(read)
-    for row in well_typed:
-        judged[owners[row][0]] += 1
-    valid = typed.take(pa.array(well_typed, pa.int64()))
-    for row, reasons in broken(pipeline.expectations, valid).items():
-        against[well_typed[row]] = reasons
-    good = [row for row in well_typed if row not in against]
-    candidates = typed.take(pa.array(good, pa.int64())).cast(snapshots.arrow_schema(columns))
+    typed: list[pa.Table] = []
+    against: list[dict[int, list[str]]] = []
+    for number, rows in enumerate(read):
+        table, faults = _typed(pipeline, rows, number)
+        typed.append(table)
+        against.append(faults)
+    none, _ = _typed(pipeline, Rows(), -1)
+    whole = pa.concat_tables([none, *typed])
+    owner = np.repeat(np.arange(len(read)), [table.num_rows for table in typed])
+    place = np.concatenate([np.arange(0), *(np.arange(table.num_rows) for table in typed)])
+    good = np.ones(whole.num_rows, bool)
+    starts = np.cumsum([0, *(table.num_rows for table in typed)])
+    for number, faults in enumerate(against):
+        good[starts[number] + np.fromiter(faults, int, len(faults))] = False
+    judged = np.bincount(owner[good], minlength=len(read)).tolist()
+
+    def refuse(row: int, reasons: list[str]) -> None:
+        number = int(owner[row])
+        against[number][int(place[row])] = reasons
+        good[row] = False
+        if len(against[number]) + len(read[number].refused) > reading.MAX_REFUSED:
+            raise _Beyond(number, reasons[0])
+
+    for start in range(0, whole.num_rows, _SLICE):
+        rows_here = start + np.flatnonzero(good[start : start + _SLICE])
+        for i, reasons in broken(pipeline.expectations, whole.take(pa.array(rows_here))).items():
+            refuse(int(rows_here[i]), reasons)
+    left = np.flatnonzero(good)
+    candidates = whole.take(pa.array(left)).cast(snapshots.arrow_schema(snapshots.snapshot_columns(pipeline)))
     first, repeated = acceptance.judge_keys(current, candidates, pipeline.key)
-    for row, reason in repeated.items():
-        against[good[row]] = [reason]
-    refused = [list(rows.refused) for rows in read]
-    for row, reasons in against.items():
-        number, i = owners[row]
-        source = read[number]
-        refused[number].append(RefusedRow(source.lines[i], tuple(reasons), source.raw[i]))
-    return Judged(candidates.take(pa.array(first, pa.int64())), refused, judged)
+    for i, reason in repeated.items():
+        refuse(int(left[i]), [reason])
+    refused = [
+        [*rows.refused, *(RefusedRow(line, tuple(faults[i]), raw) for i, line, raw in rows.places(sorted(faults)))]
+        for rows, faults in zip(read, against, strict=True)
+    ]
+    return Judged(candidates.take(pa.array(first, pa.int64())), read, refused, judged)
+
+
+def _typed(pipeline: Pipeline, rows: Rows, number: int) -> tuple[pa.Table, dict[int, list[str]]]:
+    """The rows of one delivery in their types, and the reasons against them by index. Raises _Beyond."""
+    try:
+        return cells.convert(
+            rows.table if rows.table is not None else [],
+            pipeline.columns,
+            required={*pipeline.key, pipeline.partition_by},
+            null_values=pipeline.source.null_values,
+            most=reading.MAX_REFUSED,
+        )
+    except cells.TooManyFaults as cause:
+        raise _Beyond(number, str(cause)) from None

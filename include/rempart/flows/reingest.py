@@ -19,9 +19,11 @@ from rempart.flows.judge_rows import hold, judge
 from rempart.flows.platform import Platform
 from rempart.flows.quarantine import Held, user_number
 from rempart.flows.quarantine import held as held_rows
-from rempart.ingestion import deliveries, erasing, landing, reading, snapshots
+from rempart.ingestion import deliveries, erasing, isolated, landing, snapshots
+from rempart.ingestion.landing import fetch
 from rempart.ingestion.reading import RefusedRow, Rows
 from rempart.pipeline import Pipeline
+from rempart.sites.spool import spool_folder
 
 
 def take_in(
@@ -55,11 +57,12 @@ def reingest(platform: Platform, pipeline: Pipeline, sha256: str, *, accepted_by
         finished = ingest_run.finish(run, before)
     found = held_rows(platform, pipeline, run.site, sha256, run.erased)
     ingest_run.drop_replaced(run.site, run.lake, pipeline.name, found.outcome)  # by a run that was cut off there
-    if not found.rows:
+    if not found.rows and not found.outcome["fault"]:
         return result_of(before, before, [found.outcome], bool(finished))
     rows = to_judge(found, _read(run, found, sha256))
     current, changed = ingest_run.accepted_before(run, before)
     found_now = judge(pipeline, current, [rows])
+    _check_readable(run, found, sha256, found_now.read[0])
     accepted, refused, (judged,) = found_now.accepted, list(found_now.refused[0]), found_now.judged
     delivered = found.outcome["accepted"] + rows.delivered
     over = len(refused) > pipeline.max_quarantined * delivered
@@ -83,7 +86,7 @@ def reingest(platform: Platform, pipeline: Pipeline, sha256: str, *, accepted_by
         held=held,
     )
     if refused:
-        until = found.retain_until
+        until = run.retain_until("quarantine") if found.outcome["fault"] else found.retain_until
         landing.quarantine(run.site, run.lake, pipeline.name, sha256, refused, until, again=outcome.again)
     with platform.committing(run.active):
         erasures.check_same(platform, pipeline.name, run.erased)
@@ -113,16 +116,24 @@ def _read(run: Run, found: Held, sha256: str) -> Rows:
             f"{what}: its file as received is no longer at site '{run.site.name}'",
             "Deliver the corrected rows as a new file. Its quarantine stands as it was.",
         )
-    body = run.site.read(run.lake, raw.key, sha256=raw.key.split("/")[-2])
-    if run.erased:
-        body = erasing.cut_delivery(body, run.pipeline, run.erased.has).body or body
-    rows = reading.read(name, body, run.pipeline.source, list(run.pipeline.columns))
+    with spool_folder() as folder:
+        file = folder / "delivery"
+        fetch(run.site, run.lake, raw.key, file, raw.key.split("/")[-2])
+        rows = isolated.read(file, name, run.pipeline.source, list(run.pipeline.columns))
+        _check_readable(run, found, sha256, rows)
+        if run.erased:
+            lines = erasing.cut_delivery(file.read_bytes(), run.pipeline, run.erased.has).lines
+            rows = replace(erasing.strike(rows, lines), refused=[r for r in rows.refused if r.line not in lines])
+    return rows
+
+
+def _check_readable(run: Run, found: Held, sha256: str, rows: Rows) -> None:
     if rows.fault:
         raise IngestError(
-            f"{what} cannot be read as {run.pipeline.name}.yaml says: {rows.fault}. Nothing was changed",
+            f"Delivery {found.outcome['file']} ({sha256[:12]}) of '{run.pipeline.name}' cannot be read as "
+            f"{run.pipeline.name}.yaml says: {rows.fault}. Nothing was changed",
             "Correct `source` or `schema` there and take it in again, or deliver a corrected file.",
         )
-    return rows
 
 
 def to_judge(found: Held, read: Rows) -> Rows:
@@ -133,8 +144,7 @@ def to_judge(found: Held, read: Rows) -> Rows:
     refused as it was.
     """
     if found.outcome["fault"]:
-        erased = tuple(one for one in found.rows if not one.raw)
-        return replace(read, refused=(*read.refused, *erased))
+        return read
     places: dict[str, list[int]] = {}
     for i, raw in enumerate(read.raw):
         places.setdefault(raw, []).append(i)
@@ -146,12 +156,7 @@ def to_judge(found: Held, read: Rows) -> Rows:
         else:
             left.append(one)
     chosen.reverse()
-    return Rows(
-        [read.cells[i] for i, _ in chosen],
-        [one.line for _, one in chosen],
-        [one.raw for _, one in chosen],
-        tuple(left),
-    )
+    return Rows(read.pick([i for i, _ in chosen], [one.line for _, one in chosen]), tuple(left))
 
 
 def _verdicts(rows: Sequence[RefusedRow]) -> list[tuple[int, str]]:

@@ -25,17 +25,22 @@ Faults = list[tuple[Any, str]]
 """Pairs of a boolean array (true where the fault is) and its reason."""
 
 
+class TooManyFaults(Exception):
+    """More rows have a fault than are refused one by one; the message names the fault that passed the limit."""
+
+
 def convert(
-    rows: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[str]] | pa.Table,
     columns: Mapping[str, Column],
     *,
     required: Collection[str],
     null_values: Sequence[str],
+    most: int | None = None,
 ) -> tuple[pa.Table, dict[int, list[str]]]:
-    """Typed columns of all rows, and the reasons against rows by index.
+    """Typed columns of all rows (lists, or a table with these columns as text), and the reasons against rows by index.
 
     `required` columns (key, partition) may not be empty even if nullable. A cell with a reason against it is null in
-    the table.
+    the table. Raises TooManyFaults where more than `most` rows have one.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -43,7 +48,10 @@ def convert(
     arrays: dict[str, pa.Array] = {}
     against: dict[int, list[str]] = {}
     for position, (name, column) in enumerate(columns.items()):
-        text = pa.array([row[position] for row in rows], pa.string())
+        if isinstance(rows, pa.Table):
+            text = pa.concat_arrays(rows[name].chunks) if rows.num_rows else pa.array([], pa.string())
+        else:
+            text = pa.array([row[position] for row in rows], pa.string())
         empty = pc.is_in(text, value_set=pa.array(null_values, pa.string()))
         text = pc.if_else(empty, pa.scalar(None, pa.string()), text)
         arrays[name], faults = _TYPES[column.type](text, column)
@@ -51,8 +59,13 @@ def convert(
             rule = "empty, and the column is not nullable" if not column.nullable else "empty, and a row needs it"
             faults.append((empty, rule))
         for mask, reason in faults:
-            for index in pc.indices_nonzero(pc.fill_null(mask, False)).to_pylist():
+            places = pc.indices_nonzero(pc.fill_null(mask, False))
+            if most is not None and len(places) > most:
+                raise TooManyFaults(f"{name}: {reason}")
+            for index in places.to_pylist():
                 against.setdefault(index, []).append(f"{name}: {reason}")
+            if most is not None and len(against) > most:
+                raise TooManyFaults(f"{name}: {reason}")
     return pa.table(arrays), against
 
 

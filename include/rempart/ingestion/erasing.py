@@ -169,13 +169,7 @@ def strike(rows: Rows, lines: frozenset[int]) -> Rows:
     kept = [i for i, line in enumerate(rows.lines) if line not in lines]
     refused = [RefusedRow(one.line, (ERASED,), "") if one.line in lines else one for one in rows.refused]
     refused += [RefusedRow(line, (ERASED,), "") for line in rows.lines if line in lines]
-    return replace(
-        rows,
-        cells=[rows.cells[i] for i in kept],
-        lines=[rows.lines[i] for i in kept],
-        raw=[rows.raw[i] for i in kept],
-        refused=refused,
-    )
+    return replace(rows, table=rows.pick(kept), refused=refused)
 
 
 def succeed(found: Iterable[Snapshot], parts: Mapping[str, Part]) -> dict[str, Snapshot]:

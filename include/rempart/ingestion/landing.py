@@ -5,13 +5,17 @@ A delivery is known by its SHA-256: the same bytes again, under any name, are th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from pathlib import Path
 
-from rempart.errors import ObjectMissing
+from rempart.errors import IntegrityError, ObjectMissing
 from rempart.ingestion.reading import RefusedRow
 from rempart.sites.port import ObjectInfo, Site
+
+_AT_ONCE = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,36 @@ def delivery_of(quarantine_key: str) -> str:
 def waiting(site: Site, bucket: str, prefix: str) -> list[ObjectInfo]:
     """Files under a landing prefix; empty objects that stand for folders are no files."""
     return [found for found in site.list(bucket, prefix) if not (found.key.endswith("/") and not found.size)]
+
+
+def fetch(site: Site, bucket: str, key: str, file: Path, sha256: str | None = None) -> str:
+    """Bring an object into a file, in constant memory; its SHA-256.
+
+    Raises ObjectMissing, and IntegrityError where it has not the SHA-256 that was asked for.
+    """
+    digest = hashlib.sha256()
+    with site.open(bucket, key) as stream, file.open("wb") as out:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+            out.write(block)
+    if sha256 not in (None, found := digest.hexdigest()):
+        raise IntegrityError(
+            f"{bucket}/{key} at site '{site.name}' does not have the SHA-256 on record",
+            "Restore it from the other site or a restore point.",
+        )
+    return found
+
+
+def keep(site: Site, bucket: str, pipeline: str, arrival: Arrival, file: Path, metadata: Mapping[str, str]) -> None:
+    """Keep a delivery as received, once."""
+    key = raw_key(pipeline, arrival)
+    if file.stat().st_size <= _AT_ONCE:
+        site.write_new(bucket, key, file.read_bytes(), metadata=metadata)
+        return
+    try:
+        site.head(bucket, key)
+    except ObjectMissing:
+        site.write_file(bucket, key, file, metadata=metadata)
 
 
 def quarantine(

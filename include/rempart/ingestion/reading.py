@@ -1,25 +1,61 @@
 """One delivery's bytes as rows: each with its line number and its text as received, none dropped.
 
-A fault of the file as a whole (unreadable, wrong columns) refuses every line of it; a fault of one row refuses that
-row. A reason names a column or a rule and never a value; not even an unexpected column's name, since in a file
+A fault of the file as a whole (unreadable, wrong columns, beyond a limit) refuses the file; a fault of one row refuses
+that row. A reason names a column or a rule and never a value; not even an unexpected column's name, since in a file
 without a header that name is the first row's value.
+
+The file is read as a stream, in memory that does not grow with it.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO
 
 from rempart.pipeline import Source
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 MAX_BYTES = 1 << 29
-"""Largest delivery, unpacked (512 MiB): a delivery is handled in memory."""
+"""Largest delivery, unpacked (512 MiB)."""
+MAX_RATIO, RATIO_FROM = 200, 16 << 20
+"""How many times its size a gzip file may unpack to, once it is past so many bytes."""
+MAX_ROWS = 1_000_000
+MAX_LINES = 3_000_000
+"""Lines of a file, blank ones and those inside of rows among them."""
+MAX_COLUMNS = 2_000
+MAX_TEXT = 1 << 20
+"""Longest line, and longest row of several lines, in characters."""
+MAX_REFUSED = 100_000
+"""Rows that are refused one by one; a file with more of them is refused as a whole, and counts as one."""
+MAX_REFUSED_TEXT = 32 << 20
+"""Characters of all rows that are refused one by one."""
 MAX_LINES_PER_ROW = 1000
 """A quoted field may hold newlines; past so many, the quote is taken for a stray one."""
+EMPTY, NO_ROWS = "the file is empty", "the file holds a header and no rows"
+LINE, RAW = "_line", "_raw"
+"""Columns beside those of the schema: a row's first line in the file (the header is line 1), and its text."""
 _UTF8_BOM = b"\xef\xbb\xbf"
+_BATCH = 5_000
+_OTHER_FORMATS = {
+    b"PAR1": "Parquet",
+    b"PK\x03\x04": "a ZIP archive (or an office document)",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"BZh": "packed with bzip2",
+    b"\xfd7zXZ\x00": "packed with xz",
+    b"%PDF": "a PDF",
+    b"SQLite format 3": "a database of SQLite",
+    b"ARROW1": "Arrow",
+    b"Obj\x01": "Avro",
+    b"\x1f\x8b": "packed with gzip twice",
+}
 
 
 @dataclass(frozen=True)
@@ -33,67 +69,224 @@ class RefusedRow:
 
 @dataclass(frozen=True)
 class Rows:
-    """A delivery as read. `cells[i]` (in the order of the schema), `lines[i]` and `raw[i]` belong to one row."""
+    """A delivery as read. `table`: the schema's columns as text, `LINE` and `RAW`; None where no row was read."""
 
-    cells: Sequence[Sequence[str]] = ()
-    lines: Sequence[int] = ()
-    raw: Sequence[str] = ()
+    table: pa.Table | None = None
     refused: Sequence[RefusedRow] = ()
     fault: str | None = None
 
+    @staticmethod
+    def of(
+        cells: Sequence[Sequence[str]],
+        lines: Sequence[int],
+        raw: Sequence[str],
+        refused: Sequence[RefusedRow] = (),
+        columns: Sequence[str] = (),
+    ) -> Rows:
+        """Rows at hand. `cells[i]` (in the order of the schema), `lines[i]` and `raw[i]` belong to one row."""
+        names = columns or [str(i) for i in range(len(cells[0]) if cells else 0)]
+        return Rows(_table(names, cells, lines, raw), refused)
+
+    @property
+    def count(self) -> int:
+        """How many rows were read and are not refused so far."""
+        return self.table.num_rows if self.table is not None else 0
+
     @property
     def delivered(self) -> int:
-        """How many rows the delivery holds."""
-        return len(self.cells) + len(self.refused)
+        """How many rows the delivery holds; 0 where the file could not be read."""
+        return self.count + len(self.refused)
+
+    @property
+    def cells(self) -> list[list[str]]:
+        if self.table is None:
+            return []
+        columns = [self.table.column(i).to_pylist() for i in range(self.table.num_columns - 2)]
+        return [list(row) for row in zip(*columns, strict=True)] if columns else []
+
+    @property
+    def lines(self) -> list[int]:
+        return self.table[LINE].to_pylist() if self.table is not None else []
+
+    @property
+    def raw(self) -> list[str]:
+        return self.table[RAW].to_pylist() if self.table is not None else []
+
+    def places(self, indexes: Sequence[int]) -> Iterator[tuple[int, int, str]]:
+        """Index, line and text of some rows."""
+        if self.table is not None and len(indexes):
+            import pyarrow as pa
+
+            taken = self.table.select([LINE, RAW]).take(pa.array(indexes, pa.int64()))
+            yield from zip(indexes, taken[LINE].to_pylist(), taken[RAW].to_pylist(), strict=True)
+
+    def pick(self, indexes: Sequence[int], lines: Sequence[int] | None = None) -> pa.Table | None:
+        """The table with these rows alone, on other lines if they are given."""
+        if self.table is None:
+            return None
+        import pyarrow as pa
+
+        taken = self.table.take(pa.array(indexes, pa.int64()))
+        if lines is None:
+            return taken
+        return taken.set_column(taken.column_names.index(LINE), LINE, pa.array(lines, pa.int64()))
+
+
+def _table(names: Sequence[str], cells: Sequence[Sequence[str]], lines: Sequence[int], raw: Sequence[str]) -> pa.Table:
+    import pyarrow as pa
+
+    made = {name: pa.array([row[i] for row in cells], pa.string()) for i, name in enumerate(names)}
+    return pa.table({**made, LINE: pa.array(lines, pa.int64()), RAW: pa.array(raw, pa.string())})
+
+
+class Unreadable(Exception):
+    """The file as a whole is refused; the message says why, without any of its content."""
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that ends in Unreadable once it gave too many bytes, or too many for the size it has when packed."""
+
+    def __init__(self, stream: BinaryIO, packed: int | None) -> None:
+        self._stream, self._packed, self._given = stream, packed, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override] # any writable buffer
+        try:
+            got = self._stream.read(len(buffer))
+        except EOFError:
+            raise Unreadable("the gzip file is truncated") from None
+        except (zlib.error, gzip.BadGzipFile):
+            raise Unreadable("the gzip file is damaged") from None
+        self._given += len(got)
+        if self._given > MAX_BYTES:
+            raise Unreadable(f"the file is larger than {MAX_BYTES >> 20} MiB" + (" unpacked" if self._packed else ""))
+        if self._packed and self._given > max(RATIO_FROM, MAX_RATIO * self._packed):
+            raise Unreadable(f"the file unpacks to more than {MAX_RATIO} times its size")
+        buffer[: len(got)] = got
+        return len(got)
 
 
 def unpack(body: bytes) -> tuple[bytes, str | None]:
     """The text's bytes, gunzipped if they are gzip, and what is wrong with them (then: as much as could be read)."""
-    if not body.startswith(b"\x1f\x8b"):
-        return body, None if len(body) <= MAX_BYTES else f"the file is larger than {MAX_BYTES >> 20} MiB"
-    text, rest = bytearray(), body
-    while rest:  # a gzip file may have several members
-        member = zlib.decompressobj(wbits=31)
-        try:
-            text += member.decompress(rest, MAX_BYTES - len(text) + 1)
-        except zlib.error:
-            return bytes(text), "the gzip file is damaged"
-        if len(text) > MAX_BYTES:
-            return bytes(text[:MAX_BYTES]), f"the file is larger than {MAX_BYTES >> 20} MiB unpacked"
-        if not member.eof:
-            return bytes(text), "the gzip file is truncated"
-        rest = member.unused_data
+    text = bytearray()
+    try:
+        stream = _unpacked(io.BytesIO(body), len(body))
+        while block := stream.read(1 << 20):
+            text += block
+    except Unreadable as fault:
+        return bytes(text), str(fault)
     return bytes(text), None
 
 
-def read(name: str, body: bytes, source: Source, columns: Sequence[str]) -> Rows:
-    """The rows of a delivery. Accepts .csv and .csv.gz, a byte order mark, any line ends, columns in any order.
+def _unpacked(stream: BinaryIO, size: int) -> io.BufferedReader:
+    start = stream.read(2)
+    stream.seek(0)
+    if start != b"\x1f\x8b":
+        return io.BufferedReader(_Bounded(stream, None), 1 << 16)
+    return io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=stream), size), 1 << 16)  # type: ignore[arg-type] # as good
 
-    Blank lines are no rows.
-    """
-    text, fault = unpack(body)
-    if not name.lower().endswith((".csv", ".csv.gz")):
-        fault = "the file's name ends neither in .csv nor in .csv.gz"
-    if fault:
-        return _refused(text, fault)
-    if text.startswith(_UTF8_BOM):
-        if source.encoding != "utf-8":
-            return _refused(text, f"the file is UTF-8, the pipeline says {source.encoding}")
-        text = text[len(_UTF8_BOM) :]
+
+@dataclass
+class Batch:
+    """Some rows of a file, in order."""
+
+    cells: list[list[str]] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    raw: list[str] = field(default_factory=list)
+    refused: list[RefusedRow] = field(default_factory=list)
+
+    def table(self, columns: Sequence[str]) -> pa.Table:
+        return _table(columns, self.cells, self.lines, self.raw)
+
+
+def read(name: str, body: bytes, source: Source, columns: Sequence[str]) -> Rows:
+    """The rows of a delivery at hand, such as a sample. Deliveries of others are read by `isolated`."""
+    import pyarrow as pa
+
+    tables, refused = [], []
     try:
-        decoded = text.decode(source.encoding)
-    except UnicodeDecodeError:
-        return _refused(text, f"the file is not {source.encoding} text")
-    lines = list(io.StringIO(decoded, newline=""))  # splits at \n, \r\n and \r, and at nothing else
-    first = next((i for i, line in enumerate(lines) if line.strip("\r\n")), None)
-    if first is None:
-        return Rows(fault="the file is empty")
-    records = _records(lines, first, source.delimiter, len(columns))
+        for batch in scan(name, io.BytesIO(body), len(body), source, columns):
+            tables.append(batch.table(columns))
+            refused += batch.refused
+    except Unreadable as fault:
+        return Rows(fault=str(fault))
+    return Rows(pa.concat_tables(tables), tuple(refused))
+
+
+def scan(name: str, stream: BinaryIO, size: int, source: Source, columns: Sequence[str]) -> Iterator[Batch]:
+    """The rows of a file of `size` bytes, in batches. Raises Unreadable.
+
+    Accepts .csv and .csv.gz, a byte order mark, any line ends, columns in any order. Blank lines are no rows.
+    """
+    if not name.lower().endswith((".csv", ".csv.gz")):
+        raise Unreadable("the file's name ends neither in .csv nor in .csv.gz")
+    unpacked = _unpacked(stream, size)
+    start = unpacked.peek(16)[:16]
+    for magic, form in _OTHER_FORMATS.items():
+        if start.startswith(magic):
+            raise Unreadable(f"the file is {form}, not CSV")
+    if start.startswith(_UTF8_BOM):
+        if source.encoding != "utf-8":
+            raise Unreadable(f"the file is UTF-8, the pipeline says {source.encoding}")
+        unpacked.read(len(_UTF8_BOM))
+    lines = _Lines(io.TextIOWrapper(unpacked, encoding=source.encoding, newline=""), source.encoding)
+    while (line := lines.peek(0)) is not None and not line.strip("\r\n"):
+        lines.take(1)
+    if line is None:
+        raise Unreadable(EMPTY)
+    if line.count(source.delimiter) >= MAX_COLUMNS:
+        raise Unreadable(f"the header has more than {MAX_COLUMNS} columns")
+    records = _records(lines, source.delimiter, len(columns))
     header = next(records).fields
     if wrong := _wrong_header(header, columns):
-        return _refused(text, wrong)
-    rows = _select(records, [header.index(column) for column in columns])
-    return rows if rows.delivered else Rows(fault="the file holds a header and no rows")
+        raise Unreadable(wrong)
+    if not (yield from _select(records, [header.index(column) for column in columns])):
+        raise Unreadable(NO_ROWS)
+
+
+class _Lines:
+    """A text's lines with their ends, split at \\n, \\r\\n and \\r and at nothing else; some can be looked at ahead."""
+
+    def __init__(self, text: io.TextIOBase, encoding: str, limit: int | None = None) -> None:
+        self._text, self._encoding, self._limit = text, encoding, limit or MAX_TEXT
+        self._ahead: deque[str] = deque()
+        self.number = 1
+
+    def peek(self, index: int) -> str | None:
+        """The line `index` lines from here; None past the end. Raises Unreadable."""
+        while len(self._ahead) <= index:
+            try:
+                line = self._text.readline(self._limit + 1)
+            except UnicodeDecodeError:
+                raise Unreadable(f"the file is not {self._encoding} text") from None
+            if not line:
+                return None
+            if len(line) > self._limit:
+                raise Unreadable(f"a line has more than {self._limit} characters")
+            self._ahead.append(line)
+        return self._ahead[index]
+
+    def take(self, count: int) -> str:
+        """The next lines, as one text; from here on, those after them are next."""
+        self.number += count
+        if self.number > MAX_LINES and self._limit == MAX_TEXT:
+            raise Unreadable(f"the file has more than {MAX_LINES} lines")
+        return "".join(self._ahead.popleft() for _ in range(count))
+
+    def skip(self, count: int) -> None:
+        for _ in range(count):
+            self.peek(0)
+            self.take(1)
+
+    def following(self) -> Iterator[str]:
+        """The lines from here on, as many as one row may have."""
+        length = 0
+        for index in range(MAX_LINES_PER_ROW):
+            if (line := self.peek(index)) is None or (length := length + len(line)) > MAX_TEXT:
+                return
+            yield line
 
 
 @dataclass(frozen=True)
@@ -121,8 +314,10 @@ def spans(body: bytes, source: Source, width: int) -> Spans | None:
     first = next((i for i, line in enumerate(lines) if line.strip("\ufeff\r\n")), None)
     if first is None:
         return Spans(lines, (), ())
-    bare = [line.removeprefix("\ufeff") if i == first else line for i, line in enumerate(lines)]
-    records = _records(bare, first, source.delimiter, width)
+    bare = "".join(["\n" * first, lines[first].removeprefix("\ufeff"), *lines[first + 1 :]])
+    ahead = _Lines(io.StringIO(bare, newline=""), source.encoding, len(bare))
+    ahead.skip(first)
+    records = _records(ahead, source.delimiter, width)
     header = next(records).fields
     rows = []
     for record in records:
@@ -143,63 +338,69 @@ def _wrong_header(header: Sequence[str], columns: Sequence[str]) -> str | None:
     return "; ".join(fault for fault in faults if fault) or None
 
 
-def _refused(text: bytes, fault: str) -> Rows:
-    """Every line after the header, refused for one reason; bytes that are no UTF-8 are written as \\xNN."""
-    lines = [(i, line.rstrip(b"\r")) for i, line in enumerate(text.split(b"\n"), 1)]
-    lines = [(i, line) for i, line in lines if line.strip(b"\0\r")]  # in UTF-16 a lone NUL follows the last newline
-    refused = tuple(RefusedRow(i, (fault,), line.decode("utf-8", "backslashreplace")) for i, line in lines[1:])
-    return Rows(refused=refused, fault=fault)
-
-
 @dataclass(frozen=True)
 class _Record:
     line: int
     raw: str
     fields: Sequence[str]
     stray_quote: bool = False
+    many_fields: bool = False
 
 
-def _records(lines: Sequence[str], start: int, delimiter: str, width: int) -> Iterator[_Record]:
+def _records(lines: _Lines, delimiter: str, width: int) -> Iterator[_Record]:
     """Lines as records. A quote that opens a record of the wrong width, or never closes, costs its own line only."""
-    i = start
-    while i < len(lines):
-        line = lines[i]
-        plain = line.rstrip("\r\n")
+    while (line := lines.peek(0)) is not None:
+        number, plain = lines.number, line.rstrip("\r\n")
         if '"' not in line:
+            lines.take(1)
             if plain:
-                yield _Record(i + 1, plain, plain.split(delimiter))
-            i += 1
+                many = line.count(delimiter) >= MAX_COLUMNS
+                yield _Record(number, plain, () if many else plain.split(delimiter), many_fields=many)
             continue
-        following = (lines[k] for k in range(i, min(i + MAX_LINES_PER_ROW, len(lines))))
-        reader = csv.reader(following, delimiter=delimiter, strict=True)
+        reader = csv.reader(lines.following(), delimiter=delimiter, strict=True)
         try:
             fields = next(reader)
-        except csv.Error:
+        except (csv.Error, StopIteration):
             fields = []
         used = reader.line_num
         if not fields or (used > 1 and len(fields) != width):
-            yield _Record(i + 1, plain, (), stray_quote=True)
-            i += 1
+            lines.take(1)
+            yield _Record(number, plain, (), stray_quote=True)
         else:
-            yield _Record(i + 1, "".join(lines[i : i + used]).rstrip("\r\n"), fields)
-            i += used
+            yield _Record(number, lines.take(used).rstrip("\r\n"), fields)
 
 
-def _select(records: Iterator[_Record], order: Sequence[int]) -> Rows:
-    cells: list[list[str]] = []
-    lines: list[int] = []
-    raw: list[str] = []
-    refused: list[RefusedRow] = []
+def _select(records: Iterator[_Record], order: Sequence[int]) -> Generator[Batch, None, int]:
+    """The records in batches, with their fields in this order; returns how many rows there were."""
+    batch, rows, refused, text = Batch(), 0, 0, 0
     width = len(order)
     for record in records:
+        rows += 1
+        if rows > MAX_ROWS:
+            raise Unreadable(f"the file has more than {MAX_ROWS} rows")
         if record.stray_quote:
-            refused.append(RefusedRow(record.line, ("a quotation mark is not closed or stands astray",), record.raw))
+            reason = "a quotation mark is not closed or stands astray"
+        elif record.many_fields:
+            reason = f"too many fields: more than {MAX_COLUMNS}, the header has {width}"
         elif len(record.fields) != width:
             amount = "few" if len(record.fields) < width else "many"
             reason = f"too {amount} fields: {len(record.fields)}, the header has {width}"
-            refused.append(RefusedRow(record.line, (reason,), record.raw))
         else:
-            cells.append([record.fields[i] for i in order])
-            lines.append(record.line)
-            raw.append(record.raw)
-    return Rows(cells, lines, raw, tuple(refused))
+            batch.cells.append([record.fields[i] for i in order])
+            batch.lines.append(record.line)
+            batch.raw.append(record.raw)
+            text += len(record.raw)
+            if len(batch.cells) >= _BATCH or text > MAX_TEXT:
+                yield batch
+                batch, text = Batch(), 0
+            continue
+        batch.refused.append(RefusedRow(record.line, (reason,), record.raw))
+        refused += 1
+        if refused > MAX_REFUSED:
+            raise Unreadable(f"more than {MAX_REFUSED} rows have a fault, such as: {reason}")
+        text += len(record.raw)
+        if text > MAX_TEXT:
+            yield batch
+            batch, text = Batch(), 0
+    yield batch
+    return rows

@@ -19,6 +19,7 @@ from rempart.config import Connection
 from rempart.errors import ModelRefused
 from rempart.models import onnx_format
 from rempart.models.encoding import Feature, encode
+from rempart.models.isolated_model import IsolatedModel
 from rempart.models.tracking import session
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class LoadedModel:
     task: str
     target: Feature | None
     features: tuple[Feature, ...]
-    _session: Any = field(repr=False)
+    _model: IsolatedModel = field(repr=False)
     ignored: tuple[str, ...] = ()
 
     @property
@@ -58,10 +59,7 @@ class LoadedModel:
         Raises TrainingError naming the feature that the table lacks, ModelRefused.
         """
         classes = len(self.target.values) if self.target else 0
-        result: np.ndarray[Any, np.dtype[np.float64]] = onnx_format.run(
-            self._session, encode(self.features, table), self.task, classes
-        )
-        return result
+        return self._model.run(encode(self.features, table), self.task, classes)
 
 
 def load(tracking: Connection, record: Mapping[str, Any]) -> LoadedModel:
@@ -74,8 +72,7 @@ def load(tracking: Connection, record: Mapping[str, Any]) -> LoadedModel:
         body, ignored = _verified_model(client, name, version, record)
     features = tuple(Feature.from_json(one) for one in record["features"])
     target = Feature.from_json(record["target"]) if record["task"] == "classification" else None
-    opened = onnx_format.open_session(body)
-    model = LoadedModel(name, version, str(record["task"]), target, features, opened, ignored)
+    model = LoadedModel(name, version, str(record["task"]), target, features, IsolatedModel(body), ignored)
     if model.told:
         _log.warning("model %s, %s", name, model.told)
     return model

@@ -15,6 +15,18 @@ MODEL_FILE = "model.onnx"
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 """Operator domains of the ONNX standard; an operator of any other would need code from elsewhere."""
 MAX_BYTES = 512 << 20
+_NAMES = """
+    Abs Add And ArgMax ArgMin BatchNormalization Cast Ceil Clip Concat Constant Div Elu Equal Erf Exp Flatten Floor
+    Gather Gelu Gemm Greater GreaterOrEqual HardSigmoid Identity IsInf IsNaN LayerNormalization LeakyRelu Less
+    LessOrEqual Log LogSoftmax MatMul Max Mean Min Mul Neg Not Or PRelu Pow Reciprocal ReduceL2 ReduceLogSumExp
+    ReduceMax ReduceMean ReduceMin ReduceSum ReduceSumSquare Relu Reshape Round Selu Shape Sigmoid Sign Slice Softmax
+    Softplus Split Sqrt Squeeze Sub Sum Tanh TopK Transpose Unsqueeze Where Xor
+    ArrayFeatureExtractor Binarizer FeatureVectorizer Imputer LabelEncoder LinearClassifier LinearRegressor Normalizer
+    OneHotEncoder SVMClassifier SVMRegressor Scaler TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor ZipMap
+"""
+OPERATORS = frozenset(_NAMES.split())
+"""Operators that a model for tables needs. None loops, draws random numbers, or makes a tensor of a size that the model
+says itself (ConstantOfShape, Expand, Tile, Range, Pad, Resize)."""
 
 
 def parse(body: bytes) -> onnx.ModelProto:
@@ -37,6 +49,8 @@ def parse(body: bytes) -> onnx.ModelProto:
         raise _refused("it defines functions of its own")
     if any(one.data_location == onnx.TensorProto.EXTERNAL or one.external_data for one in _tensors(model.graph)):
         raise _refused("it refers to data outside its file")
+    if strange := {node.op_type for node in _nodes(model.graph)} - OPERATORS:
+        raise _refused(f"it uses an operator that is not allowed here: {sorted(strange)[0][:60]!r}")
     return model
 
 

@@ -7,13 +7,14 @@ error texts.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import PipelineError
 from rempart.pipeline import Expectation
+from rempart.quality import patterns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,6 +91,8 @@ def _argument(value: object) -> object:
 
 def build(expectations: Sequence[Expectation]) -> list[Any]:
     """The Great Expectations objects. Raises PipelineError for an unknown name or wrong arguments."""
+    for i, expectation in enumerate(expectations):
+        patterns.check(i, expectation)
     with _quiet():
         return [_build(i, expectation) for i, expectation in enumerate(expectations)]
 
@@ -113,8 +116,16 @@ def broken(expectations: Sequence[Expectation], table: pa.Table) -> dict[int, li
     """
     if not expectations or not table.num_rows:
         return {}
-    with _quiet():
-        return _broken(expectations, table)
+    against: dict[int, list[tuple[int, str]]] = {}
+    for index, one in enumerate(expectations):
+        if one.expect in patterns.NAMES:
+            for row in patterns.broken(index, one, table):
+                against.setdefault(row, []).append((index, one.reason))
+    others = {i: one for i, one in enumerate(expectations) if one.expect not in patterns.NAMES}
+    if others:
+        with _quiet():
+            _add_broken(others, table, against)
+    return {row: [reason for _, reason in sorted(found)] for row, found in against.items()}
 
 
 def columns(expectation: Expectation) -> list[str]:
@@ -123,13 +134,16 @@ def columns(expectation: Expectation) -> list[str]:
     return [column for value in named for column in (value if isinstance(value, list) else [value])]
 
 
-def _broken(expectations: Sequence[Expectation], table: pa.Table) -> dict[int, list[str]]:
+def _add_broken(
+    expectations: Mapping[int, Expectation], table: pa.Table, against: dict[int, list[tuple[int, str]]]
+) -> None:
+    """Add what Great Expectations finds, by row: each expectation's index and reason."""
     import great_expectations as gx
     import numpy as np
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
-    objects = build(expectations)
-    used = sorted({column for one in expectations for column in columns(one)})
+    objects = [_build(index, one) for index, one in expectations.items()]
+    used = sorted({column for one in expectations.values() for column in columns(one)})
     frame = table.select(used).to_pandas(date_as_object=False)
     frame[ROW] = np.arange(table.num_rows)
     context = gx.get_context(mode="ephemeral")
@@ -141,13 +155,12 @@ def _broken(expectations: Sequence[Expectation], table: pa.Table) -> dict[int, l
         .add_batch_definition_whole_dataframe("all")
         .get_batch({"dataframe": frame})
     )
-    against: dict[int, list[str]] = {}
     form = {
         "result_format": "COMPLETE",
         "unexpected_index_column_names": [ROW],
         "return_unexpected_index_query": False,
     }
-    for index, (expectation, one) in enumerate(zip(expectations, objects, strict=True)):
+    for (index, expectation), one in zip(expectations.items(), objects, strict=True):
         result = batch.validate(one, result_format=form)
         found = result.result.get("unexpected_index_list")
         if result.success:
@@ -158,8 +171,7 @@ def _broken(expectations: Sequence[Expectation], table: pa.Table) -> dict[int, l
                 "Check that its arguments fit the type of the column (a number for a number, a date for a date).",
             )
         for row in sorted({int(entry[ROW]) for entry in found}):
-            against.setdefault(row, []).append(expectation.reason)
-    return against
+            against.setdefault(row, []).append((index, expectation.reason))
 
 
 @contextmanager

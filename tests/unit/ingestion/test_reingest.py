@@ -170,7 +170,10 @@ def test_a_file_that_could_not_be_read_is_judged_whole_once_it_can(
     platform: Platform, readings: Pipeline, deliver: Callable[..., None]
 ) -> None:
     deliver("1.csv", A.replace(",", ";"), BAD.replace(",", ";"), header="meter;day;kwh;people;tariff;note\n")
-    assert ingest(platform, readings).quarantined == 2
+    first = ingest(platform, readings)
+    assert (first.delivered, first.quarantined, len(first.unreadable)) == (0, 0, 1)
+    with pytest.raises(IngestError, match="1 of 1 deliveries were refused as a whole"):
+        check_quarantine(readings, first)
     sha = outcome(platform)["sha256"]
     with pytest.raises(IngestError, match=r"(?s)cannot be read as readings.yaml says: missing col.*Correct `source`"):
         take_in(platform, readings, sha)
@@ -256,7 +259,7 @@ def test_cut_off_at_every_change_it_ends_as_if_never_cut(
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=12))
 def test_each_row_in_quarantine_is_judged_once_or_stays(rows: list[tuple[str, bool]]) -> None:
-    read = Rows([[text] for text, _ in rows], range(2, len(rows) + 2), [text for text, _ in rows])
+    read = Rows.of([[t] for t, _ in rows], range(2, len(rows) + 2), [t for t, _ in rows], columns=["c"])
     refused = [RefusedRow(line, ("why",), text) for line, (text, bad) in enumerate(rows, 2) if bad]
     refused.append(RefusedRow(99, ("too few fields",), "z"))
     found = to_judge(Held({"fault": None}, tuple(refused), None), read)  # type: ignore[arg-type] # no date is asked for

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from rempart.errors import ModelRefused
-from rempart.models import onnx_format
+from rempart.models import isolated_model, onnx_format
 
 
 def model(*nodes, initializers=(), opsets=(("", 18),), **extra) -> onnx.ModelProto:
@@ -82,3 +82,54 @@ def test_a_model_that_gives_no_number_per_row_is_refused():
     session = onnx_format.open_session(model(helper.make_node("Identity", ["inputs"], ["out"])).SerializeToString())
     with pytest.raises(ModelRefused, match="no float output"):
         onnx_format.run(session, np.zeros((3, 2), np.float32), "regression", 0)
+
+
+def loop():
+    """A model that doubles its input for ever."""
+    count, yes = (
+        helper.make_tensor("n", TensorProto.INT64, [], [1 << 40]),
+        helper.make_tensor("c", TensorProto.BOOL, [], [True]),
+    )
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["still"]), helper.make_node("Add", ["x", "x"], ["y"])],
+        "body",
+        [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("x", TensorProto.FLOAT, None)],
+        [value("still", TensorProto.BOOL, []), value("y", TensorProto.FLOAT, None)],
+    )
+    return model(helper.make_node("Loop", ["n", "c", "inputs"], ["out"], body=body), initializers=[count, yes])
+
+
+def huge():
+    """Eighty bytes that ask for forty gigabytes."""
+    shape = helper.make_tensor("shape", TensorProto.INT64, [1], [10**10])
+    return model(helper.make_node("ConstantOfShape", ["shape"], ["out"]), initializers=[shape])
+
+
+@pytest.mark.parametrize(("made", "operator"), [(loop(), "Loop"), (huge(), "ConstantOfShape")])
+def test_s11_operators_that_loop_or_allocate_at_will_are_refused(made, operator):
+    with pytest.raises(ModelRefused, match=f"not allowed here: '{operator}'"):
+        isolated_model.IsolatedModel(made.SerializeToString())
+
+
+def outer_product():
+    """Allowed operators alone: n rows make n x n numbers."""
+    turned = helper.make_node("Transpose", ["inputs"], ["turned"], perm=[1, 0])
+    product = helper.make_node("MatMul", ["inputs", "turned"], ["square"])
+    return model(
+        turned, product, helper.make_node("ReduceSum", ["square", "axes"], ["out"], keepdims=0), initializers=[AXES]
+    )
+
+
+def test_s11_a_model_that_takes_gigabytes_ends_its_own_process_only():
+    opened = isolated_model.IsolatedModel(outer_product().SerializeToString())
+    small = opened.run(np.ones((3, 2), np.float32), "regression", 0)
+    assert small.tolist() == [6.0, 6.0, 6.0]
+    with pytest.raises(ModelRefused):
+        opened.run(np.ones((60_000, 2), np.float32), "regression", 0)
+
+
+def test_s11_a_model_that_takes_too_long_is_ended(monkeypatch):
+    monkeypatch.setattr(isolated_model, "SECONDS", 0.001)
+    with pytest.raises(ModelRefused, match="takes longer than"):
+        isolated_model.IsolatedModel(model(SUM, initializers=[AXES]).SerializeToString())

@@ -1,0 +1,86 @@
+"""The process that reads deliveries: it holds no secret, and its memory is limited. `isolated` starts it and asks it.
+
+It takes one order a line (JSON: the file, its name, the source, the columns, where the rows go), and answers in one
+line: `{"fault": null}`, or why the file is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rempart.ingestion import reading
+from rempart.ingestion.reading import Unreadable
+from rempart.pipeline import Source
+
+MEMORY = 128 << 20
+"""Bytes that reading one delivery may take beyond what the idle process has."""
+BEYOND = f"reading the file takes more than {MEMORY >> 20} MiB of memory"
+
+
+def limit_memory(more: int) -> None:
+    """Let this process have so many bytes of private memory more than it has now; no core dumps."""
+    pages = {
+        line.split(":")[0]: int(line.split()[1])
+        for line in Path("/proc/self/status").read_text("ascii").splitlines()
+        if line.startswith("VmData")
+    }
+    most = (pages["VmData"] << 10) + more
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def work(order: Mapping[str, Any]) -> str | None:
+    """Read one file into two Arrow files (`out` and `out`.refused); why it is refused as a whole, if it is."""
+    import pyarrow as pa
+
+    columns, out = order["columns"], Path(order["out"])
+    schema = pa.schema(
+        [*((name, pa.string()) for name in columns), (reading.LINE, pa.int64()), (reading.RAW, pa.string())]
+    )
+    refused = pa.schema([("line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
+    file = Path(order["file"])
+    try:
+        with (
+            file.open("rb") as stream,
+            pa.OSFile(str(out), "wb") as rows_file,
+            pa.ipc.new_file(rows_file, schema) as rows,
+            pa.OSFile(f"{out}.refused", "wb") as refused_file,
+            pa.ipc.new_file(refused_file, refused) as others,
+        ):
+            source = Source.model_validate(order["source"])
+            for batch in reading.scan(order["name"], stream, file.stat().st_size, source, columns):
+                rows.write_table(batch.table(columns))
+                if batch.refused:
+                    found = [[one.line, one.reasons[0], one.raw] for one in batch.refused]
+                    arrays = [pa.array([row[i] for row in found], kind) for i, kind in enumerate(refused.types)]
+                    others.write_table(pa.table(arrays, schema=refused))
+    except Unreadable as fault:
+        return str(fault)
+    return None
+
+
+def main() -> None:
+    import pyarrow as pa
+
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    pa.array(["warm"], pa.string())
+    limit_memory(MEMORY)
+    for line in sys.stdin:
+        try:
+            fault = work(json.loads(line))
+        except MemoryError:
+            fault = BEYOND
+        except (ValueError, TypeError, OSError, RecursionError) as cause:  # a message may quote the file
+            fault = f"the file cannot be read ({type(cause).__name__})"
+        sys.stdout.write(json.dumps({"fault": fault}) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Runs a stored model in a process of its own, under limits of memory and time.
+
+A small ONNX file can ask for gigabytes, or for hours. The allow list of operators leaves little of that; these limits
+hold for the rest. The process ends with the object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import ModelRefused
+from rempart.models import onnx_format
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MEMORY = 1 << 30
+"""Bytes that a model may take beside four times its own size."""
+SECONDS = 300.0
+"""For opening the model, and for each prediction."""
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "REMPART_HOME")
+"""The variables that the process gets: none of them is a secret."""
+_FIXED = {"ORT_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "2", "MALLOC_ARENA_MAX": "2"}
+_HINT = "Do not use this version. Validate another candidate, or roll back; then find out what the model is."
+
+
+class IsolatedModel:
+    """A model that is open in a process of its own. Raises ModelRefused, here and in `run`."""
+
+    def __init__(self, body: bytes) -> None:
+        onnx_format.parse(body)
+        self._folder = tempfile.TemporaryDirectory(prefix="rempart-onnx-", ignore_cleanup_errors=True)
+        file = Path(self._folder.name) / onnx_format.MODEL_FILE
+        file.write_bytes(body)
+        command = [sys.executable, "-m", "rempart.models.onnx_process", str(file), str(MEMORY + 4 * len(body))]
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _FIXED
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+            cwd=self._folder.name,
+        )
+        self._end = weakref.finalize(self, _end, self._process)
+        self._heed(self._answer("opening"))
+
+    def run(self, matrix: Any, task: str, classes: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """As `onnx_format.run`."""
+        import numpy as np
+
+        folder = Path(self._folder.name)
+        with (folder / "matrix.npy").open("wb") as out:
+            np.save(out, matrix, allow_pickle=False)
+        order = {"matrix": str(folder / "matrix.npy"), "out": str(folder / "out.npy"), "task": task, "classes": classes}
+        assert self._process.stdin is not None  # noqa: S101 - a pipe, as asked for
+        try:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise _gone("predicting") from None
+        self._heed(self._answer("predicting"))
+        made: np.ndarray[Any, np.dtype[np.float64]] = np.load(folder / "out.npy", allow_pickle=False)
+        return made
+
+    def _answer(self, doing: str) -> Mapping[str, str]:
+        assert self._process.stdout is not None  # noqa: S101 - as above
+        with selectors.DefaultSelector() as ready:
+            ready.register(self._process.stdout, selectors.EVENT_READ)
+            if not ready.select(SECONDS):
+                self._end()
+                raise ModelRefused(f"The model was ended: {doing} takes longer than {SECONDS:.0f} s", _HINT)
+        if not (line := self._process.stdout.readline()):
+            self._end()
+            raise _gone(doing)
+        found: Mapping[str, str] = json.loads(line)
+        return found
+
+    def _heed(self, answer: Mapping[str, str]) -> None:
+        if answer:
+            raise ModelRefused(answer["what"], answer["hint"])
+
+
+def _gone(doing: str) -> ModelRefused:
+    return ModelRefused(f"The model's process ended while {doing}: it may take {MEMORY >> 20} MiB of memory", _HINT)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()

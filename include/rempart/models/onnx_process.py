@@ -1,0 +1,60 @@
+"""The process that runs one ONNX model: its memory is limited, and it holds no secret. `isolated_model` starts it.
+
+Its arguments are the model's file and how many bytes it may take. It answers each line that it reads (JSON: the
+matrix's file, where the predictions go, the task, the number of classes) with one line: `{}`, or `{"what", "hint"}` of
+a refusal. The first line that it writes says so of the model itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+
+from rempart.errors import ModelRefused
+from rempart.models import onnx_format
+
+
+def limit(more: int) -> None:
+    """Let this process have so many bytes of private memory more than it has now; no core dumps."""
+    status = Path("/proc/self/status").read_text("ascii")
+    now = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData"))
+    resource.setrlimit(resource.RLIMIT_DATA, (now + more, now + more))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def tell(answer: dict[str, str]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+def main(model: str, memory: str) -> None:
+    import numpy as np
+    import onnx  # noqa: F401 # before the limit is set
+    import onnxruntime  # noqa: F401 # as above
+
+    limit(int(memory))
+    try:
+        session = onnx_format.open_session(Path(model).read_bytes())
+    except ModelRefused as cause:
+        tell({"what": cause.what, "hint": cause.hint})
+        return
+    tell({})
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            matrix = np.load(order["matrix"], allow_pickle=False)
+            made = onnx_format.run(session, matrix, order["task"], order["classes"])
+            with Path(order["out"]).open("wb") as out:
+                np.save(out, made, allow_pickle=False)
+        except ModelRefused as cause:
+            tell({"what": cause.what, "hint": cause.hint})
+        else:
+            tell({})
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    main(*sys.argv[1:])

@@ -1,0 +1,129 @@
+"""A7: a file that would fill the memory is refused as a whole, within a ceiling, and the others are taken in.
+
+All thirty files: `python -m bench.hostile_files`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from bench import hostile_files
+from rempart.errors import PipelineError
+from rempart.ingestion import isolated, reading, reading_process
+from rempart.ingestion.reading import Rows
+from rempart.pipeline import Expectation, Source
+from rempart.quality.expectations import broken, build
+
+SOURCE, COLUMNS = Source(prefix="x/"), ["a", "b"]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Iterator[Callable[..., Rows]]:
+    def run(body: bytes, name: str = "x.csv") -> Rows:
+        (tmp_path / "file").write_bytes(body)
+        return isolated.read(tmp_path / "file", name, SOURCE, COLUMNS)
+
+    yield run
+    isolated.end()
+
+
+@pytest.mark.parametrize("name", ["gzip: commas alone", "100,000 columns", "a NUL in each row"])
+def test_a7_a_hostile_file_stays_below_the_ceiling_and_the_others_go_on(name: str) -> None:
+    found = hostile_files.apart(name)
+    assert found["outcome"] == "refused"
+    assert found["others_went_on"]
+    assert found["peak"] <= hostile_files.CEILING
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (b"PAR1" + b"a,b\n1,2\n" * 50_953, "Parquet, not CSV"),
+        (b"PK\x03\x04...", "a ZIP archive"),
+        (hostile_files.packed([hostile_files.packed([b"a,b\n1,2\n"])]), "packed with gzip twice"),
+        (hostile_files.repeated(b"a,b\n", 64 << 20), "unpacks to more than 200 times its size"),
+        (b"a,b\n" + b"x" * (reading.MAX_TEXT + 1), "a line has more than"),
+        (b",".join([b"c"] * 100_000) + b"\n", "more than 2000 columns"),
+        (b"a,b\n" + b"1\n" * (reading.MAX_REFUSED + 1), "rows have a fault, such as: too few fields"),
+    ],
+)
+def test_a7_a_file_beyond_a_limit_is_one_refused_file_with_its_reason(
+    read: Callable[..., Rows], body: bytes, fault: str
+) -> None:
+    found = read(body)
+    assert found.fault is not None
+    assert fault in found.fault
+    assert (found.delivered, found.refused) == (0, ())
+
+
+def test_a7_the_reader_may_die_and_the_next_file_gets_a_new_one(
+    read: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = isolated.idle()
+    assert read(b"a,b\n1,2\n").cells == [["1", "2"]]
+    isolated._running().process.kill()
+    isolated._running().process.wait()
+    assert read(b"a,b\n3,4\n").cells == [["3", "4"]]
+    assert isolated.idle() != first
+    monkeypatch.setattr(isolated, "SECONDS", 0.0)
+    assert "takes longer than" in (read(b"a,b\n" + b"5,6\n" * 100_000).fault or "")
+    monkeypatch.undo()
+    assert read(b"a,b\n7,8\n").cells == [["7", "8"]]
+
+
+def test_a7_the_reader_has_a_memory_limit_and_no_secret(
+    read: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_PG_LEDGER", "postgresql://u:canary-secret@h/x")
+    isolated.end()
+    pid = isolated.idle()
+    assert read(b"a,b\n1,2\n").count == 1  # it has set its limit by now
+    limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    (data,) = [line for line in limits if line.startswith("Max data size")]
+    assert int(data.split()[3]) < (1 << 30) + reading_process.MEMORY
+    assert b"canary-secret" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def test_a7_a_row_on_the_edge_of_a_batch_is_read_once(read: Callable[..., Rows]) -> None:
+    found = read(b"a,b\n" + b"".join(b"%d,x\n" % i for i in range(12_001)))
+    assert [row[0] for row in found.cells] == [str(i) for i in range(12_001)]
+    assert found.lines == list(range(2, 12_003))
+
+
+def expectation(**arguments: Any) -> Expectation:
+    return Expectation.model_validate({"reason": "no", "column": "s", **arguments})
+
+
+def test_a7_a_pattern_takes_time_in_proportion_to_the_text() -> None:
+    evil = expectation(expect="expect_column_values_to_match_regex", regex="^(a+)+$")
+    began = time.monotonic()
+    assert broken([evil], pa.table({"s": ["a" * 50_000 + "!", "aaa", None]})) == {0: ["no"]}
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"expect": "expect_column_values_to_match_regex", "regex": "(?=a)b"}, "is not accepted"),
+        ({"expect": "expect_column_values_to_match_regex", "regex": r"(a)\1"}, "is not accepted"),
+        ({"expect": "expect_column_values_to_match_regex", "regex": "a" * 1001}, "more than 1000 characters"),
+        ({"expect": "expect_column_values_to_match_regex"}, "needs `regex`"),
+        ({"expect": "expect_column_values_to_match_regex", "regex": "a", "flags": 2}, "'flags' is not an argument"),
+        (
+            {
+                "expect": "expect_column_values_to_match_json_schema",
+                "json_schema": {"properties": {"x": {"pattern": "a"}}},
+            },
+            "'pattern' is not accepted",
+        ),
+    ],
+)
+def test_a7_a_pattern_without_a_bound_is_refused_at_check_time(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(PipelineError, match=said):
+        build([expectation(**arguments)])
