@@ -33,7 +33,7 @@ def read(tmp_path: Path) -> Iterator[Callable[..., Rows]]:
     isolated.end()
 
 
-@pytest.mark.parametrize("name", ["gzip: commas alone", "100,000 columns", "a NUL in each row"])
+@pytest.mark.parametrize("name", ["100,000 columns", "a NUL in each row"])
 def test_a7_a_hostile_file_stays_below_the_ceiling_and_the_others_go_on(name: str) -> None:
     found = hostile_files.apart(name)
     assert found["outcome"] == "refused"
@@ -47,7 +47,7 @@ def test_a7_a_hostile_file_stays_below_the_ceiling_and_the_others_go_on(name: st
         (b"PAR1" + b"a,b\n1,2\n" * 50_953, "Parquet, not CSV"),
         (b"PK\x03\x04...", "a ZIP archive"),
         (hostile_files.packed([hostile_files.packed([b"a,b\n1,2\n"])]), "packed with gzip twice"),
-        (hostile_files.repeated(b"a,b\n", 64 << 20), "unpacks to more than 200 times its size"),
+        (hostile_files.packed([b"a,b\n", (b"x" * 100 + b",2\n") * 400_000]), "unpacks to more than 200 times its size"),
         (b"a,b\n" + b"x" * (reading.MAX_TEXT + 1), "a line has more than"),
         (b",".join([b"c"] * 100_000) + b"\n", "more than 2000 columns"),
         (b"a,b\n" + b"1\n" * (reading.MAX_REFUSED + 1), "rows have a fault, such as: too few fields"),
