@@ -114,6 +114,9 @@ def _judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -
     first, repeated = acceptance.judge_keys(current, candidates, pipeline.key)
     for i, reason in repeated.items():
         refuse(int(left[i]), [reason])
+    for number, (rows, faults) in enumerate(zip(read, against, strict=True)):
+        if rows.text(list(faults)) > reading.MAX_REFUSED_TEXT:
+            raise _Beyond(number, "the rows that have one are too long to be kept one by one")
     refused = [
         [*rows.refused, *(RefusedRow(line, tuple(faults[i]), raw) for i, line, raw in rows.places(sorted(faults)))]
         for rows, faults in zip(read, against, strict=True)
@@ -124,7 +127,7 @@ def _judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -
 def _typed(pipeline: Pipeline, rows: Rows, number: int) -> tuple[pa.Table, dict[int, list[str]]]:
     """The rows of one delivery in their types, and the reasons against them by index. Raises _Beyond."""
     try:
-        return cells.convert(
+        table, faults = cells.convert(
             rows.table if rows.table is not None else [],
             pipeline.columns,
             required={*pipeline.key, pipeline.partition_by},
@@ -133,3 +136,7 @@ def _typed(pipeline: Pipeline, rows: Rows, number: int) -> tuple[pa.Table, dict[
         )
     except cells.TooManyFaults as cause:
         raise _Beyond(number, str(cause)) from None
+    keys = table.select(pipeline.key).group_by(pipeline.key).aggregate([]).num_rows if table.num_rows else 0
+    if table.num_rows - keys > reading.MAX_REFUSED + len(faults):  # before anything is made for each of them
+        raise _Beyond(number, "its key stands in an earlier row")
+    return table, faults

@@ -12,6 +12,8 @@ DUPLICATE = "duplicate of an accepted row"
 CONFLICT = "key already accepted with other values"
 HELD = "held back: too many rows of its delivery were refused"
 """Why a good row is in quarantine."""
+_AT_A_TIME = 20_000
+"""Rows that are compared at once."""
 
 
 def held_back(counts: Sequence[tuple[int, int]], limit: float) -> frozenset[int]:
@@ -45,7 +47,10 @@ def judge_keys(current: pa.Table | None, new: pa.Table, key: Sequence[str]) -> t
         else:
             repeated.append(row)
             earlier.append(before)
-    same = _equal(table.take(repeated), table.take(earlier)) if repeated else []
+    same: list[bool] = []
+    for start in range(0, len(repeated), _AT_A_TIME):
+        some = slice(start, start + _AT_A_TIME)
+        same += _equal(table.take(repeated[some]), table.take(earlier[some]))
     return accepted, {row - offset: DUPLICATE if equal else CONFLICT for row, equal in zip(repeated, same, strict=True)}
 
 

@@ -16,6 +16,9 @@ from rempart.ingestion.reading import RefusedRow
 from rempart.sites.port import ObjectInfo, Site
 
 _AT_ONCE = 8 << 20
+"""Bytes of a delivery that is written in one request."""
+_AT_A_TIME = 5_000
+"""Rows of a row group: their reasons and text are in memory twice while it is written."""
 
 
 @dataclass(frozen=True)
@@ -129,15 +132,15 @@ def quarantine(
     import pyarrow.parquet as pq
 
     rows = sorted(refused, key=lambda row: row.line)
-    table = pa.table(
-        {
-            "source_line": pa.array([row.line for row in rows], pa.int64()),
-            "reason": pa.array(["; ".join(row.reasons) for row in rows], pa.string()),
-            "raw": pa.array([row.raw for row in rows], pa.string()),
-        }
-    )
+    schema = pa.schema([("source_line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for start in range(0, len(rows), _AT_A_TIME):
+            some = rows[start : start + _AT_A_TIME]
+            columns = [[row.line for row in some], ["; ".join(row.reasons) for row in some], [row.raw for row in some]]
+            writer.write_table(
+                pa.table([pa.array(one, kind) for one, kind in zip(columns, schema.types, strict=True)], schema=schema)
+            )
     site.write(
         bucket,
         quarantine_key(pipeline, sha256, again),

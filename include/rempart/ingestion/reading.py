@@ -33,10 +33,10 @@ MAX_LINES = 3_000_000
 MAX_COLUMNS = 2_000
 MAX_TEXT = 1 << 20
 """Longest line, and longest row of several lines, in characters."""
-MAX_REFUSED = 100_000
+MAX_REFUSED = 60_000
 """Rows that are refused one by one; a file with more of them is refused as a whole, and counts as one."""
 MAX_REFUSED_TEXT = 32 << 20
-"""Characters of all rows that are refused one by one."""
+"""Bytes of the text of all rows that are refused one by one."""
 MAX_LINES_PER_ROW = 1000
 """A quoted field may hold newlines; past so many, the quote is taken for a stray one."""
 EMPTY, NO_ROWS = "the file is empty", "the file holds a header and no rows"
@@ -119,6 +119,15 @@ class Rows:
 
             taken = self.table.select([LINE, RAW]).take(pa.array(indexes, pa.int64()))
             yield from zip(indexes, taken[LINE].to_pylist(), taken[RAW].to_pylist(), strict=True)
+
+    def text(self, indexes: Sequence[int]) -> int:
+        """Bytes of the text of some rows."""
+        if self.table is None or not indexes:
+            return 0
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        return int(pc.sum(pc.binary_length(self.table[RAW]).take(pa.array(indexes, pa.int64()))).as_py() or 0)
 
     def pick(self, indexes: Sequence[int], lines: Sequence[int] | None = None) -> pa.Table | None:
         """The table with these rows alone, on other lines if they are given."""
