@@ -33,6 +33,7 @@ from rempart.models import tracking
 from rempart.replication import lease
 from rempart.sections import External, StackService
 from tests.buckets import own_buckets
+from tests.registered import insert_version
 
 pytestmark = pytest.mark.stack
 
@@ -201,7 +202,7 @@ def test_d5_an_artifact_that_is_deleted_between_dump_and_copy_makes_the_point_in
     key = f"models/{name}/MLmodel"
     with tracking.session(standing.tracking()) as client:
         client.create_registered_model(name)
-        client.create_model_version(name, f"s3://{artifacts}/models/{name}")
+    insert_version(name, f"s3://{artifacts}/models/{name}")
     try:
         lost = f"model {name} version 1: artifacts/models/{name}/"
         primary.write(artifacts, key, b"model")

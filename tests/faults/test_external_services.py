@@ -55,6 +55,7 @@ def test_while_a_service_is_external_its_own_connection_is_the_one_that_counts(
     credentials.ensure(stack_of(tmp_path))
     made = credentials.ensure(tried := stack_of(tmp_path, "mlflow"))
     monkeypatch.delenv("AIRFLOW_CONN_MLFLOW", raising=False)
+    monkeypatch.setenv("REMPART_VAR", str(tmp_path))  # else the secrets of another stack are found
     with pytest.raises(ConnectionMissing):
         credentials.connections(tried, made)("mlflow")
     monkeypatch.setenv("AIRFLOW_CONN_MLFLOW", json.dumps({"conn_type": "http", "host": "mlflow.example.eu"}))

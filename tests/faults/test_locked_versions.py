@@ -21,7 +21,7 @@ from tests.integration.own_servers import Servers, own_servers
 from tests.lying import LyingSite, lying_site
 from tests.lying.platforms import reached_through
 
-UNTIL = datetime.now(UTC) + timedelta(minutes=2)
+UNTIL = datetime.now(UTC) + timedelta(hours=6)
 SIGNER = signer(bytes(32))
 KEYS = {SIGNER.id: SIGNER.public}
 KIND = "application/json"

@@ -29,6 +29,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.models import tracking
 from rempart.stack import layout
 from tests.conftest import OwnTurns
+from tests.registered import insert_version
 
 pytestmark = pytest.mark.stack
 
@@ -58,7 +59,7 @@ def house(platform: Platform, capability_records: list[dict[str, object]]) -> It
     sites[0].write(buckets.artifacts, f"models/{mark}/1/MLmodel", b"model")
     with tracking.session(platform.tracking()) as client:
         client.create_registered_model(mark)
-        client.create_model_version(mark, f"s3://{buckets.artifacts}/models/{mark}/1")
+    insert_version(mark, f"s3://{buckets.artifacts}/models/{mark}/1")
     settings = platform.config.model_copy(update={"buckets": buckets})
     turns = OwnTurns(platform.database("continuity"))
     yield dataclasses.replace(platform, config=settings, ledger_=ledger, continuity_=turns)

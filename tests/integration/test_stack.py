@@ -315,9 +315,10 @@ def test_an_ordinary_user_starts_and_stops_a_stack(stack: layout.Stack, anyones:
     """PostgreSQL and a site of its own; MLflow and Airflow are the running ones, declared external."""
     data = yaml.safe_load((stack.root / "rempart.yaml").read_text(encoding="utf-8"))
     urls = {name: mlflow_server.address(environment_connections(name)) for name in ("mlflow", "airflow_api")}
+    here = {"operator": "this-machine", "service": "machine", "region": "local"}
     data["services"] = {
-        "mlflow": {"external": {"url": urls["mlflow"], "connection": "mlflow"}},
-        "airflow": {"external": {"url": urls["airflow_api"], "connection": "airflow_api"}},
+        "mlflow": {"external": {**here, "url": urls["mlflow"], "connection": "mlflow"}},
+        "airflow": {"external": {**here, "url": urls["airflow_api"], "connection": "airflow_api"}},
     }
     (anyones / "rempart.yaml").write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
     (anyones / "include").mkdir()

@@ -243,7 +243,7 @@ def ensure_reader(variables: Mapping[str, str]) -> None:
     elif not auth.store.authenticate_user(READER, password):
         auth.store.update_user(READER, password=password)
     for kind in ("experiment", "registered_model"):
-        auth.store.grant_user_resource_permission(READER, kind, "*", "READ")
+        auth.store.grant_user_permission(READER, kind, "*", "READ")
 
 
 def registered(served: Any) -> Iterable[tuple[str, str]]:
