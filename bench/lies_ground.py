@@ -10,7 +10,6 @@ from __future__ import annotations
 import copyreg
 import dataclasses
 import os
-import pickle
 import shutil
 import signal
 import subprocess
@@ -179,7 +178,7 @@ def small_parts() -> None:
         module.DATABASES = DATABASES  # type: ignore[attr-defined]
 
 
-def make(ground: Ground, file: Path) -> None:
+def make(ground: Ground) -> Made:
     """Fill the platform: an ingested week, artifacts, replicas, a restore point, an export, and what is new since."""
     from rempart.flows.replicate import replicate
 
@@ -207,7 +206,7 @@ def make(ground: Ground, file: Path) -> None:
     primary.write(platform.config.buckets.lake, "training/2/large", os.urandom(6 << 20))
     facts = {name: value for name, value in ledger.__dict__.items() if name in ("records", "chain")}
     known = {one.subject: dict(one.body) for one in ledger.find("capabilities")}
-    file.write_bytes(pickle.dumps(Made(facts, platform.continuity, known, point.id, held)))  # type: ignore[arg-type]
+    return Made(facts, platform.continuity, known, point.id, held)  # type: ignore[arg-type]
 
 
 def current(ground: Ground, platform: Platform, site: str) -> dict[str, bytes]:

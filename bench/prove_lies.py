@@ -15,19 +15,19 @@ import argparse
 import json
 import multiprocessing
 import os
-import pickle
+import queue
 import sys
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from bench import lies_ground as on
-from bench.lies_ground import Ground
+from bench.lies_ground import Ground, Made
 from bench.lies_matrix import NOT_REACHABLE, REFERENCE, Outcome, page, read, summary, table, write
 from bench.lies_operations import OPERATIONS, Cell, Operation, fresh, unequal
 from rempart import config
@@ -35,8 +35,11 @@ from rempart.errors import RempartError
 from rempart.flows.mend_links import mend
 from tests.lying import FAULTS, Fault, lying_site
 
+FORK = multiprocessing.get_context("fork")
 LIMIT = 90.0
 """Seconds for one run of an operation: a storm of refusals is waited out, an endless listing is not."""
+WORKERS = 3
+"""Processes, each with servers of its own: most of a cell's time is waiting for servers to start."""
 Wanted = tuple[str, str, str]
 """A fault, an operation, and the site that lies."""
 ONE_KEY = {"P5-read", "P5-write"}
@@ -61,7 +64,7 @@ def _in_child(act: Callable[[Path], object], folder: Path, seconds: float) -> di
     """What an act writes into a file, in a process of its own; nothing if it was killed after so many seconds."""
     file = folder / "told.json"
     file.unlink(missing_ok=True)
-    process = multiprocessing.get_context("fork").Process(target=act, args=(file,))
+    process = FORK.Process(target=act, args=(file,))
     process.start()
     process.join(seconds)
     if process.is_alive():
@@ -82,7 +85,7 @@ def _run(operation: Operation, cell: Cell) -> tuple[str, str, list[str]]:
     return "green", "", operation.wrong(cell, claim)
 
 
-def _cell(ground: Ground, state: Path, operation: Operation, fault: Fault | None, where: str, file: Path) -> None:
+def _cell(ground: Ground, made: Made, operation: Operation, fault: Fault | None, where: str, file: Path) -> None:
     """One cell, in a process of its own."""
     on.small_parts()
     told: dict[str, Any] = {"verdict": "RED endless", "said": "", "hits": 0}
@@ -96,7 +99,6 @@ def _cell(ground: Ground, state: Path, operation: Operation, fault: Fault | None
         tell(hits=len(site.hits()) if fault else 0)
         os._exit(3)
 
-    made = pickle.loads(state.read_bytes())  # noqa: S301 # written by this process's parent
     with ExitStack() as held:
         sites = {
             name: held.enter_context(lying_site(ground.endpoint(name), client=ground.client(name))) for name in on.SITES
@@ -155,41 +157,82 @@ def _unequal_now(cell: Cell) -> list[str]:
     return unequal(cell, on.current(cell.ground, cell.platform, "primary"))
 
 
-def honest_run(ground: Ground, state: Path, folder: Path, operation: Operation) -> dict[str, Any]:
+def honest_run(ground: Ground, made: Made, folder: Path, operation: Operation) -> dict[str, Any]:
     """What came of an operation at honest sites, and its requests."""
     ground.reset()
-    return _in_child(lambda file: _cell(ground, state, operation, None, "haven", file), folder, 2 * LIMIT)
+    return _in_child(lambda file: _cell(ground, made, operation, None, "haven", file), folder, 2 * LIMIT)
 
 
-def faulty_run(ground: Ground, state: Path, folder: Path, operation: Operation, fault: Fault, site: str) -> Outcome:
+def faulty_run(ground: Ground, made: Made, folder: Path, operation: Operation, fault: Fault, site: str) -> Outcome:
     """What came of one cell."""
     ground.reset()
-    told = _in_child(lambda file: _cell(ground, state, operation, fault, site, file), folder, 2 * LIMIT + 60)
+    told = _in_child(lambda file: _cell(ground, made, operation, fault, site, file), folder, 2 * LIMIT + 60)
     return Outcome(
         fault.name, operation.name, site, told["verdict"], told["said"], told.get("hits", 0), told.get("seconds", 0.0)
     )
 
 
-def cells(
-    ground: Ground, state: Path, folder: Path, wanted: Sequence[Wanted], known: Collection[Wanted]
-) -> Iterator[Outcome]:
-    """Every cell that is wanted and not known; those that no request reaches are told from the log of an honest run."""
+def cells(ground: Ground, made: Made, folder: Path, wanted: Sequence[Wanted]) -> Iterator[Outcome]:
+    """Every cell that is wanted; those that no request reaches are told from the log of an honest run."""
     for name in dict.fromkeys(operation for _, operation, _ in wanted):
         operation = OPERATIONS[name]
-        honest = honest_run(ground, state, folder, operation)
+        honest = honest_run(ground, made, folder, operation)
         say(f"{name}: an honest run is {honest.get('verdict')} in {honest.get('seconds')} s {honest.get('said', '')}")
         if honest.get("verdict") != "green" or honest.get("said"):
             yield Outcome("none", name, "both", "RED the honest run is not green", str(honest.get("said")))
             continue
         for fault, site in [(FAULTS[fault], site) for fault, other, site in wanted if other == name]:
-            if (fault.name, name, site) in known:
-                continue
-            if any(where == site and fault.is_for(made, key) for where, made, _, key in honest["log"]):
-                found = faulty_run(ground, state, folder, operation, fault, site)
+            if any(where == site and fault.is_for(request, key) for where, request, _, key in honest["log"]):
+                found = faulty_run(ground, made, folder, operation, fault, site)
                 say(f"  {fault.name} at {site}: {found.verdict} ({found.seconds} s) {found.said[:160]}")
             else:
                 found = Outcome(fault.name, name, site, NOT_REACHABLE)
             yield found
+
+
+def made_in_child(ground: Ground) -> Made | None:
+    """The platform, made in a process of its own, whose threads and connections end with it; nothing if that failed."""
+    ours, theirs = FORK.Pipe(duplex=False)
+    maker = FORK.Process(target=lambda: theirs.send(on.make(ground)))
+    maker.start()
+    theirs.close()
+    try:
+        made: Made = ours.recv()
+    except EOFError:
+        return None
+    finally:
+        maker.join()
+    return made
+
+
+def work(wanted: Sequence[Wanted], tell: Callable[[Outcome], None]) -> None:
+    """Run cells at servers of this process's own."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as name, on.ground(Path(name) / "var") as ground:
+        if (made := made_in_child(ground)) is None:
+            tell(Outcome("none", wanted[0][1], "both", "RED the platform could not be made"))
+            return
+        ground.save()
+        say(f"a platform is made in {time.monotonic() - began:.0f} s")
+        for outcome in cells(ground, made, Path(name), wanted):
+            tell(outcome)
+
+
+def shared_out(wanted: Sequence[Wanted], workers: int) -> Iterator[Outcome]:
+    """The outcomes of all cells, as they come from so many processes; one that ends without its outcomes is red."""
+    shares = [share for number in range(workers) if (share := wanted[number::workers])]
+    outcomes = FORK.Queue()
+    processes = [FORK.Process(target=work, args=(share, outcomes.put)) for share in shares]
+    for process in processes:
+        process.start()
+    while any(process.is_alive() for process in processes) or not outcomes.empty():
+        try:
+            yield outcomes.get(timeout=1)
+        except queue.Empty:
+            continue
+    for process, share in zip(processes, shares, strict=True):
+        if process.exitcode:
+            yield Outcome("none", share[0][1], "both", f"RED a process ended with {process.exitcode}")
 
 
 def say(line: str) -> None:
@@ -213,6 +256,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="these operations, separated by commas")
     parser.add_argument("--fault", default="", help="faults whose names begin so, separated by commas")
     parser.add_argument("--go-on", action="store_true", help="keep the outcomes of earlier runs, and run the others")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="processes, each with its own servers")
     parser.add_argument("--page", action="store_true", help=f"write {REFERENCE} from the last run, and run nothing")
     chosen = parser.parse_args()
     target = config.var_dir() / "proof" / "lies.json"
@@ -221,19 +265,11 @@ def main() -> int:
         return 0
     began = time.monotonic()
     found = read(target) if chosen.go_on else []
-    with tempfile.TemporaryDirectory() as name, on.ground(Path(name) / "var") as ground:
-        folder, state = Path(name), Path(name) / "made"
-        maker = multiprocessing.get_context("fork").Process(target=on.make, args=(ground, state))
-        maker.start()
-        maker.join(600)
-        if not state.is_file():
-            say("RED the platform could not be made")
-            return 1
-        ground.save()
-        say(f"the platform is made in {time.monotonic() - began:.0f} s")
-        for outcome in cells(ground, state, folder, chosen_cells(chosen), {one.cell for one in found}):
-            found.append(outcome)
-            write(target, found, time.monotonic() - began)
+    known = {one.cell for one in found}
+    wanted = [cell for cell in chosen_cells(chosen) if cell not in known]
+    for outcome in shared_out(wanted, chosen.workers):
+        found.append(outcome)
+        write(target, found, time.monotonic() - began)
     say(table(found))
     for one in found:
         if one.red:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from rempart import config
 from rempart.config import Connection, Connections
@@ -28,6 +31,7 @@ from rempart.stack import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
+_TAKEN: dict[int, TextIO] = {}
 WORKER = int((os.environ.get("PYTEST_XDIST_WORKER") or "gw0").removeprefix("gw"))
 
 
@@ -44,14 +48,27 @@ def free_stack(var: Path, root: Path = ROOT) -> layout.Stack:
     """A stack at an offset where all its ports are free; `root` is the project's folder.
 
     All lie below 32768, where Linux begins to give ports to outgoing connections: one of those would take a port
-    between this look and the server's start. Each process of tests has offsets of its own, for the same reason.
+    between this look and the server's start. For the same reason an offset belongs to the process that took it.
     """
     loaded = config.load(root / "rempart.yaml")
     first = 4000 + 5000 * (WORKER % 2)
     while True:
         stack = layout.Stack(root, var, loaded, first + secrets.randbelow(24) * 200)
-        if all(preflight.port_is_free(port) for port in stack.ports.values()):
+        if _is_ours(stack.offset) and all(preflight.port_is_free(port) for port in stack.ports.values()):
             return stack
+
+
+def _is_ours(offset: int) -> bool:
+    """Take an offset for this process, until it ends; false if another process has it."""
+    if offset not in _TAKEN:
+        file = (Path(tempfile.gettempdir()) / f"rempart-ports-{offset}").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        _TAKEN[offset] = file
+    return True
 
 
 @contextmanager
