@@ -134,6 +134,54 @@ def test_i11_what_is_stored_wrong_is_put_again_before_it_counts(platform: Platfo
     assert judged(platform, tmp_path)
 
 
+def test_i11_a_checkpoints_copy_that_was_stored_wrong_does_not_count_at_the_next_run(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = site(platform, "primary")
+    write = held.write
+
+    def spoilt(bucket: str, key: str, body: bytes, **more: Any) -> Any:
+        done = write(bucket, key, body, **more)
+        if key.startswith("checkpoints/"):
+            flip(held, bucket, key, which=-1)
+        return done
+
+    exported(platform, 1)
+    with monkeypatch.context() as lie:
+        lie.setattr(held, "write", spoilt)
+        with pytest.raises(IntegrityError, match="it was not what was stored"):
+            exported(platform, 1)
+    export(platform)
+    assert judged(platform, tmp_path)
+    assert all_on_record(platform)
+
+
+def test_p8_what_an_export_wrote_that_was_killed_before_its_record_is_on_record_after_the_next(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = platform.ledger.append
+
+    def killed(kind: Any, subject: str, body: Any) -> Any:
+        if kind == "checkpoint":
+            raise KeyboardInterrupt
+        return append(kind, subject, body)
+
+    with monkeypatch.context() as end:
+        end.setattr(platform.ledger, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            exported(platform, 1)
+    export(platform)
+    assert judged(platform, tmp_path)
+    assert all_on_record(platform)
+
+
+def all_on_record(platform: Platform) -> bool:
+    """Whether the records of exports name every segment that stands at the site."""
+    records = platform.ledger.find("checkpoint", limit=100)
+    named = {one["key"] for record in records for one in record.body["segments"]}
+    return named == set(keys(platform, "primary", "evidence", "ledger/"))
+
+
 @pytest.mark.parametrize("name", ["primary", "haven"])
 def test_p8_an_export_whose_puts_were_not_answered_is_whole(platform: Platform, tmp_path: Path, name: str) -> None:
     site(platform, name).mute = 2

@@ -294,6 +294,21 @@ def test_i10_a_put_that_is_stored_wrong_is_found_before_it_counts(pair: Platform
     assert (result.verified, result.copied) == (7, wrong) and digests(haven, bucket) == digests(primary, bucket)
 
 
+@pytest.mark.parametrize("fault", ["I10-single", "I5-put", "P7-put"])
+def test_i10_a_replica_that_is_healed_wrong_is_not_healed(pair: Platform, fault: str) -> None:
+    bucket, primary, haven = filled(pair)
+    replicate(pair, "primary", "haven")
+    (version,) = [one.version_id for one in haven.versions(bucket, KEYS[0]) if one.key == KEYS[0]]
+    haven.delete(bucket, KEYS[0], version_id=version)
+    with lying(pair, "haven", fault) as (bad, site), pytest.raises(SiteError, match=rf"(?s)1 of 1 .*{KEYS[0]}"):
+        verify(bad, "primary", "haven", whole=True)
+    assert site.hits(fault)
+    told = pair.ledger.find("replication", "verify primary->haven", limit=1)[0].body
+    assert told["unhealed"] == [f"{bucket}/{KEYS[0]}"]
+    replicate(pair, "primary", "haven")
+    assert digests(haven, bucket) == digests(primary, bucket)
+
+
 @pytest.mark.parametrize("side", ["primary", "haven"])
 @pytest.mark.parametrize("fault", ["I12-etag", "I12-version"])
 def test_i12_a_missing_etag_or_version_has_its_own_cause_and_stops_no_other(

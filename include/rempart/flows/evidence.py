@@ -29,7 +29,6 @@ from rempart.sovereignty.policy import Decision
 
 SEGMENT = 10_000
 """Records in one object at most."""
-_CHECKPOINT = re.compile(r"checkpoints/(\d{12})-[0-9a-f]{16}\.json")
 HOW = "Follow docs/how-to/verify-the-ledger.md, 'When it does not verify'."
 
 
@@ -76,10 +75,10 @@ def export(platform: Platform) -> ExportResult:
     """Write the ledger's new records and a checkpoint, each under lock for `evidence.retention`.
 
     Segments go to bucket `evidence` of `evidence.site`; the checkpoint to bucket `checkpoints` of
-    `evidence.checkpoint_site`, through credentials that can only add objects, and a copy of it beside the segments, by
-    which the next run knows that it was written. All of it is read back before it counts; so is, in turn, what earlier
-    runs wrote (`flows.locked_evidence`), and what a site altered or lost is put again. A run that was cut short is
-    finished by the next; what two at once write agrees. Raises LedgerBroken when the ledger no longer follows on what
+    `evidence.checkpoint_site`, through credentials that can only add objects, and a copy of it beside the segments. All
+    of it is read back before it counts, by a record of kind `checkpoint`; so is, in turn, what earlier runs wrote
+    (`flows.locked_evidence`), and what a site altered or lost is put again. A run that was cut short is finished by the
+    next; what two at once write agrees. Raises LedgerBroken when the ledger no longer follows on what
     was exported, IntegrityError for a site that does not give back what it stored or lost all of it, SiteError,
     PlacementDenied, ConfigError, DatabaseUnavailable.
     """
@@ -93,17 +92,16 @@ def export(platform: Platform) -> ExportResult:
     places, permissions = open_places(platform)
     retain_until = platform.clock() + config.evidence.retention
     locked_evidence.check(platform, places, retain_until)
-    locked_evidence.finish(platform, places, retain_until)
+    segments = locked_evidence.finish(platform, places, retain_until)
     site, bucket = places.site, places.evidence
     exported, newest = _newest(site, bucket, "ledger/", locked_evidence.SEGMENT)
-    covered = min(exported, _newest(site, bucket, "checkpoints/", _CHECKPOINT)[0])
+    covered = min(exported, locked_evidence.counted(platform))
     chain = _chain_after(platform.ledger, site, bucket, exported, newest)
     first = _oldest_news(platform.ledger.entries(covered))
     if first is None and not platform.ledger.forged(limit=1):
         return ExportResult(0, exported, (), None, None)
     for permission in permissions:
         platform.record(permission)
-    segments: list[Expected] = []
     for key, body in _segments(platform.ledger.entries(exported), chain):
         _write_once(site, bucket, key, body, retain_until)
         segments.append(Expected("segment", key, hashlib.sha256(body).hexdigest()))

@@ -185,33 +185,55 @@ def _segment(ledger: Ledger, one: Expected, where: str) -> bytes:
     return body
 
 
-def finish(platform: Platform, places: Places, retain_until: datetime) -> None:
-    """Mend what an export left that was cut off before it counted: a segment or checkpoint that was stored wrong.
-
-    Only what is newer than the newest export on record is looked at. Raises IntegrityError, SiteError.
-    """
+def counted(platform: Platform) -> int:
+    """The newest record that an export on record covers; 0 without one."""
     newest = next(iter(platform.ledger.find("checkpoint", limit=1)), None)
-    counted = int(found[1]) if newest and (found := CHECKPOINT.fullmatch(newest.subject)) else 0
+    return int(found[1]) if newest and (found := CHECKPOINT.fullmatch(newest.subject)) else 0
+
+
+def finish(platform: Platform, places: Places, retain_until: datetime) -> list[Expected]:
+    """Mend what an export left that was cut off before it counted, and return its segments: the next one counts them.
+
+    Only what is newer than the newest export on record is looked at: a segment or checkpoint that was stored wrong, and
+    a checkpoint that one of its two places lacks. Raises IntegrityError, SiteError.
+    """
+    before, left = counted(platform), list[Expected]()
     for info in list(places.site.list(places.evidence, "ledger/")):
         found = SEGMENT.fullmatch(info.key)
-        if found is None or int(found[2]) <= counted:
+        if found is None or int(found[2]) <= before:
             continue
+        body = "".join(f"{line}\n" for line in _lines(platform.ledger, int(found[1]), int(found[2]))).encode()
+        one = Expected("segment", info.key, hashlib.sha256(body).hexdigest())
         stored = [body for _, body in bodies(places.site, places.evidence, info.key)]
         if not any(all(map(is_whole, body.decode(errors="replace").splitlines())) for body in stored):
-            body = "".join(f"{line}\n" for line in _lines(platform.ledger, int(found[1]), int(found[2]))).encode()
-            put(places, Expected("segment", info.key, ""), body, retain_until)
+            put(places, one, body, retain_until)
+            stored.append(body)
+        if body in stored:  # else it is of another history: the chain is held against it
+            left.append(one)
+    listed = [
+        *places.owner.list(places.checkpoints, "checkpoints/"),
+        *places.site.list(places.evidence, "checkpoints/"),
+    ]
+    for key in dict.fromkeys(info.key for info in listed):
+        found = CHECKPOINT.fullmatch(key)
+        if found and int(found[1]) > before:
+            _finish_checkpoint(platform, places, key, int(found[1]), retain_until)
+    return left
+
+
+def _finish_checkpoint(platform: Platform, places: Places, key: str, seq: int, retain_until: datetime) -> None:
+    """See that a checkpoint of the ledger's own history stands at both places, signed and the same."""
+    entry = next(iter(platform.ledger.entries(seq - 1)), None)
+    if entry is None or key != f"checkpoints/{seq:012d}-{entry.hash[:16]}.json":
+        return  # of another history: the chain is held against it
+    kinds: tuple[Kind, ...] = ("checkpoint", "copy")
+    stored = {kind: _signed(places, kind, key, platform.trusted_keys()) for kind in kinds}
     signer = platform.signer()
-    for info in list(places.owner.list(places.checkpoints, "checkpoints/")):
-        found = CHECKPOINT.fullmatch(info.key)
-        if found is None or int(found[1]) <= counted:
-            continue
-        entry = next(iter(platform.ledger.entries(int(found[1]) - 1)), None)
-        if entry is None or entry.hash[:16] != found[2]:
-            continue  # of another history: the chain is held against it
-        head = Head(entry.seq, entry.hash, signer.id)
-        if not _is_signed(places, info.key, platform.trusted_keys()):
-            body = checkpoint(head, platform.clock(), signer).encode()
-            put(places, Expected("checkpoint", info.key, ""), body, retain_until)
+    made = next((body for found in stored.values() for body in found), None)
+    body = made or checkpoint(Head(entry.seq, entry.hash, signer.id), platform.clock(), signer).encode()
+    for kind in kinds:
+        if body not in stored[kind]:
+            put(places, _of_checkpoint(kind, key, body.decode()), body, retain_until)
 
 
 def standing(places: Places, key: str, head: Head, signer: Signer) -> bytes | None:
@@ -227,17 +249,18 @@ def standing(places: Places, key: str, head: Head, signer: Signer) -> bytes | No
     return None
 
 
-def _is_signed(places: Places, key: str, trusted: Mapping[str, bytes]) -> bool:
-    """Whether some version is a checkpoint that a key of the chain signed: that one is left as it is."""
-    for _, body in bodies(places.owner, places.checkpoints, key):
+def _signed(places: Places, kind: Kind, key: str, trusted: Mapping[str, bytes]) -> list[bytes]:
+    """The versions at a place that are a checkpoint which a key of the chain signed."""
+    signed = []
+    for _, body in bodies(*places.of(Expected(kind, key, "")), key):
         try:
             found = read_checkpoint(key, body.decode())
         except ValueError:
             continue
         public = trusted.get(found.key)
         if public and is_signed(public, base64.b64decode(found.sig), found.text.encode()):
-            return True
-    return False
+            signed.append(body)
+    return signed
 
 
 def _lines(ledger: Ledger, first: int, last: int) -> list[str]:

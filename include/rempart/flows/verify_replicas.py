@@ -43,7 +43,8 @@ def verify(
     New replicas come first: the target accepted them by checksum, and nobody has read them there yet. A damaged replica
     is copied again, with every version of its key that came after it, so that their order holds; the damaged bytes stay
     as an older version until they are purged. Writes evidence of kind `replication`. Raises SiteError if something
-    could not be healed, LeaseHeld while the pair is replicated.
+    could not be healed, or if the replication that heals failed for another object; LeaseHeld while the pair is
+    replicated.
     """
     pair = pair_of(platform.config, source, target)
     site = platform.site(target, classification_of(load_all()), "replica", beside=source)
@@ -69,16 +70,18 @@ def verify(
             for one in bad:
                 say(f"DAMAGED  {bucket}/{one.key} at '{target}'")
     fault = _heal(platform, source, target, pair.buckets) if damaged else None
-    unhealed = tuple(_names(_still_missing(platform, source, target, damaged)))
+    unhealed = tuple(_names(_not_healed(platform, source, target, damaged, failed=fault is not None)))
     result = VerifyResult(replicas, read, size, tuple(_names(damaged)), unhealed)
     subject = f"verify {source}->{target}"
     platform.ledger.append(
         "replication", subject, {**asdict(result), "damaged": list(result.damaged), "unhealed": list(unhealed)}
     )
-    if unhealed:
-        shown = "\n".join(f"  {name}" for name in unhealed[:10])
+    if fault or unhealed:
+        shown = "".join(f"\n  {name}" for name in unhealed[:10])
         raise SiteError(
-            f"{len(unhealed)} of {len(damaged)} damaged replicas at site '{target}' could not be healed:\n{shown}",
+            f"{len(unhealed)} of {len(damaged)} damaged replicas at site '{target}' could not be healed{shown}"
+            if unhealed
+            else f"{len(damaged)} damaged replicas at site '{target}' were healed, but other objects were not copied",
             (f"{fault.what}. {fault.hint} " if fault else "") + "docs/runbooks/replica.md.",
         )
     return result
@@ -120,17 +123,22 @@ def _heal(platform: Platform, source: str, target: str, buckets: Iterable[str]) 
     return None
 
 
-def _still_missing(
-    platform: Platform, source: str, target: str, damaged: list[tuple[str, Replica]]
+def _not_healed(
+    platform: Platform, source: str, target: str, damaged: list[tuple[str, Replica]], *, failed: bool
 ) -> list[tuple[str, Replica]]:
+    """Of the damaged ones, those of which the catalogue has no replica that was put again and confirmed.
+
+    One that it forgot was purged, or, if the replication `failed`, was put and then not found.
+    """
     known = catalogue(platform, source, target)
     keys = {bucket: [row.key for name, row in damaged if name == bucket] for bucket, _ in damaged}
-    return [
-        (bucket, row)
+    etags = {
+        (bucket, row.key, row.version): row.target_etag
         for bucket, wanted in keys.items()
         for row in known.of_keys(bucket, wanted)
-        if row.target_etag == DAMAGED
-    ]
+    }
+    forgotten = DAMAGED if failed else ""
+    return [(bucket, row) for bucket, row in damaged if etags.get((bucket, row.key, row.version), forgotten) == DAMAGED]
 
 
 def _names(found: Iterable[tuple[str, Replica]]) -> Iterator[str]:
