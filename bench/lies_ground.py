@@ -23,6 +23,7 @@ from typing import Any
 import psycopg
 
 from rempart import config, pipeline
+from rempart.backup import restic
 from rempart.backup.postgresql import drop_database
 from rempart.config import Connection
 from rempart.errors import RempartError as RempartError
@@ -114,6 +115,10 @@ class Ground:
             shutil.rmtree(self._data(site))
             shutil.copytree(self._data(site).with_name("saved"), self._data(site))
         with psycopg.connect(self.servers.superuser.postgresql_url(), autocommit=True) as session:
+            session.execute(  # of a cell that was ended: what it was doing holds its locks
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
             for (name,) in session.execute("SELECT datname FROM pg_database").fetchall():
                 if name.endswith(f"_{ASIDE}") or name.startswith("drill"):
                     drop_database(session, name)
@@ -172,8 +177,10 @@ def ground(var: Path) -> Iterator[Ground]:
 
 
 def small_parts() -> None:
-    """Objects of more than 1 MiB go in parts of 5 MiB, and a point holds one database: a cell takes seconds."""
+    """Objects of more than 1 MiB go in parts of 5 MiB, a point holds one database, and restic is ended after a minute
+    in which nothing moves: a cell takes seconds."""
     transfer.IN_MEMORY, transfer.PART = 1 << 20, 5 << 20
+    restic.STALL_SECONDS = restic.ANSWER_SECONDS = 60.0
     for module in (back_up, drill_checks):
         module.DATABASES = DATABASES  # type: ignore[attr-defined]
 

@@ -110,7 +110,8 @@ The platform is small, so `most_listed` of its sites is {most:,}: listings that 
 
 A green of `replicate` that says "accepted by checksum, read back due" claims no more than that: such a replica may be
 wrong until it is read back, and the cell is green only if the read-back finds and heals it. `doctor` is green where it
-names the fault; it need not name a fault after which the site does what it was asked for (P4, P6, P8).
+names the fault; it need not name one that the platform never meets (P1: no upload has more than 1,000 parts)
+or after which the site does what it was asked for (P4, P6, P8).
 
 {summary}.
 

@@ -220,8 +220,8 @@ def unlike(cell: Cell, record: CapabilityRecord) -> list[str]:
     return [f"{one.capability} {one.outcome}" for one in record.proofs if honest.get(one.capability) != one.outcome]
 
 
-HARMLESS = {"P4", "P6", "P8"}
-"""Faults after which the site does what it was asked for: a doctor need not name them."""
+HARMLESS = {"P1", "P4", "P6", "P8"}
+"""Faults after which the site does what the platform asks of it: a doctor need not name them."""
 
 
 def _not_noticed(cell: Cell, claim: Any) -> list[str]:

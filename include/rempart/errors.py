@@ -288,6 +288,10 @@ class BackupError(RempartError):
     """A restore point could not be written, read or restored."""
 
 
+class RepositoryDamaged(IntegrityError):
+    """A restic repository does not give back what was stored in it."""
+
+
 class RepositoryMissing(BackupError):
     """There is no restic repository where one was expected."""
 

@@ -186,6 +186,15 @@ class Keyring:
         self._heal(key)
         return key
 
+    def renew(self, domain: Domain) -> DomainKey:
+        """A new key of a domain, beside those that it has: what is stored from now on is apart from what was.
+
+        Raises as `open_or_make` does.
+        """
+        known = {serial for _, serial in self._read_cards(domain)[0]} | set(self.copies(domain))
+        self._make(domain, f"{max(map(int, known), default=0) + 1:04d}")
+        return self.open_or_make(domain)
+
     def destroy(self, domain: Domain, *, dry_run: bool = True) -> Destruction:
         """Delete every version of every copy of a domain's keys, then look that none is left.
 
@@ -277,8 +286,16 @@ class Keyring:
         restic = self.randomness(32).hex()
         key = DomainKey(domain, serial, self.new_identity(), restic, self.randomness(32), True)
         body = wrap(key, self.own, self.recipients)
-        first = self.places[0]
-        first.site.write_new(first.bucket, path_of(domain, serial), body, content_type="application/age-encryption")
+        first, path = self.places[0], path_of(domain, serial)
+        made = first.site.write_new(first.bucket, path, body, content_type="application/age-encryption")
+        if made and first.site.fetch(first.bucket, path)[1] != body:
+            for key, version in self._versions(first, domain):
+                if key == path:
+                    first.site.delete(first.bucket, path, version_id=version)
+            raise IntegrityError(
+                f"{path} in {first} is not what was stored, and was deleted again: nothing was sealed with it",
+                "Run again; if it lasts, ask the site's operator.",
+            )
 
     def _heal(self, key: DomainKey) -> None:
         """Give a copy to each place that lacks it."""

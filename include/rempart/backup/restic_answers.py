@@ -13,9 +13,9 @@ from typing import Any
 from rempart.backup.processes import Ended
 from rempart.errors import (
     BackupError,
-    IntegrityError,
     RempartError,
     RepositoryBusy,
+    RepositoryDamaged,
     RepositoryMissing,
     RepositoryRefused,
     SiteError,
@@ -30,6 +30,11 @@ _AWAY = re.compile(
 )
 _DENIED = re.compile(
     r"access.?denied|access key|signature|forbidden|x509|certificate|bucket does not exist",
+    re.IGNORECASE,
+)
+_DAMAGED = re.compile(
+    r"repository contains errors|invalid data returned|ciphertext verification|wrong hash|hash mismatch|"
+    r"(?:failed|unable) to load|error loading|load.*(?:does|did) not (?:exist|match)",
     re.IGNORECASE,
 )
 _FULL = re.compile(r"no space left|file too large|disk quota", re.IGNORECASE)
@@ -162,11 +167,6 @@ def error_of(doing: str, where: str, ended: Ended) -> RempartError:
             f"{what}: another run holds its lock",
             "Wait until it has ended, then run again; the lock of a killed run lapses after 30 minutes.",
         )
-    if ended.status == 1 and "repository contains errors" in said:
-        return IntegrityError(
-            f"{what}: it is damaged",
-            "Make a restore point elsewhere now; then follow restic's own troubleshooting (`restic repair packs`).",
-        )
     if _FULL.search(said):
         return BackupError(f"{what}: the disk of this machine is full ({reason})", "Free space in TMPDIR, run again.")
     if _DENIED.search(said):
@@ -175,6 +175,12 @@ def error_of(doing: str, where: str, ended: Ended) -> RempartError:
         )
     if _AWAY.search(said):
         return SiteUnavailable(f"{what}: no answer ({reason})", "Check that the site answers, then run again.")
+    if ended.status == 1 and _DAMAGED.search(said):
+        return RepositoryDamaged(
+            f"{what}: it does not give back what was stored in it ({reason})",
+            "The next restore point begins another repository beside it. What this one still gives back can be restored"
+            " from it; ask the site's operator what became of the rest.",
+        )
     return BackupError(
         f"{what} ended with {ended.status}: {reason}", "Run again; if it lasts, run `restic check` on the repository."
     )

@@ -17,13 +17,14 @@ from rempart import __version__
 from rempart import config as configuration
 from rempart.backup import chain, domains, locking, not_held, platform_secrets, points, postgresql, references
 from rempart.backup.keyring import Keyring
-from rempart.backup.stored_dumps import dump_into
+from rempart.backup.stored_dumps import StoredDump, dump_into
+from rempart.backup.wrapping import DomainKey
 from rempart.config import DATABASES, Config, Connection
-from rempart.errors import RepositoryMissing
+from rempart.errors import RepositoryDamaged, RepositoryMissing
 from rempart.flows import champions, locks
 from rempart.flows.doctor_site import require
 from rempart.flows.heartbeats import beat
-from rempart.flows.keys import kept_for, key_of, open_keyring
+from rempart.flows.keys import kept_for, key_of, open_keyring, renewed_key
 from rempart.flows.mend_links import check_chain
 from rempart.flows.pairs import BUCKETS, PATIENCE, holder, physical_bucket, turn_of_points
 from rempart.flows.platform import Platform, classification_of
@@ -312,14 +313,23 @@ class _Dumper:
             self.found.look(name, session)
         domain = domains.of_database(name, kept_for(self.platform.config.backup.keep))
         key = key_of(self.platform, self.keyring, domain)
-        repository = repository_of(self.platform, self.site.name, key)
-        dump = partial(dump_into, self.tools, repository, frozen.connection, frozen.snapshot, len(rows))
-        tags = (f"point={self.point_id}",)
         try:
-            stored = dump(tags=tags)
-        except RepositoryMissing:
-            repository.init_if_missing()
-            stored = dump(tags=tags)
+            stored = self._stored(key, frozen, len(rows))
+        except RepositoryDamaged as error:  # what it holds is left as it is, and nothing is added to it any more
+            self.say(f"WARNING: {error.what}. Another repository is begun")
+            key = renewed_key(self.platform, self.keyring, domain, error.what)
+            stored = self._stored(key, frozen, len(rows))
         self.say(f"database {name}: {stored.bytes:,} bytes, {stored.bytes_added:,} of them new, {stored.seconds:.1f} s")
         held = points.Dump(name, domain.id, key.serial, stored.snapshot, stored.sha256, stored.bytes, rows, digests)
         return held, stored.bytes_added
+
+    def _stored(self, key: DomainKey, frozen: _Frozen, tables: int) -> StoredDump:
+        """The dump in the repository of a key, which is made if it is not there."""
+        repository = repository_of(self.platform, self.site.name, key)
+        tags = (f"point={self.point_id}",)
+        dump = partial(dump_into, self.tools, repository, frozen.connection, frozen.snapshot, tables, tags=tags)
+        try:
+            return dump()
+        except RepositoryMissing:
+            repository.init_if_missing()
+            return dump()

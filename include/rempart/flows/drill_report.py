@@ -20,6 +20,7 @@ from rempart.errors import BackupError
 from rempart.flows.platform import Platform
 from rempart.flows.restore_points import ALL
 from rempart.ledger.port import Evidence, Kind, Ledger
+from rempart.sites.once import store_once
 
 FOLDER = "drills/"
 Say = Callable[[str], object]
@@ -97,7 +98,8 @@ def as_json(found: DrillReport) -> str:
 def file(platform: Platform, record: Evidence, say: Say) -> dict[str, str]:
     """Write the report under lock into the bucket of evidence; its keys and their SHA-256.
 
-    Writes evidence of kind `drill-report`. Raises SiteError, PlacementDenied, LedgerError.
+    Each is read back before it counts. Writes evidence of kind `drill-report`. Raises IntegrityError for a site that
+    does not give back what it stored, SiteError, PlacementDenied, LedgerError.
     """
     config = platform.config
     names = list(config.backup.report_profiles)
@@ -113,7 +115,7 @@ def file(platform: Platform, record: Evidence, say: Say) -> dict[str, str]:
     ):
         body = text.encode()
         filed[key] = hashlib.sha256(body).hexdigest()
-        if not site.write_new(bucket, key, body, content_type=kind, retain_until=until):
+        if store_once(site, bucket, key, body, content_type=kind, retain_until=until) is None:
             site.read(bucket, key, sha256=filed[key])
         say(f"report: {bucket}/{key} at site '{site.name}'")
     body_of = {"drill": record.seq, "site": site.name, "bucket": bucket, "profiles": names, "sha256": filed}

@@ -100,6 +100,16 @@ def key_of(platform: Platform, keyring: Keyring, domain: Domain) -> DomainKey:
     return key
 
 
+def renewed_key(platform: Platform, keyring: Keyring, domain: Domain, why: str) -> DomainKey:
+    """Another key of a domain, with which what is stored from now on stands apart. Evidence of kind `backup-key`.
+
+    Raises as `Keyring.open_or_make` does.
+    """
+    key = keyring.renew(domain)
+    _record(platform, keyring, "made", domain.id, key.serial, why=why)
+    return key
+
+
 def _record(platform: Platform, keyring: Keyring, event: str, domain: str, serial: str, **more: object) -> None:
     body = {"event": event, "serial": serial, "places": [str(place) for place in keyring.places], **more}
     platform.ledger.append("backup-key", domain, {**body, "recipients": list(keyring.recipients)})

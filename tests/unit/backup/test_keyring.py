@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -278,3 +279,29 @@ def test_a_card_is_read_as_it_was_written(card: Card) -> None:
 def test_what_is_no_card_is_refused(body: bytes) -> None:
     with pytest.raises(IntegrityError, match="the card"):
         wrapping.decode_card(body, "the card")
+
+
+def test_a_key_that_the_site_stored_wrong_seals_nothing_and_the_next_run_makes_another(ring: Keyring) -> None:
+    class Altering(MemorySite):
+        wrong = True
+
+        def write(self, bucket: str, key: str, body: bytes, **how: Any) -> Any:
+            altered = self.wrong and key.endswith(".age")
+            return super().write(bucket, key, bytes([body[0] ^ 1]) + body[1:] if altered else body, **how)
+
+    site = Altering("haven")
+    site.ensure_bucket(BUCKET, versioned=True)
+    spoilt = dataclasses.replace(ring, places=(Place(site, BUCKET), ring.places[1]))
+    with pytest.raises(IntegrityError, match="is not what was stored"):
+        spoilt.open_or_make(BOOKINGS)
+    assert spoilt.copies(BOOKINGS) == {}
+    site.wrong = False
+    assert spoilt.open_or_make(BOOKINGS) == spoilt.open(BOOKINGS)
+
+
+def test_a_renewed_key_stands_beside_the_one_before_it(ring: Keyring) -> None:
+    before = ring.open_or_make(BOOKINGS)
+    after = ring.renew(BOOKINGS)
+    assert (before.serial, after.serial) == ("0001", "0002") and after.restic_password != before.restic_password
+    assert ring.open_or_make(BOOKINGS) == after and ring.open(BOOKINGS, "0001") == before
+    assert ring.copies(BOOKINGS) == {serial: list(ring.places) for serial in ("0001", "0002")}

@@ -17,8 +17,8 @@ from rempart.backup.restic import Repository, find_program
 from rempart.config import Connection
 from rempart.errors import (
     BackupError,
-    IntegrityError,
     RepositoryBusy,
+    RepositoryDamaged,
     RepositoryMissing,
     RepositoryRefused,
     SiteError,
@@ -102,7 +102,14 @@ def test_how_far_a_backup_is() -> None:
         (10, "Fatal: repository does not exist: unable to open config file", RepositoryMissing, "no repository"),
         (11, "Fatal: unable to create lock in backend", RepositoryBusy, "lock"),
         (12, "Fatal: wrong password or no key found", RepositoryRefused, "password"),
-        (1, "Fatal: repository contains errors", IntegrityError, "damaged"),
+        (1, "Fatal: repository contains errors", RepositoryDamaged, "does not give back"),
+        (
+            1,
+            "Fatal: failed to load snapshot 78b3: LoadRaw: invalid data returned",
+            RepositoryDamaged,
+            "does not give back",
+        ),
+        (1, "Fatal: failed to load index: connection reset by peer", SiteUnavailable, "no answer"),
         (1, "Fatal: save: write /tmp/x: no space left on device", BackupError, "disk"),
         (1, "Fatal: unable to open config file: Stat: Access Denied.", SiteError, "refused"),
         (1, "Fatal: unable to open config file: The specified bucket does not exist", SiteError, "refused"),
