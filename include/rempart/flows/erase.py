@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rempart.backup.erasures import REASONS, Erasure
 from rempart.errors import BackupError, FeatureError, SiteFenced
 from rempart.features import offline
-from rempart.flows import erase_objects, erasures
+from rempart.flows import erase_listing, erase_objects, erasures
 from rempart.flows.erase_objects import Search
 from rempart.flows.erase_report import ErasureResult, places
 from rempart.flows.materialize import feature_databases, materialize_table
@@ -136,8 +137,7 @@ def _converged(platform: Platform, sites: Mapping[str, Site], must: str, say: Sa
 def look(platform: Platform, pipeline: Pipeline, gone: Gone, subjects: int) -> ErasureResult:
     """Where rows are found, old versions of objects among it; nothing is changed."""
     sites, shut = erasures.open_sites(platform)
-    bucket = platform.config.buckets.lake
-    scan = Search(pipeline, bucket, gone, platform.active().site).all(sites)
+    scan = _search(platform, pipeline, gone, platform.active().site).all(sites)
     found = places(scan) | _feature_rows(platform, pipeline, gone)
     return ErasureResult(pipeline.name, True, subjects, found, silent=shut | scan.silent, unread=scan.unread)
 
@@ -162,7 +162,7 @@ def apply(
     active = is_open(platform.active())
     home, bucket = home or active.site, platform.config.buckets.lake
     sites, shut = erasures.open_sites(platform, home)
-    search = Search(pipeline, bucket, who.has, home)
+    search = _search(platform, pipeline, who.has, home)
     scan = search.all(sites)
     found = places(scan) | _feature_rows(platform, pipeline, who.has)
     told = erase_objects.store(sites[home], bucket, scan.held)
@@ -197,6 +197,11 @@ def apply(
     )
     _record(platform, result, who)
     return result
+
+
+def _search(platform: Platform, pipeline: Pipeline, gone: Gone, home: str) -> Search:
+    doubt = partial(erase_listing.doubt, platform, pipeline.name)
+    return Search(pipeline, platform.config.buckets.lake, gone, home, doubt)
 
 
 def _record(platform: Platform, result: ErasureResult, who: erasures.Erased) -> None:

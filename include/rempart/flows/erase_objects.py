@@ -6,7 +6,7 @@ What takes an object's place stands at the active site before anything is delete
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -68,12 +68,16 @@ class Scan:
 
 @dataclass
 class Search:
-    """Looks for the erased rows of a pipeline. What was found clean at one site is not read at another."""
+    """Looks for the erased rows of a pipeline. What was found clean at one site is not read at another.
+
+    `doubt` raises SiteError for a listing of a site that lacks what is there.
+    """
 
     pipeline: Pipeline
     bucket: str
     gone: Gone
     home: str
+    doubt: Callable[[Site, Sequence[ObjectInfo]], None]
     _clean: set[tuple[str, int]] = field(default_factory=set)
     _headers: dict[str, Sequence[str]] = field(default_factory=dict)
     _parts: dict[str, Part] = field(default_factory=dict)
@@ -93,6 +97,7 @@ class Search:
 
     def _site(self, site: Site, scan: Scan) -> None:
         listed = list(self._listed(site))
+        self.doubt(site, listed)
         newest: set[str] = set()
         work: dict[Kind, list[tuple[ObjectInfo, bool]]] = {}
         for info in listed:

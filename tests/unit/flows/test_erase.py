@@ -195,6 +195,27 @@ def test_a_site_that_is_away_is_pending_and_is_cleaned_when_it_is_back(lake: Lak
     assert lake.holders(WHO) == []
 
 
+@pytest.mark.parametrize("name", ["primary", "haven"])
+@pytest.mark.parametrize("hidden", ["raw/", "snapshots/hotel_bookings/parts/"])
+def test_l1_a_listing_that_hides_what_the_snapshot_names_is_no_erasure(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, name: str, hidden: str
+) -> None:
+    site = lake.site(name)
+    true = site.versions
+    with monkeypatch.context() as lie:
+        lie.setattr(
+            site,
+            "versions",
+            lambda bucket, prefix="": (one for one in true(bucket, prefix) if not one.key.startswith(hidden)),
+        )
+        if name == "primary":
+            with pytest.raises(SiteError, match=r"listing lacks \d versions"):
+                erase(lake, WHO)
+        else:
+            assert set(erase(lake, WHO).silent) == {"haven"}  # pending, and told
+    assert not erase(lake, WHO).pending and lake.holders(WHO) == []
+
+
 def test_without_the_register_of_the_backup_site_nothing_is_erased(lake: Lake) -> None:
     haven, before = lake.site("haven"), lake.holders(WHO)
 
