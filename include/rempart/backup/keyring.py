@@ -20,6 +20,7 @@ from rempart.backup import age
 from rempart.backup.domains import Domain, parse
 from rempart.backup.wrapping import Card, DomainKey, decode_card, encode_card, unwrap, wrap
 from rempart.errors import BackupError, IntegrityError, KeyDestroyed, KeyMissing, KeyRotated, KeyWrong, SiteUnavailable
+from rempart.sites.once import gives_back
 from rempart.sites.port import Site
 
 log = logging.getLogger(__name__)
@@ -288,9 +289,9 @@ class Keyring:
         body = wrap(key, self.own, self.recipients)
         first, path = self.places[0], path_of(domain, serial)
         made = first.site.write_new(first.bucket, path, body, content_type="application/age-encryption")
-        if made and first.site.fetch(first.bucket, path)[1] != body:
-            for key, version in self._versions(first, domain):
-                if key == path:
+        if made and not gives_back(first.site, first.bucket, path, body):
+            for other, version in self._versions(first, domain):
+                if other == path:
                     first.site.delete(first.bucket, path, version_id=version)
             raise IntegrityError(
                 f"{path} in {first} is not what was stored, and was deleted again: nothing was sealed with it",

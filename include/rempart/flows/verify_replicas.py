@@ -13,13 +13,11 @@ from rempart.flows.platform import Platform, classification_of
 from rempart.flows.replicate import bring
 from rempart.pipeline import load_all
 from rempart.replication.outcome import READ_BACK_EVERY
-from rempart.replication.plan import Replica
+from rempart.replication.plan import DAMAGED, Replica
 from rempart.replication.transfer import Throttle, proven_again, stored_sha256
 from rempart.sites.port import Site
 
 Say = Callable[[str], object]
-DAMAGED = "damaged"
-"""The ETag of a replica that is not what was copied: no listing agrees with it, so a comparison copies it again."""
 _AT_ONCE = 500
 
 
@@ -70,7 +68,7 @@ def verify(
             for one in bad:
                 say(f"DAMAGED  {bucket}/{one.key} at '{target}'")
     fault = _heal(platform, source, target, pair.buckets) if damaged else None
-    unhealed = tuple(_names(_not_healed(platform, source, target, damaged, failed=fault is not None)))
+    unhealed = tuple(_names(_still_damaged(platform, source, target, damaged)))
     result = VerifyResult(replicas, read, size, tuple(_names(damaged)), unhealed)
     subject = f"verify {source}->{target}"
     platform.ledger.append(
@@ -123,22 +121,17 @@ def _heal(platform: Platform, source: str, target: str, buckets: Iterable[str]) 
     return None
 
 
-def _not_healed(
-    platform: Platform, source: str, target: str, damaged: list[tuple[str, Replica]], *, failed: bool
+def _still_damaged(
+    platform: Platform, source: str, target: str, damaged: list[tuple[str, Replica]]
 ) -> list[tuple[str, Replica]]:
-    """Of the damaged ones, those of which the catalogue has no replica that was put again and confirmed.
-
-    One that it forgot was purged, or, if the replication `failed`, was put and then not found.
-    """
     known = catalogue(platform, source, target)
     keys = {bucket: [row.key for name, row in damaged if name == bucket] for bucket, _ in damaged}
-    etags = {
-        (bucket, row.key, row.version): row.target_etag
+    return [
+        (bucket, row)
         for bucket, wanted in keys.items()
         for row in known.of_keys(bucket, wanted)
-    }
-    forgotten = DAMAGED if failed else ""
-    return [(bucket, row) for bucket, row in damaged if etags.get((bucket, row.key, row.version), forgotten) == DAMAGED]
+        if row.target_etag == DAMAGED
+    ]
 
 
 def _names(found: Iterable[tuple[str, Replica]]) -> Iterator[str]:

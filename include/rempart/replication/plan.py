@@ -22,6 +22,8 @@ Why = Literal["new", "changed", "replica missing", "replica altered", "out of or
 Basis = Literal["read back", "checked on arrival", "found there", "marker"]
 ACCEPTED: Basis = "checked on arrival"
 """The target checked the SHA-256 and listed the object as it was sent; nobody has read it there yet."""
+DAMAGED = "damaged"
+"""The ETag of a replica that is not what was copied: no listing agrees with it, so a comparison copies it again."""
 Voucher = Literal["writer", "checksum", "checksum of parts", "none"]
 """Who vouches that the source gave the bytes that were stored there: its writer's record, a checksum that the writer
 sent along, or nobody."""

@@ -22,6 +22,7 @@ from rempart.replication.lease import Lease
 from rempart.replication.outcome import SAMPLES, SHOWN, Outcome, Planned, Rules
 from rempart.replication.plan import (
     ACCEPTED,
+    DAMAGED,
     Copy,
     KeyPlan,
     Replica,
@@ -336,7 +337,7 @@ class BucketRun:
         return count
 
     def _confirm(self, planned: Planned, folder: Path) -> Outcome:
-        """See that what the target said it stored is there. What is not is forgotten, so that it is copied again."""
+        """See that what the target said it stored is there. What is not is marked, so that it is copied again."""
         outcome, lost, read = Outcome(), [], []
         copied = self._catalogue.copied_since(self._bucket, planned.began)
         accepted = (row for row in copied if row.basis == ACCEPTED)
@@ -361,8 +362,8 @@ class BucketRun:
             if newest[row.key] == row.place:
                 outcome.departed(row)
         outcome.accepted -= sum(newest[row.key] == row.place for row in read)
-        self._catalogue.record(self._bucket, read, self._lease)
-        self._catalogue.forget(self._bucket, lost, self._lease)
+        altered = [replace(row, target_etag=DAMAGED) for row in lost]  # known, so that it is missed until it is there
+        self._catalogue.record(self._bucket, [*read, *altered], self._lease)
         return outcome
 
     def _newest(self, keys: Iterable[str]) -> dict[str, int]:

@@ -80,7 +80,7 @@ def put_again(
     """
     for _ in range(TRIES):
         stored = site.write(bucket, key, body, content_type=content_type)
-        if _gives_back(site, bucket, key, stored, body):
+        if gives_back(site, bucket, key, body, stored.version_id):
             return _locked(site, bucket, stored, retain_until)
     raise IntegrityError(
         f"read back {bucket}/{key} at site '{site.name}': {TRIES} times it was not what was stored",
@@ -88,10 +88,11 @@ def put_again(
     )
 
 
-def _gives_back(site: Site, bucket: str, key: str, stored: ObjectInfo, body: bytes) -> bool:
+def gives_back(site: Site, bucket: str, key: str, body: bytes, version_id: str | None = None) -> bool:
+    """Whether a version (the newest without one) is a body. Raises SiteError."""
     try:
-        return site.fetch(bucket, key, version_id=stored.version_id)[1] == body
-    except IntegrityError:
+        return site.fetch(bucket, key, version_id=version_id)[1] == body
+    except (ObjectMissing, IntegrityError):
         return False
 
 
