@@ -36,7 +36,7 @@ from rempart.flows.mend_links import mend
 from tests.lying import FAULTS, Fault, lying_site
 
 FORK = multiprocessing.get_context("fork")
-LIMIT = 300.0
+LIMIT = 900.0
 """Seconds for one run of an operation: storms of refusals are waited out, an endless listing is not."""
 WORKERS = 3
 """Processes, each with servers of its own: most of a cell's time is waiting for servers to start."""
