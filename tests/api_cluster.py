@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,9 @@ from tests.clusters import (
     REGION,
     RESTRICTED,
     ByApi,
+    access,
     advertise,
+    grant,
     until,
     withdraw,
 )
@@ -100,7 +102,8 @@ class ApiCluster(ByApi):
     def __init__(self, cluster: RealCluster, pool: str) -> None:
         self.namespace, self.node = f"training-{pool}", cluster.nodes[pool][0]
         self._cluster = cluster
-        self._proxy = Proxy(cluster.loop, cluster.upstream, guarded=True).start()
+        upstream = Upstream.known_by(cluster.tokens[pool], cluster.configuration)
+        self._proxy = Proxy(cluster.loop, upstream, guarded=True).start()
         self._watch = PodWatch(cluster.loop, cluster.upstream, self.namespace).start()
         self.token = self._proxy.token
         self.fail, self.latency, self.stop = self._proxy.fail, self._proxy.latency, self._proxy.stop
@@ -150,9 +153,12 @@ class RealCluster:
             config.load_kube_config(config_file=settings.kubeconfig, client_configuration=found)
         except (config.ConfigException, OSError) as cause:
             raise NotUsable(f"{settings.kubeconfig} is no usable kubeconfig: {cause}") from cause
+        self.configuration = found
         self.upstream = Upstream.of(found)
         self.api: Any = client.CoreV1Api(client.ApiClient(found))
         self.nodes: dict[str, tuple[str, ...]] = {}
+        self.tokens: dict[str, str] = {}
+        """Of each pool's identity, with the rights that are documented."""
 
     def look(self) -> None:
         """Whether the cluster answers, and is one for these tests; changes nothing. Raises NotUsable."""
@@ -180,12 +186,14 @@ class RealCluster:
             self.look()
             self._delete_namespaces()
             undo.callback(self._delete_namespaces)
+            undo.callback(self._delete_cluster_roles)
             self._restore_nodes()
             self.nodes = dict(self.settings.nodes) or self._choose()
             undo.callback(self._restore_nodes)
             for pool, (_, region) in POOLS.items():
                 labels = RESTRICTED | {OURS: pool}
                 self.api.create_namespace({"metadata": {"name": f"training-{pool}", "labels": labels}})
+                self.tokens[pool] = grant(self.api.api_client, f"training-{pool}")
                 for name in self.nodes[pool]:
                     self._take(name, region)
             self._warm_up()
@@ -281,6 +289,17 @@ class RealCluster:
             if _found(self.api.read_namespace, name) is not None:
                 self.api.delete_namespace(name)
         until(lambda: not any(_found(self.api.read_namespace, name) for name in names), 300)
+
+    def _delete_cluster_roles(self) -> None:
+        """What `grant` made outside the namespaces."""
+        from kubernetes import client
+
+        rbac = client.RbacAuthorizationV1Api(self.api.api_client)
+        for one in (made for pool in POOLS for made in access(f"training-{pool}")):
+            if one["kind"] in ("ClusterRole", "ClusterRoleBinding"):
+                delete = rbac.delete_cluster_role if one["kind"] == "ClusterRole" else rbac.delete_cluster_role_binding
+                with suppress(client.ApiException):  # each pool names the one ClusterRole
+                    delete(one["metadata"]["name"])
 
     def _empty(self, namespace: str) -> None:
         self.api.delete_collection_namespaced_resource_quota(namespace)

@@ -7,6 +7,7 @@ faults, is slow, or is away. It ends TLS and adds the credentials, so whoever as
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import secrets
 import socket
@@ -14,7 +15,7 @@ import ssl
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
@@ -72,6 +73,14 @@ class Upstream:
             return str(found["value"]) if found and found["value"] else None
 
         return cls(settings.host.rstrip("/"), authorization, tls, settings.tls_server_name)
+
+    @classmethod
+    def known_by(cls, token: str, settings: Any) -> Upstream:
+        """The same server, to which this token alone says who we are: a client's certificate would come before it."""
+        anonymous = copy.copy(settings)
+        anonymous.cert_file = anonymous.key_file = None
+        found = cls.of(anonymous)
+        return replace(found, authorization=lambda: f"Bearer {token}")
 
     def connector(self) -> TCPConnector:
         return TCPConnector(limit=0, ssl=self.tls if self.tls else True)

@@ -9,7 +9,10 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+import yaml
 
 from tests.kubernetes_double import KubernetesDouble, PodRecord, Request
 
@@ -28,6 +31,9 @@ OPERATORS = {
 }
 POOLS = {"gpu-a": ("cloud-a", "par"), "gpu-b": ("cloud-b", "fra"), "gpu-us": ("cloud-us", "east")}
 """Two pools in the Union and one outside."""
+MANIFESTS = Path(__file__).resolve().parents[1] / "deploy" / "kubernetes"
+ACCOUNT = "airflow"
+"""The service account of a pool's connection."""
 CHOSEN = "REMPART_TEST_K8S"
 """Set by `make test-k8s`: a KUBECONFIG in somebody's shell alone leads no test to a cluster."""
 MISSED: dict[str, str] = {
@@ -39,7 +45,10 @@ _CAPACITY = f"/status/capacity/{GPU.replace('~', '~0').replace('/', '~1')}"
 
 
 class Cluster(Protocol):
-    """One pool's cluster. Its administrator's rights are the test's; `kubeconfig` and `token` are Rempart's."""
+    """One pool's cluster. Its administrator's rights are the test's; `kubeconfig` and `token` are Rempart's.
+
+    Rempart has the rights that deploy/kubernetes grants it in the pool's namespace, and no others.
+    """
 
     namespace: str
     node: str
@@ -118,24 +127,71 @@ class ByApi:
 class DoubleCluster(ByApi, KubernetesDouble):
     """The double of one pool's cluster: a namespace and a node."""
 
-    def __init__(self, pool: str) -> None:
+    def __init__(self, pool: str, namespace: str) -> None:
         super().__init__()
-        self.namespace, self.node = f"training-{pool}", f"{pool}-1"
+        self.namespace, self.node = namespace, f"{pool}-1"
+        self.token = ""
 
-    @property
-    def token(self) -> str:
-        return self.admin_token
+    def __enter__(self) -> DoubleCluster:
+        self.start()
+        self.add_namespace(self.namespace, RESTRICTED)
+        self.token = grant(self.client().api_client, self.namespace)
+        return self
+
+    def kubeconfig(self, token: str | None = None, namespace: str = "") -> dict[str, Any]:
+        """A kubeconfig of the pool's identity, or of another token's."""
+        return super().kubeconfig(token or self.token, namespace or self.namespace)
 
     def client(self) -> Any:
         from kubernetes import client, config
 
-        return client.CoreV1Api(config.new_client_from_config_dict(self.kubeconfig()))
+        return client.CoreV1Api(config.new_client_from_config_dict(self.kubeconfig(self.admin_token)))
 
     def starve(self, pod: str) -> None:
         self.evict(pod, self.namespace)
 
     def lose_node(self) -> None:
         self.node_lost(self.node)
+
+
+def access(namespace: str) -> list[dict[str, Any]]:
+    """The account, the roles and their bindings that deploy/kubernetes makes for a pool's namespace."""
+    files = ("pool/service-accounts.yaml", "pool/role.yaml", "cluster/nodes.yaml")
+    found = [one for name in files for one in yaml.safe_load_all((MANIFESTS / name).read_text(encoding="utf-8"))]
+    made = []
+    for one in found:
+        if one["kind"] == "ServiceAccount" and one["metadata"]["name"] != ACCOUNT:
+            continue  # the namespace has its default account
+        if "namespace" in one["metadata"]:
+            one["metadata"]["namespace"] = namespace
+        for subject in one.get("subjects") or ():
+            subject["namespace"] = namespace
+        if one["kind"] == "ClusterRoleBinding":  # as the overlay of a pool does
+            one["metadata"]["name"] += f"-{namespace}"
+        made.append(one)
+    return made
+
+
+def grant(api: Any, namespace: str) -> str:
+    """Give Rempart what the documentation gives it in a namespace, as an administrator; a token of its account."""
+    from kubernetes import client
+
+    core, rbac = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)
+    for one in access(namespace):
+        makers: dict[str, Callable[[Any], object]] = {
+            "ServiceAccount": lambda body: core.create_namespaced_service_account(namespace, body),
+            "Role": lambda body: rbac.create_namespaced_role(namespace, body),
+            "RoleBinding": lambda body: rbac.create_namespaced_role_binding(namespace, body),
+            "ClusterRole": rbac.create_cluster_role,
+            "ClusterRoleBinding": rbac.create_cluster_role_binding,
+        }
+        try:
+            makers[one["kind"]](one)
+        except client.ApiException as cause:
+            if cause.status != 409:  # another pool of the cluster made the ClusterRole
+                raise
+    asked = {"spec": {"expirationSeconds": 6 * 3600, "audiences": []}}
+    return str(core.create_namespaced_service_account_token(ACCOUNT, namespace, asked).status.token)
 
 
 def advertise(api: Any, node: str, gpus: int) -> None:

@@ -57,11 +57,11 @@ def install_trainer(made: Mapping[str, KubernetesDouble], home: Path) -> None:
 
 
 def api(double: KubernetesDouble) -> Any:
-    return client.CoreV1Api(kube.new_client_from_config_dict(double.kubeconfig()))
+    return client.CoreV1Api(kube.new_client_from_config_dict(double.kubeconfig(double.admin_token)))
 
 
 def custom(double: KubernetesDouble) -> Any:
-    return client.CustomObjectsApi(kube.new_client_from_config_dict(double.kubeconfig()))
+    return client.CustomObjectsApi(kube.new_client_from_config_dict(double.kubeconfig(double.admin_token)))
 
 
 def silenced(trial: pods.Trial, code: str) -> None:

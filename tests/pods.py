@@ -12,7 +12,7 @@ import dataclasses
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ from rempart.sections import Buckets
 from rempart.training.job import JobSpec, Param
 from rempart.training.kubernetes import pod
 from tests import clusters as chosen
-from tests.clusters import GPU, GPU_TYPE, OPERATORS, POOLS, PRODUCT, REGION, RESTRICTED, Cluster, DoubleCluster, scaled
+from tests.clusters import GPU, GPU_TYPE, OPERATORS, POOLS, PRODUCT, REGION, Cluster, DoubleCluster, scaled
 from tests.unit.training import stage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,11 +101,10 @@ def project(home: Path, declared: Mapping[str, Mapping[str, Any]] | None = None,
 def clusters(home: Path, gpus: Mapping[str, int] | None = None) -> Iterator[dict[str, DoubleCluster]]:
     """A double of each pool's cluster, with one node that has this many GPUs (2 unless told)."""
     made: dict[str, DoubleCluster] = {}
-    try:
+    declared = config.load(home / "rempart.yaml").pools
+    with ExitStack() as ending:
         for name, (operator, region) in POOLS.items():
-            double = made[name] = DoubleCluster(name)
-            double.start()
-            double.add_namespace(double.namespace, RESTRICTED)
+            double = made[name] = ending.enter_context(DoubleCluster(name, declared[name].namespace))
             amount = (gpus or {}).get(name, 2)
             double.add_node(
                 double.node,
@@ -116,9 +115,6 @@ def clusters(home: Path, gpus: Mapping[str, int] | None = None) -> Iterator[dict
             )
             double.add_image(IMAGE, digest=IMAGE.partition("@")[2], env={"REMPART_HOME": str(home)})
         yield made
-    finally:
-        for double in made.values():
-            double.close()
 
 
 @contextmanager
@@ -283,6 +279,22 @@ def trial(platform: Platform, home: Path, made: Mapping[str, Any], name: str = "
                 client.delete_experiment(experiment.experiment_id)
 
 
+class TaskState:
+    """What a task keeps from one try to the next, by key: Airflow's task state store in a task's context."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, str] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self._kept[key]) if key in self._kept else default
+
+    def set(self, key: str, value: Any, **_: Any) -> None:
+        self._kept[key] = json.dumps(value)
+
+    def delete(self, key: str) -> None:
+        self._kept.pop(key, None)
+
+
 def context() -> dict[str, Any]:
     """What the operator reads of a running task."""
     told: dict[str, Any] = {}
@@ -300,6 +312,7 @@ def context() -> dict[str, Any]:
         "task_instance": instance,
         "run_id": instance.run_id,
         "params": {},
+        "task_state_store": TaskState(),
         "dag": SimpleNamespace(dag_id="train_trial", tags=set(), parent_dag=None, is_subdag=False),
     }
 

@@ -1,9 +1,9 @@
-"""Who may do what: bearer tokens and their rules."""
+"""Who may do what: bearer tokens, and the rules of their users or of the roles that are bound to their accounts."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,30 +13,30 @@ from .kinds import Kind, Obj
 
 @dataclass(frozen=True)
 class Rule:
-    """What a Role and its binding allow. Empty `namespaces` means all, as of a ClusterRoleBinding."""
+    """What a Role and its binding allow. Empty `namespaces` means all, as of a ClusterRoleBinding.
+
+    `urls` are paths of the API server that are no resources; such a rule has no groups.
+    """
 
     verbs: tuple[str, ...]
     api_groups: tuple[str, ...]
     resources: tuple[str, ...]
     namespaces: tuple[str, ...] = ()
     resource_names: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
 
     @staticmethod
     def of(rule: Rule | Mapping[str, Sequence[str]]) -> Rule:
-        """A rule from a Role's mapping (verbs, apiGroups, resources, resourceNames) with `namespaces` added."""
+        """A rule from a role's mapping, with `namespaces` added."""
         if isinstance(rule, Rule):
             return rule
-        unknown = set(rule) - {"verbs", "apiGroups", "resources", "namespaces", "resourceNames"}
-        if unknown:
+        known = ("apiGroups", "resources", "namespaces", "resourceNames", "nonResourceURLs")
+        if unknown := set(rule) - {"verbs", *known}:
             raise ValueError(f"a rule has no {sorted(unknown)}")
-        named = {name: tuple(rule.get(name, ())) for name in ("namespaces", "resourceNames")}
-        return Rule(
-            tuple(rule["verbs"]),
-            tuple(rule["apiGroups"]),
-            tuple(rule["resources"]),
-            () if "*" in named["namespaces"] else named["namespaces"],
-            named["resourceNames"],
-        )
+        groups, resources, namespaces, names, urls = (tuple(rule.get(name) or ()) for name in known)
+        if not urls and not (groups and resources):
+            raise ValueError("a rule names resources and their groups, or URLs")
+        return Rule(tuple(rule["verbs"]), groups, resources, () if "*" in namespaces else namespaces, names, urls)
 
     def applies_in(self, namespace: str) -> bool:
         """Whether it was granted there; a request at cluster scope has an empty namespace."""
@@ -79,16 +79,27 @@ class User:
         raise forbidden(kind, name, why)
 
 
+Account = tuple[str, str]
+"""Namespace and name of a service account."""
+
+
 class Tokens:
-    """The tokens that the API server accepts."""
+    """The tokens that the API server accepts. `bound` tells a service account's rules, asked at each request."""
 
     def __init__(self) -> None:
-        self._users: dict[str, User] = {}
+        self._users: dict[str, User | Account] = {}
+        self.bound: Callable[[str, str], tuple[Rule, ...]] = lambda namespace, name: ()
 
     def add(self, name: str, rules: Iterable[Rule | Mapping[str, Sequence[str]]]) -> str:
         """A new token of a user."""
         token = f"{name.replace(':', '-')}-{secrets.token_hex(8)}"
         self._users[token] = User(name, tuple(Rule.of(rule) for rule in rules))
+        return token
+
+    def issue(self, namespace: str, name: str) -> str:
+        """A new token of a service account."""
+        token = f"{namespace}-{name}-{secrets.token_hex(16)}"
+        self._users[token] = (namespace, name)
         return token
 
     def revoke(self, token: str) -> None:
@@ -101,7 +112,9 @@ class Tokens:
         user = self._users.get(token.strip()) if scheme.lower() == "bearer" else None
         if user is None:
             raise Refusal(401, "Unauthorized")
-        return user
+        if isinstance(user, User):
+            return user
+        return User(f"system:serviceaccount:{user[0]}:{user[1]}", self.bound(*user))
 
 
 def review(user: User, resource: str, body: Obj) -> Obj:
@@ -113,8 +126,10 @@ def review(user: User, resource: str, body: Obj) -> Obj:
             {"verbs": [*rule.verbs], "apiGroups": [*rule.api_groups], "resources": [*rule.resources]}
             | ({"resourceNames": [*rule.resource_names]} if rule.resource_names else {})
             for rule in shown
+            if not rule.urls
         ]
-        return body | {"status": {"resourceRules": rules, "nonResourceRules": [], "incomplete": False}}
+        others = [{"verbs": [*rule.verbs], "nonResourceURLs": [*rule.urls]} for rule in user.rules if rule.urls]
+        return body | {"status": {"resourceRules": rules, "nonResourceRules": others, "incomplete": False}}
     wanted = spec.get("resourceAttributes")
     if not wanted:
         return body | {"status": {"allowed": ALL in user.rules}}

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import yaml
@@ -13,11 +14,11 @@ from aiohttp import web
 
 from . import logs
 from .access import Tokens, User, review
-from .cluster import Cluster, set_condition
+from .cluster import Cluster, set_condition, stamp
 from .discovery import discover
 from .errors import Refusal
 from .faults import Fault, Faults
-from .kinds import NAMESPACE, POD, REVIEWS, Kind, Obj
+from .kinds import NAMESPACE, POD, REVIEWS, SERVICE_ACCOUNT, Kind, Obj
 from .kubelet import Kubelet
 from .quota import finished
 from .selection import Matches, by_fields, by_labels
@@ -126,6 +127,7 @@ class Api:
             raise Refusal(404, _UNKNOWN_PATH)
         known = {"status"} if kind.status else set()
         known |= {"log", "eviction", "exec", "attach", "portforward"} if kind is POD else set()
+        known |= {"token"} if kind is SERVICE_ACCOUNT else set()
         if subresource and subresource not in known:
             raise Refusal(404, _UNKNOWN_PATH)
         return _Target(kind, namespace, name, subresource)
@@ -233,9 +235,20 @@ class Api:
             options = (await _body(request)).get("deleteOptions") or {}
             dry_run = _dry_run(request.query)
             return _json(self.evict(target.namespace, target.name, options, dry_run=dry_run), 201)
+        if target.subresource == "token" and verb == "create":
+            return _json(self._token(target, await _body(request)), 201)
         if target.subresource in ("exec", "attach", "portforward"):
             raise Refusal(501, f"this test double has no pods/{target.subresource}", "NotImplemented")
         raise Refusal(405, "the server does not allow this method on the requested resource")
+
+    def _token(self, target: _Target, body: Obj) -> Obj:
+        """The answer to a TokenRequest. The token lasts as long as the double, whatever was asked."""
+        self.cluster.get(SERVICE_ACCOUNT, target.namespace, target.name)
+        seconds = int((body.get("spec") or {}).get("expirationSeconds") or 3600)
+        ends = stamp(datetime.now(UTC) + timedelta(seconds=seconds))
+        status = {"token": self.tokens.issue(target.namespace, target.name), "expirationTimestamp": ends}
+        named = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1"}
+        return body | named | {"status": status}
 
     async def _log(self, request: web.Request, target: _Target) -> web.StreamResponse:
         log = logs.find(self.cluster, self.kubelet, target.namespace, target.name, request.query)

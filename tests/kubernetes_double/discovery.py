@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .kinds import REVIEWS, Kind, Obj
 
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
-_SUBRESOURCES = {"pods": {"log": ["get"], "eviction": ["create"]}}
+_SUBRESOURCES = {"pods": {"log": ["get"], "eviction": ["create"]}, "serviceaccounts": {"token": ["create"]}}
 _VERSION = {
     "major": "1",
     "minor": "34",

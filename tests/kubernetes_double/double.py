@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from . import rbac
 from .access import ALL, Rule, Tokens
 from .api import Api, Request
 from .cluster import Cluster, set_condition
@@ -22,7 +23,7 @@ from .controllers import Controllers
 from .faults import Fault, Faults
 from .history import History, PodRecord
 from .images import Image, Registry
-from .kinds import NAMESPACE, POD, SERVICE_ACCOUNT, Kind, Obj
+from .kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, NAMESPACE, POD, SERVICE_ACCOUNT, Kind, Obj
 from .kubelet import Kubelet, PodWorker
 from .nodes import Nodes
 from .processes import Guard
@@ -60,6 +61,10 @@ class KubernetesDouble:
         self._controllers = Controllers(self._cluster, self._kubelet)
         self._nodes = Nodes(self._cluster, self._kubelet, self._controllers)
         self._api = Api(self._cluster, self._kubelet, self._tokens, self._faults)
+        self._tokens.bound = lambda namespace, name: rbac.bound(self._cluster.store, namespace, name)
+        for role, binding in rbac.objects():
+            self._cluster.create(CLUSTER_ROLE, "", role)
+            self._cluster.create(CLUSTER_ROLE_BINDING, "", binding)
         for name in namespaces:
             self._cluster.create(NAMESPACE, "", {"metadata": {"name": name}})
         self._reconciling = self._loop.create_task(self._controllers.run())

@@ -10,7 +10,18 @@ from typing import Any
 
 from . import quantity
 from .errors import Refusal, invalid
-from .kinds import CONFIG_MAP, NAMESPACE, POD, ROLE, ROLE_BINDING, SECRET, Kind, Obj
+from .kinds import (
+    CLUSTER_ROLE,
+    CLUSTER_ROLE_BINDING,
+    CONFIG_MAP,
+    NAMESPACE,
+    POD,
+    ROLE,
+    ROLE_BINDING,
+    SECRET,
+    Kind,
+    Obj,
+)
 
 Causes = list[tuple[str, str]]
 
@@ -53,7 +64,7 @@ def _metadata_causes(kind: Kind, metadata: Obj) -> Causes:
     if not name:
         return [("metadata.name", "Required value: name or generateName is required")]
     causes: Causes = []
-    if kind in (ROLE, ROLE_BINDING):
+    if kind in (ROLE, ROLE_BINDING, CLUSTER_ROLE, CLUSTER_ROLE_BINDING):
         pass
     elif kind is NAMESPACE and (len(name) > 63 or not _LABEL.match(name)):
         causes.append(("metadata.name", f'Invalid value: "{name}": {_LABEL_RULE}'))
