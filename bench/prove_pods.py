@@ -2,10 +2,12 @@
 
     make prove-pods            ARGS="--linger 600" keeps the stack up for ten more minutes
 
-The chain of `make demo` runs as it is, with `training.backend: kubernetes`; then the scheduler and the triggerer are
-killed while a pod runs: the pod must be found again, not made twice. No cluster can be installed without root,
-so each pool is a double that speaks Kubernetes' API and runs containers as processes (tests/kubernetes_double): pool
-gpu-a has no free GPU, gpu-b has two, and gpu-us, outside the Union, has plenty. The report tells where each job ran.
+The chain of `make demo` runs as it is, with `training.backend: kubernetes`. Then a pod is evicted half way: the job
+must go on in the next pool from its checkpoint. Then the scheduler and the triggerer are killed while a pod runs: the
+pod must be found again, not made twice. No cluster can be installed without root, so each pool is a double that speaks
+Kubernetes' API and runs containers as processes (tests/kubernetes_double), and in which Rempart has the rights that
+deploy/kubernetes grants it and no others. Pool gpu-a has no free GPU, gpu-b has two, and gpu-us, outside the Union, has
+plenty. The report tells where each job ran.
 """
 
 from __future__ import annotations
@@ -21,19 +23,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kubernetes.client import ApiException
+
 from rempart import config, demo
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.flows.platform import open_platform
 from rempart.stack import layout, lifecycle
+from rempart.training.job import parse_result
+from rempart.training.kubernetes import pod as shape
 from tests import pods
-from tests.kubernetes_double import KubernetesDouble
+from tests.clusters import DoubleCluster
 
 OFFSET = "4000"
+STEPS = 3000
 FULL = {"gpu-a": 0, "gpu-b": 2, "gpu-us": 16}
 
 
 @contextmanager
-def own_stack(home: Path, var: Path, offset: str, clusters: dict[str, KubernetesDouble]) -> Iterator[layout.Stack]:
+def own_stack(home: Path, var: Path, offset: str, clusters: dict[str, DoubleCluster]) -> Iterator[layout.Stack]:
     """The stack of a project whose jobs run in these clusters, from nothing; this process's environment leads to it."""
     before = dict(os.environ)
     os.environ |= {"REMPART_HOME": str(home), "REMPART_VAR": str(var), "REMPART_PORT_OFFSET": offset}
@@ -50,7 +57,7 @@ def own_stack(home: Path, var: Path, offset: str, clusters: dict[str, Kubernetes
         os.environ |= before
 
 
-def killed(api: AirflowApi, stack: layout.Stack, double: KubernetesDouble, service: str) -> dict[str, Any]:
+def killed(api: AirflowApi, stack: layout.Stack, double: DoubleCluster, service: str) -> dict[str, Any]:
     """Kill a process of Airflow while a job's pod runs; the check that the job was adopted."""
     before = len(double.history)
     seed = round(time.time() % 1e6 * 1e-9, 12)  # another job each time
@@ -74,6 +81,82 @@ def killed(api: AirflowApi, stack: layout.Stack, double: KubernetesDouble, servi
     detail = f"{ended}; {len(mine)} pod: {', '.join(f'{one.name} {one.phase}' for one in mine)}"
     good = ended == "the run ended well" and len(mine) == 1 and mine[0].exit_code == 0
     return {"what": f"kill -9 {service} while a pod runs: the pod is adopted", "ok": good, "detail": detail}
+
+
+def evicted(api: AirflowApi, clusters: dict[str, DoubleCluster]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Let gpu-a take a job and evict its pod half way: the checks that it went on in gpu-b, and the figures."""
+    first = clusters["gpu-a"]
+    before = {name: len(one.history) for name, one in clusters.items()}
+    first.offer(1)
+    seed = round(time.time() % 1e6 * 1e-9 + 1e-12, 12)  # another job each time
+    params = {"max_iter": STEPS, "learning_rate": 0.01, "l2_regularization": seed}
+    run_id = api.trigger("train_hotel_bookings", {"trainer_params": params})
+    deadline = time.monotonic() + 240
+    while (step := _step(first, before["gpu-a"])) < STEPS / 10:
+        if time.monotonic() > deadline:
+            return [{"what": "a pod runs in gpu-a", "ok": False, "detail": f"step {step} after 240 s"}], {}
+        time.sleep(0.2)
+    pod = first.history[before["gpu-a"]]
+    first.ask_eviction(pod.name)
+    first.offer(0)
+    ended = "the run ended well"
+    try:
+        api.follow("train_hotel_bookings", run_id, print)
+    except AirflowApiError as error:
+        ended = error.what
+    platform = open_platform()
+    job = pod.labels[shape.JOB]
+    records = [dict(one.body) for one in reversed(platform.ledger.find("placement")) if one.body["job_id"] == job]
+    placed = [(one["ran"]["pool"], one["outcome"]) for one in records]
+    where = [f"{one['ran']['node']} ({one['ran']['region']}): {one['outcome']}, {one['cause']}" for one in records]
+    bucket = platform.config.buckets.artifacts
+    result = parse_result(platform.active_site("personal").read(bucket, f"jobs/{job}/result.json"), job)
+    work, made = result.work, {name: len(one.history) - before[name] for name, one in clusters.items()}
+    found = [
+        {
+            "what": "a pod evicted half way: the job ends in the next pool",
+            "ok": ended == "the run ended well" and made == {"gpu-a": 1, "gpu-b": 1, "gpu-us": 0},
+            "detail": f"{ended}; pods by pool: {made}",
+        },
+        {
+            "what": "it resumed from its checkpoint",
+            "ok": work.resumed_from >= step * 0.9 > 0,
+            "detail": f"evicted at step {step} or later of {STEPS}, resumed from {work.resumed_from}, "
+            f"{work.total_over_attempts} steps over both attempts",
+        },
+        {
+            "what": "the ledger says where both attempts ran",
+            "ok": placed == [("gpu-a", "interrupted"), ("gpu-b", "succeeded")],
+            "detail": "; ".join(where) or "nothing",
+        },
+    ]
+    return found, {"evicted_at": step, "resumed_from": work.resumed_from, "steps": work.total_over_attempts}
+
+
+def _step(cluster: DoubleCluster, since: int) -> int:
+    """The newest step that the first pod made since told of."""
+    if not (made := cluster.history[since:]):
+        return 0
+    try:
+        answer = cluster.client().read_namespaced_pod_log(made[0].name, cluster.namespace, _preload_content=False)
+    except ApiException:  # it has no log yet
+        return 0
+    lines = answer.data.decode().splitlines()
+    return max((json.loads(line)["step"] for line in lines if '"stage": "progress"' in line), default=0)
+
+
+def refusals(clusters: dict[str, DoubleCluster]) -> dict[str, Any]:
+    """The check that the documented rights were enough, and that it was with them that the clusters were asked."""
+    asked = [
+        one for each in clusters.values() for one in each.requests if one.user.startswith("system:serviceaccount:")
+    ]
+    without = [f"{one.method} {one.path}" for one in asked if one.status == 403]
+    detail = f"{len(asked)} requests of the pools' accounts, refused: {', '.join(without[:5]) or 'none'}"
+    return {
+        "what": "the documented rights of each pool were enough",
+        "ok": bool(asked) and not without,
+        "detail": detail,
+    }
 
 
 def write(name: str, checks: list[dict[str, Any]], seconds: float, figures: dict[str, Any]) -> bool:
@@ -136,10 +219,13 @@ def main(arguments: list[str] | None = None) -> int:
         placed = [dict(one.body) for one in reversed(open_platform().ledger.find("placement"))]
         found = checks(report, placed, clusters)
         api = AirflowApi(config.environment_connections("airflow_api"))
+        more, figures = evicted(api, clusters)
+        found += more
         for service in ("airflow-scheduler", "airflow-triggerer"):
             found.append(killed(api, stack, clusters["gpu-b"], service))
+        found.append(refusals(clusters))
         time.sleep(linger)
-    figures = {"placements": placed, "demo_seconds": report["seconds"]}
+    figures |= {"placements": placed, "demo_seconds": report["seconds"]}
     return 0 if write("pods", found, round(time.monotonic() - began, 1), figures) else 1
 
 

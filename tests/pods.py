@@ -325,19 +325,25 @@ def drive(
 ) -> Any:
     """Execute; for each deferral run its trigger in an event loop and resume a fresh operator, as Airflow does."""
     from airflow.sdk.exceptions import TaskDeferred
+    from airflow.sdk.execution_time.context import set_current_context
     from airflow.sdk.module_loading import import_string
 
-    method, arguments = make().execute, {}
+    def resumed() -> Any:
+        running["task"] = make()  # whose connection the policy of pods asks for
+        return running["task"]
+
+    method, arguments = resumed().execute, {}
     with patch("rempart.orchestration.pod_triggers.MINIMUM_SECONDS", minimum):
         for number in range(1, 500):
             try:
-                return method(running, **arguments)
+                with set_current_context(running):  # type: ignore[arg-type] # what of it is read here
+                    return method(running, **arguments)
             except TaskDeferred as pause:
                 path, kwargs = pause.trigger.serialize()
                 if deferred:
                     deferred(number, pause.trigger)
                 event = asyncio.run(_first(import_string(path)(**kwargs)))
-                method, arguments = getattr(make(), pause.method_name), {"event": event.payload}
+                method, arguments = getattr(resumed(), pause.method_name), {"event": event.payload}
     raise AssertionError("500 deferrals, and no end")
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from airflow.providers.cncf.kubernetes.triggers.pod import ContainerState, KubernetesPodTrigger
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from rempart.training.kubernetes import verdict
+
 MINIMUM_SECONDS = 10.0
 """Airflow 3.3.2 fails tasks that resume within seconds of deferring (3 of 8 at 3 s, none at 10 s; apache/airflow
 #67287, #72716): no event is fired sooner."""
@@ -46,11 +48,12 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments | {"await_node": self.await_node}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """The provider's events, none of them sooner than the minimum."""
+        """The provider's events, none of them sooner than the minimum, and without the headers of HTTP answers."""
         began = time.monotonic()
         async for event in super().run():
             await asyncio.sleep(max(0.0, MINIMUM_SECONDS - (time.monotonic() - began)))
-            yield event
+            told = {name: value for name, value in event.payload.items() if name != "stack_trace"}
+            yield _event(told | {"message": verdict.readable(str(told.get("message") or ""))})
             return
 
     async def _get_pod(self) -> Any:

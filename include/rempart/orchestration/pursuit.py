@@ -2,8 +2,8 @@
 
 Which pool is asked next, whether a node may have the data, and how an attempt ended is decided by rempart.training. The
 job's record at the site says where it stands, so a retry, a cleared task or a second run of the same order goes on
-there. An attempt has one object in one cluster whoever asks, found by its name; it has no credentials, so cannot run,
-before its nodes were admitted.
+there. An attempt has one object in one cluster whoever asks, found by its name and labels; it has no credentials, so
+cannot run, before its nodes were admitted.
 """
 
 from __future__ import annotations
@@ -45,6 +45,14 @@ class Denied(Exception):
     """A node was refused: the attempt has ended, another pool is asked."""
 
 
+class Taken(Exception):
+    """An object of the attempt's name is not the attempt's: it stays as it is, and another pool is asked."""
+
+    def __init__(self, ending: verdict.Ending) -> None:
+        super().__init__(ending.cause)
+        self.ending = ending
+
+
 retried: Callable[[Callable[..., Any]], Callable[..., Any]] = generic_api_retry
 """The provider's rule: transient answers (409, 429, 5xx) are asked again, with Retry-After honoured."""
 
@@ -70,11 +78,14 @@ class Pursuit(BaseOperator):
 
     @abstractmethod
     def _ask(self, context: Any) -> None:
-        """Make the attempt's object, or find it, give it credentials as soon as that may be, and defer."""
+        """Make the attempt's object, or find it, give it credentials as soon as that may be, and defer.
+
+        Raises Denied, Taken.
+        """
 
     @abstractmethod
     def _found(self, context: Any) -> Any:
-        """The attempt's object as it is in the cluster; None if it is not there."""
+        """The attempt's object as it is in the cluster; None if it is not there. Raises Taken."""
 
     @abstractmethod
     def _lives(self, found: Any) -> bool:
@@ -142,6 +153,8 @@ class Pursuit(BaseOperator):
             self._look(context, number, event)
         except Denied:
             pass
+        except Taken as found:
+            self._leave(number, found)
         except (ApiException, HTTPError) as cause:
             raise self._away(number, cause) from cause
         return self.execute(context)
@@ -156,6 +169,8 @@ class Pursuit(BaseOperator):
             self._ask(context)
         except Denied:
             return
+        except Taken as found:
+            self._leave(step.number, found)
         except (ApiException, HTTPError) as cause:
             status, message = told(cause)
             if self._job.admitted(step.number):  # it may run by now
@@ -190,6 +205,8 @@ class Pursuit(BaseOperator):
                 self._ask(context)
         except Denied:
             return
+        except Taken as taken:
+            self._leave(number, taken)
         except (ApiException, HTTPError) as cause:
             raise self._away(number, cause) from cause
 
@@ -228,6 +245,18 @@ class Pursuit(BaseOperator):
         self._delete(grace=0)
         self._job.end(self._number, verdict.Ending("denied", why))
         self.log.warning("The %s %s has no credentials and is deleted: %s", self.thing, self.name, why)
+
+    def _leave(self, number: int, found: Taken) -> None:
+        self._job.end(number, found.ending)
+        self.log.warning("Attempt %d: %s (%s)", number, found.ending.outcome, found.ending.cause)
+
+    def _hold_to(self, metadata: Mapping[str, Any]) -> None:
+        """Raises Taken for an object of the attempt's name without the attempt's labels."""
+        labels = metadata.get("labels") or {}
+        wanted = {shape.JOB: self._job.spec.job_id, shape.ATTEMPT: str(self._number)}
+        if any(labels.get(key) != value for key, value in wanted.items()):
+            cause = f"{self.thing} {self.name} in namespace {self.namespace} was not made for this attempt"
+            raise Taken(verdict.Ending("unreachable", cause))
 
     def _make_secret(self, secret: Mapping[str, Any]) -> None:
         try:

@@ -110,7 +110,10 @@ class TrainJobOperator(Pursuit):
 
     def _found(self, context: Any) -> Gang | None:
         gang = self._gang()
-        return gang if gang.job is not None else None
+        if gang.job is None:
+            return None
+        self._hold_to(gang.job["metadata"])
+        return gang
 
     def _gang(self) -> Gang:
         """The attempt's TrainJob and its pods, whichever task made it."""

@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError
 
 from rempart.config import load
 from rempart.orchestration.pod_triggers import BOUND, PauseTrigger, TrainingPodTrigger, overdue
-from rempart.orchestration.pursuit import WAIT_FOR_NODE_SECONDS, Pursuit, is_there, retried
+from rempart.orchestration.pursuit import WAIT_FOR_NODE_SECONDS, Pursuit, Taken, is_there, retried
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import verdict
 from rempart.training.placement import Option
@@ -43,7 +43,7 @@ class TrainingPodOperator(Pursuit, KubernetesPodOperator):
             image=found.options[0].image,
             base_container_name=shape.CONTAINER,
             deferrable=True,
-            durable=True,
+            durable=False,  # the provider would look for the last pod in its pool with this pool's identity
             do_xcom_push=False,
             get_logs=True,
             logging_interval=int(load().training.log_every.total_seconds()),
@@ -62,32 +62,56 @@ class TrainingPodOperator(Pursuit, KubernetesPodOperator):
         return self.find_pod(str(self.namespace), context)
 
     def _lives(self, found: V1Pod) -> bool:
-        return found.status.phase in (PodPhase.PENDING, PodPhase.RUNNING) and not overdue(found, datetime.now(UTC))
+        if not _goes_on(found) or overdue(found, datetime.now(UTC)):
+            return False
+        # one that is being deleted ends in its time if it runs, and never runs if it has no credentials by now
+        return found.metadata.deletion_timestamp is None or self._job.admitted(self._number)
 
     def get_or_create_pod(self, pod_request_obj: V1Pod, context: Any) -> V1Pod:
-        """The attempt's pod; if it gets a node within seconds, also its credentials."""
-        try:
-            made = super().get_or_create_pod(pod_request_obj, context)
-        except ApiException as cause:
-            if not is_there(cause):
-                raise
-            made = pod_request_obj  # made by a call whose answer was lost
+        """The attempt's pod, made if it is not there; if it gets a node within seconds, also its credentials.
+
+        Raises Taken for a pod that has the attempt's name and will not run it, Denied, ApiException.
+        """
+        namespace = str(pod_request_obj.metadata.namespace)
+        if self._free_to_use(self.find_pod(namespace, context)) is None:
+            try:
+                super().get_or_create_pod(pod_request_obj, context)
+            except ApiException as cause:
+                if not is_there(cause):  # made by a call whose answer was lost
+                    raise
         until = time.monotonic() + WAIT_FOR_NODE_SECONDS
         while True:
-            found = retried(self.hook.get_pod)(made.metadata.name, made.metadata.namespace)
+            found = self._free_to_use(self.find_pod(namespace, context))
+            if found is None:
+                raise Taken(verdict.Ending("interrupted", "its pod was deleted as soon as it was made"))
             if self._admit(found) or time.monotonic() > until:
                 return found
             time.sleep(0.5)
 
     def find_pod(self, namespace: str, context: Any, *, exclude_checked: bool = True) -> V1Pod | None:
-        """The attempt's pod by its name, whichever task made it."""
+        """The attempt's pod by its name and labels, whichever task made it. Raises Taken."""
         try:
             found: V1Pod = retried(self.hook.get_pod)(str(self.name), namespace)
-            return found
         except ApiException as cause:
             if cause.status == 404:
                 return None
             raise
+        self._hold_to(self._plain(found)["metadata"])
+        return found
+
+    def _free_to_use(self, found: V1Pod | None) -> V1Pod | None:
+        """A pod that this attempt may wait for, or None. Raises Taken for one that ends, or has ended, without it.
+
+        An attempt's number comes a second time where the record of the first was lost, as after a failover to a site
+        that was behind. What has credentials by this record is this attempt's.
+        """
+        if found is None or self._job.admitted(self._number):
+            return found
+        if found.metadata.deletion_timestamp is not None or not _goes_on(found):
+            does = "is being deleted" if found.metadata.deletion_timestamp is not None else "has ended"
+            cause = f"pod {self.name} in namespace {self.namespace} {does}: the next attempt has a name of its own"
+            raise Taken(verdict.Ending("capacity", cause))
+        return found
 
     def defer(self, *, trigger: Any, **named: Any) -> NoReturn:
         """Defer on our triggers: they keep the minimum, store no credentials, and wait for a node first."""
@@ -149,3 +173,8 @@ class TrainingPodOperator(Pursuit, KubernetesPodOperator):
         self.schedule_timeout_seconds = int(load().pools[option.pool].max_pending.total_seconds())
         self.startup_timeout_seconds = self.schedule_timeout_seconds
         self.trigger_kwargs = {"attempt": number, "pool": option.pool}
+
+
+def _goes_on(found: V1Pod) -> bool:
+    """Whether a pod has not ended."""
+    return found.status.phase in (PodPhase.PENDING, PodPhase.RUNNING)

@@ -174,6 +174,7 @@ def test_every_pod_is_restricted_and_writes_what_is_its_own_alone(name: str) -> 
         str(containers.VAR),
         "/tmp",
         f"{containers.VAR}/{cluster.KEY}",
+        *([VALUES["airflowHome"]] if name in COMPONENTS else []),
     }
     if name not in COMPONENTS:
         assert spec["automountServiceAccountToken"] is False
@@ -244,6 +245,18 @@ def test_each_value_is_one_of_the_chart_and_of_its_type(file: Path) -> None:
         "scheduler.replica: not a value of the chart",
         "scheduler.args: str for ['array', 'null']",
     ]
+
+
+def test_each_folder_into_which_a_file_is_mounted_is_a_volume_that_airflow_can_write() -> None:
+    """The kubelet makes a folder that holds nothing but a mounted file as root's own, which no other user can write."""
+    mounts = {one["mountPath"]: one["name"] for one in VALUES["volumeMounts"]}
+    empty = {one["name"] for one in VALUES["volumes"] if "emptyDir" in one}
+    # the chart mounts its airflow.cfg into the home of each component
+    files = [f"{VALUES['airflowHome']}/airflow.cfg"]
+    for component in ("apiServer", "scheduler", "dagProcessor", "triggerer"):
+        files += [one["mountPath"] for one in VALUES[component]["extraVolumeMounts"] if "subPath" in one]
+    for file in files:
+        assert mounts.get(str(Path(file).parent)) in empty, file
 
 
 def test_the_chart_makes_no_secret_and_brings_no_server_or_image_of_others() -> None:

@@ -105,3 +105,20 @@ def test_the_shipped_minimum_is_one_at_which_airflow_fails_no_task(monkeypatch: 
 
     monkeypatch.undo()
     assert pod_triggers.MINIMUM_SECONDS >= 10
+
+
+def test_an_answer_that_is_an_error_is_told_without_its_headers_and_without_a_stack() -> None:
+    from kubernetes_asyncio.client import ApiException
+
+    made = trigger([pod()])
+    answer = SimpleNamespace(
+        status=403, reason="Forbidden", data='{"message": "pods is forbidden"}', getheaders=lambda: {"Audit-Id": "f00"}
+    )
+
+    async def refuse(name: str, namespace: str) -> Any:
+        raise ApiException(http_resp=answer)
+
+    made.__dict__["hook"] = SimpleNamespace(get_pod=refuse)
+    event, _ = fired(made)
+    assert event["message"] == "the cluster's API answered 403: pods is forbidden"
+    assert "f00" not in json.dumps(event) and "stack_trace" not in event

@@ -11,6 +11,7 @@ from datetime import date
 from rempart.config import Config
 from rempart.sections import Pool
 from rempart.sovereignty.places import decide_image, decide_pool
+from rempart.sovereignty.policy import Decision
 from rempart.training.kubernetes import doctor_nodes, rights
 from rempart.training.kubernetes.facts import Finding, Outcome, PoolFacts, Unknown, left_of, unseen
 from rempart.training.kubernetes.rights import DANGEROUS, Need, Right, Rule, Where, excess, needed
@@ -31,14 +32,14 @@ def judge(config: Config, name: str, facts: PoolFacts, *, on: date) -> tuple[Fin
         return (*declared, _refusal(pool, facts.server, facts.version), *later)
     return (
         *declared,
-        _cluster(facts),
+        _cluster(pool, facts),
         *_rights(pool, facts),
         _namespace(pool, facts),
         *_quota(pool, facts),
-        *doctor_nodes.judge(config, pool, facts),
-        _exists("priority class", "priority_class", pool.priority_class, facts.priority_class),
-        _exists("queue", "queue", pool.queue, facts.queue),
-        _runtime(pool, facts),
+        *doctor_nodes.judge(config, name, facts),
+        _exists("priority class", "priority_class", pool, pool.priority_class, facts.priority_class),
+        _exists("queue", "queue", pool, pool.queue, facts.queue),
+        _runtime(name, pool, facts),
         *_network(pool, facts),
         *_probe(config, pool, facts),
     )
@@ -68,14 +69,16 @@ def _policy(config: Config, name: str, on: date) -> Iterator[Finding]:
             yield Finding(check, "ok", "jobs are allowed here")
         else:
             facts = "; ".join(f"{one.rule}: {one.fact}" for one in decision.against)
-            remedy = " / ".join(dict.fromkeys(one.remedy for one in decision.against))
-            yield Finding(check, "FAIL" if none else "warn", f"no job is placed here: {facts}", remedy)
+            yield Finding(check, "FAIL" if none else "warn", f"no job is placed here: {facts}", _remedies(decision))
 
 
 def _image(config: Config, name: str, on: date) -> Iterator[Finding]:
     image = image_for(config, config.pools[name])
     if "@sha256:" not in image:
-        remedy = "Name the job's image with its digest under training.image: name@sha256:..."
+        remedy = (
+            "Name the job's image with its digest under training.image (name@sha256:...): "
+            "`docker image inspect --format '{{.RepoDigests}}' IMAGE` tells it."
+        )
         yield Finding(
             "image", "FAIL", f"'{image}' has no digest" if image else "training.image is not declared", remedy
         )
@@ -87,9 +90,13 @@ def _image(config: Config, name: str, on: date) -> Iterator[Finding]:
         return
     for decision in against:
         facts = "; ".join(f"{one.rule}: {one.fact}" for one in decision.against)
-        remedy = " / ".join(dict.fromkeys(one.remedy for one in decision.against))
         found = f"{image} may not run {decision.classification} jobs: {facts}"
-        yield Finding("image", "FAIL" if len(against) == len(asked) else "warn", found, remedy)
+        yield Finding("image", "FAIL" if len(against) == len(asked) else "warn", found, _remedies(decision))
+
+
+def _remedies(decision: Decision) -> str:
+    told = " / ".join(dict.fromkeys(one.remedy for one in decision.against))
+    return f"{told} Then ask again: `rempart policy show`."
 
 
 # --- the cluster and who we are there ---------------------------------------------------------------------------------
@@ -97,24 +104,37 @@ def _image(config: Config, name: str, on: date) -> Iterator[Finding]:
 
 def _refusal(pool: Pool, server: str, answer: Unknown) -> Finding:
     if answer.status:
-        remedy = f"Make a new token ({MANIFESTS}/README.md) and put it into connection {pool.kubernetes_connection}."
+        remedy = f"{_token(pool)} and put it into connection {pool.kubernetes_connection} ({MANIFESTS}/README.md)."
         return Finding("cluster", "FAIL", f"{server} refuses: {answer.why}", remedy)
-    remedy = f"Correct connection {pool.kubernetes_connection}, or ask {pool.operator} whether the cluster is up."
+    remedy = (
+        f"Correct connection {pool.kubernetes_connection}, or ask {pool.operator} whether the cluster is up: "
+        f"`kubectl version{f' --server={server}' if server else ''}` asks it from this machine."
+    )
     return Finding("cluster", "FAIL", answer.why, remedy)
 
 
-def _cluster(facts: PoolFacts) -> Finding:
+def _token(pool: Pool) -> str:
+    return f"Make a new token, `kubectl create token airflow -n {pool.namespace} --duration=2160h`,"
+
+
+def _cluster(pool: Pool, facts: PoolFacts) -> Finding:
     found = f"{facts.server}, Kubernetes {facts.version}" + (f", as {facts.who}" if facts.who else "")
     if not facts.verified:
-        remedy = "Use https, and put the cluster's CA into the kubeconfig (certificate-authority-data): jobs' secrets "
-        return Finding("cluster", "FAIL", f"{found}: nobody verifies that it is this cluster", f"{remedy}pass here.")
+        remedy = (
+            "Use https, and put the cluster's CA into the kubeconfig (certificate-authority-data), since jobs' secrets "
+            f"pass here: `kubectl get configmap kube-root-ca.crt -n {pool.namespace} -o jsonpath='{{.data.ca\\.crt}}'`."
+        )
+        return Finding("cluster", "FAIL", f"{found}: nobody verifies that it is this cluster", remedy)
     return Finding("cluster", "ok", found)
 
 
 def _rights(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
-    apply = f"Apply the Role and ClusterRole of {MANIFESTS} in {pool.namespace}."
+    apply = (
+        f"Apply the Role and ClusterRole: `kubectl apply -k {MANIFESTS}/cluster`, and `kubectl apply -k OVERLAY` with "
+        f"the overlay of {pool.namespace} ({MANIFESTS}/README.md)."
+    )
     if isinstance(facts.may, Unknown):
-        yield unseen("rights", facts.may, f"Renew the token of connection {pool.kubernetes_connection}.")
+        yield unseen("rights", facts.may, f"{_token(pool)} and put it into connection {pool.kubernetes_connection}.")
         yield Finding("excess rights", "not run", "the cluster does not say what this identity may do")
         return
     may = facts.may
@@ -137,7 +157,10 @@ _NEEDS: dict[Need, tuple[Outcome, str]] = {
 
 
 def _excess(pool: Pool, facts: PoolFacts, dangerous: list[Right]) -> Finding:
-    remedy = f"Bind this identity to the Role and ClusterRole of {MANIFESTS} and to nothing else."
+    remedy = (
+        f"Bind this identity to the Role and ClusterRole of {MANIFESTS} and to nothing else: "
+        "`kubectl get rolebindings,clusterrolebindings -A -o wide` shows every binding, `kubectl delete` ends one."
+    )
     found: list[str] = []
     looks: dict[Where, tuple[Rule, ...] | Unknown] = {"pool": facts.rules, "elsewhere": facts.rules_elsewhere}
     for where, rules in looks.items():
@@ -150,7 +173,8 @@ def _excess(pool: Pool, facts: PoolFacts, dangerous: list[Right]) -> Finding:
         return Finding("excess rights", "FAIL", f"more than a pool needs: {shown}", remedy)
     for rules in looks.values():
         if isinstance(rules, Unknown):
-            return unseen("excess rights", rules, "The cluster must answer SelfSubjectRulesReviews; ask its operator.")
+            asked = f"`kubectl auth can-i --list -n {pool.namespace}` with the connection's kubeconfig asks the same"
+            return unseen("excess rights", rules, f"The cluster must answer it; {asked}: ask {pool.operator}.")
     if not facts.rules_complete:
         fact = "none seen, but the cluster says that its list of this identity's rights is not complete"
         return Finding("excess rights", "warn", fact, f"{remedy} Ask {pool.operator} what else its authorizer grants.")
@@ -161,24 +185,31 @@ def _excess(pool: Pool, facts: PoolFacts, dangerous: list[Right]) -> Finding:
 
 
 def _namespace(pool: Pool, facts: PoolFacts) -> Finding:
-    seen, remedy = facts.namespace, f"kubectl apply -k the overlay of {pool.namespace} ({MANIFESTS}/README.md)."
+    seen, remedy = facts.namespace, f"Apply its overlay: `kubectl apply -k OVERLAY` ({MANIFESTS}/README.md)."
     if isinstance(seen, Unknown):
         if seen.status == 404:
             return Finding("namespace", "FAIL", f"{pool.namespace} does not exist", remedy)
-        return unseen("namespace", seen, "Grant get on this one namespace, as the Role does.")
+        return unseen("namespace", seen, doctor_nodes.GRANT.format(pool.namespace))
     profile = seen.labels.get(PROFILE, "")
     if seen.ending:
-        return Finding("namespace", "FAIL", f"{pool.namespace} is being deleted", "Wait until it is gone; apply again.")
+        wait = f"Wait, `kubectl wait --for=delete namespace/{pool.namespace} --timeout=10m`, then apply it again."
+        return Finding("namespace", "FAIL", f"{pool.namespace} is being deleted", wait)
     if profile != "restricted":
         found = f"{pool.namespace} enforces {f'the profile {profile}' if profile else 'no profile'} on pods"
-        return Finding("namespace", "FAIL", found, f"Label it {PROFILE}=restricted, or {remedy}")
+        return Finding(
+            "namespace", "FAIL", found, f"`kubectl label namespace {pool.namespace} {PROFILE}=restricted --overwrite`."
+        )
     return Finding("namespace", "ok", f"{pool.namespace}, which enforces the restricted profile")
 
 
 def _quota(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
-    key, remedy = f"requests.{pool.gpu}", f"Set requests.{pool.gpu} in the ResourceQuota of {pool.namespace}."
+    key, wanted = f"requests.{pool.gpu}", pool.quota if pool.quota is not None else pool.max_gpus
+    remedy = (
+        f"Set requests.{pool.gpu} of the ResourceQuota in the overlay of {pool.namespace} to {wanted} and apply it: "
+        "`kubectl apply -k OVERLAY`."
+    )
     if isinstance(facts.quotas, Unknown):
-        yield unseen("quota", facts.quotas, "Grant list on resourcequotas, as the Role does.")
+        yield unseen("quota", facts.quotas, doctor_nodes.GRANT.format(pool.namespace))
         return
     if not facts.quotas:
         yield Finding("quota", "FAIL", f"{pool.namespace} has no ResourceQuota: nothing bounds its cost", remedy)
@@ -211,25 +242,31 @@ def _quota(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
 # --- what else a job meets --------------------------------------------------------------------------------------------
 
 
-def _exists(check: str, key: str, named: str | None, seen: bool | Unknown) -> Finding:
+def _exists(check: str, key: str, pool: Pool, named: str | None, seen: bool | Unknown) -> Finding:
     if named is None:
         return Finding(check, "ok", "none is named")
     if isinstance(seen, Unknown):
-        return unseen(check, seen, f"Grant get on it, as {MANIFESTS} does.")
+        return unseen(check, seen, doctor_nodes.GRANT.format(pool.namespace))
     if not seen:
-        return Finding(check, "FAIL", f"{named} does not exist: no pod is admitted", f"Create it, or leave {key} out.")
+        make = f"{MANIFESTS}/cluster" if key == "priority_class" else "OVERLAY"
+        remedy = f"Create it (`kubectl apply -k {make}` makes those that are shipped), or leave {key} out."
+        return Finding(check, "FAIL", f"{named} does not exist: no pod is admitted", remedy)
     return Finding(check, "ok", named)
 
 
-def _runtime(pool: Pool, facts: PoolFacts) -> Finding:
+def _runtime(name: str, pool: Pool, facts: PoolFacts) -> Finding:
     if pool.runtime is None:
         return Finding("runtime", "ok", "none is named: jobs run on one node")
-    seen, remedy = facts.runtime, "Render and apply it: `rempart policy render kubernetes` (or cilium)."
+    seen = facts.runtime
+    remedy = (
+        "Render and apply it: `rempart policy render kubernetes --out policies/`, "
+        f"`kubectl apply -f policies/trainingruntime-{name}.yaml`."
+    )
     if isinstance(seen, Unknown):
         if seen.status == 404:
             fact = f"TrainingRuntime {pool.runtime} does not exist, or Kubeflow Trainer is not installed"
             return Finding("runtime", "FAIL", fact, remedy)
-        return unseen("runtime", seen, f"Grant get on it, as {MANIFESTS} does.")
+        return unseen("runtime", seen, doctor_nodes.GRANT.format(pool.namespace))
     if seen:
         shown = "; ".join(seen[:3]) + (f"; and {len(seen) - 3} more" if len(seen) > 3 else "")
         return Finding("runtime", "FAIL", f"{pool.runtime} is not what rempart.yaml says: {shown}", remedy)
@@ -238,16 +275,20 @@ def _runtime(pool: Pool, facts: PoolFacts) -> Finding:
 
 def _network(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
     if isinstance(facts.policies, Unknown):
-        yield unseen("network", facts.policies, "Grant list on networkpolicies, as the Role does.")
+        yield unseen("network", facts.policies, doctor_nodes.GRANT.format(pool.namespace))
         return
     closed = {direction for one in facts.policies if one.every_pod for direction in one.closes}
     if open_ := [direction for direction in ("Ingress", "Egress") if direction not in closed]:
         fact = f"{' and '.join(open_)} of pods is not denied by default"
-        yield Finding("network", "FAIL", fact, f"Apply the NetworkPolicies of {MANIFESTS} in {pool.namespace}.")
+        remedy = f"Apply the NetworkPolicies of the overlay of {pool.namespace}: `kubectl apply -k OVERLAY`."
+        yield Finding("network", "FAIL", fact, remedy)
     for one in facts.policies:
         if one.opens:
             fact = f"NetworkPolicy {one.name} opens all {' and '.join(one.opens)}"
-            yield Finding("network", "FAIL", fact, "Delete it: `rempart policy render` names what jobs may reach.")
+            remedy = (
+                f"`kubectl delete networkpolicy {one.name} -n {pool.namespace}`: {EGRESS_POLICY} is what jobs need."
+            )
+            yield Finding("network", "FAIL", fact, remedy)
     if open_ or any(one.opens for one in facts.policies):
         return
     if not any(one.name == EGRESS_POLICY for one in facts.policies):
@@ -263,7 +304,7 @@ def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
         yield Finding("reach", "not run", "it needs a pod: add --probe")
         return
     if probe.left:
-        yield Finding("pod left", "FAIL", probe.left, f"kubectl delete pod -n {pool.namespace} {probe.pod}")
+        yield Finding("pod left", "FAIL", probe.left, f"`kubectl delete pod -n {pool.namespace} {probe.pod}`.")
     if not probe.started:
         remedy = (
             "Check the digest, the registry, and that the nodes may pull from it; `rempart policy explain` names it."
@@ -275,12 +316,16 @@ def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
     nodes = () if isinstance(facts.nodes, Unknown) else facts.nodes
     node = next((one for one in nodes if one.name == probe.node), None)
     if node and (why := doctor_nodes.abroad(pool, node)):
-        yield Finding("placement", "FAIL", f"the pod was bound to {probe.node}, where {why}", "Ask the operator.")
+        remedy = f"Ask {pool.operator} why: `kubectl get node {node.name} --show-labels`."
+        yield Finding("placement", "FAIL", f"the pod was bound to {probe.node}, where {why}", remedy)
     if not probe.reached:
-        remedy = "Rebuild the image from this version of Rempart: it holds the command that looks."
+        remedy = "Rebuild the image from this version of Rempart (`make images`): it holds the command that looks."
         yield Finding("reach", "FAIL", f"the pod said nothing that can be read: {probe.detail}", remedy)
     for one in probe.reached or ():
         remedy = (
-            "" if one.ok else "Allow it on the network (docs/how-to/enforce-on-the-network.md), and check its name."
+            ""
+            if one.ok
+            else "Allow it on the network: `rempart policy render kubernetes --out policies/`, then `kubectl apply -f` "
+            "the pool's file (docs/how-to/enforce-on-the-network.md); and check its name."
         )
         yield Finding("reach", "ok" if one.ok else "FAIL", f"{one.target}: {one.detail}", remedy)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from rempart.config import Config
-from rempart.sections import Pool
-from rempart.sovereignty.pods import REGION
+from rempart.sections import Pool, Toleration
+from rempart.sovereignty.pods import REGION, settle
+from rempart.training.kubernetes import pod
 from rempart.training.kubernetes.facts import Finding, Node, PoolFacts, Unknown, tolerates, unseen
 
+GRANT = "Apply the overlay of {} again, which grants it: `kubectl apply -k OVERLAY` (deploy/kubernetes/README.md)."
+_GRANT = "Apply the ClusterRole, which grants it: `kubectl apply -k deploy/kubernetes/cluster`."
 _PROVIDERS = {
     "aws": ("aws", "aws-eusc"),
     "azure": ("azure", "bleu"),
@@ -39,9 +43,40 @@ def unfit(pool: Pool, node: Node) -> tuple[str, ...]:
     return (*why, *(() if node.ready else ("it is not ready",)))
 
 
-def judge(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
+def kept_off(config: Config, name: str, node: Node) -> tuple[str, ...]:
+    """Why no pod of a pool's jobs can ever be bound to a node, by the spec that they really have; empty if one can.
+
+    What passes (a node that is not ready or has no free GPU) keeps nothing off.
+    """
+    declared = config.pools[name]
+    spec = pod.bare(declared, pod.CONTAINER)
+    spec["containers"][0]["image"] = config.training.image or ""
+    settle(config, name, spec)
+    why = [
+        f"{key} is {node.labels.get(key, 'not set')}"
+        for key, value in (spec.get("nodeSelector") or {}).items()
+        if node.labels.get(key) != value
+    ]
+    required = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    terms = [[one for one in term["matchExpressions"] if _against(one, node)] for term in required["nodeSelectorTerms"]]
+    if all(terms):
+        why += [f"{one['key']} is {node.labels.get(one['key'], 'not set')}" for one in terms[0]]
+    allowed = [Toleration.model_validate(one) for one in spec.get("tolerations") or ()]
+    for taint in node.taints:
+        if taint[2] != "PreferNoSchedule" and not any(tolerates(one, taint) for one in allowed):
+            why.append(f"taint {taint[0]}:{taint[2]} is not tolerated")
+    return tuple(dict.fromkeys(why))
+
+
+def _against(expression: Mapping[str, Any], node: Node) -> bool:
+    """Whether a node's labels contradict an expression of the kind that `settle` writes."""
+    return expression["operator"] == "In" and node.labels.get(expression["key"]) not in expression["values"]
+
+
+def judge(config: Config, name: str, facts: PoolFacts) -> Iterator[Finding]:
+    pool = config.pools[name]
     if isinstance(facts.nodes, Unknown):
-        yield unseen("nodes", facts.nodes, "Grant list on nodes, as the ClusterRole does.")
+        yield unseen("nodes", facts.nodes, _GRANT)
         yield Finding("gpus", "not run", "the nodes are not known")
         return
     able = [one for one in facts.nodes if one.gpus or not pool.max_gpus]
@@ -50,7 +85,10 @@ def judge(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
     if not fit:
         seen = "; ".join(f"{one.name}: {', '.join(unfit(pool, one))}" for one in able[:3])
         none = f"none of {len(facts.nodes)} offers {pool.gpu}" if facts.nodes else "the cluster has none"
-        remedy = "Correct labels, taints or the pool; install the device plugin; start a node if they scale to 0."
+        remedy = (
+            f"If a node stands in {region}, say so: `kubectl label node NODE {REGION}={region}`; name its taint under "
+            "tolerations; install the device plugin if it offers no GPU; start a node if they scale to 0."
+        )
         yield Finding("nodes", "FAIL", f"no node takes a job: {seen or none}", remedy)
     else:
         yield Finding("nodes", "ok", f"{len(fit)} of {len(facts.nodes)} take jobs: {_names(fit)}")
@@ -58,17 +96,31 @@ def judge(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
         regions = ", ".join(sorted({one.labels.get(REGION, "none") for one in abroad}))
         fact = f"{len(abroad)} of the GPU nodes are labelled {REGION}={regions}, not {region}: {_names(abroad)}"
         yield Finding("region", "warn", f"{fact}; jobs are kept off them", "Label them, or take them out of this pool.")
-    yield from _operators(config, pool, facts.nodes)
+    yield from _operators(config, name, facts.nodes)
     yield from _gpus(pool, facts, fit)
 
 
-def _operators(config: Config, pool: Pool, nodes: tuple[Node, ...]) -> Iterator[Finding]:
+def _operators(config: Config, name: str, nodes: tuple[Node, ...]) -> Iterator[Finding]:
+    """Nodes whose providerID names another operator: one line for those that jobs are kept off, one for each other."""
+    pool = config.pools[name]
     own = {pool.operator, *config.operators[pool.operator].services[pool.service].runs_on}
+    kept: dict[str, list[str]] = {}
     for node in nodes:
         scheme = "oci" if node.provider_id.startswith("ocid1.") else node.provider_id.partition("://")[0]
-        if (named := _PROVIDERS.get(scheme)) and not own & set(named):
-            fact = f"node {node.name} is a machine of {named[0]} ({scheme}), not of {' or '.join(sorted(own))}"
-            yield Finding("operator", "FAIL", fact, "Correct the pool's operator: the policy decides by it.")
+        if not (named := _PROVIDERS.get(scheme)) or own & set(named):
+            continue
+        fact = f"node {node.name} is a machine of {named[0]} ({scheme}), not of {' or '.join(sorted(own))}"
+        if why := kept_off(config, name, node):
+            kept.setdefault(f"{named[0]}: {', '.join(why)}", []).append(node.name)
+            continue
+        remedy = (
+            f"Keep jobs off it: `kubectl taint node {node.name} rempart.eu/other-operator=:NoSchedule`. If the machine "
+            "is this pool's, correct the pool's operator in rempart.yaml: the policy decides by it."
+        )
+        yield Finding("operator", "FAIL", f"{fact}, and nothing keeps jobs off it", remedy)
+    for told, names in kept.items():
+        fact = f"jobs are kept off {len(names)} nodes of another operator ({told}): {', '.join(names[:5])}"
+        yield Finding("operator", "ok", fact + (f" and {len(names) - 5} more" if len(names) > 5 else ""))
 
 
 def _gpus(pool: Pool, facts: PoolFacts, fit: list[Node]) -> Iterator[Finding]:
@@ -77,13 +129,13 @@ def _gpus(pool: Pool, facts: PoolFacts, fit: list[Node]) -> Iterator[Finding]:
     together, largest = sum(one.gpus for one in fit), max((one.gpus for one in fit), default=0)
     found = f"{together} {pool.gpu} on them, {largest} on the largest"
     if isinstance(facts.used, Unknown):
-        yield unseen("gpus", facts.used, "Grant list on pods, as the Role does.")
+        yield unseen("gpus", facts.used, GRANT.format(pool.namespace))
         return
     free = sum(max(one.gpus - facts.used.get(one.name, 0), 0) for one in fit)
     found += f"; {free} free as far as this namespace shows"
     most, where = (together, "them together") if pool.runtime else (largest, "one node")
     if most < pool.max_gpus:
-        remedy = f"Lower max_gpus to {most}, or add larger nodes: a job is on {where}."
+        remedy = f"Lower max_gpus to {most} (then `rempart config check`), or add larger nodes: a job is on {where}."
         yield Finding("gpus", "FAIL", f"{found}; max_gpus is {pool.max_gpus}", remedy)
     elif not free:
         yield Finding("gpus", "warn", found, "Wait for jobs to end; `max_pending` moves them to the next pool.")

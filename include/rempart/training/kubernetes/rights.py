@@ -178,17 +178,32 @@ _EVERYONE = frozenset(
         *((verb, "certificates.k8s.io", "clustertrustbundles") for verb in ("get", "list", "watch")),
     ]
 )
-_EVERYONES_URLS = ("/api", "/apis", "/healthz", "/livez", "/readyz", "/openapi", "/version")
-_ISSUER = ("/.well-known/openid-configuration", "/openid/v1/jwks")
+_EVERYONES_URLS = ("/api", "/apis", "/healthz", "/livez", "/readyz", "/openapi", "/version", "/.well-known")
+_ISSUER = "/openid/v1/jwks"
 """What Kubernetes grants every identity: system:basic-user, -discovery, -public-info-viewer, and of service accounts
 -service-account-issuer-discovery and -cluster-trust-bundle-discovery (kubernetes.io, "Using RBAC Authorization")."""
+_OPENSHIFT = frozenset(
+    [
+        ("list", "project.openshift.io", "projectrequests"),
+        *((verb, "project.openshift.io", "projects") for verb in ("list", "watch")),
+        *((verb, "authorization.openshift.io", "clusterroles") for verb in ("get", "list")),
+        *((verb, "storage.k8s.io", "storageclasses") for verb in ("get", "list")),
+        ("create", "authorization.openshift.io", "selfsubjectrulesreviews"),
+    ]
+)
+_OPENSHIFT_URLS = ("/oapi", "/osapi", "/swaggerapi", "/swagger.json", "/swagger-2.0.0.pb-v1")
+_OPENSHIFT_SELF = ("get", "user.openshift.io", "users")
+"""What OpenShift grants every identity besides: basic-user and discovery of its bootstrap policy. They show no data of
+another namespace: of projects those alone that the identity may see, of users itself (`~`)."""
 
 
 def excess(rules: Iterable[Rule], where: Where) -> tuple[str, ...]:
     """What these rules grant beyond `REQUIRED`, readable. `elsewhere` needs only what belongs to no namespace."""
-    kept = {
-        (verb, one.group, one.resource) for one in REQUIRED if where == "pool" or one.cluster for verb in one.verbs
-    } | _EVERYONE
+    kept = (
+        {(verb, one.group, one.resource) for one in REQUIRED if where == "pool" or one.cluster for verb in one.verbs}
+        | _EVERYONE
+        | _OPENSHIFT
+    )
     found: dict[str, list[str]] = {}
     for rule in rules:
         for what, verb in _beyond(rule, kept):
@@ -200,9 +215,12 @@ def excess(rules: Iterable[Rule], where: Where) -> tuple[str, ...]:
 def _beyond(rule: Rule, kept: set[tuple[str, str, str]]) -> Iterator[tuple[str, str]]:
     for url in rule.urls:
         base = url.removesuffix("*").rstrip("/")
-        known = base in _ISSUER or any(base == one or base.startswith(f"{one}/") for one in _EVERYONES_URLS)
+        paths = (*_EVERYONES_URLS, *_OPENSHIFT_URLS)
+        known = url == "/" or base == _ISSUER or any(base == one or base.startswith(f"{one}/") for one in paths)
         yield from ((url, verb) for verb in rule.verbs if not (known and verb in ("get", "head")))
     only = f" {', '.join(rule.names)}" if rule.names else ""
+    if rule.names == ("~",):
+        kept = kept | {_OPENSHIFT_SELF}
     for group in rule.groups:
         for resource in rule.resources:
             everything = "everything" if group == resource == "*" else full_name(resource, group)

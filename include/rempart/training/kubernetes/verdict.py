@@ -5,6 +5,7 @@ A pod is read as Kubernetes' API writes it (camelCase dicts). What is not recogn
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +26,12 @@ _LOST = frozenset(("Evicted", "NodeLost", "NodeShutdown", "Terminated", "Preempt
 _IMAGE = re.compile(r"Image|Registry")
 _PASSES = re.compile(r"(?i)rate limit|too many requests|qps exceeded|timeout|temporarily|bad gateway|unavailable")
 """A registry's fault that passes: the kubelet tries again."""
+_ANSWER = re.compile(
+    r"\(?(?P<status>\d{3})\)?\s*Reason: (?P<reason>[^\n]*)\s*HTTP response headers: .*?"
+    r"(?:HTTP response body: (?P<body>.*))?\Z",
+    re.DOTALL,
+)
+"""How the Kubernetes clients write an answer that is an error."""
 TERMINATED_BY_SIGNAL = (137, 143)
 TIMED_OUT = 124
 """Exit status of timeout(1), which bounds the job in a TrainJob's pods."""
@@ -127,11 +134,26 @@ def ending(pod: Mapping[str, Any] | None, told: str = "") -> Ending:
     if ended is not None:
         return _exited(ended, bool(pod["metadata"].get("deletionTimestamp")))
     if status.get("phase") == "Pending":
+        if pod["metadata"].get("deletionTimestamp"):
+            return Ending("interrupted", "its pod was deleted before it ran")
         return Ending("capacity", next(_waiting(status, state), told or "it stayed Pending, for no stated reason"))
     if status.get("phase") == "Failed":
         said = " ".join(str(status[key]) for key in ("reason", "message") if status.get(key))
         return Ending("interrupted", said or told or "the pod failed for no stated reason")
     return Ending("interrupted", told or f"the pod was last seen {status.get('phase') or 'in no known phase'}")
+
+
+def readable(text: str) -> str:
+    """What an exception of a Kubernetes client says, as status and message: without the headers of the answer."""
+    return _ANSWER.sub(_answered, text)
+
+
+def _answered(found: re.Match[str]) -> str:
+    try:
+        told = str(json.loads(found["body"] or "")["message"])
+    except (ValueError, KeyError, TypeError):
+        told = found["reason"].strip()
+    return f"the cluster's API answered {found['status']}: {told[:500]}"
 
 
 def seconds_run(pod: Mapping[str, Any]) -> float | None:

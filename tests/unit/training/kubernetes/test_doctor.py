@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
 from datetime import date
 from typing import Any
@@ -99,9 +100,14 @@ HEALTHY = PoolFacts(
 )
 
 
+COMMAND = re.compile(r"`(kubectl|rempart|docker|make) [^`]+`")
+"""A command that a reader can run."""
+
+
 def findings(facts: PoolFacts, config: Config = CONFIG) -> dict[str, Finding]:
     found = doctor.judge(config, "a", facts, on=TODAY)
     assert all(one.remedy for one in found if one.outcome in ("FAIL", "warn")), found
+    assert all(COMMAND.search(one.remedy) for one in found if one.outcome == "FAIL"), found
     worst = {"FAIL": 0, "warn": 1, "not run": 2, "ok": 3}
     return {one.check: one for one in sorted(found, key=lambda one: worst[one.outcome], reverse=True)}
 
@@ -197,6 +203,19 @@ def test_what_everybody_may_is_no_excess() -> None:
     assert excess([Rule(("get",), urls=("/metrics",))], "pool") == ("get /metrics",)
 
 
+def test_what_openshift_lets_every_identity_see_is_no_excess() -> None:
+    rules = (
+        Rule(("get",), urls=("/.well-known", "/.well-known/*", "/oapi/*", "/swagger.json", "/", "/version/*")),
+        Rule(("get",), ("user.openshift.io",), ("users",), ("~",)),
+        Rule(("list", "watch"), ("project.openshift.io",), ("projects",)),
+        Rule(("create",), ("authorization.openshift.io",), ("selfsubjectrulesreviews",)),
+    )
+    assert excess(rules, "pool") == excess(rules, "elsewhere") == ()
+    assert excess([Rule(("get",), urls=("/*",))], "pool") == ("get /*",)
+    assert excess([Rule(("get",), ("user.openshift.io",), ("users",))], "pool") == ("get users.user.openshift.io",)
+    assert excess([Rule(("create",), ("project.openshift.io",), ("projectrequests",))], "pool")
+
+
 def test_a_dangerous_right_counts_though_the_list_of_rights_does_not_show_it() -> None:
     assert isinstance(HEALTHY.may, dict)
     facts = replace(HEALTHY, may=HEALTHY.may | {Right("list", "secrets"): True}, rules_complete=False)
@@ -275,6 +294,39 @@ def test_a_machine_of_another_operator_fails() -> None:
     assert told["operator"].outcome == "FAIL" and "gpu-1" in told["operator"].found
     assert "operator" not in fails(replace(HEALTHY, nodes=seen[1:]))
     assert "operator" not in fails(replace(HEALTHY, nodes=seen[:1]), configured(operator="aws"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "taints", "pool"),
+    [
+        ({REGION: "us-east-1"}, (), {}),
+        ({}, (), {}),
+        ({REGION: "par"}, (("team", "us", "NoSchedule"),), {}),
+        ({REGION: "par", "zone": "b"}, (), {"node_selector": {"zone": "a"}}),
+        ({REGION: "par"}, (), {"node_selector": {REGION: "paris"}}),
+    ],
+)
+def test_another_operators_nodes_that_jobs_are_kept_off_are_information(
+    labels: dict[str, str], taints: tuple[tuple[str, str, str], ...], pool: dict[str, Any]
+) -> None:
+    config = configured(**pool)
+    home = replace(NODE, labels={REGION: "par"} | pool.get("node_selector", {}))
+    others = [Node(f"us-{n}", labels, 8, taints, provider_id="aws:///us-east-1a/i-1") for n in range(7)]
+    told = findings(replace(HEALTHY, nodes=(home, *others)), config)["operator"]
+    assert told.outcome == "ok", told
+    assert "jobs are kept off 7 nodes of another operator (aws" in told.found and "and 2 more" in told.found
+
+
+@pytest.mark.parametrize(
+    ("gpus", "ready", "taints"),
+    [(0, True, ()), (4, False, ()), (4, True, ((GPU, "", "NoSchedule"), ("x", "", "PreferNoSchedule")))],
+)
+def test_what_passes_keeps_no_job_off_another_operators_node(
+    gpus: int, ready: bool, taints: tuple[tuple[str, str, str], ...]
+) -> None:
+    other = Node("us-1", {REGION: "par"}, gpus, taints, ready, "aws:///us-east-1a/i-1")
+    told = findings(replace(HEALTHY, nodes=(NODE, other)))["operator"]
+    assert told.outcome == "FAIL" and "`kubectl taint node us-1 " in told.remedy
 
 
 def test_a_pool_without_gpus_needs_none() -> None:

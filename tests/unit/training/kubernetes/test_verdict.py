@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.training.kubernetes.verdict import Ending, Ran, ending, judge_node, refused, seconds_run, together
+from rempart.training.kubernetes.verdict import (
+    Ending,
+    Ran,
+    ending,
+    judge_node,
+    readable,
+    refused,
+    seconds_run,
+    together,
+)
 from tests.unit.training.test_placement import config
 
 TODAY = date(2026, 11, 1)
@@ -38,6 +47,7 @@ CASES = [
     (pod("Pending", conditions=condition("PodScheduled", "False", "Unschedulable", NO_GPU)), "capacity", NO_GPU),
     (pod("Pending", {"waiting": {"reason": "ImagePullBackOff", "message": "none"}}), "capacity", "image cannot be"),
     (pod("Pending", {"waiting": {"reason": "InvalidImageName"}}), "capacity", "image cannot be pulled"),
+    (pod("Pending", deleted=True), "interrupted", "deleted before it ran"),
     (pod("Failed", reason="Evicted", message="The node was low on memory"), "interrupted", "low on memory"),
     (pod("Failed", exited(137), conditions=condition("DisruptionTarget", "True", "ByTaint")), "interrupted", "Taint"),
     (pod("Failed", exited(143), deleted=True), "interrupted", "its pod was deleted"),
@@ -148,3 +158,17 @@ def test_where_several_ran_is_told_together_and_one_by_one(gpus: list[int]) -> N
     assert (whole["region"], whole["gpu_type"]) == ("par", "L4")
     assert [one["node"] for one in whole["nodes"]] == names
     assert set(whole["nodes"][0]) == {"node", "region", "provider_id", "gpu_type"}
+
+
+@pytest.mark.parametrize("status", ["(403)", "403"])
+def test_a_clients_exception_is_told_without_the_headers_of_its_answer(status: str) -> None:
+    headers = "<CIMultiDictProxy('Audit-Id': 'f00', 'Set-Cookie': 'session=s3cret')>"
+    body = '{"kind":"Status","message":"pods \\"a\\" is forbidden: User \\"u\\" cannot get","code":403}'
+    text = f"{status}\nReason: Forbidden\nHTTP response headers: {headers}\nHTTP response body: {body}\n\n"
+    told = f"Original error: {text}"
+    assert readable(told) == (
+        'Original error: the cluster\'s API answered 403: pods "a" is forbidden: User "u" cannot get'
+    )
+    assert readable(text.replace(body, "<html>")) == "the cluster's API answered 403: Forbidden"
+    assert readable(text.partition("\nHTTP response body")[0]) == "the cluster's API answered 403: Forbidden"
+    assert readable("pod failed") == "pod failed"
