@@ -156,6 +156,26 @@ def test_i11_a_checkpoints_copy_that_was_stored_wrong_does_not_count_at_the_next
     assert all_on_record(platform)
 
 
+@pytest.mark.parametrize("kept", [0, 1], ids=["nothing", "the first record"])
+def test_i13_a_segment_that_was_stored_cut_short_is_put_again_by_the_next_run(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    held = site(platform, "primary")
+    write = held.write
+
+    def cut(bucket: str, key: str, body: bytes, **more: Any) -> Any:
+        return write(bucket, key, b"".join(body.splitlines(keepends=True)[:kept]), **more)
+
+    exported(platform, 1)
+    with monkeypatch.context() as lie:
+        lie.setattr(held, "write", cut)
+        with pytest.raises(IntegrityError, match="it was not what was stored"):
+            exported(platform, 1)
+    export(platform)
+    assert judged(platform, tmp_path)
+    assert all_on_record(platform)
+
+
 def test_p8_what_an_export_wrote_that_was_killed_before_its_record_is_on_record_after_the_next(
     platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from datetime import datetime
 from rempart.backup import age
 from rempart.backup.domains import Domain, parse
 from rempart.backup.wrapping import Card, DomainKey, decode_card, encode_card, unwrap, wrap
-from rempart.errors import BackupError, IntegrityError, KeyDestroyed, KeyMissing, KeyRotated, KeyWrong, SiteUnavailable
+from rempart.errors import BackupError, IntegrityError, KeyDestroyed, KeyMissing, KeyRotated, KeyWrong, ObjectMissing, SiteUnavailable
 from rempart.sites.once import gives_back
 from rempart.sites.port import Site
 
@@ -173,7 +173,16 @@ class Keyring:
         live += [serial for serial in copies if serial not in told]
         if not live:
             self._make(domain, f"{max(map(int, told), default=0) + 1:04d}")
-        key = self.open(domain, max(live) if live else None)
+        newest = max(live) if live else None
+        try:
+            key = self.open(domain, newest)
+        except IntegrityError as error:
+            if newest in told or not any(one.serial == newest for one in cards):
+                raise
+            # a run was cut off that had stored it wrong: whatever is sealed, its key's card names recipients before
+            log.warning("%s. Nothing was sealed with it, and another key is made", error.what)
+            self._make(domain, serial := f"{int(newest or 0) + 1:04d}")
+            key = self.open(domain, serial)
         if not key.proven:
             raise KeyWrong(
                 f"The key {key.serial} of domain {domain.id} was not wrapped by this platform ({self.own.recipient})",
@@ -237,8 +246,9 @@ class Keyring:
                 continue
             try:
                 key = (opener or self).open(parse(card.domain), card.serial)
-            except BackupError as error:
-                failed.append(f"{card.domain} {card.serial}: {error.what}")
+            except (BackupError, IntegrityError) as error:
+                if card.recipients or not isinstance(error, IntegrityError):  # else nothing was ever sealed with it
+                    failed.append(f"{card.domain} {card.serial}: {error.what}")
                 continue
             former = tuple(dict.fromkeys((*card.former, *card.recipients)))
             new = replace(card, recipients=self.recipients, former=tuple(x for x in former if x not in self.recipients))
@@ -299,13 +309,21 @@ class Keyring:
             )
 
     def _heal(self, key: DomainKey) -> None:
-        """Give a copy to each place that lacks it."""
-        path, holders = path_of(key.domain, key.serial), self.copies(key.domain).get(key.serial, [])
+        """Give a copy to each place that has none which opens. Raises IntegrityError, SiteError."""
+        path, good, lacking = path_of(key.domain, key.serial), b"", list[Place]()
         for place in self.places:
-            if place not in holders:
-                body = holders[0].site.read(holders[0].bucket, path)
-                place.site.write(place.bucket, path, body, content_type="application/age-encryption")
-                place.site.read(place.bucket, path, sha256=hashlib.sha256(body).hexdigest())
+            try:
+                body = place.site.read(place.bucket, path)
+                opens = unwrap(body, self.own, key.domain, key.serial, f"{path} in {place}") == key
+            except (ObjectMissing, IntegrityError, KeyWrong):
+                opens = False
+            if opens:
+                good = good or body
+            else:
+                lacking.append(place)
+        for place in lacking:
+            place.site.write(place.bucket, path, good, content_type="application/age-encryption")
+            place.site.read(place.bucket, path, sha256=hashlib.sha256(good).hexdigest())
 
     def _tell(self, card: Card) -> None:
         """Write a card at every place. Raises BackupError where a default retention would hold a key as well."""

@@ -202,10 +202,11 @@ def finish(platform: Platform, places: Places, retain_until: datetime) -> list[E
         found = SEGMENT.fullmatch(info.key)
         if found is None or int(found[2]) <= before:
             continue
-        body = "".join(f"{line}\n" for line in _lines(platform.ledger, int(found[1]), int(found[2]))).encode()
+        first, last = int(found[1]), int(found[2])
+        body = "".join(f"{line}\n" for line in _lines(platform.ledger, first, last)).encode()
         one = Expected("segment", info.key, hashlib.sha256(body).hexdigest())
         stored = [body for _, body in bodies(places.site, places.evidence, info.key)]
-        if not any(all(map(is_whole, body.decode(errors="replace").splitlines())) for body in stored):
+        if _holds(body, first, last) and not any(_holds(each, first, last) for each in stored):
             put(places, one, body, retain_until)
             stored.append(body)
         if body in stored:  # else it is of another history: the chain is held against it
@@ -267,13 +268,16 @@ def _lines(ledger: Ledger, first: int, last: int) -> list[str]:
     return [entry.line for entry in itertools.islice(ledger.entries(first - 1), last - first + 1)]
 
 
-def is_whole(line: str) -> bool:
-    """Whether a line of a segment is one, and has the hash that stands in it."""
+def _holds(body: bytes, first: int, last: int) -> bool:
+    """Whether a segment has these records and no others, in order, each with the hash that stands beside it."""
     try:
-        entry, _ = read_line(line)
+        entries = [read_line(line)[0] for line in body.decode().removesuffix("\n").split("\n")]
     except ValueError:
         return False
-    return hashlib.sha256(entry.text.encode()).hexdigest() == entry.hash
+    return len(entries) == last - first + 1 and all(
+        entry.seq == number and hashlib.sha256(entry.text.encode()).hexdigest() == entry.hash
+        for number, entry in enumerate(entries, first)
+    )
 
 
 def last_lines(site: Site, bucket: str, key: str) -> set[str]:

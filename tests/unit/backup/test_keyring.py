@@ -281,14 +281,21 @@ def test_what_is_no_card_is_refused(body: bytes) -> None:
         wrapping.decode_card(body, "the card")
 
 
+class Altering(MemorySite):
+    """A site that stores keys wrong, and may end the run that does so."""
+
+    wrong = True
+    killed: type[BaseException] | None = None
+
+    def write(self, bucket: str, key: str, body: bytes, **how: Any) -> Any:
+        altered = self.wrong and key.endswith(".age")
+        stored = super().write(bucket, key, bytes([body[0] ^ 1]) + body[1:] if altered else body, **how)
+        if altered and self.killed:
+            raise self.killed
+        return stored
+
+
 def test_a_key_that_the_site_stored_wrong_seals_nothing_and_the_next_run_makes_another(ring: Keyring) -> None:
-    class Altering(MemorySite):
-        wrong = True
-
-        def write(self, bucket: str, key: str, body: bytes, **how: Any) -> Any:
-            altered = self.wrong and key.endswith(".age")
-            return super().write(bucket, key, bytes([body[0] ^ 1]) + body[1:] if altered else body, **how)
-
     site = Altering("haven")
     site.ensure_bucket(BUCKET, versioned=True)
     spoilt = dataclasses.replace(ring, places=(Place(site, BUCKET), ring.places[1]))
@@ -305,3 +312,41 @@ def test_a_renewed_key_stands_beside_the_one_before_it(ring: Keyring) -> None:
     assert (before.serial, after.serial) == ("0001", "0002") and after.restic_password != before.restic_password
     assert ring.open_or_make(BOOKINGS) == after and ring.open(BOOKINGS, "0001") == before
     assert ring.copies(BOOKINGS) == {serial: list(ring.places) for serial in ("0001", "0002")}
+
+
+def test_a_copy_that_was_stored_wrong_at_another_place_does_not_pass_for_a_copy(ring: Keyring) -> None:
+    site = Altering("primary")
+    site.ensure_bucket(BUCKET, versioned=True)
+    spoilt = dataclasses.replace(ring, places=(ring.places[0], Place(site, BUCKET)))
+    for _ in range(2):
+        with pytest.raises(IntegrityError):
+            spoilt.open_or_make(BOOKINGS)
+    site.wrong = False
+    key = spoilt.open_or_make(BOOKINGS)
+    assert dataclasses.replace(spoilt, places=spoilt.places[1:]).open(BOOKINGS) == key
+
+
+def test_a_copy_that_somebody_altered_is_put_back_before_it_is_needed(ring: Keyring) -> None:
+    key, last = ring.open_or_make(BOOKINGS), ring.places[1]
+    theirs = dataclasses.replace(key, identity=STRANGER)
+    for body in (b"damaged", wrapping.wrap(theirs, STRANGER, [STRANGER.recipient, PLATFORM.recipient])):
+        last.site.write(BUCKET, f"keys/{BOOKINGS.id}/0001.age", body)
+        assert ring.open_or_make(BOOKINGS) == key
+        assert dataclasses.replace(ring, places=(last,)).open(BOOKINGS) == key
+
+
+def test_a_run_that_is_killed_after_a_key_was_stored_wrong_stops_no_later_run(ring: Keyring) -> None:
+    site = Altering("haven")
+    site.killed = KeyboardInterrupt
+    site.ensure_bucket(BUCKET, versioned=True)
+    spoilt = dataclasses.replace(ring, places=(Place(site, BUCKET), ring.places[1]))
+    with pytest.raises(KeyboardInterrupt):
+        spoilt.open_or_make(BOOKINGS)
+    site.wrong = False
+    key = spoilt.open_or_make(BOOKINGS)
+    assert key.serial == "0002" and spoilt.open_or_make(BOOKINGS) == spoilt.open(BOOKINGS) == key
+    assert [card.serial for card in spoilt.rewrap()] == ["0002"]
+    site.write(BUCKET, f"keys/{BOOKINGS.id}/0002.age", b"damaged")
+    ring.places[1].site.write(BUCKET, f"keys/{BOOKINGS.id}/0002.age", b"damaged")
+    with pytest.raises(IntegrityError):  # something may be sealed with this one
+        spoilt.open_or_make(BOOKINGS)
