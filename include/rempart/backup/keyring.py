@@ -19,7 +19,16 @@ from datetime import datetime
 from rempart.backup import age
 from rempart.backup.domains import Domain, parse
 from rempart.backup.wrapping import Card, DomainKey, decode_card, encode_card, unwrap, wrap
-from rempart.errors import BackupError, IntegrityError, KeyDestroyed, KeyMissing, KeyRotated, KeyWrong, ObjectMissing, SiteUnavailable
+from rempart.errors import (
+    BackupError,
+    IntegrityError,
+    KeyDestroyed,
+    KeyMissing,
+    KeyRotated,
+    KeyWrong,
+    ObjectMissing,
+    SiteUnavailable,
+)
 from rempart.sites.once import gives_back
 from rempart.sites.port import Site
 

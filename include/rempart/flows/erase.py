@@ -200,8 +200,8 @@ def apply(
 
 
 def _search(platform: Platform, pipeline: Pipeline, gone: Gone, home: str) -> Search:
-    doubt = partial(erase_listing.doubt, platform, pipeline.name)
-    return Search(pipeline, platform.config.buckets.lake, gone, home, doubt)
+    known = partial(erase_listing.known, platform, pipeline.name)
+    return Search(pipeline, platform.config.buckets.lake, gone, home, known)
 
 
 def _record(platform: Platform, result: ErasureResult, who: erasures.Erased) -> None:

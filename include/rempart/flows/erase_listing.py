@@ -5,10 +5,10 @@ A row in an object that a listing hides would be left, and the erasure would be 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
-from rempart.errors import IntegrityError, ObjectMissing, SiteError
+from rempart.errors import IntegrityError, ObjectMissing, RequestInvalid, SiteError
 from rempart.flows.abreast import abreast
 from rempart.flows.pairs import catalogue, physical_bucket
 from rempart.flows.platform import Platform
@@ -20,38 +20,41 @@ Version = tuple[str, str | None]
 """A key, and the id of one of its versions; None for the newest."""
 
 
-def known(platform: Platform, site: Site, pipeline: str) -> Iterator[Version]:
-    """What holds a pipeline's rows at a site by the catalogues of its pairs, and by its current snapshot.
+def known(platform: Platform, pipeline: str, site: Site) -> list[Version]:
+    """What holds a pipeline's rows at a site by the catalogues of its pairs, in both directions, and by its current
+    snapshot: also what a delete marker hides, and what replication misses. To be asked before the site is listed.
 
     Raises SiteError, DatabaseUnavailable.
     """
-    bucket = platform.config.buckets.lake
+    bucket, found = platform.config.buckets.lake, list[Version]()
     for pair in platform.config.replication:
-        if site.name not in (pair.source, pair.target):
-            continue
         if bucket not in [physical_bucket(platform.config, name) for name in pair.buckets]:
             continue
-        for row in catalogue(platform, pair.source, pair.target).rows(bucket):
-            is_there = row.missing_since is None if site.name == pair.source else row.hidden is None
-            if is_there and not row.marker and erasing.kind_of(row.key, pipeline):
-                yield row.key, (row.version if site.name == pair.source else row.target_version) or None
+        for source, target in ((pair.source, pair.target), (pair.target, pair.source)):
+            if site.name in (source, target):
+                rows = (one for one in catalogue(platform, source, target).rows(bucket) if not one.marker)
+                found += (
+                    (row.key, (row.version if site.name == source else row.target_version) or None)
+                    for row in rows
+                    if erasing.kind_of(row.key, pipeline)
+                )
     with suppress(ObjectMissing, IntegrityError):  # a damaged manifest is told by the search itself
         if current := snapshots.current(site, bucket, pipeline):
-            yield from ((part.key, None) for part in current.parts)
-            yield from ((f"raw/{pipeline}/{one['sha256']}/{one['file']}", None) for one in current.deliveries)
+            found += ((part.key, None) for part in current.parts)
+            found += ((f"raw/{pipeline}/{one['sha256']}/{one['file']}", None) for one in current.deliveries)
+    return list(dict.fromkeys(found))
 
 
-def doubt(platform: Platform, pipeline: str, site: Site, listed: Sequence[ObjectInfo]) -> None:
-    """Raise SiteError for a listing that lacks what is there when it is asked for by name."""
-    bucket = platform.config.buckets.lake
+def doubt(site: Site, bucket: str, wanted: Sequence[Version], listed: Sequence[ObjectInfo]) -> None:
+    """Raise SiteError for a listing that lacks some of `wanted` that are there when they are asked for by name."""
     shown: set[Version] = {(one.key, one.version_id) for one in listed if not one.marker}
     shown |= {(one.key, None) for one in listed}
-    lacking = [one for one in dict.fromkeys(known(platform, site, pipeline)) if one not in shown]
+    lacking = [one for one in wanted if one not in shown]
 
     def is_there(one: Version) -> bool:
         try:
             site.head(bucket, one[0], version_id=one[1])
-        except ObjectMissing:
+        except (ObjectMissing, RequestInvalid):  # a version id of a site before this one may be of another form
             return False
         return True
 

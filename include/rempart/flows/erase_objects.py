@@ -16,6 +16,7 @@ from rempart.backup.pruning import delete_unless_locked
 from rempart.errors import ObjectMissing, SiteError
 from rempart.flows import ingest_run
 from rempart.flows.abreast import abreast
+from rempart.flows.erase_listing import Version, doubt
 from rempart.flows.pairs import PATIENCE, Say, catalogue, turn_of, wait_for
 from rempart.flows.platform import Platform
 from rempart.ingestion import erasing, landing, snapshots
@@ -70,14 +71,14 @@ class Scan:
 class Search:
     """Looks for the erased rows of a pipeline. What was found clean at one site is not read at another.
 
-    `doubt` raises SiteError for a listing of a site that lacks what is there.
+    `known` tells what is held at a site by what is on record elsewhere: a listing that lacks it is refused.
     """
 
     pipeline: Pipeline
     bucket: str
     gone: Gone
     home: str
-    doubt: Callable[[Site, Sequence[ObjectInfo]], None]
+    known: Callable[[Site], Sequence[Version]]
     _clean: set[tuple[str, int]] = field(default_factory=set)
     _headers: dict[str, Sequence[str]] = field(default_factory=dict)
     _parts: dict[str, Part] = field(default_factory=dict)
@@ -96,8 +97,9 @@ class Search:
         return scan
 
     def _site(self, site: Site, scan: Scan) -> None:
+        wanted = self.known(site)
         listed = list(self._listed(site))
-        self.doubt(site, listed)
+        doubt(site, self.bucket, wanted, listed)
         newest: set[str] = set()
         work: dict[Kind, list[tuple[ObjectInfo, bool]]] = {}
         for info in listed:

@@ -7,7 +7,9 @@ import hashlib
 import io
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,16 +19,19 @@ from typer.testing import CliRunner
 from rempart.backup import age
 from rempart.backup import erasures as register
 from rempart.cli import app
-from rempart.errors import BackupError, ErasedMeanwhile, SiteError, SiteUnavailable
+from rempart.errors import BackupError, ErasedMeanwhile, RequestInvalid, SiteError, SiteUnavailable
 from rempart.flows import erase as flow
 from rempart.flows import erase_report, erasures
 from rempart.flows.erase_report import ErasureResult
 from rempart.flows.ingest import ingest
+from rempart.flows.pairs import turn_of
 from rempart.flows.quarantine import look
 from rempart.flows.reingest import reingest
 from rempart.ingestion import snapshots
 from rempart.pipeline import Pipeline
-from tests.erasable import HEADER, ROWS, Lake, id_of, in_two_memories
+from rempart.replication.plan import Replica
+from rempart.sites.port import ObjectInfo, Site
+from tests.erasable import HEADER, NOW, ROWS, Lake, id_of, in_two_memories
 
 VICTIM, OTHER = ROWS[3], ROWS[4]
 WHO = id_of(VICTIM)
@@ -214,6 +219,80 @@ def test_l1_a_listing_that_hides_what_the_snapshot_names_is_no_erasure(
         else:
             assert set(erase(lake, WHO).silent) == {"haven"}  # pending, and told
     assert not erase(lake, WHO).pending and lake.holders(WHO) == []
+
+
+@pytest.mark.parametrize(
+    ("way", "side", "state"),
+    [
+        (("primary", "haven"), "source", {"missing_since": NOW, "sightings": 1}),
+        (("primary", "haven"), "target", {"hidden": NOW}),
+        (("haven", "primary"), "source", {}),
+        (("haven", "primary"), "target", {}),
+    ],
+    ids=["missed at the source", "hidden at the target", "back, source", "back, target"],
+)
+def test_l1_a_listing_that_hides_what_replication_knows_of_is_no_erasure(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, way: tuple[str, str], side: str, state: dict[str, Any]
+) -> None:
+    name, pair = way[side == "target"], lake.platform.continuity.catalogue(*way)
+    site = lake.site(name)
+    true = site.versions
+    (old,) = (one for one in true(lake.bucket, "raw/") if second(lake) not in one.key)  # the snapshot names the newer
+    mine, theirs = (old.version_id, "v1") if side == "source" else ("v1", old.version_id)
+    row = Replica(
+        old.key, str(mine), 0, False, old.size, "", old.etag, NOW, str(theirs), "", "read back", NOW, NOW, **state
+    )
+    with lake.platform.continuity.turn(turn_of(*way), "test") as lease:
+        pair.record(lake.bucket, [row], lease)
+    with monkeypatch.context() as lie:
+        lie.setattr(
+            site, "versions", lambda bucket, prefix="": (one for one in true(bucket, prefix) if one.key != old.key)
+        )
+        if name == "primary":
+            with pytest.raises(SiteError, match="listing lacks 1 versions"):
+                erase(lake, WHO)
+        else:
+            assert set(erase(lake, WHO).silent) == {"haven"}  # pending, and told
+    assert not erase(lake, WHO).pending and lake.holders(WHO) == []
+
+
+def test_a_version_of_the_site_that_was_there_before_stops_no_erasure(lake: Lake) -> None:
+    way = ("haven", "primary")
+    key = f"raw/hotel_bookings/{second(lake)}/two.csv"
+    row = Replica(key, "of/another", 0, False, 1, "", "", NOW, "of/another", "", "read back", NOW, NOW)
+    with lake.platform.continuity.turn(turn_of(*way), "test") as lease:
+        lake.platform.continuity.catalogue(*way).record(lake.bucket, [row], lease)
+    for name in way:
+        refuse(lake.site(name))
+    assert not erase(lake, WHO).pending and lake.holders(WHO) == []
+
+
+def refuse(site: Site) -> None:
+    """Have a site refuse a version id of another form, as S3 does, instead of finding nothing."""
+    head = site.head
+
+    def refusing(bucket: str, key: str, *, version_id: str | None = None, **more: Any) -> ObjectInfo:
+        if version_id == "of/another":
+            raise RequestInvalid(f"head {bucket}/{key}: 400", "Correct the request.")
+        return head(bucket, key, version_id=version_id, **more)
+
+    site.head = refusing  # type: ignore[method-assign]
+
+
+def test_what_is_ingested_while_a_site_is_listed_does_not_count_as_hidden(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = lake.site("primary")
+    true = site.versions
+
+    def versions(bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
+        yield from true(bucket, prefix)
+        if prefix == "conflicts/":
+            monkeypatch.setattr(site, "versions", true)
+            lake.take_in("three", ROWS[14:16])
+
+    monkeypatch.setattr(site, "versions", versions)
+    assert erase(lake, WHO, dry_run=True).subjects == 1
 
 
 def test_without_the_register_of_the_backup_site_nothing_is_erased(lake: Lake) -> None:
