@@ -162,9 +162,14 @@ class Bench:
 
     # --- the two sides ------------------------------------------------------------------------------------------------
 
-    def ours(self, bucket: str) -> tuple[Run, dict[str, Any]]:
-        env = os.environ | {"REMPART_HOME": str(config.project_root()), "REMPART_VAR": str(self.servers.stack.var)}
-        whole, output = measured((sys.executable, "-c", OURS, bucket), env, self.folder / "ours.log")
+    def run_code(self, home: Path, script: str, *arguments: str) -> tuple[Run, str]:
+        """A script in a process of its own, with the library of the checkout at `home`."""
+        env = os.environ | {"REMPART_HOME": str(home), "REMPART_VAR": str(self.servers.stack.var)}
+        env["PYTHONPATH"] = str(home / "include")
+        return measured((sys.executable, "-c", script, *arguments), env, self.folder / "ours.log")
+
+    def ours(self, bucket: str, home: Path | None = None) -> tuple[Run, dict[str, Any]]:
+        whole, output = self.run_code(home or config.project_root(), OURS, bucket)
         told = json.loads(output.splitlines()[-1])
         self.starts.append(told["start"])
         return Run(told["seconds"], whole.cpu, whole.memory), told["result"]

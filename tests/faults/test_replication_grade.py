@@ -242,6 +242,20 @@ def test_i9_a_checksum_that_the_writer_sent_along_vouches(pair: Platform) -> Non
     assert replicate(pair, "primary", "haven").unvouched == 1  # told as long as it is so
 
 
+def test_i9_what_its_writer_sent_in_parts_is_compared_part_by_part_though_it_is_copied_whole(
+    pair: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "IN_MEMORY", 16 << 20)
+    bucket, primary, haven = filled(pair)
+    in_parts(primary, bucket, "with checksums", os.urandom(8 << 20), 5 << 20, ChecksumAlgorithm="SHA256")
+    in_parts(primary, bucket, "without", os.urandom(8 << 20), 5 << 20)
+    result = replicate(pair, "primary", "haven")
+    assert (result.verified, result.unvouched) == (8, 1)
+    found = {row.key: row.vouched for row in catalogue(pair, "primary", "haven").rows(bucket)}
+    assert (found["with checksums"], found["without"]) == ("checksum of parts", "none")
+    assert digests(haven, bucket) == digests(primary, bucket)
+
+
 def test_i9_uploads_of_mlflow_carry_a_checksum_where_the_site_keeps_it(
     pair: Platform, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

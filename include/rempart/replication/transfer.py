@@ -19,7 +19,7 @@ from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteErro
 from rempart.replication.plan import ACCEPTED, Basis, Copy, KeyPlan, Replica, Voucher
 from rempart.replication.vouching import vouch
 from rempart.sites.checking import check_listed
-from rempart.sites.digests import Digests, of_body
+from rempart.sites.digests import Digests, md5
 from rempart.sites.port import Checks, ObjectInfo, Site
 
 IN_MEMORY = 16 << 20
@@ -125,10 +125,12 @@ class Mover:
             return self._in_parts(key, copy)
         version = copy.source.version_id
         info, body = self.source.fetch(self.bucket, key, version_id=version, tags=self.tags, listed=copy.source)
-        came = of_body(body)
         if len(body) != info.size:
             raise self._short(key, len(body), info.size)
-        voucher = self._vouch(info, self._checks(info), came)
+        checks = self._checks(info)
+        came = _digests(checks)
+        came.update(body)
+        voucher = self._vouch(info, checks, came)
         basis: Basis = "found there"
         if (stored := self._found(key, copy.perhaps, came.sha256)) is None:
             stored = self.target.write(
@@ -140,8 +142,16 @@ class Mover:
                 tags=info.tags,
                 sha256=came.sha256,
             )
-            stored, basis = self._verified(stored, came.etag, came.sha256, self.arrival)
+            stored, basis = self._verified(stored, self._sent_etag(info, stored, body), came.sha256, self.arrival)
         return self._replica(copy, info, stored, came.sha256, basis, voucher)
+
+    def _sent_etag(self, info: ObjectInfo, stored: ObjectInfo, body: bytes) -> str:
+        """The ETag that a listing of the target has to show for a body that was put whole: its MD5.
+
+        Not computed where both sites tell the same one: an MD5 that the source has from the writer's bytes, and the
+        target from what it received.
+        """
+        return info.etag if self.md5_etags and info.etag == stored.etag else md5(body).hex()
 
     def _marker(self, key: str, copy: Copy) -> Replica:
         if copy.perhaps is not None:

@@ -78,13 +78,6 @@ class Digests:
             self._end_part()
 
 
-def of_body(body: bytes) -> Digests:
-    """Of a body that is at hand whole."""
-    found = Digests()
-    found.update(body)
-    return found
-
-
 def of_file(file: Path, part: int = 0) -> Digests:
     """Of a file; `part` as in Digests."""
     found = Digests(part)
