@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rempart.ingestion import acceptance, cells, reading, snapshots
-from rempart.ingestion.reading import RefusedRow, Rows
+from rempart.ingestion.reading import Rows
+from rempart.ingestion.refused import Reasons, Refused, shared
 from rempart.pipeline import Pipeline
 from rempart.quality.expectations import broken
 
@@ -27,7 +28,7 @@ class Judged:
 
     accepted: pa.Table
     read: Sequence[Rows]
-    refused: Sequence[Sequence[RefusedRow]]
+    refused: Sequence[Refused]
     judged: Sequence[int]
     held: frozenset[int] = frozenset()
 
@@ -55,17 +56,10 @@ def judge_within_limit(pipeline: Pipeline, current: pa.Table | None, read: Seque
     left = judge(pipeline, current, [found.read[number] for number in others])
     read, refused, judged = list(found.read), list(found.refused), list(found.judged)
     for number in held:
-        refused[number] = hold(found.read[number], found.refused[number])
+        refused[number] = refused[number].with_all_others(acceptance.HELD)
     for number, rows, against, count in zip(others, left.read, left.refused, left.judged, strict=True):
         read[number], refused[number], judged[number] = rows, against, count
     return Judged(left.accepted, read, refused, judged, held)
-
-
-def hold(rows: Rows, refused: Sequence[RefusedRow]) -> list[RefusedRow]:
-    """All rows of a delivery as refused: those that were, for their reasons, and the others as held back."""
-    lines = {one.line for one in refused}
-    good = zip(rows.lines, rows.raw, strict=True)
-    return [*refused, *(RefusedRow(line, (acceptance.HELD,), raw) for line, raw in good if line not in lines)]
 
 
 def judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -> Judged:
@@ -83,7 +77,7 @@ def _judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -
     import pyarrow as pa
 
     typed: list[pa.Table] = []
-    against: list[dict[int, list[str]]] = []
+    against: list[dict[int, Reasons]] = []
     for number, rows in enumerate(read):
         table, faults = _typed(pipeline, rows, number)
         typed.append(table)
@@ -98,7 +92,7 @@ def _judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -
         good[starts[number] + np.fromiter(faults, int, len(faults))] = False
     judged = np.bincount(owner[good], minlength=len(read)).tolist()
 
-    def refuse(row: int, reasons: list[str]) -> None:
+    def refuse(row: int, reasons: Reasons) -> None:
         number = int(owner[row])
         against[number][int(place[row])] = reasons
         good[row] = False
@@ -108,23 +102,20 @@ def _judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -
     for start in range(0, whole.num_rows, _SLICE):
         rows_here = start + np.flatnonzero(good[start : start + _SLICE])
         for i, reasons in broken(pipeline.expectations, whole.take(pa.array(rows_here))).items():
-            refuse(int(rows_here[i]), reasons)
+            refuse(int(rows_here[i]), tuple(reasons))
     left = np.flatnonzero(good)
     candidates = whole.take(pa.array(left)).cast(snapshots.arrow_schema(snapshots.snapshot_columns(pipeline)))
     first, repeated = acceptance.judge_keys(current, candidates, pipeline.key)
     for i, reason in repeated.items():
-        refuse(int(left[i]), [reason])
+        refuse(int(left[i]), (reason,))
     for number, (rows, faults) in enumerate(zip(read, against, strict=True)):
         if rows.text(list(faults)) > reading.MAX_REFUSED_TEXT:
             raise _Beyond(number, "the rows that have one are too long to be kept one by one")
-    refused = [
-        [*rows.refused, *(RefusedRow(line, tuple(faults[i]), raw) for i, line, raw in rows.places(sorted(faults)))]
-        for rows, faults in zip(read, against, strict=True)
-    ]
+    refused = [Refused.of(rows, shared(faults)) for rows, faults in zip(read, against, strict=True)]
     return Judged(candidates.take(pa.array(first, pa.int64())), read, refused, judged)
 
 
-def _typed(pipeline: Pipeline, rows: Rows, number: int) -> tuple[pa.Table, dict[int, list[str]]]:
+def _typed(pipeline: Pipeline, rows: Rows, number: int) -> tuple[pa.Table, dict[int, Reasons]]:
     """The rows of one delivery in their types, and the reasons against them by index. Raises _Beyond."""
     try:
         table, faults = cells.convert(
@@ -139,4 +130,4 @@ def _typed(pipeline: Pipeline, rows: Rows, number: int) -> tuple[pa.Table, dict[
     keys = table.select(pipeline.key).group_by(pipeline.key).aggregate([]).num_rows if table.num_rows else 0
     if table.num_rows - keys > reading.MAX_REFUSED + len(faults):  # before anything is made for each of them
         raise _Beyond(number, "its key stands in an earlier row")
-    return table, faults
+    return table, shared(faults)

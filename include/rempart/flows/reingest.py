@@ -15,11 +15,12 @@ from rempart.errors import IngestError
 from rempart.flows import erasures, ingest_run
 from rempart.flows.ingest import IngestResult, ingest, result_of
 from rempart.flows.ingest_run import Run
-from rempart.flows.judge_rows import hold, judge
+from rempart.flows.judge_rows import judge
 from rempart.flows.platform import Platform
 from rempart.flows.quarantine import Held, user_number
 from rempart.flows.quarantine import held as held_rows
 from rempart.ingestion import deliveries, erasing, isolated, landing, snapshots
+from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.landing import fetch
 from rempart.ingestion.reading import RefusedRow, Rows
 from rempart.pipeline import Pipeline
@@ -63,12 +64,12 @@ def reingest(platform: Platform, pipeline: Pipeline, sha256: str, *, accepted_by
     current, changed = ingest_run.accepted_before(run, before)
     found_now = judge(pipeline, current, [rows])
     _check_readable(run, found, sha256, found_now.read[0])
-    accepted, refused, (judged,) = found_now.accepted, list(found_now.refused[0]), found_now.judged
+    accepted, refused, (judged,) = found_now.accepted, found_now.refused[0], found_now.judged
     delivered = found.outcome["accepted"] + rows.delivered
     over = len(refused) > pipeline.max_quarantined * delivered
     held = over and accepted_by is None and len(refused) < rows.delivered
     if held:
-        accepted, refused = accepted.slice(0, 0), hold(rows, refused)
+        accepted, refused = accepted.slice(0, 0), refused.with_all_others(HELD)
     accepted_by = accepted_by if over else None
     if not accepted.num_rows and _verdicts(refused) == _verdicts(found.rows):
         return result_of(before, before, [found.outcome], bool(finished))
@@ -156,6 +157,7 @@ def to_judge(found: Held, read: Rows) -> Rows:
         else:
             left.append(one)
     chosen.reverse()
+    left.reverse()
     return Rows(read.pick([i for i, _ in chosen], [one.line for _, one in chosen]), tuple(left))
 
 

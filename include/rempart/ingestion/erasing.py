@@ -169,7 +169,7 @@ def strike(rows: Rows, lines: frozenset[int]) -> Rows:
     kept = [i for i, line in enumerate(rows.lines) if line not in lines]
     refused = [RefusedRow(one.line, (ERASED,), "") if one.line in lines else one for one in rows.refused]
     refused += [RefusedRow(line, (ERASED,), "") for line in rows.lines if line in lines]
-    return replace(rows, table=rows.pick(kept), refused=refused)
+    return replace(rows, table=rows.pick(kept), refused=sorted(refused, key=lambda row: row.line))
 
 
 def succeed(found: Iterable[Snapshot], parts: Mapping[str, Part]) -> dict[str, Snapshot]:

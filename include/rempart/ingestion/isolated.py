@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rempart.ingestion.reading import RefusedRow, Rows
+from rempart.ingestion.reading import Rows
 from rempart.ingestion.reading_process import BEYOND
+from rempart.ingestion.refused import refused_when_read
 from rempart.pipeline import Source
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def read(file: Path, name: str, source: Source, columns: Sequence[str]) -> Rows:
         if fault := _ask(json.dumps(order)):
             return Rows(fault=fault)
         # a file that is mapped stays there until nobody uses it, though its name is gone
-        refused = _mapped(Path(f"{out}.refused")).to_pylist()
-        return Rows(_mapped(out), tuple(RefusedRow(one["line"], (one["reason"],), one["raw"]) for one in refused))
+        refused = _mapped(Path(f"{out}.refused"))
+        return Rows(_mapped(out), refused_when_read(refused) if refused.num_rows else ())
 
 
 def _mapped(file: Path) -> pa.Table:

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import islice
 from pathlib import Path
 
 from rempart.errors import IntegrityError, ObjectMissing
@@ -18,7 +19,7 @@ from rempart.sites.port import ObjectInfo, Site
 _AT_ONCE = 8 << 20
 """Bytes of a delivery that is written in one request."""
 _AT_A_TIME = 5_000
-"""Rows of a row group: their reasons and text are in memory twice while it is written."""
+"""Rows of a row group: their reasons and text are in memory while it is written."""
 
 
 @dataclass(frozen=True)
@@ -127,16 +128,15 @@ def quarantine(
     retain_until: date,
     again: int = 0,
 ) -> None:
-    """Keep a delivery's refused rows with their line, reasons and text as received."""
+    """Keep a delivery's refused rows, in order of their lines, with their reasons and text as received."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = sorted(refused, key=lambda row: row.line)
+    rows = iter(refused)
     schema = pa.schema([("source_line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-        for start in range(0, len(rows), _AT_A_TIME):
-            some = rows[start : start + _AT_A_TIME]
+        while some := list(islice(rows, _AT_A_TIME)):
             columns = [[row.line for row in some], ["; ".join(row.reasons) for row in some], [row.raw for row in some]]
             writer.write_table(
                 pa.table([pa.array(one, kind) for one, kind in zip(columns, schema.types, strict=True)], schema=schema)

@@ -113,12 +113,18 @@ class Rows:
         return self.table[RAW].to_pylist() if self.table is not None else []
 
     def places(self, indexes: Sequence[int]) -> Iterator[tuple[int, int, str]]:
-        """Index, line and text of some rows."""
-        if self.table is not None and len(indexes):
-            import pyarrow as pa
+        """Index, line and text of some rows, in ascending order; a batch of them is in memory at a time."""
+        if self.table is None:
+            return
+        import numpy as np
+        import pyarrow as pa
 
-            taken = self.table.select([LINE, RAW]).take(pa.array(indexes, pa.int64()))
-            yield from zip(indexes, taken[LINE].to_pylist(), taken[RAW].to_pylist(), strict=True)
+        wanted, start = np.asarray(indexes, np.int64), 0
+        for batch in self.table.select([LINE, RAW]).to_batches(_BATCH):
+            here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + batch.num_rows)]
+            taken = batch.take(pa.array(here - start, pa.int64()))
+            yield from zip(here.tolist(), taken.column(0).to_pylist(), taken.column(1).to_pylist(), strict=True)
+            start += batch.num_rows
 
     def text(self, indexes: Sequence[int]) -> int:
         """Bytes of the text of some rows."""

@@ -42,7 +42,7 @@ def work(order: Mapping[str, Any]) -> str | None:
     schema = pa.schema(
         [*((name, pa.string()) for name in columns), (reading.LINE, pa.int64()), (reading.RAW, pa.string())]
     )
-    refused = pa.schema([("line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
+    refused = pa.schema([(reading.LINE, pa.int64()), ("reason", pa.string()), (reading.RAW, pa.string())])
     file = Path(order["file"])
     try:
         with (
