@@ -6,6 +6,7 @@ All thirty files: `python -m bench.hostile_files`.
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pyarrow as pa
 import pytest
 
 from bench import hostile_files
+from rempart import pipeline
 from rempart.errors import PipelineError
+from rempart.flows.judge_rows import judge
 from rempart.ingestion import isolated, reading, reading_process
 from rempart.ingestion.reading import Rows
 from rempart.pipeline import Expectation, Source
@@ -94,6 +97,23 @@ def test_a7_a_row_on_the_edge_of_a_batch_is_read_once(read: Callable[..., Rows])
     found = read(b"a,b\n" + b"".join(b"%d,x\n" % i for i in range(12_001)))
     assert [row[0] for row in found.cells] == [str(i) for i in range(12_001)]
     assert found.lines == list(range(2, 12_003))
+
+
+def test_a7_refused_rows_stay_in_the_file_and_are_made_when_they_are_asked_for() -> None:
+    spec, count = pipeline.named("hotel_bookings"), 20_000
+    width = len(spec.columns)
+    rows = Rows.of(
+        [["x"] * width] * count, range(2, count + 2), [f"row {i}" for i in range(count)], columns=[*spec.columns]
+    )
+    judge(spec, None, [Rows.of([["x"] * width], [2], ["x"], columns=[*spec.columns])])  # everything is imported
+    tracemalloc.start()
+    found = judge(spec, None, [rows])
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 4 << 20
+    (refused,) = found.refused
+    assert [(one.line, one.raw) for one in refused] == [(i + 2, f"row {i}") for i in range(count)]
+    assert len(refused) == count and len(refused[0].reasons) > 5
 
 
 def expectation(**arguments: Any) -> Expectation:
