@@ -45,6 +45,16 @@ VALUES: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "helm" / "values.yaml
 OVERLAYS = sorted((ROOT / "deploy" / "helm").glob("values-*.yaml"))
 CHART: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("airflow_chart.yaml").read_text("utf-8"))
 COMPONENTS = ("apiServer", "scheduler", "dagProcessor", "triggerer")
+SECRETS_OF_THE_CHART = {
+    "metadata": "data.metadataSecretName",
+    "result-backend": "data.resultBackendSecretName",
+    "broker-url": "data.brokerUrlSecretName",
+    "fernet-key": "fernetKeySecretName",
+    "api-secret-key": "apiSecretKeySecretName",
+    "jwt-secret": "jwtSecretName",
+    "webserver-secret-key": "webserverSecretKeySecretName",
+}
+"""Secrets that chart 1.22.0 makes with every executor, and the value that names an existing Secret instead."""
 TYPES = {"string": str, "boolean": bool, "integer": int, "array": list, "object": dict, "null": type(None)}
 GIVEN = ("S3_PRIMARY", "S3_HAVEN", "S3_WITNESS_HAVEN", "S3_WATCH_HAVEN")
 
@@ -241,6 +251,10 @@ def misfits(values: Mapping[str, Any], known: Mapping[str, Any], place: str = ""
 @pytest.mark.parametrize("file", [ROOT / "deploy/helm/values.yaml", *OVERLAYS], ids=lambda file: file.name)
 def test_each_value_is_one_of_the_chart_and_of_its_type(file: Path) -> None:
     assert list(misfits(yaml.safe_load(file.read_text("utf-8")), CHART)) == []
+    refused = {"enableBuiltInSecretEnvVars": {"AIRFLOW__CORE__SQL_ALCHEMY_CONN": False}}
+    assert list(misfits(refused, CHART)) == [
+        "enableBuiltInSecretEnvVars.AIRFLOW__CORE__SQL_ALCHEMY_CONN: not a value of the chart"
+    ]
     assert list(misfits({"scheduler": {"replica": 1, "args": "x"}}, CHART)) == [
         "scheduler.replica: not a value of the chart",
         "scheduler.args: str for ['array', 'null']",
@@ -261,10 +275,10 @@ def test_each_folder_into_which_a_file_is_mounted_is_a_volume_that_airflow_can_w
 
 def test_the_chart_makes_no_secret_and_brings_no_server_or_image_of_others() -> None:
     assert not any(VALUES["enableBuiltInSecretEnvVars"].values())
-    names = {value for key, value in VALUES.items() if key.endswith("SecretName") or key == "jwtSecretName"}
-    assert names | set(VALUES["data"].values()) == {"rempart-scheduler"}, (
-        "a name that is missing is a Secret that is made"
-    )
+    named = VALUES | {f"data.{key}": value for key, value in VALUES["data"].items()}
+    made = [secret for secret, key in SECRETS_OF_THE_CHART.items() if not named.get(key)]
+    assert made == [], "the chart makes a Secret where the values name none"
+    assert {named[key] for key in SECRETS_OF_THE_CHART.values()} == {"rempart-scheduler"}
     for part in ("postgresql", "redis", "statsd", "pgbouncer", "flower", "migrateDatabaseJob", "createUserJob"):
         assert VALUES[part] == {"enabled": False}, part
     assert VALUES["webserver"]["defaultUser"]["enabled"] is False
