@@ -110,7 +110,8 @@ RUN --mount=type=bind,from=trainer-files,target=/scan rempart sbom --image /scan
 
 FROM trainer-files AS trainer
 COPY --from=trainer-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
-ENV PATH=/opt/rempart/.venv-trainer/bin:${PATH} PYTHONUNBUFFERED=1
+# where a trainer of your own is looked for: there is no rempart.yaml in this image, and no job reads one
+ENV PATH=/opt/rempart/.venv-trainer/bin:${PATH} REMPART_HOME=/opt/rempart PYTHONUNBUFFERED=1
 USER 50000:0
 HEALTHCHECK NONE
 CMD ["python", "-m", "rempart.training.entrypoint"]

@@ -76,7 +76,7 @@ def silenced(trial: pods.Trial, code: str) -> None:
 
 def published(trial: pods.Trial, folder: Path) -> None:
     """From now on the image's `python` is the one in a folder."""
-    env = {"REMPART_HOME": str(trial.home), "PATH": f"{folder}:{os.environ['PATH']}"}
+    env = pods.image_environment(trial.home) | {"PATH": f"{folder}:{os.environ['PATH']}"}
     for double in trial.clusters.values():
         double.add_image(pods.IMAGE, digest=pods.IMAGE.partition("@")[2], env=env)
 

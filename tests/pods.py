@@ -97,6 +97,15 @@ def project(home: Path, declared: Mapping[str, Mapping[str, Any]] | None = None,
     return home
 
 
+def image_environment(home: Path) -> dict[str, str]:
+    """The variables of a trainer's image, whose folder has the project's code and, as it is built, no rempart.yaml."""
+    folder = home / "image"
+    folder.mkdir(exist_ok=True)
+    if not (folder / "include").exists():
+        (folder / "include").symlink_to(ROOT / "include")
+    return {"REMPART_HOME": str(folder)}
+
+
 @contextmanager
 def clusters(home: Path, gpus: Mapping[str, int] | None = None) -> Iterator[dict[str, DoubleCluster]]:
     """A double of each pool's cluster, with one node that has this many GPUs (2 unless told)."""
@@ -113,7 +122,7 @@ def clusters(home: Path, gpus: Mapping[str, int] | None = None) -> Iterator[dict
                 taints=[{"key": GPU, "effect": "NoSchedule"}],
                 provider_id=f"{operator}://{region}/{double.node}",
             )
-            double.add_image(IMAGE, digest=IMAGE.partition("@")[2], env={"REMPART_HOME": str(home)})
+            double.add_image(IMAGE, digest=IMAGE.partition("@")[2], env=image_environment(home))
         yield made
 
 

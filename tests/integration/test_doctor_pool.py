@@ -209,6 +209,7 @@ def test_a_pool_as_shipped_is_healthy_and_the_probe_leaves_nothing(pool: Pool) -
     assert "1 of 2 take jobs: gpu-1" in only(told, "nodes").found
     assert "2 free" in only(told, "gpus").found
     assert only(told, "image pull").found == "started on gpu-1"
+    assert only(told, "entry point").outcome == "ok" and "spec of version 2" in only(told, "entry point").found
     assert [(one.outcome, one.found) for one in told["reach"]] == [("ok", f"{pool.site}: HTTP 403")] * 3
     assert pool.pods() == []
     assert doctor_pool.exit_code(pool.diagnoses()) == 0
@@ -404,7 +405,8 @@ def test_the_pod_is_restricted_labelled_and_has_no_credentials(pool: Pool) -> No
         watching.join()
     spec, text = made[0]["spec"], json.dumps(made[0])
     assert made[0]["metadata"]["labels"]["app.kubernetes.io/component"] == "doctor"
-    assert spec["automountServiceAccountToken"] is False and "env" not in spec["containers"][0]
+    assert spec["automountServiceAccountToken"] is False and "envFrom" not in spec["containers"][0]
+    assert not [one for one in spec["containers"][0]["env"] if "CONN" in one["name"] or "valueFrom" in one]
     assert "secretRef" not in text and "not-to-be-seen" not in text
 
 

@@ -1,4 +1,4 @@
-"""The doctor's pod: it starts the job's image in a pool and looks whether the site and the tracking server answer.
+"""The doctor's pod: a job's entry point in the job's image, as far as the point before data, and what it reaches.
 
 It has no credentials, obeys the restricted profile, and is deleted whatever happens; one that a killed doctor left
 is deleted by the next doctor once its deadline is over.
@@ -18,20 +18,23 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from rempart.config import Config, Connections
-from rempart.errors import ConfigError
+from rempart.errors import ConfigError, PlacementDenied
 from rempart.flows.pool_cluster import Cluster
 from rempart.replication.active import other_site
+from rempart.sections import Classification
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.egress import endpoint_of, parse_endpoint
 from rempart.sovereignty.pods import plan
-from rempart.training.kubernetes.facts import Probe, Reached, Unknown
-from rempart.training.kubernetes.pod import CONTAINER, MANAGED_BY, USER, queue_label
+from rempart.training import trainers
+from rempart.training.job import Dataset, FeatureSpec, JobSpec, Output, Place, Tracking, TrainerSpec
+from rempart.training.kubernetes.facts import ENTRY_POINT, Probe, Reached, Unknown
+from rempart.training.kubernetes.pod import COMMAND, CONTAINER, MANAGED_BY, bare, environment, queue_label
+from rempart.training.permission import permit
 from rempart.training.placement import image_for
 
 LABELS = MANAGED_BY | {"app.kubernetes.io/component": "doctor"}
 SECONDS = 180
 """How long the pod may take to start and answer."""
-_PROBE = ("python", "-m", "rempart.training.kubernetes.probe")
 _NOT_STARTED = frozenset(
     (
         *("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"),
@@ -67,38 +70,53 @@ def targets(config: Config, connections: Connections) -> tuple[str | Reached, ..
 def probe_pod(config: Config, name: str, addresses: Sequence[str], *, on: date) -> dict[str, Any] | None:
     """The doctor's pod as the policy lets it run: of the least protected classification that may be here; else None."""
     pool = config.pools[name]
-    small = {"cpu": "100m", "memory": "256Mi"}
-    pod: dict[str, Any] = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": f"doctor-{secrets.token_hex(5)}",
-            "namespace": pool.namespace,
-            "labels": LABELS | queue_label(pool),
-        },
-        "spec": {
-            "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 0,
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "tolerations": [one.model_dump(exclude_none=True) for one in pool.tolerations],
-            **({"priorityClassName": pool.priority_class} if pool.priority_class else {}),
-            "containers": [
-                {
-                    "name": CONTAINER,
-                    "image": image_for(config, pool),
-                    "command": [*_PROBE, *addresses],
-                    "resources": {"requests": small, "limits": small},
-                    "securityContext": {"readOnlyRootFilesystem": True, "runAsUser": USER, "runAsGroup": USER},
-                }
-            ],
-        },
-    }
+    small = {"cpu": "500m", "memory": "1Gi"}
     for classification in ORDER:
+        try:
+            spec = permit(config, _job(config, classification), on=on)
+        except PlacementDenied:
+            continue
+        inside = bare(pool, CONTAINER) | {"terminationGracePeriodSeconds": 0}
+        inside["containers"][0] |= {
+            "image": image_for(config, pool),
+            "command": [*COMMAND, "--probe", *addresses],
+            "env": environment(spec),
+            "resources": {"requests": small, "limits": small},
+        }
+        pod: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": f"doctor-{secrets.token_hex(5)}",
+                "namespace": pool.namespace,
+                "labels": LABELS | queue_label(pool),
+            },
+            "spec": inside,
+        }
         planned = plan(config, pod, [classification], connection=pool.kubernetes_connection, on=on)
         if planned.pod:
             return planned.pod
     return None
+
+
+def _job(config: Config, classification: Classification) -> JobSpec:
+    """A job that is never done: its data set does not exist, and the entry point stops before it would be read."""
+    site = config.sites[config.active_site]
+    place = Place(name=config.active_site, connection=site.connection, region=site.region)
+    use = "gradient_boosting"
+    return JobSpec(
+        pipeline="doctor",
+        classification=classification,
+        task="regression",
+        target=FeatureSpec(name="target", type="number"),
+        features=(FeatureSpec(name="feature", type="number"),),
+        dataset=Dataset(site=place, bucket=config.buckets.lake, key="doctor", sha256="0" * 64, rows=1),
+        trainer=TrainerSpec(use=use),
+        tracking=Tracking(connection="mlflow", experiment="doctor"),
+        output=Output(site=place, bucket=config.buckets.artifacts, prefix="doctor/"),
+        snapshot="none",
+        code_version=trainers.code_version(use),
+    )
 
 
 def run_probe(
@@ -166,7 +184,12 @@ def _answer(cluster: Cluster, path: str, node: str, ended: Mapping[str, Any]) ->
     for line in told.splitlines():
         with suppress(ValueError, KeyError, TypeError):
             data = json.loads(line)
-            reached.append(Reached(str(data["target"]), data["ok"] is True, str(data["detail"])))
+            if data["stage"] == "ready":
+                reached.append(Reached(ENTRY_POINT, True, f"spec of version {data['version']}, code {data['code']}"))
+            elif data["stage"] == "failed":
+                reached.append(Reached(ENTRY_POINT, False, f"{data['what']}. {data['hint']}"))
+            else:
+                reached.append(Reached(str(data["target"]), data["ok"] is True, str(data["detail"])))
     last = told.splitlines()[-1][:200] if told.strip() else "no output"
     return Probe("", True, f"exit status {code}: {last}", node, tuple(reached) or None)
 

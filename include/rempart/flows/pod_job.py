@@ -18,6 +18,7 @@ from rempart.flows.platform import Platform
 from rempart.flows.pool_capacity import known_free
 from rempart.pipeline import Pipeline
 from rempart.sovereignty import pods
+from rempart.training import permission
 from rempart.training.job import JobResult, JobSpec, Param
 from rempart.training.kubernetes import pod, train_job, verdict
 from rempart.training.kubernetes.verdict import Ending
@@ -115,9 +116,9 @@ class PodJob:
         return self.record.begin(number, option.pool, self.platform.clock(), by)
 
     def template(self, number: int, option: Option) -> dict[str, Any]:
-        """The attempt's pod."""
+        """The attempt's pod. Raises PlacementDenied."""
         seconds = int(self.pipeline.trainer.timeout.total_seconds())
-        return pod.template(self.platform.config, self.spec, option, number, seconds=seconds)
+        return pod.template(self.platform.config, self._permitted(), option, number, seconds=seconds)
 
     def train_job(self, number: int, option: Option) -> dict[str, Any]:
         """The attempt's TrainJob, if the policy lets such pods run. Raises PlacementDenied.
@@ -125,10 +126,11 @@ class PodJob:
         `pod_mutation_hook` sees no pod that Kubeflow makes, so the same decision is asked here, and kept.
         """
         config, seconds = self.platform.config, int(self.pipeline.trainer.timeout.total_seconds())
-        like = pod.template(config, self.spec, option, number, seconds=seconds)
+        spec = self._permitted()
+        like = pod.template(config, spec, option, number, seconds=seconds)
         today = self.platform.clock().date()
         self.platform.record(pods.plan(config, like, connection=option.connection, on=today).decision)
-        return train_job.manifest(config, self.spec, option, number, seconds=seconds)
+        return train_job.manifest(config, spec, option, number, seconds=seconds)
 
     def judge_pods(self, option: Option, made: Iterable[Mapping[str, Any]]) -> None:
         """Ask the policy about pods that a controller made: what a runtime says may not be what was rendered.
@@ -158,9 +160,15 @@ class PodJob:
             decision, one = verdict.judge_node(config, self.spec.classification, option.pool, option.gpus, node, today)
             self.platform.record(decision)
             ran.append(one)
+        for decision in permission.decisions(config, self.spec, on=today):
+            self.platform.record(decision)
         granted = self._credentials(number)
         owner = "train_job" if made.get("kind") == "TrainJob" else "pod"
-        where = {owner: str(made["metadata"]["name"]), "credentials": granted.told}
+        where = {
+            owner: str(made["metadata"]["name"]),
+            "credentials": granted.told,
+            "decision": permission.permission_of(self._permitted()).decision,
+        }
         self.record.admit(number, verdict.together(ran).as_json() | where)
         return pod.secret(made, granted.variables)
 
@@ -197,6 +205,10 @@ class PodJob:
 
     def attempts(self) -> list[Attempt]:
         return self.record.attempts()
+
+    def _permitted(self) -> JobSpec:
+        """The spec with today's permission of the policy. Raises PlacementDenied."""
+        return permission.permit(self.platform.config, self.spec, on=self.platform.clock().date())
 
     def _credentials(self, number: int) -> Granted:
         """Of the job's sites and its tracking server, and no others."""

@@ -16,7 +16,7 @@ from rempart.flows.platform import Platform
 from rempart.models import registry
 from rempart.models.encoding import Feature, features_of
 from rempart.pipeline import Holdout, Pipeline
-from rempart.training import trainers
+from rempart.training import permission, trainers
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.job import (
     Dataset,
@@ -98,7 +98,8 @@ def train_on(
     spec = order(platform, pipeline, table, snapshot, params=params, progress=progress)
     site = platform.active_site(pipeline.classification)
     backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
-    return register(platform, pipeline, spec, backend.run(spec, progress), progress=progress)
+    permitted = permission.permit(platform.config, spec, on=platform.clock().date())
+    return register(platform, pipeline, spec, backend.run(permitted, progress), progress=progress)
 
 
 def order(
@@ -290,6 +291,7 @@ def _record(
         "placement": dict(ran) if ran else None,
         "work": result.work.model_dump(),
         "made_with": dict(result.made_with),
+        "decision": result.decision,
     }
     platform.ledger.append("candidate", pipeline.name, body)
 

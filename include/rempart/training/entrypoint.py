@@ -6,6 +6,8 @@ result.json: whatever ends it in between, the same spec again goes on from there
 standard output. Exit status: 0 done, 75 a service did not answer (run again), 77 its session at the site is over (run
 again with a new one), 143 asked to end by SIGTERM or Ctrl-C (run again), 1 anything else.
 
+`--probe URL...` stops at the point before data, and says whether each address answers (`rempart doctor pool --probe`).
+
 A job on several nodes is this command once on each (see `process_group`). The first one does all of the above; the
 others share the training, and end as the first does. 75 also means that the nodes did not meet, 143 that one is gone.
 """
@@ -14,19 +16,20 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rempart import config
-from rempart.config import Connections, environment_connections
+from rempart.config import Connection, Connections, parse_connection
 from rempart.errors import (
+    ConnectionMissing,
     IntegrityError,
     ObjectMissing,
     RempartError,
@@ -35,12 +38,13 @@ from rempart.errors import (
     TrainingError,
 )
 from rempart.sites.port import Site
-from rempart.sovereignty.places import decide_site
 from rempart.training import experiment, outputs, process_group, trainers
+from rempart.training.addresses import reach
 from rempart.training.checkpoints import Checkpoints
 from rempart.training.interruption import INTERRUPTED, Interrupted, Interruption
 from rempart.training.job import JobResult, JobSpec, Place, Work, parse_result, parse_spec
 from rempart.training.outputs import Outputs, split_rows
+from rempart.training.permission import decide, permission_of
 from rempart.training.process_group import Group, PeerLost
 from rempart.training.progress import EVERY_SECONDS, Progress, Run
 
@@ -49,6 +53,8 @@ __all__ = ["SESSION_OVER", "TRY_AGAIN", "World", "main", "run_job", "split_rows"
 T = TypeVar("T")
 TRY_AGAIN, SESSION_OVER = 75, 77
 ATTEMPTS, PAUSE_SECONDS = 3, 2.0
+_LIBRARIES = ("boto3", "mlflow", "onnx", "onnxruntime", "pyarrow.parquet", "rempart.sites.s3", "sklearn")
+"""What every job loads sooner or later."""
 TRAIN, NOTHING = b"train", b"nothing"
 """What the first of several nodes tells the others to do."""
 
@@ -101,6 +107,7 @@ def run_job(spec: JobSpec, world: World) -> JobResult:
         rows=made.rows,
         work=work,
         made_with=made.made_with,
+        decision=permission_of(spec).decision,
     )
     site.write(bucket, spec.key("result.json"), result.to_json(), content_type="application/json")
     checkpoints.clear()
@@ -119,7 +126,8 @@ def share_job(spec: JobSpec, world: World) -> None:
 
 
 def _check(spec: JobSpec, group: Group) -> None:
-    """Refuse a job that is for other code, or for another number of nodes."""
+    """Refuse a job that is for other code or another number of nodes, or that no policy allowed."""
+    permission_of(spec)
     if (code := trainers.code_version(spec.trainer.use)) != spec.code_version:
         raise TrainingError(
             f"The job was ordered for code {spec.code_version}, here is {code}",
@@ -186,8 +194,20 @@ def _print(stage: str, **facts: Any) -> None:
     sys.stdout.flush()
 
 
+def _connection(name: str) -> Connection:
+    """A connection of the job, from its environment alone. Raises ConnectionMissing."""
+    variable = f"AIRFLOW_CONN_{name.upper()}"
+    hint = "Whoever starts the job gives it the connections that its spec names, as JSON or URIs."
+    if not (text := os.environ.get(variable)):
+        raise ConnectionMissing(f"The job has no connection '{name}': {variable} is not set", hint)
+    try:
+        return parse_connection(name, text)
+    except ValueError:  # the cause would quote the value, which holds the password
+        raise ConnectionMissing(f"{variable} is neither JSON nor a URI", hint) from None
+
+
 def _site_of(spec: JobSpec, connections: Connections) -> Callable[[Place], Site]:
-    """Opens sites for a job, each only if the policy allows the job's data there on the day that it runs."""
+    """Opens sites for a job, each only where the permission in its spec lets it."""
     from rempart.sites.s3 import S3Site
 
     opened: dict[str, Site] = {}
@@ -196,8 +216,7 @@ def _site_of(spec: JobSpec, connections: Connections) -> Callable[[Place], Site]
         if place.name not in opened:
             connection = connections(place.connection)
             endpoint = connection.extra.get("endpoint_url")
-            today = datetime.now(UTC).date()
-            allowed = decide_site(config.load(), spec.classification, "data", place.name, on=today, endpoint=endpoint)
+            allowed = decide(spec, place.name, endpoint, on=datetime.now(UTC).date())
             opened[place.name] = S3Site(place.name, connection, place.region, allowed)
         return opened[place.name]
 
@@ -230,18 +249,31 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoint-every", type=float, default=EVERY_SECONDS, metavar="SECONDS", help="0: after each step"
     )
+    parser.add_argument("--probe", nargs="*", metavar="URL", help="stop before data, and try these addresses")
     given = parser.parse_args(arguments)
     # threads that spin while they wait stall each other on a busy machine: ten times slower was seen
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     interruption = Interruption()
     try:
         with interruption.listening(lambda: _print("interrupted", **interruption.facts, in_time=False)):
-            return _run(given.spec, given.checkpoint_every, interruption)
+            return _run(given.spec, given.checkpoint_every, interruption, given.probe)
     except Interrupted:  # the request came between two of the lines above
         return INTERRUPTED
 
 
-def _run(named: str, checkpoint_every: float, interruption: Interruption) -> int:
+def _probed(spec: JobSpec, group: Group, targets: Sequence[str]) -> int:
+    """Do what a job does before it opens a site, and try the addresses; the exit status."""
+    _check(spec, group)
+    for name in _LIBRARIES:
+        importlib.import_module(name)
+    _print("ready", version=spec.version, code=spec.code_version)
+    answers = [(target, *reach(target)) for target in targets]
+    for target, ok, detail in answers:
+        _print("reached", target=target, ok=ok, detail=detail)
+    return 0 if all(ok for _, ok, _ in answers) else 1
+
+
+def _run(named: str, checkpoint_every: float, interruption: Interruption, probe: Sequence[str] | None) -> int:
     group = Group()
     try:
         spec = read_spec(named)
@@ -249,15 +281,16 @@ def _run(named: str, checkpoint_every: float, interruption: Interruption) -> int
             _print("joining", node=seat.rank, nodes=seat.size)
             group = process_group.join(seat, spec.job_id)
             _print("joined", node=group.rank, nodes=group.size)
-        connections = environment_connections
         world = World(
-            _site_of(spec, connections),
-            connections,
+            _site_of(spec, _connection),
+            _connection,
             _print if group.rank == 0 else _nothing,
             checkpoint_every=checkpoint_every,
             interruption=interruption,
             group=group,
         )
+        if probe is not None:
+            return group.leave(_probed(spec, group, probe))
         if group.rank == 0:
             run_job(spec, world)
         else:

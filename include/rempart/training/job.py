@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from datetime import date
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -19,6 +20,8 @@ from rempart.models.encoding import Feature, FeatureType
 from rempart.schema import Strict
 from rempart.sections import Classification
 
+VERSION: Literal[2] = 2
+"""Of the contract. Whoever orders a job and the image that runs it must agree on it."""
 SHA256 = r"^[0-9a-f]{64}$"
 Param = bool | int | float | str
 
@@ -85,10 +88,25 @@ class Output(Strict):
     prefix: str = Field(pattern=r"/$")
 
 
-class JobSpec(Strict):
-    """One training job, version 1 of the contract. `nodes`: the processes that share it, one on each node."""
+class Permission(Strict):
+    """What the policy allowed for one attempt of a job.
 
-    version: Literal[1] = 1
+    `hosts`: by site, the hosts at which it may answer. `until`: the last day on which the job may open them.
+    `decision`: SHA-256 of the policy's decisions about these sites, by which their evidence is found.
+    """
+
+    hosts: dict[str, tuple[str, ...]] = Field(min_length=1)
+    until: date
+    decision: str = Field(pattern=SHA256)
+
+
+class JobSpec(Strict):
+    """One training job, version 2 of the contract. `nodes`: the processes that share it, one on each node.
+
+    `permission` is written for each attempt (rempart.training.permission) and is no part of the job's identity.
+    """
+
+    version: Literal[2] = VERSION
     job_id: str = ""
     pipeline: str
     classification: Classification
@@ -102,6 +120,7 @@ class JobSpec(Strict):
     output: Output
     snapshot: str
     code_version: str
+    permission: Permission | None = None
 
     @model_validator(mode="after")
     def _id_is_its_own(self) -> Self:
@@ -153,10 +172,11 @@ class Work(Strict):
 class JobResult(Strict):
     """What a job gave. `files`: SHA-256 of its objects at the site; `model_files`: of the model's tree in MLflow.
 
-    `made_with`: what the trainer ran on, as far as it says so (PyTorch: version, device, precision).
+    `made_with`: what the trainer ran on, as far as it says so (PyTorch: version, device, precision). `decision`: the
+    digest of the policy's decision that the job's spec carried.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = VERSION
     job_id: str
     status: Literal["succeeded"]
     metrics: dict[str, float] = Field(min_length=1)
@@ -168,6 +188,7 @@ class JobResult(Strict):
     rows: dict[str, int]
     work: Work = Field(default_factory=Work)
     made_with: dict[str, str] = Field(default_factory=dict)
+    decision: str = Field(pattern=SHA256)
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
@@ -186,6 +207,12 @@ def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
         data = json.loads(body)
         if not isinstance(data, Mapping):
             raise TrainingError(f"{what} is not a JSON object", hint)
+        if (version := data.get("version")) != VERSION:
+            raise TrainingError(
+                f"{what} is of version {str(version)[:20]} of the contract, and here is version {VERSION}",
+                "Build the trainer's image from the version of Rempart that orders the jobs (`make images`), and name "
+                "it in training.image.",
+            )
         return model.model_validate_json(canonical(data), strict=False)
     except ValidationError as cause:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg']}" for e in cause.errors()[:5])
@@ -197,7 +224,7 @@ def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
 
 def parse_spec(body: bytes | str) -> JobSpec:
     """A spec from JSON. Raises TrainingError naming each fault."""
-    spec: JobSpec = _parse("The job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 1.")
+    spec: JobSpec = _parse("The job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 2.")
     return spec
 
 

@@ -10,6 +10,7 @@ from rempart.training.job import (
     FeatureSpec,
     JobSpec,
     Output,
+    Permission,
     Place,
     Tracking,
     TrainerSpec,
@@ -19,6 +20,7 @@ from rempart.training.job import (
 )
 
 PLACE = Place(name="primary", connection="s3_primary", region="local-1")
+PERMISSION = Permission(hosts={"primary": ("127.0.0.1",)}, until="2026-12-01", decision="d" * 64)
 
 
 def spec(**changes) -> JobSpec:
@@ -35,6 +37,7 @@ def spec(**changes) -> JobSpec:
             "output": Output(site=PLACE, bucket="artifacts", prefix="jobs/"),
             "snapshot": "s1",
             "code_version": "1",
+            "permission": PERMISSION,
             **changes,
         }
     )
@@ -42,7 +45,8 @@ def spec(**changes) -> JobSpec:
 
 def result(**changes) -> str:
     good = {
-        "version": 1,
+        "version": 2,
+        "decision": "c" * 64,
         "job_id": spec().job_id,
         "status": "succeeded",
         "metrics": {"mae": 1.0},
@@ -64,6 +68,17 @@ def test_a_spec_survives_its_journey():
 def test_what_does_not_change_the_outcome_does_not_change_the_job():
     moved = Output(site=PLACE, bucket="elsewhere", prefix="other/")
     assert spec(output=moved, snapshot="s2").job_id == spec().job_id
+    assert spec(permission=None).job_id == spec().job_id
+
+
+@pytest.mark.parametrize("version", [1, 3, None])
+def test_a_spec_and_a_result_of_another_version_are_refused_by_name(version):
+    told = f"version {version} of the contract, and here is version 2"
+    with pytest.raises(TrainingError, match=told) as refused:
+        parse_spec(json.dumps(json.loads(spec().to_json()) | {"version": version}))
+    assert "make images" in refused.value.hint
+    with pytest.raises(TrainingError, match=told):
+        parse_result(json.dumps(json.loads(result()) | {"version": version}), spec().job_id)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +110,7 @@ def altered(**changes) -> bytes:
     ("body", "said"),
     [
         (altered(command="rm"), "command: Extra inputs"),
-        (altered(version=2), "version"),
+        (altered(version=1), "version"),
         (altered(snapshot=None), "snapshot"),
         (altered(code_version="2"), "it was altered"),
         (altered(features=[]), "features"),

@@ -13,7 +13,7 @@ from rempart.sections import Pool
 from rempart.sovereignty.places import decide_image, decide_pool
 from rempart.sovereignty.policy import Decision
 from rempart.training.kubernetes import doctor_nodes, rights
-from rempart.training.kubernetes.facts import Finding, Outcome, PoolFacts, Unknown, left_of, unseen
+from rempart.training.kubernetes.facts import ENTRY_POINT, Finding, Outcome, PoolFacts, Unknown, left_of, unseen
 from rempart.training.kubernetes.rights import DANGEROUS, Need, Right, Rule, Where, excess, needed
 from rempart.training.placement import image_for
 
@@ -53,7 +53,7 @@ def passed(findings: Iterable[Finding]) -> bool:
 _LIVE = (
     *("rights", "excess rights", "namespace", "quota", "nodes", "gpus", "priority class", "queue", "runtime"),
     "network",
-    *("image pull", "reach"),
+    *("image pull", ENTRY_POINT, "reach"),
 )
 
 
@@ -300,8 +300,8 @@ def _network(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
 
 def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
     if (probe := facts.probe) is None:
-        yield Finding("image pull", "not run", "it needs a pod: add --probe")
-        yield Finding("reach", "not run", "it needs a pod: add --probe")
+        for check in ("image pull", ENTRY_POINT, "reach"):
+            yield Finding(check, "not run", "it needs a pod: add --probe")
         return
     if probe.left:
         yield Finding("pod left", "FAIL", probe.left, f"`kubectl delete pod -n {pool.namespace} {probe.pod}`.")
@@ -310,6 +310,7 @@ def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
             "Check the digest, the registry, and that the nodes may pull from it; `rempart policy explain` names it."
         )
         yield Finding("image pull", "FAIL", f"the pod did not start: {probe.detail}", remedy)
+        yield Finding(ENTRY_POINT, "not run", "no pod started")
         yield Finding("reach", "not run", "no pod started")
         return
     yield Finding("image pull", "ok", f"started on {probe.node or 'a node'}")
@@ -318,10 +319,16 @@ def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
     if node and (why := doctor_nodes.abroad(pool, node)):
         remedy = f"Ask {pool.operator} why: `kubectl get node {node.name} --show-labels`."
         yield Finding("placement", "FAIL", f"the pod was bound to {probe.node}, where {why}", remedy)
-    if not probe.reached:
-        remedy = "Rebuild the image from this version of Rempart (`make images`): it holds the command that looks."
-        yield Finding("reach", "FAIL", f"the pod said nothing that can be read: {probe.detail}", remedy)
-    for one in probe.reached or ():
+    answers = [one for one in probe.reached or () if one.target != ENTRY_POINT]
+    entry = next((one for one in probe.reached or () if one.target == ENTRY_POINT), None)
+    rebuild = "Build the image from this version of Rempart (`make images`) and name it in training.image."
+    if entry is None:
+        yield Finding(ENTRY_POINT, "FAIL", f"the job's command said nothing that can be read: {probe.detail}", rebuild)
+    else:
+        yield Finding(ENTRY_POINT, "ok" if entry.ok else "FAIL", entry.detail, "" if entry.ok else rebuild)
+    if not answers:
+        yield Finding("reach", "not run", "the job's command did not get that far")
+    for one in answers:
         remedy = (
             ""
             if one.ok

@@ -98,6 +98,10 @@ class Reached:
     detail: str
 
 
+ENTRY_POINT = "entry point"
+"""What the doctor's pod says of the image itself, among the addresses."""
+
+
 @dataclass(frozen=True)
 class Probe:
     """A pod that ran in the pool for the doctor. `reached` is None if it said nothing that can be read."""

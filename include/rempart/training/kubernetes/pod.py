@@ -54,13 +54,7 @@ def template(config: Config, spec: JobSpec, option: Option, attempt: int, *, sec
     job = {
         "image": option.image,
         "command": list(COMMAND),
-        "env": [
-            {"name": SPEC_VARIABLE, "value": spec.to_json().decode()},
-            {"name": "PYTHONUNBUFFERED", "value": "1"},
-            {"name": "OMP_WAIT_POLICY", "value": "PASSIVE"},
-            {"name": "MPLBACKEND", "value": "Agg"},
-            {"name": "MPLCONFIGDIR", "value": "/tmp/matplotlib"},  # noqa: S108 - in the pod
-        ],
+        "env": environment(spec),
         "envFrom": [{"secretRef": {"name": name(spec.job_id, attempt)}}],
         "resources": {"requests": dict(asked), "limits": dict(asked)},
     }
@@ -72,6 +66,18 @@ def template(config: Config, spec: JobSpec, option: Option, attempt: int, *, sec
         "labels": labels(spec, attempt) | queue_label(pool),
     }
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": made}
+
+
+def environment(spec: JobSpec) -> list[dict[str, str]]:
+    """The variables of a job's container, without its credentials."""
+    values = {
+        SPEC_VARIABLE: spec.to_json().decode(),
+        "PYTHONUNBUFFERED": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": "/tmp/matplotlib",  # noqa: S108 - in the pod
+    }
+    return [{"name": name, "value": value} for name, value in values.items()]
 
 
 def bare(pool: Pool, container: str) -> dict[str, Any]:

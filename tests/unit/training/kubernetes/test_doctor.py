@@ -16,6 +16,7 @@ from rempart.sections import Toleration
 from rempart.sovereignty.pods import REGION
 from rempart.training.kubernetes import doctor, doctor_nodes, rights
 from rempart.training.kubernetes.facts import (
+    ENTRY_POINT,
     Finding,
     Namespace,
     NetworkPolicy,
@@ -96,7 +97,10 @@ HEALTHY = PoolFacts(
     priority_class=True,
     queue=True,
     runtime=(),
-    probe=Probe("doctor-1", True, "exit status 0", "gpu-1", (Reached("https://s3.example.eu", True, "HTTP 403"),)),
+    probe=Probe(
+        *("doctor-1", True, "exit status 0", "gpu-1"),
+        (Reached(ENTRY_POINT, True, "ready"), Reached("https://s3.example.eu", True, "HTTP 403")),
+    ),
 )
 
 
@@ -432,9 +436,14 @@ def test_what_the_pod_met_is_told() -> None:
     assert HEALTHY.probe is not None
     stuck = replace(HEALTHY, probe=Probe("d", False, "ErrImagePull: not found", left="could not be deleted"))
     assert fails(stuck) == {"image pull", "pod left"} and findings(stuck)["reach"].outcome == "not run"
-    closed = replace(HEALTHY.probe, reached=(Reached("tcp://db:1", False, "refused"),))
+    ready = Reached(ENTRY_POINT, True, "ready")
+    closed = replace(HEALTHY.probe, reached=(ready, Reached("tcp://db:1", False, "refused")))
     assert fails(replace(HEALTHY, probe=closed)) == {"reach"}
-    assert fails(replace(HEALTHY, probe=replace(HEALTHY.probe, reached=None))) == {"reach"}
+    silent = replace(HEALTHY, probe=replace(HEALTHY.probe, reached=None))
+    assert fails(silent) == {"entry point"} and findings(silent)["reach"].outcome == "not run"
+    other = replace(HEALTHY.probe, reached=(Reached(ENTRY_POINT, False, "ordered for code 1, here is 2"),))
+    told = findings(replace(HEALTHY, probe=other))["entry point"]
+    assert told.outcome == "FAIL" and "ordered for code 1" in told.found and "make images" in told.remedy
     abroad = replace(HEALTHY, nodes=(NODE, replace(NODE, name="x", labels={})), probe=replace(HEALTHY.probe, node="x"))
     assert "placement" in fails(abroad)
 

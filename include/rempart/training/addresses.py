@@ -1,17 +1,10 @@
-"""What a pod reaches: `python -m rempart.training.kubernetes.probe URL...`, run by `rempart doctor pool --probe`.
-
-It holds no credentials and sends none: an answer of any kind, also a refusal, shows that the way is open. One JSON
-object a line on standard output. Standard library only. Exit status: 0 if every address answered, else 1.
-"""
+"""Whether an address answers. No credentials are sent: any answer, a refusal too, shows that the way is open."""
 
 from __future__ import annotations
 
 import http.client
-import json
 import socket
 import ssl
-import sys
-from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 SECONDS = 10.0
@@ -39,18 +32,3 @@ def reach(target: str, timeout: float = SECONDS) -> tuple[bool, str]:
     except (OSError, ValueError, http.client.HTTPException) as error:
         return False, f"{type(error).__name__}: {error}"
     return status < 500, f"HTTP {status}"
-
-
-def main(targets: Sequence[str]) -> int:
-    """Try each address."""
-    open_ = True
-    for target in targets:
-        ok, detail = reach(target)
-        open_ = open_ and ok
-        sys.stdout.write(json.dumps({"target": target, "ok": ok, "detail": detail}) + "\n")
-        sys.stdout.flush()
-    return 0 if open_ else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
