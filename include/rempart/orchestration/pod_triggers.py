@@ -11,12 +11,15 @@ from typing import Any
 from airflow.providers.cncf.kubernetes.triggers.pod import ContainerState, KubernetesPodTrigger
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from rempart.orchestration.pool_watch import watch_of
 from rempart.training.kubernetes import verdict
 
 MINIMUM_SECONDS = 10.0
 """Airflow 3.3.2 fails tasks that resume within seconds of deferring (3 of 8 at 3 s, none at 10 s; apache/airflow
 #67287, #72716): no event is fired sooner."""
 OVERDUE_SECONDS = 10
+LOOK_SECONDS = 45.0
+"""A pod that waits for a node is looked at so often although the pool's watch tells nothing of it."""
 BOUND = "bound"
 """Status of the event that a pod has a node, and waits there for its credentials."""
 
@@ -68,17 +71,19 @@ class TrainingPodTrigger(KubernetesPodTrigger):
             return await super()._wait_for_pod_start()
         told = None
         deadline = self.trigger_start_time.timestamp() + self.schedule_timeout
-        while True:
+        shared = watch_of(self.hook, str(self.kubernetes_conn_id), self.pod_namespace)
+        async with shared.news(self.pod_name) as news:
             pod = await self._get_pod()
-            if pod.spec.node_name or pod.status.phase != "Pending":
-                return ContainerState.WAITING
-            why = next((one.message for one in pod.status.conditions or () if one.type == "PodScheduled"), None)
-            if why and why != told:
-                self.log.info("Pod %s waits for a node: %s", self.pod_name, why)
-                told = why
-            if time.time() >= deadline:
-                return ContainerState.UNDEFINED
-            await asyncio.sleep(self.poll_interval)
+            while True:
+                if pod.spec.node_name or pod.status.phase != "Pending":
+                    return ContainerState.WAITING
+                why = next((one.message for one in pod.status.conditions or () if one.type == "PodScheduled"), None)
+                if why and why != told:
+                    self.log.info("Pod %s waits for a node: %s", self.pod_name, why)
+                    told = why
+                if (left := deadline - time.time()) <= 0:
+                    return ContainerState.UNDEFINED
+                pod = await news.next(min(left, LOOK_SECONDS)) or await self._get_pod()
 
     async def _wait_for_container_completion(self) -> TriggerEvent:
         if not self.await_node:

@@ -66,6 +66,7 @@ def fired(one: Any) -> tuple[dict[str, Any], float]:
 @pytest.fixture(autouse=True)
 def short_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rempart.orchestration.pod_triggers.MINIMUM_SECONDS", 0.4)
+    monkeypatch.setattr("rempart.orchestration.pod_triggers.LOOK_SECONDS", 0.01)  # no cluster tells anything here
 
 
 def test_a_pause_that_is_over_already_lasts_the_minimum() -> None:
