@@ -316,7 +316,7 @@ def test_no_credential_stands_in_train_job_pods_trigger_or_record(trial: pods.Tr
     secrets = [trial.platform.connections(name).password for name in ("s3_primary", "mlflow")]
     text = "\n".join(seen)
     assert ordered.job_id in text and "secretKeyRef" in text
-    assert not [one for one in (*secrets, double.admin_token) if one in text]
+    assert not [one for one in (*secrets, double.token) if one in text]
 
 
 def test_a_network_trains_on_two_nodes_through_an_eviction_and_registers(
