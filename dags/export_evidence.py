@@ -7,13 +7,17 @@
 `window_seconds` tells for how long the oldest of these records could have been rewritten unseen by somebody who holds
 the database and the signing key.
 
+The task first probes a site that has no valid record of its capabilities. It refuses a site that lacks a capability
+that the export relies on.
+
 **Run again** at will: a run that was cut short is finished by the next. What is written is read back before it counts,
 and what earlier runs wrote in turn: a site that altered or lost some of it gets the same bytes again, told in evidence
 of kind `repair`.
 
 **When it fails** with `is not the one in evidence/...`: the database was rewritten, or restored to an earlier point.
 Stop, and follow docs/how-to/verify-the-ledger.md. With `nothing of what was exported is left`: find out who emptied the
-bucket, then `rempart ledger repair --yes`. Any other message names the site or database to look at.
+bucket, then `rempart ledger repair --yes`. With `must not be used for evidence`: docs/runbooks/site.md. Any other
+message names the site or database to look at.
 """
 
 from typing import Any
@@ -32,8 +36,10 @@ with DAG("export_evidence", doc_md=__doc__, **settings() | {"schedule": schedule
 
     @task
     def export() -> dict[str, Any]:
-        from rempart.flows.evidence import export
+        from rempart.flows.evidence import export, prove_sites
 
-        return runtime.as_json(export(runtime.platform()))
+        platform = runtime.platform()
+        prove_sites(platform)
+        return runtime.as_json(export(platform))
 
     export()

@@ -3,8 +3,8 @@
 **Input**: the sites of rempart.yaml. **Output**: for each a record of kind `capabilities` in the ledger, which is
 signed; the findings in the task's log, each with what Rempart does where something was not proven.
 
-Replication and restore points refuse a site whose record is missing what they need, or older than 30 days. Only the
-bucket `doctor` is touched; what is locked there goes with a later run.
+Replication, restore points and the export of evidence refuse a site whose record is missing what they need, or older
+than 30 days. Only the bucket `doctor` is touched; what is locked there goes with a later run.
 
 Runs each week. **Run again** at will, and after an operator has changed something.
 

@@ -13,14 +13,15 @@ import pytest
 
 from rempart import config
 from rempart.config import Connection
-from rempart.errors import IntegrityError, LedgerBroken, SiteUnavailable
-from rempart.flows import evidence
+from rempart.errors import CapabilityMissing, IntegrityError, LedgerBroken, SiteUnavailable
+from rempart.flows import doctor_site, evidence
 from rempart.flows.evidence import export, export_to
 from rempart.flows.platform import Platform
 from rempart.ledger.chain import Head, checkpoint
 from rempart.ledger.files import verify_files
 from rempart.ledger.keys import signer
 from rempart.ledger.memory import MemoryLedger
+from rempart.sites.capabilities import VALID, Proof
 from rempart.sites.memory import MemorySite
 from tests.restorable import flip, wipe
 
@@ -66,7 +67,9 @@ def platform() -> Platform:
     def connections(name: str) -> Connection:
         return Connection(name, "ledger", password=base64.b64encode(SEED).decode())
 
-    return Platform(config.load(ROOT / "rempart.yaml"), connections, clock, held, MemoryLedger(KEY, clock))
+    made = Platform(config.load(ROOT / "rempart.yaml"), connections, clock, held, MemoryLedger(KEY, clock))
+    evidence.prove_sites(made, lambda line: None)
+    return made
 
 
 def exported(platform: Platform, times: int = 3) -> None:
@@ -337,3 +340,45 @@ def test_i11_a_segment_that_one_site_altered_is_passed_by_for_a_true_copy(platfo
     assert verdict.ok and [name for name in verdict.damaged if file.name in name]
     copy.unlink()
     assert not verify_files(folder, [KEY.public.hex()], folder).ok
+
+
+def test_the_export_refuses_a_site_that_was_not_proven_able_to_hold_it(platform: Platform) -> None:
+    """Each site of the export needs a valid record. The export probes none itself: a probe writes into the ledger."""
+    exported(platform, 1)
+    platform.ledger.append("snapshot", "bookings", {"rows": 9})
+    for name in ("primary", "haven"):
+        true = platform.sites[name].probe("doctor", platform.clock())
+        lacking = [
+            Proof("object lock", "absent", "no") if one.capability == "object lock" else one for one in true.proofs
+        ]
+        platform.ledger.append("capabilities", name, dataclasses.replace(true, proofs=tuple(lacking)).as_json())
+        before = {bucket: keys(platform, at, bucket) for at, bucket, _ in PLACES}
+        count = len(list(platform.ledger.entries()))
+        with pytest.raises(CapabilityMissing, match=f"Site '{name}' .* evidence: object lock: absent") as refused:
+            export(platform)
+        assert f"rempart doctor site {name}" in refused.value.hint
+        with pytest.raises(CapabilityMissing):
+            evidence.prove_sites(platform, lambda line: None)
+        assert before == {bucket: keys(platform, at, bucket) for at, bucket, _ in PLACES}
+        assert count == len(list(platform.ledger.entries())), "nothing was written anywhere"
+        doctor_site.probe(platform, platform.sites[name], lambda line: None)
+    exported(platform, 1)
+
+
+def test_an_old_record_of_a_site_is_none_and_the_sites_are_probed_before_the_export(platform: Platform) -> None:
+    later = dataclasses.replace(platform, clock=lambda: NOW + VALID + timedelta(hours=1))
+    with pytest.raises(CapabilityMissing, match=r"evidence: it was probed on .*, more than 30 days ago"):
+        export(later)
+    evidence.prove_sites(later, lambda line: None)
+    known = [one.subject for one in platform.ledger.find("capabilities")]
+    assert export(later).records > 0
+    evidence.prove_sites(later, lambda line: None)
+    assert [one.subject for one in platform.ledger.find("capabilities")] == known, "a valid record is enough"
+
+
+def test_a_site_that_was_never_probed_is_refused(platform: Platform) -> None:
+    unknown = dataclasses.replace(platform, ledger_=MemoryLedger(KEY, platform.clock))
+    with pytest.raises(CapabilityMissing, match="evidence: it was never probed"):
+        export(unknown)
+    evidence.prove_sites(unknown, lambda line: None)
+    assert export(unknown).records == 7, "the key, two capabilities, policy, configuration and two permissions"

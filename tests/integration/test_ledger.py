@@ -342,9 +342,10 @@ def test_the_witness_can_add_under_lock_and_do_nothing_else(servers: Servers, pl
 def test_an_export_is_verified_from_its_objects_and_from_a_folder_before_and_after_a_rotation(
     servers: Servers, platform: Platform, key: keys.Signer, tmp_path: Path
 ) -> None:
+    evidence.prove_sites(platform, lambda line: None)
     platform.ledger.append("snapshot", "bookings", {"rows": 3})
     result = export(platform)
-    assert result.records == result.last == 6 and result.window_seconds is not None and result.window_seconds < 60
+    assert result.records == result.last == 8 and result.window_seconds is not None and result.window_seconds < 60
     again = export(dataclasses.replace(platform, _permitted=set(), sites={}))
     assert again.records == 0, "an unchanged ledger exports nothing, in a new process too"
     site, bucket = platform.evidence_site("primary")[0], platform.config.buckets.evidence
@@ -354,10 +355,10 @@ def test_an_export_is_verified_from_its_objects_and_from_a_folder_before_and_aft
             site.delete(bucket, segment, version_id=found.version_id)
         (tmp_path / "bucket").mkdir()
         (tmp_path / "bucket" / Path(segment).name).write_bytes(site.read(bucket, segment))
-    assert export_to(platform, tmp_path / "folder").records == 7, "and what the export tells of itself"
-    for place, records in (("bucket", 6), ("folder", 7)):
+    assert export_to(platform, tmp_path / "folder").records == 9, "and what the export tells of itself"
+    for place, records in (("bucket", 8), ("folder", 9)):
         verdict = verify_files(tmp_path / place, [key.public.hex()], tmp_path / "folder" / "checkpoints")
-        assert verdict.ok and (verdict.records, verdict.covered) == (records, 6), (place, verdict)
+        assert verdict.ok and (verdict.records, verdict.covered) == (records, 8), (place, verdict)
     seed = base64.b64encode(bytes(range(32))).decode()
     new, given = Connection("ledger_key", "ledger", password=seed), platform.connections
     evidence.rotate_key(
@@ -367,4 +368,4 @@ def test_an_export_is_verified_from_its_objects_and_from_a_folder_before_and_aft
     assert export(restarted).records == 2, "the record of the key, and the export before"
     export_to(restarted, tmp_path / "later")
     verdict = verify_files(tmp_path / "later", [str(tmp_path / "folder" / "public.pem")], None)
-    assert verdict.ok and len(verdict.keys) == 2 and (verdict.covered, verdict.records) == (8, 9)
+    assert verdict.ok and len(verdict.keys) == 2 and (verdict.covered, verdict.records) == (10, 11)

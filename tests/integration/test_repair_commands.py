@@ -13,7 +13,7 @@ import pytest
 
 from rempart.backup import chain
 from rempart.backup.chain import Link, Stored
-from rempart.flows.evidence import export
+from rempart.flows import evidence
 from rempart.flows.mend_links import hashes, named_links
 from rempart.flows.platform import Platform
 from rempart.sites.port import Site
@@ -83,7 +83,8 @@ def test_links_that_a_site_stored_wrong_are_put_back_or_marked_as_lost(servers: 
 
 
 def test_what_was_exported_is_put_again(servers: Servers, platform: Platform) -> None:
-    export(platform)
+    evidence.prove_sites(platform, lambda line: None)
+    evidence.export(platform)
     own = platform.evidence_site("haven")[0]
     bucket = platform.config.buckets.checkpoints
     key = next(info.key for info in own.list(bucket))

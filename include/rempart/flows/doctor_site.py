@@ -47,11 +47,25 @@ def require(platform: Platform, site: Site, purpose: Purpose, say: Say = print) 
     elif undecided(record, purpose):
         say(f"site {site.name} was busy when it was probed for {purpose}: it is probed again")
         record = probe(platform, site, say)
-    if lacking := missing(record, purpose, platform.clock()):
+    return _sufficient(platform, site, record, purpose)
+
+
+def on_record(platform: Platform, site: Site, purpose: Purpose) -> CapabilityRecord:
+    """Return what was proven of a site, if that is enough for a purpose. Nothing is probed, and no record is written.
+
+    Raises CapabilityMissing.
+    """
+    return _sufficient(platform, site, last_record(platform, site), purpose)
+
+
+def _sufficient(platform: Platform, site: Site, record: CapabilityRecord | None, purpose: Purpose) -> CapabilityRecord:
+    lacking = missing(record, purpose, platform.clock())
+    if record is None or lacking:
+        when = f" (probed on {record.at:%Y-%m-%d %H:%M} UTC)" if record else ""
         raise CapabilityMissing(
-            f"Site '{site.name}' ({site.endpoint}) must not be used for {purpose}: {'; '.join(lacking)}"
-            f" (probed on {record.at:%Y-%m-%d %H:%M} UTC)",
-            "Read `rempart doctor site` for what was found; have the operator mend it, or declare another site.",
+            f"Site '{site.name}' ({site.endpoint}) must not be used for {purpose}: {'; '.join(lacking)}{when}",
+            f"Run `rempart doctor site {site.name}` and read what it finds; have the operator mend that, or declare "
+            "another site.",
         )
     return record
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from rempart import __version__
 from rempart.errors import ConfigError, LedgerBroken, LedgerError, SiteUnavailable
-from rempart.flows import locked_evidence
+from rempart.flows import doctor_site, locked_evidence
 from rempart.flows.locked_evidence import ALL, Checked, Expected, Places
 from rempart.flows.platform import Platform
 from rempart.ledger import keys
@@ -78,9 +78,10 @@ def export(platform: Platform) -> ExportResult:
     `evidence.checkpoint_site`, through credentials that can only add objects, and a copy of it beside the segments. All
     of it is read back before it counts, by a record of kind `checkpoint`; so is, in turn, what earlier runs wrote
     (`flows.locked_evidence`), and what a site altered or lost is put again. A run that was cut short is finished by the
-    next; what two at once write agrees. Raises LedgerBroken when the ledger no longer follows on what
-    was exported, IntegrityError for a site that does not give back what it stored or lost all of it, SiteError,
-    PlacementDenied, ConfigError, DatabaseUnavailable.
+    next; what two at once write agrees. The export probes no site, since it reads the ledger while it would write
+    there: `prove_sites` comes before it. Raises LedgerBroken when the ledger no longer follows on what was exported,
+    IntegrityError for a site that does not give back what it stored or lost all of it, CapabilityMissing for a site
+    without a valid record of what the export relies on, SiteError, PlacementDenied, ConfigError, DatabaseUnavailable.
     """
     config = platform.config
     if config.evidence_site == config.checkpoint_site:
@@ -88,8 +89,10 @@ def export(platform: Platform) -> ExportResult:
             f"evidence.checkpoint_site: '{config.checkpoint_site}' is the site of the export too",
             "Name a site of another operator: whoever may rewrite the one must not hold the other.",
         )
-    record_configuration(platform)
     places, permissions = open_places(platform)
+    for place in (places.site, places.owner):
+        doctor_site.on_record(platform, place, "evidence")
+    record_configuration(platform)
     retain_until = platform.clock() + config.evidence.retention
     locked_evidence.check(platform, places, retain_until)
     segments = locked_evidence.finish(platform, places, retain_until)
@@ -118,6 +121,16 @@ def export(platform: Platform) -> ExportResult:
     platform.ledger.append("checkpoint", key, told)
     names = tuple(one.key for one in segments)
     return ExportResult(chain.head.seq - exported, chain.head.seq, names, key, round(window, 3))
+
+
+def prove_sites(platform: Platform, say: Callable[[str], object] = print) -> None:
+    """Probe those sites of the export that have no valid record of what they can do.
+
+    Raises CapabilityMissing for a site that the export must not use, SiteError, PlacementDenied.
+    """
+    places, _ = open_places(platform)
+    for place in (places.site, places.owner):
+        doctor_site.require(platform, place, "evidence", say)
 
 
 def open_places(platform: Platform) -> tuple[Places, tuple[Decision, Decision]]:

@@ -48,7 +48,9 @@ def platform() -> Platform:
     sites["primary"].ensure_bucket("evidence", versioned=True, locked=True)
     sites["haven"].ensure_bucket("checkpoints", versioned=True, locked=True)
     held: dict[str, Any] = {**sites, config.witness("haven"): sites["haven"]}
-    return Platform(loaded, connections, clock, held, MemoryLedger(KEY, clock))
+    made = Platform(loaded, connections, clock, held, MemoryLedger(KEY, clock))
+    evidence.prove_sites(made, lambda line: None)
+    return made
 
 
 def read(site: Any, bucket: str, prefix: str) -> dict[str, str]:
@@ -65,16 +67,16 @@ def verified(platform: Platform, key: Signer = KEY) -> Verdict:
 def test_new_records_and_a_checkpoint_are_exported_once(platform: Platform) -> None:
     platform.ledger.append("snapshot", "bookings", {"rows": 3})
     first = export(platform)
-    assert first.records == first.last == 6, "key, snapshot, policy, configuration and the export's own two permissions"
-    assert first.segments == ("ledger/000000000001-000000000006.jsonl",)
+    assert first.records == first.last == 8, "key, two sites, snapshot, policy, configuration and two permissions"
+    assert first.segments == ("ledger/000000000001-000000000008.jsonl",)
     verdict = verified(platform)
-    assert verdict.ok and verdict.records == verdict.covered == 6 and verdict.checkpoints == 1
+    assert verdict.ok and verdict.records == verdict.covered == 8 and verdict.checkpoints == 1
     again = export(platform)
     assert (again.records, again.segments, again.checkpoint, again.window_seconds) == (0, (), None, None)
     platform.ledger.append("snapshot", "bookings", {"rows": 4})
     third = export(dataclasses.replace(platform, _permitted=set()))
-    assert (third.records, third.last) == (4, 10), "and the checkpoint of the export before"
-    assert verified(platform).covered == 10 and verified(platform).ok
+    assert (third.records, third.last) == (4, 12), "and the checkpoint of the export before"
+    assert verified(platform).covered == 12 and verified(platform).ok
 
 
 def test_the_window_is_the_age_of_the_oldest_record_that_had_no_checkpoint(platform: Platform) -> None:
@@ -129,7 +131,7 @@ def test_a_run_that_was_cut_off_is_finished_by_the_next(platform: Platform, site
         export(platform)
     cut.left = 10_000
     verdict = verified(platform)
-    assert verdict.ok and verdict.records == verdict.covered == 6
+    assert verdict.ok and verdict.records == verdict.covered == 8
     assert export(platform).records == 0
 
 
@@ -167,9 +169,9 @@ def test_long_ledgers_are_cut_into_segments(platform: Platform, monkeypatch: pyt
 @pytest.mark.parametrize(
     "attack",
     [
-        lambda chain: chain.__delitem__(slice(4, None)),
+        lambda chain: chain.__delitem__(slice(6, None)),
         lambda chain: chain.clear(),
-        lambda chain: chain.__setitem__(4, dataclasses.replace(chain[4], text=chain[4].text.replace("FR", "US"))),
+        lambda chain: chain.__setitem__(6, dataclasses.replace(chain[6], text=chain[6].text.replace("FR", "US"))),
     ],
     ids=["a cut tail", "nothing left", "a changed record"],
 )
@@ -179,7 +181,7 @@ def test_a_database_that_no_longer_says_what_was_exported_stops_the_export(
     export(platform)
     assert isinstance(platform.ledger, MemoryLedger)
     attack(platform.ledger.chain)
-    with pytest.raises(LedgerBroken, match=r"Record 5 of the ledger is not the one in evidence/ledger/") as found:
+    with pytest.raises(LedgerBroken, match=r"Record 7 of the ledger is not the one in evidence/ledger/") as found:
         export(platform)
     assert "verify-the-ledger" in found.value.hint
     assert not found.value.transient
@@ -190,7 +192,7 @@ def test_a_record_that_does_not_follow_is_named_and_not_exported(platform: Platf
     platform.ledger.append("snapshot", "bookings", {"rows": 3})
     assert isinstance(platform.ledger, MemoryLedger)
     platform.ledger.chain[-1] = dataclasses.replace(platform.ledger.chain[-1], sig="A" * 86 + "==")
-    with pytest.raises(LedgerBroken, match="Record 7 of the ledger: its signature"):
+    with pytest.raises(LedgerBroken, match="Record 9 of the ledger: its signature"):
         export(platform)
     assert len(read(platform.sites["primary"], "evidence", "ledger/")) == 1
 
@@ -253,20 +255,20 @@ def test_an_auditor_verifies_a_folder_with_the_public_key_alone(
     export(platform)
     platform.ledger.append("snapshot", "bookings", {"rows": 3})
     written = export_to(platform, tmp_path / "audit")
-    assert (written.records, written.checkpoints) == (7, 1)
+    assert (written.records, written.checkpoints) == (9, 1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("REMPART_HOME")  # no rempart.yaml is in reach
     code, said = rempart("verify", "audit", "--key", "audit/public.pem")
     assert code == 0, said
-    assert "records      7" in said and f"key          {KEY.id}, since record 1, signed 7" in said
-    assert "covers record 5, 2 follow it" in said and "every record verifies" in said
+    assert "records      9" in said and f"key          {KEY.id}, since record 1, signed 9" in said
+    assert "covers record 7, 2 follow it" in said and "every record verifies" in said
     assert rempart("verify", "audit/ledger/ledger.jsonl", "--key", KEY.public.hex())[1].count("checkpoints  none") == 1
     code, said = rempart("verify", "audit", "--key", "00" * 32)
     assert code == 1 and "BROKEN: Record 1 of the ledger: the chain begins with key" in said
     file = tmp_path / "audit" / "ledger" / "ledger.jsonl"
     file.write_text(file.read_text().replace('"rows":3', '"rows":4'))
     code, said = rempart("verify", "audit", "--key", "audit/public.pem")
-    assert code == 1 and "BROKEN: Record 7 of the ledger: its SHA-256" in said and "What to do" in said
+    assert code == 1 and "BROKEN: Record 9 of the ledger: its SHA-256" in said and "What to do" in said
 
 
 @pytest.mark.parametrize(("place", "checkpoints"), [("nowhere", None), (".", "."), ("empty", None)])
