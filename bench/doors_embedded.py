@@ -158,7 +158,7 @@ def wrong_passwords(place: Place, resolve: config.Connections) -> list[Row]:
             aws_access_key_id=keys.login,
             aws_secret_access_key=wrong,
             region_name="local-1",
-            config=BotoConfig(retries={"max_attempts": 1}),
+            config=BotoConfig(retries={"total_max_attempts": 1}),
         )
         try:
             client.list_buckets()

@@ -69,7 +69,7 @@ def open_client(name: str, connection: Connection, region: str, *, attempts: int
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         # adaptive: after SlowDown all threads of this client together ask less often
-        retries={"mode": "adaptive" if attempts > 1 else "standard", "max_attempts": attempts},
+        retries={"mode": "adaptive" if attempts > 1 else "standard", "total_max_attempts": attempts},
         connect_timeout=5,
         read_timeout=60,
         max_pool_connections=64,

@@ -137,7 +137,7 @@ def _sts(connection: Connection, region: str) -> Any:
         aws_secret_access_key=connection.password,
         aws_session_token=connection.extra.get(SESSION_TOKEN),
         region_name=connection.extra.get("region_name", region),
-        config=BotoConfig(retries={"mode": "standard", "max_attempts": 4}, connect_timeout=5, read_timeout=30),
+        config=BotoConfig(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, read_timeout=30),
     )
 
 
