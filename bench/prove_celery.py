@@ -70,13 +70,8 @@ def workers(compose: Compose) -> dict[str, dict[str, Any]]:
 
 def tasks(api: AirflowApi, since: datetime) -> list[dict[str, Any]]:
     """Every task instance that began since a time: the last try of each."""
-    found: list[dict[str, Any]] = []
-    while True:
-        words = f"start_date_gte={since:%Y-%m-%dT%H:%M:%SZ}&limit=100&offset={len(found)}&order_by=start_date"
-        part = api.get(f"/api/v2/dags/~/dagRuns/~/taskInstances?{words}")["task_instances"]
-        found += part
-        if len(part) < 100:
-            return found
+    path, after = "/api/v2/dags/~/dagRuns/~/taskInstances", f"{since:%Y-%m-%dT%H:%M:%SZ}"
+    return api.every(path, "task_instances", order_by="start_date", start_date_gte=after)
 
 
 def spread(found: list[dict[str, Any]]) -> dict[str, int]:

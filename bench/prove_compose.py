@@ -156,7 +156,7 @@ def heal(compose: Compose, api: AirflowApi, checks: list[Check], figures: dict[s
 
 
 def _states(api: AirflowApi, dag: str, run: str) -> list[str]:
-    found = api.get(f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances")["task_instances"]
+    found = api.every(f"/api/v2/dags/{dag}/dagRuns/{run}/taskInstances", "task_instances")
     return [str(one["state"]) for one in found]
 
 

@@ -148,7 +148,7 @@ def scheduled(proof: Proof, api: AirflowApi, since: datetime) -> None:
     deadline = time.monotonic() + _SCHEDULED_SECONDS
     what, told = "a scheduled run ends well", 0.0
     while time.monotonic() < deadline:
-        runs = api.get("/api/v2/dags/~/dagRuns?run_type=scheduled&limit=50")["dag_runs"]
+        runs = api.every("/api/v2/dags/~/dagRuns", "dag_runs", run_type="scheduled")
         fresh = [run for run in runs if datetime.fromisoformat(run["run_after"]) >= since]
         if ended := [run for run in fresh if run["state"] in TERMINAL]:
             good = all(run["state"] == "success" for run in ended)

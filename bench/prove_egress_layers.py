@@ -256,7 +256,7 @@ def elsewhere(proof: Proof, stack: layout.Stack, api: AirflowApi) -> None:
     deadline = time.monotonic() + 60
     found = ""
     while not found and time.monotonic() < deadline:
-        errors = api.get("/api/v2/importErrors")["import_errors"]
+        errors = api.every("/api/v2/importErrors", "import_errors")
         found = next((e["stack_trace"] for e in errors if e["filename"].endswith("egress_at_parse.py")), "")
         time.sleep(1)
     said = next((line for line in found.splitlines() if "EgressDenied" in line), "no such import error")

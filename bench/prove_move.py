@@ -133,7 +133,7 @@ def through_the_gate(var: Path) -> AirflowApi:
 
 
 def runs_of(api: AirflowApi) -> dict[tuple[str, str], str]:
-    listed = api.get("/api/v2/dags/~/dagRuns?limit=1000&order_by=id")["dag_runs"]
+    listed = api.every("/api/v2/dags/~/dagRuns", "dag_runs")
     return {(one["dag_id"], one["dag_run_id"]): one["state"] for one in listed if one["state"] in ("success", "failed")}
 
 

@@ -93,7 +93,7 @@ def rows(platform: Platform) -> dict[str, int]:
 
 
 def runs(api: AirflowApi) -> dict[str, str]:
-    listed = api.get("/api/v2/dags/~/dagRuns?limit=1000&order_by=id")["dag_runs"]
+    listed = api.every("/api/v2/dags/~/dagRuns", "dag_runs")
     return {f"{one['dag_id']} {one['dag_run_id']}": str(one["state"]) for one in listed}
 
 

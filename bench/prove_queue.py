@@ -120,7 +120,7 @@ def follow(api: AirflowApi, run_id: str, seconds: float) -> tuple[dict[str, str]
     samples: list[Counter[str]] = []
     deadline = time.monotonic() + seconds
     while True:
-        found = api.get(f"/api/v2/dags/queue/dagRuns/{run_id}/taskInstances?limit=200")["task_instances"]
+        found = api.every(f"/api/v2/dags/queue/dagRuns/{run_id}/taskInstances", "task_instances")
         states = {one["task_id"]: one["state"] or "none" for one in found}
         samples.append(Counter(states.values()))
         over = api.get(f"/api/v2/dags/queue/dagRuns/{run_id}")["state"] in TERMINAL

@@ -165,7 +165,7 @@ class Seen:
 
 
 def look(platform: Platform, api: AirflowApi, where: str = "primary") -> Seen:
-    listed = api.get("/api/v2/dags/~/dagRuns?limit=1000&order_by=id")["dag_runs"]
+    listed = api.every("/api/v2/dags/~/dagRuns", "dag_runs")
     runs = {(one["dag_id"], one["dag_run_id"]): one["state"] for one in listed if one["state"] in ("success", "failed")}
     pipeline, rows = named(PIPELINE), []
     for table in view_tables(pipeline):

@@ -146,7 +146,7 @@ class Seen:
 
 def look() -> Seen:
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
-    listed = api.get("/api/v2/dags/~/dagRuns?limit=1000&order_by=id")["dag_runs"]
+    listed = api.every("/api/v2/dags/~/dagRuns", "dag_runs")
     runs = {(one["dag_id"], one["dag_run_id"]): one["state"] for one in listed if one["state"] in ("success", "failed")}
     chain = upgrade_facts.verified(platform.ledger)
     return Seen(

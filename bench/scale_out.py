@@ -157,12 +157,8 @@ def measure(compose: Compose, api: AirflowApi, workers: int, shards: int) -> Res
     tell(f"{workers} workers: {shards * KEYS} objects are there")
     run = api.trigger(DAG)
     seconds = api.follow(DAG, run, lambda line: None, timeout=3600)
-    path, mapped = f"/api/v2/dags/{DAG}/dagRuns/{run}/taskInstances", list[dict[str, Any]]()
-    while len(mapped) % 100 == 0:
-        part = api.get(f"{path}?task_id=carry&limit=100&offset={len(mapped)}&order_by=map_index")["task_instances"]
-        mapped += part
-        if not part:
-            break
+    path = f"/api/v2/dags/{DAG}/dagRuns/{run}/taskInstances"
+    mapped = api.every(path, "task_instances", order_by="map_index", task_id="carry")
     started = min(datetime.fromisoformat(one["start_date"]) for one in mapped)
     ended = max(datetime.fromisoformat(one["end_date"]) for one in mapped)
     told, sites = api.result(DAG, run, "conclude"), json.loads(inside(compose, LIST).splitlines()[-1])

@@ -17,6 +17,8 @@ from rempart.errors import RempartError
 
 TERMINAL = frozenset({"success", "failed"})
 _ASKED_AGAIN = 3
+PAGE = 100
+"""Entries of a page of a list: Airflow gives no more at once (`api.maximum_page_limit`), whatever `limit` asks for."""
 _PARSED_SECONDS, _SKIPPED_SECONDS = 120.0, 600.0
 
 
@@ -109,7 +111,7 @@ class AirflowApi:
         while True:
             run_id = self.trigger(dag_id, conf)
             self.follow(dag_id, run_id, tell)
-            ended = self.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+            ended = self.every(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
             if "skipped" not in {one["state"] for one in ended if one["task_id"] == task_id}:
                 return self.result(dag_id, run_id, task_id)
             if time.monotonic() > until:
@@ -157,7 +159,7 @@ class AirflowApi:
         started, last = time.monotonic(), ""
         while True:
             state = self._call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"]
-            tasks = self._call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+            tasks = self.every(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
             line = ", ".join(f"{t['task_id']} {t['state'] or 'waiting'}" for t in tasks)
             if line != last:
                 tell(line)
@@ -186,12 +188,16 @@ class AirflowApi:
 
     def import_errors(self) -> list[str]:
         """Files that Airflow could not import, with the reason."""
-        errors = self._call("GET", "/api/v2/importErrors")["import_errors"]
+        errors = self.every("/api/v2/importErrors", "import_errors")
         return [f"{e['filename']}: {last_words(e['stack_trace'])}" for e in errors]
 
     def dag_ids(self) -> list[str]:
         """Ids of all DAGs that Airflow knows."""
-        return [d["dag_id"] for d in self._call("GET", "/api/v2/dags", params={"limit": 200})["dags"]]
+        return [d["dag_id"] for d in self.dags()]
+
+    def dags(self) -> list[dict[str, Any]]:
+        """All DAGs that Airflow knows, each with what the list tells of it."""
+        return self.every("/api/v2/dags", "dags", order_by="dag_id")
 
     def details(self, dag_id: str) -> dict[str, Any]:
         """What Airflow knows of a DAG, its documentation included."""
@@ -201,6 +207,16 @@ class AirflowApi:
         """The plugins that Airflow loaded."""
         found: list[dict[str, Any]] = self.get("/api/v2/plugins")["plugins"]
         return found
+
+    def every(self, path: str, entries: str, *, order_by: str = "id", **query: str) -> list[dict[str, Any]]:
+        """Read all pages of a list: `entries` is the name of the list in the answer. Raises AirflowApiError."""
+        found: list[dict[str, Any]] = []
+        while True:
+            params = {**query, "order_by": order_by, "limit": PAGE, "offset": len(found)}
+            answer = self._call("GET", path, params=params)
+            found += answer[entries]
+            if not answer[entries] or len(found) >= answer["total_entries"]:
+                return found
 
     def get(self, path: str) -> dict[str, Any]:
         """Any other read, by its path."""

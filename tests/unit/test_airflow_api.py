@@ -106,10 +106,36 @@ def test_a_run_that_is_skipped_is_begun_anew_once_its_dag_is_there(monkeypatch: 
             started.append(next(states))
         if path.endswith("/taskInstances"):
             state = started[-1]
-            return httpx.Response(200, json={"task_instances": [{"task_id": "conclude", "state": state}]})
+            found = [{"task_id": "conclude", "state": state}]
+            return httpx.Response(200, json={"task_instances": found, "total_entries": 1})
         return httpx.Response(200, json={"state": state, "value": {"copied": len(started)}})
 
     api, _ = asked_of(answer)
     told: list[str] = []
     assert api.run("replicate", "conclude", tell=told.append) == {"copied": 2}
     assert told == ["conclude skipped", "skipped: it is not its turn; once more in 5 s", "conclude success"]
+
+
+@pytest.mark.parametrize("most", [100, 7])
+def test_a_list_is_read_to_its_last_page_however_small_the_servers_pages_are(most: int) -> None:
+    """Airflow cuts `limit` to `api.maximum_page_limit`, and says nothing about it."""
+    there = [f"dag_{number:03d}" for number in range(250)]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        query = request.url.params
+        start, count = int(query.get("offset", 0)), min(int(query.get("limit", 50)), most)
+        page = [
+            {"dag_id": name, "filename": name, "stack_trace": "", "state": "success", "task_id": name} for name in there
+        ]
+        entries = {"dags": "dags", "importErrors": "import_errors"}.get(request.url.path.rpartition("/")[2])
+        page = page[start : start + count]
+        return httpx.Response(
+            200, json={entries or "task_instances": page, "total_entries": len(there), "state": "success"}
+        )
+
+    api, _ = asked_of(answer)
+    assert api.dag_ids() == there
+    assert len(api.import_errors()) == 250
+    told: list[str] = []
+    api.follow("train", "run", told.append)
+    assert told[0].count("success") == 250

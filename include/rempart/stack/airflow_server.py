@@ -23,6 +23,8 @@ from rempart.stack.layout import Stack
 from rempart.stack.mlflow_server import address
 from rempart.stack.postgresql import connect
 
+ERRORS = 20
+"""Import errors that are told one by one."""
 FAB = "apache-airflow-providers-fab"
 """Brings tables of its own to Airflow's database, which `airflow db migrate` makes and migrates with the rest."""
 
@@ -122,8 +124,10 @@ def check(connection: Connection, since: Mapping[str, datetime], expects_dags: b
         raise StackError(f"Airflow: no heartbeat yet from {', '.join(late)}", "Read their logs (`rempart logs`).")
     bearer = token(connection)
     dags = rest.call("GET", f"{url}/api/v2/dags?limit=1", bearer=bearer)["total_entries"]
-    errors = rest.call("GET", f"{url}/api/v2/importErrors?limit=20", bearer=bearer)["import_errors"]
-    broken = tuple(f"{e['filename']}: {last_words(str(e['stack_trace']))[:2000]}" for e in errors)
+    listed = rest.call("GET", f"{url}/api/v2/importErrors?limit={ERRORS}", bearer=bearer)
+    broken = tuple(f"{e['filename']}: {last_words(str(e['stack_trace']))[:2000]}" for e in listed["import_errors"])
+    if (more := listed["total_entries"] - len(broken)) > 0:
+        broken += (f"{more} more files have import errors",)
     if expects_dags and not dags:
         raise StackError(
             "Airflow: no DAG is parsed yet" + "".join(f"\n{line}" for line in broken),
