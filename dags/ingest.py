@@ -22,7 +22,7 @@ delivery `again` that comes to the same verdicts.
 `check_quarantine` is red, more rows were quarantined than `max_quarantined` allows, and the deliveries that it names
 are held back: read the reasons on the cockpit's page of the pipeline. Have the file corrected and put it into the
 landing bucket; or, where a rule was wrong, correct the pipeline file and take the delivery in `again`; or, where the
-good rows shall count as they are, take it in `again` with `accept_quarantined`.
+good rows shall count as they are, accept the delivery on that page, or run `rempart quarantine accept`.
 """
 
 from typing import Any

@@ -51,6 +51,8 @@ DOORS: dict[tuple[str, str], access.Capability] = {
     ("GET", f"{LOOK}/rows.csv"): "read_data",
     ("GET", f"{LOOK}/again"): "operate",
     ("POST", f"{LOOK}/again"): "operate",
+    ("GET", f"{LOOK}/accept"): "operate",
+    ("POST", f"{LOOK}/accept"): "operate",
     ("GET", "/models/hotel_bookings/roll-back"): "operate",
     ("POST", "/models/hotel_bookings/roll-back"): "operate",
     ("GET", "/api/models/hotel_bookings/roll-back"): "operate",

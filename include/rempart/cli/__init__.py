@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from rempart.cli import stack, people, continuity, backups, drills, bundle, point_in_time, governance, erasure, doctors
+from rempart.cli import (
+    stack,
+    people,
+    continuity,
+    backups,
+    drills,
+    bundle,
+    point_in_time,
+    governance,
+    erasure,
+    doctors,
+    quarantine,
+)
 from rempart.cli.root import app
 from rempart.errors import RempartError
 

@@ -22,6 +22,8 @@ keys_app = typer.Typer(no_args_is_help=True, help="Keys of backups: who can open
 app.add_typer(keys_app, name="keys")
 doctor_app = typer.Typer(no_args_is_help=True, help="Look at what jobs and data rely on, and say the remedy.")
 app.add_typer(doctor_app, name="doctor")
+quarantine_app = typer.Typer(no_args_is_help=True, help="Deliveries that are held back: accept one as it is.")
+app.add_typer(quarantine_app, name="quarantine")
 run_app = typer.Typer(no_args_is_help=True, help="Run a service in the foreground, as a supervisor does.")
 app.add_typer(run_app, name="run")
 new_app = typer.Typer(no_args_is_help=True, help="Draft new parts of the project.")

@@ -205,7 +205,7 @@ def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
         f"current snapshot is {result.snapshot or 'still none'}. " + "; ".join(result.worst),
         "Look at them on the cockpit's page of this pipeline. Deliver the corrected rows as a new file; or, if the "
         f"rule was wrong, correct {pipeline.name}.yaml and take the delivery in again there. To publish the good rows "
-        f"of a delivery as it is, run ingest_{pipeline.name} with its SHA-256 as `again` and `accept_quarantined`. "
+        f"of a delivery as it is, accept it there, or run `rempart quarantine accept {pipeline.name} SHA-256`. "
         "Nothing of this run is lost, and a re-run has nothing left to do.",
     )
 

@@ -1,4 +1,4 @@
-"""A pipeline's quarantine: what is in it, a look at its rows, and a delivery taken in again. Each step is a DAG's run.
+"""A pipeline's quarantine: a look at its rows, a delivery taken in again or accepted. Each step is a run of a DAG.
 
 The API server reaches no site. For a look it makes an age key: its public half goes to the task that reads the rows,
 its secret half into a cookie of the browser that asked, and nowhere else.
@@ -132,6 +132,34 @@ async def start_again(
     return RedirectResponse(where, 303, headers=HEADERS)
 
 
+@router.get(f"{LOOK}/accept")
+async def plan_accept(
+    request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, run: RunId = ""
+) -> Response:
+    """Show what accepting a delivery publishes, and the form that starts it; with `run`, how that run stands."""
+    found, one = await run_in_threadpool(_both, pipeline, delivery)
+    asked = await _asked(request, f"ingest_{pipeline}", run, delivery)
+    answer = _plan(request, "accept", found, one, user, asked=asked)
+    return _refreshed(answer, asked is not None and not asked.ended)
+
+
+@router.post(f"{LOOK}/accept")
+async def start_accept(
+    request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, form: posts.Token = ""
+) -> Response:
+    """Accept a delivery that is held back, in the name of the user, unless its plan was of an older record."""
+    found, one = await run_in_threadpool(_both, pipeline, delivery)
+    if not one.held_back or not posts.is_ours(request, user, _accepting(pipeline, one), form):
+        return _plan(request, "accept", found, one, user, "csrf", 403)
+    try:
+        conf = {"again": delivery, "accept_quarantined": True}
+        run = await airflow_calls.start(request, f"ingest_{pipeline}", conf)
+    except AirflowRefused as error:
+        return _plan(request, "accept", found, one, user, error.what, 409)
+    where = f"{base(request)}/data/{pipeline}/quarantine/{delivery}/accept?{urlencode({'run': run})}"
+    return RedirectResponse(where, 303, headers=HEADERS)
+
+
 def _quality(pipeline: str) -> Quality:
     if (found := quarantine.quality(sources.newest(), pipeline, sources.now())) is None:
         raise HTTPException(404, f"No pipeline {pipeline} is known: include/pipelines has no such file")
@@ -179,7 +207,8 @@ def _plan(
     status: int = 200,
     asked: Asked | None = None,
 ) -> Response:
-    form = posts.token(user, _action(found.pipeline, one.sha256, action))
+    of = _accepting(found.pipeline, one) if action == "accept" else _action(found.pipeline, one.sha256, action)
+    form = posts.token(user, of)
     content: dict[str, Any] = {"found": found, "one": one, "form": form, "refused": refused, "asked": asked}
     return render(request, action, status=status, current="data", most=MAX_ROWS, **content)
 
@@ -193,3 +222,8 @@ def _refreshed(answer: Response, waits: bool) -> Response:
 
 def _action(pipeline: str, delivery: str, action: str) -> str:
     return f"data/{pipeline}/quarantine/{delivery}/{action}"
+
+
+def _accepting(pipeline: str, one: Delivery) -> str:
+    """The action of accepting a delivery as the record tells it: another plan needs another form."""
+    return _action(pipeline, one.sha256, f"accept/{one.seq}")

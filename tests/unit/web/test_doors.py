@@ -189,7 +189,7 @@ def test_pages_say_what_a_browser_may_load_and_are_kept_by_nobody(house: House) 
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
     assert answer.headers["cache-control"] == "no-store"
     pages = ("overview", "sites", "restore-points", f"restore-points/{POINT}", "models", "data", "ledger")
-    ours = ("data/hotel_bookings", *(f"{LOOK[1:]}/{name}" for name in ("look", "rows", "again")))
+    ours = ("data/hotel_bookings", *(f"{LOOK[1:]}/{name}" for name in ("look", "rows", "again", "accept")))
     for page in (*pages, *ours, "models/hotel_bookings/roll-back"):
         text = house.call("GET", f"/{page}", "admin").text
         assert " style=" not in text and "onclick" not in text

@@ -14,6 +14,8 @@ import pytest
 
 from rempart import access
 from rempart.backup import age
+from rempart.ingestion.acceptance import HELD
+from rempart.ingestion.deliveries import HELD_BACK
 from rempart.web import charts, sealed_rows, sources
 from rempart.web.facts import Unknown
 from rempart.web.read_models import models, quarantine
@@ -38,6 +40,14 @@ def sealed(recipient: str, *raws: str, delivery: str = DELIVERY, of: int | None 
 
 def start(house: House, caller: str, path: str, **fields: str) -> Any:
     return house.call("POST", path, caller, data={"form": house.form(caller, path), **fields})
+
+
+def hold_back(house: House, monkeypatch: Any, **body: Any) -> None:
+    """The delivery is held back: 15 good rows wait beside 5 refused ones."""
+    told = {"outcome": HELD_BACK, "accepted": 0, "quarantined": 20, "reasons": {RULES[0]: 5, HELD: 15}, "again": 1}
+    house.watched.delivery(**{**told, **body})
+    found = house.watched.facts()
+    monkeypatch.setattr(sources, "newest", lambda *within: found)
 
 
 def looked(house: House, *raws: str) -> str:
@@ -137,10 +147,11 @@ def test_a_page_offers_to_each_what_he_may(house: House) -> None:
         assert (BACK in house.call("GET", "/models", caller).text) == offered
 
 
-@pytest.mark.parametrize("path", [f"{LOOK}/look", f"{LOOK}/again", BACK])
+@pytest.mark.parametrize("path", [f"{LOOK}/look", f"{LOOK}/again", f"{LOOK}/accept", BACK])
 @pytest.mark.parametrize("how", ["none", "of another user", "from another site", "of another action"])
-def test_a_form_that_is_not_ours_starts_nothing(house: House, path: str, how: str) -> None:
+def test_a_form_that_is_not_ours_starts_nothing(house: House, path: str, how: str, monkeypatch: Any) -> None:
     house.watched.promotion("2", 21.0)
+    hold_back(house, monkeypatch)
     form = "" if how == "none" else house.form("admin" if how == "of another user" else "operator", path)
     if how == "of another action":
         form = house.form("operator", f"/restore-points/{POINT}/drill")
@@ -149,8 +160,9 @@ def test_a_form_that_is_not_ours_starts_nothing(house: House, path: str, how: st
     assert answer.status_code == 403 and not house.started and "set-cookie" not in answer.headers
 
 
-@pytest.mark.parametrize("path", [f"{LOOK}/look", f"{LOOK}/again", BACK])
-def test_what_airflow_refuses_is_told(house: House, path: str) -> None:
+@pytest.mark.parametrize("path", [f"{LOOK}/look", f"{LOOK}/again", f"{LOOK}/accept", BACK])
+def test_what_airflow_refuses_is_told(house: House, path: str, monkeypatch: Any) -> None:
+    hold_back(house, monkeypatch)
     house.watched.promotion("2", 21.0)
     house.refuses = True
     answer = start(house, "operator", path, replaces="2")
@@ -168,6 +180,47 @@ def test_a_delivery_is_taken_in_again_after_its_plan_was_shown(house: House) -> 
     assert house.call("GET", where, "operator").headers["refresh"] == "2"
     house.state = "failed"
     assert "log of this run of ingest_hotel_bookings" in house.call("GET", where, "operator").text
+
+
+def test_a_delivery_that_is_held_back_is_accepted_after_its_plan_was_shown(house: House, monkeypatch: Any) -> None:
+    hold_back(house, monkeypatch)
+    page = house.call("GET", f"{LOOK}/accept", "operator").text
+    assert f"the 15 good rows of delivery {DELIVERY[:12]}" in page and "5 rows stay in quarantine" in page
+    assert f"5 × {RULES[0]}" in page and "your number" in page
+    answer = start(house, "operator", f"{LOOK}/accept")
+    conf = {"again": DELIVERY, "accept_quarantined": True}
+    assert house.started == [("ingest_hotel_bookings", f"Bearer {house.tokens['operator']}", conf)]
+    where = answer.headers["location"].removeprefix("/airflow/rempart")
+    assert house.call("GET", where, "operator").headers["refresh"] == "2"
+    house.state = "failed"
+    assert "log of this run of ingest_hotel_bookings" in house.call("GET", where, "operator").text
+
+
+def test_accepting_is_offered_for_deliveries_that_are_held_back_and_to_those_who_may(
+    house: House, monkeypatch: Any
+) -> None:
+    assert f"{LOOK}/accept" not in house.call("GET", "/data/hotel_bookings", "operator").text
+    assert "is not held back" in house.call("GET", f"{LOOK}/accept", "operator").text
+    hold_back(house, monkeypatch)
+    for caller, offered in (("viewer", False), ("auditor", False), ("operator", True)):
+        assert (f"{LOOK}/accept" in house.call("GET", "/data/hotel_bookings", caller).text) == offered
+        assert (house.call("GET", f"{LOOK}/accept", caller).status_code == 200) == offered
+        form = house.form("operator", f"{LOOK}/accept")
+        if not offered:
+            assert house.call("POST", f"{LOOK}/accept", caller, data={"form": form}).status_code == 403
+    assert not house.started
+
+
+def test_what_was_accepted_is_the_delivery_as_its_plan_told_it(house: House, monkeypatch: Any) -> None:
+    hold_back(house, monkeypatch)
+    form = house.form("operator", f"{LOOK}/accept")
+    hold_back(house, monkeypatch, quarantined=19, reasons={RULES[0]: 18, HELD: 1}, again=2)
+    answer = house.call("POST", f"{LOOK}/accept", "operator", data={"form": form})
+    assert answer.status_code == 403 and "Open the page anew" in answer.text and not house.started
+    hold_back(house, monkeypatch, outcome="accepted in part", again=3)
+    form = house.form("operator", f"{LOOK}/again")
+    assert house.call("POST", f"{LOOK}/accept", "operator", data={"form": form}).status_code == 403
+    assert not house.started
 
 
 def test_a_rollback_carries_the_champion_of_its_plan(house: House) -> None:

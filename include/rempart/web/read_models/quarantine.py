@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from rempart.errors import PipelineError
+from rempart.ingestion.acceptance import HELD
+from rempart.ingestion.deliveries import HELD_BACK
 from rempart.web.facts import Facts, Unknown
 from rempart.web.read_models.said import Moment, State, moment
 
@@ -34,6 +36,16 @@ class Delivery:
     quarantined: int
     reasons: Mapping[str, int]
     again: int
+
+    @property
+    def held_back(self) -> bool:
+        """Whether its good rows wait in quarantine until a person accepts the delivery."""
+        return self.outcome == HELD_BACK
+
+    @property
+    def good(self) -> int:
+        """Rows that are in quarantine only because the delivery is held back."""
+        return self.reasons.get(HELD, 0)
 
 
 @dataclass(frozen=True)
