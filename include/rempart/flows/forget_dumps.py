@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from rempart.backup import retention, wal
-from rempart.backup.domains import parse
+from rempart.backup.domains import Domain, parse
+from rempart.backup.keyring import Keyring
+from rempart.errors import BackupError, IntegrityError, SiteUnavailable
 from rempart.flows import point_in_time
 from rempart.flows.keys import open_keyring
 from rempart.flows.platform import Platform
@@ -23,30 +25,53 @@ def forget(
     standing: Collection[str],
     say: Callable[[str], object],
 ) -> dict[str, int]:
-    """Have every repository at a site forget the dumps that nobody needs; how many of each domain.
+    """Have every repository at a site forget the dumps that nobody needs; return how many of each domain.
 
     `needed` by the points that are kept; `standing` are the points that are there. What a destroyed key opened is
-    unreadable already, and stays. Raises what keys and repositories raise; a run again goes on.
+    unreadable already, and stays. A key or repository that is damaged stops no other one: it is told, and raised at
+    the end if a point that is kept needs it. Raises what keys and repositories raise; a run again goes on.
     """
     if not needed:  # dumps of the first formats stand beside their manifest
         return {}
     keyring, forgotten = open_keyring(platform, say), dict[str, int]()
+    used, faults = {(one.domain, one.serial) for one in needed}, list[BackupError | IntegrityError]()
     for card in keyring.cards():
         domain = parse(card.domain)
-        if not card.destroyed and domain.name == wal.NAME:
-            where, key = open_site(platform, site), keyring.open(domain, card.serial)
-            if bases := point_in_time.forget_bases(platform, where, key):
-                forgotten[domain.id] = forgotten.get(domain.id, 0) + bases
-                say(f"{domain.id}: {bases} base backups forgotten")
-        if card.destroyed or domain.kind != "database":
+        if card.destroyed or (domain.kind != "database" and domain.name != wal.NAME):
             continue
-        repository = repository_of(platform, site, keyring.open(domain, card.serial))
-        stored = {
-            one.id: tag.removeprefix(TAG) for one in repository.snapshots() for tag in one.tags if tag.startswith(TAG)
-        }
-        named = {one.id for one in needed if (one.domain, one.serial) == (domain.id, card.serial)}
-        if gone := retention.unneeded(stored, named, standing):
-            repository.forget(gone)
-            forgotten[domain.id] = forgotten.get(domain.id, 0) + len(gone)
-            say(f"{domain.id}: {len(gone)} dumps forgotten")
+        try:
+            for kind, count in _forget(platform, site, keyring, (domain, card.serial), (needed, standing)).items():
+                forgotten[domain.id] = forgotten.get(domain.id, 0) + count
+                say(f"{domain.id}: {count} {kind} forgotten")
+        except SiteUnavailable:
+            raise
+        except (BackupError, IntegrityError) as error:
+            say(f"WARNING: {domain.id} {card.serial}: nothing was forgotten there. {error.what}")
+            faults += [error] if (domain.id, card.serial) in used else []
+    if faults:
+        raise faults[0]
     return forgotten
+
+
+def _forget(
+    platform: Platform,
+    site: str,
+    keyring: Keyring,
+    named: tuple[Domain, str],
+    wanted: tuple[Collection[retention.Snapshot], Collection[str]],
+) -> dict[str, int]:
+    """Forget in the repository of one key; return how many base backups or dumps, if any."""
+    (domain, serial), (needed, standing) = named, wanted
+    key = keyring.open(domain, serial)
+    if domain.name == wal.NAME:
+        bases = point_in_time.forget_bases(platform, open_site(platform, site), key)
+        return {"base backups": bases} if bases else {}
+    repository = repository_of(platform, site, key)
+    stored = {
+        one.id: tag.removeprefix(TAG) for one in repository.snapshots() for tag in one.tags if tag.startswith(TAG)
+    }
+    kept = {one.id for one in needed if (one.domain, one.serial) == (domain.id, serial)}
+    gone = retention.unneeded(stored, kept, standing)
+    if gone:
+        repository.forget(gone)
+    return {"dumps": len(gone)} if gone else {}

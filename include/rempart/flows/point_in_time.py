@@ -16,7 +16,17 @@ from rempart.backup.wal import Archive, Base, Segment
 from rempart.backup.wal_store import Stored
 from rempart.backup.wrapping import DomainKey
 from rempart.config import WAL_ARCHIVE, Config, Connection
-from rempart.errors import ConfigError, KeyDestroyed, RepositoryBusy, RepositoryMissing
+from rempart.errors import (
+    BackupError,
+    ConfigError,
+    IntegrityError,
+    KeyDestroyed,
+    KeyMissing,
+    KeyRotated,
+    KeyWrong,
+    RepositoryBusy,
+    RepositoryMissing,
+)
 from rempart.flows.doctor_site import require
 from rempart.flows.keys import key_of, open_keyring
 from rempart.flows.platform import Platform, classification_of
@@ -194,11 +204,13 @@ class Pruned:
 def prune(platform: Platform, keyring: Keyring, site: Site, live: Archive | None, *, dry_run: bool = True) -> Pruned:
     """Delete what no moment of the window needs, in every archive at the site; `live` is the running server's.
 
-    What is locked is left until then. Of a base only its card goes here; the prune of restore points takes its data
-    out of the repository (`forget_bases`). What went is evidence of kind `prune`.
-    Raises KeyMissing and its like, SiteError, BackupError.
+    What is locked is left until then. An archive whose key does not open stops no other one. Of a base only its card
+    goes here; the prune of restore points takes its data out of the repository (`forget_bases`). What went is evidence
+    of kind `prune`.
+    Raises SiteError, BackupError; KeyMissing and its like after all other archives were done.
     """
     bucket, now = platform.config.buckets.backups, platform.clock()
+    faults = list[BackupError | IntegrityError]()
     listed = wal_store.listed(site, bucket)
     done = Pruned(dry_run)
     for archive in sorted({one.entry.archive for one in listed}):
@@ -208,6 +220,9 @@ def prune(platform: Platform, keyring: Keyring, site: Site, live: Archive | None
             doomed = _doomed(open_archive(site, bucket, archive, key, ours), now, live=archive == live)
         except KeyDestroyed:
             doomed = ours  # nobody can read it
+        except (KeyMissing, KeyWrong, KeyRotated, IntegrityError) as error:
+            faults.append(error)
+            continue
         for one in doomed:
             locked = max(version.modified for version in one.versions) + _lock(platform.config, archive)
             if locked > now:
@@ -221,6 +236,8 @@ def prune(platform: Platform, keyring: Keyring, site: Site, live: Archive | None
     if not dry_run and (done.bases or done.files):
         body = {"bases": done.bases, "files": done.files, "bytes": done.bytes, "retained": done.retained}
         platform.ledger.append("prune", f"wal {site.name}", body)
+    if faults:
+        raise faults[0]
     return done
 
 

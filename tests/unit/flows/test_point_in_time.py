@@ -13,7 +13,7 @@ from rempart.backup import age, wal, wal_store
 from rempart.backup.keyring import Keyring, Place
 from rempart.backup.wal import Archive, Base
 from rempart.config import load
-from rempart.errors import BackupError, ConfigError
+from rempart.errors import BackupError, ConfigError, IntegrityError
 from rempart.flows import point_in_time, restore_to_moment
 from rempart.flows.platform import Platform
 from rempart.flows.restore_to_moment import Found
@@ -21,6 +21,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.sections import PointInTime
 from rempart.sites.memory import MemorySite
 from tests.journeys import ROOT
+from tests.restorable import flip
 
 SIZE, DAY = 16 << 20, timedelta(days=1)
 NOW = datetime.now(UTC)
@@ -93,6 +94,20 @@ def test_what_a_destroyed_key_sealed_goes_and_is_told(world: World) -> None:
     world.ring.destroy(world.key.domain, dry_run=False)
     done = point_in_time.prune(world.at(9), world.ring, world.site, world.archive, dry_run=False)
     assert (done.bases, done.files) == (3, 30)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_x7_an_archive_whose_key_is_damaged_stops_no_other_one_and_is_told(world: World, older: bool) -> None:
+    key = world.ring.renew(world.key.domain)
+    other = Archive(key.domain.id, key.serial, "11" if older else "99")
+    for number in range(3):
+        name = wal.segment_name(1, number, SIZE)
+        wal_store.store(world.site, "backups", key, other, name, NOW, io.BytesIO(b"wal"), NOW - DAY)
+    flip(world.site, "backups", f"keys/{key.domain.id}/{key.serial}.age")
+    with pytest.raises((BackupError, IntegrityError), match=rf"keys/{key.domain.id}/{key.serial}\.age"):
+        point_in_time.prune(world.at(29), world.ring, world.site, world.archive, dry_run=False)
+    [record] = world.platform.ledger.find("prune")
+    assert (record.subject, record.body["bases"], record.body["files"]) == ("wal haven", 2, 20)
 
 
 def test_the_status_names_the_window_and_every_gap(world: World) -> None:
