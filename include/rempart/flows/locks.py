@@ -13,6 +13,7 @@ from rempart.backup.locking import FILE, POINTS, REPOSITORIES, Known, Listed, Ve
 from rempart.errors import BackupError, IntegrityError, LockLapses, ObjectMissing, RempartError, SiteError
 from rempart.flows.abreast import abreast
 from rempart.flows.platform import Platform
+from rempart.sites.once import bodies
 from rempart.sites.port import ObjectInfo, Site
 
 WORKERS = 16
@@ -97,9 +98,8 @@ def extend(
         for one in locking.hidden(_of(known, REPOSITORIES) if kept is None else known, both)
         if not (reads_the_same(site, bucket, version := both.version(one)) or is_altered(site, bucket, version))
     )
-    named = {f"{points.prefix(point)}manifest.json" for point in kept or ()}
     wanted = {*repositories.current().items(), *covered}
-    wanted |= {(key, version) for key, version in manifests.current().items() if key in named}
+    wanted |= {one for point in kept or () if (one := _manifest(platform, site, point, manifests))}
     wait = locking.due(wanted, known, now + locked)
     set_, failures = _retain(site, bucket, wait, now + locking.span(locked))
     until = {one: set_.get(one) or known.until[one] for one in wanted if one in set_ or one in known.until}
@@ -108,7 +108,9 @@ def extend(
     sealed = {point: at for point, at in known.sealed.items() if point in outliving or kept is None}
     for point in outliving:
         if known.sealed.get(point, now) < now + locked:
-            count, refused = _retain_sealed(site, bucket, point, _link(platform, point), now + locking.SEALED_FOR)
+            manifest = _manifest(platform, site, point, locking.listed(site.versions(bucket, points.prefix(point))))
+            link, until_then = _link(platform, point), now + locking.SEALED_FOR
+            count, refused = _retain_sealed(site, bucket, point, manifest, link, until_then)
             failures += refused
             if not refused:
                 sealed[point] = now + locking.SEALED_FOR
@@ -121,6 +123,21 @@ def extend(
     if failures:
         raise _lapses(failures, now + locked)
     return Extended(after, repositories.current(), len(set_), covered, repositories.busy())
+
+
+def _manifest(platform: Platform, site: Site, point: str, found: Listed) -> Version | None:
+    """The version of a point's manifest that has the SHA-256 in the ledger, else its writer's; None without any.
+
+    A site may have altered the writer's version; a repair then put the same bytes beside it.
+    """
+    bucket, key = platform.config.buckets.backups, f"{points.prefix(point)}manifest.json"
+    first = found.current().get(key)
+    if sum(not one.marker for one in found.keys.get(key, ())) > 1:
+        for record in platform.ledger.find("restore-point", point, limit=1):
+            for info, body in bodies(site, bucket, key):
+                if info.version_id and hashlib.sha256(body).hexdigest() == record.body.get("manifest_sha256"):
+                    return key, info.version_id
+    return (key, first) if first else None
 
 
 def reads_the_same(site: Site, bucket: str, right: ObjectInfo) -> bool:
@@ -175,9 +192,10 @@ def _link(platform: Platform, point: str) -> str | None:
 
 
 def _retain_sealed(
-    site: Site, bucket: str, point: str, link: str | None, until: datetime
+    site: Site, bucket: str, point: str, manifest: Version | None, link: str | None, until: datetime
 ) -> tuple[int, list[RempartError]]:
-    with site.open(bucket, f"{points.prefix(point)}manifest.json") as stream:
+    key, version_id = manifest or (f"{points.prefix(point)}manifest.json", None)
+    with site.open(bucket, key, version_id=version_id) as stream:
         named = clearing.Named(stream)
         wanted = {(key, version) for key, version, _ in named}
     if link:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from datetime import datetime, timedelta
 
 import pytest
@@ -12,7 +13,8 @@ from rempart.errors import BackupError, IntegrityError, LockLapses, SiteError
 from rempart.flows import clear, locks, prune, rpo
 from rempart.flows.platform import utc_now
 from rempart.flows.repair import repair, uncover
-from tests.restorable import NOW, TRUSTED, House, house
+from rempart.sites.once import put_again
+from tests.restorable import NOW, TRUSTED, House, flip, house
 
 PACK = "restic/database-mlflow-372d/0001/data/aa/aabb"
 
@@ -116,6 +118,43 @@ def test_locks_are_asked_for_once_and_extended_before_they_end(made: House) -> N
         assert held and held >= made.platform.clock() + made.platform.config.backup.locked
     pack(made, b"new", PACK + "cc")
     assert locks.extend(made.platform, made.haven, [point]).set == 1
+
+
+def healed(made: House) -> tuple[str, str, str]:
+    """A point whose manifest the site altered, with the true bytes put beside it: point, key, true version."""
+    point = made.point()
+    key = f"{points.prefix(point)}manifest.json"
+    body = made.haven.read("backups", key)
+    sha256 = hashlib.sha256(body).hexdigest()
+    made.platform.ledger.append("restore-point", point, {"manifest_sha256": sha256, "link": 1})
+    flip(made.haven, "backups", key)
+    until = NOW + timedelta(days=2)
+    right = put_again(made.haven, "backups", key, body, content_type="application/json", retain_until=until)
+    return point, key, str(right.version_id)
+
+
+def test_i11_the_lock_of_a_manifest_that_was_healed_is_extended_on_its_true_version(made: House) -> None:
+    point, key, right = healed(made)
+    locks.extend(made.platform, made.haven, [point])
+    needed = made.platform.clock() + made.platform.config.backup.locked
+    held = made.haven.retained_until("backups", key, right)
+    assert held and held >= needed
+    move(made, timedelta(days=20))
+    late = made.haven.write("backups", key, b"ransom")
+    assert locks.extend(made.platform, made.haven, [point]).hidden == ((key, right),)
+    assert late.version_id != right
+    held = made.haven.retained_until("backups", key, right)
+    assert held and held >= made.platform.clock() + made.platform.config.backup.locked
+
+
+def test_i11_sealed_objects_are_extended_by_the_true_version_of_a_manifest(made: House) -> None:
+    point, key, _ = healed(made)
+    made.haven.write("backups", key, b"ransom")
+    move(made, timedelta(days=20))
+    locks.extend(made.platform, made.haven, [point], [point])
+    for info in made.haven.versions("backups", "sealed/"):
+        held = made.haven.retained_until("backups", info.key, str(info.version_id))
+        assert held and held >= made.platform.clock() + locking.SEALED_FOR - timedelta(minutes=1)
 
 
 def test_k4_a_lock_that_cannot_be_extended_is_an_alarm_and_nothing_is_pruned(made: House) -> None:
