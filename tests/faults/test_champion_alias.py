@@ -130,6 +130,25 @@ def test_a_restored_registry_whose_alias_was_moved_names_the_champion_on_record_
     assert registry.champion(platform.tracking(), pipeline.name) == first
 
 
+def test_a_look_names_the_moved_alias_and_changes_nothing(house):
+    platform, pipeline, train = house
+    first = train(60)
+    assert validate(platform, pipeline).promoted
+    assert not [line for line in champions.lines(platform) if pipeline.name in line]
+    bad = train(1)
+    move(platform, pipeline, bad)
+    (line,) = [line for line in champions.lines(platform) if pipeline.name in line]
+    assert line.startswith(champions.MOVED) and f"version {bad}" in line and f"version {first}" in line
+    assert registry.champion(platform.tracking(), pipeline.name) == bad and not alarms(platform)
+
+
+def test_a_look_names_an_alias_of_a_model_without_any_decision(house):
+    platform, pipeline, train = house
+    move(platform, pipeline, train(1))
+    (line,) = [line for line in champions.lines(platform) if pipeline.name in line]
+    assert line.startswith(champions.MOVED) and "version none" in line
+
+
 def test_a_backup_says_so_and_puts_the_alias_back(house):
     platform, pipeline, train = house
     first = train(60)

@@ -256,3 +256,45 @@ def test_a_pipeline_without_a_candidate_says_what_to_run(scratch):
     platform, pipeline = scratch
     with pytest.raises(TrainingError, match="has no candidate"):
         validate(platform, pipeline)
+
+
+@pytest.mark.parametrize("how", ["another target", "a feature that is gone"])
+def test_a_candidate_that_cannot_be_compared_is_promoted_only_by_naming_its_version(scratch, how):
+    platform, pipeline = scratch
+    backend = stage.InProcess(platform.active_site("personal"), platform.connections)
+
+    def train(of, table):
+        return train_on(platform, of, table, "s1", params=GOOD, progress=silent, backend=backend).version
+
+    first = train(pipeline, TABLE)
+    assert validate(platform, pipeline).promoted
+    if how == "another target":
+        other, table = stage.pipeline(pipeline.name, task="classification"), TABLE
+    else:
+        stay = {"kind": "row", "at": "booking", "columns": ["lead", "breakfast", "room", "agent"]}
+        stay |= {"calendar": {"arrival": ["month"]}}
+        other, table = stage.pipeline(pipeline.name, features={"stay": stay}), TABLE.drop_columns(["stay__nights"])
+    second = train(other, table)
+    refused = validate(platform, other)
+    assert not refused.promoted and (refused.version, refused.champion) == (second, first)
+    why = "predicts another target" if how == "another target" else "reads feature 'stay__nights'"
+    assert why in refused.reasons[-1] and f"validate version {second} by naming it" in refused.reasons[-1]
+    assert registry.champion(platform.tracking(), pipeline.name) == first
+    (told,) = platform.ledger.find("refusal", pipeline.name)
+    assert told.body["champion_metrics"] is None and why in told.body["reasons"][-1]
+
+    named = validate(platform, other, second)
+    assert named.promoted and (named.champion, named.previous) == (second, first)
+    assert registry.champion(platform.tracking(), pipeline.name) == second
+    promotion = platform.ledger.find("promotion", pipeline.name, limit=1)[0]
+    assert promotion.body["champion_metrics"] is None and promotion.body["version"] == second
+
+
+def test_a_bad_candidate_that_cannot_be_compared_is_refused_although_a_person_names_it(scratch):
+    platform, pipeline = scratch
+    backend = stage.InProcess(platform.active_site("personal"), platform.connections)
+    train_on(platform, pipeline, TABLE, "s1", params=GOOD, progress=silent, backend=backend)
+    assert validate(platform, pipeline).promoted
+    other = stage.pipeline(pipeline.name, task="classification")
+    bad = train_on(platform, other, TABLE, "s1", params=BAD, progress=silent, backend=backend).version
+    assert not validate(platform, other, bad).promoted

@@ -100,9 +100,10 @@ def down() -> None:
 def status() -> None:
     """Show every service, its process, port and memory.
 
-    Exit code 1 if a service does not run, no backup has a place, or a champion needs a store that restore points lack.
+    Exit code 1 if a service does not run, no backup has a place, a champion needs a store that restore points lack, or
+    somebody moved a model's alias champion in MLflow.
     """
-    from rempart.flows import restore_active, rpo, stores_not_held
+    from rempart.flows import champions, restore_active, rpo, stores_not_held
     from rempart.flows.platform import open_platform
     from rempart.stack import layout, lifecycle
 
@@ -122,7 +123,11 @@ def status() -> None:
     moved = list(restore_active.lines(open_platform()))
     for told in moved:
         typer.echo(told)
+    aliases = champions.lines(open_platform())
+    for told in aliases:
+        typer.echo(told)
     red = any(told.startswith(stores_not_held.RED) for told in absent)
+    red = red or any(told.startswith(champions.MOVED) for told in aliases)
     if red or not lifecycle.all_run(lines) or any(told.startswith(restore_active.NO_BACKUP) for told in moved):
         raise typer.Exit(1)
 

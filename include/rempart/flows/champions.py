@@ -7,8 +7,8 @@ which version is champion, whatever MLflow's alias says: an alias that stands el
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Literal
 
 from rempart.errors import RempartError
 from rempart.flows.platform import Platform
@@ -16,6 +16,8 @@ from rempart.ledger.port import Evidence, Ledger
 
 ALARM = "champion-alias"
 """Field `what` of a denial that tells of an alias which stood elsewhere."""
+MOVED = "ALIAS MOVED: model"
+"""Begins a line that tells of an alias which does not stand at the champion on record."""
 FINISHED_WITHIN = timedelta(hours=1)
 """A run that was cut off after its decision leaves the alias where it was: so long that is no alarm."""
 
@@ -59,7 +61,7 @@ def registered(decided: Mapping[str, str], versions: Iterable[tuple[str, str]]) 
     return {name: version for name, version in sorted(decided.items()) if (name, version) in known}
 
 
-def alarm(found: str | None, decisions: Sequence[Evidence], now: Any) -> str | None:
+def alarm(found: str | None, decisions: Sequence[Evidence], now: datetime) -> str | None:
     """What is wrong with an alias at version `found` (None: there is none); None if it is right, or a run was cut off.
 
     Pure. `now` is the time as an aware datetime.
@@ -75,6 +77,35 @@ def alarm(found: str | None, decisions: Sequence[Evidence], now: Any) -> str | N
         f"MLflow's alias champion stood at version {found or 'none'}, and the champion by the ledger is version"
         f" {wanted or 'none'}: somebody moved the alias by hand"
     )
+
+
+def compared(aliases: Mapping[str, str], decided: Mapping[str, Sequence[Evidence]], now: datetime) -> Iterator[str]:
+    """Return a line for each model whose alias is not at the champion on record. Pure.
+
+    `aliases`: version by model, as MLflow has them; `decided`: the decisions on record by model, oldest first.
+    """
+    for name in sorted({*aliases, *decided}):
+        if why := alarm(aliases.get(name), decided.get(name, ()), now):
+            yield f"{MOVED} {name}: {why}. The next backup or judgement puts it back"
+
+
+def lines(platform: Platform) -> list[str]:
+    """Compare MLflow's aliases with the decisions on record, for people; nothing is changed.
+
+    A store that does not answer is told in a line of its own.
+    """
+    from rempart.models import registry
+
+    try:
+        decided: dict[str, list[Evidence]] = {}
+        kinds: tuple[Literal["promotion"], Literal["rollback"]] = ("promotion", "rollback")
+        for kind in kinds:
+            for record in platform.ledger.find(kind, limit=100_000):
+                decided.setdefault(record.subject, []).append(record)
+        ordered = {name: sorted(found, key=lambda one: one.seq) for name, found in decided.items()}
+        return list(compared(registry.champions(platform.tracking()), ordered, platform.clock()))
+    except RempartError as error:
+        return [f"NOT KNOWN whether MLflow's aliases are at the champions on record: {error.what}"]
 
 
 def settle(platform: Platform, name: str, decisions: Sequence[Evidence]) -> str | None:

@@ -21,6 +21,17 @@ def champion(tracking: Connection, name: str) -> str | None:
     return _aliased(tracking, name, CHAMPION)
 
 
+def champions(tracking: Connection) -> dict[str, str]:
+    """The version with the alias `champion`, by model. Raises TrackingUnavailable, TrackingRefused."""
+    with session(tracking, "look up every champion") as client:
+        found, token = dict[str, str](), None
+        while True:
+            page = client.search_registered_models(max_results=1000, page_token=token)
+            found |= {one.name: str(one.aliases[CHAMPION]) for one in page if CHAMPION in one.aliases}
+            if not (token := page.token):
+                return found
+
+
 def candidate(tracking: Connection, name: str) -> str | None:
     """The newest candidate's version. Raises TrackingUnavailable, TrackingRefused."""
     return _aliased(tracking, name, CANDIDATE)

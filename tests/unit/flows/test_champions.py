@@ -31,6 +31,14 @@ def test_an_alias_at_the_champion_on_record_is_none() -> None:
     assert champions.alarm("1", [], NOW) is not None
 
 
+def test_a_look_compares_every_model_that_either_side_knows() -> None:
+    decided = {"m": [promoted("1"), promoted("2", "1")], "n": [promoted("1")]}
+    assert list(champions.compared({"m": "2", "n": "1"}, decided, NOW)) == []
+    moved = list(champions.compared({"m": "1", "o": "7"}, decided, NOW))
+    assert [line.split()[3] for line in moved] == ["m:", "n:", "o:"], moved
+    assert all(line.startswith(champions.MOVED) for line in moved)
+
+
 def test_a_run_that_was_cut_off_a_moment_ago_is_no_alarm_and_another_version_is_one() -> None:
     just = NOW - timedelta(minutes=5)
     assert champions.alarm(None, [promoted("1", at=just)], NOW) is None

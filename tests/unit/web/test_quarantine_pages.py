@@ -14,6 +14,7 @@ import pytest
 
 from rempart import access
 from rempart.backup import age
+from rempart.flows.champions import ALARM
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.deliveries import HELD_BACK
 from rempart.web import charts, sealed_rows, sources
@@ -237,6 +238,21 @@ def test_a_rollback_carries_the_champion_of_its_plan(house: House) -> None:
     house.watched.record("rollback", "hotel_bookings", {"champion": "1", "replaces": "2", "alias_was": "2"})
     house.state = "success"
     assert "Champion is version 1." in house.call("GET", where, "operator").text
+
+
+def test_the_page_of_models_tells_of_an_alias_that_was_moved_by_hand(house: House, monkeypatch: Any) -> None:
+    assert "moved by hand" not in house.call("GET", "/models", "viewer").text
+    why = "MLflow's alias champion stood at version 9, and the champion by the ledger is version 1: <b>by hand</b>"
+    body = {"what": ALARM, "classification": "", "found": "9", "champion": "1", "reasons": [why]}
+    house.watched.record("denial", "hotel_bookings", body)
+    house.watched.record("denial", "hotel_bookings", {**body, "found": "8"}, timedelta(days=40))
+    house.watched.record("denial", "site 'primary'", {**body, "what": "data"})
+    facts = house.watched.facts()
+    monkeypatch.setattr(sources, "newest", lambda *within: facts)
+    (alarm,) = models.models(facts, NOW).alarms
+    assert (alarm.model, alarm.found, alarm.champion) == ("hotel_bookings", "9", "1")
+    page = house.call("GET", "/models", "viewer").text
+    assert "stood at version 9" in page and "rempart status" in page and "<b>by hand" not in page
 
 
 def test_a_plan_that_is_old_rolls_nothing_back(house: House) -> None:

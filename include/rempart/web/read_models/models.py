@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from rempart.flows.champions import succession
+from rempart.flows.champions import ALARM, succession
 from rempart.ledger.port import Evidence
 from rempart.models.gate import is_kept
 from rempart.models.metrics import LOWER_IS_BETTER
@@ -67,12 +67,29 @@ class Judgement:
     plot: Plot | None
 
 
+ALARMS = timedelta(days=30)
+"""Alarms of aliases are shown for so long."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """MLflow's alias stood at version `found` and was put back to `champion` (None: none)."""
+
+    seq: int
+    at: datetime
+    model: str
+    found: str | None
+    champion: str | None
+    reason: str
+
+
 @dataclass(frozen=True)
 class Models:
     """The page's content, each newest first."""
 
     moment: Moment
     champions: tuple[Champion, ...]
+    alarms: tuple[Alarm, ...]
     judgements: tuple[Judgement, ...]
     lineages: tuple[Lineage, ...]
 
@@ -83,9 +100,16 @@ def models(facts: Facts, now: datetime) -> Models:
     return Models(
         moment(facts, now),
         champions(facts),
+        tuple(_alarm(one) for one in facts.of("denial") if one.body.get("what") == ALARM and now - one.at <= ALARMS),
         tuple(_judgement(one) for one in sorted(judged, key=lambda one: -one.seq)),
         lineages(facts),
     )
+
+
+def _alarm(record: Evidence) -> Alarm:
+    body = record.body
+    reason = "; ".join(str(one) for one in body["reasons"])
+    return Alarm(record.seq, record.at, record.subject, body.get("found"), body.get("champion"), reason)
 
 
 def champions(facts: Facts) -> tuple[Champion, ...]:
