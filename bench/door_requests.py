@@ -42,34 +42,30 @@ PAGE_WRITES: Sequence[tuple[str, str, Any]] = (
     ("POST", "/api/v2/assets/1/materialize", None),
 )
 """Writes that a page sends with the cookie of a person who is logged in."""
+PEOPLE: Sequence[tuple[str, str, Any]] = (
+    ("DELETE", "/api/v2/dags/backup_platform", None),
+    ("GET", "/api/v2/connections", None),
+    ("POST", "/api/v2/connections", {"connection_id": "x", "conn_type": "http"}),
+    ("GET", "/api/v2/variables", None),
+    ("POST", "/api/v2/variables", {"key": "intruder", "value": "x"}),
+    ("GET", "/api/v2/config", None),
+    ("POST", "/api/v2/pools", {"name": "x", "slots": 1}),
+    ("GET", "/auth/fab/v1/users", None),
+    ("GET", "/execution/connections/s3_primary", None),
+)
+"""Requests that neither the role viewer nor the role operator may send with success."""
 VIEWER: Sequence[tuple[str, str, Any]] = (
+    *PEOPLE,
     ("POST", "/api/v2/dags/backup_platform/dagRuns", {"logical_date": None}),
     ("PATCH", "/api/v2/dags/backup_platform", {"is_paused": True}),
-    ("DELETE", "/api/v2/dags/backup_platform", None),
-    ("GET", "/api/v2/connections", None),
-    ("POST", "/api/v2/connections", {"connection_id": "x", "conn_type": "http"}),
-    ("GET", "/api/v2/variables", None),
-    ("POST", "/api/v2/variables", {"key": "intruder", "value": "x"}),
-    ("GET", "/api/v2/config", None),
-    ("POST", "/api/v2/pools", {"name": "x", "slots": 1}),
     ("POST", "/api/v2/backfills", {"dag_id": "backup_platform", "from_date": "2026-01-01", "to_date": "2026-01-02"}),
-    ("GET", "/auth/fab/v1/users", None),
-    ("GET", "/execution/connections/s3_primary", None),
 )
 OPERATOR: Sequence[tuple[str, str, Any]] = (
+    *PEOPLE,
     ("POST", "/api/v2/dags/fail_over/dagRuns", {"logical_date": None}),
     ("POST", "/api/v2/dags/fail_back/dagRuns", {"logical_date": None}),
-    ("DELETE", "/api/v2/dags/backup_platform", None),
-    ("GET", "/api/v2/connections", None),
-    ("POST", "/api/v2/connections", {"connection_id": "x", "conn_type": "http"}),
-    ("GET", "/api/v2/variables", None),
-    ("POST", "/api/v2/variables", {"key": "intruder", "value": "x"}),
-    ("GET", "/api/v2/config", None),
-    ("POST", "/api/v2/pools", {"name": "x", "slots": 1}),
-    ("GET", "/auth/fab/v1/users", None),
-    ("GET", "/execution/connections/s3_primary", None),
 )
-"""What the role may not do. What it may, `rempart.access` says, and tests/integration/test_people.py asks."""
+"""Requests that the role may not send. `rempart.access` says which it may; tests/integration/test_people.py asks."""
 
 MLFLOW_PLAIN = ("/health", "/version")
 MLFLOW: Sequence[tuple[str, str, Any]] = (

@@ -29,7 +29,7 @@ class AirflowApiError(RempartError):
 
 
 def last_words(stack_trace: str) -> str:
-    """What an import error says, without the frames: an exception's message, which may have several lines."""
+    """Return an import error without its frames: the exception's message, which may have several lines."""
     text = stack_trace.strip()
     starts = [found.start() for found in re.finditer(r"^[A-Za-z_][\w.]*(Error|Exception|Violation)\b", text, re.M)]
     return text[starts[-1] :] if starts else text
@@ -181,7 +181,7 @@ class AirflowApi:
         return time.monotonic() - started
 
     def result(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
-        """What a task returned."""
+        """Return the value that a task returned. Raises AirflowApiError."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         value: dict[str, Any] = self._call("GET", path)["value"]
         return value
@@ -200,7 +200,7 @@ class AirflowApi:
         return self.every("/api/v2/dags", "dags", order_by="dag_id")
 
     def details(self, dag_id: str) -> dict[str, Any]:
-        """What Airflow knows of a DAG, its documentation included."""
+        """Return all that Airflow tells of a DAG, its documentation included. Raises AirflowApiError."""
         return self.get(f"/api/v2/dags/{dag_id}/details")
 
     def plugins(self) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ def path_of(domain: Domain, serial: str, kind: str = "age") -> str:
 
 @dataclass(frozen=True)
 class Destruction:
-    """What destroying a domain's keys removes, or removed: serials, copies (versions), and where they stood."""
+    """Keys of a domain that a destruction removes, or removed: serials, copies (versions), and their places."""
 
     domain: str
     serials: tuple[str, ...]
@@ -97,7 +97,7 @@ class Keyring:
         return [found[one] for one in sorted(found)]
 
     def damaged(self, domain: Domain | None = None) -> dict[tuple[str, str], IntegrityError]:
-        """What is wrong of each card that no place gives whole, by domain and serial. Raises SiteError."""
+        """Return the error of each card that no place gives whole, by domain and serial. Raises SiteError."""
         found, damaged = self._read_cards(domain)
         return {named: error for named, error in damaged.items() if named not in found}
 
@@ -335,10 +335,20 @@ class Keyring:
             place.site.read(place.bucket, path, sha256=hashlib.sha256(good).hexdigest())
 
     def _tell(self, card: Card) -> None:
-        """Write a card at every place. Raises BackupError where a default retention would hold a key as well."""
+        """Write a card at every place, and read it back. What a site stored wrong is deleted there.
+
+        Raises BackupError where a default retention would hold a key as well, IntegrityError, SiteError.
+        """
+        body = encode_card(card)
         for place in self.places:
             path = path_of(parse(card.domain), card.serial, "json")
-            stored = place.site.write(place.bucket, path, encode_card(card), content_type="application/json")
+            stored = place.site.write(place.bucket, path, body, content_type="application/json")
+            if not gives_back(place.site, place.bucket, path, body, stored.version_id):
+                place.site.delete(place.bucket, path, version_id=stored.version_id)
+                raise IntegrityError(
+                    f"{path} in {place} is not what was stored, and was deleted again",
+                    "Run again; if it lasts, ask the site's operator.",
+                )
             if stored.version_id and place.site.retained_until(place.bucket, path, stored.version_id):
                 raise BackupError(
                     f"{place} puts a lock on whatever is written: a key there could not be destroyed",

@@ -62,7 +62,7 @@ def registered(decided: Mapping[str, str], versions: Iterable[tuple[str, str]]) 
 
 
 def alarm(found: str | None, decisions: Sequence[Evidence], now: datetime) -> str | None:
-    """What is wrong with an alias at version `found` (None: there is none); None if it is right, or a run was cut off.
+    """Return why an alias at version `found` (None: no alias) is an alarm; None if it is right, or a run was cut off.
 
     Pure. `now` is the time as an aware datetime.
     """

@@ -26,7 +26,7 @@ def probe(platform: Platform, site: Site, say: Say = print) -> CapabilityRecord:
 
 
 def last_record(platform: Platform, site: Site) -> CapabilityRecord | None:
-    """What was proven of a site last, at the endpoint that it has now; None if nothing was. The site is held to it."""
+    """Return the newest record of a site at its present endpoint, if there is one. The site is held to it."""
     for evidence in platform.ledger.find("capabilities", site.name, limit=1):
         record = from_json(evidence.body)
         if record.endpoint == site.endpoint:
@@ -36,7 +36,7 @@ def last_record(platform: Platform, site: Site) -> CapabilityRecord | None:
 
 
 def require(platform: Platform, site: Site, purpose: Purpose, say: Say = print) -> CapabilityRecord:
-    """What was proven of a site, if that is enough for a purpose; a site without a valid record is probed now.
+    """Return the record of a site, if it is enough for a purpose; a site without a valid record is probed now.
 
     Raises CapabilityMissing, SiteError.
     """
@@ -51,7 +51,7 @@ def require(platform: Platform, site: Site, purpose: Purpose, say: Say = print) 
 
 
 def on_record(platform: Platform, site: Site, purpose: Purpose) -> CapabilityRecord:
-    """Return what was proven of a site, if that is enough for a purpose. Nothing is probed, and no record is written.
+    """Return the record of a site, if it is enough for a purpose. Nothing is probed, and no record is written.
 
     Raises CapabilityMissing.
     """

@@ -34,7 +34,7 @@ HOW = "Follow docs/how-to/verify-the-ledger.md, 'When it does not verify'."
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export wrote; nothing, if the ledger holds nothing new. `checkpoint` is the newest one's object.
+    """Objects that an export wrote; none, if the ledger holds nothing new. `checkpoint`: key of the newest one.
 
     `window_seconds`: the age of the oldest record that had no checkpoint, at the moment when it got one. That is how
     long somebody who holds the database and the signing key could have rewritten it unseen.
@@ -244,7 +244,7 @@ def _write_checkpoint(
 
 @dataclass(frozen=True)
 class LocalExport:
-    """What stands in an auditor's folder."""
+    """Content of an auditor's folder: how many records and checkpoints."""
 
     records: int
     checkpoints: int

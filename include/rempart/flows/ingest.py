@@ -29,7 +29,7 @@ from rempart.sites.spool import spool_folder
 
 @dataclass(frozen=True)
 class IngestResult:
-    """What a run took in: accepted + quarantined = delivered. `total_rows` is the current snapshot's.
+    """Rows that a run took in: accepted + quarantined = delivered. `total_rows` is the current snapshot's.
 
     `worst` tells the deliveries with the most refused rows, and why. `held`: the SHA-256 of those that are held back,
     of whose rows `held_rows` are good. `unreadable`: files that were refused as a whole, and why. `accepted_by`: who
@@ -80,7 +80,7 @@ def ingest(platform: Platform, pipeline: Pipeline) -> IngestResult:
 
 
 def _arrivals(run: Run, folder: Path) -> list[Arrival]:
-    """What waits in the landing bucket; each delivery lies in `folder` from now on, under its SHA-256."""
+    """Fetch each delivery that waits in the landing bucket into `folder`, under its SHA-256."""
     found: list[Arrival] = []
     for one in landing.waiting(run.site, run.inbox, run.pipeline.source.prefix):
         try:
@@ -157,7 +157,7 @@ def result_of(
     finished: bool,
     accepted_by: str | None = None,
 ) -> IngestResult:
-    """What a run reports that led from one snapshot to another; `finished`: it completed the run before it."""
+    """Return the result of a run that led from one snapshot to another; `finished`: it completed the run before."""
     delivered, accepted, quarantined = (
         sum(one[name] for one in outcomes) for name in ("delivered", "accepted", "quarantined")
     )

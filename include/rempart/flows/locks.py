@@ -27,7 +27,7 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Extended:
-    """What is known after a run, and what stands in the repositories; how many locks were set, and what is hidden.
+    """Result of a run: known locks, objects of the repositories, how many locks were set, and hidden objects.
 
     `spent`: the locks that restic itself takes and gives back.
     """
@@ -40,7 +40,7 @@ class Extended:
 
 
 def read_known(site: Site, bucket: str, trusted: Collection[bytes]) -> Known | None:
-    """What the note says that one of the trusted keys signed last; None where there is none.
+    """Return the newest note that one of the trusted keys signed; None where there is none.
 
     One whose time is far from the site's was put back by somebody, and counts only without another. Raises
     IntegrityError if others wrote over it more often than we look, SiteError.

@@ -83,7 +83,7 @@ class Opened:
         ]
 
     def held(self, timeline: int | None = None) -> Holdings:
-        """What it holds along the course of a timeline, or of the newest. Raises ConfigError for one it lacks."""
+        """Return the holdings along the course of a timeline, or of the newest. Raises ConfigError for one it lacks."""
         if not self.courses:
             return Holdings(recovery.course_of(1), ())
         wanted = max(self.courses) if timeline is None else timeline
@@ -188,7 +188,7 @@ def open_archive(site: Site, bucket: str, archive: Archive, key: DomainKey, list
 
 @dataclass(frozen=True)
 class Pruned:
-    """What a prune deleted, or with `dry_run` would: base backups, WAL files, and their bytes.
+    """Objects that a prune deleted, or with `dry_run` would: base backups, WAL files, and their bytes.
 
     `retained`: how many are not needed any more and still under lock; until when the last of them is.
     """

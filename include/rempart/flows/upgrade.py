@@ -193,7 +193,7 @@ def proof(platform: Platform, begun: Begun) -> Iterator[Check]:
 
 @dataclass
 class _Read:
-    """What Airflow says of the DAGs that it read since a moment."""
+    """DAGs that Airflow read since a moment, and its import errors."""
 
     ids: set[str] = field(default_factory=set)
     errors: list[str] = field(default_factory=list)

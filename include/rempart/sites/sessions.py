@@ -24,7 +24,7 @@ _DIGEST = "X-Amz-Content-SHA256"
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a site: a session for `name` under a policy, for about so many seconds.
+    """Request to a site: a session for `name` under a policy, for about so many seconds.
 
     `must` is an object (bucket, key) that it can read, `must_not` a bucket that it cannot list.
     """

@@ -87,7 +87,7 @@ def end_migration(stack: Stack, code: int, database: Connection) -> None:
 
 @dataclass(frozen=True)
 class Health:
-    """What Airflow says of itself."""
+    """Health of Airflow: how many DAGs it parsed, and files that it could not import."""
 
     dags: int
     import_errors: tuple[str, ...] = field(default=())

@@ -39,7 +39,7 @@ api = APIRouter(prefix="/api")
 
 @api.get(PAGE, dependencies=[Depends(requires("read"))])
 def read_pipeline(pipeline: PipelineName) -> Quality:
-    """What is in quarantine of a pipeline, by delivery, and each expectation's results over time. No row's value."""
+    """Return a pipeline's quarantine by delivery, and each expectation's results over time. No row's value."""
     return _quality(pipeline)
 
 
@@ -52,7 +52,7 @@ def show_pipeline(request: Request, pipeline: PipelineName, user: Reader) -> Res
 
 @router.get(f"{LOOK}/look", dependencies=[SEES_DATA])
 def plan_look(request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator) -> Response:
-    """What a look does, and the form that starts it."""
+    """Show the effects of a look, and the form that starts it."""
     return _plan(request, "look", _quality(pipeline), _delivery(pipeline, delivery), user)
 
 
@@ -109,7 +109,7 @@ async def download_rows(
 async def plan_again(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, run: RunId = ""
 ) -> Response:
-    """What taking a delivery in again does, and the form that starts it; with `run`, how that run stands."""
+    """Show the effects of taking a delivery in again, and the form; with `run`, the state of that run."""
     found, one = await run_in_threadpool(_both, pipeline, delivery)
     asked = await _asked(request, f"ingest_{pipeline}", run, delivery)
     answer = _plan(request, "again", found, one, user, asked=asked)
@@ -136,7 +136,7 @@ async def start_again(
 async def plan_accept(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, run: RunId = ""
 ) -> Response:
-    """Show what accepting a delivery publishes, and the form that starts it; with `run`, how that run stands."""
+    """Show what accepting a delivery publishes, and the form; with `run`, the state of that run."""
     found, one = await run_in_threadpool(_both, pipeline, delivery)
     asked = await _asked(request, f"ingest_{pipeline}", run, delivery)
     answer = _plan(request, "accept", found, one, user, asked=asked)

@@ -282,17 +282,31 @@ def test_what_is_no_card_is_refused(body: bytes) -> None:
 
 
 class Altering(MemorySite):
-    """A site that stores keys wrong, and may end the run that does so."""
+    """Stores the first byte of some objects wrong, and refuses to read those, as S3Site does; may end that run."""
 
     wrong = True
     killed: type[BaseException] | None = None
 
+    def __init__(self, name: str, ending: str = ".age") -> None:
+        super().__init__(name)
+        self.ending = ending
+        self.spoilt: set[tuple[str, str | None]] = set()
+
     def write(self, bucket: str, key: str, body: bytes, **how: Any) -> Any:
-        altered = self.wrong and key.endswith(".age")
-        stored = super().write(bucket, key, bytes([body[0] ^ 1]) + body[1:] if altered else body, **how)
-        if altered and self.killed:
+        if not (self.wrong and key.endswith(self.ending)):
+            self.spoilt.discard((key, None))
+            return super().write(bucket, key, body, **how)
+        info = super().write(bucket, key, bytes([body[0] ^ 1]) + body[1:], **how)
+        self.spoilt.add((key, info.version_id))
+        if self.killed:
             raise self.killed
-        return stored
+        return info
+
+    def fetch(self, bucket: str, key: str, **how: Any) -> Any:
+        info, body = super().fetch(bucket, key, **how)
+        if (key, info.version_id) in self.spoilt:
+            raise IntegrityError(f"get {bucket}/{key}: not of the SHA-256 that its writer recorded", "Restore it.")
+        return info, body
 
 
 def test_a_key_that_the_site_stored_wrong_seals_nothing_and_the_next_run_makes_another(ring: Keyring) -> None:
@@ -304,6 +318,29 @@ def test_a_key_that_the_site_stored_wrong_seals_nothing_and_the_next_run_makes_a
     assert spoilt.copies(BOOKINGS) == {}
     site.wrong = False
     assert spoilt.open_or_make(BOOKINGS) == spoilt.open(BOOKINGS)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_card_that_a_site_stored_wrong_is_found_before_it_counts(ring: Keyring, place: int) -> None:
+    site = Altering("other", ".json")
+    site.ensure_bucket(BUCKET, versioned=ring.places[0].site.keeps_versions(BUCKET))
+    places = [ring.places[0], ring.places[1]]
+    places[place] = Place(site, BUCKET)
+    spoilt = dataclasses.replace(ring, places=tuple(places))
+    with pytest.raises(IntegrityError, match=rf"keys/{BOOKINGS.id}/0001.json in .*'other' is not what was stored"):
+        spoilt.open_or_make(BOOKINGS)
+    assert spoilt.copies(BOOKINGS) == {} and spoilt.damaged() == {}
+    site.wrong = False
+    key = spoilt.open_or_make(BOOKINGS)
+    site.wrong = True
+    with pytest.raises(IntegrityError, match="is not what was stored"):
+        spoilt.destroy(BOOKINGS, dry_run=False)
+    assert spoilt.damaged() == {}
+    site.wrong = False
+    if place:
+        assert dataclasses.replace(spoilt, places=(places[1],)).open(BOOKINGS) == key, "no copy went"
+    spoilt.destroy(BOOKINGS, dry_run=False)
+    assert spoilt.copies(BOOKINGS) == {} and [one.destroyed for one in spoilt.cards(BOOKINGS)] == [NOW]
 
 
 def test_a_renewed_key_stands_beside_the_one_before_it(ring: Keyring) -> None:

@@ -54,7 +54,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the gate, or a rollback, said of a version."""
+    """Verdict of the gate, or of a rollback, on a version."""
 
     seq: int
     at: datetime
@@ -162,7 +162,7 @@ def strictest(
 def bounds(
     gate: Mapping[str, Any], baselines: Mapping[str, float | None], champion: Mapping[str, float | None] | None
 ) -> dict[Literal["limit", "baseline", "champion"], float]:
-    """What the gate asked of its metric, by the rules of `rempart.models.gate`; a bound that is not known is absent."""
+    """Return the bounds of the metric by the rules of `rempart.models.gate`; a bound that is not known is absent."""
     metric = gate.get("metric")
     if metric not in LOWER_IS_BETTER or "limit" not in gate:
         return {}

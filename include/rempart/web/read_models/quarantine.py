@@ -1,6 +1,4 @@
-"""What is in quarantine of a pipeline, delivery by delivery, and how each expectation fared over time. Counts alone: no
-row is read for it. Pure.
-"""
+"""A pipeline's quarantine by delivery, and the results of each expectation over time. Counts alone. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ SHOWN = 120
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of a delivery the last time that it was taken in; `again` says how often that was done again.
+    """Outcome of a delivery the last time that it was taken in; `again` says how often that was done again.
 
     It is known by its SHA-256: how its file was called is not in the ledger.
     """
