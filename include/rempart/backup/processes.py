@@ -106,14 +106,21 @@ def start(
 class Messages:
     """Collects the last lines that a program writes, and tells each to `heed` as it comes.
 
-    Lines longer than `longest` bytes are cut into several; -1 is for an answer that is one line, however long.
+    Lines longer than `longest` bytes are cut into several. With `answer`, a longer line is dropped instead, and
+    `too_long` is true once the program has ended.
     """
 
     def __init__(
-        self, stream: IO[bytes] | None, heed: Callable[[str], object] = lambda line: None, *, longest: int = _LINE
+        self,
+        stream: IO[bytes] | None,
+        heed: Callable[[str], object] = lambda line: None,
+        *,
+        longest: int = _LINE,
+        answer: bool = False,
     ) -> None:
         self._lines: deque[str] = deque(maxlen=_LINES)
-        self._stream, self._heed, self._longest = stream, heed, longest
+        self._stream, self._heed, self._longest, self._answer = stream, heed, longest, answer
+        self.too_long = False
         self._thread = threading.Thread(target=self._collect, daemon=True)
         self._thread.start()
 
@@ -122,6 +129,10 @@ class Messages:
             return
         with self._stream as stream:
             while line := stream.readline(self._longest):
+                self.too_long |= self._answer and len(line) == self._longest and not line.endswith(b"\n")
+                if self.too_long:  # read on, so that the program can end
+                    self._lines.clear()
+                    continue
                 text = line.decode("utf-8", "replace").rstrip("\n")
                 self._lines.append(text)
                 self._heed(text)

@@ -43,6 +43,8 @@ PATIENCE_SECONDS = 2 * 3600.0
 """What shows no progress (check, forget, prune) is ended after so long."""
 ANSWER_SECONDS = 180.0
 """What only reads or writes a few small objects is ended after so long: restic itself would try for 15 minutes."""
+MAX_ANSWER = 64 << 20
+"""Bytes of an answer at most: some 80,000 snapshots."""
 _LOCK_WAIT = "2m"
 _MESSAGES_ASIDE = ("/bin/sh", "-c", 'exec "$@" 2> "$0"')
 """Runs a command whose messages go to a file, the first argument. restic passes them on, but for those that it has not
@@ -147,10 +149,15 @@ class Repository:
                     furthest = reached
                     watch.progress()
 
-            said, told = Messages(process.stderr), Messages(process.stdout, heed, longest=-1)
+            said, told = Messages(process.stderr), Messages(process.stdout, heed, longest=MAX_ANSWER, answer=True)
             lines, messages = told.end(), "\n".join(said.end())
             status = process.wait()
         self._judge_stall(watch, arguments[0], messages)
+        if told.too_long:
+            raise BackupError(
+                f"restic {arguments[0]}, {self.where}: its answer is longer than {MAX_ANSWER >> 20} MiB",
+                "Run `restic snapshots` there and find out who made so many; forget what no restore point needs.",
+            )
         return Ended(status, lines, messages)
 
     def _judge_stall(self, watch: Watch, doing: str, messages: str) -> None:

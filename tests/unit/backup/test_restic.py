@@ -4,6 +4,8 @@ import json
 import os
 import string
 import time
+import tracemalloc
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.backup import restic_answers
+from rempart.backup import restic, restic_answers
 from rempart.backup.processes import Ended
 from rempart.backup.restic import Repository, find_program
 from rempart.config import Connection
@@ -251,3 +253,26 @@ def test_x5_a_disk_that_is_full_ends_a_restore_to_a_file_with_an_error(tmp_path:
     repository = fake(tmp_path, "echo body")
     with pytest.raises(BackupError, match="/dev/full could not be written: No space left"):
         repository.dump_file("latest", "a.dump", Path("/dev/full"))
+
+
+@pytest.mark.parametrize(("size", "known"), [(1 << 20, True), (40 << 20, False)])
+def test_an_answer_without_end_is_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, known: bool
+) -> None:
+    """restic's list of snapshots is one line, however many there are."""
+    monkeypatch.setattr(restic, "MAX_ANSWER", 4 << 20)
+    listed = [{"id": ID, "summary": FACTS, "paths": ["/dump"], "tags": ["x" * size]}]
+    (tmp_path / "answer").write_text(json.dumps(listed) + "\n", encoding="utf-8")
+    program = tmp_path / "restic"
+    program.write_text(f"#!/bin/sh\nexec cat {tmp_path / 'answer'}\n", encoding="utf-8")
+    program.chmod(0o755)
+    repository = replace(REPOSITORY, program=program)
+    if known:
+        assert [one.id for one in repository.snapshots()] == [ID]
+        return
+    tracemalloc.start()
+    with pytest.raises(BackupError, match=r"restic snapshots, .* its answer is longer than 4 MiB") as refused:
+        repository.snapshots()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 << 20 and "restic" in refused.value.hint
