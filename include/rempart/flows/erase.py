@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rempart.backup.erasures import REASONS, Erasure
@@ -25,6 +26,7 @@ from rempart.ingestion.erasing import Gone
 from rempart.pipeline import Pipeline, named
 from rempart.replication.active import backup_site, is_open
 from rempart.sites.port import Site
+from rempart.sites.spool import spool_folder
 
 BARRIER_SECONDS = 300.0
 """How long an erasure waits for who is committing."""
@@ -137,7 +139,8 @@ def _converged(platform: Platform, sites: Mapping[str, Site], must: str, say: Sa
 def look(platform: Platform, pipeline: Pipeline, gone: Gone, subjects: int) -> ErasureResult:
     """Where rows are found, old versions of objects among it; nothing is changed."""
     sites, shut = erasures.open_sites(platform)
-    scan = _search(platform, pipeline, gone, platform.active().site).all(sites)
+    with spool_folder() as folder:
+        scan = _search(platform, pipeline, gone, platform.active().site, folder).all(sites)
     found = places(scan) | _feature_rows(platform, pipeline, gone)
     return ErasureResult(pipeline.name, True, subjects, found, silent=shut | scan.silent, unread=scan.unread)
 
@@ -159,10 +162,24 @@ def apply(
     who = erasures.erased_by(pipeline.name, entries, secret_of)
     if who is None:
         return ErasureResult(pipeline.name, False, 0, {})
+    with spool_folder() as folder:
+        return _apply(platform, pipeline, who, folder, home=home, silent=silent or {}, say=say)
+
+
+def _apply(
+    platform: Platform,
+    pipeline: Pipeline,
+    who: erasures.Erased,
+    folder: Path,
+    *,
+    home: str | None,
+    silent: Mapping[str, str],
+    say: Say,
+) -> ErasureResult:
     active = is_open(platform.active())
     home, bucket = home or active.site, platform.config.buckets.lake
     sites, shut = erasures.open_sites(platform, home)
-    search = _search(platform, pipeline, who.has, home)
+    search = _search(platform, pipeline, who.has, home, folder)
     scan = search.all(sites)
     found = places(scan) | _feature_rows(platform, pipeline, who.has)
     told = erase_objects.store(sites[home], bucket, scan.held)
@@ -191,7 +208,7 @@ def apply(
         deleted,
         len(told),
         locked,
-        {**(silent or {}), **shut, **scan.silent, **failed},
+        {**silent, **shut, **scan.silent, **failed},
         scan.unread,
         left,
     )
@@ -199,9 +216,9 @@ def apply(
     return result
 
 
-def _search(platform: Platform, pipeline: Pipeline, gone: Gone, home: str) -> Search:
+def _search(platform: Platform, pipeline: Pipeline, gone: Gone, home: str, folder: Path) -> Search:
     known = partial(erase_listing.known, platform, pipeline.name)
-    return Search(pipeline, platform.config.buckets.lake, gone, home, known)
+    return Search(pipeline, platform.config.buckets.lake, gone, home, known, folder)
 
 
 def _record(platform: Platform, result: ErasureResult, who: erasures.Erased) -> None:

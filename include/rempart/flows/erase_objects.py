@@ -6,10 +6,12 @@ What takes an object's place stands at the active site before anything is delete
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rempart.backup.pruning import delete_unless_locked
@@ -24,6 +26,7 @@ from rempart.ingestion.erasing import Cut, Gone, Kind
 from rempart.ingestion.snapshots import Part, Snapshot
 from rempart.pipeline import Pipeline
 from rempart.sites.port import ObjectInfo, Site
+from rempart.sites.s3 import file_sha256
 
 WORKERS = 8
 ORDER: Mapping[Kind, int] = {"manifest": 0, "part": 1, "training set": 2, "quarantine": 3, "delivery": 4}
@@ -36,7 +39,7 @@ _OWN_NAME: tuple[Kind, ...] = ("delivery", "part", "training set")
 class Held:
     """One version of an object that holds erased rows, or names what does (`rows` is 0 then).
 
-    `to`: the key of what takes its place, `body` its bytes; None for an old version, and where nothing is left.
+    `to`: the key of what takes its place, `file` holds that; None for an old version, and where nothing is left.
     """
 
     site: str
@@ -46,7 +49,7 @@ class Held:
     rows: int
     current: bool
     to: str | None = None
-    body: bytes | None = field(default=None, repr=False)
+    file: Path | None = None
 
 
 @dataclass
@@ -71,7 +74,8 @@ class Scan:
 class Search:
     """Looks for the erased rows of a pipeline. What was found clean at one site is not read at another.
 
-    `known` tells what is held at a site by what is on record elsewhere: a listing that lacks it is refused.
+    `known` tells what is held at a site by what is on record elsewhere: a listing that lacks it is refused. `folder`
+    holds what takes the place of objects, until its owner removes it.
     """
 
     pipeline: Pipeline
@@ -79,6 +83,7 @@ class Search:
     gone: Gone
     home: str
     known: Callable[[Site], Sequence[Version]]
+    folder: Path
     _clean: set[tuple[str, int]] = field(default_factory=set)
     _headers: dict[str, Sequence[str]] = field(default_factory=dict)
     _parts: dict[str, Part] = field(default_factory=dict)
@@ -115,13 +120,15 @@ class Search:
 
             def look(one: tuple[ObjectInfo, bool], kind: Kind = kind) -> tuple[ObjectInfo, bool, str, Cut]:
                 info, current = one
+                if kind == "delivery":
+                    return info, current, *self._delivery(site, info)
                 found, body = site.fetch(self.bucket, info.key, version_id=info.version_id)
                 return info, current, hashlib.sha256(body).hexdigest(), self._cut(kind, found, body)
 
             for info, current, digest, cut in abreast(todo, look, WORKERS):
                 if cut.unread:
                     scan.unread[info.key] = cut.unread
-                if cut.body is None:
+                if cut.body is None and cut.file is None:
                     self._clean.add((info.key, info.size))
                     continue
                 scan.held.append(self._held(site.name, kind, info, digest, cut, current))
@@ -139,27 +146,46 @@ class Search:
             yield from site.versions(self.bucket, prefix)
 
     def _cut(self, kind: Kind, info: ObjectInfo, body: bytes) -> Cut:
-        if kind == "delivery":
-            if header := erasing.header_of(body, self.pipeline):
-                self._headers[_delivery(info)] = header
-            return erasing.cut_delivery(body, self.pipeline, self.gone)
         if kind == "quarantine":
             header = self._headers.get(landing.delivery_of(info.key))
             return erasing.cut_quarantine(body, header, self.pipeline, self.gone)
         return erasing.cut_table(body, kind, self.pipeline.key, self.gone)
 
+    def _delivery(self, site: Site, info: ObjectInfo) -> tuple[str, Cut]:
+        """The SHA-256 of a delivery, and what is left of it; in memory that does not grow with it."""
+        found = site.head(self.bucket, info.key, version_id=info.version_id)
+        file = self._new_file()
+        digest = landing.fetch(site, self.bucket, info.key, file, found.sha256, version_id=info.version_id)
+        cut = erasing.cut_delivery(file, self.pipeline, self.gone, self._new_file())
+        file.unlink()
+        if cut.header:
+            self._headers[_delivery(found)] = cut.header
+        return digest, cut
+
+    def _new_file(self) -> Path:
+        return self.folder / secrets.token_hex(16)
+
+    def _kept(self, cut: Cut) -> Path:
+        """The file of what is left of an object."""
+        if cut.file is None:
+            file = self._new_file()
+            file.write_bytes(cut.body or b"")
+            return file
+        return cut.file
+
     def _held(self, site: str, kind: Kind, info: ObjectInfo, digest: str, cut: Cut, current: bool) -> Held:
-        assert cut.body is not None  # noqa: S101 # asked by the caller
-        after, to = hashlib.sha256(cut.body).hexdigest(), info.key
+        file = self._kept(cut)
+        after, to = file_sha256(file), info.key
         if not info.key.startswith("conflicts/"):
             to = _renamed(kind, info.key, after)
-        empty = kind in ("part", "training set") and not _rows(cut.body)
+        rows = _rows(file) if kind in ("part", "training set") else 1
         if kind == "part":
-            self._parts[digest] = Part("", to, after, 0 if empty else _rows(cut.body), len(cut.body))
+            self._parts[digest] = Part("", to, after, rows, file.stat().st_size)
         held = Held(site, kind, info, digest, cut.rows, current)
-        if site != self.home or not current:
-            return held
-        return replace(held, to=None if empty else to, body=None if empty else cut.body)
+        if site == self.home and current and rows:
+            return replace(held, to=to, file=file)
+        file.unlink()
+        return held
 
     def _manifests(self, site: Site, listed: Sequence[tuple[ObjectInfo, bool]], scan: Scan) -> None:
         read = {}
@@ -179,7 +205,7 @@ class Search:
                 after = made[one.id]
                 scan.succeeded[one.id] = after
                 to = f"{snapshots.folder(self.pipeline.name)}{after.id}.json"
-                held = replace(held, to=to, body=snapshots.manifest(after))
+                held = replace(held, to=to, file=self._kept(Cut(snapshots.manifest(after))))
             scan.held.append(held)
 
 
@@ -195,11 +221,10 @@ def _renamed(kind: Kind, key: str, sha256: str) -> str:
     return f"{folder}/{sha256}.parquet" if kind in _OWN_NAME else key
 
 
-def _rows(body: bytes) -> int:
-    import pyarrow as pa
+def _rows(file: Path) -> int:
     import pyarrow.parquet as pq
 
-    return int(pq.read_metadata(pa.BufferReader(body)).num_rows)
+    return int(pq.read_metadata(file).num_rows)
 
 
 def store(site: Site, bucket: str, held: Sequence[Held]) -> list[dict[str, Any]]:
@@ -209,19 +234,25 @@ def store(site: Site, bucket: str, held: Sequence[Held]) -> list[dict[str, Any]]
         if one.site != site.name or not one.current:
             continue
         after = None
-        if one.to and one.body is not None:
+        if one.to and one.file is not None:
             before = site.head(bucket, one.info.key, version_id=one.info.version_id)
             kept = {name: value for name, value in before.metadata.items() if name != "sha256"}
             if one.kind == "delivery":
                 kept["delivery"] = _delivery(before)
-            if one.to == one.info.key:
-                site.write(bucket, one.to, one.body, metadata=kept, content_type=before.content_type)
-            else:
-                site.write_new(bucket, one.to, one.body, metadata=kept, content_type=before.content_type)
-            wanted = None if one.kind == "manifest" else hashlib.sha256(one.body).hexdigest()  # one may have been there
-            after = hashlib.sha256(site.read(bucket, one.to, sha256=wanted)).hexdigest()
+            wanted = None if one.kind == "manifest" else file_sha256(one.file)  # one may have been there
+            if one.to == one.info.key or not _is_there(site, bucket, one.to):
+                site.write_file(bucket, one.to, one.file, metadata=kept, content_type=before.content_type)
+            after = landing.fetch(site, bucket, one.to, one.file.with_suffix(".back"), wanted)
         told.append({"bucket": bucket, "key": one.info.key, "sha256": one.sha256, "to": one.to, "to_sha256": after})
     return told
+
+
+def _is_there(site: Site, bucket: str, key: str) -> bool:
+    try:
+        site.head(bucket, key)
+    except ObjectMissing:
+        return False
+    return True
 
 
 def clear(

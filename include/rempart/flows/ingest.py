@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import EMPTY, NO_ROWS, Rows
 from rempart.pipeline import Pipeline
+from rempart.sites.s3 import file_sha256
 from rempart.sites.spool import spool_folder
 
 
@@ -140,12 +140,12 @@ def _land(run: Run, arrival: Arrival, file: Path) -> Rows:
     until = max(run.retain_until("raw"), run.retain_until("quarantine")) if rows.fault else run.retain_until("raw")
     kept, stored = {"retain-until": until.isoformat()}, arrival
     if run.erased and not rows.fault:
-        cut = erasing.cut_delivery(file.read_bytes(), pipeline, run.erased.has)
-        if cut.body is not None:
+        cut = erasing.cut_delivery(file, pipeline, run.erased.has, file.with_name(f"{file.name}.cut"))
+        if cut.file is not None:
             kept["delivery"] = arrival.sha256
             rows = erasing.strike(rows, cut.lines)
-            stored = replace(arrival, sha256=sha256(cut.body).hexdigest())
-            file.write_bytes(cut.body)
+            stored = replace(arrival, sha256=file_sha256(cut.file))
+            cut.file.replace(file)
     landing.keep(run.site, run.lake, pipeline.name, stored, file, kept)
     return rows
 

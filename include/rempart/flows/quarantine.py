@@ -78,7 +78,10 @@ def held(platform: Platform, pipeline: Pipeline, site: Site, sha256: str, erased
         )
     if erased:
         raw = landing.raw_of(site, lake, pipeline.name, sha256)
-        header = erasing.header_of(site.read(lake, raw.key), pipeline) if raw else None
+        header = None
+        if raw:
+            with site.open(lake, raw.key) as stream:
+                header = erasing.header_of(stream, raw.size, pipeline)
         body = erasing.cut_quarantine(body, header, pipeline, erased.has).body or body
     return Held(outcome, tuple(landing.refused_rows(body)), until)
 

@@ -123,7 +123,7 @@ def _read(run: Run, found: Held, sha256: str) -> Rows:
         rows = isolated.read(file, name, run.pipeline.source, list(run.pipeline.columns))
         _check_readable(run, found, sha256, rows)
         if run.erased:
-            lines = erasing.cut_delivery(file.read_bytes(), run.pipeline, run.erased.has).lines
+            lines = erasing.cut_delivery(file, run.pipeline, run.erased.has).lines
             rows = replace(erasing.strike(rows, lines), refused=[r for r in rows.refused if r.line not in lines])
     return rows
 

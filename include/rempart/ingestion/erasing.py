@@ -1,4 +1,4 @@
-"""What is left of an object once the rows of some keys are taken out of it. Pure: bytes in, bytes out.
+"""Takes the rows of some keys out of an object: bytes in, bytes out; of a delivery file in, file out.
 
 A delivery loses the lines of these rows, and keeps all others byte for byte; a quarantine file, a part of a snapshot
 and a training set lose their rows. What cannot be read cannot be searched: it is counted, and a person has to look.
@@ -11,11 +11,13 @@ import gzip
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO
 
 from rempart.ingestion import cells, reading, snapshots
-from rempart.ingestion.reading import RefusedRow, Rows
+from rempart.ingestion.reading import Piece, RefusedRow, Rows, Unreadable
 from rempart.ingestion.snapshots import Part, Snapshot
 from rempart.pipeline import Pipeline
 
@@ -27,20 +29,25 @@ ERASED = "erased"
 Kind = Literal["delivery", "quarantine", "part", "training set", "manifest"]
 Gone = Callable[[Sequence[Any]], bool]
 """Whether the row with this key (typed values, in the order of the pipeline's `key`) was erased."""
+_BATCH = 5_000
+"""Lines or rows of a delivery that are judged at once."""
 _CONFLICT = re.compile(r"conflicts/[^/]+/")
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What is left of an object. `body` is None if nothing was taken out; `rows` were, and `lines` of a delivery.
+    """Rest of an object after `rows` were taken out: `body`, or of a delivery `file`; both None if nothing was.
 
-    `unread` rows could not be searched: no key could be told of them.
+    `lines` of a delivery were taken out, and `header` are its columns. `unread` rows could not be searched: no key
+    could be told of them.
     """
 
     body: bytes | None = None
     rows: int = 0
     unread: int = 0
     lines: frozenset[int] = frozenset()
+    file: Path | None = None
+    header: Sequence[str] = ()
 
 
 def kind_of(key: str, pipeline: str) -> Kind | None:
@@ -97,24 +104,75 @@ def _parquet(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def header_of(body: bytes, pipeline: Pipeline) -> Sequence[str] | None:
-    """The columns of a delivery in its own order; None if it cannot be read."""
-    found = reading.spans(body, pipeline.source, len(pipeline.columns))
-    return found.header if found and found.header else None
+def header_of(stream: BinaryIO, size: int, pipeline: Pipeline) -> Sequence[str] | None:
+    """Return the columns of a delivery in its own order; None if it cannot be read."""
+    try:
+        found = reading.pieces(stream, size, pipeline.source, len(pipeline.columns))
+        return next((one.fields for one in found if one.header), None) or None
+    except Unreadable:
+        return None
 
 
-def cut_delivery(body: bytes, pipeline: Pipeline, gone: Gone) -> Cut:
-    """A delivery without the lines of these rows, packed as it was. `lines` are counted from 1, as `reading` does."""
-    found = reading.spans(body, pipeline.source, len(pipeline.columns))
-    if found is None:
-        return Cut(unread=max(1, reading.unpack(body)[0].count(b"\n")))
-    struck, unread = _struck([fields for _, fields in found.rows], found.header, pipeline, gone)
-    if not struck:
-        return Cut(unread=unread)
-    out = {line for row in struck for line in found.rows[row][0]}
-    text = "".join(line for i, line in enumerate(found.lines) if i not in out).encode(pipeline.source.encoding)
-    packed = gzip.compress(text, mtime=0) if body.startswith(b"\x1f\x8b") else text
-    return Cut(packed, len(struck), unread, frozenset(line + 1 for line in out))
+def cut_delivery(file: Path, pipeline: Pipeline, gone: Gone, out: Path | None = None) -> Cut:
+    """Return which lines of a delivery hold these rows, and write the others to `out`, packed as they were.
+
+    `lines` are counted from 1, as `reading` does. The file is read as a stream; memory does not grow with it.
+    """
+    size = file.stat().st_size
+    with ExitStack() as opened:
+        stream = opened.enter_context(file.open("rb"))
+        left = opened.enter_context(_writing(out, pipeline.source.encoding, stream.peek(2)[:2])) if out else None
+        cut, batch = _Cutting(pipeline, gone, left), list[Piece]()
+        try:
+            for piece in reading.pieces(stream, size, pipeline.source, len(pipeline.columns)):
+                batch.append(piece)
+                if len(batch) >= _BATCH:
+                    cut.take(batch)
+                    batch.clear()
+            cut.take(batch)
+        except Unreadable:
+            stream.seek(0)
+            return Cut(unread=max(1, reading.line_count(stream, size)))
+    if not cut.rows:
+        return Cut(unread=cut.unread, header=cut.header)
+    return Cut(None, cut.rows, cut.unread, frozenset(cut.lines), out, cut.header)
+
+
+@dataclass
+class _Cutting:
+    """Takes pieces of a delivery, in order; writes those that stay."""
+
+    pipeline: Pipeline
+    gone: Gone
+    left: TextIO | None
+    header: Sequence[str] = ()
+    rows: int = 0
+    unread: int = 0
+    lines: list[int] = field(default_factory=list)
+
+    def take(self, batch: Sequence[Piece]) -> None:
+        self.header = next((one.fields or () for one in batch if one.header), self.header)
+        rows = [i for i, one in enumerate(batch) if one.fields is not None and not one.header]
+        struck, unread = _struck([batch[i].fields or () for i in rows], self.header, self.pipeline, self.gone)
+        self.unread += unread
+        self.rows += len(struck)
+        out = {rows[row] for row in struck}
+        for i, one in enumerate(batch):
+            if i in out:
+                count = sum(1 for _ in io.StringIO(one.text, newline=""))
+                self.lines += range(one.line, one.line + count)
+            elif self.left is not None:
+                self.left.write(one.text)
+
+
+@contextmanager
+def _writing(file: Path, encoding: str, start: bytes) -> Iterator[TextIO]:
+    """A text file, gzipped where the delivery that begins with `start` was."""
+    with ExitStack() as opened:
+        raw: Any = opened.enter_context(file.open("wb"))
+        if start == b"\x1f\x8b":
+            raw = opened.enter_context(gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0))
+        yield opened.enter_context(io.TextIOWrapper(raw, encoding=encoding, newline=""))
 
 
 def cut_quarantine(body: bytes, header: Sequence[str] | None, pipeline: Pipeline, gone: Gone) -> Cut:

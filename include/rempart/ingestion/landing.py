@@ -89,13 +89,15 @@ def waiting(site: Site, bucket: str, prefix: str) -> list[ObjectInfo]:
     return [found for found in site.list(bucket, prefix) if not (found.key.endswith("/") and not found.size)]
 
 
-def fetch(site: Site, bucket: str, key: str, file: Path, sha256: str | None = None) -> str:
+def fetch(
+    site: Site, bucket: str, key: str, file: Path, sha256: str | None = None, *, version_id: str | None = None
+) -> str:
     """Bring an object into a file, in constant memory; its SHA-256.
 
     Raises ObjectMissing, and IntegrityError where it has not the SHA-256 that was asked for.
     """
     digest = hashlib.sha256()
-    with site.open(bucket, key) as stream, file.open("wb") as out:
+    with site.open(bucket, key, version_id=version_id) as stream, file.open("wb") as out:
         while block := stream.read(1 << 20):
             digest.update(block)
             out.write(block)

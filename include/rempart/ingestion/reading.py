@@ -33,6 +33,8 @@ MAX_LINES = 3_000_000
 MAX_COLUMNS = 2_000
 MAX_TEXT = 1 << 20
 """Longest line, and longest row of several lines, in characters."""
+LONGEST = 64 << 20
+"""Longest line, in characters, of a delivery from which rows are erased."""
 MAX_REFUSED = 60_000
 """Rows that are refused one by one; a file with more of them is refused as a whole, and counts as one."""
 MAX_REFUSED_TEXT = 32 << 20
@@ -305,40 +307,72 @@ class _Lines:
 
 
 @dataclass(frozen=True)
-class Spans:
-    """A delivery as text: its lines with their ends, its header, and each row's cells by the lines that it takes."""
+class Piece:
+    """Lines of a delivery with their ends: the header, one row, or lines between rows (`fields` is None).
 
-    lines: Sequence[str]
-    header: Sequence[str]
-    rows: Sequence[tuple[range, Sequence[str]]]
-
-
-def spans(body: bytes, source: Source, width: int) -> Spans | None:
-    """Where each row stands in a delivery, well formed or not; `width` columns make a row. None for what is no text.
-
-    Lines are counted from 0.
+    `line` is the number of the first of them, from 1.
     """
-    text, fault = unpack(body)
-    if fault:
-        return None
+
+    line: int
+    text: str
+    fields: Sequence[str] | None = None
+    header: bool = False
+
+
+class _Remembered(_Lines):
+    """Lines that remember what was taken, each with its number."""
+
+    def __init__(self, text: io.TextIOBase, encoding: str, limit: int) -> None:
+        super().__init__(text, encoding, limit)
+        self.taken: list[tuple[int, str]] = []
+
+    def take(self, count: int) -> str:
+        number, text = self.number, super().take(count)
+        self.taken.append((number, text))
+        return text
+
+    def strip_mark(self) -> str:
+        """Take a byte order mark off the next line; return it, or nothing."""
+        if not (self.peek(0) or "").startswith("\ufeff"):
+            return ""
+        self._ahead[0] = self._ahead[0][1:]
+        return "\ufeff"
+
+
+def pieces(stream: BinaryIO, size: int, source: Source, width: int) -> Iterator[Piece]:
+    """Return a delivery of `size` bytes as text, well formed or not, piece by piece: joined, they are the whole text.
+
+    `width` columns make a row. Raises Unreadable for what is no text, or has a line that is too long to hold.
+    """
+    text = io.TextIOWrapper(_unpacked(stream, size), encoding=source.encoding, newline="")
+    lines = _Remembered(text, source.encoding, LONGEST)
+    while (line := lines.peek(0)) is not None and not line.strip("\ufeff\r\n"):
+        lines.take(1)
+    mark, header = lines.strip_mark(), True
+    for record in _records(lines, source.delimiter, width):
+        for number, taken in lines.taken:
+            if number != record.line:
+                yield Piece(number, taken)
+            elif header:
+                yield Piece(number, mark + taken, record.fields, header=True)
+            else:
+                yield Piece(number, taken, record.fields or record.raw.split(source.delimiter))
+        lines.taken.clear()
+        header = False
+    for number, taken in lines.taken:
+        yield Piece(number, taken)
+
+
+def line_count(stream: BinaryIO, size: int) -> int:
+    """Return how many line feeds a delivery holds, as far as it can be unpacked."""
+    count = 0
     try:
-        decoded = text.decode(source.encoding)
-    except UnicodeDecodeError:
-        return None
-    lines = list(io.StringIO(decoded, newline=""))
-    first = next((i for i, line in enumerate(lines) if line.strip("\ufeff\r\n")), None)
-    if first is None:
-        return Spans(lines, (), ())
-    bare = "".join(["\n" * first, lines[first].removeprefix("\ufeff"), *lines[first + 1 :]])
-    ahead = _Lines(io.StringIO(bare, newline=""), source.encoding, len(bare))
-    ahead.skip(first)
-    records = _records(ahead, source.delimiter, width)
-    header = next(records).fields
-    rows = []
-    for record in records:
-        begun, taken = record.line - 1, sum(1 for _ in io.StringIO(record.raw, newline=""))
-        rows.append((range(begun, begun + taken), record.fields or record.raw.split(source.delimiter)))
-    return Spans(lines, header, rows)
+        unpacked = _unpacked(stream, size)
+        while block := unpacked.read(1 << 20):
+            count += block.count(b"\n")
+    except Unreadable:
+        pass
+    return count
 
 
 def _wrong_header(header: Sequence[str], columns: Sequence[str]) -> str | None:

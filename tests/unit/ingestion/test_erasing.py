@@ -5,18 +5,23 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.ingestion import erasing, landing, reading, snapshots
+from rempart.ingestion.erasing import Cut, Gone
 from rempart.ingestion.reading import RefusedRow
 from rempart.pipeline import Pipeline
+from rempart.sites.spool import spool_folder
 from tests.unit.features.stays import stays
 
 STAYS = stays()
@@ -40,6 +45,14 @@ def gone(stays_gone: set[int]) -> erasing.Gone:
     return lambda key: key[0] in stays_gone
 
 
+def cut_delivery(body: bytes, pipeline: Pipeline, gone: Gone) -> Cut:
+    """As the library does it to a file, with the rest as bytes."""
+    with spool_folder() as folder:
+        (folder / "delivery").write_bytes(body)
+        cut = erasing.cut_delivery(folder / "delivery", pipeline, gone, folder / "rest")
+        return replace(cut, body=cut.file.read_bytes() if cut.file else None)
+
+
 def rows_of(body: bytes) -> list[list[str]]:
     read = reading.read("a.csv", body, STAYS.source, COLUMNS)
     return [list(one) for one in read.cells]
@@ -54,11 +67,11 @@ def test_a_delivery_keeps_every_other_row_as_it_was(
     whole = [fields(*one) for one in rows]
     body = delivery([one[::-1] if turned else one for one in whole], order)
     before = rows_of(body)  # what a stray quote makes of a row is the same before and after
-    cut = erasing.cut_delivery(gzip.compress(body) if packed else body, STAYS, gone(struck))
+    cut = cut_delivery(gzip.compress(body) if packed else body, STAYS, gone(struck))
     left = body if cut.body is None else gzip.decompress(cut.body) if packed else cut.body
     assert rows_of(left) == [one for one in before if int(one[0]) not in struck]
     assert (cut.body is None) == (cut.rows == 0)
-    assert erasing.cut_delivery(left, STAYS, gone(struck)).body is None
+    assert cut_delivery(left, STAYS, gone(struck)).body is None
     assert left.decode().splitlines()[:1] == body.decode().splitlines()[:1]
 
 
@@ -69,7 +82,7 @@ def test_what_is_struck_from_a_delivery_is_refused_and_nothing_of_it_is_kept(
 ) -> None:
     body = delivery([fields(*one) for one in rows])
     read = reading.read("a.csv", body, STAYS.source, COLUMNS)
-    after = erasing.strike(read, erasing.cut_delivery(body, STAYS, gone(struck)).lines)
+    after = erasing.strike(read, cut_delivery(body, STAYS, gone(struck)).lines)
     assert after.delivered == read.delivered
     refused = [one for one in after.refused if one.reasons == (erasing.ERASED,)]
     assert len(refused) == sum(one[0] in struck for one in rows)
@@ -79,14 +92,48 @@ def test_what_is_struck_from_a_delivery_is_refused_and_nothing_of_it_is_kept(
 
 def test_malformed_lines_are_searched_by_the_place_of_the_key() -> None:
     body = b"stay,price\n" + delivery([fields(1, "a", "b")])[:-2] + b',x,y\r\n7,"stray\r\n7,too,few\r\n'
-    cut = erasing.cut_delivery(delivery([]) + body.split(b"\r\n", 1)[1], STAYS, gone({7}))
+    cut = cut_delivery(delivery([]) + body.split(b"\r\n", 1)[1], STAYS, gone({7}))
     assert cut.rows == 2 and cut.body is not None and b"stray" not in cut.body and b"too,few" not in cut.body
     renamed = delivery([fields(7, "a", "b")], [*COLUMNS[:-1], "departure"])
-    assert erasing.cut_delivery(renamed, STAYS, gone({7})).rows == 1  # refused as a whole, and its key is told
+    assert cut_delivery(renamed, STAYS, gone({7})).rows == 1  # refused as a whole, and its key is told
     nameless = delivery([fields(7, "a", "b")], ["number", *COLUMNS[1:]])
-    assert (erasing.cut_delivery(nameless, STAYS, gone({7})).rows, 1) == (0, 1)
-    assert erasing.cut_delivery(nameless, STAYS, gone({7})).unread == 1
-    assert erasing.cut_delivery(gzip.compress(body)[:-9], STAYS, gone({7})).unread
+    assert (cut_delivery(nameless, STAYS, gone({7})).rows, 1) == (0, 1)
+    assert cut_delivery(nameless, STAYS, gone({7})).unread == 1
+    assert cut_delivery(gzip.compress(body)[:-9], STAYS, gone({7})).unread
+
+
+@settings(max_examples=60)
+@given(text=st.lists(st.sampled_from(["\r\n", "\n", "\r", '"', "a,b", "\ufeff", ",", "x", "1"]), max_size=30))
+def test_the_pieces_of_a_delivery_are_its_whole_text(text: list[str]) -> None:
+    body = "".join(text).encode()
+    found = list(reading.pieces(io.BytesIO(body), len(body), STAYS.source, len(COLUMNS)))
+    assert "".join(one.text for one in found) == "".join(text)
+    line = 1
+    for one in found:
+        assert one.line == line
+        line += sum(1 for _ in io.StringIO(one.text, newline=""))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_delivery_is_not_held_in_memory_while_rows_are_taken_out(tmp_path: Path, packed: bool) -> None:
+    def written(number: int) -> Path:
+        file = tmp_path / f"{number}"
+        with gzip.open(file, "wb", 1) if packed else file.open("wb") as out:
+            for start in range(0, number, 1000):
+                rows = [fields(i, "h" * 100 + str(i), "r" * 100) for i in range(start, start + 1000)]
+                out.write(delivery(rows) if start == 0 else delivery(rows).split(b"\r\n", 1)[1])
+        return file
+
+    def peak(file: Path) -> int:
+        tracemalloc.start()
+        cut = erasing.cut_delivery(file, STAYS, gone({17, 1017}), tmp_path / "rest")
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert cut.rows == 2 and cut.lines == {19, 1019} and cut.file
+        return found
+
+    small, large = peak(written(6_000)), peak(written(18_000))
+    assert large < small + (2 << 20), f"{small >> 20} MiB of 6,000 rows, {large >> 20} MiB of 18,000"
 
 
 @settings(max_examples=40)
