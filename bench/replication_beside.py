@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from tests.integration.own_servers import own_servers
 ENOUGH = 0.95
 """The share of the other code's throughput that ours must reach in each case."""
 MIB = 1 << 20
-CASES = ((4_000, 10 << 10), (200, MIB), (24, 64 * MIB), (3, 512 * MIB))
+CASES = ((4_000, 10 << 10), (200, MIB), (8, 64 * MIB), (2, 512 * MIB))
 """Objects and bytes of each."""
 PROBE = """
 from rempart.flows import doctor_site
@@ -62,7 +63,7 @@ def rounds_of(bench: Bench, other: Path, rounds: int, count: int, size: int) -> 
             run, result = bench.ours(bucket, code)
             if (result["copied"], result["failures"]) != (count, 0):
                 raise SystemExit(f"{case.name}, {who}: {result}")
-            found[who].append(run)
+            found[who].append(replace(run, cpu=run.cpu - bench.starts[-1]))  # without Python's imports
             bench.verify(bucket)
             bench.client(SITES[1]).delete_bucket(Bucket=bucket)
         last = {who: f"{case.speed(runs[-1]):.1f} {case.unit} ({runs[-1].cpu:.2f} s)" for who, runs in found.items()}
