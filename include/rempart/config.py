@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -184,6 +184,12 @@ class Config(Strict):
             )
 
 
+TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+"""Settings of libpq that a connection to PostgreSQL may have in its extra."""
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+"""libpq's modes, each stricter than the one before."""
+
+
 @dataclass(frozen=True)
 class Connection:
     """An Airflow connection, whichever backend it came from. Its secret parts never appear in repr."""
@@ -197,11 +203,23 @@ class Connection:
     schema: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    def tls(self) -> dict[str, Any]:
+        """libpq's TLS settings, of `extra` and of the environment (PGSSLMODE, ...); of two modes the stricter one."""
+        inherited = {name: os.environ.get(f"PG{name.upper()}", "") for name in TLS}
+        found = {name: value for name, value in inherited.items() if value}
+        found |= {name: str(self.extra[name]) for name in TLS if name in self.extra}
+        modes = [mode for mode in (inherited["sslmode"], found.get("sslmode")) if mode in SSL_MODES]
+        return found | ({"sslmode": max(modes, key=SSL_MODES.index)} if modes else {})
+
     def postgresql_url(self, driver: str = "postgresql") -> str:
-        """A URL for libpq (`postgresql`) or SQLAlchemy (`postgresql+psycopg`); holds the password: never log it."""
+        """A URL for libpq (`postgresql`) or SQLAlchemy (`postgresql+psycopg`); holds the password: never log it.
+
+        asyncpg takes TLS settings from the environment alone.
+        """
+        tls = "" if driver.endswith("asyncpg") else urlencode(self.tls())
         return (
             f"{driver}://{quote(self.login, safe='')}:{quote(self.password, safe='')}"
-            f"@{self.host}:{self.port or 5432}/{self.schema}"
+            f"@{self.host}:{self.port or 5432}/{self.schema}{'?' if tls else ''}{tls}"
         )
 
 
@@ -328,6 +346,7 @@ def parse_connection(name: str, text: str) -> Connection:
         unquote(url.username or ""),
         unquote(url.password or ""),
         unquote(url.path.lstrip("/")),
+        dict(parse_qsl(url.query)),
     )
 
 

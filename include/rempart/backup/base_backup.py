@@ -49,7 +49,7 @@ def take(
     """
     began = clock()
     options = ["--format=tar", "--wal-method=none", "--checkpoint=fast", "--manifest-checksums=SHA256", "--no-password"]
-    command = [str(tools.folder / "pg_basebackup"), "--pgdata=-", *options]
+    command = tools.command("pg_basebackup", "--pgdata=-", *options)
     tags = (TAG, f"system={server.system}")
     stored = repository.backup_command(FILE, command, libpq_environment(connection), tags=tags, failed=_failure)
     ended = clock()

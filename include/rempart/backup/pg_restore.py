@@ -52,7 +52,7 @@ class Feed:
 def _running(
     tools: Tools, arguments: Sequence[str], environment: Mapping[str, str], stdout: int | IO[bytes] = subprocess.DEVNULL
 ) -> Iterator[Feed]:
-    command = [str(tools.folder / "pg_restore"), *arguments]
+    command = tools.command("pg_restore", *arguments)
     with ending(start(command, environment, stdin=subprocess.PIPE, stdout=stdout)) as process:
         yield Feed(process)
 

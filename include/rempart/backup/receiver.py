@@ -82,7 +82,7 @@ def ensure_slot(tools: Tools, connection: Connection, server: Server) -> bool:
 
 
 def _run(tools: Tools, connection: Connection, *options: str) -> None:
-    command = [str(tools.folder / "pg_receivewal"), f"--slot={SLOT}", "--no-password", *options]
+    command = tools.command("pg_receivewal", f"--slot={SLOT}", "--no-password", *options)
     try:
         done = subprocess.run(
             command, env=libpq_environment(connection), capture_output=True, text=True, check=False, timeout=60
@@ -113,13 +113,13 @@ def receive(
 
     Beside what it needs to connect it sees `environment`. Raises BackupError.
     """
-    command = [
-        str(tools.folder / "pg_receivewal"),
+    command = tools.command(
+        "pg_receivewal",
         f"--directory={folder}",
         f"--slot={SLOT}",
         "--no-loop",
         "--no-password",
-    ]
+    )
     return processes.start(command, {**environment, **libpq_environment(connection)}, stdout=subprocess.DEVNULL)
 
 

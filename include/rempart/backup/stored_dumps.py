@@ -58,14 +58,14 @@ def dump_into(
     DatabaseUnavailable, and what the repository raises.
     """
     name = connection.schema
-    command = [
-        str(tools.folder / "pg_dump"),
+    command = tools.command(
+        "pg_dump",
         "--format=custom",
         "--compress=0",
         f"--snapshot={snapshot}",
         f"--lock-wait-timeout={postgresql.LOCK_WAIT_SECONDS}s",
         "--no-password",
-    ]
+    )
     made = repository.backup_command(
         file_name(name),
         command,

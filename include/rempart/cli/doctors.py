@@ -43,3 +43,15 @@ def doctor_site(
     found = flow.probe_sites(open_platform(), [name] if name else [], quiet)
     typer.echo(flow.as_json(found) if as_json else "\n".join(flow.summary(found)))
     raise typer.Exit(flow.exit_code(found))
+
+
+@doctor_app.command("database")
+def doctor_database() -> None:
+    """Try with PostgreSQL's own programs whether backups can read each database. Exit code 1: one cannot be read."""
+    from rempart.flows import doctor_database as flow
+    from rempart.flows.platform import open_platform
+
+    found = list(flow.look(open_platform()))
+    for one in found:
+        typer.echo(one.line())
+    raise typer.Exit(0 if all(one.ok for one in found) else 1)

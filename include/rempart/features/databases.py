@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import psycopg
 
@@ -29,13 +29,15 @@ class FeatureDatabases:
 
 
 def sslmode(connection: Connection) -> str:
-    """libpq's sslmode: `extra.sslmode` of the connection, else `disable` on the loopback and `prefer` elsewhere."""
-    return str(connection.extra.get("sslmode") or ("disable" if connection.host in _LOOPBACK else "prefer"))
+    """libpq's sslmode: what was said of the connection, else `disable` on the loopback and `prefer` elsewhere."""
+    return str(connection.tls().get("sslmode", "")) or ("disable" if connection.host in _LOOPBACK else "prefer")
 
 
 def registry_url(connection: Connection) -> str:
     """The registry's SQLAlchemy URL; it holds the password: never log it."""
-    return f"{connection.postgresql_url('postgresql+psycopg')}?sslmode={quote(sslmode(connection))}&connect_timeout=10"
+    tls = urlencode(connection.tls() | {"sslmode": sslmode(connection)})
+    plain = connection.postgresql_url("postgresql+psycopg").partition("?")[0]
+    return f"{plain}?{tls}&connect_timeout=10"
 
 
 @contextmanager
@@ -53,7 +55,7 @@ def session(connection: Connection, doing: str) -> Iterator[Session]:
             user=connection.login,
             password=connection.password,
             dbname=connection.schema,
-            sslmode=sslmode(connection),
+            **(connection.tls() | {"sslmode": sslmode(connection)}),
             connect_timeout=10,
             application_name="rempart",
             options="-c timezone=UTC -c datestyle=ISO -c search_path=public",

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from rempart import config as configuration
-from rempart.config import watcher, witness
+from rempart.config import TLS, parse_connection, watcher, witness
 from rempart.errors import ConnectionMissing, StackError
 from rempart.sections import StackService
 from rempart.stack import (
@@ -84,7 +84,9 @@ def plan(
     aside = {f"{KEPT}{name}": made[name] for name in given if name in made and {name, f"{KEPT}{name}"} & kept.keys()}
     ours_before = kept.keys() | {f"{KEPT}{name}" for name in before}
     made = aside | {name: value for name, value in made.items() if not name.startswith(KEPT) or name in ours_before}
-    made |= {name: _at_operator(stack, value) for name, value in made.items() if name.startswith(f"{_CONNECTION}PG_")}
+    tls = _tls(stack, given)
+    ours_now = {name: value for name, value in made.items() if name.startswith(f"{_CONNECTION}PG_")}
+    made |= {name: _at_operator(stack, value, tls) for name, value in ours_now.items()}
     for name in (_MLFLOW_KEY, READER_PASSWORD):
         made[name] = made.get(name) or kept.get(f"{KEPT}{name}") or kept.get(name) or token()
     secrets = {**{name: value for name, value in kept.items() if name.startswith(_CONNECTION)}, **made, **given}
@@ -104,10 +106,18 @@ def _line(value: str) -> str:
     return json.dumps(json.loads(value)) if value.lstrip().startswith("{") else value.strip()
 
 
-def _at_operator(stack: Stack, text: str) -> str:
+def _tls(stack: Stack, given: Mapping[str, str]) -> dict[str, str]:
+    """How each role trusts the operator's PostgreSQL: as the administrator's connection says, else `require`."""
+    declared = stack.external("postgresql")
+    variable = f"{_CONNECTION}{declared.connection.upper()}" if declared else ""
+    extra = parse_connection(variable, given[variable]).extra if variable in given else {}
+    return {"sslmode": "require"} | {name: str(extra[name]) for name in TLS if name in extra}
+
+
+def _at_operator(stack: Stack, text: str, tls: Mapping[str, str]) -> str:
     declared = stack.external("postgresql")
     place = urlsplit(declared.url if declared else "")
-    made = json.loads(text) | {"host": place.hostname, "port": place.port or 5432, "extra": {"sslmode": "require"}}
+    made = json.loads(text) | {"host": place.hostname, "port": place.port or 5432, "extra": dict(tls)}
     return json.dumps(made)
 
 

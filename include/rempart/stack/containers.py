@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rempart import config as configuration
+from rempart.backup.postgresql import find_tools
 from rempart.errors import RempartError, StackError
 from rempart.stack import (
     airflow_server,
@@ -264,6 +265,7 @@ def start_stores(stack: Stack, say: Say, patience: float = 60.0) -> None:
         say(f"postgresql: {_until(postgresql.check_administrator(administrator), patience)}")
         postgresql.bootstrap(stack, administrator, resolve)
         say(f"postgresql: {postgresql.check_roles(resolve, stack.config.roles)}")
+        say(f"postgresql: {find_tools().check(resolve('pg_backup'))}")
     for name in stack.embedded_sites:
         say(f"{name}: {_until(lambda name=name: object_sites.check(stack, name, resolve), patience)}")  # type: ignore[misc] # bound now
 

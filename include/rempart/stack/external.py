@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from rempart.backup.postgresql import find_tools
 from rempart.config import Connection, Connections
 from rempart.errors import ConfigError
 from rempart.stack import airflow_server, mlflow_server, object_sites, postgresql
@@ -50,7 +51,8 @@ def check(stack: Stack, service: str, resolve: Connections) -> str:
     connection = resolve(declared.connection)
     check_names(stack, service, declared.url, connection)
     if service == "postgresql":
-        return f"{postgresql.check_administrator(connection)()}, {postgresql.check_roles(resolve, stack.config.roles)}"
+        found = [postgresql.check_administrator(connection)(), postgresql.check_roles(resolve, stack.config.roles)]
+        return ", ".join((*found, find_tools().check(resolve("pg_backup"))))
     if service == "mlflow":
         return mlflow_server.check(connection)
     if service == "airflow":

@@ -3,15 +3,16 @@
 import math
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.backup.checks import Check, equal_count, equal_predictions, equal_tables, passed
-from rempart.backup.postgresql import first_error, libpq_environment
+from rempart.backup.postgresql import find_tools, first_error, libpq_environment
 from rempart.backup.scratch import leftovers, name_scratch
 from rempart.backup.tracking_server import marked_processes
-from rempart.config import DATABASES, Connection
+from rempart.config import DATABASES, TLS, Connection, parse_connection
 from rempart.errors import IntegrityError
 from rempart.sites.memory import MemorySite
 
@@ -70,6 +71,40 @@ def test_a_password_never_stands_in_the_arguments():
     assert environment["PGPASSWORD"] == "hidden"
     assert (environment["PGSSLMODE"], environment["PGDATABASE"]) == ("verify-full", "airflow")
     assert "hidden" not in repr(connection)
+
+
+@pytest.mark.parametrize(
+    ("extra", "environment", "mode"),
+    [
+        ({}, "", None),
+        ({"sslmode": "require"}, "", "require"),
+        ({"sslmode": "require"}, "verify-full", "verify-full"),
+        ({"sslmode": "verify-full"}, "prefer", "verify-full"),
+        ({}, "require", "require"),
+    ],
+)
+def test_of_two_modes_of_tls_the_stricter_one_holds(monkeypatch, extra, environment, mode):
+    for name in TLS:
+        monkeypatch.delenv(f"PG{name.upper()}", raising=False)
+    monkeypatch.setenv("PGSSLMODE", environment)
+    connection = Connection("pg_backup", "postgres", "db", 5433, "backup", "hidden", "airflow", extra)
+    assert libpq_environment(connection).get("PGSSLMODE") == mode
+    assert connection.postgresql_url().partition("?")[2] == (f"sslmode={mode}" if mode else "")
+    assert "?" not in connection.postgresql_url("postgresql+asyncpg")
+
+
+def test_the_authority_of_the_environment_reaches_the_programs(monkeypatch):
+    monkeypatch.setenv("PGSSLROOTCERT", "/run/ca.crt")
+    connection = Connection("pg_backup", "postgres", "db")
+    assert libpq_environment(connection)["PGSSLROOTCERT"] == "/run/ca.crt"
+    given = parse_connection("pg_admin", "postgresql://o:p@db:5432/postgres?sslmode=verify-full&sslrootcert=/x")
+    assert given.tls() == {"sslmode": "verify-full", "sslrootcert": "/x"}
+
+
+def test_the_programs_use_a_libpq_with_tls_that_is_as_new_as_they_are():
+    tools = find_tools()
+    assert tools.library and tools.command("pg_dump")[1] == f"LD_PRELOAD={tools.library}"
+    assert psycopg.pq.version() // 10000 >= tools.version()
 
 
 def test_scratch_names_fit_postgresql_and_s3():

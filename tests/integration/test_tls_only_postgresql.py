@@ -1,0 +1,151 @@
+"""Backup, restore, drill and the parts of point-in-time recovery against a PostgreSQL that accepts TLS only."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from rempart.backup import base_backup, postgresql, processes, receiver
+from rempart.backup.restic import Repository
+from rempart.backup.stored_dumps import dump_into, restore_from
+from rempart.config import Connection
+from rempart.errors import DatabaseUnavailable
+from rempart.flows.back_up import back_up
+from rempart.flows.drill import drill
+from rempart.flows.platform import Platform
+from rempart.ledger.memory import MemoryLedger
+from rempart.sites.s3 import open_client
+from tests.conftest import OwnTurns
+from tests.integration.own_servers import Servers, own_servers
+from tests.repositories import FILL, contents, restic_program
+from tests.tls_front import REFUSAL, Front, tls_only
+
+TOOLS = postgresql.find_tools()
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """PostgreSQL and a site of the module's own."""
+    with own_servers(tmp_path_factory.mktemp("tls-only"), ("postgresql", "site-haven")) as made:
+        yield made
+
+
+@pytest.fixture
+def front(servers: Servers, tmp_path: Path) -> Iterator[Front]:
+    with tls_only(servers.superuser, tmp_path / "tls", "0.0.0.0") as made:  # noqa: S104 - for a wrong name
+        yield made
+
+
+@pytest.fixture
+def backup(servers: Servers) -> Connection:
+    """The role of backups in the ledger's database, as it is without the front."""
+    return postgresql.for_database(servers.connections("pg_backup"), "ledger")
+
+
+@pytest.fixture
+def repository(servers: Servers) -> Repository:
+    place = servers.stack.config.sites["haven"]
+    bucket, connection = f"tls-{secrets.token_hex(4)}", servers.connections(place.connection)
+    open_client("haven", connection, place.region).create_bucket(Bucket=bucket)
+    made = Repository("haven", connection, "eu", bucket, "restic/x/0001", "a password", program=restic_program())
+    made.init_if_missing()
+    return made
+
+
+def test_pg_dump_verifies_the_server_and_is_what_prepare_tries(backup: Connection, front: Front) -> None:
+    assert TOOLS.check(front.connection(backup)).endswith("reads it (sslmode verify-full)")
+    assert front.carried and not front.refused
+
+
+def test_a_client_without_tls_is_refused(backup: Connection, front: Front) -> None:
+    with pytest.raises(DatabaseUnavailable, match="TLS only"):
+        TOOLS.check(front.connection(backup, sslmode="disable"))
+    assert front.refused == 1
+    own = subprocess.run(  # the libpq that comes with the programs
+        [TOOLS.folder / "pg_dump", "--schema-only"],
+        env=postgresql.libpq_environment(front.connection(backup)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert own.returncode and "SSL support is not compiled in" in own.stderr
+    assert REFUSAL.endswith("TLS only")
+
+
+def test_another_name_or_authority_than_declared_is_refused(
+    servers: Servers, backup: Connection, front: Front, tmp_path: Path
+) -> None:
+    with pytest.raises(DatabaseUnavailable, match=r"so no backup can"):
+        TOOLS.check(dataclasses.replace(front.connection(backup), host="127.0.0.2"))
+    with tls_only(servers.superuser, tmp_path / "other") as other:
+        strange = front.connection(backup, sslrootcert=str(other.authority))
+        with pytest.raises(DatabaseUnavailable, match="SSL error"):
+            TOOLS.check(strange)
+
+
+def test_a_database_is_dumped_and_restored(servers: Servers, front: Front, repository: Repository) -> None:
+    owner = servers.connections("pg_drill")
+    filled, empty = (postgresql.for_database(owner, f"drill_tls_{name}") for name in ("filled", "empty"))
+    for one in (filled, empty):
+        with postgresql.session(postgresql.for_database(owner, "postgres"), "make a database") as opened:
+            opened.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(one.schema)))
+    with psycopg.connect(filled.postgresql_url(), autocommit=True) as opened:
+        opened.execute(FILL)
+    source = front.connection(postgresql.for_database(servers.connections("pg_backup"), filled.schema))
+    with postgresql.frozen(source) as (opened, snapshot):
+        rows = postgresql.row_counts(opened)
+        stored = dump_into(TOOLS, repository, source, snapshot, len(rows))
+    restore_from(TOOLS, repository, stored.snapshot, front.connection(empty), database=filled.schema)
+    assert sum(rows.values()) == 40001 and contents(empty) == contents(filled)
+    assert front.carried >= 3 and not front.refused
+
+
+@pytest.mark.stack
+def test_a_restore_point_is_made_and_drilled(
+    platform: Platform, proven_ledger: MemoryLedger, own_turns: OwnTurns, tmp_path: Path
+) -> None:
+    with tls_only(platform.database("backup"), tmp_path / "tls") as front:
+        encrypted = dataclasses.replace(platform, connections=front.connections(platform.connections))
+        # the stack's own lake and artifacts, and a bucket of backups of the test's, which stays: it is locked
+        buckets = encrypted.config.buckets.model_copy(update={"backups": f"tls-{secrets.token_hex(4)}"})
+        for name in ("primary", "haven"):
+            encrypted.site(name, "personal").ensure_bucket(buckets.backups, versioned=True, locked=True)
+        settings = encrypted.config.model_copy(update={"buckets": buckets})
+        standing = dataclasses.replace(encrypted, config=settings, ledger_=proven_ledger, continuity_=own_turns)
+        point = back_up(standing)
+        done = drill(standing, progress=lambda _: None)
+    assert done.ok and done.point_id == point.id, [one for one in done.checks if not one.ok]
+    assert front.carried and not front.refused
+
+
+def test_a_base_backup_is_taken_and_wal_received(
+    servers: Servers, front: Front, repository: Repository, tmp_path: Path
+) -> None:
+    connection = front.connection(servers.superuser)
+    server = receiver.look(connection)
+    base, _ = base_backup.take(TOOLS, repository, connection, server, lambda: datetime.now(UTC))
+    assert base.system == server.system and base.bytes > 1_000_000
+    receiver.ensure_slot(TOOLS, connection, server)
+    try:
+        with processes.ending(receiver.receive(TOOLS, connection, tmp_path, {})):
+            deadline = time.monotonic() + 60
+            while not list(tmp_path.glob("0*")):
+                assert time.monotonic() < deadline, "no WAL came"
+                receiver.close_segment(connection)
+                time.sleep(0.2)
+    finally:
+        deadline = time.monotonic() + 30
+        while receiver.look(connection).active and time.monotonic() < deadline:
+            time.sleep(0.2)
+        with postgresql.session(connection, "drop the slot") as opened:
+            opened.execute("SELECT pg_drop_replication_slot(%s)", [receiver.SLOT])
+    assert not front.refused

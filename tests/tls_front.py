@@ -1,0 +1,104 @@
+"""A PostgreSQL that accepts TLS only: a front with a certificate before a server that has none compiled in.
+
+The front does what `hostssl` lines of pg_hba.conf do: it agrees to TLS when a client asks, and refuses any other start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rempart.config import Connection, Connections
+from rempart.stack import site_certificates
+
+SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
+"""Codes of PostgreSQL's protocol by which a client asks for an encrypted connection."""
+REFUSAL = "no encryption: this server accepts TLS only"
+
+
+@dataclasses.dataclass
+class Front:
+    """Where it answers, the authority of its certificate, and how many connections it refused and carried."""
+
+    port: int
+    authority: Path
+    refused: int = 0
+    carried: int = 0
+
+    def connection(self, through: Connection, **extra: str) -> Connection:
+        """A connection to the server behind, through the front; the certificate is verified unless told otherwise."""
+        tls = {"sslmode": "verify-full", "sslrootcert": str(self.authority)} | extra
+        return dataclasses.replace(through, host="127.0.0.1", port=self.port, extra=tls)
+
+    def connections(self, through: Connections) -> Connections:
+        """All connections to PostgreSQL through the front; others as they are."""
+        return lambda name: self.connection(through(name)) if name.startswith("pg_") else through(name)
+
+
+@contextmanager
+def tls_only(server: Connection, folder: Path, listen: str = "127.0.0.1") -> Iterator[Front]:
+    """The front of a server. Its certificate is for 127.0.0.1 and localhost."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, body in site_certificates.make("postgresql", datetime.now(UTC)).files().items():
+        (folder / name).write_text(body, encoding="utf-8")
+    authority, certificate, key = (folder / name for name in site_certificates.FILES)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with socket.create_server((listen, 0)) as listening:
+        front = Front(listening.getsockname()[1], authority)
+        threading.Thread(target=_accept, args=(front, listening, context, server), daemon=True).start()
+        yield front
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def _accept(front: Front, listening: socket.socket, context: ssl.SSLContext, server: Connection) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            client, _ = listening.accept()
+            threading.Thread(target=_serve, args=(front, client, context, server), daemon=True).start()
+
+
+def _serve(front: Front, client: socket.socket, context: ssl.SSLContext, server: Connection) -> None:
+    with client, contextlib.suppress(OSError):
+        while (code := struct.unpack("!II", _exactly(client, 8))[1]) == GSS_REQUEST:
+            client.sendall(b"N")
+        if code != SSL_REQUEST:
+            front.refused += 1
+            body = b"SFATAL\0VFATAL\0C28000\0M" + REFUSAL.encode() + b"\0\0"
+            client.sendall(b"E" + struct.pack("!I", len(body) + 4) + body)
+            return
+        client.sendall(b"S")
+        with (
+            context.wrap_socket(client, server_side=True) as secure,
+            socket.create_connection((server.host, server.port or 5432)) as behind,
+        ):
+            front.carried += 1
+            back = threading.Thread(target=_pass, args=(behind, secure), daemon=True)
+            back.start()
+            _pass(secure, behind)
+            back.join()
+
+
+def _exactly(source: socket.socket, length: int) -> bytes:
+    body = b""
+    while len(body) < length:
+        if not (part := source.recv(length - len(body))):
+            raise OSError("ended")
+        body += part
+    return body
+
+
+def _pass(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        while part := source.recv(1 << 16):
+            target.sendall(part)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_RDWR)
