@@ -11,7 +11,10 @@
 ARG BASE_IMAGE=debian:trixie-slim
 
 FROM ${BASE_IMAGE} AS base
-ENV DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8
+# no program in any image phones home: the list of include/rempart/telemetry.py
+ENV DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8 \
+    DO_NOT_TRACK=1 SCARF_ANALYTICS=false AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=false MLFLOW_DISABLE_TELEMETRY=true \
+    FEAST_USAGE=False FEAST_TELEMETRY=False GX_ANALYTICS_ENABLED=false ORT_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_TELEMETRY=1
 RUN --mount=type=bind,source=deploy/images/packages.sh,target=/run/packages.sh \
     touch /dev/shm/packages-began \
     && useradd --uid 50000 --gid 0 --home-dir /var/lib/rempart --no-create-home --shell /usr/sbin/nologin rempart \

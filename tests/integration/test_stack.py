@@ -28,6 +28,7 @@ from rempart.sites.s3 import S3Site
 from rempart.stack import environment, external, launch, layout, lifecycle, mlflow_server, privileges
 from rempart.stack.object_sites import permission
 from rempart.stack.supervision import Supervisor
+from rempart.telemetry import TELEMETRY_OFF
 
 pytestmark = pytest.mark.stack
 T = TypeVar("T")
@@ -235,7 +236,7 @@ def test_telemetry_is_off_in_every_process(stack: layout.Stack) -> None:
     environments = dict(each_living(launch.marked(f"{stack.id}:"), lambda process: process.environ()))
     assert len(environments) >= len(layout.AIRFLOW_COMPONENTS)
     for pid, found in environments.items():
-        assert environment.TELEMETRY_OFF.items() <= found.items(), pid
+        assert TELEMETRY_OFF.items() <= found.items(), pid
         assert "127.0.0.1" in found["NO_PROXY"]
 
 

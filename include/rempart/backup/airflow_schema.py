@@ -21,6 +21,7 @@ from rempart.backup.tracking_server import MARK
 from rempart.config import Connection
 from rempart.errors import BackupError
 from rempart.sites.spool import spool_folder
+from rempart.telemetry import TELEMETRY_OFF
 
 MIGRATE_SECONDS = 300.0
 AIRFLOW = ("alembic_version", "migrations/versions")
@@ -106,8 +107,7 @@ def migrate(connection: Connection, drill_id: str) -> None:
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": connection.postgresql_url("postgresql+psycopg"),
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": connection.postgresql_url("postgresql+asyncpg"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "SCARF_ANALYTICS": "false",
-            "DO_NOT_TRACK": "1",
+            **TELEMETRY_OFF,
         }
         command = [sys.executable, "-m", "airflow", "db", "migrate"]
         try:

@@ -19,6 +19,7 @@ from pathlib import Path
 from rempart.config import Connection
 from rempart.errors import BackupError
 from rempart.sites.spool import spool_folder
+from rempart.telemetry import TELEMETRY_OFF
 
 MARK = "REMPART_DRILL"
 """Environment variable that marks the processes of a drill with its id."""
@@ -60,8 +61,7 @@ def _environment(
         "MLFLOW_AUTH_ADMIN_PASSWORD": password,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
+        **TELEMETRY_OFF,
     }
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import ModelRefused
 from rempart.models import onnx_format
+from rempart.telemetry import TELEMETRY_OFF
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +30,7 @@ SECONDS = 300.0
 """For opening the model, and for each prediction."""
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "REMPART_HOME")
 """The variables that the process gets: none of them is a secret."""
-_FIXED = {"ORT_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "2", "MALLOC_ARENA_MAX": "2"}
+_FIXED = TELEMETRY_OFF | {"OMP_NUM_THREADS": "2", "MALLOC_ARENA_MAX": "2"}
 _HINT = "Do not use this version. Validate another candidate, or roll back; then find out what the model is."
 
 

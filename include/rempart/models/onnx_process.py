@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rempart.errors import ModelRefused
 from rempart.models import onnx_format
+from rempart.telemetry import TELEMETRY_OFF
 
 
 def limit(more: int) -> None:
@@ -56,5 +57,5 @@ def main(model: str, memory: str) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.update(TELEMETRY_OFF)
     main(*sys.argv[1:])

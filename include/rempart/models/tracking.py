@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rempart.config import Connection
 from rempart.errors import TrackingRefused, TrackingUnavailable
+from rempart.telemetry import TELEMETRY_OFF
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,8 +34,7 @@ def session(connection: Connection, doing: str = "use") -> Iterator[MlflowClient
         "MLFLOW_REGISTRY_URI": url,
         "MLFLOW_TRACKING_USERNAME": connection.login,
         "MLFLOW_TRACKING_PASSWORD": connection.password,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
+        **TELEMETRY_OFF,
         "GIT_PYTHON_REFRESH": "quiet",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",

@@ -11,20 +11,8 @@ from rempart.models.tracking import address
 from rempart.stack import process_secrets, profiles, site_certificates
 from rempart.stack.credentials import connections
 from rempart.stack.layout import Stack
+from rempart.telemetry import TELEMETRY_OFF
 from rempart.tracking_access.app import READER, READER_PASSWORD
-
-TELEMETRY_OFF = {
-    "DO_NOT_TRACK": "1",
-    "SCARF_ANALYTICS": "false",
-    "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "FEAST_USAGE": "False",
-    "FEAST_TELEMETRY": "False",
-    "GX_ANALYTICS_ENABLED": "false",
-    "ORT_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-}
-"""Every switch that a dependency offers to keep it from phoning home."""
 
 MODEL_SOURCE = r"\Amodels:/m-[0-9a-f]{32}\Z"
 """The only source that a version of a registered model may have: a model that was logged to this server."""

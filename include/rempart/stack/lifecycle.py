@@ -35,6 +35,7 @@ from rempart.stack import (
 )
 from rempart.stack.layout import AIRFLOW_COMPONENTS, Stack
 from rempart.stack.supervision import ProcessState, Supervisor
+from rempart.telemetry import TELEMETRY_OFF
 
 Say = Callable[[str], None]
 _QUIET_SECONDS = 5.0
@@ -430,4 +431,4 @@ def logs_of(stack: Stack, services: Sequence[str]) -> list[str]:
 
 def adopt_environment() -> None:
     """This process, too, sends no telemetry and keeps its local traffic off the proxy."""
-    os.environ.update(environment.TELEMETRY_OFF | environment.off_proxy(os.environ))
+    os.environ.update(TELEMETRY_OFF | environment.off_proxy(os.environ))

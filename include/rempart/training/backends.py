@@ -19,6 +19,7 @@ from typing import BinaryIO, Protocol
 from rempart.config import Connection, Connections, project_root
 from rempart.errors import ObjectMissing, PoolUnavailable, TrackingUnavailable, TrainingError
 from rempart.sites.port import Site
+from rempart.telemetry import TELEMETRY_OFF
 from rempart.training.entrypoint import TRY_AGAIN
 from rempart.training.interruption import INTERRUPTED
 from rempart.training.job import JobResult, JobSpec, parse_result
@@ -147,7 +148,8 @@ class LocalBackend:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(others)}
         names = {spec.dataset.site.connection, spec.output.site.connection, spec.tracking.connection}
         given = {f"AIRFLOW_CONN_{name.upper()}": as_json(self.connections(name)) for name in names}
-        return {**kept, **given, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
+        fixed = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}
+        return {**kept, **given, **TELEMETRY_OFF, **fixed}
 
 
 def _places(nodes: int) -> list[dict[str, str]]:

@@ -38,6 +38,7 @@ from rempart.errors import (
     TrainingError,
 )
 from rempart.sites.port import Site
+from rempart.telemetry import TELEMETRY_OFF
 from rempart.training import experiment, outputs, process_group, trainers
 from rempart.training.addresses import reach
 from rempart.training.checkpoints import Checkpoints
@@ -253,6 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     # threads that spin while they wait stall each other on a busy machine: ten times slower was seen
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.update(TELEMETRY_OFF)  # before a library is loaded that looks
     interruption = Interruption()
     try:
         with interruption.listening(lambda: _print("interrupted", **interruption.facts, in_time=False)):

@@ -19,6 +19,7 @@ from rempart.errors import StackError
 from rempart.orchestration.airflow_servers import WAY_OUT
 from rempart.sovereignty.egress import endpoints, is_allowed, rules
 from rempart.stack import containers, credentials, environment, images, layout, postgresql, profiles, services
+from rempart.telemetry import TELEMETRY_OFF
 from tests.certificates import certificates
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,6 +53,19 @@ def mounted(service: str) -> list[str]:
     """Files of a container; of the scheduler's with each executor."""
     found = [SERVICES[service], *(EXECUTORS.values() if service == "scheduler" else ())]
     return [one if isinstance(one, str) else one["source"] for part in found for one in part.get("secrets", [])]
+
+
+def test_every_image_sets_every_switch_against_telemetry() -> None:
+    base = DOCKERFILE.split("FROM base AS")[0]
+    (block,) = re.findall(r"^ENV (.+?[^\\])$", base, re.M | re.S)
+    found = dict(word.split("=", 1) for word in block.replace("\\", " ").split())
+    assert TELEMETRY_OFF.items() <= found.items()
+    # every stage that becomes an image stands on `base`
+    parents = {child: parent for parent, child in re.findall(r"^FROM (\S+) AS (\S+)$", DOCKERFILE, re.M)}
+    for one in {service["build"]["target"] for service in SERVICES.values() if "build" in service}:
+        while one in parents and one != "base":
+            one = parents[one]
+        assert one == "base"
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))

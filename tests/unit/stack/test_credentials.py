@@ -12,6 +12,7 @@ from rempart import config
 from rempart.errors import StackError
 from rempart.ledger import keys
 from rempart.stack import credentials, environment, layout
+from rempart.telemetry import TELEMETRY_OFF
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -102,7 +103,7 @@ def test_a_service_gets_the_stacks_settings_and_not_the_callers(tmp_path: Path) 
     assert found["HTTPS_PROXY"] == "http://proxy:3128" and found["NO_PROXY"] == "intranet,127.0.0.1,localhost"
     assert found["REMPART_SERVICE"] == f"{stack.id}:airflow-scheduler"
     for service in stack.services:
-        assert environment.TELEMETRY_OFF.items() <= environment.of(stack, secrets, shell, service).items()
+        assert TELEMETRY_OFF.items() <= environment.of(stack, secrets, shell, service).items()
     assert not any(v.startswith("AIRFLOW_CONN_") for v in environment.of(stack, secrets, shell, "mlflow"))
 
 

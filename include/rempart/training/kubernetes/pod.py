@@ -12,6 +12,7 @@ from typing import Any
 from rempart.config import Config
 from rempart.sections import Pool
 from rempart.sovereignty.pods import LABEL
+from rempart.telemetry import TELEMETRY_OFF
 from rempart.training.job import JobSpec
 from rempart.training.placement import Option
 
@@ -72,6 +73,7 @@ def environment(spec: JobSpec) -> list[dict[str, str]]:
     """The variables of a job's container, without its credentials."""
     values = {
         SPEC_VARIABLE: spec.to_json().decode(),
+        **TELEMETRY_OFF,
         "PYTHONUNBUFFERED": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
         "MPLBACKEND": "Agg",
@@ -87,6 +89,7 @@ def bare(pool: Pool, container: str) -> dict[str, Any]:
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
+        "dnsPolicy": "ClusterFirst",  # the cluster's resolver alone: the network lets nothing else out on port 53
         "containers": [
             {
                 "name": container,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.sovereignty import pods
+from rempart.telemetry import TELEMETRY_OFF
 from rempart.training.kubernetes import pod
 from rempart.training.placement import Option, Request, plan
 from tests.unit.training.test_job import spec
@@ -48,6 +49,13 @@ def test_requests_are_limits_and_name_the_pools_gpu() -> None:
     resources = made(2)["spec"]["containers"][0]["resources"]
     assert resources["requests"] == resources["limits"] == {"cpu": "1", "memory": "2Gi", "nvidia.com/gpu": "2"}
     assert "nvidia.com/gpu" not in made(0)["spec"]["containers"][0]["resources"]["limits"]
+
+
+def test_no_library_phones_home_and_names_are_asked_of_the_cluster_alone() -> None:
+    spec = made()["spec"]
+    variables = {one["name"]: one["value"] for one in spec["containers"][0]["env"]}
+    assert TELEMETRY_OFF.items() <= variables.items()
+    assert spec["dnsPolicy"] == "ClusterFirst" and "dnsConfig" not in spec
 
 
 def test_one_attempt_has_one_name_and_the_jobs_identity() -> None:

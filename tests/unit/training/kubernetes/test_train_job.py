@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.sovereignty import pods
+from rempart.telemetry import TELEMETRY_OFF
 from rempart.training.kubernetes import pod, train_job
 from rempart.training.placement import Option, Request, plan
 from tests.unit.training.kubernetes.test_pod import POOL, TODAY
@@ -63,6 +64,7 @@ def test_every_credential_is_awaited_from_a_secret_and_none_is_in_it() -> None:
     )
     assert not any(name.startswith("PET_") for name in env)
     assert json.loads(env[pod.SPEC_VARIABLE]["value"])["job_id"] == spec().job_id
+    assert all(env[name]["value"] == value for name, value in TELEMETRY_OFF.items())
 
 
 def test_its_secret_goes_when_the_train_job_goes() -> None:
