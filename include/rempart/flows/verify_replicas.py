@@ -59,7 +59,8 @@ def verify(
             due = max(0, due - len(batch))
             good, bad = _read(site, bucket, batch, pair.transfers, throttle)
             with when_free(platform, source, target, PATIENCE, say) as lease:
-                now = platform.clock()
+                now, stands = platform.clock(), set(known.of_keys(bucket, [one.key for one in batch]))
+                good, bad = ([one for one in rows if one in stands] for rows in (good, bad))  # others were changed
                 known.record(bucket, [proven_again(one, now) for one in good], lease)
                 known.record(bucket, [replace(proven_again(one, now), target_etag=DAMAGED) for one in bad], lease)
             read += len(batch)
