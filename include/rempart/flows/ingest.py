@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rempart.errors import IngestError, ObjectMissing
+from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows import erasures, ingest_run
+from rempart.flows.doctor_site import last_record
 from rempart.flows.ingest_run import Run
 from rempart.flows.judge_rows import judge_within_limit
 from rempart.flows.platform import Platform
@@ -23,6 +24,8 @@ from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import EMPTY, NO_ROWS, Rows
 from rempart.pipeline import Pipeline
+from rempart.replication.vouching import vouch
+from rempart.sites.digests import of_file
 from rempart.sites.s3 import file_sha256
 from rempart.sites.spool import spool_folder
 
@@ -80,16 +83,31 @@ def ingest(platform: Platform, pipeline: Pipeline) -> IngestResult:
 
 
 def _arrivals(run: Run, folder: Path) -> list[Arrival]:
-    """Fetch each delivery that waits in the landing bucket into `folder`, under its SHA-256."""
+    """Fetch each delivery that waits in the landing bucket into `folder`, under its SHA-256.
+
+    Raises IntegrityError for a file that did not come as it was listed, or not with the checksum that the site tells.
+    """
+    record = last_record(run.platform, run.site)
+    proven = record is not None and record.outcome("MD5 ETags") == "proven"
     found: list[Arrival] = []
     for one in landing.waiting(run.site, run.inbox, run.pipeline.source.prefix):
+        file = folder / "arriving"
         try:
-            digest = landing.fetch(run.site, run.inbox, one.key, folder / "arriving")
+            head = run.site.head(run.inbox, one.key)
+            landing.fetch(run.site, run.inbox, one.key, file)
+            checks = run.site.checks(run.inbox, one.key)
         except ObjectMissing:  # taken back since the listing: not a delivery any more
             continue
-        size = (folder / "arriving").stat().st_size
-        (folder / "arriving").rename(folder / digest)
-        found.append(Arrival(one.key, digest, size, one.modified, one.etag))
+        came, where = of_file(file, checks.part), f"get {run.inbox}/{one.key} at '{run.site.name}'"
+        if came.size != head.size:
+            raise IntegrityError(
+                f"{where}: {came.size} bytes came, {head.size} were announced",
+                "Nothing was taken in. Run again; if it lasts, ask the site's operator.",
+            )
+        # what the supplier wrote beside it is no account of the site: a wrong one would stop everybody's deliveries
+        vouch(where, replace(head, metadata={}), checks, came, md5_etags=proven)
+        file.rename(folder / came.sha256)
+        found.append(Arrival(one.key, came.sha256, came.size, one.modified, head.etag))
     return found
 
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rempart.errors import ObjectMissing
+from rempart.errors import IntegrityError, ObjectMissing
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import RefusedRow
 from rempart.ingestion.snapshots import canonical
+from rempart.sites.once import gives_back, put_again
 from rempart.sites.port import Site
 
 HELD_BACK = "held back"
@@ -135,12 +136,8 @@ def outcome_key(pipeline: str, sha256: str) -> str:
 
 
 def is_known(site: Site, bucket: str, pipeline: str, sha256: str) -> bool:
-    """Whether a delivery with these bytes was taken in before."""
-    try:
-        site.head(bucket, outcome_key(pipeline, sha256))
-    except ObjectMissing:
-        return False
-    return True
+    """Whether a delivery with these bytes was taken in before, and what became of it can be read."""
+    return _recorded(site, bucket, outcome_key(pipeline, sha256)) is not None
 
 
 def read(site: Site, bucket: str, pipeline: str, sha256: str) -> dict[str, Any]:
@@ -151,11 +148,22 @@ def read(site: Site, bucket: str, pipeline: str, sha256: str) -> dict[str, Any]:
 
 def record(site: Site, bucket: str, pipeline: str, outcome_json: Mapping[str, Any]) -> None:
     """Write what became of a delivery; from here on it is known. The same again, or an earlier one, changes nothing."""
-    key = outcome_key(pipeline, str(outcome_json["sha256"]))
-    if site.write_new(bucket, key, canonical(outcome_json), content_type="application/json"):
+    key, body = outcome_key(pipeline, str(outcome_json["sha256"])), canonical(outcome_json)
+    if site.write_new(bucket, key, body, content_type="application/json"):
+        if gives_back(site, bucket, key, body):
+            return
+    elif (before := _recorded(site, bucket, key)) and attempt(outcome_json) <= attempt(before):
         return
-    if attempt(outcome_json) > attempt(json.loads(site.read(bucket, key))):
-        site.write(bucket, key, canonical(outcome_json), content_type="application/json")
+    put_again(site, bucket, key, body, content_type="application/json")
+
+
+def _recorded(site: Site, bucket: str, key: str) -> Mapping[str, Any] | None:
+    """The outcome at a key; None if it is gone or damaged. Raises SiteError."""
+    try:
+        found = json.loads(site.read(bucket, key))
+    except (ObjectMissing, IntegrityError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def outcomes(site: Site, bucket: str, pipeline: str) -> list[dict[str, Any]]:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from rempart.errors import IntegrityError, ObjectMissing
 from rempart.ingestion.reading import RefusedRow
+from rempart.sites import once
 from rempart.sites.port import ObjectInfo, Site
 
+_TYPE = "application/octet-stream"
 _AT_ONCE = 8 << 20
 """Bytes of a delivery that is written in one request."""
 _AT_A_TIME = 5_000
@@ -110,15 +112,33 @@ def fetch(
 
 
 def keep(site: Site, bucket: str, pipeline: str, arrival: Arrival, file: Path, metadata: Mapping[str, str]) -> None:
-    """Keep a delivery as received, once."""
+    """Keep a delivery as received, once, and read it back: the file that was delivered is deleted afterwards.
+
+    Raises IntegrityError for a site that does not give back what it stored, SiteError.
+    """
     key = raw_key(pipeline, arrival)
     if file.stat().st_size <= _AT_ONCE:
-        site.write_new(bucket, key, file.read_bytes(), metadata=metadata)
+        once.keep(site, bucket, key, file.read_bytes(), metadata=metadata, content_type=_TYPE)
         return
+    if _stands(site, bucket, key, arrival.sha256):
+        return
+    site.write_file(bucket, key, file, metadata=metadata)
+    if not _stands(site, bucket, key, arrival.sha256):
+        raise IntegrityError(
+            f"read back {bucket}/{key} at site '{site.name}': it is not what was stored",
+            "The delivery was not taken in and waits where it landed. Run again; if it lasts, ask the site's operator.",
+        )
+
+
+def _stands(site: Site, bucket: str, key: str, sha256: str) -> bool:
+    digest = hashlib.sha256()
     try:
-        site.head(bucket, key)
-    except ObjectMissing:
-        site.write_file(bucket, key, file, metadata=metadata)
+        with site.open(bucket, key) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except (ObjectMissing, IntegrityError):
+        return False
+    return digest.hexdigest() == sha256
 
 
 def quarantine(
@@ -130,7 +150,10 @@ def quarantine(
     retain_until: date,
     again: int = 0,
 ) -> None:
-    """Keep a delivery's refused rows, in order of their lines, with their reasons and text as received."""
+    """Keep a delivery's refused rows, in order of their lines, with reasons and text as received, and read them back.
+
+    Raises as `keep`.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -143,7 +166,8 @@ def quarantine(
             writer.write_table(
                 pa.table([pa.array(one, kind) for one, kind in zip(columns, schema.types, strict=True)], schema=schema)
             )
-    site.write(
+    once.put_again(
+        site,
         bucket,
         quarantine_key(pipeline, sha256, again),
         bytes(sink.getvalue()),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.pipeline import Pipeline
+from rempart.sites.once import keep, put_again
 from rempart.sites.port import Site
 
 if TYPE_CHECKING:
@@ -104,11 +105,14 @@ def manifest(snapshot: Snapshot) -> bytes:
 
 def current(site: Site, bucket: str, pipeline_name: str) -> Snapshot | None:
     """The newest committed snapshot, or None before the first. Raises SiteError, IntegrityError."""
+    key = f"{folder(pipeline_name)}current.json"
     try:
-        pointer = site.read(bucket, f"{folder(pipeline_name)}current.json")
+        named = str(json.loads(site.read(bucket, key))["id"])
     except ObjectMissing:
         return None
-    return read(site, bucket, pipeline_name, str(json.loads(pointer)["id"]))
+    except (ValueError, KeyError, TypeError) as cause:
+        raise _altered(site, bucket, key, "it names no snapshot") from cause
+    return read(site, bucket, pipeline_name, named)
 
 
 def read(site: Site, bucket: str, pipeline_name: str, snapshot_id: str) -> Snapshot:
@@ -300,11 +304,16 @@ def draw_up(
 
 
 def commit(site: Site, bucket: str, snapshot: Snapshot, added: Sequence[tuple[Part, bytes]]) -> None:
-    """Write parts, then manifest, then switch `current.json`: a reader sees the old snapshot or the new one."""
+    """Write parts, then manifest, then switch `current.json`: a reader sees the old snapshot or the new one.
+
+    Each of them is read back before the next. Raises IntegrityError for a site that does not give back what it stored,
+    SiteError.
+    """
     kept = {"retain-until": snapshot.retain_until.isoformat()}
     for part, body in added:
-        site.write_new(bucket, part.key, body, metadata=kept, content_type="application/vnd.apache.parquet")
-    site.write(
+        keep(site, bucket, part.key, body, metadata=kept, content_type="application/vnd.apache.parquet")
+    put_again(
+        site,
         bucket,
         f"{folder(snapshot.pipeline)}{snapshot.id}.json",
         manifest(snapshot),
@@ -316,7 +325,8 @@ def commit(site: Site, bucket: str, snapshot: Snapshot, added: Sequence[tuple[Pa
 
 def point_at(site: Site, bucket: str, snapshot: Snapshot) -> None:
     """Make a stored snapshot the current one."""
-    site.write(
+    put_again(
+        site,
         bucket,
         f"{folder(snapshot.pipeline)}current.json",
         canonical({"id": snapshot.id, "previous": snapshot.previous}),

@@ -1,4 +1,4 @@
-"""Objects that are written once and kept under lock: stored, read back, and read by the SHA-256 that is on record.
+"""Objects that are written once, many of them under lock: stored, read back, and read by the SHA-256 on record.
 
 A version under lock cannot be replaced, so a body that a site stored wrong stays. The right bytes are then put as
 another version, and readers choose the version by its SHA-256, never by being the newest.
@@ -7,7 +7,8 @@ another version, and readers choose the version by its SHA-256, never by being t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from rempart.errors import IntegrityError, ObjectMissing, SiteError, SiteUnavailable
@@ -71,17 +72,38 @@ def store_once(
     return put_again(site, bucket, key, body, content_type=content_type, retain_until=retain_until) if new else None
 
 
-def put_again(
-    site: Site, bucket: str, key: str, body: bytes, *, content_type: str, retain_until: datetime | None = None
-) -> ObjectInfo:
-    """Put the right bytes as another version of a key, read them back, and lock them.
+def keep(site: Site, bucket: str, key: str, body: bytes, *, metadata: Mapping[str, str], content_type: str) -> None:
+    """Have a reader find a body under a key of its own: written unless it is there, read back, and put again if wrong.
 
     Raises IntegrityError for a site that does not give back what it stored, SiteError.
     """
+    site.write_new(bucket, key, body, metadata=metadata, content_type=content_type)
+    if not gives_back(site, bucket, key, body):
+        put_again(site, bucket, key, body, metadata=metadata, content_type=content_type)
+
+
+def put_again(
+    site: Site,
+    bucket: str,
+    key: str,
+    body: bytes,
+    *,
+    content_type: str,
+    metadata: Mapping[str, str] | None = None,
+    retain_until: datetime | None = None,
+) -> ObjectInfo:
+    """Put the right bytes as another version of a key, read them back, and lock them.
+
+    What is not to be locked and was stored wrong is deleted again, so that a reader finds what was there before.
+    Raises IntegrityError for a site that does not give back what it stored, SiteError.
+    """
     for _ in range(TRIES):
-        stored = site.write(bucket, key, body, content_type=content_type)
+        stored = site.write(bucket, key, body, metadata=metadata, content_type=content_type)
         if gives_back(site, bucket, key, body, stored.version_id):
             return _locked(site, bucket, stored, retain_until)
+        if retain_until is None and stored.version_id:
+            with suppress(SiteError):
+                site.delete(bucket, key, version_id=stored.version_id)
     raise IntegrityError(
         f"read back {bucket}/{key} at site '{site.name}': {TRIES} times it was not what was stored",
         "It does not count. The site alters what it keeps: ask its operator, and use another site meanwhile.",

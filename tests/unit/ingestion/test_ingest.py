@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rempart.errors import ConfigError, IngestError, PlacementDenied, SiteFenced, SiteUnavailable
+from rempart.errors import ConfigError, IngestError, IntegrityError, PlacementDenied, SiteFenced, SiteUnavailable
 from rempart.flows.ingest import check_quarantine, ingest
 from rempart.flows.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
@@ -24,6 +25,7 @@ from rempart.pipeline import Pipeline
 from rempart.replication.active import Active
 from rempart.replication.failover import Journey
 from rempart.sites.memory import MemorySite
+from rempart.sites.port import Checks
 
 A, B, C = "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,3,night,x", "m3,2026-02-01,3,1,base,"
 BAD = "m4,2026-02-01,900,1,base,"
@@ -259,6 +261,90 @@ def test_cut_off_at_every_change_and_run_again_ends_as_if_never_cut(
     one, _ = fresh()
     assert run(one, None, cut_ledger=True) == [wanted]
     assert settled(one) == settled(whole)
+
+
+class Lying(MemorySite):
+    """A site that reports puts below a prefix as done, and stores nothing or other bytes."""
+
+    below, how, reads_wrong = "", "", ""
+
+    def write(self, bucket: str, key: str, body: bytes, **named: Any) -> Any:
+        lies = bucket == "lake" and key.startswith(self.below)
+        if lies and self.how == "altered":
+            body = bytes([body[0] ^ 1]) + body[1:]
+        info = super().write(bucket, key, body, **named)
+        if lies and self.how == "lost":
+            self.delete(bucket, key, version_id=info.version_id)
+        return info
+
+    def open(self, bucket: str, key: str, **named: Any) -> Any:
+        if bucket != "landing" or not self.reads_wrong:
+            return super().open(bucket, key, **named)
+        body = self.read(bucket, key)
+        return contextlib.nullcontext(io.BytesIO(body[:-9] if self.reads_wrong == "cut" else body.replace(b"3", b"4")))
+
+
+def lying(platform: Platform) -> tuple[Platform, Lying]:
+    site = Lying("primary")
+    for bucket in ("landing", "lake"):
+        site.ensure_bucket(bucket, versioned=True)
+    return replace(platform, sites={"primary": site}, ledger_=MemoryLedger()), site
+
+
+@pytest.mark.parametrize("how", ["lost", "altered"])
+@pytest.mark.parametrize(
+    "below",
+    [
+        "raw/",
+        "quarantine/",
+        "snapshots/readings/parts/",
+        "snapshots/readings/",
+        "snapshots/readings/cur",
+        "deliveries/",
+    ],
+)
+def test_p7_a_delivery_waits_where_it_landed_until_all_that_is_kept_of_it_was_read_back(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None], below: str, how: str
+) -> None:
+    (honest, _), (one, site) = lying(platform), lying(platform)
+    for each in (honest, one):
+        deliver("1.csv", A, BAD, to=each)
+        deliver("2.csv", BAD, to=each)
+    ingest(honest, readings)
+    site.below, site.how = below, how
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match="it was not what was stored"):
+            ingest(one, readings)
+        assert len(list(site.list("landing"))) == 2
+    site.how = ""
+    ingest(one, readings)
+    assert settled(one) == settled(honest)
+    assert not list(site.list("landing"))
+
+
+@pytest.mark.parametrize("wrong", ["cut", "altered"])
+def test_i3_a_delivery_that_comes_otherwise_than_it_is_stored_is_not_taken_in(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None], wrong: str
+) -> None:
+    one, site = lying(platform)
+    deliver("1.csv", B, to=one)
+    site.reads_wrong = wrong
+    with pytest.raises(IntegrityError, match=r"get landing/readings/1\.csv"):
+        ingest(one, readings)
+    assert not lake(one) and len(list(site.list("landing"))) == 1
+    site.reads_wrong = ""
+    assert ingest(one, readings).accepted == 1
+
+
+def test_a_checksum_that_a_supplier_wrote_beside_a_delivery_stops_nobody(
+    platform: Platform, readings: Pipeline, deliver: Callable[..., None]
+) -> None:
+    deliver("1.csv", A)
+    site = platform.sites["primary"]
+    info, _body = site._buckets["landing"]["readings/1.csv"][-1]  # type: ignore[attr-defined]
+    info.metadata["sha256"] = "0" * 64
+    site.checks = lambda *given, **more: Checks(info.size, info.etag)  # type: ignore[method-assign]
+    assert ingest(platform, readings).accepted == 1
 
 
 rows = st.lists(
