@@ -104,6 +104,18 @@ def own_servers(var: Path, names: Sequence[str] = ("postgresql",), root: Path = 
                 object_sites.clear_sockets(lifecycle.ports_of(stack, name))
 
 
+@contextmanager
+def service(servers: Servers, name: str, check: Callable[[], str], seconds: float = 240) -> Iterator[None]:
+    """One more service on these servers, until the end of the context."""
+    process = _start(servers.stack, config.read_env_file(servers.stack.secrets), name)
+    try:
+        _until(check, seconds)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
 def _start(stack: layout.Stack, made: dict[str, str], name: str) -> subprocess.Popen[bytes]:
     command = list(services.service(stack, name).command)
     if name == "postgresql":
