@@ -317,7 +317,7 @@ class _Dumper:
             stored = self._stored(key, frozen, len(rows))
         except RepositoryDamaged as error:  # what it holds is left as it is, and nothing is added to it any more
             self.say(f"WARNING: {error.what}. Another repository is begun")
-            key = renewed_key(self.platform, self.keyring, domain, error.what)
+            key = renewed_key(self.platform, self.keyring, domain, error)
             stored = self._stored(key, frozen, len(rows))
         self.say(f"database {name}: {stored.bytes:,} bytes, {stored.bytes_added:,} of them new, {stored.seconds:.1f} s")
         held = points.Dump(name, domain.id, key.serial, stored.snapshot, stored.sha256, stored.bytes, rows, digests)

@@ -12,13 +12,15 @@ from rempart.backup.domains import Domain, parse
 from rempart.backup.keyring import CONNECTION, Destruction, Keyring, Place
 from rempart.backup.wrapping import Card, DomainKey
 from rempart.config import Config
-from rempart.errors import ConfigError, KeyMissing, KeyWrong
+from rempart.errors import ConfigError, KeyMissing, KeyWrong, RepositoryDamaged
 from rempart.flows.platform import Platform, classification_of
 from rempart.pipeline import load_all
 from rempart.replication.active import backup_site
 from rempart.sections import Classification, Keep
 
 Say = Callable[[str], object]
+RENEWALS = 3
+"""So many repositories are begun anew within a day, for each domain: while a site alters what it stores, none helps."""
 
 
 def kept_for(keep: Keep) -> timedelta:
@@ -100,13 +102,20 @@ def key_of(platform: Platform, keyring: Keyring, domain: Domain) -> DomainKey:
     return key
 
 
-def renewed_key(platform: Platform, keyring: Keyring, domain: Domain, why: str) -> DomainKey:
+def renewed_key(platform: Platform, keyring: Keyring, domain: Domain, damage: RepositoryDamaged) -> DomainKey:
     """Another key of a domain, with which what is stored from now on stands apart. Evidence of kind `backup-key`.
 
-    Raises as `Keyring.open_or_make` does.
+    Raises RepositoryDamaged where that was done `RENEWALS` times within a day, else as `Keyring.open_or_make` does.
     """
+    since = platform.clock() - timedelta(days=1)
+    newest = platform.ledger.find("backup-key", domain.id, limit=RENEWALS)
+    if sum(one.at > since and "why" in one.body for one in newest) == RENEWALS:
+        raise RepositoryDamaged(
+            f"{damage.what}, and within a day {RENEWALS} repositories were begun that did no better",
+            "The site alters or loses what it stores: ask its operator, and name another site for restore points.",
+        )
     key = keyring.renew(domain)
-    _record(platform, keyring, "made", domain.id, key.serial, why=why)
+    _record(platform, keyring, "made", domain.id, key.serial, why=damage.what)
     return key
 
 
