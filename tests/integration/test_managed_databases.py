@@ -52,7 +52,7 @@ def test_an_operators_first_role_makes_the_databases_twice_and_each_role_enters_
         def resolve(name: str) -> Connection:
             made = parse_connection(name, secrets[f"AIRFLOW_CONN_{name.upper()}"])
             schema = "airflow" if made.schema == "postgres" else made.schema
-            return replace(made, host=place.host, port=place.port, schema=schema)
+            return replace(made, host=place.host, port=place.port, schema=schema, extra={})  # this one has no TLS
 
         assert postgresql.check_roles(resolve, [*DATABASES, "backup"]) == "8 roles answer"
         with pytest.raises(DatabaseUnavailable, match="CONNECT privilege"):
