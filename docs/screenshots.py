@@ -69,6 +69,7 @@ def browser_pictures() -> None:
 
 def cockpit_pictures(page: Page, base: str, folder: Path) -> None:
     """Each page of the cockpit as Airflow shows it, in both themes."""
+    page.goto(base)
     for theme in ("light", "dark"):
         page.evaluate(f"localStorage.setItem('theme', '{theme}')")
         page.goto(f"{base}/plugin/sovereignty")

@@ -103,4 +103,5 @@ def _server(connection: Connection) -> dict[str, Any]:
         "user": connection.login,
         "password": connection.password,
         "sslmode": sslmode(connection),
+        **{f"{name}_path": file for name, file in connection.tls().items() if name != "sslmode"},
     }
