@@ -90,7 +90,7 @@ def compared(aliases: Mapping[str, str], decided: Mapping[str, Sequence[Evidence
 
 
 def lines(platform: Platform) -> list[str]:
-    """Compare MLflow's aliases with the decisions on record, for people; nothing is changed.
+    """Compare MLflow's aliases of models of ours with the decisions on record, for people; nothing is changed.
 
     A store that does not answer is told in a line of its own.
     """
@@ -103,7 +103,9 @@ def lines(platform: Platform) -> list[str]:
             for record in platform.ledger.find(kind, limit=100_000):
                 decided.setdefault(record.subject, []).append(record)
         ordered = {name: sorted(found, key=lambda one: one.seq) for name, found in decided.items()}
-        return list(compared(registry.champions(platform.tracking()), ordered, platform.clock()))
+        ours = ordered.keys() | {record.subject for record in platform.ledger.find("candidate", limit=100_000)}
+        aliases = registry.champions(platform.tracking())
+        return list(compared({name: aliases[name] for name in aliases if name in ours}, ordered, platform.clock()))
     except RempartError as error:
         return [f"NOT KNOWN whether MLflow's aliases are at the champions on record: {error.what}"]
 
