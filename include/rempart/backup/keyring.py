@@ -330,6 +330,11 @@ class Keyring:
                 good = good or body
             else:
                 lacking.append(place)
+        if not good:  # it opened a moment ago: nothing may replace copies that only cannot be read now
+            raise IntegrityError(
+                f"{path}: no copy in {' or '.join(map(str, self.places))} opens any more",
+                "Nothing was written. Run again; if it lasts, put a copy back from where you keep one.",
+            )
         for place in lacking:
             place.site.write(place.bucket, path, good, content_type="application/age-encryption")
             place.site.read(place.bucket, path, sha256=hashlib.sha256(good).hexdigest())

@@ -387,3 +387,26 @@ def test_a_run_that_is_killed_after_a_key_was_stored_wrong_stops_no_later_run(ri
     ring.places[1].site.write(BUCKET, f"keys/{BOOKINGS.id}/0002.age", b"damaged")
     with pytest.raises(IntegrityError):  # something may be sealed with this one
         spoilt.open_or_make(BOOKINGS)
+
+
+def test_copies_that_cannot_be_read_any_more_are_not_replaced_by_nothing(
+    ring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = ring.open_or_make(BOOKINGS)
+    with monkeypatch.context() as fault:
+        fault.setattr(Keyring, "open", lambda *given: key)  # it opened a moment ago
+        for place in ring.places:
+            fault.setattr(place.site, "read", altered(place.site.read))
+        with pytest.raises(IntegrityError, match="no copy"):
+            ring.open_or_make(BOOKINGS)
+    assert ring.open(BOOKINGS) == key
+    assert all(len([one for one in p.site.versions(p.bucket) if one.key.endswith(".age")]) == 1 for p in ring.places)
+
+
+def altered(read: Any) -> Any:
+    def other(bucket: str, name: str, **how: Any) -> Any:
+        if name.endswith(".age"):
+            raise IntegrityError(f"read {name}", "Retry.")
+        return read(bucket, name, **how)
+
+    return other
