@@ -48,7 +48,7 @@ session = onnxruntime.InferenceSession(sys.argv[1])
 MlflowClient("http://127.0.0.1:9")
 time.sleep(float(sys.argv[2]))
 """
-"""What a job loads, held for a while."""
+"""Code of a process that loads the libraries of a job and then waits."""
 
 
 def ordered(platform: Platform) -> tuple[Platform, JobSpec]:

@@ -340,7 +340,7 @@ class Keyring:
             place.site.read(place.bucket, path, sha256=hashlib.sha256(good).hexdigest())
 
     def _tell(self, card: Card) -> None:
-        """Write a card at every place, and read it back. What a site stored wrong is deleted there.
+        """Write a card at every place, and read it back. A card that a site stored wrong is deleted there.
 
         Raises BackupError where a default retention would hold a key as well, IntegrityError, SiteError.
         """

@@ -21,8 +21,9 @@ Version = tuple[str, str | None]
 
 
 def known(platform: Platform, pipeline: str, site: Site) -> list[Version]:
-    """What holds a pipeline's rows at a site by the catalogues of its pairs, in both directions, and by its current
-    snapshot: also what a delete marker hides, and what replication misses. To be asked before the site is listed.
+    """Return the objects that hold a pipeline's rows at a site, by the catalogues of its pairs and its snapshot.
+
+    Objects behind a delete marker are among them. Ask before the site is listed: an object made later is in no listing.
 
     Raises SiteError, DatabaseUnavailable.
     """

@@ -72,7 +72,7 @@ class Scan:
 
 @dataclass
 class Search:
-    """Looks for the erased rows of a pipeline. What was found clean at one site is not read at another.
+    """Looks for the erased rows of a pipeline. An object that was clean at one site is not read at another.
 
     `known` tells what is held at a site by what is on record elsewhere: a listing that lacks it is refused. `folder`
     holds what takes the place of objects, until its owner removes it.

@@ -20,7 +20,7 @@ from rempart.sections import Classification, Keep
 
 Say = Callable[[str], object]
 RENEWALS = 3
-"""So many repositories are begun anew within a day, for each domain: while a site alters what it stores, none helps."""
+"""The most repositories that are begun within a day for one domain. A site that alters what it stores spoils each."""
 
 
 def kept_for(keep: Keep) -> timedelta:

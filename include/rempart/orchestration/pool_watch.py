@@ -27,7 +27,7 @@ _SELECTOR = ",".join(f"{key}={value}" for key, value in shape.MANAGED_BY.items()
 
 
 class News:
-    """What is new of one pod: the last state counts."""
+    """The newest state of one pod. A newer one replaces it."""
 
     def __init__(self) -> None:
         self._told = asyncio.Event()

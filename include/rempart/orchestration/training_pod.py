@@ -103,7 +103,7 @@ class TrainingPodOperator(Pursuit, KubernetesPodOperator):
         """A pod that this attempt may wait for, or None. Raises Taken for one that ends, or has ended, without it.
 
         An attempt's number comes a second time where the record of the first was lost, as after a failover to a site
-        that was behind. What has credentials by this record is this attempt's.
+        that was behind. A pod that has credentials by this record belongs to this attempt.
         """
         if found is None or self._job.admitted(self._number):
             return found
