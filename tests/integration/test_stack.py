@@ -334,7 +334,6 @@ def test_an_ordinary_user_starts_and_stops_a_stack(stack: layout.Stack, anyones:
         "REMPART_PORT_OFFSET": "3500",
         **{name: secrets[name] for name in ("AIRFLOW_CONN_MLFLOW", "AIRFLOW_CONN_AIRFLOW_API")},
     }
-    variables.pop("PROMETHEUS_MULTIPROC_DIR", None)  # Feast names a folder of this process's user there
 
     def rempart(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = privileges.command_as(

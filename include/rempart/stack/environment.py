@@ -31,6 +31,7 @@ _FOREIGN = (
     "PG",
     "AWS_",
     "FEAST_",
+    "PROMETHEUS_MULTIPROC",  # Feast makes a folder of the process's own user, and names it here
     "SUPERVISOR_",
     "PYTEST_",
 )

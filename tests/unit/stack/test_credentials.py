@@ -96,9 +96,12 @@ def test_a_service_gets_the_stacks_settings_and_not_the_callers(tmp_path: Path) 
         "AWS_CA_BUNDLE": "/ca.pem",
         "HTTPS_PROXY": "http://proxy:3128",
         "NO_PROXY": "intranet",
+        "PROMETHEUS_MULTIPROCESS_DIR": "/tmp/of-another-user",
+        "PROMETHEUS_MULTIPROC_DIR": "/tmp/of-another-user",
     }
     found = environment.of(stack, secrets, shell, "airflow-scheduler")
     assert found["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+    assert "/tmp/of-another-user" not in found.values()
     assert "PGHOST" not in found and "AWS_PROFILE" not in found and found["AWS_CA_BUNDLE"] == "/ca.pem"
     assert found["HTTPS_PROXY"] == "http://proxy:3128" and found["NO_PROXY"] == "intranet,127.0.0.1,localhost"
     assert found["REMPART_SERVICE"] == f"{stack.id}:airflow-scheduler"

@@ -1,0 +1,54 @@
+"""Keys that a site does not keep apart, beside answers that never came."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from botocore.exceptions import ConnectionClosedError
+
+from rempart.sites.capabilities import CLAIMED
+from rempart.sites.probes import listing
+from rempart.sites.probes.run import attempt
+from rempart.sites.probes.scratch import Scratch
+
+
+@dataclass
+class Client:
+    """An S3 client over a dictionary. `altered` keys come back as another body, `cut` ones as a closed connection."""
+
+    altered: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
+    bodies: dict[str, bytes] = field(default_factory=dict)
+
+    def put_object(self, Bucket: str, Key: str, Body: bytes) -> dict[str, Any]:  # noqa: N803 - boto3's names
+        self.bodies[Key] = Body
+        return {}
+
+    def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803 - boto3's names
+        if Key.removeprefix("run/path/") in self.cut:
+            raise ConnectionClosedError(endpoint_url=f"http://site/{Bucket}/{Key}")
+        found = b"another" if Key.removeprefix("run/path/") in self.altered else self.bodies[Key]
+        return {"Body": io.BytesIO(found)}
+
+    def list_objects_v2(self, **asked: Any) -> dict[str, Any]:
+        return {"Contents": [{"Key": key} for key in sorted(self.bodies)], "IsTruncated": False}
+
+
+def outcome(client: Client) -> str:
+    return attempt("path keys", listing.path_keys, Scratch(client, "doctor", "run/", True, True)).outcome
+
+
+def test_keys_that_are_kept_apart_are_proven() -> None:
+    assert outcome(Client()) == "proven"
+
+
+@pytest.mark.parametrize("cut", [(), ("trail",), ("a/b", "trail", "dual/b")])
+def test_one_key_that_is_not_kept_apart_is_a_lie_whatever_becomes_of_the_others(cut: tuple[str, ...]) -> None:
+    assert outcome(Client(altered=("a//b",), cut=cut)) == CLAIMED
+
+
+def test_an_answer_that_never_came_leaves_it_open() -> None:
+    assert outcome(Client(cut=("trail",))) == "not run"
