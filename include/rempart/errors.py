@@ -19,6 +19,7 @@ RempartError(what, hint)
 │   ├── SessionExpired       transient: the session that a job had at the site is over: it goes on with a new one
 │   ├── ObjectMissing        the object is not there
 │   └── IntegrityError       bytes differ from the SHA-256 on record
+│       └── RepositoryDamaged    a restic repository does not give back what was stored in it
 ├── LedgerError              evidence could not be written or read
 │   └── LedgerBroken         the chain of evidence does not verify (names the first broken record)
 ├── AuditError               the platform could not be audited
@@ -40,7 +41,7 @@ RempartError(what, hint)
 ├── BackupError              a restore point could not be written, read or restored
 │   ├── RepositoryMissing    there is no restic repository where one was expected
 │   ├── RepositoryRefused    the restic repository does not open with this password
-│   └── RepositoryBusy       transient: somebody else works on the restic repository now
+│   ├── RepositoryBusy       transient: somebody else works on the restic repository now
 │   ├── KeyMissing           no copy of a domain's key is at any site that was asked
 │   ├── KeyWrong             the identity given is none that it was encrypted for
 │   ├── KeyRotated           the identity given opened it once, and was replaced since
@@ -92,6 +93,7 @@ __all__ = [
     "RempartError",
     "ReplicationError",
     "RepositoryBusy",
+    "RepositoryDamaged",
     "RepositoryMissing",
     "RepositoryRefused",
     "RequestInvalid",

@@ -9,35 +9,16 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, ExceptionRetryPolicy, RetryAction, RetryRule, task
+from airflow.sdk import DAG, CronTriggerTimetable, task
 
 from rempart import config
 from rempart.errors import PipelineError, RempartError
 from rempart.flows.check_pipeline import check
 from rempart.orchestration.enforcement import refusal, today
+from rempart.orchestration.retries import RetryTransientErrors
 from rempart.pipeline import Pipeline, load_all
 from rempart.sovereignty.classification import highest
 from rempart.sovereignty.dag_rules import pipeline_violations, tag_of
-
-RETRY_POLICY = ExceptionRetryPolicy(
-    [
-        RetryRule(
-            [
-                "rempart.errors.SiteUnavailable",
-                "rempart.errors.DatabaseUnavailable",
-                "rempart.errors.TrackingUnavailable",
-                "rempart.errors.PoolUnavailable",
-                "rempart.errors.LeaseHeld",
-                "rempart.errors.RepositoryBusy",
-                "rempart.errors.SiteFenced",
-            ],
-            RetryAction.RETRY,
-            reason="the service may answer again, or who is at it now be done",
-        ),
-        RetryRule("rempart.errors.RempartError", RetryAction.FAIL, reason="a retry would fail in the same way"),
-    ]
-)
-"""Errors that a retry can help are retried; every other error of ours fails the task at once; anything else retries."""
 
 
 def at(cron: str) -> CronTriggerTimetable:
@@ -60,7 +41,7 @@ def settings(owner: str | None = None, *, timeout: timedelta | None = None) -> d
             "owner": owner or defaults.owner,
             "retries": defaults.retries,
             "retry_delay": defaults.retry_delay,
-            "retry_policy": RETRY_POLICY,
+            "retry_policy": RetryTransientErrors(),
             "execution_timeout": timeout or defaults.timeout,
         },
     }

@@ -9,11 +9,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
+from rempart.training.network_settings import Settings
 from rempart.training.process_group import Group, PeerLost
 
 if TYPE_CHECKING:
     from rempart.training.progress import Run
-    from rempart.training.tabular_network import Settings
 
 
 def place(chosen: Settings) -> tuple[str, str]:

@@ -24,7 +24,7 @@ from rempart.config import project_root
 from rempart.errors import ModelRefused, RempartError, TrainingError
 from rempart.models import onnx_format
 from rempart.models.encoding import Feature
-from rempart.training import gradient_boosting, tabular_network, tree_conversion
+from rempart.training import gradient_boosting, network_settings, tabular_network, tree_conversion
 from rempart.training.process_group import Group
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-3
 """How far ONNX and the estimator may differ, as a share of the predictions' spread. float32 against float64."""
-BUILT_IN = {"gradient_boosting": gradient_boosting.check, "tabular_network": tabular_network.check}
+BUILT_IN = {"gradient_boosting": gradient_boosting.check, "tabular_network": network_settings.check}
 """The trainers that are known by name, and what checks their parameters."""
 _CODE = ("models/encoding.py", "models/metrics.py", "training/outputs.py", "training/trainers.py")
 _CODE_OF = {
@@ -40,6 +40,7 @@ _CODE_OF = {
     "tabular_network": (
         "training/network_conversion.py",
         "training/network_fitting.py",
+        "training/network_settings.py",
         "training/tabular_network.py",
     ),
 }
@@ -99,7 +100,7 @@ def params_schema(use: str, task: str) -> dict[str, Any]:
     named = {"propertyNames": {"pattern": r"^[a-z][a-z0-9_]{0,39}\Z"}, "maxProperties": 40}
     if use not in BUILT_IN:
         return {**named, "additionalProperties": any_value}
-    known = gradient_boosting.schema(task) if use == "gradient_boosting" else tabular_network.schema(task)
+    known = gradient_boosting.schema(task) if use == "gradient_boosting" else network_settings.schema(task)
     leave_out = {"type": "string", "maxLength": 2000}
     return {**named, "properties": {**known, "leave_out": leave_out}, "additionalProperties": False}
 

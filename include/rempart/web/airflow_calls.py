@@ -17,7 +17,7 @@ from airflow.api_fastapi.auth.managers.base_auth_manager import COOKIE_NAME_JWT_
 from fastapi import Request
 
 from rempart.errors import RempartError
-from rempart.web.mount import AIRFLOW
+from rempart.web.request_scope import AIRFLOW
 
 DRILL = "restore_drill"
 

@@ -1,7 +1,7 @@
 """What Airflow mounts under /rempart: an application that is imported with its first request, and a boundary around it.
 
 Airflow imports plugins in each of its processes, tasks included, and only the API server serves pages: so this module
-imports nothing but the standard library. Whatever goes wrong beneath it becomes an answer with a number, and the
+imports the standard library and one constant. Whatever goes wrong beneath it becomes an answer with a number, and the
 API server's log has the cause under that number: a broken page, or a cockpit that cannot even be imported, takes
 nothing else down.
 """
@@ -15,12 +15,12 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rempart.web.request_scope import AIRFLOW
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
-AIRFLOW = "rempart.airflow"
-"""In the scope of a request: Airflow's own application, for what its users do through a page of ours."""
 
 
 def _load() -> ASGIApp:

@@ -1,0 +1,91 @@
+"""The imports of the library: no file needs itself by way of others, and the same for rooms (packages)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import rempart
+
+PACKAGE = Path(rempart.__file__).parent
+
+
+def modules(package: Path) -> dict[str, Path]:
+    """Every module of a package by its dotted name."""
+    names = {
+        file: ".".join((package.name, *file.relative_to(package).with_suffix("").parts)) for file in files(package)
+    }
+    return {name.removesuffix(".__init__"): file for file, name in names.items()}
+
+
+def files(package: Path) -> list[Path]:
+    return sorted(package.rglob("*.py"))
+
+
+def imported(file: Path, known: dict[str, Path]) -> Iterator[str]:
+    """The known modules that a file imports: anywhere in it, inside functions and for type checks as well."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name in known)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: a relative import"
+            for name in node.names:
+                found = f"{node.module}.{name.name}"
+                if found in known or node.module in known:
+                    yield found if found in known else str(node.module)
+
+
+def graph(package: Path) -> dict[str, set[str]]:
+    known = modules(package)
+    return {name: set(imported(file, known)) - {name} for name, file in known.items()}
+
+
+def rooms(found: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The same graph between the packages and modules right below `rempart`."""
+    merged: dict[str, set[str]] = {}
+    for name, others in found.items():
+        room = ".".join(name.split(".")[:2])
+        merged.setdefault(room, set()).update(".".join(other.split(".")[:2]) for other in others)
+    return {room: others - {room} for room, others in merged.items()}
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """One cycle of a graph, or nothing."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as found:
+        return list(found.args[1])
+    return []
+
+
+@pytest.fixture(scope="module")
+def library() -> dict[str, set[str]]:
+    return graph(PACKAGE)
+
+
+def test_no_file_imports_itself_by_way_of_others(library: dict[str, set[str]]) -> None:
+    assert len(library) > 400
+    assert cycle(library) == []
+
+
+def test_no_room_imports_itself_by_way_of_others(library: dict[str, set[str]]) -> None:
+    assert cycle(rooms(library)) == []
+
+
+def test_a_cycle_is_found_also_where_an_import_is_inside_a_function_or_for_types_only(tmp_path: Path) -> None:
+    package = tmp_path / "house"
+    (package / "room").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "room/__init__.py").touch()
+    (package / "room/a.py").write_text("def f():\n    from house.room import b\n")
+    (package / "room/b.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from house.c import X\n"
+    )
+    (package / "c.py").write_text("X = 1\n")
+    assert cycle(graph(package)) == []
+    (package / "c.py").write_text("import house.room.a\nX = 1\n")
+    assert set(cycle(graph(package))) == {"house.room.a", "house.room.b", "house.c"}
