@@ -15,6 +15,9 @@ pipeline file, and nothing that waits is taken in: rows that are accepted now le
 too many rows of it are still refused, nothing of it is published, unless the run says `accept_quarantined`: that is
 evidence, with the number of the user who said so.
 
+With `accept_loss`, the run goes on from what the site shows although the ledger names a newer snapshot: that is
+evidence too.
+
 **Run again** as often as you like: a run without new deliveries changes nothing and starts nothing, nor does one of a
 delivery `again` that comes to the same verdicts.
 
@@ -22,7 +25,8 @@ delivery `again` that comes to the same verdicts.
 `check_quarantine` is red, more rows were quarantined than `max_quarantined` allows, and the deliveries that it names
 are held back: read the reasons on the cockpit's page of the pipeline. Have the file corrected and put it into the
 landing bucket; or, where a rule was wrong, correct the pipeline file and take the delivery in `again`; or, where the
-good rows shall count as they are, accept the delivery on that page, or run `rempart quarantine accept`.
+good rows shall count as they are, accept the delivery on that page, or run `rempart quarantine accept`. Where the site
+shows no snapshot, or an earlier one than the ledger names, docs/runbooks/current-snapshot-is-gone.md has the steps.
 """
 
 from typing import Any
@@ -57,7 +61,12 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     )
     cron = pipeline.schedules.ingest
     common = pipeline_settings("ingest", pipeline) | {"schedule": at(cron) if cron else None}
-    params = {"prefix": prefix, "again": again, "accept_quarantined": accept}
+    accept_loss = Param(
+        False,
+        type="boolean",
+        description="Go on although the site does not show the newest snapshot on record: its rows are left out.",
+    )
+    params = {"prefix": prefix, "again": again, "accept_quarantined": accept, "accept_loss": accept_loss}
     with DAG(dag_id, doc_md=__doc__, params=params, **common) as dag:
 
         @task
@@ -65,8 +74,9 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
             from rempart.flows.reingest import take_in
 
             spec = runtime.pipeline(name).reading_from(params["prefix"])
-            accept, by = params["accept_quarantined"], dag_run.triggering_user_name
-            return runtime.as_json(take_in(runtime.platform(), spec, params["again"], accept=accept, by=by))
+            said = {"accept": params["accept_quarantined"], "accept_loss": params["accept_loss"]}
+            by = dag_run.triggering_user_name
+            return runtime.as_json(take_in(runtime.platform(), spec, params["again"], **said, by=by))
 
         @task(outlets=[snapshot])
         def publish_snapshot(result: Any, outlet_events: Any = None) -> None:

@@ -318,6 +318,6 @@ def repoint(
     after = snapshots.read(site, bucket, pipeline.name, succeeded[before.id].id)
     snapshots.point_at(site, bucket, after)
     counts = dict.fromkeys(("deliveries", "delivered", "accepted", "quarantined"), 0)
-    body = {"snapshot": after.id, "previous": after.previous, "site": site.name, "rows": after.rows, **counts}
-    platform.ledger.append("snapshot", pipeline.name, body)
+    told = {"snapshot": after.id, "previous": after.previous, "site": site.name, "bucket": bucket, "rows": after.rows}
+    platform.ledger.append("snapshot", pipeline.name, {**told, **counts})
     return after

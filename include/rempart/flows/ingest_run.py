@@ -137,6 +137,7 @@ def append_snapshot(run: Run, snapshot: snapshots.Snapshot) -> None:
         "snapshot": snapshot.id,
         "previous": snapshot.previous,
         "site": run.site.name,
+        "bucket": run.lake,
         "deliveries": len(first),
         "rows": snapshot.rows,
         "sources": [one["sha256"] for one in snapshot.deliveries[:SOURCES]],

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rempart.errors import IngestError
-from rempart.flows import erasures, ingest_run
+from rempart.flows import current_snapshot, erasures, ingest_run
 from rempart.flows.ingest import IngestResult, ingest, result_of
 from rempart.flows.ingest_run import Run
 from rempart.flows.judge_rows import judge
@@ -28,23 +28,39 @@ from rempart.sites.spool import spool_folder
 
 
 def take_in(
-    platform: Platform, pipeline: Pipeline, again: str | None, *, accept: bool = False, by: str | None = None
+    platform: Platform,
+    pipeline: Pipeline,
+    again: str | None,
+    *,
+    accept: bool = False,
+    accept_loss: bool = False,
+    by: str | None = None,
 ) -> IngestResult:
     """All waiting deliveries, or the one with this SHA-256 `again`; `accept` that too many of its rows are refused.
 
-    `by`: the user's name in Airflow; evidence has the number. Raises as `ingest` and `reingest`.
+    `accept_loss`: go on although the site does not show the newest snapshot on record. `by`: the user's name in
+    Airflow; evidence has the number. Raises as `ingest` and `reingest`.
     """
+    loss_accepted_by = user_number(platform, by) if accept_loss else None
     if again is not None:
-        return reingest(platform, pipeline, again, accepted_by=user_number(platform, by) if accept else None)
+        accepted_by = user_number(platform, by) if accept else None
+        return reingest(platform, pipeline, again, accepted_by=accepted_by, loss_accepted_by=loss_accepted_by)
     if accept:
         raise IngestError(
             f"Pipeline '{pipeline.name}': accept_quarantined without `again` names no delivery: nothing was started",
             "Look at a delivery on the cockpit's page of this pipeline first, and give its SHA-256 as `again`.",
         )
-    return ingest(platform, pipeline)
+    return ingest(platform, pipeline, loss_accepted_by=loss_accepted_by)
 
 
-def reingest(platform: Platform, pipeline: Pipeline, sha256: str, *, accepted_by: str | None = None) -> IngestResult:
+def reingest(
+    platform: Platform,
+    pipeline: Pipeline,
+    sha256: str,
+    *,
+    accepted_by: str | None = None,
+    loss_accepted_by: str | None = None,
+) -> IngestResult:
     """Judge a delivery's refused rows anew and commit at most one snapshot; with the same verdicts, nothing changes.
 
     The result counts the whole delivery, so that `check_quarantine` holds for what is still refused of it. Where that
@@ -53,7 +69,7 @@ def reingest(platform: Platform, pipeline: Pipeline, sha256: str, *, accepted_by
     read; besides as `ingest`.
     """
     run = ingest_run.begin(platform, pipeline)
-    before = snapshots.current(run.site, run.lake, pipeline.name)
+    before = current_snapshot.current(run, loss_accepted_by)
     with platform.committing(run.active):
         finished = ingest_run.finish(run, before)
     found = held_rows(platform, pipeline, run.site, sha256, run.erased)

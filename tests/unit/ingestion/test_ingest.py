@@ -65,6 +65,7 @@ def test_one_run_takes_all_waiting_deliveries_into_one_snapshot(
         "snapshot": result.snapshot,
         "previous": None,
         "site": "primary",
+        "bucket": "lake",
         "deliveries": 2,
         "rows": 3,
         "delivered": 4,

@@ -80,6 +80,9 @@ def test_a_look_and_a_measurement_are_told_by_their_runs() -> None:
     (measured,) = runs.of_run(facts, "verify_replicas", RUN, None, NOW).sections
     assert (measured.records[0].state, measured.records[0].why) == ("unknown", ("refused",))
     (delivered,) = facts.of("deliveries")
+    watched.record("acceptance", "hotel_bookings", {"lost": "0a1b", "shown": None, "site": "primary", "by": "user 1"})
+    (lost,) = watched.facts().of("acceptance")
+    assert "loss of snapshot 0a1b was accepted by user 1" in Texts("en").said(runs.told(lost).said)
     told = Texts("en").said(runs.told(delivered).said)
     assert told == "Deliveries: 1. 20 rows delivered, 17 accepted, 3 in quarantine."
 

@@ -153,7 +153,8 @@ def told(record: Evidence) -> Told:
     """A record as a sentence; one whose body has another form than today's is told by its kind alone."""
     try:
         state, params, why = _SAYERS[record.kind](record.body)
-        said = Said(f"told.{record.kind}", params)
+        loss = record.kind == "acceptance" and "lost" in record.body
+        said = Said("told.loss" if loss else f"told.{record.kind}", params)
     except (KeyError, TypeError, ValueError):
         state, said, why = "unknown", Said("told.other"), ()
     by = writer(record)
@@ -182,6 +183,8 @@ def _look(body: Body) -> Sentence:
 
 
 def _acceptance(body: Body) -> Sentence:
+    if "lost" in body:
+        return "warning", {"snapshot": str(body["lost"]), "by": str(body["by"])}, ()
     counts = {f"{name}_count": int(body[name]) for name in ("refused", "delivered")}
     return "warning", {"delivery": str(body["delivery"])[:12], "by": str(body["by"]), **counts}, ()
 

@@ -1,0 +1,72 @@
+"""The current snapshot of a pipeline, as its site shows it and as evidence knows it.
+
+A site may lose `current.json`, or show an earlier one. Whoever believed that would make the next snapshot without the
+rows of the lost one.
+"""
+
+from __future__ import annotations
+
+from rempart.errors import IngestError
+from rempart.flows.ingest_run import Run
+from rempart.ingestion import snapshots
+from rempart.ingestion.snapshots import Snapshot
+from rempart.ledger.port import Evidence
+
+ALL = 100_000
+"""Records of a pipeline's snapshots among which an earlier one is looked for."""
+_RECENT = 50
+"""Records among which the newest ones are looked for that concern the run's own bucket."""
+
+
+def current(run: Run, loss_accepted_by: str | None = None) -> Snapshot | None:
+    """Return the current snapshot, None before the first one.
+
+    Raises IngestError where evidence names a newer snapshot than the site shows, unless a person accepts the loss:
+    then that is evidence. Raises SiteError, IntegrityError.
+    """
+    shown = snapshots.current(run.site, run.lake, run.pipeline.name)
+    lost = _lost(run, shown)
+    if lost is None:
+        return shown
+    name, now = run.pipeline.name, shown.id if shown else None
+    if loss_accepted_by is None:
+        raise IngestError(
+            f"Pipeline '{name}': site '{run.site.name}' shows {f'snapshot {now}' if now else 'no snapshot'} as the "
+            f"current one of bucket {run.lake}, evidence {lost.seq} names {lost.body['snapshot']} "
+            f"({lost.body['rows']} rows). Nothing was taken in",
+            f"Run again, in case the site is behind. Then restore dataset:{name} from a restore point, or "
+            f"{snapshots.folder(name)}current.json from its replica. To go on without the lost snapshot, run "
+            f"ingest_{name} with `accept_loss` (docs/runbooks/current-snapshot-is-gone.md).",
+        )
+    body = {"lost": lost.body["snapshot"], "shown": now, "site": run.site.name, "bucket": run.lake}
+    run.platform.ledger.append("acceptance", name, {**body, "by": loss_accepted_by})
+    return shown
+
+
+def _lost(run: Run, shown: Snapshot | None) -> Evidence | None:
+    """Return the record of the snapshot that should be current, None where the site shows it or a newer one."""
+    ledger, name = run.platform.ledger, run.pipeline.name
+    recent = (one for one in ledger.find("snapshot", name, limit=_RECENT) if one.body.get("bucket") == run.lake)
+    newest = next(recent, None)
+    if newest is None or (shown and shown.id == newest.body["snapshot"]):
+        return None
+    now = shown.id if shown else None
+    if any(
+        one.seq > newest.seq and (one.body.get("lost"), one.body.get("shown")) == (newest.body["snapshot"], now)
+        for one in ledger.find("acceptance", name, limit=_RECENT)
+    ):
+        return None
+    if shown is None:
+        return newest
+    if _went_back(run, newest):
+        return None
+    earlier = {one.body["snapshot"] for one in ledger.find("snapshot", name, limit=ALL)}
+    return newest if shown.id in earlier else None
+
+
+def _went_back(run: Run, newest: Evidence) -> bool:
+    """Return whether a person brought the site back to an earlier snapshot since: by a restore or a lossy failover."""
+    if run.site.name != newest.body["site"] and (run.active.journey is None or run.active.journey.accept_loss):
+        return True
+    restores = run.platform.ledger.find("restore", limit=_RECENT)
+    return any(one.seq > newest.seq and not one.body.get("aside") for one in restores)

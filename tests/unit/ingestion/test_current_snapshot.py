@@ -1,0 +1,174 @@
+"""L9: a site that loses the current snapshot, or shows an earlier one, does not make the next one without its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from rempart.errors import IngestError
+from rempart.flows.ingest import ingest
+from rempart.flows.platform import Platform
+from rempart.flows.reingest import take_in
+from rempart.ingestion import deliveries, landing, snapshots
+from rempart.ledger.memory import MemoryLedger
+from rempart.pipeline import Pipeline
+from rempart.replication.active import Active
+from rempart.replication.failover import Journey
+from tests import journeys
+
+A, B, C = "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,3,night,x", "m3,2026-02-01,3,1,base,"
+CURRENT = "snapshots/readings/current.json"
+Deliver = Callable[..., None]
+
+
+def lake(platform: Platform) -> dict[str, bytes]:
+    site = platform.sites["primary"]
+    return {one.key: site.read("lake", one.key) for one in site.list("lake")}
+
+
+@pytest.fixture
+def two(platform: Platform, readings: Pipeline, deliver: Deliver) -> dict[str, bytes]:
+    """Two snapshots were made, and a third delivery waits; what `current.json` held after the first and the second."""
+    held = {}
+    for name, row in (("1", A), ("2", B)):
+        deliver(f"{name}.csv", row)
+        ingest(platform, readings)
+        held[name] = platform.sites["primary"].read("lake", CURRENT)
+    deliver("3.csv", C)
+    return held
+
+
+def show(platform: Platform, body: bytes | None) -> None:
+    site = platform.sites["primary"]
+    site.delete("lake", CURRENT) if body is None else site.write("lake", CURRENT, body)
+
+
+@pytest.mark.parametrize("shown", [None, "1"], ids=["gone", "earlier"])
+def test_l9_a_site_that_lost_the_newest_snapshot_gets_none_without_its_rows(
+    platform: Platform, readings: Pipeline, two: dict[str, bytes], shown: str | None
+) -> None:
+    show(platform, two[shown] if shown else None)
+    before = lake(platform)
+    with pytest.raises(IngestError, match=r"evidence \d+ names [0-9a-f]{16} \(2 rows\). Nothing was taken in"):
+        ingest(platform, readings)
+    assert lake(platform) == before and len(list(platform.sites["primary"].list("landing"))) == 1
+    show(platform, two["2"])
+    assert ingest(platform, readings).total_rows == 3
+
+
+def test_l9_nor_does_a_delivery_that_is_taken_in_again(
+    platform: Platform, readings: Pipeline, two: dict[str, bytes], deliver: Deliver
+) -> None:
+    deliver("4.csv", "m4,2026-02-01,900,1,base,")
+    ingest(platform, readings)
+    (refused,) = [one for one in deliveries.outcomes(platform.sites["primary"], "lake", "readings") if one["reasons"]]
+    show(platform, None)
+    wide = readings.model_copy(update={"expectations": []})
+    with pytest.raises(IngestError, match="shows no snapshot"):
+        take_in(platform, wide, refused["sha256"])
+    assert platform.sites["primary"].read("lake", landing.quarantine_key("readings", refused["sha256"]))
+
+
+@pytest.mark.parametrize(("shown", "rows"), [(None, 1), ("1", 2)], ids=["gone", "earlier"])
+def test_l9_a_person_goes_on_without_it_by_word_and_that_is_evidence(
+    platform: Platform, readings: Pipeline, two: dict[str, bytes], shown: str | None, rows: int
+) -> None:
+    show(platform, two[shown] if shown else None)
+    lost = platform.ledger.find("snapshot", "readings", limit=1)[0].body["snapshot"]
+    platform.sites["primary"].delete("landing", "readings/3.csv")
+    with pytest.raises(IngestError, match="accept_loss"):
+        ingest(platform, readings)
+    assert platform.ledger.find("acceptance") == []
+    ingest(platform, readings, loss_accepted_by="user 7")
+    (record,) = platform.ledger.find("acceptance", "readings")
+    assert (record.body["lost"], record.body["bucket"], record.body["by"]) == (lost, "lake", "user 7")
+    # nothing waited: the next run needs no word any more, and tells nothing twice
+    platform.sites["primary"].write("landing", "readings/3.csv", f"meter,day,kwh,people,tariff,note\n{C}\n".encode())
+    assert ingest(platform, readings).total_rows == rows
+    assert ingest(platform, readings).total_rows == rows
+    assert len(platform.ledger.find("acceptance")) == 1
+
+
+def test_l9_a_word_for_one_loss_is_none_for_the_next(
+    platform: Platform, readings: Pipeline, two: dict[str, bytes], deliver: Deliver
+) -> None:
+    show(platform, None)
+    assert ingest(platform, readings, loss_accepted_by="user 7").total_rows == 1
+    show(platform, None)
+    deliver("4.csv", A)
+    with pytest.raises(IngestError, match="shows no snapshot"):
+        ingest(platform, readings)
+    assert len(platform.ledger.find("acceptance")) == 1
+
+
+def test_another_bucket_is_another_lake(
+    platform: Platform, readings: Pipeline, two: dict[str, bytes], deliver: Deliver
+) -> None:
+    buckets = platform.config.buckets.model_copy(update={"lake": "lake-of-a-test"})
+    other = replace(platform, config=platform.config.model_copy(update={"buckets": buckets}))
+    platform.sites["primary"].ensure_bucket("lake-of-a-test", versioned=True)
+    assert ingest(other, readings).total_rows == 1
+    deliver("4.csv", "m4,2026-02-01,4,1,base,")
+    assert ingest(platform, readings).total_rows == 3
+
+
+def test_a_restore_brings_an_earlier_snapshot_back_and_ingestion_goes_on_from_it(
+    platform: Platform, readings: Pipeline, two: dict[str, bytes]
+) -> None:
+    show(platform, two["1"])
+    platform.ledger.append("restore", "point", {"ok": True, "aside": "look"})
+    with pytest.raises(IngestError, match="shows snapshot"):
+        ingest(platform, readings)
+    platform.ledger.append("restore", "point", {"ok": True, "aside": None, "parts": ["dataset:readings"]})
+    platform.ledger.append("restore", "point", {"ok": True, "aside": "look"})
+    assert ingest(platform, readings).total_rows == 2
+
+
+def test_a_ledger_that_was_brought_back_to_an_earlier_second_does_not_stop_ingestion(
+    platform: Platform, readings: Pipeline, two: dict[str, bytes]
+) -> None:
+    earlier = MemoryLedger()
+    for record in platform.ledger.find("snapshot")[1:]:
+        earlier.append("snapshot", record.subject, record.body)
+    assert ingest(replace(platform, ledger_=earlier), readings).total_rows == 3
+    assert [one.body["rows"] for one in earlier.find("snapshot")] == [3, 2, 1]
+
+
+@pytest.mark.parametrize("accept", [False, True], ids=["drained", "with loss"])
+def test_after_a_failover_an_earlier_snapshot_counts_only_where_a_loss_was_accepted(
+    readings: Pipeline, accept: bool
+) -> None:
+    moving = journeys.in_memory()
+    home, other, bucket = moving.sites["primary"], moving.sites["haven"], moving.config.buckets.lake
+
+    def deliver(name: str, row: str) -> None:
+        body = f"meter,day,kwh,people,tariff,note\n{row}\n".encode()
+        moving.sites[moving.active().site].write(moving.config.buckets.landing, f"readings/{name}.csv", body)
+
+    def mirror() -> None:
+        for info in home.list(bucket):
+            other.write(bucket, info.key, home.read(bucket, info.key))
+
+    deliver("1", A)
+    ingest(moving, readings)
+    mirror()
+    earlier = other.read(bucket, CURRENT)
+    deliver("2", B)
+    ingest(moving, readings)
+    mirror()
+    generations = moving.continuity.active_sites("primary")
+    with generations.turn("test") as lease:
+        journey = Journey("j", "failover", "primary", "haven", accept)
+        generations.advance(lease, generations.active(), Active(0, "haven", "active", journey))
+    other.write(bucket, CURRENT, earlier)
+    deliver("3", C)
+    if accept:
+        assert ingest(moving, readings).total_rows == 2
+        return
+    with pytest.raises(IngestError, match="site 'haven' shows snapshot"):
+        ingest(moving, readings)
+    snapshot = str(moving.ledger.find("snapshot", limit=1)[0].body["snapshot"])
+    snapshots.point_at(other, bucket, snapshots.read(other, bucket, "readings", snapshot))
+    assert ingest(moving, readings).total_rows == 3
