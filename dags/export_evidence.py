@@ -17,7 +17,8 @@ of kind `repair`.
 **When it fails** with `is not the one in evidence/...`: the database was rewritten, or restored to an earlier point.
 Stop, and follow docs/how-to/verify-the-ledger.md. With `nothing of what was exported is left`: find out who emptied the
 bucket, then `rempart ledger repair --yes`. With `must not be used for evidence`: docs/runbooks/site.md. Any other
-message names the site or database to look at.
+message names the site or database to look at. When only `check_foreign` is red, somebody put objects with names of
+segments beside ours: the export is complete, and the site's key must be replaced.
 """
 
 from typing import Any
@@ -42,4 +43,10 @@ with DAG("export_evidence", doc_md=__doc__, **settings() | {"schedule": schedule
         prove_sites(platform)
         return runtime.as_json(export(platform))
 
-    export()
+    @task
+    def check_foreign(result: Any) -> None:
+        from rempart.flows.evidence import ExportResult, check_foreign
+
+        check_foreign(ExportResult(**result))
+
+    check_foreign(export())

@@ -6,16 +6,16 @@ import collections
 import hashlib
 import itertools
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rempart import __version__
-from rempart.errors import ConfigError, LedgerBroken, LedgerError, SiteUnavailable
-from rempart.flows import doctor_site, locked_evidence
+from rempart.errors import ConfigError, IntegrityError, LedgerBroken, LedgerError, SiteUnavailable
+from rempart.flows import doctor_site, exported_segments, locked_evidence
+from rempart.flows.exported_segments import HOW
 from rempart.flows.locked_evidence import ALL, Checked, Expected, Places
 from rempart.flows.platform import Platform
 from rempart.ledger import keys
@@ -29,7 +29,6 @@ from rempart.sovereignty.policy import Decision
 
 SEGMENT = 10_000
 """Records in one object at most."""
-HOW = "Follow docs/how-to/verify-the-ledger.md, 'When it does not verify'."
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,8 @@ class ExportResult:
     """Objects that an export wrote; none, if the ledger holds nothing new. `checkpoint`: key of the newest one.
 
     `window_seconds`: the age of the oldest record that had no checkpoint, at the moment when it got one. That is how
-    long somebody who holds the database and the signing key could have rewritten it unseen.
+    long somebody who holds the database and the signing key could have rewritten it unseen. `foreign`: objects with
+    names of segments that are not ours and were not on record yet; the export passed them by.
     """
 
     records: int
@@ -45,6 +45,7 @@ class ExportResult:
     segments: tuple[str, ...]
     checkpoint: str | None
     window_seconds: float | None
+    foreign: tuple[str, ...] = ()
 
 
 def digest(value: Any) -> str:
@@ -95,14 +96,15 @@ def export(platform: Platform) -> ExportResult:
     record_configuration(platform)
     retain_until = platform.clock() + config.evidence.retention
     locked_evidence.check(platform, places, retain_until)
-    segments = locked_evidence.finish(platform, places, retain_until)
-    site, bucket = places.site, places.evidence
-    exported, newest = _newest(site, bucket, "ledger/", locked_evidence.SEGMENT)
+    stock = exported_segments.take_stock(platform, places, retain_until)
+    locked_evidence.finish_checkpoints(platform, places, retain_until)
+    foreign = exported_segments.tell(platform, places, stock.foreign)
+    site, bucket, exported, segments = places.site, places.evidence, stock.last, [*stock.segments]
     covered = min(exported, locked_evidence.counted(platform))
-    chain = _chain_after(platform.ledger, site, bucket, exported, newest)
+    chain = _chain_after(platform.ledger, site, bucket, exported, stock.ends)
     first = _oldest_news(platform.ledger.entries(covered))
     if first is None and not platform.ledger.forged(limit=1):
-        return ExportResult(0, exported, (), None, None)
+        return ExportResult(0, exported, (), None, None, foreign)
     for permission in permissions:
         platform.record(permission)
     for key, body in _segments(platform.ledger.entries(exported), chain):
@@ -120,7 +122,7 @@ def export(platform: Platform) -> ExportResult:
     }
     platform.ledger.append("checkpoint", key, told)
     names = tuple(one.key for one in segments)
-    return ExportResult(chain.head.seq - exported, chain.head.seq, names, key, round(window, 3))
+    return ExportResult(chain.head.seq - exported, chain.head.seq, names, key, round(window, 3), foreign)
 
 
 def prove_sites(platform: Platform, say: Callable[[str], object] = print) -> None:
@@ -156,6 +158,17 @@ def repair(platform: Platform, *, dry_run: bool = True, say: Callable[[str], obj
     return locked_evidence.check(platform, places, until, whole=True, emptied=True, dry_run=dry_run, say=say)
 
 
+def check_foreign(result: ExportResult) -> None:
+    """Raise IntegrityError for objects with names of segments that are not ours. It judges a finished export."""
+    if result.foreign:
+        raise IntegrityError(
+            f"{len(result.foreign)} objects have names of segments and hold no record of ours:"
+            f" {', '.join(result.foreign[:5])}. The export passed them by; it is complete up to record {result.last}",
+            "Somebody writes there with the site's key: replace the key, and find out who had it"
+            " (docs/how-to/verify-the-ledger.md). Each such object is told once, in evidence of kind `repair`.",
+        )
+
+
 def _oldest_news(entries: Iterable[Entry]) -> datetime | None:
     """When the oldest record was written; None where there is only what exports tell of themselves.
 
@@ -166,24 +179,18 @@ def _oldest_news(entries: Iterable[Entry]) -> datetime | None:
     return datetime.fromisoformat(found) if found else None
 
 
-def _newest(site: Site, bucket: str, prefix: str, form: re.Pattern[str]) -> tuple[int, str]:
-    """The newest record that an object under the prefix covers (0 if there is none), and that object's key."""
-    found = (form.fullmatch(info.key) for info in site.list(bucket, prefix))
-    return max(((int(match[match.lastindex or 1]), match[0]) for match in found if match), default=(0, ""))
-
-
-def _chain_after(ledger: Ledger, site: Site, bucket: str, exported: int, newest: str) -> Chain:
+def _chain_after(ledger: Ledger, site: Site, bucket: str, exported: int, ends: Sequence[str]) -> Chain:
     """The chain as far as it was exported, after a look that the database still says the same. Raises LedgerBroken."""
     introduced = ledger.find("key", limit=10_000)
     chain = Chain(frozenset(record.subject for record in introduced[-1:]))
     if not exported:
         return chain
-    stored = locked_evidence.last_lines(site, bucket, newest)
+    stored = set[str]().union(*(locked_evidence.last_lines(site, bucket, key) for key in ends))
     present = next(iter(ledger.entries(exported - 1)), None)
     signing = next((record for record in introduced if record.seq <= exported), None)
     if present is None or signing is None or present.line not in stored:
         raise LedgerBroken(
-            f"Record {exported} of the ledger is not the one in {bucket}/{newest} at site '{site.name}'",
+            f"Record {exported} of the ledger is not the one in {bucket}/{', '.join(ends)} at site '{site.name}'",
             f"The database was rewritten, or restored to an earlier point. {HOW}",
         )
     chain.head = Head(exported, present.hash, signing.subject)

@@ -18,7 +18,7 @@ from typing import Literal
 
 from rempart.errors import IntegrityError, LedgerBroken, ObjectMissing
 from rempart.flows.platform import Platform
-from rempart.ledger.chain import Head, checkpoint, read_checkpoint, read_line
+from rempart.ledger.chain import Head, checkpoint, read_checkpoint
 from rempart.ledger.keys import Signer, is_signed
 from rempart.ledger.port import Ledger
 from rempart.sites.once import bodies, put_again
@@ -174,7 +174,7 @@ def _segment(ledger: Ledger, one: Expected, where: str) -> bytes:
     """A segment's bytes made anew from the database. Raises LedgerBroken if they are others."""
     found = SEGMENT.fullmatch(one.key)
     first, last = (int(found[1]), int(found[2])) if found else (1, 0)
-    body = "".join(f"{line}\n" for line in _lines(ledger, first, last)).encode()
+    body = "".join(f"{line}\n" for line in lines_of(ledger, first, last)).encode()
     if hashlib.sha256(body).hexdigest() != one.sha256:
         raise LedgerBroken(
             f"Records {first} to {last} of the ledger are not those that were exported to {where}, and that object is"
@@ -191,26 +191,12 @@ def counted(platform: Platform) -> int:
     return int(found[1]) if newest and (found := CHECKPOINT.fullmatch(newest.subject)) else 0
 
 
-def finish(platform: Platform, places: Places, retain_until: datetime) -> list[Expected]:
-    """Mend what an export left that was cut off before it counted, and return its segments: the next one counts them.
+def finish_checkpoints(platform: Platform, places: Places, retain_until: datetime) -> None:
+    """See that each checkpoint of an export that was cut off stands at both of its places.
 
-    Only what is newer than the newest export on record is looked at: a segment or checkpoint that was stored wrong, and
-    a checkpoint that one of its two places lacks. Raises IntegrityError, SiteError.
+    Only what is newer than the newest export on record is looked at. Raises IntegrityError, SiteError.
     """
-    before, left = counted(platform), list[Expected]()
-    for info in list(places.site.list(places.evidence, "ledger/")):
-        found = SEGMENT.fullmatch(info.key)
-        if found is None or int(found[2]) <= before:
-            continue
-        first, last = int(found[1]), int(found[2])
-        body = "".join(f"{line}\n" for line in _lines(platform.ledger, first, last)).encode()
-        one = Expected("segment", info.key, hashlib.sha256(body).hexdigest())
-        stored = [body for _, body in bodies(places.site, places.evidence, info.key)]
-        if _holds(body, first, last) and not any(_holds(each, first, last) for each in stored):
-            put(places, one, body, retain_until)
-            stored.append(body)
-        if body in stored:  # else it is of another history: the chain is held against it
-            left.append(one)
+    before = counted(platform)
     listed = [
         *places.owner.list(places.checkpoints, "checkpoints/"),
         *places.site.list(places.evidence, "checkpoints/"),
@@ -219,7 +205,6 @@ def finish(platform: Platform, places: Places, retain_until: datetime) -> list[E
         found = CHECKPOINT.fullmatch(key)
         if found and int(found[1]) > before:
             _finish_checkpoint(platform, places, key, int(found[1]), retain_until)
-    return left
 
 
 def _finish_checkpoint(platform: Platform, places: Places, key: str, seq: int, retain_until: datetime) -> None:
@@ -264,22 +249,16 @@ def _signed(places: Places, kind: Kind, key: str, trusted: Mapping[str, bytes]) 
     return signed
 
 
-def _lines(ledger: Ledger, first: int, last: int) -> list[str]:
+def lines_of(ledger: Ledger, first: int, last: int) -> list[str]:
+    """The lines of an export that hold these records, as the database has them."""
     return [entry.line for entry in itertools.islice(ledger.entries(first - 1), last - first + 1)]
-
-
-def _holds(body: bytes, first: int, last: int) -> bool:
-    """Whether a segment has these records and no others, in order, each with the hash that stands beside it."""
-    try:
-        entries = [read_line(line)[0] for line in body.decode().removesuffix("\n").split("\n")]
-    except ValueError:
-        return False
-    return len(entries) == last - first + 1 and all(
-        entry.seq == number and hashlib.sha256(entry.text.encode()).hexdigest() == entry.hash
-        for number, entry in enumerate(entries, first)
-    )
 
 
 def last_lines(site: Site, bucket: str, key: str) -> set[str]:
     """The last line of each version of a segment."""
-    return {body.decode(errors="replace").rstrip("\n").rpartition("\n")[2] for _, body in bodies(site, bucket, key)}
+    return {last_line(body) for _, body in bodies(site, bucket, key)}
+
+
+def last_line(body: bytes) -> str:
+    """The last line of a segment."""
+    return body.decode(errors="replace").rstrip("\n").rpartition("\n")[2]
