@@ -59,8 +59,8 @@ logs: setup ## show the services' logs (SERVICE=mlflow for one, ARGS=-f to follo
 base-image: ## make the images' base out of Debian packages (root), where debian:trixie-slim cannot be pulled
 	@deploy/images/base.sh
 
-images: setup ## build every image, and tell their sizes (docs/how-to/compose.md)
-	@$(BIN)/rempart init
+images: setup ## build every image, and tell their sizes (docs/how-to/compose.md; CLUSTER=yes: they run in a cluster)
+	@$(BIN)/rempart init $(if $(CLUSTER),--images)
 	@docker compose --profile '*' build
 	@docker images --filter reference='rempart/*' --format 'table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.Size}}'
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
+from rempart.stack import cluster
 from tests.clusters import CHOSEN
-from tests.unit.deploy.test_kubernetes_platform import MANAGED, OVERLAYS, ROOT, every, task_pod
+from tests.unit.deploy.test_kubernetes_platform import MANAGED, OVERLAYS, ROOT, every, given, rendered, stack, task_pod
 
 VALUES = ROOT / "deploy" / "helm" / "values.yaml"
 CHART = os.environ.get("REMPART_TEST_K8S_CHART", "")
@@ -53,9 +54,26 @@ def dry_run(documents: list[dict[str, Any]], namespace: str) -> None:
     assert "PodSecurity" not in done.stderr and "unknown field" not in done.stderr, done.stderr
 
 
-def test_it_takes_the_platform_and_the_pod_of_a_task(namespace: str) -> None:
-    built = subprocess.run(["kubectl", "kustomize", MANAGED], capture_output=True, text=True, check=True).stdout
+@pytest.mark.parametrize("component", ["", "celery", "restore"])
+def test_it_takes_the_platform_and_the_pod_of_a_task(namespace: str, tmp_path: Path, component: str) -> None:
+    shutil.copytree(ROOT / "deploy" / "kubernetes", tmp_path / "kubernetes")
+    overlay = tmp_path / "kubernetes" / MANAGED.relative_to(ROOT / "deploy" / "kubernetes")
+    if component:
+        with (overlay / "kustomization.yaml").open("a") as file:
+            file.write(f"components: [../../{component}]\n")
+    built = subprocess.run(["kubectl", "kustomize", overlay], capture_output=True, text=True, check=True).stdout
     dry_run([*yaml.safe_load_all(built), task_pod()], namespace)
+
+
+def test_it_takes_the_secrets_that_init_writes(namespace: str, tmp_path: Path) -> None:
+    cluster.initialise(stack(tmp_path), lambda _: None, given())
+    command = ["kubectl", "kustomize", tmp_path / cluster.FOLDER]
+    built = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    dry_run(list(yaml.safe_load_all(built)), namespace)
+
+
+def test_it_takes_the_rendered_way_out(namespace: str) -> None:
+    dry_run([one for one in rendered() if one["metadata"]["name"] == "rempart-egress"], namespace)
 
 
 @pytest.mark.skipif(

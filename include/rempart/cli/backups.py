@@ -142,6 +142,9 @@ def restore_cli(
     i_know: Annotated[
         bool, typer.Option("--i-know", help="Also an older point, over other secrets, into databases that hold rows.")
     ] = False,
+    wait: Annotated[
+        int, typer.Option(min=0, help="In containers: seconds to wait until somebody has started MLflow and Airflow.")
+    ] = 0,
 ) -> None:
     """Restore the platform, or a part of it, from a site and the escrowed keys alone; needs no Airflow.
 
@@ -162,6 +165,7 @@ def restore_cli(
         listed=listed,
         explained=explain,
         yes=yes,
+        wait=wait,
         say=typer.echo,
     )
 

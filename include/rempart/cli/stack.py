@@ -36,7 +36,10 @@ def up(
 def init(
     settings: Annotated[Path | None, typer.Option(help="The file to write instead of .env.")] = None,
     from_point: Annotated[
-        bool, typer.Option("--from-point", help="With the secrets of a restore point, to restore it in containers.")
+        bool,
+        typer.Option(
+            "--from-point", help="With the secrets of a restore point, to restore it in containers or in a cluster."
+        ),
     ] = False,
     site: Annotated[str, typer.Option(help="The site of the point; by default backup.site.")] = "",
     point: Annotated[str | None, typer.Option(help="Its id; by default the newest that lacks nothing.")] = None,
@@ -53,6 +56,9 @@ def init(
     kubernetes: Annotated[
         bool, typer.Option("--kubernetes", help="Write what a cluster's Secrets are made of instead, for kubectl.")
     ] = False,
+    images: Annotated[
+        bool, typer.Option("--images", help="Write what a build of the images reads instead: it holds no secret.")
+    ] = False,
 ) -> None:
     """Write what docker-compose.yml reads: `.env`, and each container's secrets and settings. Secrets there stay."""
     from rempart.errors import StackError
@@ -68,8 +74,11 @@ def init(
 
         restored = secrets_of(Wish(site, point), identity, trust or (), typer.echo)
     stack = layout.current()
+    if images:
+        containers.initialise_build(stack, settings or stack.root / ".env", typer.echo, os.environ)
+        return
     if kubernetes:
-        cluster.initialise(stack, typer.echo, os.environ)
+        cluster.initialise(stack, typer.echo, os.environ, restored=restored)
         return
     chosen = None if profiles is None else profiles.replace(" ", "").split(",")
     file = settings or stack.root / ".env"
@@ -244,8 +253,11 @@ def run_airflow(
 @run_app.command("workload", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def run_workload(
     command: Annotated[list[str], typer.Argument(help="A program and its arguments.")],
+    component: Annotated[
+        str, typer.Option(help="In the container of this component, which holds fewer secrets than a task's.")
+    ] = "",
 ) -> None:
     """Become any program, with Airflow's settings and connections: what an executor starts in a pod of its own."""
     from rempart.stack import launch, layout
 
-    launch.run_workload(layout.current(), command)
+    launch.run_workload(layout.current(), command, component)

@@ -81,18 +81,22 @@ def restore(
     tools: postgresql.Tools | None = None,
     live: Callable[[], Platform] = open_platform,
     runs: bool = False,
+    patience: float = 0.0,
 ) -> RestoreResult:
     """Restore what was selected, prove it, and write evidence of kind `restore`.
 
     `live` opens the platform that is restored, once its secrets are in place; with `runs` it runs, perhaps elsewhere,
-    and nothing is started here. Raises BackupError before anything is changed for what must not be done (and after all
-    for checks that failed); IntegrityError, SiteError, DatabaseUnavailable, StackError on the way: the same call then
-    goes on where this one ended.
+    and nothing is started here. `patience`: seconds to wait, in containers, until somebody has started it. Raises
+    BackupError before anything is changed for what must not be done (and after all for checks that failed);
+    IntegrityError, SiteError, DatabaseUnavailable, StackError on the way: the same call then goes on where this one
+    ended.
     """
     name = f"restore-{wish.aside}" if wish.aside else "restore" if selection.whole else "restore.part"
     file = stack.var / f"{name}.json"
     with only_restore(stack):
-        run = _Restore(stack, point, wish, selection, say, tools or postgresql.find_tools(), live, Journal(file), runs)
+        run = _Restore(
+            stack, point, wish, selection, say, tools or postgresql.find_tools(), live, Journal(file), runs, patience
+        )
         result = run.whole() if selection.whole and not wish.aside else run.part()
     if not result.ok:
         failed = "\n".join(f"  {check.what}: {check.detail}" for check in result.checks if check.ok is False)
@@ -116,6 +120,7 @@ class _Restore:
     live: Callable[[], Platform]
     journal: Journal
     runs: bool = False
+    patience: float = 0.0
     checks: list[Check] = field(default_factory=list)
     brought: Brought = field(default_factory=Brought)
 
@@ -154,7 +159,7 @@ class _Restore:
                 gone = forget_replicas(self.live().database("continuity"), self.point.manifest.source)
                 self.say(f"replication compares everything anew at its next run: {gone} replicas forgotten")
                 self._switch()
-            lifecycle.up(self.stack, self.say, migrate=True)
+            lifecycle.up(self.stack, self.say, migrate=True, patience=self.patience)
         platform = self.live()
         if self.wish.active:
             with self._step("switch"):
@@ -236,7 +241,7 @@ class _Restore:
             return
         if self.stack.containers:  # each was given its files by `rempart init --from-point`, and writes none
             existing = configuration.read_env_file(self.stack.secrets)
-            containers.refuse_others(self.stack.secrets, existing, environment)
+            containers.refuse_others(self.stack, self.stack.secrets, existing, environment)
             return
         changed = credentials.take_over(self.stack, environment, replace=self.wish.i_know)
         self.say(f"{self.stack.secrets}: {len(environment)} secrets {'written' if changed else 'in place'}")

@@ -46,9 +46,12 @@ def command(
     listed: bool = False,
     explained: bool = False,
     yes: bool = False,
+    wait: float = 0.0,
     say: Say = print,
 ) -> None:
     """Do what was asked; without `yes` nothing is changed. A wish without a site means `backup.site`.
+
+    `wait`: seconds to wait, in containers, until MLflow and Airflow were started on the restored stores.
 
     Raises as `restore_source.find`, `open_point`, `plan` and `restore.restore` do.
     """
@@ -79,7 +82,7 @@ def command(
     if not yes:
         say("Nothing was changed. Say --yes to do it.")
         return
-    for line in lines(restore(stack, point, wish, selection, say)):
+    for line in lines(restore(stack, point, wish, selection, say, patience=wait)):
         say(line)
     if wish.active and (why := restore_active.no_backup(open_platform(), wish.active)):
         say(why)

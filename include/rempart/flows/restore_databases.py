@@ -144,9 +144,13 @@ def administrator(stack: Stack, connections: Connections = configuration.environ
 
 
 def give_rights(stack: Stack, say: Callable[[str], object]) -> None:
-    """Roles, rights and triggers as they must be, which no dump holds; on a server of the team's own that is theirs."""
+    """Rights and triggers as they must be, which no dump holds; roles as well on the stack's own server.
+
+    Raises DatabaseUnavailable.
+    """
     if stack.external("postgresql"):
-        say("rights: give the roles theirs as docs/how-to/external-services.md lists them")
+        embedded.give_rights(stack, administrator(stack))
+        say("rights: the roles have theirs")
         return
     resolve = credentials.connections(stack, configuration.read_env_file(stack.secrets))
     embedded.bootstrap(stack, administrator(stack), resolve)

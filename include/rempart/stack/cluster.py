@@ -163,20 +163,27 @@ def _kustomization() -> str:
     return head + yaml.safe_dump(content, sort_keys=False)
 
 
-def initialise(stack: Stack, say: Say, inherited: Mapping[str, str]) -> None:
-    """Write var/kubernetes. Secrets that are there stay. Raises StackError, ConnectionMissing."""
+def initialise(
+    stack: Stack, say: Say, inherited: Mapping[str, str], *, restored: Mapping[str, str] | None = None
+) -> None:
+    """Write var/kubernetes. Secrets that are there stay; `restored` are those of a restore point.
+
+    Raises ConnectionMissing, and StackError, also if other secrets than `restored` are there already.
+    """
     folder, inside = (stack.var / FOLDER).absolute(), in_cluster(stack)
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     master = folder / KEY
-    existing = configuration.read_env_file(master)
-    secrets = plan(inside, existing, inherited)
-    if secrets != existing:
+    before = configuration.read_env_file(master)
+    if restored:
+        containers.refuse_others(inside, master, before, restored)
+    secrets = plan(inside, {**(restored or {}), **before}, inherited)
+    if secrets != before:
         credentials.write_secrets(master, secrets)
     wanted = files(inside, secrets)
     for name, text in wanted.items():
         credentials.write_private(folder / name, text)
-    say(f"{folder}: {len(secrets)} secrets {'in place' if secrets == existing else 'written'}, {len(wanted)} files")
+    say(f"{folder}: {len(secrets)} secrets {'in place' if secrets == before else 'written'}, {len(wanted)} files")
     say(f"kubectl apply --server-side -k {folder}")
 
 

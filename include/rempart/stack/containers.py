@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rempart import config as configuration
 from rempart.backup.postgresql import find_tools
+from rempart.config import Connection, tracker, watcher, witness
 from rempart.errors import RempartError, StackError
 from rempart.stack import (
     airflow_server,
@@ -195,39 +196,73 @@ def initialise(
     pem = front.read(pair, folder / front.FILE)
     front.check(pem, wanted_settings(before), now)
     if restored:
-        refuse_others(master, existing, restored)
+        refuse_others(inside, master, existing, restored)
         existing = {**restored, **existing}
     secrets = credentials.plan(inside, existing, credentials.new_token, credentials.new_fernet_key)
     secrets |= way_out.given(inside, secrets, existing, inherited)
     listed = way_out.allowed(inside, secrets, now.date())
     if secrets != existing:
         credentials.write_secrets(master, secrets)
-    authorities = certificate_file(inherited)
-    trusted = Path(authorities).read_text(encoding="utf-8") if authorities else ""
-    pip_settings = {} if stack.containers else read_pip_settings(Path(stack.python))  # a container builds nothing
     certificates = {
         site: site_certificates.kept_or_made(site, site_certificates.read(folder, f"{site}."), now)
         for site in inside.embedded_sites
     }
-    wanted = files(inside, secrets, certificates) | build_files(pip_settings, trusted)
+    wanted = files(inside, secrets, certificates) | _build_files(stack, inherited)
     wanted |= {"egress.allowed": listed, front.FILE: pem}
     for name, text in wanted.items():
         _write_mounted(folder / name, text)
-    here = f"./{folder.relative_to(stack.root)}" if folder.is_relative_to(stack.root) else str(folder)
     made = way_out.settings(inside, secrets, listed) | front.settings(pem)
-    credentials.write_private(settings, settings_text(before | lines, here, made))
+    credentials.write_private(settings, settings_text(before | lines, _as_named(stack, folder), made))
     say(f"{folder}: {len(secrets)} secrets {'in place' if secrets == existing else 'written'}, {len(wanted)} files")
     say(f"{settings}: settings of docker-compose.yml")
 
 
-def refuse_others(file: Path, existing: Mapping[str, str], restored: Mapping[str, str]) -> None:
-    """Raises StackError if containers hold other secrets than the restore point that shall be restored into them."""
-    if differing := credentials.others(existing, restored):
+def initialise_build(stack: Stack, settings: Path, say: Say, inherited: Mapping[str, str]) -> None:
+    """Write what a build of the images reads, and no secret: for images that run elsewhere, as in a cluster."""
+    folder, before = (stack.var / "compose").absolute(), configuration.read_env_file(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    for name, text in _build_files(stack, inherited).items():
+        _write_mounted(folder / name, text)
+    kept = {one.name: before[one.name] for one in _MADE if one.name in before}
+    credentials.write_private(settings, settings_text(before, _as_named(stack, folder), kept))
+    say(f"{settings}: settings of the build")
+
+
+def _build_files(stack: Stack, inherited: Mapping[str, str]) -> dict[str, str]:
+    authorities = certificate_file(inherited)
+    trusted = Path(authorities).read_text(encoding="utf-8") if authorities else ""
+    pip_settings = {} if stack.containers else read_pip_settings(Path(stack.python))  # a container builds nothing
+    return build_files(pip_settings, trusted)
+
+
+def _as_named(stack: Stack, folder: Path) -> str:
+    """A folder as `.env` names it."""
+    return f"./{folder.relative_to(stack.root)}" if folder.is_relative_to(stack.root) else str(folder)
+
+
+def refuse_others(stack: Stack, file: Path, existing: Mapping[str, str], restored: Mapping[str, str]) -> None:
+    """Raises StackError if containers hold other secrets than the restore point that shall be restored into them.
+
+    Connections of stores that the team runs do not count: after a loss they may lead to new stores, with new keys.
+    """
+    ours = {name: value for name, value in restored.items() if name not in _of_the_team(stack)}
+    if differing := credentials.others(existing, ours):
         raise StackError(
             f"{file} holds other secrets than the restore point: {', '.join(differing[:5])}",
-            "They are of another platform. `docker compose down --volumes` and moving var/compose away make room for"
-            " this one; then `rempart init --from-point`.",
+            "They are of another platform. Move var/kubernetes away, then `rempart init --kubernetes --from-point`."
+            if stack.cluster
+            else "They are of another platform. `docker compose down --volumes` and moving var/compose away make room"
+            " for this one; then `rempart init --from-point`.",
         )
+
+
+def _of_the_team(stack: Stack) -> set[str]:
+    """Variables of the connections of external services."""
+    names = [declared.connection for name in stack.config.services if (declared := stack.external(name))]
+    for site in (name for name in stack.config.sites if stack.external(name)):
+        names += [stack.config.sites[site].connection, witness(site), watcher(site), tracker(site)]
+    return {f"AIRFLOW_CONN_{name.upper()}" for name in names}
 
 
 def _write_mounted(file: Path, text: str) -> None:
@@ -279,17 +314,38 @@ def works(stack: Stack) -> list[str]:
     return postgresql.sessions_of(administrator, ("airflow", "mlflow"))
 
 
-def up(stack: Stack, say: Say) -> None:
-    """That MLflow and Airflow work, which the Engine starts and not a container. Raises StackError, ServiceError."""
-    if not works(stack):
-        raise StackError(
-            "The stores are as they must be, and MLflow and Airflow do not run yet",
-            "On the machine of the Engine: `docker compose up --wait`. Then run this command again: it goes on here.",
-        )
+def up(stack: Stack, say: Say, patience: float = 0.0) -> None:
+    """Check that MLflow and Airflow work, which no container starts; wait `patience` seconds for each of them.
+
+    Raises StackError, ServiceError.
+    """
+    if patience and not works(stack):
+        say(f"the stores are as they must be: {_START[stack.cluster]} This command waits {patience:.0f} s for them.")
+    _until(lambda: _some_work(stack), patience)
     resolve = credentials.connections(stack, configuration.read_env_file(stack.secrets))
-    say(f"mlflow: {mlflow_server.check(resolve('mlflow'))}")
-    health = airflow_server.check(resolve("airflow_api"), {}, airflow_server.expects_dags(stack))
-    say(f"airflow: all components beat, {health.dags} DAGs parsed")
+    say(f"mlflow: {_until(lambda: mlflow_server.check(resolve('mlflow')), patience)}")
+    say(f"airflow: {_until(lambda: _airflow(stack, resolve('airflow_api')), patience)}")
+
+
+_START = {
+    False: "start MLflow and Airflow on the machine of the Engine (`docker compose up --wait`).",
+    True: "start MLflow and Airflow (docs/how-to/kubernetes.md, 'Bring it back').",
+}
+"""What starts MLflow and Airflow, by whether the containers are pods of a cluster."""
+
+
+def _some_work(stack: Stack) -> str:
+    if running := works(stack):
+        return ", ".join(running)
+    raise StackError(
+        "The stores are as they must be, and MLflow and Airflow do not run yet",
+        f"Now {_START[stack.cluster]} Then run this command again: it goes on here.",
+    )
+
+
+def _airflow(stack: Stack, connection: Connection) -> str:
+    health = airflow_server.check(connection, {}, airflow_server.expects_dags(stack))
+    return f"all components beat, {health.dags} DAGs parsed"
 
 
 def _until(check: Callable[[], str], seconds: float) -> str:

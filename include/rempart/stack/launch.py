@@ -186,13 +186,17 @@ def run(stack: Stack, name: str) -> None:
     os.execve(command[0], command, variables)  # noqa: S606 # one process, replaced: no shell
 
 
-def run_workload(stack: Stack, command: Sequence[str]) -> NoReturn:
-    """Become any program, in the environment of Airflow's components: what an executor starts in a pod of its own.
+def run_workload(stack: Stack, command: Sequence[str], component: str = "") -> NoReturn:
+    """Become any program in the environment of a task, or of one of Airflow's components: in that one's container.
 
     Raises RempartError.
     """
+    name = f"airflow-{component or 'workload'}"
+    if component and name not in layout.AIRFLOW_COMPONENTS:
+        known = ", ".join(one.removeprefix("airflow-") for one in layout.AIRFLOW_COMPONENTS)
+        raise StackError(f"Airflow has no component '{component}'", f"Choose one of: {known}.")
     secrets = configuration.read_env_file(stack.secrets)
-    variables = environment.of(stack, secrets, os.environ, "airflow-workload")
+    variables = environment.of(stack, secrets, os.environ, name)
     os.umask(0o077)
     sys.stderr.flush()
     try:

@@ -151,14 +151,14 @@ def _started(states: dict[str, ProcessState]) -> dict[str, datetime]:
     return {name: datetime.fromtimestamp(found.started, UTC) for name, found in states.items()}
 
 
-def up(stack: Stack, say: Say, *, migrate: bool = False) -> None:
+def up(stack: Stack, say: Say, *, migrate: bool = False, patience: float = 0.0) -> None:
     """Start what does not run, and prove that everything works. Quick when it does already. Raises RempartError.
 
     Schemas of an earlier release are refused, unless `migrate`: nobody could go back without a restore point. In
-    containers, the Engine starts them, and here is only seen that they work.
+    containers, the Engine or the cluster starts them, and `patience` is how many seconds this waits until they work.
     """
     if stack.containers:
-        containers.up(stack, say)
+        containers.up(stack, say, patience)
         return
     progress, ours = Progress(say), release.of_checkout(stack.root, stack.python)
     with _alone(stack, progress):

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -128,32 +129,37 @@ def bootstrap(stack: Stack, administrator: Connection, resolve: Connections) -> 
             database, owner = sql.Identifier(name), sql.Identifier("ledger_owner" if name == "ledger" else name)
             if name not in existing:
                 session.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, owner))
-            session.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
-            session.execute(
-                sql.SQL("GRANT CONNECT ON DATABASE {} TO {}, backup").format(database, sql.Identifier(name))
-            )
         for name in ("postgres", "template1"):
             session.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
         session.execute("GRANT CONNECT ON DATABASE postgres TO drill, backup")
         if stack.config.backup.point_in_time:
             session.execute(_REPLICATES.format(sql.Identifier(WAL_ARCHIVE)))
-    for name in ("ledger", "continuity"):
-        script = stack.root / "include" / "sql" / f"{name}.sql"
-        if script.is_file():
-            with connect(_in(administrator, name)) as session:
+    give_rights(stack, administrator)
+
+
+def give_rights(stack: Stack, administrator: Connection) -> None:
+    """Give the roles their rights on the platform's databases, which no dump holds. Raises DatabaseUnavailable.
+
+    `administrator` is a superuser, or a member of the databases' owners.
+    """
+    try:
+        with connect(administrator) as session:
+            there = {str(name) for (name,) in session.execute("SELECT datname::text FROM pg_database")}
+            for name in (one for one in DATABASES if one in there):
+                database = sql.Identifier(name)
+                session.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+                session.execute(
+                    sql.SQL("GRANT CONNECT ON DATABASE {} TO {}, backup").format(database, sql.Identifier(name))
+                )
+        for name in (one for one in ("ledger", "continuity") if one in there):
+            script = stack.root / "include" / "sql" / f"{name}.sql"
+            with connect(replace(administrator, schema=name)) as session:
                 session.execute(script.read_text(encoding="utf-8"))
-
-
-def _in(connection: Connection, database: str) -> Connection:
-    return Connection(
-        connection.name,
-        connection.conn_type,
-        connection.host,
-        connection.port,
-        connection.login,
-        connection.password,
-        database,
-    )
+    except psycopg.errors.InsufficientPrivilege as cause:
+        raise DatabaseUnavailable(
+            f"'{administrator.login}' may not give the roles their rights: {str(cause).strip().splitlines()[0][:200]}",
+            "Make it a member of the databases' owners: docs/how-to/external-services.md lists them.",
+        ) from cause
 
 
 def _ensure_role(session: psycopg.Connection[tuple[object, ...]], role: str, options: str) -> None:

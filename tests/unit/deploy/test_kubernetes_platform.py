@@ -8,7 +8,9 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -19,7 +21,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+import typer
 import yaml
 from kubernetes import client
 from typer.testing import CliRunner
@@ -28,6 +32,7 @@ from rempart import config
 from rempart.cli import app
 from rempart.config import Config, parse_connection, read_env_file
 from rempart.errors import ConnectionMissing, StackError
+from rempart.flows import restore_command
 from rempart.sovereignty import pods
 from rempart.sovereignty.egress import endpoints, is_allowed, rules
 from rempart.sovereignty.render import Cluster, kubernetes
@@ -38,6 +43,7 @@ from tests.unit.deploy.test_kubernetes import documents, model, violations
 ROOT = Path(__file__).resolve().parents[3]
 PLATFORM = ROOT / "deploy" / "kubernetes" / "platform"
 CELERY = ROOT / "deploy" / "kubernetes" / "celery" / "broker.yaml"
+RESTORE = ROOT / "deploy" / "kubernetes" / "restore" / "restore.yaml"
 MANAGED = ROOT / "deploy" / "kubernetes" / "examples" / "managed"
 FILES = sorted(PLATFORM.glob("*.yaml"))
 PAGE = (ROOT / "docs" / "how-to" / "kubernetes.md").read_text("utf-8")
@@ -309,6 +315,33 @@ def test_components_are_started_by_the_command_that_composes_their_settings() ->
         assert VALUES[name]["serviceAccount"]["automountServiceAccountToken"] is False
 
 
+def test_a_drained_node_takes_neither_every_scheduler_nor_every_api_server() -> None:
+    (ours,) = every("PodDisruptionBudget")
+    budgets = {"triggerer": ours["spec"]} | {
+        name: VALUES[name]["podDisruptionBudget"]["config"] for name in ("apiServer", "scheduler")
+    }
+    assert {name for name in COMPONENTS if VALUES[name]["replicas"] > 1} == set(budgets)
+    for name, budget in budgets.items():
+        assert budget["maxUnavailable"] < VALUES[name]["replicas"] == 2
+        (spread,) = VALUES[name]["topologySpreadConstraints"]
+        assert spread["topologyKey"] == "kubernetes.io/hostname"
+        assert spread["whenUnsatisfiable"] == "ScheduleAnyway", "a cluster of one node has both"
+
+
+def test_a_process_that_hangs_is_started_anew_and_one_that_starts_or_waits_is_not() -> None:
+    (mlflow,) = every("Deployment")
+    (container,) = mlflow["spec"]["template"]["spec"]["containers"]
+    probes = {name: container[f"{name}Probe"] for name in ("startup", "readiness", "liveness")}
+    assert {one["httpGet"]["path"] for one in probes.values()} == {"/health"}
+    patience = {name: one["periodSeconds"] * one.get("failureThreshold", 3) for name, one in probes.items()}
+    assert patience["startup"] >= 300 and patience["liveness"] >= 600 and patience["readiness"] <= 60
+    checks = {"scheduler": "SchedulerJob", "dagProcessor": "DagProcessorJob", "triggerer": "TriggererJob"}
+    for name, job in checks.items():
+        probe = VALUES[name]["livenessProbe"]
+        assert probe["command"][-6:] == ["airflow", "jobs", "check", "--local", "--job-type", job]
+        assert probe["timeoutSeconds"] >= 30, "Airflow's own command takes seconds to import"
+
+
 def test_the_release_is_that_of_the_lock_and_the_page_names_one_version_of_the_chart() -> None:
     lock = (ROOT / "requirements.txt").read_text("utf-8")
     assert f"apache-airflow=={VALUES['airflowVersion']} " in lock
@@ -365,6 +398,48 @@ def test_what_an_executor_starts_has_the_platforms_settings_and_none_of_the_char
     assert variables["SCARF_ANALYTICS"] == variables["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] == "false"
     refused = run(tmp_path, "run", "workload", "no-such-program")
     assert refused.returncode == 1 and "Could not run no-such-program" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["scheduler", "dagProcessor", "triggerer"])
+def test_probes_and_typed_commands_work_with_the_secrets_of_their_pod(
+    tmp_path: Path, made: dict[str, str], name: str
+) -> None:
+    """A probe that always fails has its pod killed for ever."""
+    (tmp_path / "secrets.env").write_text(made[f"{VALUES[name]['args'][3]}.env"])
+    for probe in ("startupProbe", "livenessProbe"):
+        command = VALUES[name].get(probe, VALUES[name]["livenessProbe"])["command"]
+        program, wrapper = command[0], command[1 : command.index("airflow")]
+        assert program == "rempart" and command[command.index("airflow") :][:3] == ["airflow", "jobs", "check"]
+        done = run(tmp_path, *wrapper, "env", AIRFLOW__CORE__FERNET_KEY="the chart's")
+        assert done.returncode == 0, done.stderr
+        variables = dict(line.split("=", 1) for line in done.stdout.splitlines())
+        assert "@db.acme.example:5432/airflow" in variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+        secrets = read_env_file(tmp_path / "secrets.env")
+        assert variables["AIRFLOW__CORE__FERNET_KEY"] == secrets["REMPART_AIRFLOW_FERNET_KEY"]
+
+
+def test_what_the_page_has_typed_in_a_pod_works_with_the_secrets_of_that_pod(
+    tmp_path: Path, made: dict[str, str]
+) -> None:
+    text = PAGE.replace("\\\n", " ")
+    typed_there = re.findall(r"deployment/airflow-([a-z-]+) -c [a-z-]+ -- rempart (run workload .*?) airflow", text)
+    assert typed_there
+    for pod, wrapper in set(typed_there):
+        var = tmp_path / pod
+        var.mkdir(exist_ok=True)
+        (var / "secrets.env").write_text(made[f"{pod}.env"])
+        done = run(var, *wrapper.split(), "env")
+        assert done.returncode == 0 and "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=" in done.stdout, done.stderr
+
+
+def test_the_admins_password_is_told_where_the_secrets_are_kept(tmp_path: Path) -> None:
+    cluster.initialise(stack(tmp_path), lambda _: None, given())
+    assert "REMPART_VAR=var/kubernetes rempart password airflow" in PAGE
+    env = {"REMPART_HOME": str(project()), "PATH": os.environ["PATH"], "REMPART_VAR": str(tmp_path / cluster.FOLDER)}
+    command = [sys.executable, "-m", "rempart.cli", "password", "airflow"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    kept = read_env_file(tmp_path / cluster.FOLDER / cluster.KEY)["AIRFLOW_CONN_AIRFLOW_API"]
+    assert done.stdout.strip() == parse_connection("airflow_api", kept).password, done.stderr
 
 
 def test_services_of_our_manifests_have_the_names_that_the_settings_use(made: dict[str, str]) -> None:
@@ -468,6 +543,30 @@ def test_the_databases_script_holds_verifiers_and_no_password(made: dict[str, st
     assert set(re.findall(r"CREATE DATABASE (\w+)", made["databases.sql"])) == set(config.DATABASES)
 
 
+def test_images_are_built_before_anybody_knows_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The how-to builds first: all stores of its rempart.yaml are the operator's, and no connection is defined yet."""
+    for name in [name for name in os.environ if name.startswith("AIRFLOW_CONN_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("REMPART_HOME", str(project()))
+    monkeypatch.setenv("REMPART_VAR", str(tmp_path))
+    planned = subprocess.run(
+        ["make", "--dry-run", "--always-make", "-C", ROOT, "images", "CLUSTER=yes"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    (command,) = [line for line in planned.splitlines() if line.startswith(".venv/bin/rempart init")]
+    settings = tmp_path / ".env"
+    done = CliRunner().invoke(app, [*command.split()[1:], "--settings", str(settings)])
+    assert done.exit_code == 0, done.output
+    folder = tmp_path / "compose"
+    assert read_env_file(settings)["REMPART_FILES"] == str(folder)
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+    read = {one["source"] for one in compose["x-build"]["secrets"]}
+    assert {file.name for file in folder.iterdir()} == read
+    assert "make images CLUSTER=yes" in PAGE
+
+
 # --- ways -------------------------------------------------------------------------------------------------------------
 
 PODS = {
@@ -537,7 +636,126 @@ def test_the_page_names_files_and_commands_that_exist() -> None:
         assert (ROOT / "docs" / "how-to" / link).exists(), link
     told = CliRunner().invoke(app, ["init", "--help"]).output
     assert "--kubernetes" in told
-    assert set(re.findall(r"rempart\.eu/\w+=true", PAGE)) == {"rempart.eu/front=true", "rempart.eu/jobs=true"}
+    labels = {f"rempart.eu/{name}=true" for name in ("front", "jobs", "restore")}
+    assert set(re.findall(r"rempart\.eu/\w+=true", PAGE)) == labels
+
+
+def typed(page: str) -> list[list[str]]:
+    """Commands of ours that a page tells a person to type, here or in a pod, as words."""
+    text = "".join(re.findall(r"```bash\n(.*?)```", page, re.S)).replace("\\\n", " ")
+    lines = [line.partition("   #")[0].partition(" && ")[0] for line in text.splitlines()]
+    found = [re.search(r"(?:^|-- )(rempart .*|make .*)$", line) for line in lines]
+    return [shlex.split(one[1].partition(" > ")[0], comments=True) for one in found if one]
+
+
+@pytest.mark.parametrize("name", ["kubernetes", "gpu-pools"])
+def test_each_command_of_a_page_is_one_with_such_options(name: str) -> None:
+    commands = typed((ROOT / "docs" / "how-to" / f"{name}.md").read_text("utf-8"))
+    assert len(commands) >= 5
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    for program, *words in commands:
+        if program == "make":
+            assert words[0] in targets
+            continue
+        command, context = typer.main.get_command(app), None
+        while isinstance(command, click.Group):
+            found = command.commands.get(words[0])
+            assert found, f"rempart {' '.join(words)}"
+            command, words = found, words[1:]
+        with command.make_context(command.name, [*words], parent=context):
+            pass  # raises UsageError for an option or an argument that the command does not have
+
+
+def test_the_configuration_of_the_page_is_valid_and_its_policy_is_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in (given() | {"REMPART_HOME": str(project()), "REMPART_VAR": str(tmp_path)}).items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(socket.AF_INET, 1, 6, "", ("203.0.113.9", 443))])
+    asked = [words[1:] for words in typed(PAGE) if words[:2] in (["rempart", "config"], ["rempart", "policy"])]
+    assert [words[:2] for words in asked] == [["config", "check"], ["policy", "show"], ["policy", "render"]]
+    monkeypatch.chdir(tmp_path)
+    for words in asked:
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, (words, done.output)
+    applied = re.findall(r"kubectl apply -f (policies/\S+)", PAGE)
+    assert applied and all((tmp_path / file).is_file() for file in applied)
+
+
+# --- back from a restore point ----------------------------------------------------------------------------------------
+
+
+def test_the_secrets_of_a_restore_point_become_those_of_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another Fernet key, nobody could read the connections in the restored database."""
+    inside = cluster.in_cluster(stack(tmp_path))
+    before = cluster.plan(inside, {}, given())
+    kept = (
+        "REMPART_AIRFLOW_FERNET_KEY",
+        "AIRFLOW_CONN_LEDGER_KEY",
+        "AIRFLOW_CONN_BACKUP_KEY",
+        "AIRFLOW_CONN_PG_MLFLOW",
+    )
+    point = {name: before[name] for name in kept} | {"AIRFLOW_CONN_S3_PRIMARY": "aws://lost:key@"}
+    cluster.initialise(stack(tmp_path), lambda _: None, given(), restored=point)
+    after = read_env_file(tmp_path / cluster.FOLDER / cluster.KEY)
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    assert parse_connection("s3_primary", after["AIRFLOW_CONN_S3_PRIMARY"]).login == "s3_primary", "the new store's key"
+    cluster.initialise(stack(tmp_path), lambda _: None, {}, restored=point)
+    assert read_env_file(tmp_path / cluster.FOLDER / cluster.KEY) == after
+    with pytest.raises(StackError, match="other secrets than the restore point: REMPART_AIRFLOW_FERNET_KEY"):
+        cluster.initialise(stack(tmp_path), lambda _: None, {}, restored={"REMPART_AIRFLOW_FERNET_KEY": "another"})
+    assert read_env_file(tmp_path / cluster.FOLDER / cluster.KEY) == after
+
+
+def test_init_hands_the_secrets_of_the_point_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (given() | {"REMPART_HOME": str(project()), "REMPART_VAR": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(restore_command, "secrets_of", lambda *_: {"REMPART_AIRFLOW_FERNET_KEY": "of the point"})
+    done = CliRunner().invoke(app, ["init", "--kubernetes", "--from-point"])
+    assert done.exit_code == 0, done.output
+    made = read_env_file(tmp_path / cluster.FOLDER / cluster.KEY)
+    assert made["REMPART_AIRFLOW_FERNET_KEY"] == "of the point"
+
+
+def test_the_restoring_job_is_confined_and_has_what_the_command_needs(made: dict[str, str]) -> None:
+    job, *policies = documents(RESTORE)
+    for document in (job, *policies):
+        assert list(unknown(document, model(document), document["kind"])) == []
+        assert document["metadata"]["labels"] == {"rempart.eu/restore": "true"}
+    spec = job["spec"]["template"]["spec"]
+    assert violations(spec) == [] and spec["automountServiceAccountToken"] is False
+    (container,) = spec["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True and container["resources"]["limits"]["memory"]
+    assert container["args"][:2] == ["rempart", "restore"]
+    options = [part.partition("=")[0] for part in container["args"][2:]]
+    told = CliRunner().invoke(app, ["restore", "--help"], env={"COLUMNS": "200"}).output
+    assert all(option in told for option in options) and "--yes" in options
+    (mounted,) = [one["secret"]["secretName"] for one in spec["volumes"] if "secret" in one]
+    for name in ("AIRFLOW_CONN_PG_ADMIN=", "AIRFLOW_CONN_BACKUP_KEY=", "AIRFLOW_CONN_S3_HAVEN="):
+        assert name in made[f"{mounted.removeprefix('rempart-')}.env"]
+    assert spec["serviceAccountName"] in {one["metadata"]["name"] for one in every("ServiceAccount")}
+    restoring, together = Pod(job["spec"]["template"]["metadata"]["labels"]), [*every("NetworkPolicy"), *policies]
+    ours = {name: pod for name, pod in PODS.items() if pod.namespace == cluster.NAMESPACE}
+    found = {
+        (name, port) for name, pod in ours.items() for port in (18080, 15000) if reaches(together, restoring, pod, port)
+    }
+    assert found == {("mlflow", 15000), ("api-server", 18080)}
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+def test_while_a_point_is_restored_nothing_else_works_on_the_databases(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "deploy" / "kubernetes", tmp_path / "kubernetes")
+    overlay = tmp_path / "kubernetes" / "examples" / "managed"
+    with (overlay / "kustomization.yaml").open("a") as file:
+        file.write("components: [../../restore]\n")
+    done = subprocess.run(["kubectl", "kustomize", overlay], capture_output=True, text=True, check=True)
+    built = list(yaml.safe_load_all(done.stdout))
+    assert [one["metadata"]["name"] for one in built if one["kind"] == "Job"] == ["rempart-restore"]
+    assert [one["spec"]["replicas"] for one in built if one["kind"] == "Deployment"] == [0]
+    images = re.findall(r"image: (.+)", done.stdout)
+    assert len(images) == 2 and all("@sha256:" in one for one in images)
 
 
 # --- workers that stay ------------------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rempart import config
-from rempart.config import environment_connections
-from rempart.errors import ObjectMissing
+from rempart.config import Connection, environment_connections
+from rempart.errors import ObjectMissing, PlacementDenied
 from rempart.flows import task_logs
 from rempart.flows.platform import Platform
 from rempart.replication.continuity import MemoryContinuity
@@ -42,3 +42,19 @@ def test_what_a_trigger_wrote_is_read_with_it_and_a_log_that_is_not_there_is_non
     task_logs.write(platform, "dag_id=d/attempt=2.log", b"another try\n")
     assert list(task_logs.read(platform, "dag_id=d/attempt=1.log").values()) == ["task\n", "trigger\n"]
     assert task_logs.read(platform, "dag_id=d/attempt=3.log") == {}
+
+
+def test_a_site_that_the_policy_does_not_allow_for_logs_gets_none() -> None:
+    settings = config.load(ROOT / "rempart.yaml")
+    elsewhere = settings.policy["internal"].model_copy(update={"jurisdictions": ["CH"]})
+    settings = settings.model_copy(update={"policy": {**settings.policy, "internal": elsewhere}})
+    found = {"endpoint_url": "http://127.0.0.1:8333"}
+
+    def connections(name: str) -> Connection:
+        return Connection(name, "aws", login="key", password="secret", extra=found)
+
+    refusing = Platform(settings, connections, continuity_=MemoryContinuity())
+    with pytest.raises(PlacementDenied, match="jurisdictions"):
+        task_logs.write(refusing, "dag_id=d/attempt=1.log", b"a line\n")
+    with pytest.raises(PlacementDenied):
+        task_logs.read(refusing, "dag_id=d/attempt=1.log")

@@ -1,0 +1,47 @@
+"""The end of a restore into containers: somebody else starts MLflow and Airflow, and it may wait for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rempart import config
+from rempart.errors import StackError
+from rempart.stack import containers, credentials
+from rempart.stack.airflow_server import Health
+from rempart.stack.layout import Stack
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    """Containers in which nothing works on the stores at first, and everything at the third look."""
+    looks = iter([[], [], ["airflow", "mlflow"], ["airflow", "mlflow"]])
+    monkeypatch.setattr(containers, "works", lambda stack: next(looks))
+    monkeypatch.setattr(containers.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(containers.mlflow_server, "check", lambda connection: "logs a run")
+    monkeypatch.setattr(containers.airflow_server, "check", lambda *_: Health(3, ()))
+    monkeypatch.setattr(containers.airflow_server, "expects_dags", lambda stack: True)
+    found = containers.in_containers(Stack(ROOT, tmp_path, config.load(ROOT / "rempart.yaml"), 0))
+    found = replace(found, var=tmp_path)
+    credentials.write_secrets(found.secrets, credentials.plan(found, {}, lambda: "token", lambda: "key"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("cluster", "remedy"), [(False, "docker compose up --wait"), (True, "docs/how-to/kubernetes.md")]
+)
+def test_it_says_what_starts_them_where_it_does_not_wait(stack: Stack, cluster: bool, remedy: str) -> None:
+    with pytest.raises(StackError, match="do not run yet") as refused:
+        containers.up(replace(stack, cluster=cluster), print)
+    assert remedy in refused.value.hint
+
+
+def test_it_waits_until_they_were_started_and_checks_them(stack: Stack) -> None:
+    told = list[str]()
+    containers.up(replace(stack, cluster=True), told.append, 60)
+    assert "docs/how-to/kubernetes.md" in told[0] and "60 s" in told[0]
+    assert told[1:] == ["mlflow: logs a run", "airflow: all components beat, 3 DAGs parsed"]
