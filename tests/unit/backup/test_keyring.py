@@ -320,6 +320,34 @@ def test_a_key_that_the_site_stored_wrong_seals_nothing_and_the_next_run_makes_a
     assert spoilt.open_or_make(BOOKINGS) == spoilt.open(BOOKINGS)
 
 
+class WrongOnce(MemorySite):
+    """A site that stores right, and gives the first read of each new version wrong."""
+
+    kind = ".age"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.read_before: set[tuple[str, str | None]] = set()
+
+    def fetch(self, bucket: str, key: str, **how: Any) -> Any:
+        info, body = super().fetch(bucket, key, **how)
+        if key.endswith(self.kind) and (key, info.version_id) not in self.read_before:
+            self.read_before.add((key, info.version_id))
+            return info, body[:-1]
+        return info, body
+
+
+@pytest.mark.parametrize("kind", [".age", ".json"])
+def test_i3_one_wrong_read_deletes_no_key_and_no_card(ring: Keyring, kind: str) -> None:
+    """Another run may have sealed with the key since."""
+    site = WrongOnce("haven")
+    site.kind = kind
+    site.ensure_bucket(BUCKET, versioned=ring.places[0].site.keeps_versions(BUCKET))
+    place = Place(site, BUCKET)
+    key = dataclasses.replace(ring, places=(place, ring.places[1])).open_or_make(BOOKINGS)
+    assert key.serial == "0001" and dataclasses.replace(ring, places=(place,)).open(BOOKINGS) == key
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_card_that_a_site_stored_wrong_is_found_before_it_counts(ring: Keyring, place: int) -> None:
     site = Altering("other", ".json")
