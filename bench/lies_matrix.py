@@ -91,7 +91,7 @@ PAGE = """# What a lying site can do
 
 Written by `make prove-lies ARGS=--page` from the last run of `make prove-lies`; `make prove-lies ARGS=--quick` runs one
 cell of each class in CI. Each row is a fault of the tests' lying S3 site (`tests/lying`), a proxy in front of a real
-SeaweedFS. Each column is an operation on a small real platform. A cell is run for each of the two sites that the
+SeaweedFS. Each column is an operation on a small real platform. A cell is run for each site that the
 operation asks; where their verdicts differ, the cell shows both.
 
 | verdict | meaning |

@@ -12,10 +12,12 @@ from bench import lies_ground as on
 from bench.lies_ground import Ground, Made
 from rempart import pipeline
 from rempart.flows import back_up, doctor_site, drill, erase, evidence, replicate, restore_aside, verify_replicas
+from rempart.flows.ingest import ingest
 from rempart.flows.platform import Platform
+from rempart.ingestion import landing, snapshots
 from rempart.ledger.verification import verify as verify_ledger
 from rempart.sites.capabilities import CapabilityRecord
-from tests.erasable import ROWS, holds, id_of
+from tests.erasable import HEADER, ROWS, holds, id_of
 
 
 @dataclass
@@ -48,6 +50,60 @@ class Operation:
     wrong: Callable[[Cell, Any], list[str]]
     sites: tuple[str, ...] = on.SITES
     before: Callable[[Cell], None] = lambda cell: None
+
+
+# --- ingest -----------------------------------------------------------------------------------------------------------
+
+WEEK = [ROWS[60].replace(",", ",x", 1), *ROWS[61:80]]
+"""What is delivered in a cell: the first row is refused."""
+DELIVERED = "\n".join([HEADER, *WEEK, ""]).encode()
+_FILE = f"{on.PIPELINE}/third.csv"
+
+
+def _deliver(cell: Cell) -> None:
+    bucket = cell.platform.config.buckets.landing
+    cell.ground.client("primary").put_object(Bucket=bucket, Key=_FILE, Body=DELIVERED)
+
+
+def _ingest(cell: Cell) -> Any:
+    taking = pipeline.named(on.PIPELINE).model_copy(update={"max_quarantined": 1.0})
+    return ingest(cell.platform, taking)
+
+
+def _not_taken_in(cell: Cell, claim: Any) -> list[str]:
+    """The snapshot, the quarantine and the raw body at the real site, compared with what was delivered so far.
+
+    A delivery that still waits, and of which nothing is claimed, is not lost while the site lies.
+    """
+    client, buckets = cell.ground.client("primary"), cell.platform.config.buckets
+    lies = "fault" in cell.notes
+    waiting = on.keys(client, buckets.landing)
+    untouched = waiting == [_FILE] and claim.deliveries == 0 and lies
+    found = [f"{key} still waits" for key in waiting if not lies]
+    site = cell.real().site("primary", "personal")
+    now = snapshots.current(site, buckets.lake, on.PIPELINE)
+    if now is None:
+        return [*found, "there is no snapshot"]
+    ids = sorted(snapshots.load_table(site, buckets.lake, now)["booking_id"].to_pylist())
+    wanted = ROWS[:60] if untouched else [*ROWS[:60], *WEEK[1:]]
+    if ids != sorted(map(id_of, wanted)):
+        found.append(f"snapshot {now.id} has {len(ids)} rows, of {len(wanted)}")
+    if (claim.snapshot, claim.total_rows) != (now.id, len(ids)):
+        found.append(f"snapshot {claim.snapshot} with {claim.total_rows} rows is claimed, {now.id} is there")
+    if untouched:
+        return found
+    digest = hashlib.sha256(DELIVERED).hexdigest()
+    raw = f"raw/{on.PIPELINE}/{digest}/third.csv"
+    for key, right in ((raw, DELIVERED), (landing.quarantine_key(on.PIPELINE, digest), None)):
+        if key not in on.keys(client, buckets.lake, key):
+            found.append(f"{key} is not there")
+            continue
+        body = client.get_object(Bucket=buckets.lake, Key=key)["Body"].read()
+        if right is not None and body != right:
+            found.append(f"{key} is not what was delivered")
+        if right is None and [row.raw for row in landing.refused_rows(body)] != WEEK[:1]:
+            found.append(f"{key} does not have the refused row")
+    return found
 
 
 # --- replicate, verify ------------------------------------------------------------------------------------------------
@@ -232,6 +288,7 @@ def _not_noticed(cell: Cell, claim: Any) -> list[str]:
 OPERATIONS = {
     one.name: one
     for one in (
+        Operation("ingest", _ingest, _not_taken_in, ("primary",), before=_deliver),
         Operation("replicate", _replicate, _not_replicated),
         Operation("verify", _verify, _not_verified, before=_damage),
         Operation("back up", _back_up, _not_held),

@@ -44,6 +44,9 @@ Wanted = tuple[str, str, str]
 """A fault, an operation, and the site that lies."""
 ONE_KEY = {"P5-read", "P5-write"}
 QUICK = (
+    ("I9-unrecorded", "ingest"),
+    ("P7-put", "ingest"),
+    ("L9-gone", "ingest"),
     ("I8-get", "replicate"),
     ("I10-single", "replicate"),
     ("I9-unrecorded", "replicate"),
