@@ -17,7 +17,7 @@ import pytest
 
 from rempart.errors import TrainingError
 from rempart.flows.platform import Platform
-from rempart.training.kubernetes import train_job
+from rempart.training.kubernetes import pod, train_job
 from tests import pods
 from tests.nodes import (
     SHORT,
@@ -39,6 +39,7 @@ from tests.unit.training import stage
 
 pytestmark = pytest.mark.stack
 
+TRAIN_JOBS = (train_job.GROUP, train_job.VERSION, "training-gpu-a", train_job.PLURAL)
 TRAINER = stage.project_file(".venv-trainer/bin/python")
 
 
@@ -269,6 +270,65 @@ def test_a_second_run_of_the_same_order_adopts_the_train_job(trial: pods.Trial) 
     assert first["job_id"] == others[0]["job_id"]
     assert posted(double, "trainjobs") == 1 and len(double.history) == 2
     assert not trial.pods("gpu-b")
+
+
+def foreign(trial: pods.Trial, ordered: Any, labels: dict[str, str]) -> dict[str, Any]:
+    """A TrainJob with the name of the first attempt in gpu-a, made by somebody else."""
+    with trial.here():
+        job = trial.job(ordered)
+        manifest = job.train_job(1, next(one for one in job.plan.options if one.pool == "gpu-a"))
+    manifest["metadata"]["labels"] = labels
+    made: dict[str, Any] = custom(trial.clusters["gpu-a"]).create_namespaced_custom_object(*TRAIN_JOBS, manifest)
+    return made
+
+
+def left_alone(trial: pods.Trial, ordered: Any, made: dict[str, Any]) -> None:
+    double = trial.clusters["gpu-a"]
+    first = trial.job(ordered).attempts()[0]
+    assert first.outcome == "unreachable" and "was not made for this attempt" in first.cause
+    found = custom(double).get_namespaced_custom_object(*TRAIN_JOBS, pod.name(ordered.job_id, 1))
+    assert found["metadata"]["uid"] == made["metadata"]["uid"] and not found["metadata"].get("deletionTimestamp")
+    assert not posted(double, "secrets")
+
+
+@pytest.mark.parametrize("labels", [{}, {pod.JOB: "0123456789abcdef", pod.ATTEMPT: "1"}], ids=["none", "of another"])
+def test_a_train_job_of_the_attempts_name_that_somebody_else_made_is_never_adopted(
+    trial: pods.Trial, labels: dict[str, str]
+) -> None:
+    ordered = trial.order()
+    silenced(trial, "import time; time.sleep(2)")
+    made = foreign(trial, ordered, labels)
+
+    def written(number: int, trigger: Any) -> None:
+        if trial.attempts(ordered)[-1] == ("gpu-b", None):
+            leave_result(trial, ordered)
+
+    assert trial.run(ordered, deferred=written)["placement"]["pool"] == "gpu-b"
+    left_alone(trial, ordered, made)
+
+
+def test_a_train_job_that_somebody_puts_in_the_place_of_the_attempts_own_is_not_adopted_either(
+    platform: Platform, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pods.project(home, dict.fromkeys(pods.POOLS, WITH_RUNTIME | {"max_pending": "60s"}))
+    with on_two_nodes(platform, home, monkeypatch, {"gpu-a": 0}) as trial:
+        ordered = dataclasses.replace(trial.order(), free={})
+        silenced(trial, "import time; time.sleep(2)")
+        double, made = trial.clusters["gpu-a"], {}
+
+        def replaced(number: int, trigger: Any) -> None:
+            if number == 1:
+                custom(double).delete_namespaced_custom_object(*TRAIN_JOBS, pod.name(ordered.job_id, 1))
+                until(lambda: not jobs(double, "gpu-a"))
+                made.update(foreign(trial, ordered, {}))
+                for machine in ("gpu-a-3", "gpu-a-4"):
+                    labels = {pods.REGION: "par", "nvidia.com/gpu.product": "NVIDIA-L4"}
+                    double.add_node(machine, labels, {pods.GPU: "1"}, provider_id=f"cloud-a://par/{machine}")
+            if trial.attempts(ordered)[-1] == ("gpu-b", None):
+                leave_result(trial, ordered)
+
+        assert trial.run(ordered, deferred=replaced)["placement"]["pool"] == "gpu-b"
+        left_alone(trial, ordered, made)
 
 
 def test_an_answer_that_is_lost_makes_no_second_train_job(trial: pods.Trial) -> None:

@@ -110,19 +110,18 @@ class TrainJobOperator(Pursuit):
 
     def _found(self, context: Any) -> Gang | None:
         gang = self._gang()
-        if gang.job is None:
-            return None
-        self._hold_to(gang.job["metadata"])
-        return gang
+        return None if gang.job is None else gang
 
     def _gang(self) -> Gang:
-        """The attempt's TrainJob and its pods, whichever task made it."""
+        """The attempt's TrainJob and its pods, whichever task made it. Raises Taken."""
         try:
             job = self.hook.get_custom_object(**_KIND, name=str(self.name), namespace=self.namespace)
         except ApiException as cause:
             if cause.status != 404:
                 raise
             job = None
+        else:
+            self._hold_to(job["metadata"])
         selector = f"{shape.OF_JOB}={self.name}"
         listed = retried(self.client.list_namespaced_pod)(self.namespace, label_selector=selector)
         return Gang.of(job, [self._plain(one) for one in listed.items], self._option.nodes)

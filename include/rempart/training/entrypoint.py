@@ -43,7 +43,7 @@ from rempart.training import experiment, outputs, process_group, trainers
 from rempart.training.addresses import reach
 from rempart.training.checkpoints import Checkpoints
 from rempart.training.interruption import INTERRUPTED, Interrupted, Interruption
-from rempart.training.job import JobResult, JobSpec, Place, Work, parse_result, parse_spec
+from rempart.training.job import PYTHON, JobResult, JobSpec, Place, Work, parse_result, parse_spec
 from rempart.training.outputs import Outputs, split_rows
 from rempart.training.permission import decide, permission_of
 from rempart.training.process_group import Group, PeerLost
@@ -130,10 +130,19 @@ def _check(spec: JobSpec, group: Group) -> None:
     """Refuse a job that is for other code or another number of nodes, or that no policy allowed."""
     permission_of(spec)
     if (code := trainers.code_version(spec.trainer.use)) != spec.code_version:
-        raise TrainingError(
-            f"The job was ordered for code {spec.code_version}, here is {code}",
-            "Run the job with the package (image) of the version that ordered it.",
-        )
+        what = f"The job was ordered for code {spec.code_version}, here is {code}"
+        hint = "Run the job with the package (image) of the version that ordered it."
+        if spec.python != PYTHON:
+            what = (
+                f"The job was ordered by Python {spec.python} for code {spec.code_version}, here is {code} "
+                f"on Python {PYTHON}"
+            )
+            hint = (
+                "Two Pythons may have different versions of the locked libraries. Build the trainer's image on a "
+                f"BASE_IMAGE with Python {spec.python} (`make images`), or install Rempart for Python {PYTHON} where "
+                f"jobs are ordered (`make setup PYTHON=python{PYTHON}`)."
+            )
+        raise TrainingError(what, hint)
     if group.size != spec.nodes:
         raise TrainingError(
             f"The job is for {spec.nodes} nodes, and is run on {group.size}", "Start one process for each node."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping
 from datetime import date
 from typing import Any, Literal, Self
@@ -23,6 +24,8 @@ from rempart.sections import Classification
 VERSION: Literal[2] = 2
 """Of the contract. Whoever orders a job and the image that runs it must agree on it."""
 SHA256 = r"^[0-9a-f]{64}$"
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+"""The Python that runs here. Another one may have other versions of the locked libraries."""
 Param = bool | int | float | str
 
 
@@ -103,7 +106,8 @@ class Permission(Strict):
 class JobSpec(Strict):
     """One training job, version 2 of the contract. `nodes`: the processes that share it, one on each node.
 
-    `permission` is written for each attempt (rempart.training.permission) and is no part of the job's identity.
+    `permission` is written for each attempt (rempart.training.permission) and is no part of the job's identity. Nor is
+    `python`, the version that ordered the job: where it matters, the code's version differs too.
     """
 
     version: Literal[2] = VERSION
@@ -120,6 +124,7 @@ class JobSpec(Strict):
     output: Output
     snapshot: str
     code_version: str
+    python: str = Field(default=PYTHON, pattern=r"^3\.\d{1,3}$")
     permission: Permission | None = None
 
     @model_validator(mode="after")

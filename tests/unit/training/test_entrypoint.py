@@ -12,7 +12,7 @@ from rempart.errors import IntegrityError, TrackingUnavailable, TrainingError
 from rempart.flows.train import frozen, held_out_from, train_on
 from rempart.pipeline import Holdout
 from rempart.training import entrypoint
-from rempart.training.job import parse_spec
+from rempart.training.job import PYTHON, parse_spec
 from tests.unit.training import stage
 
 
@@ -87,6 +87,25 @@ def test_a_job_for_other_code_is_refused(order):
     old = parse_spec(spec.model_copy(update={"code_version": "0", "job_id": ""}).to_json())
     with pytest.raises(TrainingError, match="ordered for code 0"):
         entrypoint.run_job(old, backend.world)
+
+
+def test_a_job_for_other_code_names_both_pythons_where_they_differ(order):
+    _, backend, spec = order
+    other = {"code_version": "0", "job_id": "", "python": "3.99"}
+    with pytest.raises(TrainingError) as refused:
+        entrypoint.run_job(parse_spec(spec.model_copy(update=other).to_json()), backend.world)
+    assert "by Python 3.99" in refused.value.what and f"on Python {PYTHON}" in refused.value.what
+    assert "BASE_IMAGE" in refused.value.hint and "Python 3.99" in refused.value.hint
+    same = parse_spec(spec.model_copy(update={"code_version": "0", "job_id": ""}).to_json())
+    with pytest.raises(TrainingError) as refused:
+        entrypoint.run_job(same, backend.world)
+    assert "Python" not in refused.value.what + refused.value.hint
+
+
+def test_the_same_code_on_another_python_is_the_same_job(order):
+    _, backend, spec = order
+    with pytest.raises(TrackingUnavailable):  # it gets as far as the one that ordered it
+        entrypoint.run_job(spec.model_copy(update={"python": "3.99"}), backend.world)
 
 
 def test_the_command_refuses_a_bad_spec_in_one_json_line(tmp_path):

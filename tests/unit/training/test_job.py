@@ -6,6 +6,7 @@ import pytest
 
 from rempart.errors import TrainingError
 from rempart.training.job import (
+    PYTHON,
     Dataset,
     FeatureSpec,
     JobSpec,
@@ -69,6 +70,12 @@ def test_what_does_not_change_the_outcome_does_not_change_the_job():
     moved = Output(site=PLACE, bucket="elsewhere", prefix="other/")
     assert spec(output=moved, snapshot="s2").job_id == spec().job_id
     assert spec(permission=None).job_id == spec().job_id
+
+
+def test_the_python_that_ordered_stands_in_the_spec_and_does_not_change_the_job():
+    assert json.loads(spec().to_json())["python"] == PYTHON
+    assert spec(python="3.99").job_id == spec().job_id
+    assert parse_spec(spec(python="3.99").to_json()).python == "3.99"
 
 
 @pytest.mark.parametrize("version", [1, 3, None])
