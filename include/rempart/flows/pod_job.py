@@ -24,6 +24,7 @@ from rempart.training.kubernetes import pod, train_job, verdict
 from rempart.training.kubernetes.verdict import Ending
 from rempart.training.placement import Attempt, Option, Plan, Step, next_step, plan, request_of
 from rempart.training.record import Record, read_order
+from rempart.training.waiting import RECORDS, Waiting, waiting_times
 
 Progress = Callable[[str], object]
 
@@ -62,7 +63,7 @@ def place(platform: Platform, pipeline: Pipeline, spec: JobSpec, *, progress: Pr
     request = request_of(platform.config, pipeline)
     allowed = [one.pool for one in placement(platform, pipeline).options]
     free = known_free(platform.config, platform.connections, allowed, request.gpus, progress)
-    made = placement(platform, pipeline, free)
+    made = placement(platform, pipeline, free, recorded_waiting(platform))
     for line in (*made.lines(), *job_credentials.shortened(platform.config, spec, pipeline.trainer.timeout)):
         progress(line)
     if unsaid := job_credentials.missing(platform.config, spec):
@@ -81,9 +82,20 @@ def place(platform: Platform, pipeline: Pipeline, spec: JobSpec, *, progress: Pr
     return Ordered(spec.job_id, spec.output.bucket, key, made.as_json(), free)
 
 
-def placement(platform: Platform, pipeline: Pipeline, free: Mapping[str, int] | None = None) -> Plan:
-    """Where a pipeline's jobs may run today; `free` tells the GPUs that pools are known to have free."""
-    return plan(platform.config, request_of(platform.config, pipeline), on=platform.clock().date(), free=free)
+def placement(
+    platform: Platform,
+    pipeline: Pipeline,
+    free: Mapping[str, int] | None = None,
+    waiting: Mapping[str, Waiting] | None = None,
+) -> Plan:
+    """Where a pipeline's jobs may run today; `free` and `waiting`: as `training.placement.plan`."""
+    request, today = request_of(platform.config, pipeline), platform.clock().date()
+    return plan(platform.config, request, on=today, free=free, waiting=waiting)
+
+
+def recorded_waiting(platform: Platform) -> dict[str, Waiting]:
+    """How long the last jobs waited for each pool, by the ledger. Raises LedgerError, DatabaseUnavailable."""
+    return waiting_times(one.body for one in platform.ledger.find("placement", limit=RECORDS))
 
 
 @dataclass(frozen=True)
@@ -146,10 +158,12 @@ class PodJob:
         """The Secret for a pod (or a TrainJob) that was bound to a node (or several, by rank), if the policy lets
         every one of them have the data.
 
-        Either way the decision is evidence. Raises PlacementDenied, and TrainingError if the attempt has ended: a pod
-        that comes late gets nothing, so no job runs twice.
+        Either way the decision is evidence. The record says how long the attempt waited for its pool. Raises
+        PlacementDenied, and TrainingError if the attempt has ended: a pod that comes late gets nothing, so no job runs
+        twice.
         """
-        if not any(one.number == number and one.outcome is None for one in self.record.attempts()):
+        begun = next((one for one in self.record.attempts() if one.number == number and one.outcome is None), None)
+        if begun is None:
             raise TrainingError(
                 f"Attempt {number} of job {self.spec.job_id} has ended, and its pod came later",
                 "Nothing to do: the pod is deleted, and the job goes on in its next attempt.",
@@ -168,6 +182,7 @@ class PodJob:
             owner: str(made["metadata"]["name"]),
             "credentials": granted.told,
             "decision": permission.permission_of(self._permitted()).decision,
+            "waited": max((self.platform.clock() - begun.started).total_seconds(), 0.0),
         }
         self.record.admit(number, verdict.together(ran).as_json() | where)
         return pod.secret(made, granted.variables)
@@ -248,5 +263,5 @@ def finish(
         )
     job_credentials.release(platform, job.spec)
     ran = job.ran()
-    shown = {name: value for name, value in ran.items() if name not in ("seconds", "nodes")} if ran else None
+    shown = {name: value for name, value in ran.items() if name not in ("seconds", "nodes", "waited")} if ran else None
     return replace(train.register(platform, pipeline, job.spec, result, ran=shown, progress=progress), placement=ran)

@@ -7,7 +7,7 @@ record alone, so whoever resumes the job (a retry, a cleared task, another sched
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from rempart.config import Config
 from rempart.pipeline import Pipeline
 from rempart.sections import Classification, Pool
 from rempart.sovereignty.places import decide_image, decide_pool, full_image
+from rempart.training.waiting import Waiting
 
 Outcome = Literal["succeeded", "capacity", "interrupted", "unreachable", "denied", "failed", "ended"]
 """How an attempt ended. `capacity`: the pool had no place for it. `interrupted`: it ran, and was evicted or lost.
@@ -61,6 +62,8 @@ class Option:
     euros_at_most: float | None
     reasons: tuple[str, ...]
     nodes: int = 1
+    waiting: Waiting | None = None
+    """How long the last jobs waited that the pool took; None where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,12 @@ class Plan:
         return asdict(self)
 
     def lines(self) -> Iterator[str]:
-        """The plan, readable: one line a pool, and one for each reason."""
+        """The plan, readable: one line a pool, one for its waiting time, and one for each reason."""
         for number, one in enumerate(self.options, start=1):
             price = "price not declared" if one.euros_at_most is None else f"at most {one.euros_at_most:.2f} EUR"
             asked = f"{one.gpus} GPU" if one.nodes == 1 else f"{one.nodes} nodes with {one.gpus} GPU each"
             yield f"{number}. pool {one.pool} ({one.operator}, {one.region}), {asked}: {price}"
+            yield f"     wait {one.waiting.text() if one.waiting else 'unknown: no job that it took is on record'}"
             yield from (f"     yes  {reason}" for reason in one.reasons)
         for out in self.excluded:
             yield f"-  pool {out.pool} is never asked:"
@@ -105,11 +109,18 @@ def request_of(config: Config, pipeline: Pipeline) -> Request:
     return Request(pipeline.classification, gpus, trainer.timeout, tuple(order), trainer.nodes)
 
 
-def plan(config: Config, request: Request, *, on: date, free: Mapping[str, int] | None = None) -> Plan:
+def plan(
+    config: Config,
+    request: Request,
+    *,
+    on: date,
+    free: Mapping[str, int] | None = None,
+    waiting: Mapping[str, Waiting] | None = None,
+) -> Plan:
     """Every declared pool, admitted or excluded, on a day.
 
     `free` tells how many GPUs a pool is known to have free: pools known to have too few are asked after the others, in
-    the same order. A pool of which nothing is known keeps its place.
+    the same order. A pool of which nothing is known keeps its place. `waiting` is told, and changes no order.
     """
     options, excluded = [], []
     for name in dict.fromkeys((*request.order, *config.pools)):
@@ -117,7 +128,8 @@ def plan(config: Config, request: Request, *, on: date, free: Mapping[str, int] 
         if against:
             excluded.append(Excluded(name, against))
         else:
-            options.append(_option(config, request, name, on, free or {}))
+            option = _option(config, request, name, on, free or {})
+            options.append(replace(option, waiting=(waiting or {}).get(name)))
     options.sort(key=lambda one: (free or {}).get(one.pool, request.all_gpus) < request.all_gpus)
     return Plan(tuple(options), tuple(excluded))
 

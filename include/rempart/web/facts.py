@@ -18,6 +18,7 @@ from rempart.flows.platform import Platform
 from rempart.ledger.port import Evidence, Kind, Ledger
 from rempart.pipeline import Pipeline, load_all
 from rempart.replication.active import Active
+from rempart.training.waiting import RECORDS
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ NEWEST: Mapping[Kind, int] = {
     "denial": 200,
     "egress-denial": 200,
     "decision": 1000,
-    "placement": 200,
+    "placement": RECORDS,
     "promotion": 200,
     "rollback": 200,
     "refusal": 200,

@@ -23,6 +23,7 @@ from rempart.training.placement import (
     next_step,
     plan,
 )
+from rempart.training.waiting import Waiting
 
 TODAY = date(2026, 11, 1)
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -79,6 +80,16 @@ def test_the_plan_says_what_it_costs_at_most() -> None:
     found = planned(config(a={"price_per_gpu_hour": 1.5, "max_gpus": 4}, b={"max_gpus": 4}), gpus=2)
     assert [one.euros_at_most for one in found.options] == [6.0, None]
     assert "at most 6.00 EUR" in "\n".join(found.lines())
+
+
+def test_the_plan_says_how_long_jobs_waited_and_what_is_not_known_as_such() -> None:
+    settings = config(a={}, b={})
+    request = Request("personal", 1, timedelta(hours=2), ("a", "b"))
+    found = plan(settings, request, on=TODAY, waiting={"a": Waiting(2400, 20)})
+    waits = [line.strip() for line in found.lines() if line.strip().startswith("wait")]
+    assert waits == ["wait about 40 min by the last 20 jobs", "wait unknown: no job that it took is on record"]
+    assert [one.pool for one in found.options] == ["a", "b"]  # it changes no order
+    assert found.as_json()["options"][0]["waiting"] == {"seconds": 2400, "jobs": 20}
 
 
 def test_a_pool_known_to_be_full_is_asked_after_the_others() -> None:

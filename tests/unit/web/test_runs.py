@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
+from rempart.config import load
 from rempart.ledger.port import Kind
+from rempart.web.facts import Unknown
 from rempart.web.read_models import runs
 from rempart.web.read_models.runs import KINDS
 from rempart.web.wording import LANGUAGES, Texts, texts_of
+from tests import pods
 from tests.cockpit import NOW, POINT, Watched
 
 RUN = "manual__2026-03-01T12:00:00+00:00"
@@ -111,3 +116,21 @@ def test_each_topic_and_each_kind_has_its_words() -> None:
         texts = texts_of(language)
         assert not {f"topic.{topic}" for topic in KINDS} - texts.keys()
         assert not {f"told.{kind}" for kinds in KINDS.values() for kind in kinds} - texts.keys()
+
+
+def test_the_tab_of_a_training_says_how_long_jobs_waited_for_each_pool(tmp_path: Path) -> None:
+    watched = Watched().healthy()
+    for number in range(25):  # the oldest five do not count
+        ran = {"pool": "gpu-a", "waited": 2400 if number >= 5 else 9e9}
+        watched.record("placement", "other 1", {"job_id": "1", "attempt": 1, "outcome": "succeeded", "ran": ran})
+    facts = replace(watched.facts(), config=load(pods.project(tmp_path) / "rempart.yaml"))
+    found = runs.of_dag(facts, "train_hotel_bookings", NOW).waits
+    assert [Texts("en").said(one) for one in found] == [
+        "pool gpu-a: about 40 min by the last 20 jobs",
+        "pool gpu-b: unknown, no job that it took is on record",
+    ]
+    assert Texts("fr").said(found[0]) == "pool gpu-a : environ 40 min d’après les 20 dernières tâches"
+    assert not runs.of_dag(facts, "ingest_hotel_bookings", NOW).waits
+    assert not runs.of_dag(watched.facts(), "train_hotel_bookings", NOW).waits  # trains without a pool
+    blind = replace(facts, evidence=Unknown("no answer"))
+    assert "the ledger does not answer" in Texts("en").said(runs.of_dag(blind, "train_hotel_bookings", NOW).waits[0])

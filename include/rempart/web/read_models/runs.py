@@ -7,7 +7,7 @@ or pair that a DAG is of, and belong to no run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -15,6 +15,8 @@ from rempart.backup.not_held import is_whole, of_record
 from rempart.ledger.port import Evidence, Kind
 from rempart.ledger.stamped import run_name, writer
 from rempart.pipeline import Pipeline
+from rempart.training.placement import Option, plan, request_of
+from rempart.training.waiting import waiting_times
 from rempart.web.facts import NEWEST, Facts, Unknown
 from rempart.web.read_models.overview import against
 from rempart.web.read_models.said import Moment, Said, State, moment
@@ -66,7 +68,8 @@ class Left:
     """What a DAG left (`run` is None), or one run of it, or one task of that run; topics without records are left out.
 
     `pipeline`: the one that the DAG is of, if it is of one. `reach`: how many of the newest records of each kind were
-    looked through; an older record is in the ledger's pages alone.
+    looked through; an older record is in the ledger's pages alone. `waits`: of a DAG that trains in pools, how long
+    jobs waited for each pool that it may ask, in its order.
     """
 
     moment: Moment
@@ -76,6 +79,7 @@ class Left:
     pipeline: str | None
     sections: tuple[Section, ...]
     reach: Mapping[str, int]
+    waits: tuple[Said, ...] = ()
 
 
 def of_run(facts: Facts, dag: str, run: str, task: str | None, now: datetime) -> Left:
@@ -109,7 +113,24 @@ def of_dag(facts: Facts, dag: str, now: datetime) -> Left:
             return by is None and record.body.get("classification") == handled
         return pipeline in (record.subject, record.body.get("pipeline"))
 
-    return _left(facts, now, dag, None, None, concerns, NEWEST_OF_A_DAG)
+    waits = _waits(facts, loaded, now) if isinstance(loaded, Pipeline) and dag == f"train_{pipeline}" else ()
+    return replace(_left(facts, now, dag, None, None, concerns, NEWEST_OF_A_DAG), waits=waits)
+
+
+def _waits(facts: Facts, pipeline: Pipeline, now: datetime) -> tuple[Said, ...]:
+    if isinstance(facts.config, Unknown) or facts.config.training.backend != "kubernetes":
+        return ()
+    waiting = waiting_times(one.body for one in facts.of("placement"))
+    unknown = "wait.unread" if isinstance(facts.evidence, Unknown) else "wait.unknown"
+    found = plan(facts.config, request_of(facts.config, pipeline), on=now.date(), waiting=waiting)
+    return tuple(_wait(one, unknown) for one in found.options)
+
+
+def _wait(option: Option, unknown: str) -> Said:
+    if (known := option.waiting) is None:
+        return Said(unknown, {"pool": option.pool})
+    told: dict[str, str | int | float] = {"pool": option.pool, "wait_seconds": known.seconds, "jobs_count": known.jobs}
+    return Said("wait.jobs" if known.jobs > 1 else "wait.job", told)
 
 
 def pipeline_of(dag: str, facts: Facts) -> str | None:
