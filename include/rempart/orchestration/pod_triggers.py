@@ -1,4 +1,7 @@
-"""Triggers of the training operator: the provider's pod trigger that first waits for a node, and a pause."""
+"""Triggers of the training operator: the provider's pod trigger, told by its pool's watch, and a pause.
+
+The provider's loop looks at the pod every two seconds. Here it sees what the watch told, so that costs no request.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,16 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import PodLaunchFailedException
 from airflow.providers.cncf.kubernetes.triggers.pod import ContainerState, KubernetesPodTrigger
+from airflow.providers.cncf.kubernetes.utils.pod_manager import (
+    PodLaunchTimeoutException,
+    PodPhase,
+    detect_pod_terminate_early_issues,
+)
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from rempart.orchestration.pool_watch import watch_of
+from rempart.orchestration.pool_watch import News, watch_of
 from rempart.training.kubernetes import verdict
 
 MINIMUM_SECONDS = 10.0
@@ -19,7 +28,7 @@ MINIMUM_SECONDS = 10.0
 #67287, #72716): no event is fired sooner."""
 OVERDUE_SECONDS = 10
 LOOK_SECONDS = 45.0
-"""A pod that waits for a node is looked at so often although the pool's watch tells nothing of it."""
+"""A pod is looked at so often although the pool's watch tells nothing of it."""
 BOUND = "bound"
 """Status of the event that a pod has a node, and waits there for its credentials."""
 
@@ -45,45 +54,61 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         provided["connection_extras"] = provided["config_dict"] = None
         super().__init__(**provided)
         self.await_node = await_node
+        self._news = News()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         _, arguments = super().serialize()
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments | {"await_node": self.await_node}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """The provider's events, none of them sooner than the minimum, and without the headers of HTTP answers."""
+        """The provider's one event, not sooner than the minimum, and without the headers of HTTP answers."""
         began = time.monotonic()
-        async for event in super().run():
-            await asyncio.sleep(max(0.0, MINIMUM_SECONDS - (time.monotonic() - began)))
-            told = {name: value for name, value in event.payload.items() if name != "stack_trace"}
-            yield _event(told | {"message": verdict.readable(str(told.get("message") or ""))})
-            return
+        async with watch_of(self.hook, str(self.kubernetes_conn_id), self.pod_namespace).news(self.pod_name) as news:
+            self._news = news
+            event = await anext(super().run())
+        await asyncio.sleep(max(0.0, MINIMUM_SECONDS - (time.monotonic() - began)))
+        told = {name: value for name, value in event.payload.items() if name != "stack_trace"}
+        yield _event(told | {"message": verdict.readable(str(told.get("message") or ""))})
 
     async def _get_pod(self) -> Any:
-        """The pod. Raises Lost for one that was to be gone by now: nobody on its node confirms its end."""
-        pod = await super()._get_pod()
+        """The pod, by what the pool's watch told of it lately, else by a look.
+
+        Raises Lost for one that was to be gone by now: nobody on its node confirms its end.
+        """
+        pod = self._news.newest(LOOK_SECONDS)
+        if pod is None or overdue(pod, datetime.now(UTC)):
+            told = self._news.count
+            pod = await super()._get_pod()
+            if self._news.count == told:  # what was told meanwhile may be newer
+                self._news.keep(pod)
         if overdue(pod, datetime.now(UTC)):
             raise Lost(f"pod {self.pod_name} was to be gone by {pod.metadata.deletion_timestamp}: its node is lost")
         return pod
 
     async def _wait_for_pod_start(self) -> ContainerState:
-        if not self.await_node:
-            return await super()._wait_for_pod_start()
+        """Wait for a node or, of a pod that has one, until it starts. Raises as the provider's."""
         told = None
-        deadline = self.trigger_start_time.timestamp() + self.schedule_timeout
-        shared = watch_of(self.hook, str(self.kubernetes_conn_id), self.pod_namespace)
-        async with shared.news(self.pod_name) as news:
+        began = self.trigger_start_time.timestamp() if self.await_node else time.time()
+        deadline = began + (self.schedule_timeout if self.await_node else self.startup_timeout)
+        while True:
             pod = await self._get_pod()
-            while True:
-                if pod.spec.node_name or pod.status.phase != "Pending":
-                    return ContainerState.WAITING
-                why = next((one.message for one in pod.status.conditions or () if one.type == "PodScheduled"), None)
-                if why and why != told:
-                    self.log.info("Pod %s waits for a node: %s", self.pod_name, why)
-                    told = why
-                if (left := deadline - time.time()) <= 0:
+            if pod.status.phase not in (PodPhase.PENDING, PodPhase.UNKNOWN):
+                if pod.status.phase == PodPhase.FAILED and pod.status.container_statuses is None:
+                    raise PodLaunchFailedException("the pod failed before its containers started")
+                return ContainerState.WAITING if self.await_node else self.define_pod_container_state(pod)
+            if self.await_node and pod.spec.node_name:
+                return ContainerState.WAITING
+            if not self.await_node and (hopeless := detect_pod_terminate_early_issues(pod)):
+                raise PodLaunchFailedException(hopeless)
+            why = _why(pod, self.base_container_name)
+            if why and why != told:
+                self.log.info("Pod %s waits: %s", self.pod_name, why)
+                told = why
+            if (left := deadline - time.time()) <= 0:
+                if self.await_node:
                     return ContainerState.UNDEFINED
-                pod = await news.next(min(left, LOOK_SECONDS)) or await self._get_pod()
+                raise PodLaunchTimeoutException(f"it did not start within {self.startup_timeout} s. {why}".strip())
+            await self._news.wait(min(left, LOOK_SECONDS))
 
     async def _wait_for_container_completion(self) -> TriggerEvent:
         if not self.await_node:
@@ -93,6 +118,16 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         message = f"bound to node {pod.spec.node_name}" if pod.spec.node_name else "no node within max_pending"
         facts = {"status": status, "namespace": self.pod_namespace, "name": self.pod_name, "message": message}
         return _event({**facts, **self.trigger_kwargs})
+
+
+def _why(pod: Any, container: str) -> str:
+    """Why a pod waits for its node or its container, in the cluster's words."""
+    scheduled = next((one for one in pod.status.conditions or () if one.type == "PodScheduled"), None)
+    if scheduled and scheduled.status != "True":
+        return str(scheduled.message or scheduled.reason or "")
+    states = (one.state.waiting for one in pod.status.container_statuses or () if one.name == container and one.state)
+    waiting = next((one for one in states if one), None)
+    return f"{waiting.reason}: {waiting.message or ''}".strip(": ") if waiting else ""
 
 
 class PauseTrigger(BaseTrigger):

@@ -1,7 +1,7 @@
-"""One watch of a pool's pods for all triggers that wait there for a node, in one process.
+"""One watch of a pool's pods, and one of its TrainJobs where there are any, for all triggers of one process.
 
 A trigger by itself would ask the cluster for its pod at the provider's pace, thirty times a minute. Here one request
-lists the pods of a pool, one watch tells what changes, and each trigger is woken by what concerns its own pod. A watch
+lists the pods of a pool, one watch tells what changes, and each trigger is woken by what concerns its own job. A watch
 that does not work wakes nobody: triggers look for themselves now and then.
 """
 
@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from kubernetes_asyncio import client, watch
 
 from rempart.training.kubernetes import pod as shape
+from rempart.training.kubernetes import train_job
 
 log = logging.getLogger("rempart.pools")
+Kind = Literal["pods", "train jobs"]
 WATCH_SECONDS = 300
 """The API server ends a watch after so long; the next one goes on where it ended."""
 AGAIN_SECONDS, MOST_SECONDS = 5.0, 60.0
@@ -27,40 +30,50 @@ _SELECTOR = ",".join(f"{key}={value}" for key, value in shape.MANAGED_BY.items()
 
 
 class News:
-    """The newest state of one pod. A newer one replaces it."""
+    """The newest state of one pod, or that something of one TrainJob changed. What comes later replaces it."""
 
     def __init__(self) -> None:
         self._told = asyncio.Event()
-        self._pod: Any = None
+        self._state: Any = None
+        self._at = 0.0
+        self.count = 0
+        """How often something was told."""
 
-    def tell(self, pod: Any) -> None:
-        """The pod as it is now; None if it is gone."""
-        self._pod = pod
+    def tell(self, state: Any) -> None:
+        """The state as it is now; None if the pod or TrainJob is gone."""
+        self.keep(state)
+        self.count += 1
         self._told.set()
 
-    async def next(self, seconds: float) -> Any:
-        """The pod after its next change; None if nothing is told within so many seconds, or it is gone."""
+    def keep(self, state: Any) -> None:
+        """Keep a state that was looked up; wakes nobody."""
+        self._state, self._at = state, time.monotonic()
+
+    def newest(self, seconds: float) -> Any:
+        """The state that was told or kept within so many seconds; None if there is none."""
+        return self._state if time.monotonic() - self._at < seconds else None
+
+    async def wait(self, seconds: float) -> None:
+        """Return when something is told, or was told since the last call, and after so many seconds."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._told.wait(), seconds)
+            await asyncio.wait_for(self._told.wait(), max(seconds, 0.0))
         self._told.clear()
-        pod, self._pod = self._pod, None
-        return pod
 
 
 class PoolWatch:
-    """The jobs' pods of one namespace. It runs while somebody wants news."""
+    """The jobs' pods, or TrainJobs, of one namespace. It runs while somebody wants news."""
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, kind: Kind) -> None:
         self.hook: Any = None
         """Of the trigger that came last: its credentials are the newest."""
-        self._namespace = namespace
+        self._namespace, self._kind = namespace, kind
         self._wanted: dict[str, list[News]] = {}
         self._task: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def news(self, name: str) -> AsyncIterator[News]:
-        """News of a pod, from now on."""
-        mine = News()
+    async def news(self, name: str, mine: News | None = None) -> AsyncIterator[News]:
+        """News of a pod, or of a TrainJob and (from the watch of pods) of its pods, from now on."""
+        mine = mine or News()
         self._wanted.setdefault(name, []).append(mine)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
@@ -79,48 +92,64 @@ class PoolWatch:
         while True:
             try:
                 async with self.hook.get_conn() as api:
-                    core = client.CoreV1Api(api)
+                    ask, where = self._asked(api)
                     if not version:
-                        version = await self._list(core)
-                    version = await self._follow(core, version)
+                        version = await self._list(ask, where)
+                    version = await self._follow(ask, where, version)
                 pause = AGAIN_SECONDS
             except Exception as fault:  # whatever it is, triggers look for themselves meanwhile
                 expired = getattr(fault, "status", None) == 410
                 version = ""
                 if not expired:
-                    log.info("The pods of %s cannot be watched now: %s", self._namespace, type(fault).__name__)
+                    told = (self._kind, self._namespace, type(fault).__name__)
+                    log.info("The %s of %s cannot be watched now: %s", *told)
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, MOST_SECONDS)
 
-    async def _list(self, core: Any) -> str:
-        listed = await core.list_namespaced_pod(self._namespace, label_selector=_SELECTOR)
-        found = {one.metadata.name: one for one in listed.items}
+    def _asked(self, api: Any) -> tuple[Callable[..., Any], tuple[str, ...]]:
+        if self._kind == "pods":
+            return client.CoreV1Api(api).list_namespaced_pod, (self._namespace,)
+        where = (train_job.GROUP, train_job.VERSION, self._namespace, train_job.PLURAL)
+        return client.CustomObjectsApi(api).list_namespaced_custom_object, where
+
+    async def _list(self, ask: Callable[..., Any], where: tuple[str, ...]) -> str:
+        listed = await ask(*where, label_selector=_SELECTOR)
+        plain = isinstance(listed, dict)
+        found = {name: one for one in (listed["items"] if plain else listed.items) for name in _names(one)}
         for name in list(self._wanted):
             self._tell(name, found.get(name))
-        return str(listed.metadata.resource_version)
+        return str(listed["metadata"]["resourceVersion"] if plain else listed.metadata.resource_version)
 
-    async def _follow(self, core: Any, version: str) -> str:
+    async def _follow(self, ask: Callable[..., Any], where: tuple[str, ...], version: str) -> str:
         """Tell what changes until the watch ends; the version to go on from."""
         named: dict[str, Any] = {"label_selector": _SELECTOR, "resource_version": version}
         named |= {"timeout_seconds": WATCH_SECONDS, "_request_timeout": WATCH_SECONDS + AGAIN_SECONDS}
         async with watch.Watch() as stream:
-            async for event in stream.stream(core.list_namespaced_pod, self._namespace, **named):
-                pod = event["object"]
-                version = pod.metadata.resource_version
-                self._tell(pod.metadata.name, None if event["type"] == "DELETED" else pod)
+            async for event in stream.stream(ask, *where, **named):
+                version = event["raw_object"]["metadata"]["resourceVersion"]
+                for name in _names(event["object"]):
+                    self._tell(name, None if event["type"] == "DELETED" else event["object"])
         return version
 
-    def _tell(self, name: str, pod: Any) -> None:
+    def _tell(self, name: str, state: Any) -> None:
         for one in self._wanted.get(name, ()):
-            one.tell(pod)
+            one.tell(state)
 
 
-_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], PoolWatch]] = WeakKeyDictionary()
+def _names(found: Any) -> tuple[str, ...]:
+    """By which names a pod or TrainJob is wanted: its own, and for a pod of a TrainJob that one's."""
+    if isinstance(found, dict):
+        return (found["metadata"]["name"],)
+    job = (found.metadata.labels or {}).get(train_job.OF_JOB)
+    return (found.metadata.name, job) if job else (found.metadata.name,)
 
 
-def watch_of(hook: Any, connection: str, namespace: str) -> PoolWatch:
+_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str, Kind], PoolWatch]] = WeakKeyDictionary()
+
+
+def watch_of(hook: Any, connection: str, namespace: str, kind: Kind = "pods") -> PoolWatch:
     """The watch of a pool in this event loop, which all that ask for the same pool share."""
     mine = _watches.setdefault(asyncio.get_running_loop(), {})
-    found = mine.setdefault((connection, namespace), PoolWatch(namespace))
+    found = mine.setdefault((connection, namespace, kind), PoolWatch(namespace, kind))
     found.hook = hook
     return found

@@ -1,6 +1,7 @@
 """The trigger of TrainJobs: waits until every node has its pod and every pod a machine, then until the attempt is over.
 
-Meanwhile the lines of rank 0 come into the task's log, without a worker.
+Meanwhile the lines of rank 0 come into the task's log, without a worker. The pool's watches wake the trigger, for its
+TrainJob and for each pod of it, so a job that waits asks the cluster nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from kubernetes_asyncio import client
 
 from rempart.orchestration import pod_triggers
+from rempart.orchestration.pool_watch import News, watch_of
 from rempart.training.backends import readable
 from rempart.training.kubernetes import train_job as shape
 from rempart.training.kubernetes.gang import Gang
 
 POLL_SECONDS = 5.0
+"""Between two looks at least, however much is told."""
+LOOK_SECONDS = 90.0
+"""A TrainJob is looked at so often although the pool's watches tell nothing of it. A look is two requests."""
 _retried: Callable[[Callable[..., Any]], Callable[..., Any]] = generic_api_retry
 SETTLE_SECONDS = 10.0
 """How long the other nodes of one that ended badly are waited for: together they tell why."""
@@ -92,6 +97,12 @@ class TrainJobTrigger(BaseTrigger):
             await client.CustomObjectsApi(api).delete_namespaced_custom_object(*where, propagation_policy="Foreground")
 
     async def _watch(self) -> tuple[str, str]:
+        pods = watch_of(self.hook, self.connection, self.namespace)
+        jobs = watch_of(self.hook, self.connection, self.namespace, "train jobs")
+        async with pods.news(self.name) as news, jobs.news(self.name, news):
+            return await self._until_over(news)
+
+    async def _until_over(self, news: News) -> tuple[str, str]:
         ended = None
         while True:
             gang: Gang = await self._look()
@@ -115,6 +126,13 @@ class TrainJobTrigger(BaseTrigger):
             if started and time.monotonic() - self._logged >= self.log_every:
                 await self._relay(gang)
             await asyncio.sleep(self.poll)
+            await news.wait(self._until_a_look(started))
+
+    def _until_a_look(self, started: bool) -> float:
+        """Seconds until the next look if nothing is told."""
+        deadline = self.ended_by if started else min(self.started_by, self.ended_by)
+        log_due = self._logged + self.log_every - time.monotonic() if started else LOOK_SECONDS
+        return min(LOOK_SECONDS, deadline - time.time(), log_due)
 
     def _tell(self, why: str) -> None:
         if why != self._told:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -10,13 +11,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from kubernetes import client
 
 from rempart.training.kubernetes import pod as shape
+from rempart.training.kubernetes import train_job
 from tests.api_cluster import small_pod
-from tests.clusters import GPU, DoubleCluster
+from tests.clusters import GPU, DoubleCluster, until
 
 pytestmark = pytest.mark.airflow
 JOBS = 20
+LATE = [{"name": "LATE", "valueFrom": {"secretKeyRef": {"name": "late", "key": "a"}}}]
+"""A variable of a Secret that is not there yet: a pod with it has a node, and its container waits."""
 IMAGE = f"registry.trial/trainer@sha256:{'ab' * 32}"
 
 
@@ -29,14 +34,15 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[DoubleCluster]:
         monkeypatch.setenv("AIRFLOW_CONN_K8S_GPU_A", json.dumps({"conn_type": "kubernetes", "extra": extra}))
         double.add_image(IMAGE, digest=IMAGE.partition("@")[2])
         for number in range(JOBS):
-            body = small_pod(IMAGE, "", "import time; time.sleep(60)", gpus=1)
+            body = small_pod(IMAGE, "", "import time; time.sleep(2)", gpus=1)
+            body["spec"]["containers"][0]["env"] = LATE
             body["metadata"] = {"name": f"train-x-{number}", "labels": dict(shape.MANAGED_BY)}
             del body["spec"]["nodeName"]
             double.client().create_namespaced_pod("training", body)
         yield double
 
 
-def trigger(number: int, wait: int = 120) -> Any:
+def trigger(number: int, *, await_node: bool = True, wait: int = 120) -> Any:
     from rempart.orchestration.pod_triggers import TrainingPodTrigger
 
     return TrainingPodTrigger(
@@ -46,8 +52,27 @@ def trigger(number: int, wait: int = 120) -> Any:
         base_container_name="c",
         kubernetes_conn_id="k8s_gpu_a",
         schedule_timeout=wait,
+        startup_timeout=wait,
         trigger_kwargs={"attempt": 1, "pool": "gpu-a"},
-        await_node=True,
+        await_node=await_node,
+    )
+
+
+def train_job_trigger(number: int) -> Any:
+    from rempart.orchestration.train_job_trigger import TrainJobTrigger
+
+    return TrainJobTrigger(
+        connection="k8s_gpu_a",
+        namespace="training",
+        name=f"train-y-{number}",
+        nodes=2,
+        attempt=1,
+        pool="gpu-a",
+        await_nodes=True,
+        started_by=time.time() + 120,
+        ended_by=time.time() + 600,
+        log_every=600.0,
+        poll=1.0,
     )
 
 
@@ -57,11 +82,13 @@ async def fired(one: Any) -> dict[str, Any]:
     raise AssertionError("no event")
 
 
-def together(after: Callable[[], None], seconds: float) -> tuple[list[dict[str, Any]], float]:
+def together(
+    after: Callable[[], object], seconds: float, make: Callable[[int], Any] = trigger
+) -> tuple[list[dict[str, Any]], float]:
     """Run a trigger for each job; after so many seconds something happens. The events, and how long they took then."""
 
     async def main() -> tuple[list[dict[str, Any]], float]:
-        running = [asyncio.create_task(fired(trigger(number))) for number in range(JOBS)]
+        running = [asyncio.create_task(fired(make(number))) for number in range(JOBS)]
         await asyncio.sleep(seconds)
         await asyncio.to_thread(after)
         began = time.monotonic()
@@ -75,7 +102,13 @@ def asked(pool: DoubleCluster) -> dict[str, int]:
     mine = [one.path for one in pool.requests if one.user.endswith(":training:airflow")]
     watches = [one for one in mine if "watch=" in one]
     lists = [one for one in mine if "/pods?" in one and one not in watches]
-    return {"watch": len(watches), "list": len(lists), "one pod": len([one for one in mine if "/pods/" in one])}
+    return {
+        "watch": len(watches),
+        "list": len(lists),
+        "one pod": len([one for one in mine if "/pods/" in one]),
+        "one TrainJob": len([one for one in mine if "/trainjobs/" in one]),
+        "events": len([one for one in mine if "/events" in one]),
+    }
 
 
 def test_jobs_that_wait_share_one_watch_and_hear_at_once_of_their_node(pool: DoubleCluster) -> None:
@@ -103,3 +136,82 @@ def test_a_pod_that_is_deleted_while_it_waits_is_told(pool: DoubleCluster) -> No
     events, seconds = together(delete, 2)
     assert [one["status"] for one in events] == ["error"] * JOBS and seconds < 40
     assert "404" in events[0]["message"]
+
+
+def test_jobs_that_have_a_node_ask_nothing_while_they_start_and_run_and_hear_at_once_of_their_end(
+    pool: DoubleCluster,
+) -> None:
+    pool.add_node("gpu-a-1", {}, {GPU: str(JOBS), "pods": "110"})
+
+    def start() -> None:
+        secret = {"metadata": {"name": "late"}, "stringData": {"a": "b"}}
+        pool.client().create_namespaced_secret("training", secret)
+
+    events, _ = together(start, 7, lambda number: trigger(number, await_node=False))
+    assert [one["status"] for one in events] == ["success"] * JOBS
+    found = asked(pool)
+    assert found["watch"] == found["list"] == 1 and found["events"] == 0, found
+    assert found["one pod"] <= 2 * JOBS, found
+
+
+def test_a_pod_with_a_node_that_does_not_start_in_time_is_a_timeout_that_says_why(pool: DoubleCluster) -> None:
+    pool.add_node("gpu-a-1", {}, {GPU: str(JOBS), "pods": "110"})
+    events, _ = together(lambda: None, 1, lambda number: trigger(number, await_node=False, wait=4))
+    assert [one["status"] for one in events] == ["timeout"] * JOBS
+    assert "did not start within 4 s" in events[0]["message"] and "late" in events[0]["message"]
+
+
+RUNTIME = {
+    "apiVersion": "trainer.kubeflow.org/v1alpha1",
+    "kind": "TrainingRuntime",
+    "metadata": {"name": "r"},
+    "spec": {
+        "mlPolicy": {"numNodes": 1, "torch": {}},
+        "template": {
+            "spec": {
+                "replicatedJobs": [
+                    {
+                        "name": "node",
+                        "template": {
+                            "metadata": {"labels": {train_job.STEP: "trainer"}},
+                            "spec": {"template": {"metadata": {"labels": dict(shape.MANAGED_BY)}}},
+                        },
+                    }
+                ]
+            }
+        },
+    },
+}
+
+
+def test_train_jobs_that_wait_share_two_watches_and_hear_at_once_of_their_nodes(pool: DoubleCluster) -> None:
+    pool.client().delete_collection_namespaced_pod("training", grace_period_seconds=0)
+    pool.add_trainer()
+    custom = client.CustomObjectsApi(pool.client().api_client)
+    where = (train_job.GROUP, train_job.VERSION, "training")
+    runtime = copy.deepcopy(RUNTIME)
+    spec = small_pod(IMAGE, "", "", gpus=1)["spec"]
+    del spec["nodeName"]
+    spec["containers"][0] |= {"name": "node", "env": LATE}
+    runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"] = spec
+    custom.create_namespaced_custom_object(*where, train_job.RUNTIMES, runtime)
+    for number in range(JOBS):
+        body = {
+            "apiVersion": "trainer.kubeflow.org/v1alpha1",
+            "kind": "TrainJob",
+            "metadata": {"name": f"train-y-{number}", "labels": dict(shape.MANAGED_BY)},
+            "spec": {"runtimeRef": {"name": "r"}, "trainer": {"numNodes": 2, "numProcPerNode": 1}},
+        }
+        custom.create_namespaced_custom_object(*where, train_job.PLURAL, body)
+    listed = pool.client().list_namespaced_pod
+    until(lambda: len(listed("training", label_selector=train_job.OF_JOB).items) == 2 * JOBS)
+    found = {}
+
+    def come() -> None:
+        found.update(asked(pool))
+        pool.add_node("gpu-a-1", {}, {GPU: str(2 * JOBS), "pods": "110"})
+
+    events, seconds = together(come, 8, train_job_trigger)
+    assert [one["status"] for one in events] == ["bound"] * JOBS and seconds < 20
+    assert found["watch"] == 2 and found["one TrainJob"] <= 2 * JOBS, found  # at its start, and at the watch's own
+    assert asked(pool)["one TrainJob"] <= 5 * JOBS

@@ -61,7 +61,8 @@ def fired(one: TrainJobTrigger) -> dict[str, Any]:
             return event.payload
         raise AssertionError("no event")
 
-    with patch("rempart.orchestration.pod_triggers.MINIMUM_SECONDS", 0.0):
+    quickly = patch("rempart.orchestration.train_job_trigger.LOOK_SECONDS", 0.01)  # no cluster tells anything here
+    with quickly, patch("rempart.orchestration.pod_triggers.MINIMUM_SECONDS", 0.0):
         found: dict[str, Any] = asyncio.run(asyncio.wait_for(first(), 20))
     return found
 

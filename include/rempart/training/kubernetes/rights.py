@@ -63,7 +63,7 @@ REQUIRED: tuple[Grant, ...] = (
     Grant(
         "trainer.kubeflow.org",
         "trainjobs",
-        ("create", "get", "list", "delete"),
+        ("create", "get", "list", "watch", "delete"),
         "train jobs",
         "an attempt on several nodes is a TrainJob: made, found again by its name, followed, and deleted with its pods",
     ),
