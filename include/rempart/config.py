@@ -214,7 +214,7 @@ class Connection:
     def postgresql_url(self, driver: str = "postgresql") -> str:
         """A URL for libpq (`postgresql`) or SQLAlchemy (`postgresql+psycopg`); holds the password: never log it.
 
-        asyncpg takes TLS settings from the environment alone.
+        asyncpg takes no TLS settings from it: see `rempart.orchestration.async_sessions`.
         """
         tls = "" if driver.endswith("asyncpg") else urlencode(self.tls())
         return (

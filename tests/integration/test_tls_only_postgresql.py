@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import importlib
 import secrets
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,13 +20,14 @@ from psycopg import sql
 from rempart.backup import base_backup, postgresql, processes, receiver
 from rempart.backup.restic import Repository
 from rempart.backup.stored_dumps import dump_into, restore_from
-from rempart.config import Connection
+from rempart.config import Connection, read_env_file
 from rempart.errors import DatabaseUnavailable
 from rempart.flows.back_up import back_up
 from rempart.flows.drill import drill
 from rempart.flows.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.sites.s3 import open_client
+from rempart.stack import environment
 from tests.conftest import OwnTurns
 from tests.integration.own_servers import Servers, own_servers
 from tests.repositories import FILL, contents, restic_program
@@ -90,6 +94,33 @@ def test_another_name_or_authority_than_declared_is_refused(
         strange = front.connection(backup, sslrootcert=str(other.authority))
         with pytest.raises(DatabaseUnavailable, match="SSL error"):
             TOOLS.check(strange)
+
+
+def test_airflow_s_asynchronous_sessions_verify_the_server_too(
+    servers: Servers, front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncpg takes no TLS setting from a URL."""
+    import asyncpg
+
+    resolve = servers.connections
+    monkeypatch.setattr(environment, "connections", lambda stack, secrets: lambda name: front.connection(resolve(name)))
+    held = read_env_file(servers.stack.secrets)
+    variables = environment.airflow(servers.stack, held, {}, "airflow-api-server")
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+    module, _, name = variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC"].rpartition(".")
+    arguments = getattr(importlib.reload(importlib.import_module(module)), name)
+
+    async def entered(url: str) -> int:
+        session = await asyncpg.connect(url.replace("+asyncpg", ""), **arguments)
+        try:
+            return int(await session.fetchval("SELECT 1"))
+        finally:
+            await session.close()
+
+    url = variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC"]
+    assert asyncio.run(entered(url)) == 1
+    with pytest.raises(ssl.SSLCertVerificationError):
+        asyncio.run(entered(url.replace("127.0.0.1", "127.0.0.2")))
 
 
 def test_a_database_is_dumped_and_restored(servers: Servers, front: Front, repository: Repository) -> None:

@@ -171,6 +171,8 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
     settings |= {key: secrets[name] for key, (name, kind) in SECRET_SETTINGS.items() if kind in kinds}
     settings |= profiles.tasks(stack, secrets, inherited, database, with_broker="broker" in kinds & given)
     settings["LOGGING__LOGGING_CONFIG_CLASS"] = "rempart.orchestration.shared_logs.LOGGING_CONFIG"
+    if database.tls():
+        settings["DATABASE__SQL_ALCHEMY_CONNECT_ARGS_ASYNC"] = "rempart.orchestration.async_sessions.CONNECT_ARGS"
     if stack.cluster:
         settings |= in_pods()
     own = {key: value for key, value in secrets.items() if key.startswith(process_secrets.CONNECTION)}

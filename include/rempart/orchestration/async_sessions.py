@@ -1,0 +1,32 @@
+"""How Airflow's asynchronous sessions trust its database: asyncpg takes no TLS setting from a URL of SQLAlchemy's.
+
+Airflow imports CONNECT_ARGS (`database.sql_alchemy_connect_args_async`) before anything else of it works: no import of
+Airflow here.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+_VERIFIED = ("verify-ca", "verify-full")
+
+
+def connect_args(url: str) -> dict[str, Any]:
+    """What asyncpg is given to do as libpq does with the TLS settings in this URL; nothing if it has none.
+
+    Raises OSError, ssl.SSLError for files that cannot be read.
+    """
+    query = dict(parse_qsl(urlsplit(url).query))
+    if (mode := query.get("sslmode")) not in _VERIFIED:
+        return {"ssl": mode} if mode else {}
+    context = ssl.create_default_context(cafile=query.get("sslrootcert"))
+    context.check_hostname = mode == "verify-full"
+    if certificate := query.get("sslcert"):
+        context.load_cert_chain(certificate, query.get("sslkey"))
+    return {"ssl": context}
+
+
+CONNECT_ARGS = connect_args(os.environ.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", ""))
