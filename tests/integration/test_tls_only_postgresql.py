@@ -74,6 +74,11 @@ def test_a_client_without_tls_is_refused(backup: Connection, front: Front) -> No
     with pytest.raises(DatabaseUnavailable, match="TLS only"):
         TOOLS.check(front.connection(backup, sslmode="disable"))
     assert front.refused == 1
+    with (
+        pytest.raises(DatabaseUnavailable, match="refused: no encryption: this server accepts TLS only"),
+        postgresql.session(front.connection(backup, sslmode="disable"), "look"),
+    ):
+        pass
     own = subprocess.run(  # the libpq that comes with the programs
         [TOOLS.folder / "pg_dump", "--schema-only"],
         env=postgresql.libpq_environment(front.connection(backup)),
@@ -94,6 +99,8 @@ def test_another_name_or_authority_than_declared_is_refused(
         strange = front.connection(backup, sslrootcert=str(other.authority))
         with pytest.raises(DatabaseUnavailable, match="SSL error"):
             TOOLS.check(strange)
+        with pytest.raises(DatabaseUnavailable, match="SSL error"), postgresql.session(strange, "look"):
+            pass
 
 
 def test_airflow_s_asynchronous_sessions_verify_the_server_too(

@@ -35,6 +35,8 @@ WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u')
 ORDER BY 1, 2
 """
 
+_REFUSAL = re.compile(r"(?:FATAL: +|(?=SSL error: |server certificate ))(.*)")
+"""What libpq tells of a server that answers, and lets nobody in; and of one that is not believed."""
 Session = psycopg.Connection[tuple[Any, ...]]
 
 
@@ -141,7 +143,11 @@ def _run(command: list[str], environment: Mapping[str, str]) -> subprocess.Compl
 def first_error(stderr: str) -> str:
     """The first error line without anything quoted or in brackets, at most 200 characters."""
     lines = [line for line in stderr.splitlines() if "error:" in line.lower()] or ["no message"]
-    return re.sub(r'"[^"]*"?|\'[^\']*\'?|\([^)]*\)?', "…", lines[0])[:200]
+    return _unquoted(lines[0])[:200]
+
+
+def _unquoted(line: str) -> str:
+    return re.sub(r'"[^"]*"?|\'[^\']*\'?|\([^)]*\)?', "…", line)
 
 
 def drop_database(opened: Session, name: str) -> None:
@@ -190,6 +196,11 @@ def named(connection: Connection, doing: str) -> Iterator[None]:
             "Run again once the migration that holds it ended.",
         ) from cause
     except psycopg.OperationalError as cause:
+        if refusal := _REFUSAL.search(str(cause)):
+            raise DatabaseUnavailable(
+                f"{where}: refused: {_unquoted(refusal[1])[:200]}",
+                f"Check password and rights of role '{connection.login}', and `sslmode` of '{connection.name}'.",
+            ) from cause
         raise DatabaseUnavailable(f"{where}: no answer", "Check that PostgreSQL runs (`rempart status`).") from cause
     except psycopg.errors.InsufficientPrivilege as cause:
         raise BackupError(
