@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -255,6 +255,30 @@ def test_i11_an_old_object_comes_to_its_turn(platform: Platform, monkeypatch: py
         if platform.ledger.find("repair"):
             return
     pytest.fail("it was never read back")
+
+
+@pytest.mark.parametrize("how", [flip, wipe])
+@pytest.mark.parametrize(("name", "bucket"), [("primary", "evidence"), ("haven", "checkpoints")])
+def test_i11_what_is_older_than_the_recent_exports_comes_to_its_turn_within_a_round(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, name: str, bucket: str, how: Callable[..., None]
+) -> None:
+    from rempart.flows import locked_evidence
+
+    monkeypatch.setattr(locked_evidence, "RECENT", 3)
+    every = platform.config.evidence.every
+    monkeypatch.setattr(locked_evidence, "ROUND", 9 * every)
+    exported(platform, 12)
+    damaged = [key for key in keys(platform, name, bucket) if "000000000001" not in key][:6:2]
+    for key in damaged:
+        how(site(platform, name), bucket, key)
+    read = []
+    for number in range(9):
+        later = dataclasses.replace(platform, clock=lambda number=number: NOW + number * every)  # type: ignore[misc]
+        places, _ = evidence.open_places(later)
+        read.append(locked_evidence.check(later, places, NOW + timedelta(days=1)).read)
+    told = [one for record in platform.ledger.find("repair", "evidence") for one in record.body["objects"]]
+    assert len(told) == 3 and all(any(key in one for one in told) for key in damaged), told
+    assert max(read) < 3 * 12, "no run reads all of it"
 
 
 def test_i11_a_segment_is_not_made_anew_from_a_database_that_says_something_else(platform: Platform) -> None:

@@ -6,7 +6,6 @@ signed by a key of the chain, counts; anything else is passed by and told.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from rempart.flows import locked_evidence
 from rempart.flows.locked_evidence import CHECKPOINT, RECENT, SEGMENT, Expected, Places
 from rempart.flows.platform import Platform
 from rempart.ledger.chain import read_line
-from rempart.ledger.keys import is_signed
 from rempart.sites.once import bodies
 
 HOW = "Follow docs/how-to/verify-the-ledger.md, 'When it does not verify'."
@@ -117,7 +115,7 @@ def _finished(
 def _agrees(platform: Platform, places: Places, key: str, last: int, trusted: Mapping[str, bytes]) -> bool:
     """Whether an object that covers newer records than the export is ours. Raises LedgerBroken if it disagrees."""
     lines = locked_evidence.last_lines(places.site, places.evidence, key)
-    ours = {line for line in lines if _is_ours(line, last, trusted)}
+    ours = {line for line in lines if locked_evidence.is_ours(line, last, trusted)}
     present = next(iter(platform.ledger.entries(last - 1)), None)
     if ours and (present is None or present.line not in ours):
         raise LedgerBroken(
@@ -137,14 +135,4 @@ def _holds(body: bytes, first: int, last: int, trusted: Mapping[str, bytes]) -> 
         entry.seq == number and hashlib.sha256(entry.text.encode()).hexdigest() == entry.hash
         for number, entry in enumerate(entries, first)
     )
-    return whole and _is_ours(entries[-1].line, last, trusted)
-
-
-def _is_ours(line: str, seq: int, trusted: Mapping[str, bytes]) -> bool:
-    """Whether a line is this record, signed by a key of the chain."""
-    try:
-        entry, record = read_line(line)
-    except ValueError:
-        return False
-    public = trusted.get(str(record["key"]))
-    return bool(public and entry.seq == seq and is_signed(public, base64.b64decode(entry.sig), entry.text.encode()))
+    return whole and locked_evidence.is_ours(entries[-1].line, last, trusted)

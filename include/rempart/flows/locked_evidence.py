@@ -11,24 +11,26 @@ import base64
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import Any, Literal
 
 from rempart.errors import IntegrityError, LedgerBroken, ObjectMissing
 from rempart.flows.platform import Platform
-from rempart.ledger.chain import Head, checkpoint, read_checkpoint
+from rempart.ledger.chain import Head, checkpoint, read_checkpoint, read_line
 from rempart.ledger.keys import Signer, is_signed
-from rempart.ledger.port import Ledger
+from rempart.ledger.port import Evidence, Ledger
 from rempart.sites.once import bodies, put_again
 from rempart.sites.port import Site
 
 RECENT = 1000
-"""Exports that a run looks at: all their objects must be there."""
+"""Exports that each run looks at: all their objects must be there."""
 ALL = 1_000_000
 AT_ONCE = 20
-"""So many objects are read back in a run, in turn, besides those of the newest export."""
+"""So many objects of recent exports are read back in a run, in turn, besides those of the newest export."""
+ROUND = timedelta(days=30)
+"""Within this time the runs read back everything that is older than the recent exports."""
 SEGMENT = re.compile(r"ledger/(\d{12})-(\d{12})\.jsonl")
 CHECKPOINT = re.compile(r"checkpoints/(\d{12})-([0-9a-f]{16})\.json")
 TYPES = {"segment": "application/jsonl", "checkpoint": "application/json", "copy": "application/json"}
@@ -67,16 +69,15 @@ class Places:
         return (self.owner, self.checkpoints) if one.kind == "checkpoint" else (self.site, self.evidence)
 
 
-def expected(platform: Platform, places: Places, limit: int = RECENT) -> list[Expected]:
-    """What the ledger says was locked at these sites, the newest export first."""
+def expected(records: Iterable[tuple[str, Mapping[str, Any]]], places: Places) -> list[Expected]:
+    """What records of exports (subject and body) say was locked at these sites, in their order."""
     found: list[Expected] = []
-    for record in platform.ledger.find("checkpoint", limit=limit):
-        body = record.body
+    for subject, body in records:
         if (body["site"], body["bucket"]) == (places.site.name, places.evidence):
             found += [Expected("segment", str(one["key"]), str(one["sha256"])) for one in body["segments"]]
-            found.append(_of_checkpoint("copy", record.subject, str(body["file"])))
+            found.append(_of_checkpoint("copy", subject, str(body["file"])))
         if (body["witness"], body["witness_bucket"]) == (places.owner.name, places.checkpoints):
-            found.append(_of_checkpoint("checkpoint", record.subject, str(body["file"])))
+            found.append(_of_checkpoint("checkpoint", subject, str(body["file"])))
     return found
 
 
@@ -100,7 +101,10 @@ def check(
     Evidence of kind `repair` tells what was put again. Raises IntegrityError for a bucket in which none of it is left,
     unless `emptied`; LedgerBroken where the database does not say any more what was exported; SiteError.
     """
-    known = expected(platform, places, ALL if whole else RECENT)
+    records = platform.ledger.find("checkpoint", limit=ALL if whole else RECENT)
+    recent = expected(((one.subject, one.body) for one in records), places)
+    older = expected(_older(platform, records), places) if len(records) == RECENT and not whole else []
+    known = [*recent, *older]
     there = {
         "segment": {info.key for info in places.site.list(places.evidence, "ledger/")},
         "copy": {info.key for info in places.site.list(places.evidence, "checkpoints/")},
@@ -111,7 +115,8 @@ def check(
         _refuse_emptied(places, known, gone)
     wrong = dict.fromkeys(gone, "it is gone")
     present = [one for one in known if one not in wrong]
-    looked = present if whole else _turn(present, platform)
+    looked = present if whole else [*_turn([one for one in recent if one not in wrong], platform), *older]
+    looked = [one for one in dict.fromkeys(looked) if one not in wrong]
     for one in looked:
         site, bucket = places.of(one)
         if not any(hashlib.sha256(body).hexdigest() == one.sha256 for _, body in bodies(site, bucket, one.key)):
@@ -168,6 +173,30 @@ def _turn(present: Sequence[Expected], platform: Platform) -> list[Expected]:
     every = platform.config.evidence.every.total_seconds()
     start = int(platform.clock().timestamp() // every) * AT_ONCE % len(rest)
     return newest + list(itertools.islice(itertools.cycle(rest), start, start + min(AT_ONCE, len(rest))))
+
+
+def _older(platform: Platform, recent: Sequence[Evidence]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Subject and body of the exports before the recent ones whose turn it is: by the clock, all within a `ROUND`."""
+    every, end = platform.config.evidence.every, recent[-1].seq
+    runs = max(1, ROUND // every)
+    span = -(-end // runs)
+    first = int(platform.clock().timestamp() // every.total_seconds()) % runs * span
+    entries = platform.ledger.page(before=min(first + span, end), kind="checkpoint", limit=span)
+    trusted = platform.trusted_keys()
+    for one in entries:
+        if one.seq >= first and is_ours(one.line, one.seq, trusted):
+            record = read_line(one.line)[1]
+            yield str(record["subject"]), record["body"]
+
+
+def is_ours(line: str, seq: int, trusted: Mapping[str, bytes]) -> bool:
+    """Whether a line of an export is this record, signed by a key of the chain."""
+    try:
+        entry, record = read_line(line)
+    except ValueError:
+        return False
+    public = trusted.get(str(record["key"]))
+    return bool(public and entry.seq == seq and is_signed(public, base64.b64decode(entry.sig), entry.text.encode()))
 
 
 def _segment(ledger: Ledger, one: Expected, where: str) -> bytes:
