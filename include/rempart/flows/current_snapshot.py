@@ -6,6 +6,8 @@ rows of the lost one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rempart.errors import IngestError
 from rempart.flows.ingest_run import Run
 from rempart.ingestion import snapshots
@@ -60,8 +62,20 @@ def _lost(run: Run, shown: Snapshot | None) -> Evidence | None:
         return newest
     if _went_back(run, newest):
         return None
-    earlier = {one.body["snapshot"] for one in ledger.find("snapshot", name, limit=ALL)}
-    return newest if shown.id in earlier else None
+    records = ledger.find("snapshot", name, limit=ALL)
+    before = {str(one.body["snapshot"]): one.body["previous"] for one in records}
+    if run.site.name != newest.body["site"] and newest.body["snapshot"] in _line(before, shown.id):
+        return None  # a failover had left it behind
+    return newest if shown.id in before else None
+
+
+def _line(before: Mapping[str, str | None], name: str | None) -> set[str]:
+    """A snapshot and those that it follows on, as far as they are on record."""
+    found: set[str] = set()
+    while name is not None and name not in found:
+        found.add(name)
+        name = before.get(name)
+    return found
 
 
 def _went_back(run: Run, newest: Evidence) -> bool:

@@ -15,7 +15,7 @@ from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Pipeline
 from rempart.replication.active import Active
-from rempart.replication.failover import Journey
+from rempart.replication.failover import Journey, Kind
 from tests import journeys
 
 A, B, C = "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,3,night,x", "m3,2026-02-01,3,1,base,"
@@ -134,6 +134,36 @@ def test_a_ledger_that_was_brought_back_to_an_earlier_second_does_not_stop_inges
         earlier.append("snapshot", record.subject, record.body)
     assert ingest(replace(platform, ledger_=earlier), readings).total_rows == 3
     assert [one.body["rows"] for one in earlier.find("snapshot")] == [3, 2, 1]
+
+
+def test_a_home_that_still_has_what_a_failover_left_behind_goes_on_from_it(readings: Pipeline) -> None:
+    """A failover left the newest snapshot behind, nothing was delivered meanwhile, and the failback takes it over."""
+    moving = journeys.in_memory()
+    home, other, bucket = moving.sites["primary"], moving.sites["haven"], moving.config.buckets.lake
+
+    def deliver(name: str, row: str) -> None:
+        body = f"meter,day,kwh,people,tariff,note\n{row}\n".encode()
+        moving.sites[moving.active().site].write(moving.config.buckets.landing, f"readings/{name}.csv", body)
+
+    def move(kind: Kind, source: str, target: str, accept: bool) -> None:
+        generations = moving.continuity.active_sites("primary")
+        with generations.turn("test") as lease:
+            journey = Journey(kind, kind, source, target, accept)
+            generations.advance(lease, generations.active(), Active(0, target, "active", journey))
+
+    deliver("1", A)
+    ingest(moving, readings)
+    for info in home.list(bucket):
+        other.write(bucket, info.key, home.read(bucket, info.key))
+    for name, row in (("2", B), ("3", "m4,2026-02-01,4,1,base,")):
+        deliver(name, row)
+        ingest(moving, readings)
+    move("failover", "primary", "haven", True)
+    assert ingest(moving, readings).total_rows == 1
+    move("failback", "haven", "primary", False)
+    deliver("4", C)
+    assert ingest(moving, readings).total_rows == 4
+    assert ingest(moving, readings).total_rows == 4
 
 
 @pytest.mark.parametrize("accept", [False, True], ids=["drained", "with loss"])
