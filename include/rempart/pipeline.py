@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from rempart.canonical_json import LARGEST
 from rempart.config import project_root
 from rempart.errors import PipelineError
 from rempart.schema import Duration, Strict, explain, read_yaml
@@ -133,7 +134,7 @@ class Trainer(Strict):
         default="gradient_boosting", pattern=r"^(gradient_boosting|tabular_network|include/[\w/]+\.py:\w+)$"
     )
     params: dict[str, float | int | str | bool] = Field(default_factory=dict)
-    seed: int = 0
+    seed: int = Field(default=0, ge=-LARGEST, le=LARGEST)
     timeout: Duration = Field(default="30m", validate_default=True, description="Of the job, once it runs.")
     pools: list[str] = Field(default_factory=list, description="In the order to try; by default as in rempart.yaml.")
     gpus: int | None = Field(

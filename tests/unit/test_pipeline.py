@@ -76,6 +76,7 @@ def test_what_is_known_only_after_booking_cannot_be_a_feature_at_booking(
         (lambda d: d["prediction"].update(target="meal"), "a category column cannot be the target of a regression"),
         (lambda d: d["prediction"].update(target="nope"), "prediction.target: column 'nope' is not in the schema"),
         (lambda d: d["prediction"].update(at="checkout"), "prediction.at: 'checkout' is not one of moments"),
+        (lambda d: d["trainer"].update(seed=2**53), "trainer.seed:"),
         (lambda d: d["gate"].update(metric="accuracy"), "gate.metric: 'accuracy' is not a metric of a regression"),
         (lambda d: d["gate"].update(baseline_by=["arrival_date.moon"]), "'moon' is not a calendar part"),
         (lambda d: d["holdout"].update(last="30d"), "give either `start` (a date) or `last`"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from rempart import __version__
+from rempart import __version__, canonical_json
 from rempart import config as configuration
 from rempart.backup import chain, domains, locking, not_held, platform_secrets, points, postgresql, references
 from rempart.backup.keyring import Keyring
@@ -111,8 +110,7 @@ class _Found:
 
 def config_sha256(config: Config) -> str:
     """SHA-256 of the configuration's canonical JSON."""
-    plain = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(plain.encode()).hexdigest()
+    return hashlib.sha256(canonical_json.encode(config.model_dump(mode="json"))).hexdigest()
 
 
 def random_suffix() -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from rempart import canonical_json
 from rempart.errors import DatabaseUnavailable, ObjectMissing, RempartError
 from rempart.flows.platform import Platform, classification_of
 from rempart.pipeline import load_all
@@ -18,7 +19,7 @@ def body(active: Active) -> bytes:
     """What stands at each site: canonical JSON without secrets."""
     at = active.at.isoformat() if active.at else None
     plain = {"generation": active.generation, "site": active.site, "state": active.state, "at": at}
-    return (json.dumps(plain, sort_keys=True) + "\n").encode()
+    return canonical_json.encode(plain) + b"\n"
 
 
 def write(platform: Platform, say: Any = print) -> dict[str, str]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rempart import canonical_json
 from rempart.errors import IntegrityError, ObjectMissing
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import RefusedRow
-from rempart.ingestion.snapshots import canonical
 from rempart.sites.once import gives_back, put_again
 from rempart.sites.port import Site
 
@@ -148,7 +148,7 @@ def read(site: Site, bucket: str, pipeline: str, sha256: str) -> dict[str, Any]:
 
 def record(site: Site, bucket: str, pipeline: str, outcome_json: Mapping[str, Any]) -> None:
     """Write what became of a delivery; from here on it is known. The same again, or an earlier one, changes nothing."""
-    key, body = outcome_key(pipeline, str(outcome_json["sha256"])), canonical(outcome_json)
+    key, body = outcome_key(pipeline, str(outcome_json["sha256"])), canonical_json.encode(outcome_json)
     if site.write_new(bucket, key, body, content_type="application/json"):
         if gives_back(site, bucket, key, body):
             return

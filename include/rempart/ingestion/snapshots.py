@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
+from rempart import canonical_json
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.pipeline import Pipeline
 from rempart.sites.once import keep, put_again
@@ -61,11 +62,6 @@ class Snapshot:
     """What became of the deliveries that this snapshot added (`deliveries.Outcome` as JSON)."""
 
 
-def canonical(value: object) -> bytes:
-    """JSON with one spelling per value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
 def folder(pipeline: str) -> str:
     return f"snapshots/{pipeline}/"
 
@@ -82,12 +78,12 @@ def _content(snapshot: Snapshot) -> dict[str, Any]:
 
 def content_id(snapshot: Snapshot) -> str:
     """The id that a snapshot's content gives it."""
-    return hashlib.sha256(canonical(_content(snapshot))).hexdigest()[:16]
+    return hashlib.sha256(canonical_json.encode(_content(snapshot))).hexdigest()[:16]
 
 
 def manifest(snapshot: Snapshot) -> bytes:
     """The manifest as stored."""
-    return canonical(
+    return canonical_json.encode(
         {
             "format": 1,
             "id": snapshot.id,
@@ -329,6 +325,6 @@ def point_at(site: Site, bucket: str, snapshot: Snapshot) -> None:
         site,
         bucket,
         f"{folder(snapshot.pipeline)}current.json",
-        canonical({"id": snapshot.id, "previous": snapshot.previous}),
+        canonical_json.encode({"id": snapshot.id, "previous": snapshot.previous}),
         content_type="application/json",
     )

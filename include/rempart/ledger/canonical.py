@@ -1,38 +1,31 @@
-"""Canonical JSON as RFC 8785 has it: one value, one sequence of bytes, so that a hash or signature can be made anew.
-
-Keys sorted by their UTF-16 code units, no white space, UTF-8, strings escaped only where JSON demands it, and numbers
-as ECMAScript prints them (1.0 is `1`, 1e-7 is `1e-7`). Narrower than the RFC in two points: integers beyond
-±(2^53 - 1), which a reader may round, and U+0000, which PostgreSQL's jsonb cannot hold, are refused.
-"""
+"""The text of records: canonical JSON without U+0000, which PostgreSQL's jsonb cannot hold."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator, Mapping
-from decimal import Decimal
-from json.encoder import encode_basestring
+from collections.abc import Mapping
 from typing import Any
 
+from rempart import canonical_json
+from rempart.canonical_json import NotCanonical
 from rempart.errors import LedgerError
-
-LARGEST = 2**53 - 1
 
 
 def canonical(value: Any) -> str:
-    """The canonical text of plain JSON. Raises LedgerError naming the path of what may not stand in a record."""
-    text = "".join(_parts(value, ""))
+    """Return the canonical text of plain JSON. Raises LedgerError naming the path of what may not stand in a record."""
     try:
-        text.encode()
-    except UnicodeEncodeError as cause:
-        raise _refused("a string", "holds half of a surrogate pair") from cause
+        text = canonical_json.encode(value).decode()
+    except NotCanonical as cause:
+        raise _refused(str(cause)) from cause
+    # also in the text where a backslash and `u0000` follow each other in a string
+    if "\\u0000" in text and (path := _null_character(value, "")) is not None:
+        raise _refused(f"{path} holds U+0000")
     return text
 
 
 def parse(text: str) -> Any:
-    """The value of a canonical text. Raises ValueError when the text is no JSON, or is not in its canonical form."""
+    """Return the value of a canonical text. Raises ValueError if it is no JSON, or is not in its canonical form."""
     try:
-        value = json.loads(text, parse_int=_integer, parse_constant=_constant)
+        value = canonical_json.read(text)
         same = canonical(value) == text
     except (LedgerError, RecursionError) as cause:
         raise ValueError("it holds what no record may hold") from cause
@@ -41,76 +34,21 @@ def parse(text: str) -> Any:
     return value
 
 
-def _integer(text: str) -> int | float:
-    # a float of this size is printed without a point or an exponent
-    return whole if abs(whole := int(text)) <= LARGEST else float(text)
-
-
-def _constant(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON")
-
-
-def _refused(path: str, why: str) -> LedgerError:
+def _refused(what: str) -> LedgerError:
     return LedgerError(
-        f"A record of the ledger cannot hold what it was given: {path} {why}",
+        f"A record of the ledger cannot hold what it was given: {what}",
         "Write it as null or as a string; records hold plain JSON with finite numbers.",
     )
 
 
-def _parts(value: Any, path: str) -> Iterator[str]:
+def _null_character(value: Any, path: str) -> str | None:
+    """Return the path of a string with U+0000."""
+    inner: list[tuple[str, Any]] = []
     match value:
-        case None:
-            yield "null"
-        case bool():
-            yield "true" if value else "false"
         case str():
-            yield _string(value, path)
-        case int():
-            if abs(value) > LARGEST:
-                raise _refused(path, "is an integer beyond ±(2^53 - 1)")
-            yield int.__repr__(value)
-        case float():
-            if not math.isfinite(value):
-                raise _refused(path, "is not a finite number")
-            yield number(value)
+            return path if "\x00" in value else None
         case Mapping():
-            yield "{"
-            if odd := [key for key in value if not isinstance(key, str)]:
-                raise _refused(path, f"has a key that is a {type(odd[0]).__name__}")
-            for i, key in enumerate(sorted(value, key=lambda key: key.encode("utf-16-be", "surrogatepass"))):
-                yield f"{',' if i else ''}{_string(key, path)}:"
-                yield from _parts(value[key], f"{path}.{key}" if path else key)
-            yield "}"
+            inner = [item for key, one in value.items() for item in ((f"a key of {path}", key), (f"{path}.{key}", one))]
         case list() | tuple():
-            yield "["
-            for i, item in enumerate(value):
-                if i:
-                    yield ","
-                yield from _parts(item, f"{path}[{i}]")
-            yield "]"
-        case _:
-            raise _refused(path, f"is a {type(value).__name__}")
-
-
-def _string(text: str, path: str) -> str:
-    if "\x00" in text:
-        raise _refused(path, "holds U+0000")
-    return encode_basestring(text)
-
-
-def number(value: float) -> str:
-    """A finite float as ECMAScript's Number::toString prints it (RFC 8785, 3.2.2.3)."""
-    if value == 0:
-        return "0"
-    sign, mantissa, exponent = Decimal(float.__repr__(value)).as_tuple()
-    digits = "".join(map(str, mantissa)).rstrip("0")
-    point = len(mantissa) + int(exponent)  # the value is 0.digits times ten to this
-    if len(digits) <= point <= 21:
-        text = digits + "0" * (point - len(digits))
-    elif 0 < point <= 21:
-        text = f"{digits[:point]}.{digits[point:]}"
-    elif -6 < point <= 0:
-        text = f"0.{'0' * -point}{digits}"
-    else:
-        text = f"{digits[0]}{'.' if digits[1:] else ''}{digits[1:]}e{point - 1:+d}"
-    return f"{'-' if sign else ''}{text}"
+            inner = [(f"{path}[{place}]", one) for place, one in enumerate(value)]
+    return next((found for where, one in inner if (found := _null_character(one, where.lstrip("."))) is not None), None)

@@ -17,9 +17,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from rempart import canonical_json
 from rempart.errors import IntegrityError, ObjectMissing, SiteError, TrainingError
 from rempart.sites.port import Site
-from rempart.training.job import JobSpec, canonical
+from rempart.training.job import JobSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +55,7 @@ class Manifest:
     kept: tuple[Kept, ...] = ()
 
     def to_json(self) -> bytes:
-        return canonical({"version": 1, **asdict(self)})
+        return canonical_json.encode({"version": 1, **asdict(self)})
 
 
 def is_checkpoint(key: str) -> bool:

@@ -7,7 +7,6 @@ outcome, so the same order is the same job: a job that was done is adopted, not 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from rempart import canonical_json
+from rempart.canonical_json import LARGEST
 from rempart.errors import TrainingError
 from rempart.models.encoding import Feature, FeatureType
 from rempart.schema import Strict
@@ -27,11 +28,6 @@ SHA256 = r"^[0-9a-f]{64}$"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The Python that runs here. Another one may have other versions of the locked libraries."""
 Param = bool | int | float | str
-
-
-def canonical(data: Any) -> bytes:
-    """JSON with sorted keys and no spaces: equal data, equal bytes. NaN is refused."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 class FeatureSpec(Strict):
@@ -72,7 +68,7 @@ class TrainerSpec(Strict):
 
     use: str
     params: dict[str, Param] = Field(default_factory=dict)
-    seed: int = 0
+    seed: int = Field(default=0, ge=-LARGEST, le=LARGEST)
 
 
 class Tracking(Strict):
@@ -150,14 +146,14 @@ class JobSpec(Strict):
         }
         if self.nodes > 1:  # sums over nodes round otherwise than one node's
             determining["nodes"] = self.nodes
-        return hashlib.sha256(canonical(determining)).hexdigest()[:16]
+        return hashlib.sha256(canonical_json.encode(determining)).hexdigest()[:16]
 
     def key(self, name: str) -> str:
         """Object key of one of the job's files."""
         return f"{self.output.prefix}{self.job_id}/{name}"
 
     def to_json(self) -> bytes:
-        return canonical(self.model_dump(mode="json"))
+        return canonical_json.encode(self.model_dump(mode="json"))
 
 
 class Work(Strict):
@@ -204,12 +200,12 @@ class JobResult(Strict):
         return self
 
     def to_json(self) -> bytes:
-        return canonical(self.model_dump(mode="json"))
+        return canonical_json.encode(self.model_dump(mode="json"))
 
 
 def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
     try:
-        data = json.loads(body)
+        data = canonical_json.read(body)
         if not isinstance(data, Mapping):
             raise TrainingError(f"{what} is not a JSON object", hint)
         if (version := data.get("version")) != VERSION:
@@ -218,7 +214,7 @@ def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
                 "Build the trainer's image from the version of Rempart that orders the jobs (`make images`), and name "
                 "it in training.image.",
             )
-        return model.model_validate_json(canonical(data), strict=False)
+        return model.model_validate_json(canonical_json.encode(data), strict=False)
     except ValidationError as cause:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or '(whole)'}: {e['msg']}" for e in cause.errors()[:5])
         raise TrainingError(f"{what} is not usable: {faults}", hint) from None  # the cause quotes values

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rempart import canonical_json
 from rempart.errors import TrainingError
 from rempart.models import metrics, onnx_format
 from rempart.models.encoding import Feature, encode
 from rempart.sites.port import Site
 from rempart.training import evaluation, plots, trainers
-from rempart.training.job import JobSpec, Place, Work, canonical
+from rempart.training.job import JobSpec, Place, Work
 from rempart.training.progress import Progress, Run
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ def make(spec: JobSpec, site: Callable[[Place], Site], progress: Progress, run: 
     metric = "mae" if spec.task == "regression" else "log_loss"
     files = {
         onnx_format.MODEL_FILE: trained.body,
-        "features.json": canonical([one.as_json() for one in features]),
-        "importance.json": canonical(shares),
+        "features.json": canonical_json.encode([one.as_json() for one in features]),
+        "importance.json": canonical_json.encode(shares),
         "importance.png": plots.importance(shares, metric),
         "predicted_vs_actual.png": plots.predicted_vs_actual(truth, predicted, target.name)
         if spec.task == "regression"
@@ -91,7 +92,7 @@ def make(spec: JobSpec, site: Callable[[Place], Site], progress: Progress, run: 
         "made_with": run.made_with,
         "files": {name: hashlib.sha256(body).hexdigest() for name, body in files.items()},
     }
-    made = {**files, "metrics.json": canonical(facts)}
+    made = {**files, "metrics.json": canonical_json.encode(facts)}
     return Outputs(made, measured, rows, seconds, run.work(), dict(run.made_with))
 
 

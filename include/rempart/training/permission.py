@@ -10,11 +10,12 @@ import hashlib
 from datetime import date, timedelta
 from urllib.parse import urlsplit
 
+from rempart import canonical_json
 from rempart.config import Config
 from rempart.errors import TrainingError
 from rempart.sovereignty.places import decide_site
 from rempart.sovereignty.policy import Decision, Reason, endpoint_hosts, is_host_of, verdict
-from rempart.training.job import JobSpec, Permission, canonical
+from rempart.training.job import JobSpec, Permission
 
 LONGEST = timedelta(days=7)
 """A spec may wait this long for its pod; later the policy must be asked again."""
@@ -40,7 +41,7 @@ def permit(config: Config, spec: JobSpec, *, on: date) -> JobSpec:
             break
         until = later
     hosts = {name: _hosts(config, name) for name in sorted({spec.dataset.site.name, spec.output.site.name})}
-    body = canonical([one.as_json() for one in found])
+    body = canonical_json.encode([one.as_json() for one in found])
     permission = Permission(hosts=hosts, until=until, decision=hashlib.sha256(body).hexdigest())
     return spec.model_copy(update={"permission": permission})
 

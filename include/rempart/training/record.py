@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, get_args
 
+from rempart import canonical_json
 from rempart.errors import ObjectMissing, TrainingError
 from rempart.sites.port import Site
-from rempart.training.job import JobResult, JobSpec, canonical, parse_result, parse_spec
+from rempart.training.job import JobResult, JobSpec, parse_result, parse_spec
 from rempart.training.placement import Attempt, Outcome
 
 ORDER, ATTEMPTS = "order.json", "attempts/"
@@ -100,7 +101,8 @@ class Record:
         return data
 
     def _write(self, name: str, body: Mapping[str, Any]) -> bool:
-        return self.site.write_new(self._bucket, self._key(name), canonical(body), content_type="application/json")
+        text = canonical_json.encode(body)
+        return self.site.write_new(self._bucket, self._key(name), text, content_type="application/json")
 
     def _attempt(self, number: int, halves: Mapping[str, Mapping[str, Any]]) -> Attempt:
         try:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rempart.canonical_json import LARGEST
 from rempart.config import project_root
 from rempart.errors import ModelRefused, RempartError, TrainingError
 from rempart.models import onnx_format
@@ -83,6 +84,12 @@ def check(use: str, params: Mapping[str, Any], task: str, nodes: int = 1) -> Non
 
     Raises TrainingError naming the parameter, or when the trainer cannot share its work with other nodes.
     """
+    for name, value in params.items():
+        if not isinstance(value, str) and not abs(value) <= LARGEST:  # NaN is refused as well
+            raise TrainingError(
+                f"trainer.params.{name}: {value} is no number from -(2^53 - 1) to 2^53 - 1",
+                "Use a number that JSON keeps, or a string.",
+            )
     if use in BUILT_IN:
         BUILT_IN[use](params, task)
     else:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from rempart import canonical_json
 from rempart.errors import AuditError
 from rempart.transparency.debian import DebianPackage, DebianSystem, depends_on
 from rempart.transparency.image_contents import ImageContents
@@ -178,7 +179,7 @@ def _text(bom: Bom, at: datetime | None) -> str:
     document.pop("serialNumber", None)
     for inside in (one for component in document["components"] for one in component.get("components", ())):
         inside.pop("bom-ref", None)
-    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(canonical_json.encode(document)).hexdigest()
     document["serialNumber"] = uuid.uuid5(_NAMESPACE, digest).urn
     if at is not None:
         document["metadata"]["timestamp"] = at.isoformat()

@@ -169,6 +169,13 @@ def test_only_a_function_that_asks_for_the_group_runs_on_several_nodes(tmp_path,
             trainers.check(use, {}, "regression", nodes=2)
 
 
+@pytest.mark.parametrize("value", [2**53, -(2**53), 1e300, float("nan"), float("-inf")])
+def test_a_number_that_json_does_not_keep_is_refused_before_a_job_is_ordered(value):
+    with pytest.raises(TrainingError, match=r"trainer.params.alpha: \S+ is no number from"):
+        trainers.check("include/trainers/ridge.py:fit", {"alpha": value}, "regression")
+    trainers.check("include/trainers/ridge.py:fit", {"alpha": 2**53 - 1, "solver": "svd"}, "regression")
+
+
 def test_of_the_built_in_trainers_the_network_runs_on_several_nodes():
     trainers.check("tabular_network", {}, "regression", nodes=2)
     with pytest.raises(TrainingError, match="gradient_boosting trains on one node"):
