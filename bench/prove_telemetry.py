@@ -1,6 +1,7 @@
 """Proof: a training job and the platform's services look up no name and send no packet outside. Needs root.
 
-    make prove-telemetry         ARGS="--linger 60" watches for a minute instead of ten
+    make prove-telemetry                    ARGS="--linger 60" watches for a minute instead of ten
+    make prove-telemetry ARGS=--containers  the platform's containers and a job's (bench.telemetry_containers)
 
 In a network namespace with loopback and a counting sink (`bench/sink.py`) the stack starts, a job runs with exactly the
 variables of its pod, and a process with those variables holds the libraries of a job, a loaded ONNX model and MLflow's
@@ -19,9 +20,11 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from bench import sink
+from bench import sink, telemetry_containers
+from bench.prove_compose import proven
 from bench.prove_egress import Proof, by_destination, control, rempart, stop, table, write
 from rempart import config
 from rempart.flows import train
@@ -145,13 +148,23 @@ def services() -> set[str]:
     return {one.environ().get(MARKER, "").rpartition(":")[2] for one in launch.marked(f"{layout.current().id}:")}
 
 
+def in_containers(linger: int) -> int:
+    """The other part, which needs a Docker Engine: its exit code."""
+    folder = config.var_dir().absolute() / telemetry_containers.NAME
+    prove = partial(telemetry_containers.prove, linger)
+    return proven(telemetry_containers.NAME, telemetry_containers.WHAT, prove, folder)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make prove-telemetry", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--linger", type=int, default=LINGER_SECONDS, help="seconds to watch")
+    parser.add_argument("--containers", action="store_true", help="watch the platform in containers instead")
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if sink.inside():
         return sealed(arguments)
+    if arguments.containers:
+        return in_containers(arguments.linger)
     result = config.var_dir().absolute() / "proof" / f"{NAME}.json"
     result.unlink(missing_ok=True)
     if reason := sink.why_not():
