@@ -27,7 +27,7 @@ MINIMUM_SECONDS = 10.0
 """Airflow 3.3.2 fails tasks that resume within seconds of deferring (3 of 8 at 3 s, none at 10 s; apache/airflow
 #67287, #72716): no event is fired sooner."""
 OVERDUE_SECONDS = 10
-LOOK_SECONDS = 45.0
+LOOK_SECONDS = 90.0
 """A pod is looked at so often although the pool's watch tells nothing of it."""
 BOUND = "bound"
 """Status of the event that a pod has a node, and waits there for its credentials."""

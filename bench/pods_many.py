@@ -1,0 +1,352 @@
+"""Many queued trainings: what they ask of the clusters, what they cost the triggerer, and whether the turns are fair.
+
+    make bench BENCH=pods_many
+
+500 pipelines wait for three pools without a free GPU. Then 500 trainings of 60 pipelines, ten of which have most of
+them, share twelve GPUs; of each pipeline one runs at a time, as its DAG has it (`max_active_runs`). At last one job at
+a time goes through the operator and through a bare KubernetesPodOperator, in turns.
+
+The operator, its triggers, the policy and the record of each job are the real ones; sites and ledger are in memory, the
+clusters doubles (tests/kubernetes_double), a job is `sleep`. Triggers run in a process of their own, as in a triggerer;
+one worker runs the tasks. Airflow's scheduler and triggerer are not in it. A task does not wait there for a free node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from bench.report import Row, write
+from rempart import config
+from rempart.stack import lifecycle
+from tests import pods
+from tests.api_cluster import small_pod
+from tests.clusters import GPU, OPERATORS, POOLS, DoubleCluster
+from tests.unit.training import stage
+from tests.unit.training.test_job import result
+
+JOBS, WARM = 500, 20
+"""Jobs that wait, and of these the first, after which the triggerer's memory counts."""
+MINUTES = 1.5
+"""For which the requests of waiting jobs are counted."""
+GREEDY, MODEST = (10, 20), (50, 6)
+"""Pipelines, and trainings of each: 200 and 300."""
+GPUS = 4
+"""Of each pool, once there are some."""
+SOONER = 1.0
+"""Least seconds of a deferral where turns are counted: the guard against a fault of Airflow's scheduler is 10."""
+ROUNDS = 10
+OURS = {"gpu-a": ("cloud-a", "par"), "gpu-b": ("cloud-b", "fra"), "gpu-c": ("cloud-a", "par")}
+
+
+def _triggerer(inbox: Any, outbox: Any) -> None:
+    """Run triggers as they come; tell each event. A process of its own."""
+    asyncio.run(_serve(inbox, outbox))
+
+
+async def _serve(inbox: Any, outbox: Any) -> None:
+    from airflow.sdk.module_loading import import_string
+
+    from rempart.orchestration import pod_triggers
+
+    async def run(number: int, path: str, arguments: dict[str, Any]) -> None:
+        async for event in import_string(path)(**arguments).run():
+            outbox.put((number, event.payload))
+            return
+
+    running: set[asyncio.Task[None]] = set()
+    while (asked := await asyncio.to_thread(inbox.get)) is not None:
+        if asked == "memory":
+            gc.collect()
+            outbox.put(("memory", _resident()))
+        elif isinstance(asked, float):
+            pod_triggers.MINIMUM_SECONDS = asked
+        else:
+            task = asyncio.create_task(run(*asked))
+            running.add(task)
+            task.add_done_callback(running.discard)
+    for task in running:
+        task.cancel()
+
+
+def _resident() -> float:
+    """Resident memory of this process, in MB."""
+    line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+@dataclass
+class Job:
+    """One training: its order, and where its task stands."""
+
+    pipeline: str
+    ordered: Any
+    context: dict[str, Any] = field(default_factory=pods.context)
+    method: str = "execute"
+    arguments: dict[str, Any] = field(default_factory=dict)
+    place: float = 0.0
+    """When it had its node and its credentials."""
+
+
+class Many:
+    """Jobs of many pipelines, the worker that runs their tasks, and the triggerer."""
+
+    def __init__(self, platform: Any, home: Path, made: Mapping[str, DoubleCluster]) -> None:
+        self.platform, self.clusters, self.home = platform, made, home
+        self.pipelines: dict[str, Any] = {}
+        self.jobs: list[Job] = []
+        self.table = stage.table()
+        self.begin()
+
+    def begin(self) -> None:
+        """A triggerer, which has nothing to do yet."""
+        spawned = multiprocessing.get_context("spawn")
+        self.inbox, self.outbox = spawned.Queue(), spawned.Queue()
+        self.triggerer = spawned.Process(target=_triggerer, args=(self.inbox, self.outbox), daemon=True)
+        self.triggerer.start()
+
+    def end(self) -> None:
+        """The triggerer ends, and whatever it waits for."""
+        self.inbox.put(None)
+        self.triggerer.join(30)
+
+    def order(self, name: str, seed: int) -> Job:
+        """Order a training of a pipeline; pipelines name the pools in different orders."""
+        from rempart.flows import train
+        from rempart.flows.pod_job import Ordered
+        from rempart.training.record import Record
+
+        if name not in self.pipelines:
+            turn = len(self.pipelines) % len(OURS)
+            order = [*list(OURS)[turn:], *list(OURS)[:turn]]
+            made = stage.pipeline(name)
+            trainer = made.trainer.model_copy(update={"pools": order, "gpus": 1})
+            self.pipelines[name] = made.model_copy(update={"trainer": trainer})
+        pipeline = self.pipelines[name]
+        params = {"l2_regularization": seed * 1e-6}
+        spec = train.order(self.platform, pipeline, self.table, "s1", params=params, progress=lambda _: None)
+        key = Record(self.platform.active_site("personal"), spec).order()
+        return Job(name, Ordered(spec.job_id, spec.output.bucket, key, {}, {}))
+
+    def operator(self, job: Job) -> Any:
+        from rempart.orchestration.training import operator_for
+
+        pipeline = self.pipelines[job.pipeline]
+        order = dataclasses.asdict(job.ordered)
+        return operator_for(pipeline)(task_id="run", pipeline=pipeline, order=order, execution_timeout=None)
+
+    def step(self, job: Job) -> bool:
+        """Run a job's task until it defers: False, or ends: True."""
+        from airflow.sdk.exceptions import TaskDeferred
+        from airflow.sdk.execution_time.context import set_current_context
+
+        job.context["task"] = operator = self.operator(job)
+        try:
+            with set_current_context(job.context):  # type: ignore[arg-type] # what of it is read here
+                getattr(operator, job.method)(job.context, **job.arguments)
+            return True
+        except TaskDeferred as pause:
+            path, arguments = pause.trigger.serialize()
+            if arguments.get("await_node") is False and not job.place:
+                job.place = time.monotonic()
+                self._leave_result(job)
+            job.method = pause.method_name
+            self.jobs.append(job)
+            self.inbox.put((len(self.jobs) - 1, path, arguments))
+            return False
+
+    def resumed(self, seconds: float) -> Job | None:
+        """The next job whose trigger fired."""
+        try:
+            number, payload = self.outbox.get(timeout=seconds)
+        except Exception:  # queue.Empty of another process
+            return None
+        job = self.jobs[number]
+        job.arguments = {"event": payload}
+        return job
+
+    def memory(self) -> float:
+        """Resident memory of the triggerer, in MB. Nothing may fire meanwhile."""
+        self.inbox.put("memory")
+        what, found = self.outbox.get(timeout=60)
+        assert what == "memory", what
+        return float(found)
+
+    def asked(self) -> Counter[str]:
+        """What the pools' accounts asked of the clusters so far: watches, and other requests."""
+        found: Counter[str] = Counter()
+        for double in self.clusters.values():
+            for one in double.requests:
+                if one.user.endswith(f":{double.namespace}:airflow"):
+                    found["watches" if "watch=" in one.path else "requests"] += 1
+        return found
+
+    def _leave_result(self, job: Job) -> None:
+        body = json.dumps(json.loads(result()) | {"job_id": job.ordered.job_id})
+        site = self.platform.active_site("personal")
+        site.write(job.ordered.bucket, job.ordered.key.replace("order.json", "result.json"), body.encode())
+
+
+def waiting(many: Many) -> dict[str, float]:
+    """What 500 jobs that wait ask and cost."""
+    before, memory = many.asked(), 0.0
+    for number in range(JOBS):
+        many.step(many.order(f"waits_{number}", number))
+        if number + 1 == WARM:
+            time.sleep(20)
+            memory = many.memory()
+    time.sleep(20)
+    asking = (many.asked() - before)["requests"] / JOBS
+    before = many.asked()
+    time.sleep(60 * MINUTES)
+    found = many.asked()
+    grown = many.memory() - memory
+    return {
+        "jobs": JOBS,
+        "requests_to_ask_a_pool": round(asking, 1),
+        "requests_per_job_and_minute": round((found - before)["requests"] / JOBS / MINUTES, 2),
+        "watches_opened_in_that_time": (found - before)["watches"],
+        "triggerer_mb_per_job": round(grown / (JOBS - WARM), 3),
+        "triggerer_mb": round(many.memory(), 1),
+    }
+
+
+def fairness(many: Many) -> dict[str, float]:
+    """How often each pipeline had its turn while every pipeline had trainings left."""
+    many.inbox.put(SOONER)
+    left: dict[str, deque[int]] = {}
+    for kind, (pipelines, trainings) in {"greedy": GREEDY, "modest": MODEST}.items():
+        for number in range(pipelines):
+            left[f"{kind}_{number}"] = deque(range(trainings))
+    ready = deque(many.order(name, seeds.popleft()) for name, seeds in left.items())
+    everybody, done, placed, began = True, 0, list[Job](), time.monotonic()
+    total = sum(count * each for count, each in (GREEDY, MODEST))
+    while done < total:
+        job = ready.popleft() if ready else many.resumed(120)
+        assert job is not None, f"nothing happens any more: {done} of {total} are done"
+        had = job.place
+        over = many.step(job)
+        if job.place and not had and everybody:
+            placed.append(job)
+        if over:
+            done += 1
+            if seeds := left[job.pipeline]:
+                ready.append(many.order(job.pipeline, seeds.popleft()))
+            else:
+                everybody = False
+    turns = Counter(one.pipeline for one in placed)
+    share = len(placed) / len(left)
+    return {
+        "trainings": total,
+        "pipelines": len(left),
+        "turns_while_all_had_work": len(placed),
+        "most_turns_by_share": round(max(turns.values()) / share, 2),
+        "fewest_turns_by_share": round(min(turns[name] for name in left) / share, 2),
+        "seconds": round(time.monotonic() - began),
+    }
+
+
+def overhead(many: Many) -> dict[str, list[float]]:
+    """Seconds of one job through the operator, and of the same pod by the provider's own, in turns."""
+    from rempart.orchestration.pod_triggers import MINIMUM_SECONDS
+
+    found: dict[str, list[float]] = {"ours": [], "bare": []}
+    for number in range(ROUNDS + 1):
+        job = many.order("alone", number)
+        began = time.monotonic()
+        leave = lambda _, trigger, job=job: None if trigger.await_node else many._leave_result(job)  # noqa: E731
+        pods.drive(lambda job=job: many.operator(job), pods.context(), leave, MINIMUM_SECONDS)
+        found["ours"].append(time.monotonic() - began)
+        began = time.monotonic()
+        pods.drive(lambda number=number: _bare(many, number), pods.context())
+        found["bare"].append(time.monotonic() - began)
+    return {name: seconds[1:] for name, seconds in found.items()}
+
+
+def _bare(many: Many, number: int) -> Any:
+    from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+
+    body = small_pod(pods.IMAGE, "", "", gpus=1)
+    del body["spec"]["nodeName"]
+    body["metadata"] = {"labels": {"rempart.eu/classification": "personal"}}
+    body["spec"]["containers"][0] |= {"name": "base", "command": ["sleep", "1"]}
+    return KubernetesPodOperator(
+        task_id="run",
+        name=f"bare-{number}",
+        namespace=many.clusters["gpu-a"].namespace,
+        kubernetes_conn_id="k8s_gpu_a",
+        pod_template_dict=body,
+        deferrable=True,
+        random_name_suffix=False,
+        get_logs=True,
+        on_finish_action="delete_pod",
+    )
+
+
+@contextmanager
+def _set_up(folder: Path) -> Iterator[Many]:
+    from rempart.flows import job_credentials
+    from rempart.flows.job_credentials import Granted
+    from rempart.training.kubernetes import pod
+
+    with ExitStack() as ending:
+        ending.enter_context(patch.dict(POOLS, OURS, clear=True))
+        home = pods.project(folder / "home", {name: {"max_pending": "2h"} for name in OURS}, deadline="1d")
+        clusters = ending.enter_context(pods.clusters(home, dict.fromkeys(OURS, 0)))
+        os.environ |= pods.connections(clusters) | {"REMPART_HOME": str(home)}
+        platform = stage.platform_in_memory(config.load(home / "rempart.yaml"), config.environment_connections)
+        many = Many(platform, home, clusters)
+        for changed in (
+            patch("rempart.orchestration.runtime.platform", lambda: platform),
+            patch("rempart.orchestration.runtime.pipeline", lambda name: many.pipelines[name]),
+            patch("rempart.orchestration.training_pod.WAIT_FOR_NODE_SECONDS", 0),
+            patch.object(job_credentials, "grant", lambda *_: Granted({}, "none")),
+            patch.object(job_credentials, "release", lambda *_: None),
+            patch.object(pod, "COMMAND", ("sleep", "1")),
+        ):
+            ending.enter_context(changed)
+        try:
+            yield many
+        finally:
+            many.end()
+
+
+def main() -> None:
+    lifecycle.adopt_environment()
+    assert OPERATORS.keys() >= {operator for operator, _ in OURS.values()}
+    with tempfile.TemporaryDirectory() as folder, _set_up(Path(folder)) as many:
+        waited = waiting(many)
+        print(waited, flush=True)
+        many.end()
+        for double in many.clusters.values():
+            double.client().delete_collection_namespaced_pod(double.namespace, grace_period_seconds=0)
+        for double in many.clusters.values():
+            double.offer(GPUS)
+        many.begin()
+        fair = fairness(many)
+        print(fair, flush=True)
+        alone = overhead(many)
+    figures = {name: statistics.quantiles(seconds, n=20) for name, seconds in alone.items()}
+    rows = [
+        Row(f"one job, p{(at + 1) * 5} of {ROUNDS}", "s", figures["ours"][at], figures["bare"][at], "bare KPO", "lower")
+        for at in (9, 18)
+    ]
+    write("pods_many", rows, waiting=waited, fairness=fair, gpus=GPUS * len(OURS), gpu=GPU)
+
+
+if __name__ == "__main__":
+    main()
