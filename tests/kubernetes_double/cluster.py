@@ -71,8 +71,8 @@ class Cluster:
         elif kind is NAMESPACE:
             obj["status"] = {"phase": "Active"}
         admission.check(self.store, kind, obj)
-        if self.store.get(kind, metadata.get("namespace", ""), metadata["name"]):
-            raise already_exists(kind, metadata["name"])
+        if there := self.store.get(kind, metadata.get("namespace", ""), metadata["name"]):
+            raise already_exists(kind, metadata["name"], ending="deletionTimestamp" in there["metadata"])
         if dry_run:
             return obj
         made = self.store.put(kind, obj)

@@ -52,9 +52,10 @@ def not_found(kind: Kind, name: str) -> Refusal:
     return Refusal(404, f'{kind.resource} "{name}" not found', details=_details(kind, name))
 
 
-def already_exists(kind: Kind, name: str) -> Refusal:
-    """409 for a create of a name that is taken."""
-    return Refusal(409, f'{kind.resource} "{name}" already exists', "AlreadyExists", _details(kind, name))
+def already_exists(kind: Kind, name: str, *, ending: bool) -> Refusal:
+    """409 for a create of a name that is taken; `ending`: by an object that is being deleted."""
+    message = f'{"object is being deleted: " if ending else ""}{kind.resource} "{name}" already exists'
+    return Refusal(409, message, "AlreadyExists", _details(kind, name))
 
 
 def conflict(kind: Kind, name: str, why: str) -> Refusal:

@@ -121,10 +121,16 @@ class Process:
         threading.Thread(target=self._wait, daemon=True).start()
 
     def signal(self, number: int) -> None:
-        """Sends a signal to the process group while its leader is there."""
+        """Ends every process by SIGKILL; sends any other signal to the first process alone, if it listens for it.
+
+        A container's first process has the number 1, which the kernel keeps from the default action of a signal.
+        """
         if self._popen.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._popen.pid, number)
+                if number == signal.SIGKILL:
+                    os.killpg(self._popen.pid, number)
+                elif _listens(self._popen.pid, number):
+                    os.kill(self._popen.pid, number)
 
     def _read(self) -> None:
         assert self._popen.stdout is not None
@@ -149,6 +155,15 @@ class Process:
     def _post(self, call: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: so is the double
             self._loop.call_soon_threadsafe(call, *arguments)
+
+
+def _listens(process: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    with contextlib.suppress(FileNotFoundError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
 
 
 def kill_strays(home: Path) -> None:

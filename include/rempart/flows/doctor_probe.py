@@ -57,13 +57,15 @@ def targets(config: Config, connections: Connections) -> tuple[str | Reached, ..
             connection = connections(name)
             endpoint = endpoint_of(connection) or ""
         except ConfigError as error:
-            found.append(Reached(f"connection {name}", False, error.what))
+            found.append(Reached(f"connection {name}", False, error.what, error.hint))
             continue
         host, port = parse_endpoint(endpoint)
         named = endpoint.partition("://")[0] if "://" in endpoint else connection.schema
         scheme = named if named in ("http", "https") else "http" if name == "mlflow" else "tcp"
         where = f"{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
-        found.append(f"{scheme}://{where}" if host else Reached(f"connection {name}", False, "it names no host"))
+        remedy = f"Write its host into AIRFLOW_CONN_{name.upper()}, then ask again: `rempart doctor pool --probe`."
+        nowhere = Reached(f"connection {name}", False, "it names no host", remedy)
+        found.append(f"{scheme}://{where}" if host else nowhere)
     return tuple(found)
 
 

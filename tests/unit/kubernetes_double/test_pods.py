@@ -19,7 +19,8 @@ from kubernetes.client.exceptions import ApiException
 from tests.kubernetes_double import KubernetesDouble
 from tests.unit.kubernetes_double.conftest import DIGEST, IMAGE, pod, reaches, until
 
-SLEEP = "import time; print('up'); time.sleep(60)"
+DEAF = "import time; print('up'); time.sleep(60)"
+SLEEP = f"import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); {DEAF}"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('no')); print('up'); time.sleep(60)"
 
 
@@ -160,7 +161,7 @@ def test_a_gated_pod_waits_for_its_gate(api: client.CoreV1Api) -> None:
 def test_a_higher_priority_preempts(api: client.CoreV1Api) -> None:
     classes = client.SchedulingV1Api(api.api_client)
     classes.create_priority_class({"metadata": {"name": "urgent"}, "value": 100})
-    api.create_namespaced_pod("training", pod("low", SLEEP, gpus=2))
+    api.create_namespaced_pod("training", pod("low", SLEEP, gpus=2, terminationGracePeriodSeconds=1))
     reaches(api, "low", "Running")
     api.create_namespaced_pod("training", pod("high", gpus=1, priorityClassName="urgent"))
     reaches(api, "high", "Succeeded")
@@ -198,6 +199,18 @@ def test_init_containers_come_first_and_a_failed_one_fails_the_pod(api: client.C
     assert failed.status.container_statuses[0].state.waiting.reason == "PodInitializing"
 
 
+def test_a_process_that_does_not_listen_for_sigterm_is_killed_after_its_grace(
+    double: KubernetesDouble, api: client.CoreV1Api
+) -> None:
+    api.create_namespaced_pod("training", pod("a", DEAF))
+    until(lambda: log(api, "a") == "up\n")
+    api.delete_namespaced_pod("a", "training", grace_period_seconds=1)
+    with pytest.raises(ApiException, match=r'object is being deleted: pods \\"a\\" already exists'):
+        api.create_namespaced_pod("training", pod("a"))
+    until(lambda: double.history[0].deleted)
+    assert double.history[0].exit_code == 137
+
+
 def test_a_deleted_pod_has_its_grace(double: KubernetesDouble, api: client.CoreV1Api) -> None:
     api.create_namespaced_pod("training", pod("a", STUBBORN, terminationGracePeriodSeconds=1))
     until(lambda: reaches(api, "a", "Running") and log(api, "a") == "up\n")
@@ -224,7 +237,7 @@ def test_an_evicted_pod_fails_and_the_eviction_api_deletes(double: KubernetesDou
 
 
 def test_a_drained_node_takes_no_more_pods(double: KubernetesDouble, api: client.CoreV1Api) -> None:
-    api.create_namespaced_pod("training", pod("a", SLEEP))
+    api.create_namespaced_pod("training", pod("a", SLEEP, terminationGracePeriodSeconds=1))
     reaches(api, "a", "Running")
     double.drain("gpu-1")
     until(lambda: api.list_namespaced_pod("training").items == [])

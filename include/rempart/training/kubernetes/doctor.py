@@ -332,7 +332,8 @@ def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
         remedy = (
             ""
             if one.ok
-            else "Allow it on the network: `rempart policy render kubernetes --out policies/`, then `kubectl apply -f` "
+            else one.remedy
+            or "Allow it on the network: `rempart policy render kubernetes --out policies/`, then `kubectl apply -f` "
             "the pool's file (docs/how-to/enforce-on-the-network.md); and check its name."
         )
         yield Finding("reach", "ok" if one.ok else "FAIL", f"{one.target}: {one.detail}", remedy)

@@ -134,7 +134,9 @@ def _gpus(pool: Pool, facts: PoolFacts, fit: list[Node]) -> Iterator[Finding]:
     free = sum(max(one.gpus - facts.used.get(one.name, 0), 0) for one in fit)
     found += f"; {free} free as far as this namespace shows"
     most, where = (together, "them together") if pool.runtime else (largest, "one node")
-    if most < pool.max_gpus:
+    if not fit:
+        yield Finding("gpus", "FAIL", found, "No node takes a job, see `nodes`: `kubectl get nodes --show-labels`.")
+    elif most < pool.max_gpus:
         remedy = f"Lower max_gpus to {most} (then `rempart config check`), or add larger nodes: a job is on {where}."
         yield Finding("gpus", "FAIL", f"{found}; max_gpus is {pool.max_gpus}", remedy)
     elif not free:

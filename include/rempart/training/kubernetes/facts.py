@@ -91,11 +91,12 @@ class NetworkPolicy:
 
 @dataclass(frozen=True)
 class Reached:
-    """What a pod found at one address."""
+    """What a pod found at one address. `remedy` where the network is not what has to be opened."""
 
     target: str
     ok: bool
     detail: str
+    remedy: str = ""
 
 
 ENTRY_POINT = "entry point"

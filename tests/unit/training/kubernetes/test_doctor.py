@@ -333,6 +333,12 @@ def test_what_passes_keeps_no_job_off_another_operators_node(
     assert told.outcome == "FAIL" and "`kubectl taint node us-1 " in told.remedy
 
 
+def test_a_cluster_without_a_node_for_jobs_is_not_told_to_allow_jobs_of_no_gpu() -> None:
+    found = findings(replace(HEALTHY, nodes=()))
+    assert found["nodes"].outcome == found["gpus"].outcome == "FAIL"
+    assert "max_gpus" not in found["gpus"].remedy
+
+
 def test_a_pool_without_gpus_needs_none() -> None:
     config = configured(max_gpus=0, quota=None)
     facts = replace(HEALTHY, nodes=(Node("plain", {REGION: "par"}),), quotas=(Quota("q", {"pods": "2"}, {}),))
@@ -439,6 +445,8 @@ def test_what_the_pod_met_is_told() -> None:
     ready = Reached(ENTRY_POINT, True, "ready")
     closed = replace(HEALTHY.probe, reached=(ready, Reached("tcp://db:1", False, "refused")))
     assert fails(replace(HEALTHY, probe=closed)) == {"reach"}
+    unset = Reached("connection mlflow", False, "not defined", "Set it: `rempart up` writes it.")
+    assert findings(replace(HEALTHY, probe=replace(closed, reached=(ready, unset))))["reach"].remedy == unset.remedy
     silent = replace(HEALTHY, probe=replace(HEALTHY.probe, reached=None))
     assert fails(silent) == {"entry point"} and findings(silent)["reach"].outcome == "not run"
     other = replace(HEALTHY.probe, reached=(Reached(ENTRY_POINT, False, "ordered for code 1, here is 2"),))
