@@ -38,16 +38,6 @@ from tests.pod_watch import PodWatch
 OURS = "test.rempart.eu/pool"
 """Label of what a run made, and annotation of a node: what it was before."""
 PULL_SECONDS = 900
-CONFIG_VARIABLE = "REMPART_TEST_CONFIG"
-JOB = f"""
-import os, pathlib, sys, tempfile
-home = pathlib.Path(tempfile.mkdtemp())
-(home / "include").symlink_to(pathlib.Path(os.environ["REMPART_HOME"], "include"))
-(home / "rempart.yaml").write_text(os.environ.pop({CONFIG_VARIABLE!r}))
-os.environ["REMPART_HOME"] = str(home)
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
-"""The job's own command, under the test's rempart.yaml instead of the image's."""
 
 
 class NotUsable(Exception):
@@ -219,14 +209,9 @@ class RealCluster:
 
     # what jobs are given
 
-    def command(self, arguments: Sequence[str]) -> tuple[str, ...]:
-        """The job's command under the test's rempart.yaml; `arguments` are those of Python."""
-        return ("python", "-c", JOB, *arguments)
-
-    def variables(self, given: Mapping[str, str], config: str) -> dict[str, str]:
-        """A job's Secret, whose connections name this machine as pods reach it, and the test's rempart.yaml."""
-        told = {name: self._elsewhere(value) for name, value in given.items()}
-        return told | {CONFIG_VARIABLE: config}
+    def variables(self, given: Mapping[str, str]) -> dict[str, str]:
+        """A job's Secret, whose connections name this machine as pods reach it."""
+        return {name: self._elsewhere(value) for name, value in given.items()}
 
     def _elsewhere(self, connection: str) -> str:
         found = json.loads(connection)

@@ -220,11 +220,10 @@ class Trial:
     @contextmanager
     def here(self) -> Iterator[None]:
         real = chosen.real()
-        command = self.command or (real.command(COMMAND[1:]) if real else COMMAND)
         with (
             patch("rempart.orchestration.runtime.platform", lambda: self.platform),
             patch("rempart.orchestration.runtime.pipeline", lambda name: self.pipeline),
-            patch.object(pod, "COMMAND", command),
+            patch.object(pod, "COMMAND", self.command or COMMAND),
             patch.object(job_credentials, "grant", self._granted(job_credentials.grant)) if real else nullcontext(),
         ):
             yield
@@ -237,8 +236,7 @@ class Trial:
         def _elsewhere(*given: Any, **named: Any) -> Any:
             granted, real = grant(*given, **named), chosen.real()
             assert real
-            text = (self.home / "rempart.yaml").read_text(encoding="utf-8")
-            return dataclasses.replace(granted, variables=real.variables(granted.variables, text))
+            return dataclasses.replace(granted, variables=real.variables(granted.variables))
 
         return _elsewhere
 
