@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import date
@@ -100,8 +101,16 @@ def decide_server(config: Config, classification: str, name: str, *, on: date, h
 
 
 def _is_inside(host: str) -> bool:
-    """Whether a host is this machine, or the name of a container or a Service beside this one: such have no dot."""
-    return host.startswith("127.") or host == "::1" or not any(sign in host for sign in ".:")
+    """Whether a host is this machine, or a container or a Service beside this one.
+
+    Their names have no dot, or, of a Service in another namespace of the cluster, end in `svc`: nobody outside has such.
+    """
+    bare = not any(sign in host for sign in ".:")
+    return bare or host.startswith("127.") or host == "::1" or _SERVICE.fullmatch(host) is not None
+
+
+_SERVICE = re.compile(r"[^.:]+\.[^.:]+\.svc", re.IGNORECASE)
+"""The name of a Service of Kubernetes in some namespace of the cluster."""
 
 
 def decide_pool(config: Config, classification: str, what: What, pool: str, *, on: date) -> Decision:

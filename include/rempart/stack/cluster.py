@@ -29,11 +29,10 @@ from rempart.stack import (
     schemas,
 )
 from rempart.stack.credentials import KEPT
+from rempart.stack.layout import NAMESPACE as NAMESPACE
 from rempart.stack.layout import Stack
 from rempart.tracking_access.app import READER_PASSWORD
 
-NAMESPACE = "airflow"
-"""That of deploy/kubernetes/platform."""
 FOLDER = "kubernetes"
 SECRETS = {
     **{name: name for name in ("api-server", "scheduler", "dag-processor", "triggerer", "tasks", "mlflow")},

@@ -17,6 +17,8 @@ from rempart.sections import External
 from rempart.stack import preflight
 
 AIRFLOW_COMPONENTS = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
+NAMESPACE = "airflow"
+"""Of the platform in a Kubernetes cluster: that of deploy/kubernetes/platform."""
 WORKER = "airflow-worker"
 """Runs tasks for the Celery executor, in containers alone."""
 _LONGEST_SOCKET = 90  # of 107; supervisord appends a suffix while it binds
@@ -78,6 +80,8 @@ class Stack:
 
     def host(self, service: str) -> str:
         """Where the others reach a service of the stack."""
+        if self.cluster and service == "mlflow":
+            return f"mlflow.{NAMESPACE}.svc"  # jobs reach it, too, from the namespaces of pools
         return preflight.CONTAINERS.get(service, service) if self.containers else "127.0.0.1"
 
     @property

@@ -445,7 +445,8 @@ def test_the_admins_password_is_told_where_the_secrets_are_kept(tmp_path: Path) 
 def test_services_of_our_manifests_have_the_names_that_the_settings_use(made: dict[str, str]) -> None:
     ports = {one["metadata"]["name"]: one["spec"]["ports"][0]["port"] for one in every("Service")}
     inside = cluster.in_cluster(stack(Path("var")))
-    assert ports == {inside.host(name): inside.ports[name] for name in ("mlflow", "airflow")}
+    names = {name: inside.host(name) for name in ("mlflow", "airflow")}
+    assert ports == {names[name].removesuffix(f".{cluster.NAMESPACE}.svc"): inside.ports[name] for name in names}
     assert ports["api-server"] == VALUES["ports"]["apiServer"]
     (mlflow,) = every("Deployment")
     (container,) = mlflow["spec"]["template"]["spec"]["containers"]
@@ -597,7 +598,7 @@ def rendered() -> list[dict[str, Any]]:
     secrets = cluster.plan(inside, {}, given())
     led = endpoints(inside.config, credentials.connections(inside, secrets))
     listed = rules(inside.config, led, on=date(2026, 11, 24))
-    assert is_allowed(listed, "mlflow", 15000) and is_allowed(listed, "db.acme.example", 5432)
+    assert is_allowed(listed, "mlflow.airflow.svc", 15000) and is_allowed(listed, "db.acme.example", 5432)
     texts = kubernetes(listed, {"s3.fr-par.scw.cloud": ("203.0.113.9",)}, Cluster(api_server=("10.32.0.1", 443)))
     return [*every("NetworkPolicy"), yaml.safe_load(texts["networkpolicy-airflow.yaml"])]
 
@@ -614,6 +615,45 @@ def test_pods_reach_what_they_need_and_nothing_else(policies: list[dict[str, Any
         if reaches(policies, PODS[source], PODS[target], port)
     }
     assert found == OPEN
+
+
+def test_a_job_of_a_pool_in_this_cluster_reaches_the_tracking_server_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the pool's namespace, `mlflow` alone would be a name of that namespace. Rendered as the how-to says."""
+    settings = yaml.safe_load((project() / "rempart.yaml").read_text("utf-8"))
+    settings["pools"]["paris"] = settings["pools"]["platform"] | {"namespace": "training"}
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "include").symlink_to(ROOT / "include")
+    (home / "rempart.yaml").write_text(yaml.safe_dump(settings))
+    cluster.initialise(replace(stack(tmp_path), config=config.load(home / "rempart.yaml")), lambda _: None, given())
+    for variable, value in (given() | {"REMPART_HOME": str(home)}).items():
+        monkeypatch.setenv(variable, value)
+    page = (ROOT / "docs" / "how-to" / "gpu-pools.md").read_text("utf-8")
+    assert "REMPART_VAR=var/kubernetes rempart policy render kubernetes" in page and "rempart.eu/jobs=true" in page
+    monkeypatch.setenv("REMPART_VAR", str(tmp_path / cluster.FOLDER))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(socket.AF_INET, 1, 6, "", ("203.0.113.9", 443))])
+    done = CliRunner().invoke(app, ["policy", "render", "kubernetes", "--out", str(tmp_path / "policies")])
+    assert done.exit_code == 0, done.output
+    rendered_ones = [yaml.safe_load(file.read_text("utf-8")) for file in (tmp_path / "policies").glob("*.yaml")]
+    pool = [
+        one
+        for one in documents(ROOT / "deploy/kubernetes/pool/network-policies.yaml")
+        if one["kind"] == "NetworkPolicy"
+    ]
+    policies = [*every("NetworkPolicy"), *pool, *rendered_ones]
+    job, other = Pod({}, "training", {"rempart.eu/jobs": "true"}), Pod({}, "training")
+    assert reaches(policies, job, PODS["mlflow"], 15000) and not reaches(policies, other, PODS["mlflow"], 15000)
+    assert not reaches(policies, job, PODS["api-server"], 18080)
+    inside = cluster.in_cluster(stack(tmp_path))
+    (mlflow,) = every("Deployment")
+    (allowed,) = [
+        part
+        for part in mlflow["spec"]["template"]["spec"]["containers"][0]["args"]
+        if part.startswith("--allowed-hosts=")
+    ]
+    assert f"{inside.host('mlflow')}:{inside.ports['mlflow']}" in allowed.partition("=")[2].split(",")
 
 
 def test_every_name_is_looked_up_and_nothing_else_is_reached_outside() -> None:
@@ -644,7 +684,7 @@ def typed(page: str) -> list[list[str]]:
     """Commands of ours that a page tells a person to type, here or in a pod, as words."""
     text = "".join(re.findall(r"```bash\n(.*?)```", page, re.S)).replace("\\\n", " ")
     lines = [line.partition("   #")[0].partition(" && ")[0] for line in text.splitlines()]
-    found = [re.search(r"(?:^|-- )(rempart .*|make .*)$", line) for line in lines]
+    found = [re.search(r"(?:^|-- |^REMPART_VAR=\S+ )(rempart .*|make .*)$", line) for line in lines]
     return [shlex.split(one[1].partition(" > ")[0], comments=True) for one in found if one]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.config import Config
+from rempart.config import Config, load
 from rempart.errors import PlacementDenied
 from rempart.sovereignty.classification import ORDER, Lowering, derived, highest
 from rempart.sovereignty.jurisdictions import EEA, EU, covers
@@ -19,6 +20,7 @@ from rempart.sovereignty.places import (
     decide_host,
     decide_image,
     decide_pool,
+    decide_server,
     decide_site,
     declared_connections,
     overview,
@@ -334,3 +336,16 @@ def test_only_a_declared_and_evidenced_step_lowers_a_classification() -> None:
 def test_a_step_never_raises_a_classification(source: Any, to: Any) -> None:
     record = {"from": source, "derived": "features", "to": to}
     assert ORDER.index(derived(source, Lowering("features", to, 1), record)) <= ORDER.index(source)
+
+
+@pytest.mark.parametrize(
+    ("host", "inside"),
+    [
+        *((host, True) for host in ("mlflow", "127.0.0.1", "::1", "mlflow.airflow.svc")),
+        *((host, False) for host in ("mlflow.example", "mlflow.svc", "a.b.c.svc", "mlflow.airflow.svc.eu", "10.0.0.7")),
+    ],
+)
+def test_a_server_on_the_platforms_own_machines_is_named_as_only_they_know_it(host: str, inside: bool) -> None:
+    """Any other name leads to a place that nobody declared."""
+    shipped = load(Path(__file__).resolve().parents[3] / "rempart.yaml")
+    assert decide_server(shipped, "internal", "mlflow", on=date(2026, 11, 24), host=host).allowed is inside
