@@ -1,0 +1,54 @@
+"""What deploy/ asks of a cluster for each component is what the component uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from rempart.stack import launch, layout
+from tests.unit.deploy.test_kubernetes_platform import PLATFORM, VALUES
+
+pytestmark = pytest.mark.stack
+
+UNITS = {"Mi": 1, "Gi": 1024}
+
+
+def requested(resources: dict[str, dict[str, str]]) -> int:
+    memory = resources["requests"]["memory"]
+    return int(memory[:-2]) * UNITS[memory[-2:]]
+
+
+def used(stack: layout.Stack, service: str, *, alone: bool = False) -> float:
+    """MiB of a service's own memory, without what it shares with files; `alone`: of its first process."""
+    found = launch.marked(f"{stack.id}:{service}")
+    if alone:
+        ours = {one.pid for one in found}
+        found = [one for one in found if one.ppid() not in ours]
+    assert found, service
+    return sum(_anonymous(one) for one in found)
+
+
+def _anonymous(process: psutil.Process) -> float:
+    lines = Path(f"/proc/{process.pid}/status").read_text("utf-8").splitlines()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return (int(fields["RssAnon"].split()[0]) + int(fields["RssShmem"].split()[0])) / 1024
+
+
+@pytest.mark.parametrize("component", ["apiServer", "dagProcessor", "triggerer"])
+def test_a_component_fits_into_its_request(stack: layout.Stack, component: str) -> None:
+    name = f"airflow-{VALUES[component]['args'][3]}"
+    assert used(stack, name) < requested(VALUES[component]["resources"])
+
+
+def test_the_scheduler_fits_with_a_watcher_of_pods_beside_it(stack: layout.Stack) -> None:
+    """Its tasks run below it here, and in pods there; there it has one more process, a copy of its own."""
+    assert 2 * used(stack, "airflow-scheduler", alone=True) < requested(VALUES["scheduler"]["resources"])
+
+
+def test_mlflow_fits_into_its_request(stack: layout.Stack) -> None:
+    (deployment, _) = yaml.safe_load_all((PLATFORM / "mlflow.yaml").read_text("utf-8"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert used(stack, "mlflow") < requested(container["resources"])
