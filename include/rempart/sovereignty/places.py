@@ -103,7 +103,7 @@ def decide_server(config: Config, classification: str, name: str, *, on: date, h
 def _is_inside(host: str) -> bool:
     """Whether a host is this machine, or a container or a Service beside this one.
 
-    Their names have no dot, or, of a Service in another namespace of the cluster, end in `svc`: nobody outside has such.
+    Their names have no dot; that of a Service in another namespace of the cluster ends in `svc`.
     """
     bare = not any(sign in host for sign in ".:")
     return bare or host.startswith("127.") or host == "::1" or _SERVICE.fullmatch(host) is not None
