@@ -58,7 +58,7 @@ def test_the_graph_computes_the_network_and_knows_its_statistics(task, outputs):
         ({"epochs": True}, "'epochs' must be a whole number"),
         ({"epochs": 0}, "'epochs' must be a whole number"),
         ({"learning_rate": -1}, "'learning_rate' must be a number"),
-        ({"learning_rate": float("nan")}, "'learning_rate' must be a number"),
+        ({"learning_rate": float("nan")}, "learning_rate: nan is no number"),
         ({"hidden": "64,"}, "'hidden' must be the sizes"),
         ({"hidden": "64,0"}, "'hidden' must be the sizes"),
         ({"hidden": True}, "'hidden' must be the sizes"),
