@@ -28,6 +28,9 @@ def current(run: Run, loss_accepted_by: str | None = None) -> Snapshot | None:
     """
     shown = snapshots.current(run.site, run.lake, run.pipeline.name)
     lost = _lost(run, shown)
+    if lost is not None:  # an erasure may have committed between the look at the site and the look at evidence
+        shown = snapshots.current(run.site, run.lake, run.pipeline.name)
+        lost = _lost(run, shown)
     if lost is None:
         return shown
     name, now = run.pipeline.name, shown.id if shown else None
@@ -79,7 +82,7 @@ def _line(before: Mapping[str, str | None], name: str | None) -> set[str]:
 
 
 def _went_back(run: Run, newest: Evidence) -> bool:
-    """Return whether a person brought the site back to an earlier snapshot since: by a restore or a lossy failover."""
+    """Return whether a person brought the site back to an earlier snapshot since: a restore or a lossy failover."""
     if run.site.name != newest.body["site"] and (run.active.journey is None or run.active.journey.accept_loss):
         return True
     restores = run.platform.ledger.find("restore", limit=_RECENT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,23 @@ def test_l9_nor_does_a_delivery_that_is_taken_in_again(
     with pytest.raises(IngestError, match="shows no snapshot"):
         take_in(platform, wide, refused["sha256"])
     assert platform.sites["primary"].read("lake", landing.quarantine_key("readings", refused["sha256"]))
+
+
+def test_what_is_committed_between_the_two_looks_is_no_loss(
+    platform: Platform, readings: Pipeline, two: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An erasure makes another snapshot the current one while a run begins: it looked at the site before, and then at
+    evidence."""
+    show(platform, two["1"])
+    look = snapshots.current
+
+    def before_the_commit(*where: Any) -> snapshots.Snapshot | None:
+        found = look(*where)
+        show(platform, two["2"])
+        return found
+
+    monkeypatch.setattr(snapshots, "current", before_the_commit)
+    assert ingest(platform, readings).total_rows == 3
 
 
 @pytest.mark.parametrize(("shown", "rows"), [(None, 1), ("1", 2)], ids=["gone", "earlier"])
