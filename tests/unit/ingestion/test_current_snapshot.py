@@ -132,14 +132,17 @@ def test_another_bucket_is_another_lake(
     assert ingest(platform, readings).total_rows == 3
 
 
+@pytest.mark.parametrize("part", ["all", "bucket:lake", "dataset:readings"])
 def test_a_restore_brings_an_earlier_snapshot_back_and_ingestion_goes_on_from_it(
-    platform: Platform, readings: Pipeline, two: dict[str, bytes]
+    platform: Platform, readings: Pipeline, two: dict[str, bytes], part: str
 ) -> None:
     show(platform, two["1"])
     platform.ledger.append("restore", "point", {"ok": True, "aside": "look"})
+    others = ["database:mlflow", "dataset:bookings", "bucket:artifacts", "model:readings"]
+    platform.ledger.append("restore", "point", {"ok": True, "aside": None, "parts": others})
     with pytest.raises(IngestError, match="shows snapshot"):
         ingest(platform, readings)
-    platform.ledger.append("restore", "point", {"ok": True, "aside": None, "parts": ["dataset:readings"]})
+    platform.ledger.append("restore", "point", {"ok": True, "aside": None, "parts": [part]})
     platform.ledger.append("restore", "point", {"ok": True, "aside": "look"})
     assert ingest(platform, readings).total_rows == 2
 
