@@ -83,7 +83,8 @@ def _line(before: Mapping[str, str | None], name: str | None) -> set[str]:
 
 def _went_back(run: Run, newest: Evidence) -> bool:
     """Return whether a person brought the dataset back to an earlier snapshot since: a restore or a lossy failover."""
-    if run.site.name != newest.body["site"] and (run.active.journey is None or run.active.journey.accept_loss):
+    journey = run.active.journey
+    if run.site.name != newest.body["site"] and journey is not None and journey.accept_loss:
         return True
     brought = {"all", "bucket:lake", f"dataset:{run.pipeline.name}"}
     restores = run.platform.ledger.find("restore", limit=_RECENT)

@@ -16,6 +16,7 @@ from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Pipeline
 from rempart.replication.active import Active
+from rempart.replication.continuity import MemoryContinuity
 from rempart.replication.failover import Journey, Kind
 from tests import journeys
 
@@ -185,6 +186,22 @@ def test_a_home_that_still_has_what_a_failover_left_behind_goes_on_from_it(readi
     deliver("4", C)
     assert ingest(moving, readings).total_rows == 4
     assert ingest(moving, readings).total_rows == 4
+
+
+def test_another_active_site_in_the_configuration_is_no_accepted_loss(readings: Pipeline) -> None:
+    """Nobody switched: rempart.yaml was edited, and that site's replica is behind."""
+    before = journeys.in_memory()
+    home, other, buckets = before.sites["primary"], before.sites["haven"], before.config.buckets
+    header = "meter,day,kwh,people,tariff,note"
+    home.write(buckets.landing, "readings/1.csv", f"{header}\n{A}\n".encode())
+    ingest(before, readings)
+    for info in home.list(buckets.lake):
+        other.write(buckets.lake, info.key, home.read(buckets.lake, info.key))
+    home.write(buckets.landing, "readings/2.csv", f"{header}\n{B}\n".encode())
+    ingest(before, readings)
+    config = before.config.model_copy(update={"active_site": "haven"})
+    with pytest.raises(IngestError, match="site 'haven' shows snapshot"):
+        ingest(replace(before, config=config, continuity_=MemoryContinuity()), readings)
 
 
 @pytest.mark.parametrize("accept", [False, True], ids=["drained", "with loss"])
