@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rempart.errors import IntegrityError, LedgerBroken
+from rempart.errors import IntegrityError, LedgerBroken, SiteUnavailable
 from rempart.flows.evidence import check_foreign, export
 from rempart.flows.platform import Platform
 from rempart.ledger.chain import Head, extend
@@ -39,6 +39,10 @@ def put(platform: Platform, key: str, body: bytes) -> None:
 def stranger(seq: int) -> bytes:
     """A record with this number, well formed and signed by another key than the chain's."""
     return f"{extend(Head(seq - 1, 'f' * 64, STRANGER.id), NOW, 'snapshot', 'x', {}, STRANGER).line}\n".encode()
+
+
+def unavailable(*where: object, **how: object) -> bool:
+    raise SiteUnavailable("put evidence/ledger: no answer", "Run again.")
 
 
 def whole(platform: Platform) -> None:
@@ -81,6 +85,19 @@ def test_s7_it_is_told_once_and_the_export_is_complete(platform: Platform, tmp_p
     check_foreign(later)
     assert later.foreign == () and len(platform.ledger.find("repair", "foreign")) == 1
     assert export(platform).records == 0, "what stays there is no news"
+
+
+def test_s7_it_is_told_by_the_retry_of_an_export_that_failed(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported(platform, 1)
+    put(platform, name(1, 999999999999), b"x")
+    platform.ledger.append("snapshot", "bookings", {"rows": 9})
+    with monkeypatch.context() as broken:
+        broken.setattr(site(platform, "primary"), "write_new", unavailable)
+        with pytest.raises(SiteUnavailable):
+            export(platform)
+    assert export(platform).foreign == (f"evidence/{name(1, 999999999999)}",)
 
 
 @pytest.mark.parametrize("first", [1, 2, 3])

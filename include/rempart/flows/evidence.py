@@ -98,13 +98,12 @@ def export(platform: Platform) -> ExportResult:
     locked_evidence.check(platform, places, retain_until)
     stock = exported_segments.take_stock(platform, places, retain_until)
     locked_evidence.finish_checkpoints(platform, places, retain_until)
-    foreign = exported_segments.tell(platform, places, stock.foreign)
     site, bucket, exported, segments = places.site, places.evidence, stock.last, [*stock.segments]
     covered = min(exported, locked_evidence.counted(platform))
     chain = _chain_after(platform.ledger, site, bucket, exported, stock.ends)
     first = _oldest_news(platform.ledger.entries(covered))
     if first is None and not platform.ledger.forged(limit=1):
-        return ExportResult(0, exported, (), None, None, foreign)
+        return ExportResult(0, exported, (), None, None, exported_segments.tell(platform, places, stock.foreign))
     for permission in permissions:
         platform.record(permission)
     for key, body in _segments(platform.ledger.entries(exported), chain):
@@ -121,6 +120,8 @@ def export(platform: Platform) -> ExportResult:
         "file": file.decode(),
     }
     platform.ledger.append("checkpoint", key, told)
+    # last: an export that fails before this, and is retried, has told nothing yet that `check_foreign` would miss
+    foreign = exported_segments.tell(platform, places, stock.foreign)
     names = tuple(one.key for one in segments)
     return ExportResult(chain.head.seq - exported, chain.head.seq, names, key, round(window, 3), foreign)
 
