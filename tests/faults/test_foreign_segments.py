@@ -113,10 +113,7 @@ def test_s7_names_that_were_taken_ahead_of_the_export_make_no_gap(
         put(platform, name(number, number + 2), b"x")
     for _ in range(8):
         platform.ledger.append("snapshot", "bookings", {"rows": 1})
-        try:
-            export(platform)
-        except IntegrityError:
-            continue  # a name that it would take itself: the next run puts the true bytes there
+        export(platform)
     assert export(platform).last >= last + 8
     whole(platform)
 

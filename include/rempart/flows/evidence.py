@@ -16,7 +16,7 @@ from rempart import __version__
 from rempart.errors import ConfigError, IntegrityError, LedgerBroken, LedgerError, SiteUnavailable
 from rempart.flows import doctor_site, exported_segments, locked_evidence
 from rempart.flows.exported_segments import HOW
-from rempart.flows.locked_evidence import ALL, Checked, Expected, Places
+from rempart.flows.locked_evidence import ALL, Checked, Places
 from rempart.flows.platform import Platform
 from rempart.ledger import keys
 from rempart.ledger.canonical import canonical
@@ -107,8 +107,7 @@ def export(platform: Platform) -> ExportResult:
     for permission in permissions:
         platform.record(permission)
     for key, body in _segments(platform.ledger.entries(exported), chain):
-        _write_once(site, bucket, key, body, retain_until)
-        segments.append(Expected("segment", key, hashlib.sha256(body).hexdigest()))
+        segments.append(exported_segments.store(platform, places, key, body, retain_until))
     key, made_at, file = _write_checkpoint(platform, places, chain.head, retain_until)
     window = (made_at - first).total_seconds() if first else 0.0
     told = {
@@ -208,13 +207,6 @@ def _segments(entries: Iterable[Entry], chain: Chain) -> Iterator[tuple[str, byt
                 raise broken.error()
         body = "".join(f"{entry.line}\n" for entry in batch).encode()
         yield f"ledger/{batch[0].seq:012d}-{batch[-1].seq:012d}.jsonl", body
-
-
-def _write_once(site: Site, bucket: str, key: str, body: bytes, retain_until: datetime) -> None:
-    """Store under lock and read back; what another run stored must be the same. Raises IntegrityError, SiteError."""
-    kind = "application/json" if key.endswith(".json") else "application/jsonl"
-    if store_once(site, bucket, key, body, content_type=kind, retain_until=retain_until) is None:
-        site.read(bucket, key, sha256=hashlib.sha256(body).hexdigest())
 
 
 def _write_checkpoint(

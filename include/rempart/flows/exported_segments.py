@@ -16,7 +16,7 @@ from rempart.flows import locked_evidence
 from rempart.flows.locked_evidence import CHECKPOINT, RECENT, SEGMENT, Expected, Places
 from rempart.flows.platform import Platform
 from rempart.ledger.chain import read_line
-from rempart.sites.once import bodies
+from rempart.sites.once import bodies, store_once
 
 HOW = "Follow docs/how-to/verify-the-ledger.md, 'When it does not verify'."
 
@@ -53,6 +53,21 @@ def take_stock(platform: Platform, places: Places, retain_until: datetime) -> Ex
         last, ends = next(end for _, end, key in following if key == found.key), [found.key]
     foreign = [key for _, end, key in listed if end > last and not _agrees(platform, places, key, end, trusted)]
     return Exported(last, tuple(ends), tuple(segments), tuple(foreign))
+
+
+def store(platform: Platform, places: Places, key: str, body: bytes, retain_until: datetime) -> Expected:
+    """Store a new segment under lock and read it back. Over an object with its name that is not ours, it is put again.
+
+    Raises IntegrityError where a segment of ours with this name says something else; SiteError.
+    """
+    one, kind = Expected("segment", key, hashlib.sha256(body).hexdigest()), locked_evidence.TYPES["segment"]
+    if store_once(places.site, places.evidence, key, body, content_type=kind, retain_until=retain_until) is None:
+        found, trusted = SEGMENT.fullmatch(key), platform.trusted_keys()
+        first, last = (int(found[1]), int(found[2])) if found else (1, 0)
+        if any(_holds(each, first, last, trusted) for _, each in bodies(places.site, places.evidence, key)):
+            places.site.read(places.evidence, key, sha256=one.sha256)  # raises: no version of it is this body
+        locked_evidence.put(places, one, body, retain_until)
+    return one
 
 
 def tell(platform: Platform, places: Places, foreign: tuple[str, ...]) -> tuple[str, ...]:
