@@ -29,13 +29,20 @@ def encode(value: Any) -> bytes:
 def read(text: str | bytes) -> Any:
     """Return the value of JSON text, canonical or not. Raises ValueError, also for NaN and infinities.
 
-    A whole number beyond ±(2^53 - 1) is a float: the canonical form of a float of this size has no point.
+    A whole number beyond ±(2^53 - 1) is a float: the canonical form of a float of this size has no point. A number that
+    no float can hold, such as 1e999, counts as an infinity.
     """
-    return json.loads(text, parse_int=_integer, parse_constant=_constant)
+    return json.loads(text, parse_int=_integer, parse_float=_float, parse_constant=_constant)
 
 
 def _integer(text: str) -> int | float:
-    return whole if abs(whole := int(text)) <= LARGEST else float(text)
+    return whole if abs(whole := int(text)) <= LARGEST else _float(text)
+
+
+def _float(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise ValueError(f"{text[:40]} is no finite number")
+    return value
 
 
 def _constant(text: str) -> Any:
