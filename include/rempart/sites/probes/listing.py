@@ -84,7 +84,7 @@ def _kept_apart(at: Scratch, base: str, names: tuple[str, ...]) -> str:
     One key that is not kept apart is a lie, whatever becomes of the others: a site that is busy, or cuts a connection,
     leaves the answer open only where no lie was seen.
     """
-    from botocore.exceptions import ClientError, HTTPClientError, ParamValidationError
+    from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
     refused: dict[str, str] = {}
     for number, name in enumerate(names):
@@ -106,7 +106,7 @@ def _kept_apart(at: Scratch, base: str, names: tuple[str, ...]) -> str:
             same = at.get(base + name) == b"%d" % number
         except Lie:
             same = False
-        except HTTPClientError as error:
+        except BotoCoreError as error:  # no connection, a cut one, or a body that was cut short
             unanswered = error
             continue
         except ClientError as error:
