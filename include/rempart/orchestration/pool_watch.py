@@ -25,7 +25,7 @@ Kind = Literal["pods", "train jobs"]
 WATCH_SECONDS = 300
 """The API server ends a watch after so long; the next one goes on where it ended."""
 AGAIN_SECONDS, MOST_SECONDS = 5.0, 60.0
-"""Pause after a watch that failed: the first, and the longest."""
+"""Pause after a watch that failed or ended at once: the first, and the longest."""
 _SELECTOR = ",".join(f"{key}={value}" for key, value in shape.MANAGED_BY.items())
 
 
@@ -90,21 +90,23 @@ class PoolWatch:
     async def _run(self) -> None:
         version, pause = "", AGAIN_SECONDS
         while True:
+            began, resumes, failed = time.monotonic(), bool(version), False
             try:
                 async with self.hook.get_conn() as api:
                     ask, where = self._asked(api)
-                    if not version:
-                        version = await self._list(ask, where)
+                    version = version or await self._list(ask, where)
                     version = await self._follow(ask, where, version)
-                pause = AGAIN_SECONDS
             except Exception as fault:  # whatever it is, triggers look for themselves meanwhile
-                expired = getattr(fault, "status", None) == 410
-                version = ""
-                if not expired:
-                    told = (self._kind, self._namespace, type(fault).__name__)
-                    log.info("The %s of %s cannot be watched now: %s", *told)
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, MOST_SECONDS)
+                version, failed = "", True
+                if resumes and getattr(fault, "status", None) == 410:
+                    continue  # the version of the last watch is too old: list again
+                log.info("The %s of %s cannot be watched now: %s", self._kind, self._namespace, type(fault).__name__)
+            lasted = time.monotonic() - began
+            if lasted >= (MOST_SECONDS if failed else AGAIN_SECONDS):
+                pause = AGAIN_SECONDS
+            if failed or lasted < AGAIN_SECONDS:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, MOST_SECONDS)
 
     def _asked(self, api: Any) -> tuple[Callable[..., Any], tuple[str, ...]]:
         if self._kind == "pods":

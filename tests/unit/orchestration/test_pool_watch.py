@@ -6,12 +6,14 @@ import asyncio
 import copy
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from kubernetes import client
+from kubernetes_asyncio.client import ApiException
 
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import train_job
@@ -129,6 +131,80 @@ def test_a_watch_that_is_refused_keeps_nobody_from_hearing(
     assert [one["status"] for one in events] == ["bound"] * JOBS
 
 
+class NoCluster:
+    """A hook whose connection leads nowhere."""
+
+    @asynccontextmanager
+    async def get_conn(self) -> AsyncIterator[None]:
+        yield None
+
+
+@pytest.mark.parametrize("expired", [False, True], ids=["ends at once", "410 after each list"])
+def test_a_watch_that_never_lasts_is_not_asked_for_in_a_loop(monkeypatch: pytest.MonkeyPatch, expired: bool) -> None:
+    from rempart.orchestration.pool_watch import PoolWatch
+
+    asked = {"lists": 0, "watches": 0}
+
+    async def listed(*_: Any) -> str:
+        asked["lists"] += 1
+        return "7"
+
+    async def follow(*_: Any) -> str:
+        asked["watches"] += 1
+        await asyncio.sleep(0)
+        if expired:
+            raise ApiException(status=410)
+        return "7"
+
+    monkeypatch.setattr(PoolWatch, "_asked", lambda self, api: (None, ()))
+    monkeypatch.setattr(PoolWatch, "_list", listed)
+    monkeypatch.setattr(PoolWatch, "_follow", follow)
+
+    async def main() -> None:
+        watched = PoolWatch("training", "pods")
+        watched.hook = NoCluster()
+        async with watched.news("train-x-1"):
+            await asyncio.sleep(0.1)
+
+    asyncio.run(main())
+    assert asked == {"lists": 1, "watches": 1}
+
+
+def test_a_version_that_became_too_old_is_listed_anew_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rempart.orchestration import pool_watch
+
+    lists, ends = [], iter([None, ApiException(status=410)])
+
+    async def listed(*_: Any) -> str:
+        lists.append(time.monotonic())
+        return "7"
+
+    async def follow(*_: Any) -> str:
+        end = next(ends, "stays")
+        await asyncio.sleep(60 if end == "stays" else 0.02)
+        if isinstance(end, Exception):
+            raise end
+        return "7"
+
+    monkeypatch.setattr(pool_watch, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(pool_watch, "MOST_SECONDS", 60.0)
+    monkeypatch.setattr(pool_watch.PoolWatch, "_asked", lambda self, api: (None, ()))
+    monkeypatch.setattr(pool_watch.PoolWatch, "_list", listed)
+    monkeypatch.setattr(pool_watch.PoolWatch, "_follow", follow)
+
+    async def main() -> None:
+        watched = pool_watch.PoolWatch("training", "pods")
+        watched.hook = NoCluster()
+        async with watched.news("train-x-1"):
+            for _ in range(500):
+                await asyncio.sleep(0.01)
+                if len(lists) == 2:
+                    return
+
+    asyncio.run(main())
+    assert len(lists) == 2
+
+
 def test_a_pod_that_is_deleted_while_it_waits_is_told(pool: DoubleCluster) -> None:
     def delete() -> None:
         pool.client().delete_collection_namespaced_pod("training")
@@ -213,5 +289,6 @@ def test_train_jobs_that_wait_share_two_watches_and_hear_at_once_of_their_nodes(
 
     events, seconds = together(come, 8, train_job_trigger)
     assert [one["status"] for one in events] == ["bound"] * JOBS and seconds < 20
-    assert found["watch"] == 2 and found["one TrainJob"] <= 2 * JOBS, found  # at its start, and at the watch's own
-    assert asked(pool)["one TrainJob"] <= 5 * JOBS
+    # at its start, and at the lists of the two watches; without them it would be each second
+    assert found["watch"] == 2 and found["one TrainJob"] <= 4 * JOBS, found
+    assert asked(pool)["one TrainJob"] <= 7 * JOBS
