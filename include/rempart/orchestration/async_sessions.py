@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import ssl
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 _VERIFIED = ("verify-ca", "verify-full")
+_SYSTEM = "system"
+"""libpq's word for the authorities of the machine: no file."""
 
 
 def connect_args(url: str) -> dict[str, Any]:
@@ -20,9 +23,12 @@ def connect_args(url: str) -> dict[str, Any]:
     Raises OSError, ssl.SSLError for files that cannot be read.
     """
     query = dict(parse_qsl(urlsplit(url).query))
-    if (mode := query.get("sslmode")) not in _VERIFIED:
+    mode, root = query.get("sslmode"), query.get("sslrootcert")
+    if mode == "require" and root and Path(root).is_file():
+        mode = "verify-ca"  # as libpq
+    if mode not in _VERIFIED:
         return {"ssl": mode} if mode else {}
-    context = ssl.create_default_context(cafile=query.get("sslrootcert"))
+    context = ssl.create_default_context(cafile=None if root == _SYSTEM else root)
     context.check_hostname = mode == "verify-full"
     if certificate := query.get("sslcert"):
         context.load_cert_chain(certificate, query.get("sslkey"))
