@@ -314,17 +314,26 @@ def works(stack: Stack) -> list[str]:
     return postgresql.sessions_of(administrator, ("airflow", "mlflow"))
 
 
-def up(stack: Stack, say: Say, patience: float = 0.0) -> None:
-    """Check that MLflow and Airflow work, which no container starts; wait `patience` seconds for each of them.
+STARTS_SECONDS = 900.0
+"""How long MLflow and Airflow may take to answer once one of them works on the databases."""
 
-    Raises StackError, ServiceError.
+
+def up(stack: Stack, say: Say, patience: float = 0.0) -> None:
+    """Check that MLflow and Airflow work, which no container starts; wait `patience` seconds until they were started.
+
+    Once one of them was, both have what is left of that time to answer, or `STARTS_SECONDS` if that is more. Why they
+    do not answer yet is told. Raises StackError, DatabaseUnavailable.
     """
+    deadline = time.monotonic() + patience
     if patience and not works(stack):
         say(f"the stores are as they must be: {_START[stack.cluster]} This command waits {patience:.0f} s for them.")
     _until(lambda: _some_work(stack), patience)
+    deadline = max(deadline, time.monotonic() + min(patience, STARTS_SECONDS))
     resolve = credentials.connections(stack, configuration.read_env_file(stack.secrets))
-    say(f"mlflow: {_until(lambda: mlflow_server.check(resolve('mlflow')), patience)}")
-    say(f"airflow: {_until(lambda: _airflow(stack, resolve('airflow_api')), patience)}")
+    mlflow = _until(lambda: mlflow_server.check(resolve("mlflow")), deadline - time.monotonic(), say)
+    say(f"mlflow: {mlflow}")
+    airflow = _until(lambda: _airflow(stack, resolve("airflow_api")), deadline - time.monotonic(), say)
+    say(f"airflow: {airflow}")
 
 
 _START = {
@@ -348,12 +357,17 @@ def _airflow(stack: Stack, connection: Connection) -> str:
     return f"all components beat, {health.dags} DAGs parsed"
 
 
-def _until(check: Callable[[], str], seconds: float) -> str:
-    deadline = time.monotonic() + seconds
+def _until(check: Callable[[], str], seconds: float, say: Say = lambda line: None) -> str:
+    """What a check says once it passes. Why it does not pass yet is told when that changes, twice a minute at most."""
+    deadline, told, again = time.monotonic() + seconds, "", 0.0
     while True:
         try:
             return check()
-        except RempartError:
-            if time.monotonic() > deadline:
+        except RempartError as error:
+            now = time.monotonic()
+            if now > deadline:
                 raise
+            if error.what != told and now >= again:
+                say(f"not yet: {error.what}")
+                told, again = error.what, now + 30.0
             time.sleep(1)

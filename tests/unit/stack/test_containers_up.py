@@ -45,3 +45,25 @@ def test_it_waits_until_they_were_started_and_checks_them(stack: Stack) -> None:
     containers.up(replace(stack, cluster=True), told.append, 60)
     assert "docs/how-to/kubernetes.md" in told[0] and "60 s" in told[0]
     assert told[1:] == ["mlflow: logs a run", "airflow: all components beat, 3 DAGs parsed"]
+
+
+def test_what_does_not_answer_is_told_once_and_one_time_is_left_for_all(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hours of waiting are two hours, and a refused password is no silence."""
+    now = [0.0]
+
+    def refused(connection: object) -> str:
+        raise StackError("mlflow: the password was refused", "Look at its log.")
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(containers.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(containers.time, "sleep", sleep)
+    monkeypatch.setattr(containers.mlflow_server, "check", refused)
+    told = list[str]()
+    with pytest.raises(StackError):
+        containers.up(replace(stack, cluster=True), told.append, 7200)
+    assert 7200 <= now[0] <= 7203
+    assert told[1:] == ["not yet: mlflow: the password was refused"]
