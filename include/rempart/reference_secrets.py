@@ -29,8 +29,8 @@ _NOTES = """
 - **The embedded stack** runs as one user of the machine and keeps all secrets in `var/secrets.env` (mode 0600). A
   process is handed its own secrets only, but every process of that user can read the file. The separation is a
   boundary in containers and on Kubernetes.
-- The preparing job (the container `airflow-init`, the job `rempart-prepare`) and the container `restore` also hold the
-  password of the database's administrator. They end by themselves.
+- The preparing job (the container `airflow-init`, the job `rempart-prepare`) and the restore (the container `restore`,
+  the job `rempart-restore`) also hold the password of the database's administrator. They end by themselves.
 - The supervisor and the guard of the embedded stack hold the connections that you exported, to pass them on.
 - With `access: {auth_manager: simple}` the API server also holds the admin's password.
 - In containers and on Kubernetes, an API server, DAG processor or triggerer that tries to reach a host which the policy
