@@ -101,6 +101,7 @@ class PoolWatch:
                 if resumes and getattr(fault, "status", None) == 410:
                     continue  # the version of the last watch is too old: list again
                 log.info("The %s of %s cannot be watched now: %s", self._kind, self._namespace, type(fault).__name__)
+            # kubernetes_asyncio takes an error without a body (503 of a load balancer) for the end of a watch
             lasted = time.monotonic() - began
             if lasted >= (MOST_SECONDS if failed else AGAIN_SECONDS):
                 pause = AGAIN_SECONDS

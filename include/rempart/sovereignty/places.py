@@ -103,14 +103,15 @@ def decide_server(config: Config, classification: str, name: str, *, on: date, h
 def _is_inside(host: str) -> bool:
     """Whether a host is this machine, or a container or a Service beside this one.
 
-    Their names have no dot; that of a Service in another namespace of the cluster ends in `svc`.
+    Their names have no dot. Pools of a cluster know a Service of the platform's own namespace by a longer name.
+    A Service of another namespace is somebody else's, and may lead out of the cluster.
     """
     bare = not any(sign in host for sign in ".:")
     return bare or host.startswith("127.") or host == "::1" or _SERVICE.fullmatch(host) is not None
 
 
-_SERVICE = re.compile(r"[^.:]+\.[^.:]+\.svc", re.IGNORECASE)
-"""The name of a Service of Kubernetes in some namespace of the cluster."""
+_SERVICE = re.compile(r"[^.:]+\.airflow\.svc", re.IGNORECASE)
+"""The name of a Service in the namespace of deploy/kubernetes/platform."""
 
 
 def decide_pool(config: Config, classification: str, what: What, pool: str, *, on: date) -> Decision:

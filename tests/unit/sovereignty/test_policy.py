@@ -343,6 +343,7 @@ def test_a_step_never_raises_a_classification(source: Any, to: Any) -> None:
     [
         *((host, True) for host in ("mlflow", "127.0.0.1", "::1", "mlflow.airflow.svc")),
         *((host, False) for host in ("mlflow.example", "mlflow.svc", "a.b.c.svc", "mlflow.airflow.svc.eu", "10.0.0.7")),
+        ("mlflow.elsewhere.svc", False),
     ],
 )
 def test_a_server_on_the_platforms_own_machines_is_named_as_only_they_know_it(host: str, inside: bool) -> None:
