@@ -155,10 +155,10 @@ def give_rights(stack: Stack, administrator: Connection) -> None:
             script = stack.root / "include" / "sql" / f"{name}.sql"
             with connect(replace(administrator, schema=name)) as session:
                 session.execute(script.read_text(encoding="utf-8"))
-    except psycopg.errors.InsufficientPrivilege as cause:
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject) as cause:
         raise DatabaseUnavailable(
-            f"'{administrator.login}' may not give the roles their rights: {str(cause).strip().splitlines()[0][:200]}",
-            "Make it a member of the databases' owners: docs/how-to/external-services.md lists them.",
+            f"'{administrator.login}' cannot give the roles their rights: {str(cause).strip().splitlines()[0][:200]}",
+            "docs/how-to/external-services.md lists the roles; make it a member of the databases' owners.",
         ) from cause
 
 
