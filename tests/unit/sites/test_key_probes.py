@@ -14,7 +14,6 @@ from rempart.sites.probes import listing
 from rempart.sites.probes.run import attempt
 from rempart.sites.probes.scratch import Scratch
 
-
 CLOSED = ConnectionClosedError(endpoint_url="http://site")
 NO_CONNECTION = EndpointConnectionError(endpoint_url="http://site")
 FAULTS = [CLOSED, NO_CONNECTION, IncompleteReadError(actual_bytes=0, expected_bytes=1)]
