@@ -15,8 +15,8 @@ pipeline file, and nothing that waits is taken in: rows that are accepted now le
 too many rows of it are still refused, nothing of it is published, unless the run says `accept_quarantined`: that is
 evidence, with the number of the user who said so.
 
-With `accept_loss`, the run goes on from what the site shows although the ledger names a newer snapshot: that is
-evidence too.
+With `accept_loss`, the snapshot that the ledger names as the newest and the site does not show, the run goes on without
+its rows: that is evidence too. It holds for this snapshot alone.
 
 **Run again** as often as you like: a run without new deliveries changes nothing and starts nothing, nor does one of a
 delivery `again` that comes to the same verdicts.
@@ -62,9 +62,10 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     cron = pipeline.schedules.ingest
     common = pipeline_settings("ingest", pipeline) | {"schedule": at(cron) if cron else None}
     accept_loss = Param(
-        False,
-        type="boolean",
-        description="Go on although the site does not show the newest snapshot on record: its rows are left out.",
+        None,
+        type=["null", "string"],
+        pattern=r"^[0-9a-f]{16}\Z",
+        description="Go on without the rows of this snapshot, which the ledger names as the newest and the site lost.",
     )
     params = {"prefix": prefix, "again": again, "accept_quarantined": accept, "accept_loss": accept_loss}
     with DAG(dag_id, doc_md=__doc__, params=params, **common) as dag:

@@ -319,5 +319,5 @@ def repoint(
     snapshots.point_at(site, bucket, after)
     counts = dict.fromkeys(("deliveries", "delivered", "accepted", "quarantined"), 0)
     told = {"snapshot": after.id, "previous": after.previous, "site": site.name, "bucket": bucket, "rows": after.rows}
-    platform.ledger.append("snapshot", pipeline.name, {**told, **counts})
+    platform.ledger.append("snapshot", pipeline.name, {**told, "replaced": before.id, **counts})
     return after

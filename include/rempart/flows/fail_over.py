@@ -236,6 +236,7 @@ class _Run:
         for step, outcome in ((step, journey.steps[step]) for step in journey.plan if step in journey.steps):
             if (journey.id, step, outcome["at"]) not in known:
                 body = {"journey": journey.id, "kind": journey.kind, "step": step, "generation": now.generation}
+                body["accept_loss"] = journey.accept_loss
                 self.platform.ledger.append("failover", _subject(journey), {**body, **outcome})
 
     def take(self, step: Step, lease: Lease, now: Active, journey: Journey, facts: Facts) -> tuple[Active, Journey]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
 from rempart.flows import current_snapshot, erasures, ingest_run
+from rempart.flows.current_snapshot import AcceptedLoss
 from rempart.flows.doctor_site import last_record
 from rempart.flows.ingest_run import Run
 from rempart.flows.judge_rows import judge_within_limit
@@ -53,17 +54,17 @@ class IngestResult:
     accepted_by: str | None = None
 
 
-def ingest(platform: Platform, pipeline: Pipeline, *, loss_accepted_by: str | None = None) -> IngestResult:
+def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLoss | None = None) -> IngestResult:
     """Take in all waiting deliveries and commit at most one new snapshot; with nothing new, nothing changes.
 
     An error leaves the last snapshot current; a re-run completes the work, at another site if that is active by then.
     A row that was erased does not come back: it is refused, and nothing of it is kept. Where more rows are refused than
     `max_quarantined` allows, the deliveries at fault are held back: all their rows go to quarantine, none into a
     snapshot, until the pipeline is corrected or a person accepts them (`reingest`). `check_quarantine` says so.
-    `loss_accepted_by`: who accepts that the site no longer shows the newest snapshot (`current_snapshot`).
+    `accepted_loss`: the newest snapshot, where a person accepts that the site no longer shows it.
     """
     run = ingest_run.begin(platform, pipeline)
-    before = current_snapshot.current(run, loss_accepted_by)
+    before = current_snapshot.current(run, accepted_loss)
     with platform.committing(run.active):
         finished = ingest_run.finish(run, before)
     with spool_folder() as folder:

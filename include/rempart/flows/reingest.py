@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from rempart.errors import IngestError
 from rempart.flows import current_snapshot, erasures, ingest_run
+from rempart.flows.current_snapshot import AcceptedLoss
 from rempart.flows.ingest import IngestResult, ingest, result_of
 from rempart.flows.ingest_run import Run
 from rempart.flows.judge_rows import judge
@@ -33,24 +34,24 @@ def take_in(
     again: str | None,
     *,
     accept: bool = False,
-    accept_loss: bool = False,
+    accept_loss: str | None = None,
     by: str | None = None,
 ) -> IngestResult:
     """All waiting deliveries, or the one with this SHA-256 `again`; `accept` that too many of its rows are refused.
 
-    `accept_loss`: go on although the site does not show the newest snapshot on record. `by`: the user's name in
+    `accept_loss`: the newest snapshot on record, to go on although the site does not show it. `by`: the user's name in
     Airflow; evidence has the number. Raises as `ingest` and `reingest`.
     """
-    loss_accepted_by = user_number(platform, by) if accept_loss else None
+    accepted_loss = AcceptedLoss(accept_loss, user_number(platform, by)) if accept_loss else None
     if again is not None:
         accepted_by = user_number(platform, by) if accept else None
-        return reingest(platform, pipeline, again, accepted_by=accepted_by, loss_accepted_by=loss_accepted_by)
+        return reingest(platform, pipeline, again, accepted_by=accepted_by, accepted_loss=accepted_loss)
     if accept:
         raise IngestError(
             f"Pipeline '{pipeline.name}': accept_quarantined without `again` names no delivery: nothing was started",
             "Look at a delivery on the cockpit's page of this pipeline first, and give its SHA-256 as `again`.",
         )
-    return ingest(platform, pipeline, loss_accepted_by=loss_accepted_by)
+    return ingest(platform, pipeline, accepted_loss=accepted_loss)
 
 
 def reingest(
@@ -59,7 +60,7 @@ def reingest(
     sha256: str,
     *,
     accepted_by: str | None = None,
-    loss_accepted_by: str | None = None,
+    accepted_loss: AcceptedLoss | None = None,
 ) -> IngestResult:
     """Judge a delivery's refused rows anew and commit at most one snapshot; with the same verdicts, nothing changes.
 
@@ -69,7 +70,7 @@ def reingest(
     read; besides as `ingest`.
     """
     run = ingest_run.begin(platform, pipeline)
-    before = current_snapshot.current(run, loss_accepted_by)
+    before = current_snapshot.current(run, accepted_loss)
     with platform.committing(run.active):
         finished = ingest_run.finish(run, before)
     found = held_rows(platform, pipeline, run.site, sha256, run.erased)

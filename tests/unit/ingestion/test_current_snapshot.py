@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from rempart.errors import IngestError
+from rempart.flows.current_snapshot import AcceptedLoss
+from rempart.flows.erase_objects import repoint
 from rempart.flows.ingest import ingest
 from rempart.flows.platform import Platform
 from rempart.flows.reingest import take_in
@@ -40,6 +42,11 @@ def two(platform: Platform, readings: Pipeline, deliver: Deliver) -> dict[str, b
         held[name] = platform.sites["primary"].read("lake", CURRENT)
     deliver("3.csv", C)
     return held
+
+
+def newest(platform: Platform) -> str:
+    """The newest snapshot on record."""
+    return str(platform.ledger.find("snapshot", "readings", limit=1)[0].body["snapshot"])
 
 
 def show(platform: Platform, body: bytes | None) -> None:
@@ -95,12 +102,12 @@ def test_l9_a_person_goes_on_without_it_by_word_and_that_is_evidence(
     platform: Platform, readings: Pipeline, two: dict[str, bytes], shown: str | None, rows: int
 ) -> None:
     show(platform, two[shown] if shown else None)
-    lost = platform.ledger.find("snapshot", "readings", limit=1)[0].body["snapshot"]
+    lost = newest(platform)
     platform.sites["primary"].delete("landing", "readings/3.csv")
     with pytest.raises(IngestError, match="accept_loss"):
         ingest(platform, readings)
     assert platform.ledger.find("acceptance") == []
-    ingest(platform, readings, loss_accepted_by="user 7")
+    ingest(platform, readings, accepted_loss=AcceptedLoss(newest(platform), "user 7"))
     (record,) = platform.ledger.find("acceptance", "readings")
     assert (record.body["lost"], record.body["bucket"], record.body["by"]) == (lost, "lake", "user 7")
     # nothing waited: the next run needs no word any more, and tells nothing twice
@@ -114,12 +121,44 @@ def test_l9_a_word_for_one_loss_is_none_for_the_next(
     platform: Platform, readings: Pipeline, two: dict[str, bytes], deliver: Deliver
 ) -> None:
     show(platform, None)
-    assert ingest(platform, readings, loss_accepted_by="user 7").total_rows == 1
+    assert ingest(platform, readings, accepted_loss=AcceptedLoss(newest(platform), "user 7")).total_rows == 1
     show(platform, None)
     deliver("4.csv", A)
     with pytest.raises(IngestError, match="shows no snapshot"):
         ingest(platform, readings)
     assert len(platform.ledger.find("acceptance")) == 1
+
+
+def test_l9_the_loss_of_another_snapshot_was_not_accepted(
+    platform: Platform, readings: Pipeline, two: dict[str, bytes]
+) -> None:
+    """A run that is cleared says what was accepted then, whatever was lost since."""
+    first = str(platform.ledger.find("snapshot", "readings")[-1].body["snapshot"])
+    show(platform, None)
+    with pytest.raises(IngestError, match=f"accept_loss: {newest(platform)}"):
+        ingest(platform, readings, accepted_loss=AcceptedLoss(first, "user 7"))
+    assert platform.ledger.find("acceptance") == []
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_erasure_accepts_no_loss(platform: Platform, readings: Pipeline, two: dict[str, bytes], lost: bool) -> None:
+    """What takes the place of the snapshot that the site shows stands for that one, not for the newest."""
+    site = platform.sites["primary"]
+    if lost:
+        show(platform, two["1"])
+    shown = site.read("lake", CURRENT)
+    before = snapshots.current(site, "lake", "readings")
+    assert before is not None
+    after = replace(before, key=("day", "meter"))
+    after = replace(after, id=snapshots.content_id(after))
+    snapshots.commit(site, "lake", after, [])
+    show(platform, shown)
+    assert repoint(platform, site, "lake", readings, {before.id: after}) == after
+    if not lost:
+        assert ingest(platform, readings).total_rows == 3
+        return
+    with pytest.raises(IngestError, match=f"shows snapshot {after.id}"):
+        ingest(platform, readings)
 
 
 def test_another_bucket_is_another_lake(
