@@ -55,7 +55,7 @@ class Operation:
 # --- ingest -----------------------------------------------------------------------------------------------------------
 
 WEEK = [ROWS[60].replace(",", ",x", 1), *ROWS[61:80]]
-"""What is delivered in a cell: the first row is refused."""
+"""The rows that a cell delivers: ingestion refuses the first one."""
 DELIVERED = "\n".join([HEADER, *WEEK, ""]).encode()
 _FILE = f"{on.PIPELINE}/third.csv"
 

@@ -19,6 +19,7 @@ import gc
 import json
 import multiprocessing
 import os
+import queue
 import statistics
 import tempfile
 import time
@@ -173,7 +174,7 @@ class Many:
         """The next job whose trigger fired."""
         try:
             number, payload = self.outbox.get(timeout=seconds)
-        except Exception:  # queue.Empty of another process
+        except queue.Empty:
             return None
         job = self.jobs[number]
         job.arguments = {"event": payload}
@@ -187,7 +188,7 @@ class Many:
         return float(found)
 
     def asked(self) -> Counter[str]:
-        """What the pools' accounts asked of the clusters so far: watches, and other requests."""
+        """Return how many watches, and how many other requests, the pools' accounts sent to the clusters so far."""
         found: Counter[str] = Counter()
         for double in self.clusters.values():
             for one in double.requests:
@@ -202,7 +203,7 @@ class Many:
 
 
 def waiting(many: Many) -> dict[str, float]:
-    """What 500 jobs that wait ask and cost."""
+    """Measure the requests and the memory of 500 jobs that wait."""
     before, memory = many.asked(), 0.0
     for number in range(JOBS):
         many.step(many.order(f"waits_{number}", number))

@@ -52,7 +52,7 @@ _FILTER = (
     (0x06, 0, 0, 0xFFFF),
     (0x06, 0, 0, 0),
 )
-"""What the kernel hands over: packets that leave, of TCP those alone that ask for a connection. Classic BPF."""
+"""The kernel's filter (classic BPF): it hands over packets that leave, and of TCP only those that open a connection."""
 _REVERSE = ".in-addr.arpa"
 _LOOPBACK = ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")
 
@@ -78,7 +78,7 @@ def _tap() -> socket.socket:
 
 @dataclass
 class Count:
-    """What leaves a container: `wanted` outside by destination, and how many packets were `seen` at all."""
+    """The packets of a container: `wanted` counts those to the outside by destination, `seen` all of them."""
 
     wanted: Counter[str] = field(default_factory=Counter)
     seen: int = 0
@@ -119,7 +119,7 @@ def main(networks: Sequence[str]) -> None:
 
 @dataclass
 class Watched:
-    """What each container wanted, once the watching has ended: by service."""
+    """The count of each service, filled when the watch ends."""
 
     found: dict[str, dict[str, Any]] = field(default_factory=dict)
 

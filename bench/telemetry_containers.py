@@ -2,7 +2,7 @@
 
 The demo's chain runs meanwhile, in containers, with two profiles more than `docker compose up` has: a worker that
 trains, the queue, the metrics. Before and after, each container is made to ask for a name and to send a packet: a
-counter that does not see these counts nothing. What the proxy was asked for is told, too.
+counter that does not see these proves nothing. The proof also names what the proxy was asked for.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ import pytest
 import yaml
 from psycopg import sql
 
-from rempart import sections
 from rempart.config import DATABASES, Connection, parse_connection, read_env_file
 from rempart.flows.back_up import back_up
 from rempart.flows.keys import own_identity
@@ -28,6 +26,7 @@ from rempart.ledger.keys import to_pem
 from rempart.ledger.memory import MemoryLedger
 from rempart.sites.s3 import S3Site
 from rempart.stack import cluster, layout, postgresql, services
+from tests.buckets import own_buckets
 from tests.conftest import ROOT, OwnTurns
 from tests.integration.own_servers import Servers, own_servers
 
@@ -42,23 +41,17 @@ TODAY = date(2026, 11, 27)
 
 
 @pytest.fixture(scope="module")
-def house(platform: Platform, capability_records: list[dict[str, object]]) -> Platform:
+def house(platform: Platform, capability_records: list[dict[str, object]]) -> Iterator[Platform]:
     """The platform that is lost: the stack's databases, and buckets of the module's own."""
-    mark = f"cluster-{secrets.token_hex(4)}"
-    buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
-    sites = [platform.site(name, "personal") for name in ("primary", "haven")]
-    for site in sites:
-        for name in (buckets.lake, buckets.artifacts):
-            site.ensure_bucket(name, versioned=True)
-        site.ensure_bucket(buckets.backups, versioned=True, locked=site.name == "haven")
-    ledger = MemoryLedger()
+    ledger, site = MemoryLedger(), platform.site("primary", "personal")
     for record in capability_records:
         ledger.append("capabilities", str(record["site"]), record)
-    for (bucket, key), body in BODIES.items():
-        sites[0].write(getattr(buckets, bucket), key, body)
-    settings = platform.config.model_copy(update={"buckets": buckets})
-    turns = OwnTurns(platform.database("continuity"))
-    return dataclasses.replace(platform, config=settings, ledger_=ledger, continuity_=turns)
+    with own_buckets(platform, "cluster") as buckets:
+        for (bucket, key), body in BODIES.items():
+            site.write(getattr(buckets, bucket), key, body)
+        settings = platform.config.model_copy(update={"buckets": buckets})
+        turns = OwnTurns(platform.database("continuity"))
+        yield dataclasses.replace(platform, config=settings, ledger_=ledger, continuity_=turns)
 
 
 @dataclass(frozen=True)

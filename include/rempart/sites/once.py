@@ -17,12 +17,18 @@ from rempart.sites.port import ObjectInfo, Site
 TRIES = 3
 LOOKED_AT = 200
 """Versions of a key that are read at most: somebody may put any number on top."""
+MOST_BYTES = 1 << 30
+"""A larger version is nobody's of ours, and is not read: whoever has the site's key could fill the memory with it."""
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
-def bodies(site: Site, bucket: str, key: str) -> Iterator[tuple[ObjectInfo, bytes]]:
-    """The versions of a key with their bodies, the oldest first: that is the one that its writer made."""
-    found = [one for one in site.versions(bucket, key) if one.key == key and not one.marker]
+def bodies(site: Site, bucket: str, key: str, size: int | None = None) -> Iterator[tuple[ObjectInfo, bytes]]:
+    """Yield the versions of a key with their bodies, the oldest first: that is the one that its writer made.
+
+    With `size`, in bytes, only those of that size.
+    """
+    listed = (one for one in site.versions(bucket, key) if one.key == key and not one.marker)
+    found = [one for one in listed if (one.size <= MOST_BYTES if size is None else one.size == size)]
     found.reverse()
     half = LOOKED_AT // 2
     for one in found if len(found) <= LOOKED_AT else [*found[:half], *found[-half:]]:
@@ -119,7 +125,7 @@ def gives_back(site: Site, bucket: str, key: str, body: bytes, version_id: str |
 
 
 def _version(site: Site, bucket: str, key: str, body: bytes) -> ObjectInfo | None:
-    return next((info for info, found in bodies(site, bucket, key) if found == body), None)
+    return next((info for info, found in bodies(site, bucket, key, len(body)) if found == body), None)
 
 
 def _locked(site: Site, bucket: str, info: ObjectInfo, until: datetime | None) -> ObjectInfo:
