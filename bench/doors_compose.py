@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import database_tls, listening
 from bench import door_requests as asks
-from bench import listening
 from bench.door_attacks import Attack, Row, of_site, rows
 from bench.doors_embedded import NOBODY, PAGE, send
 from bench.seen import docker
@@ -58,6 +58,7 @@ def parts(root: Path) -> dict[str, dict[int, str]]:
         found.setdefault(stack.host(name.partition(" ")[0]), {})[port] = name
     found["gate"] = {port: f"gate to {name}" for port, name in GATE.items()}
     found["egress"] = {EGRESS: "egress"}
+    found[database_tls.FRONT] = {database_tls.PORT: "postgresql"}
     return found
 
 

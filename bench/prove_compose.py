@@ -3,9 +3,10 @@
     make prove-compose      (needs a Docker Engine, and root to make the base image where none can be pulled)
 
 `rempart init`, the images, `docker compose up --wait`; the demo's chain through Airflow's REST API, from a container
-beside it and through the gate from this machine; the scheduler is killed (SIGKILL) while a task runs. Each container is
-then looked at from outside and from inside (bench.seen). State and settings are the proof's own (var/compose-proof);
-two proofs run side by side with a REMPART_PORT_OFFSET and a REMPART_TAG each.
+beside it and through the gate from this machine; the scheduler is killed (SIGKILL) while a task runs. PostgreSQL is
+reached by TLS alone, with its certificate verified (bench.database_tls), and a restore beside the platform goes the
+same way. Each container is then looked at from outside and from inside (bench.seen). State and settings are the proof's
+own (var/compose-proof); two proofs run side by side with a REMPART_PORT_OFFSET and a REMPART_TAG each.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import audited, door_attacks, doors_compose, secrets_held
+from bench import audited, database_tls, door_attacks, doors_compose, secrets_held
 from bench import outside as way_out
 from bench.prove_pods import write
 from bench.seen import GATE, docker, look, own_address
@@ -188,6 +189,7 @@ def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, A
     environment = {**os.environ, "REMPART_VAR": str(var), "REMPART_HOME": str(home)}
     command = [sys.executable, "-m", "rempart.cli", "init", "--settings", str(settings)]
     subprocess.run(command, env=environment, cwd=root, check=True)
+    compose.files.append(database_tls.override(root, var))
     step("init")
     if base_image() == BASE and not _has(BASE):
         subprocess.run([root / "deploy" / "images" / "base.sh", BASE], check=True)
@@ -212,6 +214,8 @@ def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, A
     detail = f"{facts} facts" if not done.returncode else _last(done.stdout + done.stderr, 4)
     check(checks, "the demo's chain through REST, in containers", done.returncode == 0, detail)
     step("demo")
+    figures["seconds: a restore by TLS"] = database_tls.look(compose, partial(check, checks))
+    step("PostgreSQL by TLS")
 
     given = config.read_env_file(var / "compose" / "secrets.env")["AIRFLOW_CONN_AIRFLOW_API"]
     user = parse_connection("airflow_api", given)

@@ -1,6 +1,7 @@
 """A PostgreSQL that accepts TLS only: a front with a certificate before a server that has none compiled in.
 
 The front does what `hostssl` lines of pg_hba.conf do: it agrees to TLS when a client asks, and refuses any other start.
+`python tls_front.py PORT CERTIFICATE KEY HOST PORT` runs one alone, and tells each connection.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import dataclasses
 import socket
 import ssl
 import struct
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +32,7 @@ class Front:
 
     port: int
     authority: Path
+    say: Callable[[str], object] = lambda line: None
     refused: int = 0
     carried: int = 0
 
@@ -54,33 +57,36 @@ def tls_only(server: Connection, folder: Path, listen: str = "127.0.0.1") -> Ite
     context.load_cert_chain(certificate, key)
     with socket.create_server((listen, 0)) as listening:
         front = Front(listening.getsockname()[1], authority)
-        threading.Thread(target=_accept, args=(front, listening, context, server), daemon=True).start()
+        behind = (server.host, server.port or 5432)
+        threading.Thread(target=_accept, args=(front, listening, context, behind), daemon=True).start()
         yield front
         listening.shutdown(socket.SHUT_RDWR)
 
 
-def _accept(front: Front, listening: socket.socket, context: ssl.SSLContext, server: Connection) -> None:
+def _accept(front: Front, listening: socket.socket, context: ssl.SSLContext, server: tuple[str, int]) -> None:
     with contextlib.suppress(OSError):
         while True:
             client, _ = listening.accept()
             threading.Thread(target=_serve, args=(front, client, context, server), daemon=True).start()
 
 
-def _serve(front: Front, client: socket.socket, context: ssl.SSLContext, server: Connection) -> None:
+def _serve(front: Front, client: socket.socket, context: ssl.SSLContext, server: tuple[str, int]) -> None:
     with client, contextlib.suppress(OSError):
         while (code := struct.unpack("!II", _exactly(client, 8))[1]) == GSS_REQUEST:
             client.sendall(b"N")
         if code != SSL_REQUEST:
             front.refused += 1
+            front.say("refused")
             body = b"SFATAL\0VFATAL\0C28000\0M" + REFUSAL.encode() + b"\0\0"
             client.sendall(b"E" + struct.pack("!I", len(body) + 4) + body)
             return
         client.sendall(b"S")
         with (
             context.wrap_socket(client, server_side=True) as secure,
-            socket.create_connection((server.host, server.port or 5432)) as behind,
+            socket.create_connection(server) as behind,
         ):
             front.carried += 1
+            front.say("carried")
             back = threading.Thread(target=_pass, args=(behind, secure), daemon=True)
             back.start()
             _pass(secure, behind)
@@ -102,3 +108,16 @@ def _pass(source: socket.socket, target: socket.socket) -> None:
             target.sendall(part)
     with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_RDWR)
+
+
+def main(port: str, certificate: str, key: str, host: str, server: str) -> None:
+    """A front until it is ended."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("0.0.0.0", int(port)), backlog=128) as listening:  # noqa: S104 - in a container
+        front = Front(int(port), Path(certificate), lambda line: print(line, flush=True))
+        _accept(front, listening, context, (host, int(server)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
