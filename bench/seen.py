@@ -95,7 +95,7 @@ def writable(compose: Containers, service: str, declared: Sequence[str]) -> list
 def declared(one: dict[str, Any]) -> list[str]:
     """Where a container may write: its volumes and its tmpfs."""
     volumes = [mount["Destination"] for mount in one["Mounts"] if mount["RW"]]
-    return [*volumes, *(one["HostConfig"]["Tmpfs"] or {})]
+    return [*volumes, *(one["HostConfig"].get("Tmpfs") or {})]
 
 
 def own_address() -> str:
