@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from decimal import Decimal
-from json.encoder import encode_basestring
+from collections.abc import Mapping
 from typing import Any
+
+import rfc8785
 
 LARGEST = 2**53 - 1
 """The largest integer that every reader of JSON keeps."""
@@ -23,7 +23,10 @@ class NotCanonical(ValueError):
 
 def encode(value: Any) -> bytes:
     """Return the canonical bytes of plain JSON. Raises NotCanonical."""
-    return "".join(_parts(value, "")).encode()
+    try:
+        return rfc8785.dumps(value)
+    except ValueError:  # the library names no path, and takes no mapping but dict
+        return rfc8785.dumps(_plain(value, ""))
 
 
 def read(text: str | bytes) -> Any:
@@ -49,60 +52,29 @@ def _constant(text: str) -> Any:
     raise ValueError(f"{text} is no JSON")
 
 
-def _parts(value: Any, path: str) -> Iterator[str]:
+def _plain(value: Any, path: str) -> Any:
+    """Return the value with a dict for every mapping. Raises NotCanonical naming what has no canonical form."""
     match value:
-        case None:
-            yield "null"
-        case bool():
-            yield "true" if value else "false"
+        case None | bool():
+            return value
         case str():
-            yield _string(value, path)
+            if any("\ud800" <= character <= "\udfff" for character in value):
+                raise NotCanonical(f"{path} holds half of a surrogate pair")
         case int():
             if abs(value) > LARGEST:
                 raise NotCanonical(f"{path} is an integer beyond ±(2^53 - 1)")
-            yield int.__repr__(value)
         case float():
             if not math.isfinite(value):
                 raise NotCanonical(f"{path} is not a finite number")
-            yield _number(value)
         case Mapping():
-            yield "{"
             if odd := [key for key in value if not isinstance(key, str)]:
                 raise NotCanonical(f"{path} has a key that is a {type(odd[0]).__name__}")
-            for place, key in enumerate(sorted(value, key=lambda key: key.encode("utf-16-be", "surrogatepass"))):
-                yield f"{',' if place else ''}{_string(key, f'a key of {path}')}:"
-                yield from _parts(value[key], f"{path}.{key}" if path else key)
-            yield "}"
+            return {
+                _plain(key, f"a key of {path}"): _plain(item, f"{path}.{key}" if path else key)
+                for key, item in value.items()
+            }
         case list() | tuple():
-            yield "["
-            for place, item in enumerate(value):
-                if place:
-                    yield ","
-                yield from _parts(item, f"{path}[{place}]")
-            yield "]"
+            return [_plain(item, f"{path}[{place}]") for place, item in enumerate(value)]
         case _:
             raise NotCanonical(f"{path} is a {type(value).__name__}")
-
-
-def _string(text: str, path: str) -> str:
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise NotCanonical(f"{path} holds half of a surrogate pair")
-    return encode_basestring(text)
-
-
-def _number(value: float) -> str:
-    """Return a finite float as ECMAScript's Number::toString prints it (RFC 8785, 3.2.2.3)."""
-    if value == 0:
-        return "0"
-    sign, mantissa, exponent = Decimal(float.__repr__(value)).as_tuple()
-    digits = "".join(map(str, mantissa)).rstrip("0")
-    point = len(mantissa) + int(exponent)  # the value is 0.digits times ten to this
-    if len(digits) <= point <= 21:
-        text = digits + "0" * (point - len(digits))
-    elif 0 < point <= 21:
-        text = f"{digits[:point]}.{digits[point:]}"
-    elif -6 < point <= 0:
-        text = f"0.{'0' * -point}{digits}"
-    else:
-        text = f"{digits[0]}{'.' if digits[1:] else ''}{digits[1:]}e{point - 1:+d}"
-    return f"{'-' if sign else ''}{text}"
+    return value
