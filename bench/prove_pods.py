@@ -168,7 +168,8 @@ def refusals(clusters: dict[str, DoubleCluster]) -> dict[str, Any]:
 def write(name: str, checks: list[dict[str, Any]], seconds: float, figures: dict[str, Any]) -> bool:
     """Print the table and write var/proof/<name>.json; whether everything was true."""
     for one in checks:
-        print(f"{'ok ' if one['ok'] else 'RED'} {one['what']}: {one['detail']}")
+        mark = "ok " if one["ok"] else "RED" if one["ok"] is False else "NOT RUN"
+        print(f"{mark} {one['what']}: {one['detail']}")
     good = all(one["ok"] for one in checks)
     target = config.var_dir() / "proof" / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -51,16 +51,6 @@ VALUES: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "helm" / "values.yaml
 OVERLAYS = sorted((ROOT / "deploy" / "helm").glob("values-*.yaml"))
 CHART: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("airflow_chart.yaml").read_text("utf-8"))
 COMPONENTS = ("apiServer", "scheduler", "dagProcessor", "triggerer")
-SECRETS_OF_THE_CHART = {
-    "metadata": "data.metadataSecretName",
-    "result-backend": "data.resultBackendSecretName",
-    "broker-url": "data.brokerUrlSecretName",
-    "fernet-key": "fernetKeySecretName",
-    "api-secret-key": "apiSecretKeySecretName",
-    "jwt-secret": "jwtSecretName",
-    "webserver-secret-key": "webserverSecretKeySecretName",
-}
-"""Secrets that chart 1.22.0 makes with every executor, and the value that names an existing Secret instead."""
 TYPES = {"string": str, "boolean": bool, "integer": int, "array": list, "object": dict, "null": type(None)}
 GIVEN = ("S3_PRIMARY", "S3_HAVEN", "S3_WITNESS_HAVEN", "S3_WATCH_HAVEN")
 
@@ -204,7 +194,29 @@ def test_the_namespace_refuses_pods_that_are_not_restricted_and_no_account_has_a
     accounts = {one["metadata"]["name"]: one["automountServiceAccountToken"] for one in every("ServiceAccount")}
     used = {spec.get("serviceAccountName", "default") for name, spec in pod_specs().items() if name not in COMPONENTS}
     assert accounts == dict.fromkeys(used, False)
-    assert not (every("Role") or every("ClusterRole") or every("RoleBinding"))
+
+
+def test_airflows_rights_are_these_and_nobody_else_has_one() -> None:
+    """No command is run in a pod, and no Secret is read, through the cluster's API."""
+    rights = {
+        one["metadata"]["name"]: {
+            (kind, verb) for rule in one["rules"] for kind in rule["resources"] for verb in rule["verbs"]
+        }
+        for one in every("Role")
+    }
+    assert rights == {
+        "airflow-scheduler": {("pods", verb) for verb in ("create", "get", "list", "watch", "patch", "delete")},
+        "airflow-api-server": {("pods", "list"), ("pods/log", "get")},
+    }
+    bound = {
+        (subject["kind"], subject["name"], one["roleRef"]["name"])
+        for one in every("RoleBinding")
+        for subject in one["subjects"]
+    }
+    assert bound == {("ServiceAccount", name, name) for name in rights}
+    assert not (every("ClusterRole") or every("ClusterRoleBinding"))
+    assert VALUES["rbac"] == {"create": False}, "the chart's rights are wider"
+    assert VALUES["workers"]["kubernetes"]["serviceAccount"]["create"] is False
 
 
 def test_the_overlay_names_images_by_digest_and_changes_what_is_there() -> None:
@@ -256,15 +268,30 @@ def misfits(values: Mapping[str, Any], known: Mapping[str, Any], place: str = ""
 
 @pytest.mark.parametrize("file", [ROOT / "deploy/helm/values.yaml", *OVERLAYS], ids=lambda file: file.name)
 def test_each_value_is_one_of_the_chart_and_of_its_type(file: Path) -> None:
-    assert list(misfits(yaml.safe_load(file.read_text("utf-8")), CHART)) == []
-    refused = {"enableBuiltInSecretEnvVars": {"AIRFLOW__CORE__SQL_ALCHEMY_CONN": False}}
-    assert list(misfits(refused, CHART)) == [
-        "enableBuiltInSecretEnvVars.AIRFLOW__CORE__SQL_ALCHEMY_CONN: not a value of the chart"
-    ]
-    assert list(misfits({"scheduler": {"replica": 1, "args": "x"}}, CHART)) == [
+    assert list(misfits(yaml.safe_load(file.read_text("utf-8")), CHART["values"])) == []
+    assert list(misfits({"scheduler": {"replica": 1, "args": "x"}}, CHART["values"])) == [
         "scheduler.replica: not a value of the chart",
         "scheduler.args: str for ['array', 'null']",
     ]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "AIRFLOW__CORE__SQL_ALCHEMY_CONN",
+        "AIRFLOW__CELERY__CELERY_RESULT_BACKEND",
+        "AIRFLOW__ELASTICSEARCH__ELASTICSEARCH_HOST",
+    ],
+)
+def test_a_key_that_the_chart_refuses_would_be_seen(key: str) -> None:
+    wrong = {"enableBuiltInSecretEnvVars": VALUES["enableBuiltInSecretEnvVars"] | {key: False}}
+    assert list(misfits(wrong, CHART["values"])) == [f"enableBuiltInSecretEnvVars.{key}: not a value of the chart"]
+
+
+def test_no_value_has_a_name_that_the_chart_will_drop() -> None:
+    """`helm install` warns of these: settings of workers belong to one kind of them."""
+    assert set(CHART["values"]["workers"]) == {"celery", "kubernetes"} and "webserver" not in CHART["values"]
+    assert VALUES["enableServiceLinks"] is False and VALUES["dags"]["gitSync"]["recommendedProbeSetting"] is True
 
 
 def test_each_folder_into_which_a_file_is_mounted_is_a_volume_that_airflow_can_write() -> None:
@@ -279,15 +306,22 @@ def test_each_folder_into_which_a_file_is_mounted_is_a_volume_that_airflow_can_w
         assert mounts.get(str(Path(file).parent)) in empty, file
 
 
+def secrets_of_the_chart(named: Mapping[str, Any]) -> list[str]:
+    """Secrets that the chart makes, because the values name none in their place."""
+    return [secret for secret, key in CHART["secrets"].items() if not named.get(key)]
+
+
 def test_the_chart_makes_no_secret_and_brings_no_server_or_image_of_others() -> None:
     assert not any(VALUES["enableBuiltInSecretEnvVars"].values())
     named = VALUES | {f"data.{key}": value for key, value in VALUES["data"].items()}
-    made = [secret for secret, key in SECRETS_OF_THE_CHART.items() if not named.get(key)]
-    assert made == [], "the chart makes a Secret where the values name none"
-    assert {named[key] for key in SECRETS_OF_THE_CHART.values()} == {"rempart-scheduler"}
-    for part in ("postgresql", "redis", "statsd", "pgbouncer", "flower", "migrateDatabaseJob", "createUserJob"):
+    assert secrets_of_the_chart(named) == []
+    for secret, key in CHART["secrets"].items():
+        assert secrets_of_the_chart(named | {key: None}) == [secret], "without the name it would be seen"
+    assert {named[key] for key in CHART["secrets"].values()} == {"rempart-scheduler"}
+    for part in ("postgresql", "redis", "statsd", "pgbouncer", "flower"):
         assert VALUES[part] == {"enabled": False}, part
-    assert VALUES["webserver"]["defaultUser"]["enabled"] is False
+    for part in ("migrateDatabaseJob", "createUserJob"):  # their accounts would be made without them
+        assert VALUES[part] == {"enabled": False, "serviceAccount": {"create": False}}, part
     assert (
         "dags" in VALUES and not VALUES["dags"]["gitSync"]["enabled"] and not VALUES["logs"]["persistence"]["enabled"]
     )
@@ -303,23 +337,19 @@ def test_components_are_started_by_the_command_that_composes_their_settings() ->
     for name in COMPONENTS:
         assert VALUES[name]["args"][:3] == ["rempart", "run", "airflow"]
         assert VALUES[name]["resources"]["limits"]["memory"]
-        if VALUES[name]["replicas"] > 1 and name != "triggerer":  # whose budget is ours
+        if VALUES[name]["replicas"] > 1:
             assert VALUES[name]["podDisruptionBudget"]["enabled"]
         for one in VALUES[name].get("topologySpreadConstraints", ()):
             component = one["labelSelector"]["matchLabels"]["component"]
             assert component == VALUES[name]["args"][3]
-    (budget,) = every("PodDisruptionBudget")
-    assert budget["spec"]["selector"]["matchLabels"] == {"tier": "airflow", "component": "triggerer"}
+    assert not every("PodDisruptionBudget"), "with two budgets for a pod, it cannot be evicted"
     assert Path(VALUES["airflowHome"]) == containers.VAR / "airflow"
     for name in ("dagProcessor", "triggerer"):
         assert VALUES[name]["serviceAccount"]["automountServiceAccountToken"] is False
 
 
 def test_a_drained_node_takes_neither_every_scheduler_nor_every_api_server() -> None:
-    (ours,) = every("PodDisruptionBudget")
-    budgets = {"triggerer": ours["spec"]} | {
-        name: VALUES[name]["podDisruptionBudget"]["config"] for name in ("apiServer", "scheduler")
-    }
+    budgets = {name: VALUES[name]["podDisruptionBudget"]["config"] for name in ("apiServer", "scheduler", "triggerer")}
     assert {name for name in COMPONENTS if VALUES[name]["replicas"] > 1} == set(budgets)
     for name, budget in budgets.items():
         assert budget["maxUnavailable"] < VALUES[name]["replicas"] == 2
@@ -340,13 +370,17 @@ def test_a_process_that_hangs_is_started_anew_and_one_that_starts_or_waits_is_no
         probe = VALUES[name]["livenessProbe"]
         assert probe["command"][-6:] == ["airflow", "jobs", "check", "--local", "--job-type", job]
         assert probe["timeoutSeconds"] >= 30, "Airflow's own command takes seconds to import"
+        every_one, failures = (
+            CHART["defaults"][f"{name}.livenessProbe.{key}"] for key in ("periodSeconds", "failureThreshold")
+        )
+        assert probe["timeoutSeconds"] <= every_one and 60 <= every_one * failures <= 600, "minutes, as the page says"
 
 
 def test_the_release_is_that_of_the_lock_and_the_page_names_one_version_of_the_chart() -> None:
     lock = (ROOT / "requirements.txt").read_text("utf-8")
     assert f"apache-airflow=={VALUES['airflowVersion']} " in lock
     pages = PAGE + (ROOT / "deploy/helm/values.yaml").read_text("utf-8")
-    assert len(set(re.findall(r"--version ([\d.]+)", pages))) == 1
+    assert set(re.findall(r"--version ([\d.]+)", pages)) == {CHART["version"]}
 
 
 # --- what runs in the pods --------------------------------------------------------------------------------------------
@@ -693,6 +727,7 @@ def test_each_command_of_a_page_is_one_with_such_options(name: str) -> None:
     commands = typed((ROOT / "docs" / "how-to" / f"{name}.md").read_text("utf-8"))
     assert len(commands) >= 5
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    targets |= {file.stem.replace("_", "-") for file in (ROOT / "bench").glob("prove_*.py")}
     for program, *words in commands:
         if program == "make":
             assert words[0] in targets
@@ -827,9 +862,30 @@ def test_the_broker_is_restricted_keeps_nothing_and_is_reached_by_who_gives_and_
 def test_with_workers_that_stay_nobody_has_a_token_and_their_command_is_ours() -> None:
     (file,) = OVERLAYS
     values = yaml.safe_load(file.read_text("utf-8"))
-    assert values["executor"] == "CeleryExecutor" and values["allowPodLaunching"] is False
+    assert values["executor"] == "CeleryExecutor" and values["podTemplate"] is None
     celery = values["workers"]["celery"]
     assert celery["args"] == ["rempart", "run", "airflow", "worker"] and not celery["persistence"]["enabled"]
-    tokens = [values[name]["serviceAccount"] for name in ("scheduler", "apiServer", "workers")]
+    assert celery["podDisruptionBudget"]["config"]["maxUnavailable"] < celery["replicas"]
+    tokens = [values[name]["serviceAccount"] for name in ("scheduler", "apiServer")] + [celery["serviceAccount"]]
     tokens += [VALUES[name]["serviceAccount"] for name in ("dagProcessor", "triggerer")]
     assert tokens == [{"automountServiceAccountToken": False}] * 5
+
+
+def test_with_workers_that_stay_nobody_has_a_right() -> None:
+    (component,) = documents(CELERY.with_name("kustomization.yaml"))
+    for patch in component["patches"]:
+        assert yaml.safe_load(patch["patch"])["$patch"] == "delete"
+        made = {one["metadata"]["name"] for one in every(patch["target"]["kind"])}
+        assert made == {name for name in made if re.fullmatch(patch["target"]["name"], name)} != set()
+    assert {patch["target"]["kind"] for patch in component["patches"]} == {"Role", "RoleBinding"}
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+def test_kustomize_takes_the_rights_away(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "deploy" / "kubernetes", tmp_path / "kubernetes")
+    overlay = tmp_path / "kubernetes" / "examples" / "managed"
+    with (overlay / "kustomization.yaml").open("a") as file:
+        file.write("components: [../../celery]\n")
+    done = subprocess.run(["kubectl", "kustomize", overlay], capture_output=True, text=True, check=True)
+    made = {one["kind"] for one in yaml.safe_load_all(done.stdout)}
+    assert not made & {"Role", "RoleBinding"} and {"Deployment", "ServiceAccount"} <= made
