@@ -3,7 +3,8 @@
     python -m bench.quiet NEAR [NEAR ...]       in the container's network namespace, as root, until it is ended
 
 `NEAR` are the networks of the container's neighbours. What no route leads to goes to a TUN device, where it is counted
-and refused as by a closed port, so nothing hangs. Names with a dot are foreign: neighbours are called by one word.
+and refused as by a closed port, so nothing hangs. Names with a dot are foreign: neighbours are called by one word, and
+the resolver that knows them listens on loopback. A look-up that leaves for another resolver counts whatever its name.
 It tells "ready" once it counts, and one line of JSON at its end.
 """
 
@@ -91,11 +92,10 @@ class Count:
         target = ipaddress.ip_address(packet.target)
         # Docker's resolver listens on loopback, at a port that changes
         name = packets.asked_name(replace(packet, port=53)) if packet.protocol == packets.UDP else ""
-        if name:
-            if "." in name and not _is_near(name, near):
-                self.wanted[f"look-up of {name}"] += 1
-        elif not target.is_multicast and not any(target in one for one in (*_LOOPBACK, *near)):
-            self.wanted[f"{packet.name} {packet.target}:{packet.port}"] += 1
+        if not target.is_multicast and not any(target in one for one in (*_LOOPBACK, *near)):
+            self.wanted[f"look-up of {name}" if name else f"{packet.name} {packet.target}:{packet.port}"] += 1
+        elif "." in name and not _is_near(name, near):
+            self.wanted[f"look-up of {name}"] += 1
 
 
 def main(networks: Sequence[str]) -> None:

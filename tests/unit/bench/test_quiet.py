@@ -42,3 +42,9 @@ def test_every_other_look_up_and_packet_is_counted_whichever_port_the_resolver_h
     other = udp(RESOLVER, 41234, query("3.0.0.10.in-addr.arpa"))
     wanted = {"look-up of events.example": 2, "look-up of 3.0.0.10.in-addr.arpa": 1, "udp 192.0.2.1:9": 1}
     assert counted(foreign, foreign, other, udp("192.0.2.1", 9, b"x")) == wanted
+
+
+def test_a_look_up_that_leaves_for_an_outside_resolver_is_counted_whatever_its_name() -> None:
+    word, reverse = udp("192.0.2.53", 53, query("postgres")), udp("192.0.2.53", 53, query("3.0.20.172.in-addr.arpa"))
+    wanted = {"look-up of postgres": 1, "look-up of 3.0.20.172.in-addr.arpa": 1}
+    assert counted(word, reverse) == wanted
