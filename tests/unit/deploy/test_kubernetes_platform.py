@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,25 @@ def test_airflows_rights_are_these_and_nobody_else_has_one() -> None:
     assert not (every("ClusterRole") or every("ClusterRoleBinding"))
     assert VALUES["rbac"] == {"create": False}, "the chart's rights are wider"
     assert VALUES["workers"]["kubernetes"]["serviceAccount"]["create"] is False
+
+
+def test_the_rights_are_those_that_the_executor_of_the_lock_uses() -> None:
+    """Read off its source: a call that a new version adds would be answered 403 on a cluster, and nowhere before."""
+    (place,) = find_spec("airflow.providers.cncf.kubernetes.executors").submodule_search_locations or ()
+    text = "".join(file.read_text("utf-8") for file in sorted(Path(place).glob("kubernetes_executor*.py")))
+    verbs = {"read": "get", "create": "create", "list": "list", "patch": "patch", "delete": "delete"}
+    kinds = {"pod": "pods", "pod_log": "pods/log"}
+    called = set(re.findall(r"client\.([a-z]+)_namespaced_([a-z_]+)", text))
+    used = {(kinds.get(kind, kind), verbs.get(verb, verb)) for verb, kind in called}
+    used |= {("pods", "watch")} if "watch.Watch()" in text else set()
+    granted = {
+        (kind, verb)
+        for one in every("Role")
+        for rule in one["rules"]
+        for kind in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert used == granted
 
 
 def test_the_overlay_names_images_by_digest_and_changes_what_is_there() -> None:
