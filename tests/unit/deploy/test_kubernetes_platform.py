@@ -20,6 +20,7 @@ from dataclasses import replace
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -29,11 +30,11 @@ import yaml
 from kubernetes import client
 from typer.testing import CliRunner
 
-from rempart import config
+from rempart import config, pipeline
 from rempart.cli import app
 from rempart.config import Config, parse_connection, read_env_file
 from rempart.errors import ConnectionMissing, StackError
-from rempart.flows import restore_command
+from rempart.flows import platform, restore_command
 from rempart.sovereignty import pods
 from rempart.sovereignty.egress import endpoints, is_allowed, rules
 from rempart.sovereignty.render import Cluster, kubernetes
@@ -732,6 +733,21 @@ def test_the_page_names_files_and_commands_that_exist() -> None:
     assert "--kubernetes" in told
     labels = {f"rempart.eu/{name}=true" for name in ("front", "jobs", "restore")}
     assert set(re.findall(r"rempart\.eu/\w+=true", PAGE)) == labels
+
+
+def test_the_page_delivers_the_sample_before_it_starts_the_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a delivery, ingestion succeeds with nothing, and no stage after it starts."""
+    code, _, after = PAGE.partition("python - <<'PY'\n")[2].partition("\nPY\n")
+    written: list[tuple[str, str]] = []
+    site = SimpleNamespace(write=lambda bucket, key, body, **_: written.append((bucket, key)))
+    opened = SimpleNamespace(config=settings(), active_site=lambda classification: site)
+    monkeypatch.setattr(platform, "open_platform", lambda: opened)
+    monkeypatch.chdir(ROOT)
+    exec(compile(code, "the page", "exec"), {})  # noqa: S102 # the page's own lines
+    prefix = pipeline.named("hotel_bookings").source.prefix
+    assert len(written) > 10
+    assert all(bucket == "landing" and key.startswith(prefix) for bucket, key in written)
+    assert "run trigger ingest_hotel_bookings" in after
 
 
 def typed(page: str) -> list[list[str]]:
