@@ -37,6 +37,8 @@ class Cluster:
     def __init__(self) -> None:
         self.store = Store()
         self.kinds: list[Kind] = list(BUILT_IN)
+        self.webhooks: list[Callable[[Kind, Obj], None]] = []
+        """Mutating webhooks: they change in place what is to be created."""
 
     def kind(self, group: str, version: str, plural: str) -> Kind | None:
         """The resource of a path, where it is served."""
@@ -65,6 +67,8 @@ class Cluster:
             obj.pop("status", None)
         validation.fill_in(kind, obj)
         admission.mutate(self.store, kind, obj)
+        for webhook in self.webhooks:
+            webhook(kind, obj)
         validation.validate(kind, obj)
         if kind is POD:
             obj["status"] = {"phase": "Pending"}

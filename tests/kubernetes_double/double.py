@@ -25,6 +25,7 @@ from .history import History, PodRecord
 from .images import Image, Registry
 from .kinds import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, NAMESPACE, POD, SERVICE_ACCOUNT, Kind, Obj
 from .kubelet import Kubelet, PodWorker
+from .kueue import Kueue
 from .nodes import Nodes
 from .processes import Guard
 from .trainer import Trainer
@@ -226,6 +227,43 @@ class KubernetesDouble:
 
         self._call(install)
 
+    def add_kueue(self, version: str = "v1beta2", namespaces: Sequence[str] | None = None) -> None:
+        """Kueue is installed and serves its objects in a version; it manages pods of these namespaces, or of all."""
+
+        def install() -> None:
+            self._kueue = Kueue(self._cluster, version, namespaces)
+            self._controllers.others.insert(0, self._kueue.reconcile)
+
+        self._call(install)
+
+    def add_queue(
+        self, namespace: str, name: str, quota: Mapping[str, str], *, preempts: bool = False, strict: bool = False
+    ) -> None:
+        """A LocalQueue, and behind it a ClusterQueue of the same name with this quota; it preempts lower priorities."""
+        kueue = self._kueue
+        resources = [{"name": each, "nominalQuota": amount} for each, amount in quota.items()]
+        flavors = [{"name": name, "resources": resources}]
+        spec = {
+            "resourceGroups": [{"coveredResources": list(quota), "flavors": flavors}],
+            "preemption": {"withinClusterQueue": "LowerPriority" if preempts else "Never"},
+            "queueingStrategy": "StrictFIFO" if strict else "BestEffortFIFO",
+        }
+
+        def make() -> None:
+            for kind, where, body in (
+                (kueue.flavor, "", {}),
+                (kueue.cluster_queue, "", spec),
+                (kueue.local_queue, namespace, {"clusterQueue": name}),
+            ):
+                head = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}}
+                self._cluster.create(kind, where, head | {"spec": body})
+
+        self._call(make)
+
+    def stop_kueue(self) -> None:
+        """Its controllers are away: nothing is admitted, and no finalizer of its goes. The webhook answers."""
+        self._call(setattr, self._kueue, "stopped", True)
+
     def add_namespace(self, name: str, labels: Mapping[str, str] | None = None) -> None:
         """Creates a namespace and its default service account."""
         body = {"metadata": {"name": name, "labels": dict(labels or {})}}
@@ -320,6 +358,10 @@ class KubernetesDouble:
             worker.stop(seconds, ("Evicted", message))
 
         self._call(evict)
+
+    def freed_in(self, seconds: float, name: str, namespace: str = "default") -> None:
+        """After so many seconds somebody deletes a pod."""
+        self._call(self._loop.call_later, seconds, self._cluster.delete, POD, namespace, name)
 
     def oom_kill(self, name: str, namespace: str = "default") -> None:
         """The kernel kills a pod's containers for memory: exit code 137, reason OOMKilled."""

@@ -42,22 +42,37 @@ class Trainer:
             if job["metadata"].get("deletionTimestamp") or condition(job, "Complete") or condition(job, "Failed"):
                 continue
             if job["spec"].get("suspend"):
-                self._say(job, "Suspended", "Suspended", "TrainJob is suspended")
+                self._suspend(job)
                 continue
+            if condition(job, "Suspended"):
+                self._say(job, "Suspended", "Resumed", "TrainJob is resumed", status="False")
             self._one(job)
+
+    def _suspend(self, job: Obj) -> None:
+        """The controller of Jobs deletes the pods of one that is suspended, and counts none as failed."""
+        self._say(job, "Suspended", "Suspended", "TrainJob is suspended")
+        if (job.get("status") or {}).get("jobsStatus"):
+            self.cluster.modify(TRAIN_JOB, *key(job), _rests, job["metadata"]["uid"])
+        for one in self._pods(job):
+            if not one["metadata"].get("deletionTimestamp"):
+                self.cluster.delete(POD, *key(one))
+
+    def _pods(self, job: Obj) -> list[Obj]:
+        return [
+            one
+            for one in self.cluster.store.list(POD, job["metadata"]["namespace"])
+            if any(owner["uid"] == job["metadata"]["uid"] for owner in one["metadata"].get("ownerReferences") or ())
+        ]
 
     def _one(self, job: Obj) -> None:
         namespace, name = key(job)
         runtime = self.cluster.store.get(RUNTIME, namespace, job["spec"]["runtimeRef"]["name"])
-        unknown = [*(set(job["spec"]) - _SPEC), *(set(job["spec"]["trainer"]) - _TRAINER)]
+        ours = {name for name in job["spec"] if name != "runtimePatches"}  # those are Kueue's
+        unknown = [*(ours - _SPEC), *(set(job["spec"]["trainer"]) - _TRAINER)]
         if runtime is None or unknown:
             self._say(job, "Failed", "TrainingRuntimeNotSupported", f"no such runtime, or unknown fields {unknown}")
             return
-        mine = [
-            one
-            for one in self.cluster.store.list(POD, namespace)
-            if any(owner["uid"] == job["metadata"]["uid"] for owner in one["metadata"].get("ownerReferences") or ())
-        ]
+        mine = self._pods(job)
         nodes = job["spec"]["trainer"].get("numNodes", 1)
         there = {int(one["metadata"]["labels"][INDEX]) for one in mine}
         failed = [one for one in mine if one["status"]["phase"] == "Failed"]
@@ -122,6 +137,10 @@ class Trainer:
         ]
         container = next(one for one in template["spec"]["containers"] if one["name"] == "node")
         self._trainer(job, runtime, container, nodes)
+        for patch in job["spec"].get("runtimePatches") or ():
+            for one in patch["trainingRuntimeSpec"]["template"]["spec"].get("replicatedJobs") or ():
+                more = one["template"]["spec"]["template"]["spec"].get("nodeSelector") or {}
+                template["spec"]["nodeSelector"] = (template["spec"].get("nodeSelector") or {}) | more
         return template
 
     def _trainer(self, job: Obj, runtime: Obj, container: Obj, nodes: int) -> None:
@@ -148,11 +167,15 @@ class Trainer:
         container["env"] = [*env.values(), *({"name": name} | value for name, value in written.items())]
         container["ports"] = [{"containerPort": 29500}]
 
-    def _say(self, job: Obj, kind: str, reason: str, message: str) -> None:
+    def _say(self, job: Obj, kind: str, reason: str, message: str, status: str = "True") -> None:
         def change(obj: Obj) -> None:
-            set_condition(obj, kind, "True", reason, message)
+            set_condition(obj, kind, status, reason, message)
 
         self.cluster.modify(TRAIN_JOB, *key(job), change, job["metadata"]["uid"])
+
+
+def _rests(job: Obj) -> None:
+    del job["status"]["jobsStatus"]
 
 
 def _begun(job: Obj) -> None:
