@@ -146,7 +146,7 @@ def test_t1_quota_that_can_never_fit_is_told_in_kueues_words(
 def test_t1_a_queue_that_is_not_there_is_told_at_once_and_no_pod_is_made(
     platform: Platform, home: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    declared = {"gpu-a": {"queue": "typo", "max_pending": "600s"}}
+    declared = {"gpu-a": {"queue": "typo", "max_pending": "20s"}}
     pods.project(home, declared)
     with pods.clusters(home) as made, pods.connected(monkeypatch, made):
         if how == "no queue":
