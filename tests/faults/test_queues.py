@@ -6,7 +6,6 @@ real. No pool's identity has a right that its documented Role does not grant.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from tests.nodes import SHORT, STAYS, WITH_RUNTIME, api, custom, jobs, leave_res
 pytestmark = pytest.mark.stack
 QUEUE = "gpus"
 SLEEPS = "import time; time.sleep(600)"
+BEGIN = "couldn't assign flavors to pod set"
 FULL = "insufficient unused quota for nvidia.com/gpu in flavor gpus"
 
 
@@ -90,7 +90,7 @@ def runs(trigger: Any) -> bool:
 
 
 def test_t1_a_job_waits_in_its_queue_says_why_and_runs_once_it_is_admitted(
-    platform: Platform, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    platform: Platform, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with queued(platform, home, monkeypatch) as trial:
         double = trial.clusters["gpu-a"]
@@ -104,11 +104,9 @@ def test_t1_a_job_waits_in_its_queue_says_why_and_runs_once_it_is_admitted(
                 until(lambda: len(workloads(double)) == 2)
                 double.freed_in(4, "before-us", double.namespace)
 
-        with caplog.at_level(logging.INFO):
-            assert trial.run(ordered, deferred=admit)["placement"]["pool"] == "gpu-a"
+        assert trial.run(ordered, deferred=admit)["placement"]["pool"] == "gpu-a"
         assert trial.attempts(ordered) == [("gpu-a", "succeeded")]
-        told = [one for one in caplog.messages if "LocalQueue gpus" in one]
-        assert [one for one in told if FULL in one], caplog.messages
+        assert f"LocalQueue gpus has not admitted it: Pending: {BEGIN} main: {FULL}" in capsys.readouterr().out
         assert not refused(trial.clusters)
 
 
@@ -213,7 +211,7 @@ def on_nodes(
 
 
 def test_t1_a_train_job_that_kueue_suspends_waits_and_runs_once_it_is_admitted(
-    platform: Platform, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    platform: Platform, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with on_nodes(platform, home, monkeypatch) as trial:
         double = trial.clusters["gpu-a"]
@@ -230,11 +228,9 @@ def test_t1_a_train_job_that_kueue_suspends_waits_and_runs_once_it_is_admitted(
             else:
                 leave_result(trial, ordered)
 
-        with caplog.at_level(logging.INFO):
-            assert trial.run(ordered, deferred=admit)["placement"]["pool"] == "gpu-a"
+        assert trial.run(ordered, deferred=admit)["placement"]["pool"] == "gpu-a"
         assert trial.attempts(ordered) == [("gpu-a", "succeeded")]
-        told = [one for one in caplog.messages if "LocalQueue gpus" in one]
-        assert [one for one in told if FULL in one], caplog.messages
+        assert f"LocalQueue gpus has not admitted it: Pending: {BEGIN} node: {FULL}" in capsys.readouterr().out
         assert not refused(trial.clusters)
 
 

@@ -210,6 +210,11 @@ class PodJob:
         """Whether an attempt's pod may have got its credentials."""
         return self.record.admitted(number) is not None
 
+    def machines(self, number: int) -> list[str]:
+        """The nodes to which an attempt was admitted; none before it was."""
+        ran = self.record.admitted(number)
+        return str(ran["node"]).split(", ") if ran else []
+
     def result(self) -> JobResult | None:
         """What the job left; None while there is nothing. Raises TrainingError for one that is not usable."""
         return self.record.result()

@@ -20,8 +20,10 @@ from airflow.providers.cncf.kubernetes.utils.pod_manager import (
 )
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from rempart.orchestration.pool_queue import QueueWatch
 from rempart.orchestration.pool_watch import News, watch_of
-from rempart.training.kubernetes import verdict
+from rempart.training.kubernetes import pod as shape
+from rempart.training.kubernetes import queue, verdict
 
 MINIMUM_SECONDS = 10.0
 """Airflow 3.3.2 fails tasks that resume within seconds of deferring (3 of 8 at 3 s, none at 10 s; apache/airflow
@@ -55,6 +57,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         super().__init__(**provided)
         self.await_node = await_node
         self._news = News()
+        self._queue: QueueWatch | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         _, arguments = super().serialize()
@@ -100,7 +103,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
                 return ContainerState.WAITING
             if not self.await_node and (hopeless := detect_pod_terminate_early_issues(pod)):
                 raise PodLaunchFailedException(hopeless)
-            why = _why(pod, self.base_container_name)
+            why = await self._reason(pod)
             if why and why != told:
                 self.log.info("Pod %s waits: %s", self.pod_name, why)
                 told = why
@@ -108,7 +111,15 @@ class TrainingPodTrigger(KubernetesPodTrigger):
                 if self.await_node:
                     return ContainerState.UNDEFINED
                 raise PodLaunchTimeoutException(f"it did not start within {self.startup_timeout} s. {why}".strip())
-            await self._news.wait(min(left, LOOK_SECONDS))
+            await self._news.wait(min(left, LOOK_SECONDS, self._queue.again if self._queue else LOOK_SECONDS))
+
+    async def _reason(self, pod: Any) -> str:
+        """Why a pod waits: for Kueue to admit it, for its node or for its container."""
+        name = (pod.metadata.labels or {}).get(shape.QUEUE)
+        if name is None or not any(one.name.startswith(f"{queue.GROUP}/") for one in pod.spec.scheduling_gates or ()):
+            return _why(pod, self.base_container_name)
+        self._queue = self._queue or QueueWatch(self.hook, self.pod_namespace, "Pod", self.pod_name)
+        return queue.waits(name, await self._queue.events())
 
     async def _wait_for_container_completion(self) -> TriggerEvent:
         if not self.await_node:

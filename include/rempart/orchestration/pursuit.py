@@ -26,9 +26,10 @@ from rempart.errors import PlacementDenied, PoolUnavailable, TrainingError
 from rempart.orchestration import runtime
 from rempart.orchestration.enforcement import today
 from rempart.orchestration.pod_triggers import PauseTrigger
+from rempart.orchestration.pool_queue import local_queue, workload_events
 from rempart.training.backends import LAST_LINES, readable
 from rempart.training.kubernetes import pod as shape
-from rempart.training.kubernetes import verdict
+from rempart.training.kubernetes import queue, verdict
 from rempart.training.placement import GiveUp, Option, Plan, Resume, Start, Wait, plan, request_of
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class Pursuit(BaseOperator):
         self._aim(step.option, step.number)
         self.log.info("Attempt %d: pool %s (%s)", step.number, step.option.pool, step.option.operator)
         try:
+            self._ask_queue()
             self._ask(context)
         except Denied:
             return
@@ -184,6 +186,33 @@ class Pursuit(BaseOperator):
                     "Correct the pool in rempart.yaml; `rempart doctor pool` explains it.",
                 ) from cause
             self.log.warning("Attempt %d: %s (%s)", step.number, ending.outcome, ending.cause)
+
+    def _ask_queue(self) -> None:
+        """See that the pool's queue is there, before anything is made that would wait in it. Raises Taken."""
+        if (name := self._queue) is None:
+            return
+        try:
+            found = retried(local_queue)(self.hook, self.namespace, name)
+        except ApiException as cause:
+            if cause.status != 403:
+                raise
+            self.log.info("LocalQueue %s cannot be looked at: %s", name, told(cause)[1])
+            return
+        if found is None:
+            raise Taken(verdict.Ending("unreachable", queue.absent(self._option.pool, self.namespace, name)))
+        if found.active is False:
+            self.log.warning("LocalQueue %s admits nothing now: %s", name, found.why)
+
+    @property
+    def _queue(self) -> str | None:
+        """The queue of the pool that is asked."""
+        return load().pools[self._option.pool].queue
+
+    def _of_queue(self, say: Callable[[str, list[Any]], str], kind: str) -> str:
+        """What Kueue told of the attempt's object, as `say` puts it; empty in a pool without a queue."""
+        if (name := self._queue) is None:
+            return ""
+        return say(name, workload_events(self.client, self.namespace, kind, self.name))
 
     def _resume(self, step: Resume, context: Any) -> None:
         """Find the object of the attempt that is on; returns if it has ended meanwhile."""

@@ -23,8 +23,8 @@ from rempart.orchestration.pursuit import WAIT_FOR_NODE_SECONDS, Denied, Pursuit
 from rempart.orchestration.train_job_trigger import POLL_SECONDS, TrainJobTrigger, new_lines, seconds_since
 from rempart.training.backends import readable
 from rempart.training.kubernetes import pod as pods
+from rempart.training.kubernetes import queue, verdict
 from rempart.training.kubernetes import train_job as shape
-from rempart.training.kubernetes import verdict
 from rempart.training.kubernetes.gang import Gang
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class TrainJobOperator(Pursuit):
             started_by=pending + (time.time() if gang.bound else made),
             ended_by=made + 2 * pending + self.limit.total_seconds() + LATE_SECONDS,
             log_every=settings.training.log_every.total_seconds(),
+            machines=self._job.machines(self._number),
             seen=seen,
             poll=self.poll,
         )
@@ -124,7 +125,8 @@ class TrainJobOperator(Pursuit):
             self._hold_to(job["metadata"])
         selector = f"{shape.OF_JOB}={self.name}"
         listed = retried(self.client.list_namespaced_pod)(self.namespace, label_selector=selector)
-        return Gang.of(job, [self._plain(one) for one in listed.items], self._option.nodes)
+        machines = self._job.machines(self._number)
+        return Gang.of(job, [self._plain(one) for one in listed.items], self._option.nodes, machines)
 
     def _lives(self, found: Gang) -> bool:
         return not found.over
@@ -137,7 +139,7 @@ class TrainJobOperator(Pursuit):
 
     def _over(self, context: Any, number: int, event: dict[str, Any], found: Gang) -> None:
         self._tell_the_rest(found, str(event.get("seen") or ""))
-        ending = found.ending(str(event.get("message") or ""))
+        ending = found.ending(self._told(event, found))
         if event["status"] == "timeout" and not found.over and time.time() >= self._end_of(found):
             ending = verdict.Ending("failed", "it ran longer than trainer.timeout, and did not end by itself")
         if ending.outcome == "capacity" and found.job is not None:
@@ -148,6 +150,13 @@ class TrainJobOperator(Pursuit):
             lines = self._last_lines(told_by["metadata"]["name"], shape.NODE)
         self._delete()
         self._conclude(number, ending, next(iter(found.pods), None), lines)
+
+    def _told(self, event: dict[str, Any], found: Gang) -> str:
+        """What the watcher said of the attempt's end; of one that a queue holds back, or stopped, what Kueue said."""
+        message = str(event.get("message") or "")
+        if found.displaced:
+            return message or self._of_queue(queue.stopped, shape.KIND)
+        return (self._of_queue(queue.waits, shape.KIND) if found.suspended else "") or message
 
     def _end_of(self, gang: Gang) -> float:
         """When the pods that began last are over at the latest."""

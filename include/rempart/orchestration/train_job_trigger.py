@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -20,8 +20,10 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from kubernetes_asyncio import client
 
 from rempart.orchestration import pod_triggers
+from rempart.orchestration.pool_queue import QueueWatch
 from rempart.orchestration.pool_watch import News, watch_of
 from rempart.training.backends import readable
+from rempart.training.kubernetes import queue
 from rempart.training.kubernetes import train_job as shape
 from rempart.training.kubernetes.gang import Gang
 
@@ -40,7 +42,8 @@ class TrainJobTrigger(BaseTrigger):
     """Watches one TrainJob. No credentials stand in its arguments: it resolves the connection itself.
 
     `await_nodes`: fires as soon as all are bound; `started_by` is until when all pods must be bound, or run, and
-    `ended_by` until when all must be over (POSIX seconds). `seen` is the time of the last line that was told.
+    `ended_by` until when all must be over (POSIX seconds). `machines` are those that were admitted, none before that.
+    `seen` is the time of the last line that was told.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class TrainJobTrigger(BaseTrigger):
         started_by: float,
         ended_by: float,
         log_every: float,
+        machines: Sequence[str] = (),
         seen: str = "",
         poll: float = POLL_SECONDS,
     ) -> None:
@@ -63,14 +67,15 @@ class TrainJobTrigger(BaseTrigger):
         self.connection, self.namespace, self.name, self.nodes = connection, namespace, name, nodes
         self.attempt, self.pool, self.await_nodes = attempt, pool, await_nodes
         self.started_by, self.ended_by = started_by, ended_by
-        self.log_every, self.seen, self.poll = log_every, seen, poll
+        self.log_every, self.machines, self.seen, self.poll = log_every, list(machines), seen, poll
+        self._queue: QueueWatch | None = None
         self._told = ""
         self._logged = time.monotonic()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         names = (
             *("connection", "namespace", "name", "nodes", "attempt", "pool", "await_nodes", "started_by", "ended_by"),
-            *("log_every", "seen", "poll"),
+            *("log_every", "machines", "seen", "poll"),
         )
         return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
 
@@ -106,6 +111,10 @@ class TrainJobTrigger(BaseTrigger):
         ended = None
         while True:
             gang: Gang = await self._look()
+            if gang.displaced:  # at once: its pods would begin again, with its Secret
+                why = await self._of_queue(gang, queue.stopped)
+                await self.on_kill()
+                return OVER, why
             if gang.over:
                 ended = ended or time.monotonic()
                 if not gang.settles or time.monotonic() - ended >= SETTLE_SECONDS:
@@ -115,7 +124,7 @@ class TrainJobTrigger(BaseTrigger):
             if self.await_nodes and gang.bound:
                 return pod_triggers.BOUND, f"all {self.nodes} pods are bound"
             if not gang.bound:
-                self._tell(gang.waits)
+                self._tell(await self._of_queue(gang, queue.waits) if gang.suspended else gang.waits)
             started = not self.await_nodes and all(
                 (one.get("status") or {}).get("phase") != "Pending" for one in gang.pods
             )
@@ -132,7 +141,16 @@ class TrainJobTrigger(BaseTrigger):
         """Seconds until the next look if nothing is told."""
         deadline = self.ended_by if started else min(self.started_by, self.ended_by)
         log_due = self._logged + self.log_every - time.monotonic() if started else LOOK_SECONDS
-        return min(LOOK_SECONDS, deadline - time.time(), log_due)
+        soon = self._queue.again if self._queue else LOOK_SECONDS
+        return min(LOOK_SECONDS, deadline - time.time(), log_due, soon)
+
+    async def _of_queue(self, gang: Gang, say: Callable[[str, list[Any]], str]) -> str:
+        """What Kueue told of the TrainJob, as `say` puts it."""
+        name = queue.name_of(gang.job) if gang.job else None
+        if name is None:
+            return gang.waits
+        self._queue = self._queue or QueueWatch(self.hook, self.namespace, shape.KIND, self.name)
+        return say(name, await self._queue.events())
 
     def _tell(self, why: str) -> None:
         if why != self._told:
@@ -154,7 +172,7 @@ class TrainJobTrigger(BaseTrigger):
                 if cause.status != 404:
                     raise
                 job = None
-        return Gang.of(job, pods, self.nodes)
+        return Gang.of(job, pods, self.nodes, self.machines)
 
     async def _relay(self, gang: Gang) -> None:
         """Tell what rank 0 printed since; what cannot be read now is read later."""

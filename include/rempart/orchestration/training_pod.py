@@ -24,7 +24,7 @@ from rempart.config import load
 from rempart.orchestration.pod_triggers import BOUND, PauseTrigger, TrainingPodTrigger, overdue
 from rempart.orchestration.pursuit import WAIT_FOR_NODE_SECONDS, Pursuit, Taken, is_there, retried
 from rempart.training.kubernetes import pod as shape
-from rempart.training.kubernetes import verdict
+from rempart.training.kubernetes import queue, verdict
 from rempart.training.placement import Option
 
 if TYPE_CHECKING:
@@ -137,12 +137,19 @@ class TrainingPodOperator(Pursuit, KubernetesPodOperator):
     def _over(self, context: Any, number: int, event: dict[str, Any], found: V1Pod | None) -> None:
         seen = self._plain(found) if found else None
         lines = self._last_lines(str(self.name), shape.CONTAINER) if found else "  (its pod is gone)"
-        ending = verdict.ending(seen, str(event.get("message") or ""))
+        ending = verdict.ending(seen, self._told(event, seen))
         if event["status"] == "timeout" and found is not None and found.status.phase == PodPhase.RUNNING:
             ending = verdict.Ending("failed", "the task's execution_timeout was reached while it ran")
         if found is not None:
             self._finish_pod(context, event)
         self._conclude(number, ending, seen, lines)
+
+    def _told(self, event: dict[str, Any], seen: dict[str, Any] | None) -> str:
+        """What the watcher said of a pod's end; of one that waits in a queue, or lost its place, what Kueue said."""
+        message = str(event.get("message") or "")
+        if seen is None:
+            return ". ".join(one for one in (message, self._of_queue(queue.stopped, "Pod")) if one)
+        return self._of_queue(queue.waits, "Pod") if queue.gated(seen) else message
 
     def _finish_pod(self, context: Any, event: dict[str, Any]) -> None:
         """What the provider does at the end of a pod: the rest of its log, its events, its deletion."""

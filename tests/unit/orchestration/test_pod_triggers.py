@@ -19,7 +19,7 @@ pytestmark = pytest.mark.airflow
 
 def pod(node: str | None = None, deleted: datetime | None = None, phase: str = "Pending") -> Any:
     return SimpleNamespace(
-        metadata=SimpleNamespace(deletion_timestamp=deleted),
+        metadata=SimpleNamespace(deletion_timestamp=deleted, labels=None),
         spec=SimpleNamespace(node_name=node),
         status=SimpleNamespace(phase=phase, conditions=[], container_statuses=None),
     )

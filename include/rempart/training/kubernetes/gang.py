@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from rempart.training.kubernetes import queue
 from rempart.training.kubernetes.train_job import RANK
 from rempart.training.kubernetes.verdict import (
     TERMINATED_BY_SIGNAL,
@@ -34,16 +35,20 @@ def rank(pod: Json) -> int:
 
 @dataclass(frozen=True)
 class Gang:
-    """A TrainJob (None: it is gone) and its pods, of which there are to be `nodes`."""
+    """A TrainJob (None: it is gone) and its pods, of which there are to be `nodes`.
+
+    `machines` are those that were admitted; none is named before the attempt has its credentials.
+    """
 
     job: Json | None
     pods: tuple[Json, ...]
     nodes: int
+    machines: frozenset[str] = frozenset()
 
     @staticmethod
-    def of(job: Json | None, pods: Iterable[Json], nodes: int) -> Gang:
+    def of(job: Json | None, pods: Iterable[Json], nodes: int, machines: Iterable[str] = ()) -> Gang:
         """With its pods in the order of their ranks."""
-        return Gang(job, tuple(sorted(pods, key=rank)), nodes)
+        return Gang(job, tuple(sorted(pods, key=rank)), nodes, frozenset(machines))
 
     @property
     def bound(self) -> bool:
@@ -58,8 +63,8 @@ class Gang:
     @property
     def waits(self) -> str:
         """Why it is not bound, in the cluster's words."""
-        if self.job is not None and (held := _condition(self.job, "Suspended")):
-            return f"it is suspended: {held}"
+        if self.suspended:
+            return "it is suspended"
         without = [one for one in self.pods if not bound(one)]
         told = [f"{one['metadata']['name']}: {ending(one).cause}" for one in without]
         made = len({rank(one) for one in self.pods})
@@ -67,8 +72,24 @@ class Gang:
         return "; ".join((*missing, *told)) or "no reason is stated"
 
     @property
+    def suspended(self) -> bool:
+        """Whether Kueue, or somebody, holds it back."""
+        return self.job is not None and queue.suspended(self.job)
+
+    @property
+    def displaced(self) -> bool:
+        """Whether it lost the machines that were admitted: it is suspended again, or its pods are on others.
+
+        Its Secret is there, so its pods would begin wherever the cluster puts them: it must go.
+        """
+        elsewhere = any((machine := bound(one)) and machine not in self.machines for one in self.pods)
+        return bool(self.machines) and (self.suspended or elsewhere)
+
+    @property
     def over(self) -> bool:
-        """Whether the attempt has ended: nothing of it will go on by itself."""
+        """Whether the attempt has ended: nothing of it may go on by itself."""
+        if self.displaced:
+            return True
         if self.job is None or _deleted(self.job) or _condition(self.job, "Complete") or _condition(self.job, "Failed"):
             return True
         return any(_ended(one) not in (None, 0) or lost(one) or hopeless(one) for one in self.pods)
@@ -88,9 +109,11 @@ class Gang:
     def ending(self, told: str = "") -> Ending:
         """How the attempt ended. `told` is what the watcher said."""
         if self.job is None:
-            return Ending("interrupted", f"its TrainJob is gone (deleted by somebody). {told}".strip())
+            return Ending("interrupted", f"its TrainJob is gone. {told or 'Somebody deleted it'}")
         if _deleted(self.job):
             return Ending("interrupted", "somebody deletes its TrainJob")
+        if self.displaced:
+            return Ending("interrupted", f"its TrainJob lost the machines that were admitted. {told}".strip())
         for one in self.pods:
             if why := lost(one):
                 return Ending("interrupted", f"{one['metadata']['name']}: {why}")

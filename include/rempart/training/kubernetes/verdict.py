@@ -17,6 +17,7 @@ from rempart.sovereignty.places import decide_pool
 from rempart.sovereignty.pods import REGION
 from rempart.sovereignty.policy import Decision, Reason, verdict
 from rempart.training.entrypoint import SESSION_OVER, TRY_AGAIN
+from rempart.training.kubernetes import queue
 from rempart.training.kubernetes.pod import CONTAINER, NODE_CONTAINER
 from rempart.training.placement import Outcome
 
@@ -135,7 +136,9 @@ def ending(pod: Mapping[str, Any] | None, told: str = "") -> Ending:
         return _exited(ended, bool(pod["metadata"].get("deletionTimestamp")))
     if status.get("phase") == "Pending":
         if pod["metadata"].get("deletionTimestamp"):
-            return Ending("interrupted", "its pod was deleted before it ran")
+            return Ending("interrupted", f"its pod was deleted before it ran. {told}".strip())
+        if queue.gated(pod):
+            return Ending("capacity", told or "Kueue has not admitted it")
         return Ending("capacity", next(_waiting(status, state), told or "it stayed Pending, for no stated reason"))
     if status.get("phase") == "Failed":
         said = " ".join(str(status[key]) for key in ("reason", "message") if status.get(key))
@@ -216,7 +219,7 @@ def lost(pod: Mapping[str, Any]) -> str | None:
     """Why the cluster took the pod's place away; None if it did not."""
     status = pod.get("status") or {}
     for condition in status.get("conditions") or ():
-        if condition.get("type") == "DisruptionTarget" and condition.get("status") == "True":
+        if condition.get("type") in ("DisruptionTarget", queue.STOPPED) and condition.get("status") == "True":
             return f"{condition.get('reason')}: {condition.get('message') or status.get('message') or ''}".strip(": ")
     if (reason := status.get("reason")) in _LOST:
         return f"{reason}: {status.get('message') or ''}".strip(": ")

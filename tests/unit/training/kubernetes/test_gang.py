@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -30,8 +31,11 @@ def pod(index: int, phase: str = "Running", code: int | None = None, at: str = L
     return {"metadata": metadata, "spec": spec, "status": {"phase": phase, "containerStatuses": statuses, **more}}
 
 
-def gang(*pods: dict[str, Any], of: dict[str, Any] | None = None, nodes: int = 2) -> Gang:
-    return Gang.of(job() if of is None else of, pods, nodes)
+def gang(*pods: dict[str, Any], of: dict[str, Any] | None = None, nodes: int = 2, machines: Sequence[str] = ()) -> Gang:
+    return Gang.of(job() if of is None else of, pods, nodes, machines)
+
+
+SUSPENDED = job(("Suspended", "Suspended")) | {"spec": {"suspend": True}}
 
 
 NO_GPU = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient gpu"}]
@@ -45,7 +49,14 @@ CASES = [
     (gang(pod(0, "Succeeded", 0), of=job(("Complete", "AllJobsCompleted"))), "succeeded", "complete"),
     (gang(pod(0, "Pending", node=False, conditions=NO_GPU)), "capacity", "1 of 2 pods are there; train-x-1-node-0-0: "),
     (gang(), "capacity", "0 of 2 pods are there"),
-    (gang(of=job(("Suspended", "Suspended"))), "capacity", "suspended"),
+    (gang(of=SUSPENDED), "capacity", "suspended"),
+    (gang(of=SUSPENDED, machines=["gpu-0", "gpu-1"]), "interrupted", "lost the machines"),
+    (
+        gang(pod(0, "Failed", 143), pod(1), of=SUSPENDED, machines=["gpu-0", "gpu-1"]),
+        "interrupted",
+        "lost the machines",
+    ),
+    (gang(pod(0), pod(1), machines=["gpu-0", "gpu-9"]), "interrupted", "lost the machines"),
     (gang(pod(0), pod(1, "Pending", state=IMAGE)), "capacity", "image cannot be pulled"),
     (gang(pod(0), pod(1, "Failed", 1)), "failed", "node-0-1: exit status 1"),
     (gang(pod(0, "Failed", 1, LATER), pod(1, "Failed", 75)), "unreachable", "did not answer"),

@@ -1,0 +1,107 @@
+"""What Kueue says of a pod or TrainJob in a queue, as Kubernetes' API writes it. Pure.
+
+Kueue tells why a job waits in events about the job's Workload. A pool's identity reads events anyway, so it needs no
+right on Workloads. Sources: Kueue 0.19, pkg/scheduler and pkg/controller/jobs/pod; kueue.sigs.k8s.io, "Run Plain Pods".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rempart.training.kubernetes.pod import QUEUE
+
+GROUP = "kueue.x-k8s.io"
+VERSIONS = ("v1beta2", "v1beta1")
+"""In which Kueue serves its objects: the second one alone before 0.15."""
+LOCAL_QUEUES = "localqueues"
+STOPPED = "TerminationTarget"
+"""Condition of a pod that Kueue deletes, with its reason."""
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LocalQueue:
+    """A queue as it was seen. `active`: it takes jobs; None where Kueue has not said. `why`: Kueue's reason."""
+
+    active: bool | None
+    why: str = ""
+
+    @staticmethod
+    def of(seen: Json) -> LocalQueue:
+        """Read a LocalQueue."""
+        for one in (seen.get("status") or {}).get("conditions") or ():
+            if one.get("type") == "Active":
+                return LocalQueue(one.get("status") == "True", _sentence(one.get("reason"), one.get("message")))
+        return LocalQueue(None)
+
+
+def gated(pod: Json) -> bool:
+    """Whether a pod waits for Kueue to admit it."""
+    gates = (pod.get("spec") or {}).get("schedulingGates") or ()
+    return any(str(one.get("name")).startswith(f"{GROUP}/") for one in gates)
+
+
+def name_of(thing: Json) -> str | None:
+    """The queue of a pod or TrainJob; None if it has none."""
+    return (thing["metadata"].get("labels") or {}).get(QUEUE)
+
+
+def suspended(job: Json) -> bool:
+    """Whether a TrainJob is suspended."""
+    return bool((job.get("spec") or {}).get("suspend"))
+
+
+def of_owner(kind: str, name: str) -> str:
+    """The field selector of the event by which Kueue tells the Workload of a pod or TrainJob."""
+    return f"involvedObject.kind={kind},involvedObject.name={name},reason=CreatedWorkload"
+
+
+def of_workload(name: str) -> str:
+    """The field selector of a Workload's events."""
+    return f"involvedObject.kind=Workload,involvedObject.name={name}"
+
+
+def workload(events: Iterable[Json]) -> str | None:
+    """The Workload that these events tell of; None if none does."""
+    newest = max(events, key=_when, default=None)
+    return str(newest.get("message") or "").rpartition("/")[2] or None if newest else None
+
+
+def waits(queue: str, events: Iterable[Json]) -> str:
+    """Why a job waits in a queue, by the events of its Workload."""
+    return f"LocalQueue {queue} has not admitted it: {_newest(events) or 'Kueue states no reason'}"
+
+
+def stopped(queue: str, events: Iterable[Json]) -> str:
+    """Why a job lost the place that its queue had given it, by the events of its Workload; empty if it did not."""
+    found = _newest(one for one in events if str(one.get("reason")).startswith(("Evicted", "Preempted")))
+    return found and f"LocalQueue {queue} took its place away: {found}"
+
+
+def _newest(events: Iterable[Json]) -> str:
+    """Reason and message of the last event; empty if there is none."""
+    newest = max(events, key=_when, default=None)
+    return _sentence(newest.get("reason"), newest.get("message")) if newest else ""
+
+
+def absent(pool: str, namespace: str, queue: str) -> str:
+    """That a pool's queue is not there, and what to do."""
+    return (
+        f"LocalQueue {queue} is not in namespace {namespace}, or Kueue is not installed. Create it "
+        f"(docs/how-to/gpu-pools.md), or correct pools.{pool}.queue in rempart.yaml"
+    )
+
+
+def _sentence(reason: object, message: object) -> str:
+    return f"{reason or ''}: {message or ''}".strip(": ")
+
+
+def _when(event: Json) -> datetime:
+    """When an event happened last, whichever of Kubernetes' two APIs for events it was written by."""
+    series = (event.get("series") or {}).get("lastObservedTime")
+    moment = series or event.get("lastTimestamp") or event.get("eventTime")
+    moment = moment or event["metadata"].get("creationTimestamp")
+    return datetime.fromisoformat(moment) if moment else datetime.min.replace(tzinfo=UTC)
