@@ -26,6 +26,7 @@ from rempart.errors import ConfigError
 from rempart.flows import doctor_pool
 from rempart.sovereignty.pods import REGION
 from rempart.training.kubernetes.facts import Finding
+from tests.clusters import until
 from tests.kubernetes_double import KubernetesDouble
 from tests.kubernetes_double.access import User
 from tests.kubernetes_double.kinds import Kind
@@ -290,12 +291,25 @@ def test_a_namespace_queue_or_class_that_is_not_there_is_named(pool: Pool) -> No
     pool.pool = {"priority_class": "gone", "queue": "gpus"}
     told = pool.findings()
     assert only(told, "priority class").outcome == only(told, "queue").outcome == "FAIL"
-    pool.double.add_custom_resource("kueue.x-k8s.io", "v1beta1", "localqueues", "LocalQueue")
-    queue = {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "LocalQueue", "metadata": {"name": "gpus"}}
-    client.CustomObjectsApi(pool.api).create_namespaced_custom_object(
-        "kueue.x-k8s.io", "v1beta1", "training", "localqueues", queue
-    )
-    assert only(pool.findings(), "queue").outcome == "ok"
+
+
+@pytest.mark.parametrize("version", ["v1beta1", "v1beta2"])
+def test_a_queue_is_told_with_its_state(pool: Pool, version: str) -> None:
+    pool.pool = {"queue": "gpus"}
+    pool.double.add_kueue(version)
+    found = only(pool.findings(), "queue")
+    assert found.outcome == "FAIL" and "LocalQueue gpus is not there" in found.found
+    pool.double.stop_kueue()
+    pool.double.add_queue("training", "gpus", {GPU: "2"})
+    found = only(pool.findings(), "queue")
+    assert found.outcome == "warn" and "kueue-system" in found.remedy
+    pool.double.stop_kueue(False)
+    until(lambda: only(pool.findings(), "queue").found == "gpus, active")
+    api = client.CustomObjectsApi(pool.api)
+    api.delete_cluster_custom_object("kueue.x-k8s.io", version, "clusterqueues", "gpus")
+    until(lambda: only(pool.findings(), "queue").outcome == "FAIL")
+    found = only(pool.findings(), "queue")
+    assert "ClusterQueueDoesNotExist" in found.found and "describe localqueue gpus -n training" in found.remedy
 
 
 def test_an_api_that_is_away_fails_and_nothing_else_is_claimed(pool: Pool) -> None:

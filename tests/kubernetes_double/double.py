@@ -260,9 +260,14 @@ class KubernetesDouble:
 
         self._call(make)
 
-    def stop_kueue(self) -> None:
+    def stop_kueue(self, stopped: bool = True) -> None:
         """Its controllers are away: nothing is admitted, and no finalizer of its goes. The webhook answers."""
-        self._call(setattr, self._kueue, "stopped", True)
+
+        def change() -> None:
+            self._kueue.stopped = stopped
+            self._controllers.changed.set()
+
+        self._call(change)
 
     def add_namespace(self, name: str, labels: Mapping[str, str] | None = None) -> None:
         """Creates a namespace and its default service account."""

@@ -14,8 +14,9 @@ from rempart.errors import ConfigError
 from rempart.flows.doctor_probe import SECONDS, run_probe, targets
 from rempart.flows.pool_cluster import Cluster, capacity, read
 from rempart.sections import Pool
-from rempart.training.kubernetes import doctor, facts, rights, train_job
+from rempart.training.kubernetes import doctor, facts, queue, rights, train_job
 from rempart.training.kubernetes.facts import Finding, PoolFacts, Unknown
+from rempart.training.kubernetes.queue import LocalQueue
 
 T = TypeVar("T")
 
@@ -123,13 +124,16 @@ def _there(cluster: Cluster, path: str) -> bool | Unknown:
     return True
 
 
-def _queue(cluster: Cluster, pool: Pool) -> bool | Unknown:
-    """Kueue serves its objects in the version v1beta1, newer ones in v1beta2."""
-    tries = [
-        _there(cluster, f"/apis/kueue.x-k8s.io/{version}/namespaces/{pool.namespace}/localqueues/{pool.queue}")
-        for version in ("v1beta2", "v1beta1")
-    ]
-    return next((one for one in tries if one is not False), False)
+def _queue(cluster: Cluster, pool: Pool) -> LocalQueue | Unknown | None:
+    if pool.queue is None:
+        return Unknown("none is named")
+    for version in queue.VERSIONS:
+        path = f"/apis/{queue.GROUP}/{version}/namespaces/{pool.namespace}/{queue.LOCAL_QUEUES}/{pool.queue}"
+        answer = cluster.get(path)
+        if not isinstance(answer, Unknown) or answer.status != 404:
+            found: LocalQueue | Unknown = read(answer, LocalQueue.of)
+            return found
+    return None
 
 
 def _runtime(cluster: Cluster, config: Config, name: str) -> tuple[str, ...] | Unknown:

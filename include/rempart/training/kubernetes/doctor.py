@@ -37,8 +37,8 @@ def judge(config: Config, name: str, facts: PoolFacts, *, on: date) -> tuple[Fin
         _namespace(pool, facts),
         *_quota(pool, facts),
         *doctor_nodes.judge(config, name, facts),
-        _exists("priority class", "priority_class", pool, pool.priority_class, facts.priority_class),
-        _exists("queue", "queue", pool, pool.queue, facts.queue),
+        _priority_class(pool, facts),
+        _queue(pool, facts),
         _runtime(name, pool, facts),
         *_network(pool, facts),
         *_probe(config, pool, facts),
@@ -242,16 +242,42 @@ def _quota(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
 # --- what else a job meets --------------------------------------------------------------------------------------------
 
 
-def _exists(check: str, key: str, pool: Pool, named: str | None, seen: bool | Unknown) -> Finding:
+def _priority_class(pool: Pool, facts: PoolFacts) -> Finding:
+    check, named, seen = "priority class", pool.priority_class, facts.priority_class
     if named is None:
         return Finding(check, "ok", "none is named")
     if isinstance(seen, Unknown):
         return unseen(check, seen, doctor_nodes.GRANT.format(pool.namespace))
     if not seen:
-        make = f"{MANIFESTS}/cluster" if key == "priority_class" else "OVERLAY"
-        remedy = f"Create it (`kubectl apply -k {make}` makes those that are shipped), or leave {key} out."
+        make = f"`kubectl apply -k {MANIFESTS}/cluster` makes those that are shipped"
+        remedy = f"Create it ({make}), or leave priority_class out."
         return Finding(check, "FAIL", f"{named} does not exist: no pod is admitted", remedy)
     return Finding(check, "ok", named)
+
+
+def _queue(pool: Pool, facts: PoolFacts) -> Finding:
+    named, seen = pool.queue, facts.queue
+    if named is None:
+        return Finding("queue", "ok", "none is named")
+    if isinstance(seen, Unknown):
+        return unseen("queue", seen, doctor_nodes.GRANT.format(pool.namespace))
+    if seen is None:
+        remedy = (
+            "Create it (`kubectl apply -k OVERLAY`, with local-queue.yaml among its resources), have Kueue installed, "
+            "or leave queue out."
+        )
+        found = f"LocalQueue {named} is not there, or Kueue is not installed: this pool is passed over"
+        return Finding("queue", "FAIL", found, remedy)
+    if seen.active is None:
+        remedy = "Look whether Kueue runs: `kubectl get pods -n kueue-system`."
+        return Finding("queue", "warn", f"nothing says whether {named} is active", remedy)
+    if not seen.active:
+        remedy = (
+            "Ask the cluster's administrator for its ClusterQueue, or to let it go on: "
+            f"`kubectl describe localqueue {named} -n {pool.namespace}`."
+        )
+        return Finding("queue", "FAIL", f"{named} admits nothing: {seen.why}", remedy)
+    return Finding("queue", "ok", f"{named}, active")
 
 
 def _runtime(name: str, pool: Pool, facts: PoolFacts) -> Finding:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from rempart.sections import Toleration
+from rempart.training.kubernetes.queue import LocalQueue
 from rempart.training.kubernetes.rights import Right, Rule
 
 Json = Mapping[str, Any]
@@ -135,7 +136,8 @@ class PoolFacts:
     """GPUs that pods of this namespace hold, by node: other namespaces are not seen."""
     policies: tuple[NetworkPolicy, ...] | Unknown = NOT_ASKED
     priority_class: bool | Unknown = NOT_ASKED
-    queue: bool | Unknown = NOT_ASKED
+    queue: LocalQueue | Unknown | None = NOT_ASKED
+    """None: it is not there."""
     runtime: tuple[str, ...] | Unknown = NOT_ASKED
     """Where the pool's TrainingRuntime is not as rempart.yaml renders it."""
     probe: Probe | None = None

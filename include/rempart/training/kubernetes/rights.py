@@ -59,7 +59,13 @@ REQUIRED: tuple[Grant, ...] = (
     ),
     Grant("", "namespaces", ("get",), "doctor", "the profile of this one namespace: a Role reaches no other"),
     Grant("networking.k8s.io", "networkpolicies", ("list",), "doctor", "whether everything is denied by default"),
-    Grant("kueue.x-k8s.io", "localqueues", ("get",), "doctor", "whether the pool's queue exists"),
+    Grant(
+        "kueue.x-k8s.io",
+        "localqueues",
+        ("get",),
+        "doctor",
+        "whether the pool's queue is there and active; a job asks as well, and waits without the answer",
+    ),
     Grant(
         "trainer.kubeflow.org",
         "trainjobs",

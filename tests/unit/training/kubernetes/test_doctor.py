@@ -33,6 +33,7 @@ from rempart.training.kubernetes.facts import (
     used_of,
     whole,
 )
+from rempart.training.kubernetes.queue import LocalQueue
 from rempart.training.kubernetes.rights import DANGEROUS, REQUIRED, Right, Rule, excess, needed
 
 TODAY = date(2026, 11, 24)
@@ -95,7 +96,7 @@ HEALTHY = PoolFacts(
     used={"gpu-1": 1},
     policies=(CLOSED, NetworkPolicy("rempart-egress", True, ("Egress",))),
     priority_class=True,
-    queue=True,
+    queue=LocalQueue(True, "Ready: Can submit new workloads to localQueue"),
     runtime=(),
     probe=Probe(
         *("doctor-1", True, "exit status 0", "gpu-1"),
