@@ -54,27 +54,28 @@ def _constant(text: str) -> Any:
 
 def _plain(value: Any, path: str) -> Any:
     """Return the value with a dict for every mapping. Raises NotCanonical naming what has no canonical form."""
+    where = path or "the value itself"
     match value:
         case None | bool():
             return value
         case str():
             if any("\ud800" <= character <= "\udfff" for character in value):
-                raise NotCanonical(f"{path} holds half of a surrogate pair")
+                raise NotCanonical(f"{where} holds half of a surrogate pair")
         case int():
             if abs(value) > LARGEST:
-                raise NotCanonical(f"{path} is an integer beyond ±(2^53 - 1)")
+                raise NotCanonical(f"{where} is an integer beyond ±(2^53 - 1)")
         case float():
             if not math.isfinite(value):
-                raise NotCanonical(f"{path} is not a finite number")
+                raise NotCanonical(f"{where} is not a finite number")
         case Mapping():
             if odd := [key for key in value if not isinstance(key, str)]:
-                raise NotCanonical(f"{path} has a key that is a {type(odd[0]).__name__}")
+                raise NotCanonical(f"{where} has a key that is a {type(odd[0]).__name__}")
             return {
-                _plain(key, f"a key of {path}"): _plain(item, f"{path}.{key}" if path else key)
+                _plain(key, f"a key of {where}"): _plain(item, f"{path}.{key}" if path else key)
                 for key, item in value.items()
             }
         case list() | tuple():
             return [_plain(item, f"{path}[{place}]") for place, item in enumerate(value)]
         case _:
-            raise NotCanonical(f"{path} is a {type(value).__name__}")
+            raise NotCanonical(f"{where} is a {type(value).__name__}")
     return value

@@ -86,6 +86,8 @@ def test_a_record_keeps_its_bytes() -> None:
         ({"a": b"x"}, "a is a bytes"),
         ({"a": "\ud800"}, "a holds half of a surrogate"),
         ({"a": {"\ud800": 1}}, "a key of a holds half of a surrogate"),
+        ({"\ud800": 1}, "a key of the value itself holds half of a surrogate"),
+        (b"x", "the value itself is a bytes"),
     ],
 )
 def test_what_has_no_canonical_form_is_named_by_its_path(value: object, said: str) -> None:

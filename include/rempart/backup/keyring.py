@@ -309,7 +309,8 @@ class Keyring:
         first, path = self.places[0], path_of(domain, serial)
         made = first.site.write_new(first.bucket, path, body, content_type="application/age-encryption")
         if made and not gives_back(first.site, first.bucket, path, body):
-            ours = [version for other, version in self._versions(first, domain) if other == path]
+            listed = first.site.versions(first.bucket, path)
+            ours = [one.version_id for one in listed if one.key == path and not one.marker]
             if any(gives_back(first.site, first.bucket, path, body, version) for version in ours):
                 return  # one read was wrong: another run may have sealed with this key
             for version in ours:

@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from rempart.backup import postgresql_refusals
 from rempart.backup.not_held import Registry
 from rempart.config import Connection
 from rempart.errors import BackupError, DatabaseUnavailable, RempartError
@@ -197,9 +198,9 @@ def named(connection: Connection, doing: str) -> Iterator[None]:
         ) from cause
     except psycopg.OperationalError as cause:
         if refusal := _REFUSAL.search(str(cause)):
+            said = _unquoted(refusal[1])[:200]
             raise DatabaseUnavailable(
-                f"{where}: refused: {_unquoted(refusal[1])[:200]}",
-                f"Check password and rights of role '{connection.login}', and `sslmode` of '{connection.name}'.",
+                f"{where}: refused: {said}", postgresql_refusals.remedy(said, connection)
             ) from cause
         raise DatabaseUnavailable(f"{where}: no answer", "Check that PostgreSQL runs (`rempart status`).") from cause
     except psycopg.errors.InsufficientPrivilege as cause:

@@ -9,6 +9,9 @@ from rempart import canonical_json
 from rempart.canonical_json import NotCanonical
 from rempart.errors import LedgerError
 
+WHOLE = "the record itself"
+"""What the empty path is called."""
+
 
 def canonical(value: Any) -> str:
     """Return the canonical text of plain JSON. Raises LedgerError naming the path of what may not stand in a record."""
@@ -18,7 +21,7 @@ def canonical(value: Any) -> str:
         raise _refused(str(cause)) from cause
     # also in the text where a backslash and `u0000` follow each other in a string
     if "\\u0000" in text and (path := _null_character(value, "")) is not None:
-        raise _refused(f"{path} holds U+0000")
+        raise _refused(f"{path or WHOLE} holds U+0000")
     return text
 
 
@@ -48,7 +51,11 @@ def _null_character(value: Any, path: str) -> str | None:
         case str():
             return path if "\x00" in value else None
         case Mapping():
-            inner = [item for key, one in value.items() for item in ((f"a key of {path}", key), (f"{path}.{key}", one))]
+            inner = [
+                item
+                for key, one in value.items()
+                for item in ((f"a key of {path or WHOLE}", key), (f"{path}.{key}", one))
+            ]
         case list() | tuple():
             inner = [(f"{path}[{place}]", one) for place, one in enumerate(value)]
     return next((found for where, one in inner if (found := _null_character(one, where.lstrip("."))) is not None), None)

@@ -325,9 +325,9 @@ def up(stack: Stack, say: Say, patience: float = 0.0) -> None:
     do not answer yet is told. Raises StackError, DatabaseUnavailable.
     """
     deadline = time.monotonic() + patience
-    if patience and not works(stack):
+    if patience and not _until(lambda: ", ".join(works(stack)), patience, say):
         say(f"the stores are as they must be: {_START[stack.cluster]} This command waits {patience:.0f} s for them.")
-    _until(lambda: _some_work(stack), patience)
+    _until(lambda: _some_work(stack), deadline - time.monotonic())
     deadline = max(deadline, time.monotonic() + min(patience, STARTS_SECONDS))
     resolve = credentials.connections(stack, configuration.read_env_file(stack.secrets))
     mlflow = _until(lambda: mlflow_server.check(resolve("mlflow")), deadline - time.monotonic(), say)

@@ -14,9 +14,17 @@ from hypothesis import strategies as st
 
 from rempart.backup import age, wrapping
 from rempart.backup.domains import Domain
-from rempart.backup.keyring import Keyring, Place
+from rempart.backup.keyring import Keyring, Place, path_of
 from rempart.backup.wrapping import Card
-from rempart.errors import BackupError, IntegrityError, KeyDestroyed, KeyMissing, KeyWrong, SiteUnavailable
+from rempart.errors import (
+    BackupError,
+    IntegrityError,
+    KeyDestroyed,
+    KeyMissing,
+    KeyWrong,
+    ObjectMissing,
+    SiteUnavailable,
+)
 from rempart.sites.memory import MemorySite
 from rempart.sites.port import ObjectInfo
 
@@ -318,6 +326,23 @@ def test_a_key_that_the_site_stored_wrong_seals_nothing_and_the_next_run_makes_a
     assert spoilt.copies(BOOKINGS) == {}
     site.wrong = False
     assert spoilt.open_or_make(BOOKINGS) == spoilt.open(BOOKINGS)
+
+
+def test_what_was_deleted_under_the_name_of_a_key_stays_deleted_when_the_new_one_is_taken_back() -> None:
+    """To delete the marker above an old version would show that version again."""
+    site = Altering("haven")
+    site.ensure_bucket(BUCKET, versioned=True)
+    ring = Keyring((Place(site, BUCKET),), PLATFORM, (ESCROW.recipient,), lambda: NOW)
+    path = path_of(BOOKINGS, "0001")
+    site.wrong = False
+    site.write(BUCKET, path, b"of another time")
+    marker = site.delete(BUCKET, path)
+    site.wrong = True
+    with pytest.raises(IntegrityError, match="is not what was stored"):
+        ring.open_or_make(BOOKINGS)
+    assert marker in [one.version_id for one in site.versions(BUCKET, path) if one.marker]
+    with pytest.raises(ObjectMissing):
+        site.read(BUCKET, path)
 
 
 class WrongOnce(MemorySite):

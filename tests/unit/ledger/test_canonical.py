@@ -60,6 +60,9 @@ def test_what_is_not_canonical_is_refused(text: str) -> None:
         ({"a": "\x00"}, "a holds U"),
         ({"a": [{"b": "x\x00"}]}, r"a\[0\].b holds U"),
         ({"a": "\ud800"}, "surrogate"),
+        ("\x00", r": the record itself holds U\+0000"),
+        ({"x\x00": 1}, r": a key of the record itself holds U\+0000"),
+        (math.nan, ": the value itself is not a finite number"),
     ],
 )
 def test_what_no_record_may_hold_is_named_by_its_path(value: object, said: str) -> None:

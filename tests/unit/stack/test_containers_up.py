@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rempart import config
-from rempart.errors import StackError
+from rempart.errors import DatabaseUnavailable, StackError
 from rempart.stack import containers, credentials
 from rempart.stack.airflow_server import Health
 from rempart.stack.layout import Stack
@@ -45,6 +45,24 @@ def test_it_waits_until_they_were_started_and_checks_them(stack: Stack) -> None:
     containers.up(replace(stack, cluster=True), told.append, 60)
     assert "docs/how-to/kubernetes.md" in told[0] and "60 s" in told[0]
     assert told[1:] == ["mlflow: logs a run", "airflow: all components beat, 3 DAGs parsed"]
+
+
+def test_a_store_that_does_not_answer_at_first_is_waited_for(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    works, refusals = containers.works, [DatabaseUnavailable("postgresql: no answer", "Look at its log.")] * 2
+
+    def away(stack: Stack) -> list[str]:
+        if refusals:
+            raise refusals.pop()
+        return works(stack)
+
+    monkeypatch.setattr(containers, "works", away)
+    told = list[str]()
+    containers.up(replace(stack, cluster=True), told.append, 60)
+    assert told[0] == "not yet: postgresql: no answer"
+    assert told[2:] == ["mlflow: logs a run", "airflow: all components beat, 3 DAGs parsed"]
+    refusals.append(DatabaseUnavailable("postgresql: no answer", "Look at its log."))
+    with pytest.raises(DatabaseUnavailable):
+        containers.up(stack, told.append)
 
 
 def test_what_does_not_answer_is_told_once_and_one_time_is_left_for_all(

@@ -42,7 +42,7 @@ REQUIRED: tuple[Grant, ...] = (
         "an attempt is a pod: it is made, found again by its labels, followed, marked as seen, and deleted",
     ),
     Grant("", "pods/log", ("get",), "jobs", "the job's log is the task's log"),
-    Grant("", "events", ("get", "list", "watch"), "jobs", "why a pod waits is told by events only"),
+    Grant("", "events", ("get", "list"), "jobs", "why a pod waits is told by events only"),
     Grant(
         "",
         "secrets",

@@ -1,0 +1,44 @@
+"""What to do when PostgreSQL answers and lets nobody in. Pure.
+
+libpq gives no SQLSTATE for a connection that failed, so the server's text decides. A server that speaks no English gets
+the last remedy. Source of the texts: PostgreSQL 18, src/backend/{libpq,utils/init,postmaster,tcop}.
+"""
+
+from __future__ import annotations
+
+import re
+
+from rempart.config import Connection
+
+_REMEDIES: tuple[tuple[str, str], ...] = (
+    (r"SSL error|server certificate", "Correct `sslrootcert` or the host of '{name}', or the server's certificate."),
+    (r"password", "Correct the password of '{name}', or that of role '{login}' in PostgreSQL."),
+    (r"role .*does not exist", "Create role '{login}', or correct the login of '{name}'."),
+    (r"not permitted to log in", "Give LOGIN to role '{login}': ALTER ROLE {login} LOGIN."),
+    (r"database .*does not exist", "Create database '{schema}', or correct the database of '{name}'."),
+    (
+        r"permission denied for database",
+        "Give role '{login}' the right: GRANT CONNECT ON DATABASE {schema} TO {login}.",
+    ),
+    (
+        r"too many (clients|connections)|connection slots are reserved",
+        "End connections that nobody needs, or raise max_connections (or the limit of the role).",
+    ),
+    (r"valid client certificate", "The server wants a client certificate: change its pg_hba.conf to scram-sha-256."),
+    (
+        r"no encryption",
+        "Set `sslmode` of '{name}' to require or verify-full: the server takes no plain connection (pg_hba.conf).",
+    ),
+    (r"pg_hba\.conf", "Let role '{login}' in from this machine to database '{schema}' in the server's pg_hba.conf."),
+    (
+        r"starting up|shutting down|recovery|not (yet )?accepting connections|terminating connection",
+        "Run again once PostgreSQL takes connections.",
+    ),
+)
+OTHER = "Look in the log of PostgreSQL for the cause."
+
+
+def remedy(said: str, connection: Connection) -> str:
+    """What mends a refusal, by what the server said."""
+    found = next((told for pattern, told in _REMEDIES if re.search(pattern, said)), OTHER)
+    return found.format(name=connection.name, login=connection.login, schema=connection.schema)

@@ -1,0 +1,65 @@
+"""What tests of jobs in queues of Kueue share: pools whose first one has a queue, and others that wait in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rempart.training.kubernetes import pod
+from tests import pods
+from tests.api_cluster import small_pod
+from tests.clusters import GPU, DoubleCluster
+from tests.nodes import custom
+
+QUEUE = "gpus"
+FULL = "insufficient unused quota for nvidia.com/gpu in flavor gpus"
+_SLEEPS = "import time; time.sleep(600)"
+
+
+@contextmanager
+def queued(double: DoubleCluster, gpus: int) -> Iterator[DoubleCluster]:
+    """A cluster with Kueue, and a queue with quota for so many GPUs in the pool's namespace."""
+    double.add_kueue()
+    quota = {GPU: str(gpus), "cpu": "64", "memory": "64Gi"}
+    double.add_queue(double.namespace, QUEUE, quota, preempts=True)
+    yield double
+
+
+def other(double: DoubleCluster, name: str, priority: str = "") -> None:
+    """A pod of somebody else, in the same queue."""
+    body = small_pod(pods.IMAGE, "", _SLEEPS, 1)
+    body["metadata"] = {"name": name, "labels": {pod.QUEUE: QUEUE}}
+    del body["spec"]["nodeName"]
+    if priority:
+        body["spec"]["priorityClassName"] = priority
+    double.client().create_namespaced_pod(double.namespace, body)
+
+
+def urgent(double: DoubleCluster) -> None:
+    """A priority above that of jobs."""
+    from kubernetes import client
+
+    classes = client.SchedulingV1Api(double.client().api_client)
+    classes.create_priority_class({"metadata": {"name": "urgent"}, "value": 100})
+
+
+def runs_pod(double: DoubleCluster, name: str) -> bool:
+    found = double.client().read_namespaced_pod(name, double.namespace)
+    return bool(found.status.phase == "Running")
+
+
+def workloads(double: DoubleCluster) -> list[dict[str, Any]]:
+    where = ("kueue.x-k8s.io", "v1beta2", double.namespace, "workloads")
+    found: list[dict[str, Any]] = custom(double).list_namespaced_custom_object(*where)["items"]
+    return found
+
+
+def refused(made: Mapping[str, Any]) -> list[str]:
+    """Requests that a cluster refused for want of a right."""
+    return [f"{one.method} {one.path}" for each in made.values() for one in each.requests if one.status == 403]
+
+
+def runs(trigger: Any) -> bool:
+    """Whether a pod has its node and its credentials."""
+    return getattr(trigger, "await_node", None) is False
