@@ -64,6 +64,9 @@ def init(
     from rempart.errors import StackError
     from rempart.stack import cluster, containers, front, layout
 
+    for option, said in (("--kubernetes", kubernetes), ("--from-point", from_point)):
+        if images and said:
+            raise StackError(f"--images and {option} do not go together", "Run `rempart init` once with each.")
     if (certificate is None) != (key is None):
         raise StackError("A certificate and its key go together", "Name both: --certificate FILE --key FILE.")
     pair = front.Pair(certificate, key) if certificate and key else None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rempart.backup import points, suspicion
-from rempart.errors import IntegrityError, ObjectMissing
+from rempart.errors import IntegrityError, ObjectMissing, StackError
 from rempart.flows import repair, restore_active, restore_erasures, restore_report
 from rempart.flows.platform import open_platform
 from rempart.flows.restore import RestoreResult, restore
@@ -53,8 +53,10 @@ def command(
 
     `wait`: seconds to wait, in containers, until MLflow and Airflow were started on the restored stores.
 
-    Raises as `restore_source.find`, `open_point`, `plan` and `restore.restore` do.
+    Raises StackError for `wait` anywhere else; and as `restore_source.find`, `open_point`, `plan`, `restore.restore`.
     """
+    if wait and not stack.containers:
+        raise StackError("--wait is for containers: this machine starts MLflow and Airflow itself", "Leave it out.")
     platform = detached()
     wish = wish if wish.site else replace(wish, site=platform.config.backup.site)
     restore_active.check(platform.config, wish)

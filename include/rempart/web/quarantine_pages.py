@@ -209,8 +209,12 @@ def _plan(
 ) -> Response:
     of = _accepting(found.pipeline, one) if action == "accept" else _action(found.pipeline, one.sha256, action)
     form = posts.token(user, of)
+    accepts = action == "accept"
+    rows, offered = (one.good, one.held_back) if accepts else (one.quarantined, True)
     content: dict[str, Any] = {"found": found, "one": one, "form": form, "refused": refused, "asked": asked}
-    return render(request, action, status=status, current="data", most=MAX_ROWS, **content)
+    content |= {"action": action, "rows": rows, "offered": offered}
+    template = "look" if action == "look" else "quarantine_plan"
+    return render(request, template, status=status, current="data", most=MAX_ROWS, **content)
 
 
 def _refreshed(answer: Response, waits: bool) -> Response:

@@ -830,6 +830,16 @@ def test_init_hands_the_secrets_of_the_point_on(tmp_path: Path, monkeypatch: pyt
     assert made["REMPART_AIRFLOW_FERNET_KEY"] == "of the point"
 
 
+@pytest.mark.parametrize("other", ["--kubernetes", "--from-point"])
+def test_what_a_build_reads_is_made_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str) -> None:
+    for name, value in (given() | {"REMPART_HOME": str(project()), "REMPART_VAR": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(restore_command, "secrets_of", lambda *_: {})
+    done = CliRunner().invoke(app, ["init", "--images", other])
+    assert isinstance(done.exception, StackError) and other in done.exception.what
+    assert not (tmp_path / cluster.FOLDER).exists()
+
+
 def test_the_restoring_job_is_confined_and_has_what_the_command_needs(made: dict[str, str]) -> None:
     job, *policies = documents(RESTORE)
     for document in (job, *policies):

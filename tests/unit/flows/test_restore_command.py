@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from rempart.backup import age
 from rempart.cli import app
-from rempart.errors import BackupError, RempartError
+from rempart.errors import BackupError, RempartError, StackError
 from rempart.flows import restore_command
 from rempart.ledger.keys import to_pem
 from rempart.stack import layout
@@ -79,3 +79,9 @@ def test_a_point_that_looks_attacked_is_doubted(made: House, run: Run) -> None:
     made.point({key: os.urandom(len(body)) for key, body in bodies.items()})
     doubts = [line for line in run("--explain") if line.startswith("DOUBT")]
     assert len(doubts) == 2 and "6 of 6 objects were replaced" in doubts[0] and "look encrypted" in doubts[1]
+
+
+def test_a_wait_that_nothing_would_hold_to_is_refused(made: House, run: Run) -> None:
+    made.point()
+    with pytest.raises(StackError, match="--wait is for containers"):
+        run("--wait", "60", "--yes")
