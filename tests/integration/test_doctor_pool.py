@@ -231,7 +231,7 @@ def test_every_missing_right_is_named_and_every_excess(pool: Pool) -> None:
     told = pool.findings()
     missing = only(told, "rights")
     assert missing.outcome == "FAIL"
-    assert all(one in missing.found for one in ("create secrets", "watch events"))
+    assert all(one in missing.found for one in ("create secrets", "list events"))
     excess = only(told, "excess rights")
     assert excess.outcome == "FAIL"
     assert "get/list pods/exec" in excess.found and "list secrets" in excess.found
