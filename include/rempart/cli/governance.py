@@ -95,7 +95,9 @@ def policy_render(
     form: Annotated[str, typer.Argument(help="kubernetes, cilium or nftables.")],
     out: Annotated[Path | None, typer.Option(help="Write the files into this folder, instead of showing them.")] = None,
     namespace: Annotated[str, typer.Option(help="The namespace in which Airflow runs.")] = "airflow",
-    api_server: Annotated[str | None, typer.Option(help="Kubernetes API server, as ADDRESS:PORT.")] = None,
+    api_server: Annotated[
+        list[str] | None, typer.Option(help="Kubernetes API server, as ADDRESS:PORT; may be repeated.")
+    ] = None,
     user: Annotated[list[str] | None, typer.Option(help="nftables: hold this user alone; may be repeated.")] = None,
     resolver: Annotated[list[str] | None, typer.Option(help="nftables: DNS server; by default this machine's.")] = None,
 ) -> None:
@@ -106,7 +108,7 @@ def policy_render(
         form,
         datetime.now(UTC).date(),
         namespace=namespace,
-        api_server=api_server,
+        api_servers=api_server or (),
         users=user or (),
         resolvers=resolver or egress_policy.resolvers(),
     )

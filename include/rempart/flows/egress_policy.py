@@ -60,7 +60,7 @@ def write_rules(
     *,
     pools: Iterable[str] = (),
     namespace: str = "airflow",
-    api_server: str | None = None,
+    api_servers: Sequence[str] = (),
     users: Sequence[str] = (),
     resolve: Resolve = resolve,
     resolvers: Sequence[str] = (),
@@ -69,7 +69,7 @@ def write_rules(
 
     `pools` are namespaces in which jobs run, beside Airflow's `namespace`. Raises ConfigError.
     """
-    cluster = render.Cluster(namespace, tuple(pools), _address(api_server) if api_server else None)
+    cluster = render.Cluster(namespace, tuple(pools), tuple(map(_address, api_servers)))
     if form == "cilium":
         return render.cilium(found, cluster), ()
     wanted = render.destinations(found, form)

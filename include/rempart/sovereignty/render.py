@@ -27,11 +27,11 @@ _NAMESPACE = "kubernetes.io/metadata.name"
 
 @dataclass(frozen=True)
 class Cluster:
-    """The namespaces of a cluster: `platform` runs Airflow, `jobs` run training pods. `api_server` is its address."""
+    """Namespaces of a cluster: `platform` runs Airflow, `jobs` run training pods. `api_servers` are its addresses."""
 
     platform: str = "airflow"
     jobs: tuple[str, ...] = ()
-    api_server: tuple[str, int] | None = None
+    api_servers: tuple[tuple[str, int], ...] = ()
 
     @property
     def namespaces(self) -> tuple[str, ...]:
@@ -170,9 +170,8 @@ def kubernetes(rules: EgressRules, addresses: Addresses, cluster: Cluster) -> di
         for one in outward:
             if found := addresses_of(one, addresses):
                 egress.append({"to": [_block(address) for address in found]} | _port(one.port))
-        if cluster.api_server and namespace == cluster.platform:
-            host, port = cluster.api_server
-            egress.append({"to": [_block(host)]} | _port(port))
+        if namespace == cluster.platform:
+            egress += [{"to": [_block(host)]} | _port(port) for host, port in cluster.api_servers]
         head = [
             f"Egress of namespace {namespace}, from rempart.yaml by `rempart policy render kubernetes`.",
             "A NetworkPolicy knows addresses, not names: render it anew when they change, or use Cilium's toFQDNs",
@@ -189,7 +188,7 @@ def kubernetes(rules: EgressRules, addresses: Addresses, cluster: Cluster) -> di
 
 
 def _api_server(cluster: Cluster, namespace: str) -> list[str]:
-    if namespace != cluster.platform or cluster.api_server:
+    if namespace != cluster.platform or cluster.api_servers:
         return []
     return ["The cluster's API server is not allowed: give its address by --api-server if Airflow starts pods here."]
 

@@ -654,7 +654,7 @@ def rendered() -> list[dict[str, Any]]:
     led = endpoints(inside.config, credentials.connections(inside, secrets))
     listed = rules(inside.config, led, on=date(2026, 11, 24))
     assert is_allowed(listed, "mlflow.airflow.svc", 15000) and is_allowed(listed, "db.acme.example", 5432)
-    texts = kubernetes(listed, {"s3.fr-par.scw.cloud": ("203.0.113.9",)}, Cluster(api_server=("10.32.0.1", 443)))
+    texts = kubernetes(listed, {"s3.fr-par.scw.cloud": ("203.0.113.9",)}, Cluster(api_servers=(("10.32.0.1", 443),)))
     return [*every("NetworkPolicy"), yaml.safe_load(texts["networkpolicy-airflow.yaml"])]
 
 
@@ -748,6 +748,16 @@ def test_the_page_delivers_the_sample_before_it_starts_the_chain(monkeypatch: py
     assert len(written) > 10
     assert all(bucket == "landing" and key.startswith(prefix) for bucket, key in written)
     assert "run trigger ingest_hotel_bookings" in after
+
+
+def test_the_page_starts_the_release_after_the_schemas_were_migrated() -> None:
+    """A block that applies the preparing job and then starts the chart's release waits for the job in between."""
+    blocks = re.findall(r"```bash\n(.*?)```", PAGE, re.S)
+    both = [one for one in blocks if "examples/acme  " in one and "\nhelm upgrade" in one]
+    assert both
+    for block in both:
+        between = block.partition("examples/acme  ")[2].partition("\nhelm upgrade")[0]
+        assert "kubectl wait --namespace airflow --for=condition=complete" in between, block
 
 
 def typed(page: str) -> list[list[str]]:

@@ -36,7 +36,8 @@ def rule_to(policy: dict[str, Any], key: str) -> list[Any]:
 
 
 def test_a_network_policy_denies_all_but_dns_neighbours_and_known_addresses() -> None:
-    files = kubernetes(RULES, ADDRESSES, Cluster(jobs=("training",), api_server=("10.0.0.1", 6443)))
+    servers = (("10.32.0.1", 443), ("10.0.0.1", 6443))
+    files = kubernetes(RULES, ADDRESSES, Cluster(jobs=("training",), api_servers=servers))
     assert list(files) == ["networkpolicy-airflow.yaml", "networkpolicy-training.yaml"]
     policy = yaml.safe_load(files["networkpolicy-airflow.yaml"])
     assert policy["kind"] == "NetworkPolicy"
@@ -49,6 +50,7 @@ def test_a_network_policy_denies_all_but_dns_neighbours_and_known_addresses() ->
         "2001:db8::9/128",
         "192.0.2.7/32",
         "2001:db8::7/128",
+        "10.32.0.1/32",
         "10.0.0.1/32",
     }
     namespaces = [e["namespaceSelector"]["matchLabels"] for e in rule_to(policy, "to") if "namespaceSelector" in e]
