@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from rempart.training.kubernetes import pod
@@ -17,13 +16,11 @@ FULL = "insufficient unused quota for nvidia.com/gpu in flavor gpus"
 _SLEEPS = "import time; time.sleep(600)"
 
 
-@contextmanager
-def queued(double: DoubleCluster, gpus: int) -> Iterator[DoubleCluster]:
-    """A cluster with Kueue, and a queue with quota for so many GPUs in the pool's namespace."""
-    double.add_kueue()
+def install_kueue(double: DoubleCluster, gpus: int, *, manages: bool = True) -> None:
+    """Kueue in a cluster, with quota for so many GPUs in the queue of the pool's namespace; it may manage no pods."""
+    double.add_kueue(namespaces=None if manages else [])
     quota = {GPU: str(gpus), "cpu": "64", "memory": "64Gi"}
     double.add_queue(double.namespace, QUEUE, quota, preempts=True)
-    yield double
 
 
 def other(double: DoubleCluster, name: str, priority: str = "") -> None:

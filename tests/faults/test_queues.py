@@ -13,7 +13,7 @@ import pytest
 from rempart.flows.platform import Platform
 from tests import pods
 from tests.clusters import until
-from tests.queues import QUEUE, other, queued, refused, runs, urgent
+from tests.queues import QUEUE, install_kueue, other, refused, runs, urgent
 
 pytestmark = pytest.mark.stack
 
@@ -29,9 +29,10 @@ def test_t2_preempted_half_way_the_job_resumes_from_its_checkpoint(
     with (
         pods.clusters(home) as made,
         pods.connected(monkeypatch, made),
-        queued(made["gpu-a"], 1) as double,
         pods.trial(platform, home, made) as trial,
     ):
+        double = made["gpu-a"]
+        install_kueue(double, 1)
         urgent(double)
         ordered = trial.order({"max_iter": steps, "learning_rate": 0.01, "max_leaf_nodes": 3})
         reached: list[int] = []

@@ -203,6 +203,17 @@ class Pursuit(BaseOperator):
         if found.active is False:
             self.log.warning("LocalQueue %s admits nothing now: %s", name, found.why)
 
+    def _see_managed(self, made: Mapping[str, Any]) -> None:
+        """Tell that an object with the name of a queue does not wait in it: its quota does not count the job."""
+        if not queue.managed(made):
+            self.log.warning(
+                "The %s %s runs beside LocalQueue %s: Kueue does not manage such objects in namespace %s",
+                self.thing,
+                self.name,
+                self._queue,
+                self.namespace,
+            )
+
     @property
     def _queue(self) -> str | None:
         """The queue of the pool that is asked."""

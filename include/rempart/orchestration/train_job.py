@@ -68,6 +68,8 @@ class TrainJobOperator(Pursuit):
                 self._deny(cause.what)
                 raise Denied from cause
             retried(self._make)(manifest)
+            if self._queue and (made := self._gang().job) is not None:
+                self._see_managed(made)
         until = time.monotonic() + WAIT_FOR_NODE_SECONDS
         while not (found := self._gang()).bound and not found.over and time.monotonic() < until:
             time.sleep(0.5)

@@ -79,6 +79,8 @@ class TrainingPodOperator(Pursuit, KubernetesPodOperator):
             except ApiException as cause:
                 if not is_there(cause):  # made by a call whose answer was lost
                     raise
+            if self._queue and (made := self.find_pod(namespace, context)) is not None:
+                self._see_managed(self._plain(made))
         until = time.monotonic() + WAIT_FOR_NODE_SECONDS
         while True:
             found = self._free_to_use(self.find_pod(namespace, context))

@@ -25,7 +25,7 @@ from rempart.training.kubernetes import train_job
 from tests import pods
 from tests.clusters import until
 from tests.nodes import SHORT, WITH_RUNTIME, api, install_trainer, jobs, leave_result, posted, second, silenced
-from tests.queues import FULL, QUEUE, other, queued, refused, runs, runs_pod, urgent, workloads
+from tests.queues import FULL, QUEUE, install_kueue, other, refused, runs, runs_pod, urgent, workloads
 from tests.unit.training import stage
 
 pytestmark = pytest.mark.airflow
@@ -44,7 +44,13 @@ def no_tracking_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def on_trial(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_pool: dict[str, Any], *, kueue: int | None = 1, nodes: int = 1
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    of_pool: dict[str, Any],
+    *,
+    kueue: int | None = 1,
+    manages: bool = True,
+    nodes: int = 1,
 ) -> Iterator[pods.Trial]:
     """A trial whose first pool has a queue, with quota for so many GPUs; None: without Kueue."""
     shared: dict[str, Any] = WITH_RUNTIME if nodes > 1 else {}
@@ -53,8 +59,7 @@ def on_trial(
     monkeypatch.setenv("REMPART_HOME", str(home))
     with pods.clusters(home, dict.fromkeys(pods.POOLS, 3 - nodes)) as made, pods.connected(monkeypatch, made):
         if kueue is not None:
-            with queued(made["gpu-a"], kueue):
-                pass
+            install_kueue(made["gpu-a"], kueue, manages=manages)
         settings = config.load(home / "rempart.yaml")
         sites: dict[str, Any] = {"primary": stage.memory_site()}
         memory: dict[str, Any] = {"sites": sites, "ledger_": MemoryLedger(), "continuity_": MemoryContinuity()}
@@ -151,6 +156,18 @@ def test_t1_a_queue_that_is_not_there_is_told_at_once_and_no_pod_is_made(
         assert "pools.gpu-a.queue" in first.cause
         assert not trial.pods("gpu-a")
         assert not refused(trial.clusters)
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_t1_a_job_that_kueue_does_not_manage_says_that_it_runs_beside_its_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], nodes: int
+) -> None:
+    with on_trial(tmp_path, monkeypatch, {"queue": QUEUE}, kueue=0, manages=False, nodes=nodes) as trial:
+        ordered = dataclasses.replace(trial.order(), free={})
+        trial.silence(SHORT)
+        silenced(trial, SHORT)
+        assert trial.run(ordered, deferred=lambda *_: leave_result(trial, ordered))["placement"]["pool"] == "gpu-a"
+        assert "runs beside LocalQueue gpus" in capsys.readouterr().out
 
 
 # TrainJobs

@@ -49,6 +49,12 @@ def name_of(thing: Json) -> str | None:
     return (thing["metadata"].get("labels") or {}).get(QUEUE)
 
 
+def managed(thing: Json) -> bool:
+    """Whether Kueue took charge of a pod (it labels it) or of a TrainJob (it suspends it, and lets it go on)."""
+    labels = thing["metadata"].get("labels") or {}
+    return labels.get(f"{GROUP}/managed") == "true" or "suspend" in (thing.get("spec") or {})
+
+
 def suspended(job: Json) -> bool:
     """Whether a TrainJob is suspended."""
     return bool((job.get("spec") or {}).get("suspend"))
