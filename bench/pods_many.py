@@ -314,7 +314,7 @@ def _set_up(folder: Path) -> Iterator[Many]:
         for changed in (
             patch("rempart.orchestration.runtime.platform", lambda: platform),
             patch("rempart.orchestration.runtime.pipeline", lambda name: many.pipelines[name]),
-            patch("rempart.orchestration.training_pod.WAIT_FOR_NODE_SECONDS", 0),
+            patch("rempart.orchestration.training_pod.PAUSES", ()),
             patch.object(job_credentials, "grant", lambda *_: Granted({}, "none")),
             patch.object(job_credentials, "release", lambda *_: None),
             patch.object(pod, "COMMAND", ("sleep", "1")),

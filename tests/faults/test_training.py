@@ -121,6 +121,28 @@ def test_t1_no_gpu_anywhere_the_job_waits_in_rounds_without_a_worker_until_one_i
         until(lambda: not [one for pool in ("gpu-a", "gpu-b") for one in trial.pods(pool) if one.deleted is None])
 
 
+def test_t1_a_full_pool_is_asked_a_few_times_and_then_the_job_waits_for_its_watch(
+    home: Path, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        pods.pools(home, FULL) as clusters,
+        pods.connected(monkeypatch, clusters),
+        pods.trial(platform, home, clusters) as trial,
+    ):
+        looks: list[str] = []
+
+        def deferred(number: int, trigger: Any) -> None:
+            pool = trial.clusters["gpu-a"]
+            if number == 1:
+                name = pool.history[0].name
+                looks.extend(one.path for one in pool.requests if one.method == "GET" and one.path.endswith(name))
+                pool.offer(1)
+
+        ordered = trial.order()
+        assert trial.run(ordered, deferred=deferred)["placement"]["pool"] == "gpu-a"
+        assert 1 < len(looks) <= 8
+
+
 def test_t1_at_the_deadline_the_job_fails_and_names_each_pools_answer(
     home: Path, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:

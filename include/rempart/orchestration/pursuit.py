@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from rempart.flows.pod_job import PodJob
     from rempart.pipeline import Pipeline
 
-WAIT_FOR_NODE_SECONDS = 5
-"""A free pool binds a pod at once: waited for here, it saves a deferral. The worker is held no longer than this."""
+PAUSES = (0.25, 0.5, 0.75, 1.5, 2.0)
+"""Seconds between looks for a node. A free pool binds a pod at once: waited for here, it saves a deferral. The worker
+is held no longer than their sum."""
 YOUNG_SECONDS = 120
 """An attempt without its object counts as lost only when it is older: another task may be making it."""
 

@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 from rempart.config import load
 from rempart.errors import PlacementDenied
 from rempart.orchestration.pod_triggers import BOUND
-from rempart.orchestration.pursuit import WAIT_FOR_NODE_SECONDS, Denied, Pursuit, is_there, retried, told
+from rempart.orchestration.pursuit import PAUSES, Denied, Pursuit, is_there, retried, told
 from rempart.orchestration.train_job_trigger import POLL_SECONDS, TrainJobTrigger, new_lines, seconds_since
 from rempart.training.backends import readable
 from rempart.training.kubernetes import pod as pods
@@ -70,9 +70,12 @@ class TrainJobOperator(Pursuit):
             retried(self._make)(manifest)
             if self._queue and (made := self._gang().job) is not None:
                 self._see_managed(made)
-        until = time.monotonic() + WAIT_FOR_NODE_SECONDS
-        while not (found := self._gang()).bound and not found.over and time.monotonic() < until:
-            time.sleep(0.5)
+        found = self._gang()
+        for pause in PAUSES:
+            if found.bound or found.over:
+                break
+            time.sleep(pause)
+            found = self._gang()
         if not self._lives(found):
             self._over(context, self._number, {"status": "failed"}, found)
             return

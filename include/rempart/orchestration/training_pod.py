@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError
 
 from rempart.config import load
 from rempart.orchestration.pod_triggers import BOUND, PauseTrigger, TrainingPodTrigger, overdue
-from rempart.orchestration.pursuit import WAIT_FOR_NODE_SECONDS, Pursuit, Taken, is_there, retried
+from rempart.orchestration.pursuit import PAUSES, Pursuit, Taken, is_there, retried
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import queue, verdict
 from rempart.training.placement import Option
@@ -81,14 +81,14 @@ class TrainingPodOperator(Pursuit, KubernetesPodOperator):
                     raise
             if self._queue and (made := self.find_pod(namespace, context)) is not None:
                 self._see_managed(self._plain(made))
-        until = time.monotonic() + WAIT_FOR_NODE_SECONDS
-        while True:
+        for pause in (*PAUSES, None):
             found = self._free_to_use(self.find_pod(namespace, context))
             if found is None:
                 raise Taken(verdict.Ending("interrupted", "its pod was deleted as soon as it was made"))
-            if self._admit(found) or time.monotonic() > until:
-                return found
-            time.sleep(0.5)
+            if self._admit(found) or pause is None:
+                break
+            time.sleep(pause)
+        return found
 
     def find_pod(self, namespace: str, context: Any, *, exclude_checked: bool = True) -> V1Pod | None:
         """The attempt's pod by its name and labels, whichever task made it. Raises Taken."""
