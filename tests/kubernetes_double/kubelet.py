@@ -22,6 +22,7 @@ from .processes import Guard, Log, Process, kill_strays
 from .quota import finished
 
 _BACK_OFF = 10.0
+"""Seconds until what failed is tried again: the least of a container's, and that of a pod's synchronization."""
 
 
 class PodWorker:
@@ -189,8 +190,23 @@ class PodWorker:
             if pod_status.container(self.pod, field, spec["name"])["state"] != state:
                 self._state(field, spec["name"], state)
                 self.event("Failed", f"Error: {message}", warning=True)
-            await self._stopped_within(0.1)
+            await self._changed_within(_BACK_OFF)
         return None
+
+    async def _changed_within(self, seconds: float) -> None:
+        """Wait until somebody changes the pod's metadata, or so long: a kubelet looks at a pod that waits no sooner.
+
+        Source: Kubernetes, pkg/kubelet/pod_workers.go: a failed sync is repeated after backOffPeriod (10 s, jittered).
+        """
+        before = self._told()
+        until = asyncio.get_running_loop().time() + seconds
+        while self._told() == before and asyncio.get_running_loop().time() < until:
+            if await self._stopped_within(0.1):
+                return
+
+    def _told(self) -> tuple[Obj, Obj]:
+        metadata = self.pod["metadata"]
+        return metadata.get("labels") or {}, metadata.get("annotations") or {}
 
     async def _process(self, field: str, spec: Obj, image: Image, env: dict[str, str], restarts: int) -> int:
         name = spec["name"]

@@ -12,6 +12,7 @@ import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -280,7 +281,9 @@ class Pursuit(BaseOperator):
             why = f"node {node} cannot be read: {told(cause)[1]}" if isinstance(cause, ApiException) else cause.what
             self._deny(why)
             raise Denied from cause
-        retried(self._make_secret)(secret)
+        if retried(self._make_secret)(secret):
+            for pod in [one["metadata"]["name"] for one in made] or [self.name]:
+                self._wake(pod)
 
     def _deny(self, why: str) -> None:
         self._delete(grace=0)
@@ -299,12 +302,22 @@ class Pursuit(BaseOperator):
             cause = f"{self.thing} {self.name} in namespace {self.namespace} was not made for this attempt"
             raise Taken(verdict.Ending("unreachable", cause))
 
-    def _make_secret(self, secret: Mapping[str, Any]) -> None:
+    def _make_secret(self, secret: Mapping[str, Any]) -> bool:
+        """False if it is there."""
         try:
             self.client.create_namespaced_secret(self.namespace, secret)
         except ApiException as cause:
             if not is_there(cause):  # made by an earlier try, for this very object
                 raise
+            return False
+        return True
+
+    def _wake(self, pod: str) -> None:
+        """Change a pod, so that its kubelet looks for the Secret that it missed now, and not 10 to 15 s later."""
+        with suppress(ApiException, HTTPError):  # then later it is
+            self.client.patch_namespaced_pod(
+                pod, self.namespace, {"metadata": {"annotations": {shape.ADMITTED: "yes"}}}
+            )
 
     def _conclude(self, number: int, ending: verdict.Ending, pod: Mapping[str, Any] | None, lines: str) -> None:
         """End an attempt, of which `pod` is the one to tell of; only a result is a success.

@@ -116,6 +116,8 @@ def test_the_environment_is_what_the_spec_says(api: client.CoreV1Api) -> None:
     until(lambda: (state := waiting()) and state.reason == "CreateContainerConfigError")
     assert waiting().message == 'secret "s3" not found'
     api.create_namespaced_secret("training", {"metadata": {"name": "s3"}, "stringData": {"token": "t0p"}})
+    # by itself the kubelet looks again after 10 s; a change of the pod wakes it
+    api.patch_namespaced_pod("a", "training", {"metadata": {"annotations": {"woken": "yes"}}})
     reaches(api, "a", "Succeeded")
     env, directory = json.loads(log(api, "a"))
     assert env["TOKEN"] == "t0p" and env["BOTH"] == "a-train-$(POD)"

@@ -21,6 +21,8 @@ NODE_CONTAINER = "node"
 """The container of a TrainJob's pods: Kubeflow's name for it."""
 JOB, ATTEMPT, PIPELINE = "rempart.eu/job", "rempart.eu/attempt", "rempart.eu/pipeline"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "rempart", "app.kubernetes.io/component": "training"}
+ADMITTED = "rempart.eu/admitted"
+"""Annotation of a pod whose credentials are there."""
 QUEUE = "kueue.x-k8s.io/queue-name"
 SPEC_VARIABLE = "REMPART_JOB_SPEC"
 COMMAND = ("python", "-m", "rempart.training.entrypoint", "--spec", f"env:{SPEC_VARIABLE}")
