@@ -8,6 +8,7 @@ through a proxy for each pool, which records, delays and fails requests (tests/a
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -53,6 +54,8 @@ class Settings:
     host: str
     nodes: Mapping[str, tuple[str, ...]]
     patience: float
+    node_command: str = ""
+    """A program that is called with `lose`, `starve` or `mend` and a node's name; empty if there is none."""
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:
@@ -83,6 +86,7 @@ class Settings:
             environment["REMPART_TEST_K8S_HOST"],
             nodes,
             float(environment.get("REMPART_TEST_K8S_PATIENCE") or 10),
+            environment.get("REMPART_TEST_K8S_NODE_COMMAND", ""),
         )
 
 
@@ -121,10 +125,15 @@ class ApiCluster(ByApi):
         return list(self._proxy.requests)
 
     def starve(self, pod: str) -> None:
-        pytest.skip(f"not on a real cluster: {MISSED['starve']}")
+        self._disturb("starve", MISSED["starve"])
 
     def lose_node(self) -> None:
-        pytest.skip(f"not on a real cluster: {MISSED['lose_node']}")
+        self._disturb("lose", MISSED["lose_node"])
+
+    def _disturb(self, what: str, why: str) -> None:
+        if not self._cluster.settings.node_command:
+            pytest.skip(f"REMPART_TEST_K8S_NODE_COMMAND is not set, and {why}")
+        self._cluster.disturb(what, self.node)
 
     def close(self) -> None:
         self._watch.close()
@@ -149,6 +158,7 @@ class RealCluster:
         self.nodes: dict[str, tuple[str, ...]] = {}
         self.tokens: dict[str, str] = {}
         """Of each pool's identity, with the rights that are documented."""
+        self._disturbed: set[str] = set()
 
     def look(self) -> None:
         """Whether the cluster answers, and is one for these tests; changes nothing. Raises NotUsable."""
@@ -198,6 +208,7 @@ class RealCluster:
         """The pools with nothing in their namespaces, and so many GPUs each (2 unless told)."""
         with ExitStack() as ending:
             made = {}
+            ending.callback(self._mend)
             for pool, (_, region) in POOLS.items():
                 self._empty(f"training-{pool}")
                 for index, node in enumerate(self.nodes[pool]):
@@ -235,6 +246,21 @@ class RealCluster:
             raise NotUsable(f"REMPART_TEST_K8S_HOST={host}: cannot listen there ({cause})") from cause
 
     # nodes
+
+    def disturb(self, what: str, node: str) -> None:
+        """Let the node's machine die (`lose`) or run short of memory (`starve`), until the test is over."""
+        self._disturbed.add(node)
+        self._call(what, node)
+
+    def _mend(self) -> None:
+        """Undo what was done to machines, and wait until their nodes take pods again."""
+        while self._disturbed:
+            node = self._disturbed.pop()
+            self._call("mend", node)
+            until(lambda node=node: _works(self.api.read_node(node), but=GPU), 300)
+
+    def _call(self, what: str, node: str) -> None:
+        subprocess.run([self.settings.node_command, what, node], check=True, timeout=300)
 
     def _choose(self) -> dict[str, tuple[str, ...]]:
         workers = sorted(one.metadata.name for one in self.api.list_node().items if _works(one))
@@ -344,10 +370,10 @@ def small_pod(image: str, node: str, code: str, gpus: int = 0) -> dict[str, Any]
     }
 
 
-def _works(node: Any) -> bool:
-    """Whether a node takes any pod."""
+def _works(node: Any, but: str = "") -> bool:
+    """Whether a node takes any pod, `but` for what a taint of that key keeps away."""
     ready = any(one.type == "Ready" and one.status == "True" for one in node.status.conditions or ())
-    taints = [one for one in node.spec.taints or () if one.effect in ("NoSchedule", "NoExecute")]
+    taints = [one for one in node.spec.taints or () if one.effect in ("NoSchedule", "NoExecute") and one.key != but]
     return ready and not node.spec.unschedulable and not taints
 
 

@@ -40,7 +40,7 @@ MISSED: dict[str, str] = {
     "lose_node": "a node cannot be made to die through Kubernetes' API",
     "starve": "a kubelet cannot be made to run out of memory through Kubernetes' API",
 }
-"""What a test cannot do to a real cluster, and why."""
+"""What a test cannot do to a real cluster without REMPART_TEST_K8S_NODE_COMMAND, and why."""
 _CAPACITY = f"/status/capacity/{GPU.replace('~', '~0').replace('/', '~1')}"
 
 

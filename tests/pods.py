@@ -209,6 +209,12 @@ class Trial:
         """Pool and outcome of each attempt."""
         return [(one.pool, one.outcome) for one in self.job(ordered).attempts()]
 
+    def evidence(self, ordered: pod_job.Ordered) -> list[tuple[str, str, str]]:
+        """Pool, node and outcome of each attempt that had a node, as the ledger says."""
+        found = [one.body for one in reversed(self.platform.ledger.find("placement"))]
+        mine = [one for one in found if one["job_id"] == ordered.job_id]
+        return [(one["ran"]["pool"], one["ran"]["node"], one["outcome"]) for one in mine]
+
     def pods(self, pool: str) -> list[Any]:
         """Every pod that was ever made in a pool."""
         return self.clusters[pool].history

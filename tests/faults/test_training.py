@@ -88,6 +88,11 @@ def runs(trigger: Any) -> bool:
     return getattr(trigger, "await_node", None) is False
 
 
+def nodes(trial: pods.Trial) -> tuple[str, str]:
+    """The first nodes of both pools in the Union."""
+    return trial.clusters["gpu-a"].node, trial.clusters["gpu-b"].node
+
+
 FULL = {"gpu-a": 0, "gpu-b": 0}
 
 
@@ -116,6 +121,7 @@ def test_t1_no_gpu_anywhere_the_job_waits_in_rounds_without_a_worker_until_one_i
         outcomes = trial.attempts(ordered)
         assert outcomes[:4] == [("gpu-a", "capacity"), ("gpu-b", "capacity")] * 2
         assert outcomes[-1] == ("gpu-b", "succeeded")
+        assert trial.evidence(ordered) == [("gpu-b", offered[0], "succeeded")]
         # every pod that found no place is gone, and none was ever asked outside the Union
         assert not trial.pods("gpu-us")
         until(lambda: not [one for pool in ("gpu-a", "gpu-b") for one in trial.pods(pool) if one.deleted is None])
@@ -176,6 +182,8 @@ def test_t2_evicted_half_way_the_job_resumes_from_its_checkpoint_in_the_next_poo
     ran = trial.run(ordered, deferred=evict)["placement"]
     assert trial.attempts(ordered) == [("gpu-a", "interrupted"), ("gpu-b", "succeeded")]
     assert ran["pool"] == "gpu-b"
+    first, second = nodes(trial)
+    assert trial.evidence(ordered) == [("gpu-a", first, "interrupted"), ("gpu-b", second, "succeeded")]
     work = trial.job(ordered).result().work
     assert work.resumed_from >= evicted[0] * 0.9 > 0
     assert work.total_over_attempts <= 1.2 * steps
@@ -200,6 +208,8 @@ def test_t3_an_image_that_cannot_be_pulled_sends_the_job_to_the_next_pool(
         ordered = trial.order()
         assert trial.run(ordered)["placement"]["pool"] == "gpu-b"
         assert "image cannot be pulled" in trial.job(ordered).attempts()[0].cause
+        first, second = nodes(trial)
+        assert trial.evidence(ordered) == [("gpu-a", first, "capacity"), ("gpu-b", second, "succeeded")]
 
 
 def test_t4_a_pod_on_a_node_outside_the_policy_is_killed_before_it_has_any_credential(
@@ -322,6 +332,8 @@ def test_t9_a_quota_that_refuses_the_pod_sends_the_job_to_the_next_pool(trial: p
     first = trial.job(ordered).attempts()[0]
     assert (first.outcome, "exceeded quota" in first.cause) == ("capacity", True)
     assert not trial.pods("gpu-a")
+    # no node of the first pool had it: the ledger says where it ran, the record of attempts why it did not before
+    assert trial.evidence(ordered) == [("gpu-b", nodes(trial)[1], "succeeded")]
 
 
 def test_a_failure_of_the_training_code_fails_at_once_with_its_last_lines(trial: pods.Trial) -> None:
@@ -358,7 +370,9 @@ def test_a_lost_node_is_a_capacity_fault_and_the_job_goes_on_elsewhere(trial: po
             lost.append(True)
 
     assert trial.run(ordered, deferred=lose)["placement"]["pool"] == "gpu-b"
-    assert trial.attempts(ordered)[0] == ("gpu-a", "interrupted")
+    assert trial.attempts(ordered) == [("gpu-a", "interrupted"), ("gpu-b", "succeeded")]
+    first, second = nodes(trial)
+    assert trial.evidence(ordered) == [("gpu-a", first, "interrupted"), ("gpu-b", second, "succeeded")]
 
 
 def test_s2_no_credential_stands_in_pod_trigger_or_record(trial: pods.Trial) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +34,9 @@ HOST = "127.0.0.2"
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What `make test-k8s` is told, for a cluster that runs beside us."""
     folder = tmp_path_factory.mktemp("cluster")
-    kubeconfig = folder / "kubeconfig"
+    kubeconfig, told = folder / "kubeconfig", folder / "told"
+    told.write_text(f'#!/bin/sh\necho "$1 $2" >> {folder}/told.log\n')
+    told.chmod(0o755)
     command = [sys.executable, "-m", "tests.kubernetes_double", "--kubeconfig", str(kubeconfig), "--image", pods.IMAGE]
     with (folder / "log").open("w") as log, subprocess.Popen(command, cwd=pods.ROOT, stderr=log) as server:
         try:
@@ -47,6 +50,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
                 "REMPART_TEST_K8S_IMAGE": pods.IMAGE,
                 "REMPART_TEST_K8S_HOST": HOST,
                 "REMPART_TEST_K8S_PATIENCE": "1",
+                "REMPART_TEST_K8S_NODE_COMMAND": str(told),
                 chosen.CHOSEN: "yes",
             }
         finally:
@@ -83,6 +87,17 @@ def test_a_cluster_with_somebodys_namespace_is_refused(environment: dict[str, st
     with pytest.raises(NotUsable, match="training-gpu-a, not made by these tests"):
         found.look()
     found.api.patch_namespace("training-gpu-a", {"metadata": {"labels": {"test.rempart.eu/pool": "gpu-a"}}})
+
+
+def test_a_node_that_a_test_disturbs_is_mended_at_its_end(environment: dict[str, str]) -> None:
+    found = chosen.real()
+    assert found
+    with found.fresh({}) as pools:
+        node = pools["gpu-a"].node
+        pools["gpu-a"].lose_node()
+        pools["gpu-a"].starve("a-pod")
+    log = Path(environment["REMPART_TEST_K8S_NODE_COMMAND"] + ".log")
+    assert log.read_text().splitlines() == [f"lose {node}", f"starve {node}", f"mend {node}"]
 
 
 def test_everything_that_is_missing_is_named_at_once() -> None:
