@@ -1,6 +1,6 @@
 """Many queued trainings: what they ask of the clusters, what they cost the triggerer, and whether the turns are fair.
 
-    make bench BENCH=pods_many
+    make bench BENCH=pods_many                      ARGS="--cluster": 50, on the cluster of KUBECONFIG
 
 500 pipelines wait for three pools without a free GPU. Then 500 trainings of 60 pipelines, ten of which have most of
 them, share twelve GPUs; of each pipeline one runs at a time, as its DAG has it (`max_active_runs`). At last one job at
@@ -8,11 +8,14 @@ a time goes through the operator and through a bare KubernetesPodOperator, in tu
 
 The operator, its triggers, the policy and the record of each job are the real ones; sites and ledger are in memory, the
 clusters doubles (tests/kubernetes_double), a job is `sleep`. Triggers run in a process of their own, as in a triggerer;
-one worker runs the tasks. Airflow's scheduler and triggerer are not in it. A task does not wait there for a free node.
+one worker runs the tasks. Airflow's scheduler and triggerer are not in it. Where many jobs wait, a task does not look
+for a free node; where one goes alone, it does. `--cluster` needs what `make test-k8s` needs
+(docs/how-to/test-on-a-cluster.md); of its nodes the third is pool gpu-c.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import dataclasses
 import gc
@@ -33,25 +36,36 @@ from unittest.mock import patch
 
 from bench.report import Row, write
 from rempart import config
-from rempart.stack import lifecycle
+from rempart.stack import layout, lifecycle
+from tests import clusters as chosen
 from tests import pods
 from tests.api_cluster import small_pod
-from tests.clusters import GPU, OPERATORS, POOLS, DoubleCluster
+from tests.clusters import GPU, OPERATORS, POOLS, Cluster
 from tests.unit.training import stage
 from tests.unit.training.test_job import result
 
-JOBS, WARM = 500, 20
-"""Jobs that wait, and of these the first, after which the triggerer's memory counts."""
 MINUTES = 1.5
 """For which the requests of waiting jobs are counted."""
-GREEDY, MODEST = (10, 20), (50, 6)
-"""Pipelines, and trainings of each: 200 and 300."""
-GPUS = 4
-"""Of each pool, once there are some."""
 SOONER = 1.0
 """Least seconds of a deferral where turns are counted: the guard against a fault of Airflow's scheduler is 10."""
 ROUNDS = 10
 OURS = {"gpu-a": ("cloud-a", "par"), "gpu-b": ("cloud-b", "fra"), "gpu-c": ("cloud-a", "par")}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many jobs wait, after how many of them the triggerer's memory counts, and who shares the GPUs of a pool."""
+
+    jobs: int
+    warm: int
+    greedy: tuple[int, int]
+    """Pipelines, and trainings of each; as of the modest ones."""
+    modest: tuple[int, int]
+    gpus: int
+
+
+ON_DOUBLES = Size(500, 20, (10, 20), (50, 6), 4)
+ON_A_CLUSTER = Size(50, 10, (2, 10), (6, 5), 1)
 
 
 def _triggerer(inbox: Any, outbox: Any) -> None:
@@ -106,7 +120,7 @@ class Job:
 class Many:
     """Jobs of many pipelines, the worker that runs their tasks, and the triggerer."""
 
-    def __init__(self, platform: Any, home: Path, made: Mapping[str, DoubleCluster]) -> None:
+    def __init__(self, platform: Any, home: Path, made: Mapping[str, Cluster]) -> None:
         self.platform, self.clusters, self.home = platform, made, home
         self.pipelines: dict[str, Any] = {}
         self.jobs: list[Job] = []
@@ -190,9 +204,10 @@ class Many:
     def asked(self) -> Counter[str]:
         """Return how many watches, and how many other requests, the pools' accounts sent to the clusters so far."""
         found: Counter[str] = Counter()
-        for double in self.clusters.values():
-            for one in double.requests:
-                if one.user.endswith(f":{double.namespace}:airflow"):
+        for each in self.clusters.values():
+            for one in each.requests:
+                # what a double was asked by its administrator is not ours; a real one's proxy sees ours alone
+                if not one.user or one.user.endswith(f":{each.namespace}:airflow"):
                     found["watches" if "watch=" in one.path else "requests"] += 1
         return found
 
@@ -202,40 +217,40 @@ class Many:
         site.write(job.ordered.bucket, job.ordered.key.replace("order.json", "result.json"), body.encode())
 
 
-def waiting(many: Many) -> dict[str, float]:
-    """Measure the requests and the memory of 500 jobs that wait."""
+def waiting(many: Many, size: Size) -> dict[str, float]:
+    """Measure the requests and the memory of jobs that wait."""
     before, memory = many.asked(), 0.0
-    for number in range(JOBS):
+    for number in range(size.jobs):
         many.step(many.order(f"waits_{number}", number))
-        if number + 1 == WARM:
+        if number + 1 == size.warm:
             time.sleep(20)
             memory = many.memory()
     time.sleep(20)
-    asking = (many.asked() - before)["requests"] / JOBS
+    asking = (many.asked() - before)["requests"] / size.jobs
     before = many.asked()
     time.sleep(60 * MINUTES)
     found = many.asked()
     grown = many.memory() - memory
     return {
-        "jobs": JOBS,
+        "jobs": size.jobs,
         "requests_to_ask_a_pool": round(asking, 1),
-        "requests_per_job_and_minute": round((found - before)["requests"] / JOBS / MINUTES, 2),
+        "requests_per_job_and_minute": round((found - before)["requests"] / size.jobs / MINUTES, 2),
         "watches_opened_in_that_time": (found - before)["watches"],
-        "triggerer_mb_per_job": round(grown / (JOBS - WARM), 3),
+        "triggerer_mb_per_job": round(grown / (size.jobs - size.warm), 3),
         "triggerer_mb": round(many.memory(), 1),
     }
 
 
-def fairness(many: Many) -> dict[str, float]:
+def fairness(many: Many, size: Size) -> dict[str, float]:
     """How often each pipeline had its turn while every pipeline had trainings left."""
     many.inbox.put(SOONER)
     left: dict[str, deque[int]] = {}
-    for kind, (pipelines, trainings) in {"greedy": GREEDY, "modest": MODEST}.items():
+    for kind, (pipelines, trainings) in {"greedy": size.greedy, "modest": size.modest}.items():
         for number in range(pipelines):
             left[f"{kind}_{number}"] = deque(range(trainings))
     ready = deque(many.order(name, seeds.popleft()) for name, seeds in left.items())
     everybody, done, placed, began = True, 0, list[Job](), time.monotonic()
-    total = sum(count * each for count, each in (GREEDY, MODEST))
+    total = sum(count * each for count, each in (size.greedy, size.modest))
     while done < total:
         job = ready.popleft() if ready else many.resumed(120)
         assert job is not None, f"nothing happens any more: {done} of {total} are done"
@@ -281,7 +296,7 @@ def overhead(many: Many) -> dict[str, list[float]]:
 def _bare(many: Many, number: int) -> Any:
     from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 
-    body = small_pod(pods.IMAGE, "", "", gpus=1)
+    body = small_pod(pods.image(), "", "", gpus=1)
     del body["spec"]["nodeName"]
     body["metadata"] = {"labels": {"rempart.eu/classification": "personal"}}
     body["spec"]["containers"][0] |= {"name": "base", "command": ["sleep", "1"]}
@@ -299,22 +314,24 @@ def _bare(many: Many, number: int) -> Any:
 
 
 @contextmanager
-def _set_up(folder: Path) -> Iterator[Many]:
+def _set_up(folder: Path, *, real: bool) -> Iterator[Many]:
     from rempart.flows import job_credentials
     from rempart.flows.job_credentials import Granted
     from rempart.training.kubernetes import pod
 
     with ExitStack() as ending:
         ending.enter_context(patch.dict(POOLS, OURS, clear=True))
+        if real:
+            os.environ[chosen.CHOSEN] = "yes"
+            ending.enter_context(chosen.chosen([], layout.current().ports["mlflow"]))
         home = pods.project(folder / "home", {name: {"max_pending": "2h"} for name in OURS}, deadline="1d")
-        clusters = ending.enter_context(pods.clusters(home, dict.fromkeys(OURS, 0)))
+        clusters = ending.enter_context(pods.pools(home, dict.fromkeys(OURS, 0)))
         os.environ |= pods.connections(clusters) | {"REMPART_HOME": str(home)}
         platform = stage.platform_in_memory(config.load(home / "rempart.yaml"), config.environment_connections)
         many = Many(platform, home, clusters)
         for changed in (
             patch("rempart.orchestration.runtime.platform", lambda: platform),
             patch("rempart.orchestration.runtime.pipeline", lambda name: many.pipelines[name]),
-            patch("rempart.orchestration.training_pod.PAUSES", ()),
             patch.object(job_credentials, "grant", lambda *_: Granted({}, "none")),
             patch.object(job_credentials, "release", lambda *_: None),
             patch.object(pod, "COMMAND", ("sleep", "1")),
@@ -326,27 +343,33 @@ def _set_up(folder: Path) -> Iterator[Many]:
             many.end()
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.pods_many", description=__doc__)
+    parser.add_argument("--cluster", action="store_true", help="on the cluster of KUBECONFIG")
+    real = parser.parse_args(arguments).cluster
+    size = ON_A_CLUSTER if real else ON_DOUBLES
     lifecycle.adopt_environment()
     assert OPERATORS.keys() >= {operator for operator, _ in OURS.values()}
-    with tempfile.TemporaryDirectory() as folder, _set_up(Path(folder)) as many:
-        waited = waiting(many)
-        print(waited, flush=True)
-        many.end()
-        for double in many.clusters.values():
-            double.client().delete_collection_namespaced_pod(double.namespace, grace_period_seconds=0)
-        for double in many.clusters.values():
-            double.offer(GPUS)
-        many.begin()
-        fair = fairness(many)
-        print(fair, flush=True)
+    with tempfile.TemporaryDirectory() as folder, _set_up(Path(folder), real=real) as many:
+        with patch("rempart.orchestration.training_pod.PAUSES", ()):
+            waited = waiting(many, size)
+            print(waited, flush=True)
+            many.end()
+            for each in many.clusters.values():
+                each.client().delete_collection_namespaced_pod(each.namespace, grace_period_seconds=0)
+            for each in many.clusters.values():
+                each.offer(size.gpus)
+            many.begin()
+            fair = fairness(many, size)
+            print(fair, flush=True)
         alone = overhead(many)
     figures = {name: statistics.quantiles(seconds, n=20) for name, seconds in alone.items()}
     rows = [
         Row(f"one job, p{(at + 1) * 5} of {ROUNDS}", "s", figures["ours"][at], figures["bare"][at], "bare KPO", "lower")
         for at in (9, 18)
     ]
-    write("pods_many", rows, waiting=waited, fairness=fair, gpus=GPUS * len(OURS), gpu=GPU)
+    name = "pods_many_cluster" if real else "pods_many"
+    write(name, rows, waiting=waited, fairness=fair, seconds=alone, gpus=size.gpus * len(OURS), gpu=GPU)
 
 
 if __name__ == "__main__":
