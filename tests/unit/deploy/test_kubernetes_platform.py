@@ -66,7 +66,7 @@ def project() -> Path:
     """A project whose rempart.yaml is the shipped one, with what the how-to tells to write in it."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
-    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+    block, *_ = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)  # of step 1
     shipped = yaml.safe_load((ROOT / "rempart.yaml").read_text("utf-8"))
     (folder / "rempart.yaml").write_text(yaml.safe_dump(shipped | yaml.safe_load(block), sort_keys=False))
     (folder / "include").symlink_to(ROOT / "include")
@@ -748,6 +748,30 @@ def test_the_page_delivers_the_sample_before_it_starts_the_chain(monkeypatch: py
     assert len(written) > 10
     assert all(bucket == "landing" and key.startswith(prefix) for bucket, key in written)
     assert "run trigger ingest_hotel_bookings" in after
+
+
+def test_the_pages_patch_has_every_pod_of_ours_verify_the_databases_certificate() -> None:
+    """It replaces a variable by its place, so the places have to be as the page takes them to be."""
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
+    (block,) = (yaml.safe_load(one) for one in blocks if "postgresql-ca" in one)
+    (patch,) = block
+    ours = [*every("Job"), *every("Deployment"), *(one for one in documents(RESTORE) if one["kind"] == "Job")]
+    kind, name = (re.compile(patch["target"][key]) for key in ("kind", "name"))
+    assert len(ours) == 3
+    for one in ours:
+        assert kind.fullmatch(one["kind"]) and name.fullmatch(one["metadata"]["name"]), one["metadata"]
+        (container,) = one["spec"]["template"]["spec"]["containers"]
+        for step in yaml.safe_load(patch["patch"]):
+            *_, part, place = step["path"].split("/")
+            if part == "env" and place != "-":
+                container["env"][int(place)] = step["value"]
+            elif part == "env":
+                container["env"].append(step["value"])
+        assert {entry["name"]: entry["value"] for entry in container["env"]} == {
+            "REMPART_CONTAINERS": "kubernetes",
+            "PGSSLMODE": "verify-full",
+            "PGSSLROOTCERT": "/run/postgresql-ca/ca.pem",
+        }
 
 
 def test_the_page_starts_the_release_after_the_schemas_were_migrated() -> None:
