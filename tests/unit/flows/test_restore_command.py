@@ -84,4 +84,4 @@ def test_a_point_that_looks_attacked_is_doubted(made: House, run: Run) -> None:
 def test_a_wait_that_nothing_would_hold_to_is_refused(made: House, run: Run) -> None:
     made.point()
     with pytest.raises(StackError, match="--wait is for containers"):
-        run("--wait", "60", "--yes")
+        run("--wait", "60")
