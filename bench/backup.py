@@ -30,10 +30,11 @@ import psycopg
 
 from bench.report import Row, write
 from rempart import config
-from rempart.backup import points, postgresql
-from rempart.backup.restic import Repository
-from rempart.backup.sealing import SealedObject
-from rempart.backup.stored_dumps import StoredDump, dump_into, restore_from
+from rempart.backup.databases import postgresql
+from rempart.backup.databases.restic import Repository
+from rempart.backup.databases.stored_dumps import StoredDump, dump_into, restore_from
+from rempart.backup.points import points
+from rempart.backup.points.sealing import SealedObject
 from rempart.config import Connection
 from rempart.flows import locks
 from rempart.flows.platform import Platform

@@ -23,8 +23,8 @@ from typing import Any
 import psycopg
 
 from rempart import config, pipeline
-from rempart.backup import restic
-from rempart.backup.postgresql import drop_database
+from rempart.backup.databases import restic
+from rempart.backup.databases.postgresql import drop_database
 from rempart.config import Connection
 from rempart.errors import RempartError as RempartError
 from rempart.flows import back_up, drill_checks, evidence

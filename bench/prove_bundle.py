@@ -25,7 +25,7 @@ from bench.prove_compose import OFFSET, PORTS, Check, Compose, check, tell
 from bench.prove_pods import write
 from bench.seen import docker
 from rempart import config
-from rempart.backup import open_bundle
+from rempart.backup.bundle import open_bundle
 from rempart.ledger.keys import signer, to_pem
 
 NAME = "bundle"

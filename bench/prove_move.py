@@ -29,7 +29,7 @@ from bench.prove_restore import PIPELINE, Operator, Seen, at, clone, look, opera
 from bench.seen import own_address
 from rempart import config, demo
 from rempart.airflow_api import AirflowApi
-from rempart.backup import age
+from rempart.backup.keys import age
 from rempart.config import Connection, parse_connection
 from rempart.flows.platform import open_platform
 from rempart.ledger.keys import to_pem

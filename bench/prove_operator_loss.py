@@ -33,7 +33,10 @@ from bench.prove_pods import write
 from bench.prove_restore import PIPELINE, Operator, Seen, at, clone, look, operator, working
 from rempart import config, demo
 from rempart.airflow_api import AirflowApi
-from rempart.backup import age, open_bundle, points, postgresql
+from rempart.backup.bundle import open_bundle
+from rempart.backup.databases import postgresql
+from rempart.backup.keys import age
+from rempart.backup.points import points
 from rempart.flows.bundle import door_sha256
 from rempart.flows.platform import Platform, open_platform
 from rempart.ledger.keys import to_pem

@@ -37,7 +37,7 @@ from bench.prove_failover import Check, check
 from bench.prove_pods import write
 from rempart import config, demo
 from rempart.airflow_api import AirflowApi
-from rempart.backup import age
+from rempart.backup.keys import age
 from rempart.errors import RempartError
 from rempart.features import offline, online
 from rempart.features.plan import view_tables

@@ -27,7 +27,7 @@ from bench.prove_pods import write
 from bench.prove_restore import working
 from rempart import config, demo
 from rempart.airflow_api import AirflowApi
-from rempart.backup import airflow_schema
+from rempart.backup.drill import airflow_schema
 from rempart.flows import upgrade_facts
 from rempart.flows.platform import open_platform
 from rempart.ledger.port import Evidence

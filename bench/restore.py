@@ -29,14 +29,15 @@ from bench.backup import NAME, Clock, create, fill, ours, their_restore, theirs,
 from bench.replication import Bench, named
 from bench.report import Row, write
 from rempart import config
-from rempart.backup import age, postgresql
-from rempart.backup.copies import Copies
-from rempart.backup.domains import Domain
-from rempart.backup.keyring import Keyring, Place
-from rempart.backup.points import HeldObject
-from rempart.backup.restic import Repository
-from rempart.backup.sealing import Original, SealedObject
-from rempart.backup.stored_dumps import restore_from
+from rempart.backup.databases import postgresql
+from rempart.backup.databases.restic import Repository
+from rempart.backup.databases.stored_dumps import restore_from
+from rempart.backup.keys import age
+from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.keyring import Keyring, Place
+from rempart.backup.points.copies import Copies
+from rempart.backup.points.points import HeldObject
+from rempart.backup.points.sealing import Original, SealedObject
 from rempart.flows import doctor_site
 from rempart.flows.platform import Platform
 from rempart.flows.restore_objects import Bringer

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from rempart import pipeline as pipelines
-from rempart.backup import age
+from rempart.backup.keys import age
 from rempart.config import Connection, project_root
 from rempart.errors import ConnectionMissing
 from rempart.flows.ingest import IngestResult, ingest

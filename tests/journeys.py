@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from rempart import config
-from rempart.backup.postgresql import drop_database
+from rempart.backup.databases.postgresql import drop_database
 from rempart.config import Connection
 from rempart.flows.fail_over import JourneyResult, fail_back, fail_over
 from rempart.flows.platform import Platform

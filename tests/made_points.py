@@ -10,7 +10,7 @@ import json
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
-from rempart.backup import points, retention
+from rempart.backup.points import points, retention
 from rempart.flows.platform import Platform
 from rempart.sites.port import Site
 

@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from rempart.backup import postgresql
-from rempart.backup.restic import Repository, find_program
-from rempart.backup.stored_dumps import StoredDump, dump_into
+from rempart.backup.databases import postgresql
+from rempart.backup.databases.restic import Repository, find_program
+from rempart.backup.databases.stored_dumps import StoredDump, dump_into
 from rempart.config import Connection
 from rempart.errors import BackupError
 from rempart.flows.platform import Platform

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from rempart.backup import age, chain, platform_secrets, points
-from rempart.backup.domains import Domain
-from rempart.backup.keyring import Keyring, Place
-from rempart.backup.sealing import Original
+from rempart.backup.keys import age, platform_secrets
+from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.keyring import Keyring, Place
+from rempart.backup.points import chain, points
+from rempart.backup.points.sealing import Original
 from rempart.flows.platform import Platform
 from rempart.flows.restore_source import Found, OpenPoint, Wish, find, open_point
 from rempart.flows.seal import seal_body, seal_objects

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from rempart.backup.drill_report import DrillReport
+from rempart.backup.drill.drill_report import DrillReport
 from rempart.config import Config, operators_dir, project_root
 from rempart.flows.watch_file import Watch
 from rempart.pipeline import Pipeline

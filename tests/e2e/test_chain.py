@@ -24,7 +24,8 @@ import pytest
 
 from rempart import config, pipeline
 from rempart.airflow_api import AirflowApi, AirflowApiError
-from rempart.backup import age, postgresql
+from rempart.backup.databases import postgresql
+from rempart.backup.keys import age
 from rempart.demo import BAD_PARAMS
 from rempart.flows.platform import Platform
 from rempart.ingestion import snapshots

@@ -14,8 +14,9 @@ import psycopg
 import pytest
 
 from rempart import config
-from rempart.backup import chain, points, postgresql
-from rempart.backup.stored_dumps import dump_into, file_name, restore_from
+from rempart.backup.databases import postgresql
+from rempart.backup.databases.stored_dumps import dump_into, file_name, restore_from
+from rempart.backup.points import chain, points
 from rempart.errors import BackupError, DatabaseUnavailable, DrillFailed, LeaseHeld, LeaseLost, SiteError
 from rempart.flows import back_up as flow
 from rempart.flows import rpo, stores_not_held

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rempart.backup import chain, points
-from rempart.backup.chain import Link, Mark
+from rempart.backup.points import chain, points
+from rempart.backup.points.chain import Link, Mark
 from rempart.errors import BackupError, IntegrityError, SiteUnavailable
 from rempart.flows import mend_links
 from rempart.flows.mend_links import check_chain, hashes, mend, named_links

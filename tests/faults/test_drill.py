@@ -13,7 +13,8 @@ import psycopg
 import pytest
 from cryptography.fernet import Fernet
 
-from rempart.backup import platform_secrets, points
+from rempart.backup.keys import platform_secrets
+from rempart.backup.points import points
 from rempart.config import read_env_file
 from rempart.errors import BackupError, DrillFailed
 from rempart.flows import back_up as flow

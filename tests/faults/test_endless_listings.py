@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rempart import config
-from rempart.backup import points
+from rempart.backup.points import points
 from rempart.errors import ListingRefused
 from rempart.flows import doctor_site
 from rempart.flows.platform import Platform

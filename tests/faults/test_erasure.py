@@ -9,8 +9,8 @@ import secrets
 import pytest
 
 from rempart import sections
-from rempart.backup import erasures as register
-from rempart.backup.restoring import Part
+from rempart.backup.points import erasures as register
+from rempart.backup.points.restoring import Part
 from rempart.errors import BackupError, IntegrityError, KeyDestroyed, SiteError, SiteUnavailable
 from rempart.features import online, online_rows
 from rempart.flows import erase as erase_flow
@@ -118,7 +118,7 @@ def test_k5_beside_the_platform_erased_rows_are_refused_unless_that_is_said():
 
 
 def register_domain():
-    from rempart.backup.domains import Domain
+    from rempart.backup.keys.domains import Domain
 
     return Domain("platform", register.KEYS, "372d")
 

@@ -9,11 +9,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from rempart import config, sections
-from rempart.backup import age
-from rempart.backup.domains import Domain
-from rempart.backup.keyring import Keyring, Place
-from rempart.backup.sealed_objects import unseal
-from rempart.backup.sealing import Original
+from rempart.backup.keys import age
+from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.keyring import Keyring, Place
+from rempart.backup.points.sealed_objects import unseal
+from rempart.backup.points.sealing import Original
 from rempart.errors import (
     BackupError,
     IntegrityError,

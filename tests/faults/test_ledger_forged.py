@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from rempart.backup import postgresql as dumps
+from rempart.backup.databases import postgresql as dumps
 from rempart.config import Connection
 from rempart.errors import LedgerBroken
 from rempart.flows import evidence

@@ -9,7 +9,7 @@ from hashlib import sha256
 import pytest
 
 from rempart import config
-from rempart.backup import chain
+from rempart.backup.points import chain
 from rempart.errors import IntegrityError
 from rempart.flows.platform import Platform
 from rempart.ledger.keys import signer

@@ -20,7 +20,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from rempart.backup import age, recovery, wal, wal_store
+from rempart.backup.keys import age
+from rempart.backup.pitr import recovery, wal, wal_store
 from rempart.cli import app
 from rempart.config import load
 from rempart.errors import BackupError, ConfigError, IntegrityError, KeyWrong

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from rempart import sections
-from rempart.backup import age, chain, points
-from rempart.backup.copies import Copies
-from rempart.backup.domains import parse
-from rempart.backup.keyring import Keyring, Place
-from rempart.backup.restoring import Part
+from rempart.backup.keys import age
+from rempart.backup.keys.domains import parse
+from rempart.backup.keys.keyring import Keyring, Place
+from rempart.backup.points import chain, points
+from rempart.backup.points.copies import Copies
+from rempart.backup.points.restoring import Part
 from rempart.config import project_root, read_env_file
 from rempart.errors import BackupError, ConfigError, IntegrityError, KeyMissing, KeyWrong, SiteUnavailable
 from rempart.flows import restore as flow

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart import config
-from rempart.backup import points, retention
-from rempart.backup.retention import plan
+from rempart.backup.points import points, retention
+from rempart.backup.points.retention import plan
 from rempart.config import Config
 from rempart.flows.platform import Platform
 from rempart.flows.prune import prune

@@ -11,9 +11,9 @@ import time
 import psycopg
 import pytest
 
-from rempart.backup import postgresql
-from rempart.backup.restic import Repository
-from rempart.backup.stored_dumps import dump_into, restore_from
+from rempart.backup.databases import postgresql
+from rempart.backup.databases.restic import Repository
+from rempart.backup.databases.stored_dumps import dump_into, restore_from
 from rempart.config import read_env_file
 from rempart.errors import (
     BackupError,

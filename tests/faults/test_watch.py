@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rempart.backup.heartbeat import Heartbeat, encode, key_of
+from rempart.backup.watch.heartbeat import Heartbeat, encode, key_of
 from rempart.config import environment_connections, watcher
 from rempart.flows import watch, watch_init
 from rempart.flows.heartbeats import beat

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from rempart.backup import postgresql
+from rempart.backup.databases import postgresql
 from rempart.config import environment_connections
 from rempart.features.databases import FeatureDatabases
 

@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from rempart import config
-from rempart.backup import points, scratch
+from rempart.backup.drill import scratch
+from rempart.backup.points import points
 from rempart.config import DATABASES
 from rempart.errors import BackupError, ObjectMissing
 from rempart.flows.back_up import back_up

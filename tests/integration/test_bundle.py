@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rempart.backup import bundle, open_bundle
-from rempart.backup.bundle import Contents, Index
+from rempart.backup.bundle import bundle, open_bundle
+from rempart.backup.bundle.bundle import Contents, Index
 from rempart.errors import SiteError
 from rempart.flows.bundle_contents import archive, held
 from rempart.flows.platform import Platform

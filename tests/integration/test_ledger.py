@@ -15,7 +15,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from rempart.backup import postgresql as tools
+from rempart.backup.databases import postgresql as tools
 from rempart.config import Connection
 from rempart.errors import LedgerError, ObjectMissing, SiteError
 from rempart.flows import evidence

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rempart.backup import postgresql
+from rempart.backup.databases import postgresql
 from rempart.config import Connection
 from rempart.errors import DatabaseUnavailable
 from tests.integration.own_servers import Servers, own_servers

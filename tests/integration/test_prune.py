@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from rempart.backup import domains, points
-from rempart.backup.stored_dumps import file_name
+from rempart.backup.databases.stored_dumps import file_name
+from rempart.backup.keys import domains
+from rempart.backup.points import points
 from rempart.config import DATABASES
 from rempart.flows.back_up import back_up
 from rempart.flows.keys import kept_for, open_keyring

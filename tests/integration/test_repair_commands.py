@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from rempart.backup import chain
-from rempart.backup.chain import Link, Stored
+from rempart.backup.points import chain
+from rempart.backup.points.chain import Link, Stored
 from rempart.flows import evidence
 from rempart.flows.mend_links import hashes, named_links
 from rempart.flows.platform import Platform

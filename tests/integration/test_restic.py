@@ -14,8 +14,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from rempart.backup import age, postgresql
-from rempart.backup.stored_dumps import restore_from, verify
+from rempart.backup.databases import postgresql
+from rempart.backup.databases.stored_dumps import restore_from, verify
+from rempart.backup.keys import age
 from rempart.config import read_env_file
 from rempart.errors import BackupError, IntegrityError, SiteError, SiteUnavailable
 from rempart.sites.s3 import open_client
@@ -103,7 +104,7 @@ def test_wrong_keys_of_the_site_are_refused_and_not_told(repository):
 
 
 def test_a_site_that_is_away_is_told_so_in_bounded_time(repository, monkeypatch):
-    monkeypatch.setattr("rempart.backup.restic.ANSWER_SECONDS", 4.0)
+    monkeypatch.setattr("rempart.backup.databases.restic.ANSWER_SECONDS", 4.0)
     away = dataclasses.replace(repository.connection, extra={"endpoint_url": "http://127.0.0.1:9"})
     began = datetime.now(UTC)
     with pytest.raises(SiteUnavailable, match="haven"):

@@ -13,8 +13,9 @@ import pytest
 from psycopg import sql
 
 from rempart import sections
-from rempart.backup import points, postgresql
-from rempart.backup.restoring import Part
+from rempart.backup.databases import postgresql
+from rempart.backup.points import points
+from rempart.backup.points.restoring import Part
 from rempart.config import DATABASES
 from rempart.errors import BackupError, RempartError
 from rempart.flows import restore as flow

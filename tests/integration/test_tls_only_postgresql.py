@@ -17,9 +17,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from rempart.backup import base_backup, postgresql, processes, receiver
-from rempart.backup.restic import Repository
-from rempart.backup.stored_dumps import dump_into, restore_from
+from rempart.backup.databases import postgresql, processes
+from rempart.backup.databases.restic import Repository
+from rempart.backup.databases.stored_dumps import dump_into, restore_from
+from rempart.backup.pitr import base_backup, receiver
 from rempart.config import Connection, read_env_file
 from rempart.errors import DatabaseUnavailable
 from rempart.flows.back_up import back_up

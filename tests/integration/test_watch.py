@@ -13,7 +13,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from rempart.backup.heartbeat import Heartbeat, decode, encode, key_of, replication
+from rempart.backup.watch.heartbeat import Heartbeat, decode, encode, key_of, replication
 from rempart.cli import app
 from rempart.config import environment_connections, watcher
 from rempart.errors import DrillFailed, ObjectMissing, SiteError

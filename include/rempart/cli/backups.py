@@ -150,7 +150,7 @@ def restore_cli(
 
     A run that was cut off goes on where it was when it is started again.
     """
-    from rempart.backup.restoring import check_suffix, parse_part
+    from rempart.backup.points.restoring import check_suffix, parse_part
     from rempart.flows import restore_command as flow
     from rempart.flows.restore_source import Wish
     from rempart.stack import layout
@@ -215,7 +215,7 @@ def keys_rewrap(
     ] = False,
 ) -> None:
     """Wrap every key for the recipients of rempart.yaml and the platform's own key, and for nobody else."""
-    from rempart.backup.age import read_identity_file
+    from rempart.backup.keys.age import read_identity_file
     from rempart.flows import keys as flow
     from rempart.flows.platform import open_platform
 

@@ -31,7 +31,7 @@ def pitr_status(site: Site = "", identity: Identity = None) -> None:
 @pitr_app.command("base")
 def pitr_base() -> None:
     """Take a base backup now; the archiver does so by itself as often as rempart.yaml says."""
-    from rempart.backup.receiver import look
+    from rempart.backup.pitr.receiver import look
     from rempart.flows import point_in_time as flow
     from rempart.flows.platform import open_platform
 
@@ -47,7 +47,7 @@ def pitr_prune(
     ] = False,
 ) -> None:
     """Delete base backups and WAL that no moment of the window needs; the archiver does so every hour."""
-    from rempart.backup.receiver import look
+    from rempart.backup.pitr.receiver import look
     from rempart.flows import point_in_time as flow
     from rempart.flows.keys import open_keyring
     from rempart.flows.platform import open_platform

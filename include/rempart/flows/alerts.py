@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rempart import __version__
-from rempart.backup.alarm import News
+from rempart.backup.watch.alarm import News
 from rempart.errors import ConfigError, WatchError
 from rempart.flows.watch_file import LOOPBACK, Mail, Webhook, checked_webhook, secret
 

@@ -14,10 +14,12 @@ from typing import Any
 
 from rempart import __version__, canonical_json
 from rempart import config as configuration
-from rempart.backup import chain, domains, locking, not_held, platform_secrets, points, postgresql, references
-from rempart.backup.keyring import Keyring
-from rempart.backup.stored_dumps import StoredDump, dump_into
-from rempart.backup.wrapping import DomainKey
+from rempart.backup.databases import not_held, postgresql
+from rempart.backup.databases.stored_dumps import StoredDump, dump_into
+from rempart.backup.keys import domains, platform_secrets
+from rempart.backup.keys.keyring import Keyring
+from rempart.backup.keys.wrapping import DomainKey
+from rempart.backup.points import chain, locking, points, references
 from rempart.config import DATABASES, Config, Connection
 from rempart.errors import RepositoryDamaged, RepositoryMissing
 from rempart.flows import champions, locks

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rempart import config as configuration
-from rempart.backup import bundle, open_bundle, restic
-from rempart.backup.bundle import Contents, Held, Index
+from rempart.backup.bundle import bundle, open_bundle
+from rempart.backup.bundle.bundle import Contents, Held, Index
+from rempart.backup.databases import restic
 from rempart.errors import BackupError, IntegrityError
 from rempart.flows import bundle_contents
 from rempart.flows.doctor_site import require

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from rempart import config as configuration
-from rempart.backup.bundle import Held
-from rempart.backup.open_bundle import sha256_of
+from rempart.backup.bundle.bundle import Held
+from rempart.backup.bundle.open_bundle import sha256_of
 from rempart.errors import BackupError
 from rempart.stack.bootstrap import ENVIRONMENTS
 from rempart.transparency.credentials import secrets_of

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rempart import config as configuration
-from rempart.backup import bundle, open_bundle, restic
-from rempart.backup.bundle import Index
+from rempart.backup.bundle import bundle, open_bundle
+from rempart.backup.bundle.bundle import Index
+from rempart.backup.databases import restic
 from rempart.errors import BackupError, ConnectionMissing
 from rempart.flows import bundle_contents
 from rempart.flows.audit import bill_of_lock

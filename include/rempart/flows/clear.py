@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
-from rempart.backup import clearing, heartbeat, holds, locking, sealing
-from rempart.backup.clearing import Named, fingerprint
-from rempart.backup.locking import Known, Listed
-from rempart.backup.pruning import delete_unless_locked
+from rempart.backup.points import clearing, holds, locking, sealing
+from rempart.backup.points.clearing import Named, fingerprint
+from rempart.backup.points.locking import Known, Listed
+from rempart.backup.points.pruning import delete_unless_locked
+from rempart.backup.watch import heartbeat
 from rempart.errors import BackupError
 from rempart.flows.abreast import abreast
 from rempart.flows.keys import kept_for

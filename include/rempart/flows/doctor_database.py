@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rempart.backup.postgresql import Tools, find_tools, for_database
+from rempart.backup.databases.postgresql import Tools, find_tools, for_database
 from rempart.config import DATABASES
 from rempart.errors import RempartError
 from rempart.flows.platform import Platform

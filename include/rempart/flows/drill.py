@@ -11,10 +11,12 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
-from rempart.backup import chain, points, postgresql, scratch, tracking_server
-from rempart.backup.checks import Check, equal_count, of_database, passed, within
-from rempart.backup.keyring import Keyring
-from rempart.backup.not_held import is_whole
+from rempart.backup.databases import postgresql
+from rempart.backup.databases.not_held import is_whole
+from rempart.backup.drill import scratch, tracking_server
+from rempart.backup.drill.checks import Check, equal_count, of_database, passed, within
+from rempart.backup.keys.keyring import Keyring
+from rempart.backup.points import chain, points
 from rempart.errors import BackupError, DrillFailed, IntegrityError, RempartError
 from rempart.flows import drill_attack, drill_report
 from rempart.flows.drill_checks import Restored, Sealed, Tally

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from rempart.backup import attack, chain, points, retention, suspicion
-from rempart.backup.chain import Link
-from rempart.backup.checks import Check
-from rempart.backup.points import Manifest
-from rempart.backup.suspicion import Candidate, Judged
+from rempart.backup.drill import attack, suspicion
+from rempart.backup.drill.checks import Check
+from rempart.backup.drill.suspicion import Candidate, Judged
+from rempart.backup.points import chain, points, retention
+from rempart.backup.points.chain import Link
+from rempart.backup.points.points import Manifest
 from rempart.errors import ObjectMissing
 from rempart.flows.drill_checks import Tally
 from rempart.flows.erasures import rewritten

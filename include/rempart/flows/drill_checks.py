@@ -9,12 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rempart.backup import airflow_schema, domains, platform_secrets, points, postgresql, scratch, tracking_server
-from rempart.backup import erasures as register
-from rempart.backup.checks import Check, equal_predictions
-from rempart.backup.keyring import Keyring
-from rempart.backup.sealed_objects import unseal
-from rempart.backup.stored_dumps import restore_from
+from rempart.backup.databases import postgresql
+from rempart.backup.databases.stored_dumps import restore_from
+from rempart.backup.drill import airflow_schema, scratch, tracking_server
+from rempart.backup.drill.checks import Check, equal_predictions
+from rempart.backup.keys import domains, platform_secrets
+from rempart.backup.keys.keyring import Keyring
+from rempart.backup.points import erasures as register
+from rempart.backup.points import points
+from rempart.backup.points.sealed_objects import unseal
 from rempart.config import DATABASES, Connection
 from rempart.errors import RempartError
 from rempart.flows import erasures, restore_checks

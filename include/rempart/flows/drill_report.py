@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from rempart import __version__
-from rempart.backup import drill_page, drill_report
-from rempart.backup.drill_profiles import PROFILES, Profile
-from rempart.backup.drill_report import Cited, DrillReport, Grounds
-from rempart.backup.points import Manifest
+from rempart.backup.drill import drill_page, drill_report
+from rempart.backup.drill.drill_profiles import PROFILES, Profile
+from rempart.backup.drill.drill_report import Cited, DrillReport, Grounds
+from rempart.backup.points.points import Manifest
 from rempart.config import Config
 from rempart.errors import BackupError
 from rempart.flows.platform import Platform

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rempart.backup.erasures import REASONS, Erasure
+from rempart.backup.points.erasures import REASONS, Erasure
 from rempart.errors import BackupError, FeatureError, SiteFenced
 from rempart.features import offline
 from rempart.flows import erase_listing, erase_objects, erasures

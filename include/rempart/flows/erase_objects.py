@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rempart.backup.pruning import delete_unless_locked
+from rempart.backup.points.pruning import delete_unless_locked
 from rempart.errors import ObjectMissing, SiteError
 from rempart.flows import ingest_run
 from rempart.flows.abreast import abreast

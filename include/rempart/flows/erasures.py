@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from rempart.backup import erasures
-from rempart.backup.domains import Domain, parse, text_of
-from rempart.backup.erasures import Erasure
+from rempart.backup.keys.domains import Domain, parse, text_of
+from rempart.backup.points import erasures
+from rempart.backup.points.erasures import Erasure
 from rempart.errors import ErasedMeanwhile, ObjectMissing, RempartError, SiteError, SiteUnavailable
 from rempart.flows.keys import kept_for, key_of, open_keyring
 from rempart.flows.platform import Platform, classification_of

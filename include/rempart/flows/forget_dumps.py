@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from rempart.backup import retention, wal
-from rempart.backup.domains import Domain, parse
-from rempart.backup.keyring import Keyring
+from rempart.backup.keys.domains import Domain, parse
+from rempart.backup.keys.keyring import Keyring
+from rempart.backup.pitr import wal
+from rempart.backup.points import retention
 from rempart.errors import BackupError, IntegrityError, SiteUnavailable
 from rempart.flows import point_in_time
 from rempart.flows.keys import open_keyring

@@ -1,4 +1,4 @@
-"""Tell the watch that something ended: a signed heartbeat at the backup site (backup.heartbeat)."""
+"""Tell the watch that something ended: a signed heartbeat at the backup site (backup.watch.heartbeat)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from rempart.backup.heartbeat import Heartbeat, encode, key_of
+from rempart.backup.watch.heartbeat import Heartbeat, encode, key_of
 from rempart.errors import RempartError
 from rempart.flows.platform import Platform
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from rempart.backup import age
-from rempart.backup.domains import Domain, parse
-from rempart.backup.keyring import CONNECTION, Destruction, Keyring, Place
-from rempart.backup.wrapping import Card, DomainKey
+from rempart.backup.keys import age
+from rempart.backup.keys.domains import Domain, parse
+from rempart.backup.keys.keyring import CONNECTION, Destruction, Keyring, Place
+from rempart.backup.keys.wrapping import Card, DomainKey
 from rempart.config import Config
 from rempart.errors import ConfigError, KeyMissing, KeyWrong, RepositoryDamaged
 from rempart.flows.platform import Platform, classification_of

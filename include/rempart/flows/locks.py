@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from rempart.backup import chain, clearing, locking, points
-from rempart.backup.locking import FILE, POINTS, REPOSITORIES, Known, Listed, Version
+from rempart.backup.points import chain, clearing, locking, points
+from rempart.backup.points.locking import FILE, POINTS, REPOSITORIES, Known, Listed, Version
 from rempart.errors import BackupError, IntegrityError, LockLapses, ObjectMissing, RempartError, SiteError
 from rempart.flows.abreast import abreast
 from rempart.flows.platform import Platform

@@ -1,7 +1,7 @@
 """Bring back links of the chain of restore points from the ledger, or mark as lost those of which no true copy is left.
 
 The ledger's record of a restore point holds the link's signed bytes (`link_file`). The same bytes are put as another
-version; readers choose the version by its SHA-256 (`backup.chain`).
+version; readers choose the version by its SHA-256 (`backup.points.chain`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rempart.backup import chain, points
-from rempart.backup.chain import Link, Mark, Stored
+from rempart.backup.points import chain, points
+from rempart.backup.points.chain import Link, Mark, Stored
 from rempart.errors import IntegrityError, RempartError
 from rempart.flows.keys import kept_for
 from rempart.flows.platform import Platform, classification_of

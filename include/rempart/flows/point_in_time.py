@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from rempart.backup import base_backup, domains, recovery, wal, wal_store
-from rempart.backup.keyring import Keyring
-from rempart.backup.postgresql import Tools, find_tools
-from rempart.backup.receiver import Server, look
-from rempart.backup.recovery import Course, Holdings
-from rempart.backup.wal import Archive, Base, Segment
-from rempart.backup.wal_store import Stored
-from rempart.backup.wrapping import DomainKey
+from rempart.backup.databases.postgresql import Tools, find_tools
+from rempart.backup.keys import domains
+from rempart.backup.keys.keyring import Keyring
+from rempart.backup.keys.wrapping import DomainKey
+from rempart.backup.pitr import base_backup, recovery, wal, wal_store
+from rempart.backup.pitr.receiver import Server, look
+from rempart.backup.pitr.recovery import Course, Holdings
+from rempart.backup.pitr.wal import Archive, Base, Segment
+from rempart.backup.pitr.wal_store import Stored
 from rempart.config import WAL_ARCHIVE, Config, Connection
 from rempart.errors import (
     BackupError,

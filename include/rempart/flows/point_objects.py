@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
-from rempart.backup import chain, domains, points
-from rempart.backup.keyring import Keyring
-from rempart.backup.sealing import Original, SealedObject
+from rempart.backup.keys import domains
+from rempart.backup.keys.keyring import Keyring
+from rempart.backup.points import chain, points
+from rempart.backup.points.sealing import Original, SealedObject
 from rempart.errors import IntegrityError, ObjectMissing
 from rempart.flows.keys import kept_for
 from rempart.flows.mend_links import RECENT, hashes, named_links

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from rempart.backup.holds import Hold
-from rempart.backup.points import valid_id
-from rempart.backup.retention import FLOOR, FUTURE, GRACE, HELD, LOCKED, YOUNG
+from rempart.backup.points.holds import Hold
+from rempart.backup.points.points import valid_id
+from rempart.backup.points.retention import FLOOR, FUTURE, GRACE, HELD, LOCKED, YOUNG
 from rempart.errors import BackupError
 from rempart.flows.prune import Pruned
 from rempart.flows.restore_points import PointStatus, Survey

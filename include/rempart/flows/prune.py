@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from rempart.backup import locking, points, pruning, retention
-from rempart.backup.pruning import Cleared
+from rempart.backup.points import locking, points, pruning, retention
+from rempart.backup.points.pruning import Cleared
 from rempart.errors import BackupError
 from rempart.flows import clear, forget_dumps, locks
 from rempart.flows.clear import ClearedVersions

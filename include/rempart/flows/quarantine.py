@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from rempart.backup import age
+from rempart.backup.keys import age
 from rempart.errors import AccessError, ConnectionMissing, IngestError, ObjectMissing
 from rempart.flows import erasures
 from rempart.flows.erasures import Erased

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rempart.backup import postgresql, processes
-from rempart.backup.postgresql import Tools
+from rempart.backup.databases import postgresql, processes
+from rempart.backup.databases.postgresql import Tools
 from rempart.config import DATABASES, Connection
 from rempart.errors import BackupError, DatabaseUnavailable
 from rempart.stack import launch, privileges

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rempart.backup import erasures, locking
-from rempart.backup.locking import Cover, Known
+from rempart.backup.points import erasures, locking
+from rempart.backup.points.locking import Cover, Known
 from rempart.errors import SessionExpired, SiteError, SiteUnavailable
 from rempart.flows.locks import is_altered, read_known, reads_the_same
 from rempart.flows.mend_links import Mended, mend

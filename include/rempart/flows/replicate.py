@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from rempart.backup import heartbeat
+from rempart.backup.watch import heartbeat
 from rempart.config import Config
 from rempart.errors import ReplicationError, SiteError, SiteUnavailable
 from rempart.flows.doctor_site import require

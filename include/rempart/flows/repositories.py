@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rempart.backup.restic import Repository
-from rempart.backup.stored_dumps import prefix_of
-from rempart.backup.wrapping import DomainKey
+from rempart.backup.databases.restic import Repository
+from rempart.backup.databases.stored_dumps import prefix_of
+from rempart.backup.keys.wrapping import DomainKey
 from rempart.flows.platform import Platform
 
 

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
 from rempart import config as configuration
-from rempart.backup import postgresql
-from rempart.backup.checks import Check
-from rempart.backup.copies import Copies
-from rempart.backup.erasures import Erasure
-from rempart.backup.points import Dump
-from rempart.backup.restic import Repository
-from rempart.backup.restore_journal import Journal, Progress
-from rempart.backup.restoring import Selection
+from rempart.backup.databases import postgresql
+from rempart.backup.databases.restic import Repository
+from rempart.backup.drill.checks import Check
+from rempart.backup.points.copies import Copies
+from rempart.backup.points.erasures import Erasure
+from rempart.backup.points.points import Dump
+from rempart.backup.points.restore_journal import Journal, Progress
+from rempart.backup.points.restoring import Selection
 from rempart.errors import BackupError, ObjectMissing
 from rempart.flows import restore_active, restore_checks, restore_erasures
 from rempart.flows.pairs import physical_bucket

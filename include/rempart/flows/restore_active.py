@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from rempart.backup.points import Manifest
+from rempart.backup.points.points import Manifest
 from rempart.config import Config
 from rempart.errors import BackupError, ConfigError, RempartError
 from rempart.flows.fail_over import fail_over

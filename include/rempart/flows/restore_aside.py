@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from rempart.backup.restoring import Selection, check_suffix, parse_part
+from rempart.backup.points.restoring import Selection, check_suffix, parse_part
 from rempart.flows import restore_report
 from rempart.flows.keys import own_identity
 from rempart.flows.platform import Platform

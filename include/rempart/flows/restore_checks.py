@@ -8,8 +8,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rempart.backup import platform_secrets, postgresql
-from rempart.backup.checks import Check
+from rempart.backup.databases import postgresql
+from rempart.backup.drill.checks import Check
+from rempart.backup.keys import platform_secrets
 from rempart.config import Connection
 from rempart.errors import BackupError, PipelineError, RempartError
 from rempart.features import online

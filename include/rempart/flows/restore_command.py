@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rempart.backup import points, suspicion
+from rempart.backup.drill import suspicion
+from rempart.backup.points import points
 from rempart.errors import IntegrityError, ObjectMissing, StackError
 from rempart.flows import repair, restore_active, restore_erasures, restore_report
 from rempart.flows.platform import open_platform

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from psycopg import sql
 
 from rempart import config as configuration
-from rempart.backup import postgresql
-from rempart.backup.checks import Check, of_database
-from rempart.backup.points import Dump
-from rempart.backup.restic import Repository
-from rempart.backup.restoring import Meter
-from rempart.backup.stored_dumps import restore_from
+from rempart.backup.databases import postgresql
+from rempart.backup.databases.restic import Repository
+from rempart.backup.databases.stored_dumps import restore_from
+from rempart.backup.drill.checks import Check, of_database
+from rempart.backup.points.points import Dump
+from rempart.backup.points.restoring import Meter
 from rempart.config import Connection, Connections
 from rempart.errors import BackupError, RempartError
 from rempart.replication import database as continuity

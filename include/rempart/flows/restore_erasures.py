@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from rempart.backup.checks import Check
-from rempart.backup.erasures import Erasure
-from rempart.backup.restoring import Selection, dataset_of
+from rempart.backup.drill.checks import Check
+from rempart.backup.points.erasures import Erasure
+from rempart.backup.points.restoring import Selection, dataset_of
 from rempart.errors import BackupError, IntegrityError, RempartError
 from rempart.flows import erase, erasures
 from rempart.flows.platform import Platform

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rempart.backup.copies import Copies
-from rempart.backup.points import HeldObject
-from rempart.backup.restoring import Meter, weight
+from rempart.backup.points.copies import Copies
+from rempart.backup.points.points import HeldObject
+from rempart.backup.points.restoring import Meter, weight
 from rempart.errors import ObjectMissing, RempartError, SiteUnavailable
 from rempart.flows.abreast import abreast
 from rempart.replication.transfer import read_back, store_file, stored_sha256

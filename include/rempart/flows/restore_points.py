@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from rempart.backup import chain, domains, holds, locking, points, retention
-from rempart.backup.holds import Hold
+from rempart.backup.keys import domains
+from rempart.backup.points import chain, holds, locking, points, retention
+from rempart.backup.points.holds import Hold
 from rempart.errors import IntegrityError
 from rempart.flows.platform import Platform, classification_of
 from rempart.ledger.port import Evidence

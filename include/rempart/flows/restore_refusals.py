@@ -6,8 +6,8 @@ import fcntl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from rempart.backup import platform_secrets
-from rempart.backup.checks import Check
+from rempart.backup.drill.checks import Check
+from rempart.backup.keys import platform_secrets
 from rempart.errors import BackupError
 from rempart.flows.restore_source import OpenPoint
 from rempart.stack import lifecycle

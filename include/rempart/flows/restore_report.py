@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 
-from rempart.backup import restoring
-from rempart.backup.chain import Link
-from rempart.backup.points import Manifest
-from rempart.backup.restoring import Selection
+from rempart.backup.points import restoring
+from rempart.backup.points.chain import Link
+from rempart.backup.points.points import Manifest
+from rempart.backup.points.restoring import Selection
 from rempart.flows.point_report import age, size
 
 SKEW = timedelta(minutes=10)

@@ -12,16 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rempart import config as configuration
-from rempart.backup import age, chain, dump_tables, platform_secrets, points, postgresql, references, restoring
-from rempart.backup.chain import Link, Stored
-from rempart.backup.domains import parse
-from rempart.backup.keyring import CONNECTION, Keyring, Place
-from rempart.backup.points import Manifest
-from rempart.backup.restoring import Part, Selection
-from rempart.backup.sealed_objects import unseal
-from rempart.backup.sealing import SealedObject
-from rempart.backup.stored_dumps import file_name
-from rempart.backup.wrapping import DomainKey
+from rempart.backup.databases import dump_tables, postgresql
+from rempart.backup.databases.stored_dumps import file_name
+from rempart.backup.keys import age, platform_secrets
+from rempart.backup.keys.domains import parse
+from rempart.backup.keys.keyring import CONNECTION, Keyring, Place
+from rempart.backup.keys.wrapping import DomainKey
+from rempart.backup.points import chain, points, references, restoring
+from rempart.backup.points.chain import Link, Stored
+from rempart.backup.points.points import Manifest
+from rempart.backup.points.restoring import Part, Selection
+from rempart.backup.points.sealed_objects import unseal
+from rempart.backup.points.sealing import SealedObject
 from rempart.config import Connections
 from rempart.errors import BackupError, ConfigError, ConnectionMissing, IntegrityError, KeyMissing, RempartError
 from rempart.flows.keys import own_identity

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rempart.backup import age, base_backup, domains, recovery, wal, wal_store
-from rempart.backup.keyring import Keyring, Place
-from rempart.backup.postgresql import find_tools
-from rempart.backup.recovery import Route, Span
-from rempart.backup.wal_store import Stored
+from rempart.backup.databases.postgresql import find_tools
+from rempart.backup.keys import age, domains
+from rempart.backup.keys.keyring import Keyring, Place
+from rempart.backup.pitr import base_backup, recovery, wal, wal_store
+from rempart.backup.pitr.recovery import Route, Span
+from rempart.backup.pitr.wal_store import Stored
 from rempart.config import var_dir
 from rempart.errors import BackupError, ConfigError, KeyDestroyed, RempartError
 from rempart.flows.abreast import abreast

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from rempart.backup.not_held import is_whole
-from rempart.backup.rpo import Rpo, lag_now, worse
+from rempart.backup.databases.not_held import is_whole
+from rempart.backup.watch.rpo import Rpo, lag_now, worse
 from rempart.errors import RempartError
 from rempart.flows.platform import Platform
 

@@ -12,12 +12,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
-from rempart.backup import sealing
-from rempart.backup.domains import Domain
-from rempart.backup.keyring import Keyring
-from rempart.backup.sealed_objects import unseal, versions_of
-from rempart.backup.sealing import Original, SealedObject
-from rempart.backup.wrapping import DomainKey
+from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.keyring import Keyring
+from rempart.backup.keys.wrapping import DomainKey
+from rempart.backup.points import sealing
+from rempart.backup.points.sealed_objects import unseal, versions_of
+from rempart.backup.points.sealing import Original, SealedObject
 from rempart.config import Config
 from rempart.errors import IntegrityError, KeyWrong, LockLapses, ObjectMissing, RempartError, SiteError
 from rempart.flows.abreast import abreast

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal
 
-from rempart.backup import locking
+from rempart.backup.points import locking
 from rempart.config import Config
 from rempart.errors import ConfigError, ObjectMissing, RempartError, SiteUnavailable
 from rempart.flows.abreast import abreast

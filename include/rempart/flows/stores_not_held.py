@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rempart.backup import not_held, postgresql
-from rempart.backup.not_held import NotHeld, Registry
+from rempart.backup.databases import not_held, postgresql
+from rempart.backup.databases.not_held import NotHeld, Registry
 from rempart.config import Connection
 from rempart.errors import RempartError
 from rempart.flows.platform import Platform

@@ -10,8 +10,8 @@ from datetime import datetime
 
 from rempart import config as configuration
 from rempart.airflow_api import AirflowApi
-from rempart.backup import postgresql
-from rempart.backup.checks import Check
+from rempart.backup.databases import postgresql
+from rempart.backup.drill.checks import Check
 from rempart.errors import UpgradeError
 from rempart.flows import restore_checks, upgrade_facts, upgrade_journal
 from rempart.flows.champions import registered

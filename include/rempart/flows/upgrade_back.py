@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rempart.airflow_api import AirflowApi
-from rempart.backup.checks import Check
+from rempart.backup.drill.checks import Check
 from rempart.errors import RempartError, UpgradeError
 from rempart.flows import restore_checks, upgrade_journal
 from rempart.flows.platform import open_platform

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from rempart import config as configuration
 from rempart.airflow_api import AirflowApi
-from rempart.backup import postgresql
+from rempart.backup.databases import postgresql
 from rempart.errors import PipelineError, RempartError, UpgradeError
 from rempart.flows.platform import Platform
 from rempart.flows.upgrade_plan import Facts

@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from rempart.backup import processes, receiver, recovery, wal, wal_store
-from rempart.backup.heartbeat import WAL
-from rempart.backup.postgresql import Tools, find_tools
-from rempart.backup.receiver import Server
-from rempart.backup.wal import Base
+from rempart.backup.databases import processes
+from rempart.backup.databases.postgresql import Tools, find_tools
+from rempart.backup.pitr import receiver, recovery, wal, wal_store
+from rempart.backup.pitr.receiver import Server
+from rempart.backup.pitr.wal import Base
+from rempart.backup.watch.heartbeat import WAL
 from rempart.errors import BackupError, RempartError, SiteUnavailable
 from rempart.flows import point_in_time
 from rempart.flows.heartbeats import beat

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rempart.backup.alarm import after, due
-from rempart.backup.heartbeat import decode, key_of
-from rempart.backup.rpo import of_heartbeats
-from rempart.backup.silence import Heard, Unheard, Verdict, judge
+from rempart.backup.watch.alarm import after, due
+from rempart.backup.watch.heartbeat import decode, key_of
+from rempart.backup.watch.rpo import of_heartbeats
+from rempart.backup.watch.silence import Heard, Unheard, Verdict, judge
 from rempart.errors import ObjectMissing, RempartError, SiteError, WatchError
 from rempart.flows import watch_file
 from rempart.flows.alerts import Alert, deliver

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from rempart.backup import silence
-from rempart.backup.heartbeat import KIND
+from rempart.backup.watch import silence
+from rempart.backup.watch.heartbeat import KIND
 from rempart.config import Connection
 from rempart.errors import ConfigError, LedgerError
 from rempart.ledger.keys import parse_public

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rempart.backup.heartbeat import WAL, replication
+from rempart.backup.watch.heartbeat import WAL, replication
 from rempart.config import Config, watcher
 from rempart.errors import ConfigError
 from rempart.flows.platform import Platform

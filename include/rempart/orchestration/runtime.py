@@ -73,7 +73,7 @@ def keep_canary() -> None:
     """Have Airflow keep one variable of ours, encrypted, so that each drill has something to decrypt."""
     from airflow.sdk import Variable
 
-    from rempart.backup.platform_secrets import CANARY, CANARY_VALUE
+    from rempart.backup.keys.platform_secrets import CANARY, CANARY_VALUE
 
     if Variable.get(CANARY, default=None) != CANARY_VALUE:
         Variable.set(CANARY, CANARY_VALUE, description="Drills of restore points read it again. No secret; keep it.")

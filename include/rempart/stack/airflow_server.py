@@ -14,7 +14,7 @@ from typing import Any
 from psycopg import sql
 
 from rempart.airflow_api import last_words
-from rempart.backup import airflow_schema
+from rempart.backup.drill import airflow_schema
 from rempart.config import Connection
 from rempart.errors import StackError
 from rempart.stack import environment, rest

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rempart import config as configuration
-from rempart.backup.postgresql import find_tools
+from rempart.backup.databases.postgresql import find_tools
 from rempart.config import Connection, tracker, watcher, witness
 from rempart.errors import RempartError, StackError
 from rempart.stack import (

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rempart import config as configuration
-from rempart.backup import age, keyring
+from rempart.backup.keys import age, keyring
 from rempart.config import DATABASES, Connection, tracker, watcher, witness
 from rempart.errors import StackError
 from rempart.ledger import keys

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from rempart.backup.postgresql import find_tools
+from rempart.backup.databases.postgresql import find_tools
 from rempart.config import Connection, Connections
 from rempart.errors import ConfigError
 from rempart.stack import airflow_server, mlflow_server, object_sites, postgresql

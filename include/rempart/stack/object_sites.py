@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rempart import config
-from rempart.backup.heartbeat import PREFIX
+from rempart.backup.watch.heartbeat import PREFIX
 from rempart.config import Config, Connection, Connections
 from rempart.errors import SiteError, StackError
 from rempart.sections import Buckets

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rempart.backup import keyring
+from rempart.backup.keys import keyring
 from rempart.config import DATABASES, WAL_ARCHIVE, Config, tracker, watcher, witness
 from rempart.ledger import keys
 

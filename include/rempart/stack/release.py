@@ -50,7 +50,7 @@ def of_checkout(root: Path, python: str) -> Release:
         return file.read_text(encoding="utf-8") if file.is_file() else ""
 
     version = re.search(r'^version = "([^"]+)"', text("pyproject.toml"), re.M)
-    form = re.search(r"^FORMAT = (\d+)", text("include/rempart/backup/points.py"), re.M)
+    form = re.search(r"^FORMAT = (\d+)", text("include/rempart/backup/points/points.py"), re.M)
     scripts = sorted((root / "include" / "sql").glob("*.sql"))
     return Release(
         root,

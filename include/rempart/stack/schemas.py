@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rempart.backup import airflow_schema
+from rempart.backup.drill import airflow_schema
 from rempart.config import Connections
 from rempart.errors import StackError
 

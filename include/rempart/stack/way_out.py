@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import date
 
 from rempart import config as configuration
-from rempart.backup import keyring
+from rempart.backup.keys import keyring
 from rempart.config import Connection, Connections, witness
 from rempart.errors import ConnectionMissing, StackError
 from rempart.ledger import keys

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
-from rempart.backup import age
+from rempart.backup.keys import age
 from rempart.flows.quarantine import MAX_ROWS
 from rempart.web import airflow_calls, posts, sealed_rows, sources
 from rempart.web.access import requires

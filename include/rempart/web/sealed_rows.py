@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from rempart.backup import age
+from rempart.backup.keys import age
 from rempart.errors import ConfigError, IntegrityError, KeyWrong
 
 LARGEST = 2 * 1024 * 1024

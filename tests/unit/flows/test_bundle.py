@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rempart.backup import bundle, open_bundle, restic
+from rempart.backup.bundle import bundle, open_bundle
+from rempart.backup.databases import restic
 from rempart.cli import app
 from rempart.errors import BackupError, IntegrityError
 from rempart.flows import bundle as flow

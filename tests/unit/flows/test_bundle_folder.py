@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rempart.backup import open_bundle
+from rempart.backup.bundle import open_bundle
 from rempart.cli import app
 from rempart.errors import BackupError, ConnectionMissing, StackError
 from rempart.flows import bundle_folder

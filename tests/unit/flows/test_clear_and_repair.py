@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from rempart.backup import chain, holds, locking, points
+from rempart.backup.points import chain, holds, locking, points
 from rempart.errors import BackupError, IntegrityError, LockLapses, SiteError
 from rempart.flows import clear, locks, prune, rpo
 from rempart.flows.platform import utc_now

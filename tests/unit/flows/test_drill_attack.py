@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from rempart.backup import chain, points
+from rempart.backup.points import chain, points
 from rempart.flows import drill_attack
 from rempart.flows.drill_attack import Clean
 from rempart.flows.drill_checks import Tally

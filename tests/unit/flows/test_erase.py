@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from rempart.backup import age
-from rempart.backup import erasures as register
+from rempart.backup.keys import age
+from rempart.backup.points import erasures as register
 from rempart.cli import app
 from rempart.errors import BackupError, ErasedMeanwhile, RequestInvalid, SiteError, SiteUnavailable
 from rempart.flows import erase as flow

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from rempart.backup import domains, retention
-from rempart.backup.restic_answers import Snapshot
+from rempart.backup.databases.restic_answers import Snapshot
+from rempart.backup.keys import domains
+from rempart.backup.points import retention
 from rempart.errors import IntegrityError, KeyWrong, RepositoryDamaged, SiteUnavailable
 from rempart.flows import forget_dumps
 from tests.restorable import NOW, House, flip

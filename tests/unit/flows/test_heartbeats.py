@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rempart.backup.heartbeat import decode, key_of, replication
+from rempart.backup.watch.heartbeat import decode, key_of, replication
 from rempart.config import Connection, witness
 from rempart.errors import ConnectionMissing, ObjectMissing, SiteUnavailable
 from rempart.flows import replicate_in_tasks

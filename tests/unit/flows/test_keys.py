@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from rempart.backup.domains import Domain
+from rempart.backup.keys.domains import Domain
 from rempart.errors import RepositoryDamaged
 from rempart.flows.keys import RENEWALS, key_of, open_keyring, renewed_key
 from tests.erasable import in_two_memories

@@ -11,8 +11,8 @@ import yaml
 from typer.testing import CliRunner
 
 from rempart import config
-from rempart.backup import age
-from rempart.backup.domains import Domain
+from rempart.backup.keys import age
+from rempart.backup.keys.domains import Domain
 from rempart.cli import app
 from rempart.config import Connection
 from rempart.errors import ConfigError, KeyDestroyed

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rempart.backup import age, wal, wal_store
-from rempart.backup.keyring import Keyring, Place
-from rempart.backup.wal import Archive, Base
+from rempart.backup.keys import age
+from rempart.backup.keys.keyring import Keyring, Place
+from rempart.backup.pitr import wal, wal_store
+from rempart.backup.pitr.wal import Archive, Base
 from rempart.config import load
 from rempart.errors import BackupError, ConfigError, IntegrityError
 from rempart.flows import point_in_time, restore_to_moment

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rempart.backup.points import Manifest, Secrets
-from rempart.backup.restoring import Part
-from rempart.backup.sealing import SealedObject
+from rempart.backup.points.points import Manifest, Secrets
+from rempart.backup.points.restoring import Part
+from rempart.backup.points.sealing import SealedObject
 from rempart.errors import BackupError, ConfigError, RempartError, SiteUnavailable
 from rempart.flows import fail_over, mirror, restore_active
 from rempart.flows.platform import Platform

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart import pipeline as pipelines
-from rempart.backup.checks import Check
+from rempart.backup.drill.checks import Check
 from rempart.errors import BackupError
 from rempart.features.plan import entity_key, view_tables
 from rempart.flows.restore import RestoreResult

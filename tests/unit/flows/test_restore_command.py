@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from rempart.backup import age
+from rempart.backup.keys import age
 from rempart.cli import app
 from rempart.errors import BackupError, RempartError, StackError
 from rempart.flows import restore_command

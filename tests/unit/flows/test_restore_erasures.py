@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rempart.backup.domains import parse
-from rempart.backup.erasures import Erasure
-from rempart.backup.restoring import Selection
+from rempart.backup.keys.domains import parse
+from rempart.backup.points.erasures import Erasure
+from rempart.backup.points.restoring import Selection
 from rempart.flows import erase as flow
 from rempart.flows import erasures, restore_erasures
 from rempart.flows.keys import open_keyring

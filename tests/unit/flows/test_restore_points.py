@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rempart.backup import holds, points
+from rempart.backup.points import holds, points
 from rempart.cli import app
 from rempart.errors import BackupError, SiteError
 from rempart.flows import point_report, restore_points
@@ -212,7 +212,7 @@ def test_while_a_kept_point_cannot_be_read_nothing_is_pruned(
 def test_a_point_whose_manifest_somebody_deleted_is_told_and_not_destroyed(
     platform: Platform, site: Site, bucket: str, six: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rempart.backup.retention.LEFTOVER_AGE", timedelta(days=-1))
+    monkeypatch.setattr("rempart.backup.points.retention.LEFTOVER_AGE", timedelta(days=-1))
     site.delete(bucket, f"points/{six[5]}/manifest.json")
     site.write(bucket, f"points/{points.new_id(NOW - 9 * DAY, 'abcdef')}/airflow.dump", b"of a backup that died")
     done = prune(platform, dry_run=False)

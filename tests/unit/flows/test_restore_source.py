@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rempart.backup import age, chain
+from rempart.backup.keys import age
+from rempart.backup.points import chain
 from rempart.config import Connection
 from rempart.errors import ConfigError, ConnectionMissing, DatabaseUnavailable, IntegrityError, KeyWrong, LedgerError
 from rempart.flows import restore_report

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from rempart.backup import age
-from rempart.backup.domains import Domain
-from rempart.backup.keyring import Keyring, Place
-from rempart.backup.sealed_objects import unseal
-from rempart.backup.sealing import Original, SealedObject
+from rempart.backup.keys import age
+from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.keyring import Keyring, Place
+from rempart.backup.points.sealed_objects import unseal
+from rempart.backup.points.sealing import Original, SealedObject
 from rempart.config import Connection
 from rempart.errors import (
     ConfigError,

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rempart.backup import age, receiver, wal, wal_store
-from rempart.backup.postgresql import Tools
-from rempart.backup.wrapping import DomainKey
+from rempart.backup.databases.postgresql import Tools
+from rempart.backup.keys import age
+from rempart.backup.keys.wrapping import DomainKey
+from rempart.backup.pitr import receiver, wal, wal_store
 from rempart.config import load
 from rempart.errors import BackupError, ConfigError
 from rempart.flows.platform import Platform

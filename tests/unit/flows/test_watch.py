@@ -15,7 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from rempart.backup.heartbeat import Heartbeat, encode, key_of
+from rempart.backup.watch.heartbeat import Heartbeat, encode, key_of
 from rempart.cli import app
 from rempart.errors import ConfigError, SiteUnavailable, WatchError
 from rempart.flows import watch as flow

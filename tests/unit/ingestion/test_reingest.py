@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.backup import age
+from rempart.backup.keys import age
 from rempart.config import Connection
 from rempart.errors import ConfigError, ConnectionMissing, IngestError, ObjectMissing, SiteUnavailable
 from rempart.flows.ingest import check_quarantine, ingest

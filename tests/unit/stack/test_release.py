@@ -30,7 +30,7 @@ def stack(tmp_path: Path) -> layout.Stack:
 def before(stack: layout.Stack, tmp_path: Path) -> layout.Stack:
     """A checkout of the release before, with an older MLflow, which has started the stack."""
     root = tmp_path / "the one before"
-    for name in ("requirements.txt", "pyproject.toml", "rempart.yaml", "include/rempart/backup/points.py"):
+    for name in ("requirements.txt", "pyproject.toml", "rempart.yaml", "include/rempart/backup/points/points.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     shutil.copytree(ROOT / "include" / "sql", root / "include" / "sql")

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from rempart import access
-from rempart.backup import age
+from rempart.backup.keys import age
 from rempart.flows.champions import ALARM
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.deliveries import HELD_BACK

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from rempart.backup.rpo import lag_now
+from rempart.backup.watch.rpo import lag_now
 from rempart.config import Config
 from rempart.errors import ConfigError
 from rempart.ledger.port import Evidence

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from rempart.backup.not_held import is_whole, needed, of_record
-from rempart.backup.rpo import lag_now, worse
+from rempart.backup.databases.not_held import is_whole, needed, of_record
+from rempart.backup.watch.rpo import lag_now, worse
 from rempart.config import SERVERS, Config
 from rempart.errors import ConfigError, PipelineError
 from rempart.flows.platform import classification_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from rempart.backup.not_held import is_whole, of_record
+from rempart.backup.databases.not_held import is_whole, of_record
 from rempart.ledger.port import Evidence
 from rempart.web.facts import Facts
 from rempart.web.read_models.said import Moment, State, moment

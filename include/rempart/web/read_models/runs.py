@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from rempart.backup.not_held import is_whole, of_record
+from rempart.backup.databases.not_held import is_whole, of_record
 from rempart.ledger.port import Evidence, Kind
 from rempart.ledger.stamped import run_name, writer
 from rempart.pipeline import Pipeline

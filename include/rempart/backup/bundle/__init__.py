@@ -1,0 +1,1 @@
+"""The bootstrap bundle: what a bare machine needs to restore, besides the restore points."""

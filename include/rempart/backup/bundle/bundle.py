@@ -1,0 +1,243 @@
+"""The bootstrap bundle at the backup site: what a bare machine needs to restore, besides the restore points.
+
+`bundle/files/<sha256>` holds each file once. `bundle/<utc time>-<digest>.json` is an index, `{"bundle":{...},"sig":
+"<base64>"}`: canonical JSON that names every file with its SHA-256 and size, signed with the ledger's key like a link
+of the chain (backup.points.chain). `bundle/open_bundle.py` fetches it where nothing of ours is. All stand under lock,
+and none is encrypted: they hold neither secrets nor data, and are needed before any key is at hand.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rempart.backup.bundle import open_bundle
+from rempart.errors import IntegrityError, ObjectMissing
+from rempart.ledger.canonical import canonical
+from rempart.ledger.chain import text_of_time
+from rempart.ledger.keys import Signer
+from rempart.sites.port import ObjectInfo, Site
+
+VERSION = 1
+DOOR = f"{open_bundle.FOLDER}{Path(open_bundle.__file__).name}"
+ASK = "Find out who can write to the backup bucket. `rempart bundle store` puts a new bundle beside it."
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Held:
+    """One file of a bundle."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a bundle is of, told without its files: SHA-256 of the locks and of the code, and the machine they fit."""
+
+    locks: str
+    code: str
+    restic: str
+    python: str
+    platform: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """A bundle. `entry` is the program in the code that makes its environment; `key` signs it.
+
+    `images`: references of the images in one that is carried; that of the backup site has none.
+    """
+
+    at: datetime
+    contents: Contents
+    files: Mapping[str, Held]
+    entry: str
+    key: str
+    images: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.size for one in self.files.values())
+
+
+def encode(index: Index, signer: Signer) -> bytes:
+    """The file of an index, signed."""
+    plain = {
+        "v": VERSION,
+        "at": text_of_time(index.at),
+        "locks": index.contents.locks,
+        "code": index.contents.code,
+        "restic": index.contents.restic,
+        "python": index.contents.python,
+        "platform": index.contents.platform,
+        "entry": index.entry,
+        "key": index.key,
+        "files": {name: {"sha256": one.sha256, "size": one.size} for name, one in index.files.items()},
+        **({"images": list(index.images)} if index.images else {}),
+    }
+    text = canonical(plain)
+    return f'{{"bundle":{text},"sig":"{base64.b64encode(signer.sign(text.encode())).decode()}"}}\n'.encode()
+
+
+def decode(body: bytes, keys: Mapping[str, bytes]) -> Index:
+    """An index that one of the keys signed. Raises IntegrityError."""
+    try:
+        plain: dict[str, Any] = open_bundle.read_index(body, keys)
+    except open_bundle.Refused as cause:
+        raise IntegrityError(f"An index of the bundle is not to be believed: {cause}", ASK) from cause
+    return index_of(plain)
+
+
+def index_of(plain: Mapping[str, Any]) -> Index:
+    """An index that was read and verified."""
+    contents = Contents(plain["locks"], plain["code"], plain["restic"], plain["python"], plain["platform"])
+    files = {name: Held(one["sha256"], one["size"]) for name, one in plain["files"].items()}
+    images = tuple(plain.get("images", ()))
+    return Index(datetime.fromisoformat(plain["at"]), contents, files, plain["entry"], plain["key"], images)
+
+
+def key_of(index: Index, body: bytes) -> str:
+    """Where an index stands: by its time, then by what it says."""
+    at = index.at.astimezone(UTC)
+    return f"{open_bundle.FOLDER}{at:%Y%m%dT%H%M%SZ}-{hashlib.sha256(body).hexdigest()[:12]}.json"
+
+
+def file_key(held: Held) -> str:
+    return f"{open_bundle.FILES}{held.sha256}"
+
+
+def newest(
+    site: Site, bucket: str, keys: Mapping[str, bytes], machine: tuple[str, str], say: Say
+) -> tuple[str, Index] | None:
+    """Key and content of the newest index for a machine (Python, platform) that verifies; None where there is none.
+
+    One that does not verify is told and passed by. Raises SiteError.
+    """
+    names = [info.key for info in site.list(bucket, open_bundle.FOLDER) if open_bundle.INDEX.fullmatch(info.key)]
+    for name in sorted(names, reverse=True):
+        try:
+            index = decode(site.read(bucket, name), keys)
+        except IntegrityError as error:
+            say(f"warning: {bucket}/{name} at site '{site.name}' is passed by: {error.what}")
+            continue
+        if (index.contents.python, index.contents.platform) == machine:
+            return name, index
+    return None
+
+
+def to_send(index: Index, present: Mapping[str, ObjectInfo], known: Mapping[str, Held]) -> tuple[str, ...]:
+    """Names of the files that the site lacks; pure.
+
+    `present` is what it lists, by key; of that only what an earlier index vouches for (`known`, by key) is believed.
+    What has another size than it must is put again.
+    """
+    lacking = []
+    for name, held in sorted(index.files.items()):
+        key = file_key(held)
+        there = present.get(key)
+        if there is None or there.size != held.size or known.get(key) != held:
+            lacking.append(name)
+    return tuple(lacking)
+
+
+def current(site: Site, bucket: str) -> dict[str, ObjectInfo]:
+    """The current version of each file of bundles, by key."""
+    found: dict[str, ObjectInfo] = {}
+    hidden: set[str] = set()
+    for info in site.versions(bucket, open_bundle.FILES):  # those of a key come newest first
+        if info.key not in found and info.key not in hidden:
+            if info.marker:
+                hidden.add(info.key)
+            else:
+                found[info.key] = info
+    return found
+
+
+def store(
+    site: Site,
+    bucket: str,
+    index: Index,
+    signer: Signer,
+    source: Callable[[str], Path],
+    until: datetime,
+    known: Mapping[str, Held],
+    progress: Callable[[int], object] = lambda size: None,
+) -> tuple[str, int]:
+    """Bring a bundle to the site, the index last, all under lock until then: the index's key and the bytes sent.
+
+    `source` gives the file of a name that has to be sent. Run again, it goes on. Raises SiteError, and as `source`.
+    """
+    present = current(site, bucket)
+    lacking = to_send(index, present, known)
+    sent = 0
+    for name in lacking:
+        held = index.files[name]
+        there = present.get(file_key(held))
+        if there and there.size == held.size and _is(site, bucket, there, held):
+            continue
+        site.write_file(bucket, file_key(held), source(name), retain_until=until)
+        sent += held.size
+        progress(sent)
+    extend(site, bucket, index, until)
+    body = encode(index, signer)
+    key = key_of(index, body)
+    site.write_new(bucket, key, body, content_type="application/json", retain_until=until)
+    return key, sent
+
+
+def _is(site: Site, bucket: str, there: ObjectInfo, held: Held) -> bool:
+    """Whether what somebody put there, an earlier run or a stranger, has the bytes that it must have."""
+    digest = hashlib.sha256()
+    with site.open(bucket, there.key, version_id=there.version_id) as stream:
+        while piece := stream.read(open_bundle.CHUNK):
+            digest.update(piece)
+    return digest.hexdigest() == held.sha256
+
+
+def extend(site: Site, bucket: str, index: Index, until: datetime) -> None:
+    """Lock every file of a bundle, and what opens it, until then at least.
+
+    Raises SiteError, and IntegrityError for a file that is gone.
+    """
+    present = current(site, bucket)
+    for name, held in sorted(index.files.items()):
+        there = present.get(file_key(held))
+        if there is None or there.version_id is None:
+            raise IntegrityError(
+                f"{name} of the bundle is not at site '{site.name}' ({bucket}/{file_key(held)})",
+                "Somebody deleted or hid it. `rempart bundle store` brings it again.",
+            )
+        site.retain(bucket, there.key, there.version_id, until)
+    _put_door(site, bucket, until)
+
+
+def _put_door(site: Site, bucket: str, until: datetime) -> None:
+    """The program that fetches a bundle, beside it, unless it stands there already."""
+    file = Path(open_bundle.__file__)
+    try:
+        info, body = site.fetch(bucket, DOOR)
+    except ObjectMissing:
+        body = b""
+    if body != file.read_bytes():
+        site.write_file(bucket, DOOR, file, content_type="text/x-python", retain_until=until)
+    elif info.version_id:
+        site.retain(bucket, DOOR, info.version_id, until)
+
+
+def lock(site: Site, bucket: str, key: str, until: datetime) -> None:
+    """Lock an index until then at least. Raises ObjectMissing, SiteError."""
+    if version := site.head(bucket, key).version_id:
+        site.retain(bucket, key, version, until)
+
+
+def locked_until(site: Site, bucket: str, key: str) -> datetime | None:
+    """Until when the current version of an index is locked. Raises ObjectMissing, SiteError."""
+    version = site.head(bucket, key).version_id
+    return site.retained_until(bucket, key, version) if version else None

@@ -1,0 +1,191 @@
+"""pg_restore, given a dump in chunks as it comes: its table of contents, a trial run, a restore into a database."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO
+
+from rempart.backup.databases import postgresql
+from rempart.backup.databases.postgresql import Tools, first_error, libpq_environment
+from rempart.backup.databases.processes import Messages, ending, start
+from rempart.config import Connection
+from rempart.errors import BackupError, DatabaseUnavailable, RempartError
+
+LAST_SECONDS = 2 * 3600.0
+"""What pg_restore does when it has read all of a dump, such as building indexes, may take so long."""
+_PLAIN = {"LC_ALL": "C"}
+
+
+class Feed:
+    """A running pg_restore."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process, self._said = process, Messages(process.stderr)
+
+    def feed(self, chunk: bytes) -> None:
+        """Raises BrokenPipeError when it has ended."""
+        assert self._process.stdin is not None  # noqa: S101 - it was started with a pipe
+        self._process.stdin.write(chunk)
+        self._process.stdin.flush()
+
+    def end(self) -> tuple[int, str]:
+        """Its exit status and messages, once it has done what is left to do. Raises DatabaseUnavailable."""
+        assert self._process.stdin is not None  # noqa: S101 - it was started with a pipe
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            status = self._process.wait(LAST_SECONDS)
+        except subprocess.TimeoutExpired as cause:
+            raise DatabaseUnavailable(
+                f"pg_restore has read its dump, and did not end within {LAST_SECONDS / 3600:.0f} h: it was ended",
+                "Look in PostgreSQL's log what it waited for, then run again.",
+            ) from cause
+        return status, "\n".join(self._said.end())
+
+
+@contextmanager
+def _running(
+    tools: Tools, arguments: Sequence[str], environment: Mapping[str, str], stdout: int | IO[bytes] = subprocess.DEVNULL
+) -> Iterator[Feed]:
+    command = tools.command("pg_restore", *arguments)
+    with ending(start(command, environment, stdin=subprocess.PIPE, stdout=stdout)) as process:
+        yield Feed(process)
+
+
+def reading_through(tools: Tools) -> contextlib.AbstractContextManager[Feed]:
+    """A pg_restore that reads a dump to its end and needs no database."""
+    return _running(tools, ["--file=/dev/null"], _PLAIN)
+
+
+class Contents:
+    """`pg_restore --list`, which reads no more of a dump than its beginning."""
+
+    def __init__(self, feed: Feed, out: IO[bytes], database: str) -> None:
+        self._feed, self._out, self._database = feed, out, database
+        self._reading = True
+
+    def feed(self, chunk: bytes) -> bool:
+        """Whether it wants more after this chunk."""
+        if self._reading:
+            try:
+                self._feed.feed(chunk)
+            except BrokenPipeError:
+                self._reading = False
+        return self._reading
+
+    def entries(self) -> list[str]:
+        """The table of contents, a line for each entry. Raises BackupError."""
+        status, messages = self._feed.end()
+        self._reading = False
+        if status != 0:
+            raise BackupError(
+                f"The dump of database '{self._database}' is none that pg_restore reads: {first_error(messages)}",
+                "Use another restore point, and PostgreSQL's programs of the version that made it or later.",
+            )
+        self._out.seek(0)
+        return [line for line in self._out.read().decode("utf-8", "replace").splitlines() if line[:1].isdigit()]
+
+
+@contextmanager
+def listing(tools: Tools, database: str) -> Iterator[Contents]:
+    """The table of contents of a dump that is fed to it."""
+    # into a file, not a pipe: nobody reads while the beginning of the dump is written
+    with tempfile.TemporaryFile() as out, _running(tools, ["--list"], _PLAIN, out) as feed:
+        yield Contents(feed, out, database)
+
+
+class Target:
+    """pg_restore into a database, in one transaction. It starts when the table of contents is known.
+
+    It stays a chunk behind: without the last one it cannot end, so it commits nothing before `release`.
+    """
+
+    def __init__(self, contents: Contents, begin: Callable[[Sequence[str]], Feed]) -> None:
+        self._contents, self._begin = contents, begin
+        self._feed: Feed | None = None
+        self._held = b""
+
+    def feed(self, chunk: bytes) -> None:
+        """Take a chunk. Raises BackupError before anything is restored, BrokenPipeError when pg_restore has ended."""
+        if self._feed is not None:
+            self._feed.feed(self._held)
+            self._held = chunk
+        else:
+            self._held += chunk
+            if not self._contents.feed(chunk):
+                self._feed = self._begin(self._contents.entries())
+
+    def release(self) -> None:
+        """Give it the last chunk."""
+        self._feed = self._feed or self._begin(self._contents.entries())
+        self._feed.feed(self._held)
+
+    def end(self) -> tuple[int, str]:
+        """pg_restore's exit status and messages, once something was fed."""
+        return self._feed.end() if self._feed else (-1, "")
+
+
+@contextmanager
+def restoring(tools: Tools, connection: Connection, database: str) -> Iterator[Target]:
+    """A restore of a dump of `database` into the connection's."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(entries: Sequence[str]) -> Feed:
+            _need_extensions(database, connection, extensions(entries))
+            chosen = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".toc", encoding="utf-8"))
+            chosen.write("\n".join(restorable(entries)))
+            chosen.flush()
+            arguments = ["--no-owner", "--no-privileges", "--single-transaction", "--no-password"]
+            arguments += [f"--use-list={chosen.name}", f"--dbname={connection.schema}"]
+            return stack.enter_context(_running(tools, arguments, libpq_environment(connection)))
+
+        yield Target(stack.enter_context(listing(tools, database)), begin)
+
+
+def restorable(entries: Sequence[str]) -> list[str]:
+    """The entries of a table of contents that the owner of a database can restore.
+
+    A comment on an extension is only for who made it; the extension itself may have been there before.
+    """
+    return [entry for entry in entries if " COMMENT - EXTENSION " not in entry]
+
+
+def extensions(entries: Sequence[str]) -> tuple[str, ...]:
+    """The extensions that a dump needs, by its table of contents."""
+    found = (re.match(r"\d+; \d+ \d+ EXTENSION - (\S+)", entry) for entry in entries)
+    return tuple(sorted(one[1] for one in found if one))
+
+
+def restore_failure(name: str, status: int, messages: str) -> RempartError:
+    """Why pg_restore gave up, by what it wrote."""
+    if re.search("connection to server|server closed the connection", messages):
+        return DatabaseUnavailable(
+            f"pg_restore into '{name}': PostgreSQL went away, nothing was restored",
+            "Check that PostgreSQL runs (`rempart status`), then run again.",
+        )
+    if found := re.search(r'permission denied to create extension "([\w-]{1,63})"', messages):
+        return BackupError(
+            f"pg_restore into '{name}': its role may not create the extension {found[1]}",
+            f"Have the server's administrator run CREATE EXTENSION {found[1]} in the empty database, then run again.",
+        )
+    return BackupError(
+        f"pg_restore into '{name}' ended with {status}, nothing was restored: {first_error(messages)}",
+        "Check that the database is empty; PostgreSQL's log and disk; that its version is not older than the dump's.",
+    )
+
+
+def _need_extensions(name: str, connection: Connection, wanted: Sequence[str]) -> None:
+    """Raises BackupError when the server does not offer what a dump needs."""
+    with postgresql.session(connection, "look for extensions") as opened:
+        offered = {str(row[0]) for row in opened.execute("SELECT name FROM pg_available_extensions").fetchall()}
+    if missing := [one for one in wanted if one not in offered]:
+        raise BackupError(
+            f"Database '{name}' needs what the PostgreSQL server at {connection.host} does not offer: extension"
+            f" {', '.join(missing)}. Nothing was restored",
+            "Install it on that server or switch it on at the operator, or restore into a server that has it.",
+        )

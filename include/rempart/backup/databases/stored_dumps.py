@@ -1,0 +1,140 @@
+"""Databases in a restic repository: dumped into it, proven to come out whole, and restored from it.
+
+A dump is PostgreSQL's custom format, not compressed, so that restic finds what did not change. `restic dump` and
+`pg_restore` alone can read it. Nothing stands on disk in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rempart.backup.databases import pg_restore, postgresql
+from rempart.backup.databases.postgresql import Tools, first_error, libpq_environment
+from rempart.backup.databases.restic import Repository
+from rempart.backup.databases.restic_answers import Content
+from rempart.backup.keys.domains import Domain
+from rempart.config import Connection
+from rempart.errors import BackupError, IntegrityError, RempartError
+
+
+@dataclass(frozen=True)
+class StoredDump:
+    """A dump in a repository: its snapshot, the SHA-256 and size of what comes out of it.
+
+    `bytes_added` is by how much the repository grew.
+    """
+
+    snapshot: str
+    sha256: str
+    bytes: int
+    bytes_added: int
+    seconds: float
+
+
+def file_name(database: str) -> str:
+    """What a database's dump is called within its snapshot."""
+    return f"{database}.dump"
+
+
+def prefix_of(domain: Domain, serial: str) -> str:
+    """Where the repository of a domain is within a bucket: a new key has a new password, and so a new repository."""
+    return f"restic/{domain.id}/{serial}"
+
+
+def dump_into(
+    tools: Tools,
+    repository: Repository,
+    connection: Connection,
+    snapshot: str,
+    tables_expected: int,
+    *,
+    tags: Sequence[str] = (),
+) -> StoredDump:
+    """Dump the connection's database, as of PostgreSQL's `snapshot`, into the repository, and read all of it back.
+
+    A dump that fails leaves no snapshot; one that does not come out whole is taken out again. Raises BackupError,
+    DatabaseUnavailable, and what the repository raises.
+    """
+    name = connection.schema
+    command = tools.command(
+        "pg_dump",
+        "--format=custom",
+        "--compress=0",
+        f"--snapshot={snapshot}",
+        f"--lock-wait-timeout={postgresql.LOCK_WAIT_SECONDS}s",
+        "--no-password",
+    )
+    made = repository.backup_command(
+        file_name(name),
+        command,
+        libpq_environment(connection),
+        tags=tags,
+        failed=lambda messages: postgresql.dump_failure(name, messages),
+    )
+    try:
+        content = verify(tools, repository, made.id, name, tables_expected)
+    except RempartError:
+        with contextlib.suppress(RempartError):  # no manifest will name it, so retention removes it if this cannot
+            repository.forget([made.id], prune=False)
+        raise
+    return StoredDump(made.id, content.sha256, content.bytes, made.bytes_added, made.seconds)
+
+
+def verify(tools: Tools, repository: Repository, snapshot: str, database: str, tables_expected: int) -> Content:
+    """Read a stored dump to its end with pg_restore, and count its tables. Raises BackupError if it is not whole.
+
+    The table of contents is written before the data, so it alone would not show that a dump broke off.
+    """
+    with pg_restore.listing(tools, database) as contents, pg_restore.reading_through(tools) as whole:
+
+        def take(chunk: bytes) -> None:
+            contents.feed(chunk)
+            whole.feed(chunk)
+
+        content = None
+        with contextlib.suppress(BrokenPipeError):  # pg_restore gave up, and says why
+            content = repository.dump(snapshot, file_name(database), take)
+        status, messages = whole.end()
+        found = sum(" TABLE DATA " in entry for entry in contents.entries()) if status == 0 else 0
+    if content is None or status != 0 or found < tables_expected:
+        raise BackupError(
+            f"The dump of database '{database}' cannot be read back from {repository.where}: {found} of"
+            f" {tables_expected} tables (pg_restore ended with {status}: {first_error(messages)})",
+            "No restore point was written; the previous one stays the newest. Check the disk, then run again.",
+        )
+    return content
+
+
+def restore_from(
+    tools: Tools,
+    repository: Repository,
+    snapshot: str,
+    connection: Connection,
+    *,
+    database: str | None = None,
+    sha256: str | None = None,
+) -> Content:
+    """Restore a stored dump of `database` (else of the same name) into the connection's empty database.
+
+    All of it in one transaction, and with `sha256` only if the dump has it. Everything then belongs to the connection's
+    role, which needs no more than to own the database: owners and rights are left out, for their roles may be missing.
+    Raises BackupError (also for an extension that the server lacks), IntegrityError, and what the repository raises.
+    """
+    name = database or connection.schema
+    with pg_restore.restoring(tools, connection, name) as target:
+        content = None
+        with contextlib.suppress(BrokenPipeError):  # pg_restore gave up, and says why
+            content = repository.dump(snapshot, file_name(name), target.feed)
+            if sha256 is not None and content.sha256 != sha256:
+                raise IntegrityError(
+                    f"The dump of database '{name}' in {repository.where} has SHA-256 {content.sha256[:12]}…, on record"
+                    f" is {sha256[:12]}…: nothing was restored",
+                    "Do not use this restore point; choose another, and find out what altered it.",
+                )
+            target.release()
+        status, messages = target.end()
+    if content is None or status != 0:
+        raise pg_restore.restore_failure(connection.schema, status, messages)
+    return content

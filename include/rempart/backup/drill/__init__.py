@@ -1,0 +1,1 @@
+"""What a drill compares, plays as an attack and reports, and the scratch space that it works in."""

@@ -1,0 +1,132 @@
+"""The schema of a restored Airflow database: whether this release works on it, or can bring it up to date.
+
+Airflow itself is not imported: the revisions are read in its migration files, and `airflow db migrate` is a process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from psycopg import sql
+
+from rempart.backup.databases import postgresql
+from rempart.backup.drill.checks import Check
+from rempart.backup.drill.tracking_server import MARK
+from rempart.config import Connection
+from rempart.errors import BackupError
+from rempart.sites.spool import spool_folder
+from rempart.telemetry import TELEMETRY_OFF
+
+MIGRATE_SECONDS = 300.0
+AIRFLOW = ("alembic_version", "migrations/versions")
+PEOPLE = ("alembic_version_fab", "providers/fab/migrations/versions")
+"""Schemas of Airflow's database: the table that tells the revision, and where package airflow has its migrations."""
+_REVISION = re.compile(r"^(down_revision|revision)\b[^=\n]*=\s*(?:\(\s*)?(None|[\"'][\w, \"']+[\"'])", re.M)
+_INHERITED = ("PATH", "LANG")
+
+
+def revisions(package: str = "airflow", versions: str = "migrations/versions") -> dict[str, str | None]:
+    """Each revision of an installed package's schema (Airflow's), and the one before it. Raises BackupError."""
+    installed = find_spec(package)  # finds it without importing it
+    folders = [Path(one) / versions for one in (installed and installed.submodule_search_locations) or ()]
+    found: dict[str, str | None] = {}
+    for file in sorted(file for folder in folders for file in folder.glob("*.py")):
+        stated = {name: value.strip("\"'") for name, value in _REVISION.findall(file.read_text(encoding="utf-8"))}
+        if "revision" in stated:
+            before = stated.get("down_revision", "None")
+            found[stated["revision"]] = None if before == "None" else before
+    if not found:
+        raise BackupError(
+            f"The migrations of package {package} were not found", "Install the locked packages again: `make setup`."
+        )
+    return found
+
+
+def head(known: Mapping[str, str | None]) -> str:
+    """The newest revision: no other follows on it. Raises BackupError if there is not one alone."""
+    ends = sorted(known.keys() - {before for before in known.values() if before})
+    if len(ends) != 1:
+        raise BackupError(
+            f"The migrations end in {len(ends)} revisions, not in one", "Install the locked packages again."
+        )
+    return ends[0]
+
+
+def migrates(connection: Connection, drill_id: str) -> Check:
+    """Whether a scratch copy of Airflow's database is, or is brought, to the schemas that this release works on.
+
+    That of people and roles may be missing, and is made then. Raises BackupError, DatabaseUnavailable.
+    """
+    what = "Airflow's restored database migrates to this release"
+    known = {table: revisions("airflow", versions) for table, versions in (AIRFLOW, PEOPLE)}
+    found, wanted = _revisions(connection), {table: head(those) for table, those in known.items()}
+    if not found[AIRFLOW[0]]:
+        return Check(what, None, "not run: it held no schema when the point was made")
+    if found == wanted:
+        return Check(what, True, f"it is at revision {_told(found)}, the newest")
+    if later := [one for table, one in found.items() if one and one not in known[table]]:
+        return Check(what, False, f"revision {later[0][:40]} is not one of this release: a later one made it")
+    migrate(connection, drill_id)
+    after = _revisions(connection)
+    detail = f"from revision {_told(found)} to {_told(after)}, this release works on {_told(wanted)}"
+    return Check(what, after == wanted, detail)
+
+
+def _revisions(connection: Connection) -> dict[str, str]:
+    return {table: revision(connection, table) for table, _ in (AIRFLOW, PEOPLE)}
+
+
+def _told(found: Mapping[str, str]) -> str:
+    return f"{found[AIRFLOW[0]]} (people: {found[PEOPLE[0]] or 'none'})"
+
+
+def revision(connection: Connection, table: str = "alembic_version") -> str:
+    """The revision of a database's schema; empty if there is none. Raises DatabaseUnavailable."""
+    with postgresql.session(connection, "read the revision of its schema") as opened:
+        there = opened.execute("SELECT to_regclass(%s)", [f"public.{table}"]).fetchone()
+        if not there or there[0] is None:
+            return ""
+        row = opened.execute(sql.SQL("SELECT version_num FROM {}").format(sql.Identifier("public", table))).fetchone()
+    return str(row[0]) if row else ""
+
+
+def migrate(connection: Connection, drill_id: str) -> None:
+    """Run `airflow db migrate` on it. Raises BackupError, which quotes nothing of its output."""
+    with spool_folder() as folder:
+        environment = {
+            **{name: os.environ[name] for name in _INHERITED if name in os.environ},
+            MARK: drill_id,
+            "HOME": str(folder),
+            "AIRFLOW_HOME": str(folder),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": connection.postgresql_url("postgresql+psycopg"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": connection.postgresql_url("postgresql+asyncpg"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            **TELEMETRY_OFF,
+        }
+        command = [sys.executable, "-m", "airflow", "db", "migrate"]
+        try:
+            ended = subprocess.run(
+                command,
+                env=environment,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=MIGRATE_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise BackupError(
+                f"airflow db migrate of the restored database did not end within {MIGRATE_SECONDS:.0f} s",
+                "Run the drill when the machine is less busy.",
+            ) from None  # its output may hold the database's URL
+    if ended.returncode:
+        raise BackupError(
+            f"airflow db migrate of the restored database ended with {ended.returncode}",
+            "Restore it aside, run `airflow db migrate` on it, and read what it says.",
+        )

@@ -1,0 +1,86 @@
+"""What a drill checks, as pure comparisons of what was restored with what the point says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from rempart.backup.points.points import Dump
+
+_MARKS = {True: "ok", False: "FAILED", None: "not run"}
+_LABELS = {"feast_online": "online features", "ledger": "evidence"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check. `ok` is None when it could not run: never counted as passed, and `detail` says why."""
+
+    what: str
+    ok: bool | None
+    detail: str
+
+    @property
+    def line(self) -> str:
+        """For people: `ok: database mlflow has the rows on record (77 tables, 111 rows)`."""
+        return f"{_MARKS[self.ok]}: {self.what} ({self.detail})"
+
+
+def equal_tables(what: str, wanted: Mapping[str, int | str], found: Mapping[str, int | str], *, show: bool) -> Check:
+    """Every table is there, with the same count or digest, and none besides; values are shown only if `show`."""
+    wrong = [
+        f"{table}: {found.get(table, 'missing')} instead of {wanted.get(table, 'absent')}" if show else table
+        for table in sorted(wanted.keys() | found.keys())
+        if wanted.get(table) != found.get(table)
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        return Check(what, False, f"differs: {'; '.join(wrong[:5])}{more}")
+    total = f", {sum(int(n) for n in wanted.values())} rows" if show else ""
+    return Check(what, bool(wanted), f"{len(wanted)} tables{total}" if wanted else "the dump holds no table")
+
+
+def of_database(what: str, dump: Dump, rows: Mapping[str, int], content: Mapping[str, str]) -> list[Check]:
+    """A restored database beside what is on record of it: rows, and content where the point has digests."""
+    if not dump.tables and not rows:
+        checks = [Check(what, None, "not run: it held no table when the point was made")]
+    else:
+        checks = [equal_tables(what, dump.tables, rows, show=True)]
+    if dump.digests:
+        label = _LABELS.get(dump.name, dump.name)
+        checks.append(equal_tables(f"{label} are equal in content", dump.digests, content, show=False))
+    return checks
+
+
+def equal_count(what: str, table: str, wanted: Mapping[str, int], found: Mapping[str, int]) -> Check:
+    """One table's rows are as many as the point says."""
+    if table not in wanted:
+        return Check(what, False, f"the point holds no table {table}")
+    return Check(
+        what, wanted[table] == found.get(table), f"{found.get(table, 'no')} rows, the point says {wanted[table]}"
+    )
+
+
+def equal_predictions(what: str, restored: Sequence[float], live: Sequence[float]) -> Check:
+    """Both models give the same finite number for every row, and there are rows."""
+    if len(restored) != len(live) or not len(live):
+        return Check(what, False, f"{len(restored)} and {len(live)} predictions")
+    differing = sum(a != b for a, b in zip(restored, live, strict=True))  # NaN differs from all
+    infinite = sum(abs(a) == float("inf") for a in restored)
+    if differing or infinite:
+        return Check(what, False, f"{differing + infinite} of {len(live)} predictions differ")
+    return Check(what, True, f"{len(live)} predictions on held-out rows, all equal")
+
+
+def passed(checks: Iterable[Check]) -> bool:
+    """No check failed, and at least one ran."""
+    outcomes = [check.ok for check in checks]
+    return False not in outcomes and True in outcomes
+
+
+def within(what: str, seconds: float | None, objective: timedelta) -> Check:
+    """An objective is met; not run where nothing was measured."""
+    wanted = objective.total_seconds()
+    if seconds is None:
+        return Check(what, None, f"not run: there is nothing to measure; the objective is {wanted:.0f} s")
+    return Check(what, seconds <= wanted, f"{seconds:.0f} s, the objective is {wanted:.0f} s")

@@ -1,0 +1,252 @@
+"""The report of a drill: what it found, and which provisions that supports. Pure, and the same for the same evidence.
+
+A report rests on the ledger alone, up to the record of its drill. Each line cites records by number and hash, names the
+checks and gives the figures that it rests on. It says what evidence supports; nobody but the entity and its supervisors
+can say more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any, Literal
+
+from rempart.backup.drill.checks import Check
+from rempart.backup.drill.drill_profiles import Profile, Requirement, Topic
+from rempart.ledger.port import Evidence
+
+FORM = 1
+YEAR = timedelta(days=365)
+Finding = Literal["supports", "does not support", "not shown"]
+_CHECKS: dict[Topic, str] = {
+    "databases": r"database .+ is restored with|.+ are equal in content$|.+: none is lost$",
+    "objects": r"sealed objects open|MLflow's artifacts are restored",
+    "keys": r"the platform's secrets open|Airflow's encrypted connections",
+    "integrity": r"the manifest is the one|the chain of restore points|the ledger verifies|nothing is missing",
+    "service": r"the restored MLflow starts|champion .+ predicts|online features of|Airflow's restored database",
+    "removed": r"the scratch space is removed",
+    "rpo": r"RPO: ",
+    "rto": r"RTO: ",
+}
+
+
+@dataclass(frozen=True)
+class Citation:
+    """A record of the ledger: its number, SHA-256 (None for one from before the chain), what it is."""
+
+    record: int
+    sha256: str | None
+    what: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One provision, and what the evidence says to it. `because` names what is missing or failed."""
+
+    reference: str
+    asks: str
+    finding: Finding
+    because: str
+    checks: tuple[str, ...]
+    figures: tuple[str, ...]
+    evidence: tuple[Citation, ...]
+    outside: str
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A profile's lines, and what it does not cover. `as_of`: when the source was read."""
+
+    profile: str
+    title: str
+    source: str
+    as_of: date
+    lines: tuple[Line, ...]
+    not_covered: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DrillReport:
+    """One drill. `facts` are figures by name, for people."""
+
+    form: int
+    point: str
+    scenario: str
+    ok: bool
+    proved: bool
+    began: str
+    recorded: str
+    version: str
+    evidence: tuple[Citation, ...]
+    facts: dict[str, str]
+    checks: tuple[Check, ...]
+    profiles: tuple[Mapped, ...]
+
+
+@dataclass(frozen=True)
+class Cited:
+    """A record and its hash."""
+
+    record: Evidence
+    sha256: str | None
+
+    def cite(self, what: str) -> Citation:
+        return Citation(self.record.seq, self.sha256, f"{what}, {self.record.at:%Y-%m-%d %H:%M} UTC")
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """What a report rests on; nothing of it is newer than the drill's record.
+
+    `drills` of the year before and with this one, newest first. `attack` is the newest of them that passed the scenario
+    cyber-attack, `switchover` the newest completed move of the active site, `restore` the newest restore of a whole
+    platform in that year.
+    """
+
+    drill: Cited
+    point: Cited | None
+    drills: tuple[Evidence, ...]
+    attack: Cited | None
+    switchover: Cited | None
+    restore: Cited | None
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What is known of a topic: whether it is shown (None: it did not run, or there is none), and by what."""
+
+    ok: bool | None
+    why: str = ""
+    checks: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+    evidence: tuple[Citation, ...] = ()
+
+
+def report(grounds: Grounds, profiles: Iterable[Profile]) -> DrillReport:
+    """The report of a drill for these profiles."""
+    record, body = grounds.drill.record, grounds.drill.record.body
+    checks = _checks(body)
+    own = [grounds.drill.cite("drill")] + ([grounds.point.cite("restore point")] if grounds.point else [])
+    return DrillReport(
+        FORM,
+        record.subject,
+        str(body.get("scenario", "routine")),
+        body["ok"] is True,
+        body.get("proved", body["ok"]) is True,
+        str(body.get("began", "")),
+        record.at.isoformat(timespec="seconds"),
+        str(body.get("version", "")),
+        tuple(own),
+        dict(_facts(body)),
+        checks,
+        tuple(_mapped(one, grounds, checks) for one in profiles),
+    )
+
+
+def _checks(body: Mapping[str, Any]) -> tuple[Check, ...]:
+    return tuple(Check(str(one["what"]), one["ok"], str(one["detail"])) for one in body["checks"])
+
+
+def _facts(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Figures of the drill by name; what an older record does not tell is left out."""
+    objectives = body.get("objectives", {})
+    for name, label in (("rpo", "recovery point"), ("rto", "recovery time")):
+        if (measured := body.get(f"{name}_seconds")) is not None:
+            wanted = f", objective {objectives[name]} s" if name in objectives else ""
+            yield f"{label} ({name.upper()})", f"{measured:.0f} s{wanted}"
+    if "databases" in body:
+        rows = sum(body["databases"].values())
+        yield "databases", f"{len(body['databases'])}, {rows:,} rows: {', '.join(sorted(body['databases']))}"
+    if "objects" in body:
+        yield "objects", f"{body['objects']}, {body['object_bytes']:,} bytes"
+    if "sites" in body:
+        for role, site in sorted(body["sites"].items()):
+            yield f"{role} site", f"{site['name']}: operator {site['operator']}, region {site['region']}"
+    if body.get("locked_until"):
+        yield "objects locked until", str(body["locked_until"])
+    if "keep" in body:
+        yield "restore points kept", _keep(body["keep"])
+    if "recipients" in body:
+        yield "recipients of escrow", str(body["recipients"])
+
+
+def _keep(keep: Mapping[str, int]) -> str:
+    return ", ".join(f"{keep[name]} {name}" for name in ("hourly", "daily", "weekly", "monthly") if name in keep)
+
+
+def _mapped(profile: Profile, grounds: Grounds, checks: Sequence[Check]) -> Mapped:
+    lines = tuple(_line(one, grounds, checks) for one in profile.requirements)
+    return Mapped(profile.name, profile.title, profile.source, profile.as_of, lines, profile.not_covered)
+
+
+def _line(requirement: Requirement, grounds: Grounds, checks: Sequence[Check]) -> Line:
+    shown = [_show(topic, grounds, checks) for topic in requirement.shown_by]
+    failed, absent = [one.why for one in shown if one.ok is False], [one.why for one in shown if one.ok is None]
+    finding: Finding = "does not support" if failed else "not shown" if absent else "supports"
+    cited = {one.record: one for one in (grounds.drill.cite("drill"), *(c for part in shown for c in part.evidence))}
+    return Line(
+        requirement.reference,
+        requirement.asks,
+        finding,
+        "; ".join([*failed, *absent]) or "every check and record that it rests on is there and passed",
+        tuple(dict.fromkeys(name for one in shown for name in one.checks)),
+        tuple(dict.fromkeys(figure for one in shown for figure in one.figures)),
+        tuple(cited.values()),
+        requirement.outside,
+    )
+
+
+def _show(topic: Topic, grounds: Grounds, checks: Sequence[Check]) -> _Shown:
+    if topic in _CHECKS:
+        return _of_checks(topic, [one for one in checks if re.match(_CHECKS[topic], one.what)])
+    body = grounds.drill.record.body
+    if topic == "drills of a year":
+        passed = sum(one.body["ok"] is True for one in grounds.drills)
+        figure = f"drills in the 365 days up to this one: {len(grounds.drills)}, of them passed: {passed}"
+        return _Shown(True if passed else None, "no drill passed within a year", figures=(figure,))
+    if topic == "attack drills":
+        return _of_record(grounds.attack, "drill of the scenario cyber-attack", "passed within a year")
+    if topic == "switchovers":
+        return _of_record(grounds.switchover, "move of the active site", "was completed within a year")
+    if topic == "restores elsewhere":
+        return _of_record(grounds.restore, "restore of the whole platform", "passed within a year")
+    if topic == "independent site":
+        return _independent(body)
+    if topic == "locks":
+        if not (until := body.get("locked_until")):
+            return _Shown(None, "no lock of an object is on record")
+        return _Shown(True, figures=(f"objects locked until {until}",))
+    if not (keep := body.get("keep")):
+        return _Shown(None, "no rules of retention are on record")
+    return _Shown(True, figures=(f"restore points kept: {_keep(keep)}",))
+
+
+def _of_checks(topic: Topic, found: Sequence[Check]) -> _Shown:
+    """Shown if a check ran and none failed."""
+    names = tuple(f"{one.what}: {_MARKS[one.ok]} ({one.detail})" for one in found)
+    if failed := [one.what for one in found if one.ok is False]:
+        return _Shown(False, f"failed: {', '.join(failed)}", names)
+    return _Shown(True if any(one.ok for one in found) else None, f"nothing of '{topic}' was checked", names)
+
+
+_MARKS = {True: "passed", False: "failed", None: "not run"}
+
+
+def _of_record(found: Cited | None, what: str, when: str) -> _Shown:
+    if found is None:
+        return _Shown(None, f"no {what} {when}")
+    return _Shown(True, evidence=(found.cite(what),))
+
+
+def _independent(body: Mapping[str, Any]) -> _Shown:
+    sites = body.get("sites", {})
+    if "backup" not in sites:
+        return _Shown(None, "the drill's record does not tell the sites")
+    backup, source = sites["backup"], sites["source"]
+    figures = tuple(f"{one['name']}: operator {one['operator']}, region {one['region']}" for one in (source, backup))
+    if backup.get("independent_of") != source["name"]:
+        missing = f"rempart.yaml does not declare '{backup['name']}' independent_of '{source['name']}'"
+        return _Shown(None, missing, figures=figures)
+    return _Shown(True, figures=(*figures, f"declared: {backup['name']} is independent of {source['name']}"))

@@ -1,0 +1,181 @@
+"""Signs of an attack in a restore point: what differs from the last clean one as no platform at work makes it. Pure.
+
+A manifest tells enough: which bytes changed, how far they still compress, how many rows each table has, who the
+champions are, where the ledger ends. The rows and bytes themselves are for the restore to prove.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from rempart.backup.points import points
+from rempart.backup.points.chain import Link
+from rempart.backup.points.points import HeldObject, Manifest
+
+SHARE = 0.2
+"""More than this part of the objects changed or gone between two points is wholesale: nearly all are written once."""
+LEAST = 5
+"""And no fewer objects than this, for a small platform replaces its few pointers now and then."""
+ENCRYPTED = 3
+"""So many objects that compressed before and no longer do look encrypted."""
+ROWS, LOST = 20, 0.5
+"""A table of at least so many rows that loses more than this part of them lost them wholesale."""
+_COMPRESSES, _LARGE = 0.9, 4096
+_GROWING = {"airflow": ("public.dag_run",), "mlflow": None, "feast_offline": None, "feast_online": None}
+"""Tables by database (None: all of them) that do not shrink by much; other tables are cleaned up by their owners."""
+_SHOWN = 3
+
+
+def judge(
+    clean: Manifest | None,
+    found: Manifest,
+    promoted: Collection[tuple[str, str]] | None = None,
+    erased: Collection[tuple[str, str]] = (),
+) -> tuple[str, ...]:
+    """Why nobody should count on a point, held against the last clean one before it; nothing if there is no reason.
+
+    `promoted`: name and version of every model that the ledger says became champion; None where no ledger is at hand.
+    `erased`: logical bucket and key of objects that were rewritten or removed because somebody was erased.
+    """
+    doubts = []
+    if found.dangling:
+        doubts.append(f"inconsistent: {len(found.dangling)} of the objects that its dumps refer to are missing")
+    if clean is None:
+        return tuple(doubts)
+    doubts += [*_objects(clean, found, erased), *_rows(clean, found), *_ledger(clean, found)]
+    doubts += _champions(clean.champions, found.champions, promoted)
+    return tuple(doubts)
+
+
+def _objects(clean: Manifest, found: Manifest, erased: Collection[tuple[str, str]]) -> Iterator[str]:
+    before = {(one.bucket, one.key): one for one in clean.objects if (one.bucket, one.key) not in erased}
+    after = {(one.bucket, one.key): one for one in found.objects}
+    common = before.keys() & after.keys()
+    changed = [key for key in common if before[key].sha256 != after[key].sha256]
+    if len(changed) >= LEAST and len(changed) > SHARE * len(common):
+        yield f"{len(changed)} of {len(common)} objects were replaced by others: they are written once"
+    encrypted = [key for key in changed if _compresses(before[key]) and _is_noise(after[key])]
+    if len(encrypted) >= ENCRYPTED:
+        yield f"{len(encrypted)} objects that compressed before look encrypted"
+    gone = before.keys() - after.keys()
+    if len(gone) >= LEAST and len(gone) > SHARE * len(before):
+        yield f"{len(gone)} of {len(before)} objects vanished"
+
+
+def _compresses(one: HeldObject) -> bool:
+    return one.size >= _LARGE and one.sealed.size < _COMPRESSES * one.size
+
+
+def _is_noise(one: HeldObject) -> bool:
+    """What is sealed is compressed first: only what does not compress is not smaller than it was."""
+    return one.size >= _LARGE and one.sealed.size >= one.size
+
+
+def _rows(clean: Manifest, found: Manifest) -> Iterator[str]:
+    after = {dump.name: dump.tables for dump in found.databases}
+    for dump in clean.databases:
+        if dump.name not in after:
+            yield f"database {dump.name} is missing"
+            continue
+        lost = []
+        for table in sorted(dump.tables):
+            had, has = dump.tables[table], after[dump.name].get(table, 0)
+            if (dump.name, table) == ("ledger", "public.evidence"):
+                if has < had:
+                    yield f"the ledger lost {had - has} of {had} records: nothing removes one"
+            elif _grows(dump.name, table) and had >= ROWS and has < (1 - LOST) * had:
+                lost.append(f"{table} {has} instead of {had}")
+        if lost:
+            more = f" and {len(lost) - _SHOWN} more tables" if len(lost) > _SHOWN else ""
+            yield f"database {dump.name} lost most rows of {'; '.join(lost[:_SHOWN])}{more}"
+
+
+def _grows(database: str, table: str) -> bool:
+    if database not in _GROWING:
+        return False
+    named = _GROWING[database]
+    return named is None or table in named
+
+
+def _ledger(clean: Manifest, found: Manifest) -> Iterator[str]:
+    (before, digest), (after, other) = clean.ledger_head, found.ledger_head
+    if after < before:
+        yield f"the ledger ended at record {before} and ends at record {after} now"
+    elif after == before and digest != other:
+        yield f"record {after} of the ledger is another one now: history was rewritten"
+
+
+def _champions(
+    before: Mapping[str, str], after: Mapping[str, str], promoted: Collection[tuple[str, str]] | None
+) -> Iterator[str]:
+    for name in sorted(before.keys() - after.keys()):
+        yield f"model {name} has no champion any more"
+    if promoted is None:
+        return
+    for name, version in sorted(after.items()):
+        if before.get(name) != version and (name, version) not in promoted:
+            yield f"version {version} is the champion of model {name}, and no promotion of it is on record"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point as it was found: its manifest, or the `fault` for which there is none to judge.
+
+    `doubts` are what else is known against it.
+    """
+
+    point: str
+    manifest: Manifest | None
+    fault: str = ""
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A point and what speaks against it: without doubts it is clean."""
+
+    point: str
+    doubts: tuple[str, ...] = field(default=())
+
+    @property
+    def clean(self) -> bool:
+        return not self.doubts
+
+
+def examine(point: str, link: Link | None, body: bytes | None, doubts: tuple[str, ...] = ()) -> Candidate:
+    """A point by its link, of a chain that was verified, and the bytes that stand as its manifest."""
+    if link is None:
+        return Candidate(point, None, "no verified link of the chain vouches for it")
+    if body is None:
+        return Candidate(point, None, "its manifest is gone")
+    if hashlib.sha256(body).hexdigest() != link.manifest_sha256:
+        return Candidate(point, None, "its manifest is not the one that the chain vouches for")
+    try:
+        manifest = points.decode(body)
+    except ValueError as cause:
+        return Candidate(point, None, f"its manifest cannot be read: {cause}")
+    if manifest.id != point:
+        return Candidate(point, None, "its manifest is that of another point")
+    return Candidate(point, manifest, "", doubts)
+
+
+def walk(
+    candidates: Iterable[Candidate],
+    promoted: Collection[tuple[str, str]] | None,
+    clean: Manifest | None = None,
+    erased: Collection[tuple[str, str]] = (),
+) -> Iterator[Judged]:
+    """Judge points from the oldest to the newest, each against the last clean one, which is `clean` at the beginning.
+
+    So a point that only keeps what an attack left is in doubt as well. Two manifests are in memory at a time.
+    """
+    for one in candidates:
+        if one.manifest is None:
+            yield Judged(one.point, (one.fault,))
+            continue
+        doubts = (*one.doubts, *judge(clean, one.manifest, promoted, erased))
+        if not doubts:
+            clean = one.manifest
+        yield Judged(one.point, doubts)

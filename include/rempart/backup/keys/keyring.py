@@ -1,0 +1,369 @@
+"""The keys of erasure domains: made once, wrapped for their recipients, kept at sites where every copy can be deleted.
+
+`keys/<domain>/<serial>.age` holds the secrets as JSON, encrypted to each recipient; `<serial>.json` beside it says in
+the clear for whom, and whether they were destroyed. Both stand at each of the sites, never under lock: while sealed
+objects outlast whoever attacks them, destroying these few small files makes what they open unreadable for good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from rempart.backup.keys import age
+from rempart.backup.keys.domains import Domain, parse
+from rempart.backup.keys.wrapping import Card, DomainKey, decode_card, encode_card, unwrap, wrap
+from rempart.errors import (
+    BackupError,
+    IntegrityError,
+    KeyDestroyed,
+    KeyMissing,
+    KeyRotated,
+    KeyWrong,
+    ObjectMissing,
+    SiteUnavailable,
+)
+from rempart.sites.once import gives_back
+from rempart.sites.port import Site
+
+log = logging.getLogger(__name__)
+
+PREFIX = "keys/"
+CONNECTION = "backup_key"
+"""The platform's own identity: login is its recipient, password its private key (AGE-SECRET-KEY-1...)."""
+_FILE = re.compile(r"keys/(?P<domain>[a-z0-9_-]+)/(?P<serial>\d{4})\.(?P<kind>age|json)")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A bucket in which copies stand."""
+
+    site: Site
+    bucket: str
+
+    def __str__(self) -> str:
+        return f"bucket {self.bucket} at site '{self.site.name}'"
+
+
+def path_of(domain: Domain, serial: str, kind: str = "age") -> str:
+    """Where the copies of a key, or with `json` its cards, stand."""
+    return f"{PREFIX}{domain.id}/{serial}.{kind}"
+
+
+@dataclass(frozen=True)
+class Destruction:
+    """Keys of a domain that a destruction removes, or removed: serials, copies (versions), and their places."""
+
+    domain: str
+    serials: tuple[str, ...]
+    copies: tuple[str, ...]
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Keyring:
+    """Keys at one or more places, the first of which is the backup site.
+
+    `own` opens them and vouches for those that are made; `escrow` are the recipients besides it. For a restore alone
+    `own` may be an escrow identity.
+    """
+
+    places: tuple[Place, ...]
+    own: age.Identity
+    escrow: tuple[str, ...]
+    clock: Callable[[], datetime]
+    randomness: Callable[[int], bytes] = os.urandom
+    new_identity: Callable[[], age.Identity] = age.new_identity
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """Who can open what is wrapped from now on."""
+        return tuple(dict.fromkeys((self.own.recipient, *self.escrow)))
+
+    def cards(self, domain: Domain | None = None) -> list[Card]:
+        """Of every key, oldest first; one that any place calls destroyed is. Raises SiteError.
+
+        A card that no place gives whole is left out and told in the log: it stops nothing that its key is not for.
+        """
+        found, damaged = self._read_cards(domain)
+        for error in damaged.values():
+            log.warning("%s. It is passed by. %s", error.what, error.hint)
+        return [found[one] for one in sorted(found)]
+
+    def damaged(self, domain: Domain | None = None) -> dict[tuple[str, str], IntegrityError]:
+        """Return the error of each card that no place gives whole, by domain and serial. Raises SiteError."""
+        found, damaged = self._read_cards(domain)
+        return {named: error for named, error in damaged.items() if named not in found}
+
+    def _read_cards(
+        self, domain: Domain | None
+    ) -> tuple[dict[tuple[str, str], Card], dict[tuple[str, str], IntegrityError]]:
+        """The cards that some place gives whole, and what is wrong of each that some place does not, by key."""
+        found: dict[tuple[str, str], Card] = {}
+        damaged: dict[tuple[str, str], IntegrityError] = {}
+        for place in self.places:
+            for info in place.site.list(place.bucket, f"{PREFIX}{domain.id}/" if domain else PREFIX):
+                match = _FILE.fullmatch(info.key)
+                if match is None or match["kind"] != "json":
+                    continue
+                where, named = f"{info.key} in {place}", (match["domain"], match["serial"])
+                try:
+                    card = decode_card(place.site.read(place.bucket, info.key), where)
+                    if (card.domain, card.serial) != named:
+                        raise IntegrityError(f"{where} is the card of another key", "Put a copy of it back.")
+                except IntegrityError as error:
+                    damaged[named] = error
+                    continue
+                before = found.setdefault(named, card)
+                if card.destroyed and not before.destroyed:
+                    found[named] = replace(before, destroyed=card.destroyed)
+        return found, damaged
+
+    def copies(self, domain: Domain) -> dict[str, list[Place]]:
+        """The places that have a copy of each of a domain's keys, by serial, oldest first."""
+        found: dict[str, list[Place]] = {}
+        for place in self.places:
+            for info in place.site.list(place.bucket, f"{PREFIX}{domain.id}/"):
+                match = _FILE.fullmatch(info.key)
+                if match and match["kind"] == "age":
+                    found.setdefault(match["serial"], []).append(place)
+        return dict(sorted(found.items()))
+
+    def open(self, domain: Domain, serial: str | None = None) -> DomainKey:
+        """A domain's key: the one of a serial, or the newest; one place that answers is enough.
+
+        Raises KeyDestroyed, KeyMissing, KeyWrong, KeyRotated, IntegrityError, SiteError.
+        """
+        try:
+            return self._found(domain, serial)
+        except SiteUnavailable:
+            for place in self.places if len(self.places) > 1 else ():
+                with suppress(SiteUnavailable, KeyMissing):
+                    return replace(self, places=(place,))._found(domain, serial)
+            raise
+
+    def _found(self, domain: Domain, serial: str | None) -> DomainKey:
+        cards, copies = {one.serial: one for one in self.cards(domain)}, self.copies(domain)
+        wanted = serial or max((*cards, *copies), default=None)
+        card = cards.get(wanted or "")
+        if card and card.destroyed:
+            raise KeyDestroyed(
+                f"The key {wanted} of domain {domain.id} was destroyed on {card.destroyed:%Y-%m-%d %H:%M} UTC",
+                "What it sealed cannot be read any more, in any copy. Restore without this domain.",
+            )
+        if wanted is None or wanted not in copies:
+            raise KeyMissing(
+                f"There is no key {wanted or ''} of domain {domain.id} in {' or '.join(map(str, self.places))}".replace(
+                    "  ", " "
+                ),
+                f"Put a copy of {PREFIX}{domain.id}/ back from where you keep one (docs/how-to/keys.md).",
+            )
+        return self._opened(domain, wanted, copies[wanted], card)
+
+    def open_or_make(self, domain: Domain) -> DomainKey:
+        """The newest key of a domain, copied to each place that lacks it; a new one if it never had any or lost it on
+        purpose. It is proven, so something may be sealed with it.
+
+        Raises as `open` does, and KeyWrong for a key that another platform wrapped.
+        """
+        (found, damaged), copies = self._read_cards(domain), self.copies(domain)
+        cards = [found[one] for one in sorted(found)]
+        for named, error in damaged.items():
+            if named not in found and named[1] not in copies:
+                raise error  # nobody knows whether that key was destroyed or lost
+        told = {one.serial for one in cards if one.recipients or one.destroyed}
+        live = [one.serial for one in cards if one.recipients and not one.destroyed]
+        live += [serial for serial in copies if serial not in told]
+        if not live:
+            self._make(domain, f"{max(map(int, told), default=0) + 1:04d}")
+        newest = max(live) if live else None
+        try:
+            key = self.open(domain, newest)
+        except IntegrityError as error:
+            if newest in told or not any(one.serial == newest for one in cards):
+                raise
+            # a run was cut off that had stored it wrong: whatever is sealed, its key's card names recipients before
+            log.warning("%s. Nothing was sealed with it, and another key is made", error.what)
+            self._make(domain, serial := f"{int(newest or 0) + 1:04d}")
+            key = self.open(domain, serial)
+        if not key.proven:
+            raise KeyWrong(
+                f"The key {key.serial} of domain {domain.id} was not wrapped by this platform ({self.own.recipient})",
+                "Nothing is sealed with it: find out who put it there. If the platform's own key was replaced, run "
+                "`rempart keys rewrap`.",
+            )
+        if key.serial not in told:  # made just now, or by a run that was killed before it told
+            self._tell(Card(domain.id, key.serial, self.clock(), self.recipients))
+        elif (domain.id, key.serial) in damaged:  # at one place alone: it gets the other's
+            self._tell(found[domain.id, key.serial])
+        self._heal(key)
+        return key
+
+    def renew(self, domain: Domain) -> DomainKey:
+        """A new key of a domain, beside those that it has: what is stored from now on is apart from what was.
+
+        Raises as `open_or_make` does.
+        """
+        known = {serial for _, serial in self._read_cards(domain)[0]} | set(self.copies(domain))
+        self._make(domain, f"{max(map(int, known), default=0) + 1:04d}")
+        return self.open_or_make(domain)
+
+    def destroy(self, domain: Domain, *, dry_run: bool = True) -> Destruction:
+        """Delete every version of every copy of a domain's keys, then look that none is left.
+
+        Raises BackupError if a copy is left, SiteError.
+        """
+        cards = self.cards(domain)
+        doomed = [(place, key, version) for place in self.places for key, version in self._versions(place, domain)]
+        serials = sorted(
+            {one.serial for one in cards}
+            | {key[-8:-4] for _, key, _ in doomed}
+            | {serial for _, serial in self.damaged(domain)}
+        )
+        if not dry_run:
+            now, told = self.clock(), {one.serial: one for one in cards}
+            for serial in serials:
+                card = told.get(serial) or Card(domain.id, serial, now, ())
+                self._tell(replace(card, destroyed=card.destroyed or now))  # first: no place gives its copy to another
+            for place, key, version in doomed:
+                place.site.delete(place.bucket, key, version_id=version)
+            left = [f"{key} in {place}" for place in self.places for key, _ in self._versions(place, domain)]
+            if left:
+                raise BackupError(
+                    f"{len(left)} copies of the keys of domain {domain.id} are left: {'; '.join(left[:3])}",
+                    "Run the destruction again. If the site refuses, a default retention may hold them: the domain is "
+                    "readable until that ends.",
+                )
+        copies = tuple(f"{key} version {version or 'null'} in {place}" for place, key, version in doomed)
+        return Destruction(domain.id, tuple(serials), copies, tuple(map(str, self.places)))
+
+    def rewrap(self, opener: Keyring | None = None) -> tuple[Card, ...]:
+        """Wrap each key that is not destroyed for the present recipients alone, and delete what others could open.
+
+        `opener` opens them, if the own identity is new. A key that cannot be opened stays as it is, and raises
+        BackupError after all others. Raises SiteError.
+        """
+        done, failed = [], [f"{domain} {serial}: {error.what}" for (domain, serial), error in self.damaged().items()]
+        for card in self.cards():
+            if card.destroyed or not (card.recipients or card.serial in self.copies(parse(card.domain))):
+                continue
+            try:
+                key = (opener or self).open(parse(card.domain), card.serial)
+            except (BackupError, IntegrityError) as error:
+                if card.recipients or not isinstance(error, IntegrityError):  # else nothing was ever sealed with it
+                    failed.append(f"{card.domain} {card.serial}: {error.what}")
+                continue
+            former = tuple(dict.fromkeys((*card.former, *card.recipients)))
+            new = replace(card, recipients=self.recipients, former=tuple(x for x in former if x not in self.recipients))
+            body = wrap(key, self.own, self.recipients)
+            for place in self.places:
+                path = path_of(key.domain, key.serial)
+                stored = place.site.write(place.bucket, path, body, content_type="application/age-encryption")
+                place.site.read(place.bucket, path, sha256=hashlib.sha256(body).hexdigest())
+                for other, version in self._versions(place, key.domain):
+                    if other == path and version != stored.version_id:
+                        place.site.delete(place.bucket, other, version_id=version)
+            self._tell(new)
+            done.append(new)
+        if failed:
+            raise BackupError(
+                f"{len(failed)} keys could not be opened and stay as they were: {'; '.join(failed[:3])}",
+                "Name an identity that opens them: `rempart keys rewrap --with FILE`.",
+            )
+        return tuple(done)
+
+    def _opened(self, domain: Domain, serial: str, places: Collection[Place], card: Card | None) -> DomainKey:
+        """The key from the first copy that opens. Raises the error of the first one if none does."""
+        errors: list[BackupError | IntegrityError] = []
+        for place in places:
+            where = f"{path_of(domain, serial)} in {place}"
+            try:
+                return unwrap(place.site.read(place.bucket, path_of(domain, serial)), self.own, domain, serial, where)
+            except (KeyWrong, IntegrityError) as error:
+                errors.append(error)
+        first = errors[0]
+        if isinstance(first, KeyWrong) and card and self.own.recipient in card.former:
+            raise KeyRotated(
+                f"{self.own.recipient} opened key {serial} of domain {domain.id} once, and was replaced since",
+                f"Use the identity of one of its present recipients: {', '.join(card.recipients)}.",
+            ) from first
+        if isinstance(first, KeyWrong) and card:
+            raise KeyWrong(first.what, f"It is for: {', '.join(card.recipients)}. Use one of their identities.")
+        raise first
+
+    def _make(self, domain: Domain, serial: str) -> None:
+        """Wrap new secrets at the first place. Of several runs at once one wins, and all use its key.
+
+        Its card names nobody until the key is there: one that does, without a key, tells of a key that was lost.
+        """
+        self._tell(Card(domain.id, serial, self.clock(), ()))
+        restic = self.randomness(32).hex()
+        key = DomainKey(domain, serial, self.new_identity(), restic, self.randomness(32), True)
+        body = wrap(key, self.own, self.recipients)
+        first, path = self.places[0], path_of(domain, serial)
+        made = first.site.write_new(first.bucket, path, body, content_type="application/age-encryption")
+        if made and not gives_back(first.site, first.bucket, path, body):
+            listed = first.site.versions(first.bucket, path)
+            ours = [one.version_id for one in listed if one.key == path and not one.marker]
+            if any(gives_back(first.site, first.bucket, path, body, version) for version in ours):
+                return  # one read was wrong: another run may have sealed with this key
+            for version in ours:
+                first.site.delete(first.bucket, path, version_id=version)
+            raise IntegrityError(
+                f"{path} in {first} is not what was stored, and was deleted again: nothing was sealed with it",
+                "Run again; if it lasts, ask the site's operator.",
+            )
+
+    def _heal(self, key: DomainKey) -> None:
+        """Give a copy to each place that has none which opens. Raises IntegrityError, SiteError."""
+        path, good, lacking = path_of(key.domain, key.serial), b"", list[Place]()
+        for place in self.places:
+            try:
+                body = place.site.read(place.bucket, path)
+                opens = unwrap(body, self.own, key.domain, key.serial, f"{path} in {place}") == key
+            except (ObjectMissing, IntegrityError, KeyWrong):
+                opens = False
+            if opens:
+                good = good or body
+            else:
+                lacking.append(place)
+        if not good:  # it opened a moment ago: nothing may replace copies that only cannot be read now
+            raise IntegrityError(
+                f"{path}: no copy in {' or '.join(map(str, self.places))} opens any more",
+                "Nothing was written. Run again; if it lasts, put a copy back from where you keep one.",
+            )
+        for place in lacking:
+            place.site.write(place.bucket, path, good, content_type="application/age-encryption")
+            place.site.read(place.bucket, path, sha256=hashlib.sha256(good).hexdigest())
+
+    def _tell(self, card: Card) -> None:
+        """Write a card at every place, and read it back. A card that a site stored wrong is deleted there.
+
+        Raises BackupError where a default retention would hold a key as well, IntegrityError, SiteError.
+        """
+        body = encode_card(card)
+        for place in self.places:
+            path = path_of(parse(card.domain), card.serial, "json")
+            stored = place.site.write(place.bucket, path, body, content_type="application/json")
+            if not any(gives_back(place.site, place.bucket, path, body, stored.version_id) for _ in range(2)):
+                place.site.delete(place.bucket, path, version_id=stored.version_id)
+                raise IntegrityError(
+                    f"{path} in {place} is not what was stored, and was deleted again",
+                    "Run again; if it lasts, ask the site's operator.",
+                )
+            if stored.version_id and place.site.retained_until(place.bucket, path, stored.version_id):
+                raise BackupError(
+                    f"{place} puts a lock on whatever is written: a key there could not be destroyed",
+                    "Take the default retention off the bucket, or name another one under `buckets` in rempart.yaml.",
+                )
+
+    def _versions(self, place: Place, domain: Domain) -> list[tuple[str, str | None]]:
+        """Every version of every wrapped copy at a place, delete markers among them."""
+        found = place.site.versions(place.bucket, f"{PREFIX}{domain.id}/")
+        return [(one.key, one.version_id) for one in found if one.key.endswith(".age")]

@@ -1,0 +1,204 @@
+"""What an archive of WAL is made of, and how its objects are named. Pure.
+
+An archive is what one PostgreSQL (named by its system identifier) wrote under one key of one erasure domain. Its
+objects are `wal/<domain>/<serial>/<system>/<name>.<moment>.<tag>.age`, gzip in age as every sealed object. The name is
+that of a WAL segment or of a timeline's history, or `base` for the card of a base backup; the moment that of the
+segment's last commit, or of the base's end. The tag is a keyed hash over all of these and the content: without the
+domain's key nobody can make an object that is believed, nor give one another name or moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rempart.backup.keys import domains
+from rempart.backup.keys.domains import Domain
+from rempart.errors import IntegrityError
+from rempart.schema import parse_duration
+
+PREFIX = "wal/"
+NAME = "point_in_time"
+"""Of the erasure domain: all databases of the server are in one base and one stream, and cannot be told apart."""
+BASE = "base"
+_SEGMENT = re.compile(r"[0-9A-F]{24}")
+_HISTORY = re.compile(r"[0-9A-F]{8}\.history")
+_KEY = re.compile(
+    rf"{PREFIX}(?P<domain>[a-z0-9_-]+)/(?P<serial>\d{{4}})/(?P<system>\d{{1,20}})/"
+    rf"(?P<name>[0-9A-F]{{24}}|[0-9A-F]{{8}}\.history|{BASE})\.(?P<moment>\d{{8}}T\d{{12}}Z|none)\.(?P<tag>[0-9a-f]{{64}})\.age"
+)
+_MOMENT = "%Y%m%dT%H%M%S%fZ"
+_LOG = 1 << 32
+
+
+@dataclass(frozen=True, order=True)
+class Archive:
+    """Of one server (`system`, its identifier) under one key (`serial`) of one domain (its id)."""
+
+    domain: str
+    serial: str
+    system: str
+
+    @property
+    def prefix(self) -> str:
+        return f"{folder(self.domain, self.serial)}{self.system}/"
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """One object of an archive, by its key alone. `moment` is None where there is none: a history, a quiet segment."""
+
+    archive: Archive
+    name: str
+    moment: datetime | None
+    tag: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.archive.prefix}{self.name}.{text_of_moment(self.moment)}.{self.tag}.age"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One WAL segment of an archive: its timeline, its number (position in the stream), its last commit."""
+
+    timeline: int
+    number: int
+    last_commit: datetime | None
+    entry: Entry
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base backup. Positions (`start`, `end`) are bytes in the stream; it can be recovered to moments after `ended`.
+
+    `snapshot` is the one of the domain's restic repository, `bytes` the size of the tar, `server` PostgreSQL's version.
+    """
+
+    system: str
+    timeline: int
+    start: int
+    end: int
+    began: datetime
+    ended: datetime
+    snapshot: str
+    bytes: int
+    segment_bytes: int
+    server: str
+
+    @property
+    def first(self) -> int:
+        """The number of the first segment that it needs."""
+        return self.start // self.segment_bytes
+
+    @property
+    def last(self) -> int:
+        """The number of the segment without which it is not consistent."""
+        return (self.end - 1) // self.segment_bytes
+
+
+def folder(domain: str, serial: str) -> str:
+    """Where all archives under one key stand."""
+    return f"{PREFIX}{domain}/{serial}/"
+
+
+def domain_of(keep: timedelta) -> Domain:
+    """The erasure domain of the archive."""
+    return Domain("platform", NAME, domains.text_of(keep))
+
+
+def kept_for(archive: Archive) -> timedelta:
+    """How long the window of an archive is, by its domain. Raises BackupError."""
+    return parse_duration(domains.parse(archive.domain).retention)
+
+
+def is_archived(name: str) -> bool:
+    """Whether a file that pg_receivewal wrote is complete: a segment or a history, and nothing half received."""
+    return bool(_SEGMENT.fullmatch(name) or _HISTORY.fullmatch(name))
+
+
+def is_segment(name: str) -> bool:
+    return bool(_SEGMENT.fullmatch(name))
+
+
+def timeline_of(name: str) -> int:
+    """The timeline of a segment or a history."""
+    return int(name[:8], 16)
+
+
+def number_of(name: str, segment_bytes: int) -> int:
+    """A segment's number, from its name."""
+    return int(name[8:16], 16) * (_LOG // segment_bytes) + int(name[16:24], 16)
+
+
+def segment_name(timeline: int, number: int, segment_bytes: int) -> str:
+    """The name of a segment."""
+    log, rest = divmod(number, _LOG // segment_bytes)
+    return f"{timeline:08X}{log:08X}{rest:08X}"
+
+
+def position(text: str) -> int:
+    """A position as PostgreSQL writes it (`0/2000028`) in bytes. Raises ValueError."""
+    high, _, low = text.partition("/")
+    return int(high, 16) * _LOG + int(low, 16)
+
+
+def text_of_moment(moment: datetime | None) -> str:
+    return moment.astimezone(UTC).strftime(_MOMENT) if moment else "none"
+
+
+def tag_of(hash_key: bytes, archive: Archive, name: str, moment: datetime | None, sha256: str) -> str:
+    """What only a holder of the domain's key can say of a content (hex SHA-256) under a name and a moment."""
+    said = json.dumps([archive.domain, archive.serial, archive.system, name, text_of_moment(moment), sha256])
+    return hmac.new(hash_key, b"rempart wal " + said.encode(), hashlib.sha256).hexdigest()
+
+
+def parse(key: str) -> Entry | None:
+    """The entry with that key; None for what is none."""
+    if not (found := _KEY.fullmatch(key)):
+        return None
+    try:
+        moment = None if found["moment"] == "none" else datetime.strptime(found["moment"], _MOMENT).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return Entry(Archive(found["domain"], found["serial"], found["system"]), found["name"], moment, found["tag"])
+
+
+def encode_base(base: Base) -> bytes:
+    """The card of a base backup, as JSON."""
+    plain = {**base.__dict__, "began": base.began.isoformat(), "ended": base.ended.isoformat()}
+    return (json.dumps(plain, indent=1, sort_keys=True) + "\n").encode()
+
+
+def decode_base(body: bytes, where: str) -> Base:
+    """A base from its card; `where` names it. Raises IntegrityError."""
+    try:
+        plain: dict[str, Any] = json.loads(body)
+        moments = {name: datetime.fromisoformat(plain[name]) for name in ("began", "ended")}
+        return Base(**{**plain, **moments})
+    except (ValueError, KeyError, TypeError) as cause:
+        raise IntegrityError(
+            f"{where} is not readable ({type(cause).__name__})", "It was written by another release: use that one."
+        ) from cause
+
+
+def read_history(body: bytes, where: str) -> tuple[tuple[int, int], ...]:
+    """A timeline's ancestors, oldest first: each with the position at which it ended. Raises IntegrityError."""
+    found = []
+    try:
+        for line in body.decode("utf-8", errors="replace").splitlines():
+            if line.strip() and not line.lstrip().startswith("#"):
+                timeline, ended = line.split("\t")[:2]
+                found.append((int(timeline), position(ended)))
+    except ValueError as cause:
+        raise IntegrityError(f"{where} is no history of a timeline", "Take another copy.") from cause
+    return tuple(found)

@@ -1,0 +1,126 @@
+"""An archive of WAL at a site: what is there, one file put under lock, one opened again."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from rempart.backup.keys import age
+from rempart.backup.keys.wrapping import DomainKey
+from rempart.backup.pitr import wal
+from rempart.backup.pitr.wal import Archive, Entry
+from rempart.backup.points import sealing
+from rempart.backup.points.pruning import delete_unless_locked
+from rempart.errors import IntegrityError, KeyWrong, LockLapses, ObjectMissing, SiteError
+from rempart.sites.port import ObjectInfo, Site
+from rempart.sites.spool import spool_folder
+
+TYPE = "application/age-encryption"
+LIMIT = 1 << 30
+"""PostgreSQL makes no segment larger than this."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An entry as the site lists it: its versions, the newest first. A delete marker hides none of them."""
+
+    entry: Entry
+    versions: tuple[ObjectInfo, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.size for one in self.versions)
+
+
+def listed(site: Site, bucket: str, prefix: str = wal.PREFIX) -> list[Stored]:
+    """Every entry under a prefix, by key; what has another name is none. Raises SiteError."""
+    found: dict[str, list[ObjectInfo]] = {}
+    for info in site.versions(bucket, prefix):
+        if info.version_id and not info.marker:
+            found.setdefault(info.key, []).append(info)
+    made = []
+    for key, versions in sorted(found.items()):
+        if entry := wal.parse(key):
+            made.append(Stored(entry, tuple(versions)))
+    return made
+
+
+def store(
+    site: Site,
+    bucket: str,
+    key: DomainKey,
+    archive: Archive,
+    name: str,
+    moment: datetime | None,
+    stream: age.Reader,
+    retain_until: datetime,
+) -> Entry:
+    """Seal a stream and put it under lock until then; it was read back when this returns.
+
+    The same again makes another version under the same key, which harms nothing. Raises IntegrityError, LockLapses,
+    SiteError.
+    """
+    with spool_folder() as folder:
+        file = folder / "sealed.age"
+        with file.open("xb") as out:
+            sha256, _ = sealing.seal(stream, [key.recipient], out)
+        tag = wal.tag_of(key.hash_key, archive, name, moment, sha256)
+        entry = Entry(archive, name, moment, tag)
+        with file.open("rb") as sealed:
+            digest = hashlib.file_digest(sealed, "sha256").hexdigest()
+        stored = site.write_file(bucket, entry.key, file, content_type=TYPE, retain_until=retain_until)
+    where = f"{bucket}/{entry.key} at site '{site.name}'"
+    if stored.version_id is None:
+        raise SiteError(
+            f"put {where}: no version was made, so nothing can be locked",
+            "Make the bucket with object lock, or name another one under `buckets` in rempart.yaml.",
+        )
+    site.read(bucket, entry.key, version_id=stored.version_id, sha256=digest)
+    held = site.retained_until(bucket, entry.key, stored.version_id)
+    if held is None or held < retain_until.replace(microsecond=0):
+        raise LockLapses(
+            f"{where} is locked until {held}, and not until {retain_until:%Y-%m-%d %H:%M} UTC",
+            "Give the site's connection the right s3:PutObjectRetention. The file is kept here and tried again.",
+        )
+    return entry
+
+
+def open_entry(site: Site, bucket: str, key: DomainKey, stored: Stored, file: Path) -> int:
+    """Open an entry into a file, which appears once it is whole; its size. The newest version that is believed counts.
+
+    Raises IntegrityError when none is what its name says, KeyWrong, ObjectMissing, SiteUnavailable.
+    """
+    entry, partial_ = stored.entry, file.with_name(f".{file.name}.partial")
+    where = f"{bucket}/{entry.key} at site '{site.name}'"
+    failure: Exception | None = None
+    for version in stored.versions:
+        try:
+            with site.open(bucket, entry.key, version_id=version.version_id) as body, partial_.open("wb") as out:
+                sha256, size = sealing.open_sealed(body, key.identity, out, limit=LIMIT, where=where)
+            made = wal.tag_of(key.hash_key, entry.archive, entry.name, entry.moment, sha256)
+            if hmac.compare_digest(made, entry.tag):
+                partial_.replace(file)
+                return size
+        except (IntegrityError, KeyWrong, ObjectMissing) as error:
+            failure = error
+        finally:
+            partial_.unlink(missing_ok=True)
+    raise IntegrityError(
+        f"{where} is not what the platform stored under this name ({len(stored.versions)} versions were tried)",
+        "Somebody altered it, or it is damaged. Choose a moment that does not need it (`rempart pitr status`), or put "
+        "a copy of your own back.",
+    ) from failure
+
+
+def delete(site: Site, bucket: str, stored: Stored, now: datetime) -> datetime | None:
+    """Delete every version of an entry, the oldest first; until when a lock keeps the first that is locked.
+
+    Raises SiteError when it is refused without a lock.
+    """
+    for version in reversed(stored.versions):
+        if until := delete_unless_locked(site, bucket, version, now):
+            return until
+    return None

@@ -1,0 +1,83 @@
+"""Legal holds: `holds/<point id>.json` in the backup bucket. A held restore point is never pruned."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from rempart.backup.points import points
+from rempart.errors import BackupError, ObjectMissing
+from rempart.sites.port import Site
+
+FOLDER = "holds/"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """In which role somebody holds a point, why, and since when."""
+
+    who: str
+    why: str
+    since: datetime | None
+
+
+UNREADABLE = Hold("not known", "the record of the hold cannot be read", None)
+
+
+def key_of(point: str) -> str:
+    return f"{FOLDER}{points.valid_id(point)}.json"
+
+
+def encode(hold: Hold) -> bytes:
+    plain = {"who": hold.who, "why": hold.why, "since": hold.since and hold.since.isoformat()}
+    return (json.dumps(plain, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def decode(body: bytes) -> Hold:
+    """The hold in a record; UNREADABLE for one that is damaged, because what it said may still be meant."""
+    try:
+        plain = json.loads(body)
+        return Hold(str(plain["who"]), str(plain["why"]), datetime.fromisoformat(plain["since"]))
+    except (ValueError, KeyError, TypeError):
+        return UNREADABLE
+
+
+def hold(site: Site, bucket: str, point: str, wanted: Hold) -> Hold:
+    """Hold a point; one that is held already stays held as it was. Returns the hold that stands.
+
+    Raises BackupError if there is no such point.
+    """
+    if point not in points.list(site, bucket):
+        raise BackupError(
+            f"Site '{site.name}' has no restore point {points.valid_id(point)}",
+            "Take one that `rempart points list` shows.",
+        )
+    if is_held(site, bucket, point):
+        return decode(site.read(bucket, key_of(point)))
+    site.write(bucket, key_of(point), encode(wanted), content_type="application/json")
+    return wanted
+
+
+def release(site: Site, bucket: str, point: str) -> None:
+    """End a hold; one that does not stand is no error."""
+    if is_held(site, bucket, point):
+        site.delete(bucket, key_of(point))
+
+
+def is_held(site: Site, bucket: str, point: str) -> bool:
+    try:
+        site.head(bucket, key_of(point))
+    except ObjectMissing:
+        return False
+    return True
+
+
+def held(site: Site, bucket: str) -> dict[str, Hold]:
+    """Every hold at a site by its point's id."""
+    found = {}
+    for info in tuple(site.list(bucket, FOLDER)):
+        point = info.key.removeprefix(FOLDER).removesuffix(".json")
+        if info.key == f"{FOLDER}{point}.json":
+            found[point] = decode(site.read(bucket, info.key))
+    return found

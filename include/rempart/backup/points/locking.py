@@ -1,0 +1,180 @@
+"""Locks of manifests and restic's repositories: how long they are set, what is due, what somebody hid. Pure.
+
+What is locked until when is remembered in one object, `locks/known.json` in the backup bucket: a signed note in the
+form of a heartbeat (`backup.watch.heartbeat`), so that a run asks the site for new objects alone. Whoever puts an older
+note back has locks extended once more, and no more than that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rempart.backup.watch import heartbeat
+from rempart.backup.watch.heartbeat import Heartbeat
+from rempart.ledger.keys import Signer
+from rempart.sites.port import ObjectInfo
+
+KIND, FILE = "locks", "locks/known.json"
+REPOSITORIES, POINTS, CHAIN = "restic/", "points/", "chain/"
+SEALED_FOR = timedelta(days=30)
+"""Locks of sealed objects whose point outlives them are extended by so much, once in that time."""
+_BUSY = re.compile(r"restic/[^/]+/[^/]+/locks/")
+"""restic's own locks, which come and go."""
+_ONCE = re.compile(
+    r"chain/\d{9}(?:\.lost)?\.json|points/[^/]+/manifest\.json|erasures/.+|"
+    r"restic/[^/]+/[^/]+/(?:config|(?:keys|data|index|snapshots)/.+)"
+)
+"""What is written once and never again, by us or by restic."""
+
+Version = tuple[str, str]
+"""A key and a version of it."""
+
+
+def span(locked: timedelta) -> timedelta:
+    """What a lock is set to, so that each is extended a few times in `locked` and not at every backup."""
+    return locked + locked / 3
+
+
+def first(now: datetime, locked: timedelta) -> datetime | None:
+    """Until when something new is locked; None without locks."""
+    return now + span(locked) if locked else None
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a run left: until when each version is locked, and the sealed objects of a point (by its id).
+
+    `pruning`: restic was removing what no dump needs, so what is gone there is not somebody else's doing. `cleared`:
+    when old versions were last cleared.
+    """
+
+    until: Mapping[Version, datetime] = field(default_factory=dict)
+    sealed: Mapping[str, datetime] = field(default_factory=dict)
+    pruning: bool = False
+    cleared: datetime | None = None
+
+
+def encode(known: Known, at: datetime, signer: Signer) -> bytes:
+    facts: dict[str, Any] = {
+        "until": {key: [version, int(until.timestamp())] for (key, version), until in known.until.items()},
+        "sealed": {point: int(until.timestamp()) for point, until in known.sealed.items()},
+        "pruning": known.pruning,
+        "cleared": int(known.cleared.timestamp()) if known.cleared else None,
+    }
+    return heartbeat.encode(Heartbeat(KIND, at, facts), signer)
+
+
+def decode(body: bytes, trusted: Iterable[bytes]) -> tuple[datetime, Known]:
+    """When it was written, and what it says. Raises ValueError for what none of the trusted keys signed."""
+    note = heartbeat.decode(KIND, body, trusted)
+    facts = note.facts
+    try:
+        return note.at, Known(
+            {(key, str(version)): _time(until) for key, (version, until) in facts["until"].items()},
+            {point: _time(until) for point, until in facts["sealed"].items()},
+            facts["pruning"] is True,
+            _time(facts["cleared"]) if facts["cleared"] is not None else None,
+        )
+    except (KeyError, TypeError, AttributeError) as cause:
+        raise ValueError("it is no note of locks") from cause
+
+
+def _time(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The versions at a site, of each key the newest first, markers among them."""
+
+    keys: Mapping[str, Sequence[ObjectInfo]]
+
+    def current(self) -> dict[str, str]:
+        """The version of each key that its writer made, the first, where a reader finds any; without restic's locks."""
+        found = {}
+        for key, versions in self.keys.items():
+            first = next(one for one in reversed(versions) if not one.marker) if not versions[0].marker else None
+            if first and first.version_id and not _BUSY.match(key):
+                found[key] = first.version_id
+        return found
+
+    def busy(self) -> Listed:
+        """restic's own locks alone."""
+        return Listed({key: versions for key, versions in self.keys.items() if _BUSY.match(key)})
+
+    def version(self, one: Version) -> ObjectInfo:
+        return next(version for version in self.keys[one[0]] if version.version_id == one[1])
+
+    def reads(self, one: Version) -> bool:
+        """Whether a reader finds this version, or, by size and ETag, a copy of it."""
+        newest, right = self.keys[one[0]][0], self.version(one)
+        return not newest.marker and (newest.size, newest.etag) == (right.size, right.etag)
+
+    def holds(self, one: Version) -> bool:
+        return any(version.version_id == one[1] and not version.marker for version in self.keys.get(one[0], ()))
+
+
+def listed(versions: Iterable[ObjectInfo]) -> Listed:
+    """From a listing of all versions, those of a key newest first."""
+    keys: dict[str, list[ObjectInfo]] = {}
+    for one in versions:
+        keys.setdefault(one.key, []).append(one)
+    return Listed(keys)
+
+
+def hidden(known: Known, found: Listed) -> tuple[Version, ...]:
+    """What was locked because a point needs it, is still there, and is not what a reader finds any more."""
+    if known.pruning:
+        return ()
+    return tuple(sorted(one for one in known.until if found.holds(one) and not found.reads(one)))
+
+
+def outlives(made: datetime, length: timedelta | None, now: datetime, locked: timedelta) -> bool:
+    """Whether the locks of a point's sealed objects are about to end, or have; they were set for `length`.
+
+    None: it has none, as the first formats.
+    """
+    return length is not None and now - made + locked + span(locked) > length
+
+
+def due(wanted: Iterable[Version], known: Known, needed: datetime) -> list[Version]:
+    """Those that are not known to be locked until `needed`."""
+    return sorted(one for one in wanted if known.until.get(one, _LONG_AGO) < needed)
+
+
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True)
+class Cover:
+    """A write-once key whose first version is not what a reader finds: `markers` are on it, and perhaps other versions.
+
+    `right` is the version that its writer made.
+    """
+
+    right: ObjectInfo
+    markers: tuple[ObjectInfo, ...]
+    written_over: bool
+
+
+def covers(found: Listed) -> tuple[Cover, ...]:
+    """Every write-once key that something covers: delete markers, or versions that neither we nor restic write.
+
+    Where a copy of the right version was put on top already (same size and ETag), nothing does.
+    """
+    covered = []
+    for key, versions in sorted(found.keys.items()):
+        bodies = [one for one in versions if not one.marker]
+        if not _ONCE.fullmatch(key) or not bodies:
+            continue
+        right, newest = bodies[-1], versions[0]
+        if newest is right or (not newest.marker and (newest.size, newest.etag) == (right.size, right.etag)):
+            continue
+        later = [one for one in bodies[:-1] if (one.size, one.etag) != (right.size, right.etag)]
+        markers = tuple(one for one in versions[: versions.index(bodies[0])] if one.marker)
+        covered.append(Cover(right, markers, bool(later)))
+    return tuple(covered)

@@ -1,0 +1,104 @@
+"""Delete what retention does not keep: in every version, the manifest first, and calm before a lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from rempart.backup.points import holds, points
+from rempart.backup.points.retention import MANIFEST, SKEW, RetentionPlan, check_floor
+from rempart.errors import SessionExpired, SiteError, SiteUnavailable
+from rempart.sites.port import ObjectInfo, Site
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """What became of one folder: versions `deleted` and their `bytes`, and what a lock or a need kept.
+
+    `retained_until` is the last moment of the locks that were met, None without any; with `whole` nothing that makes it
+    a point was deleted. `held`: a hold came before its turn, so it was not touched.
+    """
+
+    id: str
+    deleted: int = 0
+    bytes: int = 0
+    retained_until: datetime | None = None
+    whole: bool = False
+    held: bool = False
+
+
+def prune(
+    site: Site,
+    bucket: str,
+    wanted: RetentionPlan,
+    needed: Collection[str],
+    now: datetime,
+    *,
+    leftovers: Collection[str] = (),
+    dry_run: bool = True,
+    say: Callable[[Cleared], object] = lambda cleared: None,
+) -> tuple[Cleared, ...]:
+    """Clear the folders of leftovers and of points to prune, oldest first; keys that are `needed` stay, wherever.
+
+    A point that is still locked is no error: its outcome says until when. A run that broke off, by an error or a kill,
+    leaves a point whole, or without a manifest: then it is a leftover, and a later run clears the rest. Raises
+    BackupError for a plan that goes below the floor, SiteError.
+    """
+    check_floor(wanted)
+    ids = sorted({*leftovers, *wanted.prune} - wanted.keep.keys())
+    if dry_run:
+        return tuple(Cleared(point, whole=True) for point in ids)
+    cleared = []
+    for point in ids:
+        cleared.append(_clear(site, bucket, point, needed, now))
+        say(cleared[-1])
+    return tuple(cleared)
+
+
+def _clear(site: Site, bucket: str, point: str, needed: Collection[str], now: datetime) -> Cleared:
+    if holds.is_held(site, bucket, point):
+        return Cleared(point, whole=True, held=True)
+    prefix, deleted, size = points.prefix(point), 0, 0
+    found = [one for one in site.versions(bucket, prefix) if one.key not in needed]
+    # oldest first: while any version of the manifest is left, its newest one is, and nothing that was under it shows
+    manifest = [one for one in reversed(found) if one.key == f"{prefix}{MANIFEST}"]
+    for one in manifest:
+        if until := delete_unless_locked(site, bucket, one, now):
+            return Cleared(point, deleted, size, until, whole=True)
+        deleted, size = deleted + 1, size + one.size
+    latest: datetime | None = None
+    for one in found:
+        if one in manifest:
+            continue
+        if until := delete_unless_locked(site, bucket, one, now):
+            latest = max(until, latest or until)
+        else:
+            deleted, size = deleted + 1, size + one.size
+    return Cleared(point, deleted, size, latest)
+
+
+def delete_unless_locked(site: Site, bucket: str, one: ObjectInfo, now: datetime) -> datetime | None:
+    """Delete a version; until when it is locked if it is. Raises SiteError when it is refused without a lock."""
+    try:
+        site.delete(bucket, one.key, version_id=one.version_id)
+    except (SiteUnavailable, SessionExpired):
+        raise
+    except SiteError:
+        until = _lock(site, bucket, one)
+        if until is None or until < now - SKEW:
+            raise
+        return until
+    return None
+
+
+def _lock(site: Site, bucket: str, one: ObjectInfo) -> datetime | None:
+    """Until when a version is locked; None also where there are no locks: then the refusal has another reason."""
+    if one.marker or one.version_id is None:
+        return None
+    try:
+        return site.retained_until(bucket, one.key, one.version_id)
+    except (SiteUnavailable, SessionExpired):
+        raise
+    except SiteError:
+        return None

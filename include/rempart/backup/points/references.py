@@ -1,0 +1,84 @@
+"""What the dumps of a restore point refer to, and which of it the point's objects lack. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from rempart.backup.databases.not_held import PROXIED
+from rempart.backup.points.erasures import standing, successors
+from rempart.backup.points.points import HeldObject
+
+BELOW = "mlflow/"
+"""The artifacts destination of MLflow's server in the bucket of artifacts."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`what` needs an object: exactly `key`, with this SHA-256 if known, or anything below a `key` that ends in /.
+
+    `bucket` is the logical name; None where it lies outside of the platform's buckets.
+    """
+
+    what: str
+    bucket: str | None
+    key: str
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        where = self.key if self.bucket is None else f"{self.bucket}/{self.key}"
+        return f"{self.what}: {where}"
+
+
+def of_models(located: Iterable[tuple[str, str, str]], logical: Mapping[str, str]) -> Iterator[Reference]:
+    """What the registry's versions (name, version, artifact URI) need; `logical`: physical bucket to logical name."""
+    for name, version, uri in located:
+        what, parts = f"model {name} version {version}", urlsplit(uri)
+        path = parts.path.strip("/")
+        if parts.scheme == PROXIED:
+            yield Reference(what, "artifacts", f"{BELOW}{path}/")
+        elif parts.scheme == "s3" and parts.netloc in logical:
+            yield Reference(what, logical[parts.netloc], f"{path}/")
+        else:
+            yield Reference(what, None, uri)
+
+
+def of_candidates(
+    records: Iterable[tuple[str, Mapping[str, Any]]],
+    live: Iterable[tuple[str, str]],
+    logical: Mapping[str, str],
+    erasures: Iterable[Mapping[str, Any]] = (),
+) -> Iterator[Reference]:
+    """What the evidence of each live model version (name, version) says of its training set and its job's outputs.
+
+    The newest record of a version counts. `erasures`: evidence of what stands for training sets that were rewritten.
+    """
+    rewritten = successors(erasures)
+    newest = {(name, str(body.get("version"))): body for name, body in records}
+    for name, version in sorted(set(live) & newest.keys()):
+        body = newest[name, version]
+        dataset, what = body["dataset"], f"model {name} version {version}"
+        bucket = logical.get(str(dataset["bucket"]))
+        stands = standing(rewritten, str(dataset["bucket"]), str(dataset["key"]), str(dataset["sha256"]))
+        if stands:  # every row of it may have been erased
+            yield Reference(f"training set of {what}", bucket, *stands)
+        for key, sha256 in sorted(body["outputs"].items()):
+            yield Reference(f"job of {what}", "artifacts", str(key), str(sha256))
+
+
+def dangling(references: Iterable[Reference], held: Sequence[HeldObject]) -> tuple[str, ...]:
+    """The references that nothing among the held objects answers, in words."""
+    objects = {(one.bucket, one.key): one.sha256 for one in held}
+    folders = {(bucket, key[: end + 1]) for bucket, key in objects for end, sign in enumerate(key) if sign == "/"}
+    missing = []
+    for one in references:
+        if one.key.endswith("/"):
+            answered = (one.bucket, one.key) in folders
+        else:
+            found = objects.get((one.bucket or "", one.key))
+            answered = found is not None and one.sha256 in (None, found)
+        if not answered:
+            missing.append(str(one))
+    return tuple(missing)

@@ -1,0 +1,225 @@
+"""Which restore points to keep: the newest of each hour, day, week and month, as rempart.yaml asks."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import BinaryIO, Literal
+
+from rempart.backup.points import points
+from rempart.errors import BackupError
+from rempart.sections import Keep
+from rempart.sites.port import ObjectInfo
+
+FLOOR = 3
+"""So many newest points are kept whatever the rules say."""
+GRACE = timedelta(hours=2)
+"""A point so young is kept: a drill or a restore may have just chosen it."""
+SKEW = timedelta(minutes=15)
+"""Two clocks may differ by this. A point from later than that is dated by a clock that is wrong, or ours is."""
+LEFTOVER_AGE = timedelta(days=1)
+"""A folder without a manifest is a backup that goes on, until the site has seen a write so much later."""
+HELD, YOUNG, FUTURE, LOCKED = "legal hold", "young", "dated in the future", "under lock"
+MANIFEST = "manifest.json"
+_OBJECTS = re.compile(rb'"objects":\s*\[')
+_CHUNK = 1 << 17
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_PERIODS = (("hourly", "%Y%m%d%H"), ("daily", "%Y%m%d"), ("weekly", "%G%V"), ("monthly", "%Y%m"))
+
+
+@dataclass(frozen=True)
+class RetentionPlan:
+    """Ids to keep with the reasons, and ids to prune; each newest first."""
+
+    keep: dict[str, tuple[str, ...]]
+    prune: tuple[str, ...]
+
+
+def plan(
+    point_ids: Iterable[str],
+    keep: Keep,
+    now: datetime,
+    *,
+    doubtful: Collection[str] = (),
+    held: Collection[str] = (),
+    locked: timedelta = timedelta(0),
+) -> RetentionPlan:
+    """Keep the newest point of each of the last N hours, days, weeks and months that have one.
+
+    Besides, whatever these rules say: the FLOOR newest, the newest that is not `doubtful`, those under legal hold,
+    those younger than GRACE, and those younger than `locked`, whose first lock nobody can take away. A doubtful point
+    (inconsistent, or not what is on record) stands for its period only if no other can.
+
+    Periods are counted by the points that exist, not back from `now`: neither a pause nor a wrong clock prunes the last
+    good points. A point from the future is kept and counted nowhere, for it would be the newest for ever. So an earlier
+    `now` prunes never more, and a later one only what is no longer young or locked. All times are UTC.
+    """
+    made = {point: points.created_at(point) for point in sorted(set(point_ids), reverse=True)}
+    reasons: dict[str, list[str]] = {point: [] for point in made}
+    counted = [point for point, at in made.items() if at <= now + SKEW]
+    for point in counted[:FLOOR]:
+        reasons[point].append("newest")
+    for point in [one for one in counted if one not in doubtful][:1]:
+        reasons[point].append("newest good")
+    for rule, pattern in _PERIODS:
+        stands: dict[str, str] = {}
+        for point in counted:
+            period = made[point].astimezone(UTC).strftime(pattern)
+            if period not in stands or (stands[period] in doubtful and point not in doubtful):
+                stands[period] = point
+        for point in list(stands.values())[: getattr(keep, rule)]:
+            reasons[point].append(rule)
+    for point, at in made.items():
+        if at > now + SKEW:
+            reasons[point].append(FUTURE)
+        elif now - at < GRACE:
+            reasons[point].append(YOUNG)
+        elif now - at < locked:
+            reasons[point].append(LOCKED)
+        if point in held:
+            reasons[point].append(HELD)
+    return RetentionPlan(
+        {point: tuple(why) for point, why in reasons.items() if why},
+        tuple(point for point, why in reasons.items() if not why),
+    )
+
+
+def check_floor(wanted: RetentionPlan) -> None:
+    """Raises BackupError for a plan that would leave fewer than FLOOR points."""
+    if wanted.prune and len(wanted.keep) < FLOOR:
+        raise BackupError(
+            f"Pruning would leave {len(wanted.keep)} restore points of {len(wanted.keep) + len(wanted.prune)};"
+            f" fewer than {FLOOR} are never left",
+            "Make the plan with rempart.backup.points.retention.plan; to give up a backup site, empty its bucket by"
+            " hand.",
+        )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A dump in the restic repository of a domain and one key of it."""
+
+    domain: str
+    serial: str
+    id: str
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a manifest says before its objects: its format, what its point needs, and how many references it lacks.
+
+    `keys` stand in the backup bucket (dumps of the first formats), `snapshots` in the databases' repositories.
+    """
+
+    format: int
+    databases: int
+    dangling: int
+    keys: frozenset[str]
+    snapshots: frozenset[Snapshot]
+
+
+def needs(beginning: bytes) -> Needs:
+    """What a point needs, from its manifest's beginning, of which `begin` cut off the objects.
+
+    Also for a format that can no longer be restored: what it names stays while the point does. Raises ValueError for
+    what is no manifest, and for one of a later release.
+    """
+    try:
+        plain = json.loads(beginning)
+        if plain["format"] > points.FORMAT:
+            raise ValueError("it was written by a later release")
+        dumps = plain["databases"]
+        stored = [dump for dump in dumps if "key" not in dump]
+        return Needs(
+            plain["format"],
+            len(dumps),
+            len(plain.get("dangling", ())),
+            frozenset(str(dump["key"]) for dump in dumps if "key" in dump),
+            frozenset(Snapshot(str(one["domain"]), str(one["serial"]), str(one["snapshot"])) for one in stored),
+        )
+    except (KeyError, TypeError, AttributeError) as cause:
+        raise ValueError(f"it is no manifest ({type(cause).__name__})") from cause
+
+
+def unneeded(stored: Mapping[str, str], needed: Collection[str], standing: Collection[str]) -> tuple[str, ...]:
+    """Of the snapshots in a repository (id, and the point that its tag names), those that nobody needs any more.
+
+    That is: no kept point names it, its own point does not stand, and it is older than LEFTOVER_AGE against the newest
+    point there: a backup that goes on has snapshots and no manifest yet. What is no point's is never touched.
+    """
+    made = {one: points.created_at(point) for one, point in stored.items() if _is_id(point)}
+    newest = max((points.created_at(point) for point in standing), default=None)
+    return tuple(
+        sorted(
+            one
+            for one, at in made.items()
+            if one not in needed and stored[one] not in standing and newest and newest - at > LEFTOVER_AGE
+        )
+    )
+
+
+def begin(stream: BinaryIO) -> bytes:
+    """A manifest as JSON without its objects, of which there may be a hundred thousand: they come last but one.
+
+    In JSON no text can hold what is looked for, since a quote in it is escaped.
+    """
+    read = b""
+    while chunk := stream.read(_CHUNK):
+        read += chunk
+        if found := _OBJECTS.search(read):
+            return read[: found.start()] + b'"objects":[]}'
+    return read
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What stands under a point's prefix, in every version: `bytes`, and the site's time of the `newest` write.
+
+    The manifest is `current` (it is a point), `hidden` under a delete marker, or `none`: not written, or pruned.
+    """
+
+    id: str
+    bytes: int = 0
+    newest: datetime = _LONG_AGO
+    manifest: Literal["current", "hidden", "none"] = "none"
+
+
+def folders(listed: Iterable[ObjectInfo]) -> dict[str, Folder]:
+    """The folders under `points/` by their ids, from a listing of all versions (those of a key newest first)."""
+    found: dict[str, Folder] = {}
+    hidden: set[str] = set()
+    for one in listed:
+        parts = one.key.split("/", 2)
+        if len(parts) != 3 or parts[0] != "points" or not _is_id(parts[1]):
+            continue  # not ours: never touched
+        folder = found.get(parts[1], Folder(parts[1]))
+        if parts[2] == MANIFEST and folder.manifest == "none":
+            if one.marker:
+                hidden.add(folder.id)
+            else:
+                folder = replace(folder, manifest="hidden" if folder.id in hidden else "current")
+        found[folder.id] = replace(folder, bytes=folder.bytes + one.size, newest=max(folder.newest, one.modified))
+    return found
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return bool(points.created_at(text))
+    except (BackupError, ValueError):
+        return False
+
+
+def leftovers(found: Iterable[Folder]) -> tuple[str, ...]:
+    """Ids of folders that will never be a point, oldest first: of a backup that died, or of a prune that did.
+
+    Their age is that against the newest write, by the site's clock alone: ours may be wrong. A hidden manifest makes no
+    leftover: pruning hides nothing, so somebody else did.
+    """
+    known = tuple(found)
+    newest = max((one.newest for one in known), default=None)
+    return tuple(
+        sorted(one.id for one in known if newest and one.manifest == "none" and newest - one.newest > LEFTOVER_AGE)
+    )

@@ -1,0 +1,75 @@
+"""Sealed objects as they stand at a site: which are there, and opened into a file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from rempart.backup.keys import age
+from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.wrapping import DomainKey
+from rempart.backup.points import sealing
+from rempart.backup.points.sealing import SealedObject
+from rempart.errors import IntegrityError, KeyWrong
+from rempart.sites.port import Site
+
+
+def versions_of(target: Site, bucket: str, domains: Iterable[Domain]) -> dict[str, dict[str, int]]:
+    """Sizes of the versions at the target, by key and version, the newest first."""
+    found: dict[str, dict[str, int]] = {}
+    for domain in domains:
+        for info in target.versions(bucket, sealing.folder(domain)):
+            if info.version_id and not info.marker:
+                found.setdefault(info.key, {})[info.version_id] = info.size
+    return found
+
+
+class _Hashing:
+    """Reads a stream, and tells the SHA-256 of what it read."""
+
+    def __init__(self, stream: age.Reader) -> None:
+        self._stream, self.digest = stream, hashlib.sha256()
+
+    def read(self, size: int = -1, /) -> bytes:
+        part = self._stream.read(size)
+        self.digest.update(part)
+        return part
+
+    def drain(self) -> None:
+        """Read what is left, for its hash alone."""
+        while self.read(1 << 20):
+            pass
+
+
+def unseal(
+    site: Site, bucket: str, key: DomainKey, sealed: SealedObject, file: Path, *, sha256: str, size: int
+) -> None:
+    """Open a sealed object into a file, which appears once it is whole; `sha256` and `size` are those of the original.
+
+    Raises IntegrityError when it is not what is on record, KeyWrong, ObjectMissing, SiteUnavailable.
+    """
+    where = f"{bucket}/{sealed.key} at site '{site.name}'"
+    partial_ = file.with_name(f".{file.name}.partial")
+    try:
+        with site.open(bucket, sealed.key, version_id=sealed.version or None) as body, partial_.open("wb") as out:
+            stream = _Hashing(body)
+            try:
+                found = sealing.open_sealed(stream, key.identity, out, limit=size, where=where)
+            except KeyWrong:
+                stream.drain()  # a damaged header looks like a wrong key: the hash tells them apart
+                if stream.digest.hexdigest() != sealed.sha256:
+                    raise _differs(where, "encrypted bytes") from None
+                raise
+            stream.drain()
+        if stream.digest.hexdigest() != sealed.sha256:
+            raise _differs(where, "encrypted bytes")
+        if found != (sha256, size):
+            raise _differs(where, "content")
+        partial_.replace(file)
+    finally:
+        partial_.unlink(missing_ok=True)
+
+
+def _differs(where: str, what: str) -> IntegrityError:
+    return IntegrityError(f"{where}: the SHA-256 of its {what} is not the one on record", "Take another copy or point.")

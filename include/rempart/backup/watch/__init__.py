@@ -1,0 +1,1 @@
+"""Heartbeats of backups, replications and drills, and what the watch makes of them."""

@@ -1,0 +1,51 @@
+"""Whom to tell of what: once when something turns red, again while it stays red, once when it is green again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from rempart.backup.watch.silence import Verdict
+
+
+@dataclass(frozen=True)
+class News:
+    """One thing to tell."""
+
+    what: Literal["red", "still red", "green again"]
+    verdict: Verdict
+
+
+def due(
+    told: Mapping[str, datetime], verdicts: Iterable[Verdict], now: datetime, remind: timedelta
+) -> tuple[News, ...]:
+    """What one recipient is to be told now. `told`: when he was last told of each kind that it is red.
+
+    A clock that was set back does not keep a reminder from coming.
+    """
+    news = []
+    for verdict in verdicts:
+        last = told.get(verdict.kind)
+        if verdict.ok and last:
+            news.append(News("green again", verdict))
+        elif not verdict.ok and last is None:
+            news.append(News("red", verdict))
+        elif not verdict.ok and last and abs(now - last) >= remind:
+            news.append(News("still red", verdict))
+    return tuple(news)
+
+
+def after(
+    told: Mapping[str, datetime], news: Iterable[News], verdicts: Iterable[Verdict], now: datetime
+) -> dict[str, datetime]:
+    """What the recipient was told once the news reached him. Kinds that are not watched any more are forgotten."""
+    watched = {verdict.kind for verdict in verdicts}
+    left = {kind: at for kind, at in told.items() if kind in watched}
+    for one in news:
+        if one.what == "green again":
+            left.pop(one.verdict.kind, None)
+        else:
+            left[one.verdict.kind] = now
+    return left

@@ -1,0 +1,70 @@
+"""The platform's RPO as one figure: what would be lost now. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from rempart.backup.watch.silence import Heard, Limit, Unheard, span
+
+
+@dataclass(frozen=True)
+class Rpo:
+    """How much would be lost (None: that is not known), what decides it, and the objective."""
+
+    length: timedelta | None
+    because: str
+    objective: timedelta | None
+
+    @property
+    def ok(self) -> bool:
+        """An unknown is no success."""
+        return self.length is not None and (self.objective is None or self.length <= self.objective)
+
+    def line(self) -> str:
+        """For people: `RPO 12 min (objective 1 h): the newest consistent restore point is so old`."""
+        objective = f" (objective {span(self.objective)})" if self.objective is not None else ""
+        if self.length is None:
+            return f"RPO not known{objective}: {self.because}"
+        return f"RPO {span(self.length)}{objective}{'' if self.ok else ', MISSED'}: {self.because}"
+
+
+def worse(
+    point: datetime | None, lags: Mapping[str, timedelta | None], now: datetime, objective: timedelta | None
+) -> Rpo:
+    """The age of the newest consistent restore point or the replica's lag, whichever is worse.
+
+    `lags`: of each pair, as of now; None, as for `point`: nobody knows.
+    """
+    if point is None:
+        return Rpo(None, "no consistent restore point is known", objective)
+    if unknown := [pair for pair, lag in sorted(lags.items()) if lag is None]:
+        return Rpo(None, f"the lag of {unknown[0]} is not known", objective)
+    worst, because = now - point, "the newest consistent restore point is so old"
+    for pair, lag in sorted(lags.items()):
+        if lag is not None and lag > worst:
+            worst, because = lag, f"so far the replica of {pair} may be behind"
+    return Rpo(worst, because, objective)
+
+
+def lag_now(measured: timedelta | None, at: datetime, now: datetime) -> timedelta | None:
+    """A lag that was measured then: what changed since may not be there yet either."""
+    return None if measured is None else measured + max(now - at, timedelta())
+
+
+def of_heartbeats(seen: Mapping[str, Heard | Unheard], limits: Mapping[str, Limit], now: datetime) -> Rpo | None:
+    """The figure as the watch knows it; None where backups are not watched."""
+    if "backup" not in limits:
+        return None
+    backup, point = seen.get("backup"), None
+    if isinstance(backup, Heard) and backup.heartbeat.facts.get("consistent") is not False:
+        point = backup.heartbeat.moment("created_at")
+    lags: dict[str, timedelta | None] = {}
+    for kind, limit in limits.items():
+        if limit.lag is not None:
+            heard = seen.get(kind)
+            told = heard.heartbeat if isinstance(heard, Heard) else None
+            lag = lag_now(told.seconds("lag_seconds"), told.at, now) if told else None
+            lags[kind.removeprefix("replication/")] = lag
+    return worse(point, lags, now, limits["backup"].rpo)

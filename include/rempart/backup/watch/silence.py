@@ -1,0 +1,121 @@
+"""What the watch thinks of heartbeats. Silence is red, and so is whatever is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Literal
+
+from rempart.backup.watch.heartbeat import Heartbeat
+
+SKEW = timedelta(minutes=2)
+"""Two clocks may differ by this."""
+_LONGEST = timedelta(days=365_000)
+
+State = Literal["fresh", "unreadable", "missing", "forged", "skew", "failed", "late", "behind"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How long a kind may be silent, and how far behind what it tells of may be; None: that is not judged.
+
+    `rpo`: age of the restore point that a backup made. `lag`: of a replication.
+    """
+
+    silence: timedelta
+    rpo: timedelta | None = None
+    lag: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A heartbeat whose signature holds, and when the site stored it, by the site's own clock."""
+
+    heartbeat: Heartbeat
+    stored: datetime
+
+
+@dataclass(frozen=True)
+class Unheard:
+    """Why there is no heartbeat to be believed."""
+
+    state: Literal["unreadable", "missing", "forged"]
+    why: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is wrong with one kind (the worst first in `detail`), or that it is fresh; `at` is its last heartbeat."""
+
+    kind: str
+    state: State
+    detail: str
+    at: datetime | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.state == "fresh"
+
+
+def judge(seen: Mapping[str, Heard | Unheard], limits: Mapping[str, Limit], now: datetime) -> tuple[Verdict, ...]:
+    """One verdict for each limit, in their order. A kind that nobody looked for is missing."""
+    nothing = Unheard("missing", "nobody looked for it")
+    return tuple(_judge(kind, seen.get(kind, nothing), limit, now) for kind, limit in limits.items())
+
+
+def _judge(kind: str, seen: Heard | Unheard, limit: Limit, now: datetime) -> Verdict:
+    if isinstance(seen, Unheard):
+        return Verdict(kind, seen.state, seen.why)
+    faults = list(_faults(seen, limit, now))
+    at = seen.heartbeat.at
+    if not faults:
+        return Verdict(kind, "fresh", f"{span(now - at)} ago", at)
+    return Verdict(kind, faults[0][0], "; ".join(detail for _, detail in faults), at)
+
+
+def _faults(seen: Heard, limit: Limit, now: datetime) -> Iterator[tuple[State, str]]:
+    beat, stored = seen.heartbeat, seen.stored
+    if beat.at - now > SKEW:
+        yield "skew", f"it is from {span(beat.at - now)} in the future: the platform's clock or this machine's is wrong"
+    elif stored - now > SKEW:
+        yield "skew", f"the site stored it {span(stored - now)} in the future: its clock or this machine's is wrong"
+    if abs(stored - beat.at) > SKEW:
+        clocks = f"the platform wrote it at {_clock(beat.at)}, the site stored it at {_clock(stored)}"
+        yield "skew", f"{clocks}: one of their clocks is wrong, or somebody put an old one back"
+    if beat.facts.get("ok") is False:
+        yield "failed", "it ended badly"
+    if beat.facts.get("consistent") is False:
+        yield "failed", "the restore point is not consistent"
+    if beat.facts.get("hidden"):
+        yield "failed", "somebody hid what restore points need at the site: `rempart points repair`"
+    if (age := now - beat.at) > limit.silence:
+        allowed = f"the last one is {span(age)} old, {span(limit.silence)} are allowed"
+        yield "late", f"{allowed}: late by {span(age - limit.silence)}"
+    if limit.rpo is not None:
+        created = beat.moment("created_at")
+        if created is None:
+            yield "behind", "it does not tell how old the restore point is"
+        elif (age := now - created) > limit.rpo:
+            yield "behind", f"the newest restore point is {span(age)} old, the objective is {span(limit.rpo)}"
+    if limit.lag is not None:
+        lag = beat.seconds("lag_seconds")
+        if lag is None:
+            yield "behind", "it does not tell the lag"
+        elif lag > limit.lag:
+            yield "behind", f"the replica lags by {span(lag)}, the objective is {span(limit.lag)}"
+
+
+def _clock(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def span(length: timedelta) -> str:
+    """A length of time as a person says it, in its two largest units: `2 h 5 min`."""
+    seconds = int(min(abs(length), _LONGEST).total_seconds())
+    for (name, size), (below, small) in pairwise((("d", 86400), ("h", 3600), ("min", 60), ("s", 1))):
+        if seconds >= size:
+            rest = seconds % size // small
+            return f"{seconds // size} {name}" + (f" {rest} {below}" if rest else "")
+    return f"{seconds} s"

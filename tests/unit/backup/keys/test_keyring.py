@@ -1,0 +1,465 @@
+"""Keys of erasure domains: made once, opened by each recipient, vouched for, destroyed in every copy."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rempart.backup.keys import age, wrapping
+from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.keyring import Keyring, Place, path_of
+from rempart.backup.keys.wrapping import Card
+from rempart.errors import (
+    BackupError,
+    IntegrityError,
+    KeyDestroyed,
+    KeyMissing,
+    KeyWrong,
+    ObjectMissing,
+    SiteUnavailable,
+)
+from rempart.sites.memory import MemorySite
+from rempart.sites.port import ObjectInfo
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+BUCKET = "backups"
+BOOKINGS, LEDGER = Domain("dataset", "bookings", "395d"), Domain("database", "ledger", "372d")
+PLATFORM, ESCROW, STRANGER = age.new_identity(), age.new_identity(), age.new_identity()
+
+
+def place(name: str, **how: bool) -> Place:
+    site = MemorySite(name)
+    site.ensure_bucket(BUCKET, versioned=how.get("versioned", True), locked=how.get("locked", False))
+    return Place(site, BUCKET)
+
+
+@pytest.fixture(params=[True, False], ids=["versioned", "plain"])
+def ring(request: pytest.FixtureRequest) -> Keyring:
+    places = (place("haven", versioned=request.param), place("primary", versioned=request.param))
+    return Keyring(places, PLATFORM, (ESCROW.recipient,), lambda: NOW)
+
+
+def everything(ring: Keyring) -> bytes:
+    """Every version of every object at every place."""
+    found = b""
+    for one in ring.places:
+        for info in one.site.versions(one.bucket):
+            if not info.marker:
+                found += one.site.read(one.bucket, info.key, version_id=info.version_id)
+    return found
+
+
+def test_a_key_is_made_once_and_stands_at_every_place(ring: Keyring) -> None:
+    key = ring.open_or_make(BOOKINGS)
+    assert ring.open_or_make(BOOKINGS) == ring.open(BOOKINGS) == key
+    assert key.proven and key.serial == "0001" and len(key.hash_key) == 32
+    assert ring.copies(BOOKINGS) == {"0001": list(ring.places)}
+    assert ring.open_or_make(LEDGER).recipient != key.recipient
+    assert [(card.domain, card.made, card.recipients) for card in ring.cards(BOOKINGS)] == [
+        (BOOKINGS.id, NOW, (PLATFORM.recipient, ESCROW.recipient))
+    ]
+
+
+def test_no_secret_stands_in_the_clear_or_in_a_repr(ring: Keyring) -> None:
+    key = ring.open_or_make(BOOKINGS)
+    secrets = (key.identity.secret, key.restic_password, key.hash_key.hex(), PLATFORM.secret)
+    seen = everything(ring).decode(errors="replace") + repr(key) + repr(ring)
+    assert not [one for one in secrets if one in seen]
+
+
+def test_escrow_alone_opens_it_and_the_command_age_would_too(ring: Keyring) -> None:
+    key = ring.open_or_make(BOOKINGS)
+    alone = Keyring(ring.places[:1], ESCROW, (), lambda: NOW).open(BOOKINGS)
+    assert (alone.identity, alone.restic_password, alone.hash_key) == (key.identity, key.restic_password, key.hash_key)
+    assert not alone.proven, "only the platform can tell that the platform wrapped it"
+    body = ring.places[0].site.read(BUCKET, f"keys/{BOOKINGS.id}/0001.age")
+    assert json.loads(age.decrypt(body, ESCROW, "it"))["identity"] == key.identity.secret
+
+
+def test_a_copy_that_is_gone_or_damaged_is_answered_by_another_place(ring: Keyring) -> None:
+    key = ring.open_or_make(BOOKINGS)
+    first, path = ring.places[0], f"keys/{BOOKINGS.id}/0001.age"
+    first.site.write(BUCKET, path, b"damaged")
+    assert ring.open(BOOKINGS) == key
+    first.site.delete(BUCKET, path)
+    assert ring.open_or_make(BOOKINGS) == key
+    assert ring.copies(BOOKINGS) == {"0001": list(ring.places)}
+
+
+@pytest.mark.parametrize("down", [0, 1])
+def test_one_site_that_answers_opens_it_and_making_wants_both(ring: Keyring, down: int) -> None:
+    class Down(MemorySite):
+        def list(self, bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
+            raise SiteUnavailable("list", "Retry.")
+
+    key = ring.open_or_make(BOOKINGS)
+    places = list(ring.places)
+    places[down] = Place(Down("down"), BUCKET)
+    half = dataclasses.replace(ring, places=tuple(places))
+    assert half.open(BOOKINGS) == key
+    for act in (lambda: half.open_or_make(BOOKINGS), lambda: half.destroy(BOOKINGS, dry_run=False)):
+        with pytest.raises(SiteUnavailable):
+            act()
+    with pytest.raises(SiteUnavailable):
+        half.open(LEDGER)
+    assert ring.open(BOOKINGS) == key
+
+
+def test_nothing_is_sealed_with_a_key_that_a_stranger_wrapped(ring: Keyring) -> None:
+    theirs = Keyring(ring.places, STRANGER, (PLATFORM.recipient,), lambda: NOW)
+    theirs.open_or_make(BOOKINGS)
+    with pytest.raises(KeyWrong, match="not wrapped by this platform"):
+        ring.open_or_make(BOOKINGS)
+
+
+def test_a_key_of_another_domain_does_not_pass_for_it(ring: Keyring) -> None:
+    ring.open_or_make(LEDGER)
+    ring.open_or_make(BOOKINGS)
+    for one in ring.places:
+        one.site.write(BUCKET, f"keys/{BOOKINGS.id}/0001.age", one.site.read(BUCKET, f"keys/{LEDGER.id}/0001.age"))
+    with pytest.raises(IntegrityError, match="no key of this domain"):
+        ring.open(BOOKINGS)
+
+
+def test_a_domain_that_never_had_a_key_and_one_whose_copies_are_gone(ring: Keyring) -> None:
+    with pytest.raises(KeyMissing, match=r"no key of domain dataset-bookings-395d in bucket backups at site 'haven'"):
+        ring.open(BOOKINGS)
+    ring.open_or_make(BOOKINGS)
+    for one in ring.places:
+        one.site.delete(BUCKET, f"keys/{BOOKINGS.id}/0001.age")
+    with pytest.raises(KeyMissing, match="no key 0001"):
+        ring.open_or_make(BOOKINGS)
+
+
+def test_a_dry_run_of_destruction_names_every_copy_and_changes_nothing(ring: Keyring) -> None:
+    key, before = ring.open_or_make(BOOKINGS), everything(ring)
+    planned = ring.destroy(BOOKINGS)
+    assert len(planned.copies) == 2 and planned.serials == ("0001",)
+    assert everything(ring) == before and ring.open(BOOKINGS) == key
+
+
+def test_destroyed_means_every_version_at_every_place_and_a_new_key_is_another_one(ring: Keyring) -> None:
+    key, kept = ring.open_or_make(BOOKINGS), ring.open_or_make(LEDGER)
+    ring.rewrap()  # so that there were several versions
+    ring.destroy(BOOKINGS, dry_run=False)
+    with pytest.raises(KeyDestroyed, match=r"destroyed on 2026-03-01 12:00 UTC"):
+        ring.open(BOOKINGS)
+    left = [info.key for one in ring.places for info in one.site.versions(BUCKET) if info.key.endswith(".age")]
+    assert left and all(LEDGER.id in name for name in left)
+    assert ring.open(LEDGER) == kept
+    again = ring.open_or_make(BOOKINGS)
+    assert again.serial == "0002" and again.recipient != key.recipient and again.hash_key != key.hash_key
+    with pytest.raises(KeyDestroyed):
+        ring.open(BOOKINGS, "0001")
+
+
+def test_a_destruction_that_was_cut_off_is_finished_and_nothing_comes_back_meanwhile(ring: Keyring) -> None:
+    class CutOff(MemorySite):
+        def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> str | None:
+            raise KeyboardInterrupt
+
+    ring.open_or_make(BOOKINGS)
+    second = ring.places[1]
+    broken = CutOff("primary")
+    broken.__dict__.update(second.site.__dict__)
+    cut = dataclasses.replace(ring, places=(ring.places[0], Place(broken, BUCKET)))
+    with pytest.raises(KeyboardInterrupt):
+        cut.destroy(BOOKINGS, dry_run=False)
+    assert ring.copies(BOOKINGS) == {"0001": [second]}
+    with pytest.raises(KeyDestroyed):
+        ring.open(BOOKINGS)
+    assert ring.open_or_make(BOOKINGS).serial == "0002"
+    ring.destroy(BOOKINGS, dry_run=False)
+    assert ring.copies(BOOKINGS) == {}
+
+
+def test_a_site_that_keeps_a_copy_in_spite_of_deleting_it_is_told() -> None:
+    class Keeping(MemorySite):
+        def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> str | None:
+            return None
+
+    site = Keeping("haven")
+    site.ensure_bucket(BUCKET, versioned=True)
+    ring = Keyring((Place(site, BUCKET),), PLATFORM, (), lambda: NOW)
+    ring.open_or_make(BOOKINGS)
+    with pytest.raises(BackupError, match=r"1 copies of the keys .* are left"):
+        ring.destroy(BOOKINGS, dry_run=False)
+
+
+def test_no_key_is_written_where_it_would_be_locked() -> None:
+    class Locking(MemorySite):
+        def write(self, bucket: str, key: str, body: bytes, **more: object) -> ObjectInfo:
+            stored = super().write(bucket, key, body, **more)  # type: ignore[arg-type]
+            self.retain(bucket, key, str(stored.version_id), NOW + timedelta(days=9999))
+            return stored
+
+    site = Locking("haven")
+    site.ensure_bucket(BUCKET, versioned=True, locked=True)
+    ring = Keyring((Place(site, BUCKET),), PLATFORM, (), lambda: NOW)
+    with pytest.raises(BackupError, match="puts a lock on whatever is written"):
+        ring.open_or_make(BOOKINGS)
+    assert ring.copies(BOOKINGS) == {}
+
+
+@pytest.mark.parametrize("cut", ["before the key", "after the key"])
+def test_a_run_that_is_killed_while_it_makes_a_key_is_taken_up_by_the_next(cut: str) -> None:
+    class Killed(BaseException):
+        pass
+
+    class Cut(MemorySite):
+        armed = True
+
+        def write_new(self, bucket: str, key: str, body: bytes, **more: object) -> ObjectInfo:
+            if self.armed and cut == "before the key":
+                raise Killed
+            stored = super().write_new(bucket, key, body, **more)  # type: ignore[arg-type]
+            if self.armed:
+                raise Killed
+            return stored
+
+    site = Cut("haven")
+    site.ensure_bucket(BUCKET, versioned=True, locked=True)
+    ring = Keyring((Place(site, BUCKET),), PLATFORM, (ESCROW.recipient,), lambda: NOW)
+    with pytest.raises(Killed):
+        ring.open_or_make(BOOKINGS)
+    site.armed = False
+    if cut == "before the key":
+        assert ring.rewrap() == ()
+    key = ring.open_or_make(BOOKINGS)
+    assert key.serial == "0001" and ring.open_or_make(BOOKINGS) == key
+    assert [card.recipients for card in ring.cards(BOOKINGS)] == [(PLATFORM.recipient, ESCROW.recipient)]
+
+
+def test_rewrapping_lets_in_the_new_and_shuts_out_the_old(ring: Keyring) -> None:
+    keys = [ring.open_or_make(BOOKINGS), ring.open_or_make(LEDGER)]
+    ring.destroy(LEDGER, dry_run=False)
+    fresh = dataclasses.replace(ring, escrow=(STRANGER.recipient,))
+    assert [card.domain for card in fresh.rewrap()] == [BOOKINGS.id]
+    opened = dataclasses.replace(ring, own=STRANGER).open(BOOKINGS)
+    assert opened.identity == keys[0].identity
+    for one in ring.places:
+        bodies = [
+            one.site.read(BUCKET, info.key, version_id=info.version_id)
+            for info in one.site.versions(BUCKET, f"keys/{BOOKINGS.id}/")
+            if info.key.endswith(".age")
+        ]
+        assert len(bodies) == 1
+        with pytest.raises(KeyWrong):
+            age.decrypt(bodies[0], ESCROW, "it")
+    assert ring.open(BOOKINGS) == keys[0]
+
+
+def test_the_platforms_own_key_is_replaced_with_the_help_of_escrow(ring: Keyring) -> None:
+    key = ring.open_or_make(BOOKINGS)
+    fresh = dataclasses.replace(ring, own=STRANGER)
+    with pytest.raises(BackupError, match="1 keys could not be opened"):
+        fresh.rewrap()
+    fresh.rewrap(dataclasses.replace(ring, own=ESCROW))
+    assert fresh.open_or_make(BOOKINGS).identity == key.identity
+
+
+texts = st.text(max_size=20)
+moments = st.datetimes(min_value=datetime(2000, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+cards = st.builds(
+    Card,
+    st.just(BOOKINGS.id),
+    texts,
+    moments,
+    st.lists(texts).map(tuple),
+    st.lists(texts).map(tuple),
+    st.none() | moments,
+)
+
+
+@given(cards)
+def test_a_card_is_read_as_it_was_written(card: Card) -> None:
+    assert wrapping.decode_card(wrapping.encode_card(card), "it") == card
+
+
+@given(st.binary(max_size=60) | st.just(b"[]") | st.just(b'{"domain": "../x"}'))
+def test_what_is_no_card_is_refused(body: bytes) -> None:
+    with pytest.raises(IntegrityError, match="the card"):
+        wrapping.decode_card(body, "the card")
+
+
+class Altering(MemorySite):
+    """Stores the first byte of some objects wrong, and refuses to read those, as S3Site does; may end that run."""
+
+    wrong = True
+    killed: type[BaseException] | None = None
+
+    def __init__(self, name: str, ending: str = ".age") -> None:
+        super().__init__(name)
+        self.ending = ending
+        self.spoilt: set[tuple[str, str | None]] = set()
+
+    def write(self, bucket: str, key: str, body: bytes, **how: Any) -> Any:
+        if not (self.wrong and key.endswith(self.ending)):
+            self.spoilt.discard((key, None))
+            return super().write(bucket, key, body, **how)
+        info = super().write(bucket, key, bytes([body[0] ^ 1]) + body[1:], **how)
+        self.spoilt.add((key, info.version_id))
+        if self.killed:
+            raise self.killed
+        return info
+
+    def fetch(self, bucket: str, key: str, **how: Any) -> Any:
+        info, body = super().fetch(bucket, key, **how)
+        if (key, info.version_id) in self.spoilt:
+            raise IntegrityError(f"get {bucket}/{key}: not of the SHA-256 that its writer recorded", "Restore it.")
+        return info, body
+
+
+def test_a_key_that_the_site_stored_wrong_seals_nothing_and_the_next_run_makes_another(ring: Keyring) -> None:
+    site = Altering("haven")
+    site.ensure_bucket(BUCKET, versioned=True)
+    spoilt = dataclasses.replace(ring, places=(Place(site, BUCKET), ring.places[1]))
+    with pytest.raises(IntegrityError, match="is not what was stored"):
+        spoilt.open_or_make(BOOKINGS)
+    assert spoilt.copies(BOOKINGS) == {}
+    site.wrong = False
+    assert spoilt.open_or_make(BOOKINGS) == spoilt.open(BOOKINGS)
+
+
+def test_what_was_deleted_under_the_name_of_a_key_stays_deleted_when_the_new_one_is_taken_back() -> None:
+    """To delete the marker above an old version would show that version again."""
+    site = Altering("haven")
+    site.ensure_bucket(BUCKET, versioned=True)
+    ring = Keyring((Place(site, BUCKET),), PLATFORM, (ESCROW.recipient,), lambda: NOW)
+    path = path_of(BOOKINGS, "0001")
+    site.wrong = False
+    site.write(BUCKET, path, b"of another time")
+    marker = site.delete(BUCKET, path)
+    site.wrong = True
+    with pytest.raises(IntegrityError, match="is not what was stored"):
+        ring.open_or_make(BOOKINGS)
+    assert marker in [one.version_id for one in site.versions(BUCKET, path) if one.marker]
+    with pytest.raises(ObjectMissing):
+        site.read(BUCKET, path)
+
+
+class WrongOnce(MemorySite):
+    """A site that stores right, and gives the first read of each new version wrong."""
+
+    kind = ".age"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.read_before: set[tuple[str, str | None]] = set()
+
+    def fetch(self, bucket: str, key: str, **how: Any) -> Any:
+        info, body = super().fetch(bucket, key, **how)
+        if key.endswith(self.kind) and (key, info.version_id) not in self.read_before:
+            self.read_before.add((key, info.version_id))
+            return info, body[:-1]
+        return info, body
+
+
+@pytest.mark.parametrize("kind", [".age", ".json"])
+def test_i3_one_wrong_read_deletes_no_key_and_no_card(ring: Keyring, kind: str) -> None:
+    """Another run may have sealed with the key since."""
+    site = WrongOnce("haven")
+    site.kind = kind
+    site.ensure_bucket(BUCKET, versioned=ring.places[0].site.keeps_versions(BUCKET))
+    place = Place(site, BUCKET)
+    key = dataclasses.replace(ring, places=(place, ring.places[1])).open_or_make(BOOKINGS)
+    assert key.serial == "0001" and dataclasses.replace(ring, places=(place,)).open(BOOKINGS) == key
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_card_that_a_site_stored_wrong_is_found_before_it_counts(ring: Keyring, place: int) -> None:
+    site = Altering("other", ".json")
+    site.ensure_bucket(BUCKET, versioned=ring.places[0].site.keeps_versions(BUCKET))
+    places = [ring.places[0], ring.places[1]]
+    places[place] = Place(site, BUCKET)
+    spoilt = dataclasses.replace(ring, places=tuple(places))
+    with pytest.raises(IntegrityError, match=rf"keys/{BOOKINGS.id}/0001.json in .*'other' is not what was stored"):
+        spoilt.open_or_make(BOOKINGS)
+    assert spoilt.copies(BOOKINGS) == {} and spoilt.damaged() == {}
+    site.wrong = False
+    key = spoilt.open_or_make(BOOKINGS)
+    site.wrong = True
+    with pytest.raises(IntegrityError, match="is not what was stored"):
+        spoilt.destroy(BOOKINGS, dry_run=False)
+    assert spoilt.damaged() == {}
+    site.wrong = False
+    if place:
+        assert dataclasses.replace(spoilt, places=(places[1],)).open(BOOKINGS) == key, "no copy went"
+    spoilt.destroy(BOOKINGS, dry_run=False)
+    assert spoilt.copies(BOOKINGS) == {} and [one.destroyed for one in spoilt.cards(BOOKINGS)] == [NOW]
+
+
+def test_a_renewed_key_stands_beside_the_one_before_it(ring: Keyring) -> None:
+    before = ring.open_or_make(BOOKINGS)
+    after = ring.renew(BOOKINGS)
+    assert (before.serial, after.serial) == ("0001", "0002") and after.restic_password != before.restic_password
+    assert ring.open_or_make(BOOKINGS) == after and ring.open(BOOKINGS, "0001") == before
+    assert ring.copies(BOOKINGS) == {serial: list(ring.places) for serial in ("0001", "0002")}
+
+
+def test_a_copy_that_was_stored_wrong_at_another_place_does_not_pass_for_a_copy(ring: Keyring) -> None:
+    site = Altering("primary")
+    site.ensure_bucket(BUCKET, versioned=True)
+    spoilt = dataclasses.replace(ring, places=(ring.places[0], Place(site, BUCKET)))
+    for _ in range(2):
+        with pytest.raises(IntegrityError):
+            spoilt.open_or_make(BOOKINGS)
+    site.wrong = False
+    key = spoilt.open_or_make(BOOKINGS)
+    assert dataclasses.replace(spoilt, places=spoilt.places[1:]).open(BOOKINGS) == key
+
+
+def test_a_copy_that_somebody_altered_is_put_back_before_it_is_needed(ring: Keyring) -> None:
+    key, last = ring.open_or_make(BOOKINGS), ring.places[1]
+    theirs = dataclasses.replace(key, identity=STRANGER)
+    for body in (b"damaged", wrapping.wrap(theirs, STRANGER, [STRANGER.recipient, PLATFORM.recipient])):
+        last.site.write(BUCKET, f"keys/{BOOKINGS.id}/0001.age", body)
+        assert ring.open_or_make(BOOKINGS) == key
+        assert dataclasses.replace(ring, places=(last,)).open(BOOKINGS) == key
+
+
+def test_a_run_that_is_killed_after_a_key_was_stored_wrong_stops_no_later_run(ring: Keyring) -> None:
+    site = Altering("haven")
+    site.killed = KeyboardInterrupt
+    site.ensure_bucket(BUCKET, versioned=True)
+    spoilt = dataclasses.replace(ring, places=(Place(site, BUCKET), ring.places[1]))
+    with pytest.raises(KeyboardInterrupt):
+        spoilt.open_or_make(BOOKINGS)
+    site.wrong = False
+    key = spoilt.open_or_make(BOOKINGS)
+    assert key.serial == "0002" and spoilt.open_or_make(BOOKINGS) == spoilt.open(BOOKINGS) == key
+    assert [card.serial for card in spoilt.rewrap()] == ["0002"]
+    site.write(BUCKET, f"keys/{BOOKINGS.id}/0002.age", b"damaged")
+    ring.places[1].site.write(BUCKET, f"keys/{BOOKINGS.id}/0002.age", b"damaged")
+    with pytest.raises(IntegrityError):  # something may be sealed with this one
+        spoilt.open_or_make(BOOKINGS)
+
+
+def test_copies_that_cannot_be_read_any_more_are_not_replaced_by_nothing(
+    ring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = ring.open_or_make(BOOKINGS)
+    with monkeypatch.context() as fault:
+        fault.setattr(Keyring, "open", lambda *given: key)  # it opened a moment ago
+        for place in ring.places:
+            fault.setattr(place.site, "read", altered(place.site.read))
+        with pytest.raises(IntegrityError, match="no copy"):
+            ring.open_or_make(BOOKINGS)
+    assert ring.open(BOOKINGS) == key
+    assert all(len([one for one in p.site.versions(p.bucket) if one.key.endswith(".age")]) == 1 for p in ring.places)
+
+
+def altered(read: Any) -> Any:
+    def other(bucket: str, name: str, **how: Any) -> Any:
+        if name.endswith(".age"):
+            raise IntegrityError(f"read {name}", "Retry.")
+        return read(bucket, name, **how)
+
+    return other

@@ -1,0 +1,76 @@
+"""Who is told what, and how often: round after round, with a recipient that cannot always be reached."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rempart.backup.watch.alarm import after, due
+from rempart.backup.watch.silence import Verdict
+
+NOW = datetime(2024, 2, 29, 12, 0, tzinfo=UTC)
+REMIND = timedelta(hours=4)
+KINDS = ("backup", "drill")
+rounds = st.lists(
+    st.tuples(
+        st.timedeltas(timedelta(minutes=1), timedelta(hours=3)),
+        st.tuples(st.booleans(), st.booleans()),
+        st.booleans(),
+    ),
+    max_size=40,
+)
+
+
+def verdicts(*greens: bool) -> list[Verdict]:
+    return [Verdict(kind, "fresh" if ok else "late", "d") for kind, ok in zip(KINDS, greens, strict=True)]
+
+
+@given(rounds)
+def test_a_recipient_always_knows_what_is_red_and_is_not_told_twice(
+    steps: list[tuple[timedelta, tuple[bool, bool], bool]],
+) -> None:
+    told: dict[str, datetime] = {}
+    knows: dict[str, datetime] = {}  # red, as he was told, and when
+    now = NOW
+    for passed, greens, reachable in steps:
+        now += passed
+        found = verdicts(*greens)
+        news = due(told, found, now, REMIND)
+        for one in news:
+            last = knows.get(one.verdict.kind)
+            assert {"red": last is None, "green again": last is not None}.get(one.what, True)
+            if one.what == "still red":
+                assert last and now - last >= REMIND
+        if not reachable:
+            continue
+        told = after(told, news, found, now)
+        for one in news:
+            if one.what == "green again":
+                del knows[one.verdict.kind]
+            else:
+                knows[one.verdict.kind] = now
+        assert set(knows) == {one.kind for one in found if not one.ok}
+        assert all(now - at < REMIND for at in knows.values())
+        assert due(told, found, now, REMIND) == ()
+
+
+def test_red_once_again_after_four_hours_and_green_once() -> None:
+    told: dict[str, datetime] = {}
+    heard = []
+    for minutes, green in [(0, True), (5, False), (10, False), (244, False), (245, False), (250, True), (255, True)]:
+        now, found = NOW + timedelta(minutes=minutes), verdicts(green, True)
+        news = due(told, found, now, REMIND)
+        told = after(told, news, found, now)
+        heard += [(minutes, one.what) for one in news]
+    assert heard == [(5, "red"), (245, "still red"), (250, "green again")]
+
+
+def test_a_clock_that_is_set_back_does_not_silence_a_reminder() -> None:
+    (news,) = due({"backup": NOW}, verdicts(False, True), NOW - timedelta(days=300), REMIND)
+    assert news.what == "still red"
+
+
+def test_what_is_watched_no_more_is_forgotten() -> None:
+    assert after({"replication/a-b": NOW}, (), verdicts(True, True), NOW) == {}
