@@ -36,8 +36,8 @@ from rempart.backup.databases.stored_dumps import StoredDump, dump_into, restore
 from rempart.backup.points import points
 from rempart.backup.points.sealing import SealedObject
 from rempart.config import Connection
-from rempart.flows import locks
-from rempart.flows.platform import Platform
+from rempart.flows.backup import locks
+from rempart.flows.shared.platform import Platform
 from rempart.sites.port import Site
 from tests.integration.own_servers import own_servers
 

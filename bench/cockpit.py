@@ -27,7 +27,7 @@ from bench.prove_pods import own_stack
 from bench.report import Row, write
 from rempart import config
 from rempart.config import Connection
-from rempart.flows.platform import Platform, open_platform
+from rempart.flows.shared.platform import Platform, open_platform
 from rempart.ledger.chain import Head, extend
 from rempart.ledger.port import Kind
 from rempart.ledger.postgresql import PostgresqlLedger

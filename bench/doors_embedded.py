@@ -23,8 +23,9 @@ from bench import listening
 from bench.door_attacks import Attack, Row, of_site, row, rows
 from rempart import config
 from rempart.config import Connection
-from rempart.flows import job_credentials, people
-from rempart.flows.platform import Platform
+from rempart.flows.governance import people
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training import job_credentials
 from rempart.models.tracking import session
 from rempart.sites.s3 import SESSION_TOKEN
 from rempart.stack import launch, layout

@@ -165,8 +165,8 @@ def resident(*pids: int) -> int:
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
     """Take in one file in this process; the peak above idle (MiB), and what became of it."""
-    from rempart.flows.ingest import ingest
-    from rempart.flows.platform import Platform
+    from rempart.flows.ingestion.ingest import ingest
+    from rempart.flows.shared.platform import Platform
     from rempart.ingestion import deliveries, isolated
     from rempart.ledger.memory import MemoryLedger
     from rempart.replication.continuity import MemoryContinuity

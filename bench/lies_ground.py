@@ -27,8 +27,10 @@ from rempart.backup.databases import restic
 from rempart.backup.databases.postgresql import drop_database
 from rempart.config import Connection
 from rempart.errors import RempartError as RempartError
-from rempart.flows import back_up, drill_checks, evidence
-from rempart.flows.platform import Platform
+from rempart.flows.backup import back_up
+from rempart.flows.drill import drill_checks
+from rempart.flows.governance import evidence
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import MemoryContinuity
@@ -187,7 +189,7 @@ def small_parts() -> None:
 
 def make(ground: Ground) -> Made:
     """Fill the platform: an ingested week, artifacts, replicas, a restore point, an export, and what is new since."""
-    from rempart.flows.replicate import replicate
+    from rempart.flows.replication.replicate import replicate
 
     small_parts()
     ledger = MemoryLedger(ground.platform(MemoryLedger(), MemoryContinuity()).signer())

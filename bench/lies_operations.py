@@ -11,9 +11,15 @@ from typing import Any
 from bench import lies_ground as on
 from bench.lies_ground import Ground, Made
 from rempart import pipeline
-from rempart.flows import back_up, doctor_site, drill, erase, evidence, replicate, restore_aside, verify_replicas
-from rempart.flows.ingest import ingest
-from rempart.flows.platform import Platform
+from rempart.flows.backup import back_up
+from rempart.flows.doctor import doctor_site
+from rempart.flows.drill import drill
+from rempart.flows.erasure import erase
+from rempart.flows.governance import evidence
+from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.replication import replicate, verify_replicas
+from rempart.flows.restore import restore_aside
+from rempart.flows.shared.platform import Platform
 from rempart.ingestion import landing, snapshots
 from rempart.ledger.verification import verify as verify_ledger
 from rempart.sites.capabilities import CapabilityRecord

@@ -24,11 +24,11 @@ PLAIN = """
 import sys, time, json
 started = time.perf_counter()
 from rempart import pipeline
-from rempart.flows.platform import open_platform
-from rempart.flows.ingest import ingest
-from rempart.flows.materialize import materialize
-from rempart.flows.train import train
-from rempart.flows.validate import validate
+from rempart.flows.shared.platform import open_platform
+from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.training.materialize import materialize
+from rempart.flows.training.train import train
+from rempart.flows.training.validate import validate
 platform, spec, seconds = open_platform(), pipeline.named(sys.argv[1]), {}
 def timed(stage, call):
     began = time.perf_counter(); result = call(); seconds[stage] = time.perf_counter() - began

@@ -141,8 +141,8 @@ class Many:
 
     def order(self, name: str, seed: int) -> Job:
         """Order a training of a pipeline; pipelines name the pools in different orders."""
-        from rempart.flows import train
-        from rempart.flows.pod_job import Ordered
+        from rempart.flows.training import train
+        from rempart.flows.training.pod_job import Ordered
         from rempart.training.record import Record
 
         if name not in self.pipelines:
@@ -315,8 +315,8 @@ def _bare(many: Many, number: int) -> Any:
 
 @contextmanager
 def _set_up(folder: Path, *, real: bool) -> Iterator[Many]:
-    from rempart.flows import job_credentials
-    from rempart.flows.job_credentials import Granted
+    from rempart.flows.training import job_credentials
+    from rempart.flows.training.job_credentials import Granted
     from rempart.training.kubernetes import pod
 
     with ExitStack() as ending:

@@ -20,7 +20,7 @@ from bench import door_attacks, doors_compose, doors_embedded
 from bench.door_attacks import Row
 from bench.prove_pods import write
 from rempart import config
-from rempart.flows.platform import open_platform
+from rempart.flows.shared.platform import open_platform
 from rempart.stack import layout, lifecycle
 
 NAME = "doors"

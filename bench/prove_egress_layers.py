@@ -33,7 +33,7 @@ import yaml
 from bench import sink
 from rempart import config
 from rempart.airflow_api import AirflowApi, AirflowApiError
-from rempart.flows.platform import open_platform
+from rempart.flows.shared.platform import open_platform
 from rempart.stack import environment, layout, lifecycle
 
 NAME = "egress-layers"

@@ -22,8 +22,8 @@ from bench.prove_pods import own_stack, write
 from rempart import config, demo
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.errors import FailoverError, RempartError
-from rempart.flows.fail_over import JourneyResult, fail_back, fail_over
-from rempart.flows.platform import Platform, open_platform
+from rempart.flows.failover.fail_over import JourneyResult, fail_back, fail_over
+from rempart.flows.shared.platform import Platform, open_platform
 from rempart.stack import layout, lifecycle, object_sites
 from rempart.stack.credentials import connections
 from rempart.stack.supervision import Supervisor
@@ -216,7 +216,7 @@ def prove(stack: layout.Stack) -> tuple[list[Check], dict[str, Any]]:
 
 
 def _mirrored(platform: Platform) -> bool:
-    from rempart.flows import mirror
+    from rempart.flows.failover import mirror
 
     generation = platform.active().generation
     return all(isinstance(one, dict) and one["generation"] == generation for one in mirror.read(platform).values())

@@ -32,7 +32,7 @@ from bench.lies_matrix import NOT_REACHABLE, REFERENCE, Outcome, page, read, sum
 from bench.lies_operations import OPERATIONS, Cell, Operation, fresh, unequal
 from rempart import config
 from rempart.errors import RempartError
-from rempart.flows.mend_links import mend
+from rempart.flows.backup.mend_links import mend
 from tests.lying import FAULTS, Fault, lying_site
 
 FORK = multiprocessing.get_context("fork")

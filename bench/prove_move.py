@@ -31,7 +31,7 @@ from rempart import config, demo
 from rempart.airflow_api import AirflowApi
 from rempart.backup.keys import age
 from rempart.config import Connection, parse_connection
-from rempart.flows.platform import open_platform
+from rempart.flows.shared.platform import open_platform
 from rempart.ledger.keys import to_pem
 from rempart.models import registry
 from rempart.stack import layout, lifecycle, preflight

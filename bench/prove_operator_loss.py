@@ -37,8 +37,8 @@ from rempart.backup.bundle import open_bundle
 from rempart.backup.databases import postgresql
 from rempart.backup.keys import age
 from rempart.backup.points import points
-from rempart.flows.bundle import door_sha256
-from rempart.flows.platform import Platform, open_platform
+from rempart.flows.bundle.bundle import door_sha256
+from rempart.flows.shared.platform import Platform, open_platform
 from rempart.ledger.keys import to_pem
 from rempart.stack import launch, layout, lifecycle
 

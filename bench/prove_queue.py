@@ -22,8 +22,8 @@ from typing import Any
 from bench.prove_pods import own_stack, write
 from rempart import config
 from rempart.airflow_api import TERMINAL, AirflowApi
-from rempart.flows import pod_job
-from rempart.flows.platform import Platform, open_platform
+from rempart.flows.shared.platform import Platform, open_platform
+from rempart.flows.training import pod_job
 from rempart.pipeline import named
 from rempart.stack import lifecycle
 from rempart.training.job import Dataset, JobSpec, Output, Place, Tracking, TrainerSpec

@@ -41,9 +41,9 @@ from rempart.backup.keys import age
 from rempart.errors import RempartError
 from rempart.features import offline, online
 from rempart.features.plan import view_tables
-from rempart.flows import restore_checks
-from rempart.flows.materialize import feature_databases
-from rempart.flows.platform import Platform, open_platform
+from rempart.flows.restore import restore_checks
+from rempart.flows.shared.platform import Platform, open_platform
+from rempart.flows.training.materialize import feature_databases
 from rempart.ledger.keys import to_pem
 from rempart.models import registry
 from rempart.pipeline import named

@@ -27,8 +27,8 @@ from bench import sink, telemetry_containers
 from bench.prove_compose import proven
 from bench.prove_egress import Proof, by_destination, control, rempart, stop, table, write
 from rempart import config
-from rempart.flows import train
-from rempart.flows.platform import Platform, open_platform
+from rempart.flows.shared.platform import Platform, open_platform
+from rempart.flows.training import train
 from rempart.sections import Buckets
 from rempart.stack import launch, layout
 from rempart.stack.environment import MARKER

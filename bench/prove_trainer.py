@@ -23,8 +23,8 @@ from typing import Any
 from bench.prove_pods import write
 from bench.seen import docker
 from rempart.errors import RempartError
-from rempart.flows import train
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training import train
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.sections import Buckets, Pool

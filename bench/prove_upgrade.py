@@ -28,8 +28,8 @@ from bench.prove_restore import working
 from rempart import config, demo
 from rempart.airflow_api import AirflowApi
 from rempart.backup.drill import airflow_schema
-from rempart.flows import upgrade_facts
-from rempart.flows.platform import open_platform
+from rempart.flows.shared.platform import open_platform
+from rempart.flows.upgrade import upgrade_facts
 from rempart.ledger.port import Evidence
 from rempart.models import registry
 
@@ -43,7 +43,7 @@ _CHAIN = """
 import json, sys
 from rempart import config, demo
 from rempart.airflow_api import AirflowApi
-from rempart.flows.platform import open_platform
+from rempart.flows.shared.platform import open_platform
 run = demo.Demo(open_platform(), AirflowApi(config.environment_connections("airflow_api")), print)
 run.deliver()
 run.run("ingest", "ingest_hotel_bookings", "ingest")

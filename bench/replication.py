@@ -35,8 +35,8 @@ from botocore.config import Config as BotoConfig
 
 from bench.report import Row, write
 from rempart import config
-from rempart.flows import doctor_site
-from rempart.flows.platform import Platform, classification_of
+from rempart.flows.doctor import doctor_site
+from rempart.flows.shared.platform import Platform, classification_of
 from rempart.pipeline import load_all
 from rempart.sites.port import Site
 from tests.integration.own_servers import Servers, own_servers
@@ -54,8 +54,8 @@ _CHUNK = 1 << 20
 OURS = """
 import json, sys, time
 from dataclasses import asdict, replace
-from rempart.flows.platform import open_platform
-from rempart.flows.replicate import bring
+from rempart.flows.shared.platform import open_platform
+from rempart.flows.replication.replicate import bring
 platform = open_platform()
 buckets = platform.config.buckets.model_copy(update={"lake": sys.argv[1]})
 # rclone copies no tags, and asking for them is a request for each object

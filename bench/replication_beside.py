@@ -25,7 +25,7 @@ import psycopg
 from bench.replication import SITES, Bench, Case, Run, named
 from bench.report import Row, write
 from rempart import config
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from tests.integration.own_servers import own_servers
 
 ENOUGH = 0.95
@@ -34,8 +34,8 @@ MIB = 1 << 20
 CASES = ((4_000, 10 << 10), (200, MIB), (8, 64 * MIB), (2, 512 * MIB))
 """Objects and bytes of each."""
 PROBE = """
-from rempart.flows import doctor_site
-from rempart.flows.platform import classification_of, open_platform
+from rempart.flows.doctor import doctor_site
+from rempart.flows.shared.platform import classification_of, open_platform
 from rempart.pipeline import load_all
 platform = open_platform()
 for name in ("primary", "haven"):

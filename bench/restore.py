@@ -38,10 +38,10 @@ from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.points.copies import Copies
 from rempart.backup.points.points import HeldObject
 from rempart.backup.points.sealing import Original, SealedObject
-from rempart.flows import doctor_site
-from rempart.flows.platform import Platform
-from rempart.flows.restore_objects import Bringer
-from rempart.flows.seal import seal_objects
+from rempart.flows.backup.seal import seal_objects
+from rempart.flows.doctor import doctor_site
+from rempart.flows.restore.restore_objects import Bringer
+from rempart.flows.shared.platform import Platform
 from rempart.sites.port import Site
 from tests.integration.own_servers import Servers, own_servers
 

@@ -45,7 +45,7 @@ with DAG("{DAG}", **common | {{"default_args": common["default_args"] | {{"retri
 
     @task
     def prepare(ti=None, run_id=None):
-        from rempart.flows.replicate_in_tasks import prepare
+        from rempart.flows.replication.replicate_in_tasks import prepare
         from rempart.replication import run
 
         run.PIECE = {KEYS}
@@ -55,14 +55,14 @@ with DAG("{DAG}", **common | {{"default_args": common["default_args"] | {{"retri
 
     @task
     def carry(plan, pieces):
-        from rempart.flows.replicate_in_tasks import carry, prepared
+        from rempart.flows.replication.replicate_in_tasks import carry, prepared
 
         platform, ready = runtime.platform(), prepared(plan)
         return [carry(platform, ready, piece, print) for piece in pieces]
 
     @task
     def conclude(plan, carried):
-        from rempart.flows.replicate_in_tasks import conclude, prepared
+        from rempart.flows.replication.replicate_in_tasks import conclude, prepared
 
         told = [one for share in carried for one in share]
         result = runtime.as_json(conclude(runtime.platform(), prepared(plan), told, say=print))
@@ -74,7 +74,7 @@ with DAG("{DAG}", **common | {{"default_args": common["default_args"] | {{"retri
 PUT = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from rempart.flows.platform import open_platform
+from rempart.flows.shared.platform import open_platform
 platform, (prefix, count) = open_platform(), sys.argv[1:]
 site, bucket = platform.site("primary", "internal"), platform.config.buckets.lake
 def put(n):
@@ -84,7 +84,7 @@ with ThreadPoolExecutor(8) as pool:
 """
 LIST = """
 import json
-from rempart.flows.platform import open_platform
+from rempart.flows.shared.platform import open_platform
 platform = open_platform()
 bucket = platform.config.buckets.lake
 print(json.dumps([[one.key for one in platform.site(name, "internal").list(bucket)] for name in ("primary", "haven")]))

@@ -34,7 +34,7 @@ with DAG("backup_platform", doc_md=__doc__, **platform_settings("backup") | {"sc
 
     @task(outlets=[point])
     def back_up(outlet_events: Any = None) -> dict[str, Any]:
-        from rempart.flows.back_up import back_up
+        from rempart.flows.backup.back_up import back_up
 
         runtime.keep_canary()
         result = runtime.as_json(back_up(runtime.platform(), print))
@@ -43,13 +43,13 @@ with DAG("backup_platform", doc_md=__doc__, **platform_settings("backup") | {"sc
 
     @task
     def prune() -> dict[str, Any]:
-        from rempart.flows.prune import prune
+        from rempart.flows.backup.prune import prune
 
         return runtime.as_json(prune(runtime.platform(), dry_run=False, say=print))
 
     @task
     def store_bundle() -> dict[str, Any]:
-        from rempart.flows.bundle import store
+        from rempart.flows.bundle.bundle import store
 
         return runtime.as_json(store(runtime.platform(), print))
 

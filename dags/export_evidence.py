@@ -37,7 +37,7 @@ with DAG("export_evidence", doc_md=__doc__, **settings() | {"schedule": schedule
 
     @task
     def export() -> dict[str, Any]:
-        from rempart.flows.evidence import export, prove_sites
+        from rempart.flows.governance.evidence import export, prove_sites
 
         platform = runtime.platform()
         prove_sites(platform)
@@ -45,7 +45,7 @@ with DAG("export_evidence", doc_md=__doc__, **settings() | {"schedule": schedule
 
     @task
     def check_foreign(result: Any) -> None:
-        from rempart.flows.evidence import ExportResult, check_foreign
+        from rempart.flows.governance.evidence import ExportResult, check_foreign
 
         check_foreign(ExportResult(**result))
 

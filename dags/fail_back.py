@@ -24,7 +24,7 @@ with DAG("fail_back", doc_md=__doc__, params=params, **platform_settings("failov
 
     @task
     def fail_back(params: Any = None) -> dict[str, Any]:
-        from rempart.flows.fail_over import fail_back
+        from rempart.flows.failover.fail_over import fail_back
 
         return runtime.as_json(fail_back(runtime.platform(), dry_run=params["dry_run"]))
 

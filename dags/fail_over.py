@@ -31,7 +31,7 @@ with DAG("fail_over", doc_md=__doc__, params=params, **platform_settings("failov
 
     @task
     def fail_over(params: Any = None) -> dict[str, Any]:
-        from rempart.flows.fail_over import fail_over
+        from rempart.flows.failover.fail_over import fail_over
 
         wanted = {"dry_run": params["dry_run"], "accept_loss": params["accept_loss"]}
         return runtime.as_json(fail_over(runtime.platform(), params["to"], **wanted))

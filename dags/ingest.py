@@ -72,7 +72,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
 
         @task
         def ingest(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
-            from rempart.flows.reingest import take_in
+            from rempart.flows.ingestion.reingest import take_in
 
             spec = runtime.pipeline(name).reading_from(params["prefix"])
             said = {"accept": params["accept_quarantined"], "accept_loss": params["accept_loss"]}
@@ -87,7 +87,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
 
         @task
         def check_quarantine(result: Any) -> None:
-            from rempart.flows.ingest import IngestResult, check_quarantine
+            from rempart.flows.ingestion.ingest import IngestResult, check_quarantine
 
             check_quarantine(runtime.pipeline(name), IngestResult(**result))
 

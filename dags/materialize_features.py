@@ -33,7 +33,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
 
         @task(outlets=[features])
         def materialize(params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
-            from rempart.flows.materialize import materialize
+            from rempart.flows.training.materialize import materialize
 
             result = runtime.as_json(materialize(runtime.platform(), runtime.pipeline(name), params["snapshot"]))
             outlet_events[features].extra = {"snapshot": result["snapshot"]}

@@ -27,7 +27,7 @@ with DAG("probe_sites", doc_md=__doc__, **settings() | {"schedule": schedule, "t
 
     @task
     def probe() -> dict[str, Any]:
-        from rempart.flows.doctor_site import probe_all
+        from rempart.flows.doctor.doctor_site import probe_all
 
         return probe_all(runtime.platform())
 

@@ -51,7 +51,7 @@ def build(pair: sections.ReplicationPair) -> DAG:
 
         @task
         def prepare(ti: Any = None, run_id: str | None = None) -> list[list[dict[str, str]]]:
-            from rempart.flows.replicate_in_tasks import prepare
+            from rempart.flows.replication.replicate_in_tasks import prepare
 
             with replication.skipped_out_of_turn():
                 ready = prepare(runtime.platform(), source, target, print, run_name=f"DAG run {run_id}")
@@ -61,7 +61,7 @@ def build(pair: sections.ReplicationPair) -> DAG:
         # a limit of the bandwidth is one of each task
         @task(max_active_tis_per_dagrun=1 if pair.bandwidth else None)
         def carry(plan: Any, pieces: Any) -> list[dict[str, Any]]:
-            from rempart.flows.replicate_in_tasks import carry, prepared
+            from rempart.flows.replication.replicate_in_tasks import carry, prepared
 
             platform, ready = runtime.platform(), prepared(plan)
             return [carry(platform, ready, piece, print) for piece in pieces]
@@ -70,8 +70,8 @@ def build(pair: sections.ReplicationPair) -> DAG:
         def conclude(
             plan: Any, carried: Any, params: Any = None, outlet_events: Any = None, dag_run: Any = None
         ) -> dict[str, Any]:
-            from rempart.flows.replicate import check_objective, record_late
-            from rempart.flows.replicate_in_tasks import conclude, prepared
+            from rempart.flows.replication.replicate import check_objective, record_late
+            from rempart.flows.replication.replicate_in_tasks import conclude, prepared
 
             result = conclude(
                 platform := runtime.platform(),

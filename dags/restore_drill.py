@@ -47,7 +47,7 @@ with DAG(
 
     @task
     def drill(params: Any = None) -> dict[str, Any]:
-        from rempart.flows.drill import drill
+        from rempart.flows.drill.drill import drill
 
         return runtime.as_json(drill(runtime.platform(), params["point"], scenario=params["scenario"]))
 

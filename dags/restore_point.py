@@ -52,7 +52,7 @@ with DAG("restore_point", doc_md=__doc__, params=params, **platform_settings("re
 
     @task
     def restore_point(params: Any = None) -> dict[str, Any]:
-        from rempart.flows.restore_aside import restore_aside
+        from rempart.flows.restore.restore_aside import restore_aside
         from rempart.stack import layout
 
         said = {name: params[name] for name in ("aside", "point", "parts", "i_know", "dry_run")}

@@ -34,7 +34,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
 
         @task
         def roll_back(params: Any = None) -> dict[str, Any]:
-            from rempart.flows.validate import roll_back
+            from rempart.flows.training.validate import roll_back
 
             asked = {"dry_run": params["dry_run"], "replaces": params["replaces"]}
             return runtime.as_json(roll_back(runtime.platform(), runtime.pipeline(name), **asked))

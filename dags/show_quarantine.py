@@ -40,7 +40,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
 
         @task
         def show(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
-            from rempart.flows.quarantine import look
+            from rempart.flows.ingestion.quarantine import look
 
             key, by = params["recipient"], dag_run.triggering_user_name
             found = look(runtime.platform(), runtime.pipeline(name), params["delivery"], key, by=by)

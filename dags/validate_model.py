@@ -36,7 +36,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
 
         @task
         def validate(params: Any = None) -> dict[str, Any]:
-            from rempart.flows.validate import validate
+            from rempart.flows.training.validate import validate
 
             return runtime.as_json(validate(runtime.platform(), runtime.pipeline(name), params["version"]))
 

@@ -31,7 +31,7 @@ with DAG("verify_replicas", doc_md=__doc__, **platform_settings("replicate") | {
 
         @task(task_id=f"verify_{pair.source}_to_{pair.target}")
         def verify(source: str, target: str) -> dict[str, Any]:
-            from rempart.flows.verify_replicas import verify
+            from rempart.flows.replication.verify_replicas import verify
 
             return runtime.as_json(verify(runtime.platform(), source, target, say=print))
 
@@ -41,7 +41,7 @@ with DAG("verify_replicas", doc_md=__doc__, **platform_settings("replicate") | {
 
         @task(task_id=f"measure_{name}")
         def measure(site: str) -> dict[str, Any]:
-            from rempart.flows.site_usage import measure_site
+            from rempart.flows.monitoring.site_usage import measure_site
 
             return measure_site(runtime.platform(), site, print)
 

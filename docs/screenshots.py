@@ -22,8 +22,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from rempart import config
 from rempart.airflow_api import AirflowApi
 from rempart.config import Connection
-from rempart.flows import drill_report
-from rempart.flows.platform import open_platform
+from rempart.flows.drill import drill_report
+from rempart.flows.shared.platform import open_platform
 from rempart.web.rendering import PAGES
 
 IMAGES = Path(__file__).parent / "images"

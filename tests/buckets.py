@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rempart import sections
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rempart import config
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.web import facts

@@ -14,8 +14,8 @@ from rempart import pipeline as pipelines
 from rempart.backup.keys import age
 from rempart.config import Connection, project_root
 from rempart.errors import ConnectionMissing
-from rempart.flows.ingest import IngestResult, ingest
-from rempart.flows.platform import Platform
+from rempart.flows.ingestion.ingest import IngestResult, ingest
+from rempart.flows.shared.platform import Platform
 from rempart.ingestion import sample
 from rempart.ledger.keys import signer
 from rempart.pipeline import Pipeline

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
 from rempart.backup.points import points, retention
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.sites.port import Site
 
 DATABASES = ("airflow", "ledger")

@@ -16,7 +16,7 @@ from kubernetes import client
 from kubernetes import config as kube
 
 from rempart import config
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.training.kubernetes import train_job
 from tests import pods
 from tests.kubernetes_double import KubernetesDouble

@@ -23,8 +23,8 @@ import pytest
 import yaml
 
 from rempart import config
-from rempart.flows import job_credentials, pod_job, train
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training import job_credentials, pod_job, train
 from rempart.ledger.memory import MemoryLedger
 from rempart.models.tracking import session
 from rempart.pipeline import Pipeline

@@ -16,7 +16,7 @@ from rempart.backup.databases.restic import Repository, find_program
 from rempart.backup.databases.stored_dumps import StoredDump, dump_into
 from rempart.config import Connection
 from rempart.errors import BackupError
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 
 FILL = """
 CREATE TABLE bookings (id int PRIMARY KEY, guest text, paid numeric);

@@ -12,9 +12,9 @@ from rempart.backup.keys.domains import Domain
 from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.points import chain, points
 from rempart.backup.points.sealing import Original
-from rempart.flows.platform import Platform
-from rempart.flows.restore_source import Found, OpenPoint, Wish, find, open_point
-from rempart.flows.seal import seal_body, seal_objects
+from rempart.flows.backup.seal import seal_body, seal_objects
+from rempart.flows.restore.restore_source import Found, OpenPoint, Wish, find, open_point
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import Signer, signer
 from rempart.sites.memory import MemorySite
 from tests.journeys import in_memory

@@ -18,7 +18,7 @@ from typing import Any
 from rempart import config, pipeline
 from rempart.airflow_api import AirflowApi
 from rempart.errors import RempartError
-from rempart.flows.platform import Platform, open_platform
+from rempart.flows.shared.platform import Platform, open_platform
 
 PIPELINE = "hotel_bookings"
 BAD_PARAMS = {"max_iter": 1, "learning_rate": 0.01}

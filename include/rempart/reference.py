@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from rempart.backup.drill.drill_report import DrillReport
 from rempart.config import Config, operators_dir, project_root
-from rempart.flows.watch_file import Watch
+from rempart.flows.monitoring.watch_file import Watch
 from rempart.pipeline import Pipeline
 from rempart.reference_operators import operators_page
 from rempart.reference_placements import placements_page

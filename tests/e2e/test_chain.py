@@ -27,7 +27,7 @@ from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.backup.databases import postgresql
 from rempart.backup.keys import age
 from rempart.demo import BAD_PARAMS
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.sample import deliveries
 

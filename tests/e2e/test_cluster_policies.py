@@ -10,7 +10,7 @@ import pytest
 
 from rempart import config
 from rempart.airflow_api import AirflowApi
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 
 pytestmark = pytest.mark.stack
 

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, FrameLocator, Page, StorageState, expec
 from rempart import config, pipeline
 from rempart.airflow_api import AirflowApi
 from rempart.demo import Demo
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.ingestion.sample import deliveries
 from rempart.models import registry
 from rempart.web.rendering import PAGES

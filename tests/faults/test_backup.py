@@ -18,17 +18,18 @@ from rempart.backup.databases import postgresql
 from rempart.backup.databases.stored_dumps import dump_into, file_name, restore_from
 from rempart.backup.points import chain, points
 from rempart.errors import BackupError, DatabaseUnavailable, DrillFailed, LeaseHeld, LeaseLost, SiteError
-from rempart.flows import back_up as flow
-from rempart.flows import rpo, stores_not_held
-from rempart.flows.back_up import back_up
-from rempart.flows.drill import RPO, RTO, drill
-from rempart.flows.keys import own_identity
-from rempart.flows.locks import read_known
-from rempart.flows.platform import Platform
-from rempart.flows.prune import prune
-from rempart.flows.repair import uncover
-from rempart.flows.repositories import repository_of
-from rempart.flows.restore_source import Wish, find, open_point
+from rempart.flows.backup import back_up as flow
+from rempart.flows.backup import stores_not_held
+from rempart.flows.backup.back_up import back_up
+from rempart.flows.backup.locks import read_known
+from rempart.flows.backup.prune import prune
+from rempart.flows.drill.drill import RPO, RTO, drill
+from rempart.flows.monitoring import rpo
+from rempart.flows.restore.repair import uncover
+from rempart.flows.restore.restore_source import Wish, find, open_point
+from rempart.flows.shared.keys import own_identity
+from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import tracking
 from rempart.replication import lease

@@ -12,10 +12,10 @@ import pytest
 from rempart.backup.points import chain, points
 from rempart.backup.points.chain import Link, Mark
 from rempart.errors import BackupError, IntegrityError, SiteUnavailable
-from rempart.flows import mend_links
-from rempart.flows.mend_links import check_chain, hashes, mend, named_links
-from rempart.flows.repair import repair
-from rempart.flows.restore_points import survey
+from rempart.flows.backup import mend_links
+from rempart.flows.backup.mend_links import check_chain, hashes, mend, named_links
+from rempart.flows.backup.restore_points import survey
+from rempart.flows.restore.repair import repair
 from rempart.sites.memory import MemorySite
 from rempart.sites.once import store_once
 from tests.restorable import NOW, SIGNER, TRUSTED, UNTIL, House, flip, house, wipe

@@ -7,9 +7,10 @@ from datetime import timedelta
 import pytest
 
 from rempart import sections
-from rempart.flows import champions, restore_checks
-from rempart.flows.train import train_on
-from rempart.flows.validate import roll_back, validate
+from rempart.flows.restore import restore_checks
+from rempart.flows.training import champions
+from rempart.flows.training.train import train_on
+from rempart.flows.training.validate import roll_back, validate
 from rempart.models import registry
 from rempart.models.tracking import session
 from tests.unit.training import stage

@@ -17,7 +17,8 @@ import yaml
 from rempart import config, operators, pipeline, plain_yaml
 from rempart.config import project_root
 from rempart.errors import ConfigError, PipelineError, TrainingError
-from rempart.flows import check_pipeline, watch_file
+from rempart.flows.monitoring import watch_file
+from rempart.flows.training import check_pipeline
 from rempart.orchestration.run_parameters import unknown
 from rempart.pipeline import Pipeline
 from rempart.sovereignty import egress

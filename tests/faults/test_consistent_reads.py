@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from rempart.features import FeatureDatabases, offline, online, repository
-from rempart.flows import train
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training import train
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from tests.integration.own_servers import own_servers

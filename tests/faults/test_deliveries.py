@@ -20,9 +20,9 @@ from rempart import config as configuration
 from rempart import pipeline as pipelines
 from rempart.config import Connection, project_root
 from rempart.errors import IngestError
-from rempart.flows.ingest import IngestResult, check_quarantine, ingest
-from rempart.flows.platform import Platform
-from rempart.flows.reingest import reingest
+from rempart.flows.ingestion.ingest import IngestResult, check_quarantine, ingest
+from rempart.flows.ingestion.reingest import reingest
+from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, sample, snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Pipeline

@@ -13,9 +13,9 @@ import pytest
 from rempart import config
 from rempart.backup.points import points
 from rempart.errors import ListingRefused
-from rempart.flows import doctor_site
-from rempart.flows.platform import Platform
-from rempart.flows.replicate import replicate
+from rempart.flows.doctor import doctor_site
+from rempart.flows.replication.replicate import replicate
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.sites.memory import MemorySite

@@ -13,14 +13,15 @@ from rempart.backup.points import erasures as register
 from rempart.backup.points.restoring import Part
 from rempart.errors import BackupError, IntegrityError, KeyDestroyed, SiteError, SiteUnavailable
 from rempart.features import online, online_rows
-from rempart.flows import erase as erase_flow
-from rempart.flows import erasures, restore_erasures
-from rempart.flows import restore as restore_flow
-from rempart.flows.back_up import back_up
-from rempart.flows.keys import open_keyring, own_identity
-from rempart.flows.materialize import materialize, materialize_table
-from rempart.flows.replicate import bring
-from rempart.flows.restore_source import Wish, find, open_point, plan
+from rempart.flows.backup.back_up import back_up
+from rempart.flows.erasure import erase as erase_flow
+from rempart.flows.replication.replicate import bring
+from rempart.flows.restore import restore as restore_flow
+from rempart.flows.restore import restore_erasures
+from rempart.flows.restore.restore_source import Wish, find, open_point, plan
+from rempart.flows.shared import erasures
+from rempart.flows.shared.keys import open_keyring, own_identity
+from rempart.flows.training.materialize import materialize, materialize_table
 from rempart.ingestion import snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import load_all
@@ -220,9 +221,9 @@ def test_a4_an_erased_row_that_is_delivered_again_does_not_come_back(without_fea
 @pytest.fixture
 def standing(platform, proven_ledger, own_turns, feature_databases, monkeypatch):  # noqa: F811
     """The lake at both of the stack's sites, in the test's own buckets; scratch feature stores; a ledger in memory."""
-    monkeypatch.setattr("rempart.flows.back_up.DATABASES", ("continuity",))
+    monkeypatch.setattr("rempart.flows.backup.back_up.DATABASES", ("continuity",))
     monkeypatch.setattr(erase_flow, "feature_databases", lambda platform: feature_databases)
-    monkeypatch.setattr("rempart.flows.materialize.feature_databases", lambda platform: feature_databases)
+    monkeypatch.setattr("rempart.flows.training.materialize.feature_databases", lambda platform: feature_databases)
     mark = f"erase-{secrets.token_hex(4)}"
     buckets = sections.Buckets(
         landing=f"{mark}-landing", lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups"

@@ -17,10 +17,10 @@ import pytest
 
 from rempart.config import Connection
 from rempart.errors import FailoverError, LeaseHeld, RempartError, SiteUnavailable
-from rempart.flows.fail_over import fail_over
-from rempart.flows.platform import Platform, open_platform
-from rempart.flows.reconcile import before_bringing
-from rempart.flows.replicate import bring
+from rempart.flows.failover.fail_over import fail_over
+from rempart.flows.replication.reconcile import before_bringing
+from rempart.flows.replication.replicate import bring
+from rempart.flows.shared.platform import Platform, open_platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import PostgresqlContinuity
 from rempart.sections import Buckets
@@ -260,7 +260,7 @@ def test_a_journey_under_way_admits_no_other(pair: Platform) -> None:
 
 
 def _impatiently(platform: Platform) -> None:
-    import rempart.flows.journey_steps as flow
+    import rempart.flows.failover.journey_steps as flow
 
     patience = flow.WRITERS_SECONDS
     flow.WRITERS_SECONDS = 1.0

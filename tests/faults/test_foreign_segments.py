@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rempart.errors import IntegrityError, LedgerBroken, SiteUnavailable
-from rempart.flows.evidence import check_foreign, export
-from rempart.flows.platform import Platform
+from rempart.flows.governance.evidence import check_foreign, export
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.chain import Head, extend
 from rempart.ledger.keys import signer
 from rempart.ledger.memory import MemoryLedger

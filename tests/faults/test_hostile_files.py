@@ -17,7 +17,7 @@ import pytest
 from bench import hostile_files
 from rempart import pipeline
 from rempart.errors import PipelineError
-from rempart.flows.judge_rows import judge
+from rempart.flows.ingestion.judge_rows import judge
 from rempart.ingestion import isolated, reading, reading_process
 from rempart.ingestion.reading import Rows
 from rempart.pipeline import Expectation, Source

@@ -14,7 +14,7 @@ import pytest
 from rempart import config
 from rempart.config import Connection
 from rempart.errors import PlacementDenied, SiteError
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.models import tracking_users
 from rempart.sites import sessions
 from rempart.sites.s3 import SESSION_TOKEN, S3Site

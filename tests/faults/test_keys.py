@@ -24,9 +24,9 @@ from rempart.errors import (
     LockLapses,
     SiteError,
 )
-from rempart.flows import keys as flow
-from rempart.flows.platform import Platform
-from rempart.flows.seal import seal_objects
+from rempart.flows.backup.seal import seal_objects
+from rempart.flows.shared import keys as flow
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.sites.memory import MemorySite

@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 from rempart.cli import app
 from rempart.config import Connection
 from rempart.errors import LedgerBroken
-from rempart.flows import evidence
-from rempart.flows.evidence import export, export_to
-from rempart.flows.platform import Platform
+from rempart.flows.governance import evidence
+from rempart.flows.governance.evidence import export, export_to
+from rempart.flows.shared.platform import Platform
 from rempart.ledger import keys
 from rempart.ledger.canonical import canonical
 from rempart.ledger.chain import Head, checkpoint

@@ -19,10 +19,10 @@ import pytest
 from rempart.backup.databases import postgresql as dumps
 from rempart.config import Connection
 from rempart.errors import LedgerBroken
-from rempart.flows import evidence
-from rempart.flows.champions import decisions_on, intended
-from rempart.flows.forged import remove_forged
-from rempart.flows.platform import Platform
+from rempart.flows.governance import evidence
+from rempart.flows.governance.forged import remove_forged
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training.champions import decisions_on, intended
 from rempart.ledger import keys
 from rempart.ledger.canonical import canonical
 from rempart.ledger.chain import Entry, Head, extend, introduce

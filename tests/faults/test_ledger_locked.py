@@ -14,9 +14,10 @@ import pytest
 from rempart import config
 from rempart.config import Connection
 from rempart.errors import CapabilityMissing, IntegrityError, LedgerBroken, SiteUnavailable
-from rempart.flows import doctor_site, evidence
-from rempart.flows.evidence import export, export_to
-from rempart.flows.platform import Platform
+from rempart.flows.doctor import doctor_site
+from rempart.flows.governance import evidence
+from rempart.flows.governance.evidence import export, export_to
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.chain import Head, checkpoint
 from rempart.ledger.files import verify_files
 from rempart.ledger.keys import signer
@@ -242,7 +243,7 @@ def test_l9_a_bucket_that_was_emptied_is_an_alarm_until_a_person_repairs_it(
 
 
 def test_i11_an_old_object_comes_to_its_turn(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rempart.flows import locked_evidence
+    from rempart.flows.governance import locked_evidence
 
     monkeypatch.setattr(locked_evidence, "AT_ONCE", 4)
     exported(platform, 12)
@@ -262,7 +263,7 @@ def test_i11_an_old_object_comes_to_its_turn(platform: Platform, monkeypatch: py
 def test_i11_what_is_older_than_the_recent_exports_comes_to_its_turn_within_a_round(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, name: str, bucket: str, how: Callable[..., None]
 ) -> None:
-    from rempart.flows import locked_evidence
+    from rempart.flows.governance import locked_evidence
 
     monkeypatch.setattr(locked_evidence, "RECENT", 3)
     every = platform.config.evidence.every

@@ -11,7 +11,7 @@ import pytest
 from rempart import config
 from rempart.backup.points import chain
 from rempart.errors import IntegrityError
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import signer
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity

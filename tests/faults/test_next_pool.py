@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.training.kubernetes import pod
 from tests import clusters, pods
 from tests.api_cluster import small_pod

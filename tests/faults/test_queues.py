@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from tests import pods
 from tests.clusters import until
 from tests.queues import QUEUE, install_kueue, other, refused, runs, urgent

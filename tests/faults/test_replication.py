@@ -9,8 +9,8 @@ import pytest
 
 from rempart import config, sections
 from rempart.errors import SiteError, SiteUnavailable
-from rempart.flows.platform import Platform
-from rempart.flows.replicate import replicate
+from rempart.flows.replication.replicate import replicate
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.sites.memory import MemorySite

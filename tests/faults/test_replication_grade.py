@@ -19,11 +19,11 @@ import pytest
 
 from rempart import config, sections
 from rempart.errors import RempartError, SiteError
-from rempart.flows.pairs import catalogue
-from rempart.flows.platform import Platform
-from rempart.flows.reconcile import carry
-from rempart.flows.replicate import ReplicationResult, lines, replicate
-from rempart.flows.verify_replicas import verify
+from rempart.flows.replication.reconcile import carry
+from rempart.flows.replication.replicate import ReplicationResult, lines, replicate
+from rempart.flows.replication.verify_replicas import verify
+from rempart.flows.shared.pairs import catalogue
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import MemoryContinuity

@@ -16,8 +16,8 @@ import pytest
 
 from rempart import config
 from rempart.errors import LeaseHeld, LeaseLost
-from rempart.flows.platform import Platform
-from rempart.flows.replicate import replicate
+from rempart.flows.replication.replicate import replicate
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import lease, transfer
 from rempart.replication.catalogue import PostgresqlCatalogue

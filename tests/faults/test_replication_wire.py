@@ -16,10 +16,10 @@ import pytest
 
 from rempart import sections
 from rempart.errors import SiteError, SiteUnavailable
-from rempart.flows.pairs import catalogue
-from rempart.flows.platform import Platform
-from rempart.flows.replicate import replicate
-from rempart.flows.verify_replicas import verify
+from rempart.flows.replication.replicate import replicate
+from rempart.flows.replication.verify_replicas import verify
+from rempart.flows.shared.pairs import catalogue
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import Continuity
@@ -223,8 +223,8 @@ def test_each_day_reads_its_part_and_all_are_read_in_the_pairs_time(pair: Platfo
 
 KILLED = """
 import sys
-from rempart.flows import replicate
-from rempart.flows.platform import open_platform
+from rempart.flows.replication import replicate
+from rempart.flows.shared.platform import open_platform
 from rempart.replication.continuity import PostgresqlContinuity
 from rempart.sites.s3 import S3Site
 import dataclasses, os, signal

@@ -20,12 +20,12 @@ from rempart.backup.points.copies import Copies
 from rempart.backup.points.restoring import Part
 from rempart.config import project_root, read_env_file
 from rempart.errors import BackupError, ConfigError, IntegrityError, KeyMissing, KeyWrong, SiteUnavailable
-from rempart.flows import restore as flow
-from rempart.flows.back_up import back_up
-from rempart.flows.keys import own_identity
-from rempart.flows.restore_objects import Bringer
-from rempart.flows.restore_refusals import only_restore
-from rempart.flows.restore_source import Wish, find, open_point, plan
+from rempart.flows.backup.back_up import back_up
+from rempart.flows.restore import restore as flow
+from rempart.flows.restore.restore_objects import Bringer
+from rempart.flows.restore.restore_refusals import only_restore
+from rempart.flows.restore.restore_source import Wish, find, open_point, plan
+from rempart.flows.shared.keys import own_identity
 from rempart.ledger.keys import signer, to_pem
 from rempart.ledger.memory import MemoryLedger
 from rempart.sites.memory import MemorySite
@@ -304,7 +304,7 @@ def test_d6_without_the_fernet_key_a_restore_into_place_is_refused_before_anythi
 def test_d6_a_fernet_key_that_is_missing_or_another_turns_the_restore_red(platform, stack, fault):
     from cryptography.fernet import Fernet
 
-    from rempart.flows.restore_checks import decrypts
+    from rempart.flows.restore.restore_checks import decrypts
 
     good = read_env_file(stack.secrets)["REMPART_AIRFLOW_FERNET_KEY"]
     token = Fernet(good).encrypt(b"a password").decode()
@@ -331,7 +331,7 @@ def test_d6_a_fernet_key_that_is_missing_or_another_turns_the_restore_red(platfo
 @pytest.fixture
 def standing(platform, proven_ledger, own_turns, monkeypatch):
     """Three of the stack's databases; buckets of the test's with a few objects, and a ledger in memory."""
-    monkeypatch.setattr("rempart.flows.back_up.DATABASES", ("airflow", "feast_registry", "continuity"))
+    monkeypatch.setattr("rempart.flows.backup.back_up.DATABASES", ("airflow", "feast_registry", "continuity"))
     mark = f"fault-{secrets.token_hex(4)}"
     buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
     sites = [platform.site(name, "personal") for name in ("primary", "haven")]

@@ -21,8 +21,8 @@ from rempart import config
 from rempart.backup.points import points, retention
 from rempart.backup.points.retention import plan
 from rempart.config import Config
-from rempart.flows.platform import Platform
-from rempart.flows.prune import prune
+from rempart.flows.backup.prune import prune
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.sections import Keep

@@ -17,7 +17,7 @@ import pytest
 
 from rempart.config import Connection
 from rempart.errors import PlacementDenied, PoolUnavailable, TrainingError
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.models import tracking_users
 from rempart.models.tracking import session
 from rempart.stack.layout import Stack

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from rempart.errors import TrainingError
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.training.kubernetes import pod, train_job
 from tests import pods
 from tests.nodes import (
@@ -419,7 +419,7 @@ def test_the_janitor_deletes_a_train_job_that_nobody_waits_for(
     silenced(trial, STAYS)
     double = trial.clusters["gpu-a"]
     monkeypatch.setattr("rempart.training.kubernetes.strays.YOUNG", timedelta())
-    monkeypatch.setattr("rempart.flows.sweep_pods.named", lambda name: trial.pipeline)
+    monkeypatch.setattr("rempart.flows.training.sweep_pods.named", lambda name: trial.pipeline)
     with trial.here():
         with pytest.raises(TaskDeferred):
             trial.operator(ordered).execute(pods.context())

@@ -14,8 +14,8 @@ from rempart.backup.drill import scratch
 from rempart.backup.points import points
 from rempart.config import DATABASES
 from rempart.errors import BackupError, ObjectMissing
-from rempart.flows.back_up import back_up
-from rempart.flows.drill import drill
+from rempart.flows.backup.back_up import back_up
+from rempart.flows.drill.drill import drill
 
 pytestmark = pytest.mark.stack
 

@@ -14,8 +14,8 @@ import pytest
 from rempart.backup.bundle import bundle, open_bundle
 from rempart.backup.bundle.bundle import Contents, Index
 from rempart.errors import SiteError
-from rempart.flows.bundle_contents import archive, held
-from rempart.flows.platform import Platform
+from rempart.flows.bundle.bundle_contents import archive, held
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import to_pem
 
 pytestmark = pytest.mark.stack

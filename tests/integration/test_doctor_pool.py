@@ -23,7 +23,7 @@ from kubernetes.config import new_client_from_config_dict
 
 from rempart.config import Config, Connection
 from rempart.errors import ConfigError
-from rempart.flows import doctor_pool
+from rempart.flows.doctor import doctor_pool
 from rempart.sovereignty.pods import REGION
 from rempart.training.kubernetes.facts import Finding
 from tests.clusters import until
@@ -428,7 +428,7 @@ SCRIPT = """
 import json, sys
 from datetime import date
 from rempart.config import Config, Connection
-from rempart.flows import doctor_pool
+from rempart.flows.doctor import doctor_pool
 config, kube, site = json.load(sys.stdin)
 def connections(name):
     if name == "k8s_lyon":

@@ -22,8 +22,8 @@ from botocore.exceptions import ClientError
 
 from rempart.config import Connection
 from rempart.errors import CapabilityMissing, ClockSkewed
-from rempart.flows import doctor_site
-from rempart.flows.platform import Platform
+from rempart.flows.doctor import doctor_site
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.sites.capabilities import CAPABILITIES, CLAIMED, CapabilityRecord, missing
 from rempart.sites.probes.run import run

@@ -11,7 +11,7 @@ import pytest
 
 from rempart import access, config
 from rempart.airflow_api import AirflowApi
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.stack import layout
 from tests.cockpit import DELIVERY, POINT
 from tests.doors import DOORS, DRILL, INJECTIONS, expected

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from rempart import config
 from rempart.airflow_api import AirflowApi
 from rempart.cli import app
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 
 pytestmark = pytest.mark.stack
 

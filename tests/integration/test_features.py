@@ -17,8 +17,8 @@ from rempart.config import Connection
 from rempart.errors import DatabaseUnavailable, FeatureError
 from rempart.features import FeatureDatabases, offline, online, online_rows, repository, training_set
 from rempart.features.copy_online_store import CopyOnlineStore
-from rempart.flows.materialize import MaterializeResult, materialize, materialize_table
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training.materialize import MaterializeResult, materialize, materialize_table
 from rempart.ingestion import snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Pipeline, TrailingView

@@ -22,8 +22,8 @@ from botocore.exceptions import ClientError
 from rempart import config
 from rempart.config import Connection
 from rempart.errors import ObjectMissing, PlacementDenied, SessionExpired, SiteError
-from rempart.flows import job_credentials
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training import job_credentials
 from rempart.ledger.memory import MemoryLedger
 from rempart.sections import JobCredentials
 from rempart.sites import sessions

@@ -17,9 +17,9 @@ from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.points.sealed_objects import unseal
 from rempart.backup.points.sealing import Original
 from rempart.errors import KeyDestroyed
-from rempart.flows import keys as flow
-from rempart.flows.platform import Platform
-from rempart.flows.seal import seal_objects
+from rempart.flows.backup.seal import seal_objects
+from rempart.flows.shared import keys as flow
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.verification import verify
 from tests.integration.own_servers import Servers, own_servers
 from tests.journeys import silent

@@ -18,9 +18,9 @@ import pytest
 from rempart.backup.databases import postgresql as tools
 from rempart.config import Connection
 from rempart.errors import LedgerError, ObjectMissing, SiteError
-from rempart.flows import evidence
-from rempart.flows.evidence import export, export_to
-from rempart.flows.platform import Platform
+from rempart.flows.governance import evidence
+from rempart.flows.governance.evidence import export, export_to
+from rempart.flows.shared.platform import Platform
 from rempart.ledger import keys
 from rempart.ledger.chain import Head, extend, introduce
 from rempart.ledger.examination import examine

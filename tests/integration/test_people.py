@@ -14,8 +14,8 @@ from rempart import access
 from rempart.cli import app
 from rempart.config import Connection
 from rempart.errors import AccessError
-from rempart.flows import people
-from rempart.flows.platform import Platform
+from rempart.flows.governance import people
+from rempart.flows.shared.platform import Platform
 from rempart.stack import layout, roles
 from rempart.stack import people as tables
 from tests.people import OUTSIDE, Airflow, of_each_role, run, shown

@@ -7,7 +7,7 @@ import pytest
 from bench import doors_embedded
 from bench.door_attacks import Row
 from bench.doors_embedded import COOKIE, JOB
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.stack import layout
 
 pytestmark = pytest.mark.stack

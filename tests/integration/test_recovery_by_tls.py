@@ -21,10 +21,10 @@ import pytest
 import yaml
 
 from rempart.config import DATABASES, Connection
-from rempart.flows.back_up import back_up
-from rempart.flows.doctor_site import probe_sites
-from rempart.flows.keys import new_recipient
-from rempart.flows.platform import Platform
+from rempart.flows.backup.back_up import back_up
+from rempart.flows.doctor.doctor_site import probe_sites
+from rempart.flows.shared.keys import new_recipient
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import to_pem
 from rempart.stack import credentials, layout
 from tests.integration.own_servers import ROOT, free_stack, own_servers

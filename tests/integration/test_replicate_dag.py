@@ -16,8 +16,8 @@ import pytest
 from rempart import config
 from rempart.airflow_api import AirflowApi
 from rempart.errors import LeaseHeld
-from rempart.flows.pairs import catalogue
-from rempart.flows.platform import Platform
+from rempart.flows.shared.pairs import catalogue
+from rempart.flows.shared.platform import Platform
 from rempart.replication.lease import Lease
 from rempart.replication.run import PIECE
 from rempart.stack.layout import Stack

@@ -8,7 +8,7 @@ import secrets
 import pytest
 
 from rempart import sections
-from rempart.flows.replicate import replicate
+from rempart.flows.replication.replicate import replicate
 
 pytestmark = pytest.mark.stack
 

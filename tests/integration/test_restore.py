@@ -18,14 +18,14 @@ from rempart.backup.points import points
 from rempart.backup.points.restoring import Part
 from rempart.config import DATABASES
 from rempart.errors import BackupError, RempartError
-from rempart.flows import restore as flow
-from rempart.flows.back_up import back_up
-from rempart.flows.keys import own_identity
-from rempart.flows.platform import Platform
-from rempart.flows.repositories import repository_of
-from rempart.flows.restore_aside import restore_aside
-from rempart.flows.restore_databases import Server, administrator
-from rempart.flows.restore_source import OpenPoint, Wish, find, open_point, plan
+from rempart.flows.backup.back_up import back_up
+from rempart.flows.restore import restore as flow
+from rempart.flows.restore.restore_aside import restore_aside
+from rempart.flows.restore.restore_databases import Server, administrator
+from rempart.flows.restore.restore_source import OpenPoint, Wish, find, open_point, plan
+from rempart.flows.shared.keys import own_identity
+from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import tracking
 from rempart.stack import layout

@@ -19,9 +19,9 @@ import yaml
 from psycopg import sql
 
 from rempart.config import DATABASES, Connection, parse_connection, read_env_file
-from rempart.flows.back_up import back_up
-from rempart.flows.keys import own_identity
-from rempart.flows.platform import Platform
+from rempart.flows.backup.back_up import back_up
+from rempart.flows.shared.keys import own_identity
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import to_pem
 from rempart.ledger.memory import MemoryLedger
 from rempart.sites.s3 import S3Site

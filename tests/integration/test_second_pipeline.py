@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from rempart import config
-from rempart.flows.ingest import ingest
-from rempart.flows.materialize import materialize
-from rempart.flows.platform import Platform
-from rempart.flows.train import train
-from rempart.flows.validate import validate
+from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training.materialize import materialize
+from rempart.flows.training.train import train
+from rempart.flows.training.validate import validate
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import registry
 from rempart.models.tracking import session

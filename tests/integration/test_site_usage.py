@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from rempart.flows.platform import Platform
-from rempart.flows.site_usage import measure_site
+from rempart.flows.monitoring.site_usage import measure_site
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.sections import Buckets
 from rempart.sites.port import Site

@@ -9,7 +9,7 @@ import pytest
 
 from rempart.config import Connection
 from rempart.errors import TrackingRefused
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.models import tracking_users
 from rempart.models.tracking import session
 

@@ -9,8 +9,8 @@ import pytest
 
 from rempart import sections
 from rempart.errors import ModelRefused, TrainingError
-from rempart.flows.train import train_on
-from rempart.flows.validate import roll_back, validate
+from rempart.flows.training.train import train_on
+from rempart.flows.training.validate import roll_back, validate
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import loading, registry
 from rempart.models.tracking import session

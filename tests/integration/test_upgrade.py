@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rempart.errors import UpgradeError
-from rempart.flows import upgrade
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
+from rempart.flows.upgrade import upgrade
 from rempart.stack import layout, release, schemas
 
 pytestmark = pytest.mark.stack

@@ -17,13 +17,13 @@ from rempart.backup.watch.heartbeat import Heartbeat, decode, encode, key_of, re
 from rempart.cli import app
 from rempart.config import environment_connections, watcher
 from rempart.errors import DrillFailed, ObjectMissing, SiteError
-from rempart.flows.back_up import back_up
-from rempart.flows.drill import drill
-from rempart.flows.heartbeats import beat
-from rempart.flows.platform import Platform
-from rempart.flows.replicate import replicate
-from rempart.flows.watch import open_site
-from rempart.flows.watch_file import ACCESS_KEY, SECRET_KEY, load
+from rempart.flows.backup.back_up import back_up
+from rempart.flows.drill.drill import drill
+from rempart.flows.monitoring.watch import open_site
+from rempart.flows.monitoring.watch_file import ACCESS_KEY, SECRET_KEY, load
+from rempart.flows.replication.replicate import replicate
+from rempart.flows.shared.heartbeats import beat
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import signer
 from rempart.ledger.memory import MemoryLedger
 from tests.conftest import OwnTurns

@@ -32,7 +32,7 @@ from kubernetes.client import models as k8s
 
 from rempart import config
 from rempart.errors import PlacementDenied
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.orchestration import runtime
 from rempart.sovereignty.pods import LABEL

@@ -21,7 +21,7 @@ from rempart import config as configuration
 from rempart import pipeline
 from rempart.config import Connection, project_root
 from rempart.errors import PipelineError
-from rempart.flows import platform as platforms
+from rempart.flows.shared import platform as platforms
 from rempart.ingestion import snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity

@@ -24,8 +24,8 @@ Point = Annotated[str, typer.Argument(help="Its id, as `rempart points list` sho
 @points_app.command("list")
 def points_list(site: PointSite = None) -> None:
     """Show every restore point: its age and size, the last drill of it, and why it is kept."""
-    from rempart.flows import point_report, restore_points
-    from rempart.flows.platform import open_platform
+    from rempart.flows.backup import point_report, restore_points
+    from rempart.flows.shared.platform import open_platform
 
     for line in point_report.list_lines(restore_points.survey(open_platform(), site)):
         typer.echo(line)
@@ -34,8 +34,8 @@ def points_list(site: PointSite = None) -> None:
 @points_app.command("explain")
 def points_explain(point: Point, site: PointSite = None) -> None:
     """Tell all that is known of one restore point, and what every reason to keep it means."""
-    from rempart.flows import point_report, restore_points
-    from rempart.flows.platform import open_platform
+    from rempart.flows.backup import point_report, restore_points
+    from rempart.flows.shared.platform import open_platform
 
     for line in point_report.explain_lines(restore_points.survey(open_platform(), site), point):
         typer.echo(line)
@@ -49,8 +49,8 @@ def points_hold(
     site: PointSite = None,
 ) -> None:
     """Put a restore point under legal hold: it is not pruned until it is released. Recorded as evidence."""
-    from rempart.flows import point_report, restore_points
-    from rempart.flows.platform import open_platform
+    from rempart.flows.backup import point_report, restore_points
+    from rempart.flows.shared.platform import open_platform
 
     standing = restore_points.hold(open_platform(), point, role=role, why=why, where=site)
     typer.echo(f"{point} is held {point_report.hold_line(standing)}")
@@ -64,8 +64,8 @@ def points_release(
     site: PointSite = None,
 ) -> None:
     """End the legal hold of a restore point: the next prune may delete it. Recorded as evidence."""
-    from rempart.flows import restore_points
-    from rempart.flows.platform import open_platform
+    from rempart.flows.backup import restore_points
+    from rempart.flows.shared.platform import open_platform
 
     released = restore_points.release(open_platform(), point, role=role, why=why, where=site)
     typer.echo(f"{point} is released" if released else f"{point} was not held: nothing was changed")
@@ -79,8 +79,8 @@ def points_prune(
     site: PointSite = None,
 ) -> None:
     """Delete the restore points that no rule keeps, for ever. The DAG backup_platform does so after each backup."""
-    from rempart.flows import point_report, prune
-    from rempart.flows.platform import open_platform
+    from rempart.flows.backup import point_report, prune
+    from rempart.flows.shared.platform import open_platform
 
     done = prune.prune(open_platform(), dry_run=not yes, where=site, say=typer.echo)
     for line in point_report.prune_lines(done):
@@ -103,7 +103,7 @@ def points_repair(
     ] = False,
 ) -> None:
     """Bring back restore points that somebody hid at the site, and links of their chain that are altered or gone."""
-    from rempart.flows import repair
+    from rempart.flows.restore import repair
 
     done = repair.command(site, trust or (), dry_run=not yes, mark_lost=mark_lost, say=typer.echo)
     typer.echo(f"site '{done.site}': {len(done.keys)} objects {'are hidden' if done.dry_run else 'were brought back'}")
@@ -151,8 +151,8 @@ def restore_cli(
     A run that was cut off goes on where it was when it is started again.
     """
     from rempart.backup.points.restoring import check_suffix, parse_part
-    from rempart.flows import restore_command as flow
-    from rempart.flows.restore_source import Wish
+    from rempart.flows.restore import restore_command as flow
+    from rempart.flows.restore.restore_source import Wish
     from rempart.stack import layout
 
     parts = tuple(parse_part(one) for one in only or ())
@@ -173,8 +173,8 @@ def restore_cli(
 @keys_app.command("list")
 def keys_list() -> None:
     """Show every erasure domain's keys: who can open each, where a copy is missing, which were destroyed."""
-    from rempart.flows import keys as flow
-    from rempart.flows.platform import open_platform
+    from rempart.flows.shared import keys as flow
+    from rempart.flows.shared.platform import open_platform
 
     for line in flow.listing(flow.open_keyring(open_platform(), _warn)):
         typer.echo(line)
@@ -183,7 +183,7 @@ def keys_list() -> None:
 @keys_app.command("new-recipient")
 def keys_new_recipient(file: Annotated[Path, typer.Argument(help="A new file; keep it apart from here.")]) -> None:
     """Make an escrow identity in a file that only you can read, and print what goes into rempart.yaml."""
-    from rempart.flows import keys as flow
+    from rempart.flows.shared import keys as flow
 
     recipient = flow.new_recipient(file, datetime.now(UTC))
     typer.echo(f"{file} opens every backup: take it off this machine. In rempart.yaml, under backup.recipients:")
@@ -198,8 +198,8 @@ def keys_destroy(
     ] = False,
 ) -> None:
     """Destroy a domain's keys: what they sealed is unreadable from then on, in every copy, and nothing else is."""
-    from rempart.flows import keys as flow
-    from rempart.flows.platform import open_platform
+    from rempart.flows.shared import keys as flow
+    from rempart.flows.shared.platform import open_platform
 
     platform = open_platform()
     flow.destroy(platform, flow.open_keyring(platform, _warn), domain, dry_run=not yes, say=typer.echo)
@@ -216,8 +216,8 @@ def keys_rewrap(
 ) -> None:
     """Wrap every key for the recipients of rempart.yaml and the platform's own key, and for nobody else."""
     from rempart.backup.keys.age import read_identity_file
-    from rempart.flows import keys as flow
-    from rempart.flows.platform import open_platform
+    from rempart.flows.shared import keys as flow
+    from rempart.flows.shared.platform import open_platform
 
     platform, opener = open_platform(), read_identity_file(opened_with) if opened_with else None
     flow.rewrap(platform, flow.open_keyring(platform, _warn), opener, dry_run=not yes, say=typer.echo)
@@ -241,7 +241,7 @@ def watch(
     """
     if context.invoked_subcommand:
         return
-    from rempart.flows import watch as flow
+    from rempart.flows.monitoring import watch as flow
     from rempart.schema import parse_duration
 
     try:
@@ -257,7 +257,7 @@ def watch_init(
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("watch.yaml"),
 ) -> None:
     """Write the watch's file from this platform's configuration: site, public key, and how long each may be silent."""
-    from rempart.flows import watch_init as flow
-    from rempart.flows.platform import open_platform
+    from rempart.flows.monitoring import watch_init as flow
+    from rempart.flows.shared.platform import open_platform
 
     typer.echo(f"{flow.write(open_platform(), out)}: written. Name whom to tell under `alerts`; docs/how-to/watch.md")

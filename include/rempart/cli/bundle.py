@@ -13,8 +13,8 @@ from rempart.cli.root import bundle_app
 @bundle_app.command("status")
 def bundle_status() -> None:
     """Tell what the site has, and whether it is of what runs here. Exit code 1 if there is none, or it is older."""
-    from rempart.flows import bundle as flow
-    from rempart.flows.platform import open_platform
+    from rempart.flows.bundle import bundle as flow
+    from rempart.flows.shared.platform import open_platform
 
     found = flow.standing(open_platform())
     for line in found.lines:
@@ -33,8 +33,8 @@ def bundle_store(
 
     A run that was cut off goes on where it was when it is started again.
     """
-    from rempart.flows import bundle as flow
-    from rempart.flows.platform import open_platform
+    from rempart.flows.bundle import bundle as flow
+    from rempart.flows.shared.platform import open_platform
 
     done = flow.store(open_platform(), typer.echo, wheels=wheels)
     if not done.changed:
@@ -54,8 +54,8 @@ def bundle_write(
     from importlib.metadata import version
 
     from rempart import config
-    from rempart.flows import bundle_folder
-    from rempart.flows.platform import open_platform
+    from rempart.flows.bundle import bundle_folder
+    from rempart.flows.shared.platform import open_platform
 
     target = folder or config.project_root() / "dist" / f"rempart-{version('rempart')}"
     bundle_folder.write(open_platform(), target.absolute(), typer.echo, wheels=wheels, images=images)
@@ -68,6 +68,6 @@ def bundle_fetch(
     trust: Annotated[list[Path] | None, typer.Option(help="The ledger's public key, PEM; may be repeated.")] = None,
 ) -> None:
     """Bring the newest bundle for this machine here, every file checked against the signed index."""
-    from rempart.flows import bundle as flow
+    from rempart.flows.bundle import bundle as flow
 
     flow.fetch_from(site, trust or (), folder, typer.echo)

@@ -9,7 +9,7 @@ import typer
 from rempart.cli.root import app
 
 if TYPE_CHECKING:
-    from rempart.flows.fail_over import JourneyResult
+    from rempart.flows.failover.fail_over import JourneyResult
 
 
 @app.command("replicate")
@@ -22,8 +22,8 @@ def replicate_pair(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Bring one site up to date with another, now. Exit code 1: a key failed, or the lag is above its objective."""
-    from rempart.flows import replicate as flow
-    from rempart.flows.platform import open_platform
+    from rempart.flows.replication import replicate as flow
+    from rempart.flows.shared.platform import open_platform
 
     platform, say = open_platform(), (lambda line: None) if as_json else typer.echo
     result = flow.replicate(platform, source, target, accept_deletes=accept_deletes, say=say)
@@ -39,9 +39,9 @@ def verify_replica(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Read replicas back and heal what is damaged. Exit code 1: something could not be healed."""
-    from rempart.flows import verify_replicas as flow
-    from rempart.flows.platform import open_platform
-    from rempart.flows.replicate import as_json as to_json
+    from rempart.flows.replication import verify_replicas as flow
+    from rempart.flows.replication.replicate import as_json as to_json
+    from rempart.flows.shared.platform import open_platform
 
     say = (lambda line: None) if as_json else typer.echo
     result = flow.verify(open_platform(), source, target, whole=whole, say=say)
@@ -51,8 +51,8 @@ def verify_replica(
 @app.command()
 def active() -> None:
     """Tell which site is the active one, how far a switch is, and every generation before."""
-    from rempart.flows import mirror
-    from rempart.flows.platform import open_platform
+    from rempart.flows.failover import mirror
+    from rempart.flows.shared.platform import open_platform
 
     for line in mirror.lines(open_platform()):
         typer.echo(line)
@@ -71,8 +71,8 @@ def failover(
 ) -> None:
     """Move the platform to another site: fence, drain, verify, switch, resume. A run that was cut off is resumed."""
     from rempart.errors import ConfigError
-    from rempart.flows import fail_over as flow
-    from rempart.flows.platform import open_platform
+    from rempart.flows.failover import fail_over as flow
+    from rempart.flows.shared.platform import open_platform
 
     if (to is None) == (not abandon):
         raise ConfigError("A failover needs a site", "Say --to SITE, or --abandon.")
@@ -91,14 +91,14 @@ def failback(
     ] = False,
 ) -> None:
     """Return to the site that rempart.yaml names: bring it up to date while pipelines go on, then as a failover."""
-    from rempart.flows import fail_over as flow
-    from rempart.flows.platform import open_platform
+    from rempart.flows.failover import fail_over as flow
+    from rempart.flows.shared.platform import open_platform
 
     _tell_journey(flow.fail_back(open_platform(), dry_run=not yes, say=typer.echo))
 
 
 def _tell_journey(result: JourneyResult) -> None:
-    from rempart.flows import fail_over as flow
+    from rempart.flows.failover import fail_over as flow
 
     for line in flow.lines(result):
         typer.echo(line)

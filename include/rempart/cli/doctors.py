@@ -20,7 +20,7 @@ def doctor_pool(
     wait: Annotated[int, typer.Option(min=1, help="Seconds that the pod may take, its image's pull included.")] = 180,
 ) -> None:
     """Check a pool's live cluster. Exit code 0: nothing failed; 1: something did; 2: a cluster did not answer."""
-    from rempart.flows import doctor_pool as flow
+    from rempart.flows.doctor import doctor_pool as flow
 
     found = flow.diagnose([name] if name else [], probe=probe, seconds=wait)
     flow.deliver(found, as_json=as_json, say=typer.echo)
@@ -36,8 +36,8 @@ def doctor_site(
 
     Exit code 0: every purpose may rely on it; 1: one may not; 2: a site did not answer.
     """
-    from rempart.flows import doctor_site as flow
-    from rempart.flows.platform import open_platform
+    from rempart.flows.doctor import doctor_site as flow
+    from rempart.flows.shared.platform import open_platform
 
     quiet = (lambda line: None) if as_json else typer.echo
     found = flow.probe_sites(open_platform(), [name] if name else [], quiet)
@@ -48,8 +48,8 @@ def doctor_site(
 @doctor_app.command("database")
 def doctor_database() -> None:
     """Try with PostgreSQL's own programs whether backups can read each database. Exit code 1: one cannot be read."""
-    from rempart.flows import doctor_database as flow
-    from rempart.flows.platform import open_platform
+    from rempart.flows.doctor import doctor_database as flow
+    from rempart.flows.shared.platform import open_platform
 
     found = list(flow.look(open_platform()))
     for one in found:

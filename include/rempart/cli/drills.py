@@ -36,8 +36,8 @@ def drill(
     """
     if context.invoked_subcommand:
         return
-    from rempart.flows import drill as flow
-    from rempart.flows.platform import open_platform
+    from rempart.flows.drill import drill as flow
+    from rempart.flows.shared.platform import open_platform
 
     done = flow.drill(open_platform(), point, typer.echo, scenario=scenario.value)
     typer.echo(
@@ -55,7 +55,7 @@ def drill_report(
     out: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path(),
 ) -> None:
     """Make the report of a drill again from the ledger, as JSON and HTML."""
-    from rempart.flows import drill_report as flow
-    from rempart.flows.platform import open_platform
+    from rempart.flows.drill import drill_report as flow
+    from rempart.flows.shared.platform import open_platform
 
     flow.command(open_platform(), profile.value if profile else None, record, out, typer.echo)

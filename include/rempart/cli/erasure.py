@@ -35,9 +35,9 @@ def erase_cli(
 
     A run that was cut off is completed by the same command. Exit code 1: something is pending.
     """
-    from rempart.flows import erase as flow
-    from rempart.flows import erase_report
-    from rempart.flows.platform import open_platform
+    from rempart.flows.erasure import erase as flow
+    from rempart.flows.erasure import erase_report
+    from rempart.flows.shared.platform import open_platform
     from rempart.pipeline import named
 
     if again:

@@ -25,7 +25,7 @@ def config_check(
     """
     from rempart import config
     from rempart import pipeline as pipelines
-    from rempart.flows import check_pipeline
+    from rempart.flows.training import check_pipeline
     from rempart.sovereignty import facts
     from rempart.sovereignty.places import in_use
     from rempart.stack import layout
@@ -66,7 +66,7 @@ def classification_lower(
 ) -> None:
     """Record that a pipeline's model counts as less protected than its data, and say what to write in its file."""
     from rempart import pipeline as pipelines
-    from rempart.flows.platform import open_platform
+    from rempart.flows.shared.platform import open_platform
     from rempart.sovereignty.classification import named
 
     record = open_platform().lower(pipelines.named(pipeline), "model", named(to), because, role)
@@ -102,7 +102,7 @@ def policy_render(
     resolver: Annotated[list[str] | None, typer.Option(help="nftables: DNS server; by default this machine's.")] = None,
 ) -> None:
     """Write the allow-list of rempart.yaml as rules for the network. Exit code 1 if a name did not resolve."""
-    from rempart.flows import egress_policy
+    from rempart.flows.governance import egress_policy
 
     files, missing = egress_policy.from_configuration(
         form,
@@ -124,7 +124,7 @@ def policy_render(
 def policy_explain(host: Annotated[str, typer.Argument(help="HOST or HOST:PORT.")]) -> None:
     """Tell whether a task may connect to a host, and every reason. Exit code 1 if not."""
     from rempart import config
-    from rempart.flows import egress_policy
+    from rempart.flows.governance import egress_policy
 
     loaded, on = config.load(), datetime.now(UTC).date()
     found = egress_policy.rules(loaded, config.environment_connections, on=on)
@@ -165,8 +165,8 @@ def ledger_verify(
 @ledger_app.command("export")
 def ledger_export(folder: Annotated[Path, typer.Argument(help="Created if missing.")]) -> None:
     """Write every record, every checkpoint and the first public key into a folder, for an auditor."""
-    from rempart.flows import evidence
-    from rempart.flows.platform import open_platform
+    from rempart.flows.governance import evidence
+    from rempart.flows.shared.platform import open_platform
 
     written = evidence.export_to(open_platform(), folder)
     typer.echo(f"{written.folder}: {written.records} records, {written.checkpoints} checkpoints, public.pem")
@@ -178,8 +178,8 @@ def ledger_show(
     limit: Annotated[int, typer.Option(min=1, help="How many records.")] = 20,
 ) -> None:
     """Show records as they are stored, one JSON text a line."""
-    from rempart.flows import evidence
-    from rempart.flows.platform import open_platform
+    from rempart.flows.governance import evidence
+    from rempart.flows.shared.platform import open_platform
 
     for text in evidence.show(open_platform(), after, limit):
         typer.echo(text)
@@ -188,8 +188,8 @@ def ledger_show(
 @ledger_app.command("rotate-key")
 def ledger_rotate_key() -> None:
     """Replace the signing key: the old one signs for the new one, and is gone."""
-    from rempart.flows import evidence
-    from rempart.flows.platform import open_platform
+    from rempart.flows.governance import evidence
+    from rempart.flows.shared.platform import open_platform
     from rempart.stack import credentials, layout
 
     credentials.prepare_ledger_key(layout.current())
@@ -205,8 +205,8 @@ def ledger_repair(
     ] = False,
 ) -> None:
     """Read back everything that was exported, and put again what a site altered or lost, with the same bytes."""
-    from rempart.flows import evidence
-    from rempart.flows.platform import open_platform
+    from rempart.flows.governance import evidence
+    from rempart.flows.shared.platform import open_platform
 
     done = evidence.repair(open_platform(), dry_run=not yes, say=typer.echo)
     typer.echo(f"{done.read} objects were read back; {len(done.healed)} {'were' if yes else 'can be'} put again")
@@ -221,9 +221,9 @@ def ledger_remove_forged(
     ] = False,
 ) -> None:
     """Remove records that somebody wrote past the platform: they are ignored, and nothing is appended after them."""
-    from rempart.flows import forged
-    from rempart.flows.platform import open_platform
-    from rempart.flows.restore_databases import administrator
+    from rempart.flows.governance import forged
+    from rempart.flows.restore.restore_databases import administrator
+    from rempart.flows.shared.platform import open_platform
     from rempart.stack import layout
 
     stack = layout.current()
@@ -248,7 +248,7 @@ def audit(
     advisories: Annotated[Path | None, typer.Option(help="Advisory database, instead of audit.advisories.")] = None,
 ) -> None:
     """Look for what is open, unknown, vulnerable. Exit code 0: nothing above low; 1: medium; 2: worse; 3: not made."""
-    from rempart.flows import audit as flow
+    from rempart.flows.governance import audit as flow
     from rempart.stack import layout
 
     try:
@@ -275,7 +275,7 @@ def sbom(
 ) -> None:
     """Write a bill of materials (CycloneDX 1.6 JSON) of the lock, of a Debian system, or of an image."""
     from rempart import config
-    from rempart.flows import audit as flow
+    from rempart.flows.governance import audit as flow
 
     at = timestamp.replace(tzinfo=UTC) if timestamp and not timestamp.tzinfo else timestamp
     if image:

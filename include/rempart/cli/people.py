@@ -16,8 +16,8 @@ Ask = Annotated[bool, typer.Option("--ask", help="Ask for the password, or read 
 @users_app.command("list")
 def list_users() -> None:
     """Show everybody, with role and last login; the number is what evidence calls a person."""
-    from rempart.flows import people
-    from rempart.flows.platform import open_platform
+    from rempart.flows.governance import people
+    from rempart.flows.shared.platform import open_platform
 
     typer.echo(f"{'number':>6}  {'name':<24}{'role':<20}{'last login':<18}")
     for one in people.everybody(open_platform()):
@@ -33,8 +33,8 @@ def add_user(
     ask: Ask = False,
 ) -> None:
     """Let a person in. The password is made here and shown once, unless you give one."""
-    from rempart.flows import people
-    from rempart.flows.platform import open_platform
+    from rempart.flows.governance import people
+    from rempart.flows.shared.platform import open_platform
 
     password = _given() if ask else people.new_password()
     person = people.add(open_platform(), name, role, password)
@@ -45,8 +45,8 @@ def add_user(
 @users_app.command("remove")
 def remove_user(name: Name) -> None:
     """Take a person's access away; whoever is logged in by that name is out within half a minute."""
-    from rempart.flows import people
-    from rempart.flows.platform import open_platform
+    from rempart.flows.governance import people
+    from rempart.flows.shared.platform import open_platform
 
     people.remove(open_platform(), name)
     typer.echo(f"{name} is removed")
@@ -55,8 +55,8 @@ def remove_user(name: Name) -> None:
 @users_app.command("password")
 def change_password(name: Name, ask: Ask = False) -> None:
     """Give a person another password, which ends its logins within half a minute."""
-    from rempart.flows import people
-    from rempart.flows.platform import open_platform
+    from rempart.flows.governance import people
+    from rempart.flows.shared.platform import open_platform
 
     password = _given() if ask else people.new_password()
     people.change_password(open_platform(), name, password)
@@ -67,8 +67,8 @@ def change_password(name: Name, ask: Ask = False) -> None:
 @users_app.command("role")
 def change_role(name: Name, role: Annotated[str, typer.Argument(help="viewer, auditor, operator or admin.")]) -> None:
     """Give a person another role; it counts within half a minute."""
-    from rempart.flows import people
-    from rempart.flows.platform import open_platform
+    from rempart.flows.governance import people
+    from rempart.flows.shared.platform import open_platform
 
     people.change_role(open_platform(), name, role)
     typer.echo(f"{name} is {role}")

@@ -20,8 +20,8 @@ Identity = Annotated[Path | None, typer.Option(help="Escrow identity; by default
 @pitr_app.command("status")
 def pitr_status(site: Site = "", identity: Identity = None) -> None:
     """Show to which moments the server can be recovered, by which base backups, and every gap."""
-    from rempart.flows import restore_to_moment as flow
-    from rempart.flows.restore_source import detached, identity_of
+    from rempart.flows.pitr import restore_to_moment as flow
+    from rempart.flows.restore.restore_source import detached, identity_of
 
     platform = detached()
     for line in flow.status(flow.find(platform, site, identity_of(platform, identity)), datetime.now(UTC)):
@@ -32,8 +32,8 @@ def pitr_status(site: Site = "", identity: Identity = None) -> None:
 def pitr_base() -> None:
     """Take a base backup now; the archiver does so by itself as often as rempart.yaml says."""
     from rempart.backup.pitr.receiver import look
-    from rempart.flows import point_in_time as flow
-    from rempart.flows.platform import open_platform
+    from rempart.flows.pitr import point_in_time as flow
+    from rempart.flows.shared.platform import open_platform
 
     platform = open_platform()
     target = flow.open_target(platform, typer.echo)
@@ -48,9 +48,9 @@ def pitr_prune(
 ) -> None:
     """Delete base backups and WAL that no moment of the window needs; the archiver does so every hour."""
     from rempart.backup.pitr.receiver import look
-    from rempart.flows import point_in_time as flow
-    from rempart.flows.keys import open_keyring
-    from rempart.flows.platform import open_platform
+    from rempart.flows.pitr import point_in_time as flow
+    from rempart.flows.shared.keys import open_keyring
+    from rempart.flows.shared.platform import open_platform
 
     platform = open_platform()
     target = flow.open_target(platform, typer.echo)
@@ -77,8 +77,8 @@ def pitr_restore(
     ] = False,
 ) -> None:
     """Bring a copy of the whole server, in a folder of its own, to a chosen second; what runs is not touched."""
-    from rempart.flows import restore_to_moment as flow
-    from rempart.flows.restore_source import detached, identity_of
+    from rempart.flows.pitr import restore_to_moment as flow
+    from rempart.flows.restore.restore_source import detached, identity_of
 
     moment, platform = flow.parse_moment(until), detached()
     flow.check_folder(to)
@@ -99,8 +99,8 @@ def run_wal_archive(
 ) -> None:
     """Archive PostgreSQL's WAL and base backups at the backup site, until it is ended."""
     from rempart.config import var_dir
-    from rempart.flows.platform import open_platform
-    from rempart.flows.wal_archive import Archiver
+    from rempart.flows.pitr.wal_archive import Archiver
+    from rempart.flows.shared.platform import open_platform
     from rempart.stack.environment import MARKER
 
     stop = threading.Event()

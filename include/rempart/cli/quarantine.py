@@ -26,8 +26,8 @@ def accept_delivery(
 
     Airflow runs it: the DAG ingest_PIPELINE of the running platform, as the user of connection airflow_api.
     """
-    from rempart.flows import accept_delivery as flow
-    from rempart.flows.platform import open_platform
+    from rempart.flows.ingestion import accept_delivery as flow
+    from rempart.flows.shared.platform import open_platform
 
     platform = open_platform()
     planned = flow.plan(platform, pipeline, delivery)

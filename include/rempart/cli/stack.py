@@ -72,8 +72,8 @@ def init(
     pair = front.Pair(certificate, key) if certificate and key else None
     restored = None
     if from_point:
-        from rempart.flows.restore_command import secrets_of
-        from rempart.flows.restore_source import Wish
+        from rempart.flows.restore.restore_command import secrets_of
+        from rempart.flows.restore.restore_source import Wish
 
         restored = secrets_of(Wish(site, point), identity, trust or (), typer.echo)
     stack = layout.current()
@@ -115,8 +115,11 @@ def status() -> None:
     Exit code 1 if a service does not run, no backup has a place, a champion needs a store that restore points lack, or
     somebody moved a model's alias champion in MLflow.
     """
-    from rempart.flows import champions, restore_active, rpo, stores_not_held
-    from rempart.flows.platform import open_platform
+    from rempart.flows.backup import stores_not_held
+    from rempart.flows.monitoring import rpo
+    from rempart.flows.restore import restore_active
+    from rempart.flows.shared.platform import open_platform
+    from rempart.flows.training import champions
     from rempart.stack import layout, lifecycle
 
     lines = lifecycle.status(layout.current(), time.time())
@@ -191,8 +194,8 @@ def upgrade(
 
     Name the state of the platform that runs with REMPART_VAR. Exit code 1 if it is refused.
     """
-    from rempart.flows import upgrade as flow
-    from rempart.flows import upgrade_back
+    from rempart.flows.upgrade import upgrade as flow
+    from rempart.flows.upgrade import upgrade_back
     from rempart.stack import layout
 
     if back:

@@ -13,7 +13,7 @@ from airflow.sdk import DAG, CronTriggerTimetable, task
 
 from rempart import config
 from rempart.errors import PipelineError, RempartError
-from rempart.flows.check_pipeline import check
+from rempart.flows.training.check_pipeline import check
 from rempart.orchestration.enforcement import refusal, today
 from rempart.orchestration.retries import RetryTransientErrors
 from rempart.pipeline import Pipeline, load_all

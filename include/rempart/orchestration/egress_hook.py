@@ -203,7 +203,7 @@ class CurrentRules:
 
 def record(wanted: Target, decision: Decision) -> None:
     """Keep a refusal as evidence: what was tried, by which task, and the rule. Raises RempartError."""
-    from rempart.flows.platform import open_platform
+    from rempart.flows.shared.platform import open_platform
     from rempart.orchestration.runtime import airflow_connection
 
     def resolve(name: str) -> Connection:

@@ -28,7 +28,7 @@ def sweep(*, dry_run: bool) -> dict[str, Any]:
     from kubernetes.config import ConfigException
     from urllib3.exceptions import HTTPError
 
-    from rempart.flows.sweep_pods import find_strays, note
+    from rempart.flows.training.sweep_pods import find_strays, note
 
     platform = runtime.platform()
     api = AirflowApi(platform.connections("airflow_api"))

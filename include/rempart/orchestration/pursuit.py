@@ -34,7 +34,7 @@ from rempart.training.kubernetes import queue, verdict
 from rempart.training.placement import GiveUp, Option, Plan, Resume, Start, Wait, plan, request_of
 
 if TYPE_CHECKING:
-    from rempart.flows.pod_job import PodJob
+    from rempart.flows.training.pod_job import PodJob
     from rempart.pipeline import Pipeline
 
 PAUSES = (0.25, 0.5, 0.75, 1.5, 2.0)
@@ -383,7 +383,7 @@ class Pursuit(BaseOperator):
 
     @cached_property
     def _job(self) -> PodJob:
-        from rempart.flows.pod_job import ordered_job
+        from rempart.flows.training.pod_job import ordered_job
 
         pipeline, order = runtime.pipeline(self.pipeline), self.order
         return ordered_job(runtime.platform(), pipeline, order["bucket"], order["key"], order.get("free"))

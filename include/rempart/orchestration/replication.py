@@ -17,7 +17,7 @@ from rempart.errors import FailoverError, LeaseHeld
 from rempart.sections import ReplicationPair
 
 if TYPE_CHECKING:
-    from rempart.flows.replicate import ReplicationResult
+    from rempart.flows.replication.replicate import ReplicationResult
 
 TASKS = 256
 """The most tasks that one run copies with; Airflow maps no task over more than 1,024 values by default."""
@@ -75,7 +75,7 @@ async def tell_late(source: str, target: str, context: dict[str, Any]) -> None:
 
     def line() -> str:
         from rempart import config
-        from rempart.flows.replicate import late_line
+        from rempart.flows.replication.replicate import late_line
 
         return late_line(config.load(), source, target, run["dag_run_id"], str(run["queued_at"]))
 

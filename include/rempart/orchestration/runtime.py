@@ -12,7 +12,7 @@ from rempart.config import Connection
 from rempart.errors import ConnectionMissing
 
 if TYPE_CHECKING:
-    from rempart.flows.platform import Platform
+    from rempart.flows.shared.platform import Platform
     from rempart.ledger.stamped import Writer
     from rempart.pipeline import Pipeline
 
@@ -43,7 +43,7 @@ def airflow_connection(name: str) -> Connection:
 
 def platform() -> Platform:
     """The platform of rempart.yaml with Airflow's connections; in a task, its evidence names the task."""
-    from rempart.flows.platform import open_platform
+    from rempart.flows.shared.platform import open_platform
 
     return replace(open_platform(airflow_connection), writer=writer(os.environ))
 

@@ -22,8 +22,8 @@ class SiteTaskLog:
 
     def upload(self, path: os.PathLike[str] | str, ti: Any = None) -> None:
         """Bring a finished log to the active site; the file goes, for nobody else reads it here."""
-        from rempart.flows import task_logs
-        from rempart.flows.platform import open_platform
+        from rempart.flows.shared import task_logs
+        from rempart.flows.shared.platform import open_platform
 
         file = Path(BASE_LOG_FOLDER) / path
         task_logs.write(open_platform(), str(file.relative_to(BASE_LOG_FOLDER)), file.read_bytes())
@@ -32,8 +32,8 @@ class SiteTaskLog:
     def read(self, relative_path: str, ti: Any = None) -> tuple[list[str], list[str] | None]:
         """Where a task's log was found, and what stands in it; why not, where it cannot be read."""
         from rempart.errors import RempartError
-        from rempart.flows import task_logs
-        from rempart.flows.platform import open_platform
+        from rempart.flows.shared import task_logs
+        from rempart.flows.shared.platform import open_platform
 
         try:
             found = task_logs.read(open_platform(), relative_path)

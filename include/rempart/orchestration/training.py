@@ -25,7 +25,7 @@ def training_tasks(pipeline: Pipeline, candidate: Asset) -> None:
 def _on_this_machine(name: str, candidate: Asset) -> None:
     @task(outlets=[candidate])
     def train(params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
-        from rempart.flows.train import train
+        from rempart.flows.training.train import train
 
         result = runtime.as_json(train(runtime.platform(), runtime.pipeline(name), params=params["trainer_params"]))
         outlet_events[candidate].extra = {"version": result["version"]}
@@ -39,13 +39,13 @@ def _in_pods(pipeline: Pipeline, candidate: Asset) -> None:
 
     @task
     def order(params: Any = None) -> dict[str, Any]:
-        from rempart.flows.pod_job import order
+        from rempart.flows.training.pod_job import order
 
         return runtime.as_json(order(runtime.platform(), runtime.pipeline(name), params=params["trainer_params"]))
 
     @task(outlets=[candidate])
     def train(ordered: Any, outlet_events: Any = None) -> dict[str, Any]:
-        from rempart.flows.pod_job import finish
+        from rempart.flows.training.pod_job import finish
 
         result = finish(runtime.platform(), runtime.pipeline(name), ordered["bucket"], ordered["key"])
         outlet_events[candidate].extra = {"version": result.version}

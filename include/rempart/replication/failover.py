@@ -3,7 +3,8 @@
     failback only, while pipelines go on:  diff -> reverse
     then both:                             fence -> drain -> verify -> switch -> resume
 
-Nothing here does anything: `flows.fail_over` has a step carried out, keeps its outcome in the journey, and asks again.
+Nothing here does anything: `flows.failover.fail_over` has a step carried out, keeps its outcome in the journey, and
+asks again.
 """
 
 from __future__ import annotations

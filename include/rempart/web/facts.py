@@ -14,7 +14,7 @@ from typing import TypeVar
 from rempart import config as configuration
 from rempart.config import Config
 from rempart.errors import PipelineError, RempartError
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Evidence, Kind, Ledger
 from rempart.pipeline import Pipeline, load_all
 from rempart.replication.active import Active

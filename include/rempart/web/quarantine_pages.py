@@ -15,7 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
 from rempart.backup.keys import age
-from rempart.flows.quarantine import MAX_ROWS
+from rempart.flows.ingestion.quarantine import MAX_ROWS
 from rempart.web import airflow_calls, posts, sealed_rows, sources
 from rempart.web.access import requires
 from rempart.web.airflow_calls import AirflowRefused, Asked

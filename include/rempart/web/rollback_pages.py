@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Path, Query, Reques
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
-from rempart.flows.champions import decisions_on
+from rempart.flows.training.champions import decisions_on
 from rempart.web import airflow_calls, posts, sources
 from rempart.web.access import requires
 from rempart.web.airflow_calls import AirflowRefused, Asked

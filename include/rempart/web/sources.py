@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from rempart.errors import ObjectMissing
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Ledger
 from rempart.orchestration import runtime
 from rempart.web import facts

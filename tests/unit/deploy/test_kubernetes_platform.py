@@ -34,7 +34,8 @@ from rempart import config, pipeline
 from rempart.cli import app
 from rempart.config import Config, parse_connection, read_env_file
 from rempart.errors import ConnectionMissing, StackError
-from rempart.flows import platform, restore_command
+from rempart.flows.restore import restore_command
+from rempart.flows.shared import platform
 from rempart.sovereignty import pods
 from rempart.sovereignty.egress import endpoints, is_allowed, rules
 from rempart.sovereignty.render import Cluster, kubernetes

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from rempart.cli import app
 from rempart.config import Connection, load
-from rempart.flows.watch_file import ACCESS_KEY
+from rempart.flows.monitoring.watch_file import ACCESS_KEY
 from rempart.stack.object_sites import limited
 from tests.unit.deploy.test_kubernetes import documents, model, violations
 
@@ -128,7 +128,7 @@ def test_pages_name_files_and_commands_that_exist() -> None:
 
 
 def test_the_example_of_the_how_to_is_a_valid_file(tmp_path: Path) -> None:
-    from rempart.flows import watch_file
+    from rempart.flows.monitoring import watch_file
 
     text = (ROOT / "docs/how-to/watch.md").read_text("utf-8")
     (block,) = re.findall(r"```yaml\n(.*?)```", text, re.S)

@@ -10,7 +10,7 @@ import yaml
 
 from rempart import config as configuration
 from rempart.config import Connection
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Pipeline
 from rempart.replication.continuity import MemoryContinuity

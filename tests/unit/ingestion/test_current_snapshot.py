@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from rempart.errors import IngestError
-from rempart.flows.current_snapshot import AcceptedLoss
-from rempart.flows.erase_objects import repoint
-from rempart.flows.ingest import ingest
-from rempart.flows.platform import Platform
-from rempart.flows.reingest import take_in
+from rempart.flows.erasure.erase_objects import repoint
+from rempart.flows.ingestion.current_snapshot import AcceptedLoss
+from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.ingestion.reingest import take_in
+from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Pipeline

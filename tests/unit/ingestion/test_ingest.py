@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rempart.errors import ConfigError, IngestError, IntegrityError, PlacementDenied, SiteFenced, SiteUnavailable
-from rempart.flows.ingest import check_quarantine, ingest
-from rempart.flows.platform import Platform
+from rempart.flows.ingestion.ingest import check_quarantine, ingest
+from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Pipeline

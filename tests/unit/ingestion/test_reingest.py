@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from rempart.backup.keys import age
 from rempart.config import Connection
 from rempart.errors import ConfigError, ConnectionMissing, IngestError, ObjectMissing, SiteUnavailable
-from rempart.flows.ingest import check_quarantine, ingest
-from rempart.flows.platform import Platform
-from rempart.flows.quarantine import MAX_ROWS, Held, look
-from rempart.flows.reingest import reingest, take_in, to_judge
+from rempart.flows.ingestion.ingest import check_quarantine, ingest
+from rempart.flows.ingestion.quarantine import MAX_ROWS, Held, look
+from rempart.flows.ingestion.reingest import reingest, take_in, to_judge
+from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.reading import RefusedRow, Rows

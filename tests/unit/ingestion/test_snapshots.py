@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from rempart.errors import IngestError, IntegrityError
-from rempart.flows.ingest import ingest
-from rempart.flows.platform import Platform
+from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.pipeline import Column, Pipeline
 from rempart.sites.memory import MemorySite

@@ -16,9 +16,9 @@ from rempart import config, sections
 from rempart.cli import app
 from rempart.config import Connection
 from rempart.errors import ConfigError, LedgerBroken, LedgerError, PlacementDenied, SiteError, SiteUnavailable
-from rempart.flows import evidence
-from rempart.flows.evidence import export, export_to, record_configuration
-from rempart.flows.platform import Platform
+from rempart.flows.governance import evidence
+from rempart.flows.governance.evidence import export, export_to, record_configuration
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.files import verify_files
 from rempart.ledger.keys import Signer, signer
 from rempart.ledger.memory import MemoryLedger

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rempart import config
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import signer
 from rempart.ledger.memory import MemoryLedger
 from rempart.ledger.stamped import Writer, run_name, writer

@@ -5,7 +5,7 @@ import datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.flows.champions import intended, succession
+from rempart.flows.training.champions import intended, succession
 from rempart.ledger.port import Evidence
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)

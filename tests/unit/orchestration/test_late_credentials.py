@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rempart.flows import job_credentials
-from rempart.flows.job_credentials import Granted
+from rempart.flows.training import job_credentials
+from rempart.flows.training.job_credentials import Granted
 from rempart.training.job import JobSpec
 from rempart.training.kubernetes import train_job
 from tests.clusters import until

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from rempart import config
-from rempart.flows import job_credentials
-from rempart.flows.job_credentials import Granted
-from rempart.flows.platform import Platform
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training import job_credentials
+from rempart.flows.training.job_credentials import Granted
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.training.job import JobSpec

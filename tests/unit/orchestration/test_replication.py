@@ -21,8 +21,8 @@ import pytest
 
 from rempart import config
 from rempart.errors import FailoverError, LeaseHeld, SiteError
-from rempart.flows.platform import Platform
-from rempart.flows.replicate import ReplicationResult
+from rempart.flows.replication.replicate import ReplicationResult
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 
 pytestmark = pytest.mark.airflow
@@ -39,7 +39,7 @@ from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics import stats_utils
 legacy = conf.getboolean("metrics", "legacy_names_on")
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=legacy)
-from rempart.flows.replicate import ReplicationResult
+from rempart.flows.replication.replicate import ReplicationResult
 from rempart.orchestration.replication import send_gauges
 send_gauges("primary", "haven", ReplicationResult(**json.loads(sys.argv[1])))
 """
@@ -159,7 +159,7 @@ def test_a_late_run_is_an_error_line_without_any_secret_and_one_that_has_ended_i
 
 
 def test_a_run_that_took_too_long_is_evidence_when_it_concludes_and_a_quick_one_is_not() -> None:
-    from rempart.flows.replicate import record_late
+    from rempart.flows.replication.replicate import record_late
 
     began = datetime(2026, 1, 5, 10, 0, tzinfo=UTC)
     platform = Platform(config.load(ROOT / "rempart.yaml"), config.environment_connections, ledger_=MemoryLedger())

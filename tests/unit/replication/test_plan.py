@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.errors import PipelineError, SiteError
-from rempart.flows.platform import classification_of
+from rempart.flows.shared.platform import classification_of
 from rempart.pipeline import named
 from rempart.replication.guards import DeleteLimits, may_hide, stop_and_ask
 from rempart.replication.outcome import lag_seconds, quantiles

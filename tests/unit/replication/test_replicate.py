@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from rempart import config
 from rempart.errors import ConfigError, FailoverError, LeaseHeld, LeaseLost, ReplicationError, SiteError
-from rempart.flows import replicate as flow
-from rempart.flows import replicate_in_tasks as tasks
-from rempart.flows.pairs import catalogue
-from rempart.flows.platform import Platform
-from rempart.flows.replicate import replicate
+from rempart.flows.replication import replicate as flow
+from rempart.flows.replication import replicate_in_tasks as tasks
+from rempart.flows.replication.replicate import replicate
+from rempart.flows.shared.pairs import catalogue
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.active import Active

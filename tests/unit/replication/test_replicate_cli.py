@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from rempart import config
 from rempart.cli import app
 from rempart.errors import ReplicationError
-from rempart.flows import platform as platforms
-from rempart.flows.platform import Platform
+from rempart.flows.shared import platform as platforms
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.sections import Window

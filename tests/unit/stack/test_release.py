@@ -11,8 +11,8 @@ import pytest
 
 from rempart import config
 from rempart.errors import RempartError, StackError
-from rempart.flows import upgrade, upgrade_back, upgrade_journal
-from rempart.flows.upgrade_journal import Begun
+from rempart.flows.upgrade import upgrade, upgrade_back, upgrade_journal
+from rempart.flows.upgrade.upgrade_journal import Begun
 from rempart.stack import layout, postgresql, release, schemas, services
 from rempart.stack.schemas import Schema
 

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from rempart.config import Config
-from rempart.flows.platform import Platform
-from rempart.flows.train import train_on
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training.train import train_on
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import Pipeline
 from rempart.replication.continuity import MemoryContinuity

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from rempart import cli, config, reference
 from rempart.config import Config
 from rempart.errors import AuditError
-from rempart.flows.audit import CHECKS, Audit
+from rempart.flows.governance.audit import CHECKS, Audit
 from rempart.stack import credentials
 from rempart.stack.containers import in_containers
 from rempart.stack.environment import MARKER

@@ -14,7 +14,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from rempart.config import project_root
 from rempart.errors import AuditError
-from rempart.flows import audit
+from rempart.flows.governance import audit
 from rempart.transparency import debian, images, sbom
 from tests.unit.transparency.test_debian import STATUS
 

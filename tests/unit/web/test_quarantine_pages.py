@@ -14,7 +14,7 @@ import pytest
 
 from rempart import access
 from rempart.backup.keys import age
-from rempart.flows.champions import ALARM
+from rempart.flows.training.champions import ALARM
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.deliveries import HELD_BACK
 from rempart.web import charts, sealed_rows, sources

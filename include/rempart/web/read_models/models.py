@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from rempart.flows.champions import ALARM, succession
+from rempart.flows.training.champions import ALARM, succession
 from rempart.ledger.port import Evidence
 from rempart.models.gate import is_kept
 from rempart.models.metrics import LOWER_IS_BETTER

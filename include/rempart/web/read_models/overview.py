@@ -12,7 +12,7 @@ from rempart.backup.databases.not_held import is_whole, needed, of_record
 from rempart.backup.watch.rpo import lag_now, worse
 from rempart.config import SERVERS, Config
 from rempart.errors import ConfigError, PipelineError
-from rempart.flows.platform import classification_of
+from rempart.flows.shared.platform import classification_of
 from rempart.ledger.port import Evidence
 from rempart.pipeline import Pipeline
 from rempart.replication.active import Active, backup_site

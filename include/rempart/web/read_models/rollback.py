@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rempart.flows.champions import intended, return_to
+from rempart.flows.training.champions import intended, return_to
 from rempart.ledger.port import Evidence
 
 

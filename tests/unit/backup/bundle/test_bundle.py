@@ -217,7 +217,7 @@ def test_it_runs_alone_and_says_what_it_lacks(tmp_path: Path) -> None:
 
 
 def test_an_installation_sees_the_wheels_alone_and_gets_restic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rempart.flows.bundle_contents import archive
+    from rempart.flows.bundle.bundle_contents import archive
 
     entry = tmp_path / "entry.py"
     entry.write_text(

@@ -20,9 +20,9 @@ from rempart.backup.drill.drill_report import DrillReport
 from rempart.cli import app
 from rempart.config import load
 from rempart.errors import BackupError
-from rempart.flows import drill_report
-from rempart.flows.drill import RPO, RTO
-from rempart.flows.platform import Platform
+from rempart.flows.drill import drill_report
+from rempart.flows.drill.drill import RPO, RTO
+from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from tests.journeys import in_memory
 
@@ -251,7 +251,7 @@ def test_an_objective_is_met_missed_or_not_measured() -> None:
 def test_on_the_command_line_the_newest_drill_is_reported(
     platform: Platform, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rempart.flows.platform.open_platform", lambda: platform)
+    monkeypatch.setattr("rempart.flows.shared.platform.open_platform", lambda: platform)
     platform.ledger.append("drill", POINT, body())
     told = CliRunner().invoke(app, ["drill", "report", "--profile", "nis2", "--out", str(tmp_path / "new")])
     assert told.exit_code == 0, told.output

@@ -10,7 +10,7 @@ import pytest
 from rempart.backup.points.copies import Copies
 from rempart.backup.points.points import HeldObject
 from rempart.errors import IntegrityError, SiteUnavailable
-from rempart.flows.restore_source import OpenPoint
+from rempart.flows.restore.restore_source import OpenPoint
 from tests.restorable import House, house
 
 LAKE, MODEL = "raw/bookings/1/a.csv", "mlflow/1/model.onnx"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rempart.backup.points import clearing, locking, points, retention
 from rempart.backup.points.clearing import Named, fingerprint, lapsed, old_versions, unneeded
 from rempart.backup.points.locking import Known, covers, due, hidden, listed
-from rempart.flows.keys import kept_for
+from rempart.flows.shared.keys import kept_for
 from rempart.ledger.keys import signer
 from rempart.sections import Keep
 from rempart.sites.port import ObjectInfo

@@ -1,0 +1,1 @@
+"""Writes, locks, keeps and prunes restore points."""

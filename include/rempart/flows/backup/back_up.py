@@ -1,0 +1,336 @@
+"""Write a restore point: the databases dumped as of one moment, objects replicated and sealed, the manifest last."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from rempart import __version__, canonical_json
+from rempart import config as configuration
+from rempart.backup.databases import not_held, postgresql
+from rempart.backup.databases.stored_dumps import StoredDump, dump_into
+from rempart.backup.keys import domains, platform_secrets
+from rempart.backup.keys.keyring import Keyring
+from rempart.backup.keys.wrapping import DomainKey
+from rempart.backup.points import chain, locking, points, references
+from rempart.config import DATABASES, Config, Connection
+from rempart.errors import RepositoryDamaged, RepositoryMissing
+from rempart.flows.backup import locks
+from rempart.flows.backup.mend_links import check_chain
+from rempart.flows.backup.point_objects import hold_objects, originals
+from rempart.flows.backup.seal import seal_body
+from rempart.flows.backup.stores_not_held import ask, stores
+from rempart.flows.doctor.doctor_site import require
+from rempart.flows.replication.reconcile import before_bringing
+from rempart.flows.replication.replicate import bring
+from rempart.flows.shared.heartbeats import beat
+from rempart.flows.shared.keys import kept_for, key_of, open_keyring, renewed_key
+from rempart.flows.shared.pairs import BUCKETS, PATIENCE, holder, physical_bucket, turn_of_points
+from rempart.flows.shared.platform import Platform, classification_of
+from rempart.flows.shared.repositories import repository_of
+from rempart.flows.training import champions
+from rempart.pipeline import load_all
+from rempart.replication.active import backup_site, is_open
+from rempart.replication.lease import Lease
+from rempart.sites.port import Site
+
+DIGESTED = ("feast_online", "ledger")
+"""Databases whose content, not only its row counts, a drill compares."""
+BARRIER_SECONDS = 300.0
+"""How long a backup waits for who is committing."""
+DUMPERS = 3
+"""Databases under way at a time."""
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class RestorePoint:
+    """One restore point: `bytes` of its dumps and manifest, how many databases and objects, ISO time of creation.
+
+    `bytes_added`: by how much the databases' repositories grew; what was in an earlier dump is not stored again.
+    `dangling`: what the databases refer to and the point lacks; with any, the point is inconsistent, and is taken
+    only where it is named. `not_held`: stores that the platform uses and the point has no copy of, in words.
+    `barrier_seconds`: how long writers waited.
+    """
+
+    id: str
+    bytes: int
+    databases: int
+    objects: int
+    created_at: str
+    bytes_added: int = 0
+    dangling: tuple[str, ...] = ()
+    barrier_seconds: float = 0.0
+    not_held: tuple[str, ...] = ()
+
+
+@dataclass
+class _Found:
+    """What the snapshots say beside the dumps."""
+
+    aliases: dict[str, str] = field(default_factory=dict)
+    models: list[tuple[str, str, str]] = field(default_factory=list)
+    candidates: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    erasures: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    ledger_head: tuple[int, str | None] = (0, None)
+    decided: dict[str, str] = field(default_factory=dict)
+    registry: not_held.Registry = field(default_factory=lambda: not_held.Registry(frozenset(), frozenset()))
+    artifact_stores: list[tuple[str, str]] = field(default_factory=list)
+
+    def look(self, name: str, session: postgresql.Session) -> None:
+        if name == "mlflow":
+            self.aliases, self.models = postgresql.champions(session), postgresql.model_locations(session)
+            self.registry, self.artifact_stores = postgresql.registry(session), postgresql.artifact_stores(session)
+        elif name == "ledger":
+            self.candidates = postgresql.evidence(session, "candidate")
+            self.erasures = postgresql.evidence(session, "erasure")
+            self.ledger_head = postgresql.ledger_head(session)
+            self.decided = postgresql.decided_champions(session)
+
+    @property
+    def champions(self) -> dict[str, str]:
+        """Every model's champion by the ledger, whatever MLflow's aliases say."""
+        return champions.registered(self.decided, [(name, version) for name, version, _ in self.models])
+
+    def moved(self) -> list[str]:
+        """The models of ours whose alias does not stand at the champion on record."""
+        ours = {name for name, _ in self.candidates} | self.decided.keys()
+        return sorted(name for name in ours if self.aliases.get(name) != self.champions.get(name))
+
+    def references(self, config: Config) -> Iterator[references.Reference]:
+        logical = {physical_bucket(config, name): name for name in BUCKETS}
+        yield from references.of_models(self.models, logical)
+        live = [(name, version) for name, version, _ in self.models]
+        yield from references.of_candidates(self.candidates, live, logical, (body for _, body in self.erasures))
+
+
+def config_sha256(config: Config) -> str:
+    """SHA-256 of the configuration's canonical JSON."""
+    return hashlib.sha256(canonical_json.encode(config.model_dump(mode="json"))).hexdigest()
+
+
+def random_suffix() -> str:
+    return secrets.token_hex(4)
+
+
+def back_up(
+    platform: Platform,
+    say: Say = lambda line: None,
+    *,
+    suffix: Callable[[], str] = random_suffix,
+    tools: postgresql.Tools | None = None,
+) -> RestorePoint:
+    """Dump the databases to the backup site, replicate the objects there, seal them, and write the manifest of all.
+
+    While the backup site is itself the active one, restore points go to the other site of its pair.
+
+    All snapshots are opened while nobody commits, so they are of one moment. The dumps come first: what they refer to
+    was stored before, so the replica that follows holds it, or the point says what it lacks. A step that fails leaves
+    no manifest, and the previous point stays the newest. The manifest is vouched for by a link of the signed chain at
+    the backup site and by evidence of kind `restore-point`.
+
+    One backup at a time: another is refused before it writes anything (LeaseHeld), and one that was paused past its
+    turn does not commit its point (LeaseLost). Raises BackupError, DatabaseUnavailable, SiteError, PlacementDenied,
+    ConfigError, LedgerError, SiteFenced.
+    """
+    source = is_open(platform.active()).site
+    where = backup_site(platform.config, source)
+    with platform.continuity.turn(turn_of_points(where), holder()) as lease:
+        return _back_up(platform, source, where, lease, say, suffix, tools)
+
+
+def _back_up(
+    platform: Platform,
+    source: str,
+    where: str,
+    lease: Lease,
+    say: Say,
+    suffix: Callable[[], str],
+    tools: postgresql.Tools | None,
+) -> RestorePoint:
+    config = platform.config
+    site = platform.site(where, classification_of(load_all()), "restore-point", beside=source)
+    require(platform, site, "restore points")
+    bucket = config.buckets.backups
+    tools = tools or postgresql.find_tools()
+    signer, keyring = platform.signer(), open_keyring(platform, say)
+    named = check_chain(platform, site, say)
+    began = platform.clock()
+    point_id, kept = points.new_id(began, suffix()), kept_for(config.backup.keep)
+    found, asked = _Found(), ask(platform, DATABASES)
+    with _frozen(platform) as (frozen, barrier_seconds):
+        say(f"{len(frozen)} snapshots are open; writers waited {barrier_seconds:.2f} s")
+        with ThreadPoolExecutor(DUMPERS, thread_name_prefix="dump") as pool:
+            dumper = _Dumper(platform, keyring, tools, site, point_id, found, say)
+            stored = list(pool.map(dumper.dump, frozen))
+    dumps = [dump for dump, _ in stored]
+    for line in champions.settle_all(platform, found.moved()):
+        say(line)
+    extended = locks.extend(platform, site, None, say=say)
+    if extended.hidden:
+        say(f"WARNING: {len(extended.hidden)} objects of earlier points are hidden at '{where}': rempart points repair")
+    before_bringing(platform, source, where)
+    bring(platform, source, where, BUCKETS, whenever=True, patience=PATIENCE)
+    held = hold_objects(platform, keyring, site, list(originals(platform, source, where)), began + kept, say)
+    environment = platform_secrets.encode(
+        platform_secrets.in_use(configuration.read_env_file(configuration.secrets_file()), configuration.environment())
+    )
+    own = domains.Domain("platform", "platform", domains.text_of(kept))
+    kept_secrets = points.Secrets(
+        seal_body(platform, keyring, environment, own, site, began + kept),
+        hashlib.sha256(environment).hexdigest(),
+        len(environment),
+    )
+    buckets = [physical_bucket(config, name) for name in BUCKETS]
+    absent = stores(asked, found.registry, found.artifact_stores, found.decided, buckets)
+    for one in absent:
+        say(f"WARNING: this restore point does not hold {one}")
+    manifest = points.Manifest(
+        point_id,
+        began,
+        source,
+        __version__,
+        config_sha256(config),
+        tuple(dumps),
+        held,
+        found.champions,
+        found.ledger_head,
+        references.dangling(found.references(config), held),
+        round(barrier_seconds, 3),
+        kept_secrets,
+        absent,
+    )
+    body = points.encode(manifest)
+    digest = hashlib.sha256(body).hexdigest()
+    with platform.continuity.still(lease):
+        link = chain.append(
+            site,
+            bucket,
+            point_id,
+            began,
+            digest,
+            signer,
+            consistent=manifest.consistent,
+            retain_until=began + kept,
+            keys=platform.trusted_keys(),
+            named=named,
+        )
+        points.write(site, bucket, manifest, locking.first(began, config.backup.locked))
+    point = RestorePoint(
+        point_id,
+        sum(dump.bytes for dump in dumps) + len(body),
+        len(dumps),
+        len(held),
+        began.isoformat(),
+        sum(added for _, added in stored),
+        manifest.dangling,
+        manifest.barrier_seconds,
+        tuple(str(one) for one in absent),
+    )
+    platform.ledger.append(
+        "restore-point",
+        point_id,
+        {
+            "site": site.name,
+            "bucket": bucket,
+            "manifest_sha256": digest,
+            "link": link.seq,
+            "link_file": chain.encode(link, signer).decode(),
+            "created_at": point.created_at,
+            "seconds": round((platform.clock() - began).total_seconds(), 3),
+            "bytes": point.bytes,
+            "bytes_added": point.bytes_added,
+            "databases": {dump.name: dump.sha256 for dump in dumps},
+            "objects": point.objects,
+            "object_bytes": sum(one.size for one in held),
+            "champions": found.champions,
+            "barrier_seconds": point.barrier_seconds,
+            "dangling": list(point.dangling[:20]),
+            "not_held": [one.as_json() for one in absent[:20]],
+            "locks_set": extended.set,
+            "hidden": len(extended.hidden),
+        },
+    )
+    told = {"point": point_id, "created_at": point.created_at, "consistent": not manifest.lacking}
+    beat(platform, "backup", {**told, "hidden": len(extended.hidden)})
+    return point
+
+
+@dataclass(frozen=True)
+class _Frozen:
+    """One database, as of the moment of the restore point."""
+
+    name: str
+    connection: Connection
+    session: postgresql.Session
+    snapshot: str
+
+
+@contextmanager
+def _frozen(platform: Platform) -> Iterator[tuple[list[_Frozen], float]]:
+    """A snapshot of every database, all opened while nobody commits, and the seconds that this took. Raises LeaseHeld.
+
+    PostgreSQL shares no snapshot across databases: what makes them one moment is that writers wait.
+    """
+    sites = platform.continuity.active_sites(platform.config.active_site)
+    with ExitStack() as held:
+        frozen = []
+        with sites.barrier(BARRIER_SECONDS):
+            closed = time.monotonic()
+            for name in DATABASES:
+                connection = postgresql.for_database(platform.database("backup"), name)
+                session, snapshot = held.enter_context(postgresql.frozen(connection))
+                frozen.append(_Frozen(name, connection, session, snapshot))
+            seconds = time.monotonic() - closed
+        yield frozen, seconds
+
+
+@dataclass(frozen=True)
+class _Dumper:
+    """Dumps one database after another into their repositories; `found` gets what each snapshot says."""
+
+    platform: Platform
+    keyring: Keyring
+    tools: postgresql.Tools
+    site: Site
+    point_id: str
+    found: _Found
+    say: Say
+
+    def dump(self, frozen: _Frozen) -> tuple[points.Dump, int]:
+        """The dump as it came out of its repository again, and by how much that grew."""
+        name, session = frozen.name, frozen.session
+        with postgresql.named(frozen.connection, "read what a snapshot holds"):
+            postgresql.check_versions(self.tools, session)
+            rows = postgresql.row_counts(session)
+            digests = postgresql.digests(session) if name in DIGESTED else {}
+            self.found.look(name, session)
+        domain = domains.of_database(name, kept_for(self.platform.config.backup.keep))
+        key = key_of(self.platform, self.keyring, domain)
+        try:
+            stored = self._stored(key, frozen, len(rows))
+        except RepositoryDamaged as error:  # what it holds is left as it is, and nothing is added to it any more
+            self.say(f"WARNING: {error.what}. Another repository is begun")
+            key = renewed_key(self.platform, self.keyring, domain, error)
+            stored = self._stored(key, frozen, len(rows))
+        self.say(f"database {name}: {stored.bytes:,} bytes, {stored.bytes_added:,} of them new, {stored.seconds:.1f} s")
+        held = points.Dump(name, domain.id, key.serial, stored.snapshot, stored.sha256, stored.bytes, rows, digests)
+        return held, stored.bytes_added
+
+    def _stored(self, key: DomainKey, frozen: _Frozen, tables: int) -> StoredDump:
+        """The dump in the repository of a key, which is made if it is not there."""
+        repository = repository_of(self.platform, self.site.name, key)
+        tags = (f"point={self.point_id}",)
+        dump = partial(dump_into, self.tools, repository, frozen.connection, frozen.snapshot, tables, tags=tags)
+        try:
+            return dump()
+        except RepositoryMissing:
+            repository.init_if_missing()
+            return dump()

@@ -1,0 +1,78 @@
+"""Dumps that no restore point needs any more leave the databases' repositories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from rempart.backup.keys.domains import Domain, parse
+from rempart.backup.keys.keyring import Keyring
+from rempart.backup.pitr import wal
+from rempart.backup.points import retention
+from rempart.errors import BackupError, IntegrityError, SiteUnavailable
+from rempart.flows.backup.restore_points import open_site
+from rempart.flows.pitr import point_in_time
+from rempart.flows.shared.keys import open_keyring
+from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.repositories import repository_of
+
+TAG = "point="
+"""A dump's snapshot bears the id of its point behind this."""
+
+
+def forget(
+    platform: Platform,
+    site: str,
+    needed: Collection[retention.Snapshot],
+    standing: Collection[str],
+    say: Callable[[str], object],
+) -> dict[str, int]:
+    """Have every repository at a site forget the dumps that nobody needs; return how many of each domain.
+
+    `needed` by the points that are kept; `standing` are the points that are there. What a destroyed key opened is
+    unreadable already, and stays. A key or repository that is damaged stops no other one: it is told, and raised at
+    the end if a point that is kept needs it. Raises what keys and repositories raise; a run again goes on.
+    """
+    if not needed:  # dumps of the first formats stand beside their manifest
+        return {}
+    keyring, forgotten = open_keyring(platform, say), dict[str, int]()
+    used, faults = {(one.domain, one.serial) for one in needed}, list[BackupError | IntegrityError]()
+    for card in keyring.cards():
+        domain = parse(card.domain)
+        if card.destroyed or (domain.kind != "database" and domain.name != wal.NAME):
+            continue
+        try:
+            for kind, count in _forget(platform, site, keyring, (domain, card.serial), (needed, standing)).items():
+                forgotten[domain.id] = forgotten.get(domain.id, 0) + count
+                say(f"{domain.id}: {count} {kind} forgotten")
+        except SiteUnavailable:
+            raise
+        except (BackupError, IntegrityError) as error:
+            say(f"WARNING: {domain.id} {card.serial}: nothing was forgotten there. {error.what}")
+            faults += [error] if (domain.id, card.serial) in used else []
+    if faults:
+        raise faults[0]
+    return forgotten
+
+
+def _forget(
+    platform: Platform,
+    site: str,
+    keyring: Keyring,
+    named: tuple[Domain, str],
+    wanted: tuple[Collection[retention.Snapshot], Collection[str]],
+) -> dict[str, int]:
+    """Forget in the repository of one key; return how many base backups or dumps, if any."""
+    (domain, serial), (needed, standing) = named, wanted
+    key = keyring.open(domain, serial)
+    if domain.name == wal.NAME:
+        bases = point_in_time.forget_bases(platform, open_site(platform, site), key)
+        return {"base backups": bases} if bases else {}
+    repository = repository_of(platform, site, key)
+    stored = {
+        one.id: tag.removeprefix(TAG) for one in repository.snapshots() for tag in one.tags if tag.startswith(TAG)
+    }
+    kept = {one.id for one in needed if (one.domain, one.serial) == (domain.id, serial)}
+    gone = retention.unneeded(stored, kept, standing)
+    if gone:
+        repository.forget(gone)
+    return {"dumps": len(gone)} if gone else {}

@@ -1,0 +1,162 @@
+"""Bring back links of the chain of restore points from the ledger, or mark as lost those of which no true copy is left.
+
+The ledger's record of a restore point holds the link's signed bytes (`link_file`). The same bytes are put as another
+version; readers choose the version by its SHA-256 (`backup.points.chain`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rempart.backup.points import chain, points
+from rempart.backup.points.chain import Link, Mark, Stored
+from rempart.errors import IntegrityError, RempartError
+from rempart.flows.shared.keys import kept_for
+from rempart.flows.shared.platform import Platform, classification_of
+from rempart.pipeline import load_all
+from rempart.sites.once import bodies, put_again, store_once
+from rempart.sites.port import Site
+
+RECENT = 100
+"""Records that a backup looks at; a repair looks at all."""
+ALL = 100_000
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Mended:
+    """Numbers of links that were put back, of those that are lost, and of those that were marked as lost."""
+
+    healed: tuple[int, ...] = ()
+    lost: tuple[int, ...] = ()
+    marked: tuple[int, ...] = ()
+
+
+def named_links(platform: Platform, site: Site, limit: int = ALL) -> dict[int, bytes]:
+    """The bytes of each link of a site by its number, as the ledger's newest records of restore points have them."""
+    found: dict[int, bytes] = {}
+    here = (site.name, platform.config.buckets.backups)
+    for record in platform.ledger.find("restore-point", limit=limit):  # newest first
+        file = record.body.get("link_file")
+        if (record.body.get("site"), record.body.get("bucket")) == here and isinstance(file, str):
+            found.setdefault(int(record.body["link"]), file.encode())
+    return found
+
+
+def hashes(named: Mapping[int, bytes]) -> dict[int, str]:
+    """The SHA-256 of each link."""
+    return {seq: hashlib.sha256(body).hexdigest() for seq, body in named.items()}
+
+
+def refuse_emptied(platform: Platform, site: Site, named: Mapping[int, bytes]) -> None:
+    """Raises IntegrityError if the ledger knows links of a site, and every one is gone: a chain is not begun anew."""
+    bucket = platform.config.buckets.backups
+    if named and not any(chain.numbers(site, bucket)):
+        raise IntegrityError(
+            f"Every link of the chain is gone from {bucket}/{chain.FOLDER} at site '{site.name}', and the ledger knows"
+            f" {len(named)} of them, the last is {max(named)}. Nothing was written",
+            "Find out who emptied the bucket, or whether the site's connection leads elsewhere. `rempart points repair`"
+            " puts the links back, then backups go on (docs/runbooks/chain-is-broken.md).",
+        )
+
+
+def check_chain(platform: Platform, site: Site, say: Say) -> dict[int, str]:
+    """Before a backup: have the end of the chain whole; the SHA-256 of the newest links by the ledger.
+
+    What is altered or gone is put back. Raises IntegrityError for a chain that is gone as a whole, or that ends in a
+    link of which no true copy is left; SiteError, LedgerError.
+    """
+    named = named_links(platform, site, RECENT)
+    refuse_emptied(platform, site, named)
+    mend(platform, site, newest=2, dry_run=False, say=say)
+    keys = platform.trusted_keys()
+    chain.verify(chain.read(site, platform.config.buckets.backups, keys, named=hashes(named), newest=2), keys)
+    return hashes(named)
+
+
+def mend(
+    platform: Platform,
+    site: Site,
+    *,
+    newest: int | None = None,
+    dry_run: bool = True,
+    mark_lost: bool = False,
+    say: Say = lambda line: None,
+) -> Mended:
+    """Put links back that are altered or gone, from the ledger or another site; evidence of kind `repair`.
+
+    With `newest`, only so many at the end are looked at. A link of which no true copy is found is told as lost, and
+    with `mark_lost` a signed mark is put in its place: it vouches for nothing. A healthy link is never touched. Raises
+    SiteError, LedgerError.
+    """
+    bucket, keys = platform.config.buckets.backups, platform.trusted_keys()
+    named = named_links(platform, site, RECENT if newest else ALL)
+    stored = chain.read(site, bucket, keys, named=hashes(named), newest=newest)
+    there = set(chain.numbers(site, bucket))
+    judged = list(chain.faults(stored, keys))
+    broken = {one.seq: why for one, _, why in judged if why and one.seq in there}
+    marked_before = {one.seq for one in stored if one.lost}
+    last = max([*there, *named], default=0)
+    gaps = set(range(1, last + 1)) - there - marked_before if not newest else set(named) - there - marked_before
+    healed, lost = [], []
+    for seq in sorted({*broken, *gaps, *(marked_before & named.keys())}):
+        body = named.get(seq) or _elsewhere(platform, site, seq, judged)
+        if body is None:
+            lost.append(seq)
+            say(f"link {seq} is lost: {broken.get(seq, 'it is gone')}, and no true copy is at any site")
+            continue
+        say(f"link {seq} {'can be' if dry_run else 'was'} put back: {broken.get(seq, 'it is gone')}")
+        healed.append(seq)
+        if not dry_run:
+            until = platform.clock() + kept_for(platform.config.backup.keep)
+            put_again(site, bucket, chain.key_of(seq), body, content_type="application/json", retain_until=until)
+    marked = [seq for seq in lost if mark_lost and not dry_run]
+    for seq in marked:
+        _mark(platform, site, seq, stored, judged)
+        say(f"link {seq} is marked as lost")
+    if (healed or marked) and not dry_run:
+        body_told = {"links": healed[:100], "lost": marked[:100], "count": len(healed) + len(marked)}
+        platform.ledger.append("repair", site.name, body_told)
+    return Mended(tuple(healed), tuple(lost), tuple(marked))
+
+
+Judged = tuple[Stored, Link | None, str]
+
+
+def _elsewhere(platform: Platform, site: Site, seq: int, judged: Sequence[Judged]) -> bytes | None:
+    """The link's bytes at another site, by the hash that the next link names."""
+    wanted = next((link.previous for one, link, _ in judged if link and one.seq == seq + 1), None)
+    if wanted is None:
+        return None
+    for name in platform.config.sites:
+        try:
+            other = site if name == site.name else platform.site(name, classification_of(load_all()))
+            for _, body in bodies(other, platform.config.buckets.backups, chain.key_of(seq)):
+                if hashlib.sha256(body).hexdigest() == wanted:
+                    return body
+        except RempartError:
+            continue  # no credentials here, no such bucket, or no answer: it has no copy for us
+    return None
+
+
+def _mark(platform: Platform, site: Site, seq: int, stored: Sequence[Stored], judged: Sequence[Judged]) -> None:
+    """Put a mark in the place of a lost link; it names the points of its time that nothing vouches for."""
+    bucket = platform.config.buckets.backups
+    links = [link for _, link, _ in judged if link]
+    vouched = {link.point for link in links}
+    after = max((link.at for link in links if link.seq < seq), default=None)
+    before = min((link.at for link in links if link.seq > seq), default=None)
+    unvouched = [
+        point
+        for point in points.list(site, bucket)
+        if point not in vouched
+        and (after is None or points.created_at(point) >= after.replace(microsecond=0))
+        and (before is None or points.created_at(point) <= before)
+    ]
+    mark = Mark(seq, platform.clock(), tuple(sorted(unvouched)))
+    until = platform.clock() + kept_for(platform.config.backup.keep)
+    body = chain.encode_mark(mark, platform.signer())
+    if store_once(site, bucket, chain.mark_of(seq), body, content_type="application/json", retain_until=until) is None:
+        put_again(site, bucket, chain.mark_of(seq), body, content_type="application/json", retain_until=until)

@@ -1,0 +1,68 @@
+"""The objects of a restore point: which they are, and each of them sealed at the backup site."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+
+from rempart.backup.keys import domains
+from rempart.backup.keys.keyring import Keyring
+from rempart.backup.points import chain, points
+from rempart.backup.points.sealing import Original, SealedObject
+from rempart.errors import IntegrityError, ObjectMissing
+from rempart.flows.backup.mend_links import RECENT, hashes, named_links
+from rempart.flows.backup.seal import seal_objects
+from rempart.flows.shared.keys import kept_for
+from rempart.flows.shared.pairs import BUCKETS, catalogue, physical_bucket
+from rempart.flows.shared.platform import Platform
+from rempart.pipeline import load_all
+from rempart.sites.port import Site
+
+PROGRESS_SECONDS = 5.0
+Say = Callable[[str], object]
+
+
+def originals(platform: Platform, source: str, where: str) -> Iterator[Original]:
+    """Every current object of the replica, in the version on record there, with its erasure domain."""
+    config, pipelines, known = platform.config, load_all(), catalogue(platform, source, where)
+    otherwise = kept_for(config.backup.keep)
+    for name in BUCKETS:
+        for replica in known.current(physical_bucket(config, name)):
+            domain = domains.of_object(name, replica.key, pipelines, config.retention, otherwise)
+            version = replica.target_version or None
+            yield Original(name, replica.key, version, replica.sha256, replica.size, domain)
+
+
+def hold_objects(
+    platform: Platform, keyring: Keyring, site: Site, originals: list[Original], until: datetime, say: Say
+) -> tuple[points.HeldObject, ...]:
+    """Have each object sealed at the site; one is read where it is, for its replica was verified there."""
+    told = [time.monotonic()]
+
+    def progress(done: int, total: int) -> None:
+        if time.monotonic() - told[0] >= PROGRESS_SECONDS or done == total:
+            told[0] = time.monotonic()
+            say(f"sealed: {done:,} of {total:,} contents")
+
+    known = _known(platform, site)
+    sealed = seal_objects(platform, keyring, site, originals, site, until, known=known, progress=progress)
+    return tuple(
+        points.HeldObject(one.bucket, one.key, one.size, one.sha256, one.version, form)
+        for one, form in zip(originals, sealed, strict=True)
+    )
+
+
+def _known(platform: Platform, site: Site) -> Iterable[SealedObject]:
+    """What the restore point before this one sealed, if the chain still vouches for its manifest."""
+    bucket, keys = platform.config.buckets.backups, platform.trusted_keys()
+    last = chain.read(site, bucket, keys, named=hashes(named_links(platform, site, RECENT)), newest=1)
+    try:
+        links = chain.verify(last, keys)
+        if not links:
+            return ()
+        link = links[-1]
+        manifest = points.read(site, bucket, link.point, link.manifest_sha256)
+    except (ObjectMissing, IntegrityError):  # pruned, of an earlier form, or altered: each content is looked at anew
+        return ()
+    return (one.sealed for one in manifest.objects)

@@ -1,0 +1,263 @@
+"""Seal object versions at the backup site, once each and under lock, and open them again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO, Protocol, TypeVar
+
+from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.keyring import Keyring
+from rempart.backup.keys.wrapping import DomainKey
+from rempart.backup.points import sealing
+from rempart.backup.points.sealed_objects import unseal, versions_of
+from rempart.backup.points.sealing import Original, SealedObject
+from rempart.config import Config
+from rempart.errors import IntegrityError, KeyWrong, LockLapses, ObjectMissing, RempartError, SiteError
+from rempart.flows.shared.abreast import abreast
+from rempart.flows.shared.keys import key_of
+from rempart.flows.shared.pairs import physical_bucket
+from rempart.flows.shared.platform import Platform
+from rempart.replication.transfer import store_file, stored_sha256
+from rempart.sites.port import ObjectInfo, Site
+from rempart.sites.spool import spool_folder
+
+WORKERS = 8
+"""Objects under way at a time: more do not help where the processor compresses and encrypts."""
+AHEAD = timedelta(days=7)
+"""Locks are set this much longer than is needed now, so that they are not extended at every backup."""
+IN_MEMORY = 8 << 20
+"""Larger objects are read as streams."""
+MOST_FAILURES = 20
+"""After so many the rest would fail as well."""
+_NEVER = datetime.fromtimestamp(0, UTC)
+TYPE = "application/age-encryption"
+Progress = Callable[[int, int], object]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def seal_objects(
+    platform: Platform,
+    keyring: Keyring,
+    source: Site,
+    originals: Sequence[Original],
+    target: Site,
+    retain_until: datetime,
+    *,
+    known: Iterable[SealedObject] = (),
+    ahead: timedelta = AHEAD,
+    workers: int = WORKERS,
+    progress: Progress = lambda done, total: None,
+) -> tuple[SealedObject, ...]:
+    """Have a sealed form of each object version at the target, locked at least until then; in the order of `originals`.
+
+    What is there is not sent again. `known` are those of earlier restore points, which were verified then; what the
+    site lists besides is opened before it counts. What is stored is read back. Objects that fail do not stop others;
+    afterwards the error names the first of them. Raises LockLapses for a lock that could not be extended; KeyMissing,
+    KeyWrong, IntegrityError for a source that is not what is on record, SiteError.
+    """
+    domains = sorted({one.domain for one in originals})
+    keys = {domain: key_of(platform, keyring, domain) for domain in domains}
+    named = [sealing.key_of(one.domain, keys[one.domain].hash_key, one.sha256) for one in originals]
+    wanted = dict(zip(named, originals, strict=True))
+    bucket = platform.config.buckets.backups
+    present = versions_of(target, bucket, domains)
+    before = {one.key: one for one in known}
+    steps = sealing.plan(wanted, present, before, retain_until)
+    done: dict[str, SealedObject] = {}
+    failures: list[RempartError] = []
+    with spool_folder() as folder:
+        sealer = _Sealer(platform.config, source, target, bucket, folder, retain_until, retain_until + ahead)
+
+        def one(key: str) -> tuple[str, SealedObject | RempartError]:
+            original = wanted[key]
+            try:
+                return key, sealer.take(
+                    steps[key], key, original, keys[original.domain], before.get(key), present.get(key, {})
+                )
+            except RempartError as error:
+                return key, error
+
+        outcomes = abreast(wanted, one, workers, go_on=lambda: len(failures) < MOST_FAILURES)
+        for number, (key, outcome) in enumerate(outcomes, 1):
+            if isinstance(outcome, RempartError):
+                failures.append(outcome)
+            else:
+                done[key] = outcome
+            progress(number, len(wanted))
+    if failures:
+        raise _told(failures)
+    return tuple(done[key] for key in named)
+
+
+def seal_body(
+    platform: Platform, keyring: Keyring, body: bytes, domain: Domain, target: Site, retain_until: datetime
+) -> SealedObject:
+    """Have a sealed form of a body at the target, as `seal_objects`. The body is never on disk in clear."""
+    sha256, key = hashlib.sha256(body).hexdigest(), key_of(platform, keyring, domain)
+    original, bucket = Original("", "", None, sha256, len(body), domain), platform.config.buckets.backups
+    name = sealing.key_of(domain, key.hash_key, sha256)
+    present = versions_of(target, bucket, [domain]).get(name, {})
+    with spool_folder() as folder:
+        source, until = _Body(body), retain_until + AHEAD
+        sealer = _Sealer(platform.config, source, target, bucket, folder, retain_until, until)
+        return sealer.take("examine" if present else "store", name, original, key, None, present)
+
+
+def _told(failures: Sequence[RempartError]) -> RempartError:
+    """One error for all; a lock that lapses comes first."""
+    worst = next((one for one in failures if isinstance(one, LockLapses)), failures[0])
+    if len(failures) == 1:
+        return worst
+    return type(worst)(f"{len(failures)} objects are not sealed as they must be. One of them: {worst.what}", worst.hint)
+
+
+class _Source(Protocol):
+    """Where originals are read."""
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self, bucket: str, key: str, *, version_id: str | None = None) -> AbstractContextManager[BinaryIO]: ...
+
+    def fetch(self, bucket: str, key: str, *, version_id: str | None = None) -> tuple[object, bytes]: ...
+
+
+@dataclass(frozen=True)
+class _Body:
+    """The one original of which the body is at hand."""
+
+    body: bytes = field(repr=False)
+    name: str = "this platform"
+
+    def open(self, bucket: str, key: str, *, version_id: str | None = None) -> AbstractContextManager[BinaryIO]:
+        return io.BytesIO(self.body)
+
+    def fetch(self, bucket: str, key: str, *, version_id: str | None = None) -> tuple[object, bytes]:
+        return None, self.body
+
+
+@dataclass(frozen=True)
+class _Sealer:
+    """Takes one step for one object. `needed`: until when a lock must hold; `until`: what it is set to."""
+
+    config: Config
+    source: _Source
+    target: Site
+    bucket: str
+    folder: Path
+    needed: datetime
+    until: datetime
+
+    def take(
+        self,
+        step: sealing.Step,
+        key: str,
+        original: Original,
+        domain: DomainKey,
+        known: SealedObject | None,
+        versions: Mapping[str, int],
+    ) -> SealedObject:
+        if known and step == "keep":
+            return known
+        if known and step == "extend":
+            return self._extended(known)
+        if step == "examine" and (found := self._examined(key, original, domain, versions)):
+            return self._extended(found)
+        return self._stored(key, original, domain)
+
+    def _extended(self, one: SealedObject) -> SealedObject:
+        try:
+            return replace(one, retained_until=self.target.retain(self.bucket, one.key, one.version, self.until))
+        except ObjectMissing:
+            raise
+        except SiteError as cause:
+            raise LockLapses(
+                f"The lock of {self.bucket}/{one.key} (version {one.version}) at site '{self.target.name}' ends "
+                f"{one.retained_until:%Y-%m-%d %H:%M} UTC, a kept restore point needs it until "
+                f"{self.needed:%Y-%m-%d %H:%M} UTC, and it could not be extended: {cause.what}",
+                "Anybody with the site's key can delete it from then on. Give the site's connection the right "
+                "s3:PutObjectRetention, or have the operator mend it, and run the backup again.",
+            ) from cause
+
+    def _examined(
+        self, key: str, original: Original, domain: DomainKey, versions: Mapping[str, int]
+    ) -> SealedObject | None:
+        """The newest version that opens to what is on record; None if there is none."""
+        for version, size in versions.items():
+            file = self._spool()
+            try:
+                sha256 = self._stored_sha256(key, version, size)
+                held = self.target.retained_until(self.bucket, key, version) or _NEVER
+                one = SealedObject(domain.domain.id, domain.serial, key, version, sha256, size, held)
+                unseal(self.target, self.bucket, domain, one, file, sha256=original.sha256, size=original.size)
+            except (IntegrityError, KeyWrong, ObjectMissing):
+                continue
+            finally:
+                file.unlink(missing_ok=True)
+            return one
+        return None
+
+    def _stored(self, key: str, original: Original, domain: DomainKey) -> SealedObject:
+        bucket, file = physical_bucket(self.config, original.bucket) if original.bucket else "", self._spool()
+        try:
+            with (
+                _opened(self.source, bucket, original.key, original.version, original.size) as stream,
+                file.open("xb") as out,
+            ):
+                found = sealing.seal(stream, [domain.recipient], out)
+            if found != (original.sha256, original.size):
+                raise IntegrityError(
+                    f"get {bucket}/{original.key} at site '{self.source.name}': SHA-256 {found[0][:12]}…, on record is "
+                    f"{original.sha256[:12]}…",
+                    "It was not sealed. Heal it from its replica: `rempart verify-replica`.",
+                )
+            sha256, size = _digest(file), file.stat().st_size
+            like = ObjectInfo(key, size, self.until, metadata={"sha256": sha256}, content_type=TYPE)
+            stored = store_file(self.target, self.bucket, like, file, retain_until=self.until)
+        finally:
+            file.unlink(missing_ok=True)
+        if stored.version_id is None:
+            raise SiteError(
+                f"put {self.bucket}/{key} at site '{self.target.name}': no version was made, so nothing can be locked",
+                "Make the bucket with object lock, or name another one under `buckets` in rempart.yaml.",
+            )
+        if self._stored_sha256(key, stored.version_id, size) != sha256:
+            raise IntegrityError(
+                f"read back {self.bucket}/{key} at site '{self.target.name}': it is not what was stored",
+                "It does not count. Run again; if it lasts, ask the site's operator.",
+            )
+        held = self.target.retained_until(self.bucket, key, stored.version_id) or _NEVER
+        one = SealedObject(domain.domain.id, domain.serial, key, stored.version_id, sha256, size, held)
+        return one if held >= self.needed else self._extended(one)
+
+    def _stored_sha256(self, key: str, version: str, size: int) -> str:
+        if size > IN_MEMORY:
+            return stored_sha256(self.target, self.bucket, key, version_id=version)
+        return hashlib.sha256(self.target.fetch(self.bucket, key, version_id=version)[1]).hexdigest()
+
+    def _spool(self) -> Path:
+        """A file that no other thread has."""
+        return self.folder / f"{threading.get_ident()}.age"
+
+
+@contextmanager
+def _opened(site: _Source, bucket: str, key: str, version: str | None, size: int) -> Iterator[BinaryIO]:
+    """A body as a stream; a small one comes in one request, which is several times as fast."""
+    if size <= IN_MEMORY:
+        yield io.BytesIO(site.fetch(bucket, key, version_id=version)[1])
+        return
+    with site.open(bucket, key, version_id=version) as stream:
+        yield stream
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

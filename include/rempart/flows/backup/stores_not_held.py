@@ -1,0 +1,97 @@
+"""Which stores a backup would not hold: the tracking server and the databases are asked what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rempart.backup.databases import not_held, postgresql
+from rempart.backup.databases.not_held import NotHeld, Registry
+from rempart.config import Connection
+from rempart.errors import RempartError
+from rempart.flows.shared.platform import Platform
+from rempart.models import registry, tracking
+
+RED = "NOT RESTORABLE"
+"""How a line begins that says that a champion could not be brought back."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked before the snapshots were opened.
+
+    `server`: what an external tracking server shows, or why it did not answer; None for the platform's own.
+    `elsewhere`: databases that the platform uses and the role `backup` does not reach, and why.
+    """
+
+    server: Registry | str | None
+    where: str
+    elsewhere: Mapping[str, str]
+
+
+def ask(platform: Platform, databases: Sequence[str]) -> Asked:
+    """Ask the tracking server, if it is external, and each database whose connection leads elsewhere than backups."""
+    declared = platform.config.services.get("mlflow")
+    server: Registry | str | None = None
+    where = ""
+    if declared and declared.external:
+        try:
+            where = tracking.address(platform.tracking())
+            server = Registry(*registry.contents(platform.tracking()))
+        except RempartError as error:
+            server, where = error.what, where or declared.external.url
+    backup, elsewhere = platform.database("backup"), {}
+    for name in databases:
+        if fact := _elsewhere(platform, postgresql.for_database(backup, name), name):
+            elsewhere[name] = fact
+    return Asked(server, where, elsewhere)
+
+
+def _elsewhere(platform: Platform, dumped: Connection, name: str) -> str | None:
+    """Why the database that is dumped is not the one that the platform uses; None if it is."""
+    try:
+        used = platform.database(name)
+        here, there = _address(dumped), _address(used)
+        if here == there:
+            return None
+        with postgresql.session(used, "read its identity") as opened:
+            identity = postgresql.identity(opened)
+        with postgresql.session(dumped, "read its identity") as opened:
+            same = identity == postgresql.identity(opened)
+    except RempartError as error:
+        return f"nobody knows whether its dump is of the database in use ({error.what})"
+    return None if same else f"the platform uses the one at {there}, backups dump the one at {here}"
+
+
+def _address(connection: Connection) -> str:
+    return f"{connection.host}:{connection.port or 5432}/{connection.schema}"
+
+
+def stores(
+    asked: Asked,
+    dump: Registry,
+    located: Sequence[tuple[str, str]],
+    champions: Mapping[str, str],
+    buckets: Sequence[str],
+) -> tuple[NotHeld, ...]:
+    """The stores that a point does not hold. `champions`: version by model, as the ledger's dump has them."""
+    everyone = tuple(f"{name} version {version}" for name, version in sorted(champions.items()))
+    found = [NotHeld(f"database {name}", fact, everyone) for name, fact in asked.elsewhere.items()]
+    fact = None if asked.server is None else not_held.of_tracking(asked.server, dump, asked.where)
+    if fact is not None:
+        found.append(NotHeld("mlflow", fact, everyone))
+    elif lacking := not_held.champions_lacking(champions, [(name, version) for name, version, _ in dump.versions]):
+        found.append(lacking)
+    return (*found, *not_held.of_locations(located, buckets))
+
+
+def lines(platform: Platform) -> list[str]:
+    """For people: what the newest restore point does not hold; nothing if it holds everything, or there is none."""
+    try:
+        newest = next(iter(platform.ledger.find("restore-point", limit=1)), None)
+    except RempartError as error:
+        return [f"NOT KNOWN what restore points hold: {error.what}"]
+    return [
+        f"{RED if one.needed_by else 'not in restore points'}: {one}"
+        for one in (not_held.of_record(newest.body) if newest else ())
+    ]

@@ -1,0 +1,1 @@
+"""Writes and fetches the bootstrap bundle."""

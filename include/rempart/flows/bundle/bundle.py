@@ -1,0 +1,232 @@
+"""Keep the bootstrap bundle at the backup site up to date, tell of it, fetch it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from rempart import config as configuration
+from rempart.backup.bundle import bundle, open_bundle
+from rempart.backup.bundle.bundle import Contents, Held, Index
+from rempart.backup.databases import restic
+from rempart.errors import BackupError, IntegrityError
+from rempart.flows.backup.seal import AHEAD
+from rempart.flows.bundle import bundle_contents
+from rempart.flows.doctor.doctor_site import require
+from rempart.flows.restore.restore_source import detached, trusted_of
+from rempart.flows.shared.keys import kept_for
+from rempart.flows.shared.platform import Platform, open_platform
+from rempart.replication.active import backup_site
+from rempart.sites.port import Site
+from rempart.sites.spool import spool_folder
+
+ARCHIVE, PROGRAM = "code.tar.gz", "restic"
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What became of the bundle: its index's key, whether it is a new one, bytes that were sent, bytes that it has."""
+
+    key: str
+    changed: bool
+    sent: int
+    bytes: int
+    files: int
+
+
+def store(platform: Platform, say: Say = print, *, wheels: Path | None = None) -> Stored:
+    """Bring the bundle of what runs here to the backup site, unless it is there; only what changed is sent.
+
+    `wheels`: the folder into which those are fetched that no earlier bundle has. A bundle that is there has its locks
+    extended some days before they end. Evidence of kind `bundle`. Raises BackupError, SiteError, PlacementDenied.
+    """
+    config, root = platform.config, configuration.project_root().resolve()
+    site, bucket, keys = _site(platform), config.buckets.backups, platform.trusted_keys()
+    require(platform, site, "restore points", say)
+    files = bundle_contents.project_files(root)
+    program = restic.find_program()
+    wanted = contents_of(root, files, program)
+    needed = platform.clock() + kept_for(config.backup.keep)
+    last = bundle.newest(site, bucket, keys, open_bundle.this_machine(), say)
+    known = {bundle.file_key(one): one for one in last[1].files.values()} if last else {}
+    if last and last[1].contents == wanted:
+        lacking = bundle.to_send(last[1], bundle.current(site, bucket), known)
+        if not lacking:
+            return _kept(site, bucket, *last, needed, say)
+        say(f"warning: {', '.join(lacking[:3])} of {last[0]} are not there any more, or altered: they are sent again")
+    bundle_contents.refuse_secrets(files, bundle_contents.variables())
+    folder = wheels or configuration.var_dir() / "bundle" / "wheels"
+    with spool_folder() as spool:
+        brought = _Sources(root, folder, {ARCHIVE: spool / ARCHIVE, PROGRAM: program}, say)
+        held = {
+            ARCHIVE: bundle_contents.archive(files, spool / ARCHIVE),
+            PROGRAM: bundle_contents.held(program),
+        }
+        before = last[1] if last and last[1].contents.locks == wanted.locks else None
+        held |= brought.wheels_of(before)
+        signer = platform.signer()
+        index = Index(platform.clock(), wanted, held, bundle_contents.ENTRY, signer.id)
+        say(f"bundle of {len(held)} files, {index.bytes / 1e6:.0f} MB, to site '{site.name}'")
+        key, sent = bundle.store(site, bucket, index, signer, brought, needed + AHEAD, known, _progress(index, say))
+    say(f"{key}: {sent / 1e6:.0f} MB were sent")
+    platform.ledger.append(
+        "bundle",
+        key,
+        {
+            "site": site.name,
+            "contents": wanted.__dict__,
+            "files": len(held),
+            "bytes": index.bytes,
+            "sent": sent,
+            "locked_until": (needed + AHEAD).isoformat(timespec="seconds"),
+            "open_bundle_sha256": door_sha256(),
+        },
+    )
+    return Stored(key, True, sent, index.bytes, len(held))
+
+
+def _kept(site: Site, bucket: str, key: str, index: Index, needed: datetime, say: Say) -> Stored:
+    """A bundle that is there, locked for as long as a point of now may be kept."""
+    ends = bundle.locked_until(site, bucket, key)
+    if ends is None or ends < needed:
+        bundle.extend(site, bucket, index, needed + AHEAD)
+        bundle.lock(site, bucket, key, needed + AHEAD)
+        say(f"{key}: locked until {needed + AHEAD:%Y-%m-%d}")
+    return Stored(key, False, 0, index.bytes, len(index.files))
+
+
+def door_sha256() -> str:
+    """SHA-256 of the program that opens a bundle, as it stands at the site."""
+    return open_bundle.sha256_of(Path(open_bundle.__file__))
+
+
+def _site(platform: Platform) -> Site:
+    active = platform.active().site
+    return platform.site(backup_site(platform.config, active), "internal", "restore-point", beside=active)
+
+
+def contents_of(root: Path, files: Mapping[str, Path], program: Path) -> Contents:
+    """What a bundle of this project would be of."""
+    locks = hashlib.sha256(b"".join((root / name).read_bytes() for name in bundle_contents.LOCKS)).hexdigest()
+    code = bundle_contents.sha256_of_files(files)
+    return Contents(locks, code, open_bundle.sha256_of(program), *open_bundle.this_machine())
+
+
+def _progress(index: Index, say: Say) -> Callable[[int], object]:
+    told = [0]
+
+    def tell(sent: int) -> None:
+        if sent - told[0] >= 50e6:
+            told[0] = sent
+            say(f"  {sent / 1e6:.0f} of at most {index.bytes / 1e6:.0f} MB")
+
+    return tell
+
+
+@dataclass
+class _Sources:
+    """Where the files of a bundle are on this machine; wheels are fetched once, and only if one has to be sent."""
+
+    root: Path
+    folder: Path
+    known: dict[str, Path]
+    say: Say
+    fetched: bool = False
+
+    def __call__(self, name: str) -> Path:
+        if name not in self.known:
+            self._fetch()
+        if name not in self.known:
+            raise BackupError(
+                f"{name} of the bundle is not what the lock brings any more, and the site lost it",
+                "Restore the file from the operator's versions of the bucket, or change the lock (`make lock`).",
+            )
+        return self.known[name]
+
+    def wheels_of(self, before: Index | None) -> dict[str, Held]:
+        """The wheels of the lock: as an earlier bundle of the same lock names them, else fetched."""
+        if before:
+            return {name: before.files[name] for name in bundle_contents.names_of_wheels(before.files)}
+        self._fetch()
+        return {name: bundle_contents.held(self.known[name]) for name in bundle_contents.names_of_wheels(self.known)}
+
+    def _fetch(self) -> None:
+        if not self.fetched:
+            found = bundle_contents.wheels(self.root, self.folder, self.say)
+            self.known |= {f"wheels/{name}": file for name, file in found.items()}
+            self.fetched = True
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The bundle at the site beside what runs here. `stale`: what of it is not of what runs here."""
+
+    key: str | None
+    index: Index | None
+    stale: tuple[str, ...]
+    lines: tuple[str, ...]
+
+    @property
+    def good(self) -> bool:
+        return self.index is not None and not self.stale
+
+
+def standing(platform: Platform) -> Standing:
+    """Look at the bundle. Raises BackupError, SiteError, PlacementDenied."""
+    site, bucket, said = _site(platform), platform.config.buckets.backups, list[str]()
+    machine = open_bundle.this_machine()
+    last = bundle.newest(site, bucket, platform.trusted_keys(), machine, said.append)
+    if last is None:
+        said.append(f"site '{site.name}' has no bundle for Python {machine[0]} on {machine[1]}: `rempart bundle store`")
+        return Standing(None, None, (), tuple(said))
+    key, index = last
+    root = configuration.project_root().resolve()
+    wanted = contents_of(root, bundle_contents.project_files(root), restic.find_program())
+    stale = tuple(
+        name for name in ("locks", "code", "restic") if getattr(wanted, name) != getattr(index.contents, name)
+    )
+    ends = bundle.locked_until(site, bucket, key)
+    lock = f"locked until {ends:%Y-%m-%d}" if ends else "NOT LOCKED"
+    said += [
+        f"{bucket}/{key} at site '{site.name}': {len(index.files)} files, {index.bytes / 1e6:.0f} MB",
+        f"made on {index.at:%Y-%m-%d %H:%M} UTC for Python {machine[0]} on {machine[1]}, {lock}",
+        f"it is not of what runs here: {', '.join(stale)} changed" if stale else "it is of what runs here",
+        f"open_bundle.py has SHA-256 {door_sha256()}: keep it, or this line, beside the escrowed keys",
+    ]
+    return Standing(key, index, stale, tuple(said))
+
+
+def fetch_from(name: str, trust: Sequence[Path], folder: Path, say: Say = print) -> Index:
+    """As `fetch`, from a declared site (`backup.site` unless named), with public keys of files, else the platform's.
+
+    Raises ConfigError, ConnectionMissing, PlacementDenied, and as `fetch`.
+    """
+    platform = detached()
+    site = platform.site(name or platform.config.backup.site, "internal", "restore-point")
+    trusted = trusted_of(trust, lambda: open_platform().trusted_keys())
+    return fetch(site, platform.config.buckets.backups, trusted, folder, say)
+
+
+def fetch(site: Site, bucket: str, keys: Mapping[str, bytes], folder: Path, say: Say = print) -> Index:
+    """Bring the newest bundle for this machine into a folder, every file checked; what is there is not brought again.
+
+    Raises BackupError, IntegrityError, SiteError.
+    """
+
+    def opened(key: str) -> AbstractContextManager[BinaryIO]:
+        return site.open(bucket, key)
+
+    names = [info.key for info in site.list(bucket, open_bundle.FOLDER)]
+    try:
+        plain = open_bundle.choose(names, opened, keys, say)
+        came = open_bundle.bring(plain, opened, folder, say)
+    except open_bundle.Refused as cause:
+        raise IntegrityError(f"No bundle of site '{site.name}' could be fetched: {cause}", bundle.ASK) from cause
+    say(f"{folder}: {came / 1e6:.0f} MB were fetched, every file is as it was signed")
+    return bundle.index_of(plain)

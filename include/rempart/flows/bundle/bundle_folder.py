@@ -1,0 +1,93 @@
+"""Write a bundle to a folder that is carried by hand: what that of the backup site has, and images, SBOMs and sample.
+
+It is opened by the same program, and believed for the same signature. No server need run: the key is all that is taken
+from the platform, so there is no evidence of it in the ledger.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rempart import config as configuration
+from rempart.backup.bundle import bundle, open_bundle
+from rempart.backup.bundle.bundle import Index
+from rempart.backup.databases import restic
+from rempart.errors import BackupError, ConnectionMissing
+from rempart.flows.bundle import bundle_contents
+from rempart.flows.bundle.bundle import ARCHIVE, PROGRAM, contents_of
+from rempart.flows.governance.audit import bill_of_lock
+from rempart.flows.shared.platform import Platform
+from rempart.ledger import keys
+from rempart.ledger.keys import Signer, to_pem
+from rempart.stack import images as engine
+
+SAMPLE = ("data/README.md", "data/hotel_bookings.csv.gz")
+"""Public data that the demo reads. Nothing else of `data` goes in."""
+DOOR = Path(open_bundle.__file__).name
+Say = Callable[[str], object]
+
+
+def write(platform: Platform, folder: Path, say: Say, *, wheels: Path | None = None, images: bool = True) -> Index:
+    """Write what runs here to a folder, signed; the index comes last, so half a bundle is none.
+
+    `wheels`: the folder into which they are fetched. `images`: also every image of docker-compose.yml, as built.
+    The public key goes beside the folder, not into it. Raises BackupError, StackError, ConnectionMissing.
+    """
+    root = configuration.project_root().resolve()
+    files = bundle_contents.project_files(root) | {name: root / name for name in SAMPLE if (root / name).is_file()}
+    in_containers = configuration.read_env_file(configuration.var_dir() / "compose" / "secrets.env")
+    signer = _signer(platform, in_containers)
+    for secrets in (bundle_contents.variables(), in_containers):
+        bundle_contents.refuse_secrets(files, secrets)
+    program = restic.find_program()
+    contents = contents_of(root, files, program)
+    _empty(folder)
+    references = engine.references(root) if images else ()
+    bundle_contents.archive(files, folder / ARCHIVE)
+    shutil.copy(program, folder / PROGRAM)
+    shutil.copy(open_bundle.__file__, folder / DOOR)
+    fetched = bundle_contents.wheels(root, wheels or configuration.var_dir() / "bundle" / "wheels", say)
+    for name, file in fetched.items():
+        shutil.copy(file, folder / "wheels" / name)
+    (folder / "sbom" / "rempart.cdx.json").write_text(bill_of_lock(root), encoding="utf-8")
+    if references:
+        for one in references:
+            name = one.rpartition("/")[2].partition(":")[0]
+            (folder / "sbom" / f"{name}.cdx.json").write_text(engine.bill(one), encoding="utf-8")
+        say(f"packing {len(references)} images")
+        engine.save(references, folder / open_bundle.IMAGES)
+    held = {
+        file.relative_to(folder).as_posix(): bundle_contents.held(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+    index = Index(platform.clock(), contents, held, bundle_contents.ENTRY, signer.id, references)
+    body = bundle.encode(index, signer)
+    (folder / bundle.key_of(index, body)).write_bytes(body)
+    public = folder.with_name(f"{folder.name}.public.pem")
+    public.write_text(to_pem(signer.public), encoding="ascii")
+    say(f"{folder}: {len(held)} files, {index.bytes / 1e6:.0f} MB, signed by key {signer.id}")
+    say(f"{public}: bring it another way than the folder; {DOOR} has SHA-256 {held[DOOR].sha256}")
+    return index
+
+
+def _signer(platform: Platform, in_containers: Mapping[str, str]) -> Signer:
+    """The ledger's key: of the platform that runs here, else of the one that `rempart init` prepared."""
+    try:
+        return platform.signer()
+    except ConnectionMissing:
+        variable = f"AIRFLOW_CONN_{keys.CONNECTION.upper()}"
+        if variable not in in_containers:
+            raise
+        return keys.from_connection(configuration.parse_connection(keys.CONNECTION, in_containers[variable]))
+
+
+def _empty(folder: Path) -> None:
+    """A folder with nothing in it; an earlier bundle there goes. Raises BackupError for anything else."""
+    if folder.exists() and not (folder / DOOR).is_file() and any(folder.iterdir()):
+        raise BackupError(f"{folder} holds something that is no bundle", "Name a folder that is empty or not there.")
+    shutil.rmtree(folder, ignore_errors=True)
+    for inside in (folder / "wheels", folder / "sbom", folder / open_bundle.FOLDER):
+        inside.mkdir(parents=True)

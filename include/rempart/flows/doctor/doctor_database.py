@@ -1,0 +1,36 @@
+"""Try on each database what a backup does: connect with PostgreSQL's own programs, as the role of backups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rempart.backup.databases.postgresql import Tools, find_tools, for_database
+from rempart.config import DATABASES
+from rempart.errors import RempartError
+from rempart.flows.shared.platform import Platform
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One database: whether a backup can read it, what was found, and the remedy if it cannot."""
+
+    database: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        text = f"{'ok' if self.ok else 'FAIL':<5} {self.database:<15} {self.found}"
+        return f"{text}\n{'':<6}-> {self.remedy}" if self.remedy else text
+
+
+def look(platform: Platform, tools: Tools | None = None) -> Iterator[Tried]:
+    """Each database in turn. Nothing is changed. Raises BackupError where there are no client programs."""
+    tools = tools or find_tools()
+    backup = platform.connections("pg_backup")
+    for name in DATABASES:
+        try:
+            yield Tried(name, True, tools.check(for_database(backup, name)))
+        except RempartError as error:
+            yield Tried(name, False, error.what, error.hint)

@@ -1,0 +1,244 @@
+"""The doctor's pod: a job's entry point in the job's image, as far as the point before data, and what it reaches.
+
+It has no credentials, obeys the restricted profile, and is deleted whatever happens; one that a killed doctor left
+is deleted by the next doctor once its deadline is over.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from threading import current_thread, main_thread
+from typing import Any
+
+from rempart.config import Config, Connections
+from rempart.errors import ConfigError, PlacementDenied
+from rempart.flows.doctor.pool_cluster import Cluster
+from rempart.replication.active import other_site
+from rempart.sections import Classification
+from rempart.sovereignty.classification import ORDER
+from rempart.sovereignty.egress import endpoint_of, parse_endpoint
+from rempart.sovereignty.pods import plan
+from rempart.training import trainers
+from rempart.training.job import Dataset, FeatureSpec, JobSpec, Output, Place, Tracking, TrainerSpec
+from rempart.training.kubernetes.facts import ENTRY_POINT, Probe, Reached, Unknown
+from rempart.training.kubernetes.pod import COMMAND, CONTAINER, MANAGED_BY, bare, environment, queue_label
+from rempart.training.permission import permit
+from rempart.training.placement import image_for
+
+LABELS = MANAGED_BY | {"app.kubernetes.io/component": "doctor"}
+SECONDS = 180
+"""How long the pod may take to start and answer."""
+_NOT_STARTED = frozenset(
+    (
+        *("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"),
+        *("CreateContainerConfigError", "CreateContainerError", "RunContainerError"),
+    )
+)
+"""What a kubelet says of a container that will not start as it is."""
+
+
+def targets(config: Config, connections: Connections) -> tuple[str | Reached, ...]:
+    """Where a job's pod must reach: the site, the one that stands by for it, and the tracking server.
+
+    As URLs without credentials. A connection that leads nowhere known is a finding at once.
+    """
+    found: list[str | Reached] = []
+    standby = other_site(config, config.active_site)
+    sites = [config.sites[name].connection for name in (config.active_site, standby) if name]
+    for name in (*sites, "mlflow"):
+        try:
+            connection = connections(name)
+            endpoint = endpoint_of(connection) or ""
+        except ConfigError as error:
+            found.append(Reached(f"connection {name}", False, error.what, error.hint))
+            continue
+        host, port = parse_endpoint(endpoint)
+        named = endpoint.partition("://")[0] if "://" in endpoint else connection.schema
+        scheme = named if named in ("http", "https") else "http" if name == "mlflow" else "tcp"
+        where = f"{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
+        remedy = f"Write its host into AIRFLOW_CONN_{name.upper()}, then ask again: `rempart doctor pool --probe`."
+        nowhere = Reached(f"connection {name}", False, "it names no host", remedy)
+        found.append(f"{scheme}://{where}" if host else nowhere)
+    return tuple(found)
+
+
+def probe_pod(config: Config, name: str, addresses: Sequence[str], *, on: date) -> dict[str, Any] | None:
+    """The doctor's pod as the policy lets it run: of the least protected classification that may be here; else None."""
+    pool = config.pools[name]
+    small = {"cpu": "500m", "memory": "1Gi"}
+    for classification in ORDER:
+        try:
+            spec = permit(config, _job(config, classification), on=on)
+        except PlacementDenied:
+            continue
+        inside = bare(pool, CONTAINER) | {"terminationGracePeriodSeconds": 0}
+        inside["containers"][0] |= {
+            "image": image_for(config, pool),
+            "command": [*COMMAND, "--probe", *addresses],
+            "env": environment(spec),
+            "resources": {"requests": small, "limits": small},
+        }
+        pod: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": f"doctor-{secrets.token_hex(5)}",
+                "namespace": pool.namespace,
+                "labels": LABELS | queue_label(pool),
+            },
+            "spec": inside,
+        }
+        planned = plan(config, pod, [classification], connection=pool.kubernetes_connection, on=on)
+        if planned.pod:
+            return planned.pod
+    return None
+
+
+def _job(config: Config, classification: Classification) -> JobSpec:
+    """A job that is never done: its data set does not exist, and the entry point stops before it would be read."""
+    site = config.sites[config.active_site]
+    place = Place(name=config.active_site, connection=site.connection, region=site.region)
+    use = "gradient_boosting"
+    return JobSpec(
+        pipeline="doctor",
+        classification=classification,
+        task="regression",
+        target=FeatureSpec(name="target", type="number"),
+        features=(FeatureSpec(name="feature", type="number"),),
+        dataset=Dataset(site=place, bucket=config.buckets.lake, key="doctor", sha256="0" * 64, rows=1),
+        trainer=TrainerSpec(use=use),
+        tracking=Tracking(connection="mlflow", experiment="doctor"),
+        output=Output(site=place, bucket=config.buckets.artifacts, prefix="doctor/"),
+        snapshot="none",
+        code_version=trainers.code_version(use),
+    )
+
+
+def run_probe(
+    cluster: Cluster, config: Config, name: str, to: Sequence[str | Reached], *, on: date, seconds: float
+) -> Probe:
+    """Run the doctor's pod to its end and delete it; what it was refused, how it waited, or what it found."""
+    pods = f"/api/v1/namespaces/{config.pools[name].namespace}/pods"
+    left = _sweep(cluster, pods)
+    pod = probe_pod(config, name, [one for one in to if isinstance(one, str)], on=on)
+    if pod is None:
+        return Probe("", False, "the policy lets no pod run here with this image: see policy and image", left=left)
+    pod["spec"]["activeDeadlineSeconds"] = int(seconds) + 60
+    path = f"{pods}/{pod['metadata']['name']}"
+    with _ended_by_signal():
+        try:
+            made = cluster.post(pods, pod)
+            found = Probe("", False, made.why) if isinstance(made, Unknown) else _follow(cluster, path, seconds)
+        finally:
+            gone = _delete(cluster, path)
+    if found.reached is not None:
+        found = replace(found, reached=(*found.reached, *(one for one in to if isinstance(one, Reached))))
+    return replace(found, pod=pod["metadata"]["name"], left=" ".join(filter(None, (left, gone))))
+
+
+def _follow(cluster: Cluster, path: str, seconds: float) -> Probe:
+    until = time.monotonic() + seconds
+    why = ""
+    while time.monotonic() < until:
+        pod = cluster.get(path)
+        if isinstance(pod, Unknown):
+            if pod.status == 404:
+                return Probe("", False, f"somebody deleted it. {why}".strip())
+            why = pod.why
+        else:
+            status = pod.get("status") or {}
+            state = next((one.get("state") or {} for one in status.get("containerStatuses") or ()), {})
+            if ended := state.get("terminated"):
+                return _answer(cluster, path, str(pod["spec"].get("nodeName") or ""), ended)
+            waiting = state.get("waiting") or {}
+            why = _why(status, waiting)
+            if waiting.get("reason") in _NOT_STARTED:
+                return Probe("", False, why)
+            if status.get("phase") == "Failed":
+                return Probe(
+                    "", False, f"{status.get('reason') or 'Failed'}: {status.get('message') or ''}".strip(": ")
+                )
+        time.sleep(0.5)
+    return Probe("", False, f"not within {seconds:.0f} s. {why}".strip())
+
+
+def _why(status: Mapping[str, Any], waiting: Mapping[str, Any]) -> str:
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return f"{condition.get('reason')}: {condition.get('message') or ''}".strip(": ")
+    if waiting:
+        return f"{waiting.get('reason')}: {waiting.get('message') or ''}".strip(": ")
+    return f"phase {status.get('phase') or 'not known'}"
+
+
+def _answer(cluster: Cluster, path: str, node: str, ended: Mapping[str, Any]) -> Probe:
+    code, told = ended.get("exitCode"), cluster.text(f"{path}/log")
+    if isinstance(told, Unknown):
+        return Probe("", True, f"exit status {code}, and its log cannot be read: {told.why}", node)
+    reached = []
+    for line in told.splitlines():
+        with suppress(ValueError, KeyError, TypeError):
+            data = json.loads(line)
+            if data["stage"] == "ready":
+                reached.append(Reached(ENTRY_POINT, True, f"spec of version {data['version']}, code {data['code']}"))
+            elif data["stage"] == "failed":
+                reached.append(Reached(ENTRY_POINT, False, f"{data['what']}. {data['hint']}"))
+            else:
+                reached.append(Reached(str(data["target"]), data["ok"] is True, str(data["detail"])))
+    last = told.splitlines()[-1][:200] if told.strip() else "no output"
+    return Probe("", True, f"exit status {code}: {last}", node, tuple(reached) or None)
+
+
+def _delete(cluster: Cluster, path: str) -> str:
+    """Delete a pod and see it gone; why it is left, if it is."""
+    why = ""
+    for _ in range(20):
+        answer = cluster.delete(path)
+        if isinstance(answer, Unknown):
+            if answer.status == 404:
+                return ""
+            why = answer.why
+        time.sleep(0.5)
+    return f"{path} could not be deleted: {why or 'it is still there'}"
+
+
+def _sweep(cluster: Cluster, pods: str) -> str:
+    """Delete what a killed doctor left: pods with its label that have ended, or are older than their own deadline."""
+    labels = ",".join(f"{key}={value}" for key, value in LABELS.items())
+    found = cluster.items(pods, labelSelector=labels)
+    if isinstance(found, Unknown):
+        return ""
+    over = [one["metadata"]["name"] for one in found if _is_over(one, datetime.now(UTC))]
+    return " ".join(filter(None, (_delete(cluster, f"{pods}/{name}") for name in over)))
+
+
+def _is_over(pod: Mapping[str, Any], now: datetime) -> bool:
+    if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+        return True
+    # a pod that found no node has no deadline of its own yet
+    age = now - datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+    return age.total_seconds() > float(pod["spec"].get("activeDeadlineSeconds", SECONDS))
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """SIGTERM ends this process by an exception, so that the pod is deleted first."""
+    if current_thread() is not main_thread():
+        yield
+        return
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,155 @@
+"""Probe sites, keep what was proven as evidence, and refuse to rely on what was not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import get_args
+
+from rempart.errors import CapabilityMissing, ConfigError, RempartError, SiteUnavailable
+from rempart.flows.shared.platform import Platform
+from rempart.sections import Classification
+from rempart.sites.capabilities import VALID, CapabilityRecord, Purpose, from_json, missing, undecided
+from rempart.sites.port import Site
+from rempart.sovereignty.classification import ORDER
+from rempart.sovereignty.places import decide_site
+
+Say = Callable[[str], object]
+
+
+def probe(platform: Platform, site: Site, say: Say = print) -> CapabilityRecord:
+    """Try what a site can do; the record is evidence of kind `capabilities`. Raises SiteError."""
+    record = site.probe(platform.config.buckets.doctor, platform.clock(), say)
+    platform.ledger.append("capabilities", site.name, record.as_json())
+    site.rely_on(record)
+    return record
+
+
+def last_record(platform: Platform, site: Site) -> CapabilityRecord | None:
+    """Return the newest record of a site at its present endpoint, if there is one. The site is held to it."""
+    for evidence in platform.ledger.find("capabilities", site.name, limit=1):
+        record = from_json(evidence.body)
+        if record.endpoint == site.endpoint:
+            site.rely_on(record)
+            return record
+    return None
+
+
+def require(platform: Platform, site: Site, purpose: Purpose, say: Say = print) -> CapabilityRecord:
+    """Return the record of a site, if it is enough for a purpose; a site without a valid record is probed now.
+
+    Raises CapabilityMissing, SiteError.
+    """
+    record = last_record(platform, site)
+    if record is None or platform.clock() - record.at > VALID:
+        say(f"site {site.name} has no valid record of what it can do: it is probed now")
+        record = probe(platform, site, say)
+    elif undecided(record, purpose):
+        say(f"site {site.name} was busy when it was probed for {purpose}: it is probed again")
+        record = probe(platform, site, say)
+    return _sufficient(platform, site, record, purpose)
+
+
+def on_record(platform: Platform, site: Site, purpose: Purpose) -> CapabilityRecord:
+    """Return the record of a site, if it is enough for a purpose. Nothing is probed, and no record is written.
+
+    Raises CapabilityMissing.
+    """
+    return _sufficient(platform, site, last_record(platform, site), purpose)
+
+
+def _sufficient(platform: Platform, site: Site, record: CapabilityRecord | None, purpose: Purpose) -> CapabilityRecord:
+    lacking = missing(record, purpose, platform.clock())
+    if record is None or lacking:
+        when = f" (probed on {record.at:%Y-%m-%d %H:%M} UTC)" if record else ""
+        raise CapabilityMissing(
+            f"Site '{site.name}' ({site.endpoint}) must not be used for {purpose}: {'; '.join(lacking)}{when}",
+            f"Run `rempart doctor site {site.name}` and read what it finds; have the operator mend that, or declare "
+            "another site.",
+        )
+    return record
+
+
+def probe_sites(platform: Platform, names: list[str], say: Say = print) -> dict[str, CapabilityRecord | RempartError]:
+    """Probe the named sites, or all; one that cannot be probed has its error. Raises ConfigError for a wrong name."""
+    declared = platform.config.sites
+    for name in names:
+        if name not in declared:
+            raise ConfigError(f"There is no site '{name}'", f"Declared: {', '.join(declared)}.")
+    found: dict[str, CapabilityRecord | RempartError] = {}
+    for name in names or declared:
+        say(f"site {name}")
+        try:
+            found[name] = probe(platform, platform.site(name, least_protected(platform, name)), say)
+        except RempartError as error:
+            found[name] = error
+            say(f"FAIL     {error.what}\n{'':<9}-> {error.hint}")
+    return found
+
+
+def least_protected(platform: Platform, name: str) -> Classification:
+    """The least protected data that the policy lets into a site: what is probed holds none."""
+    opened = name in platform.sites
+    connection = None if opened else platform.connections(platform.config.sites[name].connection)
+    endpoint = connection.extra.get("endpoint_url") if connection else None
+    on = platform.clock().date()
+    allowed = (
+        one for one in ORDER if decide_site(platform.config, one, "data", name, on=on, endpoint=endpoint).allowed
+    )
+    return next(allowed, "public")
+
+
+def exit_code(found: dict[str, CapabilityRecord | RempartError]) -> int:
+    """0 if every site can be used for every purpose, 2 if one could not be probed, else 1."""
+    if any(isinstance(one, SiteUnavailable) for one in found.values()):
+        return 2
+    sound = all(
+        isinstance(one, CapabilityRecord) and not any(missing(one, purpose, one.at) for purpose in get_args(Purpose))
+        for one in found.values()
+    )
+    return 0 if sound else 1
+
+
+def summary(found: dict[str, CapabilityRecord | RempartError]) -> Iterator[str]:
+    """For each site that was probed: its figures, and for what it may be used."""
+    for record in found.values():
+        if isinstance(record, CapabilityRecord):
+            yield f"site {record.site}: " + ", ".join(f"{name} {value:g}" for name, value in record.figures.items())
+            yield from record.purposes()
+
+
+def as_json(found: dict[str, CapabilityRecord | RempartError]) -> str:
+    """One JSON document of every site."""
+    sites = {
+        name: one.as_json() | {"refused": {p: list(missing(one, p, one.at)) for p in get_args(Purpose)}}
+        if isinstance(one, CapabilityRecord)
+        else {"site": name, "error": one.what, "hint": one.hint}
+        for name, one in found.items()
+    }
+    return json.dumps({"exit_code": exit_code(found), "sites": list(sites.values())}, indent=2, ensure_ascii=False)
+
+
+def probe_all(platform: Platform, say: Say = print) -> dict[str, list[str]]:
+    """Probe every site; what each was not proven able to do. Raises CapabilityMissing, or the one error of a site.
+
+    A site that must not be used for some purpose fails the call after all were probed.
+    """
+    found = probe_sites(platform, [], say)
+    for line in summary(found):
+        say(line)
+    failed = [one for one in found.values() if isinstance(one, RempartError)]
+    if failed:
+        raise failed[0]
+    records = [one for one in found.values() if isinstance(one, CapabilityRecord)]
+    refused = [
+        f"{record.site}: not for {purpose} ({'; '.join(lacking)})"
+        for record in records
+        for purpose in get_args(Purpose)
+        if (lacking := missing(record, purpose, record.at))
+    ]
+    if refused:
+        raise CapabilityMissing(
+            f"{len(refused)} uses of sites are refused:\n" + "\n".join(f"  {line}" for line in refused),
+            "Read the findings above; have the operator mend it, or declare another site (docs/runbooks/site.md).",
+        )
+    return {record.site: [one.capability for one in record.proofs if one.outcome != "proven"] for record in records}

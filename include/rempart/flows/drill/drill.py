@@ -1,0 +1,289 @@
+"""The restore drill: rebuild a restore point in scratch space, compare it with what it should be, remove it again."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal
+
+from rempart.backup.databases import postgresql
+from rempart.backup.databases.not_held import is_whole
+from rempart.backup.drill import scratch, tracking_server
+from rempart.backup.drill.checks import Check, equal_count, of_database, passed, within
+from rempart.backup.keys.keyring import Keyring
+from rempart.backup.points import chain, points
+from rempart.errors import BackupError, DrillFailed, IntegrityError, RempartError
+from rempart.flows.backup.mend_links import hashes, named_links
+from rempart.flows.backup.restore_points import ALL
+from rempart.flows.drill import drill_attack, drill_report
+from rempart.flows.drill.drill_checks import Restored, Sealed, Tally
+from rempart.flows.restore.restore_source import verified
+from rempart.flows.shared.heartbeats import beat
+from rempart.flows.shared.keys import open_keyring
+from rempart.flows.shared.platform import Platform, classification_of
+from rempart.pipeline import load_all
+from rempart.replication.active import backup_site
+from rempart.sites.port import Site
+
+Scenario = Literal["routine", "cyber-attack"]
+RPO = "RPO: what would have been lost is within the objective"
+RTO = "RTO: the restore and its proof took no longer than the objective"
+
+
+@dataclass(frozen=True)
+class DrillResult:
+    """`proved`: nothing speaks against the point; `ok`: that, and both objectives are met.
+
+    `rto_seconds` from the start to the last check. `rpo_seconds`: how old the newest point that lacks nothing was at
+    the start (after the played attack, the last clean one); None if there is none, or if it did not prove itself.
+    """
+
+    ok: bool
+    point_id: str
+    rto_seconds: float
+    rpo_seconds: float | None
+    checks: tuple[Check, ...]
+    proved: bool = True
+    scenario: Scenario = "routine"
+
+
+def drill(
+    platform: Platform,
+    point_id: str | None = None,
+    progress: Callable[[str], object] = print,
+    *,
+    scenario: Scenario = "routine",
+    suffix: Callable[[], str] = lambda: secrets.token_hex(3),
+    seed: Callable[[], bytes] = lambda: secrets.token_bytes(32),
+    tools: postgresql.Tools | None = None,
+) -> DrillResult:
+    """Restore a point (the newest unless named) into scratch databases, bucket and MLflow server, and prove it.
+
+    In the scenario `cyber-attack` poisoned points are played in memory behind the stored ones, all are judged, and the
+    last clean one is restored. Everything scratch is removed at the end, also after a failure, and so is what a killed
+    drill left. Writes evidence of kind `drill`, and files the report of it; then raises DrillFailed naming the failed
+    checks, a missed objective among them. Raises BackupError before that when there is no point or another drill runs;
+    DatabaseUnavailable, SiteError, PlacementDenied when the drill cannot even begin, or its report not be filed.
+    """
+    if point_id is not None and scenario != "routine":
+        raise BackupError(
+            f"A drill of the scenario {scenario} finds its point by itself", "Name either the point or the scenario."
+        )
+    active, holder = platform.active().site, _holder(platform, point_id)
+    beside = active if active != holder else None
+    site = platform.site(holder, classification_of(load_all()), "restore-point", beside=beside)
+    began = platform.clock()
+    point_id = _choose(platform, site, point_id)
+    with scratch.only_drill(platform.database("drill")):
+        run = _Drill(platform, site, point_id, scenario, progress, tools or postgresql.find_tools())
+        ended = run.run(began, suffix(), (seed(), seed()))
+    result = run.result(began, ended)
+    record = platform.ledger.append("drill", result.point_id, run.evidence(result, began))
+    beat(platform, "drill", {"point": result.point_id, "ok": result.ok, "rto_seconds": result.rto_seconds})
+    failed = [f"  {check.what}: {check.detail}" for check in result.checks if check.ok is False]
+    try:
+        drill_report.file(platform, record, progress)
+    except RempartError as error:
+        if result.ok:
+            raise
+        failed.append(f"  the report is filed: {error.what}")
+    if not result.ok:
+        verdict, remedy = "did not prove itself", "until a drill passes, count on an older point only."
+        if result.proved:
+            verdict, remedy = "proved itself, but its drill is red", "it says what each red check means."
+        told = "\n".join(failed) or "  an objective could not be measured"
+        raise DrillFailed(
+            f"Restore point {result.point_id} {verdict}:\n{told}",
+            f"Follow docs/runbooks/restore-drill.md; {remedy}",
+        )
+    return result
+
+
+def _holder(platform: Platform, point_id: str | None) -> str:
+    """The site of a point (the newest on record unless named): after a switch the next one goes elsewhere."""
+    for record in platform.ledger.find("restore-point", point_id, limit=1):
+        return str(record.body["site"])
+    return backup_site(platform.config, platform.active().site)
+
+
+def _choose(platform: Platform, site: Site, point_id: str | None) -> str:
+    """The point that is named, else the newest that lacks nothing, else the newest."""
+    if point_id is not None:
+        return points.valid_id(point_id)
+    if not (found := points.list(site, platform.config.buckets.backups)):
+        raise BackupError(f"Site '{site.name}' holds no restore point", "Run the DAG backup_platform first.")
+    lacking = {one.subject for one in platform.ledger.find("restore-point", limit=ALL) if not is_whole(one.body)}
+    return next((one for one in found if one not in lacking), found[0])
+
+
+def _newest_whole(platform: Platform, site: Site) -> datetime | None:
+    """When the newest point was made that is there, that the ledger knows, and that lacks nothing."""
+    records = {one.subject: one for one in platform.ledger.find("restore-point", limit=ALL)}
+    for point in points.list(site, platform.config.buckets.backups):
+        if point in records and is_whole(records[point].body):
+            return points.created_at(point)
+    return None
+
+
+class _Drill:
+    """One drill's state: the checks so far (of the point, and apart from it of the attack), and where things are."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        site: Site,
+        point_id: str,
+        scenario: Scenario,
+        progress: Callable[[str], object],
+        tools: postgresql.Tools,
+    ) -> None:
+        self.platform, self.site, self.point_id, self.scenario = platform, site, point_id, scenario
+        self.progress, self.tools = progress, tools
+        self.backups = platform.config.buckets.backups
+        self.connection = platform.database("drill")
+        self.tally, self.attack = Tally(progress), Tally(progress)
+        self.manifest: points.Manifest | None = None
+        self.recoverable = _newest_whole(platform, site)
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        return open_keyring(self.platform, self.progress)
+
+    def result(self, began: datetime, ended: datetime) -> DrillResult:
+        """The verdict: of the checks so far, and of the objectives, which are the last two."""
+        objectives, proved = self.platform.config.backup, passed(self.tally.checks)
+        took = round((ended - began).total_seconds(), 3)
+        if not proved and self.recoverable == points.created_at(self.point_id):
+            self.recoverable = None  # it is this point, and nobody can count on it
+        lost = round((began - self.recoverable).total_seconds(), 3) if self.recoverable else None
+        measured = [
+            within(RPO, lost, objectives.rpo_objective),
+            # a restore that did not end well took no time that could count
+            within(RTO, took if proved and self.manifest else None, objectives.rto_objective),
+        ]
+        for check in measured:
+            self.tally.add(check)
+        checks = (*self.attack.checks, *self.tally.checks)
+        ok = proved and passed(checks) and all(check.ok is True for check in measured)
+        return DrillResult(ok, self.point_id, took, lost, checks, proved, self.scenario)
+
+    def evidence(self, result: DrillResult, began: datetime) -> dict[str, Any]:
+        """The body of the drill's record: the result, and what its report tells besides."""
+        told = {"checks": [asdict(check) for check in result.checks], "began": began.isoformat(timespec="seconds")}
+        return {**asdict(result), **told, **drill_report.facts(self.platform, self.site.name, self.manifest)}
+
+    def run(self, began: datetime, suffix: str, seeds: tuple[bytes, bytes]) -> datetime:
+        """All steps and the removal of the scratch space; the moment of the last check before that removal."""
+        for old in scratch.leftovers(self.site, self.backups):
+            self.progress(f"removing what the drill {old.id} left behind ...")
+            self._remove(old)
+        clean = None
+        if self.scenario == "cyber-attack":
+            what = "a clean restore point is found"
+            trusted = self.platform.trusted_keys()
+            clean = self.attack.attempt(
+                what, lambda: drill_attack.find_clean(self.platform, self.site, trusted, self.attack)
+            )
+            if clean is None or clean.point is None:
+                self.recoverable = None
+                return self.platform.clock()
+            self.point_id, self.recoverable = clean.point, points.created_at(clean.point)
+        manifest = self._trusted()
+        if manifest is None:
+            return self.platform.clock()
+        if clean:
+            drill_attack.play(self.platform, clean, manifest, seeds, self.attack)
+        space = scratch.name_scratch(began, suffix, [dump.name for dump in manifest.databases])
+        restored = Restored(self.platform, self.site, self.keyring, manifest, space, self.tools)
+        try:
+            with ExitStack() as stack:
+                self._restore_and_check(restored, stack)
+                ended = self.platform.clock()
+        finally:
+            what = "the scratch space is removed"
+            if self.tally.attempt(what, lambda: self._remove(space)):
+                self.tally.add(Check(what, True, "databases, bucket and server"))
+        return ended
+
+    def _trusted(self) -> points.Manifest | None:
+        """The point's manifest, if ledger and chain vouch for it."""
+        what = "the manifest is the one on record"
+        manifest = self.tally.attempt(what, self._manifest)
+        if manifest is None:
+            return None
+        self.tally.add(Check(what, True, f"{len(manifest.objects)} objects"))
+        what = "the chain of restore points vouches for it"
+        if (length := self.tally.attempt(what, lambda: self._vouched(manifest))) is None:
+            return None
+        self.tally.add(Check(what, True, f"{length} links, each signed"))
+        lacks = "; ".join(manifest.lacking[:5]) + (" ..." if len(manifest.lacking) > 5 else "")
+        what = "nothing is missing that it refers to"
+        self.tally.add(Check(what, not manifest.lacking, lacks or "every reference is held"))
+        self.manifest = manifest
+        return manifest
+
+    def _prepare(self, space: scratch.Scratch) -> bool:
+        scratch.prepare(self.site, self.backups, self.connection, space)
+        return True
+
+    def _remove(self, space: scratch.Scratch) -> bool:
+        scratch.remove(self.site, self.backups, self.connection, space)
+        return True
+
+    def _manifest(self) -> points.Manifest:
+        records = self.platform.ledger.find("restore-point", self.point_id, limit=1)
+        if not records:
+            raise IntegrityError(
+                f"The ledger has no record of restore point {self.point_id}: it may not be what a backup wrote",
+                "Choose another point; if its backup was killed at the very end, the next one replaces it.",
+            )
+        return points.read(self.site, self.backups, self.point_id, str(records[0].body["manifest_sha256"]))
+
+    def _vouched(self, manifest: points.Manifest) -> int:
+        """How many links hold. Raises IntegrityError if the chain is broken, or does not name this manifest.
+
+        In an attack a link that is broken is told apart, and those before it still vouch for their points.
+        """
+        keys, attacked = self.platform.trusted_keys(), self.scenario != "routine"
+        named = hashes(named_links(self.platform, self.site))
+        links = verified(chain.read(self.site, self.backups, keys, named=named), keys, before_break=attacked)
+        link = chain.of_point(links, manifest.id)
+        if link.manifest_sha256 != hashlib.sha256(points.encode(manifest)).hexdigest():
+            raise IntegrityError(
+                f"Link {link.seq} of the chain vouches for another manifest of restore point {manifest.id}",
+                "Choose another point, and find out who changed the backup bucket.",
+            )
+        return len(links)
+
+    def _restore_and_check(self, restored: Restored, stack: ExitStack) -> None:
+        tally, manifest = self.tally, restored.manifest
+        if not tally.attempt("scratch databases and bucket are created", lambda: self._prepare(restored.space)):
+            return
+        rows: dict[str, dict[str, int]] = {}
+        server: tracking_server.ScratchServer | None = None
+        # MLflow's database first: its server starts, which takes longest, while the others are restored
+        for dump in sorted(manifest.databases, key=lambda one: one.name != "mlflow"):
+            what = f"database {dump.name} is restored with the rows on record"
+            found = tally.attempt(what, lambda dump=dump: restored.restore(dump))  # type: ignore[misc] # bound now
+            if found is None:
+                continue
+            rows[dump.name], content = found
+            if dump.name == "mlflow":
+                server = stack.enter_context(restored.tracking())
+            for check in of_database(what, dump, rows[dump.name], content):
+                tally.add(check)
+        for name, table, label in (
+            ("ledger", "public.evidence", "evidence"),
+            ("airflow", "public.dag_run", "DAG runs"),
+        ):
+            if name in rows:
+                wanted = manifest.database(name).tables
+                tally.add(equal_count(f"{label}: none is lost", table, wanted, rows[name]))
+        found_secrets = Sealed(self.platform, self.site, self.keyring).check(tally, manifest)
+        restored.check_models(tally, server, trusts_live=self.scenario == "routine")
+        restored.check_databases(tally, set(rows), found_secrets)

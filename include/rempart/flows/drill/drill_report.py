@@ -1,0 +1,166 @@
+"""File the report of a drill beside the evidence, and make it again from the ledger."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from rempart import __version__
+from rempart.backup.drill import drill_page, drill_report
+from rempart.backup.drill.drill_profiles import PROFILES, Profile
+from rempart.backup.drill.drill_report import Cited, DrillReport, Grounds
+from rempart.backup.points.points import Manifest
+from rempart.config import Config
+from rempart.errors import BackupError
+from rempart.flows.backup.restore_points import ALL
+from rempart.flows.shared.platform import Platform
+from rempart.ledger.port import Evidence, Kind, Ledger
+from rempart.sites.once import store_once
+
+FOLDER = "drills/"
+Say = Callable[[str], object]
+
+
+def facts(platform: Platform, where: str, manifest: Manifest | None) -> dict[str, Any]:
+    """What the report tells besides the drill's result, as plain JSON; little where no manifest was to be trusted."""
+    config = platform.config
+    found: dict[str, Any] = {
+        "version": __version__,
+        "objectives": {
+            "rpo": int(config.backup.rpo_objective.total_seconds()),
+            "rto": int(config.backup.rto_objective.total_seconds()),
+        },
+        "keep": config.backup.keep.model_dump(mode="json"),
+        "recipients": len(config.backup.recipients),
+    }
+    if manifest is None:
+        return found
+    locks = [one.sealed.retained_until for one in manifest.objects]
+    return {
+        **found,
+        "databases": {dump.name: sum(dump.tables.values()) for dump in manifest.databases},
+        "objects": len(manifest.objects),
+        "object_bytes": sum(one.size for one in manifest.objects),
+        "locked_until": min(locks).isoformat() if locks else None,
+        "sites": {"backup": _site(config, where), "source": _site(config, manifest.source)},
+    }
+
+
+def _site(config: Config, name: str) -> dict[str, Any]:
+    if (place := config.sites.get(name)) is None:
+        return {"name": name, "operator": "not declared any more", "region": "", "independent_of": None}
+    return {"name": name, "operator": place.operator, "region": place.region, "independent_of": place.independent_of}
+
+
+def make(ledger: Ledger, record: Evidence, profiles: Sequence[Profile]) -> DrillReport:
+    """The report of a drill's record. Raises LedgerError, DatabaseUnavailable."""
+    return drill_report.report(_grounds(ledger, record), profiles)
+
+
+def _grounds(ledger: Ledger, record: Evidence) -> Grounds:
+    """The records that a report rests on: none is newer than the drill's, so it can be made again at any time."""
+    oldest = record.at - drill_report.YEAR
+
+    def newest(kind: Kind, subject: str | None = None) -> list[Evidence]:
+        known = ledger.find(kind, subject, limit=ALL)
+        return [one for one in known if one.seq <= record.seq and one.at >= oldest]
+
+    def first(found: Sequence[Evidence]) -> Cited | None:
+        return _cited(ledger, found[0]) if found else None
+
+    drills = newest("drill")
+    restores = [one for one in newest("restore") if one.body.get("ok") is True and one.body.get("parts") == ["all"]]
+    return Grounds(
+        _cited(ledger, record),
+        first(newest("restore-point", record.subject)),
+        tuple(drills),
+        first([one for one in drills if one.body.get("ok") is True and one.body.get("scenario") == "cyber-attack"]),
+        first([one for one in newest("failover") if one.body.get("step") == "resume" and one.body.get("ok") is True]),
+        first([one for one in restores if not one.body.get("aside")]),
+    )
+
+
+def _cited(ledger: Ledger, record: Evidence) -> Cited:
+    entry = next(iter(ledger.entries(record.seq - 1)), None) if record.seq > 0 else None
+    return Cited(record, entry.hash if entry and entry.seq == record.seq else None)
+
+
+def as_json(found: DrillReport) -> str:
+    """The report as JSON; docs/reference/drill.schema.json describes it."""
+    return TypeAdapter(DrillReport).dump_json(found, indent=2).decode() + "\n"
+
+
+def file(platform: Platform, record: Evidence, say: Say) -> dict[str, str]:
+    """Write the report under lock into the bucket of evidence; its keys and their SHA-256.
+
+    Each is read back before it counts. Writes evidence of kind `drill-report`. Raises IntegrityError for a site that
+    does not give back what it stored, SiteError, PlacementDenied, LedgerError.
+    """
+    config = platform.config
+    names = list(config.backup.report_profiles)
+    found = make(platform.ledger, record, [PROFILES[name] for name in names])
+    site, permission = platform.evidence_site(config.evidence_site)
+    platform.record(permission)
+    bucket, until = config.buckets.evidence, platform.clock() + config.evidence.retention
+    stem = f"{FOLDER}{record.subject}-{record.at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{record.seq}"
+    filed = {}
+    for key, text, kind in (
+        (f"{stem}.json", as_json(found), "application/json"),
+        (f"{stem}.html", drill_page.page(found), "text/html; charset=utf-8"),
+    ):
+        body = text.encode()
+        filed[key] = hashlib.sha256(body).hexdigest()
+        if store_once(site, bucket, key, body, content_type=kind, retain_until=until) is None:
+            site.read(bucket, key, sha256=filed[key])
+        say(f"report: {bucket}/{key} at site '{site.name}'")
+    body_of = {"drill": record.seq, "site": site.name, "bucket": bucket, "profiles": names, "sha256": filed}
+    platform.ledger.append("drill-report", record.subject, body_of)
+    return filed
+
+
+def command(platform: Platform, profile: str | None, number: int | None, out: Path, say: Say) -> None:
+    """Make the report of a drill again (the newest unless its record is named), as two files in a folder.
+
+    `profile`: one alone, or `none`; by default those of rempart.yaml. Raises BackupError, LedgerError.
+    """
+    record = _record(platform.ledger, number)
+    names = platform.config.backup.report_profiles if profile is None else [] if profile == "none" else [profile]
+    if unknown := [name for name in names if name not in PROFILES]:
+        raise BackupError(f"There is no profile '{unknown[0][:40]}'", f"Name one of: {', '.join(PROFILES)}, none.")
+    found = make(platform.ledger, record, [PROFILES[name] for name in names])
+    known = _filed(platform.ledger, record)
+    for suffix, text in (("json", as_json(found)), ("html", drill_page.page(found))):
+        path, digest = out / f"drill-{record.subject}-{record.seq}.{suffix}", hashlib.sha256(text.encode()).hexdigest()
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as cause:
+            raise BackupError(
+                f"{path} cannot be written: {cause.strerror}", "Name another folder with --out."
+            ) from cause
+        same = "the same bytes as were filed" if digest in known else "not the bytes that were filed, if any were"
+        say(f"{path}: SHA-256 {digest}, {same}")
+
+
+def _record(ledger: Ledger, number: int | None) -> Evidence:
+    drills = ledger.find("drill", limit=1 if number is None else ALL)
+    for record in drills:
+        if number in (None, record.seq):
+            return record
+    if number is None:
+        raise BackupError("The ledger has no record of a drill", "Run one: `rempart drill`.")
+    raise BackupError(
+        f"Record {number} of the ledger is no drill",
+        "`rempart ledger show` lists records, those of kind `drill` among them.",
+    )
+
+
+def _filed(ledger: Ledger, record: Evidence) -> set[str]:
+    """SHA-256 of what was filed of a drill."""
+    filed = ledger.find("drill-report", record.subject, limit=ALL)
+    return {digest for one in filed if one.body["drill"] == record.seq for digest in one.body["sha256"].values()}

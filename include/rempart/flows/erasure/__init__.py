@@ -1,0 +1,1 @@
+"""Erases rows of a dataset for good, at every site."""

@@ -1,0 +1,270 @@
+"""Erase rows of a dataset for good: from the feature stores, every snapshot, delivery and training set, at every site.
+
+The register comes first: a run that was cut off anywhere after it is completed by the next one, and no restore brings
+back whom it names. What is locked in backups is not rewritten; a restore applies the register again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rempart.backup.points.erasures import REASONS, Erasure
+from rempart.errors import BackupError, FeatureError, SiteFenced
+from rempart.features import offline
+from rempart.flows.erasure import erase_listing, erase_objects
+from rempart.flows.erasure.erase_objects import Search
+from rempart.flows.erasure.erase_report import ErasureResult, places
+from rempart.flows.shared import erasures
+from rempart.flows.shared.pairs import Say
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training.materialize import feature_databases, materialize_table
+from rempart.ingestion import erasing, snapshots
+from rempart.ingestion.erasing import Gone
+from rempart.pipeline import Pipeline, named
+from rempart.replication.active import backup_site, is_open
+from rempart.sites.port import Site
+from rempart.sites.spool import spool_folder
+
+BARRIER_SECONDS = 300.0
+"""How long an erasure waits for who is committing."""
+_ROLE = re.compile(r"[a-z][a-z0-9-]{0,39}")
+
+
+def read_keys(pipeline: Pipeline, keys: Iterable[str]) -> list[tuple[Any, ...]]:
+    """Keys of rows as people write them: the columns of `key`, with | between several.
+
+    Raises BackupError that tells which one is wrong and quotes none of it.
+    """
+    cut = [_columns(one, len(pipeline.key)) for one in dict.fromkeys(keys) if one.strip()]
+    wrong = next((number for number, one in enumerate(cut, 1) if len(one) != len(pipeline.key)), None)
+    typed = erasing.typed_keys(cut, pipeline) if wrong is None else []
+    wrong = wrong or next((number for number, one in enumerate(typed, 1) if one is None), None)
+    if wrong or not cut:
+        columns = ", ".join(f"{name} ({pipeline.columns[name].type})" for name in pipeline.key)
+        raise BackupError(
+            f"Key {wrong} of {len(cut)} is none of '{pipeline.name}'" if wrong else "No key was given",
+            f"Write {columns} for each row" + (", with | between them." if len(pipeline.key) > 1 else "."),
+        )
+    return [one for one in typed if one is not None]
+
+
+def _columns(text: str, count: int) -> list[str]:
+    if count == 1:
+        return [text.strip()]
+    return [re.sub(r"\\(.)", r"\1", one) for one in re.findall(r"(?:^|\|)((?:\\.|[^\\|])*)", text.strip())]
+
+
+def erase(
+    platform: Platform,
+    pipeline: Pipeline,
+    keys: Sequence[tuple[Any, ...]],
+    *,
+    by: str,
+    reason: str,
+    dry_run: bool = True,
+    say: Say = lambda line: None,
+) -> ErasureResult:
+    """Erase the rows with these keys; without `dry_run=False` they are only looked for.
+
+    `by` is a role, `reason` one of `erasures.REASONS`: neither names a person. Rows that are on record already are not
+    recorded again. Raises BackupError for what is no role or reason, SiteError, DatabaseUnavailable, FeatureError,
+    LeaseHeld, SiteFenced.
+    """
+    if not dry_run and not (_ROLE.fullmatch(by) and reason in REASONS):
+        raise BackupError(
+            "An erasure is recorded with a role and a reason code, and with nothing about a person",
+            f"Say --role data-protection-officer, and --reason with one of {', '.join(REASONS)}.",
+        )
+    wanted = set(keys)
+    if dry_run:
+        return look(platform, pipeline, lambda key: tuple(key) in wanted, len(wanted))
+    sites, _ = erasures.open_sites(platform)
+    must = backup_site(platform.config, platform.active().site)
+    entries = _converged(platform, sites, must, say)
+    before = erasures.erased_by(pipeline.name, entries, erasures.secrets_of(platform))
+    if fresh := [key for key in keys if not (before and before.has(key))]:
+        entries.append(erasures.new_entry(platform, pipeline.name, fresh, by, reason))
+        say(f"{len(fresh)} rows are on record as erased from now on: no restore brings them back")
+    silent = erasures.register(platform, sites, entries, must=must)
+    mine = [one for one in entries if one.pipeline == pipeline.name]
+    return apply(platform, pipeline, mine, erasures.secrets_of(platform), silent=silent, say=say)
+
+
+def again(platform: Platform, *, say: Say = lambda line: None) -> list[ErasureResult]:
+    """Apply every erasure on record once more: where a lock has ended, or a site was away. Raises as `erase`."""
+    sites, _ = erasures.open_sites(platform)
+    must = backup_site(platform.config, platform.active().site)
+    entries = _converged(platform, sites, must, say)
+    silent = erasures.register(platform, sites, entries, must=must)
+    return apply_all(platform, entries, erasures.secrets_of(platform), silent=silent, say=say)
+
+
+def apply_all(
+    platform: Platform,
+    entries: Sequence[Erasure],
+    secret_of: erasures.SecretOf,
+    *,
+    home: str | None = None,
+    silent: Mapping[str, str] | None = None,
+    say: Say = lambda line: None,
+) -> list[ErasureResult]:
+    """Apply entries, pipeline by pipeline. Raises as `erase`, and PipelineError for one that does not load."""
+    return [
+        apply(
+            platform,
+            named(name),
+            [one for one in entries if one.pipeline == name],
+            secret_of,
+            home=home,
+            silent=silent,
+            say=say,
+        )
+        for name in sorted({one.pipeline for one in entries})
+    ]
+
+
+def _converged(platform: Platform, sites: Mapping[str, Site], must: str, say: Say) -> list[Erasure]:
+    """Every entry that a site or the ledger knows; what is not believed is told."""
+    bucket, trusted = platform.config.buckets.backups, platform.trusted_keys()
+    entries, doubts, _ = erasures.registered(sites, bucket, trusted, must)
+    for key, why in doubts.items():
+        say(f"warning: {bucket}/{key} is passed by: {why}. Find out who wrote it")
+    found = {one.id: one for one in (*entries, *erasures.on_record(platform.ledger))}
+    return [found[name] for name in sorted(found)]
+
+
+def look(platform: Platform, pipeline: Pipeline, gone: Gone, subjects: int) -> ErasureResult:
+    """Where rows are found, old versions of objects among it; nothing is changed."""
+    sites, shut = erasures.open_sites(platform)
+    with spool_folder() as folder:
+        scan = _search(platform, pipeline, gone, platform.active().site, folder).all(sites)
+    found = places(scan) | _feature_rows(platform, pipeline, gone)
+    return ErasureResult(pipeline.name, True, subjects, found, silent=shut | scan.silent, unread=scan.unread)
+
+
+def apply(
+    platform: Platform,
+    pipeline: Pipeline,
+    entries: Sequence[Erasure],
+    secret_of: erasures.SecretOf,
+    *,
+    home: str | None = None,
+    silent: Mapping[str, str] | None = None,
+    say: Say = lambda line: None,
+) -> ErasureResult:
+    """Take the rows of these entries out of everything; safe to repeat. `home`: the site where pipelines work.
+
+    What takes an object's place is stored and is evidence before any version is deleted. Raises as `erase`.
+    """
+    who = erasures.erased_by(pipeline.name, entries, secret_of)
+    if who is None:
+        return ErasureResult(pipeline.name, False, 0, {})
+    with spool_folder() as folder:
+        return _apply(platform, pipeline, who, folder, home=home, silent=silent or {}, say=say)
+
+
+def _apply(
+    platform: Platform,
+    pipeline: Pipeline,
+    who: erasures.Erased,
+    folder: Path,
+    *,
+    home: str | None,
+    silent: Mapping[str, str],
+    say: Say,
+) -> ErasureResult:
+    active = is_open(platform.active())
+    home, bucket = home or active.site, platform.config.buckets.lake
+    sites, shut = erasures.open_sites(platform, home)
+    search = _search(platform, pipeline, who.has, home, folder)
+    scan = search.all(sites)
+    found = places(scan) | _feature_rows(platform, pipeline, who.has)
+    told = erase_objects.store(sites[home], bucket, scan.held)
+    known = erasures.rewritten(platform.ledger)
+    news = [one for one in told if known.get((bucket, one["key"]), ()) != (one["to"] and (one["to"], one["to_sha256"]))]
+    if news:
+        platform.ledger.append("erasure", pipeline.name, {"state": "rewritten", "successors": news})
+    with platform.continuity.active_sites(platform.config.active_site).barrier(BARRIER_SECONDS):
+        if is_open(platform.active()).generation != active.generation:
+            raise SiteFenced(
+                f"The active site changed while rows of '{pipeline.name}' were erased", "Run `rempart erase --again`."
+            )
+        if erase_objects.repoint(platform, sites[home], bucket, pipeline, scan.succeeded):
+            say("the current snapshot is one without them")
+    with platform.committing(active):
+        _strike_features(platform, pipeline, sites[home])
+    deleted, locked, failed = erase_objects.clear(platform, sites, bucket, scan.held, say)
+    second = search.all({name: site for name, site in sites.items() if name not in {**failed, **scan.silent}})
+    left = sum(f"{bucket}/{one.info.key} at site '{one.site}'" not in locked for one in second.held)
+    left += sum(_feature_rows(platform, pipeline, who.has).values())
+    result = ErasureResult(
+        pipeline.name,
+        False,
+        who.subjects,
+        found,
+        deleted,
+        len(told),
+        locked,
+        {**silent, **shut, **scan.silent, **failed},
+        scan.unread,
+        left,
+    )
+    _record(platform, result, who)
+    return result
+
+
+def _search(platform: Platform, pipeline: Pipeline, gone: Gone, home: str, folder: Path) -> Search:
+    known = partial(erase_listing.known, platform, pipeline.name)
+    return Search(pipeline, platform.config.buckets.lake, gone, home, known, folder)
+
+
+def _record(platform: Platform, result: ErasureResult, who: erasures.Erased) -> None:
+    """Evidence of what became of it, unless a run before this one ended with the same and this one found nothing."""
+    pending = sorted({*(f"{key}, locked until {at:%Y-%m-%d}" for key, at in result.locked.items()), *result.silent})
+    body = {
+        "state": "ended",
+        "erasures": sorted(who.entries),
+        "found": dict(result.found),
+        "deleted": result.deleted,
+        "rewritten": result.rewritten,
+        "pending": pending,
+        "unread": sum(result.unread.values()),
+        "left": result.left,
+    }
+    records = platform.ledger.find("erasure", result.pipeline, limit=erasures.ALL)
+    last = next((one.body for one in records if one.body["state"] == "ended"), None)
+    same = last is not None and all(last[name] == body[name] for name in ("erasures", "pending", "left"))
+    if not same or result.found:
+        platform.ledger.append("erasure", result.pipeline, body)
+
+
+def _strike_features(platform: Platform, pipeline: Pipeline, site: Site) -> None:
+    """Bring both feature stores up to the current snapshot; nothing where none was ever loaded."""
+    databases, bucket = feature_databases(platform), platform.config.buckets.lake
+    if not _is_loaded(platform, pipeline):
+        return
+    current = snapshots.current(site, bucket, pipeline.name)
+    if current is None:
+        raise FeatureError(
+            f"The feature store has rows of '{pipeline.name}', and its lake has no snapshot to load instead",
+            f"Restore dataset:{pipeline.name} first, then run `rempart erase --again`.",
+        )
+    table = snapshots.load_table(site, bucket, current)
+    materialize_table(databases, pipeline, table, current.id, platform.clock())
+
+
+def _is_loaded(platform: Platform, pipeline: Pipeline) -> bool:
+    try:
+        offline.loaded_snapshot(feature_databases(platform), pipeline)
+    except FeatureError:
+        return False
+    return True
+
+
+def _feature_rows(platform: Platform, pipeline: Pipeline, gone: Gone) -> dict[str, int]:
+    rows = sum(gone(key) for key in offline.keys(feature_databases(platform), pipeline))
+    return {"feature stores, offline and online": rows} if rows else {}

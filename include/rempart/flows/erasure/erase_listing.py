@@ -1,0 +1,69 @@
+"""Listings in which erased rows are looked for, held against what is known to stand at the site.
+
+A row in an object that a listing hides would be left, and the erasure would be called done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from rempart.errors import IntegrityError, ObjectMissing, RequestInvalid, SiteError
+from rempart.flows.shared.abreast import abreast
+from rempart.flows.shared.pairs import catalogue, physical_bucket
+from rempart.flows.shared.platform import Platform
+from rempart.ingestion import erasing, snapshots
+from rempart.sites.port import ObjectInfo, Site
+
+WORKERS = 8
+Version = tuple[str, str | None]
+"""A key, and the id of one of its versions; None for the newest."""
+
+
+def known(platform: Platform, pipeline: str, site: Site) -> list[Version]:
+    """Return the objects that hold a pipeline's rows at a site, by the catalogues of its pairs and its snapshot.
+
+    Objects behind a delete marker are among them. Ask before the site is listed: an object made later is in no listing.
+
+    Raises SiteError, DatabaseUnavailable.
+    """
+    bucket, found = platform.config.buckets.lake, list[Version]()
+    for pair in platform.config.replication:
+        if bucket not in [physical_bucket(platform.config, name) for name in pair.buckets]:
+            continue
+        for source, target in ((pair.source, pair.target), (pair.target, pair.source)):
+            if site.name in (source, target):
+                rows = (one for one in catalogue(platform, source, target).rows(bucket) if not one.marker)
+                found += (
+                    (row.key, (row.version if site.name == source else row.target_version) or None)
+                    for row in rows
+                    if erasing.kind_of(row.key, pipeline)
+                )
+    with suppress(ObjectMissing, IntegrityError):  # a damaged manifest is told by the search itself
+        if current := snapshots.current(site, bucket, pipeline):
+            found += ((part.key, None) for part in current.parts)
+            found += ((f"raw/{pipeline}/{one['sha256']}/{one['file']}", None) for one in current.deliveries)
+    return list(dict.fromkeys(found))
+
+
+def doubt(site: Site, bucket: str, wanted: Sequence[Version], listed: Sequence[ObjectInfo]) -> None:
+    """Raise SiteError for a listing that lacks some of `wanted` that are there when they are asked for by name."""
+    shown: set[Version] = {(one.key, one.version_id) for one in listed if not one.marker}
+    shown |= {(one.key, None) for one in listed}
+    lacking = [one for one in wanted if one not in shown]
+
+    def is_there(one: Version) -> bool:
+        try:
+            site.head(bucket, one[0], version_id=one[1])
+        except (ObjectMissing, RequestInvalid):  # a version id of a site before this one may be of another form
+            return False
+        return True
+
+    hidden = [one for one, there in zip(lacking, abreast(lacking, is_there, WORKERS), strict=True) if there]
+    if hidden:
+        raise SiteError(
+            f"list {bucket} at site '{site.name}': the listing lacks {len(hidden)} versions that are there when they"
+            f" are asked for by name, such as {hidden[0][0][:80]!r}",
+            "The listing is empty, stale or incomplete, and rows in what it hides would be left. Run the erasure again "
+            "in some minutes; if it lasts, ask the site's operator.",
+        )

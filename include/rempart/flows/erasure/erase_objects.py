@@ -1,0 +1,323 @@
+"""Erased rows in the objects of the lake: found in every version at every site, rewritten without them, then deleted.
+
+What takes an object's place stands at the active site before anything is deleted; replication brings it to the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rempart.backup.points.pruning import delete_unless_locked
+from rempart.errors import ObjectMissing, SiteError
+from rempart.flows.erasure.erase_listing import Version, doubt
+from rempart.flows.ingestion import ingest_run
+from rempart.flows.shared.abreast import abreast
+from rempart.flows.shared.pairs import PATIENCE, Say, catalogue, turn_of, wait_for
+from rempart.flows.shared.platform import Platform
+from rempart.ingestion import erasing, landing, snapshots
+from rempart.ingestion.erasing import Cut, Gone, Kind
+from rempart.ingestion.snapshots import Part, Snapshot
+from rempart.pipeline import Pipeline
+from rempart.sites.port import ObjectInfo, Site
+from rempart.sites.s3 import file_sha256
+
+WORKERS = 8
+ORDER: Mapping[Kind, int] = {"manifest": 0, "part": 1, "training set": 2, "quarantine": 3, "delivery": 4}
+"""In which order objects go: what names others goes before them, and what tells how to read them stays longest."""
+_OWN_NAME: tuple[Kind, ...] = ("delivery", "part", "training set")
+"""What is named after its content: one key, one content, at whichever site."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """One version of an object that holds erased rows, or names what does (`rows` is 0 then).
+
+    `to`: the key of what takes its place, `file` holds that; None for an old version, and where nothing is left.
+    """
+
+    site: str
+    kind: Kind
+    info: ObjectInfo
+    sha256: str
+    rows: int
+    current: bool
+    to: str | None = None
+    file: Path | None = None
+
+
+@dataclass
+class Scan:
+    """What a search found: `held` in the order in which it goes; rows that could not be searched, by object."""
+
+    held: list[Held] = field(default_factory=list)
+    unread: dict[str, int] = field(default_factory=dict)
+    silent: dict[str, str] = field(default_factory=dict)
+    succeeded: dict[str, Snapshot] = field(default_factory=dict)
+
+    def rows(self) -> dict[tuple[str, Kind], tuple[int, int]]:
+        """Objects and rows by site and kind, old versions among them."""
+        found: dict[tuple[str, Kind], tuple[int, int]] = {}
+        for one in self.held:
+            objects, rows = found.get((one.site, one.kind), (0, 0))
+            found[one.site, one.kind] = objects + 1, rows + one.rows
+        return found
+
+
+@dataclass
+class Search:
+    """Looks for the erased rows of a pipeline. An object that was clean at one site is not read at another.
+
+    `known` tells what is held at a site by what is on record elsewhere: a listing that lacks it is refused. `folder`
+    holds what takes the place of objects, until its owner removes it.
+    """
+
+    pipeline: Pipeline
+    bucket: str
+    gone: Gone
+    home: str
+    known: Callable[[Site], Sequence[Version]]
+    folder: Path
+    _clean: set[tuple[str, int]] = field(default_factory=set)
+    _headers: dict[str, Sequence[str]] = field(default_factory=dict)
+    _parts: dict[str, Part] = field(default_factory=dict)
+
+    def all(self, sites: Mapping[str, Site]) -> Scan:
+        """Every version at every site, the home first. A site that fails is told, unless it is the home: SiteError."""
+        scan = Scan()
+        for name in sorted(sites, key=lambda one: one != self.home):
+            try:
+                self._site(sites[name], scan)
+            except SiteError as error:
+                if name == self.home and not isinstance(error, ObjectMissing):
+                    raise
+                scan.silent[name] = error.what
+        scan.held.sort(key=lambda one: (ORDER[one.kind], one.info.key))
+        return scan
+
+    def _site(self, site: Site, scan: Scan) -> None:
+        wanted = self.known(site)
+        listed = list(self._listed(site))
+        doubt(site, self.bucket, wanted, listed)
+        newest: set[str] = set()
+        work: dict[Kind, list[tuple[ObjectInfo, bool]]] = {}
+        for info in listed:
+            current = info.key not in newest
+            newest.add(info.key)
+            kind = erasing.kind_of(info.key, self.pipeline.name)
+            if kind and not info.marker and not (kind == "manifest" and info.key.startswith("conflicts/")):
+                work.setdefault(kind, []).append((info, current))
+        for kind in sorted(work, key=lambda one: -ORDER[one]):  # a delivery tells how its quarantine is to be read
+            if kind == "manifest":
+                continue
+            todo = [one for one in work[kind] if kind not in _OWN_NAME or (one[0].key, one[0].size) not in self._clean]
+
+            def look(one: tuple[ObjectInfo, bool], kind: Kind = kind) -> tuple[ObjectInfo, bool, str, Cut]:
+                info, current = one
+                if kind == "delivery":
+                    return info, current, *self._delivery(site, info)
+                found, body = site.fetch(self.bucket, info.key, version_id=info.version_id)
+                return info, current, hashlib.sha256(body).hexdigest(), self._cut(kind, found, body)
+
+            for info, current, digest, cut in abreast(todo, look, WORKERS):
+                if cut.unread:
+                    scan.unread[info.key] = cut.unread
+                if cut.body is None and cut.file is None:
+                    self._clean.add((info.key, info.size))
+                    continue
+                scan.held.append(self._held(site.name, kind, info, digest, cut, current))
+        self._manifests(site, work.get("manifest", []), scan)
+
+    def _listed(self, site: Site) -> Iterator[ObjectInfo]:
+        name = self.pipeline.name
+        for prefix in (
+            f"raw/{name}/",
+            f"quarantine/{name}/",
+            f"training/{name}/",
+            snapshots.folder(name),
+            "conflicts/",
+        ):
+            yield from site.versions(self.bucket, prefix)
+
+    def _cut(self, kind: Kind, info: ObjectInfo, body: bytes) -> Cut:
+        if kind == "quarantine":
+            header = self._headers.get(landing.delivery_of(info.key))
+            return erasing.cut_quarantine(body, header, self.pipeline, self.gone)
+        return erasing.cut_table(body, kind, self.pipeline.key, self.gone)
+
+    def _delivery(self, site: Site, info: ObjectInfo) -> tuple[str, Cut]:
+        """The SHA-256 of a delivery, and what is left of it; in memory that does not grow with it."""
+        found = site.head(self.bucket, info.key, version_id=info.version_id)
+        file = self._new_file()
+        digest = landing.fetch(site, self.bucket, info.key, file, found.sha256, version_id=info.version_id)
+        cut = erasing.cut_delivery(file, self.pipeline, self.gone, self._new_file())
+        file.unlink()
+        if cut.header:
+            self._headers[_delivery(found)] = cut.header
+        return digest, cut
+
+    def _new_file(self) -> Path:
+        return self.folder / secrets.token_hex(16)
+
+    def _kept(self, cut: Cut) -> Path:
+        """The file of what is left of an object."""
+        if cut.file is None:
+            file = self._new_file()
+            file.write_bytes(cut.body or b"")
+            return file
+        return cut.file
+
+    def _held(self, site: str, kind: Kind, info: ObjectInfo, digest: str, cut: Cut, current: bool) -> Held:
+        file = self._kept(cut)
+        after, to = file_sha256(file), info.key
+        if not info.key.startswith("conflicts/"):
+            to = _renamed(kind, info.key, after)
+        rows = _rows(file) if kind in ("part", "training set") else 1
+        if kind == "part":
+            self._parts[digest] = Part("", to, after, rows, file.stat().st_size)
+        held = Held(site, kind, info, digest, cut.rows, current)
+        if site == self.home and current and rows:
+            return replace(held, to=to, file=file)
+        file.unlink()
+        return held
+
+    def _manifests(self, site: Site, listed: Sequence[tuple[ObjectInfo, bool]], scan: Scan) -> None:
+        read = {}
+        for info, current in listed:
+            body = site.read(self.bucket, info.key, version_id=info.version_id)
+            try:
+                read[info.key, info.version_id] = info, current, body, snapshots.parse(body, self.pipeline.name)
+            except ValueError:
+                scan.unread[info.key] = 1
+        naming = {one.id: one for _, _, _, one in read.values()}
+        made = erasing.succeed(naming.values(), self._parts)
+        for info, current, body, one in read.values():
+            if one.id not in made:
+                continue
+            held = Held(site.name, "manifest", info, hashlib.sha256(body).hexdigest(), 0, current)
+            if site.name == self.home and current:
+                after = made[one.id]
+                scan.succeeded[one.id] = after
+                to = f"{snapshots.folder(self.pipeline.name)}{after.id}.json"
+                held = replace(held, to=to, file=self._kept(Cut(snapshots.manifest(after))))
+            scan.held.append(held)
+
+
+def _delivery(info: ObjectInfo) -> str:
+    """The SHA-256 of a delivery as it was received."""
+    return info.metadata.get("delivery") or info.key.split("/")[-2]
+
+
+def _renamed(kind: Kind, key: str, sha256: str) -> str:
+    folder, name = key.rsplit("/", 1)
+    if kind == "delivery":
+        return f"{folder.rsplit('/', 1)[0]}/{sha256}/{name}"
+    return f"{folder}/{sha256}.parquet" if kind in _OWN_NAME else key
+
+
+def _rows(file: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(file).num_rows)
+
+
+def store(site: Site, bucket: str, held: Sequence[Held]) -> list[dict[str, Any]]:
+    """Put what takes the place of objects at the home; what of them evidence keeps, from and to."""
+    told = []
+    for one in sorted(held, key=lambda one: -ORDER[one.kind]):
+        if one.site != site.name or not one.current:
+            continue
+        after = None
+        if one.to and one.file is not None:
+            before = site.head(bucket, one.info.key, version_id=one.info.version_id)
+            kept = {name: value for name, value in before.metadata.items() if name != "sha256"}
+            if one.kind == "delivery":
+                kept["delivery"] = _delivery(before)
+            wanted = None if one.kind == "manifest" else file_sha256(one.file)  # one may have been there
+            if one.to == one.info.key or not _is_there(site, bucket, one.to):
+                site.write_file(bucket, one.to, one.file, metadata=kept, content_type=before.content_type)
+            after = landing.fetch(site, bucket, one.to, one.file.with_suffix(".back"), wanted)
+        told.append({"bucket": bucket, "key": one.info.key, "sha256": one.sha256, "to": one.to, "to_sha256": after})
+    return told
+
+
+def _is_there(site: Site, bucket: str, key: str) -> bool:
+    try:
+        site.head(bucket, key)
+    except ObjectMissing:
+        return False
+    return True
+
+
+def clear(
+    platform: Platform, sites: Mapping[str, Site], bucket: str, held: Sequence[Held], say: Say
+) -> tuple[int, dict[str, datetime], dict[str, str]]:
+    """Delete every version that holds erased rows. How many; until when others are locked; which sites failed, and why.
+
+    No replication goes on meanwhile, and its catalogues forget these objects: what vanished on purpose is not missed.
+    """
+    if not held:
+        return 0, {}, {}
+    deleted, locked, failed = 0, dict[str, datetime](), dict[str, str]()
+    pairs = sorted({pair for one in platform.config.replication for pair in _directions(one.source, one.target)})
+    with ExitStack() as turns:
+        leases = {pair: turns.enter_context(wait_for(platform, turn_of(*pair), PATIENCE, say)) for pair in pairs}
+        for name, site in sites.items():
+            mine = [one for one in held if one.site == name]
+            try:
+                for one in mine:
+                    if one.to == one.info.key and one.info.version_id in (None, "null"):
+                        continue  # without versions, what takes its place has replaced it
+                    if until := delete_unless_locked(site, bucket, one.info, platform.clock()):
+                        locked[f"{bucket}/{one.info.key} at site '{name}'"] = until
+                    else:
+                        deleted += 1
+                _unmark(site, bucket, {one.info.key for one in mine})
+            except SiteError as error:
+                failed[name] = error.what
+        keys = sorted({one.info.key for one in held})
+        for pair, lease in leases.items():
+            if not set(pair) & failed.keys() and set(pair) <= sites.keys():
+                known = catalogue(platform, *pair)
+                known.forget(bucket, list(known.of_keys(bucket, keys)), lease)
+    return deleted, locked, failed
+
+
+def _directions(source: str, target: str) -> Iterator[tuple[str, str]]:
+    yield source, target
+    yield target, source
+
+
+def _unmark(site: Site, bucket: str, keys: set[str]) -> None:
+    """Delete the markers of keys of which nothing else is left."""
+    for key in sorted(keys):
+        left = [one for one in site.versions(bucket, key) if one.key == key]
+        if all(one.marker for one in left):
+            for one in left:
+                site.delete(bucket, key, version_id=one.version_id)
+
+
+def repoint(
+    platform: Platform, site: Site, bucket: str, pipeline: Pipeline, succeeded: Mapping[str, Snapshot]
+) -> Snapshot | None:
+    """Make what takes the current snapshot's place the current one, with its evidence. Nobody may commit meanwhile.
+
+    None if the current snapshot stays.
+    """
+    before = snapshots.current(site, bucket, pipeline.name)
+    if before is None or before.id not in succeeded:
+        return None
+    # the ingestion that made it may have been cut off
+    ingest_run.conclude(platform, pipeline, site, before.deliveries)
+    after = snapshots.read(site, bucket, pipeline.name, succeeded[before.id].id)
+    snapshots.point_at(site, bucket, after)
+    counts = dict.fromkeys(("deliveries", "delivered", "accepted", "quarantined"), 0)
+    told = {"snapshot": after.id, "previous": after.previous, "site": site.name, "bucket": bucket, "rows": after.rows}
+    platform.ledger.append("snapshot", pipeline.name, {**told, "replaced": before.id, **counts})
+    return after

@@ -1,0 +1,1 @@
+"""Moves the platform to another site, and back."""

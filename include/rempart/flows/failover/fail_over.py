@@ -1,0 +1,291 @@
+"""Moves the platform to another site, and back: which step is next, and what is kept of it.
+
+`replication.failover` decides, `flows.failover.journey_steps` acts. Each step is safe to repeat: its outcome is kept in
+the journey once it is done, and a run that was killed anywhere is completed by the next one. Nothing is deleted at any
+site.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rempart.errors import ConfigError, FailoverError
+from rempart.flows.failover import mirror
+from rempart.flows.failover.journey_steps import Follows, Say, Steps, telling
+from rempart.flows.failover.tracking_switch import follows, unproxied
+from rempart.flows.replication import standby
+from rempart.flows.shared.platform import Platform
+from rempart.replication.active import Active, ActiveSites, backup_site, journey_to
+from rempart.replication.failover import Facts, Journey, Kind, Refused, Step, next_step
+from rempart.replication.lease import Lease
+
+
+@dataclass(frozen=True)
+class JourneyResult:
+    """Where the platform is now, or, on a dry run, what would be done. `steps` are outcomes, each with its seconds.
+
+    `conflicts` names `bucket/key` of what both sites had written: the active site's version stands, the other's is kept
+    beside it. `not_arrived` and `unknown` tell what an accepted loss left behind, as far as it is known.
+    """
+
+    dry_run: bool
+    done: bool
+    kind: str
+    source: str
+    target: str
+    active: str
+    generation: int
+    plan: tuple[str, ...] = ()
+    steps: dict[str, Any] = field(default_factory=dict)
+    conflicts: tuple[str, ...] = ()
+    lag_seconds: float | None = None
+    lag_known_at: str | None = None
+    not_arrived: tuple[str, ...] = ()
+    unknown: str | None = None
+
+
+def fail_over(
+    platform: Platform,
+    target: str,
+    *,
+    dry_run: bool = True,
+    accept_loss: bool = False,
+    say: Say = print,
+    tracking: Follows = follows,
+    kind: Kind = "failover",
+) -> JourneyResult:
+    """Make `target` the active site; a run on the way there is resumed, one that is there already changes nothing.
+
+    Raises FailoverError when a step may not be taken, LeaseHeld while another run does this; SiteError, SiteUnavailable
+    for what a drain could not bring; DatabaseUnavailable, PlacementDenied, ConfigError.
+    """
+    _check(platform, target)
+    run = _Run(platform, say, tracking, accept_loss)
+    if dry_run:
+        return run.dry(target, kind)
+    with _sites(platform).turn(f"{kind} to {target}") as lease:
+        return run.travel(lease, target, kind)
+
+
+def fail_back(
+    platform: Platform,
+    *,
+    dry_run: bool = True,
+    say: Say = print,
+    tracking: Follows = follows,
+) -> JourneyResult:
+    """Return to the site that rempart.yaml names: bring it up to date while pipelines go on, then as `fail_over`.
+
+    Raises as `fail_over`.
+    """
+    home = platform.config.active_site
+    return fail_over(platform, home, dry_run=dry_run, say=say, tracking=tracking, kind="failback")
+
+
+def abandon(platform: Platform, *, dry_run: bool = True, say: Say = print) -> JourneyResult:
+    """Stay at the source of a journey that has not switched yet: its fence is lifted.
+
+    Raises FailoverError when there is none, LeaseHeld, DatabaseUnavailable.
+    """
+    now = platform.active()
+    if now.state != "fenced" or now.journey is None:
+        raise FailoverError(
+            f"There is nothing to abandon: site '{now.site}' is active (generation {now.generation})",
+            "To move the platform, name a site: `rempart failover --to SITE`.",
+        )
+    say(f"pipelines go on at '{now.site}', where they were")
+    if not dry_run:
+        with _sites(platform).turn("abandon") as lease:
+            journey = replace(now.journey, abandoned=True)
+            now = _sites(platform).advance(lease, now, Active(0, now.site, "active", journey))
+            body = {"journey": journey.id, "kind": journey.kind, "step": "abandon", "generation": now.generation}
+            platform.ledger.append("failover", _subject(journey), body)
+        mirror.write(platform, say)
+    return _result(now, now.journey, dry_run=dry_run, done=not dry_run)
+
+
+def _sites(platform: Platform) -> ActiveSites:
+    return platform.continuity.active_sites(platform.config.active_site)
+
+
+def _check(platform: Platform, target: str) -> None:
+    if target not in platform.config.sites:
+        raise ConfigError(f"There is no site '{target}'", f"Declared: {', '.join(platform.config.sites)}.")
+
+
+def _subject(journey: Journey) -> str:
+    return f"{journey.source}->{journey.target}"
+
+
+def _result(now: Active, journey: Journey | None, **more: Any) -> JourneyResult:
+    steps: dict[str, Any] = {step: dict(outcome) for step, outcome in journey.steps.items()} if journey else {}
+    drain = steps.get("drain", {})
+    found = [key for step in ("diff", "drain") for key in steps.get(step, {}).get("conflicts", ())]
+    return JourneyResult(
+        kind=journey.kind if journey else "failover",
+        source=journey.source if journey else now.site,
+        target=journey.target if journey else now.site,
+        active=now.site,
+        generation=now.generation,
+        steps=steps,
+        conflicts=tuple(dict.fromkeys(found)),
+        lag_seconds=drain.get("lag_seconds"),
+        lag_known_at=drain.get("lag_known_at"),
+        not_arrived=tuple(drain.get("not_arrived", ())),
+        unknown=drain.get("unknown"),
+        **more,
+    )
+
+
+class _Run:
+    """One run of a journey: what it may accept, and how it talks."""
+
+    def __init__(self, platform: Platform, say: Say, tracking: Follows, accept_loss: bool) -> None:
+        self.platform, self.say, self.accept_loss = platform, say, accept_loss
+        self.steps = Steps(platform, say, tracking)
+
+    def facts(self, journey: Journey) -> Facts:
+        source = not journey.did("drain") and self.steps.answers(journey.source)
+        return Facts(source, self.steps.answers(journey.target), self.accept_loss)
+
+    # --- the dry run --------------------------------------------------------------------------------------------------
+
+    def dry(self, target: str, kind: Kind) -> JourneyResult:
+        now = self.platform.active()
+        journey = journey_to(now, target, kind, "", accept_loss=self.accept_loss)
+        if journey is None:
+            self.say(f"site '{target}' is the active site already: nothing to do")
+            return _result(now, None, dry_run=True, done=True)
+        source, home = self.steps.answers(journey.source), self.steps.answers(target)
+        conflicts: tuple[str, ...] = ()
+        lines = [
+            f"from '{journey.source}' (generation {now.generation}, {now.state}): {_said(source)}",
+            f"to '{target}': {_said(home)}",
+        ]
+        refused = next_step(journey, Facts(source, home, self.accept_loss))
+        if isinstance(refused, Refused):
+            lines.append(f"it would be refused: {refused.why}. {refused.remedy}")
+        lines.append("steps: " + ", ".join(step for step in journey.plan if not journey.did(step)))
+        last = standby.last_replication(self.platform, journey.source, target)
+        lag = float(last.body["lag_seconds"]) if last else None
+        lines.append(
+            f"the last replication on record ended at {last.at:%Y-%m-%d %H:%M:%S} UTC with a lag of {lag:.0f} s"
+            if last
+            else f"no replication from '{journey.source}' to '{target}' is on record"
+        )
+        if source and home:
+            with telling(self.say, "comparing both sites"):
+                found = self.steps.reconcile(journey, write=False)
+            conflicts = found.conflicts
+            lines.append(
+                f"{len(found.adopted)} objects were written at '{target}' alone and would be taken over; "
+                f"{len(conflicts)} were written at both sites and would be kept in both versions"
+            )
+            lines += [f"  conflict: {key}" for key in conflicts[:20]]
+        lines += self._afterwards(target)
+        for line in lines:
+            self.say(line)
+        made = _result(now, journey, dry_run=True, done=False, plan=tuple(lines))
+        return replace(made, lag_seconds=lag, conflicts=conflicts)
+
+    def _afterwards(self, target: str) -> Iterator[str]:
+        try:
+            yield f"restore points would then go to '{backup_site(self.platform.config, target)}'"
+        except ConfigError as error:
+            yield f"there would be no place for restore points: {error.what}"
+        yield from unproxied(self.platform)
+
+    # --- the journey --------------------------------------------------------------------------------------------------
+
+    def travel(self, lease: Lease, target: str, kind: Kind) -> JourneyResult:
+        sites = _sites(self.platform)
+        now = sites.active()
+        moment = f"{self.platform.clock():%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+        journey = journey_to(now, target, kind, moment, accept_loss=self.accept_loss)
+        if journey is None:
+            if now.generation:
+                self.record(now, now.journey)
+                mirror.write(self.platform, self.say)
+            self.say(f"site '{target}' is the active site already: nothing to do")
+            return _result(now, now.journey, dry_run=False, done=True)
+        while True:
+            self.record(now, journey)
+            facts = self.facts(journey)
+            step = next_step(journey, facts)
+            if step is None:
+                return _result(now, journey, dry_run=False, done=True)
+            if isinstance(step, Refused):
+                raise FailoverError(step.why, step.remedy)
+            lease.check()
+            began = time.monotonic()
+            with telling(self.say, step):
+                now, journey = self.take(step, lease, now, journey, facts)
+            self.say(f"{step}: done in {time.monotonic() - began:.1f} s")
+
+    def record(self, now: Active, journey: Journey | None) -> None:
+        """Every outcome of the journey that is not yet evidence becomes it: also after a run that was killed."""
+        if journey is None or not journey.steps:
+            return
+        known = {
+            (one.body.get("journey"), one.body.get("step"), one.body.get("at"))
+            for one in self.platform.ledger.find("failover", _subject(journey), limit=100)
+        }
+        for step, outcome in ((step, journey.steps[step]) for step in journey.plan if step in journey.steps):
+            if (journey.id, step, outcome["at"]) not in known:
+                body = {"journey": journey.id, "kind": journey.kind, "step": step, "generation": now.generation}
+                body["accept_loss"] = journey.accept_loss
+                self.platform.ledger.append("failover", _subject(journey), {**body, **outcome})
+
+    def take(self, step: Step, lease: Lease, now: Active, journey: Journey, facts: Facts) -> tuple[Active, Journey]:
+        """Take one step and keep its outcome. An outcome that is not good is kept, too, and then raised."""
+        began = time.monotonic()
+
+        def told(outcome: dict[str, Any]) -> Journey:
+            seconds = round(time.monotonic() - began, 3)
+            return journey.with_step(
+                step, {**outcome, "seconds": seconds, "at": self.platform.clock().isoformat(timespec="microseconds")}
+            )
+
+        sites = _sites(self.platform)
+        if step == "switch":
+            journey = told({"ok": True})
+            return sites.advance(lease, now, Active(0, journey.target, "active", journey)), journey
+        if step == "fence" and now.state != "fenced":
+            if facts.source_answers:  # what would stop the drain stops it before anybody has to wait
+                pair = self.steps.site(journey.source), self.steps.site(journey.target)
+                standby.require_proof(self.platform, pair, self.say)
+            now = sites.advance(lease, now, Active(0, journey.source, "fenced", journey))
+        outcome, fault = self.steps.take(step, now, journey, facts)
+        journey = told(outcome)
+        if now.journey and now.journey.id == journey.id:  # a failback's first steps stand in no generation yet
+            now = replace(now, journey=journey)
+            sites.note(lease, now)
+        if fault:
+            self.record(now, journey)
+            raise fault
+        return now, journey
+
+
+def _said(answers: bool) -> str:
+    return "answers" if answers else "does NOT answer"
+
+
+def lines(result: JourneyResult) -> Iterator[str]:
+    """What a person reads at the end."""
+    for step, outcome in result.steps.items():
+        told = {k: v for k, v in outcome.items() if k not in ("ok", "seconds", "at", "not_arrived", "conflicts")}
+        said = ", ".join(f"{k} {v}" for k, v in told.items() if v not in (None, "", [], {}))
+        yield f"  {step:<8}{outcome.get('seconds', 0):>8.1f} s  {said}"
+    for key in result.conflicts:
+        yield f"  conflict: {key} (both versions are kept)"
+    for key in result.not_arrived:
+        yield f"  did not arrive: {key}"
+    if result.unknown:
+        yield f"  not known: {result.unknown}"
+    state = "would be" if result.dry_run and not result.done else "is"
+    site = result.target if result.dry_run and not result.done else result.active
+    yield f"'{site}' {state} the active site" + ("" if result.dry_run else f" (generation {result.generation})")

@@ -1,0 +1,249 @@
+"""The steps of a journey from one site to another, carried out: what each does, and what it leaves in the journey.
+
+`flows.failover.fail_over` asks for them one after the other. Each returns its outcome and, when that is not good, the
+fault to raise once the outcome is kept. Each is safe to repeat.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rempart.errors import (
+    FailoverError,
+    LeaseHeld,
+    LeaseLost,
+    ObjectMissing,
+    RempartError,
+    ReplicationError,
+    SiteError,
+    SiteUnavailable,
+)
+from rempart.flows.failover import mirror
+from rempart.flows.replication import standby
+from rempart.flows.replication.reconcile import Reconciled, carry, reconcile
+from rempart.flows.shared.pairs import BUCKETS, physical_bucket
+from rempart.flows.shared.platform import Platform, classification_of
+from rempart.pipeline import load_all
+from rempart.replication.active import Active
+from rempart.replication.failover import Facts, Journey, Step, outcome_of_drain
+from rempart.replication.transfer import stored_sha256
+from rempart.sites.port import Site
+
+Say = Callable[[str], object]
+Follows = Callable[[Platform, Active], str]
+"""Makes MLflow write to the active site, and tells how."""
+Taken = tuple[dict[str, Any], RempartError | None]
+"""A step's outcome, and the fault to raise once it is kept."""
+READ_BACK = 25
+"""Objects of each bucket that are read back from the target before the switch; the others are compared as listed."""
+WRITERS_SECONDS = 60.0
+"""How long the fence waits for those who were committing when it came down."""
+_QUIET_SECONDS = 5.0
+
+
+@contextmanager
+def telling(say: Say, what: str) -> Iterator[None]:
+    """Say what is being done at its start and every five seconds, so that nobody takes it for hung."""
+    say(f"{what} ...")
+    over, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not over.wait(_QUIET_SECONDS):
+            say(f"{what} ... {time.monotonic() - began:.0f} s")
+
+    thread = threading.Thread(target=tell, name="telling", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+class Steps:
+    """What a journey does at its two sites. `tracking` makes MLflow follow; `say` tells what is being done."""
+
+    def __init__(self, platform: Platform, say: Say, tracking: Follows) -> None:
+        self.platform, self.say, self.tracking = platform, say, tracking
+        self.classification = classification_of(load_all())
+
+    def take(self, step: Step, now: Active, journey: Journey, facts: Facts) -> Taken:
+        """Take any step but the switch, which moves the active site and is the caller's."""
+        match step:
+            case "fence":
+                return self.fence(journey, facts)
+            case "diff":
+                return self.diff(journey)
+            case "reverse":
+                return self.reverse(journey)
+            case "drain":
+                return self.drain(journey)
+            case "verify":
+                return self.verify(journey)
+            case _:
+                return self.resume(now, journey)
+
+    def site(self, name: str) -> Site:
+        return self.platform.site(name, self.classification)
+
+    def answers(self, name: str) -> bool:
+        """Whether a site lists what is shared, now; one that refuses (closed account, revoked key) does not."""
+        with telling(self.say, f"asking site '{name}'"):
+            try:
+                for logical in BUCKETS:
+                    next(iter(self.site(name).list(physical_bucket(self.platform.config, logical))), None)
+            except SiteError as error:
+                self.say(error.what)
+                return False
+        return True
+
+    def fence(self, journey: Journey, facts: Facts) -> Taken:
+        """Wait for those who were committing when the fence came down; at a site that is gone, only a moment."""
+        patience = WRITERS_SECONDS if facts.source_answers else _QUIET_SECONDS
+        settled = self.platform.continuity.active_sites(self.platform.config.active_site).settle(patience)
+        if settled or not facts.source_answers:
+            return {"ok": True, "writers": "none" if settled else "not waited for: the site does not answer"}, None
+        return {"ok": False, "writers": f"still at work after {patience:.0f} s"}, FailoverError(
+            f"Somebody still commits at '{journey.source}' {patience:.0f} s after the fence; nobody new begins to",
+            "Look for a running task (ingest, train, validate) or an MLflow server that did not restart, let it end or "
+            "end it, and run again. `rempart failover --abandon --yes` lifts the fence.",
+        )
+
+    def reconcile(self, journey: Journey, *, write: bool) -> Reconciled:
+        return reconcile(
+            self.platform,
+            self.site(journey.source),
+            self.site(journey.target),
+            self.platform.active().generation,
+            write=write,
+        )
+
+    def diff(self, journey: Journey) -> Taken:
+        """What the site has that nobody replicated is taken over; what both wrote is kept in both versions."""
+        return {"ok": True, **self.reconcile(journey, write=True).as_json()}, None
+
+    def reverse(self, journey: Journey) -> Taken:
+        standby.bring_all(self.platform, journey.source, journey.target, self.say)
+        return {"ok": True, **self.brought(journey)}, None
+
+    def brought(self, journey: Journey) -> dict[str, Any]:
+        """What the newest replication on record did."""
+        last = standby.last_replication(self.platform, journey.source, journey.target)
+        return {name: last.body[name] for name in ("objects", "bytes", "copied", "verified")} if last else {}
+
+    def drain(self, journey: Journey) -> Taken:
+        """Bring what the target lacks. What did not arrive is no loss until the operator accepts it as one."""
+        fault: RempartError | None = SiteUnavailable(
+            f"Site '{journey.source}' ceased to answer", "Run again: the drain goes on where it was."
+        )
+        told: dict[str, Any] = {}
+        answered = complete = False
+        for _ in range(2 if journey.accept_loss else 1):  # a source that is to be left gets a second chance
+            if not self.answers(journey.source):
+                break
+            answered = True
+            try:
+                told |= self.reconcile(journey, write=True).as_json()
+                told["deliveries"] = self.deliveries(journey)
+                standby.bring_all(self.platform, journey.source, journey.target, self.say)
+                fault = None
+            except SiteError as error:
+                fault = error
+                continue
+            except ReplicationError as error:  # too much is gone at the source: that is no reason to stay there
+                if isinstance(error, LeaseHeld | LeaseLost):
+                    raise
+                told["deletes"] = error.what
+            last = standby.last_replication(self.platform, journey.source, journey.target)
+            complete = last is not None and standby.arrived(last)
+            fault = None if complete else _incomplete(journey)
+            told |= self.brought(journey)
+            break
+        last = standby.last_replication(self.platform, journey.source, journey.target)
+        outcome = outcome_of_drain(
+            answered=answered,
+            complete=complete,
+            accepted=journey.accept_loss,
+            lag_seconds=float(last.body["lag_seconds"]) if last else None,
+            known_at=last.at if last else None,
+            failed=tuple(last.body["failed"]) if last else (),
+            failures=int(last.body["failures"]) if last else 0,
+            **told,
+        )
+        if not outcome["ok"]:
+            return outcome, fault
+        if not complete:
+            self.say(f"accepted as lost: {outcome['unknown']}")
+        return outcome, None
+
+    def deliveries(self, journey: Journey) -> int:
+        """Bring the deliveries that wait for ingestion; how many."""
+        bucket = self.platform.config.buckets.landing
+        source, target = self.site(journey.source), self.site(journey.target)
+        return sum(carry(source, target, bucket, info.key) for info in source.list(bucket))
+
+    def verify(self, journey: Journey) -> Taken:
+        """Each verified replica must be listed as it was put; of each bucket some are read back, chosen by chance."""
+        target = self.site(journey.target)
+        objects = read = 0
+        bad: list[str] = []
+        for name in BUCKETS:
+            bucket = physical_bucket(self.platform.config, name)
+            there = {info.key: info for info in target.list(bucket)}
+            good = []
+            for replica in standby.verified(self.platform, journey.source, journey.target, name):
+                objects += 1
+                info = there.get(replica.key)
+                if info is None or not replica.stands_in(info):
+                    bad.append(f"{bucket}/{replica.key}")
+                else:
+                    good.append(replica)
+            for replica in random.Random(journey.id).sample(good, min(READ_BACK, len(good))):  # noqa: S311 # a sample
+                read += 1
+                try:
+                    same = stored_sha256(target, bucket, replica.key) == replica.sha256
+                except ObjectMissing:
+                    same = False
+                if not same:
+                    bad.append(f"{bucket}/{replica.key}")
+        drained = bool(journey.steps["drain"]["complete"])
+        ok = not bad or (journey.accept_loss and not drained)
+        outcome = {"ok": ok, "objects": objects, "read_back": read, "wrong": bad[:100], "wrong_count": len(bad)}
+        if ok:
+            return outcome, None
+        return outcome, FailoverError(
+            f"{len(bad)} of {objects} objects at '{journey.target}' are not what was replicated: " + ", ".join(bad[:5]),
+            "Run again: they are copied anew. If it happens again, do not rely on that site (`rempart doctor site`).",
+        )
+
+    def resume(self, now: Active, journey: Journey) -> Taken:
+        """The site takes writes, every site that answers knows the generation, and MLflow writes to the new site."""
+        site, bucket = self.site(journey.target), self.platform.config.buckets.landing
+        key, body = ".rempart/active", f"generation {now.generation}".encode()
+        site.write(bucket, key, body)
+        if site.read(bucket, key) != body:
+            return {"ok": False}, SiteError(
+                f"Site '{site.name}' gave back other bytes than were written", "Ask the operator; do not use this site."
+            )
+        site.delete(bucket, key)
+        mirrors = mirror.write(self.platform, self.say)
+        try:
+            tracking = self.tracking(self.platform, now)
+        except RempartError as error:
+            return {"ok": False, "mirrors": mirrors, "tracking": error.what}, FailoverError(
+                f"The switch is done: '{journey.target}' is the active site. But MLflow does not follow: {error.what}",
+                f"{error.hint} It must run as `rempart run mlflow` (`rempart logs mlflow`). Then run again.",
+            )
+        return {"ok": True, "mirrors": mirrors, "tracking": tracking}, None
+
+
+def _incomplete(journey: Journey) -> FailoverError:
+    return FailoverError(
+        f"Not everything of '{journey.source}' is at '{journey.target}' yet",
+        "Run again; if it lasts, look at the last record of kind replication (docs/runbooks/replica.md).",
+    )

@@ -1,0 +1,81 @@
+"""The newest generation of the active site, written at each site: for who stands there without the database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from rempart import canonical_json
+from rempart.errors import DatabaseUnavailable, ObjectMissing, RempartError
+from rempart.flows.shared.platform import Platform, classification_of
+from rempart.pipeline import load_all
+from rempart.replication.active import Active
+
+KEY = "continuity/active.json"
+
+
+def body(active: Active) -> bytes:
+    """What stands at each site: canonical JSON without secrets."""
+    at = active.at.isoformat() if active.at else None
+    plain = {"generation": active.generation, "site": active.site, "state": active.state, "at": at}
+    return canonical_json.encode(plain) + b"\n"
+
+
+def write(platform: Platform, say: Any = print) -> dict[str, str]:
+    """Bring the mirror of every site that answers up to date; what became of each. A silent site is no error here."""
+    active, classification = platform.active(), classification_of(load_all())
+    wanted, bucket = body(active), platform.config.buckets.backups
+    found = {}
+    for name in platform.config.sites:
+        try:
+            site = platform.site(name, classification)
+            if _there(platform, name) != wanted:
+                site.write(bucket, KEY, wanted, content_type="application/json")
+            found[name] = f"generation {active.generation}"
+        except RempartError as error:
+            found[name] = f"behind: {error.what}"
+            say(f"the mirror at site '{name}' is {found[name]}")
+    return found
+
+
+def _there(platform: Platform, name: str) -> bytes | None:
+    try:
+        return platform.site(name, classification_of(load_all())).read(platform.config.buckets.backups, KEY)
+    except ObjectMissing:
+        return None
+
+
+def lines(platform: Platform) -> Iterator[str]:
+    """Where the platform is, how far a switch is, and how it came there; from the sites if the database is away."""
+    sites = platform.continuity.active_sites(platform.config.active_site)
+    try:
+        now, history = sites.active(), sites.history()
+    except DatabaseUnavailable as error:
+        yield f"{error.what}; what the sites say of the last switch that they heard of:"
+        for name, told in read(platform).items():
+            yield f"  site {name}: {told}"
+        return
+    yield f"'{now.site}' is {now.state} (generation {now.generation})"
+    if now.journey and not now.journey.over:
+        journey = now.journey
+        done = ", ".join(f"{step} {'done' if journey.did(step) else 'to do'}" for step in journey.plan)
+        yield f"{journey.kind} from '{journey.source}' to '{journey.target}' is under way: {done}"
+        yield f"go on with `rempart failover --to {journey.target} --yes`"
+    elif now.site != platform.config.active_site:
+        yield f"rempart.yaml names '{platform.config.active_site}': `rempart failback` returns there"
+    for one in history:
+        why = f"{one.journey.kind} {one.journey.source} -> {one.journey.target}" if one.journey else "written by hand"
+        yield f"  {one.generation:>4}  {one.at:%Y-%m-%d %H:%M:%S} UTC  {one.site} {one.state}  ({why})"
+
+
+def read(platform: Platform) -> dict[str, dict[str, Any] | str]:
+    """What each site says, or why it says nothing."""
+    found: dict[str, dict[str, Any] | str] = {}
+    for name in platform.config.sites:
+        try:
+            text = _there(platform, name)
+            found[name] = json.loads(text) if text else "no mirror yet: the platform was never switched"
+        except (RempartError, ValueError) as error:
+            found[name] = error.what if isinstance(error, RempartError) else "not JSON"
+    return found

@@ -1,0 +1,58 @@
+"""MLflow and the active site: whether it follows a switch, and what of it would not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from rempart.errors import ConfigError, DatabaseUnavailable, ObjectMissing, StackError
+from rempart.flows.shared.platform import Platform, classification_of
+from rempart.models import artifact_locations
+from rempart.pipeline import load_all
+from rempart.replication.active import Active
+from rempart.stack import mlflow_server, rest
+
+SECONDS = 120.0
+"""How long MLflow may take to be there again: its child stops, starts and connects."""
+_SHOWN = 20
+
+
+def follows(platform: Platform, active: Active, seconds: float = SECONDS) -> str:
+    """Write an artifact through MLflow and find it at the active site. Raises StackError if that fails all the time."""
+    tracking, site = platform.tracking(), platform.site(active.site, classification_of(load_all()))
+    name = f".rempart-generation-{active.generation}"
+    url = f"{mlflow_server.address(tracking)}/api/2.0/mlflow-artifacts/artifacts/{name}"
+    bucket, key = platform.config.buckets.artifacts, f"{mlflow_server.PREFIX}/{name}"
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            rest.call("PUT", url, body=b"active\n", basic=(tracking.login, tracking.password), timeout=30)
+            site.head(bucket, key)
+            site.delete(bucket, key)
+            return f"an artifact written through it is at '{active.site}'"
+        except StackError as error:
+            last = error
+        except ObjectMissing:
+            last = StackError(
+                f"an artifact written through MLflow is not at '{active.site}': it writes elsewhere",
+                "Start it with `rempart run mlflow`.",
+            )
+        if time.monotonic() > deadline:
+            raise last
+        time.sleep(1)
+
+
+def unproxied(platform: Platform) -> Iterator[str]:
+    """Lines about experiments and runs whose artifacts would not follow, each with the statement that mends it."""
+    root = f"s3://{platform.config.buckets.artifacts}/{mlflow_server.PREFIX}"
+    try:
+        found = list(artifact_locations.unproxied(artifact_locations.read(platform.database("mlflow")), root))
+    except (DatabaseUnavailable, ConfigError) as error:
+        yield f"not known whether every experiment follows: {error.what}"
+        return
+    if not found:
+        yield "every MLflow experiment and run follows: the server serves their artifacts"
+    for one in found[:_SHOWN]:
+        yield one.line()
+    if len(found) > _SHOWN:
+        yield f"and {len(found) - _SHOWN} more"

@@ -1,0 +1,1 @@
+"""Evidence, its export, audits, people, and the rules for networks."""

@@ -1,0 +1,155 @@
+"""Segments of the ledger's export at their site: what an export that was cut off left, and what is not ours.
+
+Whoever holds the site's key can add objects with names of segments. Only what follows on the exports on record, or is
+signed by a key of the chain, counts; anything else is passed by and told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from rempart.errors import LedgerBroken
+from rempart.flows.governance import locked_evidence
+from rempart.flows.governance.locked_evidence import CHECKPOINT, RECENT, SEGMENT, Expected, Places
+from rempart.flows.shared.platform import Platform
+from rempart.ledger.chain import read_line
+from rempart.sites.once import bodies, store_once
+
+HOW = "Follow docs/how-to/verify-the-ledger.md, 'When it does not verify'."
+
+
+@dataclass(frozen=True)
+class Exported:
+    """How far the ledger is exported at a site: `last` record, and the keys of the newest segments.
+
+    `segments`: of an export that was cut off, the next one counts them. `foreign`: keys of objects with names of newer
+    segments that hold no record of ours.
+    """
+
+    last: int
+    ends: tuple[str, ...]
+    segments: tuple[Expected, ...]
+    foreign: tuple[str, ...]
+
+
+def take_stock(platform: Platform, places: Places, retain_until: datetime) -> Exported:
+    """Find how far the ledger is exported, and mend segments of an export that was cut off: they follow on each other.
+
+    Raises LedgerBroken where a newer segment of ours says something else than the database; IntegrityError, SiteError.
+    """
+    listed = _listed(places)
+    trusted = platform.trusted_keys()
+    (last, ends), segments = _on_record(platform, places), list[Expected]()
+    newest = next(iter(platform.ledger.page(limit=1)), None)
+    head = newest.seq if newest else 0
+    while following := [one for one in listed if one[0] == last + 1 and one[1] <= head]:
+        found = _finished(platform, places, following, trusted, retain_until)
+        if found is None:
+            break
+        segments.append(found)
+        last, ends = next(end for _, end, key in following if key == found.key), [found.key]
+    foreign = [key for _, end, key in listed if end > last and not _agrees(platform, places, key, end, trusted)]
+    return Exported(last, tuple(ends), tuple(segments), tuple(foreign))
+
+
+def store(platform: Platform, places: Places, key: str, body: bytes, retain_until: datetime) -> Expected:
+    """Store a new segment under lock and read it back. Over an object with its name that is not ours, it is put again.
+
+    Raises IntegrityError where a segment of ours with this name says something else; SiteError.
+    """
+    one, kind = Expected("segment", key, hashlib.sha256(body).hexdigest()), locked_evidence.TYPES["segment"]
+    if store_once(places.site, places.evidence, key, body, content_type=kind, retain_until=retain_until) is None:
+        found, trusted = SEGMENT.fullmatch(key), platform.trusted_keys()
+        first, last = (int(found[1]), int(found[2])) if found else (1, 0)
+        if any(_holds(each, first, last, trusted) for _, each in bodies(places.site, places.evidence, key)):
+            places.site.read(places.evidence, key, sha256=one.sha256)  # raises: no version of it is this body
+        locked_evidence.put(places, one, body, retain_until)
+    return one
+
+
+def tell(platform: Platform, places: Places, foreign: tuple[str, ...]) -> tuple[str, ...]:
+    """Put objects that are no segments of ours on record, each once; return those that were not on record."""
+    told = {
+        str(one) for record in platform.ledger.find("repair", "foreign", limit=RECENT) for one in record.body["keys"]
+    }
+    news = [f"{places.evidence}/{key}" for key in foreign if f"{places.evidence}/{key}" not in told][:100]
+    if news:
+        body = {"site": places.site.name, "count": len(news), "keys": news}
+        platform.ledger.append("repair", "foreign", body)
+    return tuple(news)
+
+
+def _listed(places: Places) -> list[tuple[int, int, str]]:
+    """First and last record and key of each object with the name of a segment, the longest of those that begin alike
+    first."""
+    found = (SEGMENT.fullmatch(info.key) for info in places.site.list(places.evidence, "ledger/"))
+    listed = [(int(one[1]), int(one[2]), one[0]) for one in found if one]
+    return sorted((one for one in listed if 0 < one[0] <= one[1]), key=lambda one: (one[0], -one[1]))
+
+
+def _on_record(platform: Platform, places: Places) -> tuple[int, list[str]]:
+    """The newest record that an export on record covers at this site, and its segments; 0 without one."""
+    for record in platform.ledger.find("checkpoint", limit=RECENT):
+        found = CHECKPOINT.fullmatch(record.subject)
+        if found and (record.body["site"], record.body["bucket"]) == (places.site.name, places.evidence):
+            return int(found[1]), [str(one["key"]) for one in record.body["segments"]]
+    return 0, []
+
+
+def _finished(
+    platform: Platform,
+    places: Places,
+    following: list[tuple[int, int, str]],
+    trusted: Mapping[str, bytes],
+    retain_until: datetime,
+) -> Expected | None:
+    """Of segments that begin alike, the one that is stored as the database has it; else one that is put again.
+
+    None where a segment of ours says something else: the chain is held against it.
+    """
+    wrong = list[tuple[Expected, bytes]]()
+    for first, last, key in following:
+        body = "".join(f"{line}\n" for line in locked_evidence.lines_of(platform.ledger, first, last)).encode()
+        one = Expected("segment", key, hashlib.sha256(body).hexdigest())
+        ours = False
+        for _, stored in bodies(places.site, places.evidence, key):
+            if stored == body:
+                return one
+            ours = ours or _holds(stored, first, last, trusted)
+        if ours:
+            continue
+        wrong.append((one, body))
+    if not wrong:
+        return None
+    one, body = wrong[0]
+    locked_evidence.put(places, one, body, retain_until)
+    return one
+
+
+def _agrees(platform: Platform, places: Places, key: str, last: int, trusted: Mapping[str, bytes]) -> bool:
+    """Whether an object that covers newer records than the export is ours. Raises LedgerBroken if it disagrees."""
+    lines = locked_evidence.last_lines(places.site, places.evidence, key)
+    ours = {line for line in lines if locked_evidence.is_ours(line, last, trusted)}
+    present = next(iter(platform.ledger.entries(last - 1)), None)
+    if ours and (present is None or present.line not in ours):
+        raise LedgerBroken(
+            f"Record {last} of the ledger is not the one in {places.evidence}/{key} at site '{places.site.name}'",
+            f"The database was rewritten, or restored to an earlier point. {HOW}",
+        )
+    return bool(ours)
+
+
+def _holds(body: bytes, first: int, last: int, trusted: Mapping[str, bytes]) -> bool:
+    """Whether a segment has these records and no others, in order, the last one signed by a key of the chain."""
+    try:
+        entries = [read_line(line)[0] for line in body.decode().removesuffix("\n").split("\n")]
+    except ValueError:
+        return False
+    whole = all(
+        entry.seq == number and hashlib.sha256(entry.text.encode()).hexdigest() == entry.hash
+        for number, entry in enumerate(entries, first)
+    )
+    return whole and locked_evidence.is_ours(entries[-1].line, last, trusted)

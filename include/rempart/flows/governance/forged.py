@@ -1,0 +1,56 @@
+"""Records that somebody wrote into the ledger past the platform: show them, keep a copy, and remove them.
+
+They stand at the end of the chain, for the platform appends nothing after one. Only the tables' owner can delete there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rempart.config import Connection
+from rempart.flows.shared.platform import Platform
+from rempart.ledger.chain import Entry
+from rempart.stack import postgresql
+
+MOST = 10_000
+"""So many are removed at a time."""
+
+
+@dataclass(frozen=True)
+class Removed:
+    """The records that were removed, or with `dry_run` would be, newest first; where a copy of them is kept."""
+
+    dry_run: bool
+    entries: tuple[Entry, ...]
+    copy: Path | None
+
+
+def remove_forged(platform: Platform, administrator: Connection, folder: Path, *, dry_run: bool = True) -> Removed:
+    """Delete what the ledger's key did not sign at the end of the chain; evidence of kind `repair`.
+
+    A copy goes to a new file in the folder first, one line for each record, oldest first. `administrator` may act as
+    the tables' owner. Raises DatabaseUnavailable, LedgerError.
+    """
+    found = tuple(platform.ledger.forged(limit=MOST))
+    if dry_run or not found:
+        return Removed(dry_run, found, None)
+    text = "".join(f"{one.line}\n" for one in reversed(found))
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / f"forged-{platform.clock():%Y%m%dT%H%M%SZ}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.jsonl"
+    with os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+    with postgresql.connect(replace(administrator, schema="ledger")) as session, session.transaction():
+        session.execute("SET LOCAL ROLE ledger_owner")
+        hashes = [one.hash for one in found]
+        session.execute("DELETE FROM public.evidence WHERE hash = ANY(%s) AND seq >= %s", [hashes, found[-1].seq])
+    body = {
+        "forged": len(found),
+        "first": found[-1].seq,
+        "hashes": [one.hash for one in found[-100:]],
+        "copy": copy.name,
+    }
+    platform.ledger.append("repair", "ledger", body)
+    return Removed(False, found, copy)

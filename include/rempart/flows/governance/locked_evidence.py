@@ -1,0 +1,293 @@
+"""What was exported under lock, read back: each segment and checkpoint is there, and is what it was.
+
+The ledger keeps of each export the SHA-256 of its segments and the checkpoint's signed bytes (kind `checkpoint`). A
+segment or checkpoint that a site altered or lost is put there again with the same bytes, under lock. A bucket in which
+nothing is left is an alarm.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from rempart.errors import IntegrityError, LedgerBroken, ObjectMissing
+from rempart.flows.shared.platform import Platform
+from rempart.ledger.chain import Head, checkpoint, read_checkpoint, read_line
+from rempart.ledger.keys import Signer, is_signed
+from rempart.ledger.port import Evidence, Ledger
+from rempart.sites.once import bodies, put_again
+from rempart.sites.port import Site
+
+RECENT = 1000
+"""Exports that each run looks at: all their objects must be there."""
+ALL = 1_000_000
+AT_ONCE = 20
+"""So many objects of recent exports are read back in a run, in turn, besides those of the newest export."""
+ROUND = timedelta(days=30)
+"""Within this time the runs read back everything that is older than the recent exports."""
+SEGMENT = re.compile(r"ledger/(\d{12})-(\d{12})\.jsonl")
+CHECKPOINT = re.compile(r"checkpoints/(\d{12})-([0-9a-f]{16})\.json")
+TYPES = {"segment": "application/jsonl", "checkpoint": "application/json", "copy": "application/json"}
+Kind = Literal["segment", "checkpoint", "copy"]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """An object under lock by the ledger. `copy` is the checkpoint that lies beside the segments."""
+
+    kind: Kind
+    key: str
+    sha256: str
+    body: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """How many objects were read back, and which were put again, or with `dry_run` would be, with what was wrong."""
+
+    read: int
+    healed: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Places:
+    """The site of the segments, and the second operator's: as its witness, who only adds, and as who may read there."""
+
+    site: Site
+    witness: Site
+    owner: Site
+    evidence: str
+    checkpoints: str
+
+    def of(self, one: Expected) -> tuple[Site, str]:
+        return (self.owner, self.checkpoints) if one.kind == "checkpoint" else (self.site, self.evidence)
+
+
+def expected(records: Iterable[tuple[str, Mapping[str, Any]]], places: Places) -> list[Expected]:
+    """What records of exports (subject and body) say was locked at these sites, in their order."""
+    found: list[Expected] = []
+    for subject, body in records:
+        if (body["site"], body["bucket"]) == (places.site.name, places.evidence):
+            found += [Expected("segment", str(one["key"]), str(one["sha256"])) for one in body["segments"]]
+            found.append(_of_checkpoint("copy", subject, str(body["file"])))
+        if (body["witness"], body["witness_bucket"]) == (places.owner.name, places.checkpoints):
+            found.append(_of_checkpoint("checkpoint", subject, str(body["file"])))
+    return found
+
+
+def _of_checkpoint(kind: Kind, key: str, file: str) -> Expected:
+    body = file.encode()
+    return Expected(kind, key, hashlib.sha256(body).hexdigest(), body)
+
+
+def check(
+    platform: Platform,
+    places: Places,
+    retain_until: datetime,
+    *,
+    whole: bool = False,
+    emptied: bool = False,
+    dry_run: bool = False,
+    say: Callable[[str], object] = lambda line: None,
+) -> Checked:
+    """Look that all is there, read some of it back (with `whole` all), and put again what is not as it was.
+
+    Evidence of kind `repair` tells what was put again. Raises IntegrityError for a bucket in which none of it is left,
+    unless `emptied`; LedgerBroken where the database does not say any more what was exported; SiteError.
+    """
+    records = platform.ledger.find("checkpoint", limit=ALL if whole else RECENT)
+    recent = expected(((one.subject, one.body) for one in records), places)
+    older = expected(_older(platform, records), places) if len(records) == RECENT and not whole else []
+    known = [*recent, *older]
+    there = {
+        "segment": {info.key for info in places.site.list(places.evidence, "ledger/")},
+        "copy": {info.key for info in places.site.list(places.evidence, "checkpoints/")},
+        "checkpoint": {info.key for info in places.owner.list(places.checkpoints, "checkpoints/")},
+    }
+    gone = [one for one in known if one.key not in there[one.kind] and not _is_read(places, one)]
+    if not emptied:
+        _refuse_emptied(places, known, gone)
+    wrong = dict.fromkeys(gone, "it is gone")
+    present = [one for one in known if one not in wrong]
+    looked = present if whole else [*_turn([one for one in recent if one not in wrong], platform), *older]
+    looked = [one for one in dict.fromkeys(looked) if one not in wrong]
+    for one in looked:
+        site, bucket = places.of(one)
+        if not any(hashlib.sha256(body).hexdigest() == one.sha256 for _, body in bodies(site, bucket, one.key)):
+            wrong[one] = "it is not what was stored"
+    healed: dict[str, str] = {}
+    for one, why in wrong.items():
+        site, bucket = places.of(one)
+        where = f"{bucket}/{one.key} at site '{site.name}'"
+        body = one.body if one.body is not None else _segment(platform.ledger, one, where)
+        if not dry_run:
+            put(places, one, body, retain_until)
+        say(f"{where} {'can be' if dry_run else 'was'} put again: {why}")
+        healed[where] = why
+    if healed and not dry_run:
+        told = [f"{where}: {why}" for where, why in healed.items()]
+        platform.ledger.append("repair", "evidence", {"count": len(told), "objects": told[:100]})
+    return Checked(len(looked), healed)
+
+
+def _is_read(places: Places, one: Expected) -> bool:
+    """Whether a reader finds the object although a listing lacks it."""
+    site, bucket = places.of(one)
+    try:
+        return hashlib.sha256(site.read(bucket, one.key)).hexdigest() == one.sha256
+    except ObjectMissing:
+        return False
+
+
+def put(places: Places, one: Expected, body: bytes, retain_until: datetime) -> None:
+    """Put an object's bytes as another version, under lock, and read them back. Raises IntegrityError, SiteError."""
+    site, bucket = places.of(one)
+    put_again(site, bucket, one.key, body, content_type=TYPES[one.kind], retain_until=retain_until)
+
+
+def _refuse_emptied(places: Places, known: Sequence[Expected], gone: Sequence[Expected]) -> None:
+    for kind in ("segment", "checkpoint"):
+        had, lost = ([one for one in found if one.kind == kind] for found in (known, gone))
+        if had and len(had) == len(lost):
+            site, bucket = places.of(had[0])
+            raise IntegrityError(
+                f"Nothing of what was exported is left in {bucket} at site '{site.name}': the ledger knows {len(had)}"
+                " objects there. Nothing was written",
+                "Find out who emptied the bucket, or whether the site's connection leads elsewhere. `rempart ledger"
+                " repair --yes` writes the same bytes again (docs/how-to/verify-the-ledger.md).",
+            )
+
+
+def _turn(present: Sequence[Expected], platform: Platform) -> list[Expected]:
+    """The objects of the newest export, and those of which it is the turn: by the clock, so that all come in time."""
+    newest = list(present[:3])
+    rest = present[3:]
+    if not rest:
+        return newest
+    every = platform.config.evidence.every.total_seconds()
+    start = int(platform.clock().timestamp() // every) * AT_ONCE % len(rest)
+    return newest + list(itertools.islice(itertools.cycle(rest), start, start + min(AT_ONCE, len(rest))))
+
+
+def _older(platform: Platform, recent: Sequence[Evidence]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Subject and body of the exports before the recent ones whose turn it is: by the clock, all within a `ROUND`."""
+    every, end = platform.config.evidence.every, recent[-1].seq
+    runs = max(1, ROUND // every)
+    span = -(-end // runs)
+    first = int(platform.clock().timestamp() // every.total_seconds()) % runs * span
+    entries = platform.ledger.page(before=min(first + span, end), kind="checkpoint", limit=span)
+    trusted = platform.trusted_keys()
+    for one in entries:
+        if one.seq >= first and is_ours(one.line, one.seq, trusted):
+            record = read_line(one.line)[1]
+            yield str(record["subject"]), record["body"]
+
+
+def is_ours(line: str, seq: int, trusted: Mapping[str, bytes]) -> bool:
+    """Whether a line of an export is this record, signed by a key of the chain."""
+    try:
+        entry, record = read_line(line)
+    except ValueError:
+        return False
+    public = trusted.get(str(record["key"]))
+    return bool(public and entry.seq == seq and is_signed(public, base64.b64decode(entry.sig), entry.text.encode()))
+
+
+def _segment(ledger: Ledger, one: Expected, where: str) -> bytes:
+    """A segment's bytes made anew from the database. Raises LedgerBroken if they are others."""
+    found = SEGMENT.fullmatch(one.key)
+    first, last = (int(found[1]), int(found[2])) if found else (1, 0)
+    body = "".join(f"{line}\n" for line in lines_of(ledger, first, last)).encode()
+    if hashlib.sha256(body).hexdigest() != one.sha256:
+        raise LedgerBroken(
+            f"Records {first} to {last} of the ledger are not those that were exported to {where}, and that object is"
+            " altered or gone",
+            "The database was rewritten, or restored to an earlier point. Follow docs/how-to/verify-the-ledger.md,"
+            " 'When it does not verify'.",
+        )
+    return body
+
+
+def counted(platform: Platform) -> int:
+    """The newest record that an export on record covers; 0 without one."""
+    newest = next(iter(platform.ledger.find("checkpoint", limit=1)), None)
+    return int(found[1]) if newest and (found := CHECKPOINT.fullmatch(newest.subject)) else 0
+
+
+def finish_checkpoints(platform: Platform, places: Places, retain_until: datetime) -> None:
+    """See that each checkpoint of an export that was cut off stands at both of its places.
+
+    Only what is newer than the newest export on record is looked at. Raises IntegrityError, SiteError.
+    """
+    before = counted(platform)
+    listed = [
+        *places.owner.list(places.checkpoints, "checkpoints/"),
+        *places.site.list(places.evidence, "checkpoints/"),
+    ]
+    for key in dict.fromkeys(info.key for info in listed):
+        found = CHECKPOINT.fullmatch(key)
+        if found and int(found[1]) > before:
+            _finish_checkpoint(platform, places, key, int(found[1]), retain_until)
+
+
+def _finish_checkpoint(platform: Platform, places: Places, key: str, seq: int, retain_until: datetime) -> None:
+    """See that a checkpoint of the ledger's own history stands at both places, signed and the same."""
+    entry = next(iter(platform.ledger.entries(seq - 1)), None)
+    if entry is None or key != f"checkpoints/{seq:012d}-{entry.hash[:16]}.json":
+        return  # of another history: the chain is held against it
+    kinds: tuple[Kind, ...] = ("checkpoint", "copy")
+    stored = {kind: _signed(places, kind, key, platform.trusted_keys()) for kind in kinds}
+    signer = platform.signer()
+    made = next((body for found in stored.values() for body in found), None)
+    body = made or checkpoint(Head(entry.seq, entry.hash, signer.id), platform.clock(), signer).encode()
+    for kind in kinds:
+        if body not in stored[kind]:
+            put(places, _of_checkpoint(kind, key, body.decode()), body, retain_until)
+
+
+def standing(places: Places, key: str, head: Head, signer: Signer) -> bytes | None:
+    """A checkpoint of this head that our key signed, if one of the second operator's versions is one."""
+    for _, body in bodies(places.owner, places.checkpoints, key):
+        try:
+            found = read_checkpoint(key, body.decode())
+        except ValueError:
+            continue
+        same = (found.seq, found.hash) == (head.seq, head.hash)
+        if same and is_signed(signer.public, base64.b64decode(found.sig), found.text.encode()):
+            return body
+    return None
+
+
+def _signed(places: Places, kind: Kind, key: str, trusted: Mapping[str, bytes]) -> list[bytes]:
+    """The versions at a place that are a checkpoint which a key of the chain signed."""
+    signed = []
+    for _, body in bodies(*places.of(Expected(kind, key, "")), key):
+        try:
+            found = read_checkpoint(key, body.decode())
+        except ValueError:
+            continue
+        public = trusted.get(found.key)
+        if public and is_signed(public, base64.b64decode(found.sig), found.text.encode()):
+            signed.append(body)
+    return signed
+
+
+def lines_of(ledger: Ledger, first: int, last: int) -> list[str]:
+    """The lines of an export that hold these records, as the database has them."""
+    return [entry.line for entry in itertools.islice(ledger.entries(first - 1), last - first + 1)]
+
+
+def last_lines(site: Site, bucket: str, key: str) -> set[str]:
+    """The last line of each version of a segment."""
+    return {last_line(body) for _, body in bodies(site, bucket, key)}
+
+
+def last_line(body: bytes) -> str:
+    """The last line of a segment."""
+    return body.decode(errors="replace").rstrip("\n").rpartition("\n")[2]

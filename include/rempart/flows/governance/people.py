@@ -1,0 +1,111 @@
+"""Changes of who may use Airflow: each is made together with its record in the ledger, which names nobody.
+
+Evidence calls a person by the number that `rempart users list` shows: the ledger keeps its records for years.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rempart import access
+from rempart.access import RoleName
+from rempart.errors import AccessError
+from rempart.flows.shared.platform import Platform
+from rempart.stack import people
+from rempart.stack.layout import external
+from rempart.stack.people import Person, Session
+
+
+def new_password() -> str:
+    """144 random bits, which a person can copy."""
+    return secrets.token_urlsafe(18)
+
+
+def everybody(platform: Platform) -> list[Person]:
+    """Who may use Airflow, by name. Raises AccessError, DatabaseUnavailable."""
+    _answers(platform)
+    with people.tables(platform.database("airflow")) as session:
+        return people.listed(session)
+
+
+def add(platform: Platform, name: str, role: str, password: str) -> Person:
+    """A new person, who may log in at once. Raises AccessError, DatabaseUnavailable, LedgerError."""
+    _answers(platform)
+    people.check_name(name)
+    people.check_password(password)
+    known = _role(role)
+    with people.tables(platform.database("airflow")) as session:
+        person = people.insert(session, _number(platform, session), name, known, password)
+        _record(platform, person, "added", role=known)
+    return person
+
+
+def remove(platform: Platform, name: str) -> None:
+    """The person is gone, and so are its logins. Raises AccessError, DatabaseUnavailable, LedgerError."""
+    with _changing(platform, name) as (session, person):
+        people.remove(session, person)
+        _record(platform, person, "removed", roles=list(person.roles))
+
+
+def change_password(platform: Platform, name: str, password: str) -> None:
+    """Another password; who is logged in with the old one is not any more. Raises as `remove`."""
+    people.check_password(password)
+    with _changing(platform, name) as (session, person):
+        people.set_password(session, person, password)
+        _record(platform, person, "password")
+
+
+def change_role(platform: Platform, name: str, role: str) -> None:
+    """Another role, and no other besides. Raises as `remove`."""
+    known = _role(role)
+    with _changing(platform, name) as (session, person):
+        people.set_role(session, person, known)
+        _record(platform, person, "role", before=list(person.roles), role=known)
+
+
+@contextmanager
+def _changing(platform: Platform, name: str) -> Iterator[tuple[Session, Person]]:
+    _answers(platform)
+    if name == platform.connections("airflow_api").login:
+        raise AccessError(
+            f"'{name}' is the user that Rempart itself works as",
+            "`rempart password airflow` shows its password. Add a user of your own: `rempart users add`.",
+        )
+    with people.tables(platform.database("airflow")) as session:
+        yield session, people.find(session, name)
+
+
+def _role(role: str) -> RoleName:
+    for known in access.ROLES:
+        if known == role:
+            return known
+    said = "; ".join(f"{one}: {access.role(one).meaning}" for one in access.ROLES)
+    raise AccessError(f"'{role}' is no role", f"Choose one. {said}.")
+
+
+def _answers(platform: Platform) -> None:
+    if external(platform.config, "airflow"):
+        raise AccessError(
+            "rempart.yaml says of Airflow: external, so people are not this platform's to change",
+            "Change them where that Airflow keeps them.",
+        )
+    if platform.config.access.auth_manager != "fab":
+        raise AccessError(
+            "Airflow knows one user, the platform's admin: access.auth_manager is simple",
+            "Set it to fab in rempart.yaml, then `rempart up`.",
+        )
+
+
+def _number(platform: Platform, session: Session) -> int:
+    """One that no record means another by: a restore sets the database back, and not always the ledger."""
+    number = people.next_number(session)
+    while platform.ledger.find("access", f"user {number}", limit=1):
+        number = people.next_number(session)
+    return number
+
+
+def _record(platform: Platform, person: Person, change: str, **more: Any) -> None:
+    platform.ledger.append("access", f"user {person.number}", {"change": change, **more})

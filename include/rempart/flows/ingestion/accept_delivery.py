@@ -1,0 +1,75 @@
+"""Publish the good rows of a delivery that is held back, because a person accepts it as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from rempart.airflow_api import AirflowApi
+from rempart.errors import IngestError
+from rempart.flows.shared.platform import Platform
+from rempart.ingestion.acceptance import HELD
+from rempart.ingestion.deliveries import HELD_BACK
+from rempart.pipeline import named
+
+MOST = 1_000_000
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """A delivery that is held back: rows, and the reasons of those that stay in quarantine, each with its count."""
+
+    pipeline: str
+    delivery: str
+    delivered: int
+    good: int
+    refused: int
+    limit: float
+    reasons: Mapping[str, int]
+
+    def lines(self) -> Iterator[str]:
+        """The plan, readable."""
+        yield f"delivery {self.delivery} of {self.pipeline}: held back, more than max_quarantined ({self.limit:.1%})"
+        yield f"  {self.good} good rows of {self.delivered} join a new snapshot, and what depends on it runs"
+        yield f"  {self.refused} rows stay in quarantine:"
+        yield from (f"    {count} x {reason}" for reason, count in self.reasons.items())
+        yield "  the ledger records the acceptance, with the number of the user of connection airflow_api"
+
+
+def plan(platform: Platform, pipeline: str, delivery: str) -> Acceptance:
+    """Return what accepting a delivery would publish, from the newest evidence on it.
+
+    Raises IngestError for a delivery that is not on record or not held back, PipelineError, DatabaseUnavailable.
+    """
+    spec = named(pipeline)
+    told = (
+        one
+        for record in platform.ledger.find("deliveries", pipeline, limit=MOST)
+        for one in record.body["deliveries"]
+        if one["sha256"] == delivery
+    )
+    found = next(told, None)
+    if found is None:
+        raise IngestError(
+            f"Delivery {delivery[:12]} of '{pipeline}' is not on record",
+            "Take its SHA-256 from the cockpit's page of this pipeline, or from the run that held it back.",
+        )
+    if found["outcome"] != HELD_BACK:
+        raise IngestError(
+            f"Delivery {delivery[:12]} of '{pipeline}' is not held back: it is {found['outcome']}",
+            "There is nothing to accept. To judge its quarantine by today's rules, take the delivery in again.",
+        )
+    reasons = {str(reason): int(count) for reason, count in found["reasons"].items() if reason != HELD}
+    good, delivered = int(found["reasons"].get(HELD, 0)), int(found["delivered"])
+    refused = int(found["quarantined"]) - good
+    return Acceptance(pipeline, delivery, delivered, good, refused, spec.max_quarantined, reasons)
+
+
+def accept(platform: Platform, planned: Acceptance, say: Callable[[str], None]) -> None:
+    """Run the pipeline's DAG for the delivery, and wait until it ends. Raises AirflowApiError."""
+    conf = {"again": planned.delivery, "accept_quarantined": True}
+    api = AirflowApi(platform.connections("airflow_api"))
+    done = api.run(f"ingest_{planned.pipeline}", "ingest", conf, say)
+    by = done["accepted_by"] or "nobody, since it is within max_quarantined now"
+    published = f"{done['accepted']} rows are published in snapshot {done['snapshot']}"
+    say(f"accepted by {by}: {published}, {done['quarantined']} stay in quarantine")

@@ -1,0 +1,236 @@
+"""Take in every waiting delivery of a pipeline: land it raw, judge its rows, and commit one snapshot.
+
+Order of the writes, so that a run cut off anywhere is completed by the next one: raw deliveries, quarantine, parts,
+manifest, `current.json` (the commit), evidence of the deliveries, their outcomes, evidence of the snapshot, and only
+then the landing bucket is cleared. The manifest holds the outcomes of its deliveries: a run that finds a committed
+snapshot without evidence writes what is missing from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rempart.errors import IngestError, IntegrityError, ObjectMissing
+from rempart.flows.doctor.doctor_site import last_record
+from rempart.flows.ingestion import current_snapshot, ingest_run
+from rempart.flows.ingestion.current_snapshot import AcceptedLoss
+from rempart.flows.ingestion.ingest_run import Run
+from rempart.flows.ingestion.judge_rows import judge_within_limit
+from rempart.flows.shared import erasures
+from rempart.flows.shared.platform import Platform
+from rempart.ingestion import deliveries, erasing, isolated, landing, snapshots
+from rempart.ingestion.acceptance import HELD
+from rempart.ingestion.landing import Arrival
+from rempart.ingestion.reading import EMPTY, NO_ROWS, Rows
+from rempart.pipeline import Pipeline
+from rempart.replication.vouching import vouch
+from rempart.sites.digests import of_file
+from rempart.sites.s3 import file_sha256
+from rempart.sites.spool import spool_folder
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """Rows that a run took in: accepted + quarantined = delivered. `total_rows` is the current snapshot's.
+
+    `worst` tells the deliveries with the most refused rows, and why. `held`: the SHA-256 of those that are held back,
+    of whose rows `held_rows` are good. `unreadable`: files that were refused as a whole, and why. `accepted_by`: who
+    accepted a delivery that has too many refused rows.
+    """
+
+    snapshot: str | None
+    changed: bool
+    deliveries: int
+    delivered: int
+    accepted: int
+    quarantined: int
+    total_rows: int
+    worst: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    held_rows: int = 0
+    unreadable: tuple[str, ...] = ()
+    accepted_by: str | None = None
+
+
+def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLoss | None = None) -> IngestResult:
+    """Take in all waiting deliveries and commit at most one new snapshot; with nothing new, nothing changes.
+
+    An error leaves the last snapshot current; a re-run completes the work, at another site if that is active by then.
+    A row that was erased does not come back: it is refused, and nothing of it is kept. Where more rows are refused than
+    `max_quarantined` allows, the deliveries at fault are held back: all their rows go to quarantine, none into a
+    snapshot, until the pipeline is corrected or a person accepts them (`reingest`). `check_quarantine` says so.
+    `accepted_loss`: the newest snapshot, where a person accepts that the site no longer shows it.
+    """
+    run = ingest_run.begin(platform, pipeline)
+    before = current_snapshot.current(run, accepted_loss)
+    with platform.committing(run.active):
+        finished = ingest_run.finish(run, before)
+    with spool_folder() as folder:
+        waiting = _arrivals(run, folder)
+        known = {a.sha256 for a in waiting if deliveries.is_known(run.site, run.lake, pipeline.name, a.sha256)}
+        plan = landing.plan(waiting, known)
+        snapshot, added, outcomes = _take_in(run, before, plan.new, folder)
+    with platform.committing(run.active):
+        erasures.check_same(platform, pipeline.name, run.erased)
+        if snapshot and snapshot is not before:
+            snapshots.commit(run.site, run.lake, snapshot, added)
+        ingest_run.conclude(platform, pipeline, run.site, outcomes)
+        if snapshot and snapshot is not before:
+            ingest_run.append_snapshot(run, snapshot)
+        for arrival in (*plan.new, *plan.known):
+            landing.clear(run.site, run.inbox, arrival)
+    return result_of(before, snapshot, [*finished, *outcomes], bool(finished))
+
+
+def _arrivals(run: Run, folder: Path) -> list[Arrival]:
+    """Fetch each delivery that waits in the landing bucket into `folder`, under its SHA-256.
+
+    Raises IntegrityError for a file that did not come as it was listed, or not with the checksum that the site tells.
+    """
+    record = last_record(run.platform, run.site)
+    proven = record is not None and record.outcome("MD5 ETags") == "proven"
+    found: list[Arrival] = []
+    for one in landing.waiting(run.site, run.inbox, run.pipeline.source.prefix):
+        file = folder / "arriving"
+        try:
+            head = run.site.head(run.inbox, one.key)
+            landing.fetch(run.site, run.inbox, one.key, file)
+            checks = run.site.checks(run.inbox, one.key)
+        except ObjectMissing:  # taken back since the listing: not a delivery any more
+            continue
+        came, where = of_file(file, checks.part), f"get {run.inbox}/{one.key} at '{run.site.name}'"
+        if came.size != head.size:
+            raise IntegrityError(
+                f"{where}: {came.size} bytes came, {head.size} were announced",
+                "Nothing was taken in. Run again; if it lasts, ask the site's operator.",
+            )
+        # what the supplier wrote beside it is no account of the site: a wrong one would stop everybody's deliveries
+        vouch(where, replace(head, metadata={}), checks, came, md5_etags=proven)
+        file.rename(folder / came.sha256)
+        found.append(Arrival(one.key, came.sha256, came.size, one.modified, head.etag))
+    return found
+
+
+def _take_in(
+    run: Run, before: snapshots.Snapshot | None, new: Sequence[Arrival], folder: Path
+) -> tuple[snapshots.Snapshot | None, list[tuple[snapshots.Part, bytes]], list[dict[str, Any]]]:
+    """Raw and quarantine of the new deliveries; the snapshot to commit, the parts that it adds, and the outcomes."""
+    if not new:
+        return before, [], []
+    pipeline, read = run.pipeline, []
+    for arrival in new:
+        read.append(_land(run, arrival, folder / arrival.sha256))
+    current, changed = ingest_run.accepted_before(run, before)
+    found = judge_within_limit(pipeline, current, read)
+    for arrival, rows in zip(new, found.refused, strict=True):
+        if rows:
+            until = run.retain_until("quarantine")
+            landing.quarantine(run.site, run.lake, pipeline.name, arrival.sha256, rows, until)
+    snapshot = before
+    added: list[tuple[snapshots.Part, bytes]] = []
+    if found.accepted.num_rows:
+        snapshot, added = ingest_run.draw_up(run, before, current, found.accepted, changed)
+    outcomes = [
+        deliveries.outcome(
+            arrival,
+            delivered=rows.delivered,
+            refused=found.refused[i],
+            fault=rows.fault,
+            snapshot=snapshot.id if snapshot else None,
+            judged=found.judged[i],
+            rules=[one.reason for one in pipeline.expectations],
+            held=i in found.held,
+        ).as_json()
+        for i, (arrival, rows) in enumerate(zip(new, found.read, strict=True))
+    ]
+    if snapshot and snapshot is not before:
+        snapshot = replace(snapshot, deliveries=tuple(outcomes))
+    return snapshot, added, outcomes
+
+
+def _land(run: Run, arrival: Arrival, file: Path) -> Rows:
+    """Keep a delivery as received, less the rows that were erased; its rows, of which those are refused.
+
+    A file that cannot be read is kept as it is, as long as quarantine is: it may be taken in again.
+    """
+    pipeline = run.pipeline
+    rows = isolated.read(file, arrival.name, pipeline.source, list(pipeline.columns))
+    until = max(run.retain_until("raw"), run.retain_until("quarantine")) if rows.fault else run.retain_until("raw")
+    kept, stored = {"retain-until": until.isoformat()}, arrival
+    if run.erased and not rows.fault:
+        cut = erasing.cut_delivery(file, pipeline, run.erased.has, file.with_name(f"{file.name}.cut"))
+        if cut.file is not None:
+            kept["delivery"] = arrival.sha256
+            rows = erasing.strike(rows, cut.lines)
+            stored = replace(arrival, sha256=file_sha256(cut.file))
+            cut.file.replace(file)
+    landing.keep(run.site, run.lake, pipeline.name, stored, file, kept)
+    return rows
+
+
+def result_of(
+    before: snapshots.Snapshot | None,
+    after: snapshots.Snapshot | None,
+    outcomes: Sequence[Mapping[str, Any]],
+    finished: bool,
+    accepted_by: str | None = None,
+) -> IngestResult:
+    """Return the result of a run that led from one snapshot to another; `finished`: it completed the run before."""
+    delivered, accepted, quarantined = (
+        sum(one[name] for one in outcomes) for name in ("delivered", "accepted", "quarantined")
+    )
+    worst = sorted((o for o in outcomes if o["quarantined"]), key=lambda o: -o["quarantined"])[:5]
+    return IngestResult(
+        after.id if after else None,
+        finished or after is not before,
+        len(outcomes),
+        delivered,
+        accepted,
+        quarantined,
+        after.rows if after else 0,
+        tuple(f"{o['file']}: {o['quarantined']} of {o['delivered']} ({_why(o)})" for o in worst),
+        tuple(str(o["sha256"]) for o in outcomes if o.get("held")),
+        sum(o["reasons"].get(HELD, 0) for o in outcomes),
+        tuple(f"{o['file']}: {o['fault']}" for o in outcomes if o["fault"] and o["fault"] not in (EMPTY, NO_ROWS)),
+        accepted_by,
+    )
+
+
+def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
+    """Raise IngestError when a larger share than `max_quarantined` of a run's rows was refused, and nobody accepted it.
+
+    It judges a finished run: what is published is right, the rest is in quarantine, and a person should look.
+    """
+    if result.unreadable:
+        more = f"; and {len(result.unreadable) - 5} more" if len(result.unreadable) > 5 else ""
+        raise IngestError(
+            f"Pipeline '{pipeline.name}': {len(result.unreadable)} of {result.deliveries} deliveries were refused as a "
+            f"whole, and nobody knows how many rows they hold: {'; '.join(result.unreadable[:5])}{more}. Of the "
+            f"others, {result.accepted} rows are accepted and {result.quarantined} went to quarantine.",
+            "Deliver corrected files. Where the pipeline file was wrong, correct it and take the delivery in again on "
+            "the cockpit's page of this pipeline: each file is kept as it was received.",
+        )
+    if result.accepted_by or result.quarantined <= pipeline.max_quarantined * result.delivered:
+        return
+    held = ""
+    if result.held:
+        named = ", ".join(result.held[:5]) + (f" and {len(result.held) - 5} more" if len(result.held) > 5 else "")
+        held = f"Held back with them are {result.held_rows} good rows of these deliveries: {named}. "
+    refused = result.quarantined - result.held_rows
+    raise IngestError(
+        f"Pipeline '{pipeline.name}': {refused} of {result.delivered} rows went to quarantine, more than "
+        f"max_quarantined ({pipeline.max_quarantined:.1%}) allows. {held}{result.accepted} rows are accepted; the "
+        f"current snapshot is {result.snapshot or 'still none'}. " + "; ".join(result.worst),
+        "Look at them on the cockpit's page of this pipeline. Deliver the corrected rows as a new file; or, if the "
+        f"rule was wrong, correct {pipeline.name}.yaml and take the delivery in again there. To publish the good rows "
+        f"of a delivery as it is, accept it there, or run `rempart quarantine accept {pipeline.name} SHA-256`. "
+        "Nothing of this run is lost, and a re-run has nothing left to do.",
+    )
+
+
+def _why(outcome: Mapping[str, Any]) -> str:
+    ordered = sorted(((r, n) for r, n in outcome["reasons"].items() if r != HELD), key=lambda item: -item[1])
+    return ", ".join(f"{count} × {reason}" for reason, count in ordered[:3])

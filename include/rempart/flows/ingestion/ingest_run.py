@@ -1,0 +1,168 @@
+"""What every run of ingestion stands on, whether of new deliveries or of one once more: where it works, and how what
+it did is put on record. Each step may be repeated, so the next run completes what one that was cut off has begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from rempart.errors import ConfigError
+from rempart.flows.shared import erasures
+from rempart.flows.shared.erasures import Erased
+from rempart.flows.shared.platform import Platform
+from rempart.ingestion import deliveries, erasing, landing, snapshots
+from rempart.pipeline import Pipeline
+from rempart.quality import expectations
+from rempart.replication.active import Active
+from rempart.sites.port import Site
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RECORD = 200
+"""So many deliveries one record tells of at most."""
+SOURCES = 500
+"""Deliveries that a snapshot's record names, by their SHA-256; its manifest names all of them, and their files."""
+_RECENT = 50
+"""Records among which one that a run was cut off after is looked for: it is among the newest of its pipeline."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's surroundings."""
+
+    platform: Platform
+    pipeline: Pipeline
+    active: Active
+    site: Site
+    now: datetime
+    erased: Erased | None = None
+
+    @property
+    def lake(self) -> str:
+        return self.platform.config.buckets.lake
+
+    @property
+    def inbox(self) -> str:
+        return self.platform.config.buckets.landing
+
+    def retain_until(self, kind: Literal["raw", "quarantine", "snapshots"]) -> date:
+        rule = self.platform.config.retention.get(self.pipeline.classification)
+        if rule is None:
+            raise ConfigError(
+                f"retention.{self.pipeline.classification} is not declared, pipeline '{self.pipeline.name}' needs it",
+                "Add it to rempart.yaml: how long raw deliveries, quarantine and snapshots are kept.",
+            )
+        kept = {"raw": rule.raw, "quarantine": rule.quarantine, "snapshots": rule.snapshots}[kind]
+        return (self.now + kept).date()
+
+
+def begin(platform: Platform, pipeline: Pipeline) -> Run:
+    """The surroundings of a run that begins now. Raises SiteFenced, PlacementDenied, ConfigError, BackupError."""
+    active, erased = platform.active(), erasures.erased(platform, pipeline.name)
+    site = platform.active_site(pipeline.classification, active)
+    run = Run(platform, pipeline, active, site, platform.clock(), erased)
+    run.retain_until("snapshots")  # a missing rule is said before anything is written
+    return run
+
+
+def finish(run: Run, current: snapshots.Snapshot | None) -> Sequence[Mapping[str, Any]]:
+    """Complete a run that was cut off after its commit; the outcomes of its deliveries, or nothing."""
+    if current is None:
+        return ()
+    newest = run.platform.ledger.find("snapshot", run.pipeline.name, limit=1)
+    if newest and newest[0].body.get("snapshot") == current.id:
+        return ()
+    conclude(run.platform, run.pipeline, run.site, current.deliveries)
+    append_snapshot(run, current)
+    return current.deliveries
+
+
+def accepted_before(run: Run, before: snapshots.Snapshot | None) -> tuple[pa.Table | None, set[str]]:
+    """The current snapshot's rows in the present schema, less those erased since, and the months that lost some."""
+    if before is None:
+        return None, set()
+    table = snapshots.conform(snapshots.load_table(run.site, run.lake, before), before, run.pipeline)
+    if run.erased is None:
+        return table, set()
+    kept, struck = erasing.split(table, run.pipeline.key, run.erased.has)
+    return kept, set(snapshots.months(struck, run.pipeline.partition_by))
+
+
+def draw_up(
+    run: Run, before: snapshots.Snapshot | None, current: pa.Table | None, accepted: pa.Table, changed: set[str]
+) -> tuple[snapshots.Snapshot, list[tuple[snapshots.Part, bytes]]]:
+    """The snapshot of the current rows and the accepted ones, and the parts that it adds; nothing is written."""
+    import pyarrow as pa
+
+    return snapshots.draw_up(
+        run.pipeline,
+        before,
+        pa.concat_tables([current, accepted]) if current is not None else accepted,
+        changed | set(snapshots.months(accepted, run.pipeline.partition_by)),
+        now=run.now,
+        retain_until=run.retain_until("snapshots"),
+    )
+
+
+def conclude(platform: Platform, pipeline: Pipeline, site: Site, outcomes: Sequence[Mapping[str, Any]]) -> None:
+    """Put on record what became of deliveries: first as evidence, then at the site, which makes them known.
+
+    The quarantine of a delivery that was taken in again is the new one from then on; the one before it goes.
+    """
+    lake = platform.config.buckets.lake
+    _tell(platform, pipeline, site.name, outcomes)
+    for one in outcomes:
+        deliveries.record(site, lake, pipeline.name, one)
+        drop_replaced(site, lake, pipeline.name, one)
+
+
+def drop_replaced(site: Site, bucket: str, pipeline: str, outcome: Mapping[str, Any]) -> None:
+    """Delete the quarantine that the one of this outcome has replaced, if it is still there."""
+    if again := deliveries.attempt(outcome):
+        key = landing.quarantine_key(pipeline, str(outcome["sha256"]), again - 1)
+        if any(one.key == key for one in site.list(bucket, key)):
+            site.delete(bucket, key)
+
+
+def append_snapshot(run: Run, snapshot: snapshots.Snapshot) -> None:
+    """Evidence of a snapshot. What a delivery gave that was taken in again left quarantine: a number below zero."""
+    first = [one for one in snapshot.deliveries if not deliveries.attempt(one)]
+    total = {name: sum(one[name] for one in first) for name in ("delivered", "accepted", "quarantined")}
+    added = sum(one["added"] for one in snapshot.deliveries if deliveries.attempt(one))
+    body = {
+        "snapshot": snapshot.id,
+        "previous": snapshot.previous,
+        "site": run.site.name,
+        "bucket": run.lake,
+        "deliveries": len(first),
+        "rows": snapshot.rows,
+        "sources": [one["sha256"] for one in snapshot.deliveries[:SOURCES]],
+        "delivered": total["delivered"],
+        "accepted": total["accepted"] + added,
+        "quarantined": total["quarantined"] - added,
+    }
+    run.platform.ledger.append("snapshot", run.pipeline.name, body)
+
+
+def _tell(platform: Platform, pipeline: Pipeline, site: str, outcomes: Sequence[Mapping[str, Any]]) -> None:
+    """Evidence of what became of deliveries, once for each time that one was taken in: counts and reasons, no value.
+
+    Nor a file's name: somebody else chose it, it may name a person, and evidence stays.
+    """
+    if not outcomes:
+        return
+    recent = platform.ledger.find("deliveries", pipeline.name, limit=_RECENT)
+    said = [one for record in recent for one in record.body["deliveries"]]
+    known = [{name: value for name, value in one.items() if name != "file"} for one in outcomes]
+    news = [one for one in known if one not in said]
+    rules = [
+        {"expect": one.expect, "columns": expectations.columns(one), "reason": one.reason}
+        for one in pipeline.expectations
+    ]
+    for start in range(0, len(news), RECORD):
+        body = {"site": site, "expectations": rules, "deliveries": news[start : start + RECORD]}
+        platform.ledger.append("deliveries", pipeline.name, body)

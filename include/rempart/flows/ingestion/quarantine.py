@@ -1,0 +1,144 @@
+"""The refused rows of one delivery: opened at the active site, and shown to one person, whose key alone reads them.
+
+Whoever shows them (a page, a script) reaches no site. So a task reads them, and gives them sealed (age) for a key that
+was made for this one look; what Airflow and its backups keep of it nobody can read once that key is gone.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from rempart.backup.keys import age
+from rempart.errors import AccessError, ConnectionMissing, IngestError, ObjectMissing
+from rempart.flows.shared import erasures
+from rempart.flows.shared.erasures import Erased
+from rempart.flows.shared.platform import Platform
+from rempart.ingestion import deliveries, erasing, landing, reading
+from rempart.ingestion.reading import RefusedRow
+from rempart.pipeline import Pipeline
+from rempart.sites.port import Site
+from rempart.stack import people
+
+MAX_ROWS, MAX_BYTES, MAX_TEXT = 200, 256 * 1024, 4000
+"""Shown at once at most: rows, bytes of them together, and characters of one."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is in quarantine of one delivery: its outcome on record, its rows, until when they are kept."""
+
+    outcome: dict[str, Any]
+    rows: tuple[RefusedRow, ...]
+    retain_until: date
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look gave: `shown` of `rows` rows, sealed (age, then base64). Without the key it says nothing of them."""
+
+    delivery: str
+    rows: int
+    shown: int
+    sealed: str
+
+
+def held(platform: Platform, pipeline: Pipeline, site: Site, sha256: str, erased: Erased | None) -> Held:
+    """A delivery's quarantine, less the rows that were erased. No rows, if none is there any more.
+
+    Raises IngestError for a delivery that is not on record, a quarantine that is gone, or one kept for long enough.
+    """
+    lake, what = platform.config.buckets.lake, f"Delivery {sha256[:12]} of '{pipeline.name}'"
+    try:
+        outcome = deliveries.read(site, lake, pipeline.name, sha256)
+    except ObjectMissing as cause:
+        raise IngestError(
+            f"{what} is not on record at site '{site.name}'",
+            "Take its SHA-256 from the cockpit's page of this pipeline; a plain run takes in a file that still waits.",
+        ) from cause
+    if not outcome["quarantined"]:
+        return Held(outcome, (), platform.clock().date())
+    key = landing.quarantine_key(pipeline.name, sha256, deliveries.attempt(outcome))
+    try:
+        found, body = site.fetch(lake, key)
+    except ObjectMissing as cause:
+        raise IngestError(
+            f"{what}: its quarantine ({lake}/{key}) is no longer at site '{site.name}'",
+            "It was deleted there: restore it from the other site or a restore point, or deliver corrected rows.",
+        ) from cause
+    until = date.fromisoformat(found.metadata["retain-until"])
+    if until < platform.clock().date():
+        raise IngestError(
+            f"{what}: its quarantine was to be kept until {until}, and is not looked at any more",
+            "Deliver corrected rows as a new file. `retention` in rempart.yaml says how long quarantine is kept.",
+        )
+    if erased:
+        raw = landing.raw_of(site, lake, pipeline.name, sha256)
+        header = None
+        if raw:
+            with site.open(lake, raw.key) as stream:
+                header = erasing.header_of(stream, raw.size, pipeline)
+        body = erasing.cut_quarantine(body, header, pipeline, erased.has).body or body
+    return Held(outcome, tuple(landing.refused_rows(body)), until)
+
+
+def look(platform: Platform, pipeline: Pipeline, delivery: str, recipient: str, *, by: str | None) -> Look:
+    """The first rows in quarantine of a delivery with their reasons, sealed for a recipient (`age1...`).
+
+    That somebody looked is evidence before anything is given: which delivery, how many rows, and who (`by` is a
+    user's name in Airflow; evidence has the number). Raises IngestError, ConfigError, SiteError,
+    PlacementDenied, DatabaseUnavailable, LedgerError.
+    """
+    age.check_recipient(recipient, "recipient")
+    site = platform.active_site(pipeline.classification)
+    erased = erasures.erased(platform, pipeline.name)
+    found = held(platform, pipeline, site, delivery, erased)
+    shown = _first(found.rows)
+    told = {"pipeline": pipeline.name, "delivery": delivery, "file": found.outcome["file"], "of": len(found.rows)}
+    # the first line of a file without a header is somebody's row, and perhaps erased
+    hidden = erased is not None and found.outcome["fault"]
+    told["header"] = "" if hidden else _first_line(site, platform.config.buckets.lake, pipeline, delivery)
+    text = json.dumps({**told, "rows": shown}, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    sealed = base64.b64encode(age.encrypt(text, [recipient])).decode()
+    body = {"delivery": delivery, "site": site.name, "rows": len(shown), "of": len(found.rows)}
+    platform.ledger.append("look", pipeline.name, {**body, "by": user_number(platform, by)})
+    return Look(delivery, len(found.rows), len(shown), sealed)
+
+
+def _first(rows: Sequence[RefusedRow]) -> list[dict[str, Any]]:
+    """As many rows as may be shown; a longer text is cut, and says so."""
+    shown: list[dict[str, Any]] = []
+    size = 0
+    for row in rows[:MAX_ROWS]:
+        raw = row.raw[:MAX_TEXT]
+        size += len(raw.encode("utf-8", "backslashreplace")) + 200
+        if size > MAX_BYTES:
+            break
+        shown.append({"line": row.line, "reason": "; ".join(row.reasons), "raw": raw, "cut": len(row.raw) > MAX_TEXT})
+    return shown
+
+
+def _first_line(site: Site, bucket: str, pipeline: Pipeline, delivery: str) -> str:
+    """What stands first in a delivery: mostly the names of its columns. Empty, if it is no longer kept."""
+    if (raw := landing.raw_of(site, bucket, pipeline.name, delivery)) is None or not raw.size:
+        return ""
+    text, _ = reading.unpack(
+        site.read_part(bucket, raw.key, 0, min(raw.size, MAX_BYTES))
+    )  # of a part, as much as it has
+    lines = text.decode(pipeline.source.encoding, "replace").lstrip("\ufeff").splitlines()
+    return next((line for line in lines if line.strip()), "")[:MAX_TEXT]
+
+
+def user_number(platform: Platform, name: str | None) -> str:
+    """What evidence calls a user of Airflow: the number that `rempart users list` shows, never the name."""
+    if platform.config.access.auth_manager != "fab":
+        return "the platform's admin"  # the only user of the simple auth manager
+    try:
+        with people.tables(platform.database("airflow")) as session:
+            return f"user {people.find(session, name or '').number}"
+    except (AccessError, ConnectionMissing):
+        return "unknown here: Airflow's audit log has the run"

@@ -1,0 +1,1 @@
+"""Tells people what turned red: heartbeats, alerts, figures."""

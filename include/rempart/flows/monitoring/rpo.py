@@ -1,0 +1,47 @@
+"""The platform's RPO as its ledger knows it: for `rempart status`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from rempart.backup.databases.not_held import is_whole
+from rempart.backup.watch.rpo import Rpo, lag_now, worse
+from rempart.errors import RempartError
+from rempart.flows.shared.platform import Platform
+
+
+def rpo(platform: Platform) -> Rpo:
+    """What would be lost now. Raises DatabaseUnavailable, LedgerError, ReplicationError."""
+    now, active, lags = platform.clock(), platform.active().site, dict[str, timedelta | None]()
+    whole = (one for one in platform.ledger.find("restore-point", limit=1000) if is_whole(one.body))
+    newest = next(whole, None)
+    for pair in platform.config.replication:
+        if pair.source == active:
+            name = f"{pair.source}->{pair.target}"
+            last = next(iter(platform.ledger.find("replication", name, limit=1)), None)
+            lags[name] = lag_now(timedelta(seconds=float(last.body["lag_seconds"])), last.at, now) if last else None
+    point = datetime.fromisoformat(str(newest.body["created_at"])) if newest else None
+    return worse(point, lags, now, platform.config.backup.rpo_objective)
+
+
+def line(platform: Platform) -> str:
+    """The figure for people, or why it is not known."""
+    try:
+        return rpo(platform).line()
+    except RempartError as error:
+        return f"RPO not known: {error.what}"
+
+
+def grades(platform: Platform) -> Iterator[str]:
+    """What the newest replication of each pair stands on, a line each."""
+    try:
+        for pair in platform.config.replication:
+            last = next(iter(platform.ledger.find("replication", f"{pair.source}->{pair.target}", limit=1)), None)
+            told = "never measured"
+            if last is not None:
+                grade = last.body.get("grade", "grade not known")
+                told = f"{last.body['verified']} of {last.body['objects']} objects verified: {grade}"
+            yield f"replica {pair.source} -> {pair.target}: {told}"
+    except RempartError as error:
+        yield f"replicas not known: {error.what}"

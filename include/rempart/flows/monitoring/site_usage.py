@@ -1,0 +1,121 @@
+"""Measure what each bucket of a site holds, and which locks there end soon: evidence of kind `usage`, counts alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Literal
+
+from rempart.backup.points import locking
+from rempart.config import Config
+from rempart.errors import ConfigError, ObjectMissing, RempartError, SiteUnavailable
+from rempart.flows.backup.locks import read_known
+from rempart.flows.doctor.doctor_site import least_protected
+from rempart.flows.shared.abreast import abreast
+from rempart.flows.shared.platform import Platform
+from rempart.sites.port import ObjectInfo, Site
+from rempart.sites.usage import SOON, Lock, lapsing, measure
+
+ASKED = 500
+"""Locks that a site is asked for in one bucket, those first that should end first."""
+NAMED = 10
+"""Locks that a record names; it counts all."""
+WORKERS = 16
+Protects = Literal["evidence", "restore-points"]
+Say = Callable[[str], object]
+
+
+def measure_site(platform: Platform, name: str, say: Say = lambda line: None) -> dict[str, Any]:
+    """Walk every bucket of rempart.yaml that a site has; the body of the record.
+
+    No body is read, and no key of a bucket with data is kept. What one bucket did not tell is on record with its
+    reason, and raised after that: SiteError, IntegrityError. Raises SiteUnavailable, and records nothing, for a site
+    that does not answer; ConfigError, PlacementDenied.
+    """
+    config = platform.config
+    if name not in config.sites:
+        raise ConfigError(f"There is no site '{name}'", f"Declared: {', '.join(config.sites)}.")
+    site = platform.site(name, least_protected(platform, name))
+    began, now = time.monotonic(), platform.clock()
+    buckets: dict[str, Any] = {}
+    locks: dict[str, Any] = {}
+    faults: list[RempartError] = []
+    for logical, bucket in config.buckets.model_dump().items():
+        kept = logical in ("evidence", "checkpoints")
+        oldest: tuple[ObjectInfo, ...] = ()
+        try:
+            used, oldest = measure(
+                site.versions(bucket), after=now - config.evidence.retention, most=ASKED if kept else 0
+            )
+        except ObjectMissing:
+            continue  # this site has no such bucket
+        except RempartError as error:
+            buckets[bucket] = _noted(error, faults)
+            continue
+        buckets[bucket] = asdict(used)
+        say(
+            f"{bucket} at '{name}': {used.objects:,} objects, {used.bytes:,} bytes;"
+            f" {used.old_versions:,} old versions, {used.old_bytes:,} bytes"
+        )
+        try:
+            if kept and oldest:
+                locks[bucket] = _told("evidence", _ask(site, bucket, oldest), now)
+            elif logical == "backups" and config.backup.locked and (points := _of_points(platform, site, now)):
+                locks[bucket] = points
+        except RempartError as error:
+            protects: Protects = "evidence" if kept else "restore-points"
+            locks[bucket] = {"protects": protects} | _noted(error, faults)
+    seconds = round(time.monotonic() - began, 3)
+    body = {"endpoint": site.endpoint, "seconds": seconds, "buckets": buckets, "locks": locks}
+    platform.ledger.append("usage", name, body)
+    for fault in faults[:1]:
+        raise fault
+    return body
+
+
+def _noted(error: RempartError, faults: list[RempartError]) -> dict[str, str]:
+    """What stands in the record instead. Raises SiteUnavailable: a site that does not answer is asked again later."""
+    if isinstance(error, SiteUnavailable):
+        raise error
+    faults.append(error)
+    return {"why": error.what}
+
+
+def _ask(site: Site, bucket: str, versions: tuple[ObjectInfo, ...]) -> list[Lock]:
+    def lock(one: ObjectInfo) -> Lock:
+        until = site.retained_until(bucket, one.key, one.version_id) if one.version_id else None
+        return Lock(f"{bucket}/{one.key}", until)
+
+    return list(abreast(versions, lock, WORKERS))
+
+
+def _of_points(platform: Platform, site: Site, now: datetime) -> dict[str, Any] | None:
+    """The locks of what kept points need, as the site told them when they were last extended; None without points."""
+    bucket = platform.config.buckets.backups
+    known = read_known(site, bucket, platform.trusted_keys().values())
+    if known is None and not any(site.list(bucket, locking.POINTS)):
+        return None
+    if known is None:
+        return {"protects": "restore-points", "why": f"{bucket}/{locking.FILE} is not there: nothing was pruned yet"}
+    found = [Lock(f"{bucket}/{key}", until) for (key, _), until in known.until.items()]
+    found += [
+        Lock(f"{bucket}/{locking.POINTS}{point} (sealed objects)", until) for point, until in known.sealed.items()
+    ]
+    return _told("restore-points", found, now, platform.config)
+
+
+def _told(protects: Protects, locks: list[Lock], now: datetime, config: Config | None = None) -> dict[str, Any]:
+    """Locks that are extended by each backup are about to lapse when half of `backup.locked` is left, or SOON."""
+    within = min(SOON, config.backup.locked / 2) if config else SOON
+    soon = lapsing(locks, now + within)
+    ends = min((one.until for one in locks if one.until), default=None)
+    return {
+        "protects": protects,
+        "looked_at": len(locks),
+        "within_seconds": within.total_seconds(),
+        "lapsing": len(soon),
+        "first_ends": ends.isoformat() if ends else None,
+        "named": [{"name": one.name, "until": one.until.isoformat() if one.until else None} for one in soon[:NAMED]],
+    }

@@ -1,0 +1,157 @@
+"""One round of the watch: read the heartbeats, judge them, tell whoever is to be told.
+
+It needs watch.yaml and the network, and nothing of the platform: neither Airflow nor PostgreSQL nor the primary site.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rempart.backup.watch.alarm import after, due
+from rempart.backup.watch.heartbeat import decode, key_of
+from rempart.backup.watch.rpo import of_heartbeats
+from rempart.backup.watch.silence import Heard, Unheard, Verdict, judge
+from rempart.errors import ObjectMissing, RempartError, SiteError, WatchError
+from rempart.flows.monitoring import watch_file
+from rempart.flows.monitoring.alerts import Alert, deliver
+from rempart.flows.monitoring.watch_file import Watch, connection
+from rempart.sites.port import Site
+from rempart.sovereignty.policy import Reason, verdict
+from rempart.stack.credentials import write_private
+
+Say = Callable[[str], object]
+GREEN, RED, UNKNOWN = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round found; `undelivered`: alerts that did not reach somebody, and why."""
+
+    verdicts: tuple[Verdict, ...]
+    undelivered: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0: all is green; 1: something is red; 2: the site could not be read, or somebody could not be told."""
+        if self.undelivered or any(one.state == "unreadable" for one in self.verdicts):
+            return UNKNOWN
+        return GREEN if all(one.ok for one in self.verdicts) else RED
+
+
+def open_site(settings: Watch, environment: Mapping[str, str]) -> Site:
+    """The site that holds the heartbeats. Raises ConfigError, SiteError."""
+    from rempart.sites.s3 import S3Site
+
+    # nothing is placed there, and the platform's policy is not at hand: its owner named the site in the file
+    named = Reason(True, "watch.yaml", "heartbeats are read from the site that it names")
+    permission = verdict("internal", "evidence", settings.site.name, [named])
+    return S3Site(settings.site.name, connection(settings.site, environment), settings.site.region, permission)
+
+
+def run_round(
+    settings: Watch, site: Site, state: Path, environment: Mapping[str, str], now: datetime, say: Say
+) -> Round:
+    """Look once, and tell what is news since the last round.
+
+    Raises WatchError when what was told cannot be kept: the next round would tell it again.
+    """
+    keys = settings.public_keys()
+    seen = {kind: look(site, settings.site.bucket, kind, keys) for kind in settings.kinds}
+    verdicts = judge(seen, settings.limits(), now)
+    for one in verdicts:
+        say(f"{'ok ' if one.ok else 'RED'} {one.kind:<28} {one.state:<11} {one.detail}")
+    if figure := of_heartbeats(seen, settings.limits(), now):
+        say(f"    {figure.line()}")
+    told, undelivered = read_state(state, say), []
+    for name, recipient in settings.alerts.items():
+        mine = told.get(name, {})
+        if not (news := due(mine, verdicts, now, settings.remind)):
+            continue
+        try:
+            deliver(name, recipient, Alert(settings.site.name, now, news), environment)
+        except RempartError as error:
+            undelivered.append(str(error))
+            say(f"NOT TOLD: {error}")
+            continue
+        say(f"told '{name}': {', '.join(f'{one.verdict.kind} is {one.what}' for one in news)}")
+        told[name] = after(mine, news, verdicts, now)
+        write_state(state, {name: told.get(name, {}) for name in settings.alerts})
+    if not settings.alerts:
+        say("warning: watch.yaml names nobody under `alerts`: only the exit code tells")
+    return Round(verdicts, tuple(undelivered))
+
+
+def look(site: Site, bucket: str, kind: str, keys: list[bytes]) -> Heard | Unheard:
+    """What the site holds as the heartbeat of a kind."""
+    try:
+        info, body = site.fetch(bucket, key_of(kind))
+    except ObjectMissing as error:
+        return Unheard("missing", error.what)
+    except SiteError as error:
+        return Unheard("unreadable", error.what)
+    try:
+        return Heard(decode(kind, body, keys), info.modified)
+    except ValueError as cause:
+        return Unheard("forged", f"{bucket}/{key_of(kind)} is not to be believed: {cause}")
+
+
+def read_state(file: Path, say: Say) -> dict[str, dict[str, datetime]]:
+    """When each recipient was told of each kind that it is red. Nothing, if that cannot be read: red is told again."""
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8"))
+        return {
+            name: {kind: datetime.fromisoformat(at).astimezone(UTC) for kind, at in told.items()}
+            for name, told in plain["told"].items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+        say(f"warning: {file} cannot be read ({type(cause).__name__}): everything that is red is told again")
+        return {}
+
+
+def write_state(file: Path, told: Mapping[str, Mapping[str, datetime]]) -> None:
+    """Keep who was told what; the file is whole at any moment. Raises WatchError."""
+    plain = {name: {kind: at.isoformat() for kind, at in kinds.items()} for name, kinds in told.items()}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_private(file, json.dumps({"told": plain}, indent=1, sort_keys=True) + "\n")
+    except OSError as cause:
+        raise WatchError(
+            f"{file} cannot be written ({cause.strerror})",
+            "Give the watch a folder of its own for `state` in watch.yaml, or --state: without it, it repeats itself.",
+        ) from cause
+
+
+def watch(
+    file: Path,
+    state: Path | None,
+    environment: Mapping[str, str],
+    clock: Callable[[], datetime],
+    pause: Callable[[], object] | None,
+    say: Say,
+) -> int:
+    """Look once, and return the exit code; with a `pause`, round after round until the process is ended.
+
+    What keeps it from judging is said, and is exit code 2; only a file or a variable that is wrong ends it then.
+    """
+    try:
+        settings = watch_file.load(file)
+        site = open_site(settings, environment)
+    except RempartError as error:
+        say(f"error: {error}")
+        return UNKNOWN
+    kept = state or file.parent / settings.state
+    while True:
+        try:
+            code = run_round(settings, site, kept, environment, clock(), say).exit_code
+        except RempartError as error:
+            say(f"error: {error}")
+            code = UNKNOWN
+        if pause is None:
+            return code
+        pause()

@@ -1,0 +1,1 @@
+"""Archives WAL, and recovers the server to a moment."""

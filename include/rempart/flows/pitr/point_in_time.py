@@ -1,0 +1,295 @@
+"""The archive for point-in-time recovery at the backup site: bases are taken, what it holds is read, old parts go."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from rempart.backup.databases.postgresql import Tools, find_tools
+from rempart.backup.keys import domains
+from rempart.backup.keys.keyring import Keyring
+from rempart.backup.keys.wrapping import DomainKey
+from rempart.backup.pitr import base_backup, recovery, wal, wal_store
+from rempart.backup.pitr.receiver import Server, look
+from rempart.backup.pitr.recovery import Course, Holdings
+from rempart.backup.pitr.wal import Archive, Base, Segment
+from rempart.backup.pitr.wal_store import Stored
+from rempart.config import WAL_ARCHIVE, Config, Connection
+from rempart.errors import (
+    BackupError,
+    ConfigError,
+    IntegrityError,
+    KeyDestroyed,
+    KeyMissing,
+    KeyRotated,
+    KeyWrong,
+    RepositoryBusy,
+    RepositoryMissing,
+)
+from rempart.flows.doctor.doctor_site import require
+from rempart.flows.shared.keys import key_of, open_keyring
+from rempart.flows.shared.platform import Platform, classification_of
+from rempart.flows.shared.repositories import repository_of
+from rempart.pipeline import load_all
+from rempart.replication.active import backup_site
+from rempart.sections import PointInTime
+from rempart.sites.port import Site
+from rempart.sites.spool import spool_folder
+
+STRAY = timedelta(days=1)
+"""A base without a card is one that is being taken, or of a run that was killed: after this time the latter."""
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the archive of the running server goes: site, bucket and key are opened and proven."""
+
+    platform: Platform
+    site: Site
+    bucket: str
+    key: DomainKey
+    settings: PointInTime
+
+    def archive(self, system: str) -> Archive:
+        return Archive(self.key.domain.id, self.key.serial, system)
+
+    def until(self, moment: datetime) -> datetime:
+        """Until when what was written at a moment is under lock: for as long as a moment of the window may need it."""
+        return moment + self.settings.keep + self.settings.base_every
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One archive as it stands at a site: what it lists, its bases by their cards, and its timelines' courses."""
+
+    archive: Archive
+    key: DomainKey
+    bases: tuple[tuple[Base, Stored], ...]
+    files: tuple[Stored, ...]
+    courses: dict[int, Course]
+
+    @property
+    def segments(self) -> list[Segment]:
+        """Its segments; their numbers need the size of one, which the bases tell. None without a base."""
+        if not self.bases:
+            return []
+        size = self.bases[0][0].segment_bytes
+        return [
+            Segment(wal.timeline_of(name), wal.number_of(name, size), one.entry.moment, one.entry)
+            for one in self.files
+            if wal.is_segment(name := one.entry.name)
+        ]
+
+    def held(self, timeline: int | None = None) -> Holdings:
+        """Return the holdings along the course of a timeline, or of the newest. Raises ConfigError for one it lacks."""
+        if not self.courses:
+            return Holdings(recovery.course_of(1), ())
+        wanted = max(self.courses) if timeline is None else timeline
+        if wanted not in self.courses:
+            known = ", ".join(map(str, sorted(self.courses)))
+            raise ConfigError(
+                f"The archive of system {self.archive.system} has no timeline {wanted}", f"It has: {known}."
+            )
+        return recovery.holdings(self.courses[wanted], [base for base, _ in self.bases], self.segments)
+
+
+def settings_of(config: Config) -> PointInTime:
+    """Raises ConfigError where point-in-time recovery is off."""
+    if config.backup.point_in_time is None:
+        raise ConfigError(
+            "backup.point_in_time is not in rempart.yaml: no WAL is archived",
+            "Add `point_in_time: {}` under backup, then `rempart up` (docs/runbooks/restore-to-a-second.md).",
+        )
+    return config.backup.point_in_time
+
+
+def open_target(platform: Platform, say: Say = lambda line: None) -> Target:
+    """Where the archive goes now: the site of the restore points. Makes the domain's key if there is none.
+
+    Raises ConfigError, KeyMissing and its like, PlacementDenied, DatabaseUnavailable, SiteError.
+    """
+    config, settings = platform.config, settings_of(platform.config)
+    active = platform.active().site
+    name = backup_site(config, active)
+    site = platform.site(name, classification_of(load_all()), "restore-point", beside=active)
+    require(platform, site, "restore points")
+    key = key_of(platform, open_keyring(platform, say), wal.domain_of(settings.keep))
+    return Target(platform, site, config.buckets.backups, key, settings)
+
+
+def server_of(platform: Platform) -> Connection:
+    """The connection of the role that may replicate. Raises ConnectionMissing."""
+    return platform.database(WAL_ARCHIVE)
+
+
+def take_base(target: Target, server: Server, say: Say = print, tools: Tools | None = None) -> Base:
+    """Take a base backup, read it back, and put its card under lock. Evidence of kind `base-backup`.
+
+    Raises BackupError, DatabaseUnavailable, IntegrityError, SiteError, LedgerError.
+    """
+    platform, tools = target.platform, tools or find_tools()
+    connection, repository = server_of(platform), repository_of(platform, target.site.name, target.key)
+
+    def now() -> datetime:
+        return look(connection).now
+
+    try:
+        base, stored = base_backup.take(tools, repository, connection, server, now)
+    except RepositoryMissing:
+        repository.init_if_missing()
+        base, stored = base_backup.take(tools, repository, connection, server, now)
+    archive, body = target.archive(base.system), wal.encode_base(base)
+    until = target.until(base.ended)
+    entry = wal_store.store(
+        target.site, target.bucket, target.key, archive, wal.BASE, base.ended, io.BytesIO(body), until
+    )
+    seconds = (base.ended - base.began).total_seconds()
+    platform.ledger.append(
+        "base-backup",
+        base.system,
+        {
+            "site": target.site.name,
+            "card": entry.key,
+            "timeline": base.timeline,
+            "ended": base.ended.isoformat(),
+            "seconds": round(seconds, 3),
+            "bytes": base.bytes,
+            "bytes_added": stored.bytes_added,
+        },
+    )
+    say(f"base backup: {base.bytes:,} bytes, {stored.bytes_added:,} of them new, {seconds:.1f} s")
+    return base
+
+
+def open_archive(site: Site, bucket: str, archive: Archive, key: DomainKey, listed: Sequence[Stored]) -> Opened:
+    """Read the cards and histories of an archive. Raises IntegrityError, KeyWrong, SiteError."""
+    ours = [one for one in listed if one.entry.archive == archive]
+    bases, histories = [], dict[int, tuple[tuple[int, int], ...]]()
+    with spool_folder() as folder:
+        for one in ours:
+            if wal.is_segment(one.entry.name):
+                continue
+            file = folder / "opened"
+            wal_store.open_entry(site, bucket, key, one, file)
+            where = f"{bucket}/{one.entry.key} at site '{site.name}'"
+            if one.entry.name == wal.BASE:
+                bases.append((wal.decode_base(file.read_bytes(), where), one))
+            else:
+                histories[wal.timeline_of(one.entry.name)] = wal.read_history(file.read_bytes(), where)
+    timelines = {base.timeline for base, _ in bases} | {
+        wal.timeline_of(one.entry.name) for one in ours if one.entry.name != wal.BASE
+    }
+    courses = {one: recovery.course_of(one, histories.get(one, ())) for one in timelines}
+    bases.sort(key=lambda one: one[0].ended)
+    return Opened(archive, key, tuple(bases), tuple(one for one in ours if one.entry.name != wal.BASE), courses)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Objects that a prune deleted, or with `dry_run` would: base backups, WAL files, and their bytes.
+
+    `retained`: how many are not needed any more and still under lock; until when the last of them is.
+    """
+
+    dry_run: bool
+    bases: int = 0
+    files: int = 0
+    bytes: int = 0
+    retained: int = 0
+    retained_until: datetime | None = None
+
+
+def prune(platform: Platform, keyring: Keyring, site: Site, live: Archive | None, *, dry_run: bool = True) -> Pruned:
+    """Delete what no moment of the window needs, in every archive at the site; `live` is the running server's.
+
+    What is locked is left until then. An archive whose key does not open stops no other one. Of a base only its card
+    goes here; the prune of restore points takes its data out of the repository (`forget_bases`). What went is evidence
+    of kind `prune`.
+    Raises SiteError, BackupError; KeyMissing and its like after all other archives were done.
+    """
+    bucket, now = platform.config.buckets.backups, platform.clock()
+    faults = list[BackupError | IntegrityError]()
+    listed = wal_store.listed(site, bucket)
+    done = Pruned(dry_run)
+    for archive in sorted({one.entry.archive for one in listed}):
+        ours = [one for one in listed if one.entry.archive == archive]
+        try:
+            key = keyring.open(domains.parse(archive.domain), archive.serial)
+            doomed = _doomed(open_archive(site, bucket, archive, key, ours), now, live=archive == live)
+        except KeyDestroyed:
+            doomed = ours  # nobody can read it
+        except (KeyMissing, KeyWrong, KeyRotated, IntegrityError) as error:
+            faults.append(error)
+            continue
+        for one in doomed:
+            locked = max(version.modified for version in one.versions) + _lock(platform.config, archive)
+            if locked > now:
+                done = _retained(done, locked)
+            elif dry_run:
+                done = _deleted(done, one)
+            elif until := wal_store.delete(site, bucket, one, now):
+                done = _retained(done, until)
+            else:
+                done = _deleted(done, one)
+    if not dry_run and (done.bases or done.files):
+        body = {"bases": done.bases, "files": done.files, "bytes": done.bytes, "retained": done.retained}
+        platform.ledger.append("prune", f"wal {site.name}", body)
+    if faults:
+        raise faults[0]
+    return done
+
+
+def _lock(config: Config, archive: Archive) -> timedelta:
+    """How long the archiver locks what it stores, as far as it is known: the site need not be asked before that."""
+    settings = config.backup.point_in_time
+    return wal.kept_for(archive) + (settings.base_every if settings else timedelta(0))
+
+
+def _retained(done: Pruned, until: datetime) -> Pruned:
+    latest = max(until, done.retained_until or until)
+    return replace(done, retained=done.retained + 1, retained_until=latest)
+
+
+def _deleted(done: Pruned, one: Stored) -> Pruned:
+    base = one.entry.name == wal.BASE
+    return replace(done, bases=done.bases + base, files=done.files + (not base), bytes=done.bytes + one.bytes)
+
+
+def _doomed(opened: Opened, now: datetime, *, live: bool) -> list[Stored]:
+    keep = wal.kept_for(opened.archive)
+    everything = [*(stored for _, stored in opened.bases), *opened.files]
+    if not live and all(now - version.modified > keep for one in everything for version in one.versions):
+        return everything  # its server is not archived any more, and no moment of the window is left
+    kept = recovery.kept_bases([base for base, _ in opened.bases], keep, now)
+    unneeded = {one.entry for one in opened.segments if not recovery.is_needed(one, kept)}
+    gone = [stored for base, stored in opened.bases if base not in kept]
+    return gone + [one for one in opened.files if one.entry in unneeded]
+
+
+def forget_bases(platform: Platform, site: Site, key: DomainKey) -> int:
+    """Take out of a key's repository the bases whose card is gone, and those that never had one; how many.
+
+    It removes objects that restore points' locks cover, so the prune of restore points calls it, and nobody else.
+    Raises IntegrityError, SiteError, BackupError.
+    """
+    bucket, prefix = platform.config.buckets.backups, wal.folder(key.domain.id, key.serial)
+    listed = wal_store.listed(site, bucket, prefix)
+    named = {
+        base.snapshot
+        for archive in {one.entry.archive for one in listed}
+        for base, _ in open_archive(site, bucket, archive, key, listed).bases
+    }
+    repository = repository_of(platform, site.name, key)
+    try:
+        found = repository.snapshots(tags=(base_backup.TAG,))
+    except RepositoryMissing:
+        return 0
+    gone = [one.id for one in found if one.id not in named and platform.clock() - one.at > STRAY]
+    try:
+        repository.forget(gone)
+    except RepositoryBusy:  # a base is being taken: the next prune does it
+        return 0
+    return len(gone)

@@ -1,0 +1,242 @@
+"""The archiver: receives WAL, puts each closed segment under lock at the backup site, takes bases, prunes.
+
+It runs outside Airflow and needs no database once it holds its key, so what was received still leaves this machine when
+PostgreSQL is down. It may be killed at any moment: a segment is deleted here only after it was read back at the site,
+and the server's slot keeps what was not received.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from rempart.backup.databases import processes
+from rempart.backup.databases.postgresql import Tools, find_tools
+from rempart.backup.pitr import receiver, recovery, wal, wal_store
+from rempart.backup.pitr.receiver import Server
+from rempart.backup.pitr.wal import Base
+from rempart.backup.watch.heartbeat import WAL
+from rempart.errors import BackupError, RempartError, SiteUnavailable
+from rempart.flows.pitr import point_in_time
+from rempart.flows.pitr.point_in_time import Target
+from rempart.flows.shared.heartbeats import beat
+from rempart.flows.shared.keys import open_keyring
+from rempart.flows.shared.platform import Platform
+
+MOST_WAITING = 64
+"""Segments that wait here for the site; with more, the server has to keep the rest, up to its own limit."""
+LOOK_SECONDS = 1.0
+"""Between two looks for closed segments."""
+AGAIN_SECONDS = 5.0
+"""After something failed."""
+STOP_SECONDS = 10.0
+"""How long a base backup that is under way is waited for at the end; one that is cut off leaves nothing that counts."""
+BEAT = timedelta(minutes=5)
+UPKEEP = timedelta(hours=1)
+"""How often the window is pruned, and a base that failed is tried again."""
+Say = Callable[[str], object]
+
+
+@dataclass
+class Archiver:
+    """Archives one server until `stop` is set. `folder` is where segments wait; nobody else may write there."""
+
+    platform: Platform
+    folder: Path
+    say: Say
+    stop: threading.Event
+    tools: Tools = field(default_factory=find_tools)
+    marks: dict[str, str] = field(default_factory=dict)
+    _target: Target | None = None
+    _system: str = ""
+    _bases: list[Base] = field(default_factory=list)
+    _base: threading.Thread | None = None
+    _told: str = ""
+    _next: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Archive until told to stop; what fails is said, and tried again. Raises ConfigError where it is off."""
+        point_in_time.settings_of(self.platform.config)
+        with self._alone():
+            while not self.stop.is_set():
+                try:
+                    self._archive()
+                except RempartError as error:
+                    self._tell(error)
+                self._ship()
+                self.stop.wait(AGAIN_SECONDS)
+            if self._base:
+                self._base.join(STOP_SECONDS)
+
+    def _archive(self) -> None:
+        """From the connection to the server to its end, or ours."""
+        every = point_in_time.settings_of(self.platform.config).wal_every
+        connection = point_in_time.server_of(self.platform)
+        server = receiver.look(connection)
+        self._open(server)
+        if receiver.ensure_slot(self.tools, connection, server) and self._bases:
+            self.say("the server did not keep its WAL for us: the archive may have a gap, and a base backup is taken")
+            self._bases.clear()
+        waiting = self._waiting(server.system)
+        for half in waiting.glob("*.partial"):
+            if wal.timeline_of(half.name) != server.timeline:
+                half.unlink()  # of a timeline that the server left: it will never be complete
+        with self._receiving(waiting) as process:
+            while not self.stop.wait(LOOK_SECONDS):
+                self._ship()
+                if process.poll() is not None or len(self._closed()) > MOST_WAITING:
+                    return
+                if self._due("switch", every):
+                    receiver.close_segment(connection)
+                    server = receiver.look(connection)
+                    self._open(server)
+                self._upkeep(server)
+
+    @contextmanager
+    def _receiving(self, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+        if len(self._closed()) > MOST_WAITING:
+            raise BackupError(
+                f"{MOST_WAITING} WAL segments wait in {folder} for the site: no more are received until they leave",
+                "Make the backup site answer. Until then the server keeps its WAL, up to max_slot_wal_keep_size.",
+            )
+        connection = point_in_time.server_of(self.platform)
+        started = receiver.receive(self.tools, connection, folder, self.marks)
+        with processes.ending(started) as process:
+            said = processes.Messages(process.stderr)
+            yield process
+            ended = process.poll() is not None
+        if ended and not self.stop.is_set():
+            raise receiver.failure("\n".join(said.end()))
+
+    def _open(self, server: Server) -> None:
+        """Open where the archive goes, and read which bases are there; again when either changed.
+
+        A site that does not answer changes nothing: segments wait here for it.
+        """
+        before = self._target if self._system == server.system else None
+        try:
+            target = point_in_time.open_target(self.platform, self.say if before is None else lambda line: None)
+        except SiteUnavailable as error:
+            if before is None:
+                raise
+            self._tell(error)
+            return
+        if before and (before.site.name, before.key.serial) == (target.site.name, target.key.serial):
+            return
+        self._target, self._system = target, server.system
+        self._next.pop("base", None)
+        archive = target.archive(server.system)
+        listed = wal_store.listed(target.site, target.bucket, archive.prefix)
+        opened = point_in_time.open_archive(target.site, target.bucket, archive, target.key, listed)
+        self._bases = [base for base, _ in opened.bases]
+        self.say(f"archiving to site '{target.site.name}' as {archive.prefix}, {len(self._bases)} base backups there")
+
+    def _waiting(self, system: str) -> Path:
+        folder = self.folder / system
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _closed(self) -> list[Path]:
+        """What is complete and waits, the oldest first, histories before segments."""
+        if not self._system:
+            return []
+        found = [one for one in self._waiting(self._system).iterdir() if wal.is_archived(one.name)]
+        return sorted(found, key=lambda one: (wal.is_segment(one.name), one.name[8:], one.name))
+
+    def _ship(self) -> None:
+        """Put what is complete at the site, and delete it here; what fails is said, and tried again after a moment."""
+        if (target := self._target) is None or time.monotonic() < self._next.get("ship", 0.0):
+            return
+        try:
+            for file in self._closed():
+                self._store(target, file)
+                file.unlink()
+                self._told = ""
+        except RempartError as error:
+            self._tell(error)
+            self._next["ship"] = time.monotonic() + AGAIN_SECONDS
+
+    def _store(self, target: Target, file: Path) -> None:
+        ended = receiver.last_commit(self.tools, file) if wal.is_segment(file.name) else None
+        archive, until = target.archive(self._system), target.until(self.platform.clock())
+        with file.open("rb") as stream:
+            wal_store.store(target.site, target.bucket, target.key, archive, file.name, ended, stream, until)
+
+    def _upkeep(self, server: Server) -> None:
+        target = self._target
+        assert target is not None  # noqa: S101 - it was opened before
+        settings = target.settings
+        busy = self._busy()
+        due = recovery.base_is_due(self._bases, server.timeline, settings.base_every, self.platform.clock())
+        if due and not busy and self._due("base", UPKEEP if self._base else timedelta(0)):
+            self._base = threading.Thread(target=self._take_base, args=(target, server), daemon=True)
+            self._base.start()
+        elif not busy and self._due("prune", UPKEEP):
+            keyring = open_keyring(self.platform, lambda line: None)
+            live = target.archive(server.system)
+            point_in_time.prune(self.platform, keyring, target.site, live, dry_run=False)
+        if self._due("beat", BEAT):
+            self._beat()
+
+    def _busy(self) -> bool:
+        return self._base is not None and self._base.is_alive()
+
+    def _take_base(self, target: Target, server: Server) -> None:
+        try:
+            self._bases.append(point_in_time.take_base(target, server, self.say, self.tools))
+        except RempartError as error:
+            self.say(f"no base backup: {error}")
+
+    def _beat(self) -> None:
+        server, now, closed = (
+            receiver.look(point_in_time.server_of(self.platform)),
+            self.platform.clock(),
+            self._closed(),
+        )
+        oldest = datetime.fromtimestamp(closed[0].stat().st_mtime, UTC) if closed else now
+        newest = max((base.ended for base in self._bases), default=None)
+        facts = {
+            "ok": server.active and (newest is not None or self._busy()),
+            "lag_seconds": round(max((now - oldest).total_seconds(), 0.0), 1),
+            "waiting": len(closed),
+            "kept_by_server": server.waiting,
+            "base": newest.isoformat() if newest else None,
+        }
+        beat(self.platform, WAL, facts)
+
+    def _due(self, what: str, every: timedelta) -> bool:
+        """Whether something is due again; the first time it is."""
+        now = time.monotonic()
+        if now < self._next.get(what, 0.0):
+            return False
+        self._next[what] = now + every.total_seconds()
+        return True
+
+    def _tell(self, error: RempartError) -> None:
+        """Say what failed, once while it stays the same."""
+        if str(error) != self._told:
+            self._told = str(error)
+            self.say(f"{error}")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as cause:
+                raise BackupError(
+                    f"Another archiver works in {self.folder}", "Run one for each server, or name another folder."
+                ) from cause
+            yield
+        finally:
+            os.close(handle)

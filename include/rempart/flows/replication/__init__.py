@@ -1,0 +1,1 @@
+"""Copies objects from site to site, compares them, and repairs them."""

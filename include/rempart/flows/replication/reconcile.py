@@ -1,0 +1,181 @@
+"""Where two sites were both written: takes over what one wrote alone, and keeps both versions where both wrote."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rempart.errors import IntegrityError, ObjectMissing
+from rempart.flows.doctor.doctor_site import last_record
+from rempart.flows.shared.pairs import BUCKETS, catalogue, physical_bucket
+from rempart.flows.shared.platform import Platform, classification_of
+from rempart.pipeline import load_all
+from rempart.replication.active import was_active
+from rempart.replication.divergence import Known, aside, diverged
+from rempart.replication.transfer import stored_sha256
+from rempart.replication.vouching import vouch
+from rempart.sites.digests import of_file
+from rempart.sites.port import ObjectInfo, Site
+from rempart.sites.spool import spool_folder
+from rempart.training.checkpoints import is_checkpoint
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """`bucket/key` of what was taken over, and of what both sites had written; `kept`: where the other versions are."""
+
+    adopted: tuple[str, ...]
+    conflicts: tuple[str, ...]
+    kept: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "adopted": list(self.adopted[:100]),
+            "adopted_count": len(self.adopted),
+            "conflicts": list(self.conflicts[:1000]),
+            "conflicts_count": len(self.conflicts),
+            "kept": self.kept if self.conflicts else None,
+        }
+
+
+def reconcile(platform: Platform, active: Site, other: Site, generation: int, *, write: bool) -> Reconciled:
+    """Bring to the active site what only the other one has: before a replication puts the active site's version there.
+
+    What a replication still had to bring is taken over, oldest first. Of a key that both wrote the active site's
+    version stands, and the other's is kept under `conflicts/<generation>/`. Safe to repeat. Without `write` nothing is
+    changed. Raises SiteError.
+    """
+    first = platform.config.active_site
+    history = platform.continuity.active_sites(first).history()
+    record = last_record(platform, other)
+    proven = record is not None and record.outcome("MD5 ETags") == "proven"
+    adopted: list[str] = []
+    conflicts: list[str] = []
+    for name in BUCKETS:
+        bucket = physical_bucket(platform.config, name)
+        there = {one.key: one for one in _listed(active, bucket)}
+        found = diverged(
+            _listed(other, bucket),
+            there.values(),
+            _known(platform, other.name, active.name, name),
+            _known(platform, active.name, other.name, name),
+            lambda at: was_active(history, first, other.name, at),
+        )
+        both = list(found.both)
+        for info in found.adopt:
+            seen = there.get(info.key)
+            if write and not _still(active, bucket, info.key, seen):  # a pipeline wrote it since the listing
+                both.append(info)
+                continue
+            if write:
+                carry(other, active, bucket, info.key, md5_etags=proven)
+            adopted.append(f"{bucket}/{told(info.key)}")
+        for info in both:
+            if _same(other, active, bucket, info.key):
+                continue
+            if write:
+                carry(other, active, bucket, info.key, aside(generation, info.key), md5_etags=proven)
+            conflicts.append(f"{bucket}/{told(info.key)}")
+    return Reconciled(tuple(adopted), tuple(conflicts), f"conflicts/{generation}/ at '{active.name}'")
+
+
+def _known(platform: Platform, one: str, other: str, name: str) -> Iterator[Known]:
+    """The versions at site `one` that `other` has, or had, too: by the catalogues of both directions."""
+    bucket = physical_bucket(platform.config, name)
+    for replica in catalogue(platform, one, other).rows(bucket):
+        yield Known(replica.key, replica.etag)
+    for replica in catalogue(platform, other, one).rows(bucket):
+        yield Known(replica.key, replica.target_etag)
+
+
+def _listed(site: Site, bucket: str) -> list[ObjectInfo]:
+    # a job's checkpoints live for minutes and are not replicated
+    return [one for one in site.list(bucket) if not is_checkpoint(one.key)]
+
+
+def told(key: str) -> str:
+    """A key as evidence can hold it."""
+    return key if key.isprintable() and key.isascii() else ascii(key)
+
+
+def _still(site: Site, bucket: str, key: str, seen: ObjectInfo | None) -> bool:
+    try:
+        now = site.head(bucket, key)
+    except ObjectMissing:
+        return seen is None
+    return seen is not None and (now.etag, now.size) == (seen.etag, seen.size)
+
+
+def _same(one: Site, other: Site, bucket: str, key: str) -> bool:
+    """Whether both sites give the same bytes for a key."""
+    try:
+        mine, theirs = one.head(bucket, key), other.head(bucket, key)
+        if mine.size != theirs.size:
+            return False
+        first, second = (
+            info.sha256 or stored_sha256(site, bucket, key) for info, site in ((mine, one), (theirs, other))
+        )
+    except ObjectMissing:
+        return False
+    return first == second
+
+
+def carry(source: Site, target: Site, bucket: str, key: str, to: str | None = None, *, md5_etags: bool = False) -> bool:
+    """Copy one object, read it back; False if the target had these bytes, or the source has the object no more.
+
+    `md5_etags`: the source was proven to give the MD5 as ETag; it is compared then. Raises IntegrityError, SiteError.
+    """
+    to = to or key
+    try:
+        head = source.head(bucket, key)
+        with spool_folder() as folder:
+            file = folder / "body"
+            with source.open(bucket, key, version_id=head.version_id) as stream, file.open("wb") as spool:
+                shutil.copyfileobj(stream, spool, 1 << 20)
+            checks = None if head.sha256 else source.checks(bucket, key, version_id=head.version_id)
+            came = of_file(file, checks.part if checks else 0)
+            where = f"get {bucket}/{key} at site '{source.name}'"
+            if came.size != head.size:
+                raise IntegrityError(
+                    f"{where}: {came.size} bytes came, {head.size} were announced",
+                    "Nothing was taken over. Run again; if it lasts, ask the site's operator.",
+                )
+            vouch(where, head, checks, came, md5_etags=md5_etags)
+            digest = came.sha256
+            if _holds(target, bucket, to, digest):
+                return False
+            metadata = {name: value for name, value in head.metadata.items() if name != "sha256"}
+            kind = head.content_type or "application/octet-stream"
+            target.write_file(bucket, to, file, metadata=metadata, content_type=kind)
+    except ObjectMissing:
+        return False
+    if not _holds(target, bucket, to, digest):
+        raise IntegrityError(
+            f"read back {bucket}/{to} at site '{target.name}': it is not what was stored",
+            "Run again; if it lasts, do not rely on this site and ask its operator.",
+        )
+    return True
+
+
+def _holds(site: Site, bucket: str, key: str, digest: str) -> bool:
+    try:
+        return stored_sha256(site, bucket, key) == digest
+    except ObjectMissing:
+        return False
+
+
+def before_bringing(platform: Platform, source: str, target: str) -> None:
+    """Keep what a site has of its own before it gets the active site's versions: on a platform that was ever moved.
+
+    What was found is evidence. Raises SiteError, PlacementDenied.
+    """
+    active = platform.active()
+    if active.generation == 0 or active.site != source:
+        return
+    classification = classification_of(load_all())
+    here, there = platform.site(source, classification), platform.site(target, classification)
+    found = reconcile(platform, here, there, active.generation, write=True)
+    if found.adopted or found.conflicts:
+        platform.ledger.append("failover", f"{source}->{target}", {"step": "diff", **found.as_json()})

@@ -1,0 +1,375 @@
+"""Replicate one site to another: each object of the pair's buckets, verified at the far side, and the lag measured.
+
+`replicate` does all of it in one process; flows.replication.replicate_in_tasks does the same in several.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from rempart.backup.watch import heartbeat
+from rempart.config import Config
+from rempart.errors import ReplicationError, SiteError, SiteUnavailable
+from rempart.flows.doctor.doctor_site import require
+from rempart.flows.replication.reconcile import before_bringing
+from rempart.flows.shared.heartbeats import beat
+from rempart.flows.shared.pairs import Say, catalogue, check_direction, pair_of, physical_bucket, when_free
+from rempart.flows.shared.platform import Platform, classification_of
+from rempart.pipeline import load_all
+from rempart.replication.guards import DeleteLimits
+from rempart.replication.lease import Lease
+from rempart.replication.outcome import Outcome, Planned, Rules, Trouble, grade_of, lag_seconds, quantiles
+from rempart.replication.run import BucketRun
+from rempart.replication.transfer import Carried, Mover, Throttle
+from rempart.replication.work import FolderStore, Store
+from rempart.sections import ReplicationPair
+from rempart.sites.port import Site
+from rempart.sites.spool import spool_folder
+from rempart.training.checkpoints import is_checkpoint
+
+SAY_EVERY = 5.0
+
+
+@dataclass(frozen=True)
+class ReplicationResult:
+    """`objects` and `bytes` as the source lists them; `verified` of them have a replica that was verified.
+
+    `copied` (`copied_bytes`) were put by this run; `hidden` are gone at the source and hidden at the target, `purged`
+    versions were deleted there for good; `kept` stand at the target though the source no longer has them; `failed`
+    names `bucket/key` of the first that did not reach the target, `failures` counts them. `lag_seconds` is the age of
+    the oldest change not yet there; the others are of the changes that this run brought. `pending` (`pending_bytes`):
+    changes that are not yet there. `throughput`: bytes per second.
+
+    `grade` tells what the verified ones stand on: `read_back` were read at the target, `accepted` were taken by
+    checksum and listed as they were sent, and are read back by `read_back_due` (ISO 8601; None if there are none). No
+    writer vouches for the source's bytes of `unvouched`; they were compared with the source's ETag.
+    """
+
+    objects: int
+    bytes: int
+    copied: int
+    copied_bytes: int
+    verified: int
+    kept: int
+    hidden: int
+    purged: int
+    failed: tuple[str, ...]
+    failures: int
+    pending: int
+    pending_bytes: int
+    lag_seconds: float
+    lag_p50: float
+    lag_p95: float
+    lag_max: float
+    seconds: float
+    throughput: float
+    grade: str
+    read_back: int
+    accepted: int
+    read_back_due: str | None
+    unvouched: int
+
+
+Measured = Callable[[ReplicationResult], object]
+
+
+def replicate(
+    platform: Platform, source: str, target: str, *, accept_deletes: int = 0, say: Say = lambda line: None
+) -> ReplicationResult:
+    """Bring every new or changed object of the pair's buckets from `source` to `target`, and what was deleted.
+
+    A key that fails does not stop the others; then the call raises SiteError naming the failed keys (SiteUnavailable if
+    each of them may work later). A listing that fails, or an empty one where objects were before, changes nothing.
+    When more is gone at the source than the pair's limits and `accept_deletes` allow, the rest is done and
+    ReplicationError raised. Writes evidence of kind `replication`, and the pair's heartbeat if it ends well. Raises
+    FailoverError if the source is not the active site, LeaseHeld, CapabilityMissing, PlacementDenied, ConfigError.
+    """
+    pair = pair_of(platform.config, source, target)
+    check_direction(platform, source)
+    before_bringing(platform, source, target)
+    result = bring(platform, source, target, pair.buckets, accept_deletes=accept_deletes, say=say)
+    tell_watch(platform, source, target, result)
+    return result
+
+
+def tell_watch(platform: Platform, source: str, target: str, result: ReplicationResult) -> None:
+    """The pair's heartbeat: every object arrived, and how far the target is behind."""
+    facts = {name: getattr(result, name) for name in ("objects", "verified", "pending", "lag_seconds")}
+    beat(platform, heartbeat.replication(source, target), {"source": source, "target": target, **facts})
+
+
+def bring(
+    platform: Platform,
+    source: str,
+    target: str,
+    buckets: Sequence[str],
+    *,
+    accept_deletes: int = 0,
+    thorough: bool = False,
+    whenever: bool = False,
+    patience: float = 0,
+    say: Say = lambda line: None,
+) -> ReplicationResult:
+    """As `replicate`, for these logical buckets, in either direction, whichever site is the active one.
+
+    `thorough`: all versions are compared, however lately that was done; `whenever`: also out of the pair's window;
+    `patience`: seconds to wait for the pair's turn.
+    """
+    with (
+        when_free(platform, source, target, patience, say) as lease,
+        spool_folder() as folder,
+        OpenPair(platform, source, target, lease, say, thorough=thorough) as pair,
+    ):
+        open_now = whenever or pair.open_now(say)
+        return pair.whole(buckets, FolderStore(folder), folder, accept_deletes, open_now, say)
+
+
+def check_objective(config: Config, source: str, target: str, result: ReplicationResult) -> None:
+    """Raises ReplicationError if what is not at the target yet is older than the pair's objective."""
+    objective = pair_of(config, source, target).lag_objective.total_seconds()
+    if result.lag_seconds > objective:
+        raise ReplicationError(
+            f"{source} -> {target}: lag {result.lag_seconds:.0f} s is above the objective of {objective:.0f} s; "
+            f"{result.pending} changes ({result.pending_bytes / 1e6:.1f} MB) are not there yet",
+            "They wait for the pair's `window` in rempart.yaml: widen it, or state a `lag_objective` that it can keep.",
+        )
+
+
+def as_json(result: Any) -> str:
+    """A result as one JSON document."""
+    return json.dumps(asdict(result), indent=2)
+
+
+def lines(result: ReplicationResult) -> list[str]:
+    """A result as a person reads it."""
+    shown = [
+        f"{result.verified} of {result.objects} objects ({result.bytes / 1e6:.1f} MB) have a verified replica",
+        f"grade: {result.grade}",
+        f"copied {result.copied} ({result.copied_bytes / 1e6:.1f} MB) in {result.seconds:.1f} s",
+        f"hidden {result.hidden}, deleted for good {result.purged}, kept {result.kept} that the source no longer has",
+        f"lag {result.lag_seconds:.0f} s, {result.pending} changes ({result.pending_bytes / 1e6:.1f} MB) to come",
+    ]
+    if result.copied:
+        age = f"median {result.lag_p50:.0f} s, 95 % {result.lag_p95:.0f} s, longest {result.lag_max:.0f} s"
+        shown.append(f"age of what was copied when it arrived: {age}")
+    return shown
+
+
+def late_line(config: Config, source: str, target: str, run: str, since: str) -> str:
+    """The line that tells of a run that has not ended within the objective of its pair."""
+    objective = pair_of(config, source, target).lag_objective.total_seconds()
+    return (
+        f"{source} -> {target}: run {run} has not ended {objective:.0f} s after it was queued at {since}: "
+        "what changed before that may not be at the target yet"
+    )
+
+
+def record_late(platform: Platform, source: str, target: str, run: str, since: datetime) -> bool:
+    """Write evidence if a run that ends now took longer than the objective of its pair; whether it did."""
+    objective = pair_of(platform.config, source, target).lag_objective
+    if platform.clock() - since <= objective:
+        return False
+    body = {"run": run, "since": since.isoformat(), "objective_seconds": objective.total_seconds()}
+    platform.ledger.append("replication", f"late {source}->{target}", body)
+    return True
+
+
+class OpenPair:
+    """Both sites of a pair, open and proven, and what is done between them under one turn."""
+
+    def __init__(
+        self, platform: Platform, source: str, target: str, lease: Lease, say: Say, *, thorough: bool = False
+    ) -> None:
+        self.platform, self.lease, self.thorough = platform, lease, thorough
+        classification = classification_of(load_all())
+        self.source: Site = platform.site(source, classification)
+        self.target: Site = platform.site(target, classification, "replica", beside=source)
+        self.able = (
+            require(platform, self.source, "replication", say),
+            require(platform, self.target, "replication", say),
+        )
+        declared = (
+            pair for pair in platform.config.replication if {pair.source, pair.target} == {source, target}
+        )  # either direction: the way back has the rules of the way there
+        self.pair = next(declared, None) or ReplicationPair(source=source, target=target)
+        self.throttle = Throttle(self.pair.bandwidth)
+        self.pool = ThreadPoolExecutor(self.pair.transfers, thread_name_prefix="replicate")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def run(self, bucket: str) -> BucketRun:
+        deletes = self.pair.deletes
+        rules = Rules(
+            DeleteLimits(deletes.share, deletes.count),
+            deletes.sightings,
+            deletes.interval,
+            deletes.keep,
+            timedelta() if self.thorough else self.pair.compare,
+            self.pair.tags,
+            self.pair.transfers,
+        )
+        clock = self.platform.clock
+        mover = Mover(
+            self.source,
+            self.target,
+            bucket,
+            clock,
+            arrival=self._proven("wrong digest refused"),
+            parts_arrival=self._proven("wrong part refused"),
+            md5_etags=self.able[0].outcome("MD5 ETags") == "proven",
+            tags=self.pair.tags and self._proven("tags"),
+            throttle=self.throttle,
+        )
+        known = catalogue(self.platform, self.source.name, self.target.name)
+        # a job's checkpoints live for minutes and are learnt from data: they are not copied
+        return BucketRun(
+            self.source,
+            self.target,
+            bucket,
+            known,
+            self.lease,
+            self.able,
+            rules,
+            mover,
+            self.pool,
+            clock,
+            is_checkpoint,
+        )
+
+    def _proven(self, capability: str) -> bool:
+        return self.able[1].outcome(capability) == "proven"
+
+    def plan(self, name: str, store: Store, folder: Path, say: Say) -> Planned:
+        bucket = physical_bucket(self.platform.config, name)
+        made = self.run(bucket).plan(store, folder)
+        say(
+            f"{bucket}: {made.outcome.objects} objects at '{self.source.name}', {made.todo.waiting} changes to bring "
+            f"to '{self.target.name}'" + (f", {made.hides} to hide" if made.hides else "")
+        )
+        return made
+
+    def whole(
+        self, buckets: Sequence[str], store: Store, folder: Path, accept_deletes: int, open_now: bool, say: Say
+    ) -> ReplicationResult:
+        began = self.platform.clock()
+        # every listing is complete before the first object is copied
+        plans = [self.plan(name, store, folder, say) for name in buckets]
+        carried = {one.bucket: Outcome() for one in plans}
+        for one in plans if open_now else ():
+            for piece in one.pieces:
+                carried[one.bucket].add(self.run(one.bucket).carry(store.get(piece), self.progress(say)))
+        return self.conclude(plans, carried if open_now else None, store, folder, began, accept_deletes)
+
+    def open_now(self, say: Say) -> bool:
+        """Whether it is time to copy; told if not."""
+        window = self.pair.window
+        if window is None or window.open_at(self.platform.clock().time()):
+            return True
+        say(f"out of the window from {window.begin:%H:%M} to {window.end:%H:%M} UTC: nothing is copied now")
+        return False
+
+    def conclude(
+        self,
+        plans: Sequence[Planned],
+        carried: Mapping[str, Outcome] | None,
+        store: Store,
+        folder: Path,
+        began: datetime,
+        accept_deletes: int,
+        measured: Measured = lambda result: None,
+    ) -> ReplicationResult:
+        """What came of a run; `carried` of each bucket, or None out of the window: then all is still to be done."""
+        total, stopped = Outcome(), None
+        failed: list[str] = []
+        troubles: list[Trouble] = []
+        for one in plans:
+            outcome = Outcome()
+            outcome.add(one.outcome)
+            if carried is None:
+                outcome.add(one.todo)
+            else:
+                outcome.add(carried[one.bucket])
+                settled, why = self.run(one.bucket).settle(one, store, folder, accept_deletes)
+                outcome.add(settled)
+                stopped = stopped or why
+            failed += [f"{one.bucket}/{trouble.key}" for trouble in outcome.troubles]
+            troubles += outcome.troubles
+            total.add(outcome)
+            store.drop((*one.pieces, *one.hiding))
+        result = self._result(total, failed, began)
+        names = [one.bucket for one in plans]
+        subject = f"{self.source.name}->{self.target.name}"
+        self.platform.ledger.append("replication", subject, {**asdict(result), "failed": failed, "buckets": names})
+        measured(result)
+        if total.failures:
+            raise _incomplete(result, self.pair, self.target.name, failed, troubles)
+        if stopped:
+            raise stopped
+        return result
+
+    def _result(self, total: Outcome, failed: list[str], began: datetime) -> ReplicationResult:
+        now = self.platform.clock()
+        seconds = max((now - began).total_seconds(), 1e-3)
+        p50, p95, longest = quantiles(total.lags)
+        grade = grade_of(total)
+        return ReplicationResult(
+            total.objects,
+            total.bytes,
+            total.copied,
+            total.copied_bytes,
+            total.verified,
+            total.kept,
+            total.hidden,
+            total.purged,
+            tuple(failed),
+            total.failures,
+            total.waiting,
+            total.waiting_bytes,
+            lag_seconds(total.oldest, now),
+            p50,
+            p95,
+            longest,
+            round(seconds, 3),
+            round(total.copied_bytes / seconds, 1),
+            str(grade),
+            grade.read_back,
+            grade.accepted,
+            grade.due.isoformat(timespec="seconds") if grade.due else None,
+            grade.unvouched,
+        )
+
+    def progress(self, say: Say) -> Callable[[Carried], None]:
+        """A line each few seconds while objects are copied."""
+        last, copied, size = self.platform.clock(), 0, 0
+
+        def told(done: Carried) -> None:
+            nonlocal last, copied, size
+            copied, size, now = copied + done.put, size + done.bytes, self.platform.clock()
+            if (now - last).total_seconds() >= SAY_EVERY:
+                last = now
+                say(f"  {copied} objects copied, {size / 1e6:.1f} MB")
+
+        return told
+
+
+def _incomplete(
+    result: ReplicationResult, pair: ReplicationPair, target: str, failed: Sequence[str], troubles: Sequence[Trouble]
+) -> SiteError:
+    kind = SiteUnavailable if all(one.transient for one in troubles) else SiteError
+    shown = "\n".join(f"  {where}: {one.what}" for where, one in list(zip(failed, troubles, strict=True))[:10])
+    more = f"\n  and {result.failures - 10} more" if result.failures > 10 else ""
+    return kind(
+        f"{result.failures} of {result.objects} objects did not reach site '{target}'"
+        f" (lag {result.lag_seconds:.0f} s, objective {pair.lag_objective.total_seconds():.0f} s):\n{shown}{more}",
+        f"The others did. First: {troubles[0].hint} Then run the replication again (docs/runbooks/replica.md).",
+    )

@@ -1,0 +1,197 @@
+"""Replication in several processes: what is to be done lies in pieces at the target, each carried by a task of its own.
+
+`prepare` plans and takes the pair's turn, `carry` copies one piece, `conclude` settles, measures and ends the turn.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from rempart.errors import RempartError, SiteUnavailable
+from rempart.flows.replication.reconcile import before_bringing
+from rempart.flows.replication.replicate import Measured, OpenPair, ReplicationResult, tell_watch
+from rempart.flows.shared.pairs import Say, catalogue, check_direction, holder, pair_of, turn_of
+from rempart.flows.shared.platform import Platform
+from rempart.replication.lease import Lease
+from rempart.replication.outcome import SHOWN, Outcome, Planned
+from rempart.replication.plan import Replica
+from rempart.replication.work import SiteStore, Store, decode
+from rempart.sites.spool import spool_folder
+
+LAGS = 200
+"""Samples of its lags that a piece tells."""
+TURN_SECONDS = 900.0
+"""How long a run keeps its turn while none of its tasks runs."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that was planned: its turn, and its pieces. JSON both ways, so that tasks can hand it on."""
+
+    source: str
+    target: str
+    run: str
+    generation: int
+    holder: str
+    began: datetime
+    planned: tuple[Planned, ...]
+    open_now: bool = True
+
+    def pieces(self) -> list[dict[str, str]]:
+        """What `carry` is to be called with; nothing out of the pair's window."""
+        if not self.open_now:
+            return []
+        return [{"bucket": one.bucket, "piece": piece} for one in self.planned for piece in one.pieces]
+
+    def as_json(self) -> dict[str, Any]:
+        plain: dict[str, Any] = TypeAdapter(Prepared).dump_python(self, mode="json")
+        return plain
+
+
+def prepared(plain: Mapping[str, Any]) -> Prepared:
+    """What `as_json` gave."""
+    return TypeAdapter(Prepared).validate_python(plain)
+
+
+def prepare(
+    platform: Platform, source: str, target: str, say: Say = lambda line: None, *, run_name: str | None = None
+) -> Prepared:
+    """Take the pair's turn, compare both sides, and leave the work in pieces at the target. Raises as `replicate`.
+
+    `run_name`, which no other run has: a second try goes on with the turn of a first one that was killed.
+    """
+    pair = pair_of(platform.config, source, target)
+    check_direction(platform, source)
+    before_bringing(platform, source, target)
+    who, run, began = run_name or holder(), secrets.token_hex(8), platform.clock()
+    lease = platform.continuity.take(turn_of(source, target), who, TURN_SECONDS, again=run_name is not None)
+    try:
+        with spool_folder() as folder, OpenPair(platform, source, target, lease, say) as opened:
+            plans = [opened.plan(name, _store(opened, run), folder, say) for name in pair.buckets]
+            open_now = opened.open_now(say)
+    except BaseException:
+        platform.continuity.release(lease)
+        raise
+    return Prepared(source, target, run, lease.generation, who, began, tuple(plans), open_now)
+
+
+def carry(
+    platform: Platform, prepared: Prepared, piece: Mapping[str, str], say: Say = lambda line: None
+) -> dict[str, Any]:
+    """Copy one piece.
+
+    Raises LeaseLost if another run has the turn by now, FailoverError if the source is the active site no more,
+    SiteError if the piece cannot be read.
+    """
+    check_direction(platform, prepared.source)
+    lease = _lease(prepared)
+    platform.continuity.renew(lease, TURN_SECONDS)
+    with _renewed(platform, lease), OpenPair(platform, prepared.source, prepared.target, lease, say) as opened:
+        body = _store(opened, prepared.run).get(piece["piece"])
+        outcome = opened.run(piece["bucket"]).carry(body, opened.progress(say))
+    outcome.lags = _some(outcome.lags)
+    outcome.troubles = outcome.troubles[: max(10, SHOWN // len(prepared.pieces()))]
+    return {**piece, "outcome": TypeAdapter(Outcome).dump_python(outcome, mode="json")}
+
+
+def conclude(
+    platform: Platform,
+    prepared: Prepared,
+    outcomes: Sequence[Mapping[str, Any]],
+    *,
+    accept_deletes: int = 0,
+    measured: Measured = lambda result: None,
+    say: Say = lambda line: None,
+) -> ReplicationResult:
+    """See that everything is there, hide what is gone, measure, write the evidence, end the turn, and tell the watch.
+
+    `outcomes`: what `carry` returned, in any order. A piece without one counts by what the catalogue has of it; the
+    rest of it is pending, and failed. `measured` gets the result also when this raises, as `replicate` does.
+    """
+    lease = _lease(prepared)
+    platform.continuity.renew(lease, TURN_SECONDS)
+    told = {one["piece"]: one["outcome"] for one in outcomes}
+    plans, began = prepared.planned, prepared.began
+    try:
+        check_direction(platform, prepared.source)
+        pair = OpenPair(platform, prepared.source, prepared.target, lease, say)
+        with spool_folder() as folder, _renewed(platform, lease), pair as opened:
+            store = _store(opened, prepared.run)
+            carried = {one.bucket: Outcome() for one in plans}
+            for planned in plans if prepared.open_now else ():
+                for piece in planned.pieces:
+                    if piece in told:
+                        outcome = TypeAdapter(Outcome).validate_python(told[piece])
+                    else:
+                        outcome = _untold(platform, prepared, planned, store.get(piece))
+                    carried[planned.bucket].add(outcome)
+            done = carried if prepared.open_now else None
+            result = opened.conclude(plans, done, store, folder, began, accept_deletes, measured)
+    finally:
+        platform.continuity.release(lease)
+    tell_watch(platform, prepared.source, prepared.target, result)
+    return result
+
+
+def _untold(platform: Platform, prepared: Prepared, planned: Planned, body: bytes) -> Outcome:
+    """What came of a piece whose task did not tell: what it recorded is there, the rest is still to be made."""
+    plans, outcome = list(decode(body)), Outcome()
+    left = {(plan.key, copy.source.version_id or ""): copy for plan in plans for copy in plan.copies}
+    known = catalogue(platform, prepared.source, prepared.target)
+    newest: dict[str, Replica] = {}
+    for row in known.copied_since(planned.bucket, planned.began):
+        if left.pop((row.key, row.version), None) is not None:
+            outcome.copied += row.basis != "found there"
+            outcome.copied_bytes += row.size
+            newest[row.key] = row
+    why = SiteUnavailable("the task that was to copy it failed", "Read the log of that task.")
+    for plan in plans:
+        if copies := [copy for copy in plan.copies if (plan.key, copy.source.version_id or "") in left]:
+            outcome.trouble(plan.key, why, copies)
+        elif plan.copies and not plan.copies[-1].source.marker:
+            outcome.arrived(newest[plan.key])
+    return outcome
+
+
+def _some(lags: Sequence[float]) -> list[float]:
+    """Evenly spread over all of them, the longest included: what a task hands on stays small."""
+    step = -(-len(lags) // LAGS) or 1
+    return [round(lag, 3) for lag in sorted(lags)[::-step]]
+
+
+def _store(pair: OpenPair, run: str) -> Store:
+    return SiteStore(pair.target, pair.platform.config.buckets.backups, f"replication/work/{run}")
+
+
+def _lease(prepared: Prepared) -> Lease:
+    return Lease(turn_of(prepared.source, prepared.target), prepared.generation, prepared.holder)
+
+
+@contextmanager
+def _renewed(platform: Platform, lease: Lease) -> Iterator[None]:
+    """Renew the turn of a run of several processes while one of them works."""
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(TURN_SECONDS / 10):
+            try:
+                platform.continuity.renew(lease, TURN_SECONDS)
+            except RempartError:  # what is written next finds out whether the turn is over
+                if lease.lost.is_set():
+                    return
+
+    thread = threading.Thread(target=keep, name="turn", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,139 @@
+"""Read replicas back, the longest unread first: what is damaged or gone is copied again, and what cannot be is told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+
+from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteError, SiteUnavailable
+from rempart.flows.replication.replicate import bring
+from rempart.flows.shared.pairs import PATIENCE, catalogue, pair_of, physical_bucket, when_free
+from rempart.flows.shared.platform import Platform, classification_of
+from rempart.pipeline import load_all
+from rempart.replication.outcome import READ_BACK_EVERY
+from rempart.replication.plan import DAMAGED, Replica
+from rempart.replication.transfer import Throttle, proven_again, stored_sha256
+from rempart.sites.port import Site
+
+Say = Callable[[str], object]
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """`read` replicas (`bytes`) of `replicas` were read back; `damaged` names `bucket/key` of those that were not what
+    was copied, `unhealed` those of them of which no good copy could be put again."""
+
+    replicas: int
+    read: int
+    bytes: int
+    damaged: tuple[str, ...]
+    unhealed: tuple[str, ...]
+
+
+def verify(
+    platform: Platform, source: str, target: str, *, whole: bool = False, say: Say = lambda line: None
+) -> VerifyResult:
+    """Read back a pair's new replicas and the next part of the others (all with `whole`), and heal what is damaged.
+
+    New replicas come first: the target accepted them by checksum, and nobody has read them there yet. A damaged replica
+    is copied again, with every version of its key that came after it, so that their order holds; the damaged bytes stay
+    as an older version until they are purged. Writes evidence of kind `replication`. Raises SiteError if something
+    could not be healed, or if the replication that heals failed for another object; LeaseHeld while the pair is
+    replicated.
+    """
+    pair = pair_of(platform.config, source, target)
+    site = platform.site(target, classification_of(load_all()), "replica", beside=source)
+    known, throttle = catalogue(platform, source, target), Throttle(pair.bandwidth)
+    replicas = read = size = 0
+    damaged: list[tuple[str, Replica]] = []
+    for name in pair.buckets:
+        bucket = physical_bucket(platform.config, name)
+        count = known.count(bucket)
+        due = count if whole else math.ceil(count * READ_BACK_EVERY / max(pair.read_back, READ_BACK_EVERY))
+        say(f"{bucket}: all new and {due} of {count} replicas at '{target}' are read back")
+        replicas += count
+        while batch := known.unread(bucket, _AT_ONCE) or known.oldest_proofs(bucket, min(due, _AT_ONCE)):
+            due = max(0, due - len(batch))
+            good, bad = _read(site, bucket, batch, pair.transfers, throttle)
+            with when_free(platform, source, target, PATIENCE, say) as lease:
+                now, stands = platform.clock(), set(known.of_keys(bucket, [one.key for one in batch]))
+                good, bad = ([one for one in rows if one in stands] for rows in (good, bad))  # others were changed
+                known.record(bucket, [proven_again(one, now) for one in good], lease)
+                known.record(bucket, [replace(proven_again(one, now), target_etag=DAMAGED) for one in bad], lease)
+            read += len(batch)
+            size += sum(one.size for one in batch)
+            damaged += [(bucket, one) for one in bad]
+            for one in bad:
+                say(f"DAMAGED  {bucket}/{one.key} at '{target}'")
+    fault = _heal(platform, source, target, pair.buckets) if damaged else None
+    unhealed = tuple(_names(_still_damaged(platform, source, target, damaged)))
+    result = VerifyResult(replicas, read, size, tuple(_names(damaged)), unhealed)
+    subject = f"verify {source}->{target}"
+    platform.ledger.append(
+        "replication", subject, {**asdict(result), "damaged": list(result.damaged), "unhealed": list(unhealed)}
+    )
+    if fault or unhealed:
+        shown = "".join(f"\n  {name}" for name in unhealed[:10])
+        raise SiteError(
+            f"{len(unhealed)} of {len(damaged)} damaged replicas at site '{target}' could not be healed{shown}"
+            if unhealed
+            else f"{len(damaged)} damaged replicas at site '{target}' were healed, but other objects were not copied",
+            (f"{fault.what}. {fault.hint} " if fault else "") + "docs/runbooks/replica.md.",
+        )
+    return result
+
+
+def lines(result: VerifyResult) -> list[str]:
+    """A result as a person reads it."""
+    shown = [f"{result.read} of {result.replicas} replicas ({result.bytes / 1e6:.1f} MB) were read back"]
+    if not result.damaged:
+        return [*shown, "each of them is what was copied"]
+    return [*shown, f"{len(result.damaged)} were not what was copied, and were healed:", *result.damaged]
+
+
+def _read(
+    site: Site, bucket: str, rows: list[Replica], threads: int, throttle: Throttle
+) -> tuple[list[Replica], list[Replica]]:
+    """Which are what was copied, and which are not. Raises SiteUnavailable for a site that does not answer."""
+
+    def is_good(row: Replica) -> bool:
+        throttle.take(row.size)
+        try:
+            return stored_sha256(site, bucket, row.key, version_id=row.target_version or None, once=True) == row.sha256
+        except (ObjectMissing, IntegrityError):
+            return False
+        except SiteUnavailable:  # a server that finds the damage itself answers 500 for that object alone
+            site.head(bucket, row.key, version_id=row.target_version or None)
+            return False
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
+        found = list(zip(rows, pool.map(is_good, rows), strict=True))
+    return [row for row, good in found if good], [row for row, good in found if not good]
+
+
+def _heal(platform: Platform, source: str, target: str, buckets: Iterable[str]) -> RempartError | None:
+    try:
+        bring(platform, source, target, list(buckets), thorough=True, patience=PATIENCE)
+    except RempartError as error:  # other keys may have failed: who was healed is asked of the catalogue
+        return error
+    return None
+
+
+def _still_damaged(
+    platform: Platform, source: str, target: str, damaged: list[tuple[str, Replica]]
+) -> list[tuple[str, Replica]]:
+    known = catalogue(platform, source, target)
+    keys = {bucket: [row.key for name, row in damaged if name == bucket] for bucket, _ in damaged}
+    return [
+        (bucket, row)
+        for bucket, wanted in keys.items()
+        for row in known.of_keys(bucket, wanted)
+        if row.target_etag == DAMAGED
+    ]
+
+
+def _names(found: Iterable[tuple[str, Replica]]) -> Iterator[str]:
+    return (f"{bucket}/{row.key}" for bucket, row in found)

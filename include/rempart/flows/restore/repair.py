@@ -1,0 +1,128 @@
+"""Bring back what somebody hid, altered or removed at a backup site.
+
+What is written once, and under lock, is still beneath what hides it. A link of the chain that is altered or gone is put
+back from the ledger, which has its bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rempart.backup.points import erasures, locking
+from rempart.backup.points.locking import Cover, Known
+from rempart.errors import SessionExpired, SiteError, SiteUnavailable
+from rempart.flows.backup.locks import is_altered, read_known, reads_the_same
+from rempart.flows.backup.mend_links import Mended, mend
+from rempart.flows.backup.restore_points import open_site
+from rempart.flows.restore.restore_source import detached, site_of_points, trusted_of
+from rempart.flows.shared.platform import Platform, open_platform
+from rempart.sites.port import ObjectInfo, Site
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """Keys that a reader finds again, or with `dry_run` would; the links of the chain that were put back or lost."""
+
+    site: str
+    dry_run: bool
+    keys: tuple[str, ...]
+    links: Mended = field(default_factory=Mended)
+
+
+def repair(
+    platform: Platform,
+    where: str | None = None,
+    *,
+    dry_run: bool = True,
+    mark_lost: bool = False,
+    say: Say = print,
+) -> Repaired:
+    """Take away what covers links, erasures, manifests and dumps at a site, and mend its chain; evidence `repair`.
+
+    With `mark_lost`, a link of which no true copy is left is marked as lost. Raises as `uncover` and `mend_links.mend`.
+    """
+    site = open_site(platform, where)
+    bucket = platform.config.buckets.backups
+    known = read_known(site, bucket, platform.trusted_keys().values())
+    done = uncover(site, bucket, known, dry_run=dry_run, say=say)
+    if done.keys and not dry_run:
+        platform.ledger.append("repair", site.name, {"count": len(done.keys), "keys": list(done.keys[:100])})
+    return replace(done, links=mend(platform, site, dry_run=dry_run, mark_lost=mark_lost, say=say))
+
+
+def command(where: str | None, trust: Sequence[Path], *, dry_run: bool, mark_lost: bool, say: Say) -> Repaired:
+    """`rempart points repair`; with `trust`, public keys in files, no platform is needed. Raises as `repair`."""
+    if not trust:
+        return repair(open_platform(), where, dry_run=dry_run, mark_lost=mark_lost, say=say)
+    platform = detached()
+    name, bucket = where or platform.config.backup.site, platform.config.buckets.backups
+    site = site_of_points(platform, name)
+    known = read_known(site, bucket, trusted_of(trust, dict).values())
+    return uncover(site, bucket, known, dry_run=dry_run, say=say)
+
+
+def warning(platform: Platform, where: str, trusted: Mapping[str, bytes]) -> str | None:
+    """What to tell before a restore, if something is hidden. Raises SiteError, IntegrityError."""
+    site, bucket = site_of_points(platform, where), platform.config.buckets.backups
+    found = list(covered(site, bucket, read_known(site, bucket, trusted.values())))
+    if not found:
+        return None
+    return (
+        f"warning   {len(found)} objects that restore points need are hidden at site '{where}', among them"
+        f" {found[0].right.key}: `rempart points repair` brings them back"
+    )
+
+
+def uncover(site: Site, bucket: str, known: Known | None, *, dry_run: bool = True, say: Say = print) -> Repaired:
+    """The same without a platform.
+
+    Delete markers go, and so do versions on top that no lock holds; upon one that is locked a copy of the right version
+    is put. What restic removed itself stays removed. Raises SiteError.
+    """
+    keys = []
+    for one in covered(site, bucket, known):
+        keys.append(one.right.key)
+        what = "another version is on top" if one.written_over else "a delete marker is on top"
+        say(f"{'hidden' if dry_run else 'brought back'}: {one.right.key} ({what})")
+        if not dry_run:
+            _take_away(site, bucket, one)
+    return Repaired(site.name, dry_run, tuple(keys))
+
+
+def covered(site: Site, bucket: str, known: Known | None) -> Iterator[Cover]:
+    """Every object that restore points need and a reader does not find. Raises SiteError."""
+    needed = {key for key, _ in known.until} if known else None
+    for prefix in (locking.CHAIN, erasures.PREFIX, locking.POINTS, locking.REPOSITORIES):
+        for one in locking.covers(locking.listed(site.versions(bucket, prefix))):
+            if prefix == locking.REPOSITORIES and not one.written_over:
+                if needed is not None and one.right.key not in needed:
+                    continue  # restic removed it: no dump needs it
+                if not site.retained_until(bucket, one.right.key, str(one.right.version_id)):
+                    continue
+            if one.written_over and (reads_the_same(site, bucket, one.right) or is_altered(site, bucket, one.right)):
+                continue
+            yield one
+
+
+def _take_away(site: Site, bucket: str, one: Cover) -> None:
+    above: list[ObjectInfo] = []
+    for version in site.versions(bucket, one.right.key):
+        if version.key != one.right.key:
+            continue
+        if version.version_id == one.right.version_id:
+            break
+        above.append(version)
+    for version in above:
+        try:
+            site.delete(bucket, version.key, version_id=version.version_id)
+        except (SiteUnavailable, SessionExpired):
+            raise
+        except SiteError:  # whoever put it there locked it
+            info, body = site.fetch(bucket, one.right.key, version_id=one.right.version_id)
+            kept = {name: value for name, value in info.metadata.items() if name != "sha256"}
+            site.write(bucket, one.right.key, body, metadata=kept, content_type=info.content_type)
+            return

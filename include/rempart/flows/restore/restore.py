@@ -1,0 +1,339 @@
+"""Restore a point: the whole platform on a bare machine, or a part of it, into place or beside; without Airflow.
+
+A run that was killed goes on where it was when the same restore is started again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+
+from rempart import config as configuration
+from rempart.backup.databases import postgresql
+from rempart.backup.databases.restic import Repository
+from rempart.backup.drill.checks import Check
+from rempart.backup.points.copies import Copies
+from rempart.backup.points.erasures import Erasure
+from rempart.backup.points.points import Dump
+from rempart.backup.points.restore_journal import Journal, Progress
+from rempart.backup.points.restoring import Selection
+from rempart.errors import BackupError, ObjectMissing
+from rempart.flows.restore import restore_active, restore_checks, restore_erasures
+from rempart.flows.restore.restore_databases import Server, administrator, forget_replicas, give_rights, restore_all
+from rempart.flows.restore.restore_objects import Bringer, Brought
+from rempart.flows.restore.restore_refusals import (
+    only_restore,
+    refuse_nothing_here,
+    refuse_red,
+    refuse_running,
+    refuse_without_fernet_key,
+)
+from rempart.flows.restore.restore_source import OpenPoint, Wish
+from rempart.flows.shared.pairs import physical_bucket
+from rempart.flows.shared.platform import Platform, classification_of, open_platform
+from rempart.flows.shared.repositories import repository_of
+from rempart.ledger.memory import MemoryLedger
+from rempart.pipeline import load_all
+from rempart.sites.port import Site
+from rempart.stack import containers, credentials, lifecycle
+from rempart.stack.layout import Stack
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RestoreResult:
+    """What a restore did. `steps`: seconds of each, over all runs of it; `rto_seconds` from the start of the first.
+
+    `rpo_seconds` is how old the point was at that start. `served`: how many objects each kind of copy served;
+    `withheld`: how many stay gone, by the domain whose key was destroyed.
+    """
+
+    ok: bool
+    point: str
+    checks: tuple[Check, ...]
+    steps: Mapping[str, float]
+    rto_seconds: float
+    rpo_seconds: float
+    databases: tuple[str, ...]
+    objects: int
+    object_bytes: int
+    served: Mapping[str, int]
+    withheld: Mapping[str, int]
+
+
+def restore(
+    stack: Stack,
+    point: OpenPoint,
+    wish: Wish,
+    selection: Selection,
+    say: Say = print,
+    *,
+    tools: postgresql.Tools | None = None,
+    live: Callable[[], Platform] = open_platform,
+    runs: bool = False,
+    patience: float = 0.0,
+) -> RestoreResult:
+    """Restore what was selected, prove it, and write evidence of kind `restore`.
+
+    `live` opens the platform that is restored, once its secrets are in place; with `runs` it runs, perhaps elsewhere,
+    and nothing is started here. `patience`: seconds to wait, in containers, until somebody has started it. Raises
+    BackupError before anything is changed for what must not be done (and after all for checks that failed);
+    IntegrityError, SiteError, DatabaseUnavailable, StackError on the way: the same call then goes on where this one
+    ended.
+    """
+    name = f"restore-{wish.aside}" if wish.aside else "restore" if selection.whole else "restore.part"
+    file = stack.var / f"{name}.json"
+    with only_restore(stack):
+        run = _Restore(
+            stack, point, wish, selection, say, tools or postgresql.find_tools(), live, Journal(file), runs, patience
+        )
+        result = run.whole() if selection.whole and not wish.aside else run.part()
+    if not result.ok:
+        failed = "\n".join(f"  {check.what}: {check.detail}" for check in result.checks if check.ok is False)
+        raise BackupError(
+            f"Restore point {result.point} is restored, and not everything is as it must be:\n{failed}",
+            "Follow docs/runbooks/everything-is-gone.md, 'A check is red'.",
+        )
+    return result
+
+
+@dataclass
+class _Restore:
+    """One restore's state."""
+
+    stack: Stack
+    point: OpenPoint
+    wish: Wish
+    selection: Selection
+    say: Say
+    tools: postgresql.Tools
+    live: Callable[[], Platform]
+    journal: Journal
+    runs: bool = False
+    patience: float = 0.0
+    checks: list[Check] = field(default_factory=list)
+    brought: Brought = field(default_factory=Brought)
+
+    def __post_init__(self) -> None:
+        self.clock = self.point.platform.clock
+        self.progress: Progress = self.journal.read(
+            self.point.link.point, self.point.link.manifest_sha256, self.clock()
+        )
+
+    def whole(self) -> RestoreResult:
+        """Everything into place: secrets, databases, objects, then the service, then its proof."""
+        environment = self.point.secrets()
+        refuse_without_fernet_key(self.point, environment, i_know=self.wish.i_know)
+        if not self.progress.opened:
+            register = restore_erasures.register_of(self.point, i_know=self.wish.i_know, say=self.say)
+            refuse_running(self.stack)
+            with self._step("secrets"):
+                self._take_over(environment)
+            with self._step("stores"):
+                lifecycle.start_stores(self.stack, self.say, active=self.wish.active)
+            # no evidence before its database is restored: the permission for the target is kept in memory until then
+            platform = replace(self.live(), ledger_=self.point.platform.ledger_)
+            target = self._target(platform)
+            if not self.progress.filled:
+                with self._step("databases"):
+                    self._databases()
+                    give_rights(self.stack, self.say)
+                with self._step("objects"):
+                    self._objects(target)
+                refuse_red(self.checks, i_know=self.wish.i_know)
+            self._erase_again(register)
+            self._keep(replace(self.progress, opened=True))
+        with self._step("services"):
+            if not lifecycle.works(self.stack):
+                lifecycle.start_stores(self.stack, self.say, active=self.wish.active)
+                gone = forget_replicas(self.live().database("continuity"), self.point.manifest.source)
+                self.say(f"replication compares everything anew at its next run: {gone} replicas forgotten")
+                self._switch()
+            lifecycle.up(self.stack, self.say, migrate=True, patience=self.patience)
+        platform = self.live()
+        if self.wish.active:
+            with self._step("switch"):
+                restore_active.resume(platform, self.wish.active, self.say)
+        with self._step("proof"):
+            self._prove(platform)
+        return self._end(platform)
+
+    def _switch(self) -> None:
+        """The site that was asked for is the active one before anything works on the databases."""
+        if self.wish.active:
+            now = restore_active.switch(
+                self.live(), self.point.manifest, self.wish.active, len(self.selection.objects), self.progress.began
+            )
+            self.say(f"'{now.site}' is the active site (generation {now.generation})")
+
+    def part(self) -> RestoreResult:
+        """Parts into place, or anything beside it."""
+        databases, aside = self.selection.databases, self.wish.aside
+        if databases and not aside:
+            refuse_running(self.stack)
+        register = restore_erasures.register_of(self.point, i_know=self.wish.i_know, say=self.say)
+        if aside:
+            restore_erasures.refuse_beside(self.point, register, self.selection, i_know=self.wish.i_know, say=self.say)
+        if not (self.runs or lifecycle.works(self.stack)):
+            refuse_nothing_here(self.stack)
+            with self._step("stores"):
+                lifecycle.start_stores(self.stack, self.say)
+        platform = self.live()
+        if databases and not self.progress.filled:
+            with self._step("databases"):
+                self._databases()
+                if not aside:
+                    give_rights(self.stack, self.say)
+        if self.selection.objects and not self.progress.filled:
+            target = self._target(platform)
+            with self._step("objects"):
+                self._objects(target)
+        if not aside:
+            self._erase_again(restore_erasures.concerned(register, self.selection))
+        return self._end(platform)
+
+    def _erase_again(self, register: Sequence[Erasure]) -> None:
+        """Nobody whom the register names is in what was restored. Raises BackupError if somebody is."""
+        if not register:
+            return
+        # from here on the databases are not what the point says, and are not held against it any more
+        self._keep(replace(self.progress, filled=True))
+        with self._step("erasures"):
+            platform = self.live()
+            home = self._target(platform).name
+            checks = [*restore_erasures.apply_again(platform, self.point, register, home, self.say)]
+        for check in checks:
+            self._add(check)
+        refuse_red(checks, i_know=self.wish.i_know)
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        self.say(f"--- {name}")
+        try:
+            yield
+        finally:
+            self.progress = self.progress.took(name, time.monotonic() - began)
+            self.journal.write(self.progress)
+        self.say(f"    {name}: {self.progress.steps[name]:.1f} s")
+
+    def _keep(self, progress: Progress) -> None:
+        self.progress = progress
+        self.journal.write(progress)
+
+    def _add(self, check: Check) -> None:
+        self.checks.append(check)
+        self.say(check.line)
+
+    def _take_over(self, environment: Mapping[str, str]) -> None:
+        if not self.stack.services:
+            self.say(f"{len(environment)} secrets are in the point: every service is external, so none is written here")
+            return
+        if self.stack.containers:  # each was given its files by `rempart init --from-point`, and writes none
+            existing = configuration.read_env_file(self.stack.secrets)
+            containers.refuse_others(self.stack, self.stack.secrets, existing, environment)
+            return
+        changed = credentials.take_over(self.stack, environment, replace=self.wish.i_know)
+        self.say(f"{self.stack.secrets}: {len(environment)} secrets {'written' if changed else 'in place'}")
+
+    def _server(self) -> Server:
+        resolve = self.point.platform.connections
+        return Server(administrator(self.stack, resolve), resolve, self.tools, self.wish.aside, self.wish.i_know)
+
+    def _databases(self) -> None:
+        restore_all(self._server(), self.selection.databases, self._repository, self._database_is_there, self.say)
+
+    def _database_is_there(self, dump: Dump, checks: list[Check]) -> None:
+        for check in checks:
+            self._add(check)
+        if all(check.ok is not False for check in checks) and dump.name not in self.progress.databases:
+            self._keep(replace(self.progress, databases=(*self.progress.databases, dump.name)))
+
+    def _repository(self, dump: Dump) -> Repository:
+        key = self.point.keys.of(dump.domain, dump.serial)
+        return repository_of(self.point.platform, self.point.site.name, key)
+
+    def _target(self, platform: Platform) -> Site:
+        return platform.site(self.wish.active or self.point.manifest.source, classification_of(load_all()))
+
+    def _bucket(self, logical: str) -> str:
+        name = physical_bucket(self.point.platform.config, logical)
+        return f"{name}-{self.wish.aside}" if self.wish.aside else name
+
+    def _objects(self, target: Site) -> None:
+        config = self.point.platform.config
+        copies = Copies(
+            self.point.site,
+            config.buckets.backups,
+            lambda logical: physical_bucket(config, logical),
+            self.point.keys.of_sealed,
+            self.point.others,
+            self.say,
+        )
+        self.brought = Bringer(copies, target, self._bucket, self.say).bring(self.selection.objects)
+        told = ", ".join(f"{count} {name}" for name, count in sorted(self.brought.served.items())) or "none"
+        self._add(Check("every object is as it is on record", True, f"{len(self.selection.objects)} objects: {told}"))
+
+    def _prove(self, platform: Platform) -> None:
+        """The restored service, asked as its users would."""
+        manifest, environment = self.point.manifest, self.point.secrets()
+        if not any(check.what.startswith("database") for check in self.checks):
+            what = "databases were compared with the point before the service was opened"
+            self._add(Check(what, True, ", ".join(self.progress.databases)))
+        site, head = self._target(platform), manifest.ledger_head
+        for check in restore_checks.of_service(platform, manifest.champions, head, environment, site):
+            self._add(check)
+
+    def _end(self, platform: Platform) -> RestoreResult:
+        manifest, began = self.point.manifest, self.progress.began
+        result = RestoreResult(
+            all(check.ok is not False for check in self.checks),
+            manifest.id,
+            tuple(self.checks),
+            self.progress.steps,
+            round((self.clock() - began).total_seconds(), 3),
+            round((began - manifest.created_at).total_seconds(), 3),
+            tuple(one.name for one in self.selection.databases),
+            len(self.selection.objects),
+            self.brought.bytes,
+            self.brought.served,
+            self.selection.withheld,
+        )
+        body = {
+            **asdict(result),
+            "checks": [asdict(check) for check in self.checks],
+            "site": self.point.site.name,
+            "manifest_sha256": self.point.link.manifest_sha256,
+            "link": self.point.link.seq,
+            "parts": [str(part) for part in self.wish.parts] or ["all"],
+            "aside": self.wish.aside,
+            "i_know": self.wish.i_know,
+            "active": platform.active().site,
+        }
+        before = self.point.platform.ledger_
+        if isinstance(before, MemoryLedger) and before is not platform.ledger_:
+            for decision in before.find("decision"):  # made while there was no ledger
+                platform.ledger.append("decision", decision.subject, decision.body)
+        platform.ledger.append("restore", manifest.id, body)
+        self.journal.end()
+        return result
+
+
+def remove(stack: Stack, point: OpenPoint, wish: Wish, selection: Selection, live: Callable[[], Platform]) -> None:
+    """Remove what was restored beside the platform's own. Raises BackupError without `aside`."""
+    if not wish.aside:
+        raise BackupError("Only what was restored beside the platform is removed", "Name it with --aside.")
+    run = _Restore(
+        stack, point, wish, selection, lambda line: None, postgresql.find_tools(), live, Journal(stack.var / "none")
+    )
+    target = run._server()
+    for dump in selection.databases:
+        target.drop(dump.name)
+    site = run._target(live())
+    for name in sorted({one.bucket for one in selection.objects}):
+        with contextlib.suppress(ObjectMissing):  # it is gone already
+            site.drop_bucket(run._bucket(name))

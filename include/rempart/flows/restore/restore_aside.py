@@ -1,0 +1,87 @@
+"""Restore parts of a point beside the running platform, or remove them again: what the DAG `restore_point` does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from rempart.backup.points.restoring import Selection, check_suffix, parse_part
+from rempart.flows.backup.restore_points import open_site
+from rempart.flows.restore import restore_report
+from rempart.flows.restore.restore import RestoreResult, remove, restore
+from rempart.flows.restore.restore_source import OpenPoint, Wish, find, open_point, plan
+from rempart.flows.shared.keys import own_identity
+from rempart.flows.shared.platform import Platform
+from rempart.stack.layout import Stack
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What was done beside the platform, or with `dry_run` would be: `did` is `restore` or `remove`.
+
+    `databases` and `buckets` bear the names that they have there. `result` is that of a restore that was done.
+    """
+
+    did: str
+    dry_run: bool
+    point: str
+    site: str
+    databases: tuple[str, ...]
+    buckets: tuple[str, ...]
+    objects: int
+    object_bytes: int
+    result: RestoreResult | None = None
+
+
+def restore_aside(
+    platform: Platform,
+    stack: Stack,
+    *,
+    aside: str,
+    point: str | None = None,
+    parts: Sequence[str] = (),
+    removing: bool = False,
+    i_know: bool = False,
+    dry_run: bool = True,
+    say: Say = print,
+) -> Beside:
+    """Restore the parts (all, unless named) of a point into databases and buckets whose names end in `aside`.
+
+    With `removing`, these are dropped. The platform runs, with its own identity and public keys, and nothing of its own
+    is touched. Raises BackupError for a part, suffix or point that cannot be meant, and as `restore` does.
+    """
+    wanted = tuple(parse_part(one) for one in parts)
+    wish = Wish(open_site(platform, None).name, point, wanted, check_suffix(aside), i_know)
+    opened = open_point(find(platform, wish, platform.trusted_keys()), wish, own_identity(platform))
+    selection = plan(opened, wish)
+    for line in restore_report.explain(opened.manifest, selection, platform.clock()):
+        say(line)
+    planned = _planned(opened, selection, aside, "remove" if removing else "restore", dry_run=dry_run)
+    for name in (*planned.databases, *planned.buckets):
+        say(f"{'to be ' if dry_run else ''}{'removed' if removing else 'restored'}: {name}")
+    if dry_run:
+        return planned
+    if removing:
+        remove(stack, opened, wish, selection, lambda: platform)
+        removed = [*planned.databases, *planned.buckets]
+        platform.ledger.append("restore", planned.point, {"ok": True, "aside": aside, "removed": removed})
+        return planned
+    result = restore(stack, opened, wish, selection, say, live=lambda: platform, runs=True)
+    return replace(planned, result=result)
+
+
+def _planned(point: OpenPoint, selection: Selection, aside: str, did: str, *, dry_run: bool) -> Beside:
+    config = point.platform.config
+    buckets = sorted({str(getattr(config.buckets, one.bucket)) for one in selection.objects})
+    return Beside(
+        did,
+        dry_run,
+        point.manifest.id,
+        point.site.name,
+        tuple(f"{one.name}_{aside}" for one in selection.databases),
+        tuple(f"{one}-{aside}" for one in buckets),
+        len(selection.objects),
+        selection.object_bytes,
+    )

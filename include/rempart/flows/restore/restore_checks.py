@@ -1,0 +1,231 @@
+"""What proves a platform that was restored in place: secrets, ledger, champions, online features."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rempart.backup.databases import postgresql
+from rempart.backup.drill.checks import Check
+from rempart.backup.keys import platform_secrets
+from rempart.config import Connection
+from rempart.errors import BackupError, PipelineError, RempartError
+from rempart.features import online
+from rempart.features.databases import session as feature_session
+from rempart.features.plan import ViewTable, view_tables
+from rempart.features.tables import name as quoted
+from rempart.features.tables import names as quoted_names
+from rempart.flows.shared import erasures
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training.materialize import feature_databases
+from rempart.ledger.keys import from_base64
+from rempart.ledger.port import Ledger
+from rempart.ledger.verification import verify
+from rempart.pipeline import Pipeline, load_all
+from rempart.sites.port import Site
+
+ROWS = 20
+"""Entities of each view whose online features are read through Feast."""
+_ENCRYPTED = (
+    "SELECT password FROM public.connection WHERE is_encrypted AND password <> ''",
+    "SELECT extra FROM public.connection WHERE is_extra_encrypted AND extra <> ''",
+    "SELECT val FROM public.variable WHERE is_encrypted AND val <> ''",
+)
+_CANARY = "SELECT val FROM public.variable WHERE key = %s AND is_encrypted"
+
+
+def of_service(
+    platform: Platform,
+    versions: Mapping[str, str],
+    ledger_head: tuple[int, str | None],
+    environment: Mapping[str, str],
+    site: Site,
+) -> Iterator[Check]:
+    """Every check of a restored service, as its users would ask: the champions are these versions, the ledger has this
+    record; `site` is the one whose objects were restored.
+
+    What raises is a failed check that says why.
+    """
+    steps: dict[str, Callable[[], Iterable[Check]]] = {
+        "Airflow's encrypted connections": lambda: [decrypts(platform.database("airflow"), environment)],
+        "the ledger": lambda: [ledger_verifies(platform.ledger, ledger_head)],
+        "the champions": lambda: champions(platform, versions, site),
+        "the online features": lambda: online_features(platform),
+    }
+    for what, step in steps.items():
+        try:
+            yield from step()
+        except RempartError as error:
+            yield Check(what, False, error.what)
+
+
+def decrypts(connection: Connection, environment: Mapping[str, str]) -> Check:
+    """Whether what Airflow encrypted in its restored database can be read with the point's key.
+
+    The variable that is there for this purpose must have its value. Raises BackupError, DatabaseUnavailable.
+    """
+    what = "Airflow's encrypted connections and variables can be read"
+    with postgresql.session(connection, "read what Airflow encrypted") as opened:
+        if opened.execute("SELECT to_regclass('public.variable')").fetchone() == (None,):
+            return Check(what, None, "not run: it held no schema when the point was made")
+        found = [str(row[0]) for query in _ENCRYPTED for row in opened.execute(query).fetchall()]
+        canary = opened.execute(_CANARY, [platform_secrets.CANARY]).fetchone()
+    key = next((environment[name] for name in platform_secrets.FERNET_KEYS if environment.get(name)), None)
+    if key is None:
+        return Check(what, False, "the Fernet key is not among the secrets of the point")
+    lost = sum(_opened(key, text) is None for text in found)
+    if lost:
+        return Check(what, False, f"{lost} of {len(found)} are not readable with the Fernet key of the point")
+    if canary and _opened(key, str(canary[0])) != platform_secrets.CANARY_VALUE:
+        return Check(what, False, f"variable {platform_secrets.CANARY} has another value than it was given")
+    told = f"{len(found)} values" + (f", {platform_secrets.CANARY} among them" if canary else "")
+    return Check(what, True if found else None, told if found else "not run: nothing is encrypted")
+
+
+def _opened(key: str, text: str) -> str | None:
+    """What Airflow encrypted; None if this key does not open it."""
+    from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+    try:
+        return MultiFernet([Fernet(part.strip()) for part in key.split(",")]).decrypt(text.encode()).decode()
+    except (InvalidToken, ValueError):
+        return None
+
+
+def ledger_verifies(ledger: Ledger, head: tuple[int, str | None]) -> Check:
+    """The chain holds from its first record to its end, and has this one: as the signed manifest names it."""
+    what, (seq, digest) = "the ledger verifies up to the record that the point names", head
+    introduced = [from_base64(record.body.get("public")) for record in ledger.find("key", limit=10_000)]
+    verdict = verify((entry.line for entry in ledger.entries()), [key for key in introduced if key], {})
+    if not seq:
+        return Check(what, None, "not run: the ledger was empty when the point was made")
+    if verdict.broken:
+        return Check(what, False, f"record {verdict.broken.seq}: {verdict.broken.what}")
+    found = next(iter(ledger.entries(seq - 1)), None)
+    if found is None or found.hash != digest:
+        return Check(what, False, f"record {seq} is {'another one' if found else 'missing'}")
+    return Check(what, True, f"{seq} records")
+
+
+def champions(
+    platform: Platform, versions: Mapping[str, str], site: Site, rewritten: erasures.Rewritten | None = None
+) -> Iterator[Check]:
+    """Each champion loads by its URI and predicts on the held-out rows, read from the restored site.
+
+    `rewritten`: what stands for training sets from which rows were erased, if another ledger knows more of them.
+    """
+    known = erasures.rewritten(platform.ledger) if rewritten is None else rewritten
+    for name, version in sorted(versions.items()):
+        yield _predicts(platform, site, name, version, known)
+
+
+def _predicts(platform: Platform, site: Site, name: str, version: str, rewritten: erasures.Rewritten) -> Check:
+    from rempart.models import loading, registry
+
+    what, tracking = f"champion {name} version {version} loads and predicts", platform.tracking()
+    moved = ""
+    if (found := registry.champion(tracking, name)) != version:
+        registry.promote(tracking, name, version, None, ("champion by the ledger's decisions",))
+        moved = f"; the restored alias stood at {found or 'none'} and was moved to the champion on record"
+    record = training_record(platform.ledger, name, version)
+    table = held_out(site, record["dataset"], rewritten)
+    predictions = loading.load(tracking, record).predict(table).ravel().tolist()
+    finite = sum(math.isfinite(one) for one in predictions)
+    return Check(what, finite == len(predictions) > 0, f"{finite} of {len(predictions)} predictions are numbers{moved}")
+
+
+def training_record(ledger: Ledger, name: str, version: str) -> Mapping[str, Any]:
+    """The restored ledger's evidence of a version's training. Raises BackupError."""
+    bodies = (record.body for record in ledger.find("candidate", name, limit=10_000))
+    for body in bodies:
+        if str(body.get("version")) == version:
+            return body
+    raise BackupError(
+        f"The restored ledger has no evidence of {name} version {version}'s training",
+        "Promote only what the train DAG registered; then back up again.",
+    )
+
+
+def held_out(site: Site, dataset: Mapping[str, Any], rewritten: erasures.Rewritten) -> Any:
+    """Held-out rows of a frozen training set, or of what stands for it since a row was erased; a pyarrow Table.
+
+    Raises IntegrityError, ObjectMissing.
+    """
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    body = erasures.read_dataset(rewritten, site, dataset)
+    table = pyarrow.parquet.read_table(io.BytesIO(body))
+    return table.filter(pyarrow.compute.equal(table["split"], "holdout"))
+
+
+def online_features(platform: Platform) -> Iterator[Check]:
+    """Some entities of each view, read through Feast, beside the newest rows of the offline store."""
+    for name, pipeline in load_all().items():
+        if isinstance(pipeline, PipelineError):
+            yield Check(f"online features of {name}", None, "not run: its pipeline file does not load")
+            continue
+        for table in view_tables(pipeline):
+            yield _view(platform, pipeline, table)
+
+
+def _view(platform: Platform, pipeline: Pipeline, table: ViewTable) -> Check:
+    what = f"online features of {pipeline.name}.{table.view} equal the newest offline ones"
+    rows = newest(platform, pipeline, table)
+    if not rows:
+        return Check(what, None, "not run: nothing was materialized")
+    found = online.online_rows(feature_databases(platform), pipeline, table.view, [key for key, _ in rows])
+    fields = [field.name for field in table.fields]
+    wrong = sum(
+        any(not _same(got[field], wanted[field]) for field in fields)
+        for (_, wanted), got in zip(rows, found, strict=True)
+    )
+    return Check(what, not wrong, f"{len(rows) - wrong} of {len(rows)} rows are equal")
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-9) or (math.isnan(one) and math.isnan(other))
+    return bool(one == other)
+
+
+def newest(
+    platform: Platform, pipeline: Pipeline, table: ViewTable
+) -> Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Key and features of the newest row of some entities in the offline store."""
+    from psycopg import sql
+
+    fields = [field.name for field in table.fields]
+    offline = feature_databases(platform).offline
+    with feature_session(offline, f"read some of '{pipeline.name}'") as opened:
+        row = opened.execute("SELECT to_regclass(%s)", [f'public."{table.table}"']).fetchone()
+        if not row or row[0] is None:
+            return []
+        query = sql.SQL(
+            "SELECT DISTINCT ON ({key}) {columns} FROM {table} ORDER BY {key}, event_timestamp DESC LIMIT {n}"
+        )
+        rows = opened.execute(
+            query.format(
+                key=quoted(table.join_key),
+                columns=quoted_names([table.join_key, *fields]),
+                table=quoted(table.table),
+                n=sql.Literal(ROWS),
+            )
+        ).fetchall()
+    return [(key_columns(pipeline, table, row[0]), dict(zip(fields, row[1:], strict=True))) for row in rows]
+
+
+def key_columns(pipeline: Pipeline, table: ViewTable, joined: int | str) -> dict[str, Any]:
+    """The columns that a value of `join_key` was made of (`features.plan.entity_key`)."""
+    if isinstance(joined, int) or len(table.by) == 1:
+        values: list[Any] = [joined]
+    else:
+        values = [re.sub(r"\\(.)", r"\1", one) for one in re.findall(r"(?:^|\|)((?:\\.|[^\\|])*)", joined)]
+    columns = dict(zip(table.by, values, strict=True))
+    return {
+        name: value == "true" if pipeline.columns[name].type == "boolean" and isinstance(value, str) else value
+        for name, value in columns.items()
+    }

@@ -1,0 +1,109 @@
+"""Objects of a restore point, brought to a site: what is in place stays, others come from copies that are whole."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rempart.backup.points.copies import Copies
+from rempart.backup.points.points import HeldObject
+from rempart.backup.points.restoring import Meter, weight
+from rempart.errors import ObjectMissing, RempartError, SiteUnavailable
+from rempart.flows.shared.abreast import abreast
+from rempart.replication.transfer import read_back, store_file, stored_sha256
+from rempart.sites.port import ObjectInfo, Site
+from rempart.sites.spool import spool_folder
+
+WORKERS = 16
+"""Larger objects go in parts: at many operators a put may not exceed 5 GiB."""
+MOST_FAILURES = 20
+"""After so many the rest would fail as well."""
+IN_PLACE = "in place"
+_EPOCH = datetime.fromtimestamp(0, UTC)
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Brought:
+    """How many objects each kind of copy served, or were in place; bytes that were copied."""
+
+    served: Mapping[str, int] = field(default_factory=dict)
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Bringer:
+    """Brings objects to a site; `bucket` names the target's bucket by the logical name."""
+
+    copies: Copies
+    target: Site
+    bucket: Callable[[str], str]
+    say: Say = print
+    monotonic: Callable[[], float] = time.monotonic
+
+    def bring(self, wanted: tuple[HeldObject, ...], workers: int = WORKERS) -> Brought:
+        """Have each object at the target, read back. One that fails does not stop the others.
+
+        Afterwards the error names the first of them, and a run after that goes on where this one ended. Raises
+        SiteUnavailable, IntegrityError, SiteError.
+        """
+        for name in sorted({one.bucket for one in wanted}):
+            self.target.ensure_bucket(self.bucket(name), versioned=True)
+        there = {
+            (name, info.key): info.size
+            for name in {one.bucket for one in wanted}
+            for info in self.target.list(self.bucket(name))
+        }
+        meter = Meter("objects", sum(weight(one.size) for one in wanted), self.monotonic())
+        served: Counter[str] = Counter()
+        failures: list[RempartError] = []
+        copied = 0
+        with spool_folder() as folder:
+
+            def one(held: HeldObject) -> tuple[HeldObject, str | RempartError]:
+                try:
+                    return held, self._one(held, there.get((held.bucket, held.key)), folder)
+                except RempartError as error:
+                    return held, error
+
+            for held, outcome in abreast(wanted, one, workers, go_on=lambda: len(failures) < MOST_FAILURES):
+                if isinstance(outcome, RempartError):
+                    failures.append(outcome)
+                    continue
+                served[outcome] += 1
+                copied += 0 if outcome == IN_PLACE else held.size
+                if line := meter.add(weight(held.size), self.monotonic()):
+                    self.say(line)
+        if failures:
+            raise _told(failures, len(wanted))
+        return Brought(dict(served), copied)
+
+    def _one(self, held: HeldObject, size: int | None, folder: Path) -> str:
+        bucket = self.bucket(held.bucket)
+        if size == held.size and self._is_there(bucket, held):
+            return IN_PLACE
+        file = folder / f"{threading.get_ident()}"
+        found = self.copies.fetch(held, file)
+        metadata = {**found.metadata, "sha256": held.sha256}
+        like = ObjectInfo(held.key, held.size, _EPOCH, metadata=metadata, content_type=found.content_type)
+        read_back(self.target, bucket, store_file(self.target, bucket, like, file), held.sha256)
+        return found.copy
+
+    def _is_there(self, bucket: str, held: HeldObject) -> bool:
+        try:
+            return stored_sha256(self.target, bucket, held.key) == held.sha256
+        except ObjectMissing:
+            return False
+
+
+def _told(failures: list[RempartError], total: int) -> RempartError:
+    """One error for all; one that is worth another run comes first."""
+    worst = next((one for one in failures if isinstance(one, SiteUnavailable)), failures[0])
+    if len(failures) == 1:
+        return worst
+    return type(worst)(f"{len(failures)} of {total} objects were not restored. One of them: {worst.what}", worst.hint)

@@ -1,0 +1,24 @@
+"""The restic repositories of a platform's databases, one for each erasure domain and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rempart.backup.databases.restic import Repository
+from rempart.backup.databases.stored_dumps import prefix_of
+from rempart.backup.keys.wrapping import DomainKey
+from rempart.flows.shared.platform import Platform
+
+
+def repository_of(platform: Platform, site: str, key: DomainKey, cache: Path | None = None) -> Repository:
+    """The repository that a domain's key opens at a declared site. Raises ConnectionMissing, BackupError."""
+    place = platform.config.sites[site]
+    return Repository(
+        site,
+        platform.connections(place.connection),
+        place.region,
+        platform.config.buckets.backups,
+        prefix_of(key.domain, key.serial),
+        key.restic_password,
+        cache=cache,
+    )

@@ -1,0 +1,48 @@
+"""Logs of Airflow's tasks on the active site: for components that share no volume."""
+
+from __future__ import annotations
+
+from rempart.errors import ObjectMissing
+from rempart.flows.shared.platform import Platform
+from rempart.sites.port import Site
+from rempart.sovereignty.places import decide_site
+
+PREFIX = "airflow/logs"
+"""Where they lie in the bucket of artifacts, below it as Airflow names their files."""
+
+
+def write(platform: Platform, name: str, lines: bytes) -> str:
+    """Add to a log, and tell where it is: a task that was deferred goes on in the same one. Raises SiteError."""
+    site, bucket, key = _site(platform), platform.config.buckets.artifacts, f"{PREFIX}/{name}"
+    try:
+        before = site.read(bucket, key)
+    except ObjectMissing:
+        before = b""
+    site.write(bucket, key, before + lines)
+    return f"{bucket}/{key} at site '{site.name}'"
+
+
+def read(platform: Platform, name: str) -> dict[str, str]:
+    """A log, and those whose names begin as its does (of its triggers): contents by place. Raises SiteError."""
+    site, bucket = _site(platform), platform.config.buckets.artifacts
+    found = sorted(one.key for one in site.list(bucket, f"{PREFIX}/{name}"))
+    return {f"{bucket}/{key} at site '{site.name}'": site.read(bucket, key).decode(errors="replace") for key in found}
+
+
+def _site(platform: Platform) -> Site:
+    """The site that is the active one now, fenced or not: a log commits nothing. No record for each task.
+
+    Raises PlacementDenied, DatabaseUnavailable.
+    """
+    name = platform.active().site
+    if known := platform.sites.get(name):
+        return known
+    from rempart.sites.s3 import S3Site
+
+    place = platform.config.sites[name]
+    connection = platform.connections(place.connection)
+    endpoint = connection.extra.get("endpoint_url")
+    decision = decide_site(platform.config, "internal", "data", name, on=platform.clock().date(), endpoint=endpoint)
+    if not decision.allowed:
+        raise decision.refusal()
+    return S3Site(name, connection, place.region, decision, most_listed=place.most_listed)

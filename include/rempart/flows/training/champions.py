@@ -1,0 +1,145 @@
+"""The champion of each model, by the ledger's decisions, and MLflow's alias kept where they put it.
+
+Evidence of a decision is written before the alias moves. The newest promotion or rollback on record therefore says
+which version is champion, whatever MLflow's alias says: an alias that stands elsewhere is put back, with an alarm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Literal
+
+from rempart.errors import RempartError
+from rempart.flows.shared.platform import Platform
+from rempart.ledger.port import Evidence, Ledger
+
+ALARM = "champion-alias"
+"""Field `what` of a denial that tells of an alias which stood elsewhere."""
+MOVED = "ALIAS MOVED: model"
+"""Begins a line that tells of an alias which does not stand at the champion on record."""
+FINISHED_WITHIN = timedelta(hours=1)
+"""A run that was cut off after its decision leaves the alias where it was: so long that is no alarm."""
+
+
+def decisions_on(ledger: Ledger, name: str) -> list[Evidence]:
+    """Promotions and rollbacks of a model, oldest first."""
+    promotions = ledger.find("promotion", name, limit=100_000)
+    rollbacks = ledger.find("rollback", name, limit=100_000)
+    return sorted([*promotions, *rollbacks], key=lambda one: one.seq)
+
+
+def succession(decisions: Sequence[Evidence]) -> list[str]:
+    """The champions that a rollback can return to, oldest first; the last one is champion. Pure.
+
+    A promotion adds its version; a rollback takes the last one away.
+    """
+    versions: list[str] = []
+    for decision in decisions:
+        if decision.kind == "promotion":
+            versions.append(str(decision.body["version"]))
+        elif versions:
+            versions.pop()
+    return versions
+
+
+def intended(decisions: Sequence[Evidence]) -> str | None:
+    """The version that is champion by the decisions on record."""
+    versions = succession(decisions)
+    return versions[-1] if versions else None
+
+
+def return_to(decisions: Sequence[Evidence]) -> tuple[str, str] | None:
+    """Which version a rollback would make champion, and which one it would replace; None if there is none. Pure."""
+    versions = succession(decisions)
+    return (versions[-2], versions[-1]) if len(versions) >= 2 else None
+
+
+def registered(decided: Mapping[str, str], versions: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The champions on record that MLflow has: `decided` by model, `versions` of every model there. Pure."""
+    known = set(versions)
+    return {name: version for name, version in sorted(decided.items()) if (name, version) in known}
+
+
+def alarm(found: str | None, decisions: Sequence[Evidence], now: datetime) -> str | None:
+    """Return why an alias at version `found` (None: no alias) is an alarm; None if it is right, or a run was cut off.
+
+    Pure. `now` is the time as an aware datetime.
+    """
+    wanted, last = intended(decisions), decisions[-1] if decisions else None
+    if found == wanted:
+        return None
+    if last is not None and now - last.at <= FINISHED_WITHIN:
+        before = last.body.get("previous") if last.kind == "promotion" else last.body["replaces"]
+        if found == (None if before is None else str(before)):
+            return None
+    return (
+        f"MLflow's alias champion stood at version {found or 'none'}, and the champion by the ledger is version"
+        f" {wanted or 'none'}: somebody moved the alias by hand"
+    )
+
+
+def compared(aliases: Mapping[str, str], decided: Mapping[str, Sequence[Evidence]], now: datetime) -> Iterator[str]:
+    """Return a line for each model whose alias is not at the champion on record. Pure.
+
+    `aliases`: version by model, as MLflow has them; `decided`: the decisions on record by model, oldest first.
+    """
+    for name in sorted({*aliases, *decided}):
+        if why := alarm(aliases.get(name), decided.get(name, ()), now):
+            yield f"{MOVED} {name}: {why}. The next backup or judgement puts it back"
+
+
+def lines(platform: Platform) -> list[str]:
+    """Compare MLflow's aliases of models of ours with the decisions on record, for people; nothing is changed.
+
+    A store that does not answer is told in a line of its own.
+    """
+    from rempart.models import registry
+
+    try:
+        decided: dict[str, list[Evidence]] = {}
+        kinds: tuple[Literal["promotion"], Literal["rollback"]] = ("promotion", "rollback")
+        for kind in kinds:
+            for record in platform.ledger.find(kind, limit=100_000):
+                decided.setdefault(record.subject, []).append(record)
+        ordered = {name: sorted(found, key=lambda one: one.seq) for name, found in decided.items()}
+        ours = ordered.keys() | {record.subject for record in platform.ledger.find("candidate", limit=100_000)}
+        aliases = registry.champions(platform.tracking())
+        return list(compared({name: aliases[name] for name in aliases if name in ours}, ordered, platform.clock()))
+    except RempartError as error:
+        return [f"NOT KNOWN whether MLflow's aliases are at the champions on record: {error.what}"]
+
+
+def settle(platform: Platform, name: str, decisions: Sequence[Evidence]) -> str | None:
+    """The champion by the decisions; MLflow's alias is put there if it stands elsewhere, with an alarm in the ledger.
+
+    Raises TrackingUnavailable, TrackingRefused, LedgerError, DatabaseUnavailable.
+    """
+    from rempart.models import registry
+
+    tracking, wanted = platform.tracking(), intended(decisions)
+    found = registry.champion(tracking, name)
+    if found == wanted:
+        return wanted
+    if why := alarm(found, decisions, platform.clock()):
+        body = {"what": ALARM, "classification": "", "found": found, "champion": wanted, "reasons": [why]}
+        platform.ledger.append("denial", name, body)
+    if wanted is None:
+        registry.remove_champion(tracking, name)
+        return None
+    bodies = (one.body for one in reversed(decisions) if one.kind == "promotion")
+    promoted = next(body for body in bodies if str(body["version"]) == wanted)
+    registry.promote(tracking, name, wanted, None, tuple(promoted["reasons"]))
+    return wanted
+
+
+def settle_all(platform: Platform, names: Iterable[str]) -> Iterator[str]:
+    """Settle the champion of each of these models; a line for each: what was done, or why it could not be."""
+    for name in names:
+        try:
+            with platform.committing(platform.active()):
+                champion = settle(platform, name, decisions_on(platform.ledger, name))
+        except RempartError as error:
+            yield f"WARNING: MLflow's alias champion of model {name} is not the one on record: {error.what}"
+        else:
+            yield f"WARNING: MLflow's alias champion of model {name} was put back to version {champion or 'none'}"

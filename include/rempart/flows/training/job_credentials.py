@@ -1,0 +1,132 @@
+"""What a job in a pool gets to reach its sites and MLflow with, as `job_credentials` of each site says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from rempart.config import Config, Connection
+from rempart.errors import PlacementDenied
+from rempart.flows.shared.platform import Platform
+from rempart.models import tracking_users
+from rempart.sites import sessions
+from rempart.sovereignty.places import decide_site
+from rempart.training import data_rights
+from rempart.training.backends import as_json
+from rempart.training.data_rights import Rights
+from rempart.training.job import JobSpec
+from rempart.training.record import ORDER
+
+MARGIN = timedelta(minutes=15)
+"""A session outlives trainer.timeout by this: images are pulled after it was made, and clocks differ."""
+
+
+@dataclass(frozen=True)
+class Granted:
+    """Environment variables of the job's containers (secret), and what may be told of them."""
+
+    variables: dict[str, str]
+    told: str
+
+
+def missing(config: Config, spec: JobSpec) -> list[str]:
+    """Why a job may not run in any pool: its sites for which the owner did not say what jobs get."""
+    return [
+        f"sites.{one.site.name}.job_credentials is not declared"
+        for one in data_rights.rights(spec)
+        if config.sites[one.site.name].job_credentials is None
+    ]
+
+
+def shortened(config: Config, spec: JobSpec, timeout: timedelta) -> Iterator[str]:
+    """Lines that tell of sessions which may end before the job does."""
+    for one in data_rights.rights(spec):
+        offered = config.sites[one.site.name].job_credentials
+        if offered and offered.kind == "session" and offered.longest < timeout:
+            yield (
+                f"site {one.site.name} makes sessions of {offered.longest} at most, trainer.timeout is {timeout}: a "
+                "job that runs longer goes on from its checkpoint, in another attempt"
+            )
+
+
+def grant(platform: Platform, spec: JobSpec, attempt: int, timeout: timedelta) -> Granted:
+    """The credentials of one attempt, which may run for `timeout`.
+
+    Raises PlacementDenied where a site's are not declared; SiteError and its kinds; TrackingUnavailable and
+    TrackingRefused.
+    """
+    if found := missing(platform.config, spec):
+        raise refusal(spec, found)
+    variables, told = {}, []
+    for one in data_rights.rights(spec):
+        name = one.site.name
+        given, what = _at_site(platform, spec, one, attempt, timeout)
+        variables[_variable(platform.config.sites[name].connection)] = as_json(given)
+        told.append(f"{name}: {what}")
+    user, what = _at_tracking(platform, spec, attempt)
+    variables[_variable(spec.tracking.connection)] = as_json(user)
+    return Granted(variables, "; ".join((*told, f"MLflow: {what}")))
+
+
+def release(platform: Platform, spec: JobSpec, attempt: int | None = None) -> None:
+    """Take back what does not end by itself: the attempt's user of MLflow, or those of all attempts of a job.
+
+    Raises TrackingUnavailable, TrackingRefused.
+    """
+    if platform.config.training.tracking_user == "attempt":
+        tracking_users.remove(platform.connections(spec.tracking.connection), _user(spec, attempt))
+
+
+def refusal(spec: JobSpec, reasons: list[str]) -> PlacementDenied:
+    return PlacementDenied(
+        f"Job {spec.job_id} may not run in a pool: {'; '.join(reasons)}",
+        "Say there what jobs get: kind: session (with a role), connection or platform (docs/how-to/gpu-pools.md).",
+    )
+
+
+def _at_site(
+    platform: Platform, spec: JobSpec, rights: Rights, attempt: int, timeout: timedelta
+) -> tuple[Connection, str]:
+    declared = platform.config.sites[rights.site.name]
+    offered, own = declared.job_credentials, platform.connections(declared.connection)
+    if offered is None or offered.kind == "platform":
+        return own, f"the site's own key (connection {declared.connection}), which the owner chose to give"
+    if offered.connection:
+        return platform.connections(offered.connection), f"the key of connection {offered.connection}"
+    decision = decide_site(
+        platform.config,
+        spec.classification,
+        "data",
+        rights.site.name,
+        on=platform.clock().date(),
+        endpoint=own.extra.get("endpoint_url"),
+    )
+    platform.record(decision)
+    bucket = rights.own[0] if rights.own else rights.reads[0][0]
+    request = sessions.Request(
+        name=f"job-{spec.job_id}-{attempt}",
+        policy=data_rights.text(data_rights.policy(rights)),
+        seconds=int((timeout + MARGIN).total_seconds()),
+        must=rights.reads[0] if rights.reads else (bucket, spec.key(ORDER)),
+        must_not=bucket,
+    )
+    made, until = sessions.assume(rights.site.name, own, rights.site.region, offered, request, decision)
+    return made, f"a session until {until.isoformat(timespec='seconds')}, limited to the job's objects"
+
+
+def _at_tracking(platform: Platform, spec: JobSpec, attempt: int) -> tuple[Connection, str]:
+    own = platform.connections(spec.tracking.connection)
+    if platform.config.training.tracking_user == "platform":
+        return own, "the platform's user, which the owner chose to give"
+    user = tracking_users.create(own, _user(spec, attempt), spec.tracking.experiment)
+    return user, f"user {user.login}, of experiment {spec.tracking.experiment} alone, until the attempt ends"
+
+
+def _user(spec: JobSpec, attempt: int | None) -> str:
+    """What the names of an attempt's users begin with, or of all attempts'."""
+    return f"{tracking_users.JOB}{spec.job_id}-" + ("" if attempt is None else f"{attempt}-")
+
+
+def _variable(connection: str) -> str:
+    return f"AIRFLOW_CONN_{connection.upper()}"

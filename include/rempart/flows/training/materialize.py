@@ -1,0 +1,86 @@
+"""Brings the feature store up to date with a snapshot: offline history, Feast's repository, online values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from rempart.errors import FeatureError
+from rempart.features import offline, online
+from rempart.features.databases import FeatureDatabases
+from rempart.flows.shared import erasures
+from rempart.flows.shared.platform import Platform
+from rempart.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class MaterializeResult:
+    """`rows_offline`: rows of all views in the offline store; `rows_online`: entity rows in the online store.
+
+    `from_time` and `to_time` (ISO 8601, UTC) are the span of the event times of what was written to the online store,
+    None when nothing was. `changed` tells whether anything was written to either store.
+    """
+
+    snapshot: str
+    views: int
+    rows_offline: int
+    rows_online: int
+    from_time: str | None
+    to_time: str | None
+    changed: bool
+
+
+def feature_databases(platform: Platform) -> FeatureDatabases:
+    """The platform's feature store."""
+    return FeatureDatabases(*(platform.database(f"feast_{name}") for name in ("registry", "offline", "online")))
+
+
+def materialize(platform: Platform, pipeline: Pipeline, snapshot_id: str | None = None) -> MaterializeResult:
+    """Load a snapshot (the current one unless named) and write what changed to the online store.
+
+    Where rows were erased from a snapshot that is named, what stands for it now is loaded. The same snapshot twice
+    changes nothing. Raises FeatureError (also when there is no snapshot), SiteError, IntegrityError, PlacementDenied,
+    SiteFenced, DatabaseUnavailable, BackupError (the key of the register is gone).
+    """
+    from rempart.ingestion import snapshots
+
+    active = platform.active()
+    site = platform.active_site(pipeline.classification, active)
+    bucket = platform.config.buckets.lake
+    snapshot = (
+        snapshots.current(site, bucket, pipeline.name)
+        if snapshot_id is None
+        else snapshots.read(
+            site,
+            bucket,
+            pipeline.name,
+            erasures.snapshot_id(platform.ledger, bucket, pipeline.name, snapshot_id),
+        )
+    )
+    if snapshot is None:
+        raise FeatureError(f"'{pipeline.name}' has no snapshot yet", f"Run ingest_{pipeline.name}.")
+    table = snapshots.load_table(site, bucket, snapshot)
+    with platform.committing(active):
+        table = erasures.without_erased(platform, pipeline, table)
+        return materialize_table(feature_databases(platform), pipeline, table, snapshot.id, platform.clock())
+
+
+def materialize_table(
+    databases: FeatureDatabases, pipeline: Pipeline, table: pa.Table, snapshot_id: str, at: datetime
+) -> MaterializeResult:
+    """The same for a snapshot's rows at hand; `at` (UTC) is recorded as the time of the load."""
+    load = offline.load(databases, pipeline, table, snapshot_id, at)
+    done = online.materialize(databases, pipeline)
+    return MaterializeResult(
+        snapshot=snapshot_id,
+        views=len(pipeline.features),
+        rows_offline=load.view_rows,
+        rows_online=done.online,
+        from_time=done.start.isoformat() if done.start else None,
+        to_time=done.end.isoformat() if done.end else None,
+        changed=bool(load.changed or done.written),
+    )

@@ -1,0 +1,273 @@
+"""A training job in a pod: the order, what comes next, whether its node may keep it, and the evidence of where it ran.
+
+Nothing here talks to a cluster: the orchestration's operator does, with the provider's machinery, and asks here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from rempart.errors import PlacementDenied, TrackingRefused, TrackingUnavailable, TrainingError
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training import job_credentials, train
+from rempart.flows.training.check_pipeline import check_trainer
+from rempart.flows.training.job_credentials import Granted
+from rempart.flows.training.pool_capacity import known_free
+from rempart.pipeline import Pipeline
+from rempart.sovereignty import pods
+from rempart.training import permission
+from rempart.training.job import JobResult, JobSpec, Param
+from rempart.training.kubernetes import pod, train_job, verdict
+from rempart.training.kubernetes.verdict import Ending
+from rempart.training.placement import Attempt, Option, Plan, Step, next_step, plan, request_of
+from rempart.training.record import Record, read_order
+from rempart.training.waiting import RECORDS, Waiting, waiting_times
+
+Progress = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """A job that waits for a place: the key of its order at the active site, and the pools in the order to ask them.
+
+    `free` is what was known of the pools' free GPUs then: the plan was made with it, and so is that of who runs it.
+    """
+
+    job_id: str
+    bucket: str
+    key: str
+    plan: dict[str, Any]
+    free: dict[str, int]
+
+
+def order(
+    platform: Platform, pipeline: Pipeline, *, params: Mapping[str, Param] | None = None, progress: Progress = print
+) -> Ordered:
+    """Freeze the training set, write the order, and tell where the job may run.
+
+    Raises PlacementDenied if no declared pool may have it, and as `flows.training.train.train`.
+    """
+    check_trainer(pipeline, params)  # before the join, which takes minutes
+    table, snapshot = train.training_set(platform, pipeline, progress)
+    spec = train.order(platform, pipeline, table, snapshot, params=params, progress=progress)
+    return place(platform, pipeline, spec, progress=progress)
+
+
+def place(platform: Platform, pipeline: Pipeline, spec: JobSpec, *, progress: Progress = print) -> Ordered:
+    """Write the order of a job and tell where it may run. Raises PlacementDenied, SiteError."""
+    record = Record(platform.active_site(pipeline.classification), spec)
+    key = record.order()
+    request = request_of(platform.config, pipeline)
+    allowed = [one.pool for one in placement(platform, pipeline).options]
+    free = known_free(platform.config, platform.connections, allowed, request.gpus, progress)
+    made = placement(platform, pipeline, free, recorded_waiting(platform))
+    for line in (*made.lines(), *job_credentials.shortened(platform.config, spec, pipeline.trainer.timeout)):
+        progress(line)
+    if unsaid := job_credentials.missing(platform.config, spec):
+        body = {"what": "job", "classification": pipeline.classification, "reasons": unsaid}
+        platform.ledger.append("denial", f"job {spec.job_id}", body)
+        raise job_credentials.refusal(spec, unsaid)
+    if not made.options:
+        found = [f"pool {one.pool}: {reason}" for one in made.excluded for reason in one.reasons]
+        error = PlacementDenied(
+            f"No pool may run job {spec.job_id} ({pipeline.classification}): {'; '.join(found) or 'none is declared'}",
+            "Declare a pool that the policy allows, or ask for fewer GPUs: docs/how-to/gpu-pools.md.",
+        )
+        body = {"what": "job", "classification": pipeline.classification, "reasons": found}
+        platform.ledger.append("denial", f"job {spec.job_id}", body)
+        raise error
+    return Ordered(spec.job_id, spec.output.bucket, key, made.as_json(), free)
+
+
+def placement(
+    platform: Platform,
+    pipeline: Pipeline,
+    free: Mapping[str, int] | None = None,
+    waiting: Mapping[str, Waiting] | None = None,
+) -> Plan:
+    """Where a pipeline's jobs may run today; `free` and `waiting`: as `training.placement.plan`."""
+    request, today = request_of(platform.config, pipeline), platform.clock().date()
+    return plan(platform.config, request, on=today, free=free, waiting=waiting)
+
+
+def recorded_waiting(platform: Platform) -> dict[str, Waiting]:
+    """How long the last jobs waited for each pool, by the ledger. Raises LedgerError, DatabaseUnavailable."""
+    return waiting_times(one.body for one in platform.ledger.find("placement", limit=RECORDS))
+
+
+@dataclass(frozen=True)
+class PodJob:
+    """One ordered job on its way through the pools."""
+
+    platform: Platform
+    pipeline: Pipeline
+    record: Record
+    plan: Plan
+
+    @property
+    def spec(self) -> JobSpec:
+        return self.record.spec
+
+    def step(self, since: datetime) -> Step:
+        """What comes next, in a pursuit that began at `since`."""
+        settings = self.platform.config.training
+        return next_step(
+            self.plan,
+            self.record.attempts(),
+            now=self.platform.clock(),
+            since=since,
+            deadline=settings.deadline,
+            pause=settings.pause,
+        )
+
+    def begin(self, number: int, option: Option, by: Mapping[str, str]) -> bool:
+        """Begin an attempt, for the Airflow task that `by` names; False if somebody did before."""
+        return self.record.begin(number, option.pool, self.platform.clock(), by)
+
+    def template(self, number: int, option: Option) -> dict[str, Any]:
+        """The attempt's pod. Raises PlacementDenied."""
+        seconds = int(self.pipeline.trainer.timeout.total_seconds())
+        return pod.template(self.platform.config, self._permitted(), option, number, seconds=seconds)
+
+    def train_job(self, number: int, option: Option) -> dict[str, Any]:
+        """The attempt's TrainJob, if the policy lets such pods run. Raises PlacementDenied.
+
+        `pod_mutation_hook` sees no pod that Kubeflow makes, so the same decision is asked here, and kept.
+        """
+        config, seconds = self.platform.config, int(self.pipeline.trainer.timeout.total_seconds())
+        spec = self._permitted()
+        like = pod.template(config, spec, option, number, seconds=seconds)
+        today = self.platform.clock().date()
+        self.platform.record(pods.plan(config, like, connection=option.connection, on=today).decision)
+        return train_job.manifest(config, spec, option, number, seconds=seconds)
+
+    def judge_pods(self, option: Option, made: Iterable[Mapping[str, Any]]) -> None:
+        """Ask the policy about pods that a controller made: what a runtime says may not be what was rendered.
+
+        Raises PlacementDenied.
+        """
+        for one in made:
+            stated, today = [self.spec.classification], self.platform.clock().date()
+            found = pods.plan(self.platform.config, one, stated, connection=option.connection, on=today)
+            self.platform.record(found.decision)
+
+    def admit(self, number: int, option: Option, made: Mapping[str, Any], *nodes: Mapping[str, Any]) -> dict[str, Any]:
+        """The Secret for a pod (or a TrainJob) that was bound to a node (or several, by rank), if the policy lets
+        every one of them have the data.
+
+        Either way the decision is evidence. The record says how long the attempt waited for its pool. Raises
+        PlacementDenied, and TrainingError if the attempt has ended: a pod that comes late gets nothing, so no job runs
+        twice.
+        """
+        begun = next((one for one in self.record.attempts() if one.number == number and one.outcome is None), None)
+        if begun is None:
+            raise TrainingError(
+                f"Attempt {number} of job {self.spec.job_id} has ended, and its pod came later",
+                "Nothing to do: the pod is deleted, and the job goes on in its next attempt.",
+            )
+        config, today = self.platform.config, self.platform.clock().date()
+        ran = []
+        for node in nodes:
+            decision, one = verdict.judge_node(config, self.spec.classification, option.pool, option.gpus, node, today)
+            self.platform.record(decision)
+            ran.append(one)
+        for decision in permission.decisions(config, self.spec, on=today):
+            self.platform.record(decision)
+        granted = self._credentials(number)
+        owner = "train_job" if made.get("kind") == "TrainJob" else "pod"
+        where = {
+            owner: str(made["metadata"]["name"]),
+            "credentials": granted.told,
+            "decision": permission.permission_of(self._permitted()).decision,
+            "waited": max((self.platform.clock() - begun.started).total_seconds(), 0.0),
+        }
+        self.record.admit(number, verdict.together(ran).as_json() | where)
+        return pod.secret(made, granted.variables)
+
+    def end(self, number: int, ending: Ending, made: Mapping[str, Any] | None = None) -> None:
+        """End an attempt, once: in the record, and where it had a node, in the ledger."""
+        ran = self.record.admitted(number)
+        if ran and made:
+            ran |= {"image": verdict.image_digest(made), "seconds": verdict.seconds_run(made)}
+        if self.record.end(number, ending.outcome, ending.cause, self.platform.clock(), ran) and ran:
+            body: dict[str, Any] = {
+                "job_id": self.spec.job_id,
+                "attempt": number,
+                "outcome": ending.outcome,
+                "cause": ending.cause[:500],
+            }
+            try:
+                job_credentials.release(self.platform, self.spec, number)
+            except (TrackingUnavailable, TrackingRefused) as error:  # `finish` tries again
+                body["left_behind"] = error.what
+            subject = f"{self.pipeline.name} {self.spec.job_id}"
+            self.platform.ledger.append("placement", subject, body | {"pipeline": self.pipeline.name, "ran": ran})
+
+    def admitted(self, number: int) -> bool:
+        """Whether an attempt's pod may have got its credentials."""
+        return self.record.admitted(number) is not None
+
+    def machines(self, number: int) -> list[str]:
+        """The nodes to which an attempt was admitted; none before it was."""
+        ran = self.record.admitted(number)
+        return str(ran["node"]).split(", ") if ran else []
+
+    def result(self) -> JobResult | None:
+        """What the job left; None while there is nothing. Raises TrainingError for one that is not usable."""
+        return self.record.result()
+
+    def ran(self) -> dict[str, Any] | None:
+        """Where the job ran, if it did in a pod."""
+        return self.record.ran()
+
+    def attempts(self) -> list[Attempt]:
+        return self.record.attempts()
+
+    def _permitted(self) -> JobSpec:
+        """The spec with today's permission of the policy. Raises PlacementDenied."""
+        return permission.permit(self.platform.config, self.spec, on=self.platform.clock().date())
+
+    def _credentials(self, number: int) -> Granted:
+        """Of the job's sites and its tracking server, and no others."""
+        return job_credentials.grant(self.platform, self.spec, number, self.pipeline.trainer.timeout)
+
+
+def ordered_job(
+    platform: Platform, pipeline: Pipeline, bucket: str, key: str, free: Mapping[str, int] | None = None
+) -> PodJob:
+    """The job of an order at the active site; `free` as when it was ordered.
+
+    Raises ObjectMissing, TrainingError, PlacementDenied, SiteError.
+    """
+    record = read_order(platform.active_site(pipeline.classification), bucket, key)
+    made = placement(platform, pipeline, free)
+    running = next((one for one in record.attempts() if one.outcome is None), None)
+    if running and made.option(running.pool) is None and running.pool in platform.config.pools:
+        # a pool that left the order while a job ran there still has its pod, which must be found again
+        gone = next((one for one in made.excluded if one.pool == running.pool), None)
+        raise PlacementDenied(
+            f"Job {record.spec.job_id} runs in pool {running.pool}, which may not have it any more: "
+            f"{'; '.join(gone.reasons) if gone else 'it is not declared'}",
+            "Delete its pod (rempart.eu/job is its label), then clear this task: another pool is asked.",
+        )
+    return PodJob(platform, pipeline, record, made)
+
+
+def finish(
+    platform: Platform, pipeline: Pipeline, bucket: str, key: str, progress: Progress = print
+) -> train.TrainResult:
+    """Register what an ordered job left. Raises TrainingError if there is nothing, and as
+    `flows.training.train.register`."""
+    job = ordered_job(platform, pipeline, bucket, key)
+    if (result := job.result()) is None:
+        raise TrainingError(
+            f"Job {job.spec.job_id} left no result at site '{job.record.site.name}'",
+            "Read the log of the task that ran it; clear that task to run the job again.",
+        )
+    job_credentials.release(platform, job.spec)
+    ran = job.ran()
+    shown = {name: value for name, value in ran.items() if name not in ("seconds", "nodes", "waited")} if ran else None
+    return replace(train.register(platform, pipeline, job.spec, result, ran=shown, progress=progress), placement=ran)

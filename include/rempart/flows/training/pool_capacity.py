@@ -1,0 +1,46 @@
+"""What is known of the pools' free GPUs when a job is ordered. A pool that does not answer at once is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from rempart.config import Config, Connections
+from rempart.errors import RempartError
+from rempart.flows.doctor.pool_cluster import Cluster, capacity
+from rempart.training.kubernetes.capacity import free_gpus
+from rempart.training.kubernetes.facts import Unknown
+
+SECONDS = 3.0
+"""The knowledge saves a wait in a full pool: it is not worth a longer one here."""
+
+
+def known_free(
+    config: Config, connections: Connections, pools: Iterable[str], gpus: int, say: Callable[[str], object]
+) -> dict[str, int]:
+    """GPUs known to be free, by pool, for pods of `gpus` each; says why a pool is missing. All pools are asked at once.
+
+    Nothing is known of pools for jobs without GPUs.
+    """
+    clusters: dict[str, Cluster] = {}
+    found: dict[str, int] = {}
+    if not gpus:
+        return found
+
+    def unknown(name: str, why: str) -> None:
+        say(f"pool {name}: its free GPUs are not known ({why})")
+
+    for name in pools:
+        try:
+            clusters[name] = Cluster(connections(config.pools[name].kubernetes_connection), SECONDS)
+        except RempartError as error:
+            unknown(name, error.what)
+    with ThreadPoolExecutor(max(len(clusters), 1)) as threads:
+        seen = threads.map(lambda name: capacity(clusters[name], config.pools[name]), clusters)
+        for name, facts in zip(clusters, seen, strict=True):
+            free = free_gpus(config.pools[name], gpus, facts)
+            if isinstance(free, Unknown):
+                unknown(name, free.why)
+            else:
+                found[name] = free
+    return found

@@ -1,0 +1,306 @@
+"""Trains a candidate: the point-in-time training set, frozen; a job on it; a registered version, and evidence."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import TrainingError
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training.check_pipeline import check_trainer
+from rempart.flows.training.materialize import feature_databases
+from rempart.models import registry
+from rempart.models.encoding import Feature, features_of
+from rempart.pipeline import Holdout, Pipeline
+from rempart.training import permission, trainers
+from rempart.training.backends import LocalBackend, TrainingBackend
+from rempart.training.job import (
+    Dataset,
+    FeatureSpec,
+    JobResult,
+    JobSpec,
+    Output,
+    Param,
+    Place,
+    Tracking,
+    TrainerSpec,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from rempart.sites.port import Site
+
+Progress = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A registered candidate. `metrics` are of the held-out rows, in the target's unit."""
+
+    job_id: str
+    run_id: str
+    version: str
+    metrics: dict[str, float]
+    rows_train: int
+    rows_holdout: int
+    dataset_sha256: str
+    snapshot: str
+    seconds: dict[str, float]
+    placement: dict[str, Any] | None = None
+
+
+def train(
+    platform: Platform,
+    pipeline: Pipeline,
+    *,
+    params: Mapping[str, Param] | None = None,
+    progress: Progress = print,
+) -> TrainResult:
+    """Train on the feature store as it is now, on this machine; `params` replace parameters of the pipeline's trainer.
+
+    The same data, trainer, parameters, seed and code adopt the job and version that exist. Raises TrainingError,
+    FeatureError, TrackingUnavailable, TrackingRefused, SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable.
+    """
+    check_trainer(pipeline, params)  # before the join, which takes minutes
+    table, snapshot = training_set(platform, pipeline, progress)
+    return train_on(platform, pipeline, table, snapshot, params=params, progress=progress)
+
+
+def training_set(platform: Platform, pipeline: Pipeline, progress: Progress = print) -> tuple[pa.Table, str]:
+    """The point-in-time training set of the feature store as it is now, and the snapshot that it was loaded with.
+
+    Raises TrainingError, FeatureError, DatabaseUnavailable.
+    """
+    from rempart.features.training_set import point_in_time
+
+    progress("joining the features as they were known at each row's moment ...")
+    table, snapshot = point_in_time(feature_databases(platform), pipeline)
+    progress(f"{table.num_rows} rows of snapshot {snapshot}")
+    return table, snapshot
+
+
+def train_on(
+    platform: Platform,
+    pipeline: Pipeline,
+    table: pa.Table,
+    snapshot: str,
+    *,
+    params: Mapping[str, Param] | None = None,
+    progress: Progress = print,
+    backend: TrainingBackend | None = None,
+) -> TrainResult:
+    """Train on a table with the columns of `features.training_set.point_in_time`. Raises as `train`."""
+    spec = order(platform, pipeline, table, snapshot, params=params, progress=progress)
+    site = platform.active_site(pipeline.classification)
+    backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
+    permitted = permission.permit(platform.config, spec, on=platform.clock().date())
+    return register(platform, pipeline, spec, backend.run(permitted, progress), progress=progress)
+
+
+def order(
+    platform: Platform,
+    pipeline: Pipeline,
+    table: pa.Table,
+    snapshot: str,
+    *,
+    params: Mapping[str, Param] | None = None,
+    progress: Progress = print,
+) -> JobSpec:
+    """Freeze a training set at the active site and write the order for a job on it. Raises as `train`."""
+    site = platform.active_site(pipeline.classification)
+    merged = check_trainer(pipeline, params)
+    body, rows = frozen(table, pipeline.holdout)
+    dataset = _store(platform, pipeline, site, body, table.num_rows)
+    progress(f"training set {dataset.sha256[:16]}: {rows['train']} rows to learn from, {rows['holdout']} held out")
+    return job_spec(platform, pipeline, dataset, snapshot, merged)
+
+
+def register(
+    platform: Platform,
+    pipeline: Pipeline,
+    spec: JobSpec,
+    result: JobResult,
+    *,
+    ran: Mapping[str, Any] | None = None,
+    progress: Progress = print,
+) -> TrainResult:
+    """Verify what a job left, register it as a candidate, and keep evidence; `ran` says where, if that is known.
+
+    Raises as `train`.
+    """
+    active = platform.active()
+    _verify(platform.active_site(pipeline.classification, active), spec, result)
+    with platform.committing(active):
+        version = registry.register(
+            platform.tracking(),
+            pipeline.name,
+            pipeline.description,
+            job_id=spec.job_id,
+            run_id=result.run_id,
+            model_id=result.model_id,
+            tags={
+                "snapshot": spec.snapshot,
+                "dataset_sha256": spec.dataset.sha256,
+                "code_version": spec.code_version,
+                "classification": platform.classification(pipeline, "model"),
+                **{f"placement.{name}": str(value) for name, value in (ran or {}).items() if value is not None},
+                **{name: f"{value:.6g}" for name, value in result.metrics.items()},
+            },
+        )
+        _record(platform, pipeline, spec, result, version, ran)
+    progress(f"candidate: version {version} of model {pipeline.name}")
+    return TrainResult(
+        spec.job_id,
+        result.run_id,
+        version,
+        dict(result.metrics),
+        result.rows["train"],
+        result.rows["holdout"],
+        spec.dataset.sha256,
+        spec.snapshot,
+        dict(result.seconds),
+        dict(ran) if ran else None,
+    )
+
+
+def held_out_from(holdout: Holdout, newest: date) -> date:
+    """The first date whose rows are held out; `last` counts back from the newest date in the data."""
+    if holdout.start is not None:
+        return holdout.start
+    assert holdout.last is not None  # noqa: S101 - the pipeline's validation has one of the two
+    return newest - holdout.last
+
+
+def frozen(table: pa.Table, holdout: Holdout) -> tuple[bytes, dict[str, int]]:
+    """The table with a column `split`, as Parquet bytes (equal tables, equal bytes), and the rows of each split.
+
+    Raises TrainingError when either split would be empty, or a row has no date.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    dates = table.column(holdout.column)
+    if dates.null_count or not table.num_rows:
+        raise TrainingError(
+            f"{dates.null_count} of {table.num_rows} rows have no '{holdout.column}'",
+            "The holdout column may not be nullable; the training set may not be empty.",
+        )
+    start = held_out_from(holdout, pc.max(dates).as_py())
+    later = pc.greater_equal(dates, pa.scalar(start, pa.date32()))
+    split = pc.if_else(later, pa.scalar("holdout"), pa.scalar("train"))
+    held = int(pc.sum(later).as_py() or 0)
+    rows = {"train": table.num_rows - held, "holdout": held}
+    if 0 in rows.values():
+        raise TrainingError(
+            f"The holdout from {start} leaves {rows['train']} rows to learn from and {rows['holdout']} to judge by",
+            "Set `holdout` in the pipeline file so that both have rows.",
+        )
+    buffer = io.BytesIO()
+    pq.write_table(table.append_column("split", split).combine_chunks(), buffer, compression="zstd")
+    return buffer.getvalue(), rows
+
+
+def _place(platform: Platform, name: str) -> Place:
+    site = platform.config.sites[name]
+    return Place(name=name, connection=site.connection, region=site.region)
+
+
+def _store(platform: Platform, pipeline: Pipeline, site: Site, body: bytes, rows: int) -> Dataset:
+    digest = hashlib.sha256(body).hexdigest()
+    bucket, key = platform.config.buckets.lake, f"training/{pipeline.name}/{digest}.parquet"
+    kept_until = platform.clock() + platform.config.retention[pipeline.classification].snapshots
+    site.write_new(bucket, key, body, metadata={"retain-until": kept_until.date().isoformat()})
+    return Dataset(site=_place(platform, site.name), bucket=bucket, key=key, sha256=digest, rows=rows)
+
+
+def _target(pipeline: Pipeline) -> Feature:
+    name = pipeline.prediction.target
+    column = pipeline.columns[name]
+    if pipeline.prediction.task == "regression":
+        return Feature(name, "number")
+    return Feature(name, "category", tuple(column.values or ("false", "true")))
+
+
+def job_spec(
+    platform: Platform, pipeline: Pipeline, dataset: Dataset, snapshot: str, params: Mapping[str, Param]
+) -> JobSpec:
+    """The order for a job."""
+    return JobSpec(
+        pipeline=pipeline.name,
+        classification=pipeline.classification,
+        task=pipeline.prediction.task,
+        target=FeatureSpec.of(_target(pipeline)),
+        features=tuple(FeatureSpec.of(feature) for feature in features_of(pipeline)),
+        dataset=dataset,
+        trainer=TrainerSpec(use=pipeline.trainer.use, params=dict(params), seed=pipeline.trainer.seed),
+        nodes=pipeline.trainer.nodes,
+        tracking=Tracking(connection="mlflow", experiment=pipeline.name),
+        output=Output(site=dataset.site, bucket=platform.config.buckets.artifacts, prefix="jobs/"),
+        snapshot=snapshot,
+        code_version=trainers.code_version(pipeline.trainer.use),
+    )
+
+
+def _verify(site: Site, spec: JobSpec, result: JobResult) -> None:
+    """Read every output of the job back from the site. Raises IntegrityError, ObjectMissing naming the object."""
+    for name, digest in sorted(result.files.items()):
+        site.read(spec.output.bucket, spec.key(name), sha256=digest)
+
+
+def _record(
+    platform: Platform,
+    pipeline: Pipeline,
+    spec: JobSpec,
+    result: JobResult,
+    version: str,
+    ran: Mapping[str, Any] | None,
+) -> None:
+    """Evidence of the candidate, once per version."""
+    if candidate_record(platform, pipeline.name, version, result.model_id) is not None:
+        return
+    seen, _ = trainers.left_out([one.feature() for one in spec.features], spec.trainer.params)
+    body: dict[str, Any] = {
+        "name": pipeline.name,
+        "version": version,
+        "job_id": spec.job_id,
+        "run_id": result.run_id,
+        "model_id": result.model_id,
+        "files": dict(result.model_files),
+        "outputs": {spec.key(name): digest for name, digest in result.files.items()},
+        "dataset": {
+            "bucket": spec.dataset.bucket,
+            "key": spec.dataset.key,
+            "sha256": spec.dataset.sha256,
+            "rows_train": result.rows["train"],
+            "rows_holdout": result.rows["holdout"],
+        },
+        "snapshot": spec.snapshot,
+        "task": spec.task,
+        "target": spec.target.feature().as_json(),
+        "features": [feature.as_json() for feature in seen],
+        "metrics": dict(result.metrics),
+        "trainer": spec.trainer.model_dump(),
+        "code_version": spec.code_version,
+        "classification": platform.classification(pipeline, "model"),
+        "placement": dict(ran) if ran else None,
+        "work": result.work.model_dump(),
+        "made_with": dict(result.made_with),
+        "decision": result.decision,
+    }
+    platform.ledger.append("candidate", pipeline.name, body)
+
+
+def candidate_record(
+    platform: Platform, name: str, version: str, model_id: str | None = None
+) -> Mapping[str, Any] | None:
+    """The newest candidate evidence of a version (and model); None when there is none."""
+    for record in platform.ledger.find("candidate", name, limit=100_000):
+        if str(record.body.get("version")) == version and model_id in (None, record.body.get("model_id")):
+            return record.body
+    return None

@@ -1,0 +1,237 @@
+"""Holds a candidate against the gate and promotes it, and gives the alias back when that has to be undone.
+
+Evidence is written before the alias moves. The newest promotion or rollback on record therefore says which version is
+to be champion, and a run that was killed in between is finished by the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from rempart.errors import ModelRefused, TrainingError
+from rempart.flows.shared import erasures
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training import champions
+from rempart.flows.training.champions import decisions_on, return_to, succession
+from rempart.flows.training.train import candidate_record
+from rempart.ledger.port import Evidence, Ledger
+from rempart.models import gate, loading, metrics, registry
+from rempart.models.encoding import Feature
+from rempart.pipeline import Pipeline
+from rempart.training.entrypoint import split_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from rempart.sites.port import Site
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """The gate's verdict on one version. `champion` is the version after it, `previous` the one before."""
+
+    version: str
+    promoted: bool
+    reasons: tuple[str, ...]
+    metrics: dict[str, float]
+    baselines: dict[str, float]
+    champion: str | None
+    previous: str | None
+
+
+@dataclass(frozen=True)
+class RollbackResult:
+    """Which version gave the alias `champion` to which; `done` is false on a dry run."""
+
+    dry_run: bool
+    done: bool
+    champion: str
+    replaces: str
+    plan: str
+
+
+def validate(platform: Platform, pipeline: Pipeline, version: str | None = None) -> ValidationResult:
+    """Judge a version (the newest candidate unless named) on the held-out rows of its own frozen training set.
+
+    The champion is measured on the same rows. A version that is champion already stays so. Raises TrainingError when
+    there is no candidate, ModelRefused when a model is not the one on record, TrackingUnavailable, SiteError,
+    IntegrityError, PlacementDenied, DatabaseUnavailable, LedgerError.
+    """
+    active, name, tracking = platform.active(), pipeline.name, platform.tracking()
+    named = version is not None
+    if (version := version or registry.candidate(tracking, name)) is None:
+        raise TrainingError(f"Model {name} has no candidate", f"Run train_{name} first.")
+    record = _record(platform, name, version)
+    decisions = decisions_on(platform.ledger, name)
+    with platform.committing(active):
+        current = champions.settle(platform, name, decisions)
+    if current == version:
+        body = next(d.body for d in reversed(decisions) if d.kind == "promotion" and str(d.body["version"]) == version)
+        previous, reasons = body["previous"], tuple(body["reasons"])
+        said = (f"version {version} is the champion already", *reasons)
+        return ValidationResult(version, True, said, body["metrics"], body["baselines"], version, previous)
+    site = platform.active_site(pipeline.classification, active)
+    train, holdout = _rows(platform.ledger, site, record["dataset"])
+    target = Feature.from_json(record["target"])
+    truth, task = metrics.target_values(target, holdout), str(record["task"])
+    model = loading.load(tracking, record)
+    mine = metrics.score(task, truth, model.predict(holdout))
+    naive = metrics.baselines(task, target, pipeline.gate.baseline_by, train, holdout)
+    theirs, faults = _champions(platform, record, current, holdout, truth, named=named)
+    if not named and (undone := _undone(decisions, version)):
+        faults = (*faults, undone)
+    verdict = gate.judge(mine, theirs, naive, pipeline.gate, target.name)
+    if faults:
+        verdict = gate.Verdict(False, (*verdict.reasons, *faults))
+    if told := model.told:
+        verdict = replace(verdict, reasons=(*verdict.reasons, told))
+    body = {
+        "version": version,
+        "previous": current,
+        "metrics": mine,
+        "baselines": naive,
+        "champion_metrics": theirs,
+        "reasons": list(verdict.reasons),
+        "gate": pipeline.gate.model_dump(mode="json"),
+        "dataset_sha256": record["dataset"]["sha256"],
+        "model_id": record["model_id"],
+        "job_id": record["job_id"],
+    }
+    if verdict.passed:
+        with platform.committing(active):
+            platform.ledger.append("promotion", name, body)
+            registry.promote(tracking, name, version, current, verdict.reasons)
+        return ValidationResult(version, True, verdict.reasons, mine, naive, version, current)
+    if not _said_before(platform, name, body):
+        platform.ledger.append("refusal", name, _finite(body))
+    registry.refuse(tracking, name, version, verdict.reasons)
+    return ValidationResult(version, False, verdict.reasons, _finite(mine), _finite(naive), current, current)
+
+
+def _champions(
+    platform: Platform, record: Mapping[str, Any], version: str | None, holdout: pa.Table, truth: Any, *, named: bool
+) -> tuple[dict[str, float] | None, tuple[str, ...]]:
+    """The champion's metrics on the candidate's held-out rows; or None and the reason why it cannot be measured.
+
+    That reason refuses a candidate, unless a person named its version.
+    """
+    if version in (None, record["version"]):
+        return None, ()
+    assert version is not None  # noqa: S101 - None is among the values above
+    theirs = _record(platform, str(record["name"]), version)
+    if theirs["task"] != record["task"] or theirs["target"] != record["target"]:
+        return None, () if named else _incomparable(record, version, "predicts another target")
+    model = loading.load(platform.tracking(), theirs)
+    if missing := sorted({feature.name for feature in model.features} - set(holdout.column_names)):
+        why = f"reads feature '{missing[0]}', which the training set no longer has"
+        return None, () if named else _incomparable(record, version, why)
+    return metrics.score(str(record["task"]), truth, model.predict(holdout)), ()
+
+
+def _incomparable(record: Mapping[str, Any], version: str, why: str) -> tuple[str, ...]:
+    reason = (
+        f"refused: the champion, version {version}, {why}, so the two cannot be compared; validate version "
+        f"{record['version']} by naming it to promote it without that comparison"
+    )
+    return (reason,)
+
+
+def _undone(decisions: Sequence[Evidence], version: str) -> str:
+    """Why a version that was rolled back is not promoted again on its own; empty if it was not."""
+    for decision in reversed(decisions):
+        if decision.kind == "rollback" and str(decision.body["replaces"]) == version:
+            return (
+                f"refused: version {version} was rolled back on {decision.at:%Y-%m-%d}; "
+                f"validate it by naming version {version} to promote it again"
+            )
+        if decision.kind == "promotion" and str(decision.body["version"]) == version:
+            return ""
+    return ""
+
+
+def _record(platform: Platform, name: str, version: str) -> Mapping[str, Any]:
+    if (found := candidate_record(platform, name, version)) is None:
+        raise ModelRefused(
+            f"Model {name} version {version} has no evidence of its training in the ledger",
+            f"Only versions that train_{name} registered are opened. Run it, and validate what it gives.",
+        )
+    return found
+
+
+def _rows(ledger: Ledger, site: Site, dataset: Mapping[str, Any]) -> tuple[pa.Table, pa.Table]:
+    return split_rows(erasures.read_dataset(erasures.rewritten(ledger), site, dataset))
+
+
+def _said_before(platform: Platform, name: str, body: Mapping[str, Any]) -> bool:
+    return any(
+        str(one.body.get("version")) == body["version"] and list(one.body["reasons"]) == body["reasons"]
+        for one in platform.ledger.find("refusal", name, limit=100)
+    )
+
+
+def _finite(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers that JSON cannot hold as None, in the mapping and the mappings inside it."""
+    import math
+
+    return {
+        key: _finite(value)
+        if isinstance(value, Mapping)
+        else None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
+        for key, value in data.items()
+    }
+
+
+def roll_back(
+    platform: Platform, pipeline: Pipeline, *, dry_run: bool = True, replaces: str | None = None
+) -> RollbackResult:
+    """Give the alias `champion` to the version that was promoted before the present one.
+
+    Its files are checked against the record first, on a dry run too. A rollback that was killed half way is finished,
+    not repeated. With `replaces`, nothing moves unless that version is champion; where it was rolled back already, that
+    is the result. Raises TrainingError when there is no earlier champion, ModelRefused when its files are not the ones
+    on record or another version is champion, TrackingUnavailable, LedgerError, DatabaseUnavailable.
+    """
+    active, name, tracking = platform.active(), pipeline.name, platform.tracking()
+    decisions = decisions_on(platform.ledger, name)
+    versions, alias = succession(decisions), registry.champion(tracking, name)
+    current, moved = (versions[-1] if versions else None), bool(versions) and alias != versions[-1]
+    last = decisions[-1] if decisions and decisions[-1].kind == "rollback" else None
+    if last and versions and str(last.body["replaces"]) == replaces and not moved:
+        done = f"the alias champion of model {name} went from version {replaces} back to version {current} before"
+        return RollbackResult(dry_run, not dry_run, versions[-1], str(replaces), done)
+    # a person who names the present champion wants to go back from it; else the rollback on record is finished
+    interrupted = moved and last is not None and replaces in (None, str(last.body["replaces"]))
+    if interrupted and last is not None:
+        target, replaced = versions[-1], str(last.body["replaces"])
+    elif found := return_to(decisions):
+        target, replaced = found
+    else:
+        raise TrainingError(
+            f"Model {name} has no champion before the present one",
+            f"Promote a better candidate: run train_{name} with other parameters.",
+        )
+    if replaces is not None and replaces != replaced:
+        raise ModelRefused(
+            f"Model {name} was to go back from version {replaces}, and the champion is version {current} by now:"
+            " nothing was moved",
+            "Look at the plan anew: it shows which version is champion, and which one would come back.",
+        )
+    loading.load(tracking, _record(platform, name, target))
+    plan = f"the alias champion of model {name} goes from version {alias or 'none'} back to version {target}"
+    if dry_run:
+        return RollbackResult(True, False, target, replaced, plan)
+    with platform.committing(active):
+        if (seen := decisions_on(platform.ledger, name)) and seen[-1].seq != decisions[-1].seq:
+            raise ModelRefused(
+                f"Model {name}: another decision (record {seen[-1].seq}) was made meanwhile: nothing was moved",
+                "Look at the plan anew.",
+            )
+        champions.settle(platform, name, decisions)
+        if not interrupted:
+            platform.ledger.append("rollback", name, {"champion": target, "replaces": replaced, "alias_was": alias})
+        registry.promote(tracking, name, target, replaced, (f"rolled back from version {replaced}",))
+    return RollbackResult(False, True, target, replaced, plan)

@@ -1,0 +1,1 @@
+"""Replaces the release that runs by this one, and back."""

@@ -1,0 +1,218 @@
+"""`rempart upgrade`: a restore point, taken and proven by the release that runs; then this release takes its place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+
+from rempart import config as configuration
+from rempart.airflow_api import AirflowApi
+from rempart.backup.databases import postgresql
+from rempart.backup.drill.checks import Check
+from rempart.errors import UpgradeError
+from rempart.flows.restore import restore_checks
+from rempart.flows.shared.platform import Platform, classification_of, open_platform
+from rempart.flows.training.champions import registered
+from rempart.flows.upgrade import upgrade_facts, upgrade_journal
+from rempart.flows.upgrade.upgrade_journal import Begun
+from rempart.flows.upgrade.upgrade_plan import Facts, Line, decide, migrating, refusals
+from rempart.pipeline import load_all
+from rempart.replication.active import backup_site
+from rempart.stack import lifecycle, release
+from rempart.stack.layout import Stack
+
+Say = Callable[[str], None]
+PARSE_SECONDS = 180.0
+"""How long DAG files may take to be read by the new release."""
+PATIENCE = 4 * 3600.0
+"""How long the restore point and its drill may take."""
+
+
+def look(stack: Stack, say: Say) -> tuple[Facts, tuple[Line, ...]]:
+    """What an upgrade would change, told line by line; nothing is changed."""
+    facts = upgrade_facts.gather(stack, open_platform(), say)
+    lines = decide(facts)
+    for line in lines:
+        say(line.text())
+    return facts, lines
+
+
+def command(stack: Stack, *, check: bool, yes: bool, say: Say) -> None:
+    """Look; with `yes` do it. Raises UpgradeError for what is refused, and for what did not prove itself."""
+    if stack.services and not stack.secrets.is_file():
+        raise UpgradeError(f"There is no platform in {stack.var}", "Name the state of the one that runs: REMPART_VAR.")
+    begun = upgrade_journal.read(stack)
+    if begun and not begun.outcome and not _runs(stack, begun):
+        if not yes:
+            say(f"An upgrade was begun at {begun.began} and did not end. `rempart upgrade --yes` goes on with it,")
+            say("`rempart upgrade --back --yes` goes back to the release before.")
+            return
+        say(f"An upgrade was begun at {begun.began}: it goes on")
+        _exchange(stack, begun, say)
+        return
+    facts, lines = look(stack, say)
+    if refused := refusals(lines):
+        raise UpgradeError(
+            f"This release cannot take over: {len(refused)} lines above refuse it ({refused[0].what})",
+            "Do what each of them says, then run `rempart upgrade --check` again.",
+        )
+    if facts.before and facts.before.same_code(facts.ours) and facts.before.root == facts.ours.root:
+        say("This release runs here already: there is nothing to do.")
+    elif not check and yes:
+        _exchange(stack, _prepare(stack, facts, say), say)
+    elif not check:
+        for line in steps(migrating(facts)):
+            say(line)
+
+
+def steps(databases: Sequence[str]) -> list[str]:
+    """What an upgrade would do. Pure."""
+    migrated = f"migrate {' and '.join(databases)}; " if databases else ""
+    return [
+        "It would: take a restore point and prove it by a drill, both with the release that runs; stop the platform;",
+        f"{migrated}start it with this release; prove it. Tasks that run then are ended, and retried after the start.",
+        "Nothing was changed. Say --yes to do it.",
+    ]
+
+
+def _runs(stack: Stack, begun: Begun) -> bool:
+    """Whether the release before works again, so that the restore point is not of the newest state any more."""
+    recorded = release.recorded(stack)
+    return bool(lifecycle.works(stack)) and recorded is not None and recorded.root == begun.before.root
+
+
+def _prepare(stack: Stack, facts: Facts, say: Say) -> Begun:
+    """The restore point, taken and proven by the release that can read it: the one that runs. Raises UpgradeError."""
+    platform = open_platform()
+    api, began = AirflowApi(platform.connections("airflow_api")), platform.clock()
+    with _step("restore point", say):
+        point = _run(api, "backup_platform", "back_up", {}, say)
+    if point["dangling"]:
+        raise UpgradeError(
+            f"Restore point {point['id']} lacks objects: nobody should go back to it",
+            f"`rempart points explain {point['id']}` names them; then run `rempart upgrade` again.",
+        )
+    with _step("drill", say):
+        drill = _run(api, "restore_drill", "drill", {"point": point["id"]}, say)
+    if not drill["ok"]:
+        raise UpgradeError(
+            f"Restore point {point['id']} did not prove itself",
+            "Follow docs/runbooks/restore-drill.md; nothing was changed.",
+        )
+    with postgresql.session(platform.database("mlflow"), "read the versions of models") as opened:
+        models = [(name, version) for name, version, _ in postgresql.model_locations(opened)]
+    with postgresql.session(platform.database("ledger"), "read the decisions on models") as opened:
+        champions = registered(postgresql.decided_champions(opened), models)
+    chain = upgrade_facts.verified(platform.ledger)
+    if facts.before is None:
+        raise UpgradeError("Nobody knows which release worked here last", "Run `rempart upgrade --check`.")
+    begun = Begun(
+        str(point["id"]),
+        backup_site(platform.config, platform.active().site),
+        facts.before,
+        migrating(facts),
+        champions,
+        (chain.records, chain.hash),
+        tuple(sorted(facts.dags or ())),
+        began.isoformat(),
+    )
+    upgrade_journal.write(stack, begun)
+    return begun
+
+
+def _run(api: AirflowApi, dag_id: str, task_id: str, conf: Mapping[str, object], say: Say) -> dict[str, object]:
+    """One DAG run of the platform as it runs, to its end; what a task returned. Raises AirflowApiError."""
+    run = api.trigger(dag_id, conf)
+    api.follow(dag_id, run, lambda line: say(f"    {dag_id}: {line}"), PATIENCE)
+    return api.result(dag_id, run, task_id)
+
+
+@contextmanager
+def _step(name: str, say: Say) -> Iterator[None]:
+    began = time.monotonic()
+    say(f"--- {name}")
+    yield
+    say(f"    {name}: {time.monotonic() - began:.1f} s")
+
+
+def _exchange(stack: Stack, begun: Begun, say: Say) -> None:
+    """Stop, migrate, start, prove. Started again, it goes on."""
+    say(f"The way back, at any time from here on: {way_back(stack)}")
+    with _step("stop", say):
+        lifecycle.down(stack, say)
+    started = time.time()
+    with _step("migrate and start", say):
+        lifecycle.up(stack, say, migrate=True)
+    with _step("proof", say):
+        platform = open_platform()
+        checks = [dags_are_read(platform, frozenset(begun.dags), started), *proof(platform, begun)]
+    for check in checks:
+        say(check.line)
+    ours, now = release.of_checkout(stack.root, stack.python), platform.clock()
+    failed = [check for check in checks if check.ok is False]
+    body = {
+        "outcome": "red" if failed else "upgraded",
+        "from": _told(begun.before),
+        "to": _told(ours),
+        "point": begun.point,
+        "migrated": list(begun.migrates),
+        "checks": [asdict(check) for check in checks],
+        "seconds": round((now - datetime.fromisoformat(begun.began)).total_seconds(), 1),
+    }
+    platform.ledger.append("upgrade", ours.version, body)
+    if failed:
+        raise UpgradeError(
+            f"This release runs, and not everything is as it was: {failed[0].what} ({failed[0].detail})",
+            f"Mend it and run `rempart upgrade --yes` again, or go back: {way_back(stack)}",
+        )
+    upgrade_journal.write(stack, replace(begun, outcome="upgraded"))
+    say(f"upgraded in {body['seconds']:.0f} s. Keep {begun.before.root} until you are sure; the way back is")
+    say(f"  {way_back(stack)}")
+    lost = f"databases {' and '.join(begun.migrates)} go back to restore point {begun.point}" if begun.migrates else ""
+    say(f"  ({lost or 'no schema was migrated: nothing is restored, only the release before is started'})")
+
+
+def _told(one: release.Release) -> dict[str, object]:
+    return {"version": one.version, **{name: one.packages.get(name) for name in release.MIGRATES}}
+
+
+def way_back(stack: Stack) -> str:
+    """The one command that goes back."""
+    where = f"REMPART_VAR={stack.var} " + (f"REMPART_PORT_OFFSET={stack.offset} " if stack.offset else "")
+    return f"cd {stack.root} && {where}.venv/bin/rempart upgrade --back --yes"
+
+
+def proof(platform: Platform, begun: Begun) -> Iterator[Check]:
+    """What was there before, asked for as its users would."""
+    site = platform.active_site(classification_of(load_all()))
+    head, environment = begun.ledger_head, configuration.environment()
+    yield from restore_checks.of_service(platform, begun.champions, head, environment, site)
+
+
+@dataclass
+class _Read:
+    """DAGs that Airflow read since a moment, and its import errors."""
+
+    ids: set[str] = field(default_factory=set)
+    errors: list[str] = field(default_factory=list)
+
+
+def dags_are_read(platform: Platform, wanted: frozenset[str], since: float) -> Check:
+    """Every DAG was read again since then, without an error. `since` in seconds since the epoch."""
+    what, api = "every DAG is read without error", AirflowApi(platform.connections("airflow_api"))
+    deadline, found = time.monotonic() + PARSE_SECONDS, _Read()
+    while time.monotonic() < deadline:
+        found.ids = {one["dag_id"] for one in api.dags() if _time(one["last_parsed_time"]) >= since}
+        found.errors = api.import_errors()
+        if wanted <= found.ids and not found.errors:
+            return Check(what, True, f"{len(wanted)} DAGs")
+        time.sleep(1)
+    missing = sorted(wanted - found.ids)
+    return Check(what, False, found.errors[0] if found.errors else f"not read: {', '.join(missing[:5])}")
+
+
+def _time(text: str | None) -> float:
+    return datetime.fromisoformat(text).timestamp() if text else 0.0

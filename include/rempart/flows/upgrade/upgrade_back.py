@@ -1,0 +1,133 @@
+"""`rempart upgrade --back`: the release before works here again, on what its own restore point holds where it must."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from rempart.airflow_api import AirflowApi
+from rempart.backup.drill.checks import Check
+from rempart.errors import RempartError, UpgradeError
+from rempart.flows.restore import restore_checks
+from rempart.flows.shared.platform import open_platform
+from rempart.flows.upgrade import upgrade_journal
+from rempart.flows.upgrade.upgrade_journal import Begun
+from rempart.stack import lifecycle, release
+from rempart.stack.layout import Stack
+
+Say = Callable[[str], None]
+_LOSES = {
+    "airflow": "DAG runs, and connections and variables that were entered",
+    "mlflow": "training runs, model versions and aliases",
+}
+
+
+def go_back(stack: Stack, *, yes: bool, say: Say) -> None:
+    """Stop, restore what was migrated, start the release before, prove it. Raises UpgradeError, StackError.
+
+    Both with the programs of the release before: it alone is sure to read its point. Started again, it goes on.
+    """
+    begun = upgrade_journal.read(stack)
+    if begun is None or begun.outcome == "back":
+        raise UpgradeError(
+            "No upgrade of this platform is on record" if begun is None else "The way back was gone already",
+            "`rempart status` tells what runs.",
+        )
+    _check(begun.before)
+    for line in plan(begun):
+        say(line)
+    if not yes:
+        say("Nothing was changed. Say --yes to do it.")
+        return
+    lifecycle.down(stack, say)
+    if begun.migrates:
+        lifecycle.start_stores(stack, say)
+        _record(stack, begun, say)
+        only = [word for name in begun.migrates for word in ("--only", f"database:{name}")]
+        _before(stack, begun, ["restore", "--site", begun.site, "--point", begun.point, *only, "--i-know", "--yes"])
+        lifecycle.down(stack, say)  # the supervisor was this release's
+    release.forget(stack)
+    _before(stack, begun, ["up"])
+    release.record(stack, begun.before)
+    if not begun.migrates:
+        _record(stack, begun, say)
+    checks = list(_proof(begun))
+    for check in checks:
+        say(check.line)
+    if failed := [check for check in checks if check.ok is False]:
+        raise UpgradeError(
+            f"The release before runs again, and not everything is as it was: {failed[0].what} ({failed[0].detail})",
+            "Follow docs/runbooks/upgrade-failed.md, 'A check is red'.",
+        )
+    upgrade_journal.write(stack, replace(begun, outcome="back"))
+    say(f"{begun.before.root} works here again. Work on from there; this checkout starts nothing more.")
+
+
+def plan(begun: Begun) -> list[str]:
+    """What a return does and costs. Pure."""
+    lines = [f"The release before, {begun.before.version} in {begun.before.root}, would work here again."]
+    if begun.migrates:
+        lines += [
+            f"databases  {', '.join(begun.migrates)}: restored from {begun.point} at '{begun.site}'",
+            f"lost       what they got since: {', and '.join(_LOSES[name] for name in begun.migrates)}",
+            "stays      all else, as it is now: ledger, features, objects at every site",
+        ]
+    else:
+        lines.append("stays      everything: no schema was migrated, so nothing is restored")
+    return lines
+
+
+def _check(before: release.Release) -> None:
+    if not Path(before.python).is_file() or not (before.root / "rempart.yaml").is_file():
+        raise UpgradeError(
+            f"The release before is not in {before.root} any more, or its environment is gone",
+            "Check it out there again and run `make setup` in it; then the same command.",
+        )
+
+
+def _before(stack: Stack, begun: Begun, words: list[str]) -> None:
+    """Run the command line of the release before on this stack's state. Raises UpgradeError."""
+    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")} | {
+        "REMPART_HOME": str(begun.before.root),
+        "REMPART_VAR": str(stack.var),
+        "REMPART_PORT_OFFSET": str(stack.offset),
+    }
+    done = subprocess.run(
+        [begun.before.python, "-m", "rempart.cli", *words],
+        env=variables,
+        cwd=begun.before.root,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+    if done.returncode:
+        raise UpgradeError(
+            f"`rempart {words[0]}` of the release before, in {begun.before.root}, ended with {done.returncode}",
+            "Do what it says above, then run the same command again: docs/runbooks/upgrade-failed.md.",
+        )
+
+
+def _record(stack: Stack, begun: Begun, say: Say) -> None:
+    """Evidence of the return; where the ledger does not answer, that is told and the return goes on."""
+    try:
+        body = {"outcome": "back", "point": begun.point if begun.migrates else None, "restored": list(begun.migrates)}
+        open_platform().ledger.append("upgrade", begun.before.version, body)
+    except RempartError as error:
+        say(f"NOT RECORDED as evidence: {error.what}")
+
+
+def _proof(begun: Begun) -> list[Check]:
+    """The platform under the release before, asked from here."""
+    from rempart.models import registry
+
+    platform = open_platform()
+    found = {name: registry.champion(platform.tracking(), name) for name in begun.champions}
+    ids = AirflowApi(platform.connections("airflow_api")).dag_ids()
+    told = ", ".join(f"{name} version {version}" for name, version in found.items())
+    return [
+        Check("Airflow shows its DAGs", bool(ids), f"{len(ids)} DAGs"),
+        Check("the champions are those of before", found == dict(begun.champions), told or "there were none"),
+        restore_checks.ledger_verifies(platform.ledger, begun.ledger_head),
+    ]

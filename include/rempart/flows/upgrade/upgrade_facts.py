@@ -1,0 +1,127 @@
+"""Looks at what runs here and at what this checkout brings; changes nothing. What it finds, `upgrade_plan` judges."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from rempart import config as configuration
+from rempart.airflow_api import AirflowApi
+from rempart.backup.databases import postgresql
+from rempart.errors import PipelineError, RempartError, UpgradeError
+from rempart.flows.shared.platform import Platform
+from rempart.flows.upgrade.upgrade_plan import Facts
+from rempart.ledger.keys import from_base64
+from rempart.ledger.port import Ledger
+from rempart.ledger.verification import Verdict, verify
+from rempart.pipeline import load_all
+from rempart.stack import environment, lifecycle, release, schemas
+from rempart.stack import postgresql as embedded
+from rempart.stack.layout import AIRFLOW_COMPONENTS, Stack
+from rempart.transparency import installed, lock
+
+IMPORT_SECONDS = 600.0
+Say = Callable[[str], object]
+_Fact = TypeVar("_Fact")
+
+
+def gather(stack: Stack, platform: Platform, say: Say) -> Facts:
+    """Every fact that can be had; what could not be read is told, and left unknown."""
+
+    def known(read: Callable[[], _Fact]) -> _Fact | None:
+        try:
+            return read()
+        except RempartError as error:
+            say(f"not known: {error.what}")
+            return None
+
+    before, ours = release.recorded(stack), release.of_checkout(stack.root, stack.python)
+    working = [name for name in ("mlflow", *AIRFLOW_COMPONENTS) if name in stack.services]
+    idle = tuple(name for name in working if name not in lifecycle.works(stack))
+    own_server = not stack.external("postgresql")
+    read = known(lambda: import_dags(stack))
+    pipelines = load_all()
+    return Facts(
+        before,
+        ours,
+        idle,
+        known(lambda: _server(stack, platform)),
+        own_server,
+        known(lambda: _installed_otherwise(stack.root)),
+        None if idle else known(lambda: tuple(schemas.read(platform.connections, ("airflow", "mlflow")))),
+        None if idle else known(lambda: frozenset(AirflowApi(platform.connections("airflow_api")).dag_ids())),
+        read[0] if read else None,
+        read[1] if read else None,
+        None if idle else known(lambda: ledger_state(platform.ledger)),
+        {name: str(one) for name, one in pipelines.items() if isinstance(one, PipelineError)},
+        tuple(sorted(_pipelines(before.root) - pipelines.keys())) if before else (),
+        before is not None and _differ(before.root / "rempart.yaml", ours.root / "rempart.yaml"),
+    )
+
+
+def verified(ledger: Ledger) -> Verdict:
+    """The whole chain as this release verifies it, with the keys that it introduces itself."""
+    introduced = [from_base64(one.body.get("public")) for one in ledger.find("key", limit=10_000)]
+    return verify((entry.line for entry in ledger.entries()), [key for key in introduced if key], {})
+
+
+def ledger_state(ledger: Ledger) -> tuple[int, str]:
+    """How many records verify, and what is broken; an empty ledger, as a new platform has it, is not."""
+    if next(iter(ledger.entries()), None) is None:
+        return 0, ""
+    found = verified(ledger)
+    return found.records, found.broken.what if found.broken else ""
+
+
+def import_dags(stack: Stack) -> tuple[frozenset[str], Mapping[str, str]]:
+    """Ids of the DAGs that this checkout's files give, and errors by file: in a process that knows no database."""
+    secrets = configuration.read_env_file(stack.secrets)
+    with tempfile.TemporaryDirectory(prefix="rempart-import-") as home:
+        variables = environment.airflow(stack, secrets, os.environ, "airflow-dag-processor") | {
+            "AIRFLOW_HOME": home,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/none.db",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": f"sqlite+aiosqlite:///{home}/none.db",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": f"{home}/passwords.json",
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": f"{home}/logs",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
+        }
+        command = [stack.python, "-m", "rempart.orchestration.import_dags", str(stack.root / "dags")]
+        try:
+            done = subprocess.run(
+                command, env=variables, cwd=home, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False
+            )
+            found = json.loads(done.stdout.splitlines()[-1])
+        except (subprocess.TimeoutExpired, IndexError, ValueError):  # its output may hold a secret
+            raise UpgradeError(
+                f"The DAG files in {stack.root / 'dags'} could not be imported with this release's packages",
+                "Run `make setup`, then `rempart config check`.",
+            ) from None
+    return frozenset(found["dags"]), {Path(file).name: why for file, why in found["errors"].items()}
+
+
+def _server(stack: Stack, platform: Platform) -> int | None:
+    """The major version of the server that holds the data."""
+    if not stack.external("postgresql"):
+        there = (stack.postgresql_data / "PG_VERSION").is_file()
+        return embedded.data_version(stack.postgresql_data) if there else None
+    with postgresql.session(platform.database("ledger"), "read its version") as opened:
+        row = opened.execute("SHOW server_version_num").fetchone()
+    return int(str(row[0])) // 10_000 if row else None
+
+
+def _installed_otherwise(root: Path) -> Mapping[str, str]:
+    locked = lock.read((root / "requirements.txt").read_text(encoding="utf-8"))
+    return lock.differences({name: one.version for name, one in installed.by_name().items()}, locked)[0]
+
+
+def _pipelines(root: Path) -> set[str]:
+    return {file.stem for file in (root / "include" / "pipelines").glob("*.yaml")}
+
+
+def _differ(one: Path, other: Path) -> bool:
+    return not one.is_file() or one.read_bytes() != other.read_bytes()

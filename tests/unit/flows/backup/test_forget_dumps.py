@@ -1,0 +1,103 @@
+"""X7: dumps are forgotten although a key or repository of something else is damaged."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from rempart.backup.databases.restic_answers import Snapshot
+from rempart.backup.keys import domains
+from rempart.backup.points import retention
+from rempart.errors import IntegrityError, KeyWrong, RepositoryDamaged, SiteUnavailable
+from rempart.flows.backup import forget_dumps
+from tests.restorable import NOW, House, flip
+from tests.restorable import house as made_house
+
+KEPT = timedelta(days=30)
+
+
+class Repository:
+    """The dumps of one database: one of a point that is kept, one of a point that is gone."""
+
+    def __init__(self, name: str) -> None:
+        self.fault: Exception | None = None
+        self.stored = {f"{name}-kept": "20260104T000000Z-abcdef", f"{name}-gone": "20251203T000000Z-abcdef"}
+
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        if self.fault:
+            raise self.fault
+        return tuple(Snapshot(one, NOW, 1, 1, 0.1, tags=(f"point={of}",)) for one, of in self.stored.items())
+
+    def forget(self, ids: list[str]) -> None:
+        for one in ids:
+            del self.stored[one]
+
+
+@pytest.fixture
+def house() -> House:
+    return made_house()
+
+
+@pytest.fixture
+def repositories(house: House, monkeypatch: pytest.MonkeyPatch) -> dict[str, Repository]:
+    """By database; each with a key of its own."""
+    made = {name: Repository(name) for name in ("airflow", "feast", "mlflow")}
+    for name in made:
+        house.ring.open_or_make(domains.of_database(name, KEPT))
+    monkeypatch.setattr(forget_dumps, "open_keyring", lambda platform, say: house.ring)
+    monkeypatch.setattr(forget_dumps, "repository_of", lambda platform, site, key: made[key.domain.name])
+    return made
+
+
+def forgotten(house: House, *needed: str) -> tuple[dict[str, int], list[str]]:
+    """What a prune forgets that keeps one point, which names a dump of each of these databases."""
+    said: list[str] = []
+    kept = {retention.Snapshot(domains.of_database(name, KEPT).id, "0001", f"{name}-kept") for name in needed}
+    return forget_dumps.forget(house.platform, "haven", kept, ["20260104T000000Z-abcdef"], said.append), said
+
+
+def damage(house: House, name: str, kind: str) -> None:
+    for place in house.ring.places:
+        flip(place.site, place.bucket, f"keys/{domains.of_database(name, KEPT).id}/0001.{kind}")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["age", "json"])
+def test_x7_a_flipped_key_or_card_of_something_else_does_not_stop_a_prune(
+    house: House, repositories: dict[str, Repository], kind: str
+) -> None:
+    damage(house, "feast", kind)
+    done, said = forgotten(house, "airflow", "mlflow")
+    assert set(done) >= {domains.of_database(name, KEPT).id for name in ("airflow", "mlflow")}
+    for name in ("airflow", "mlflow"):
+        assert list(repositories[name].stored) == [f"{name}-kept"]
+    if kind == "age":
+        assert len(repositories["feast"].stored) == 2
+        assert any("WARNING" in line and "database-feast" in line for line in said), said
+
+
+def test_x7_a_damaged_repository_of_something_else_does_not_stop_a_prune(
+    house: House, repositories: dict[str, Repository]
+) -> None:
+    repositories["feast"].fault = RepositoryDamaged("repository of feast: wrong hash", "Look at it.")
+    assert len(forgotten(house, "airflow", "mlflow")[0]) == 2
+
+
+@pytest.mark.parametrize("fault", ["key", "repository"])
+def test_what_the_kept_points_need_is_told_after_all_others_were_done(
+    house: House, repositories: dict[str, Repository], fault: str
+) -> None:
+    if fault == "key":
+        damage(house, "feast", "age")
+    else:
+        repositories["feast"].fault = RepositoryDamaged("repository of feast: wrong hash", "Look at it.")
+    with pytest.raises((IntegrityError, KeyWrong, RepositoryDamaged), match="feast"):
+        forgotten(house, "airflow", "feast", "mlflow")
+    for name in ("airflow", "mlflow"):
+        assert list(repositories[name].stored) == [f"{name}-kept"]
+
+
+def test_a_site_that_is_away_stops_a_prune(house: House, repositories: dict[str, Repository]) -> None:
+    repositories["airflow"].fault = SiteUnavailable("list: no answer", "Retry.")
+    with pytest.raises(SiteUnavailable):
+        forgotten(house, "mlflow")

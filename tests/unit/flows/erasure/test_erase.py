@@ -1,0 +1,399 @@
+"""An erasure at two sites in memory: what is found, what is left, what is recorded, and what a second run does."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from rempart.backup.keys import age
+from rempart.backup.points import erasures as register
+from rempart.cli import app
+from rempart.errors import BackupError, ErasedMeanwhile, RequestInvalid, SiteError, SiteUnavailable
+from rempart.flows.erasure import erase as flow
+from rempart.flows.erasure import erase_report
+from rempart.flows.erasure.erase_report import ErasureResult
+from rempart.flows.ingestion.ingest import ingest
+from rempart.flows.ingestion.quarantine import look
+from rempart.flows.ingestion.reingest import reingest
+from rempart.flows.shared import erasures
+from rempart.flows.shared.pairs import turn_of
+from rempart.ingestion import snapshots
+from rempart.pipeline import Pipeline
+from rempart.replication.plan import Replica
+from rempart.sites.port import ObjectInfo, Site
+from tests.erasable import HEADER, NOW, ROWS, Lake, id_of, in_two_memories
+
+VICTIM, OTHER = ROWS[3], ROWS[4]
+WHO = id_of(VICTIM)
+
+
+@pytest.fixture(autouse=True)
+def no_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The feature stores are servers: integration tests have them."""
+    monkeypatch.setattr(flow, "_strike_features", lambda *given: None)
+    monkeypatch.setattr(flow, "_feature_rows", lambda *given: {})
+
+
+@pytest.fixture
+def lake() -> Lake:
+    """Two deliveries, the second of which has the booking again with another price; a training set; both sites."""
+    made = in_two_memories()
+    made.take_in("one", ROWS[:10])
+    changed = VICTIM.split(",")
+    changed[1] = "99.5"
+    made.take_in("two", gzip.compress("\n".join([HEADER, ",".join(changed), *ROWS[10:14], ""]).encode()))
+    assert made.site("primary").read(made.bucket, f"quarantine/hotel_bookings/{second(made)}.parquet")
+    made.mirror()
+    return made
+
+
+def second(made: Lake) -> str:
+    found = made.site("primary").list(made.bucket, "deliveries/hotel_bookings/")
+    told = [json.loads(made.site("primary").read(made.bucket, one.key)) for one in found]
+    return str(next(one["sha256"] for one in told if one["file"] == "two.csv"))
+
+
+def erase(made: Lake, *bookings: int, **more: object) -> ErasureResult:
+    given = {"by": "data-protection-officer", "reason": "objection", "dry_run": False, **more}
+    return flow.erase(made.platform, made.pipeline, [(one,) for one in bookings], **given)  # type: ignore[arg-type]
+
+
+def freeze(made: Lake) -> dict[str, str]:
+    """A training set as a job leaves it; its record."""
+    table = snapshots.load_table(made.site("primary"), made.bucket, current(made))
+    sink = io.BytesIO()
+    split = pa.array(["train"] * (table.num_rows - 3) + ["holdout"] * 3)
+    pq.write_table(table.append_column("split", split), sink)
+    digest = hashlib.sha256(sink.getvalue()).hexdigest()
+    key = f"training/hotel_bookings/{digest}.parquet"
+    made.site("primary").write(made.bucket, key, sink.getvalue())
+    made.mirror()
+    return {"bucket": made.bucket, "key": key, "sha256": digest}
+
+
+def current(made: Lake) -> snapshots.Snapshot:
+    found = snapshots.current(made.site("primary"), made.bucket, "hotel_bookings")
+    assert found
+    return found
+
+
+def test_a_dry_run_tells_where_rows_are_and_changes_nothing(lake: Lake) -> None:
+    before = [lake.site(name).list(lake.bucket) for name in ("primary", "haven")]
+    told = erase(lake, WHO, dry_run=True)
+    assert sum(told.found.values()) >= 8  # two deliveries, quarantine, parts of two snapshots; at two sites
+    assert not lake.platform.ledger.find("erasure")
+    assert not list(lake.site("haven").list("backups", "erasures/"))
+    after = [lake.site(name).list(lake.bucket) for name in ("primary", "haven")]
+    assert [list(one) for one in before] == [list(one) for one in after]
+    assert str(WHO) not in "\n".join(erase_report.lines(told))
+
+
+def test_an_erased_booking_is_nowhere_and_everybody_else_is_where_he_was(lake: Lake) -> None:
+    dataset, was = freeze(lake), current(lake)
+    assert lake.holders(WHO, "primary") and lake.holders(WHO, "haven")
+    others = {id_of(row) for row in ROWS[:14]} - {WHO}
+    done = erase(lake, WHO)
+    assert not done.pending and done.subjects == 1
+    assert lake.holders(WHO) == []
+    now = current(lake)
+    assert now.id != was.id and now.rows == was.rows - 1
+    table = snapshots.load_table(lake.site("primary"), lake.bucket, now)
+    assert set(table["booking_id"].to_pylist()) == others
+    # whoever asks for what was on record finds what stands for it
+    ledger = lake.platform.ledger
+    assert erasures.snapshot_id(ledger, lake.bucket, "hotel_bookings", was.id) == now.id
+    body = erasures.read_dataset(erasures.rewritten(ledger), lake.site("primary"), dataset)
+    assert set(pq.read_table(io.BytesIO(body))["booking_id"].to_pylist()) == others
+    # the chain of snapshots is whole, and so is each delivery but for that line
+    assert now.previous and snapshots.read(lake.site("primary"), lake.bucket, "hotel_bookings", now.previous).rows == 9
+    raw = [lake.site("primary").read(lake.bucket, one.key) for one in lake.site("primary").list(lake.bucket, "raw/")]
+    lines = [(gzip.decompress(one) if one[:1] == b"\x1f" else one).decode().splitlines() for one in raw]
+    assert sorted(lines, key=len) == [[HEADER, *ROWS[10:14]], [HEADER, *[row for row in ROWS[:10] if row != VICTIM]]]
+
+
+def test_it_is_recorded_under_pseudonyms_signed_and_locked(lake: Lake, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    told: list[str] = []
+    erase(lake, WHO, say=told.append)
+    for name in ("primary", "haven"):
+        ((key, body),) = register.read(lake.site(name), "backups")
+        (version,) = lake.site(name).versions("backups", key)
+        assert lake.site(name).retained_until("backups", key, version.version_id or "")
+        assert str(WHO).encode() not in body
+        entry = register.decode(key, body, lake.platform.trusted_keys())
+        assert entry.pipeline == "hotel_bookings" and len(entry.subjects) == 1
+        # who guesses bookings has no use for a plain hash
+        assert hashlib.sha256(str(WHO).encode()).hexdigest() not in entry.subjects
+    said = json.dumps([record.body for record in lake.platform.ledger.find("erasure")], default=dict)
+    for text in (said, caplog.text, "\n".join(told)):
+        assert str(WHO) not in text and VICTIM not in text
+    assert {record.body["state"] for record in lake.platform.ledger.find("erasure")} == {
+        "registered",
+        "rewritten",
+        "ended",
+    }
+
+
+def test_a_second_run_changes_nothing(lake: Lake) -> None:
+    erase(lake, WHO)
+    seen = [list(lake.site(name).versions(bucket)) for name in ("primary", "haven") for bucket in ("lake", "backups")]
+    records = len(lake.platform.ledger.find("erasure"))
+    for done in (erase(lake, WHO), *flow.again(lake.platform)):
+        assert (done.found, done.deleted, done.rewritten) == ({}, 0, 0)
+    assert seen == [
+        list(lake.site(name).versions(bucket)) for name in ("primary", "haven") for bucket in ("lake", "backups")
+    ]
+    assert len(lake.platform.ledger.find("erasure")) == records
+
+
+def test_a_later_erasure_is_an_entry_of_its_own(lake: Lake) -> None:
+    erase(lake, WHO)
+    erase(lake, WHO, id_of(OTHER))
+    assert [len(one.subjects) for one in erasures.on_record(lake.platform.ledger)] == [1, 1]
+    assert lake.holders(WHO) == lake.holders(id_of(OTHER)) == []
+
+
+def test_a_locked_version_is_told_with_its_date_and_goes_when_the_lock_has_ended(lake: Lake) -> None:
+    home = lake.site("primary")
+    (key,) = {one.split("/", 1)[1] for one in lake.holders(WHO, "primary") if "quarantine" in one}
+    (version,) = home.versions(lake.bucket, key)
+    until = lake.platform.clock()
+    home._locking.add(lake.bucket)  # type: ignore[attr-defined] # a bucket with locks
+    home.retain(lake.bucket, key, version.version_id or "", until)
+    done = erase(lake, WHO)
+    assert done.pending and not done.left
+    assert list(done.locked.values()) == [until] and any(
+        "retained until 2099" in line for line in erase_report.lines(done)
+    )
+    assert lake.holders(WHO) == [f"primary/{key}"]
+    home._retained.clear()  # type: ignore[attr-defined] # time passes
+    (later,) = flow.again(lake.platform)
+    assert not later.pending and lake.holders(WHO) == []
+
+
+def test_a_site_that_is_away_is_pending_and_is_cleaned_when_it_is_back(lake: Lake) -> None:
+    # a third site would be the everyday case: here it is the other one's lake that does not answer
+    haven = lake.site("haven")
+    real = haven.versions
+
+    def away(bucket: str, prefix: str = "") -> object:
+        if bucket == lake.bucket:
+            raise SiteUnavailable(f"list {bucket} at site 'haven': no answer", "Wait.")
+        return real(bucket, prefix)
+
+    haven.versions = away  # type: ignore[method-assign, assignment]
+    done = erase(lake, WHO)
+    assert set(done.silent) == {"haven"} and lake.holders(WHO, "primary") == []
+    haven.versions = real  # type: ignore[method-assign]
+    assert lake.holders(WHO, "haven")
+    assert not flow.again(lake.platform)[0].pending
+    assert lake.holders(WHO) == []
+
+
+@pytest.mark.parametrize("name", ["primary", "haven"])
+@pytest.mark.parametrize("hidden", ["raw/", "snapshots/hotel_bookings/parts/"])
+def test_l1_a_listing_that_hides_what_the_snapshot_names_is_no_erasure(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, name: str, hidden: str
+) -> None:
+    site = lake.site(name)
+    true = site.versions
+    with monkeypatch.context() as lie:
+        lie.setattr(
+            site,
+            "versions",
+            lambda bucket, prefix="": (one for one in true(bucket, prefix) if not one.key.startswith(hidden)),
+        )
+        if name == "primary":
+            with pytest.raises(SiteError, match=r"listing lacks \d versions"):
+                erase(lake, WHO)
+        else:
+            assert set(erase(lake, WHO).silent) == {"haven"}  # pending, and told
+    assert not erase(lake, WHO).pending and lake.holders(WHO) == []
+
+
+@pytest.mark.parametrize(
+    ("way", "side", "state"),
+    [
+        (("primary", "haven"), "source", {"missing_since": NOW, "sightings": 1}),
+        (("primary", "haven"), "target", {"hidden": NOW}),
+        (("haven", "primary"), "source", {}),
+        (("haven", "primary"), "target", {}),
+    ],
+    ids=["missed at the source", "hidden at the target", "back, source", "back, target"],
+)
+def test_l1_a_listing_that_hides_what_replication_knows_of_is_no_erasure(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, way: tuple[str, str], side: str, state: dict[str, Any]
+) -> None:
+    name, pair = way[side == "target"], lake.platform.continuity.catalogue(*way)
+    site = lake.site(name)
+    true = site.versions
+    (old,) = (one for one in true(lake.bucket, "raw/") if second(lake) not in one.key)  # the snapshot names the newer
+    mine, theirs = (old.version_id, "v1") if side == "source" else ("v1", old.version_id)
+    row = Replica(
+        old.key, str(mine), 0, False, old.size, "", old.etag, NOW, str(theirs), "", "read back", NOW, NOW, **state
+    )
+    with lake.platform.continuity.turn(turn_of(*way), "test") as lease:
+        pair.record(lake.bucket, [row], lease)
+    with monkeypatch.context() as lie:
+        lie.setattr(
+            site, "versions", lambda bucket, prefix="": (one for one in true(bucket, prefix) if one.key != old.key)
+        )
+        if name == "primary":
+            with pytest.raises(SiteError, match="listing lacks 1 versions"):
+                erase(lake, WHO)
+        else:
+            assert set(erase(lake, WHO).silent) == {"haven"}  # pending, and told
+    assert not erase(lake, WHO).pending and lake.holders(WHO) == []
+
+
+def test_a_version_of_the_site_that_was_there_before_stops_no_erasure(lake: Lake) -> None:
+    way = ("haven", "primary")
+    key = f"raw/hotel_bookings/{second(lake)}/two.csv"
+    row = Replica(key, "of/another", 0, False, 1, "", "", NOW, "of/another", "", "read back", NOW, NOW)
+    with lake.platform.continuity.turn(turn_of(*way), "test") as lease:
+        lake.platform.continuity.catalogue(*way).record(lake.bucket, [row], lease)
+    for name in way:
+        refuse(lake.site(name))
+    assert not erase(lake, WHO).pending and lake.holders(WHO) == []
+
+
+def refuse(site: Site) -> None:
+    """Have a site refuse a version id of another form, as S3 does, instead of finding nothing."""
+    head = site.head
+
+    def refusing(bucket: str, key: str, *, version_id: str | None = None, **more: Any) -> ObjectInfo:
+        if version_id == "of/another":
+            raise RequestInvalid(f"head {bucket}/{key}: 400", "Correct the request.")
+        return head(bucket, key, version_id=version_id, **more)
+
+    site.head = refusing  # type: ignore[method-assign]
+
+
+def test_what_is_ingested_while_a_site_is_listed_does_not_count_as_hidden(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = lake.site("primary")
+    true = site.versions
+
+    def versions(bucket: str, prefix: str = "") -> Iterator[ObjectInfo]:
+        yield from true(bucket, prefix)
+        if prefix == "conflicts/":
+            monkeypatch.setattr(site, "versions", true)
+            lake.take_in("three", ROWS[14:16])
+
+    monkeypatch.setattr(site, "versions", versions)
+    assert erase(lake, WHO, dry_run=True).subjects == 1
+
+
+def test_without_the_register_of_the_backup_site_nothing_is_erased(lake: Lake) -> None:
+    haven, before = lake.site("haven"), lake.holders(WHO)
+
+    def refuses(*given: object, **more: object) -> bool:
+        raise SiteError("put backups/erasures at site 'haven': refused", "Ask.")
+
+    haven.write_new = refuses  # type: ignore[method-assign]
+    with pytest.raises(SiteError, match="refused"):
+        erase(lake, WHO)
+    assert lake.holders(WHO) == before and not erasures.on_record(lake.platform.ledger)
+
+
+def test_an_ingestion_that_began_before_commits_nothing(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = snapshots.load_table
+
+    def meanwhile(*given: object) -> pa.Table:
+        monkeypatch.setattr(snapshots, "load_table", real)
+        erase(lake, WHO)
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(snapshots, "load_table", lambda *given: meanwhile(*given))
+    with pytest.raises((ErasedMeanwhile, SiteError)):
+        lake.take_in("three", ROWS[14:16])
+    monkeypatch.setattr(snapshots, "load_table", real)
+    again = ingest(lake.platform, lake.pipeline)
+    assert again.accepted == 2 and again.total_rows == 15
+    assert flow.again(lake.platform)[0].found == {} and lake.holders(WHO, "primary") == []
+
+
+@pytest.mark.parametrize("told", [["x"], ["100", "1|2"], [""], []])
+def test_what_is_no_key_is_refused_and_not_quoted(lake: Lake, told: list[str]) -> None:
+    with pytest.raises(BackupError) as refused:
+        flow.read_keys(lake.pipeline, [*told, "secret-person"] if told == ["x"] else told)
+    assert "secret-person" not in str(refused.value) and "1|2" not in str(refused.value)
+
+
+def test_keys_of_several_columns_are_written_with_a_bar(lake: Lake) -> None:
+    both = Pipeline.model_construct(**{**dict(lake.pipeline), "key": ["agent", "arrival_date"]})
+    found = flow.read_keys(both, [r"a\|b|2016-07-02"])
+    assert [(one[0], one[1].isoformat()) for one in found] == [("a|b", "2016-07-02")]
+
+
+@pytest.mark.parametrize("more", [{"by": "Jane Doe"}, {"reason": "because Jane Doe asked"}])
+def test_neither_role_nor_reason_can_name_a_person(lake: Lake, more: dict[str, str]) -> None:
+    with pytest.raises(BackupError, match="role and a reason code") as refused:
+        erase(lake, WHO, **more)
+    assert "Jane" not in str(refused.value)
+
+
+def test_the_command_takes_keys_from_standard_input(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rempart.flows.shared.platform.open_platform", lambda: lake.platform)
+    command = ["erase", "hotel_bookings", "--file", "-"]
+    first = CliRunner().invoke(app, command, input=f"{WHO}\n")
+    assert first.exit_code == 0 and "Nothing was changed" in first.output and lake.holders(WHO)
+    unsaid = CliRunner().invoke(app, [*command, "--yes"], input=f"{WHO}\n")
+    assert isinstance(unsaid.exception, BackupError) and lake.holders(WHO)
+    said = ["--yes", "--role", "data-protection-officer", "--reason", "objection"]
+    second_ = CliRunner().invoke(app, [*command, *said], input=f"{WHO}\n")
+    assert second_.exit_code == 0 and lake.holders(WHO) == [] and str(WHO) not in first.output + second_.output
+    assert CliRunner().invoke(app, ["erase", "--again"]).exit_code == 0
+
+
+def test_a_failover_takes_the_register_along(lake: Lake) -> None:
+    """What is asked is the ledger, so a delivery at the other site does not bring anybody back either."""
+    erase(lake, WHO)
+    lake.mirror()
+    config = lake.platform.config.model_copy(update={"active_site": "haven"})
+    moved = Lake(replace(lake.platform, config=config))
+    result = moved.take_in("again", ROWS[2:6])
+    assert result.quarantined == 4 and moved.holders(WHO) == []
+
+
+def test_an_erased_row_is_not_taken_in_again_from_quarantine_of_whichever_attempt(lake: Lake) -> None:
+    names = HEADER.split(",")
+
+    def turned(line: str, **values: str) -> str:
+        cells = line.split(",")
+        for name, value in values.items():
+            cells[names.index(name)] = value
+        return ",".join(reversed(cells))
+
+    victim, other, good = ROWS[20:23]
+    lines = [turned(HEADER), turned(victim, adults="0"), turned(other, adults="0"), turned(good), ""]
+    lake.take_in("three", "\n".join(lines).encode())
+    (told,) = lake.platform.ledger.find("deliveries")[0].body["deliveries"]
+    sha = told["sha256"]
+    rules = [one.model_copy(update={"reason": f"{one.reason}, or so"}) for one in lake.pipeline.expectations]
+    reingest(lake.platform, lake.pipeline.model_copy(update={"expectations": rules}), sha)
+    assert lake.site("primary").head(lake.bucket, f"quarantine/hotel_bookings/{sha}-1.parquet")
+    lake.mirror()
+    assert not erase(lake, id_of(victim)).pending and lake.holders(id_of(victim)) == []
+    key = age.new_identity()
+    shown = look(lake.platform, lake.pipeline, sha, key.recipient, by=None)
+    assert (shown.rows, shown.shown) == (1, 1)
+    before = current(lake).rows
+    result = reingest(lake.platform, lake.pipeline.model_copy(update={"expectations": []}), sha)
+    assert result.total_rows == before + 1 and result.quarantined == 0
+    assert (
+        id_of(other) in snapshots.load_table(lake.site("primary"), lake.bucket, current(lake))["booking_id"].to_pylist()
+    )
+    assert lake.holders(id_of(victim)) == []

@@ -1,0 +1,308 @@
+"""A platform in memory goes to its other site and comes back: what a reader of both sites and of the ledger finds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from rempart import config
+from rempart.errors import (
+    CapabilityMissing,
+    ConfigError,
+    DatabaseUnavailable,
+    FailoverError,
+    LeaseHeld,
+    SiteError,
+    SiteFenced,
+    SiteUnavailable,
+)
+from rempart.flows.failover import mirror
+from rempart.flows.failover.fail_over import abandon, fail_back, fail_over, lines
+from rempart.flows.shared.platform import Platform
+from rempart.replication.active import Active, MemoryActiveSites
+from rempart.replication.continuity import MemoryContinuity
+from tests import journeys
+
+ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture
+def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
+    monkeypatch.setenv("REMPART_HOME", str(ROOT))
+    return journeys.in_memory()
+
+
+class Gone:
+    """A site that answers nothing."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.endpoint = name, "memory:gone"
+
+    def __getattr__(self, name: str) -> object:
+        raise SiteUnavailable(f"{name} at site '{self.name}': no answer", "Wait.")
+
+
+class Closed(Gone):
+    """A site that refuses everything: the account was closed."""
+
+    def __getattr__(self, name: str) -> object:
+        raise SiteError(f"{name} at site '{self.name}': refused (AccessDenied)", "Check the rights.")
+
+
+def gone(platform: Platform, name: str, how: type[Gone] = Gone) -> Platform:
+    return dataclasses.replace(platform, sites={**platform.sites, name: how(name)})
+
+
+def steps(platform: Platform) -> list[str]:
+    return [str(one.body["step"]) for one in reversed(platform.ledger.find("failover"))]
+
+
+def test_a_failover_brings_everything_and_pipelines_work_at_the_other_site(platform: Platform) -> None:
+    made = journeys.fill(platform)
+    platform.sites["primary"].write(platform.config.buckets.landing, "waiting/a.csv", b"rows")
+    result = journeys.over(platform)
+    assert (result.done, result.active, result.generation) == (True, "haven", 2)
+    assert journeys.content(platform, "haven") == made
+    assert platform.sites["haven"].read(platform.config.buckets.landing, "waiting/a.csv") == b"rows"
+    assert platform.active_site("personal").name == "haven"
+    assert steps(platform) == ["fence", "drain", "verify", "switch", "resume"]
+    verified = result.steps["verify"]
+    assert (verified["objects"], verified["read_back"]) == (6, 6)
+    assert all(outcome["seconds"] >= 0 for outcome in result.steps.values())
+    assert (result.lag_seconds, result.unknown) == (0.0, None)
+
+
+def test_a_dry_run_tells_the_plan_and_changes_nothing(platform: Platform) -> None:
+    journeys.fill(platform)
+    said: list[str] = []
+    result = fail_over(platform, "haven", say=said.append)
+    assert (result.dry_run, result.done) == (True, False)
+    text = "\n".join(result.plan)
+    assert "steps: fence, drain, verify, switch, resume" in text
+    assert "no replication from 'primary' to 'haven' is on record" in text
+    assert "restore points would then go to 'primary'" in text
+    assert platform.active().generation == 0 and not platform.ledger.find("failover")
+    assert not journeys.content(platform, "haven")
+    assert set(said) >= set(result.plan)
+
+
+def test_again_changes_nothing(platform: Platform) -> None:
+    journeys.fill(platform)
+    journeys.over(platform)
+    before = platform.active(), len(platform.ledger.find("failover")), journeys.content(platform, "haven")
+    assert journeys.over(platform).done
+    assert (platform.active(), len(platform.ledger.find("failover")), journeys.content(platform, "haven")) == before
+
+
+def test_a_source_that_is_gone_is_left_only_by_the_operators_word_and_the_loss_is_told(platform: Platform) -> None:
+    made = journeys.fill(platform)
+    journeys.over(platform)
+    journeys.back(platform)
+    late = journeys.fill(platform, prefix="late")
+    dead = gone(platform, "primary")
+    with pytest.raises(FailoverError, match="does not answer") as refused:
+        journeys.over(dead)
+    assert "--accept-loss" in refused.value.hint and platform.active().state == "active"
+    plan = fail_over(dead, "haven", say=journeys.silent)
+    assert any("would be refused" in line for line in plan.plan)
+    result = journeys.over(dead, accept_loss=True)
+    assert result.done and journeys.content(platform, "haven") == made
+    assert result.unknown is None or "nothing is known" in result.unknown
+    assert not result.steps["drain"]["complete"] and result.steps["drain"]["ok"]
+    assert "behind" in result.steps["resume"]["mirrors"]["primary"]
+    # the primary comes back with what nobody replicated
+    home = journeys.back(platform)
+    assert home.active == "primary" and home.steps["diff"]["adopted_count"] == len(late)
+    assert journeys.content(platform, "primary") == journeys.content(platform, "haven") == made | late
+    assert steps(platform)[-7:] == ["diff", "reverse", "fence", "drain", "verify", "switch", "resume"]
+
+
+def test_a_source_that_refuses_everything_is_as_good_as_gone(platform: Platform) -> None:
+    made = journeys.fill(platform)
+    journeys.over(platform)
+    journeys.back(platform)
+    closed = gone(platform, "primary", Closed)
+    with pytest.raises(FailoverError, match="does not answer"):
+        journeys.over(closed)
+    assert journeys.over(closed, accept_loss=True).active == "haven"
+    assert journeys.content(platform, "haven") == made
+
+
+def test_a_failback_brings_home_what_was_written_meanwhile(platform: Platform) -> None:
+    made = journeys.fill(platform)
+    journeys.over(platform)
+    meanwhile = journeys.fill(platform, "haven", prefix="meanwhile")
+    platform.sites["haven"].write("lake", "k/000", b"changed at haven")
+    result = journeys.back(platform)
+    assert (result.active, result.generation, result.conflicts) == ("primary", 4, ())
+    wanted = made | meanwhile | {"lake/k/000": b"changed at haven"}
+    assert journeys.content(platform, "primary") == journeys.content(platform, "haven") == wanted
+
+
+def test_there_is_no_way_to_a_site_that_does_not_answer(platform: Platform) -> None:
+    with pytest.raises(FailoverError, match="'haven', the target, does not answer"):
+        journeys.over(gone(platform, "haven"), accept_loss=True)
+    assert platform.active().generation == 0
+    with pytest.raises(ConfigError, match="There is no site 'nowhere'"):
+        journeys.over(platform, "nowhere")
+
+
+def test_a_writer_of_an_earlier_generation_commits_nothing(platform: Platform) -> None:
+    began = platform.active()
+    journeys.over(platform)
+    with pytest.raises(SiteFenced, match="began at 'primary'"), platform.committing(began):
+        pytest.fail("it committed")
+
+
+def test_a_fence_waits_for_who_is_committing_and_can_be_lifted(platform: Platform) -> None:
+    journeys.fill(platform)
+    with platform.committing(platform.active()), pytest.raises(FailoverError, match="Somebody still commits"):
+        journeys.over(platform)
+    assert platform.active().state == "fenced"
+    with pytest.raises(SiteFenced, match="is fenced"):
+        platform.active_site("personal")
+    assert not abandon(platform, say=journeys.silent).done
+    result = abandon(platform, dry_run=False, say=journeys.silent)
+    assert (result.active, result.generation) == ("primary", 2)
+    assert platform.active_site("personal").name == "primary"
+    with pytest.raises(FailoverError, match="nothing to abandon"):
+        abandon(platform, say=journeys.silent)
+    assert journeys.over(platform).done
+
+
+def test_an_object_that_is_not_what_was_replicated_stops_the_switch_and_is_mended(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = journeys.fill(platform)
+    haven = platform.sites["haven"]
+
+    def rotten(name: str) -> None:
+        if name == "after append" and steps(platform)[-1:] == ["drain"] and len(steps(platform)) == 2:
+            haven.write("lake", "k/000", b"rotten")
+
+    with pytest.raises(FailoverError, match="1 of 6 objects at 'haven' are not what was replicated"):
+        journeys.over(journeys.with_faults(platform, rotten))
+    assert platform.active().state == "fenced" and steps(platform)[-1] == "verify"
+    assert journeys.over(platform).done
+    assert journeys.content(platform, "haven") == made
+
+
+def test_mlflow_that_does_not_follow_leaves_the_switch_done_and_the_rest_to_a_further_run(platform: Platform) -> None:
+    def elsewhere(_: object, active: object) -> str:
+        raise FailoverError("it writes elsewhere", "Start it anew.")
+
+    with pytest.raises(FailoverError, match="The switch is done: 'haven' is the active site"):
+        fail_over(platform, "haven", dry_run=False, say=journeys.silent, tracking=elsewhere)
+    assert platform.active_site("personal").name == "haven"
+    assert journeys.over(platform).done and steps(platform)[-2:] == ["resume", "resume"]
+
+
+def test_two_at_once_are_one_turn(platform: Platform) -> None:
+    turn = platform.continuity.active_sites("primary").turn("somebody else")
+    with turn, pytest.raises(LeaseHeld, match="somebody else"):
+        journeys.over(platform)
+    assert platform.active().generation == 0
+
+
+def test_x1_cut_off_at_every_effect_a_further_run_converges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REMPART_HOME", str(ROOT))
+
+    class Killed(BaseException):
+        pass
+
+    effects = [0]
+
+    def count(_: str) -> None:
+        effects[0] += 1
+
+    def prepared() -> tuple[Platform, dict[str, bytes]]:
+        fresh = journeys.in_memory()
+        made = journeys.fill(fresh, count=3)
+        fresh.sites["haven"].write("lake", "only/here", b"haven's own")
+        return fresh, made | {"lake/only/here": b"haven's own"}
+
+    first, _ = prepared()
+    journeys.over(journeys.with_faults(first, count))
+    assert effects[0] > 30
+    for cut in range(1, effects[0] + 1):
+        platform, made = prepared()
+        left = [cut]
+
+        def kill(what: str, left: list[int] = left) -> None:
+            left[0] -= 1
+            if not left[0]:
+                raise Killed(what)
+
+        with pytest.raises(Killed):
+            journeys.over(journeys.with_faults(platform, kill))
+        assert platform.active().site in ("primary", "haven")
+        result = journeys.over(platform)
+        assert result.done and result.active == "haven"
+        assert journeys.content(platform, "haven") == made, f"cut at effect {cut}"
+        found = steps(platform)
+        assert [*dict.fromkeys(found)] == ["fence", "drain", "verify", "switch", "resume"], f"cut at effect {cut}"
+        assert found.count("fence") == found.count("switch") == 1
+
+
+def test_each_site_is_told_and_one_that_was_away_catches_up(platform: Platform) -> None:
+    journeys.over(gone(platform, "primary"), accept_loss=True)
+    assert "no mirror yet" in str(mirror.read(platform)["primary"])
+    journeys.over(platform)  # nothing to do but this
+    for name in ("primary", "haven"):
+        told = json.loads(platform.sites[name].read(platform.config.buckets.backups, mirror.KEY))
+        assert (told["generation"], told["site"], told["state"]) == (2, "haven", "active")
+
+
+def test_a_person_reads_each_step_and_where_the_platform_is(platform: Platform) -> None:
+    journeys.fill(platform)
+    text = "\n".join(lines(journeys.over(platform)))
+    assert "drain" in text and "copied 6" in text and "'haven' is the active site (generation 2)" in text
+    plan = "\n".join(lines(fail_back(platform, say=journeys.silent)))
+    assert "'primary' would be the active site" in plan
+
+
+def test_a_failback_from_home_has_nothing_to_do(platform: Platform) -> None:
+    assert journeys.back(platform).done and platform.active().generation == 0
+    assert config.load().active_site == "primary"
+
+
+def test_where_the_platform_is_is_told_also_without_the_database(platform: Platform) -> None:
+    assert list(mirror.lines(platform)) == ["'primary' is active (generation 0)"]
+    journeys.over(platform)
+    text = "\n".join(mirror.lines(platform))
+    assert text.startswith("'haven' is active (generation 2)") and "`rempart failback` returns there" in text
+    assert "primary fenced  (failover primary -> haven)" in text
+
+    class Away(MemoryContinuity):
+        def active_sites(self, first: str) -> MemoryActiveSites:
+            class Generations(MemoryActiveSites):
+                def active(self) -> Active:
+                    raise DatabaseUnavailable("no answer", "Wait.")
+
+            return Generations(first)
+
+    away = "\n".join(mirror.lines(dataclasses.replace(platform, continuity_=Away())))
+    assert "no answer" in away and "'generation': 2, 'site': 'haven'" in away
+
+
+def test_a_journey_under_way_is_told_with_the_command_that_goes_on(platform: Platform) -> None:
+    with platform.committing(platform.active()), pytest.raises(FailoverError):
+        journeys.over(platform)
+    text = "\n".join(mirror.lines(platform))
+    assert "failover from 'primary' to 'haven' is under way: fence to do, drain to do" in text
+    assert "go on with `rempart failover --to haven --yes`" in text
+
+
+def test_a_site_that_was_not_proven_is_refused_before_anything_is_fenced(platform: Platform) -> None:
+    journeys.fill(platform)
+    probed = platform.sites["haven"].probe("doctor", platform.clock()).as_json()
+    lacking = [
+        {**one, "outcome": "absent"} if one["capability"] == "read-after-write" else one for one in probed["proofs"]
+    ]
+    platform.ledger.append("capabilities", "haven", {**probed, "proofs": lacking})
+    with pytest.raises(CapabilityMissing, match="'haven'"):
+        journeys.over(platform)
+    assert platform.active().generation == 0

@@ -1,0 +1,41 @@
+"""Where people are not this platform's to change, that is said before any database is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rempart import config
+from rempart.errors import AccessError
+from rempart.flows.governance import people
+from rempart.flows.shared.platform import Platform
+from rempart.sections import Access, External, StackService
+
+LOADED = config.load(Path(__file__).resolve().parents[4] / "rempart.yaml")
+THEIRS = StackService(external=External(url="https://airflow.internal", connection="airflow_api"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"access": Access(auth_manager="simple")}, "auth_manager is simple"),
+        ({"services": {**LOADED.services, "airflow": THEIRS}}, "says of Airflow: external"),
+    ],
+)
+def test_people_of_another_are_refused(changed: dict[str, object], said: str) -> None:
+    platform = Platform(LOADED.model_copy(update=changed), lambda name: pytest.fail(f"{name} was asked for"))
+    for act in (
+        lambda: people.everybody(platform),
+        lambda: people.add(platform, "marie", "viewer", "x" * 20),
+        lambda: people.remove(platform, "marie"),
+        lambda: people.change_password(platform, "marie", "x" * 20),
+        lambda: people.change_role(platform, "marie", "viewer"),
+    ):
+        with pytest.raises(AccessError, match=said):
+            act()
+
+
+def test_passwords_that_are_made_are_long_and_differ() -> None:
+    made = {people.new_password() for _ in range(50)}
+    assert len(made) == 50 and min(map(len, made)) >= 24

@@ -1,0 +1,99 @@
+"""`rempart quarantine accept`: the plan first, then one run of the pipeline's DAG, in the name of the API's user."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from rempart import config
+from rempart.cli import app
+from rempart.errors import IngestError
+from rempart.flows.ingestion import accept_delivery
+from rempart.flows.shared import platform as platforms
+from rempart.flows.shared.platform import Platform
+from rempart.ingestion.acceptance import HELD
+from rempart.ingestion.deliveries import HELD_BACK
+from rempart.ledger.memory import MemoryLedger
+
+ROOT = Path(__file__).parents[4]
+DELIVERY = "ab" * 32
+
+
+class Airflow:
+    """Airflow's API: what it was asked to start, and what its task returns."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, Any]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        if path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "t"})
+        if request.method == "POST":
+            self.started.append((path, json.loads(request.content)["conf"]))
+        found: dict[str, Any] = {"task_instances": [{"task_id": "ingest", "state": "success"}], "total_entries": 1}
+        value = {"accepted": 15, "quarantined": 5, "snapshot": "s2", "accepted_by": "user 1"}
+        return httpx.Response(200, json={**found, "state": "success", "value": value})
+
+
+@pytest.fixture
+def airflow(monkeypatch: pytest.MonkeyPatch) -> Airflow:
+    made = Airflow()
+    client = httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **how: client(**how | {"transport": httpx.MockTransport(made)}))
+    return made
+
+
+@pytest.fixture
+def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
+    monkeypatch.setenv("REMPART_HOME", str(ROOT))
+    monkeypatch.setenv("AIRFLOW_CONN_AIRFLOW_API", "http://admin:secret@127.0.0.1:1")
+    made = Platform(config.load(ROOT / "rempart.yaml"), config.environment_connections, ledger_=MemoryLedger())
+    monkeypatch.setattr(platforms, "open_platform", lambda: made)
+    return made
+
+
+def told(platform: Platform, **other: Any) -> None:
+    one = {"sha256": DELIVERY, "outcome": HELD_BACK, "delivered": 20, "accepted": 0, "quarantined": 20}
+    one |= {"reasons": {"adults": 5, HELD: 15}, "fault": None, "held": True, **other}
+    platform.ledger.append("deliveries", "hotel_bookings", {"site": "primary", "expectations": [], "deliveries": [one]})
+
+
+def rempart(*words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["quarantine", "accept", "hotel_bookings", *words])
+    return done.exit_code, done.output
+
+
+def test_without_yes_the_plan_is_shown_and_nothing_starts(platform: Platform, airflow: Airflow) -> None:
+    told(platform)
+    code, said = rempart(DELIVERY)
+    assert code == 0 and not airflow.started
+    assert "15 good rows of 20" in said and "5 rows stay in quarantine" in said and "5 x adults" in said
+    assert "max_quarantined (5.0%)" in said and "Nothing was changed" in said and "--yes" in said
+
+
+def test_with_yes_one_run_publishes_the_good_rows(platform: Platform, airflow: Airflow) -> None:
+    told(platform)
+    code, said = rempart(DELIVERY, "--yes")
+    assert code == 0, said
+    conf = {"again": DELIVERY, "accept_quarantined": True}
+    assert airflow.started == [("/api/v2/dags/ingest_hotel_bookings/dagRuns", conf)]
+    assert "accepted by user 1: 15 rows" in said and "snapshot s2" in said
+
+
+@pytest.mark.parametrize("other", [{"outcome": "accepted in part"}, {"sha256": "cd" * 32}])
+def test_a_delivery_that_is_not_held_back_is_not_accepted(
+    platform: Platform, airflow: Airflow, other: dict[str, str]
+) -> None:
+    told(platform)
+    told(platform, **other) if "outcome" in other else platform.ledger.append("snapshot", "hotel_bookings", {})
+    wanted = DELIVERY if "outcome" in other else "cd" * 32
+    with pytest.raises(IngestError, match=r"is not held back|is not on record") as refused:
+        accept_delivery.plan(platform, "hotel_bookings", wanted)
+    assert refused.value.hint
+    assert rempart(wanted, "--yes")[0] != 0 and not airflow.started

@@ -1,0 +1,112 @@
+"""The archiver's own steps: what is closed leaves, what fails stays and is told once, two do not work in one folder."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from rempart.backup.databases.postgresql import Tools
+from rempart.backup.keys import age
+from rempart.backup.keys.wrapping import DomainKey
+from rempart.backup.pitr import receiver, wal, wal_store
+from rempart.config import load
+from rempart.errors import BackupError, ConfigError
+from rempart.flows.pitr.point_in_time import Target
+from rempart.flows.pitr.wal_archive import Archiver
+from rempart.flows.shared.platform import Platform
+from rempart.sections import PointInTime
+from rempart.sites.memory import MemorySite
+from tests.journeys import ROOT, silent
+
+SYSTEM, COMMIT = "77", datetime(2099, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def archiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archiver:
+    """One whose server is not there: files stand for what pg_receivewal wrote."""
+    monkeypatch.setattr(receiver, "last_commit", lambda tools, file: COMMIT)
+    config = load(ROOT / "rempart.yaml")
+    settings = PointInTime()
+    backup = config.backup.model_copy(update={"point_in_time": settings})
+    platform = Platform(config.model_copy(update={"backup": backup}), lambda name: pytest.fail(name))
+    site = MemorySite("haven")
+    site.ensure_bucket("backups", versioned=True, locked=True)
+    key = DomainKey(wal.domain_of(settings.keep), "0001", age.new_identity(), "restic", b"k" * 32, True)
+    said: list[str] = []
+    made = Archiver(platform, tmp_path / "wal", said.append, threading.Event(), Tools(tmp_path))
+    made._target, made._system = Target(platform, site, "backups", key, settings), SYSTEM
+    return made
+
+
+def received(archiver: Archiver, *names: str) -> Path:
+    folder = archiver.folder / SYSTEM
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(name.encode() * 100)
+    return folder
+
+
+SEGMENTS = [wal.segment_name(1, number, 16 << 20) for number in (7, 8)]
+
+
+def test_what_is_closed_leaves_in_order_and_what_is_half_received_stays(archiver: Archiver) -> None:
+    folder = received(archiver, *reversed(SEGMENTS), f"{SEGMENTS[1]}.partial", "00000001.history")
+    assert [one.name for one in archiver._closed()] == ["00000001.history", *SEGMENTS]
+    archiver._ship()
+    assert [one.name for one in folder.iterdir()] == [f"{SEGMENTS[1]}.partial"]
+    target = archiver._target
+    assert target is not None
+    stored = wal_store.listed(target.site, "backups")
+    assert [one.entry.name for one in stored] == ["00000001.history", *SEGMENTS]
+    assert [one.entry.moment for one in stored] == [None, COMMIT, COMMIT]
+    held = target.site.retained_until("backups", stored[1].entry.key, str(stored[1].versions[0].version_id))
+    assert held and abs(held - datetime.now(UTC) - timedelta(days=8)) < timedelta(minutes=1)
+
+
+def test_x1_killed_between_the_site_and_the_disk_it_is_sent_again(
+    archiver: Archiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = received(archiver, SEGMENTS[0])
+
+    class Killed(BaseException):
+        pass
+
+    def dies(path: Path, *, missing_ok: bool = False) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "unlink", dies)
+        archiver._ship()
+    assert [one.name for one in folder.iterdir()] == [SEGMENTS[0]]
+    archiver._ship()
+    assert not list(folder.iterdir())
+
+
+def test_a_site_that_refuses_loses_nothing_and_is_told_once(archiver: Archiver) -> None:
+    target = archiver._target
+    assert target is not None
+    folder, said = received(archiver, *SEGMENTS), archiver.say.__self__  # type: ignore[attr-defined] # a list's append
+    target.site._locking.clear()  # type: ignore[attr-defined] # a site in memory
+    for _ in range(2):
+        archiver._next.clear()
+        archiver._ship()
+    assert len(list(folder.iterdir())) == 2 and len(said) == 1 and "no locks" in said[0]
+    target.site.ensure_bucket("backups", versioned=True)
+    target.site._locking.add("backups")  # type: ignore[attr-defined]
+    archiver._next.clear()
+    archiver._ship()
+    assert not list(folder.iterdir())
+
+
+def test_two_archivers_do_not_work_in_one_folder(archiver: Archiver) -> None:
+    with archiver._alone(), pytest.raises(BackupError, match="Another archiver"), archiver._alone():
+        pass
+
+
+def test_where_it_is_off_nothing_starts(tmp_path: Path) -> None:
+    off = Platform(load(ROOT / "rempart.yaml"), lambda name: pytest.fail(name))
+    with pytest.raises(ConfigError, match="point_in_time"):
+        Archiver(off, tmp_path, silent, threading.Event(), Tools(tmp_path)).run()

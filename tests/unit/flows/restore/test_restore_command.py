@@ -1,0 +1,87 @@
+"""`rempart restore` as it is typed: it looks and explains, and changes nothing unless that is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from rempart.backup.keys import age
+from rempart.cli import app
+from rempart.errors import BackupError, RempartError, StackError
+from rempart.flows.restore import restore_command
+from rempart.ledger.keys import to_pem
+from rempart.stack import layout
+from tests.restorable import ESCROW, NOW, SIGNER, House, house
+
+Run = Callable[..., list[str]]
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> House:
+    made = house()
+    monkeypatch.setattr(restore_command, "detached", lambda: made.platform)
+    return made
+
+
+@pytest.fixture
+def run(made: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Type it, with the keys in files; the lines of the answer."""
+    stack = dataclasses.replace(layout.current(), var=tmp_path / "var")
+    monkeypatch.setattr(layout, "current", lambda: stack)
+    age.write_identity_file(tmp_path / "escrow.key", ESCROW, NOW)
+    (tmp_path / "public.pem").write_text(to_pem(SIGNER.public))
+    keys = ["--identity", str(tmp_path / "escrow.key"), "--trust", str(tmp_path / "public.pem")]
+
+    def typed(*words: str) -> list[str]:
+        answer = CliRunner().invoke(app, ["restore", *keys, *words], catch_exceptions=False)
+        assert not stack.var.exists(), "something was written"
+        return answer.output.splitlines()
+
+    return typed
+
+
+def test_it_lists_explains_and_says_that_nothing_was_changed(made: House, run: Run) -> None:
+    first, second = made.point(), made.point()
+    listed = run("--list")
+    assert listed[0].startswith("2 restore points") and second in listed[1] and first in listed[2]
+    told = run()
+    assert second in told[0] and told[-1] == "Nothing was changed. Say --yes to do it."
+    assert "Nothing was changed" not in run("--explain")[-1]
+    assert "1 objects" in run("--only", "dataset:bookings")[-2]
+
+
+@pytest.mark.parametrize(
+    "words", [("--only", "everything"), ("--aside", "No"), ("--point", "../x"), ("--only", "database:mlflow")]
+)
+def test_what_cannot_be_is_refused(made: House, run: Run, words: tuple[Any, ...]) -> None:
+    made.point()
+    with pytest.raises(RempartError) as refused:
+        run(*words)
+    assert refused.value.hint
+
+
+def test_without_a_platform_here_a_part_has_nowhere_to_go(made: House, run: Run, tmp_path: Path) -> None:
+    made.point()
+    with pytest.raises(BackupError, match="no platform here to restore a part into"):
+        run("--only", "dataset:bookings", "--yes")
+
+
+def test_a_point_that_looks_attacked_is_doubted(made: House, run: Run) -> None:
+    bodies = {("lake", f"raw/bookings/{number}/a.csv"): f"{number},a\n".encode() * 2000 for number in range(6)}
+    made.point(bodies)
+    assert not [line for line in run("--explain") if line.startswith("DOUBT")]
+    made.point({key: os.urandom(len(body)) for key, body in bodies.items()})
+    doubts = [line for line in run("--explain") if line.startswith("DOUBT")]
+    assert len(doubts) == 2 and "6 of 6 objects were replaced" in doubts[0] and "look encrypted" in doubts[1]
+
+
+def test_a_wait_that_nothing_would_hold_to_is_refused(made: House, run: Run) -> None:
+    made.point()
+    with pytest.raises(StackError, match="--wait is for containers"):
+        run("--wait", "60")

@@ -1,0 +1,75 @@
+"""A job on its way through the pools: its record says how long it waited, and the next plan tells it."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from rempart.config import environment_connections, load
+from rempart.flows.shared.platform import Platform
+from rempart.flows.training import job_credentials, pod_job, train
+from rempart.flows.training.job_credentials import Granted
+from rempart.training.kubernetes.verdict import Ending
+from tests import pods
+from tests.clusters import REGION
+from tests.unit.training import stage
+
+NODE = {"metadata": {"name": "n1", "labels": {REGION: "par"}}, "spec": {"providerID": "cloud-a://par/n1"}}
+METADATA = {"name": "train-1", "namespace": "training-gpu-a", "uid": "u", "labels": {}}
+POD = {"apiVersion": "v1", "kind": "Pod", "metadata": METADATA}
+
+
+class Clock:
+    """The platform's time, which a test moves."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def platform(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    monkeypatch.setattr(job_credentials, "grant", lambda *_: Granted({}, "none"))
+    monkeypatch.setattr(job_credentials, "release", lambda *_: None)
+    made = stage.platform_in_memory(load(pods.project(tmp_path) / "rempart.yaml"), environment_connections)
+    return dataclasses.replace(made, clock=clock)
+
+
+def waits(platform: Platform, seed: int) -> tuple[pod_job.Ordered, list[str]]:
+    """An order, and what its plan says of waiting."""
+    pipeline, said = stage.pipeline(), list[str]()
+    trainer = pipeline.trainer.model_copy(update={"seed": seed})
+    pipeline = pipeline.model_copy(update={"trainer": trainer})
+    spec = train.order(platform, pipeline, stage.table(), "s1", params={}, progress=lambda _: None)
+    found = pod_job.place(platform, pipeline, spec, progress=said.append)
+    return found, [line.strip() for line in said if line.strip().startswith("wait ")]
+
+
+def test_a_placement_on_record_says_how_long_the_job_waited_and_the_next_plan_tells_it(
+    platform: Platform, clock: Clock
+) -> None:
+    unknown = "wait unknown: no job that it took is on record"
+    ordered, told = waits(platform, 1)
+    assert told == [unknown, unknown]
+    job = pod_job.ordered_job(platform, stage.pipeline(), ordered.bucket, ordered.key)
+    option = job.plan.option("gpu-a")
+    assert option and job.begin(1, option, {})
+    clock.now += timedelta(minutes=40)
+    job.admit(1, option, POD, NODE)
+    clock.now += timedelta(minutes=5)
+    job.admit(1, option, POD, NODE)  # again, by a task that was cleared: it waited no longer for that
+    job.end(1, Ending("succeeded", "exit status 0"), POD)
+    (placed,) = platform.ledger.find("placement")
+    assert placed.body["ran"]["waited"] == 2400.0
+    _, told = waits(platform, 2)
+    assert told == ["wait about 40 min by the last job", unknown]
