@@ -33,13 +33,13 @@ help: ## show this list
 
 preflight: ## check this machine: disk, memory, ports, proxy, package index ... with remedies (seconds)
 	@command -v $(PYTHON) >/dev/null || { echo "FAIL  there is no $(PYTHON): install Python 3.11 or later, or name one with PYTHON="; exit 1; }
-	@if [ -f .venv/rempart-installed ]; then $(BIN)/rempart preflight; else $(PYTHON) include/rempart/stack/preflight.py; fi
+	@if [ -f .venv/rempart-installed ]; then $(BIN)/rempart preflight; else $(PYTHON) include/rempart/deployment/setup/preflight.py; fi
 
 setup: ## install the hash-locked environment into .venv (does nothing when it is there)
-	@$(PYTHON) include/rempart/stack/bootstrap.py
+	@$(PYTHON) include/rempart/deployment/setup/bootstrap.py
 
 setup-trainer: ## install .venv-trainer, where jobs that need PyTorch run (the build is pip's choice)
-	@$(PYTHON) include/rempart/stack/bootstrap.py trainer
+	@$(PYTHON) include/rempart/deployment/setup/bootstrap.py trainer
 
 demo: ## from nothing to a promoted, replicated, restorable model; leaves the stack up
 	@began=$$(date +%s); $(MAKE) preflight setup; REMPART_SETUP_SECONDS=$$(($$(date +%s) - began)) $(BIN)/rempart demo $(ARGS)

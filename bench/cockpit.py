@@ -27,12 +27,13 @@ from bench.prove_pods import own_stack
 from bench.report import Row, write
 from rempart import config
 from rempart.config import Connection
+from rempart.deployment.embedded import lifecycle
+from rempart.deployment.setup import credentials, layout
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.ledger.chain import Head, extend
 from rempart.ledger.port import Kind
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.ledger.verification import verify
-from rempart.stack import credentials, layout, lifecycle
 
 OFFSET = "5000"
 RECORDS, SNAPSHOTS, KEYS = 100_000, 1_000, 1_000_000

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.outside import make_pair
-from rempart.stack.preflight import DEFAULT_PORTS
+from rempart.deployment.setup.preflight import DEFAULT_PORTS
 
 FRONT, PORT = "tls", DEFAULT_PORTS["postgresql"]
 ASIDE = "tls"

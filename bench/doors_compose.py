@@ -19,7 +19,8 @@ from bench.door_attacks import Attack, Row, of_site, rows
 from bench.doors_embedded import NOBODY, PAGE, send
 from bench.seen import docker
 from rempart import config
-from rempart.stack import containers, layout
+from rempart.deployment.compose import containers
+from rempart.deployment.setup import layout
 
 INSIDE, BESIDE, HERE = "a process in the same container", "another container", "another local user"
 GATE = {18080: "airflow", 15000: "mlflow", 19090: "monitoring"}

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from bench.report import Row, write
 from rempart.config import Connection
+from rempart.deployment.servers import postgresql
 from rempart.ledger import keys
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.ledger.verification import verify
-from rempart.stack import postgresql
 from tests.integration.own_servers import Servers, own_servers
 
 WRITERS = (1, 2, 4, 8)

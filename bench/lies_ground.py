@@ -26,6 +26,9 @@ from rempart import config, pipeline
 from rempart.backup.databases import restic
 from rempart.backup.databases.postgresql import drop_database
 from rempart.config import Connection
+from rempart.deployment.embedded import lifecycle
+from rempart.deployment.servers import object_sites
+from rempart.deployment.setup import credentials
 from rempart.errors import RempartError as RempartError
 from rempart.flows.backup import back_up
 from rempart.flows.drill import drill_checks
@@ -36,7 +39,6 @@ from rempart.replication import transfer
 from rempart.replication.continuity import MemoryContinuity
 from rempart.sites.probes.run import run
 from rempart.sites.s3 import open_client
-from rempart.stack import credentials, lifecycle, object_sites
 from tests.erasable import ROWS, Lake, id_of
 from tests.integration import own_servers
 from tests.integration.own_servers import Servers

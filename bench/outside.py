@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench import audited
-from rempart.stack.front import Pair
+from rempart.deployment.compose.front import Pair
 
 EGRESS, PORT = "egress", 13128
 Check = Callable[[str, bool, str], None]

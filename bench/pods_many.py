@@ -36,7 +36,8 @@ from unittest.mock import patch
 
 from bench.report import Row, write
 from rempart import config
-from rempart.stack import layout, lifecycle
+from rempart.deployment.embedded import lifecycle
+from rempart.deployment.setup import layout
 from tests import clusters as chosen
 from tests import pods
 from tests.api_cluster import small_pod

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from bench.prove_pods import write
-from rempart.stack import cluster
+from rempart.deployment.kubernetes import cluster
 from tests.chart import Chart, Refused, faults, schema_of, untrue
 from tests.unit.deploy.test_kubernetes import documents
 from tests.unit.deploy.test_kubernetes_platform import CHART, ROOT

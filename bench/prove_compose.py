@@ -30,7 +30,7 @@ from bench.seen import GATE, docker, look, own_address
 from rempart import config
 from rempart.airflow_api import AirflowApi
 from rempart.config import Connection, parse_connection
-from rempart.stack import preflight
+from rempart.deployment.setup import preflight
 
 NAME, BASE = "compose", "rempart/base:trixie"
 OFFSET = preflight.port_offset(os.environ)

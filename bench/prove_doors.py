@@ -20,8 +20,9 @@ from bench import door_attacks, doors_compose, doors_embedded
 from bench.door_attacks import Row
 from bench.prove_pods import write
 from rempart import config
+from rempart.deployment.embedded import lifecycle
+from rempart.deployment.setup import layout
 from rempart.flows.shared.platform import open_platform
-from rempart.stack import layout, lifecycle
 
 NAME = "doors"
 PAGE = Path("docs/reference/doors.md")

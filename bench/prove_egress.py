@@ -234,7 +234,7 @@ def write(file: Path, report: dict[str, Any]) -> None:
 
 def processes_left(var: Path) -> list[int]:
     """Processes of the proof's stack that this machine still shows."""
-    from rempart.stack import launch, preflight
+    from rempart.deployment.setup import launch, preflight
 
     found = [*launch.marked(f"{preflight.stack_id(var)}:"), *launch.databases(var / "postgresql" / "data")]
     return [process.pid for process in found]

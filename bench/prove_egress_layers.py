@@ -33,8 +33,9 @@ import yaml
 from bench import sink
 from rempart import config
 from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.deployment.embedded import lifecycle
+from rempart.deployment.setup import environment, layout
 from rempart.flows.shared.platform import open_platform
-from rempart.stack import environment, layout, lifecycle
 
 NAME = "egress-layers"
 PARTS = Path(__file__).with_name("egress_layers")

@@ -21,12 +21,14 @@ from typing import Any
 from bench.prove_pods import own_stack, write
 from rempart import config, demo
 from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.deployment.embedded import lifecycle
+from rempart.deployment.embedded.supervision import Supervisor
+from rempart.deployment.servers import object_sites
+from rempart.deployment.setup import layout
+from rempart.deployment.setup.credentials import connections
 from rempart.errors import FailoverError, RempartError
 from rempart.flows.failover.fail_over import JourneyResult, fail_back, fail_over
 from rempart.flows.shared.platform import Platform, open_platform
-from rempart.stack import layout, lifecycle, object_sites
-from rempart.stack.credentials import connections
-from rempart.stack.supervision import Supervisor
 
 OFFSET = "4400"
 PIPELINE = demo.PIPELINE

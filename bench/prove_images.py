@@ -29,7 +29,7 @@ from bench.prove_compose import Check, Compose, check, sizes, tell
 from bench.prove_pods import write
 from bench.seen import UID, docker
 from rempart import config
-from rempart.stack import images
+from rempart.deployment.compose import images
 
 NAME = "images"
 TWICE = {"gate": "gate", "airflow": "airflow-init"}

@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 
 from rempart import config
 from rempart.airflow_api import AirflowApi, AirflowApiError
-from rempart.stack import layout, lifecycle
+from rempart.deployment.embedded import lifecycle
+from rempart.deployment.setup import layout
 
 PIPELINE = "hotel_bookings"
 

@@ -31,10 +31,11 @@ from rempart import config, demo
 from rempart.airflow_api import AirflowApi
 from rempart.backup.keys import age
 from rempart.config import Connection, parse_connection
+from rempart.deployment.embedded import lifecycle
+from rempart.deployment.setup import layout, preflight
 from rempart.flows.shared.platform import open_platform
 from rempart.ledger.keys import to_pem
 from rempart.models import registry
-from rempart.stack import layout, lifecycle, preflight
 
 NAME, OFFSET = "move", str(4800 + preflight.port_offset(os.environ))
 FINISHED = "MLflow and Airflow do not run yet"

@@ -37,10 +37,11 @@ from rempart.backup.bundle import open_bundle
 from rempart.backup.databases import postgresql
 from rempart.backup.keys import age
 from rempart.backup.points import points
+from rempart.deployment.embedded import lifecycle
+from rempart.deployment.setup import launch, layout
 from rempart.flows.bundle.bundle import door_sha256
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.ledger.keys import to_pem
-from rempart.stack import launch, layout, lifecycle
 
 NAME, OFFSET = "operator-loss", "5500"
 LONG = {"max_iter": 8000, "learning_rate": 0.01}

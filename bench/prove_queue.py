@@ -22,10 +22,10 @@ from typing import Any
 from bench.prove_pods import own_stack, write
 from rempart import config
 from rempart.airflow_api import TERMINAL, AirflowApi
+from rempart.deployment.embedded import lifecycle
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.flows.training import pod_job
 from rempart.pipeline import named
-from rempart.stack import lifecycle
 from rempart.training.job import Dataset, JobSpec, Output, Place, Tracking, TrainerSpec
 from tests import pods
 

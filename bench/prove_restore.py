@@ -38,6 +38,9 @@ from bench.prove_pods import write
 from rempart import config, demo
 from rempart.airflow_api import AirflowApi
 from rempart.backup.keys import age
+from rempart.deployment.embedded import lifecycle
+from rempart.deployment.servers import object_sites
+from rempart.deployment.setup import credentials, environment, launch, layout, services
 from rempart.errors import RempartError
 from rempart.features import offline, online
 from rempart.features.plan import view_tables
@@ -47,7 +50,6 @@ from rempart.flows.training.materialize import feature_databases
 from rempart.ledger.keys import to_pem
 from rempart.models import registry
 from rempart.pipeline import named
-from rempart.stack import credentials, environment, launch, layout, lifecycle, object_sites, services
 
 OFFSET = "4600"
 PIPELINE = demo.PIPELINE

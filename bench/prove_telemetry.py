@@ -27,11 +27,11 @@ from bench import sink, telemetry_containers
 from bench.prove_compose import proven
 from bench.prove_egress import Proof, by_destination, control, rempart, stop, table, write
 from rempart import config
+from rempart.deployment.setup import launch, layout
+from rempart.deployment.setup.environment import MARKER
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.flows.training import train
 from rempart.sections import Buckets
-from rempart.stack import launch, layout
-from rempart.stack.environment import MARKER
 from rempart.telemetry import TELEMETRY_OFF
 from rempart.training.backends import as_json, stored_result
 from rempart.training.job import JobSpec

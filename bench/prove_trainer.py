@@ -22,6 +22,7 @@ from typing import Any
 
 from bench.prove_pods import write
 from bench.seen import docker
+from rempart.deployment.servers import mlflow_server
 from rempart.errors import RempartError
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import train
@@ -29,7 +30,6 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.sections import Buckets, Pool
 from rempart.sovereignty.pods import settle
-from rempart.stack import mlflow_server
 from rempart.training.backends import as_json, stored_result
 from rempart.training.job import JobSpec, parse_spec
 from rempart.training.kubernetes import pod

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from rempart.config import Config
-from rempart.stack import environment, process_secrets
+from rempart.deployment.setup import environment, process_secrets
 
 SERVICES = {
     **{name: f"airflow-{name}" for name in ("api-server", "scheduler", "dag-processor", "triggerer")},

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from bench import outside as way_out
 from rempart import config
 from rempart.config import parse_connection
-from rempart.stack.credentials import write_private
+from rempart.deployment.setup.credentials import write_private
 
 UID = "50000"
 GATE = "gate"

@@ -52,8 +52,8 @@ with DAG("restore_point", doc_md=__doc__, params=params, **platform_settings("re
 
     @task
     def restore_point(params: Any = None) -> dict[str, Any]:
+        from rempart.deployment.setup import layout
         from rempart.flows.restore.restore_aside import restore_aside
-        from rempart.stack import layout
 
         said = {name: params[name] for name in ("aside", "point", "parts", "i_know", "dry_run")}
         result = restore_aside(runtime.platform(), layout.current(), removing=params["remove"], **said)

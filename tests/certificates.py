@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from rempart.stack import layout, site_certificates
+from rempart.deployment.setup import layout, site_certificates
 
 
 def certificates(stack: layout.Stack) -> dict[str, dict[str, str]]:

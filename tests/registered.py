@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rempart.stack import credentials, layout, postgresql
+from rempart.deployment.servers import postgresql
+from rempart.deployment.setup import credentials, layout
 
 _INSERT = """
 INSERT INTO model_versions

@@ -15,9 +15,9 @@ from typing import Any
 
 from rempart import config
 from rempart.config import Connection
+from rempart.deployment.setup.credentials import session_key
+from rempart.deployment.setup.layout import Stack
 from rempart.sites.s3 import SESSION_TOKEN, SESSION_UNTIL
-from rempart.stack.credentials import session_key
-from rempart.stack.layout import Stack
 
 
 def signing_key(stack: Stack, site: str = "primary") -> str:

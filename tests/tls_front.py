@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rempart.config import Connection, Connections
-from rempart.stack import site_certificates
+from rempart.deployment.setup import site_certificates
 
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
 """Codes of PostgreSQL's protocol by which a client asks for an encrypted connection."""

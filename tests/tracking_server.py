@@ -16,7 +16,8 @@ from typing import Any
 
 from rempart import config
 from rempart.config import Connection
-from rempart.stack import environment, follow, mlflow_server
+from rempart.deployment.servers import follow, mlflow_server
+from rempart.deployment.setup import environment
 from tests.integration.own_servers import Servers
 
 

@@ -7,7 +7,7 @@ if [ -s /run/secrets/pip ]; then export PIP_CONFIG_FILE=/run/secrets/pip; fi
 
 case $1 in
 environment)
-    python3 include/rempart/stack/bootstrap.py "$2"
+    python3 include/rempart/deployment/setup/bootstrap.py "$2"
     rm -rf .venv*/tools .venv*/.lock  # what installed it is of no use any more
     find .venv* -path '*/tests/*' -name '*.pyc' -delete  # compiled test suites, which are in no RECORD: 65 MB
     .venv*/bin/python "$(dirname "$0")/same_modules.py" .venv*

@@ -7,7 +7,7 @@ data=$home/data
 if [ ! -s "$data/PG_VERSION" ]; then
     rm -rf "$home/data.partial"
     mkdir -p "$home"
-    # as the embedded stack does (include/rempart/stack/postgresql.py)
+    # as the embedded stack does (include/rempart/deployment/servers/postgresql.py)
     initdb -D "$home/data.partial" -U rempart_admin --pwfile=/run/secrets/superuser --auth=scram-sha-256 --data-checksums \
         --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8 --no-instructions >/dev/null
     # the container's network is others' as well: every host may try, and nobody comes in without a password

@@ -1,7 +1,7 @@
 """Who may do what, pure: the roles of people, what each may do in Airflow, and what it may do on Rempart's own pages.
 
-One table says both. `rempart up` writes it into the tables of Airflow's FAB auth manager (rempart.stack.roles); routes
-under /rempart ask `capabilities(user)`, whichever auth manager made the user.
+One table says both. `rempart up` writes it into the tables of Airflow's FAB auth manager
+(rempart.deployment.access.roles); routes under /rempart ask `capabilities(user)`, whichever auth manager made the user.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rempart.stack.process_secrets import HOLDS, IN_PODS, KINDS
+from rempart.deployment.setup.process_secrets import HOLDS, IN_PODS, KINDS
 
 PROCESSES = {
     "API server": "airflow-api-server",
@@ -18,8 +18,8 @@ _HEAD = """# Which process holds which secret
 
 Each process is given the secrets that it needs, and no other: as its environment in the embedded stack, as a file of
 its own in [containers](../how-to/compose.md), as a Secret of its own on [Kubernetes](../how-to/kubernetes.md). All
-three are made from one table (`include/rempart/stack/process_secrets.py`), and `tests/faults/test_secrets.py` compares
-it with every process of a running stack.
+three are made from one table (`include/rempart/deployment/setup/process_secrets.py`), and
+`tests/faults/test_secrets.py` compares it with every process of a running stack.
 """
 _NOTES = """
 - **LocalExecutor** (the embedded stack, and containers without the profile `celery`): the scheduler forks the tasks. It

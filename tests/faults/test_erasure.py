@@ -11,6 +11,7 @@ import pytest
 from rempart import sections
 from rempart.backup.points import erasures as register
 from rempart.backup.points.restoring import Part
+from rempart.deployment.setup import layout
 from rempart.errors import BackupError, IntegrityError, KeyDestroyed, SiteError, SiteUnavailable
 from rempart.features import online, online_rows
 from rempart.flows.backup.back_up import back_up
@@ -25,7 +26,6 @@ from rempart.flows.training.materialize import materialize, materialize_table
 from rempart.ingestion import snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import load_all
-from rempart.stack import layout
 from tests.erasable import ROWS, Lake, id_of, in_two_memories
 from tests.integration.conftest import feature_databases  # noqa: F401 - a fixture
 from tests.journeys import Faulty

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from rempart import config
+from rempart.deployment.compose import containers
+from rempart.deployment.kubernetes import cluster
+from rempart.deployment.setup import credentials, environment, layout
 from rempart.errors import ConnectionMissing, StackError
 from rempart.sections import External, StackService
-from rempart.stack import cluster, containers, credentials, environment, layout
 
 ROOT = Path(__file__).resolve().parents[2]
 CONNECTIONS = {

@@ -13,13 +13,13 @@ import pytest
 
 from rempart import config
 from rempart.config import Connection
+from rempart.deployment.setup.layout import Stack
 from rempart.errors import PlacementDenied, SiteError
 from rempart.flows.shared.platform import Platform
 from rempart.models import tracking_users
 from rempart.sites import sessions
 from rempart.sites.s3 import SESSION_TOKEN, S3Site
 from rempart.sovereignty.places import decide_site
-from rempart.stack.layout import Stack
 from tests import pods
 from tests.kubernetes_double import KubernetesDouble
 from tests.sessions import ending, signing_key

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from rempart.cli import app
 from rempart.config import Connection
+from rempart.deployment.servers import postgresql
 from rempart.errors import LedgerBroken
 from rempart.flows.governance import evidence
 from rempart.flows.governance.evidence import export, export_to
@@ -28,7 +29,6 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger import keys
 from rempart.ledger.canonical import canonical
 from rempart.ledger.chain import Head, checkpoint
-from rempart.stack import postgresql
 from tests.integration.own_servers import Servers, own_servers
 
 STRANGER = keys.signer(bytes(32))

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from rempart import config, sections
+from rempart.deployment.servers import mlflow_server
+from rempart.deployment.setup import environment
 from rempart.errors import RempartError, SiteError
 from rempart.flows.replication.reconcile import carry
 from rempart.flows.replication.replicate import ReplicationResult, lines, replicate
@@ -28,7 +30,6 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import MemoryContinuity
 from rempart.sites.port import Site
-from rempart.stack import environment, mlflow_server
 from tests.integration.own_servers import ROOT, own_servers
 from tests.lying import Answer, LyingSite, Request, Upstream, custom, lying_site
 from tests.lying.platforms import reached_through

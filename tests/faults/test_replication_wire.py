@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from rempart import sections
+from rempart.deployment.setup.layout import Stack
 from rempart.errors import SiteError, SiteUnavailable
 from rempart.flows.replication.replicate import replicate
 from rempart.flows.replication.verify_replicas import verify
@@ -24,7 +25,6 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import Continuity
 from rempart.sites.port import Site
-from rempart.stack.layout import Stack
 from tests.lying import FAULTS, Answer, Fault, LyingSite, Request, Upstream, custom, error, lying_site
 from tests.lying.platforms import reached_through
 

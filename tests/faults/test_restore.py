@@ -19,6 +19,8 @@ from rempart.backup.points import chain, points
 from rempart.backup.points.copies import Copies
 from rempart.backup.points.restoring import Part
 from rempart.config import project_root, read_env_file
+from rempart.deployment.servers.postgresql import connect
+from rempart.deployment.setup import layout
 from rempart.errors import BackupError, ConfigError, IntegrityError, KeyMissing, KeyWrong, SiteUnavailable
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.restore import restore as flow
@@ -29,8 +31,6 @@ from rempart.flows.shared.keys import own_identity
 from rempart.ledger.keys import signer, to_pem
 from rempart.ledger.memory import MemoryLedger
 from rempart.sites.memory import MemorySite
-from rempart.stack import layout
-from rempart.stack.postgresql import connect
 from tests.restorable import BODIES, OWN, SECRETS, TRUSTED, flip, house, wipe
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rempart import config
-from rempart.stack import environment, launch, layout, process_secrets
+from rempart.deployment.setup import environment, launch, layout, process_secrets
 
 pytestmark = pytest.mark.stack
 

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from bench.door_attacks import ORIGIN, Attack, lets_in, of_site
+from rempart.deployment.servers import object_sites
+from rempart.deployment.setup import environment, preflight, services, site_certificates
 from rempart.errors import StackError
 from rempart.sites.s3 import S3Site
-from rempart.stack import environment, object_sites, preflight, services, site_certificates
 from tests.integration.own_servers import ROOT, Servers, own_servers
 
 BUCKET, KEY, BODY = "landing", "kept", b"not yours"

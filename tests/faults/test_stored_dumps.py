@@ -15,6 +15,7 @@ from rempart.backup.databases import postgresql
 from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.stored_dumps import dump_into, restore_from
 from rempart.config import read_env_file
+from rempart.deployment.setup import credentials, layout
 from rempart.errors import (
     BackupError,
     DatabaseUnavailable,
@@ -23,7 +24,6 @@ from rempart.errors import (
     RepositoryMissing,
     RepositoryRefused,
 )
-from rempart.stack import credentials, layout
 from tests.repositories import alive, contents, scratch_database, store, wrapped
 
 pytestmark = pytest.mark.stack

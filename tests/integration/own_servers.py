@@ -16,19 +16,10 @@ from typing import TextIO
 
 from rempart import config
 from rempart.config import Connection, Connections
+from rempart.deployment.embedded import lifecycle
+from rempart.deployment.servers import object_sites, postgresql
+from rempart.deployment.setup import credentials, environment, launch, layout, preflight, privileges, services
 from rempart.errors import RempartError
-from rempart.stack import (
-    credentials,
-    environment,
-    launch,
-    layout,
-    lifecycle,
-    object_sites,
-    postgresql,
-    preflight,
-    privileges,
-    services,
-)
 
 ROOT = Path(__file__).resolve().parents[2]
 _TAKEN: dict[int, TextIO] = {}

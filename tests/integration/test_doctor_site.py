@@ -21,6 +21,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from rempart.config import Connection
+from rempart.deployment.setup.preflight import port_is_free
 from rempart.errors import CapabilityMissing, ClockSkewed
 from rempart.flows.doctor import doctor_site
 from rempart.flows.shared.platform import Platform
@@ -29,7 +30,6 @@ from rempart.sites.capabilities import CAPABILITIES, CLAIMED, CapabilityRecord, 
 from rempart.sites.probes.run import run
 from rempart.sites.probes.scratch import open_scratch
 from rempart.sites.s3 import open_client
-from rempart.stack.preflight import port_is_free
 from tests.integration.own_servers import own_servers
 from tests.lying import Answer, LyingSite, Request, Upstream, custom, error, lying_site
 

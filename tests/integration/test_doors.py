@@ -11,8 +11,8 @@ import pytest
 
 from rempart import access, config
 from rempart.airflow_api import AirflowApi
+from rempart.deployment.setup import layout
 from rempart.flows.shared.platform import Platform
-from rempart.stack import layout
 from tests.cockpit import DELIVERY, POINT
 from tests.doors import DOORS, DRILL, INJECTIONS, expected
 from tests.people import OUTSIDE, Airflow, of_each_role

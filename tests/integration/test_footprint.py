@@ -8,7 +8,7 @@ import psutil
 import pytest
 import yaml
 
-from rempart.stack import launch, layout
+from rempart.deployment.setup import launch, layout
 from tests.unit.deploy.test_kubernetes_platform import PLATFORM, VALUES
 
 pytestmark = pytest.mark.stack

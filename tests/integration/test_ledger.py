@@ -17,6 +17,7 @@ import pytest
 
 from rempart.backup.databases import postgresql as tools
 from rempart.config import Connection
+from rempart.deployment.servers import postgresql
 from rempart.errors import LedgerError, ObjectMissing, SiteError
 from rempart.flows.governance import evidence
 from rempart.flows.governance.evidence import export, export_to
@@ -27,7 +28,6 @@ from rempart.ledger.examination import examine
 from rempart.ledger.files import verify_files
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.ledger.verification import verify
-from rempart.stack import postgresql
 from tests.integration.own_servers import ROOT, Servers, own_servers
 
 WRITE = """

@@ -20,11 +20,12 @@ import pytest
 
 from rempart import config
 from rempart.airflow_api import AirflowApi
+from rempart.deployment.compose import containers
+from rempart.deployment.setup import layout, preflight, services
 from rempart.flows.governance.evidence import record_configuration
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.task_logs import PREFIX
 from rempart.ledger.keys import to_pem
-from rempart.stack import containers, layout, preflight, services
 from tests.integration.test_probes_of_pods import variables
 
 pytestmark = pytest.mark.stack

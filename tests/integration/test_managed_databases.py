@@ -12,8 +12,10 @@ import pytest
 from psycopg import sql
 
 from rempart.config import DATABASES, Connection, parse_connection
+from rempart.deployment.kubernetes import cluster
+from rempart.deployment.servers import postgresql
+from rempart.deployment.setup import services
 from rempart.errors import DatabaseUnavailable
-from rempart.stack import cluster, postgresql, services
 from tests.integration.own_servers import own_servers
 from tests.unit.deploy.test_kubernetes_platform import given, stack
 

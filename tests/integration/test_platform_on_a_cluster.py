@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rempart.stack import cluster
+from rempart.deployment.kubernetes import cluster
 from tests.chart import Chart
 from tests.clusters import CHOSEN
 from tests.unit.deploy.test_kubernetes_platform import MANAGED, OVERLAYS, ROOT, every, given, rendered, stack, task_pod

@@ -7,8 +7,8 @@ import pytest
 from bench import doors_embedded
 from bench.door_attacks import Row
 from bench.doors_embedded import COOKIE, JOB
+from rempart.deployment.setup import layout
 from rempart.flows.shared.platform import Platform
-from rempart.stack import layout
 
 pytestmark = pytest.mark.stack
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rempart import config
-from rempart.stack import environment, layout
+from rempart.deployment.setup import environment, layout
 from tests.unit.deploy.test_kubernetes_platform import VALUES
 
 pytestmark = pytest.mark.stack

@@ -13,11 +13,11 @@ import pytest
 
 from rempart.backup.points import chain
 from rempart.backup.points.chain import Link, Stored
+from rempart.deployment.setup import environment
 from rempart.flows.backup.mend_links import hashes, named_links
 from rempart.flows.governance import evidence
 from rempart.flows.shared.platform import Platform
 from rempart.sites.port import Site
-from rempart.stack import environment
 from tests.faults.test_ledger_forged import forged, insert
 from tests.integration.own_servers import Servers, own_servers
 

@@ -15,12 +15,12 @@ import pytest
 
 from rempart import config
 from rempart.airflow_api import AirflowApi
+from rempart.deployment.setup.layout import Stack
 from rempart.errors import LeaseHeld
 from rempart.flows.shared.pairs import catalogue
 from rempart.flows.shared.platform import Platform
 from rempart.replication.lease import Lease
 from rempart.replication.run import PIECE
-from rempart.stack.layout import Stack
 
 pytestmark = pytest.mark.stack
 

@@ -18,9 +18,9 @@ from rempart.backup.databases import postgresql
 from rempart.backup.databases.stored_dumps import restore_from, verify
 from rempart.backup.keys import age
 from rempart.config import read_env_file
+from rempart.deployment.setup import credentials, layout
 from rempart.errors import BackupError, IntegrityError, SiteError, SiteUnavailable
 from rempart.sites.s3 import open_client
-from rempart.stack import credentials, layout
 from tests.repositories import contents, repository_at, scratch_database, store
 
 pytestmark = pytest.mark.stack

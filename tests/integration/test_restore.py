@@ -17,6 +17,7 @@ from rempart.backup.databases import postgresql
 from rempart.backup.points import points
 from rempart.backup.points.restoring import Part
 from rempart.config import DATABASES
+from rempart.deployment.setup import layout
 from rempart.errors import BackupError, RempartError
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.restore import restore as flow
@@ -28,7 +29,6 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import tracking
-from rempart.stack import layout
 from tests.conftest import OwnTurns
 from tests.registered import insert_version
 

@@ -19,13 +19,15 @@ import yaml
 from psycopg import sql
 
 from rempart.config import DATABASES, Connection, parse_connection, read_env_file
+from rempart.deployment.kubernetes import cluster
+from rempart.deployment.servers import postgresql
+from rempart.deployment.setup import layout, services
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.shared.keys import own_identity
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import to_pem
 from rempart.ledger.memory import MemoryLedger
 from rempart.sites.s3 import S3Site
-from rempart.stack import cluster, layout, postgresql, services
 from tests.buckets import own_buckets
 from tests.conftest import ROOT, OwnTurns
 from tests.integration.own_servers import Servers, own_servers

@@ -16,7 +16,7 @@ import pytest
 
 from rempart import config
 from rempart.airflow_api import AirflowApi
-from rempart.stack import environment, layout
+from rempart.deployment.setup import environment, layout
 
 pytestmark = pytest.mark.stack
 

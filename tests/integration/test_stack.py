@@ -23,11 +23,13 @@ import yaml
 
 from rempart import config, sections
 from rempart.config import DATABASES, environment_connections
+from rempart.deployment.embedded import lifecycle
+from rempart.deployment.embedded.supervision import Supervisor
+from rempart.deployment.servers import external, mlflow_server
+from rempart.deployment.servers.object_sites import permission
+from rempart.deployment.setup import environment, launch, layout, privileges
 from rempart.errors import ConfigError, ConnectionMissing, PreflightFailed, SiteError, StackError
 from rempart.sites.s3 import S3Site
-from rempart.stack import environment, external, launch, layout, lifecycle, mlflow_server, privileges
-from rempart.stack.object_sites import permission
-from rempart.stack.supervision import Supervisor
 from rempart.telemetry import TELEMETRY_OFF
 
 pytestmark = pytest.mark.stack

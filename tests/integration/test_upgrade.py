@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from rempart.deployment.embedded import release
+from rempart.deployment.servers import schemas
+from rempart.deployment.setup import layout
 from rempart.errors import UpgradeError
 from rempart.flows.shared.platform import Platform
 from rempart.flows.upgrade import upgrade
-from rempart.stack import layout, release, schemas
 
 pytestmark = pytest.mark.stack
 

@@ -151,9 +151,9 @@ def restore_cli(
     A run that was cut off goes on where it was when it is started again.
     """
     from rempart.backup.points.restoring import check_suffix, parse_part
+    from rempart.deployment.setup import layout
     from rempart.flows.restore import restore_command as flow
     from rempart.flows.restore.restore_source import Wish
-    from rempart.stack import layout
 
     parts = tuple(parse_part(one) for one in only or ())
     wish = Wish(site, point, parts, check_suffix(aside) if aside else None, i_know, active)

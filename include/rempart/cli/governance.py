@@ -25,10 +25,10 @@ def config_check(
     """
     from rempart import config
     from rempart import pipeline as pipelines
+    from rempart.deployment.setup import layout
     from rempart.flows.training import check_pipeline
     from rempart.sovereignty import facts
     from rempart.sovereignty.places import in_use
-    from rempart.stack import layout
 
     loaded = config.load()
     layout.ports_of(loaded, 0)  # ports may collide
@@ -188,9 +188,9 @@ def ledger_show(
 @ledger_app.command("rotate-key")
 def ledger_rotate_key() -> None:
     """Replace the signing key: the old one signs for the new one, and is gone."""
+    from rempart.deployment.setup import credentials, layout
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
-    from rempart.stack import credentials, layout
 
     credentials.prepare_ledger_key(layout.current())
     record = evidence.rotate_key(open_platform())
@@ -221,10 +221,10 @@ def ledger_remove_forged(
     ] = False,
 ) -> None:
     """Remove records that somebody wrote past the platform: they are ignored, and nothing is appended after them."""
+    from rempart.deployment.setup import layout
     from rempart.flows.governance import forged
     from rempart.flows.restore.restore_databases import administrator
     from rempart.flows.shared.platform import open_platform
-    from rempart.stack import layout
 
     stack = layout.current()
     done = forged.remove_forged(open_platform(), administrator(stack), stack.var, dry_run=not yes)
@@ -248,8 +248,8 @@ def audit(
     advisories: Annotated[Path | None, typer.Option(help="Advisory database, instead of audit.advisories.")] = None,
 ) -> None:
     """Look for what is open, unknown, vulnerable. Exit code 0: nothing above low; 1: medium; 2: worse; 3: not made."""
+    from rempart.deployment.setup import layout
     from rempart.flows.governance import audit as flow
-    from rempart.stack import layout
 
     try:
         found = flow.Audit(layout.current(), datetime.now(UTC), debian or (), advisories, only or ()).run()

@@ -99,9 +99,9 @@ def run_wal_archive(
 ) -> None:
     """Archive PostgreSQL's WAL and base backups at the backup site, until it is ended."""
     from rempart.config import var_dir
+    from rempart.deployment.setup.environment import MARKER
     from rempart.flows.pitr.wal_archive import Archiver
     from rempart.flows.shared.platform import open_platform
-    from rempart.stack.environment import MARKER
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -24,7 +24,8 @@ def up(
     ] = False,
 ) -> None:
     """Start the embedded stack, or what of it does not run, and prove that each service works."""
-    from rempart.stack import layout, lifecycle
+    from rempart.deployment.embedded import lifecycle
+    from rempart.deployment.setup import layout
 
     if stores:
         lifecycle.start_stores(layout.current(), typer.echo)
@@ -61,8 +62,10 @@ def init(
     ] = False,
 ) -> None:
     """Write what docker-compose.yml reads: `.env`, and each container's secrets and settings. Secrets there stay."""
+    from rempart.deployment.compose import containers, front
+    from rempart.deployment.kubernetes import cluster
+    from rempart.deployment.setup import layout
     from rempart.errors import StackError
-    from rempart.stack import cluster, containers, front, layout
 
     for option, said in (("--kubernetes", kubernetes), ("--from-point", from_point)):
         if images and said:
@@ -91,7 +94,9 @@ def init(
 @app.command()
 def prepare() -> None:
     """In a container: make databases, roles, buckets and Airflow's schema on the servers of the others."""
-    from rempart.stack import cluster, containers, layout
+    from rempart.deployment.compose import containers
+    from rempart.deployment.kubernetes import cluster
+    from rempart.deployment.setup import layout
 
     stack = layout.current()
     if stack.cluster:
@@ -103,7 +108,8 @@ def prepare() -> None:
 @app.command()
 def down() -> None:
     """Stop the embedded stack and prove that no process is left."""
-    from rempart.stack import layout, lifecycle
+    from rempart.deployment.embedded import lifecycle
+    from rempart.deployment.setup import layout
 
     lifecycle.down(layout.current(), typer.echo)
 
@@ -115,12 +121,13 @@ def status() -> None:
     Exit code 1 if a service does not run, no backup has a place, a champion needs a store that restore points lack, or
     somebody moved a model's alias champion in MLflow.
     """
+    from rempart.deployment.embedded import lifecycle
+    from rempart.deployment.setup import layout
     from rempart.flows.backup import stores_not_held
     from rempart.flows.monitoring import rpo
     from rempart.flows.restore import restore_active
     from rempart.flows.shared.platform import open_platform
     from rempart.flows.training import champions
-    from rempart.stack import layout, lifecycle
 
     lines = lifecycle.status(layout.current(), time.time())
     typer.echo(f"{'service':<24}{'state':<14}{'pid':>8}{'up':>9}{'port':>8}{'processes':>11}{'RSS MiB':>9}")
@@ -156,7 +163,8 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Last lines of each log.")] = 20,
 ) -> None:
     """Show the services' logs."""
-    from rempart.stack import layout, lifecycle
+    from rempart.deployment.embedded import lifecycle
+    from rempart.deployment.setup import layout
 
     files = lifecycle.logs_of(layout.current(), services or [])
     if not files:
@@ -169,7 +177,7 @@ def logs(
 @app.command("preflight")
 def check_machine() -> None:
     """Check that this machine has what the stack needs, and say the remedy for whatever it lacks."""
-    from rempart.stack import layout, preflight
+    from rempart.deployment.setup import layout, preflight
 
     stack = layout.current()
     findings = preflight.inspect(stack.root, stack.var, stack.ports, os.environ)
@@ -194,9 +202,9 @@ def upgrade(
 
     Name the state of the platform that runs with REMPART_VAR. Exit code 1 if it is refused.
     """
+    from rempart.deployment.setup import layout
     from rempart.flows.upgrade import upgrade as flow
     from rempart.flows.upgrade import upgrade_back
-    from rempart.stack import layout
 
     if back:
         upgrade_back.go_back(layout.current(), yes=yes and not check, say=typer.echo)
@@ -208,7 +216,8 @@ def upgrade(
 def demo() -> None:
     """Run the whole chain on the sample data through Airflow's REST API, and write var/demo-report.json."""
     from rempart import demo as main_job
-    from rempart.stack import layout, lifecycle
+    from rempart.deployment.embedded import lifecycle
+    from rempart.deployment.setup import layout
 
     def start_stack() -> None:
         if not (stack := layout.current()).containers:  # those run already
@@ -238,7 +247,8 @@ def run_mlflow(
     allowed_hosts: Annotated[str, typer.Option(help="Other hosts that clients reach it by: host:port,host:port.")] = "",
 ) -> None:
     """Run the MLflow server at the active site; it stops while that is fenced, and starts anew where it is next."""
-    from rempart.stack import follow, layout
+    from rempart.deployment.servers import follow
+    from rempart.deployment.setup import layout
 
     raise typer.Exit(follow.run_mlflow(layout.current(), typer.echo, host=host, port=port, allowed=allowed_hosts))
 
@@ -248,7 +258,8 @@ def run_airflow(
     component: Annotated[str, typer.Argument(help="api-server, scheduler, dag-processor, triggerer or worker")],
 ) -> None:
     """Become one of Airflow's components, with the platform's settings and connections."""
-    from rempart.stack import cluster, launch, layout
+    from rempart.deployment.kubernetes import cluster
+    from rempart.deployment.setup import launch, layout
 
     stack = layout.current()
     if stack.cluster:
@@ -264,6 +275,6 @@ def run_workload(
     ] = "",
 ) -> None:
     """Become any program, with Airflow's settings and connections: what an executor starts in a pod of its own."""
-    from rempart.stack import launch, layout
+    from rempart.deployment.setup import launch, layout
 
     launch.run_workload(layout.current(), command, component)

@@ -15,7 +15,7 @@ from bench import door_attacks, doors_compose, doors_embedded, intruder, listeni
 from bench.door_attacks import Attack, Row, lets_in, of_site, rows
 from bench.listening import Port
 from rempart import config
-from rempart.stack import layout
+from rempart.deployment.setup import layout
 
 ROOT = Path(__file__).resolve().parents[3]
 EVERYWHERE = "0.0.0.0"  # noqa: S104 # compared, not bound

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rempart.stack import cluster
+from rempart.deployment.kubernetes import cluster
 from tests.chart import Document, faults, untrue
 from tests.unit.deploy.test_kubernetes_platform import COMPONENTS, VALUES, every, image
 

@@ -15,10 +15,12 @@ import yaml
 
 from rempart import config
 from rempart.config import read_env_file
+from rempart.deployment.compose import containers, images
+from rempart.deployment.servers import postgresql
+from rempart.deployment.setup import credentials, environment, layout, profiles, services
 from rempart.errors import StackError
 from rempart.orchestration.airflow_servers import WAY_OUT
 from rempart.sovereignty.egress import endpoints, is_allowed, rules
-from rempart.stack import containers, credentials, environment, images, layout, postgresql, profiles, services
 from rempart.telemetry import TELEMETRY_OFF
 from tests.certificates import certificates
 

@@ -33,13 +33,16 @@ from typer.testing import CliRunner
 from rempart import config, pipeline
 from rempart.cli import app
 from rempart.config import Config, parse_connection, read_env_file
+from rempart.deployment.access import managed_databases
+from rempart.deployment.compose import containers
+from rempart.deployment.kubernetes import cluster
+from rempart.deployment.setup import credentials, layout
 from rempart.errors import ConnectionMissing, StackError
 from rempart.flows.restore import restore_command
 from rempart.flows.shared import platform
 from rempart.sovereignty import pods
 from rempart.sovereignty.egress import endpoints, is_allowed, rules
 from rempart.sovereignty.render import Cluster, kubernetes
-from rempart.stack import cluster, containers, credentials, layout, managed_databases
 from tests.reachable import Pod, reaches
 from tests.unit.deploy.test_kubernetes import documents, model, violations
 

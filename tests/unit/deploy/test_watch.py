@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from rempart.cli import app
 from rempart.config import Connection, load
+from rempart.deployment.servers.object_sites import limited
 from rempart.flows.monitoring.watch_file import ACCESS_KEY
-from rempart.stack.object_sites import limited
 from tests.unit.deploy.test_kubernetes import documents, model, violations
 
 ROOT = Path(__file__).resolve().parents[3]

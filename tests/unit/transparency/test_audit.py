@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from rempart import cli, config, reference
 from rempart.config import Config
+from rempart.deployment.compose.containers import in_containers
+from rempart.deployment.setup import credentials
+from rempart.deployment.setup.environment import MARKER
+from rempart.deployment.setup.layout import Stack
 from rempart.errors import AuditError
 from rempart.flows.governance.audit import CHECKS, Audit
-from rempart.stack import credentials
-from rempart.stack.containers import in_containers
-from rempart.stack.environment import MARKER
-from rempart.stack.layout import Stack
 from rempart.transparency.findings import Report
 from tests.unit.transparency.osv import affected, ecosystem_range, entry
 from tests.unit.transparency.test_debian import STATUS

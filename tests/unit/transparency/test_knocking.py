@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rempart.stack import site_certificates
+from rempart.deployment.setup import site_certificates
 from rempart.transparency.knocking import Answer, knock
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rempart import config, pipeline
 from rempart.config import Config
-from rempart.stack import credentials as stack_credentials
+from rempart.deployment.setup import credentials as stack_credentials
 from rempart.telemetry import TELEMETRY_OFF
 from rempart.transparency import credentials, exposure, gaps, telemetry
 from rempart.transparency.credentials import PrivateFile

@@ -36,7 +36,7 @@ MOST_INDEXES = 100_000
 INDEX = re.compile(r"bundle/\d{8}T\d{6}Z-[0-9a-f]{12}\.json")
 _SIGNED = re.compile(r'\{"bundle":(\{.*\}),"sig":"([A-Za-z0-9+/]{85}[AQgw]==)"\}\n?')
 _NAME = re.compile(r"(?:(?:wheels|sbom)/)?[A-Za-z0-9_][A-Za-z0-9_.+!-]*")
-IMAGES, LOADER = "images.tar.gz", "include/rempart/stack/load_images.py"
+IMAGES, LOADER = "images.tar.gz", "include/rempart/deployment/compose/load_images.py"
 TRIES, CHUNK = 4, 1 << 20
 Say = Callable[[str], object]
 Open = Callable[[str], AbstractContextManager[BinaryIO]]

@@ -16,8 +16,8 @@ from pathlib import Path
 from rempart import config as configuration
 from rempart.backup.bundle.bundle import Held
 from rempart.backup.bundle.open_bundle import sha256_of
+from rempart.deployment.setup.bootstrap import ENVIRONMENTS
 from rempart.errors import BackupError
-from rempart.stack.bootstrap import ENVIRONMENTS
 from rempart.transparency.credentials import secrets_of
 
 FILES = (
@@ -27,7 +27,7 @@ FILES = (
 FOLDERS = ("dags", "plugins", "include", "docs", "deploy")
 """What a project is run and restored from. Not among them: data, tests, benches, and whatever else lies there."""
 LOCKS = (ENVIRONMENTS["rempart"].lock, "requirements-bootstrap.txt")
-ENTRY = "include/rempart/stack/bootstrap.py"
+ENTRY = "include/rempart/deployment/setup/bootstrap.py"
 SAY_EVERY = 5.0
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _PRIVATE = re.compile(rb"AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}|-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{32}")

@@ -14,6 +14,7 @@ from rempart import config as configuration
 from rempart.backup.bundle import bundle, open_bundle
 from rempart.backup.bundle.bundle import Index
 from rempart.backup.databases import restic
+from rempart.deployment.compose import images as engine
 from rempart.errors import BackupError, ConnectionMissing
 from rempart.flows.bundle import bundle_contents
 from rempart.flows.bundle.bundle import ARCHIVE, PROGRAM, contents_of
@@ -21,7 +22,6 @@ from rempart.flows.governance.audit import bill_of_lock
 from rempart.flows.shared.platform import Platform
 from rempart.ledger import keys
 from rempart.ledger.keys import Signer, to_pem
-from rempart.stack import images as engine
 
 SAMPLE = ("data/README.md", "data/hotel_bookings.csv.gz")
 """Public data that the demo reads. Nothing else of `data` goes in."""

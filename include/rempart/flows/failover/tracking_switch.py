@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from rempart.deployment.servers import mlflow_server, rest
 from rempart.errors import ConfigError, DatabaseUnavailable, ObjectMissing, StackError
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.models import artifact_locations
 from rempart.pipeline import load_all
 from rempart.replication.active import Active
-from rempart.stack import mlflow_server, rest
 
 SECONDS = 120.0
 """How long MLflow may take to be there again: its child stops, starts and connects."""

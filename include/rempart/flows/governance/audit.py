@@ -20,13 +20,14 @@ from pydantic import TypeAdapter
 from rempart import config as configuration
 from rempart import pipeline as pipelines
 from rempart.config import Connections
+from rempart.deployment.servers import follow
+from rempart.deployment.setup import credentials as stack_credentials
+from rempart.deployment.setup import environment, launch, services
+from rempart.deployment.setup.layout import Stack
 from rempart.errors import AuditError, ConnectionMissing, PipelineError
 from rempart.pipeline import Pipeline
 from rempart.schema import read_yaml
 from rempart.sovereignty import egress
-from rempart.stack import credentials as stack_credentials
-from rempart.stack import environment, follow, launch, services
-from rempart.stack.layout import Stack
 from rempart.transparency import (
     advisories,
     credentials,

@@ -12,11 +12,11 @@ from typing import Any
 
 from rempart import access
 from rempart.access import RoleName
+from rempart.deployment.access import people
+from rempart.deployment.access.people import Person, Session
+from rempart.deployment.setup.layout import external
 from rempart.errors import AccessError
 from rempart.flows.shared.platform import Platform
-from rempart.stack import people
-from rempart.stack.layout import external
-from rempart.stack.people import Person, Session
 
 
 def new_password() -> str:

@@ -14,6 +14,7 @@ from datetime import date
 from typing import Any
 
 from rempart.backup.keys import age
+from rempart.deployment.access import people
 from rempart.errors import AccessError, ConnectionMissing, IngestError, ObjectMissing
 from rempart.flows.shared import erasures
 from rempart.flows.shared.erasures import Erased
@@ -22,7 +23,6 @@ from rempart.ingestion import deliveries, erasing, landing, reading
 from rempart.ingestion.reading import RefusedRow
 from rempart.pipeline import Pipeline
 from rempart.sites.port import Site
-from rempart.stack import people
 
 MAX_ROWS, MAX_BYTES, MAX_TEXT = 200, 256 * 1024, 4000
 """Shown at once at most: rows, bytes of them together, and characters of one."""

@@ -15,13 +15,13 @@ from rempart.backup.watch.alarm import after, due
 from rempart.backup.watch.heartbeat import decode, key_of
 from rempart.backup.watch.rpo import of_heartbeats
 from rempart.backup.watch.silence import Heard, Unheard, Verdict, judge
+from rempart.deployment.setup.credentials import write_private
 from rempart.errors import ObjectMissing, RempartError, SiteError, WatchError
 from rempart.flows.monitoring import watch_file
 from rempart.flows.monitoring.alerts import Alert, deliver
 from rempart.flows.monitoring.watch_file import Watch, connection
 from rempart.sites.port import Site
 from rempart.sovereignty.policy import Reason, verdict
-from rempart.stack.credentials import write_private
 
 Say = Callable[[str], object]
 GREEN, RED, UNKNOWN = 0, 1, 2

@@ -21,8 +21,8 @@ from pathlib import Path
 from rempart.backup.databases import postgresql, processes
 from rempart.backup.databases.postgresql import Tools
 from rempart.config import DATABASES, Connection
+from rempart.deployment.setup import launch, privileges
 from rempart.errors import BackupError, DatabaseUnavailable
-from rempart.stack import launch, privileges
 
 Say = Callable[[str], object]
 READER = "backup"

@@ -20,6 +20,10 @@ from rempart.backup.points.erasures import Erasure
 from rempart.backup.points.points import Dump
 from rempart.backup.points.restore_journal import Journal, Progress
 from rempart.backup.points.restoring import Selection
+from rempart.deployment.compose import containers
+from rempart.deployment.embedded import lifecycle
+from rempart.deployment.setup import credentials
+from rempart.deployment.setup.layout import Stack
 from rempart.errors import BackupError, ObjectMissing
 from rempart.flows.restore import restore_active, restore_checks, restore_erasures
 from rempart.flows.restore.restore_databases import Server, administrator, forget_replicas, give_rights, restore_all
@@ -38,8 +42,6 @@ from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.memory import MemoryLedger
 from rempart.pipeline import load_all
 from rempart.sites.port import Site
-from rempart.stack import containers, credentials, lifecycle
-from rempart.stack.layout import Stack
 
 Say = Callable[[str], None]
 

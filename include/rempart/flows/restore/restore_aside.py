@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rempart.backup.points.restoring import Selection, check_suffix, parse_part
+from rempart.deployment.setup.layout import Stack
 from rempart.flows.backup.restore_points import open_site
 from rempart.flows.restore import restore_report
 from rempart.flows.restore.restore import RestoreResult, remove, restore
 from rempart.flows.restore.restore_source import OpenPoint, Wish, find, open_point, plan
 from rempart.flows.shared.keys import own_identity
 from rempart.flows.shared.platform import Platform
-from rempart.stack.layout import Stack
 
 Say = Callable[[str], None]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rempart.backup.drill import suspicion
 from rempart.backup.points import points
+from rempart.deployment.setup.layout import Stack
 from rempart.errors import IntegrityError, ObjectMissing, StackError
 from rempart.flows.restore import repair, restore_active, restore_erasures, restore_report
 from rempart.flows.restore.restore import RestoreResult, restore
@@ -23,7 +24,6 @@ from rempart.flows.restore.restore_source import (
     trusted_of,
 )
 from rempart.flows.shared.platform import open_platform
-from rempart.stack.layout import Stack
 
 Say = Callable[[str], None]
 

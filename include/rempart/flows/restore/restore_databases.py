@@ -18,11 +18,11 @@ from rempart.backup.drill.checks import Check, of_database
 from rempart.backup.points.points import Dump
 from rempart.backup.points.restoring import Meter
 from rempart.config import Connection, Connections
+from rempart.deployment.servers import postgresql as embedded
+from rempart.deployment.setup import credentials
+from rempart.deployment.setup.layout import Stack
 from rempart.errors import BackupError, RempartError
 from rempart.replication import database as continuity
-from rempart.stack import credentials
-from rempart.stack import postgresql as embedded
-from rempart.stack.layout import Stack
 
 OWNERS = {"ledger": "ledger_owner"}
 """Databases that belong to another role than that of their name; it cannot log in."""

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 from rempart.backup.drill.checks import Check
 from rempart.backup.keys import platform_secrets
+from rempart.deployment.embedded import lifecycle
+from rempart.deployment.setup.layout import Stack
 from rempart.errors import BackupError
 from rempart.flows.restore.restore_source import OpenPoint
-from rempart.stack import lifecycle
-from rempart.stack.layout import Stack
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from rempart import config as configuration
 from rempart.airflow_api import AirflowApi
 from rempart.backup.databases import postgresql
 from rempart.backup.drill.checks import Check
+from rempart.deployment.embedded import lifecycle, release
+from rempart.deployment.setup.layout import Stack
 from rempart.errors import UpgradeError
 from rempart.flows.restore import restore_checks
 from rempart.flows.shared.platform import Platform, classification_of, open_platform
@@ -21,8 +23,6 @@ from rempart.flows.upgrade.upgrade_journal import Begun
 from rempart.flows.upgrade.upgrade_plan import Facts, Line, decide, migrating, refusals
 from rempart.pipeline import load_all
 from rempart.replication.active import backup_site
-from rempart.stack import lifecycle, release
-from rempart.stack.layout import Stack
 
 Say = Callable[[str], None]
 PARSE_SECONDS = 180.0

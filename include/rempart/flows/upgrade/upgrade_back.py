@@ -10,13 +10,13 @@ from pathlib import Path
 
 from rempart.airflow_api import AirflowApi
 from rempart.backup.drill.checks import Check
+from rempart.deployment.embedded import lifecycle, release
+from rempart.deployment.setup.layout import Stack
 from rempart.errors import RempartError, UpgradeError
 from rempart.flows.restore import restore_checks
 from rempart.flows.shared.platform import open_platform
 from rempart.flows.upgrade import upgrade_journal
 from rempart.flows.upgrade.upgrade_journal import Begun
-from rempart.stack import lifecycle, release
-from rempart.stack.layout import Stack
 
 Say = Callable[[str], None]
 _LOSES = {

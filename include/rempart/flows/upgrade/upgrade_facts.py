@@ -13,6 +13,11 @@ from typing import TypeVar
 from rempart import config as configuration
 from rempart.airflow_api import AirflowApi
 from rempart.backup.databases import postgresql
+from rempart.deployment.embedded import lifecycle, release
+from rempart.deployment.servers import postgresql as embedded
+from rempart.deployment.servers import schemas
+from rempart.deployment.setup import environment
+from rempart.deployment.setup.layout import AIRFLOW_COMPONENTS, Stack
 from rempart.errors import PipelineError, RempartError, UpgradeError
 from rempart.flows.shared.platform import Platform
 from rempart.flows.upgrade.upgrade_plan import Facts
@@ -20,9 +25,6 @@ from rempart.ledger.keys import from_base64
 from rempart.ledger.port import Ledger
 from rempart.ledger.verification import Verdict, verify
 from rempart.pipeline import load_all
-from rempart.stack import environment, lifecycle, release, schemas
-from rempart.stack import postgresql as embedded
-from rempart.stack.layout import AIRFLOW_COMPONENTS, Stack
 from rempart.transparency import installed, lock
 
 IMPORT_SECONDS = 600.0

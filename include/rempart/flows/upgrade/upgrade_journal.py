@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from rempart.deployment.embedded.release import Release
+from rempart.deployment.setup.layout import Stack
 from rempart.errors import UpgradeError
-from rempart.stack.layout import Stack
-from rempart.stack.release import Release
 
 Outcome = Literal["", "upgraded", "back"]
 

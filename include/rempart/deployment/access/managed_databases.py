@@ -1,0 +1,75 @@
+"""The platform's databases in a PostgreSQL whose superuser is the operator's: a script for psql, run once, by a person.
+
+It needs a role that may create roles and databases, as operators give their customers. Passwords stand in it as SCRAM
+verifiers (RFC 5802, as PostgreSQL keeps them), which open nothing by themselves.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+from collections.abc import Mapping
+
+from rempart.config import DATABASES, parse_connection
+from rempart.deployment.setup.layout import Stack
+
+_ITERATIONS = 4096
+"""What PostgreSQL itself takes; the passwords are random and long."""
+
+
+def verifier(password: str, salt: bytes) -> str:
+    """What the server keeps of a password of printable ASCII: from it, nobody can log in."""
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, _ITERATIONS)
+    client = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    encoded = [base64.b64encode(part).decode() for part in (salt, client, server)]
+    return f"SCRAM-SHA-256${_ITERATIONS}:{encoded[0]}${encoded[1]}:{encoded[2]}"
+
+
+def script(stack: Stack, secrets: Mapping[str, str], salt: bytes | None = None) -> str:
+    """The script. Safe to run again; rights that only a superuser could give are asked for last, and may fail."""
+    lines = [
+        "-- Written by `rempart init --kubernetes`. As a role that may create roles and databases:",
+        '--   psql "host=... dbname=postgres user=..." -f databases.sql',
+        "-- Run it again after passwords were renewed. It holds no password, only what the server checks one with.",
+        "\\set ON_ERROR_STOP on",
+        "",
+    ]
+    for role in stack.config.roles:
+        password = parse_connection(f"pg_{role}", secrets[f"AIRFLOW_CONN_PG_{role.upper()}"]).password
+        lines += [
+            _unless("pg_roles", "rolname", role, f"CREATE ROLE {role} LOGIN"),
+            f"ALTER ROLE {role} LOGIN PASSWORD '{verifier(password, salt or os.urandom(16))}';",
+            f"GRANT {role} TO CURRENT_USER;",
+        ]
+    lines += [
+        _unless("pg_roles", "rolname", "ledger_owner", "CREATE ROLE ledger_owner NOLOGIN"),
+        "GRANT ledger_owner TO CURRENT_USER;",
+        "ALTER ROLE drill CREATEDB;",
+    ]
+    for name in DATABASES:
+        owner = "ledger_owner" if name == "ledger" else name
+        lines += [
+            "",
+            _unless("pg_database", "datname", name, f"CREATE DATABASE {name} OWNER {owner}"),
+            f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;",
+            f"GRANT CONNECT ON DATABASE {name} TO {name}, backup, CURRENT_USER;",
+        ]
+    for name in ("ledger", "continuity"):
+        text = (stack.root / "include" / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+        lines += ["", f"\\connect {name}", text.rstrip()]
+    lines += [
+        "",
+        "RESET ROLE;",
+        "\\set ON_ERROR_STOP off",
+        "-- Backups read every table. Where this is refused, ask the operator to run it.",
+        "GRANT pg_read_all_data TO backup;",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _unless(catalogue: str, column: str, name: str, statement: str) -> str:
+    """One that psql runs where there is no such row. Every word of it is of this module."""
+    return f"SELECT '{statement}' WHERE NOT EXISTS (SELECT FROM {catalogue} WHERE {column} = '{name}') \\gexec"  # noqa: S608

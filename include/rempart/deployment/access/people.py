@@ -1,0 +1,159 @@
+"""The people who may use Airflow, in the tables of its FAB auth manager: Airflow itself may be down.
+
+A change of password or role, and a removal, end the person's logins: sessions are deleted here, and tokens carry a mark
+of the password that they were got with (rempart.web.auth_manager).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from werkzeug.security import generate_password_hash
+
+from rempart.access import RoleName
+from rempart.config import Connection
+from rempart.deployment.servers.postgresql import connect
+from rempart.errors import AccessError
+
+Session = psycopg.Connection[tuple[object, ...]]
+SHORTEST_PASSWORD = 12
+_MAKE_TABLES = "Run `rempart up`; in containers, `docker compose up --wait`."
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Person:
+    """One user. `number` is what evidence calls it, for that holds no names."""
+
+    number: int
+    name: str
+    roles: tuple[str, ...]
+    active: bool
+    last_login: datetime | None
+
+
+@contextmanager
+def tables(database: Connection) -> Iterator[Session]:
+    """A session in which all changes are made, or none; one at a time. Raises DatabaseUnavailable, AccessError."""
+    with connect(database) as session, session.transaction():
+        if session.execute("SELECT to_regclass('public.ab_user')").fetchone() == (None,):
+            raise AccessError(
+                f"Database '{database.schema}' has no tables of people",
+                _MAKE_TABLES,
+            )
+        session.execute("SELECT pg_advisory_xact_lock(hashtext('rempart people'))")
+        yield session
+
+
+def listed(session: Session) -> list[Person]:
+    """Everybody, by name."""
+    rows = session.execute(
+        "SELECT u.id, u.username, coalesce(array_agg(r.name::text ORDER BY r.name) FILTER (WHERE r.name IS NOT NULL),"
+        " '{}'), coalesce(u.active, false), u.last_login FROM ab_user u LEFT JOIN ab_user_role l ON l.user_id = u.id"
+        " LEFT JOIN ab_role r ON r.id = l.role_id GROUP BY u.id ORDER BY u.username"
+    ).fetchall()
+    return [Person(number, name, tuple(roles), active, last) for number, name, roles, active, last in rows]  # type: ignore[arg-type] # as the columns are
+
+
+def find(session: Session, name: str) -> Person:
+    """One person. Raises AccessError."""
+    for person in (everybody := listed(session)):
+        if person.name == name:
+            return person
+    raise AccessError(
+        f"There is no user '{name}'", f"Name one of: {', '.join(one.name for one in everybody) or 'none yet'}."
+    )
+
+
+def check_name(name: str) -> None:
+    """Raises AccessError for a name that could be taken for another or for an address."""
+    if not _NAME.fullmatch(name):
+        raise AccessError(f"'{name}' cannot be a user's name", "Take small letters, digits, '.', '_' or '-', up to 64.")
+
+
+def check_password(password: str) -> None:
+    """Raises AccessError for a password that is guessed too soon."""
+    if len(password) < SHORTEST_PASSWORD:
+        raise AccessError(
+            f"The password has {len(password)} characters",
+            f"Take {SHORTEST_PASSWORD} or more, or leave it to Rempart to make one.",
+        )
+
+
+def next_number(session: Session) -> int:
+    """A number that nobody has now; whoever had it before a restore is not known here."""
+    row = session.execute("SELECT nextval('ab_user_id_seq')").fetchone()
+    return int(str(row[0])) if row else 0
+
+
+def insert(session: Session, number: int, name: str, role: RoleName, password: str) -> Person:
+    """A new person. Raises AccessError if there is one of that name."""
+    if any(person.name == name for person in listed(session)):
+        raise AccessError(f"There is a user '{name}' already", "`rempart users role` changes what it may do.")
+    session.execute(
+        "INSERT INTO ab_user (id, first_name, last_name, username, email, password, active, login_count,"
+        " fail_login_count, created_on, changed_on) VALUES (%(number)s, %(name)s, '', %(name)s,"
+        " %(email)s, %(hash)s, true, 0, 0, localtimestamp, localtimestamp)",
+        # FAB wants an address, and never writes to it
+        {"number": number, "name": name, "email": f"{name}@rempart.invalid", "hash": generate_password_hash(password)},
+    )
+    person = find(session, name)
+    set_role(session, person, role)
+    return person
+
+
+def remove(session: Session, person: Person) -> None:
+    """The person, its roles and its logins."""
+    end_logins(session, person)
+    for column in ("created_by_fk", "changed_by_fk"):
+        session.execute(f"UPDATE ab_user SET {column} = NULL WHERE {column} = %s", [person.number])  # noqa: S608
+    for table in ("ab_user_role", "ab_user_group"):
+        session.execute(f"DELETE FROM {table} WHERE user_id = %s", [person.number])  # noqa: S608
+    session.execute("DELETE FROM ab_user WHERE id = %s", [person.number])
+
+
+def set_role(session: Session, person: Person, role: RoleName) -> None:
+    """This role, and no other; none that comes by a group either."""
+    for table in ("ab_user_role", "ab_user_group"):
+        session.execute(f"DELETE FROM {table} WHERE user_id = %s", [person.number])  # noqa: S608
+    made = session.execute(
+        "INSERT INTO ab_user_role (id, user_id, role_id) SELECT nextval('ab_user_role_id_seq'), %s, id FROM ab_role"
+        " WHERE name = %s",
+        [person.number, role],
+    )
+    if made.rowcount != 1:
+        raise AccessError(f"Airflow's database has no role '{role}' yet", _MAKE_TABLES)
+
+
+def set_password(session: Session, person: Person, password: str) -> None:
+    """A new password, with which the person may log in."""
+    session.execute(
+        "UPDATE ab_user SET password = %s, active = true, fail_login_count = 0, changed_on = localtimestamp"
+        " WHERE id = %s",
+        [generate_password_hash(password), person.number],
+    )
+    end_logins(session, person)
+
+
+def password_hash(session: Session, person: Person) -> str:
+    row = session.execute("SELECT password FROM ab_user WHERE id = %s", [person.number]).fetchone()
+    return str(row[0] or "") if row else ""
+
+
+def end_logins(session: Session, person: Person) -> None:
+    """Delete the sessions of its browsers, each of which could get new tokens."""
+    import msgspec
+
+    rows = session.execute("SELECT id, data FROM session WHERE data IS NOT NULL").fetchall()
+    for number, data in rows:
+        try:
+            held = msgspec.msgpack.decode(data)  # type: ignore[call-overload] # bytes
+        except msgspec.DecodeError:
+            continue
+        if isinstance(held, dict) and str(held.get("_user_id")) == str(person.number):
+            session.execute("DELETE FROM session WHERE id = %s", [number])

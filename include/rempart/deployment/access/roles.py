@@ -1,0 +1,147 @@
+"""Brings the roles of rempart.access into the tables of Airflow's FAB auth manager, and the platform's own admin.
+
+Pure: what differs between the table and what was found. Roles of a team's own stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+from werkzeug.security import check_password_hash
+
+from rempart import access
+from rempart.access import Permission
+from rempart.config import Connection, Connections
+from rempart.deployment.access import people
+from rempart.deployment.access.people import Session
+from rempart.deployment.setup.layout import Stack
+
+
+@dataclass(frozen=True)
+class Change:
+    """One permission that a role lacks and is `given`, or has by hand and is not."""
+
+    role: str
+    permission: Permission
+    given: bool
+
+    def line(self) -> str:
+        action, resource = self.permission
+        verb = "had lost, and has again:" if self.given else "had been given by hand, and lost again:"
+        return f"role {self.role} {verb} {action} on {resource}"
+
+
+def plan(
+    wanted: Iterable[access.Role], found: Mapping[str, frozenset[Permission]]
+) -> tuple[tuple[str, ...], tuple[Change, ...]]:
+    """The roles that are missing, and what has to change in the permissions of all. `found`: by name of the role."""
+    missing, changes = [], []
+    for role in wanted:
+        has = found.get(role.name, frozenset())
+        if role.name not in found:
+            missing.append(role.name)
+        changes += [Change(role.name, one, True) for one in sorted(role.permissions - has)]
+        changes += [Change(role.name, one, False) for one in sorted(has - role.permissions)]
+    return tuple(missing), tuple(changes)
+
+
+def admit(stack: Stack, resolve: Connections) -> list[str]:
+    """What `synchronise` tells, if Airflow asks FAB who may use it. Raises DatabaseUnavailable, AccessError."""
+    if stack.config.access.auth_manager != "fab":
+        return []
+    return synchronise(resolve("pg_airflow"), resolve("airflow_api"))
+
+
+def synchronise(database: Connection, admin: Connection) -> list[str]:
+    """Make roles and the platform's admin what they must be; what was put right, and who has a role that is not ours.
+
+    Changes nothing when all is there. Raises DatabaseUnavailable, AccessError if the tables are not there.
+    """
+    with people.tables(database) as session:
+        wanted = [access.role(name) for name in access.ROLES]
+        missing, changes = plan(wanted, _found(session))
+        _names(session, "ab_role", missing)
+        for given in (True, False):
+            _write(session, [one for one in changes if one.given is given], given=given)
+        told = [f"roles made: {', '.join(missing)}"] if missing else []
+        told += [one.line() for one in changes if one.role not in missing]
+        told += _platform_admin(session, admin)
+        session.execute("DELETE FROM session WHERE expiry < timezone('utc', now())")  # each look at the login makes one
+        for person in people.listed(session):
+            if others := set(person.roles) - set(access.ROLES):
+                told.append(f"{person.name} has a role that is none of Rempart's: {', '.join(sorted(others))}")
+    return told
+
+
+def _platform_admin(session: Session, admin: Connection) -> list[str]:
+    """The user that Rempart itself works as: there, active, with its generated password and its role alone."""
+    person = next((one for one in people.listed(session) if one.name == admin.login), None)
+    if person is None:
+        people.insert(session, people.next_number(session), admin.login, "admin", admin.password)
+        return [f"user {admin.login} made, as whom Rempart itself works"]
+    told = []
+    if person.roles != ("admin",):
+        people.set_role(session, person, "admin")
+        told.append(f"user {admin.login} had roles {', '.join(person.roles) or 'none'}, and is admin again")
+    if not person.active or not check_password_hash(people.password_hash(session, person), admin.password):
+        people.set_password(session, person, admin.password)
+        told.append(f"user {admin.login} was switched off or had another password, and has its own again")
+    return told
+
+
+def _found(session: Session) -> dict[str, frozenset[Permission]]:
+    rows = session.execute(
+        "SELECT r.name, a.name, v.name FROM ab_role r LEFT JOIN ab_permission_view_role l ON l.role_id = r.id "
+        "LEFT JOIN ab_permission_view p ON p.id = l.permission_view_id LEFT JOIN ab_permission a "
+        "ON a.id = p.permission_id LEFT JOIN ab_view_menu v ON v.id = p.view_menu_id WHERE r.name = ANY(%s)",
+        [list(access.ROLES)],
+    ).fetchall()
+    found: dict[str, set[Permission]] = {}
+    for role, action, resource in rows:
+        found.setdefault(str(role), set())
+        if action is not None and resource is not None:
+            found[str(role)].add((str(action), str(resource)))
+    return {role: frozenset(permissions) for role, permissions in found.items()}
+
+
+def _names(session: Session, table: str, names: Iterable[str]) -> None:
+    """Rows of one of FAB's tables of names; those that are there stay."""
+    session.execute(
+        sql.SQL(
+            "INSERT INTO {0} (id, name) SELECT nextval({1}), n FROM unnest(%s::text[]) n"
+            " WHERE NOT EXISTS (SELECT FROM {0} WHERE name = n) ON CONFLICT DO NOTHING"
+        ).format(sql.Identifier(table), sql.Literal(f"{table}_id_seq")),
+        [sorted(set(names))],
+    )
+
+
+_CHANGED = sql.SQL(
+    "FROM unnest(%s::text[], %s::text[], %s::text[]) AS w(role, action, resource) JOIN ab_role r ON r.name = w.role"
+    " JOIN ab_permission a ON a.name = w.action JOIN ab_view_menu v ON v.name = w.resource"
+)
+_PAIR = sql.SQL("JOIN ab_permission_view p ON p.permission_id = a.id AND p.view_menu_id = v.id")
+_TAKE = sql.SQL(
+    "DELETE FROM ab_permission_view_role l USING (SELECT r.id AS role, p.id AS pair {} {}) d"
+    " WHERE l.role_id = d.role AND l.permission_view_id = d.pair"
+).format(_CHANGED, _PAIR)
+_MAKE = sql.SQL(
+    "INSERT INTO ab_permission_view (id, permission_id, view_menu_id) SELECT nextval('ab_permission_view_id_seq'),"
+    " d.action, d.resource FROM (SELECT DISTINCT a.id AS action, v.id AS resource {}) d WHERE NOT EXISTS (SELECT FROM"
+    " ab_permission_view p WHERE p.permission_id = d.action AND p.view_menu_id = d.resource) ON CONFLICT DO NOTHING"
+).format(_CHANGED)
+_GIVE = sql.SQL(
+    "INSERT INTO ab_permission_view_role (id, permission_view_id, role_id) SELECT"
+    " nextval('ab_permission_view_role_id_seq'), p.id, r.id {} {} ON CONFLICT DO NOTHING"
+).format(_CHANGED, _PAIR)
+
+
+def _write(session: Session, changes: Sequence[Change], *, given: bool) -> None:
+    roles = [one.role for one in changes]
+    actions, resources = [one.permission[0] for one in changes], [one.permission[1] for one in changes]
+    if given:
+        _names(session, "ab_permission", actions)
+        _names(session, "ab_view_menu", resources)
+    for statement in (_MAKE, _GIVE) if given else (_TAKE,):
+        session.execute(statement, [roles, actions, resources])

@@ -1,0 +1,1 @@
+"""The stack in containers: their files, images, certificates and health checks."""

@@ -1,0 +1,361 @@
+"""The stack in containers: what each is given as files, planned from the same settings as the embedded stack's.
+
+`rempart init` writes them under var/compose; docker-compose.yml mounts each file into the containers that need it, and
+no other. No secret is in the compose file, in `.env`, in a command line or in what `docker inspect` shows.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rempart import config as configuration
+from rempart.backup.databases.postgresql import find_tools
+from rempart.config import Connection, tracker, watcher, witness
+from rempart.deployment.access import roles
+from rempart.deployment.compose import front, way_out
+from rempart.deployment.servers import airflow_server, external, mlflow_server, object_sites, postgresql
+from rempart.deployment.setup import credentials, environment, process_secrets, profiles, services, site_certificates
+from rempart.deployment.setup.bootstrap import read_pip_settings
+from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.preflight import certificate_file
+from rempart.errors import RempartError, StackError
+
+VAR = Path("/var/lib/rempart")
+"""REMPART_VAR in every image."""
+_PASSWORD = "REMPART_POSTGRESQL_PASSWORD"  # noqa: S105 # a name
+SECRETS = {
+    "api-server": "airflow-api-server",
+    "scheduler": "airflow-scheduler",
+    "dag-processor": "airflow-dag-processor",
+    "triggerer": "airflow-triggerer",
+    "tasks": "airflow-worker",
+    "local-tasks": "airflow-scheduler",
+    "cli": "cli",
+    "init": "prepare",
+    "mlflow": "mlflow",
+}
+"""Files of secrets, `<name>.env`, and the process that each is for; `local-tasks`: a scheduler that runs the tasks."""
+_WEED = {
+    "jwt.signing": "WEED_JWT_SIGNING_KEY",
+    "jwt.signing.read": "WEED_JWT_SIGNING_READ_KEY",
+    "jwt.filer_signing": "WEED_JWT_FILER_SIGNING_KEY",
+    "jwt.filer_signing.read": "WEED_JWT_FILER_SIGNING_READ_KEY",
+}
+"""Sections of SeaweedFS's security.toml, and the variables that say the same to the embedded one."""
+_INDEX = ("index-url", "extra-index-url", "trusted-host", "timeout")
+"""Of pip's settings those that hold in a container as well: no path of this machine."""
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of `.env`: what the compose file reads, its value at first, and what it is."""
+
+    name: str
+    value: str
+    meaning: str
+
+
+SETTINGS = (
+    Setting("BASE_IMAGE", "debian:trixie-slim", "The one image that is not built here; `make base-image` makes one."),
+    Setting("REMPART_TAG", "local", "Tag of the platform's images."),
+    Setting("REMPART_TRAINER", "job", "`trainer`: the image of jobs holds PyTorch as well."),
+    Setting("REMPART_AIRFLOW_PORT", "18080", "Airflow's pages and REST API."),
+    Setting("REMPART_MLFLOW_PORT", "15000", "MLflow's, likewise."),
+    Setting("REMPART_LISTEN", front.LOOPBACK, "Where the pages listen; any other address needs a certificate."),
+    Setting("REMPART_HOST", front.LOOPBACK, "As browsers name this machine; a certificate must hold it."),
+    Setting("REMPART_SCHEDULER_MEMORY", "6g", "Of the container in which tasks run."),
+    Setting("COMPOSE_PROFILES", "", "What else is started: celery, monitoring (`rempart init --profiles`)."),
+    Setting("REMPART_EXECUTOR", "LocalExecutor", "What runs tasks; with profile `celery`: CeleryExecutor."),
+    Setting("REMPART_WORKER_MEMORY", "6g", "Of each worker of profile `celery`."),
+    Setting("REMPART_MONITORING_PORT", "19090", "Of profile `monitoring`: its page."),
+)
+_FILES = Setting("REMPART_FILES", "./var/compose", "Where `rempart init` put what is mounted.")
+_MADE = (
+    Setting("REMPART_OWN_POSTGRESQL", "1", "From here on `rempart init` writes anew. 0: rempart.yaml says external."),
+    Setting("REMPART_OWN_PRIMARY", "1", "Likewise."),
+    Setting("REMPART_OWN_HAVEN", "1", "Likewise."),
+    Setting("REMPART_PASS", "0", "1: PostgreSQL is the team's own, and passed through to where it is."),
+    Setting("REMPART_POSTGRESQL_HOST", "postgresql.invalid", "Where that is."),
+    Setting("REMPART_POSTGRESQL_PORT", "5432", "Likewise."),
+    Setting("REMPART_ALLOWED", "none", "Digest of the list of where containers may go."),
+    Setting("REMPART_SCHEME", "http", "`https` once `rempart init` was given a certificate."),
+    Setting("REMPART_CERTIFICATE", "none", "Digest of certificate and key."),
+)
+
+
+def in_containers(stack: Stack) -> Stack:
+    """The same stack with each service in a container of its own. Raises StackError for what cannot be one."""
+    way_out.check_services(stack)
+    return replace(stack, var=VAR, offset=0, containers=True)
+
+
+def files(stack: Stack, secrets: Mapping[str, str], certificates: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """What the containers are given: contents by path. `stack` is the one in containers.
+
+    `certificates`: of each site its files by name.
+    """
+    resolve = credentials.connections(stack, secrets)
+    found = {f"{name}.env": secrets_of(stack, secrets, name) for name in SECRETS}
+    if not stack.external("postgresql"):
+        settings = services.postgresql_settings(stack)
+        found["superuser"] = secrets[_PASSWORD] + "\n"
+        found["postgresql.conf"] = "".join(f"{k} = '{v}'\n" for k, v in settings.items())
+    for name in stack.embedded_sites:
+        connection = resolve(stack.config.sites[name].connection)
+        limited = object_sites.limited(stack.config, name, resolve)
+        found[f"{name}.s3.json"] = json.dumps(object_sites.identities(name, connection, limited))
+        role, key = stack.job_role(name), secrets.get(credentials.session_key(name), "")
+        sessions = object_sites.sessions(name, role[0], role[1], key, stack.config.buckets) if role else {}
+        found[f"{name}.iam.json"] = json.dumps(sessions)
+        variables = environment.site(stack, secrets, {}, name)
+        found[f"{name}.security.toml"] = "".join(
+            f'[{section}]\nkey = "{variables[variable]}"\n' for section, variable in _WEED.items()
+        ) + site_certificates.toml(site_certificates.settings(name, stack.site_certificates(name)))
+        found |= {f"{name}.{file}": text for file, text in certificates[name].items()}
+        options = (option.removeprefix("-") for option in services.site_options(stack, name))
+        found[f"{name}.options"] = "".join(f"{one if '=' in one else one + '=true'}\n" for one in options)
+    return found | profiles.files(stack, secrets, resolve("monitoring"))
+
+
+def secrets_of(stack: Stack, secrets: Mapping[str, str], name: str) -> str:
+    """The lines of one file of secrets, by the table of processes."""
+    executor = "LocalExecutor" if name == "local-tasks" else "another"
+    kinds = process_secrets.held(SECRETS[name], stack.config, executor, cluster=stack.cluster)
+    return _lines(secrets, process_secrets.given(secrets, kinds, stack.config))
+
+
+def _lines(secrets: Mapping[str, str], names: Iterable[str]) -> str:
+    return "".join(f"{name}={secrets[name]}\n" for name in names)
+
+
+def build_files(pip_settings: Mapping[str, str], certificates: str) -> dict[str, str]:
+    """The build's two secrets: how this machine reaches its package index, and whom it trusts."""
+    lines = [f"{name} = {pip_settings[name]}\n" for name in _INDEX if pip_settings.get(name)]
+    return {"build.pip": "".join(["[global]\n", *lines]), "build.ca": certificates}
+
+
+def wanted_settings(existing: Mapping[str, str]) -> dict[str, str]:
+    """What the team may change in `.env`: as it stands there, else as it is at first."""
+    return {**{one.name: one.value for one in SETTINGS}, **existing}
+
+
+def settings_text(
+    existing: Mapping[str, str], folder: str = _FILES.value, made: Mapping[str, str] | None = None
+) -> str:
+    """The text of `.env`: what stands in it stays, but for where the files are (`folder`) and what is `made` anew."""
+    anew = {**{one.name: one.value for one in _MADE}, **(made or {})}
+    kept = {name: value for name, value in wanted_settings(existing).items() if name not in anew}
+    wanted = {**kept, _FILES.name: folder, **anew}
+    meanings = {one.name: one.meaning for one in (*SETTINGS, _FILES, *_MADE)}
+    lines = [
+        (f"# {meanings[name]}\n" if name in meanings else "") + f"{name}={value}\n" for name, value in wanted.items()
+    ]
+    return "# What docker-compose.yml reads; `rempart init` writes it. No secret stands here.\n" + "".join(lines)
+
+
+def initialise(
+    stack: Stack,
+    settings: Path,
+    say: Say,
+    inherited: Mapping[str, str],
+    chosen: Iterable[str] | None = None,
+    pair: front.Pair | None = None,
+    *,
+    restored: Mapping[str, str] | None = None,
+) -> None:
+    """Write `settings` (`.env`) and what is mounted. What is there stays: secrets, profiles, and a certificate.
+
+    `chosen` are other profiles, `pair` is another certificate, and `restored` are the secrets of a restore point.
+    Raises ConfigError, and StackError, also if other secrets are there already.
+    """
+    lines = {} if chosen is None else profiles.settings(chosen)
+    folder, inside = (stack.var / "compose").absolute(), in_containers(stack)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    master = folder / "secrets.env"
+    existing = configuration.read_env_file(master)
+    now, before = datetime.now(UTC), configuration.read_env_file(settings)
+    pem = front.read(pair, folder / front.FILE)
+    front.check(pem, wanted_settings(before), now)
+    if restored:
+        refuse_others(inside, master, existing, restored)
+        existing = {**restored, **existing}
+    secrets = credentials.plan(inside, existing, credentials.new_token, credentials.new_fernet_key)
+    secrets |= way_out.given(inside, secrets, existing, inherited)
+    listed = way_out.allowed(inside, secrets, now.date())
+    if secrets != existing:
+        credentials.write_secrets(master, secrets)
+    certificates = {
+        site: site_certificates.kept_or_made(site, site_certificates.read(folder, f"{site}."), now)
+        for site in inside.embedded_sites
+    }
+    wanted = files(inside, secrets, certificates) | _build_files(stack, inherited)
+    wanted |= {"egress.allowed": listed, front.FILE: pem}
+    for name, text in wanted.items():
+        _write_mounted(folder / name, text)
+    made = way_out.settings(inside, secrets, listed) | front.settings(pem)
+    credentials.write_private(settings, settings_text(before | lines, _as_named(stack, folder), made))
+    say(f"{folder}: {len(secrets)} secrets {'in place' if secrets == existing else 'written'}, {len(wanted)} files")
+    say(f"{settings}: settings of docker-compose.yml")
+
+
+def initialise_build(stack: Stack, settings: Path, say: Say, inherited: Mapping[str, str]) -> None:
+    """Write what a build of the images reads, and no secret: for images that run elsewhere, as in a cluster."""
+    folder, before = (stack.var / "compose").absolute(), configuration.read_env_file(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    for name, text in _build_files(stack, inherited).items():
+        _write_mounted(folder / name, text)
+    kept = {one.name: before[one.name] for one in _MADE if one.name in before}
+    credentials.write_private(settings, settings_text(before, _as_named(stack, folder), kept))
+    say(f"{settings}: settings of the build")
+
+
+def _build_files(stack: Stack, inherited: Mapping[str, str]) -> dict[str, str]:
+    authorities = certificate_file(inherited)
+    trusted = Path(authorities).read_text(encoding="utf-8") if authorities else ""
+    pip_settings = {} if stack.containers else read_pip_settings(Path(stack.python))  # a container builds nothing
+    return build_files(pip_settings, trusted)
+
+
+def _as_named(stack: Stack, folder: Path) -> str:
+    """A folder as `.env` names it."""
+    return f"./{folder.relative_to(stack.root)}" if folder.is_relative_to(stack.root) else str(folder)
+
+
+def refuse_others(stack: Stack, file: Path, existing: Mapping[str, str], restored: Mapping[str, str]) -> None:
+    """Raises StackError if containers hold other secrets than the restore point that shall be restored into them.
+
+    Connections of stores that the team runs do not count: after a loss they may lead to new stores, with new keys.
+    """
+    ours = {name: value for name, value in restored.items() if name not in _of_the_team(stack)}
+    if differing := credentials.others(existing, ours):
+        raise StackError(
+            f"{file} holds other secrets than the restore point: {', '.join(differing[:5])}",
+            "They are of another platform. Move var/kubernetes away, then `rempart init --kubernetes --from-point`."
+            if stack.cluster
+            else "They are of another platform. `docker compose down --volumes` and moving var/compose away make room"
+            " for this one; then `rempart init --from-point`.",
+        )
+
+
+def _of_the_team(stack: Stack) -> set[str]:
+    """Variables of the connections of external services."""
+    names = [declared.connection for name in stack.config.services if (declared := stack.external(name))]
+    for site in (name for name in stack.config.sites if stack.external(name)):
+        names += [stack.config.sites[site].connection, witness(site), watcher(site), tracker(site)]
+    return {f"AIRFLOW_CONN_{name.upper()}" for name in names}
+
+
+def _write_mounted(file: Path, text: str) -> None:
+    """A file that a container's user reads, who is not its owner; the folder is closed to everybody else."""
+    if not file.is_file() or file.read_text(encoding="utf-8") != text:
+        credentials.write_private(file, text)
+    file.chmod(0o444)
+
+
+def prepare(stack: Stack, say: Say, patience: float = 60.0) -> None:
+    """Databases, roles, buckets, Airflow's schema and user, on servers that run. Changes nothing when all is there.
+
+    Raises RempartError.
+    """
+    start_stores(stack, say, patience)
+    secrets = configuration.read_env_file(stack.secrets)
+    resolve = credentials.connections(stack, secrets)
+    airflow_server.write_user(stack, resolve("airflow_api"))
+    if migration := airflow_server.begin_migration(stack, secrets, resolve("pg_airflow")):
+        airflow_server.end_migration(stack, migration.wait(), resolve("pg_airflow"))
+    say("airflow: database migrated")
+    for told in roles.admit(stack, resolve):
+        say(f"airflow: {told}")
+
+
+def start_stores(stack: Stack, say: Say, patience: float = 60.0) -> None:
+    """Databases, roles and buckets on the stores, whose containers the Engine has started. Raises RempartError."""
+    stack.prepare()
+    secrets = configuration.read_env_file(stack.secrets)
+    resolve = credentials.connections(stack, secrets)
+    for name in [name for name in ("postgresql", *stack.config.sites) if stack.external(name)]:
+        say(f"{name} (external): {_until(lambda name=name: external.check(stack, name, resolve), patience)}")  # type: ignore[misc] # bound now
+    if not stack.external("postgresql"):
+        administrator = credentials.superuser(stack, secrets)
+        say(f"postgresql: {_until(postgresql.check_administrator(administrator), patience)}")
+        postgresql.bootstrap(stack, administrator, resolve)
+        say(f"postgresql: {postgresql.check_roles(resolve, stack.config.roles)}")
+        say(f"postgresql: {find_tools().check(resolve('pg_backup'))}")
+    for name in stack.embedded_sites:
+        say(f"{name}: {_until(lambda name=name: object_sites.check(stack, name, resolve), patience)}")  # type: ignore[misc] # bound now
+
+
+def works(stack: Stack) -> list[str]:
+    """Which of MLflow and Airflow work on the databases: those whose role has a session. Raises DatabaseUnavailable."""
+    secrets = configuration.read_env_file(stack.secrets)
+    declared = stack.external("postgresql")
+    resolve = credentials.connections(stack, secrets)
+    administrator = resolve(declared.connection) if declared else credentials.superuser(stack, secrets)
+    return postgresql.sessions_of(administrator, ("airflow", "mlflow"))
+
+
+STARTS_SECONDS = 900.0
+"""How long MLflow and Airflow may take to answer once one of them works on the databases."""
+
+
+def up(stack: Stack, say: Say, patience: float = 0.0) -> None:
+    """Check that MLflow and Airflow work, which no container starts; wait `patience` seconds until they were started.
+
+    Once one of them was, both have what is left of that time to answer, or `STARTS_SECONDS` if that is more. Why they
+    do not answer yet is told. Raises StackError, DatabaseUnavailable.
+    """
+    deadline = time.monotonic() + patience
+    if patience and not _until(lambda: ", ".join(works(stack)), patience, say):
+        say(f"the stores are as they must be: {_START[stack.cluster]} This command waits {patience:.0f} s for them.")
+    _until(lambda: _some_work(stack), deadline - time.monotonic())
+    deadline = max(deadline, time.monotonic() + min(patience, STARTS_SECONDS))
+    resolve = credentials.connections(stack, configuration.read_env_file(stack.secrets))
+    mlflow = _until(lambda: mlflow_server.check(resolve("mlflow")), deadline - time.monotonic(), say)
+    say(f"mlflow: {mlflow}")
+    airflow = _until(lambda: _airflow(stack, resolve("airflow_api")), deadline - time.monotonic(), say)
+    say(f"airflow: {airflow}")
+
+
+_START = {
+    False: "start MLflow and Airflow on the machine of the Engine (`docker compose up --wait`).",
+    True: "start MLflow and Airflow (docs/how-to/kubernetes.md, 'Bring it back').",
+}
+"""What starts MLflow and Airflow, by whether the containers are pods of a cluster."""
+
+
+def _some_work(stack: Stack) -> str:
+    if running := works(stack):
+        return ", ".join(running)
+    raise StackError(
+        "The stores are as they must be, and MLflow and Airflow do not run yet",
+        f"Now {_START[stack.cluster]} Then run this command again: it goes on here.",
+    )
+
+
+def _airflow(stack: Stack, connection: Connection) -> str:
+    health = airflow_server.check(connection, {}, airflow_server.expects_dags(stack))
+    return f"all components beat, {health.dags} DAGs parsed"
+
+
+def _until(check: Callable[[], str], seconds: float, say: Say = lambda line: None) -> str:
+    """What a check says once it passes. Why it does not pass yet is told when that changes, twice a minute at most."""
+    deadline, told, again = time.monotonic() + seconds, "", 0.0
+    while True:
+        try:
+            return check()
+        except RempartError as error:
+            now = time.monotonic()
+            if now > deadline:
+                raise
+            if error.what != told and now >= again:
+                say(f"not yet: {error.what}")
+                told, again = error.what, now + 30.0
+            time.sleep(1)

@@ -1,0 +1,424 @@
+"""The embedded stack's life: up, down, status. Each step says what it does and how long it took."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import psutil
+
+from rempart.config import Connections
+from rempart.deployment.access import roles
+from rempart.deployment.compose import containers
+from rempart.deployment.embedded import release
+from rempart.deployment.embedded.supervision import ProcessState, Supervisor
+from rempart.deployment.servers import airflow_server, external, mlflow_server, object_sites, postgresql, schemas
+from rempart.deployment.setup import credentials, environment, launch, preflight
+from rempart.deployment.setup.layout import AIRFLOW_COMPONENTS, Stack
+from rempart.errors import ConnectionMissing, PreflightFailed, RempartError, SiteError, StackError
+from rempart.replication.continuity import PostgresqlContinuity
+from rempart.telemetry import TELEMETRY_OFF
+
+Say = Callable[[str], None]
+_QUIET_SECONDS = 5.0
+
+
+class Progress:
+    """Lines with the seconds since the start; a step that lasts says so every five seconds."""
+
+    def __init__(self, say: Say) -> None:
+        self._say, self._started = say, time.monotonic()
+        self._spoken = self._started
+
+    def line(self, text: str) -> None:
+        self._spoken = time.monotonic()
+        self._say(f"[{self._spoken - self._started:6.1f} s] {text}")
+
+    def waiting(self, text: str) -> None:
+        if time.monotonic() - self._spoken >= _QUIET_SECONDS:
+            self.line(text)
+
+
+@contextmanager
+def _alone(stack: Stack, progress: Progress) -> Iterator[None]:
+    """One `up` or `down` at a time."""
+    stack.prepare()
+    with (stack.state / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.line("another `rempart up` or `rempart down` is at work: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def ports_of(stack: Stack, service: str) -> dict[str, int]:
+    """The ports on which one service listens."""
+    owner = {"airflow-api-server": "airflow"}.get(service, service.removeprefix("site-"))
+    return {name: port for name, port in stack.ports.items() if name.split(" ")[0] == owner}
+
+
+def _check_ports(stack: Stack, names: Sequence[str]) -> None:
+    wanted = {part: port for name in names for part, port in ports_of(stack, name).items()}
+    taken = preflight.failures(preflight.check_ports(wanted, stack.id))
+    if taken:
+        raise PreflightFailed("; ".join(f"{finding.what}: {finding.detail}" for finding in taken), taken[0].remedy)
+    for name in names:
+        if name.startswith("site-"):
+            object_sites.clear_sockets(ports_of(stack, name))
+
+
+def log_tail(stack: Stack, service: str, lines: int = 12) -> str:
+    """The last lines of a service's log."""
+    file = stack.logs / f"{service}.log"
+    if not file.is_file():
+        return "(no log)"
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - 200 * lines))
+        return "\n".join(stream.read().decode(errors="replace").splitlines()[-lines:])
+
+
+def _until(
+    progress: Progress,
+    stack: Stack,
+    supervisor: Supervisor,
+    names: Sequence[str],
+    check: Callable[[], str],
+    seconds: float,
+) -> None:
+    """Repeat a health check until it passes. Raises StackError when time is up or a process has given up."""
+    label, deadline = " ".join(names[:1]) if len(names) == 1 else "airflow", time.monotonic() + seconds
+    while True:
+        try:
+            progress.line(f"{label}: {check()}")
+            return
+        except RempartError as error:
+            last = error
+        dead = [name for name, found in supervisor.states().items() if name in names and found.state == "FATAL"]
+        if dead or time.monotonic() > deadline:
+            service = dead[0] if dead else names[0]
+            why = "keeps dying" if dead else f"is not healthy after {seconds:.0f} s"
+            raise StackError(
+                f"{service} {why}: {last.what}\n{log_tail(stack, service)}",
+                f"Read {stack.logs / service}.log, then run `rempart up` again.",
+            ) from last
+        progress.waiting(f"{label}: waiting ({last.what.splitlines()[0][:110]})")
+        time.sleep(0.5)
+
+
+def _start_supervisor(stack: Stack, supervisor: Supervisor, progress: Progress) -> None:
+    if supervisor.runs():
+        if changed := supervisor.update():
+            progress.line(f"configuration changed: {', '.join(changed)}")
+        states = supervisor.states()
+        _check_ports(stack, [n for n in stack.services if states[n].state not in ("RUNNING", "STARTING")])
+        return
+    if left := launch.leftovers(stack):
+        progress.line(f"ending {len(left)} processes that an earlier run left")
+        launch.end(left)
+    _check_ports(stack, stack.services)
+    supervisor.start()
+    progress.line("supervisor: started")
+
+
+def _write_settings(stack: Stack, resolve: Connections, secrets: dict[str, str]) -> None:
+    object_sites.write_settings(stack, resolve, secrets)
+    if "mlflow" in stack.services:
+        mlflow_server.write_authentication(stack, resolve("pg_mlflow"))
+    if not stack.external("airflow"):
+        airflow_server.write_user(stack, resolve("airflow_api"))
+
+
+def _started(states: dict[str, ProcessState]) -> dict[str, datetime]:
+    return {name: datetime.fromtimestamp(found.started, UTC) for name, found in states.items()}
+
+
+def up(stack: Stack, say: Say, *, migrate: bool = False, patience: float = 0.0) -> None:
+    """Start what does not run, and prove that everything works. Quick when it does already. Raises RempartError.
+
+    Schemas of an earlier release are refused, unless `migrate`: nobody could go back without a restore point. In
+    containers, the Engine or the cluster starts them, and `patience` is how many seconds this waits until they work.
+    """
+    if stack.containers:
+        containers.up(stack, say, patience)
+        return
+    progress, ours = Progress(say), release.of_checkout(stack.root, stack.python)
+    with _alone(stack, progress):
+        release.check(release.recorded(stack), ours, migrate=migrate)
+        servers = [name for name in stack.config.services if name != "airflow" and name not in stack.config.sites]
+        supervisor, secrets, resolve = _open(stack, progress, servers)
+        _start_stores(stack, supervisor, progress, secrets, resolve)
+        _migrate_schemas(stack, progress, secrets, resolve, migrate=migrate)
+        release.record(stack, ours)
+        supervisor.launch(["guard"])
+        _start_servers(stack, supervisor, progress, secrets, resolve)
+        progress.line(f"the stack is up: {', '.join(f'{name} {url}' for name, url in urls(stack).items())}")
+
+
+def start_stores(stack: Stack, say: Say, *, active: str | None = None) -> None:
+    """Start PostgreSQL and the sites, and nothing that works on them; each is proven. Raises RempartError.
+
+    `active` is the site without which nothing works: by default the one that the database names.
+    """
+    if stack.containers:
+        containers.start_stores(stack, say)
+        return
+    progress = Progress(say)
+    with _alone(stack, progress):
+        supervisor, secrets, resolve = _open(stack, progress, ["postgresql"])
+        _start_stores(stack, supervisor, progress, secrets, resolve, active)
+
+
+def works(stack: Stack) -> list[str]:
+    """Names of the running processes that work on the stores: MLflow's and Airflow's."""
+    if stack.containers:
+        return containers.works(stack)
+    supervisor = Supervisor(stack)
+    states = supervisor.states() if supervisor.runs() else {}
+    return [name for name in ("mlflow", *AIRFLOW_COMPONENTS) if name in states and states[name].pid]
+
+
+def _open(stack: Stack, progress: Progress, services: Sequence[str]) -> tuple[Supervisor, dict[str, str], Connections]:
+    """The supervisor, running, and the stack's secrets; of these services the external ones are proven."""
+    secrets = credentials.ensure(stack)
+    resolve = credentials.connections(stack, secrets)
+    for service in services:
+        if stack.external(service):
+            progress.line(f"{service} (external): {external.check(stack, service, resolve)}")
+    supervisor = Supervisor(stack)
+    _start_supervisor(stack, supervisor, progress)
+    _write_settings(stack, resolve, secrets)
+    return supervisor, secrets, resolve
+
+
+def _start_stores(
+    stack: Stack,
+    supervisor: Supervisor,
+    progress: Progress,
+    secrets: dict[str, str],
+    resolve: Connections,
+    active: str | None = None,
+) -> None:
+    """PostgreSQL and the sites, started together."""
+    supervisor.launch([name for name in stack.services if name.startswith("site-")])
+    if "postgresql" in stack.services:
+        if postgresql.initialise(stack, secrets["REMPART_POSTGRESQL_PASSWORD"]):
+            progress.line("postgresql: data folder created")
+        supervisor.launch(["postgresql"])
+        administrator = credentials.superuser(stack, secrets)
+        _until(progress, stack, supervisor, ["postgresql"], postgresql.check_administrator(administrator), 60)
+        postgresql.bootstrap(stack, administrator, resolve)
+        _until(
+            progress, stack, supervisor, ["postgresql"], lambda: postgresql.check_roles(resolve, stack.config.roles), 15
+        )
+    for name in stack.embedded_sites:
+        _until(
+            progress,
+            stack,
+            supervisor,
+            [f"site-{name}"],
+            functools.partial(object_sites.check, stack, name, resolve),
+            60,
+        )
+    for name in (name for name in stack.config.sites if stack.external(name)):
+        progress.line(f"{name} (external): {_external_site(stack, name, resolve, active)}")
+
+
+def _external_site(stack: Stack, name: str, resolve: Connections, active: str | None) -> str:
+    """What proves a site of others. Its failure is only told once the platform was moved to another site."""
+    try:
+        return external.check(stack, name, resolve)
+    except (SiteError, ConnectionMissing) as error:
+        serving = active or _active_site(stack, resolve)
+        if serving in (name, stack.config.active_site):
+            raise
+        return f"NOT THERE: {error.what}; the platform works at '{serving}'"
+
+
+def _active_site(stack: Stack, resolve: Connections) -> str:
+    return PostgresqlContinuity(resolve("pg_continuity")).active_sites(stack.config.active_site).active().site
+
+
+def _migrate_schemas(
+    stack: Stack, progress: Progress, secrets: dict[str, str], resolve: Connections, *, migrate: bool
+) -> None:
+    """Look at every schema first; MLflow's is migrated here, and Airflow's while MLflow starts."""
+    ours = [
+        name for name, service in (("airflow", "airflow-scheduler"), ("mlflow", "mlflow")) if service in stack.services
+    ]
+    found = list(schemas.read(resolve, ours))
+    schemas.check(found, migrate=migrate)
+    if any(one.pending and one.name == "MLflow" for one in found):
+        mlflow_server.migrate(stack, resolve("pg_mlflow"))
+        progress.line("mlflow: database migrated")
+
+
+def _start_servers(
+    stack: Stack, supervisor: Supervisor, progress: Progress, secrets: dict[str, str], resolve: Connections
+) -> None:
+    """MLflow and Airflow; the schema is migrated while MLflow starts."""
+    migration: subprocess.Popen[bytes] | None = None
+    if not stack.external("airflow"):
+        migration = airflow_server.begin_migration(stack, secrets, resolve("pg_airflow"))
+    if "mlflow" in stack.services:
+        supervisor.launch(["mlflow"])
+    if "wal-archive" in stack.services:
+        supervisor.launch(["wal-archive"])
+    if migration:
+        while migration.poll() is None:
+            progress.waiting("airflow: migrating its database")
+            time.sleep(0.2)
+        airflow_server.end_migration(stack, migration.returncode, resolve("pg_airflow"))
+        progress.line("airflow: database migrated")
+    if not stack.external("airflow"):
+        for told in roles.admit(stack, resolve):
+            progress.line(f"airflow: {told}")
+        supervisor.launch(AIRFLOW_COMPONENTS)
+    if "mlflow" in stack.services:
+        _until(progress, stack, supervisor, ["mlflow"], lambda: mlflow_server.check(resolve("mlflow")), 120)
+    if stack.external("airflow"):
+        progress.line(f"airflow (external): {external.check(stack, 'airflow', resolve)}")
+        return
+    found: list[airflow_server.Health] = []
+
+    def beats() -> str:
+        since = _started(supervisor.states())
+        found.append(airflow_server.check(resolve("airflow_api"), since, airflow_server.expects_dags(stack)))
+        return f"all components beat, {found[-1].dags} DAGs parsed"
+
+    _until(progress, stack, supervisor, AIRFLOW_COMPONENTS, beats, 180)
+    for line in found[-1].import_errors:
+        progress.line(f"airflow: IMPORT ERROR in {line}")
+
+
+def urls(stack: Stack) -> dict[str, str]:
+    """Where a person finds the web pages."""
+    found = {}
+    for name in ("airflow", "mlflow"):
+        declared = stack.external(name)
+        found[name] = declared.url if declared else f"http://127.0.0.1:{stack.ports[name]}"
+    return found
+
+
+def down(stack: Stack, say: Say) -> None:
+    """Stop everything, in reverse order, and prove that no process is left. Raises StackError."""
+    progress = Progress(say)
+    with _alone(stack, progress):
+        supervisor = Supervisor(stack)
+        if supervisor.runs():
+            supervisor.stop(["guard"])
+            sites = [name for name in supervisor.states() if name.startswith("site-")]
+            archiver = [name for name in supervisor.states() if name == "wal-archive"]
+            for group in (AIRFLOW_COMPONENTS, ("mlflow", *archiver), (*sites, "postgresql")):
+                label = "airflow" if group is AIRFLOW_COMPONENTS else ", ".join(group)
+                supervisor.stop(group, lambda label=label: progress.waiting(f"stopping {label}"))  # type: ignore[misc] # bound now
+                progress.line(f"{label}: stopped")
+            supervisor.shutdown()
+        else:
+            progress.line("the supervisor does not run")
+        if left := launch.leftovers(stack):
+            progress.line(f"ending {len(left)} processes that outlived their service")
+            launch.end(left)
+        if left := launch.leftovers(stack):
+            raise StackError(
+                f"Processes are left: {', '.join(str(process.pid) for process in left)}",
+                "End them (kill -9), then run `rempart down` again.",
+            )
+        for name in stack.embedded_sites:
+            object_sites.clear_sockets(ports_of(stack, f"site-{name}"))
+        if not stack.sockets.is_relative_to(stack.var):
+            shutil.rmtree(stack.sockets)
+        progress.line("the stack is down: no process is left")
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """One line of `rempart status`."""
+
+    name: str
+    state: str
+    pid: int
+    seconds: float
+    ports: tuple[int, ...]
+    processes: int
+    rss_mib: int
+
+
+def _members(stack: Stack) -> dict[str, list[psutil.Process]]:
+    members: dict[str, list[psutil.Process]] = {}
+    for process in launch.marked(f"{stack.id}:"):
+        try:
+            members.setdefault(process.environ()[environment.MARKER].partition(":")[2], []).append(process)
+        except psutil.Error:  # gone since
+            continue
+    known = {process.pid for process in members.get("postgresql", [])}
+    members.setdefault("postgresql", []).extend(
+        p for p in launch.databases(stack.postgresql_data) if p.pid not in known
+    )
+    return members
+
+
+def _resident(processes: Sequence[psutil.Process]) -> int:
+    total = 0
+    for process in processes:
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:  # gone since
+            continue
+    return total >> 20
+
+
+def status(stack: Stack, now: float) -> list[ServiceStatus]:
+    """What runs: from the supervisor, with the memory of each service's processes. `now` in seconds since the epoch."""
+    supervisor = Supervisor(stack)
+    states = supervisor.states() if supervisor.runs() else {}
+    members = _members(stack)
+    lines = []
+    for name in (*stack.services, "guard", "supervisor"):
+        own = members.get(name, [])
+        if name == "supervisor":
+            state, pid, started = ("RUNNING" if states else "STOPPED"), (own[0].pid if own else 0), now
+        elif name in states:
+            state, pid, started = states[name].state, states[name].pid, float(states[name].started)
+        else:
+            state, pid, started = ("UNSUPERVISED" if own else "STOPPED"), 0, now
+        lines.append(
+            ServiceStatus(
+                name,
+                state,
+                pid,
+                max(0.0, now - started) if pid else 0.0,
+                tuple(list(ports_of(stack, name).values())[:1]),
+                len(own),
+                _resident(own),
+            )
+        )
+    lines += [
+        ServiceStatus(name, "EXTERNAL", 0, 0.0, (), 0, 0) for name in stack.config.services if stack.external(name)
+    ]
+    return lines
+
+
+def all_run(lines: Sequence[ServiceStatus]) -> bool:
+    return all(line.state in ("RUNNING", "EXTERNAL") for line in lines)
+
+
+def logs_of(stack: Stack, services: Sequence[str]) -> list[str]:
+    """Log files, of the named services or of all. Raises StackError."""
+    known = sorted(file.stem for file in stack.logs.glob("*.log"))
+    if unknown := [name for name in services if name not in known]:
+        raise StackError(f"There is no log of '{unknown[0]}'", f"Choose one of: {', '.join(known) or '(none yet)'}.")
+    return [str(stack.logs / f"{name}.log") for name in services or known]
+
+
+def adopt_environment() -> None:
+    """This process, too, sends no telemetry and keeps its local traffic off the proxy."""
+    os.environ.update(TELEMETRY_OFF | environment.off_proxy(os.environ))

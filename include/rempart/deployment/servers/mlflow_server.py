@@ -1,0 +1,131 @@
+"""The MLflow server: the file of its user store, and the requests that prove it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+
+from rempart.config import TRACKED, Connection
+from rempart.deployment.servers import rest
+from rempart.deployment.setup import environment
+from rempart.deployment.setup.credentials import write_private
+from rempart.deployment.setup.layout import Stack
+from rempart.errors import StackError
+
+APP = "rempart"
+"""MLflow's basic-auth app behind the list of who may make which call (rempart.tracking_access)."""
+PREFIX = TRACKED
+_CHECKSUM = f"{PREFIX}/.rempart-checksum"
+_HEALTH = "api/2.0/mlflow-artifacts/artifacts/.rempart-health"
+_UPGRADE = "import os; from mlflow.db import commands; commands(['upgrade', os.environ.pop('REMPART_MIGRATE')])"
+"""The command, without the database's URL where every user could read it."""
+_BODY = b"written by `rempart up` through the tracking server\n"
+
+
+def write_authentication(stack: Stack, database: Connection) -> None:
+    """MLflow's basic-auth settings: users live in PostgreSQL; one who was given nothing can see nothing.
+
+    A password that was found right is not hashed again for a minute: a hash costs half a second of CPU, each time.
+    """
+    text = (
+        "[mlflow]\ndefault_permission = NO_PERMISSIONS\n"
+        f"database_uri = {database.postgresql_url('postgresql+psycopg')}\n"
+        "auth_cache_ttl_seconds = 60\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    ).replace("%", "%%")
+    file = stack.var / "mlflow" / "basic_auth.ini"
+    if not file.is_file() or file.read_text(encoding="utf-8") != text:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_private(file, text)
+
+
+def migrate(stack: Stack, database: Connection) -> None:
+    """Run `mlflow db upgrade` on the tracking database: the server only refuses an old one. Raises StackError."""
+    log = stack.logs / "mlflow-migrate.log"
+    variables = environment.base(stack, os.environ) | {
+        environment.MARKER: f"{stack.id}:mlflow-migrate",
+        "REMPART_MIGRATE": database.postgresql_url("postgresql+psycopg"),
+    }
+    with log.open("wb") as out:
+        done = subprocess.run(
+            [stack.python, "-c", _UPGRADE],
+            env=variables,
+            cwd=stack.var,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    if done.returncode:
+        tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
+        raise StackError(f"mlflow db upgrade ended with {done.returncode}:\n{tail}", f"Read {log}.")
+
+
+def upload_checksums(variables: Mapping[str, str], bucket: str) -> dict[str, str]:
+    """The setting with which MLflow sends a SHA-256 along with each upload; empty where the site does not keep it.
+
+    Tried with one small object, with the server's own `variables` and in the way in which it uploads: it has no access
+    to what the doctor proved.
+    """
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from rempart.sites.s3 import open_client
+
+    region = variables["AWS_DEFAULT_REGION"]
+    connection = Connection(
+        "mlflow's",
+        "aws",
+        login=variables["AWS_ACCESS_KEY_ID"],
+        password=variables["AWS_SECRET_ACCESS_KEY"],
+        extra={"endpoint_url": variables["MLFLOW_S3_ENDPOINT_URL"]},
+    )
+    client, where = open_client("mlflow", connection, region, attempts=2), {"Bucket": bucket, "Key": _CHECKSUM}
+    asked = {"ChecksumAlgorithm": "SHA256"}
+    try:
+        try:
+            head = client.head_object(**where, ChecksumMode="ENABLED")
+        except ClientError as absent:
+            if absent.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404:
+                raise
+            client.upload_fileobj(io.BytesIO(_BODY), bucket, _CHECKSUM, ExtraArgs=asked)
+            head = client.head_object(**where, ChecksumMode="ENABLED")
+        kept = head.get("ChecksumSHA256") == base64.b64encode(hashlib.sha256(_BODY).digest()).decode()
+        whole = client.get_object(**where)["Body"].read() == _BODY  # some store the transfer's framing as content
+    except (BotoCoreError, ClientError, Boto3Error):
+        return {}
+    return {"MLFLOW_S3_UPLOAD_EXTRA_ARGS": json.dumps(asked)} if kept and whole else {}
+
+
+def address(connection: Connection) -> str:
+    """The server's URL, from an Airflow connection (schema `http` or `https`)."""
+    port = f":{connection.port}" if connection.port else ""
+    return f"{connection.schema or 'http'}://{connection.host}{port}"
+
+
+def check(connection: Connection) -> str:
+    """A query on the tracking store, and an artifact through the server's proxy. Raises StackError.
+
+    The artifact is written once and read each time: its bucket keeps every version.
+    """
+    url, user = address(connection), (connection.login, connection.password)
+    found = rest.call("POST", f"{url}/api/2.0/mlflow/experiments/search", body={"max_results": 1}, basic=user)
+    if not isinstance(found, dict):
+        raise StackError(f"{url} is not an MLflow server", "Check the connection 'mlflow'.")
+    try:
+        body = rest.call("GET", f"{url}/{_HEALTH}", basic=user, timeout=30)
+    except rest.HttpRefused as absent:
+        if absent.status not in (404, 500):  # the proxy answers 500 for a missing object
+            raise
+        rest.call("PUT", f"{url}/{_HEALTH}", body=_BODY, basic=user, timeout=30)
+        body = rest.call("GET", f"{url}/{_HEALTH}", basic=user, timeout=30)
+    if body != _BODY:
+        raise StackError(
+            f"{url} gave back another artifact than was written", "Check the artifacts bucket of the active site."
+        )
+    return "queries and artifacts work"

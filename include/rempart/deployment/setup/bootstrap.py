@@ -1,0 +1,254 @@
+"""Installs a hash-locked environment: `python3 include/rempart/deployment/setup/bootstrap.py [trainer]`, run by `make
+setup`.
+
+Standard library only. Does nothing when the environment already holds exactly this lock. The standard settings of pip
+(index mirror, private CA, proxy) hold for the whole installation: pip's own configuration is handed on to uv. `trainer`
+makes .venv-trainer, where a job that needs PyTorch runs; .venv never gets it.
+
+restic is no Python package: where PATH has none, the distribution's package is unpacked into .venv/tools, without root.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+OLDEST_RESTIC = (0, 17, 1)
+RESTIC_AGAIN_SECONDS = 86400
+_UV_NAMES = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "trusted-host": "UV_INSECURE_HOST",
+    "cert": "SSL_CERT_FILE",
+}
+"""pip's settings, and how uv calls them."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment: its folder, its lock, and `chosen`, whose builds pip picks as it is configured (no hashes)."""
+
+    folder: str
+    lock: str
+    size: str
+    chosen: str | None = None
+
+    def files(self, root: Path) -> list[Path]:
+        return [root / name for name in (self.lock, self.chosen) if name]
+
+
+ENVIRONMENTS = {
+    "rempart": Environment(".venv", "requirements-dev.txt", "1.2 GB"),
+    "trainer": Environment(
+        ".venv-trainer", "requirements-trainer.txt", "1.5 GB, and more for CUDA", "requirements-torch.txt"
+    ),
+    # of the images: without what only developers need, and a trainer without PyTorch
+    "platform": Environment(".venv", "requirements.txt", "1 GB"),
+    "job": Environment(".venv-trainer", "requirements-trainer.txt", "0.7 GB"),
+}
+
+
+def fingerprint(root: Path, locks: list[Path]) -> str:
+    """Names this installation: the lock, the project's metadata and place. Another PYTHON needs `make clean`."""
+    digest = hashlib.sha256(str(root).encode())
+    for file in (*locks, root / "requirements-bootstrap.txt", root / "pyproject.toml"):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def stamped(stamp: Path) -> list[str]:
+    """What a finished installation noted: its fingerprint and that of its tools; empty if there is none."""
+    return stamp.read_text(encoding="utf-8").split() if stamp.is_file() else []
+
+
+def only_the_project(listed: str) -> bool:
+    """Whether `uv pip sync --dry-run` would change no package but this project, by what it wrote."""
+    changes = [line.split()[1].split("==")[0] for line in listed.splitlines() if line.startswith((" + ", " - ", " ~ "))]
+    return set(changes) <= {"rempart"}
+
+
+def uv_settings(pip_settings: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+    """uv's environment for the given pip settings; what the user has set for uv already, stands."""
+    return {uv: pip_settings[pip] for pip, uv in _UV_NAMES.items() if pip_settings.get(pip) and not environment.get(uv)}
+
+
+def uv_options(pip_settings: Mapping[str, str]) -> list[str]:
+    """What of pip's settings uv takes as an option alone: that no index is asked."""
+    off = pip_settings.get("no-index", "").lower() in ("1", "y", "yes", "t", "true", "on")
+    return ["--no-index"] if off else []
+
+
+def read_pip_settings(python: Path) -> dict[str, str]:
+    """What pip would use: its environment variables and configuration files, as `pip config list` tells them."""
+    listed = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True).stdout
+    settings: dict[str, str] = {}
+    # versions of pip list the environment first or last; it always outranks the files
+    for line in sorted(listed.splitlines(), key=lambda line: line.startswith(":env:")):
+        name, _, value = line.partition("=")
+        section, _, key = name.strip().rpartition(".")
+        if section in ("global", "install", ":env:"):
+            settings[key] = " ".join(value.strip().strip("'\"").replace("\\n", " ").split())
+    return settings
+
+
+def _run(command: list[str | Path], environment: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(command, env=environment, check=False)
+    if done.returncode:
+        sys.exit(
+            f"setup: {' '.join(map(str, command[:5]))} ... ended with {done.returncode}.\n"
+            "  What to do: read the lines above; `make preflight` checks index, proxy and certificates."
+        )
+
+
+def restic_version(program: Path | str) -> tuple[int, ...]:
+    """restic's version; empty if the program tells none."""
+    try:
+        answer = subprocess.run([program, "version"], capture_output=True, text=True, check=False, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    found = re.match(r"restic (\d+)\.(\d+)\.(\d+)", answer)
+    return tuple(int(part) for part in found.groups()) if found else ()
+
+
+def _apt(folder: Path, *arguments: str) -> str:
+    """Run apt-get in a folder; empty when it did what was asked, else its last words."""
+    command = ["apt-get", "--quiet", "--option=Acquire::Retries=1", "--option=Acquire::http::Timeout=20", *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False, timeout=300, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired) as fault:
+        return type(fault).__name__
+    words = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("E:", "W:"))]
+    return "" if done.returncode == 0 else (words or [f"apt-get ended with {done.returncode}"])[-1]
+
+
+def unpack_restic(target: Path) -> str:
+    """Bring the distribution's restic to `target`, by apt and without root; empty, or why there is none."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        return "this system has no apt"
+    with tempfile.TemporaryDirectory(prefix="rempart-restic-") as name:
+        folder = Path(name)
+        if why := _apt(folder, "download", "restic"):
+            # no package lists (a fresh container), or old ones: lists of our own need no root
+            for part in ("lists/partial", "cache/archives/partial"):
+                (folder / part).mkdir(parents=True)
+            own = (f"--option=Dir::State::Lists={folder / 'lists'}", f"--option=Dir::Cache={folder / 'cache'}")
+            why = _apt(folder, *own, "update") or _apt(folder, *own, "download", "restic")
+        packages = list(folder.glob("restic_*.deb"))
+        if why or not packages:
+            return why or "apt-get brought no package"
+        done = subprocess.run(["dpkg-deb", "-x", packages[0], folder / "unpacked"], capture_output=True, check=False)
+        program = folder / "unpacked" / "usr" / "bin" / "restic"
+        if done.returncode or (found := restic_version(program)) < OLDEST_RESTIC:
+            version = "" if done.returncode else ".".join(map(str, found))
+            return f"the distribution's restic is {version}" if version else "the package could not be unpacked"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(program, target.with_suffix(".new"))
+        target.with_suffix(".new").replace(target)
+    return ""
+
+
+def install_restic(venv: Path, now: float) -> None:
+    """Unless there is a restic, unpack one into the environment; where that cannot be, say so and go on.
+
+    What failed is tried again a day later, so that a machine without it is not kept waiting by each `make`.
+    """
+    target, failed = venv / "tools" / "bin" / "restic", venv / "rempart-no-restic"
+    if target.is_file() or restic_version(shutil.which("restic") or "") >= OLDEST_RESTIC:
+        return
+    if failed.is_file() and now - failed.stat().st_mtime < RESTIC_AGAIN_SECONDS:
+        return
+    sys.stdout.write("setup: unpacking restic, for backups (8 MB)\n")
+    sys.stdout.flush()
+    if why := unpack_restic(target):
+        failed.write_text(why, encoding="utf-8")
+        sys.stdout.write(
+            f"setup: restic was not installed ({why}); backups will be refused until restic"
+            f" {'.'.join(map(str, OLDEST_RESTIC))} or later is on PATH (https://restic.net)\n"
+        )
+    else:
+        failed.unlink(missing_ok=True)
+
+
+def _project_again(root: Path, made: Environment, python: Path, tools: Path) -> bool:
+    """Install the project alone, where every package is the lock's already; whether that was enough."""
+    uv = tools / "bin" / "uv"
+    if not (uv.is_file() and python.is_file()):
+        return False
+    environment = os.environ | {
+        "VIRTUAL_ENV": str(python.parents[1]),
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_NO_CONFIG": "1",
+    }
+    look: list[str | Path] = [uv, "pip", "sync", "--dry-run", "--offline", "--require-hashes", root / made.lock]
+    done = subprocess.run(look, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode or not only_the_project(done.stdout + done.stderr):
+        return False
+    install: list[str | Path] = [uv, "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    install += ["--editable", root]
+    return subprocess.run(install, env=environment | {"PYTHONPATH": str(tools)}, check=False).returncode == 0
+
+
+def main(arguments: list[str]) -> int:
+    made = ENVIRONMENTS[arguments[0] if arguments else "rempart"]
+    root = Path(__file__).resolve().parents[4]
+    venv, started = root / made.folder, time.monotonic()
+    stamp, wanted = venv / "rempart-installed", fingerprint(root, made.files(root))
+    tools_lock = hashlib.sha256((root / "requirements-bootstrap.txt").read_bytes()).hexdigest()
+    before = stamped(stamp)
+    if before[:1] == [wanted]:
+        if made is ENVIRONMENTS["rempart"]:
+            install_restic(venv, time.time())
+        return 0
+    stamp.unlink(missing_ok=True)
+    python, tools = venv / "bin" / "python", venv / "tools"
+    if before and before[1:] in ([], [tools_lock]) and not made.chosen and _project_again(root, made, python, tools):
+        stamp.write_text(f"{wanted}\n{tools_lock}\n", encoding="utf-8")
+        sys.stdout.write(
+            f"setup: the packages are those of the lock; the project anew in {time.monotonic() - started:.0f} s\n"
+        )
+        return 0
+    sys.stdout.write(f"setup: installing the locked environment into {venv} (about {made.size})\n")
+    sys.stdout.flush()
+    _run([sys.executable, "-m", "venv", "--clear", venv])
+    environment = dict(os.environ)
+    pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _run([*pip, "--require-hashes", "--target", tools, "-r", root / "requirements-bootstrap.txt"])
+    settings = read_pip_settings(python)
+    environment |= uv_settings(settings, environment)
+    environment |= {
+        "VIRTUAL_ENV": str(venv),
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_LINK_MODE": "copy",
+        "UV_NO_CONFIG": "1",
+    }
+    uv = tools / "bin" / "uv"
+    sync: list[str | Path] = [uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
+    _run([*sync, *uv_options(settings), root / made.lock], environment)
+    _run(
+        [uv, "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--editable", root],
+        environment | {"PYTHONPATH": str(tools)},
+    )
+    if made.chosen:
+        _run([*pip, "-r", root / made.chosen])
+        _run([uv, "pip", "check", "--quiet"], environment)
+    if made is ENVIRONMENTS["rempart"]:
+        install_restic(venv, time.time())
+    stamp.write_text(f"{wanted}\n{tools_lock}\n", encoding="utf-8")
+    sys.stdout.write(f"setup: done in {time.monotonic() - started:.0f} s\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

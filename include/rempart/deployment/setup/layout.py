@@ -1,0 +1,181 @@
+"""Where one stack keeps its files and which ports its servers listen on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+
+from rempart import config as configuration
+from rempart.config import Config
+from rempart.deployment.setup import preflight
+from rempart.errors import ConfigError, StackError
+from rempart.sections import External
+
+AIRFLOW_COMPONENTS = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
+NAMESPACE = "airflow"
+"""Of the platform in a Kubernetes cluster: that of deploy/kubernetes/platform."""
+WORKER = "airflow-worker"
+"""Runs tasks for the Celery executor, in containers alone."""
+_LONGEST_SOCKET = 90  # of 107; supervisord appends a suffix while it binds
+
+
+def ports_of(config: Config, offset: int) -> dict[str, int]:
+    """Every port of the embedded services: the default or services.<x>.port, plus the offset. Raises ConfigError."""
+    ports: dict[str, int] = {}
+    for index, name in enumerate(config.sites):
+        default = preflight.DEFAULT_PORTS.get(name, preflight.DEFAULT_PORTS["primary"] + 100 * (index + 2))
+        if not external(config, name):
+            ports |= preflight.site_ports(name, _chosen(config, name, default) + offset)
+    for name in ("postgresql", "mlflow", "airflow"):
+        if not external(config, name):
+            ports[name] = _chosen(config, name, preflight.DEFAULT_PORTS[name]) + offset
+    seen: dict[int, str] = {}
+    for name, port in ports.items():
+        if port > 65535:
+            raise ConfigError(f"{name} would listen on port {port}", "Lower services.<x>.port or REMPART_PORT_OFFSET.")
+        if port in seen:
+            raise ConfigError(
+                f"services.{name.split(' ')[0]}.port: {port} is wanted for {name} and for {seen[port]}",
+                f"Choose another port in rempart.yaml (a site takes {len(preflight.SITE_INTERNALS) + 1} in a row).",
+            )
+        seen[port] = name
+    return ports
+
+
+def _chosen(config: Config, service: str, default: int) -> int:
+    return (config.services[service].port if service in config.services else None) or default
+
+
+def external(config: Config, service: str) -> External | None:
+    """The team's own server that stands in for this service, if rempart.yaml names one."""
+    return config.services[service].external if service in config.services else None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One embedded stack: its project, its state and its ports."""
+
+    root: Path
+    var: Path
+    config: Config
+    offset: int = 0
+    python: str = sys.executable
+    containers: bool = False
+    """Whether each service is in a container of its own, where the others reach it by its name."""
+    cluster: bool = False
+    """Whether those containers are pods of a Kubernetes cluster: they share no volume."""
+
+    @property
+    def id(self) -> str:
+        return preflight.stack_id(self.var)
+
+    @cached_property
+    def ports(self) -> dict[str, int]:
+        return ports_of(self.config, self.offset) | (preflight.OPTIONAL_PORTS if self.containers else {})
+
+    def host(self, service: str) -> str:
+        """Where the others reach a service of the stack."""
+        if self.cluster and service == "mlflow":
+            return f"mlflow.{NAMESPACE}.svc"  # jobs reach it, too, from the namespaces of pools
+        return preflight.CONTAINERS.get(service, service) if self.containers else "127.0.0.1"
+
+    @property
+    def listen(self) -> str:
+        """The address that servers listen on. A container's networks are its own, and say who may come."""
+        return "0.0.0.0" if self.containers else "127.0.0.1"  # noqa: S104
+
+    def site_folder(self, name: str) -> Path:
+        """Where a site keeps its settings, and its objects below `data`. In containers, each has its own volume."""
+        return self.var if self.containers else self.var / "sites" / name
+
+    def site_certificates(self, name: str) -> Path:
+        """Where a site keeps the certificates of its inner doors."""
+        return self.site_folder(name) / "certificates"
+
+    @property
+    def logs(self) -> Path:
+        return self.var / "log"
+
+    @property
+    def state(self) -> Path:
+        """Files of the supervisor itself."""
+        return self.var / "stack"
+
+    @property
+    def secrets(self) -> Path:
+        return self.var / "secrets.env"
+
+    @property
+    def airflow_home(self) -> Path:
+        return self.var / "airflow"
+
+    @property
+    def postgresql_data(self) -> Path:
+        return self.var / "postgresql" / "data"
+
+    @cached_property
+    def sockets(self) -> Path:
+        """A folder for Unix sockets, whose paths may not be long: in `var`, else in the system's temporary folder."""
+        inside = self.state / "run"
+        if len(str(inside.absolute())) <= _LONGEST_SOCKET - 20:
+            return inside.absolute()
+        return Path(tempfile.gettempdir()) / f"rempart-{os.getuid()}-{self.id}"
+
+    def external(self, service: str) -> External | None:
+        return external(self.config, service)
+
+    @property
+    def embedded_sites(self) -> list[str]:
+        return [name for name in self.config.sites if not self.external(name)]
+
+    def job_role(self, site: str) -> tuple[str, timedelta] | None:
+        """The role whose sessions jobs get at a site, and the longest of them; None if they get none."""
+        offered = self.config.sites[site].job_credentials
+        return (offered.role, offered.longest) if offered and offered.role else None
+
+    @property
+    def services(self) -> list[str]:
+        """Names of the processes, in the order in which they start."""
+        names = [] if self.external("postgresql") else ["postgresql"]
+        names += [f"site-{name}" for name in self.embedded_sites]
+        if not self.external("mlflow"):
+            names.append("mlflow")
+        if self.config.backup.point_in_time and "postgresql" in names:
+            names.append("wal-archive")
+        if not self.external("airflow"):
+            names += AIRFLOW_COMPONENTS
+            names += [WORKER] if self.containers else []
+        return names
+
+    def prepare(self) -> None:
+        """Create the stack's own folders. Raises StackError if they cannot be trusted."""
+        for folder in (self.var, self.logs, self.state):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.sockets.mkdir(mode=0o700, exist_ok=True)
+        found = self.sockets.lstat()
+        if found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise StackError(
+                f"{self.sockets} belongs to someone else or is open to others",
+                "Remove it, or put the state elsewhere with REMPART_VAR.",
+            )
+
+
+def current() -> Stack:
+    """The stack of this project and environment. Raises ConfigError."""
+    try:
+        offset = preflight.port_offset(os.environ)
+    except ValueError as fault:
+        raise ConfigError("The environment is not valid", f"{fault}.") from fault
+    return Stack(
+        configuration.project_root().resolve(),
+        configuration.var_dir().absolute(),
+        configuration.load(),
+        offset,
+        containers=bool(os.environ.get("REMPART_CONTAINERS")),
+        cluster=os.environ.get("REMPART_CONTAINERS") == "kubernetes",
+    )

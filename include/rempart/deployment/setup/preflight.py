@@ -1,0 +1,389 @@
+"""What this machine must offer, checked in seconds: a script before anything is installed, then `rempart preflight`.
+
+Standard library only, and no import of Rempart: `make` runs this file with the system's Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import platform
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+DEFAULT_PORTS = {"postgresql": 15432, "primary": 18333, "haven": 18433, "mlflow": 15000, "airflow": 18080}
+OPTIONAL_PORTS = {"broker": 16379, "monitoring": 19090}
+"""Of what the compose file starts if its profile is chosen; the embedded stack has neither."""
+CONTAINERS = {"postgresql": "postgres", "airflow": "api-server"}
+"""Names of containers that are not called as their service is."""
+SITE_INTERNALS = (
+    "master",
+    "master-grpc",
+    "volume",
+    "volume-grpc",
+    "filer",
+    "filer-grpc",
+    "s3-grpc",
+)
+"""What an embedded site listens on beside its S3 port: the ports that follow it, in this order."""
+
+PYTHONS = ((3, 11), (3, 14))
+DISK_GIB, DISK_WARN_GIB = 4, 8
+MEMORY_GIB, MEMORY_WARN_GIB = 4, 7
+
+Outcome = Literal["ok", "warning", "failed"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was looked at, what was found, and the remedy when it is not ok."""
+
+    what: str
+    outcome: Outcome
+    detail: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        sign = {"ok": "ok  ", "warning": "warn", "failed": "FAIL"}[self.outcome]
+        return f"{sign}  {self.what:<15} {self.detail}" + (f"\n      -> {self.remedy}" if self.remedy else "")
+
+
+def stack_id(var: Path) -> str:
+    """Names one stack on this machine: derived from the place of its state."""
+    return hashlib.sha256(str(var.resolve()).encode()).hexdigest()[:10]
+
+
+def site_ports(name: str, port: int) -> dict[str, int]:
+    """Every port of one embedded site."""
+    return {name: port, **{f"{name} {part}": port + 1 + i for i, part in enumerate(SITE_INTERNALS)}}
+
+
+def default_ports(offset: int) -> dict[str, int]:
+    """Every port of the stack as shipped, moved by `offset`."""
+    ports: dict[str, int] = {}
+    for name, port in DEFAULT_PORTS.items():
+        ports |= site_ports(name, port + offset) if name in ("primary", "haven") else {name: port + offset}
+    return ports
+
+
+def port_offset(environment: Mapping[str, str]) -> int:
+    """REMPART_PORT_OFFSET as a number. Raises ValueError with a message for a person."""
+    text = environment.get("REMPART_PORT_OFFSET") or "0"
+    if not (text.isdecimal() and int(text) < 40000):
+        raise ValueError(f"REMPART_PORT_OFFSET is '{text}': set it to a number from 0 to 39999")
+    return int(text)
+
+
+def port_is_free(port: int) -> bool:
+    """Whether 127.0.0.1:port can be listened on now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    for handle in (process / "fd").iterdir():
+        try:
+            yield str(handle.readlink())
+        except FileNotFoundError:  # closed since
+            continue
+
+
+def port_holder(port: int) -> tuple[int, str, str] | None:
+    """Process id, command and REMPART_SERVICE marker of who listens on the port; None where it may not be seen."""
+    inodes = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            rows = [row.split() for row in Path(table).read_text(encoding="ascii").splitlines()[1:]]
+        except FileNotFoundError:  # not Linux, or no IPv6
+            continue
+        inodes |= {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == port}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if not inodes.isdisjoint(_open_files(process)):
+                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                variables = (process / "environ").read_bytes().split(b"\0")
+                marker = next((v[16:].decode() for v in variables if v.startswith(b"REMPART_SERVICE=")), "")
+                return int(process.name), command[:100], marker
+        except OSError:  # another user's, or gone
+            continue
+    return None
+
+
+def check_port(name: str, port: int, stack: str) -> Finding | None:
+    """A finding if someone else holds the port; None if it is free or this stack's own."""
+    if port_is_free(port):
+        return None
+    holder = port_holder(port)
+    if holder and holder[2].startswith(f"{stack}:"):
+        return None
+    by = f"process {holder[0]} ({holder[1]})" if holder else "a process that this user may not see"
+    service = name.split(" ")[0]
+    return Finding(
+        f"port {port}",
+        "failed",
+        f"wanted for {name}, held by {by}",
+        f"Stop that process, or set services.{service}.port in rempart.yaml, or move every port with "
+        "REMPART_PORT_OFFSET=100.",
+    )
+
+
+def check_ports(ports: Mapping[str, int], stack: str) -> list[Finding]:
+    """One ok finding, or one per taken port."""
+    taken = [finding for name, port in ports.items() if (finding := check_port(name, port, stack))]
+    return taken or [
+        Finding(
+            "ports",
+            "ok",
+            f"all {len(ports)} free or ours ({min(ports.values(), default=0)} to {max(ports.values(), default=0)})",
+        )
+    ]
+
+
+def check_python(version: tuple[int, ...]) -> Finding:
+    low, high = PYTHONS
+    found = ".".join(map(str, version[:3]))
+    if low <= version[:2] < high:
+        return Finding("python", "ok", found)
+    return Finding(
+        "python",
+        "failed",
+        f"{found}, but {low[0]}.{low[1]} to {high[0]}.{high[1] - 1} is needed",
+        "Name a suitable interpreter: make PYTHON=python3.12 demo",
+    )
+
+
+def check_venv(ready: bool) -> Finding:
+    if ready:
+        return Finding("environment", "ok", ".venv is installed")
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        return Finding(
+            "environment",
+            "failed",
+            "this Python cannot make virtual environments (no ensurepip)",
+            "Install its venv package; on Debian and Ubuntu: apt-get install python3-venv",
+        )
+    return Finding("environment", "ok", "will be installed into .venv")
+
+
+def check_host(system: str, machine: str) -> Finding:
+    if system == "Linux" and machine in ("x86_64", "aarch64", "arm64"):
+        return Finding("host", "ok", f"{system} {machine}, {os.cpu_count()} cores")
+    return Finding(
+        "host", "failed", f"{system} {machine}", "Run it on Linux, x86_64 or aarch64 (a virtual machine will do)."
+    )
+
+
+def check_amount(what: str, gib: float, need: float, comfortable: float, remedy: str) -> Finding:
+    """Disk or memory: failed below `need`, a warning below `comfortable`."""
+    detail = f"{gib:.1f} GiB available"
+    if gib < need:
+        return Finding(what, "failed", f"{detail}, {need:g} needed", remedy)
+    if gib < comfortable:
+        return Finding(what, "warning", f"{detail}, {comfortable:g} advised", remedy)
+    return Finding(what, "ok", detail)
+
+
+def available_memory_gib() -> float:
+    """What can still be allocated: the machine's, or the cgroup's limit where that is lower."""
+    meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+    amounts = [int(meminfo["MemAvailable"].split()[0]) / 2**20]
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()).isdecimal():
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+        amounts.append((int(text) - used) / 2**30)
+    return min(amounts)
+
+
+def existing_parent(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def pip_setting(name: str, environment: Mapping[str, str]) -> str:
+    """One of pip's settings: PIP_<NAME>, else its configuration files. Empty when unset or pip is not there."""
+    if value := environment.get("PIP_" + name.upper().replace("-", "_")):
+        return value
+    asked = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "get", f"global.{name}"], capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() if asked.returncode == 0 else ""
+
+
+def package_index(environment: Mapping[str, str]) -> str:
+    """The package index in force, as the standard settings of pip and uv name it."""
+    return (
+        environment.get("UV_DEFAULT_INDEX")
+        or environment.get("UV_INDEX_URL")
+        or pip_setting("index-url", environment)
+        or _default_index()
+    ).rstrip("/")
+
+
+def _default_index() -> str:
+    """Where pip looks when nothing is set, as pip itself names it; empty where this Python has no pip."""
+    try:
+        return str(importlib.import_module("pip._internal.models.index").PyPI.simple_url)
+    except ImportError:
+        return ""
+
+
+def certificate_file(environment: Mapping[str, str]) -> str:
+    """The private CA in force: PIP_CERT, SSL_CERT_FILE or REQUESTS_CA_BUNDLE."""
+    return next((environment[n] for n in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE") if environment.get(n)), "")
+
+
+def without_secret(url: str) -> str:
+    """A URL without the user and password that it may hold."""
+    head, at, tail = url.rpartition("@")
+    return f"{head.split('://')[0]}://***@{tail}" if at else url
+
+
+def check_certificates(environment: Mapping[str, str]) -> Finding:
+    file = certificate_file(environment)
+    if not file:
+        return Finding("private CA", "ok", "none set: the system's certificates are used")
+    try:
+        context = ssl.create_default_context(cafile=file)
+    except (OSError, ssl.SSLError) as fault:
+        return Finding(
+            "private CA",
+            "failed",
+            f"{file} cannot be read as PEM certificates ({type(fault).__name__})",
+            "Point SSL_CERT_FILE (and PIP_CERT) to your organisation's CA bundle.",
+        )
+    return Finding("private CA", "ok", f"{file} ({context.cert_store_stats()['x509_ca']} authorities)")
+
+
+def check_proxy(environment: Mapping[str, str]) -> Finding:
+    proxies = {n: v for n, v in urllib.request.getproxies().items() if n in ("http", "https", "all")}
+    if not proxies:
+        return Finding("proxy", "ok", "none set")
+    shown = ", ".join(f"{n}={without_secret(v)}" for n, v in proxies.items())
+    return Finding("proxy", "ok", f"{shown} (the stack's own traffic to 127.0.0.1 never uses it)")
+
+
+def check_index(environment: Mapping[str, str], needed: bool) -> Finding:
+    """Whether the package index answers. Not asked once everything is installed: then nothing is to be downloaded."""
+    if not needed:
+        return Finding("package index", "ok", "not asked: everything is installed")
+    index = package_index(environment)
+    if environment.get("PIP_NO_INDEX") or environment.get("UV_NO_INDEX"):
+        return Finding("package index", "ok", "none wanted (PIP_NO_INDEX)")
+    if not index:
+        detail = "not checked: no PIP_INDEX_URL, and this Python has no pip"
+        return Finding(
+            "package index", "warning", detail, "If setup cannot download, set PIP_INDEX_URL to your mirror."
+        )
+    try:
+        context = ssl.create_default_context(cafile=certificate_file(environment) or None)
+        with urllib.request.urlopen(f"{index}/uv/", timeout=5, context=context) as answer:  # noqa: S310 # the user's own index
+            return Finding("package index", "ok", f"{without_secret(index)} answers {answer.status}")
+    except (OSError, ValueError) as fault:
+        return Finding(
+            "package index",
+            "failed",
+            f"{without_secret(index)}: {getattr(fault, 'reason', None) or fault}",
+            "Check the network; set HTTPS_PROXY, SSL_CERT_FILE and PIP_INDEX_URL (your mirror) as your "
+            "network needs them.",
+        )
+
+
+def check_restic(environment: Mapping[str, str], unpacked: Path) -> Finding:
+    """restic on PATH, or where setup unpacks it."""
+    if found := shutil.which("restic", path=environment.get("PATH")) or (unpacked.is_file() and str(unpacked)):
+        return Finding("restic", "ok", found)
+    return Finding(
+        "restic",
+        "warning",
+        "not found: `make setup` unpacks one where there is apt; without it there are no backups of databases",
+        "On Debian and Ubuntu: apt-get install restic. Elsewhere: put restic 0.17.1 or later on PATH.",
+    )
+
+
+def check_user(uid: int, environment: Mapping[str, str]) -> Finding:
+    if uid != 0:
+        return Finding("user", "ok", f"uid {uid}")
+    if shutil.which("setpriv", path=environment.get("PATH")):
+        return Finding("user", "ok", "root (PostgreSQL will run as an unprivileged user)")
+    return Finding(
+        "user",
+        "failed",
+        "root, and there is no setpriv: PostgreSQL refuses to run as root",
+        "Install util-linux, or run as an ordinary user.",
+    )
+
+
+def inspect(root: Path, var: Path, ports: Mapping[str, int], environment: Mapping[str, str]) -> list[Finding]:
+    """Every check on this machine, within ten seconds."""
+    ready = (root / ".venv" / "rempart-installed").is_file() or sys.prefix != sys.base_prefix
+    disk = shutil.disk_usage(existing_parent(var)).free / 2**30
+    running = [finding for finding in check_ports(ports, stack_id(var)) if finding.outcome != "ok"]
+    ours_runs = not running and any(not port_is_free(port) for port in list(ports.values())[:1])
+    return [
+        check_host(platform.system(), platform.machine()),
+        check_python(sys.version_info[:3]),
+        check_venv(ready),
+        check_user(os.getuid(), environment),
+        check_amount(
+            "disk",
+            disk,
+            1 if ready else DISK_GIB,
+            DISK_WARN_GIB,
+            f"Free space under {existing_parent(var)}, or put the state elsewhere with REMPART_VAR.",
+        ),
+        Finding("memory", "ok", "in use by this stack, which runs")
+        if ours_runs
+        else check_amount(
+            "memory", available_memory_gib(), MEMORY_GIB, MEMORY_WARN_GIB, "Close other programs or add memory."
+        ),
+        *check_ports(ports, stack_id(var)),
+        check_proxy(environment),
+        check_certificates(environment),
+        check_index(environment, needed=not ready),
+        check_restic(environment, root / ".venv" / "tools" / "bin" / "restic"),
+    ]
+
+
+def failures(findings: Iterable[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.outcome == "failed"]
+
+
+def main() -> int:
+    root = Path(__file__).resolve().parents[4]
+    var = Path(os.environ.get("REMPART_VAR") or root / "var")
+    started = time.monotonic()
+    try:
+        ports = default_ports(port_offset(os.environ))
+    except ValueError as fault:
+        sys.stdout.write(f"FAIL  {fault}\n")
+        return 1
+    findings = inspect(root, var, ports, os.environ)
+    sys.stdout.write("".join(finding.line() + "\n" for finding in findings))
+    failed = failures(findings)
+    verdict = f"{len(failed)} checks failed" if failed else "this machine is ready"
+    sys.stdout.write(f"preflight: {verdict} ({time.monotonic() - started:.1f} s)\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""What the compose file starts if its profile is chosen: workers with their broker, and the server of metrics. As data.
+
+A profile is chosen in `.env`, which `rempart init --profiles` writes; the containers are told by two variables of the
+compose file. The embedded stack has no profiles: its tasks run below the scheduler, its metrics go nowhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote
+
+from rempart.config import Connection
+from rempart.deployment.setup.layout import Stack
+from rempart.errors import StackError
+
+CELERY, MONITORING = "celery", "monitoring"
+PROFILES = (CELERY, MONITORING)
+EXECUTOR, CHOSEN = "REMPART_EXECUTOR", "REMPART_PROFILES"
+"""Variables by which the compose file tells Airflow's containers what `.env` says."""
+BROKER_PASSWORD = "REMPART_AIRFLOW_BROKER_PASSWORD"  # noqa: S105 # a name
+BROKER_USER = "airflow"
+SLOTS = 4
+"""Tasks at once of one worker, or of the scheduler where it runs them."""
+PARALLELISM = {"LocalExecutor": SLOTS, "CeleryExecutor": 32}
+"""Executors, and how many tasks they have under way or waiting at once. Workers of Celery take theirs out of these."""
+REDELIVERED = 86400
+"""Seconds after which the broker offers a task again that nobody has acknowledged: longer than any task may run."""
+PUSHED_EVERY = 30_000
+"""Milliseconds between two pushes of a process's metrics."""
+
+
+def settings(profiles: Iterable[str]) -> dict[str, str]:
+    """Lines of `.env` that choose these profiles and no other. Raises StackError for an unknown one."""
+    chosen = [one for one in profiles if one]
+    if unknown := sorted(set(chosen) - set(PROFILES)):
+        raise StackError(
+            f"docker-compose.yml has no profile {', '.join(unknown)}", f"Choose among: {', '.join(PROFILES)}."
+        )
+    executor = "CeleryExecutor" if CELERY in chosen else "LocalExecutor"
+    return {"COMPOSE_PROFILES": ",".join(one for one in PROFILES if one in chosen), EXECUTOR: executor}
+
+
+def parallelism(stack: Stack) -> dict[str, int]:
+    """Executors that this stack may have; in a cluster also the one that makes a pod for each task."""
+    return PARALLELISM | ({"KubernetesExecutor": 32} if stack.cluster else {})
+
+
+def executor(stack: Stack, inherited: Mapping[str, str]) -> str:
+    """What runs Airflow's tasks. Raises StackError if the environment names something else."""
+    named = (stack.containers and inherited.get(EXECUTOR)) or "LocalExecutor"
+    if named not in (known := parallelism(stack)):
+        raise StackError(
+            f"{EXECUTOR} is '{named}'", f"Set it in .env to one of: {', '.join(known)}; `rempart init` does."
+        )
+    return named
+
+
+def check_worker(stack: Stack, inherited: Mapping[str, str]) -> None:
+    """Raises StackError where the scheduler would give a worker nothing to do."""
+    if (found := executor(stack, inherited)) != "CeleryExecutor":
+        raise StackError(
+            f"A worker was started, and {EXECUTOR} is {found}: the scheduler runs the tasks itself",
+            f"Choose workers with `rempart init --profiles {CELERY}`, then `docker compose up --wait`.",
+        )
+
+
+def tasks(
+    stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], database: Connection, *, with_broker: bool
+) -> dict[str, str]:
+    """Airflow's settings that depend on its executor, without the prefix `AIRFLOW__`. Raises StackError.
+
+    `with_broker`: for a process that puts tasks into the queue or takes them out.
+    """
+    chosen = executor(stack, inherited)
+    found = {"CORE__EXECUTOR": chosen, "CORE__PARALLELISM": str(parallelism(stack)[chosen])}
+    if chosen == "CeleryExecutor" and with_broker:
+        place = f"{stack.host('broker')}:{stack.ports['broker']}"
+        found |= {
+            "CELERY__BROKER_URL": f"redis://{BROKER_USER}:{quote(secrets[BROKER_PASSWORD])}@{place}/0",
+            "CELERY__RESULT_BACKEND": f"db+{database.postgresql_url('postgresql+psycopg')}",
+            "CELERY__WORKER_CONCURRENCY": str(SLOTS),
+            "CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": str(REDELIVERED),
+        }
+    return found
+
+
+def monitored(stack: Stack, inherited: Mapping[str, str]) -> bool:
+    """Whether there is a server of metrics."""
+    return stack.containers and MONITORING in inherited.get(CHOSEN, "").split(",")
+
+
+def metrics(stack: Stack, monitoring: Connection, inherited: Mapping[str, str], service: str) -> dict[str, str]:
+    """What makes one of Airflow's components push its metrics to the server of metrics.
+
+    A child process that only inherited its parent's metrics pushes them, too, under a random instance: the server keeps
+    those whose instance is `<service>@<container>` (deploy/images/relabel.yml).
+    """
+    login = base64.b64encode(f"{monitoring.login}:{monitoring.password}".encode()).decode()
+    place = f"http://{stack.host('monitoring')}:{stack.ports['monitoring']}"
+    return {
+        "AIRFLOW__METRICS__OTEL_ON": "True",
+        "AIRFLOW__METRICS__LEGACY_NAMES_ON": "False",  # they hold names of DAGs and tasks, which are labels otherwise
+        "OTEL_SERVICE_NAME": service,
+        "OTEL_RESOURCE_ATTRIBUTES": f"service.instance.id={service}@{inherited.get('HOSTNAME', '')}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{place}/opentelemetry/v1/metrics",
+        "OTEL_EXPORTER_OTLP_METRICS_HEADERS": f"Authorization={quote(f'Basic {login}')}",
+        "OTEL_METRIC_EXPORT_INTERVAL": str(PUSHED_EVERY),
+    }
+
+
+def files(stack: Stack, secrets: Mapping[str, str], monitoring: Connection) -> dict[str, str]:
+    """What the two servers are given: contents by path."""
+    return {"broker.conf": broker(stack, secrets[BROKER_PASSWORD]), "monitoring.password": monitoring.password}
+
+
+def broker(stack: Stack, password: str) -> str:
+    """Valkey's settings: one user, known by the hash of a password, who may do no administration; nothing on disk.
+
+    A task in the queue holds the token that lets it run, so the queue is kept in memory alone.
+    """
+    known = hashlib.sha256(password.encode()).hexdigest()
+    lines = (
+        f"bind {stack.listen}",
+        f"port {stack.ports['broker']}",
+        "dir /tmp",
+        'save ""',
+        "appendonly no",
+        "maxmemory 192mb",
+        "maxmemory-policy noeviction",  # a queue that drops tasks is none
+        "user default reset",
+        f"user {BROKER_USER} on #{known} ~* &* +@all -@admin -@dangerous +info",
+    )
+    return "".join(f"{line}\n" for line in lines)

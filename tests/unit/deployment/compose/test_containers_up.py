@@ -1,0 +1,88 @@
+"""The end of a restore into containers: somebody else starts MLflow and Airflow, and it may wait for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rempart import config
+from rempart.deployment.compose import containers
+from rempart.deployment.servers.airflow_server import Health
+from rempart.deployment.setup import credentials
+from rempart.deployment.setup.layout import Stack
+from rempart.errors import DatabaseUnavailable, StackError
+
+ROOT = Path(__file__).resolve().parents[4]
+
+
+@pytest.fixture
+def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    """Containers in which nothing works on the stores at first, and everything at the third look."""
+    looks = iter([[], [], ["airflow", "mlflow"], ["airflow", "mlflow"]])
+    monkeypatch.setattr(containers, "works", lambda stack: next(looks))
+    monkeypatch.setattr(containers.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(containers.mlflow_server, "check", lambda connection: "logs a run")
+    monkeypatch.setattr(containers.airflow_server, "check", lambda *_: Health(3, ()))
+    monkeypatch.setattr(containers.airflow_server, "expects_dags", lambda stack: True)
+    found = containers.in_containers(Stack(ROOT, tmp_path, config.load(ROOT / "rempart.yaml"), 0))
+    found = replace(found, var=tmp_path)
+    credentials.write_secrets(found.secrets, credentials.plan(found, {}, lambda: "token", lambda: "key"))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("cluster", "remedy"), [(False, "docker compose up --wait"), (True, "docs/how-to/kubernetes.md")]
+)
+def test_it_says_what_starts_them_where_it_does_not_wait(stack: Stack, cluster: bool, remedy: str) -> None:
+    with pytest.raises(StackError, match="do not run yet") as refused:
+        containers.up(replace(stack, cluster=cluster), print)
+    assert remedy in refused.value.hint
+
+
+def test_it_waits_until_they_were_started_and_checks_them(stack: Stack) -> None:
+    told = list[str]()
+    containers.up(replace(stack, cluster=True), told.append, 60)
+    assert "docs/how-to/kubernetes.md" in told[0] and "60 s" in told[0]
+    assert told[1:] == ["mlflow: logs a run", "airflow: all components beat, 3 DAGs parsed"]
+
+
+def test_a_store_that_does_not_answer_at_first_is_waited_for(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    works, refusals = containers.works, [DatabaseUnavailable("postgresql: no answer", "Look at its log.")] * 2
+
+    def away(stack: Stack) -> list[str]:
+        if refusals:
+            raise refusals.pop()
+        return works(stack)
+
+    monkeypatch.setattr(containers, "works", away)
+    told = list[str]()
+    containers.up(replace(stack, cluster=True), told.append, 60)
+    assert told[0] == "not yet: postgresql: no answer"
+    assert told[2:] == ["mlflow: logs a run", "airflow: all components beat, 3 DAGs parsed"]
+    refusals.append(DatabaseUnavailable("postgresql: no answer", "Look at its log."))
+    with pytest.raises(DatabaseUnavailable):
+        containers.up(stack, told.append)
+
+
+def test_what_does_not_answer_is_told_once_and_one_time_is_left_for_all(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hours of waiting are two hours, and a refused password is no silence."""
+    now = [0.0]
+
+    def refused(connection: object) -> str:
+        raise StackError("mlflow: the password was refused", "Look at its log.")
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(containers.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(containers.time, "sleep", sleep)
+    monkeypatch.setattr(containers.mlflow_server, "check", refused)
+    told = list[str]()
+    with pytest.raises(StackError):
+        containers.up(replace(stack, cluster=True), told.append, 7200)
+    assert 7200 <= now[0] <= 7203
+    assert told[1:] == ["not yet: mlflow: the password was refused"]

@@ -1,0 +1,38 @@
+"""What `rempart up` makes of a site of others that does not answer: an error, unless the platform was moved away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rempart.config import Connection
+from rempart.deployment.embedded import lifecycle
+from rempart.deployment.servers import external
+from rempart.deployment.setup import layout
+from rempart.errors import ConnectionMissing, RempartError, SiteError, SiteUnavailable
+from rempart.sections import External, StackService
+from tests import journeys
+
+
+@pytest.mark.parametrize("fault", [SiteUnavailable, SiteError, ConnectionMissing])
+def test_a_lost_site_stops_nobody_once_another_one_is_active(
+    fault: type[RempartError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = journeys.in_memory().config
+    outside = StackService(external=External(url="https://s3.example", connection="s3_primary"))
+    services = {**config.services, "primary": outside, "haven": outside}
+    stack = layout.Stack(Path("/nowhere"), Path("/nowhere/var"), config.model_copy(update={"services": services}))
+
+    def gone(*said: object) -> str:
+        raise fault("site 'primary': no answer", "Wait.")
+
+    def resolve(name: str) -> Connection:
+        raise AssertionError(f"{name} is not asked for")
+
+    monkeypatch.setattr(external, "check", gone)
+    told = lifecycle._external_site(stack, "primary", resolve, "haven")
+    assert told == "NOT THERE: site 'primary': no answer; the platform works at 'haven'"
+    for name, active in (("primary", "primary"), ("haven", "primary"), ("haven", "haven")):
+        with pytest.raises(fault):
+            lifecycle._external_site(stack, name, resolve, active)

@@ -1,0 +1,97 @@
+"""Each lack of the machine is found and comes with its remedy; the script needs nothing installed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rempart.deployment.setup import preflight
+
+SCRIPT = Path(preflight.__file__)
+
+
+@pytest.fixture
+def taken() -> socket.socket:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server  # type: ignore[misc]
+
+
+def test_a_taken_port_names_the_port_its_holder_and_the_way_out(taken: socket.socket) -> None:
+    port = taken.getsockname()[1]
+    found = preflight.check_port("primary master", port, "abc")
+    assert found is not None and found.outcome == "failed"
+    assert str(port) in found.what and f"process {os.getpid()}" in found.detail
+    assert "services.primary.port" in found.remedy and "REMPART_PORT_OFFSET" in found.remedy
+
+
+def test_a_port_that_this_stack_holds_is_fine() -> None:
+    program = (
+        "import socket, sys; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\n"
+        "print(s.getsockname()[1], flush=True); sys.stdin.read()"
+    )
+    environment = os.environ | {"REMPART_SERVICE": "abc:mlflow"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout
+        port = int(child.stdout.readline())
+        assert preflight.check_port("mlflow", port, "abc") is None
+        assert preflight.check_port("mlflow", port, "other") is not None
+        child.communicate()
+
+
+@pytest.mark.parametrize(
+    ("look", "outcome", "said"),
+    [
+        (lambda: preflight.check_python((3, 10, 2)), "failed", "PYTHON="),
+        (lambda: preflight.check_python((3, 14, 0)), "failed", "PYTHON="),
+        (lambda: preflight.check_python((3, 12, 1)), "ok", ""),
+        (lambda: preflight.check_host("Darwin", "arm64"), "failed", "Linux"),
+        (lambda: preflight.check_amount("disk", 1.0, 4, 8, "free some"), "failed", "free some"),
+        (lambda: preflight.check_amount("disk", 5.0, 4, 8, "free some"), "warning", "free some"),
+        (lambda: preflight.check_amount("disk", 9.0, 4, 8, "free some"), "ok", ""),
+        (
+            lambda: preflight.check_restic({"PATH": "/nowhere"}, Path("/nowhere/restic")),
+            "warning",
+            "apt-get install restic",
+        ),
+        (lambda: preflight.check_restic({"PATH": "/nowhere"}, Path(__file__)), "ok", ""),
+        (lambda: preflight.check_user(0, {"PATH": "/nowhere"}), "failed", "util-linux"),
+        (lambda: preflight.check_user(1000, {}), "ok", ""),
+        (lambda: preflight.check_certificates({"SSL_CERT_FILE": "/nowhere/ca.pem"}), "failed", "SSL_CERT_FILE"),
+        (
+            lambda: preflight.check_index({"PIP_INDEX_URL": "http://u:hush@127.0.0.1:9/simple"}, True),
+            "failed",
+            "PIP_INDEX_URL",
+        ),
+        (lambda: preflight.check_index({"PIP_INDEX_URL": "http://u:hush@127.0.0.1:9/simple"}, False), "ok", ""),
+        (lambda: preflight.check_index({"PIP_NO_INDEX": "1"}, True), "ok", ""),
+    ],
+)
+def test_findings(look: Callable[[], preflight.Finding], outcome: str, said: str) -> None:
+    finding = look()
+    assert finding.outcome == outcome and said in finding.remedy
+    assert bool(finding.remedy) == (outcome != "ok"), "a fault without a remedy"
+    assert "hush" not in finding.line()
+
+
+def test_a_proxy_is_shown_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://me:hush@proxy:3128")
+    line = preflight.check_proxy(os.environ).line()
+    assert "proxy:3128" in line and "hush" not in line
+
+
+def test_the_script_runs_with_the_bare_interpreter(tmp_path: Path) -> None:
+    # these ports lie below those of outgoing connections, and between those that servers of tests draw in steps of 200
+    environment = os.environ | {"REMPART_VAR": str(tmp_path), "PIP_NO_INDEX": "1", "REMPART_PORT_OFFSET": "7050"}
+    done = subprocess.run([sys.executable, "-I", "-S", str(SCRIPT)], env=environment, capture_output=True, text=True)
+    assert "preflight: this machine is ready" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
