@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from rempart import config, operators, pipeline, plain_yaml
+from rempart.audit import licences
 from rempart.config import project_root
 from rempart.errors import ConfigError, PipelineError, TrainingError
 from rempart.flows.monitoring import watch_file
@@ -22,7 +23,6 @@ from rempart.flows.training import check_pipeline
 from rempart.orchestration.run_parameters import unknown
 from rempart.pipeline import Pipeline
 from rempart.sovereignty import egress
-from rempart.transparency import licences
 from rempart.web import wording
 
 ROOT = project_root()

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from rempart.audit import lock
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import RempartError, StackError
-from rempart.transparency import lock
 
 MIGRATES = ("apache-airflow-core", "mlflow")
 """Packages whose releases bring a schema of their own to the databases."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rempart import config
+from rempart.audit.knocking import knock
 from rempart.backup.watch.heartbeat import PREFIX
 from rempart.config import Config, Connection, Connections
 from rempart.deployment.setup import site_certificates
@@ -22,7 +23,6 @@ from rempart.sites.s3 import S3Site
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.places import decide_site
 from rempart.sovereignty.policy import Decision
-from rempart.transparency.knocking import knock
 
 HEALTH_KEY = ".rempart/health"
 _VERSION = "2012-10-17"

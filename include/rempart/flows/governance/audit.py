@@ -19,6 +19,26 @@ from pydantic import TypeAdapter
 
 from rempart import config as configuration
 from rempart import pipeline as pipelines
+from rempart.audit import (
+    advisories,
+    credentials,
+    exposure,
+    findings,
+    gaps,
+    images,
+    licences,
+    telemetry,
+    vulnerabilities,
+)
+from rempart.audit.advisories import Package
+from rempart.audit.credentials import PrivateFile
+from rempart.audit.exposure import Listener, SocketFile
+from rempart.audit.findings import AdvisoryAge, BillOfMaterials, CheckResult, Finding, Report
+from rempart.audit.knocking import knock
+from rempart.audit.packages import debian, image_contents, sbom
+from rempart.audit.packages.debian import DebianSystem
+from rempart.audit.packages.distributions import Distributions
+from rempart.audit.telemetry import Process
 from rempart.config import Connections
 from rempart.deployment.servers import follow
 from rempart.deployment.setup import credentials as stack_credentials
@@ -28,28 +48,6 @@ from rempart.errors import AuditError, ConnectionMissing, PipelineError
 from rempart.pipeline import Pipeline
 from rempart.schema import read_yaml
 from rempart.sovereignty import egress
-from rempart.transparency import (
-    advisories,
-    credentials,
-    debian,
-    exposure,
-    findings,
-    gaps,
-    image_contents,
-    images,
-    licences,
-    sbom,
-    telemetry,
-    vulnerabilities,
-)
-from rempart.transparency.advisories import Package
-from rempart.transparency.credentials import PrivateFile
-from rempart.transparency.debian import DebianSystem
-from rempart.transparency.distributions import Distributions
-from rempart.transparency.exposure import Listener, SocketFile
-from rempart.transparency.findings import AdvisoryAge, BillOfMaterials, CheckResult, Finding, Report
-from rempart.transparency.knocking import knock
-from rempart.transparency.telemetry import Process
 
 CHECKS = ("sbom", "lock", "licences", "telemetry", "passwords", "ports", "facts", "policy", "vulnerabilities")
 """Every check, in the order of the report."""

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from rempart import config as configuration
 from rempart.airflow_api import AirflowApi
+from rempart.audit import lock
+from rempart.audit.packages import installed
 from rempart.backup.databases import postgresql
 from rempart.deployment.embedded import lifecycle, release
 from rempart.deployment.servers import postgresql as embedded
@@ -25,7 +27,6 @@ from rempart.ledger.keys import from_base64
 from rempart.ledger.port import Ledger
 from rempart.ledger.verification import Verdict, verify
 from rempart.pipeline import load_all
-from rempart.transparency import installed, lock
 
 IMPORT_SECONDS = 600.0
 Say = Callable[[str], object]

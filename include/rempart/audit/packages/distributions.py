@@ -7,10 +7,11 @@ from functools import cached_property
 from importlib.metadata import Distribution
 from pathlib import Path
 
+from rempart.audit import licences, lock
+from rempart.audit.licences import Licence, Review
+from rempart.audit.lock import Locked
+from rempart.audit.packages import installed
 from rempart.errors import AuditError
-from rempart.transparency import installed, licences, lock
-from rempart.transparency.licences import Licence, Review
-from rempart.transparency.lock import Locked
 
 
 @dataclass(frozen=True)

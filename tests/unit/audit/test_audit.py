@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 from rempart import cli, config, reference
+from rempart.audit.findings import Report
 from rempart.config import Config
 from rempart.deployment.compose.containers import in_containers
 from rempart.deployment.setup import credentials
@@ -25,9 +26,8 @@ from rempart.deployment.setup.environment import MARKER
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import AuditError
 from rempart.flows.governance.audit import CHECKS, Audit
-from rempart.transparency.findings import Report
-from tests.unit.transparency.osv import affected, ecosystem_range, entry
-from tests.unit.transparency.test_debian import STATUS
+from tests.unit.audit.osv import affected, ecosystem_range, entry
+from tests.unit.audit.packages.test_debian import STATUS
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 ROOT = config.project_root()

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rempart.audit import advisories
+from rempart.audit.advisories import Database
 from rempart.errors import AuditError
-from rempart.transparency import advisories
-from rempart.transparency.advisories import Database
-from tests.unit.transparency.osv import affected, ecosystem_range, entry
+from tests.unit.audit.osv import affected, ecosystem_range, entry
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 WANTED = {"PyPI": ["alpha-one"], "Debian:13": ["glibc"]}

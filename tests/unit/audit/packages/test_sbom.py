@@ -12,11 +12,12 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from rempart.audit import images
+from rempart.audit.packages import debian, sbom
 from rempart.config import project_root
 from rempart.errors import AuditError
 from rempart.flows.governance import audit
-from rempart.transparency import debian, images, sbom
-from tests.unit.transparency.test_debian import STATUS
+from tests.unit.audit.packages.test_debian import STATUS
 
 
 @pytest.fixture(scope="module")

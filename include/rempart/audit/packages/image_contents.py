@@ -11,11 +11,12 @@ from pathlib import Path, PurePosixPath
 
 from packaging.utils import canonicalize_name
 
+from rempart.audit import licences
+from rempart.audit.licences import Licence, Review
+from rempart.audit.lock import Locked
+from rempart.audit.packages import debian, installed
+from rempart.audit.packages.debian import DebianSystem
 from rempart.errors import AuditError
-from rempart.transparency import debian, installed, licences
-from rempart.transparency.debian import DebianSystem
-from rempart.transparency.licences import Licence, Review
-from rempart.transparency.lock import Locked
 
 _SITES = ("opt/*", "opt/*/.venv*/lib/python3*/site-packages", "usr/local/lib/python3*/dist-packages")
 """Where an image of ours has Python distributions. What Debian installs is in dpkg's list."""

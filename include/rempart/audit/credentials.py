@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rempart.audit.findings import CheckResult, Finding, Severity
 from rempart.config import Connection, parse_connection
-from rempart.transparency.findings import CheckResult, Finding, Severity
 
 KNOWN = frozenset(
     [

@@ -14,10 +14,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rempart import canonical_json
+from rempart.audit.licences import Licence, Review
+from rempart.audit.packages.debian import DebianPackage, DebianSystem, depends_on
+from rempart.audit.packages.image_contents import ImageContents
 from rempart.errors import AuditError
-from rempart.transparency.debian import DebianPackage, DebianSystem, depends_on
-from rempart.transparency.image_contents import ImageContents
-from rempart.transparency.licences import Licence, Review
 
 if TYPE_CHECKING:
     from cyclonedx.model.bom import Bom

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.version import Version
 
-from rempart.transparency import vulnerabilities
-from rempart.transparency.advisories import Advisory, Affected, Database, Package
-from rempart.transparency.vulnerabilities import cvss3_score, judge, key_of
-from tests.unit.transparency.osv import affected, ecosystem_range, entry
+from rempart.audit import vulnerabilities
+from rempart.audit.advisories import Advisory, Affected, Database, Package
+from rempart.audit.vulnerabilities import cvss3_score, judge, key_of
+from tests.unit.audit.osv import affected, ecosystem_range, entry
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 MONTH = timedelta(days=30)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from packaging.utils import canonicalize_name
 
-from rempart.transparency.licences import Metadata
+from rempart.audit.licences import Metadata
 
 OWN = "rempart"
 _LICENCE_FILE = re.compile(r"(licen[cs]e|copying)[^/]*\Z", re.IGNORECASE)

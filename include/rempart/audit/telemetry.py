@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rempart.transparency.findings import CheckResult, Finding
+from rempart.audit.findings import CheckResult, Finding
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rempart.audit.packages import debian
+from rempart.audit.packages.debian import version_key
 from rempart.errors import AuditError
-from rempart.transparency import debian
-from rempart.transparency.debian import version_key
 
 STATUS = """Package: libc6
 Status: install ok installed

@@ -6,13 +6,13 @@ import hashlib
 import json
 from pathlib import Path
 
+from rempart.audit.advisories import Package
+from rempart.audit.findings import Finding
+from rempart.audit.packages import debian, sbom
+from rempart.audit.packages.debian import DebianSystem
+from rempart.audit.packages.distributions import read_text
+from rempart.audit.vulnerabilities import not_checked
 from rempart.errors import AuditError
-from rempart.transparency import debian, sbom
-from rempart.transparency.advisories import Package
-from rempart.transparency.debian import DebianSystem
-from rempart.transparency.distributions import read_text
-from rempart.transparency.findings import Finding
-from rempart.transparency.vulnerabilities import not_checked
 
 
 def read_debian(path: Path) -> DebianSystem:

@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from rempart.transparency.findings import CheckResult, Finding
-from rempart.transparency.knocking import Answer, Protocol
-from rempart.transparency.telemetry import Process
+from rempart.audit.findings import CheckResult, Finding
+from rempart.audit.knocking import Answer, Protocol
+from rempart.audit.telemetry import Process
 
 _BINDS: tuple[tuple[str, str], ...] = (
     ("postgresql", r"^listen_addresses=(.*)$"),

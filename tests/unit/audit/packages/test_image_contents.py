@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from rempart.audit.licences import Bundled, Review
+from rempart.audit.packages import image_contents, sbom
 from rempart.errors import AuditError
-from rempart.transparency import image_contents, sbom
-from rempart.transparency.licences import Bundled, Review
-from tests.unit.transparency.test_debian import STATUS
-from tests.unit.transparency.test_sbom import assert_valid
+from tests.unit.audit.packages.test_debian import STATUS
+from tests.unit.audit.packages.test_sbom import assert_valid
 
 WEED = Bundled(name="SeaweedFS", version="4", licence="Apache-2.0", versions="==1", source="NOTICE", file="weed")
 REVIEW = Review(bundled={"seaweed": [WEED]})

@@ -16,10 +16,10 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 from packaging.specifiers import SpecifierSet
 from pydantic import Field, ValidationError, field_validator
 
+from rempart.audit.findings import CheckResult, Finding
+from rempart.audit.lock import Locked
 from rempart.errors import AuditError, ConfigError
 from rempart.schema import Strict, explain, read_yaml
-from rempart.transparency.findings import CheckResult, Finding
-from rempart.transparency.lock import Locked
 
 
 def _spdx(value: str) -> str:

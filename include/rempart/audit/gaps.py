@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 from typing import Any
 
+from rempart.audit.findings import CheckResult, Finding, Severity
 from rempart.config import SERVERS, Config
 from rempart.operators import Operator, Sourced
 from rempart.pipeline import Pipeline
@@ -13,7 +14,6 @@ from rempart.sovereignty import facts
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.places import HOLDS, decide_server, decide_site, placement, site_placement
 from rempart.sovereignty.policy import Decision, independence
-from rempart.transparency.findings import CheckResult, Finding, Severity
 
 _POLICY = "rempart.yaml: policy"
 

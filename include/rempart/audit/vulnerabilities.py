@@ -15,9 +15,9 @@ from typing import Any, Literal
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from rempart.transparency.advisories import Advisory, Affected, Database, Package, Range, ecosystem_family, speaks_of
-from rempart.transparency.debian import version_key
-from rempart.transparency.findings import SEVERITIES, AdvisoryAge, CheckResult, Finding, Severity
+from rempart.audit.advisories import Advisory, Affected, Database, Package, Range, ecosystem_family, speaks_of
+from rempart.audit.findings import SEVERITIES, AdvisoryAge, CheckResult, Finding, Severity
+from rempart.audit.packages.debian import version_key
 
 Answer = Literal["affected", "not affected", "undecided"]
 Key = Callable[[str], Any]

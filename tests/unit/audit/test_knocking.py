@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from rempart.audit.knocking import Answer, knock
 from rempart.deployment.setup import site_certificates
-from rempart.transparency.knocking import Answer, knock
 
 
 @contextmanager
