@@ -11,7 +11,7 @@
 ARG BASE_IMAGE=debian:trixie-slim
 
 FROM ${BASE_IMAGE} AS base
-# no program in any image phones home: the list of include/rempart/telemetry.py
+# no program in any image phones home: the list of include/rempart/settings/telemetry.py
 ENV DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8 \
     DO_NOT_TRACK=1 SCARF_ANALYTICS=false AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=false MLFLOW_DISABLE_TELEMETRY=true \
     FEAST_USAGE=False FEAST_TELEMETRY=False GX_ANALYTICS_ENABLED=false ORT_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_TELEMETRY=1

@@ -81,11 +81,11 @@ lint: setup ## ruff, mypy, import contracts, generated documentation
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m rempart.reference --check
+	$(BIN)/python -m rempart.docsgen.reference --check
 	@$(BIN)/rempart audit --only licences
 
 docs: setup ## write the generated parts of docs/reference anew
-	$(BIN)/python -m rempart.reference
+	$(BIN)/python -m rempart.docsgen.reference
 
 lock: setup ## resolve requirements*.in anew into the hash-locked requirements*.txt
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade requirements-bootstrap.in -o requirements-bootstrap.txt

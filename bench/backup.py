@@ -29,15 +29,15 @@ from typing import Any
 import psycopg
 
 from bench.report import Row, write
-from rempart import config
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.stored_dumps import StoredDump, dump_into, restore_from
 from rempart.backup.points import points
 from rempart.backup.points.sealing import SealedObject
-from rempart.config import Connection
 from rempart.flows.backup import locks
 from rempart.flows.shared.platform import Platform
+from rempart.settings import config
+from rempart.settings.config import Connection
 from rempart.sites.port import Site
 from tests.integration.own_servers import own_servers
 

@@ -25,8 +25,6 @@ import psycopg
 
 from bench.prove_pods import own_stack
 from bench.report import Row, write
-from rempart import config
-from rempart.config import Connection
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import credentials, layout
 from rempart.flows.shared.platform import Platform, open_platform
@@ -34,6 +32,8 @@ from rempart.ledger.chain import Head, extend
 from rempart.ledger.port import Kind
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.ledger.verification import verify
+from rempart.settings import config
+from rempart.settings.config import Connection
 
 OFFSET = "5000"
 RECORDS, SNAPSHOTS, KEYS = 100_000, 1_000, 1_000_000

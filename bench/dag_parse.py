@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from bench.report import Row, write
-from rempart import config
+from rempart.settings import config
 from tests import pods
 
 READINGS = 9

@@ -33,7 +33,7 @@ SERVICES = (
 _CERTIFICATE = "/run/tls/postgres.crt"
 _TRIED = f"""
 import psycopg
-from rempart.config import environment_connections
+from rempart.settings.config import environment_connections
 one = environment_connections("pg_backup")
 for host, mode in (("postgres", "disable"), ("{FRONT}", "verify-full"), ("postgres", "verify-full")):
     try:

@@ -65,7 +65,8 @@ OPERATOR: Sequence[tuple[str, str, Any]] = (
     ("POST", "/api/v2/dags/fail_over/dagRuns", {"logical_date": None}),
     ("POST", "/api/v2/dags/fail_back/dagRuns", {"logical_date": None}),
 )
-"""Requests that the role may not send. `rempart.access` says which it may; tests/integration/test_people.py asks."""
+"""Requests that the role may not send. `rempart.settings.access` says which it may; tests/integration/test_people.py
+asks."""
 
 MLFLOW_PLAIN = ("/health", "/version")
 MLFLOW: Sequence[tuple[str, str, Any]] = (

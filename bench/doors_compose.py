@@ -18,9 +18,9 @@ from bench import door_requests as asks
 from bench.door_attacks import Attack, Row, of_site, rows
 from bench.doors_embedded import NOBODY, PAGE, send
 from bench.seen import docker
-from rempart import config
 from rempart.deployment.compose import containers
 from rempart.deployment.setup import layout
+from rempart.settings import config
 
 INSIDE, BESIDE, HERE = "a process in the same container", "another container", "another local user"
 GATE = {18080: "airflow", 15000: "mlflow", 19090: "monitoring"}

@@ -21,13 +21,13 @@ import psutil
 from bench import door_requests as asks
 from bench import listening
 from bench.door_attacks import Attack, Row, of_site, row, rows
-from rempart import config
-from rempart.config import Connection
 from rempart.deployment.setup import launch, layout
 from rempart.flows.governance import people
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import job_credentials
 from rempart.models.tracking import session
+from rempart.settings import config
+from rempart.settings.config import Connection
 from rempart.sites.s3 import SESSION_TOKEN
 from rempart.training.job import Dataset, FeatureSpec, JobSpec, Output, Tracking, TrainerSpec
 from rempart.training.job import Place as SitePlace

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bench.report import Row, write
-from rempart import config, pipeline
 from rempart.ingestion import reading, sample
+from rempart.settings import config, pipeline
 from rempart.sites.memory import MemorySite
 from rempart.sites.port import ObjectInfo
 

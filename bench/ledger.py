@@ -18,11 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.report import Row, write
-from rempart.config import Connection
 from rempart.deployment.servers import postgresql
 from rempart.ledger import keys
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.ledger.verification import verify
+from rempart.settings.config import Connection
 from tests.integration.own_servers import Servers, own_servers
 
 WRITERS = (1, 2, 4, 8)
@@ -39,7 +39,7 @@ GRANT SELECT, INSERT ON plain TO ledger;
 WRITER = """
 import json, sys
 import psycopg
-from rempart.config import parse_connection
+from rempart.settings.config import parse_connection
 from rempart.ledger import keys
 from rempart.ledger.postgresql import PostgresqlLedger
 side, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -22,10 +22,8 @@ from typing import Any
 
 import psycopg
 
-from rempart import config, pipeline
 from rempart.backup.databases import restic
 from rempart.backup.databases.postgresql import drop_database
-from rempart.config import Connection
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.servers import object_sites
 from rempart.deployment.setup import credentials
@@ -37,6 +35,8 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config, pipeline
+from rempart.settings.config import Connection
 from rempart.sites.probes.run import run
 from rempart.sites.s3 import open_client
 from tests.erasable import ROWS, Lake, id_of

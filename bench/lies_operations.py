@@ -10,7 +10,6 @@ from typing import Any
 
 from bench import lies_ground as on
 from bench.lies_ground import Ground, Made
-from rempart import pipeline
 from rempart.flows.backup import back_up
 from rempart.flows.doctor import doctor_site
 from rempart.flows.drill import drill
@@ -22,6 +21,7 @@ from rempart.flows.restore import restore_aside
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import landing, snapshots
 from rempart.ledger.verification import verify as verify_ledger
+from rempart.settings import pipeline
 from rempart.sites.capabilities import CapabilityRecord
 from tests.erasable import HEADER, ROWS, holds, id_of
 

@@ -15,15 +15,15 @@ import time
 from datetime import UTC, datetime
 
 from bench.report import Row, write
-from rempart import config
 from rempart.airflow_api import AirflowApi
+from rempart.settings import config
 
 PIPELINE = "hotel_bookings"
 ROUNDS = 3
 PLAIN = """
 import sys, time, json
 started = time.perf_counter()
-from rempart import pipeline
+from rempart.settings import pipeline
 from rempart.flows.shared.platform import open_platform
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.training.materialize import materialize

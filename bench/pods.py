@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import Row, write
-from rempart import config
 from rempart.flows.shared.platform import open_platform
 from rempart.orchestration.pod_triggers import MINIMUM_SECONDS
+from rempart.settings import config
 from rempart.training.backends import LocalBackend
 from tests import pods
 

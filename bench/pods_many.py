@@ -35,9 +35,9 @@ from typing import Any
 from unittest.mock import patch
 
 from bench.report import Row, write
-from rempart import config
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import layout
+from rempart.settings import config
 from tests import clusters as chosen
 from tests import pods
 from tests.api_cluster import small_pod

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import Row, write
-from rempart import config
+from rempart.settings import config
 
 READINGS = 81
 BAR = 0.91
@@ -30,7 +30,7 @@ if sys.argv[1] == "without":
     pluggy.PluginManager.load_setuptools_entrypoints = lambda *args, **kwargs: 0
 from airflow import settings
 from airflow.dag_processing.dagbag import DagBag
-from rempart import config
+from rempart.settings import config
 
 config.load()  # importing Airflow with the entry point has read it, too
 assert ("rempart" in dict(settings.get_policy_plugin_manager().list_name_plugin())) == (sys.argv[1] == "with")

@@ -24,9 +24,9 @@ from bench import prove_compose
 from bench.prove_compose import OFFSET, PORTS, Check, Compose, check, tell
 from bench.prove_pods import write
 from bench.seen import docker
-from rempart import config
 from rempart.backup.bundle import open_bundle
 from rempart.ledger.keys import signer, to_pem
+from rempart.settings import config
 
 NAME = "bundle"
 PROJECT = f"rempart-bundle{'-' + str(OFFSET) if OFFSET else ''}"

@@ -27,9 +27,9 @@ import httpx
 
 from bench.prove_compose import BASE, PORTS, Check, Compose, base_image, check, proven, sizes, tell
 from bench.seen import UID, escapes, secrets, shown, users
-from rempart import config
 from rempart.airflow_api import AirflowApi
-from rempart.config import Connection, parse_connection
+from rempart.settings import config
+from rempart.settings.config import Connection, parse_connection
 
 NAME = "celery"
 PROFILES = ("celery", "monitoring")

@@ -27,10 +27,10 @@ from bench import audited, database_tls, door_attacks, doors_compose, secrets_he
 from bench import outside as way_out
 from bench.prove_pods import write
 from bench.seen import GATE, docker, look, own_address
-from rempart import config
 from rempart.airflow_api import AirflowApi
-from rempart.config import Connection, parse_connection
 from rempart.deployment.setup import preflight
+from rempart.settings import config
+from rempart.settings.config import Connection, parse_connection
 
 NAME, BASE = "compose", "rempart/base:trixie"
 OFFSET = preflight.port_offset(os.environ)

@@ -19,10 +19,10 @@ from typing import Any
 from bench import door_attacks, doors_compose, doors_embedded
 from bench.door_attacks import Row
 from bench.prove_pods import write
-from rempart import config
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import layout
 from rempart.flows.shared.platform import open_platform
+from rempart.settings import config
 
 NAME = "doors"
 PAGE = Path("docs/reference/doors.md")

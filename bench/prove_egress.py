@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import pages, sink
-from rempart import config
 from rempart.airflow_api import TERMINAL, AirflowApi
+from rempart.settings import config
 
 NAME = "egress"
 FOLDER = "prove-egress"

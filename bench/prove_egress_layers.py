@@ -31,11 +31,11 @@ from typing import Any
 import yaml
 
 from bench import sink
-from rempart import config
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import environment, layout
 from rempart.flows.shared.platform import open_platform
+from rempart.settings import config
 
 NAME = "egress-layers"
 PARTS = Path(__file__).with_name("egress_layers")

@@ -19,8 +19,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bench.prove_pods import own_stack, write
-from rempart import config, demo
 from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.cli import demo_run as demo
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.embedded.supervision import Supervisor
 from rempart.deployment.servers import object_sites
@@ -29,6 +29,7 @@ from rempart.deployment.setup.credentials import connections
 from rempart.errors import FailoverError, RempartError
 from rempart.flows.failover.fail_over import JourneyResult, fail_back, fail_over
 from rempart.flows.shared.platform import Platform, open_platform
+from rempart.settings import config
 
 OFFSET = "4400"
 PIPELINE = demo.PIPELINE

@@ -28,8 +28,8 @@ from bench import prove_compose
 from bench.prove_compose import Check, Compose, check, sizes, tell
 from bench.prove_pods import write
 from bench.seen import UID, docker
-from rempart import config
 from rempart.deployment.compose import images
+from rempart.settings import config
 
 NAME = "images"
 TWICE = {"gate": "gate", "airflow": "airflow-init"}

@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from rempart import config
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import layout
+from rempart.settings import config
 
 PIPELINE = "hotel_bookings"
 

@@ -30,9 +30,9 @@ from bench import lies_ground as on
 from bench.lies_ground import Ground, Made
 from bench.lies_matrix import NOT_REACHABLE, REFERENCE, Outcome, page, read, summary, table, write
 from bench.lies_operations import OPERATIONS, Cell, Operation, fresh, unequal
-from rempart import config
 from rempart.errors import RempartError
 from rempart.flows.backup.mend_links import mend
+from rempart.settings import config
 from tests.lying import FAULTS, Fault, lying_site
 
 FORK = multiprocessing.get_context("fork")

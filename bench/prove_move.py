@@ -27,15 +27,16 @@ from bench.prove_failover import Check, check
 from bench.prove_pods import write
 from bench.prove_restore import PIPELINE, Operator, Seen, at, clone, look, operator, restored, working
 from bench.seen import own_address
-from rempart import config, demo
 from rempart.airflow_api import AirflowApi
 from rempart.backup.keys import age
-from rempart.config import Connection, parse_connection
+from rempart.cli import demo_run as demo
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import layout, preflight
 from rempart.flows.shared.platform import open_platform
 from rempart.ledger.keys import to_pem
 from rempart.models import registry
+from rempart.settings import config
+from rempart.settings.config import Connection, parse_connection
 
 NAME, OFFSET = "move", str(4800 + preflight.port_offset(os.environ))
 FINISHED = "MLflow and Airflow do not run yet"

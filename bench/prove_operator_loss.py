@@ -31,17 +31,18 @@ from bench.lone_network import HOST, PATH, doorway, inside, namespace, reaches, 
 from bench.prove_failover import LATE, Check, await_running, check
 from bench.prove_pods import write
 from bench.prove_restore import PIPELINE, Operator, Seen, at, clone, look, operator, working
-from rempart import config, demo
 from rempart.airflow_api import AirflowApi
 from rempart.backup.bundle import open_bundle
 from rempart.backup.databases import postgresql
 from rempart.backup.keys import age
 from rempart.backup.points import points
+from rempart.cli import demo_run as demo
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import launch, layout
 from rempart.flows.bundle.bundle import door_sha256
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.ledger.keys import to_pem
+from rempart.settings import config
 
 NAME, OFFSET = "operator-loss", "5500"
 LONG = {"max_iter": 8000, "learning_rate": 0.01}

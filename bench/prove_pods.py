@@ -25,11 +25,12 @@ from typing import Any
 
 from kubernetes.client import ApiException
 
-from rempart import config, demo
 from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.cli import demo_run as demo
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import layout
 from rempart.flows.shared.platform import open_platform
+from rempart.settings import config
 from rempart.training.job import parse_result
 from rempart.training.kubernetes import pod as shape
 from tests import pods

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.prove_pods import own_stack, write
-from rempart import config
 from rempart.airflow_api import TERMINAL, AirflowApi
 from rempart.deployment.embedded import lifecycle
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.flows.training import pod_job
-from rempart.pipeline import named
+from rempart.settings import config
+from rempart.settings.pipeline import named
 from rempart.training.job import Dataset, JobSpec, Output, Place, Tracking, TrainerSpec
 from tests import pods
 
@@ -39,7 +39,7 @@ from airflow.sdk import DAG
 
 from rempart.orchestration.dags import settings
 from rempart.orchestration.training_pod import TrainingPodOperator
-from rempart.pipeline import named
+from rempart.settings.pipeline import named
 
 orders = json.loads((Path(__file__).parents[1] / "orders.json").read_text())
 with DAG("queue", tags=["classification:personal"], **settings()):
@@ -51,8 +51,8 @@ with DAG("queue", tags=["classification:personal"], **settings()):
 JOB = """
 import os, time
 from datetime import UTC, datetime
-from rempart import config
-from rempart.config import environment_connections
+from rempart.settings import config
+from rempart.settings.config import environment_connections
 from rempart.sites.s3 import S3Site
 from rempart.sovereignty.places import decide_site
 from rempart.training.job import JobResult, parse_spec

@@ -35,9 +35,9 @@ import yaml
 
 from bench.prove_failover import Check, check
 from bench.prove_pods import write
-from rempart import config, demo
 from rempart.airflow_api import AirflowApi
 from rempart.backup.keys import age
+from rempart.cli import demo_run as demo
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.servers import object_sites
 from rempart.deployment.setup import credentials, environment, launch, layout, services
@@ -49,7 +49,8 @@ from rempart.flows.shared.platform import Platform, open_platform
 from rempart.flows.training.materialize import feature_databases
 from rempart.ledger.keys import to_pem
 from rempart.models import registry
-from rempart.pipeline import named
+from rempart.settings import config
+from rempart.settings.pipeline import named
 
 OFFSET = "4600"
 PIPELINE = demo.PIPELINE

@@ -26,13 +26,13 @@ from pathlib import Path
 from bench import sink, telemetry_containers
 from bench.prove_compose import proven
 from bench.prove_egress import Proof, by_destination, control, rempart, stop, table, write
-from rempart import config
 from rempart.deployment.setup import launch, layout
 from rempart.deployment.setup.environment import MARKER
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.flows.training import train
-from rempart.sections import Buckets
-from rempart.telemetry import TELEMETRY_OFF
+from rempart.settings import config
+from rempart.settings.sections import Buckets
+from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.training.backends import as_json, stored_result
 from rempart.training.job import JobSpec
 from rempart.training.kubernetes import pod

@@ -28,7 +28,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.training import train
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
-from rempart.sections import Buckets, Pool
+from rempart.settings.sections import Buckets, Pool
 from rempart.sovereignty.pods import settle
 from rempart.training.backends import as_json, stored_result
 from rempart.training.job import JobSpec, parse_spec

@@ -25,13 +25,14 @@ from typing import Any
 from bench.prove_failover import Check, check
 from bench.prove_pods import write
 from bench.prove_restore import working
-from rempart import config, demo
 from rempart.airflow_api import AirflowApi
 from rempart.backup.drill import airflow_schema
+from rempart.cli import demo_run as demo
 from rempart.flows.shared.platform import open_platform
 from rempart.flows.upgrade import upgrade_facts
 from rempart.ledger.port import Evidence
 from rempart.models import registry
+from rempart.settings import config
 
 COMMIT = "ee12930"
 """The release before; there are no tags yet."""
@@ -41,7 +42,8 @@ PIPELINE = demo.PIPELINE
 _KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "USER", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 _CHAIN = """
 import json, sys
-from rempart import config, demo
+from rempart.settings import config
+from rempart.cli import demo_run as demo
 from rempart.airflow_api import AirflowApi
 from rempart.flows.shared.platform import open_platform
 run = demo.Demo(open_platform(), AirflowApi(config.environment_connections("airflow_api")), print)

@@ -34,10 +34,10 @@ import boto3
 from botocore.config import Config as BotoConfig
 
 from bench.report import Row, write
-from rempart import config
 from rempart.flows.doctor import doctor_site
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.pipeline import load_all
+from rempart.settings import config
+from rempart.settings.pipeline import load_all
 from rempart.sites.port import Site
 from tests.integration.own_servers import Servers, own_servers
 

@@ -24,8 +24,8 @@ import psycopg
 
 from bench.replication import SITES, Bench, Case, Run, named
 from bench.report import Row, write
-from rempart import config
 from rempart.flows.shared.platform import Platform
+from rempart.settings import config
 from tests.integration.own_servers import own_servers
 
 ENOUGH = 0.95
@@ -36,7 +36,7 @@ CASES = ((4_000, 10 << 10), (200, MIB), (8, 64 * MIB), (2, 512 * MIB))
 PROBE = """
 from rempart.flows.doctor import doctor_site
 from rempart.flows.shared.platform import classification_of, open_platform
-from rempart.pipeline import load_all
+from rempart.settings.pipeline import load_all
 platform = open_platform()
 for name in ("primary", "haven"):
     doctor_site.probe(platform, platform.site(name, classification_of(load_all())), lambda line: None)

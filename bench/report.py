@@ -8,7 +8,7 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from rempart import config
+from rempart.settings import config
 
 
 @dataclass(frozen=True)

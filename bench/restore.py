@@ -28,7 +28,6 @@ import psycopg
 from bench.backup import NAME, Clock, create, fill, ours, their_restore, theirs, timed
 from bench.replication import Bench, named
 from bench.report import Row, write
-from rempart import config
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.stored_dumps import restore_from
@@ -42,6 +41,7 @@ from rempart.flows.backup.seal import seal_objects
 from rempart.flows.doctor import doctor_site
 from rempart.flows.restore.restore_objects import Bringer
 from rempart.flows.shared.platform import Platform
+from rempart.settings import config
 from rempart.sites.port import Site
 from tests.integration.own_servers import Servers, own_servers
 

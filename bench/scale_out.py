@@ -28,9 +28,9 @@ import httpx
 from bench import prove_celery
 from bench.prove_compose import Compose, tell, why_not
 from bench.report import Row, write
-from rempart import config
 from rempart.airflow_api import AirflowApi
-from rempart.config import Connection
+from rempart.settings import config
+from rempart.settings.config import Connection
 
 DAG, SHARDS, KEYS = "scale_out", 200, 10
 WORKERS = (1, 2)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from rempart.config import Config
 from rempart.deployment.setup import environment, process_secrets
+from rempart.settings.config import Config
 
 SERVICES = {
     **{name: f"airflow-{name}" for name in ("api-server", "scheduler", "dag-processor", "triggerer")},

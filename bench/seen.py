@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench import outside as way_out
-from rempart import config
-from rempart.config import parse_connection
 from rempart.deployment.setup.credentials import write_private
+from rempart.settings import config
+from rempart.settings.config import parse_connection
 
 UID = "50000"
 GATE = "gate"

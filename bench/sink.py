@@ -47,7 +47,7 @@ from types import TracebackType
 from typing import Self
 
 from bench import packets, senders
-from rempart import config
+from rempart.settings import config
 
 DEVICE = "sink"
 HOSTNAME = "rempart-sealed"

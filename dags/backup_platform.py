@@ -20,10 +20,10 @@ from typing import Any
 
 from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, DeltaTriggerTimetable, task
 
-from rempart import config
 from rempart.orchestration import assets, runtime
 from rempart.orchestration.dags import platform_settings
-from rempart.pipeline import Pipeline, load_all
+from rempart.settings import config
+from rempart.settings.pipeline import Pipeline, load_all
 
 point = assets.restore_point()
 champions = [assets.champion(p.name) for p in load_all().values() if isinstance(p, Pipeline)]

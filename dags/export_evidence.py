@@ -25,9 +25,9 @@ from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, task
 
-from rempart import config
 from rempart.orchestration import runtime
 from rempart.orchestration.dags import settings
+from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
 
 schedule = DeltaTriggerTimetable(config.load().evidence.every)

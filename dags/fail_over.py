@@ -16,9 +16,9 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
-from rempart import config
 from rempart.orchestration import runtime
 from rempart.orchestration.dags import platform_settings
+from rempart.settings import config
 
 sites = list(config.load().sites)
 params = {

@@ -27,9 +27,9 @@ from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, Param, task
 
-from rempart import config, sections
 from rempart.orchestration import assets, replication, runtime
 from rempart.orchestration.dags import platform_settings
+from rempart.settings import config, sections
 
 accept_deletes = Param(
     0,

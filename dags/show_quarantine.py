@@ -19,7 +19,7 @@ from airflow.sdk import DAG, Param, task
 
 from rempart.orchestration import runtime
 from rempart.orchestration.dags import pipeline_dags, pipeline_settings
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:

@@ -21,8 +21,8 @@ from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, Param, task
 
-from rempart import config
 from rempart.orchestration.dags import platform_settings
+from rempart.settings import config
 
 if config.load().training.backend == "kubernetes":
     schedule = DeltaTriggerTimetable(timedelta(minutes=15))

@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from rempart.orchestration import assets, runtime
 from rempart.orchestration.dags import pipeline_dags, pipeline_settings
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:

@@ -19,10 +19,10 @@ from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, task
 
-from rempart import config
 from rempart.orchestration import runtime
 from rempart.orchestration.dags import platform_settings
 from rempart.replication.outcome import READ_BACK_EVERY
+from rempart.settings import config
 
 schedule = DeltaTriggerTimetable(READ_BACK_EVERY)
 

@@ -19,11 +19,11 @@ from urllib.parse import quote
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from rempart import config
 from rempart.airflow_api import AirflowApi
-from rempart.config import Connection
 from rempart.flows.drill import drill_report
 from rempart.flows.shared.platform import open_platform
+from rempart.settings import config
+from rempart.settings.config import Connection
 from rempart.web.rendering import PAGES
 
 IMAGES = Path(__file__).parent / "images"

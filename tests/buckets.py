@@ -6,8 +6,8 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rempart import sections
 from rempart.flows.shared.platform import Platform
+from rempart.settings import sections
 
 
 @contextmanager

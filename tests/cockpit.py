@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from rempart import config
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config
 from rempart.web import facts
 from rempart.web.facts import Facts, Unknown
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from starlette.routing import BaseRoute, Match, Route
 
-from rempart import access
+from rempart.settings import access
 from tests.cockpit import DELIVERY, POINT
 
 READ: access.Capability = "read"

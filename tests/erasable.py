@@ -10,15 +10,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from rempart import pipeline as pipelines
 from rempart.backup.keys import age
-from rempart.config import Connection, project_root
 from rempart.errors import ConnectionMissing
 from rempart.flows.ingestion.ingest import IngestResult, ingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import sample
 from rempart.ledger.keys import signer
-from rempart.pipeline import Pipeline
+from rempart.settings import pipeline as pipelines
+from rempart.settings.config import Connection, project_root
+from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import Site
 from tests.journeys import in_memory
 

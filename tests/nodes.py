@@ -15,8 +15,8 @@ import pytest
 from kubernetes import client
 from kubernetes import config as kube
 
-from rempart import config
 from rempart.flows.shared.platform import Platform
+from rempart.settings import config
 from rempart.training.kubernetes import train_job
 from tests import pods
 from tests.kubernetes_double import KubernetesDouble

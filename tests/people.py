@@ -12,9 +12,9 @@ import httpx
 import jwt
 from typer.testing import CliRunner
 
-from rempart import access, config
 from rempart.cli import app
 from rempart.deployment.setup import credentials, layout
+from rempart.settings import access, config
 
 OUTSIDE = {"nobody": {401}, "forged": {401, 403}, "unsigned": {401, 403}, "expired": {401}}
 """Callers with no token, or with one that is not good, and what each is answered."""

@@ -22,13 +22,13 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from rempart import config
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import job_credentials, pod_job, train
 from rempart.ledger.memory import MemoryLedger
 from rempart.models.tracking import session
-from rempart.pipeline import Pipeline
-from rempart.sections import Buckets
+from rempart.settings import config
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.sections import Buckets
 from rempart.training.job import JobSpec, Param
 from rempart.training.kubernetes import pod
 from tests import clusters as chosen

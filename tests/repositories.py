@@ -14,9 +14,9 @@ from psycopg import sql
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.restic import Repository, find_program
 from rempart.backup.databases.stored_dumps import StoredDump, dump_into
-from rempart.config import Connection
 from rempart.errors import BackupError
 from rempart.flows.shared.platform import Platform
+from rempart.settings.config import Connection
 
 FILL = """
 CREATE TABLE bookings (id int PRIMARY KEY, guest text, paid numeric);

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from rempart.config import Connection
+from rempart.settings.config import Connection
 from rempart.sites.s3 import S3Site
 from rempart.sovereignty.policy import Decision, Reason
 

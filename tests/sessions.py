@@ -13,10 +13,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rempart import config
-from rempart.config import Connection
 from rempart.deployment.setup.credentials import session_key
 from rempart.deployment.setup.layout import Stack
+from rempart.settings import config
+from rempart.settings.config import Connection
 from rempart.sites.s3 import SESSION_TOKEN, SESSION_UNTIL
 
 

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rempart.config import Connection, Connections
 from rempart.deployment.setup import site_certificates
+from rempart.settings.config import Connection, Connections
 
 SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
 """Codes of PostgreSQL's protocol by which a client asks for an encrypted connection."""

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from rempart import config
-from rempart.config import Connection
 from rempart.deployment.servers import follow, mlflow_server
 from rempart.deployment.setup import environment
+from rempart.settings import config
+from rempart.settings.config import Connection
 from tests.integration.own_servers import Servers
 
 

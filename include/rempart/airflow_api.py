@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
-from rempart.config import Connection
 from rempart.errors import RempartError
+from rempart.settings.config import Connection
 
 TERMINAL = frozenset({"success", "failed"})
 _ASKED_AGAIN = 3

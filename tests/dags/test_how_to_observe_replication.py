@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from rempart.config import project_root
-from rempart.sections import ReplicationPair
+from rempart.settings.config import project_root
+from rempart.settings.sections import ReplicationPair
 
 ROOT = project_root()
 PAGE = (ROOT / "docs" / "how-to" / "observe-replication.md").read_text(encoding="utf-8")

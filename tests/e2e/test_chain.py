@@ -22,14 +22,14 @@ from typing import Any
 import httpx
 import pytest
 
-from rempart import config, pipeline
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.backup.databases import postgresql
 from rempart.backup.keys import age
-from rempart.demo import BAD_PARAMS
+from rempart.cli.demo_run import BAD_PARAMS
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.sample import deliveries
+from rempart.settings import config, pipeline
 
 pytestmark = pytest.mark.stack
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rempart import config
 from rempart.airflow_api import AirflowApi
 from rempart.flows.shared.platform import Platform
+from rempart.settings import config
 
 pytestmark = pytest.mark.stack
 

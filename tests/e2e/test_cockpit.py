@@ -13,12 +13,12 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Browser, FrameLocator, Page, StorageState, expect, sync_playwright
 
-from rempart import config, pipeline
 from rempart.airflow_api import AirflowApi
-from rempart.demo import Demo
+from rempart.cli.demo_run import Demo
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion.sample import deliveries
 from rempart.models import registry
+from rempart.settings import config, pipeline
 from rempart.web.rendering import PAGES
 
 pytestmark = pytest.mark.stack

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from rempart import config
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.stored_dumps import dump_into, file_name, restore_from
 from rempart.backup.points import chain, points
@@ -33,7 +32,8 @@ from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import tracking
 from rempart.replication import lease
-from rempart.sections import External, StackService
+from rempart.settings import config
+from rempart.settings.sections import External, StackService
 from tests.buckets import own_buckets
 from tests.registered import insert_version
 

@@ -6,13 +6,13 @@ from datetime import timedelta
 
 import pytest
 
-from rempart import sections
 from rempart.flows.restore import restore_checks
 from rempart.flows.training import champions
 from rempart.flows.training.train import train_on
 from rempart.flows.training.validate import roll_back, validate
 from rempart.models import registry
 from rempart.models.tracking import session
+from rempart.settings import sections
 from tests.unit.training import stage
 
 pytestmark = pytest.mark.stack

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
-from rempart import config, operators, pipeline, plain_yaml
 from rempart.audit import licences
-from rempart.config import project_root
 from rempart.errors import ConfigError, PipelineError, TrainingError
 from rempart.flows.monitoring import watch_file
 from rempart.flows.training import check_pipeline
 from rempart.orchestration.run_parameters import unknown
-from rempart.pipeline import Pipeline
+from rempart.settings import config, operators, pipeline, plain_yaml
+from rempart.settings.config import project_root
+from rempart.settings.pipeline import Pipeline
 from rempart.sovereignty import egress
 from rempart.web import wording
 
@@ -243,4 +243,4 @@ def test_a6_nothing_reads_yaml_in_another_way() -> None:
     files = [file for folder in ("include", "dags", "plugins") for file in (ROOT / folder).rglob("*.py")]
     reading = re.compile(r"\byaml\.(safe_|full_|unsafe_)?load(_all)?\(|\byaml\.(C?SafeLoader|C?Loader)\b")
     found = {str(file.relative_to(ROOT)) for file in files if reading.search(file.read_text(encoding="utf-8"))}
-    assert found == {"include/rempart/plain_yaml.py"}
+    assert found == {"include/rempart/settings/plain_yaml.py"}

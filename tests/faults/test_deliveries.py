@@ -16,18 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rempart import config as configuration
-from rempart import pipeline as pipelines
-from rempart.config import Connection, project_root
 from rempart.errors import IngestError
 from rempart.flows.ingestion.ingest import IngestResult, check_quarantine, ingest
 from rempart.flows.ingestion.reingest import reingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, sample, snapshots
 from rempart.ledger.memory import MemoryLedger
-from rempart.pipeline import Pipeline
 from rempart.replication.continuity import MemoryContinuity
-from rempart.sections import Buckets
+from rempart.settings import config as configuration
+from rempart.settings import pipeline as pipelines
+from rempart.settings.config import Connection, project_root
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.sections import Buckets
 from rempart.sites.memory import MemorySite
 from rempart.sites.port import Site
 

@@ -15,7 +15,6 @@ from cryptography.fernet import Fernet
 
 from rempart.backup.keys import platform_secrets
 from rempart.backup.points import points
-from rempart.config import read_env_file
 from rempart.deployment.setup import layout
 from rempart.errors import BackupError, DrillFailed
 from rempart.flows.backup import back_up as flow
@@ -24,6 +23,7 @@ from rempart.flows.backup.restore_points import proofs
 from rempart.flows.drill.drill import RPO, RTO, drill
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
+from rempart.settings.config import read_env_file
 from tests.buckets import own_buckets
 
 FERNET = "REMPART_AIRFLOW_FERNET_KEY"

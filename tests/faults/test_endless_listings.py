@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
 from rempart.backup.points import points
 from rempart.errors import ListingRefused
 from rempart.flows.doctor import doctor_site
@@ -18,6 +17,7 @@ from rempart.flows.replication.replicate import replicate
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config
 from rempart.sites.memory import MemorySite
 from tests.scripted_site import Answer, Asked, refusal, scripted_site
 

@@ -8,7 +8,6 @@ import secrets
 
 import pytest
 
-from rempart import sections
 from rempart.backup.points import erasures as register
 from rempart.backup.points.restoring import Part
 from rempart.deployment.setup import layout
@@ -25,7 +24,8 @@ from rempart.flows.shared.keys import open_keyring, own_identity
 from rempart.flows.training.materialize import materialize, materialize_table
 from rempart.ingestion import snapshots
 from rempart.ledger.memory import MemoryLedger
-from rempart.pipeline import load_all
+from rempart.settings import sections
+from rempart.settings.pipeline import load_all
 from tests.erasable import ROWS, Lake, id_of, in_two_memories
 from tests.integration.conftest import feature_databases  # noqa: F401 - a fixture
 from tests.journeys import Faulty

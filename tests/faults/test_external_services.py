@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
 from rempart.deployment.compose import containers
 from rempart.deployment.kubernetes import cluster
 from rempart.deployment.setup import credentials, environment, layout
 from rempart.errors import ConnectionMissing, StackError
-from rempart.sections import External, StackService
+from rempart.settings import config
+from rempart.settings.sections import External, StackService
 
 ROOT = Path(__file__).resolve().parents[2]
 CONNECTIONS = {

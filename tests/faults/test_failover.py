@@ -15,7 +15,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from rempart.config import Connection
 from rempart.errors import FailoverError, LeaseHeld, RempartError, SiteUnavailable
 from rempart.flows.failover.fail_over import fail_over
 from rempart.flows.replication.reconcile import before_bringing
@@ -23,7 +22,8 @@ from rempart.flows.replication.replicate import bring
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import PostgresqlContinuity
-from rempart.sections import Buckets
+from rempart.settings.config import Connection
+from rempart.settings.sections import Buckets
 from tests import journeys
 from tests.lying import Answer, Request, Upstream, custom, lying_site
 from tests.lying.platforms import reached_through

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pytest
 
 from bench import hostile_files
-from rempart import pipeline
 from rempart.errors import PipelineError
 from rempart.flows.ingestion.judge_rows import judge
 from rempart.ingestion import isolated, reading, reading_process
 from rempart.ingestion.reading import Rows
-from rempart.pipeline import Expectation, Source
 from rempart.quality.expectations import broken, build
+from rempart.settings import pipeline
+from rempart.settings.pipeline import Expectation, Source
 
 SOURCE, COLUMNS = Source(prefix="x/"), ["a", "b"]
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from rempart import config
-from rempart.config import Connection
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import PlacementDenied, SiteError
 from rempart.flows.shared.platform import Platform
 from rempart.models import tracking_users
+from rempart.settings import config
+from rempart.settings.config import Connection
 from rempart.sites import sessions
 from rempart.sites.s3 import SESSION_TOKEN, S3Site
 from rempart.sovereignty.places import decide_site

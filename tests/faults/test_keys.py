@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from botocore.exceptions import ClientError
 
-from rempart import config, sections
 from rempart.backup.keys import age
 from rempart.backup.keys.domains import Domain
 from rempart.backup.keys.keyring import Keyring, Place
@@ -29,6 +28,7 @@ from rempart.flows.shared import keys as flow
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config, sections
 from rempart.sites.memory import MemorySite
 from rempart.sites.s3 import open_client
 from tests.journeys import silent

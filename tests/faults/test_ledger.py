@@ -20,7 +20,6 @@ import pytest
 from typer.testing import CliRunner
 
 from rempart.cli import app
-from rempart.config import Connection
 from rempart.deployment.servers import postgresql
 from rempart.errors import LedgerBroken
 from rempart.flows.governance import evidence
@@ -29,6 +28,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger import keys
 from rempart.ledger.canonical import canonical
 from rempart.ledger.chain import Head, checkpoint
+from rempart.settings.config import Connection
 from tests.integration.own_servers import Servers, own_servers
 
 STRANGER = keys.signer(bytes(32))

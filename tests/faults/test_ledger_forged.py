@@ -17,7 +17,6 @@ import psycopg
 import pytest
 
 from rempart.backup.databases import postgresql as dumps
-from rempart.config import Connection
 from rempart.errors import LedgerBroken
 from rempart.flows.governance import evidence
 from rempart.flows.governance.forged import remove_forged
@@ -27,6 +26,7 @@ from rempart.ledger import keys
 from rempart.ledger.canonical import canonical
 from rempart.ledger.chain import Entry, Head, extend, introduce
 from rempart.ledger.postgresql import PostgresqlLedger
+from rempart.settings.config import Connection
 from rempart.web.facts import gather
 from rempart.web.metrics import exposition
 from tests.integration.own_servers import Servers, own_servers

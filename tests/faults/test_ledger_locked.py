@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from rempart import config
-from rempart.config import Connection
 from rempart.errors import CapabilityMissing, IntegrityError, LedgerBroken, SiteUnavailable
 from rempart.flows.doctor import doctor_site
 from rempart.flows.governance import evidence
@@ -22,6 +20,8 @@ from rempart.ledger.chain import Head, checkpoint
 from rempart.ledger.files import verify_files
 from rempart.ledger.keys import signer
 from rempart.ledger.memory import MemoryLedger
+from rempart.settings import config
+from rempart.settings.config import Connection
 from rempart.sites.capabilities import VALID, Proof
 from rempart.sites.memory import MemorySite
 from tests.restorable import flip, wipe

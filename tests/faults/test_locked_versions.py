@@ -8,13 +8,13 @@ from hashlib import sha256
 
 import pytest
 
-from rempart import config
 from rempart.backup.points import chain
 from rempart.errors import IntegrityError
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import signer
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config
 from rempart.sites.once import put_again, read_named, store_once
 from rempart.sites.s3 import open_client
 from tests.integration.own_servers import Servers, own_servers

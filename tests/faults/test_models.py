@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from rempart import sections
 from rempart.errors import ModelRefused
 from rempart.flows.training.train import train_on
 from rempart.flows.training.validate import roll_back, validate
 from rempart.models import loading, registry
 from rempart.models.tracking import session
+from rempart.settings import sections
 from tests.unit.training import stage
 
 pytestmark = pytest.mark.stack

@@ -23,12 +23,12 @@ from typer.testing import CliRunner
 from rempart.backup.keys import age
 from rempart.backup.pitr import recovery, wal, wal_store
 from rempart.cli import app
-from rempart.config import load
 from rempart.errors import BackupError, ConfigError, IntegrityError, KeyWrong
 from rempart.flows.pitr import point_in_time, restore_to_moment
 from rempart.flows.pitr.restore_to_moment import Found
 from rempart.flows.shared.keys import new_recipient, open_keyring
 from rempart.flows.shared.platform import Platform
+from rempart.settings.config import load
 from rempart.sites.port import Site
 from tests.integration.own_servers import ROOT, Servers, own_servers
 from tests.journeys import silent

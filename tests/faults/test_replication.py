@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config, sections
 from rempart.errors import SiteError, SiteUnavailable
 from rempart.flows.replication.replicate import replicate
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config, sections
 from rempart.sites.memory import MemorySite
 
 ROOT = Path(__file__).parents[2]

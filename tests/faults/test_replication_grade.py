@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from rempart import config, sections
 from rempart.deployment.servers import mlflow_server
 from rempart.deployment.setup import environment
 from rempart.errors import RempartError, SiteError
@@ -29,6 +28,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config, sections
 from rempart.sites.port import Site
 from tests.integration.own_servers import ROOT, own_servers
 from tests.lying import Answer, LyingSite, Request, Upstream, custom, lying_site

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
 from rempart.errors import LeaseHeld, LeaseLost
 from rempart.flows.replication.replicate import replicate
 from rempart.flows.shared.platform import Platform
@@ -23,6 +22,7 @@ from rempart.replication import lease, transfer
 from rempart.replication.catalogue import PostgresqlCatalogue
 from rempart.replication.continuity import MemoryContinuity
 from rempart.replication.plan import Replica
+from rempart.settings import config
 from rempart.sites.memory import MemorySite
 from rempart.sites.port import Site
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from rempart import sections
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import SiteError, SiteUnavailable
 from rempart.flows.replication.replicate import replicate
@@ -24,6 +23,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import Continuity
+from rempart.settings import sections
 from rempart.sites.port import Site
 from tests.lying import FAULTS, Answer, Fault, LyingSite, Request, Upstream, custom, error, lying_site
 from tests.lying.platforms import reached_through
@@ -228,7 +228,7 @@ from rempart.flows.shared.platform import open_platform
 from rempart.replication.continuity import PostgresqlContinuity
 from rempart.sites.s3 import S3Site
 import dataclasses, os, signal
-from rempart import sections
+from rempart.settings import sections
 mark, left = sys.argv[1], int(sys.argv[2])
 own = open_platform()
 buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")

@@ -11,14 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from rempart import sections
 from rempart.backup.keys import age
 from rempart.backup.keys.domains import parse
 from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.points import chain, points
 from rempart.backup.points.copies import Copies
 from rempart.backup.points.restoring import Part
-from rempart.config import project_root, read_env_file
 from rempart.deployment.servers.postgresql import connect
 from rempart.deployment.setup import layout
 from rempart.errors import BackupError, ConfigError, IntegrityError, KeyMissing, KeyWrong, SiteUnavailable
@@ -30,6 +28,8 @@ from rempart.flows.restore.restore_source import Wish, find, open_point, plan
 from rempart.flows.shared.keys import own_identity
 from rempart.ledger.keys import signer, to_pem
 from rempart.ledger.memory import MemoryLedger
+from rempart.settings import sections
+from rempart.settings.config import project_root, read_env_file
 from rempart.sites.memory import MemorySite
 from tests.restorable import BODIES, OWN, SECRETS, TRUSTED, flip, house, wipe
 

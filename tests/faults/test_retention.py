@@ -17,15 +17,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart import config
 from rempart.backup.points import points, retention
 from rempart.backup.points.retention import plan
-from rempart.config import Config
 from rempart.flows.backup.prune import prune
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
-from rempart.sections import Keep
+from rempart.settings import config
+from rempart.settings.config import Config
+from rempart.settings.sections import Keep
 from rempart.sites.memory import MemorySite
 from tests import made_points
 from tests.conftest import OwnTurns

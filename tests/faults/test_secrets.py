@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
 from rempart.deployment.setup import environment, launch, layout, process_secrets
+from rempart.settings import config
 
 pytestmark = pytest.mark.stack
 

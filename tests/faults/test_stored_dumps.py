@@ -14,7 +14,6 @@ import pytest
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.stored_dumps import dump_into, restore_from
-from rempart.config import read_env_file
 from rempart.deployment.setup import credentials, layout
 from rempart.errors import (
     BackupError,
@@ -24,6 +23,7 @@ from rempart.errors import (
     RepositoryMissing,
     RepositoryRefused,
 )
+from rempart.settings.config import read_env_file
 from tests.repositories import alive, contents, scratch_database, store, wrapped
 
 pytestmark = pytest.mark.stack

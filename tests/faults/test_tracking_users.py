@@ -16,12 +16,12 @@ import sys
 
 import pytest
 
-from rempart import config
 from rempart.deployment.setup import environment
 from rempart.errors import ModelRefused
 from rempart.models import loading, registry, tracking_users
 from rempart.models.encoding import Feature
 from rempart.models.tracking import session
+from rempart.settings import config
 from rempart.tracking_access import job_calls, routes
 from rempart.training import experiment
 from tests.integration.own_servers import own_servers

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from rempart.config import Connection
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import PlacementDenied, PoolUnavailable, TrainingError
 from rempart.flows.shared.platform import Platform
 from rempart.models import tracking_users
 from rempart.models.tracking import session
+from rempart.settings.config import Connection
 from tests import clusters as chosen
 from tests import pods
 from tests.api_cluster import small_pod

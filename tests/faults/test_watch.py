@@ -16,13 +16,13 @@ import pytest
 import yaml
 
 from rempart.backup.watch.heartbeat import Heartbeat, encode, key_of
-from rempart.config import environment_connections, watcher
 from rempart.flows.monitoring import watch, watch_init
 from rempart.flows.monitoring.watch_file import ACCESS_KEY, SECRET_KEY, load
 from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import signer
 from rempart.ledger.memory import MemoryLedger
+from rempart.settings.config import environment_connections, watcher
 from tests.listeners import webhook
 
 pytestmark = pytest.mark.stack

@@ -11,8 +11,8 @@ import pytest
 from psycopg import sql
 
 from rempart.backup.databases import postgresql
-from rempart.config import environment_connections
 from rempart.features.databases import FeatureDatabases
+from rempart.settings.config import environment_connections
 
 
 @pytest.fixture(scope="session")

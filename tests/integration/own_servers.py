@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from rempart import config
-from rempart.config import Connection, Connections
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.servers import object_sites, postgresql
 from rempart.deployment.setup import credentials, environment, launch, layout, preflight, privileges, services
 from rempart.errors import RempartError
+from rempart.settings import config
+from rempart.settings.config import Connection, Connections
 
 ROOT = Path(__file__).resolve().parents[2]
 _TAKEN: dict[int, TextIO] = {}

@@ -9,13 +9,13 @@ import sys
 import psycopg
 import pytest
 
-from rempart import config
 from rempart.backup.drill import scratch
 from rempart.backup.points import points
-from rempart.config import DATABASES
 from rempart.errors import BackupError, ObjectMissing
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.drill.drill import drill
+from rempart.settings import config
+from rempart.settings.config import DATABASES
 
 pytestmark = pytest.mark.stack
 

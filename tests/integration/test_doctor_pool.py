@@ -21,9 +21,9 @@ import yaml
 from kubernetes import client
 from kubernetes.config import new_client_from_config_dict
 
-from rempart.config import Config, Connection
 from rempart.errors import ConfigError
 from rempart.flows.doctor import doctor_pool
+from rempart.settings.config import Config, Connection
 from rempart.sovereignty.pods import REGION
 from rempart.training.kubernetes.facts import Finding
 from tests.clusters import until
@@ -427,7 +427,7 @@ def test_the_pod_is_restricted_labelled_and_has_no_credentials(pool: Pool) -> No
 SCRIPT = """
 import json, sys
 from datetime import date
-from rempart.config import Config, Connection
+from rempart.settings.config import Config, Connection
 from rempart.flows.doctor import doctor_pool
 config, kube, site = json.load(sys.stdin)
 def connections(name):

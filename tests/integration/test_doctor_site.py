@@ -20,12 +20,12 @@ from urllib.request import urlopen
 import pytest
 from botocore.exceptions import ClientError
 
-from rempart.config import Connection
 from rempart.deployment.setup.preflight import port_is_free
 from rempart.errors import CapabilityMissing, ClockSkewed
 from rempart.flows.doctor import doctor_site
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
+from rempart.settings.config import Connection
 from rempart.sites.capabilities import CAPABILITIES, CLAIMED, CapabilityRecord, missing
 from rempart.sites.probes.run import run
 from rempart.sites.probes.scratch import open_scratch

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from rempart import access, config
 from rempart.airflow_api import AirflowApi
 from rempart.deployment.setup import layout
 from rempart.flows.shared.platform import Platform
+from rempart.settings import access, config
 from tests.cockpit import DELIVERY, POINT
 from tests.doors import DOORS, DRILL, INJECTIONS, expected
 from tests.people import OUTSIDE, Airflow, of_each_role

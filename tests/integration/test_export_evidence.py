@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rempart import config
 from rempart.airflow_api import AirflowApi
 from rempart.cli import app
 from rempart.flows.shared.platform import Platform
+from rempart.settings import config
 
 pytestmark = pytest.mark.stack
 

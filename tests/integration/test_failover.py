@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from rempart import config
 from rempart.airflow_api import AirflowApi
 from rempart.deployment.servers import mlflow_server, rest
 from rempart.flows.failover.fail_over import abandon, fail_back, fail_over
 from rempart.flows.failover.mirror import lines
 from rempart.flows.failover.tracking_switch import unproxied
 from rempart.flows.shared.platform import Platform
+from rempart.settings import config
 
 pytestmark = [pytest.mark.stack, pytest.mark.kills_processes]  # MLflow stops and starts: after the other tests
 

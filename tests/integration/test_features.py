@@ -12,8 +12,6 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from rempart import config
-from rempart.config import Connection
 from rempart.errors import DatabaseUnavailable, FeatureError
 from rempart.features import FeatureDatabases, offline, online, online_rows, repository, training_set
 from rempart.features.copy_online_store import CopyOnlineStore
@@ -21,8 +19,10 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.training.materialize import MaterializeResult, materialize, materialize_table
 from rempart.ingestion import snapshots
 from rempart.ledger.memory import MemoryLedger
-from rempart.pipeline import Pipeline, TrailingView
 from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config
+from rempart.settings.config import Connection
+from rempart.settings.pipeline import Pipeline, TrailingView
 from rempart.sites.memory import MemorySite
 from tests.unit.features.stays import stays
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from rempart import sections
+from rempart.settings import sections
 from rempart.training.backends import as_json
 from rempart.training.checkpoints import FOLDER, MANIFEST
 from rempart.training.job import JobSpec, parse_result

@@ -19,13 +19,13 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from rempart import config
-from rempart.config import Connection
 from rempart.errors import ObjectMissing, PlacementDenied, SessionExpired, SiteError
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import job_credentials
 from rempart.ledger.memory import MemoryLedger
-from rempart.sections import JobCredentials
+from rempart.settings import config
+from rempart.settings.config import Connection
+from rempart.settings.sections import JobCredentials
 from rempart.sites import sessions
 from rempart.sites.port import Site
 from rempart.sites.s3 import SESSION_TOKEN, SESSION_UNTIL, S3Site

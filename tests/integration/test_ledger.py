@@ -16,7 +16,6 @@ import psycopg
 import pytest
 
 from rempart.backup.databases import postgresql as tools
-from rempart.config import Connection
 from rempart.deployment.servers import postgresql
 from rempart.errors import LedgerError, ObjectMissing, SiteError
 from rempart.flows.governance import evidence
@@ -28,11 +27,12 @@ from rempart.ledger.examination import examine
 from rempart.ledger.files import verify_files
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.ledger.verification import verify
+from rempart.settings.config import Connection
 from tests.integration.own_servers import ROOT, Servers, own_servers
 
 WRITE = """
 import sys
-from rempart.config import parse_connection
+from rempart.settings.config import parse_connection
 from rempart.ledger import keys
 from rempart.ledger.postgresql import PostgresqlLedger
 key = keys.from_connection(parse_connection("ledger_key", sys.stdin.readline()))

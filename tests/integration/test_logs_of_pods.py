@@ -18,7 +18,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rempart import config
 from rempart.airflow_api import AirflowApi
 from rempart.deployment.compose import containers
 from rempart.deployment.setup import layout, preflight, services
@@ -26,6 +25,7 @@ from rempart.flows.governance.evidence import record_configuration
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.task_logs import PREFIX
 from rempart.ledger.keys import to_pem
+from rempart.settings import config
 from tests.integration.test_probes_of_pods import variables
 
 pytestmark = pytest.mark.stack

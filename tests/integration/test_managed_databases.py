@@ -11,11 +11,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from rempart.config import DATABASES, Connection, parse_connection
 from rempart.deployment.kubernetes import cluster
 from rempart.deployment.servers import postgresql
 from rempart.deployment.setup import services
 from rempart.errors import DatabaseUnavailable
+from rempart.settings.config import DATABASES, Connection, parse_connection
 from tests.integration.own_servers import own_servers
 from tests.unit.deploy.test_kubernetes_platform import given, stack
 

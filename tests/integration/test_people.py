@@ -10,15 +10,15 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from rempart import access
 from rempart.cli import app
-from rempart.config import Connection
 from rempart.deployment.access import people as tables
 from rempart.deployment.access import roles
 from rempart.deployment.setup import layout
 from rempart.errors import AccessError
 from rempart.flows.governance import people
 from rempart.flows.shared.platform import Platform
+from rempart.settings import access
+from rempart.settings.config import Connection
 from tests.people import OUTSIDE, Airflow, of_each_role, run, shown
 
 pytestmark = pytest.mark.stack

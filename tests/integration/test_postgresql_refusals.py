@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from rempart.backup.databases import postgresql
-from rempart.config import Connection
 from rempart.errors import DatabaseUnavailable
+from rempart.settings.config import Connection
 from tests.integration.own_servers import Servers, own_servers
 
 

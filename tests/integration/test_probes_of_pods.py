@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
 from rempart.deployment.setup import environment, layout
+from rempart.settings import config
 from tests.unit.deploy.test_kubernetes_platform import VALUES
 
 pytestmark = pytest.mark.stack

@@ -11,14 +11,14 @@ import pytest
 from rempart.backup.databases.stored_dumps import file_name
 from rempart.backup.keys import domains
 from rempart.backup.points import points
-from rempart.config import DATABASES
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.backup.prune import prune
 from rempart.flows.shared.keys import kept_for, open_keyring
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.memory import MemoryLedger
-from rempart.sections import Keep
+from rempart.settings.config import DATABASES
+from rempart.settings.sections import Keep
 from tests.buckets import own_buckets
 from tests.conftest import OwnTurns
 

@@ -20,13 +20,13 @@ import psycopg
 import pytest
 import yaml
 
-from rempart.config import DATABASES, Connection
 from rempart.deployment.setup import credentials, layout
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.doctor.doctor_site import probe_sites
 from rempart.flows.shared.keys import new_recipient
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import to_pem
+from rempart.settings.config import DATABASES, Connection
 from tests.integration.own_servers import ROOT, free_stack, own_servers
 from tests.journeys import silent
 from tests.repositories import restic_program

@@ -13,7 +13,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from rempart import config
 from rempart.airflow_api import AirflowApi
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import LeaseHeld
@@ -21,6 +20,7 @@ from rempart.flows.shared.pairs import catalogue
 from rempart.flows.shared.platform import Platform
 from rempart.replication.lease import Lease
 from rempart.replication.run import PIECE
+from rempart.settings import config
 
 pytestmark = pytest.mark.stack
 

@@ -7,8 +7,8 @@ import secrets
 
 import pytest
 
-from rempart import sections
 from rempart.flows.replication.replicate import replicate
+from rempart.settings import sections
 
 pytestmark = pytest.mark.stack
 

@@ -17,9 +17,9 @@ import pytest
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.stored_dumps import restore_from, verify
 from rempart.backup.keys import age
-from rempart.config import read_env_file
 from rempart.deployment.setup import credentials, layout
 from rempart.errors import BackupError, IntegrityError, SiteError, SiteUnavailable
+from rempart.settings.config import read_env_file
 from rempart.sites.s3 import open_client
 from tests.repositories import contents, repository_at, scratch_database, store
 

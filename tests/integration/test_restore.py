@@ -12,11 +12,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from rempart import sections
 from rempart.backup.databases import postgresql
 from rempart.backup.points import points
 from rempart.backup.points.restoring import Part
-from rempart.config import DATABASES
 from rempart.deployment.setup import layout
 from rempart.errors import BackupError, RempartError
 from rempart.flows.backup.back_up import back_up
@@ -29,6 +27,8 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import tracking
+from rempart.settings import sections
+from rempart.settings.config import DATABASES
 from tests.conftest import OwnTurns
 from tests.registered import insert_version
 

@@ -18,7 +18,6 @@ import pytest
 import yaml
 from psycopg import sql
 
-from rempart.config import DATABASES, Connection, parse_connection, read_env_file
 from rempart.deployment.kubernetes import cluster
 from rempart.deployment.servers import postgresql
 from rempart.deployment.setup import layout, services
@@ -27,6 +26,7 @@ from rempart.flows.shared.keys import own_identity
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import to_pem
 from rempart.ledger.memory import MemoryLedger
+from rempart.settings.config import DATABASES, Connection, parse_connection, read_env_file
 from rempart.sites.s3 import S3Site
 from tests.buckets import own_buckets
 from tests.conftest import ROOT, OwnTurns

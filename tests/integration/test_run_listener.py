@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from rempart import config
 from rempart.airflow_api import AirflowApi
 from rempart.deployment.setup import environment, layout
+from rempart.settings import config
 
 pytestmark = pytest.mark.stack
 

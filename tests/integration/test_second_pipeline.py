@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rempart import config
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.materialize import materialize
@@ -19,7 +18,8 @@ from rempart.flows.training.validate import validate
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import registry
 from rempart.models.tracking import session
-from rempart.pipeline import Pipeline
+from rempart.settings import config
+from rempart.settings.pipeline import Pipeline
 
 pytestmark = pytest.mark.stack
 PAGE = (config.project_root() / "docs" / "how-to" / "add-a-pipeline.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import pytest
 from rempart.flows.monitoring.site_usage import measure_site
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
-from rempart.sections import Buckets
+from rempart.settings.sections import Buckets
 from rempart.sites.port import Site
 
 pytestmark = pytest.mark.stack

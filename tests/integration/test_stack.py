@@ -21,16 +21,16 @@ import psycopg
 import pytest
 import yaml
 
-from rempart import config, sections
-from rempart.config import DATABASES, environment_connections
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.embedded.supervision import Supervisor
 from rempart.deployment.servers import external, mlflow_server
 from rempart.deployment.servers.object_sites import permission
 from rempart.deployment.setup import environment, launch, layout, privileges
 from rempart.errors import ConfigError, ConnectionMissing, PreflightFailed, SiteError, StackError
+from rempart.settings import config, sections
+from rempart.settings.config import DATABASES, environment_connections
+from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.s3 import S3Site
-from rempart.telemetry import TELEMETRY_OFF
 
 pytestmark = pytest.mark.stack
 T = TypeVar("T")

@@ -21,13 +21,13 @@ from rempart.backup.databases import postgresql, processes
 from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.stored_dumps import dump_into, restore_from
 from rempart.backup.pitr import base_backup, receiver
-from rempart.config import Connection, read_env_file
 from rempart.deployment.setup import environment
 from rempart.errors import DatabaseUnavailable
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.drill.drill import drill
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
+from rempart.settings.config import Connection, read_env_file
 from rempart.sites.s3 import open_client
 from tests.conftest import OwnTurns
 from tests.integration.own_servers import Servers, own_servers

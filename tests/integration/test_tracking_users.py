@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from rempart.config import Connection
 from rempart.errors import TrackingRefused
 from rempart.flows.shared.platform import Platform
 from rempart.models import tracking_users
 from rempart.models.tracking import session
+from rempart.settings.config import Connection
 
 pytestmark = pytest.mark.stack
 

@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from rempart import sections
 from rempart.errors import ModelRefused, TrainingError
 from rempart.flows.training.train import train_on
 from rempart.flows.training.validate import roll_back, validate
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import loading, registry
 from rempart.models.tracking import session
+from rempart.settings import sections
 from rempart.training.entrypoint import split_rows
 from tests.unit.training import stage
 

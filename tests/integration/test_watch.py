@@ -15,7 +15,6 @@ from typer.testing import CliRunner, Result
 
 from rempart.backup.watch.heartbeat import Heartbeat, decode, encode, key_of, replication
 from rempart.cli import app
-from rempart.config import environment_connections, watcher
 from rempart.errors import DrillFailed, ObjectMissing, SiteError
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.drill.drill import drill
@@ -26,6 +25,7 @@ from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import signer
 from rempart.ledger.memory import MemoryLedger
+from rempart.settings.config import environment_connections, watcher
 from tests.conftest import OwnTurns
 
 pytestmark = pytest.mark.stack

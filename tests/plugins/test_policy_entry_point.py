@@ -30,7 +30,7 @@ from airflow.sdk.definitions._internal import contextmanager
 from airflow.serialization.serialized_objects import DagSerialization
 from kubernetes.client import models as k8s
 
-from rempart import config
+from rempart.settings import config
 from rempart.errors import PlacementDenied
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from rempart.airflow_api import AirflowApi, AirflowApiError, last_words
-from rempart.config import Connection
+from rempart.settings.config import Connection
 
 FRAMES = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n    raise ValueError()\n'
 

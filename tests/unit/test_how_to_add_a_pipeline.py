@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rempart import config as configuration
-from rempart import pipeline
-from rempart.config import Connection, project_root
 from rempart.errors import PipelineError
 from rempart.flows.shared import platform as platforms
 from rempart.ingestion import snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config as configuration
+from rempart.settings import pipeline
+from rempart.settings.config import Connection, project_root
 from rempart.sites.memory import MemorySite
 
 PAGE = project_root() / "docs" / "how-to" / "add-a-pipeline.md"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rempart.audit.findings import CheckResult, Finding, Severity
-from rempart.config import Connection, parse_connection
+from rempart.settings.config import Connection, parse_connection
 
 KNOWN = frozenset(
     [

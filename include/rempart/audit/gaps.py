@@ -7,9 +7,9 @@ from datetime import date
 from typing import Any
 
 from rempart.audit.findings import CheckResult, Finding, Severity
-from rempart.config import SERVERS, Config
-from rempart.operators import Operator, Sourced
-from rempart.pipeline import Pipeline
+from rempart.settings.config import SERVERS, Config
+from rempart.settings.operators import Operator, Sourced
+from rempart.settings.pipeline import Pipeline
 from rempart.sovereignty import facts
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.places import HOLDS, decide_server, decide_site, placement, site_placement

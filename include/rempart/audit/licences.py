@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, field_validator
 from rempart.audit.findings import CheckResult, Finding
 from rempart.audit.lock import Locked
 from rempart.errors import AuditError, ConfigError
-from rempart.schema import Strict, explain, read_yaml
+from rempart.settings.schema import Strict, explain, read_yaml
 
 
 def _spdx(value: str) -> str:

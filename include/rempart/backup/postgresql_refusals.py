@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from rempart.config import Connection
+from rempart.settings.config import Connection
 
 _REMEDIES: tuple[tuple[str, str], ...] = (
     (r"SSL error|server certificate", "Correct `sslrootcert` or the host of '{name}', or the server's certificate."),

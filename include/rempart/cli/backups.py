@@ -242,7 +242,7 @@ def watch(
     if context.invoked_subcommand:
         return
     from rempart.flows.monitoring import watch as flow
-    from rempart.schema import parse_duration
+    from rempart.settings.schema import parse_duration
 
     try:
         seconds = max(parse_duration(every).total_seconds(), 1.0)

@@ -53,9 +53,9 @@ def bundle_write(
     """Write what a machine without a network needs to one folder, signed with the ledger's key."""
     from importlib.metadata import version
 
-    from rempart import config
     from rempart.flows.bundle import bundle_folder
     from rempart.flows.shared.platform import open_platform
+    from rempart.settings import config
 
     target = folder or config.project_root() / "dist" / f"rempart-{version('rempart')}"
     bundle_folder.write(open_platform(), target.absolute(), typer.echo, wheels=wheels, images=images)

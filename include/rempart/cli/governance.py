@@ -23,10 +23,10 @@ def config_check(
 
     Every fault names file, path and remedy.
     """
-    from rempart import config
-    from rempart import pipeline as pipelines
     from rempart.deployment.setup import layout
     from rempart.flows.training import check_pipeline
+    from rempart.settings import config
+    from rempart.settings import pipeline as pipelines
     from rempart.sovereignty import facts
     from rempart.sovereignty.places import in_use
 
@@ -65,8 +65,8 @@ def classification_lower(
     role: Annotated[str, typer.Option(help="Who judged so, as a role: data-protection-officer.")],
 ) -> None:
     """Record that a pipeline's model counts as less protected than its data, and say what to write in its file."""
-    from rempart import pipeline as pipelines
     from rempart.flows.shared.platform import open_platform
+    from rempart.settings import pipeline as pipelines
     from rempart.sovereignty.classification import named
 
     record = open_platform().lower(pipelines.named(pipeline), "model", named(to), because, role)
@@ -79,7 +79,7 @@ def policy_show(
     reasons: Annotated[bool, typer.Option(help="Tell every reason, also of what is allowed.")] = False,
 ) -> None:
     """What may be where: each place of rempart.yaml with each classification, and why not."""
-    from rempart import config
+    from rempart.settings import config
     from rempart.sovereignty.places import overview
 
     for decision in overview(config.load(), on=datetime.now(UTC).date()):
@@ -123,8 +123,8 @@ def policy_render(
 @policy_app.command("explain")
 def policy_explain(host: Annotated[str, typer.Argument(help="HOST or HOST:PORT.")]) -> None:
     """Tell whether a task may connect to a host, and every reason. Exit code 1 if not."""
-    from rempart import config
     from rempart.flows.governance import egress_policy
+    from rempart.settings import config
 
     loaded, on = config.load(), datetime.now(UTC).date()
     found = egress_policy.rules(loaded, config.environment_connections, on=on)
@@ -274,8 +274,8 @@ def sbom(
     timestamp: Annotated[datetime | None, typer.Option(help="A time to state; else the file has none.")] = None,
 ) -> None:
     """Write a bill of materials (CycloneDX 1.6 JSON) of the lock, of a Debian system, or of an image."""
-    from rempart import config
     from rempart.flows.governance import audit as flow
+    from rempart.settings import config
 
     at = timestamp.replace(tzinfo=UTC) if timestamp and not timestamp.tzinfo else timestamp
     if image:

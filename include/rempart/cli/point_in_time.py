@@ -98,10 +98,10 @@ def run_wal_archive(
     folder: Annotated[Path | None, typer.Option(help="Where WAL waits for the site; by default wal in var.")] = None,
 ) -> None:
     """Archive PostgreSQL's WAL and base backups at the backup site, until it is ended."""
-    from rempart.config import var_dir
     from rempart.deployment.setup.environment import MARKER
     from rempart.flows.pitr.wal_archive import Archiver
     from rempart.flows.shared.platform import open_platform
+    from rempart.settings.config import var_dir
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -215,7 +215,7 @@ def upgrade(
 @app.command()
 def demo() -> None:
     """Run the whole chain on the sample data through Airflow's REST API, and write var/demo-report.json."""
-    from rempart import demo as main_job
+    from rempart.cli import demo_run as main_job
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import layout
 
@@ -231,8 +231,8 @@ def demo() -> None:
 @app.command()
 def password(service: Annotated[str, typer.Argument(help="airflow, mlflow or monitoring")]) -> None:
     """Print the generated password of the web user, to log in with."""
-    from rempart import config
     from rempart.errors import ConfigError
+    from rempart.settings import config
 
     connections = {"airflow": "airflow_api", "mlflow": "mlflow", "monitoring": "monitoring"}
     if service not in connections:

@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 import psycopg
 
-from rempart.config import Connection
 from rempart.errors import DatabaseUnavailable, FeatureError, RempartError
+from rempart.settings.config import Connection
 
 Session = psycopg.Connection[tuple[Any, ...]]
 

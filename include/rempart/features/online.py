@@ -13,7 +13,7 @@ from rempart.errors import FeatureError
 from rempart.features import repository, tables
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.plan import Span, Step, ViewState, ViewTable, entity_key, next_step, view_tables
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 
 if TYPE_CHECKING:
     import pandas as pd

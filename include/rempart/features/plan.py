@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from rempart.errors import FeatureError
-from rempart.pipeline import Pipeline, TrailingView
+from rempart.settings.pipeline import Pipeline, TrailingView
 
 SqlType = Literal["bigint", "double precision", "boolean", "text", "date"]
 

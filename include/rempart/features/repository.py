@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from rempart.config import Connection
 from rempart.features.databases import FeatureDatabases, feast_errors, registry_url, sslmode
 from rempart.features.plan import ViewTable, view_tables
-from rempart.pipeline import Pipeline
+from rempart.settings.config import Connection
+from rempart.settings.pipeline import Pipeline
 
 ONLINE_STORE = "rempart.features.copy_online_store.CopyOnlineStore"
 """Feast's PostgreSQL online store, written by COPY (docs/adr/0004-features.md); "postgres" selects Feast's own."""

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from rempart.features.databases import Session
 from rempart.features.plan import SQL_TYPES, ViewTable, rows_table
-from rempart.pipeline import Pipeline, RowView, TrailingView
+from rempart.settings.pipeline import Pipeline, RowView, TrailingView
 
 _STATE = sql.SQL("""
     CREATE TABLE IF NOT EXISTS feature_loads (

@@ -11,7 +11,7 @@ from rempart.errors import FeatureError
 from rempart.features import offline, repository, tables
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.plan import rows_table, view_tables
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from rempart.pipeline import Column
+from rempart.settings.pipeline import Column
 
 if TYPE_CHECKING:
     import pyarrow as pa

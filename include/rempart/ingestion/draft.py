@@ -17,11 +17,11 @@ from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 
-from rempart import plain_yaml
 from rempart.errors import PipelineError
 from rempart.ingestion import reading
 from rempart.ingestion.cells import DATE, DECIMAL_COMMA, INTEGER, NUMBER
-from rempart.pipeline import ColumnType, Source, pipelines_dir
+from rempart.settings import plain_yaml
+from rempart.settings.pipeline import ColumnType, Source, pipelines_dir
 
 MOST_CATEGORIES = 20
 NULL_TOKENS = ("NA", "N/A", "null", "NULL", "None", "NaN", "nan", "-")

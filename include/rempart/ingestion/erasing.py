@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO
 from rempart.ingestion import cells, reading, snapshots
 from rempart.ingestion.reading import Piece, RefusedRow, Rows, Unreadable
 from rempart.ingestion.snapshots import Part, Snapshot
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa

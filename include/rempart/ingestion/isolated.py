@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from rempart.ingestion.reading import Rows
 from rempart.ingestion.reading_process import BEYOND
 from rempart.ingestion.refused import refused_when_read
-from rempart.pipeline import Source
+from rempart.settings.pipeline import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa

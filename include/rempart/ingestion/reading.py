@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from rempart.pipeline import Source
+from rempart.settings.pipeline import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa

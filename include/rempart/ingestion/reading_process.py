@@ -15,7 +15,7 @@ from typing import Any
 
 from rempart.ingestion import reading
 from rempart.ingestion.reading import Unreadable
-from rempart.pipeline import Source
+from rempart.settings.pipeline import Source
 
 MEMORY = 128 << 20
 """Bytes that reading one delivery may take beyond what the idle process has."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart import canonical_json
 from rempart.errors import IngestError, IntegrityError, ObjectMissing
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 from rempart.sites.once import keep, put_again
 from rempart.sites.port import Site
 

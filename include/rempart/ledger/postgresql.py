@@ -10,12 +10,12 @@ from typing import Any, get_args
 
 import psycopg
 
-from rempart.config import Connection
 from rempart.errors import DatabaseUnavailable, LedgerBroken, LedgerError
 from rempart.ledger.chain import Entry, Head, extend, introduce
 from rempart.ledger.keys import Signer
 from rempart.ledger.port import Evidence, Kind
 from rempart.ledger.reading import KeyChain, key_chain
+from rempart.settings.config import Connection
 
 Session = psycopg.Connection[tuple[Any, ...]]
 _LOCK = 4_907_215_338  # any constant: the advisory lock under which a writer takes the head

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from rempart.config import Connection
 from rempart.errors import DatabaseUnavailable
+from rempart.settings.config import Connection
 
 PROXIED = "mlflow-artifacts:"
 _TABLES = (("experiments", "artifact_location", "experiment_id"), ("runs", "artifact_uri", "run_uuid"))

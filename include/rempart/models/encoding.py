@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from rempart.errors import TrainingError
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 
 if TYPE_CHECKING:
     import numpy as np

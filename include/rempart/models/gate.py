@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rempart.models.metrics import LOWER_IS_BETTER
-from rempart.pipeline import Gate
+from rempart.settings.pipeline import Gate
 
 
 @dataclass(frozen=True)

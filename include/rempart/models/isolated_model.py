@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rempart.errors import ModelRefused
 from rempart.models import onnx_format
-from rempart.telemetry import TELEMETRY_OFF
+from rempart.settings.telemetry import TELEMETRY_OFF
 
 if TYPE_CHECKING:
     import numpy as np

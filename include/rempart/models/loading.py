@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from rempart.config import Connection
 from rempart.errors import ModelRefused
 from rempart.models import onnx_format
 from rempart.models.encoding import Feature, encode
 from rempart.models.isolated_model import IsolatedModel
 from rempart.models.tracking import session
+from rempart.settings.config import Connection
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rempart.errors import ModelRefused
 from rempart.models import onnx_format
-from rempart.telemetry import TELEMETRY_OFF
+from rempart.settings.telemetry import TELEMETRY_OFF
 
 
 def limit(more: int) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rempart.config import Connection
 from rempart.models.tracking import session
+from rempart.settings.config import Connection
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

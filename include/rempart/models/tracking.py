@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rempart.config import Connection
 from rempart.errors import TrackingRefused, TrackingUnavailable
-from rempart.telemetry import TELEMETRY_OFF
+from rempart.settings.config import Connection
+from rempart.settings.telemetry import TELEMETRY_OFF
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

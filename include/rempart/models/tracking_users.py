@@ -10,8 +10,8 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rempart.config import Connection
 from rempart.models.tracking import address, session
+from rempart.settings.config import Connection
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,8 +7,8 @@ import os
 import socket
 from collections.abc import Iterator
 
-from rempart import config as configuration
 from rempart.errors import ConfigError, ConnectionMissing
+from rempart.settings import config as configuration
 from rempart.sovereignty import egress
 from rempart.sovereignty.egress import Destination
 

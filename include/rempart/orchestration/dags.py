@@ -11,12 +11,12 @@ from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, task
 
-from rempart import config
 from rempart.errors import PipelineError, RempartError
 from rempart.flows.training.check_pipeline import check
 from rempart.orchestration.enforcement import refusal, today
 from rempart.orchestration.retries import RetryTransientErrors
-from rempart.pipeline import Pipeline, load_all
+from rempart.settings import config
+from rempart.settings.pipeline import Pipeline, load_all
 from rempart.sovereignty.classification import highest
 from rempart.sovereignty.dag_rules import pipeline_violations, tag_of
 

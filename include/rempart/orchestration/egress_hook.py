@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, NoReturn
 
-from rempart import config as configuration
-from rempart.config import Config, Connection
 from rempart.errors import ConnectionMissing, EgressDenied, RempartError
 from rempart.orchestration.airflow_servers import airflow_destinations
+from rempart.settings import config as configuration
+from rempart.settings.config import Config, Connection
 from rempart.sovereignty import egress
 from rempart.sovereignty.egress import EgressRules
 from rempart.sovereignty.policy import Decision

@@ -8,10 +8,10 @@ from datetime import UTC, date, datetime
 from functools import cache, lru_cache
 from typing import Any
 
-from rempart import config
-from rempart.config import Config
 from rempart.orchestration import runtime
 from rempart.orchestration.dag_facts import dag_facts
+from rempart.settings import config
+from rempart.settings.config import Config
 from rempart.sovereignty import dag_rules, pods
 from rempart.sovereignty.classification import ORDER, highest
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from rempart import config
 from rempart.airflow_api import AirflowApi
 from rempart.errors import PoolUnavailable
 from rempart.orchestration import runtime
+from rempart.settings import config
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import train_job
 from rempart.training.kubernetes.strays import Finding, PodSeen

@@ -22,12 +22,12 @@ from airflow.sdk import BaseOperator
 from kubernetes.client import ApiException  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
 
-from rempart.config import load
 from rempart.errors import PlacementDenied, PoolUnavailable, TrainingError
 from rempart.orchestration import runtime
 from rempart.orchestration.enforcement import today
 from rempart.orchestration.pod_triggers import PauseTrigger
 from rempart.orchestration.pool_queue import local_queue, workload_events
+from rempart.settings.config import load
 from rempart.training.backends import LAST_LINES, readable
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import queue, verdict
@@ -35,7 +35,7 @@ from rempart.training.placement import GiveUp, Option, Plan, Resume, Start, Wait
 
 if TYPE_CHECKING:
     from rempart.flows.training.pod_job import PodJob
-    from rempart.pipeline import Pipeline
+    from rempart.settings.pipeline import Pipeline
 
 PAUSES = (0.25, 0.5, 0.75, 1.5, 2.0)
 """Seconds between looks for a node. A free pool binds a pod at once: waited for here, it saves a deferral. The worker

@@ -14,7 +14,7 @@ from airflow.sdk.definitions.callback import AsyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from rempart.errors import FailoverError, LeaseHeld
-from rempart.sections import ReplicationPair
+from rempart.settings.sections import ReplicationPair
 
 if TYPE_CHECKING:
     from rempart.flows.replication.replicate import ReplicationResult
@@ -74,8 +74,8 @@ async def tell_late(source: str, target: str, context: dict[str, Any]) -> None:
         return
 
     def line() -> str:
-        from rempart import config
         from rempart.flows.replication.replicate import late_line
+        from rempart.settings import config
 
         return late_line(config.load(), source, target, run["dag_run_id"], str(run["queued_at"]))
 

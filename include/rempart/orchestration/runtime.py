@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from rempart.config import Connection
 from rempart.errors import ConnectionMissing
+from rempart.settings.config import Connection
 
 if TYPE_CHECKING:
     from rempart.flows.shared.platform import Platform
     from rempart.ledger.stamped import Writer
-    from rempart.pipeline import Pipeline
+    from rempart.settings.pipeline import Pipeline
 
 
 def airflow_connection(name: str) -> Connection:
@@ -58,7 +58,7 @@ def writer(environment: Mapping[str, str]) -> Writer | None:
 
 def pipeline(name: str) -> Pipeline:
     """The pipeline as its file says now, which may be later than when the DAG was parsed."""
-    from rempart.pipeline import named
+    from rempart.settings.pipeline import named
 
     return named(name)
 

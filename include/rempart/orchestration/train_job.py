@@ -16,11 +16,11 @@ from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 from kubernetes.client import ApiException  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
 
-from rempart.config import load
 from rempart.errors import PlacementDenied
 from rempart.orchestration.pod_triggers import BOUND
 from rempart.orchestration.pursuit import PAUSES, Denied, Pursuit, is_there, retried, told
 from rempart.orchestration.train_job_trigger import POLL_SECONDS, TrainJobTrigger, new_lines, seconds_since
+from rempart.settings.config import load
 from rempart.training.backends import readable
 from rempart.training.kubernetes import pod as pods
 from rempart.training.kubernetes import queue, verdict
@@ -28,7 +28,7 @@ from rempart.training.kubernetes import train_job as shape
 from rempart.training.kubernetes.gang import Gang
 
 if TYPE_CHECKING:
-    from rempart.pipeline import Pipeline
+    from rempart.settings.pipeline import Pipeline
 
 _KIND: dict[str, str] = {"group": shape.GROUP, "version": shape.VERSION, "plural": shape.PLURAL}
 LATE_SECONDS = 120

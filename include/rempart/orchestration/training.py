@@ -9,9 +9,9 @@ from typing import Any
 
 from airflow.sdk import Asset, task
 
-from rempart import config
 from rempart.orchestration import runtime
-from rempart.pipeline import Pipeline
+from rempart.settings import config
+from rempart.settings.pipeline import Pipeline
 
 
 def training_tasks(pipeline: Pipeline, candidate: Asset) -> None:

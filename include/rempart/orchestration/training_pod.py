@@ -20,15 +20,15 @@ from airflow.sdk.exceptions import AirflowException
 from kubernetes.client import ApiException, V1Pod  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
 
-from rempart.config import load
 from rempart.orchestration.pod_triggers import BOUND, PauseTrigger, TrainingPodTrigger, overdue
 from rempart.orchestration.pursuit import PAUSES, Pursuit, Taken, is_there, retried
+from rempart.settings.config import load
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import queue, verdict
 from rempart.training.placement import Option
 
 if TYPE_CHECKING:
-    from rempart.pipeline import Pipeline
+    from rempart.settings.pipeline import Pipeline
 
 
 class TrainingPodOperator(Pursuit, KubernetesPodOperator):

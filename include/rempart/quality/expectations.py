@@ -13,8 +13,8 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import PipelineError
-from rempart.pipeline import Expectation
 from rempart.quality import patterns
+from rempart.settings.pipeline import Expectation
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import PipelineError
-from rempart.pipeline import Expectation
+from rempart.settings.pipeline import Expectation
 
 if TYPE_CHECKING:
     import pyarrow as pa

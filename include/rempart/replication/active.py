@@ -17,11 +17,11 @@ from typing import Any, Literal, Protocol
 
 import psycopg
 
-from rempart.config import Config, Connection
 from rempart.errors import ConfigError, FailoverError, LeaseHeld, SiteFenced
 from rempart.replication.database import Session, session
 from rempart.replication.failover import Journey, Kind
 from rempart.replication.lease import Lease, fence, turn
+from rempart.settings.config import Config, Connection
 
 LEASE = "active-site"
 _WRITERS = 0x52454D50415254  # the number of the advisory lock that writers share

@@ -12,10 +12,10 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Protocol
 
-from rempart.config import Connection
 from rempart.replication.database import Session, session
 from rempart.replication.lease import Lease, fence
 from rempart.replication.plan import ACCEPTED, Replica
+from rempart.settings.config import Connection
 
 _NAMES = tuple(one.name for one in fields(Replica))
 _COLUMNS = ", ".join(_NAMES)

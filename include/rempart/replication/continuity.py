@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from rempart.config import Connection
 from rempart.errors import LeaseHeld
 from rempart.replication import lease as leases
 from rempart.replication.active import ActiveSites, MemoryActiveSites, PostgresqlActiveSites
 from rempart.replication.catalogue import Catalogue, MemoryCatalogue, PostgresqlCatalogue
 from rempart.replication.lease import Lease
+from rempart.settings.config import Connection
 
 
 class Continuity(Protocol):

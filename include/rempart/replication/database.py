@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 
-from rempart.config import Connection
 from rempart.errors import DatabaseUnavailable, ReplicationError
+from rempart.settings.config import Connection
 
 Session = psycopg.Connection[tuple[Any, ...]]
 

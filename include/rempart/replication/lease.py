@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from rempart.config import Connection
 from rempart.errors import LeaseHeld, LeaseLost, RempartError
 from rempart.replication.database import Session, session
+from rempart.settings.config import Connection
 
 SECONDS = 60.0
 WAIT_SECONDS = 10

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import Any
 
-from rempart.config import Connection
+from rempart.settings.config import Connection
 from rempart.sites.port import ObjectInfo
 
 _TIMEOUT = "120s"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rempart.errors import ListingRefused
-from rempart.sections import MOST_LISTED
+from rempart.settings.sections import MOST_LISTED
 
 PAGE_COUNTS, EMPTY_COUNTS = 1_000, 10_000
 """A page counts as this many entries at least, S3's own size of a page; an empty one counts as more."""

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlencode
 
-from rempart.config import Connection
 from rempart.errors import AnswerInvalid, IntegrityError, SessionExpired, SiteError, SiteUnavailable
-from rempart.sections import MOST_LISTED
+from rempart.settings.config import Connection
+from rempart.settings.sections import MOST_LISTED
 from rempart.sites import checking
 from rempart.sites.answers import NotUnderstood, etag, fact
 from rempart.sites.bulk import Bulk

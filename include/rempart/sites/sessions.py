@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from rempart.config import Connection
 from rempart.errors import SiteError, SiteUnavailable
-from rempart.sections import SHORTEST_SESSION, JobCredentials
+from rempart.settings.config import Connection
+from rempart.settings.sections import SHORTEST_SESSION, JobCredentials
 from rempart.sites.refusals import BUSY
 from rempart.sites.s3 import SESSION_TOKEN, SESSION_UNTIL, open_client
 from rempart.sovereignty.policy import Decision

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rempart.errors import ConfigError, PlacementDenied
-from rempart.sections import Classification
+from rempart.settings.sections import Classification
 
 ORDER: tuple[Classification, ...] = ("public", "internal", "personal", "sensitive")
 """From the least to the most protected."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import NamedTuple
 
-from rempart.config import SERVERS, Config
-from rempart.sections import Classification
+from rempart.settings.config import SERVERS, Config
+from rempart.settings.sections import Classification
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.places import (
     decide_connection,

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from rempart import plain_yaml
-from rempart.config import Config, Connection, Connections
 from rempart.errors import ConfigError, ConnectionMissing
-from rempart.sections import Place
+from rempart.settings import plain_yaml
+from rempart.settings.config import Config, Connection, Connections
+from rempart.settings.sections import Place
 from rempart.sovereignty.places import (
     PLATFORM_CONNECTIONS,
     decide_connection,

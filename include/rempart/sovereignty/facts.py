@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from rempart.config import Config
-from rempart.operators import Operator, Sourced
+from rempart.settings.config import Config
+from rempart.settings.operators import Operator, Sourced
 
 
 @dataclass(frozen=True)

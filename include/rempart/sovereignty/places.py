@@ -9,8 +9,8 @@ from datetime import date
 from typing import Any
 from urllib.parse import urlsplit
 
-from rempart.config import DATABASES, SERVERS, WAL_ARCHIVE, Config, tracker, witness
-from rempart.sections import Place
+from rempart.settings.config import DATABASES, SERVERS, WAL_ARCHIVE, Config, tracker, witness
+from rempart.settings.sections import Place
 from rempart.sovereignty.policy import (
     Decision,
     Placement,

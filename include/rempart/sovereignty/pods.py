@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-from rempart.config import Config
+from rempart.settings.config import Config
 from rempart.sovereignty.classification import ORDER, highest
 from rempart.sovereignty.places import decide_image, decide_pool, rewrite_image
 from rempart.sovereignty.policy import Decision, Reason, verdict

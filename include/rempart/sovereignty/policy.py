@@ -13,10 +13,10 @@ from datetime import date
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from rempart.config import Config
 from rempart.errors import PlacementDenied
-from rempart.operators import Country, Operator, Qualification, Service, split_qualification
-from rempart.sections import PolicyRule
+from rempart.settings.config import Config
+from rempart.settings.operators import Country, Operator, Qualification, Service, split_qualification
+from rempart.settings.sections import PolicyRule
 from rempart.sovereignty.jurisdictions import covers
 
 What = Literal[

@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import BinaryIO, Protocol
 
-from rempart.config import Connection, Connections, project_root
 from rempart.errors import ObjectMissing, PoolUnavailable, TrackingUnavailable, TrainingError
+from rempart.settings.config import Connection, Connections, project_root
+from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
-from rempart.telemetry import TELEMETRY_OFF
 from rempart.training.entrypoint import TRY_AGAIN
 from rempart.training.interruption import INTERRUPTED
 from rempart.training.job import JobResult, JobSpec, parse_result

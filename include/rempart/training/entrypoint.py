@@ -27,7 +27,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rempart.config import Connection, Connections, parse_connection
 from rempart.errors import (
     ConnectionMissing,
     IntegrityError,
@@ -37,8 +36,9 @@ from rempart.errors import (
     TrackingUnavailable,
     TrainingError,
 )
+from rempart.settings.config import Connection, Connections, parse_connection
+from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
-from rempart.telemetry import TELEMETRY_OFF
 from rempart.training import experiment, outputs, process_group, trainers
 from rempart.training.addresses import reach
 from rempart.training.checkpoints import Checkpoints

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rempart.config import Connection
 from rempart.models.encoding import Feature, matrix_columns
 from rempart.models.onnx_format import MODEL_FILE
 from rempart.models.registry import TAG
 from rempart.models.tracking import session
+from rempart.settings.config import Connection
 from rempart.training.job import JobSpec
 
 if TYPE_CHECKING:

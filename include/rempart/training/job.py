@@ -19,8 +19,8 @@ from rempart import canonical_json
 from rempart.canonical_json import LARGEST
 from rempart.errors import TrainingError
 from rempart.models.encoding import Feature, FeatureType
-from rempart.schema import Strict
-from rempart.sections import Classification
+from rempart.settings.schema import Strict
+from rempart.settings.sections import Classification
 
 VERSION: Literal[2] = 2
 """Of the contract. Whoever orders a job and the image that runs it must agree on it."""

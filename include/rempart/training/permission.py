@@ -11,8 +11,8 @@ from datetime import date, timedelta
 from urllib.parse import urlsplit
 
 from rempart import canonical_json
-from rempart.config import Config
 from rempart.errors import TrainingError
+from rempart.settings.config import Config
 from rempart.sovereignty.places import decide_site
 from rempart.sovereignty.policy import Decision, Reason, endpoint_hosts, is_host_of, verdict
 from rempart.training.job import JobSpec, Permission

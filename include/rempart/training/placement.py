@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
-from rempart.config import Config
-from rempart.pipeline import Pipeline
-from rempart.sections import Classification, Pool
+from rempart.settings.config import Config
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.sections import Classification, Pool
 from rempart.sovereignty.places import decide_image, decide_pool, full_image
 from rempart.training.waiting import Waiting
 

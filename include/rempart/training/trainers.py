@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rempart.canonical_json import LARGEST
-from rempart.config import project_root
 from rempart.errors import ModelRefused, RempartError, TrainingError
 from rempart.models import onnx_format
 from rempart.models.encoding import Feature
+from rempart.settings.config import project_root
 from rempart.training import gradient_boosting, network_settings, tabular_network, tree_conversion
 from rempart.training.process_group import Group
 

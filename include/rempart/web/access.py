@@ -8,7 +8,7 @@ from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi import Depends, HTTPException, status
 
-from rempart import access
+from rempart.settings import access
 
 
 def requires(capability: access.Capability) -> Callable[[BaseUser], BaseUser]:

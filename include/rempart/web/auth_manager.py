@@ -11,7 +11,7 @@ from limits import parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
-from rempart import access
+from rempart.settings import access
 from rempart.web.secure_cookies import SecureCookies
 
 if TYPE_CHECKING:

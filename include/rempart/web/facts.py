@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from rempart import config as configuration
-from rempart.config import Config
 from rempart.errors import PipelineError, RempartError
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Evidence, Kind, Ledger
-from rempart.pipeline import Pipeline, load_all
 from rempart.replication.active import Active
+from rempart.settings import config as configuration
+from rempart.settings.config import Config
+from rempart.settings.pipeline import Pipeline, load_all
 from rempart.training.waiting import RECORDS
 
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, RedirectResponse, Response
 
-from rempart import access
 from rempart.errors import ObjectMissing
 from rempart.ledger import port
+from rempart.settings import access
 from rempart.web import airflow_calls, forms, posts, sources
 from rempart.web.access import requires
 from rempart.web.airflow_calls import AirflowRefused, Run

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
-from rempart.schema import read_yaml
+from rempart.settings.schema import read_yaml
 from rempart.web.read_models.said import Said
 
 Language = Literal["en", "fr"]

@@ -17,15 +17,17 @@ import pytest
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
-from rempart import cli, config, reference
+from rempart import cli
 from rempart.audit.findings import Report
-from rempart.config import Config
 from rempart.deployment.compose.containers import in_containers
 from rempart.deployment.setup import credentials
 from rempart.deployment.setup.environment import MARKER
 from rempart.deployment.setup.layout import Stack
+from rempart.docsgen import reference
 from rempart.errors import AuditError
 from rempart.flows.governance.audit import CHECKS, Audit
+from rempart.settings import config
+from rempart.settings.config import Config
 from tests.unit.audit.osv import affected, ecosystem_range, entry
 from tests.unit.audit.packages.test_debian import STATUS
 

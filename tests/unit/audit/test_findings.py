@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.audit.findings import SEVERITIES, CheckResult, Finding, exit_code, readable, report, settle
-from rempart.sections import AuditException
+from rempart.settings.sections import AuditException
 
 TODAY = date(2026, 11, 24)
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

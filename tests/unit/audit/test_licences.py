@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart import config
 from rempart.audit import licences
 from rempart.audit.licences import Bundled, Licence, Metadata, Review, Reviewed, declared, permitted
 from rempart.audit.lock import Locked
 from rempart.audit.packages.distributions import Distributions
 from rempart.errors import ConfigError
+from rempart.settings import config
 
 SHIPPED = Distributions(config.project_root())
 BSD3 = "Redistribution and use in source and binary forms ... Neither the name of X nor the names of its contributors"

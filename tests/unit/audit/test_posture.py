@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart import config, pipeline
 from rempart.audit import credentials, exposure, gaps, telemetry
 from rempart.audit.credentials import PrivateFile
 from rempart.audit.exposure import Listener, SocketFile
 from rempart.audit.findings import CheckResult
 from rempart.audit.knocking import Answer
 from rempart.audit.telemetry import Process
-from rempart.config import Config
 from rempart.deployment.setup import credentials as stack_credentials
-from rempart.telemetry import TELEMETRY_OFF
+from rempart.settings import config, pipeline
+from rempart.settings.config import Config
+from rempart.settings.telemetry import TELEMETRY_OFF
 
 SHIPPED = config.load()
 TODAY = date(2026, 11, 24)

@@ -14,8 +14,8 @@ import pytest
 from bench import door_attacks, doors_compose, doors_embedded, intruder, listening
 from bench.door_attacks import Attack, Row, lets_in, of_site, rows
 from bench.listening import Port
-from rempart import config
 from rempart.deployment.setup import layout
+from rempart.settings import config
 
 ROOT = Path(__file__).resolve().parents[3]
 EVERYWHERE = "0.0.0.0"  # noqa: S104 # compared, not bound

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
-from rempart import config
-from rempart.config import read_env_file
 from rempart.deployment.compose import containers, images
 from rempart.deployment.servers import postgresql
 from rempart.deployment.setup import credentials, environment, layout, profiles, services
 from rempart.errors import StackError
 from rempart.orchestration.airflow_servers import WAY_OUT
+from rempart.settings import config
+from rempart.settings.config import read_env_file
+from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sovereignty.egress import endpoints, is_allowed, rules
-from rempart.telemetry import TELEMETRY_OFF
 from tests.certificates import certificates
 
 ROOT = Path(__file__).resolve().parents[3]

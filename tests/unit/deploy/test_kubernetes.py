@@ -11,8 +11,8 @@ import pytest
 import yaml
 from kubernetes import client
 
-from rempart.config import Config, load
-from rempart.sections import Pool
+from rempart.settings.config import Config, load
+from rempart.settings.sections import Pool
 from rempart.sovereignty.pods import plan
 from rempart.sovereignty.render import _DNS_PODS
 from rempart.training.kubernetes.doctor import EGRESS_POLICY, MANIFESTS, PROFILE

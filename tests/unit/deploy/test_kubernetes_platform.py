@@ -30,9 +30,7 @@ import yaml
 from kubernetes import client
 from typer.testing import CliRunner
 
-from rempart import config, pipeline
 from rempart.cli import app
-from rempart.config import Config, parse_connection, read_env_file
 from rempart.deployment.access import managed_databases
 from rempart.deployment.compose import containers
 from rempart.deployment.kubernetes import cluster
@@ -40,6 +38,8 @@ from rempart.deployment.setup import credentials, layout
 from rempart.errors import ConnectionMissing, StackError
 from rempart.flows.restore import restore_command
 from rempart.flows.shared import platform
+from rempart.settings import config, pipeline
+from rempart.settings.config import Config, parse_connection, read_env_file
 from rempart.sovereignty import pods
 from rempart.sovereignty.egress import endpoints, is_allowed, rules
 from rempart.sovereignty.render import Cluster, kubernetes

@@ -17,11 +17,11 @@ from urllib.parse import unquote
 import pytest
 import yaml
 
-from rempart.config import read_env_file
 from rempart.deployment.compose import containers, healthy
 from rempart.deployment.setup import credentials, environment, layout, profiles, services
 from rempart.deployment.setup.preflight import OPTIONAL_PORTS
 from rempart.errors import StackError
+from rempart.settings.config import read_env_file
 from tests.certificates import certificates
 from tests.unit.deploy.test_compose import COMPOSE, DOCKERFILE, IMAGES, ROOT, SERVICES, mounted, stack
 

@@ -16,9 +16,9 @@ from kubernetes import client
 from typer.testing import CliRunner
 
 from rempart.cli import app
-from rempart.config import Connection, load
 from rempart.deployment.servers.object_sites import limited
 from rempart.flows.monitoring.watch_file import ACCESS_KEY
+from rempart.settings.config import Connection, load
 from tests.unit.deploy.test_kubernetes import documents, model, violations
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 
 
 def stays(name: str = "stays", **changes: Any) -> Pipeline:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rempart.errors import FeatureError
 from rempart.features.plan import Span, ViewState, entity_key, next_step, view_tables
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 from tests.unit.features.stays import stays
 
 START = datetime(2020, 1, 1, tzinfo=UTC)

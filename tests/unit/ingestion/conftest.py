@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 import pytest
 import yaml
 
-from rempart import config as configuration
-from rempart.config import Connection
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
-from rempart.pipeline import Pipeline
 from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config as configuration
+from rempart.settings.config import Connection
+from rempart.settings.pipeline import Pipeline
 from rempart.sites.memory import MemorySite
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

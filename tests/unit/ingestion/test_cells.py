@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.ingestion.cells import convert
-from rempart.pipeline import Column
+from rempart.settings.pipeline import Column
 
 
 def one(text: str, **column: object) -> tuple[object, list[str]]:

@@ -16,10 +16,10 @@ from rempart.flows.ingestion.reingest import take_in
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ledger.memory import MemoryLedger
-from rempart.pipeline import Pipeline
 from rempart.replication.active import Active
 from rempart.replication.continuity import MemoryContinuity
 from rempart.replication.failover import Journey, Kind
+from rempart.settings.pipeline import Pipeline
 from tests import journeys
 
 A, B, C = "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,3,night,x", "m3,2026-02-01,3,1,base,"

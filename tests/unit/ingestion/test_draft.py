@@ -13,10 +13,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rempart.config import project_root
 from rempart.errors import PipelineError
 from rempart.ingestion.draft import draft_pipeline, save_draft
-from rempart.pipeline import Pipeline
+from rempart.settings.config import project_root
+from rempart.settings.pipeline import Pipeline
 
 
 def write(file: Path, text: str) -> Path:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rempart.ingestion import erasing, landing, reading, snapshots
 from rempart.ingestion.erasing import Cut, Gone
 from rempart.ingestion.reading import RefusedRow
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 from rempart.sites.spool import spool_folder
 from tests.unit.features.stays import stays
 

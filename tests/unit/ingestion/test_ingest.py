@@ -21,9 +21,9 @@ from rempart.flows.ingestion.ingest import check_quarantine, ingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ledger.memory import MemoryLedger
-from rempart.pipeline import Pipeline
 from rempart.replication.active import Active
 from rempart.replication.failover import Journey
+from rempart.settings.pipeline import Pipeline
 from rempart.sites.memory import MemorySite
 from rempart.sites.port import Checks
 

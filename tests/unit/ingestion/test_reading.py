@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.ingestion import reading
-from rempart.pipeline import Source
+from rempart.settings.pipeline import Source
 
 SOURCE = Source(prefix="x/")
 COLUMNS = ["a", "b"]

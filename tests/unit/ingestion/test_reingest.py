@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.backup.keys import age
-from rempart.config import Connection
 from rempart.errors import ConfigError, ConnectionMissing, IngestError, ObjectMissing, SiteUnavailable
 from rempart.flows.ingestion.ingest import check_quarantine, ingest
 from rempart.flows.ingestion.quarantine import MAX_ROWS, Held, look
@@ -25,7 +24,8 @@ from rempart.ingestion import deliveries, landing
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.reading import RefusedRow, Rows
 from rempart.ledger.memory import MemoryLedger
-from rempart.pipeline import Expectation, Pipeline
+from rempart.settings.config import Connection
+from rempart.settings.pipeline import Expectation, Pipeline
 from tests.unit.ingestion.test_ingest import CutOff
 
 A, B, C = "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,3,night,x", "m3,2026-02-01,3,1,base,"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 from collections import Counter
 
-from rempart.config import project_root
 from rempart.ingestion import sample
+from rempart.settings.config import project_root
 
 FILE = project_root() / "data" / "hotel_bookings.csv.gz"
 

@@ -13,7 +13,7 @@ from rempart.errors import IngestError, IntegrityError
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
-from rempart.pipeline import Column, Pipeline
+from rempart.settings.pipeline import Column, Pipeline
 from rempart.sites.memory import MemorySite
 from rempart.sites.port import Site
 

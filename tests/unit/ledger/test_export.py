@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from rempart import config, sections
 from rempart.cli import app
-from rempart.config import Connection
 from rempart.errors import ConfigError, LedgerBroken, LedgerError, PlacementDenied, SiteError, SiteUnavailable
 from rempart.flows.governance import evidence
 from rempart.flows.governance.evidence import export, export_to, record_configuration
@@ -23,6 +21,8 @@ from rempart.ledger.files import verify_files
 from rempart.ledger.keys import Signer, signer
 from rempart.ledger.memory import MemoryLedger
 from rempart.ledger.verification import Verdict, verify
+from rempart.settings import config, sections
+from rempart.settings.config import Connection
 from rempart.sites.memory import MemorySite
 
 ROOT = Path(__file__).resolve().parents[3]

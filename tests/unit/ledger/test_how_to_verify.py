@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from rempart.config import project_root
 from rempart.ledger.chain import Head, checkpoint
 from rempart.ledger.keys import signer, to_pem
 from rempart.ledger.memory import MemoryLedger
+from rempart.settings.config import project_root
 
 PAGE = project_root() / "docs" / "how-to" / "verify-the-ledger.md"
 FIRST, SECOND, STRANGER = signer(bytes(31) + b"1"), signer(bytes(31) + b"2"), signer(bytes(31) + b"3")

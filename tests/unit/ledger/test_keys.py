@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from rempart.config import Connection
 from rempart.errors import LedgerError
 from rempart.ledger import keys
+from rempart.settings.config import Connection
 
 SEED = bytes(range(32))
 

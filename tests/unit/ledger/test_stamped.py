@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from rempart import config
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import signer
 from rempart.ledger.memory import MemoryLedger
 from rempart.ledger.stamped import Writer, run_name, writer
 from rempart.ledger.verification import verify
 from rempart.orchestration import runtime
+from rempart.settings import config
 
 RUN = "manual__2026-03-01T12:00:00.123456+00:00"
 

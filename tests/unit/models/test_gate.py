@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rempart.models.gate import judge
 from rempart.models.metrics import LOWER_IS_BETTER
-from rempart.pipeline import Gate
+from rempart.settings.pipeline import Gate
 
 RULES = Gate(metric="mae", limit=25.0, baseline_by=[], baseline_margin=0.2, champion_tolerance=0.02)
 numbers = st.floats(min_value=0, max_value=1e6)

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from rempart.config import Config
 from rempart.errors import ConfigError, EgressDenied, LedgerError
 from rempart.orchestration.egress_hook import Guard, Target, target
+from rempart.settings.config import Config
 from rempart.sovereignty.egress import Destination, EgressRules
 from rempart.sovereignty.policy import Decision
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from rempart import config
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import job_credentials
 from rempart.flows.training.job_credentials import Granted
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config
 from rempart.training.job import JobSpec
 from rempart.training.kubernetes import train_job
 from tests import pods

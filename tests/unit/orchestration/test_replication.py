@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
 from rempart.errors import FailoverError, LeaseHeld, SiteError
 from rempart.flows.replication.replicate import ReplicationResult
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
+from rempart.settings import config
 
 pytestmark = pytest.mark.airflow
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from rempart.errors import PipelineError
-from rempart.pipeline import Expectation
 from rempart.quality.expectations import ROW_LEVEL, broken, build
+from rempart.settings.pipeline import Expectation
 
 CANARY = "canary-7f3a"
 TABLE = pa.table(

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart import config
 from rempart.errors import ConfigError, FailoverError
 from rempart.replication.active import Active, backup_site, is_open, journey_to, was_active
 from rempart.replication.failover import (
@@ -21,6 +20,7 @@ from rempart.replication.failover import (
     next_step,
     outcome_of_drain,
 )
+from rempart.settings import config
 
 FACTS = st.builds(Facts, st.booleans(), st.booleans(), st.booleans())
 

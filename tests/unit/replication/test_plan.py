@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from rempart.errors import PipelineError, SiteError
 from rempart.flows.shared.platform import classification_of
-from rempart.pipeline import named
 from rempart.replication.guards import DeleteLimits, may_hide, stop_and_ask
 from rempart.replication.outcome import lag_seconds, quantiles
 from rempart.replication.plan import KeyPlan, Replica, Tally, merge, plan_key, risks, surplus
 from rempart.replication.work import decode, decode_row, encode, encode_row
+from rempart.settings.pipeline import named
 from rempart.sites.port import ObjectInfo
 
 NOW = datetime(2025, 3, 30, 1, 30, tzinfo=UTC)

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rempart import config
 from rempart.errors import ConfigError, FailoverError, LeaseHeld, LeaseLost, ReplicationError, SiteError
 from rempart.flows.replication import replicate as flow
 from rempart.flows.replication import replicate_in_tasks as tasks
@@ -26,7 +25,8 @@ from rempart.replication import transfer
 from rempart.replication.active import Active
 from rempart.replication.continuity import MemoryContinuity
 from rempart.replication.lease import Lease
-from rempart.sections import ReplicationPair, Window
+from rempart.settings import config
+from rempart.settings.sections import ReplicationPair, Window
 from rempart.sites.memory import MemorySite
 
 ROOT = Path(__file__).parents[3]

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from rempart import config
 from rempart.cli import app
 from rempart.errors import ReplicationError
 from rempart.flows.shared import platform as platforms
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
-from rempart.sections import Window
+from rempart.settings import config
+from rempart.settings.sections import Window
 from rempart.sites.memory import MemorySite
 
 ROOT = Path(__file__).parents[3]

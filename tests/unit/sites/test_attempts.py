@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from botocore.exceptions import ClientError
 
-from rempart.config import Connection
+from rempart.settings.config import Connection
 from rempart.sites.probes.run import run
 from rempart.sites.s3 import open_client
 from tests.scripted_site import Answer, Asked, refusal, scripted_site

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rempart.config import Connection
 from rempart.errors import PlacementDenied, SiteError, SiteUnavailable
+from rempart.settings.config import Connection
 from rempart.sites.s3 import S3Site, file_sha256
 from rempart.sovereignty.policy import Decision, Reason
 

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from rempart.config import operators_dir, project_root
-from rempart.operators import Operator, Sourced, merge, read_catalogue
+from rempart.settings.config import operators_dir, project_root
+from rempart.settings.operators import Operator, Sourced, merge, read_catalogue
 from rempart.sovereignty.facts import facts_of
 from rempart.sovereignty.jurisdictions import EU
 from rempart.sovereignty.policy import endpoint_hosts

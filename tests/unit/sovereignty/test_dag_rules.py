@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.config import Config
+from rempart.settings.config import Config
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.dag_rules import (
     DagFacts,

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rempart.config import Config, Connection
 from rempart.errors import ConfigError, ConnectionMissing
+from rempart.settings.config import Config, Connection
 from rempart.sovereignty.egress import (
     Destination,
     EgressRules,

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from rempart import config
 from rempart.cli import app
-from rempart.operators import Operator
+from rempart.settings import config
+from rempart.settings.operators import Operator
 from rempart.sovereignty.facts import StaleFact, dated_facts, in_use, stale, summaries
 
 DAYS = st.dates(date(2000, 1, 1), date(2060, 1, 1))

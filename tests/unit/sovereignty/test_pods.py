@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.config import Config
+from rempart.settings.config import Config
 from rempart.sovereignty.pods import LABEL, REGION, PodPlan, plan
 
 TODAY = date(2026, 11, 24)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.config import Config, load
 from rempart.errors import PlacementDenied
+from rempart.settings.config import Config, load
 from rempart.sovereignty.classification import ORDER, Lowering, derived, highest
 from rempart.sovereignty.jurisdictions import EEA, EU, covers
 from rempart.sovereignty.places import (

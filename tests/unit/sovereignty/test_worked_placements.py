@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rempart.config import project_root
-from rempart.reference_placements import Worked, worked
+from rempart.docsgen.placements import Worked, worked
+from rempart.settings.config import project_root
 
 CASES = worked(project_root())
 

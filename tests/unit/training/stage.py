@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rempart.config import Config
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.train import train_on
 from rempart.ledger.memory import MemoryLedger
-from rempart.pipeline import Pipeline
 from rempart.replication.continuity import MemoryContinuity
+from rempart.settings.config import Config
+from rempart.settings.pipeline import Pipeline
 from rempart.sites.memory import MemorySite
 from rempart.training.entrypoint import World, run_job
 from rempart.training.job import JobResult, JobSpec

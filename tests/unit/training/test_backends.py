@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from rempart.config import Connection
 from rempart.errors import TrackingUnavailable, TrainingError
-from rempart.telemetry import TELEMETRY_OFF
+from rempart.settings.config import Connection
+from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.training.backends import LocalBackend, readable
 from tests.unit.training import stage
 from tests.unit.training.test_job import result, spec

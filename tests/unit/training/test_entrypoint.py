@@ -7,10 +7,10 @@ import socket
 
 import pytest
 
-from rempart.config import Connection, load
 from rempart.errors import IntegrityError, TrackingUnavailable, TrainingError
 from rempart.flows.training.train import frozen, held_out_from, train_on
-from rempart.pipeline import Holdout
+from rempart.settings.config import Connection, load
+from rempart.settings.pipeline import Holdout
 from rempart.training import entrypoint
 from rempart.training.job import PYTHON, parse_spec
 from tests.unit.training import stage

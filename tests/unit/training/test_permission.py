@@ -9,8 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from rempart.config import Connection, load
 from rempart.errors import PlacementDenied, TrainingError
+from rempart.settings.config import Connection, load
 from rempart.training import trainers
 from rempart.training.job import parse_spec
 from rempart.training.kubernetes import pod
@@ -21,7 +21,7 @@ from tests.unit.training.test_job import spec
 DAY = date(2026, 11, 26)
 ALONE = """
 import sys
-from rempart import config
+from rempart.settings import config
 def refuse(*_, **__):
     raise AssertionError("rempart.yaml is asked for")
 config.load = config.project_root = refuse

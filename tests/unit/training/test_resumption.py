@@ -2,8 +2,8 @@
 
 import pytest
 
-from rempart.config import load
 from rempart.errors import SiteUnavailable, TrainingError
+from rempart.settings.config import load
 from rempart.training import checkpoints, entrypoint, experiment
 from rempart.training.entrypoint import World, run_job
 from rempart.training.interruption import Interrupted, Interruption

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rempart.config import Connection, load
+from rempart.settings.config import Connection, load
 from rempart.training import trainers
 from rempart.training.backends import LocalBackend, _places
 from rempart.training.job import JobSpec

@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from rempart.config import load
 from rempart.errors import TrainingError
 from rempart.models import onnx_format
+from rempart.settings.config import load
 from rempart.training import network_conversion, tabular_network, trainers
 from tests.unit.training import stage
 from tests.unit.training.test_entrypoint import nowhere

@@ -13,10 +13,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
-from rempart import access
 from rempart.errors import DatabaseUnavailable
 from rempart.ledger.keys import signer
 from rempart.ledger.verification import verify
+from rempart.settings import access
 from rempart.web import sources
 from rempart.web.facts import Unknown
 from rempart.web.mount import Cockpit

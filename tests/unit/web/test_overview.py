@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rempart.errors import DatabaseUnavailable, ObjectMissing
 from rempart.models import gate
-from rempart.pipeline import Gate
+from rempart.settings.pipeline import Gate
 from rempart.web import facts, sources
 from rempart.web.facts import Facts, Unknown
 from rempart.web.read_models import overview

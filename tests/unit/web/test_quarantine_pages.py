@@ -12,11 +12,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rempart import access
 from rempart.backup.keys import age
 from rempart.flows.training.champions import ALARM
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.deliveries import HELD_BACK
+from rempart.settings import access
 from rempart.web import charts, sealed_rows, sources
 from rempart.web.facts import Unknown
 from rempart.web.read_models import models, quarantine

@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from rempart.config import load
 from rempart.ledger.port import Kind
+from rempart.settings.config import load
 from rempart.web.facts import Unknown
 from rempart.web.read_models import runs
 from rempart.web.read_models.runs import KINDS

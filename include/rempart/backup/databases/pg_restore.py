@@ -13,8 +13,8 @@ from typing import IO
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.postgresql import Tools, first_error, libpq_environment
 from rempart.backup.databases.processes import Messages, ending, start
-from rempart.config import Connection
 from rempart.errors import BackupError, DatabaseUnavailable, RempartError
+from rempart.settings.config import Connection
 
 LAST_SECONDS = 2 * 3600.0
 """What pg_restore does when it has read all of a dump, such as building indexes, may take so long."""

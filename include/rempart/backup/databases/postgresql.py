@@ -21,9 +21,9 @@ from psycopg import sql
 
 from rempart.backup import postgresql_refusals
 from rempart.backup.databases.not_held import Registry
-from rempart.config import Connection
 from rempart.errors import BackupError, DatabaseUnavailable, RempartError
 from rempart.ledger.reading import KeyChain, key_chain
+from rempart.settings.config import Connection
 
 LOCK_WAIT_SECONDS = 30
 """How long a dump waits for a table that someone holds exclusively."""

@@ -29,8 +29,8 @@ from rempart.backup.databases.restic_answers import (
     read_summary,
     version,
 )
-from rempart.config import Connection
 from rempart.errors import BackupError, RempartError, SiteUnavailable
+from rempart.settings.config import Connection
 from rempart.sites.spool import spool_folder
 
 OLDEST = (0, 17, 1)

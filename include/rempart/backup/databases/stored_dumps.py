@@ -15,8 +15,8 @@ from rempart.backup.databases.postgresql import Tools, first_error, libpq_enviro
 from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.restic_answers import Content
 from rempart.backup.keys.domains import Domain
-from rempart.config import Connection
 from rempart.errors import BackupError, IntegrityError, RempartError
+from rempart.settings.config import Connection
 
 
 @dataclass(frozen=True)

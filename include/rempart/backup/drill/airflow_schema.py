@@ -18,10 +18,10 @@ from psycopg import sql
 from rempart.backup.databases import postgresql
 from rempart.backup.drill.checks import Check
 from rempart.backup.drill.tracking_server import MARK
-from rempart.config import Connection
 from rempart.errors import BackupError
+from rempart.settings.config import Connection
+from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.spool import spool_folder
-from rempart.telemetry import TELEMETRY_OFF
 
 MIGRATE_SECONDS = 300.0
 AIRFLOW = ("alembic_version", "migrations/versions")

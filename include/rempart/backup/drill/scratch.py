@@ -20,8 +20,8 @@ from psycopg import sql
 from rempart.backup.databases import postgresql
 from rempart.backup.drill.tracking_server import end_marked
 from rempart.backup.points.points import HeldObject
-from rempart.config import Connection
 from rempart.errors import BackupError, IntegrityError, ObjectMissing
+from rempart.settings.config import Connection
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 

@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rempart.config import Connection
 from rempart.errors import BackupError
+from rempart.settings.config import Connection
+from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.spool import spool_folder
-from rempart.telemetry import TELEMETRY_OFF
 
 MARK = "REMPART_DRILL"
 """Environment variable that marks the processes of a drill with its id."""

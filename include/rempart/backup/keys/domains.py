@@ -9,8 +9,8 @@ from datetime import timedelta
 from typing import Literal, get_args
 
 from rempart.errors import BackupError, PipelineError
-from rempart.pipeline import Pipeline
-from rempart.sections import Classification, Retention
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.sections import Classification, Retention
 
 DomainKind = Literal["dataset", "database", "platform"]
 _NAME = r"[a-z][a-z0-9_]{0,39}"

@@ -21,8 +21,8 @@ from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.restic_answers import Snapshot
 from rempart.backup.pitr.receiver import Server
 from rempart.backup.pitr.wal import Base, position
-from rempart.config import Connection
 from rempart.errors import BackupError, DatabaseUnavailable, IntegrityError, RempartError
+from rempart.settings.config import Connection
 
 FILE, MANIFEST = "base.tar", "backup_manifest"
 TAG = "base"

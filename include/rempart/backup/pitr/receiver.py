@@ -15,8 +15,8 @@ from pathlib import Path
 
 from rempart.backup.databases import processes
 from rempart.backup.databases.postgresql import Tools, first_error, libpq_environment, session
-from rempart.config import WAL_ARCHIVE, Connection
 from rempart.errors import BackupError, DatabaseUnavailable
+from rempart.settings.config import WAL_ARCHIVE, Connection
 
 SLOT = "rempart_wal"
 _COMMIT = re.compile(rb"desc: (?:COMMIT|ABORT)\S* .*?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) UTC")

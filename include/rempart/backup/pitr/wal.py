@@ -20,7 +20,7 @@ from typing import Any
 from rempart.backup.keys import domains
 from rempart.backup.keys.domains import Domain
 from rempart.errors import IntegrityError
-from rempart.schema import parse_duration
+from rempart.settings.schema import parse_duration
 
 PREFIX = "wal/"
 NAME = "point_in_time"

@@ -11,7 +11,7 @@ from typing import BinaryIO, Literal
 
 from rempart.backup.points import points
 from rempart.errors import BackupError
-from rempart.sections import Keep
+from rempart.settings.sections import Keep
 from rempart.sites.port import ObjectInfo
 
 FLOOR = 3

@@ -12,8 +12,8 @@ import hmac
 import os
 from collections.abc import Mapping
 
-from rempart.config import DATABASES, parse_connection
 from rempart.deployment.setup.layout import Stack
+from rempart.settings.config import DATABASES, parse_connection
 
 _ITERATIONS = 4096
 """What PostgreSQL itself takes; the passwords are random and long."""

@@ -15,10 +15,10 @@ from datetime import datetime
 import psycopg
 from werkzeug.security import generate_password_hash
 
-from rempart.access import RoleName
-from rempart.config import Connection
 from rempart.deployment.servers.postgresql import connect
 from rempart.errors import AccessError
+from rempart.settings.access import RoleName
+from rempart.settings.config import Connection
 
 Session = psycopg.Connection[tuple[object, ...]]
 SHORTEST_PASSWORD = 12

@@ -1,4 +1,5 @@
-"""Brings the roles of rempart.access into the tables of Airflow's FAB auth manager, and the platform's own admin.
+"""Brings the roles of rempart.settings.access into the tables of Airflow's FAB auth manager, and the platform's own
+admin.
 
 Pure: what differs between the table and what was found. Roles of a team's own stay as they are.
 """
@@ -11,12 +12,12 @@ from dataclasses import dataclass
 from psycopg import sql
 from werkzeug.security import check_password_hash
 
-from rempart import access
-from rempart.access import Permission
-from rempart.config import Connection, Connections
 from rempart.deployment.access import people
 from rempart.deployment.access.people import Session
 from rempart.deployment.setup.layout import Stack
+from rempart.settings import access
+from rempart.settings.access import Permission
+from rempart.settings.config import Connection, Connections
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rempart import config as configuration
 from rempart.backup.databases.postgresql import find_tools
-from rempart.config import Connection, tracker, watcher, witness
 from rempart.deployment.access import roles
 from rempart.deployment.compose import front, way_out
 from rempart.deployment.servers import airflow_server, external, mlflow_server, object_sites, postgresql
@@ -24,6 +22,8 @@ from rempart.deployment.setup.bootstrap import read_pip_settings
 from rempart.deployment.setup.layout import Stack
 from rempart.deployment.setup.preflight import certificate_file
 from rempart.errors import RempartError, StackError
+from rempart.settings import config as configuration
+from rempart.settings.config import Connection, tracker, watcher, witness
 
 VAR = Path("/var/lib/rempart")
 """REMPART_VAR in every image."""

@@ -11,14 +11,14 @@ import json
 from collections.abc import Mapping
 from datetime import date
 
-from rempart import config as configuration
 from rempart.backup.keys import keyring
-from rempart.config import Connection, Connections, witness
 from rempart.deployment.servers import external
 from rempart.deployment.setup.layout import Stack
 from rempart.deployment.setup.preflight import CONTAINERS
 from rempart.errors import ConnectionMissing, StackError
 from rempart.ledger import keys
+from rempart.settings import config as configuration
+from rempart.settings.config import Connection, Connections, witness
 from rempart.sovereignty import egress, proxy
 from rempart.sovereignty.places import declared_connections, platform_connections
 

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 
 import psutil
 
-from rempart.config import Connections
 from rempart.deployment.access import roles
 from rempart.deployment.compose import containers
 from rempart.deployment.embedded import release
@@ -25,7 +24,8 @@ from rempart.deployment.setup import credentials, environment, launch, preflight
 from rempart.deployment.setup.layout import AIRFLOW_COMPONENTS, Stack
 from rempart.errors import ConnectionMissing, PreflightFailed, RempartError, SiteError, StackError
 from rempart.replication.continuity import PostgresqlContinuity
-from rempart.telemetry import TELEMETRY_OFF
+from rempart.settings.config import Connections
+from rempart.settings.telemetry import TELEMETRY_OFF
 
 Say = Callable[[str], None]
 _QUIET_SECONDS = 5.0

@@ -13,8 +13,6 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from rempart import config as configuration
-from rempart.config import TLS, parse_connection, watcher, witness
 from rempart.deployment.access import managed_databases, roles
 from rempart.deployment.compose import containers
 from rempart.deployment.servers import airflow_server, external, mlflow_server, schemas
@@ -23,7 +21,9 @@ from rempart.deployment.setup.credentials import KEPT
 from rempart.deployment.setup.layout import NAMESPACE as NAMESPACE
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import ConnectionMissing, StackError
-from rempart.sections import StackService
+from rempart.settings import config as configuration
+from rempart.settings.config import TLS, parse_connection, watcher, witness
+from rempart.settings.sections import StackService
 from rempart.tracking_access.app import READER_PASSWORD
 
 FOLDER = "kubernetes"

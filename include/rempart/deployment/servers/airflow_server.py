@@ -15,7 +15,6 @@ from psycopg import sql
 
 from rempart.airflow_api import last_words
 from rempart.backup.drill import airflow_schema
-from rempart.config import Connection
 from rempart.deployment.servers import rest
 from rempart.deployment.servers.mlflow_server import address
 from rempart.deployment.servers.postgresql import connect
@@ -23,6 +22,7 @@ from rempart.deployment.setup import environment
 from rempart.deployment.setup.credentials import write_private
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import StackError
+from rempart.settings.config import Connection
 
 ERRORS = 20
 """Import errors that are told one by one."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from rempart.backup.databases.postgresql import find_tools
-from rempart.config import Connection, Connections
 from rempart.deployment.servers import airflow_server, mlflow_server, object_sites, postgresql
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import ConfigError
+from rempart.settings.config import Connection, Connections
 
 # The names under which the platform resolves these services, whoever runs them.
 _PLATFORM_CONNECTIONS = {"mlflow": "mlflow", "airflow": "airflow_api"}

@@ -18,7 +18,6 @@ from typing import NoReturn
 
 import psutil
 
-from rempart import config as configuration
 from rempart.deployment.servers import mlflow_server
 from rempart.deployment.setup import environment, launch
 from rempart.deployment.setup.credentials import connections
@@ -26,6 +25,7 @@ from rempart.deployment.setup.layout import Stack
 from rempart.errors import ConnectionMissing, DatabaseUnavailable, RempartError, SiteFenced
 from rempart.replication.active import Active, ActiveSites
 from rempart.replication.continuity import PostgresqlContinuity
+from rempart.settings import config as configuration
 
 POLL_SECONDS = 2.0
 """How often the generation is read, and so how long a fence waits for the server to be told."""

@@ -10,12 +10,12 @@ import os
 import subprocess
 from collections.abc import Mapping
 
-from rempart.config import TRACKED, Connection
 from rempart.deployment.servers import rest
 from rempart.deployment.setup import environment
 from rempart.deployment.setup.credentials import write_private
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import StackError
+from rempart.settings.config import TRACKED, Connection
 
 APP = "rempart"
 """MLflow's basic-auth app behind the list of who may make which call (rempart.tracking_access)."""

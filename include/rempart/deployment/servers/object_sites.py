@@ -10,15 +10,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from rempart import config
 from rempart.audit.knocking import knock
 from rempart.backup.watch.heartbeat import PREFIX
-from rempart.config import Config, Connection, Connections
 from rempart.deployment.setup import site_certificates
 from rempart.deployment.setup.credentials import session_key, write_private
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import SiteError, StackError
-from rempart.sections import Buckets
+from rempart.settings import config
+from rempart.settings.config import Config, Connection, Connections
+from rempart.settings.sections import Buckets
 from rempart.sites.s3 import S3Site
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.places import decide_site

@@ -19,10 +19,10 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from rempart.config import DATABASES, WAL_ARCHIVE, Connection, Connections
 from rempart.deployment.setup import credentials, environment, launch, privileges, services
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import DatabaseUnavailable, StackError
+from rempart.settings.config import DATABASES, WAL_ARCHIVE, Connection, Connections
 
 _REPLICATES = sql.SQL(
     "ALTER ROLE {0} REPLICATION; GRANT CONNECT ON DATABASE postgres TO {0}; "

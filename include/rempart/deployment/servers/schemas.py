@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rempart.backup.drill import airflow_schema
-from rempart.config import Connections
 from rempart.errors import StackError
+from rempart.settings.config import Connections
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from rempart import config as configuration
 from rempart.backup.keys import age, keyring
-from rempart.config import DATABASES, Connection, tracker, watcher, witness
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import StackError
 from rempart.ledger import keys
+from rempart.settings import config as configuration
+from rempart.settings.config import DATABASES, Connection, tracker, watcher, witness
 from rempart.tracking_access.app import READER_PASSWORD
 
 _HEADER = "# Secrets of the platform, generated once. Do not commit, do not share.\n"

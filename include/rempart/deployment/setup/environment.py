@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from rempart.config import Connection, Connections, tracker
 from rempart.deployment.setup import process_secrets, profiles, site_certificates
 from rempart.deployment.setup.credentials import connections
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import ConnectionMissing
 from rempart.models.tracking import address
-from rempart.telemetry import TELEMETRY_OFF
+from rempart.settings.config import Connection, Connections, tracker
+from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.tracking_access.app import READER, READER_PASSWORD
 
 MODEL_SOURCE = r"\Amodels:/m-[0-9a-f]{32}\Z"
@@ -232,7 +232,7 @@ def people(stack: Stack, address: str) -> dict[str, str]:
         "FAB__SESSION_MAX_LIFETIME_MINUTES": str(seconds // 60),
         "FAB__COOKIE_SAMESITE": "Lax",
         "FAB__COOKIE_SECURE": str(address.startswith("https://")),
-        "FAB__UPDATE_FAB_PERMS": "False",  # its own roles get no permission: rempart.access has the table
+        "FAB__UPDATE_FAB_PERMS": "False",  # its own roles get no permission: rempart.settings.access has the table
     }
 
 

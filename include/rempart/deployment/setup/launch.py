@@ -18,10 +18,10 @@ from typing import NoReturn
 
 import psutil
 
-from rempart import config as configuration
 from rempart.deployment.setup import environment, layout, privileges, profiles, services, site_certificates
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import RempartError, StackError
+from rempart.settings import config as configuration
 
 Match = Callable[[psutil.Process], bool]
 

@@ -10,11 +10,11 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
-from rempart import config as configuration
-from rempart.config import Config
 from rempart.deployment.setup import preflight
 from rempart.errors import ConfigError, StackError
-from rempart.sections import External
+from rempart.settings import config as configuration
+from rempart.settings.config import Config
+from rempart.settings.sections import External
 
 AIRFLOW_COMPONENTS = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 NAMESPACE = "airflow"

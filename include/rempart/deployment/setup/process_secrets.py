@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rempart.backup.keys import keyring
-from rempart.config import DATABASES, WAL_ARCHIVE, Config, tracker, watcher, witness
 from rempart.ledger import keys
+from rempart.settings.config import DATABASES, WAL_ARCHIVE, Config, tracker, watcher, witness
 
 CONNECTION = "AIRFLOW_CONN_"
 

@@ -11,9 +11,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
-from rempart.config import Connection
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import StackError
+from rempart.settings.config import Connection
 
 CELERY, MONITORING = "celery", "monitoring"
 PROFILES = (CELERY, MONITORING)

@@ -14,8 +14,8 @@ from rempart.backup.points.holds import Hold
 from rempart.errors import IntegrityError
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.ledger.port import Evidence
-from rempart.pipeline import load_all
 from rempart.replication.active import backup_site
+from rempart.settings.pipeline import load_all
 from rempart.sites.once import bodies
 from rempart.sites.port import Site
 

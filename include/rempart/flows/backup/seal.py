@@ -18,13 +18,13 @@ from rempart.backup.keys.wrapping import DomainKey
 from rempart.backup.points import sealing
 from rempart.backup.points.sealed_objects import unseal, versions_of
 from rempart.backup.points.sealing import Original, SealedObject
-from rempart.config import Config
 from rempart.errors import IntegrityError, KeyWrong, LockLapses, ObjectMissing, RempartError, SiteError
 from rempart.flows.shared.abreast import abreast
 from rempart.flows.shared.keys import key_of
 from rempart.flows.shared.pairs import physical_bucket
 from rempart.flows.shared.platform import Platform
 from rempart.replication.transfer import store_file, stored_sha256
+from rempart.settings.config import Config
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from rempart.backup.databases import not_held, postgresql
 from rempart.backup.databases.not_held import NotHeld, Registry
-from rempart.config import Connection
 from rempart.errors import RempartError
 from rempart.flows.shared.platform import Platform
 from rempart.models import registry, tracking
+from rempart.settings.config import Connection
 
 RED = "NOT RESTORABLE"
 """How a line begins that says that a champion could not be brought back."""

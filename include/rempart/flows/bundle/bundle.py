@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from rempart import config as configuration
 from rempart.backup.bundle import bundle, open_bundle
 from rempart.backup.bundle.bundle import Contents, Held, Index
 from rempart.backup.databases import restic
@@ -22,6 +21,7 @@ from rempart.flows.restore.restore_source import detached, trusted_of
 from rempart.flows.shared.keys import kept_for
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.replication.active import backup_site
+from rempart.settings import config as configuration
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 

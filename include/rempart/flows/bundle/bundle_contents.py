@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from rempart import config as configuration
 from rempart.audit.credentials import secrets_of
 from rempart.backup.bundle.bundle import Held
 from rempart.backup.bundle.open_bundle import sha256_of
 from rempart.deployment.setup.bootstrap import ENVIRONMENTS
 from rempart.errors import BackupError
+from rempart.settings import config as configuration
 
 FILES = (
     *("README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml", "rempart.yaml", "requirements*.txt"),

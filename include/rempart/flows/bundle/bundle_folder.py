@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from rempart import config as configuration
 from rempart.backup.bundle import bundle, open_bundle
 from rempart.backup.bundle.bundle import Index
 from rempart.backup.databases import restic
@@ -22,6 +21,7 @@ from rempart.flows.governance.audit import bill_of_lock
 from rempart.flows.shared.platform import Platform
 from rempart.ledger import keys
 from rempart.ledger.keys import Signer, to_pem
+from rempart.settings import config as configuration
 
 SAMPLE = ("data/README.md", "data/hotel_bookings.csv.gz")
 """Public data that the demo reads. Nothing else of `data` goes in."""

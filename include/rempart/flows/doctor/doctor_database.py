@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rempart.backup.databases.postgresql import Tools, find_tools, for_database
-from rempart.config import DATABASES
 from rempart.errors import RempartError
 from rempart.flows.shared.platform import Platform
+from rempart.settings.config import DATABASES
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, TypeVar
 
-from rempart import config as configuration
-from rempart.config import Config, Connections
 from rempart.errors import ConfigError
 from rempart.flows.doctor.doctor_probe import SECONDS, run_probe, targets
 from rempart.flows.doctor.pool_cluster import Cluster, capacity, read
-from rempart.sections import Pool
+from rempart.settings import config as configuration
+from rempart.settings.config import Config, Connections
+from rempart.settings.sections import Pool
 from rempart.training.kubernetes import doctor, facts, queue, rights, train_job
 from rempart.training.kubernetes.facts import Finding, PoolFacts, Unknown
 from rempart.training.kubernetes.queue import LocalQueue

@@ -17,11 +17,11 @@ from datetime import UTC, date, datetime
 from threading import current_thread, main_thread
 from typing import Any
 
-from rempart.config import Config, Connections
 from rempart.errors import ConfigError, PlacementDenied
 from rempart.flows.doctor.pool_cluster import Cluster
 from rempart.replication.active import other_site
-from rempart.sections import Classification
+from rempart.settings.config import Config, Connections
+from rempart.settings.sections import Classification
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.egress import endpoint_of, parse_endpoint
 from rempart.sovereignty.pods import plan

@@ -8,7 +8,7 @@ from typing import get_args
 
 from rempart.errors import CapabilityMissing, ConfigError, RempartError, SiteUnavailable
 from rempart.flows.shared.platform import Platform
-from rempart.sections import Classification
+from rempart.settings.sections import Classification
 from rempart.sites.capabilities import VALID, CapabilityRecord, Purpose, from_json, missing, undecided
 from rempart.sites.port import Site
 from rempart.sovereignty.classification import ORDER

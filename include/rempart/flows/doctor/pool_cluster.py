@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import yaml
 
-from rempart import plain_yaml
-from rempart.config import Connection
 from rempart.errors import ConfigError
-from rempart.sections import Pool
+from rempart.settings import plain_yaml
+from rempart.settings.config import Connection
+from rempart.settings.sections import Pool
 from rempart.sovereignty.egress import is_this_machine, parse_endpoint
 from rempart.training.kubernetes import facts
 from rempart.training.kubernetes.facts import PoolFacts, Unknown

@@ -26,8 +26,8 @@ from rempart.flows.restore.restore_source import verified
 from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.keys import open_keyring
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.pipeline import load_all
 from rempart.replication.active import backup_site
+from rempart.settings.pipeline import load_all
 from rempart.sites.port import Site
 
 Scenario = Literal["routine", "cyber-attack"]

@@ -18,7 +18,6 @@ from rempart.backup.keys.keyring import Keyring
 from rempart.backup.points import erasures as register
 from rempart.backup.points import points
 from rempart.backup.points.sealed_objects import unseal
-from rempart.config import DATABASES, Connection
 from rempart.errors import RempartError
 from rempart.flows.restore import restore_checks
 from rempart.flows.shared import erasures
@@ -26,6 +25,7 @@ from rempart.flows.shared.pairs import physical_bucket
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.postgresql import PostgresqlLedger
+from rempart.settings.config import DATABASES, Connection
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 

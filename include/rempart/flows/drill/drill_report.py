@@ -15,11 +15,11 @@ from rempart.backup.drill import drill_page, drill_report
 from rempart.backup.drill.drill_profiles import PROFILES, Profile
 from rempart.backup.drill.drill_report import Cited, DrillReport, Grounds
 from rempart.backup.points.points import Manifest
-from rempart.config import Config
 from rempart.errors import BackupError
 from rempart.flows.backup.restore_points import ALL
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Evidence, Kind, Ledger
+from rempart.settings.config import Config
 from rempart.sites.once import store_once
 
 FOLDER = "drills/"

@@ -24,7 +24,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion import erasing, landing, snapshots
 from rempart.ingestion.erasing import Cut, Gone, Kind
 from rempart.ingestion.snapshots import Part, Snapshot
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.s3 import file_sha256
 

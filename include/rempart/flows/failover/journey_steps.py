@@ -28,10 +28,10 @@ from rempart.flows.replication import standby
 from rempart.flows.replication.reconcile import Reconciled, carry, reconcile
 from rempart.flows.shared.pairs import BUCKETS, physical_bucket
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.pipeline import load_all
 from rempart.replication.active import Active
 from rempart.replication.failover import Facts, Journey, Step, outcome_of_drain
 from rempart.replication.transfer import stored_sha256
+from rempart.settings.pipeline import load_all
 from rempart.sites.port import Site
 
 Say = Callable[[str], object]

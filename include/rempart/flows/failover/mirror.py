@@ -9,8 +9,8 @@ from typing import Any
 from rempart import canonical_json
 from rempart.errors import DatabaseUnavailable, ObjectMissing, RempartError
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.pipeline import load_all
 from rempart.replication.active import Active
+from rempart.settings.pipeline import load_all
 
 KEY = "continuity/active.json"
 

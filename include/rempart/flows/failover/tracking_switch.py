@@ -9,8 +9,8 @@ from rempart.deployment.servers import mlflow_server, rest
 from rempart.errors import ConfigError, DatabaseUnavailable, ObjectMissing, StackError
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.models import artifact_locations
-from rempart.pipeline import load_all
 from rempart.replication.active import Active
+from rempart.settings.pipeline import load_all
 
 SECONDS = 120.0
 """How long MLflow may take to be there again: its child stops, starts and connects."""

@@ -17,8 +17,6 @@ from pathlib import Path
 import psutil
 from pydantic import TypeAdapter
 
-from rempart import config as configuration
-from rempart import pipeline as pipelines
 from rempart.audit import (
     advisories,
     credentials,
@@ -39,14 +37,16 @@ from rempart.audit.packages import debian, image_contents, sbom
 from rempart.audit.packages.debian import DebianSystem
 from rempart.audit.packages.distributions import Distributions
 from rempart.audit.telemetry import Process
-from rempart.config import Connections
 from rempart.deployment.servers import follow
 from rempart.deployment.setup import credentials as stack_credentials
 from rempart.deployment.setup import environment, launch, services
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import AuditError, ConnectionMissing, PipelineError
-from rempart.pipeline import Pipeline
-from rempart.schema import read_yaml
+from rempart.settings import config as configuration
+from rempart.settings import pipeline as pipelines
+from rempart.settings.config import Connections
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.schema import read_yaml
 from rempart.sovereignty import egress
 
 CHECKS = ("sbom", "lock", "licences", "telemetry", "passwords", "ports", "facts", "policy", "vulnerabilities")

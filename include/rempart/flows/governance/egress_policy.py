@@ -11,9 +11,9 @@ from typing import Any, cast, get_args
 
 import yaml
 
-from rempart import config as configuration
-from rempart.config import Config, Connections
 from rempart.errors import ConfigError
+from rempart.settings import config as configuration
+from rempart.settings.config import Config, Connections
 from rempart.sovereignty import egress, render
 from rempart.sovereignty.egress import EgressRules
 from rempart.sovereignty.places import split_host

@@ -10,10 +10,10 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rempart.config import Connection
 from rempart.deployment.servers import postgresql
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.chain import Entry
+from rempart.settings.config import Connection
 
 MOST = 10_000
 """So many are removed at a time."""

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rempart import access
-from rempart.access import RoleName
 from rempart.deployment.access import people
 from rempart.deployment.access.people import Person, Session
 from rempart.deployment.setup.layout import external
 from rempart.errors import AccessError
 from rempart.flows.shared.platform import Platform
+from rempart.settings import access
+from rempart.settings.access import RoleName
 
 
 def new_password() -> str:

@@ -25,8 +25,8 @@ from rempart.ingestion import deliveries, erasing, isolated, landing, snapshots
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.landing import Arrival
 from rempart.ingestion.reading import EMPTY, NO_ROWS, Rows
-from rempart.pipeline import Pipeline
 from rempart.replication.vouching import vouch
+from rempart.settings.pipeline import Pipeline
 from rempart.sites.digests import of_file
 from rempart.sites.s3 import file_sha256
 from rempart.sites.spool import spool_folder

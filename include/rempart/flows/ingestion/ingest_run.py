@@ -14,9 +14,9 @@ from rempart.flows.shared import erasures
 from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, snapshots
-from rempart.pipeline import Pipeline
 from rempart.quality import expectations
 from rempart.replication.active import Active
+from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import Site
 
 if TYPE_CHECKING:

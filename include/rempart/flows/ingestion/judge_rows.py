@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from rempart.ingestion import acceptance, cells, reading, snapshots
 from rempart.ingestion.reading import Rows
 from rempart.ingestion.refused import Reasons, Refused, shared
-from rempart.pipeline import Pipeline
 from rempart.quality.expectations import broken
+from rempart.settings.pipeline import Pipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa

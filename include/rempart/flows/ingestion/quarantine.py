@@ -21,7 +21,7 @@ from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, reading
 from rempart.ingestion.reading import RefusedRow
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import Site
 
 MAX_ROWS, MAX_BYTES, MAX_TEXT = 200, 256 * 1024, 4000

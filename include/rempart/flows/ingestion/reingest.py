@@ -25,7 +25,7 @@ from rempart.ingestion import deliveries, erasing, isolated, landing, snapshots
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.landing import fetch
 from rempart.ingestion.reading import RefusedRow, Rows
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 from rempart.sites.spool import spool_folder
 
 

@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any, Literal
 
 from rempart.backup.points import locking
-from rempart.config import Config
 from rempart.errors import ConfigError, ObjectMissing, RempartError, SiteUnavailable
 from rempart.flows.backup.locks import read_known
 from rempart.flows.doctor.doctor_site import least_protected
 from rempart.flows.shared.abreast import abreast
 from rempart.flows.shared.platform import Platform
+from rempart.settings.config import Config
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.usage import SOON, Lock, lapsing, measure
 

@@ -12,10 +12,10 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from rempart.backup.watch import silence
 from rempart.backup.watch.heartbeat import KIND
-from rempart.config import Connection
 from rempart.errors import ConfigError, LedgerError
 from rempart.ledger.keys import parse_public
-from rempart.schema import Duration, Strict, explain, read_yaml
+from rempart.settings.config import Connection
+from rempart.settings.schema import Duration, Strict, explain, read_yaml
 
 ACCESS_KEY, SECRET_KEY = "REMPART_WATCH_ACCESS_KEY", "REMPART_WATCH_SECRET_KEY"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")

@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 
 from rempart.backup.watch.heartbeat import WAL, replication
-from rempart.config import Config, watcher
 from rempart.errors import ConfigError
 from rempart.flows.monitoring.watch_file import ACCESS_KEY, SECRET_KEY, load, text_of
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import to_base64
+from rempart.settings.config import Config, watcher
 
 WEEKLY = timedelta(days=8)
 """The drill's DAG starts once a week; a day for it to end, or to be run again."""

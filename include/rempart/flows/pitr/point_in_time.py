@@ -16,7 +16,6 @@ from rempart.backup.pitr.receiver import Server, look
 from rempart.backup.pitr.recovery import Course, Holdings
 from rempart.backup.pitr.wal import Archive, Base, Segment
 from rempart.backup.pitr.wal_store import Stored
-from rempart.config import WAL_ARCHIVE, Config, Connection
 from rempart.errors import (
     BackupError,
     ConfigError,
@@ -32,9 +31,10 @@ from rempart.flows.doctor.doctor_site import require
 from rempart.flows.shared.keys import key_of, open_keyring
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.repositories import repository_of
-from rempart.pipeline import load_all
 from rempart.replication.active import backup_site
-from rempart.sections import PointInTime
+from rempart.settings.config import WAL_ARCHIVE, Config, Connection
+from rempart.settings.pipeline import load_all
+from rempart.settings.sections import PointInTime
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 

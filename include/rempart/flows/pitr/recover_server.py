@@ -20,9 +20,9 @@ from pathlib import Path
 
 from rempart.backup.databases import postgresql, processes
 from rempart.backup.databases.postgresql import Tools
-from rempart.config import DATABASES, Connection
 from rempart.deployment.setup import launch, privileges
 from rempart.errors import BackupError, DatabaseUnavailable
+from rempart.settings.config import DATABASES, Connection
 
 Say = Callable[[str], object]
 READER = "backup"

@@ -18,14 +18,14 @@ from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.pitr import base_backup, recovery, wal, wal_store
 from rempart.backup.pitr.recovery import Route, Span
 from rempart.backup.pitr.wal_store import Stored
-from rempart.config import var_dir
 from rempart.errors import BackupError, ConfigError, KeyDestroyed, RempartError
 from rempart.flows.pitr.point_in_time import Opened, open_archive
 from rempart.flows.pitr.recover_server import Recovered, recover, verify
 from rempart.flows.shared.abreast import abreast
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.repositories import repository_of
-from rempart.pipeline import load_all
+from rempart.settings.config import var_dir
+from rempart.settings.pipeline import load_all
 from rempart.sites.port import Site
 
 WORKERS = 8

@@ -11,11 +11,11 @@ from rempart.errors import IntegrityError, ObjectMissing
 from rempart.flows.doctor.doctor_site import last_record
 from rempart.flows.shared.pairs import BUCKETS, catalogue, physical_bucket
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.pipeline import load_all
 from rempart.replication.active import was_active
 from rempart.replication.divergence import Known, aside, diverged
 from rempart.replication.transfer import stored_sha256
 from rempart.replication.vouching import vouch
+from rempart.settings.pipeline import load_all
 from rempart.sites.digests import of_file
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder

@@ -14,21 +14,21 @@ from pathlib import Path
 from typing import Any, Self
 
 from rempart.backup.watch import heartbeat
-from rempart.config import Config
 from rempart.errors import ReplicationError, SiteError, SiteUnavailable
 from rempart.flows.doctor.doctor_site import require
 from rempart.flows.replication.reconcile import before_bringing
 from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.pairs import Say, catalogue, check_direction, pair_of, physical_bucket, when_free
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.pipeline import load_all
 from rempart.replication.guards import DeleteLimits
 from rempart.replication.lease import Lease
 from rempart.replication.outcome import Outcome, Planned, Rules, Trouble, grade_of, lag_seconds, quantiles
 from rempart.replication.run import BucketRun
 from rempart.replication.transfer import Carried, Mover, Throttle
 from rempart.replication.work import FolderStore, Store
-from rempart.sections import ReplicationPair
+from rempart.settings.config import Config
+from rempart.settings.pipeline import load_all
+from rempart.settings.sections import ReplicationPair
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 from rempart.training.checkpoints import is_checkpoint

@@ -11,10 +11,10 @@ from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteErro
 from rempart.flows.replication.replicate import bring
 from rempart.flows.shared.pairs import PATIENCE, catalogue, pair_of, physical_bucket, when_free
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.pipeline import load_all
 from rempart.replication.outcome import READ_BACK_EVERY
 from rempart.replication.plan import DAMAGED, Replica
 from rempart.replication.transfer import Throttle, proven_again, stored_sha256
+from rempart.settings.pipeline import load_all
 from rempart.sites.port import Site
 
 Say = Callable[[str], object]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
-from rempart import config as configuration
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.restic import Repository
 from rempart.backup.drill.checks import Check
@@ -40,7 +39,8 @@ from rempart.flows.shared.pairs import physical_bucket
 from rempart.flows.shared.platform import Platform, classification_of, open_platform
 from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.memory import MemoryLedger
-from rempart.pipeline import load_all
+from rempart.settings import config as configuration
+from rempart.settings.pipeline import load_all
 from rempart.sites.port import Site
 
 Say = Callable[[str], None]

@@ -12,14 +12,14 @@ from datetime import datetime
 from typing import Any
 
 from rempart.backup.points.points import Manifest
-from rempart.config import Config
 from rempart.errors import BackupError, ConfigError, RempartError
 from rempart.flows.failover.fail_over import fail_over
 from rempart.flows.restore.restore_source import Wish
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.pipeline import load_all
 from rempart.replication.active import Active, backup_site
 from rempart.replication.failover import Journey, Step, outcome_of_drain
+from rempart.settings.config import Config
+from rempart.settings.pipeline import load_all
 
 NO_BACKUP = "NO BACKUP"
 Say = Callable[[str], object]

@@ -11,7 +11,6 @@ from typing import Any
 from rempart.backup.databases import postgresql
 from rempart.backup.drill.checks import Check
 from rempart.backup.keys import platform_secrets
-from rempart.config import Connection
 from rempart.errors import BackupError, PipelineError, RempartError
 from rempart.features import online
 from rempart.features.databases import session as feature_session
@@ -24,7 +23,8 @@ from rempart.flows.training.materialize import feature_databases
 from rempart.ledger.keys import from_base64
 from rempart.ledger.port import Ledger
 from rempart.ledger.verification import verify
-from rempart.pipeline import Pipeline, load_all
+from rempart.settings.config import Connection
+from rempart.settings.pipeline import Pipeline, load_all
 from rempart.sites.port import Site
 
 ROWS = 20

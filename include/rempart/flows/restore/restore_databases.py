@@ -10,19 +10,19 @@ from dataclasses import dataclass, replace
 
 from psycopg import sql
 
-from rempart import config as configuration
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.stored_dumps import restore_from
 from rempart.backup.drill.checks import Check, of_database
 from rempart.backup.points.points import Dump
 from rempart.backup.points.restoring import Meter
-from rempart.config import Connection, Connections
 from rempart.deployment.servers import postgresql as embedded
 from rempart.deployment.setup import credentials
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import BackupError, RempartError
 from rempart.replication import database as continuity
+from rempart.settings import config as configuration
+from rempart.settings.config import Connection, Connections
 
 OWNERS = {"ledger": "ledger_owner"}
 """Databases that belong to another role than that of their name; it cannot log in."""

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rempart import config as configuration
 from rempart.backup.databases import dump_tables, postgresql
 from rempart.backup.databases.stored_dumps import file_name
 from rempart.backup.keys import age, platform_secrets
@@ -24,7 +23,6 @@ from rempart.backup.points.points import Manifest
 from rempart.backup.points.restoring import Part, Selection
 from rempart.backup.points.sealed_objects import unseal
 from rempart.backup.points.sealing import SealedObject
-from rempart.config import Connections
 from rempart.errors import BackupError, ConfigError, ConnectionMissing, IntegrityError, KeyMissing, RempartError
 from rempart.flows.backup.mend_links import hashes, named_links
 from rempart.flows.shared.keys import own_identity
@@ -33,7 +31,9 @@ from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.keys import key_id, parse_public
 from rempart.ledger.memory import MemoryLedger
-from rempart.pipeline import load_all
+from rempart.settings import config as configuration
+from rempart.settings.config import Connections
+from rempart.settings.pipeline import load_all
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 

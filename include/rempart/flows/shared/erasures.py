@@ -19,7 +19,7 @@ from rempart.flows.shared.keys import kept_for, key_of, open_keyring
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.ingestion import erasing, snapshots
 from rempart.ledger.port import Ledger
-from rempart.pipeline import Pipeline, load_all
+from rempart.settings.pipeline import Pipeline, load_all
 from rempart.sites.port import Site
 
 if TYPE_CHECKING:

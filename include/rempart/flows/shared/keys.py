@@ -11,12 +11,12 @@ from rempart.backup.keys import age
 from rempart.backup.keys.domains import Domain, parse
 from rempart.backup.keys.keyring import CONNECTION, Destruction, Keyring, Place
 from rempart.backup.keys.wrapping import Card, DomainKey
-from rempart.config import Config
 from rempart.errors import ConfigError, KeyMissing, KeyWrong, RepositoryDamaged
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.pipeline import load_all
 from rempart.replication.active import backup_site
-from rempart.sections import Classification, Keep
+from rempart.settings.config import Config
+from rempart.settings.pipeline import load_all
+from rempart.settings.sections import Classification, Keep
 
 Say = Callable[[str], object]
 RENEWALS = 3

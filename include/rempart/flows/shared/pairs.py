@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from rempart.config import Config
 from rempart.errors import ConfigError, FailoverError, LeaseHeld
 from rempart.flows.shared.platform import Platform
 from rempart.replication.catalogue import Catalogue
 from rempart.replication.lease import Lease
-from rempart.sections import ReplicationPair
+from rempart.settings.config import Config
+from rempart.settings.sections import ReplicationPair
 
 Say = Callable[[str], object]
 BUCKETS = ("lake", "artifacts")

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
-from rempart import config as configuration
-from rempart.config import Config, Connection, Connections, witness
 from rempart.errors import PipelineError
 from rempart.ledger import keys
 from rempart.ledger.port import Evidence, Ledger
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.ledger.stamped import StampedLedger, Writer
-from rempart.pipeline import Pipeline, load_all
 from rempart.replication.active import Active, is_open
 from rempart.replication.continuity import Continuity, PostgresqlContinuity
-from rempart.sections import Classification
+from rempart.settings import config as configuration
+from rempart.settings.config import Config, Connection, Connections, witness
+from rempart.settings.pipeline import Pipeline, load_all
+from rempart.settings.sections import Classification
 from rempart.sites.port import Site
 from rempart.sovereignty.classification import Lowering, derived, highest
 from rempart.sovereignty.places import decide_server, decide_site

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from rempart.config import Config, Connection
 from rempart.errors import PlacementDenied
 from rempart.flows.shared.platform import Platform
 from rempart.models import tracking_users
+from rempart.settings.config import Config, Connection
 from rempart.sites import sessions
 from rempart.sovereignty.places import decide_site
 from rempart.training import data_rights

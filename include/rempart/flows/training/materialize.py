@@ -11,7 +11,7 @@ from rempart.features import offline, online
 from rempart.features.databases import FeatureDatabases
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,7 +16,7 @@ from rempart.flows.training import job_credentials, train
 from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.job_credentials import Granted
 from rempart.flows.training.pool_capacity import known_free
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 from rempart.sovereignty import pods
 from rempart.training import permission
 from rempart.training.job import JobResult, JobSpec, Param

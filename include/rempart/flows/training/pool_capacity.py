@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from rempart.config import Config, Connections
 from rempart.errors import RempartError
 from rempart.flows.doctor.pool_cluster import Cluster, capacity
+from rempart.settings.config import Config, Connections
 from rempart.training.kubernetes.capacity import free_gpus
 from rempart.training.kubernetes.facts import Unknown
 

@@ -15,7 +15,7 @@ from rempart.flows.training.check_pipeline import check_trainer
 from rempart.flows.training.materialize import feature_databases
 from rempart.models import registry
 from rempart.models.encoding import Feature, features_of
-from rempart.pipeline import Holdout, Pipeline
+from rempart.settings.pipeline import Holdout, Pipeline
 from rempart.training import permission, trainers
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.job import (

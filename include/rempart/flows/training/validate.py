@@ -19,7 +19,7 @@ from rempart.flows.training.train import candidate_record
 from rempart.ledger.port import Evidence, Ledger
 from rempart.models import gate, loading, metrics, registry
 from rempart.models.encoding import Feature
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 from rempart.training.entrypoint import split_rows
 
 if TYPE_CHECKING:

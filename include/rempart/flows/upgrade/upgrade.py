@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
-from rempart import config as configuration
 from rempart.airflow_api import AirflowApi
 from rempart.backup.databases import postgresql
 from rempart.backup.drill.checks import Check
@@ -21,8 +20,9 @@ from rempart.flows.training.champions import registered
 from rempart.flows.upgrade import upgrade_facts, upgrade_journal
 from rempart.flows.upgrade.upgrade_journal import Begun
 from rempart.flows.upgrade.upgrade_plan import Facts, Line, decide, migrating, refusals
-from rempart.pipeline import load_all
 from rempart.replication.active import backup_site
+from rempart.settings import config as configuration
+from rempart.settings.pipeline import load_all
 
 Say = Callable[[str], None]
 PARSE_SECONDS = 180.0

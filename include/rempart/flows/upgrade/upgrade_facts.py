@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from rempart import config as configuration
 from rempart.airflow_api import AirflowApi
 from rempart.audit import lock
 from rempart.audit.packages import installed
@@ -26,7 +25,8 @@ from rempart.flows.upgrade.upgrade_plan import Facts
 from rempart.ledger.keys import from_base64
 from rempart.ledger.port import Ledger
 from rempart.ledger.verification import Verdict, verify
-from rempart.pipeline import load_all
+from rempart.settings import config as configuration
+from rempart.settings.pipeline import load_all
 
 IMPORT_SECONDS = 600.0
 Say = Callable[[str], object]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rempart.sections import Pool
+from rempart.settings.sections import Pool
 from rempart.training.kubernetes.doctor_nodes import unfit
 from rempart.training.kubernetes.facts import PoolFacts, Unknown, left_of
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import date
 
-from rempart.config import Config
-from rempart.sections import Pool
+from rempart.settings.config import Config
+from rempart.settings.sections import Pool
 from rempart.sovereignty.places import decide_image, decide_pool
 from rempart.sovereignty.policy import Decision
 from rempart.training.kubernetes import doctor_nodes, rights

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rempart.config import Config
-from rempart.sections import Pool, Toleration
+from rempart.settings.config import Config
+from rempart.settings.sections import Pool, Toleration
 from rempart.sovereignty.pods import REGION, settle
 from rempart.training.kubernetes import pod
 from rempart.training.kubernetes.facts import Finding, Node, PoolFacts, Unknown, tolerates, unseen

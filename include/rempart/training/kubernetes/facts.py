@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from rempart.sections import Toleration
+from rempart.settings.sections import Toleration
 from rempart.training.kubernetes.queue import LocalQueue
 from rempart.training.kubernetes.rights import Right, Rule
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rempart.config import Config
-from rempart.sections import Pool
+from rempart.settings.config import Config
+from rempart.settings.sections import Pool
+from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sovereignty.pods import LABEL
-from rempart.telemetry import TELEMETRY_OFF
 from rempart.training.job import JobSpec
 from rempart.training.placement import Option
 

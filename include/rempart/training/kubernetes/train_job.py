@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rempart.config import Config
+from rempart.settings.config import Config
 from rempart.sovereignty.pods import settle
 from rempart.training.job import JobSpec
 from rempart.training.kubernetes import pod

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from rempart.config import Config
+from rempart.settings.config import Config
 from rempart.sovereignty.places import decide_pool
 from rempart.sovereignty.pods import REGION
 from rempart.sovereignty.policy import Decision, Reason, verdict

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from rempart.backup.watch.rpo import lag_now
-from rempart.config import Config
 from rempart.errors import ConfigError
 from rempart.ledger.port import Evidence
 from rempart.replication.active import Active, backup_site
-from rempart.sections import ReplicationPair
+from rempart.settings.config import Config
+from rempart.settings.sections import ReplicationPair
 from rempart.sovereignty.places import site_placement
 from rempart.sovereignty.policy import independence
 from rempart.web.facts import Facts, Unknown

@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from rempart.backup.databases.not_held import is_whole, needed, of_record
 from rempart.backup.watch.rpo import lag_now, worse
-from rempart.config import SERVERS, Config
 from rempart.errors import ConfigError, PipelineError
 from rempart.flows.shared.platform import classification_of
 from rempart.ledger.port import Evidence
-from rempart.pipeline import Pipeline
 from rempart.replication.active import Active, backup_site
-from rempart.sections import Place as PlaceConfig
+from rempart.settings.config import SERVERS, Config
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.sections import Place as PlaceConfig
 from rempart.sovereignty.places import decide_pool, decide_server, decide_site
 from rempart.sovereignty.policy import Decision, What
 from rempart.web.facts import Facts, Unknown

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from rempart.backup.databases.not_held import is_whole, of_record
 from rempart.ledger.port import Evidence, Kind
 from rempart.ledger.stamped import run_name, writer
-from rempart.pipeline import Pipeline
+from rempart.settings.pipeline import Pipeline
 from rempart.training.placement import Option, plan, request_of
 from rempart.training.waiting import waiting_times
 from rempart.web.facts import NEWEST, Facts, Unknown

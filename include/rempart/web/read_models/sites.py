@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rempart.ledger.port import Evidence
-from rempart.sections import ReplicationPair
+from rempart.settings.sections import ReplicationPair
 from rempart.sites.capabilities import CAPABILITIES, Proof, Purpose, from_json, missing
 from rempart.web.facts import Facts, Unknown
 from rempart.web.read_models import loss, overview

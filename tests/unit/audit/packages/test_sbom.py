@@ -14,9 +14,9 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from rempart.audit import images
 from rempart.audit.packages import debian, sbom
-from rempart.config import project_root
 from rempart.errors import AuditError
 from rempart.flows.governance import audit
+from rempart.settings.config import project_root
 from tests.unit.audit.packages.test_debian import STATUS
 
 

@@ -6,8 +6,8 @@ import psycopg
 import pytest
 
 from rempart.backup.databases.postgresql import named
-from rempart.config import Connection
 from rempart.errors import DatabaseUnavailable
+from rempart.settings.config import Connection
 
 CONNECTION = Connection("pg_backup", "postgres", host="db.example.eu", login="backup", schema="ledger")
 

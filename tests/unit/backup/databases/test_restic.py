@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from rempart.backup.databases import restic, restic_answers
 from rempart.backup.databases.processes import Ended
 from rempart.backup.databases.restic import Repository, find_program
-from rempart.config import Connection
 from rempart.errors import (
     BackupError,
     RepositoryBusy,
@@ -26,6 +25,7 @@ from rempart.errors import (
     SiteError,
     SiteUnavailable,
 )
+from rempart.settings.config import Connection
 
 ID = "d872aa850b8608581b7b4b8ca260e9e6cbb67cc4159042f31dd4832e4202b887"
 FACTS = {

@@ -12,8 +12,8 @@ from rempart.backup.databases.postgresql import find_tools, first_error, libpq_e
 from rempart.backup.drill.checks import Check, equal_count, equal_predictions, equal_tables, passed
 from rempart.backup.drill.scratch import leftovers, name_scratch
 from rempart.backup.drill.tracking_server import marked_processes
-from rempart.config import DATABASES, TLS, Connection, parse_connection
 from rempart.errors import IntegrityError
+from rempart.settings.config import DATABASES, TLS, Connection, parse_connection
 from rempart.sites.memory import MemorySite
 
 counts = st.dictionaries(st.sampled_from(["a.x", "a.y", "a.z"]), st.integers(0, 3))

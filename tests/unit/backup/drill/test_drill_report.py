@@ -18,12 +18,12 @@ from rempart.backup.drill.checks import within
 from rempart.backup.drill.drill_profiles import FINANCIAL, NIS2, PROFILES
 from rempart.backup.drill.drill_report import DrillReport
 from rempart.cli import app
-from rempart.config import load
 from rempart.errors import BackupError
 from rempart.flows.drill import drill_report
 from rempart.flows.drill.drill import RPO, RTO
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
+from rempart.settings.config import load
 from tests.journeys import in_memory
 
 POINT = "20261125T120000Z-abcdef"

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart import config
 from rempart.backup.keys import domains
 from rempart.backup.keys.domains import Domain
 from rempart.errors import BackupError, PipelineError
 from rempart.ingestion import landing, snapshots
-from rempart.pipeline import load_all, named
-from rempart.schema import parse_duration
+from rempart.settings import config
+from rempart.settings.pipeline import load_all, named
+from rempart.settings.schema import parse_duration
 
 CONFIG = config.load()
 PIPELINES = load_all()

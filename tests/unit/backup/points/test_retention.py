@@ -24,7 +24,7 @@ from rempart.backup.points.retention import (
     plan,
 )
 from rempart.errors import BackupError
-from rempart.sections import Keep
+from rempart.settings.sections import Keep
 from rempart.sites.port import ObjectInfo
 
 NOW = datetime(2024, 2, 29, 12, 0, tzinfo=UTC)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rempart import access, config
 from rempart.deployment.access import roles
 from rempart.deployment.setup import environment, layout, services
-from rempart.sections import Access
+from rempart.settings import access, config
+from rempart.settings.sections import Access
 
 ROOT = Path(__file__).resolve().parents[4]
 WANTED = [access.role(name) for name in access.ROLES]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
 from rempart.deployment.compose import containers
 from rempart.deployment.servers.airflow_server import Health
 from rempart.deployment.setup import credentials
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import DatabaseUnavailable, StackError
+from rempart.settings import config
 
 ROOT = Path(__file__).resolve().parents[4]
 

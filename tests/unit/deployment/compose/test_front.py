@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from bench.outside import make_pair
-from rempart import config
-from rempart.config import read_env_file
 from rempart.deployment.compose import containers, front
 from rempart.deployment.setup import layout
 from rempart.errors import StackError
+from rempart.settings import config
+from rempart.settings.config import read_env_file
 
 ROOT = Path(__file__).resolve().parents[4]
 NOW = datetime.now(UTC)

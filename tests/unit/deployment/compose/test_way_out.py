@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from rempart import config
-from rempart.config import read_env_file
 from rempart.deployment.compose import containers, way_out
 from rempart.deployment.setup import credentials, layout
 from rempart.errors import ConfigError, ConnectionMissing, RempartError, StackError
-from rempart.sections import External, StackService
+from rempart.settings import config
+from rempart.settings.config import read_env_file
+from rempart.settings.sections import External, StackService
 from rempart.sovereignty.egress import endpoints, rules
 
 ROOT = Path(__file__).resolve().parents[4]

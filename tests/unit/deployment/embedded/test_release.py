@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
 from rempart.deployment.embedded import release
 from rempart.deployment.servers import postgresql, schemas
 from rempart.deployment.servers.schemas import Schema
@@ -17,6 +16,7 @@ from rempart.deployment.setup import layout, services
 from rempart.errors import RempartError, StackError
 from rempart.flows.upgrade import upgrade, upgrade_back, upgrade_journal
 from rempart.flows.upgrade.upgrade_journal import Begun
+from rempart.settings import config
 
 ROOT = Path(__file__).resolve().parents[4]
 

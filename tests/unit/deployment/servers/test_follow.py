@@ -10,12 +10,12 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
-from rempart import config
 from rempart.deployment.servers import follow
 from rempart.deployment.setup import credentials, environment, layout, services
 from rempart.errors import DatabaseUnavailable
 from rempart.replication.active import Active, MemoryActiveSites
 from rempart.replication.failover import Journey
+from rempart.settings import config
 
 ROOT = Path(__file__).resolve().parents[4]
 JOURNEY = Journey("j", "failover", "primary", "haven")

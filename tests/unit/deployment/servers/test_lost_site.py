@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from rempart.config import Connection
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.servers import external
 from rempart.deployment.setup import layout
 from rempart.errors import ConnectionMissing, RempartError, SiteError, SiteUnavailable
-from rempart.sections import External, StackService
+from rempart.settings.config import Connection
+from rempart.settings.sections import External, StackService
 from tests import journeys
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from rempart import config
 from rempart.deployment.setup import environment, layout
-from rempart.sections import External
+from rempart.settings import config
+from rempart.settings.sections import External
 
 ROOT = Path(__file__).resolve().parents[4]
 GIVEN = {"REMPART_MLFLOW_URL": "https://mlflow.example.eu"}

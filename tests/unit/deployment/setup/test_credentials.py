@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
 from rempart.deployment.setup import credentials, environment, layout
 from rempart.errors import StackError
 from rempart.ledger import keys
-from rempart.telemetry import TELEMETRY_OFF
+from rempart.settings import config
+from rempart.settings.telemetry import TELEMETRY_OFF
 
 ROOT = Path(__file__).resolve().parents[4]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rempart import config
 from rempart.deployment.setup import launch, layout
+from rempart.settings import config
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -141,7 +141,7 @@ def test_only_this_stacks_processes_are_found(
 
 def test_a_service_never_ends_itself_or_its_ancestors(stack: layout.Stack) -> None:
     program = (
-        "import sys; from pathlib import Path; from rempart import config\n"
+        "import sys; from pathlib import Path; from rempart.settings import config\n"
         "from rempart.deployment.setup import launch, layout\n"
         "root, var = map(Path, sys.argv[1:])\n"
         "print(launch.reap(layout.Stack(root, var, config.load(root / 'rempart.yaml')), 'mlflow'))"

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart import config
-from rempart.config import Config
 from rempart.deployment.setup import layout, preflight
 from rempart.errors import ConfigError, StackError
+from rempart.settings import config
+from rempart.settings.config import Config
 
 SHIPPED = config.load(Path(__file__).resolve().parents[4] / "rempart.yaml")
 

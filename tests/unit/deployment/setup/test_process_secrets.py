@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
 from rempart.deployment.compose import containers
 from rempart.deployment.setup import credentials, environment, layout, process_secrets, profiles
 from rempart.deployment.setup.process_secrets import HOLDS, KINDS, held, kind
+from rempart.settings import config
 
 ROOT = Path(__file__).resolve().parents[4]
 EXPORTED = {"AIRFLOW_CONN_CRM": "http://u:exported@crm", "AIRFLOW_CONN_LEDGER_KEY": "ledger://u:exported@x"}

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
 from rempart.deployment.servers import object_sites
 from rempart.deployment.setup import credentials, layout, services
 from rempart.errors import StackError
-from rempart.sections import External, PointInTime, StackService
+from rempart.settings import config
+from rempart.settings.sections import External, PointInTime, StackService
 
 ROOT = Path(__file__).resolve().parents[4]
 

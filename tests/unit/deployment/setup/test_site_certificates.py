@@ -10,10 +10,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from rempart import config
 from rempart.deployment.compose import containers
 from rempart.deployment.setup import layout, site_certificates
 from rempart.deployment.setup.site_certificates import FILES, LIFETIME, RENEWED
+from rempart.settings import config
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ROOT = Path(__file__).resolve().parents[4]

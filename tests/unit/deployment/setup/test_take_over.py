@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
 from rempart.deployment.setup import credentials, layout
 from rempart.errors import StackError
+from rempart.settings import config
 
 ROOT = Path(__file__).resolve().parents[4]
 

@@ -16,7 +16,6 @@ from rempart.backup.keys.domains import Domain
 from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.points.sealed_objects import unseal
 from rempart.backup.points.sealing import Original, SealedObject
-from rempart.config import Connection
 from rempart.errors import (
     ConfigError,
     IntegrityError,
@@ -31,6 +30,7 @@ from rempart.errors import (
 from rempart.flows.backup.seal import seal_objects
 from rempart.flows.shared import keys as flow
 from rempart.flows.shared.platform import Platform
+from rempart.settings.config import Connection
 from rempart.sites.memory import MemorySite
 from tests.journeys import in_memory, silent
 

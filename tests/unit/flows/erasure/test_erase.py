@@ -29,8 +29,8 @@ from rempart.flows.ingestion.reingest import reingest
 from rempart.flows.shared import erasures
 from rempart.flows.shared.pairs import turn_of
 from rempart.ingestion import snapshots
-from rempart.pipeline import Pipeline
 from rempart.replication.plan import Replica
+from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import ObjectInfo, Site
 from tests.erasable import HEADER, NOW, ROWS, Lake, id_of, in_two_memories
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
 from rempart.errors import (
     CapabilityMissing,
     ConfigError,
@@ -24,6 +23,7 @@ from rempart.flows.failover.fail_over import abandon, fail_back, fail_over, line
 from rempart.flows.shared.platform import Platform
 from rempart.replication.active import Active, MemoryActiveSites
 from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config
 from tests import journeys
 
 ROOT = Path(__file__).parents[4]

@@ -12,9 +12,9 @@ import yaml
 from typer.testing import CliRunner
 
 from rempart.cli import app
-from rempart.config import Config
 from rempart.errors import ConfigError
 from rempart.flows.governance import egress_policy
+from rempart.settings.config import Config
 from rempart.sovereignty.egress import rules
 from rempart.training.kubernetes import train_job
 

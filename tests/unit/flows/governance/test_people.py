@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
 from rempart.errors import AccessError
 from rempart.flows.governance import people
 from rempart.flows.shared.platform import Platform
-from rempart.sections import Access, External, StackService
+from rempart.settings import config
+from rempart.settings.sections import Access, External, StackService
 
 LOADED = config.load(Path(__file__).resolve().parents[4] / "rempart.yaml")
 THEIRS = StackService(external=External(url="https://airflow.internal", connection="airflow_api"))

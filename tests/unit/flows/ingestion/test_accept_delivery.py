@@ -10,7 +10,6 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from rempart import config
 from rempart.cli import app
 from rempart.errors import IngestError
 from rempart.flows.ingestion import accept_delivery
@@ -19,6 +18,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.deliveries import HELD_BACK
 from rempart.ledger.memory import MemoryLedger
+from rempart.settings import config
 
 ROOT = Path(__file__).parents[4]
 DELIVERY = "ab" * 32

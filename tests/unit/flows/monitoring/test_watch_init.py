@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from rempart.config import Connection
 from rempart.errors import ConfigError
 from rempart.flows.monitoring import watch_file, watch_init
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import signer
-from rempart.sections import PointInTime
+from rempart.settings.config import Connection
+from rempart.settings.sections import PointInTime
 from tests import journeys
 
 SEED = bytes(31) + b"9"

@@ -13,13 +13,13 @@ from rempart.backup.keys import age
 from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.pitr import wal, wal_store
 from rempart.backup.pitr.wal import Archive, Base
-from rempart.config import load
 from rempart.errors import BackupError, ConfigError, IntegrityError
 from rempart.flows.pitr import point_in_time, restore_to_moment
 from rempart.flows.pitr.restore_to_moment import Found
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
-from rempart.sections import PointInTime
+from rempart.settings.config import load
+from rempart.settings.sections import PointInTime
 from rempart.sites.memory import MemorySite
 from tests.journeys import ROOT
 from tests.restorable import flip

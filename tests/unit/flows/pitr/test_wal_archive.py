@@ -12,12 +12,12 @@ from rempart.backup.databases.postgresql import Tools
 from rempart.backup.keys import age
 from rempart.backup.keys.wrapping import DomainKey
 from rempart.backup.pitr import receiver, wal, wal_store
-from rempart.config import load
 from rempart.errors import BackupError, ConfigError
 from rempart.flows.pitr.point_in_time import Target
 from rempart.flows.pitr.wal_archive import Archiver
 from rempart.flows.shared.platform import Platform
-from rempart.sections import PointInTime
+from rempart.settings.config import load
+from rempart.settings.sections import PointInTime
 from rempart.sites.memory import MemorySite
 from tests.journeys import ROOT, silent
 

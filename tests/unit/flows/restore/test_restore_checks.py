@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart import pipeline as pipelines
 from rempart.backup.drill.checks import Check
 from rempart.errors import BackupError
 from rempart.features.plan import entity_key, view_tables
@@ -19,7 +18,8 @@ from rempart.flows.restore.restore_databases import Server
 from rempart.flows.restore.restore_objects import Bringer
 from rempart.flows.restore.restore_refusals import refuse_red
 from rempart.ledger.memory import MemoryLedger
-from rempart.pipeline import Pipeline
+from rempart.settings import pipeline as pipelines
+from rempart.settings.pipeline import Pipeline
 from tests.restorable import house
 
 PIPELINE = pipelines.named("hotel_bookings")

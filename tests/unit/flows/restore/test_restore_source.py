@@ -10,11 +10,11 @@ import pytest
 
 from rempart.backup.keys import age
 from rempart.backup.points import chain
-from rempart.config import Connection
 from rempart.errors import ConfigError, ConnectionMissing, DatabaseUnavailable, IntegrityError, KeyWrong, LedgerError
 from rempart.flows.restore import restore_report
 from rempart.flows.restore.restore_source import Wish, identity_of, plan, trusted_of, verified
 from rempart.ledger.keys import signer, to_base64, to_pem
+from rempart.settings.config import Connection
 from tests.restorable import ESCROW, NOW, SECRETS, SIGNER, TRUSTED, house
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from rempart.backup.watch.heartbeat import decode, key_of, replication
-from rempart.config import Connection, witness
 from rempart.errors import ConnectionMissing, ObjectMissing, SiteUnavailable
 from rempart.flows.replication import replicate_in_tasks
 from rempart.flows.replication.replicate import replicate
 from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import signer
+from rempart.settings.config import Connection, witness
 from rempart.sites.memory import MemorySite
 from tests import journeys
 

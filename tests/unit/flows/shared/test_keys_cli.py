@@ -10,16 +10,16 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from rempart import config
 from rempart.backup.keys import age
 from rempart.backup.keys.domains import Domain
 from rempart.cli import app
-from rempart.config import Connection
 from rempart.deployment.setup import credentials, layout
 from rempart.errors import ConfigError, KeyDestroyed
 from rempart.flows.shared import keys as flow
 from rempart.flows.shared import platform as platforms
 from rempart.flows.shared.platform import Platform
+from rempart.settings import config
+from rempart.settings.config import Connection
 from tests.journeys import in_memory, silent
 
 ROOT = Path(__file__).parents[4]

@@ -10,13 +10,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from rempart import config, pipeline
 from rempart.cli import app
-from rempart.config import Connection
 from rempart.errors import PlacementDenied
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
-from rempart.sections import External, StackService
+from rempart.settings import config, pipeline
+from rempart.settings.config import Connection
+from rempart.settings.sections import External, StackService
 from rempart.sites.memory import MemorySite
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from rempart import config
-from rempart.config import Connection, environment_connections
 from rempart.errors import ObjectMissing, PlacementDenied
 from rempart.flows.shared import task_logs
 from rempart.flows.shared.platform import Platform
 from rempart.replication.continuity import MemoryContinuity
+from rempart.settings import config
+from rempart.settings.config import Connection, environment_connections
 from rempart.sites.memory import MemorySite
 from rempart.sites.port import Site
 

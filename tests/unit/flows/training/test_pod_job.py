@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rempart.config import environment_connections, load
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import job_credentials, pod_job, train
 from rempart.flows.training.job_credentials import Granted
+from rempart.settings.config import environment_connections, load
 from rempart.training.kubernetes.verdict import Ending
 from tests import pods
 from tests.clusters import REGION

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rempart.config import Config, environment_connections, load
 from rempart.flows.training import pool_capacity
 from rempart.flows.training.pool_capacity import known_free
+from rempart.settings.config import Config, environment_connections, load
 from tests import pods
 from tests.kubernetes_double import KubernetesDouble
 

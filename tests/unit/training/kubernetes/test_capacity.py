@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.sections import Pool
+from rempart.settings.sections import Pool
 from rempart.sovereignty.pods import REGION
 from rempart.training.kubernetes.capacity import free_gpus
 from rempart.training.kubernetes.facts import Node, PoolFacts, Quota, Unknown

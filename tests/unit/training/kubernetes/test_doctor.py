@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.config import Config
-from rempart.sections import Toleration
+from rempart.settings.config import Config
+from rempart.settings.sections import Toleration
 from rempart.sovereignty.pods import REGION
 from rempart.training.kubernetes import doctor, doctor_nodes, rights
 from rempart.training.kubernetes.facts import (

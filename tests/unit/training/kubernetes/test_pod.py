@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sovereignty import pods
-from rempart.telemetry import TELEMETRY_OFF
 from rempart.training.kubernetes import pod
 from rempart.training.placement import Option, Request, plan
 from tests.unit.training.test_job import spec

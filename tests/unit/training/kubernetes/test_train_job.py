@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sovereignty import pods
-from rempart.telemetry import TELEMETRY_OFF
 from rempart.training.kubernetes import pod, train_job
 from rempart.training.placement import Option, Request, plan
 from tests.unit.training.kubernetes.test_pod import POOL, TODAY

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from rempart import pipeline
-from rempart.config import project_root
 from rempart.errors import PipelineError
+from rempart.settings import pipeline
+from rempart.settings.config import project_root
 
 SHIPPED = project_root() / "include" / "pipelines" / "hotel_bookings.yaml"
 Change = Callable[[dict[str, Any]], object]

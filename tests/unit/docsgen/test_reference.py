@@ -10,8 +10,8 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from rempart import reference
-from rempart.config import project_root
+from rempart.docsgen import reference
+from rempart.settings.config import project_root
 
 
 def plain(node: Any) -> Any:

@@ -19,9 +19,9 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from pydantic import Field, ValidationError, model_validator
 
 from rempart.errors import ConfigError, ConnectionMissing
-from rempart.operators import Operator, merge, named_operators, read_catalogue
-from rempart.schema import Strict, explain, read_yaml
-from rempart.sections import (
+from rempart.settings.operators import Operator, merge, named_operators, read_catalogue
+from rempart.settings.schema import Strict, explain, read_yaml
+from rempart.settings.sections import (
     Access,
     AuditConfig,
     BackupConfig,

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rempart.canonical_json import LARGEST
-from rempart.config import project_root
 from rempart.errors import PipelineError
-from rempart.schema import Duration, Strict, explain, read_yaml
-from rempart.sections import Classification
+from rempart.settings.config import project_root
+from rempart.settings.schema import Duration, Strict, explain, read_yaml
+from rempart.settings.sections import Classification
 
 ColumnType = Literal["integer", "number", "boolean", "string", "category", "date"]
 CalendarPart = Literal["year", "month", "week", "day_of_month", "day_of_week", "day_of_year"]

@@ -1,4 +1,5 @@
-"""The sections of rempart.yaml, one class each; rempart.config.Config is the whole and checks their references."""
+"""The sections of rempart.yaml, one class each; rempart.settings.config.Config is the whole and checks their
+references."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rempart.operators import Names
-from rempart.schema import Duration, Strict
+from rempart.settings.operators import Names
+from rempart.settings.schema import Duration, Strict
 
 Classification = Literal["public", "internal", "personal", "sensitive"]
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rempart import access
+from rempart.settings import access
 
 CHANGING = {"can_create", "can_edit", "can_delete"}
 OWN = {"My Password"}

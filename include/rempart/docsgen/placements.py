@@ -8,9 +8,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from rempart.config import Config, operators_dir
-from rempart.operators import merge, read_catalogue
-from rempart.schema import read_yaml
+from rempart.settings.config import Config, operators_dir
+from rempart.settings.operators import merge, read_catalogue
+from rempart.settings.schema import read_yaml
 from rempart.sovereignty.places import (
     decide_connection,
     decide_host,

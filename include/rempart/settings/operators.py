@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from rempart.schema import Strict, read_yaml
+from rempart.settings.schema import Strict, read_yaml
 
 CountryCode = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166 code.")]
 

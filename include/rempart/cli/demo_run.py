@@ -15,10 +15,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from rempart import config, pipeline
 from rempart.airflow_api import AirflowApi
 from rempart.errors import RempartError
 from rempart.flows.shared.platform import Platform, open_platform
+from rempart.settings import config, pipeline
 
 PIPELINE = "hotel_bookings"
 BAD_PARAMS = {"max_iter": 1, "learning_rate": 0.01}

@@ -12,10 +12,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart import config, schema
 from rempart.errors import ConfigError, ConnectionMissing
+from rempart.settings import config, schema
 
-SHIPPED = Path(__file__).resolve().parents[2] / "rempart.yaml"
+SHIPPED = Path(__file__).resolve().parents[3] / "rempart.yaml"
 
 
 def changed(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from rempart.operators import Operator, Qualification, Service, Sourced, read_catalogue
+from rempart.settings.operators import Operator, Qualification, Service, Sourced, read_catalogue
 from rempart.sovereignty.facts import dated_facts, facts_of
 
 INTRODUCTION = """# Operators
