@@ -34,13 +34,13 @@ for variable in [name for name in os.environ if name.startswith(("AIRFLOW_", "ML
     del os.environ[variable]
 os.environ |= {"REMPART_HOME": str(ROOT), "REMPART_VAR": str(VAR), "REMPART_PORT_OFFSET": OFFSET}
 
+from rempart.coordination.lease import Lease  # noqa: E402
 from rempart.deployment.embedded import lifecycle  # noqa: E402
 from rempart.deployment.setup import layout  # noqa: E402
 from rempart.flows.shared.pairs import turn_of_points, wait_for  # noqa: E402
 from rempart.flows.shared.platform import Platform, open_platform  # noqa: E402
 from rempart.ledger.memory import MemoryLedger  # noqa: E402
 from rempart.replication.continuity import PostgresqlContinuity  # noqa: E402
-from rempart.replication.lease import Lease  # noqa: E402
 from rempart.settings.config import Connection  # noqa: E402
 from rempart.sites.port import Site  # noqa: E402
 

@@ -14,10 +14,10 @@ import psycopg
 from psycopg import sql
 
 from rempart.backup.databases.postgresql import drop_database
+from rempart.coordination.active import Active
 from rempart.flows.failover.fail_over import JourneyResult, fail_back, fail_over
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
-from rempart.replication.active import Active
 from rempart.replication.continuity import MemoryContinuity, PostgresqlContinuity
 from rempart.settings import config
 from rempart.settings.config import Connection

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from rempart.coordination.active import Active, ActiveSites
+from rempart.coordination.failover import Journey
 from rempart.errors import DatabaseUnavailable, FailoverError, LeaseHeld, LeaseLost, SiteFenced
-from rempart.replication.active import Active, ActiveSites
 from rempart.replication.continuity import Continuity, MemoryContinuity, PostgresqlContinuity
-from rempart.replication.failover import Journey
 from rempart.settings import config
 from tests import journeys
 

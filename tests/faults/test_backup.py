@@ -16,6 +16,7 @@ import pytest
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.stored_dumps import dump_into, file_name, restore_from
 from rempart.backup.points import chain, points
+from rempart.coordination import lease
 from rempart.errors import BackupError, DatabaseUnavailable, DrillFailed, LeaseHeld, LeaseLost, SiteError
 from rempart.flows.backup import back_up as flow
 from rempart.flows.backup import stores_not_held
@@ -31,7 +32,6 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.memory import MemoryLedger
 from rempart.models import tracking
-from rempart.replication import lease
 from rempart.settings import config
 from rempart.settings.sections import External, StackService
 from tests.buckets import own_buckets

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from rempart.coordination import lease
 from rempart.errors import LeaseHeld, LeaseLost
 from rempart.flows.replication.replicate import replicate
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
-from rempart.replication import lease, transfer
+from rempart.replication import transfer
 from rempart.replication.catalogue import PostgresqlCatalogue
 from rempart.replication.continuity import MemoryContinuity
 from rempart.replication.plan import Replica

@@ -14,11 +14,11 @@ import psycopg
 import pytest
 
 from rempart.airflow_api import AirflowApi
+from rempart.coordination.lease import Lease
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import LeaseHeld
 from rempart.flows.shared.pairs import catalogue
 from rempart.flows.shared.platform import Platform
-from rempart.replication.lease import Lease
 from rempart.replication.run import PIECE
 from rempart.settings import config
 

@@ -12,8 +12,8 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Protocol
 
-from rempart.replication.database import Session, session
-from rempart.replication.lease import Lease, fence
+from rempart.coordination.database import Session, session
+from rempart.coordination.lease import Lease, fence
 from rempart.replication.plan import ACCEPTED, Replica
 from rempart.settings.config import Connection
 

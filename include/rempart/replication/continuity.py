@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
+from rempart.coordination import lease as leases
+from rempart.coordination.active import ActiveSites, MemoryActiveSites, PostgresqlActiveSites
+from rempart.coordination.lease import Lease
 from rempart.errors import LeaseHeld
-from rempart.replication import lease as leases
-from rempart.replication.active import ActiveSites, MemoryActiveSites, PostgresqlActiveSites
 from rempart.replication.catalogue import Catalogue, MemoryCatalogue, PostgresqlCatalogue
-from rempart.replication.lease import Lease
 from rempart.settings.config import Connection
 
 

@@ -14,11 +14,11 @@ from datetime import datetime
 from itertools import groupby, islice
 from pathlib import Path
 
+from rempart.coordination.lease import Lease
 from rempart.errors import IntegrityError, ObjectMissing, ReplicationError, SiteError
 from rempart.replication.catalogue import Catalogue, found_again, sighted
 from rempart.replication.confirm import Confirmation, Lost, Sample, doubt_listing, doubt_source
 from rempart.replication.guards import may_hide, stop_and_ask
-from rempart.replication.lease import Lease
 from rempart.replication.outcome import SAMPLES, SHOWN, Outcome, Planned, Rules
 from rempart.replication.plan import (
     ACCEPTED,

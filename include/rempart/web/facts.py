@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
+from rempart.coordination.active import Active
 from rempart.errors import PipelineError, RempartError
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Evidence, Kind, Ledger
-from rempart.replication.active import Active
 from rempart.settings import config as configuration
 from rempart.settings.config import Config
 from rempart.settings.pipeline import Pipeline, load_all

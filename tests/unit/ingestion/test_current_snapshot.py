@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from rempart.coordination.active import Active
+from rempart.coordination.failover import Journey, Kind
 from rempart.errors import IngestError
 from rempart.flows.erasure.erase_objects import repoint
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
@@ -16,9 +18,7 @@ from rempart.flows.ingestion.reingest import take_in
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ledger.memory import MemoryLedger
-from rempart.replication.active import Active
 from rempart.replication.continuity import MemoryContinuity
-from rempart.replication.failover import Journey, Kind
 from rempart.settings.pipeline import Pipeline
 from tests import journeys
 

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rempart.coordination.active import Active
+from rempart.coordination.failover import Journey
 from rempart.errors import ConfigError, IngestError, IntegrityError, PlacementDenied, SiteFenced, SiteUnavailable
 from rempart.flows.ingestion.ingest import check_quarantine, ingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ledger.memory import MemoryLedger
-from rempart.replication.active import Active
-from rempart.replication.failover import Journey
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.memory import MemorySite
 from rempart.sites.port import Checks

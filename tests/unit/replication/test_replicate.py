@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rempart.coordination.active import Active
+from rempart.coordination.lease import Lease
 from rempart.errors import ConfigError, FailoverError, LeaseHeld, LeaseLost, ReplicationError, SiteError
 from rempart.flows.replication import replicate as flow
 from rempart.flows.replication import replicate_in_tasks as tasks
@@ -22,9 +24,7 @@ from rempart.flows.shared.pairs import catalogue
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
-from rempart.replication.active import Active
 from rempart.replication.continuity import MemoryContinuity
-from rempart.replication.lease import Lease
 from rempart.settings import config
 from rempart.settings.sections import ReplicationPair, Window
 from rempart.sites.memory import MemorySite

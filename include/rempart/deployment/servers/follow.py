@@ -18,12 +18,12 @@ from typing import NoReturn
 
 import psutil
 
+from rempart.coordination.active import Active, ActiveSites
 from rempart.deployment.servers import mlflow_server
 from rempart.deployment.setup import environment, launch
 from rempart.deployment.setup.credentials import connections
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import ConnectionMissing, DatabaseUnavailable, RempartError, SiteFenced
-from rempart.replication.active import Active, ActiveSites
 from rempart.replication.continuity import PostgresqlContinuity
 from rempart.settings import config as configuration
 

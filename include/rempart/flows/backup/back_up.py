@@ -19,6 +19,8 @@ from rempart.backup.keys import domains, platform_secrets
 from rempart.backup.keys.keyring import Keyring
 from rempart.backup.keys.wrapping import DomainKey
 from rempart.backup.points import chain, locking, points, references
+from rempart.coordination.active import backup_site, is_open
+from rempart.coordination.lease import Lease
 from rempart.errors import RepositoryDamaged, RepositoryMissing
 from rempart.flows.backup import locks
 from rempart.flows.backup.mend_links import check_chain
@@ -34,8 +36,6 @@ from rempart.flows.shared.pairs import BUCKETS, PATIENCE, holder, physical_bucke
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.repositories import repository_of
 from rempart.flows.training import champions
-from rempart.replication.active import backup_site, is_open
-from rempart.replication.lease import Lease
 from rempart.settings import config as configuration
 from rempart.settings.config import DATABASES, Config, Connection
 from rempart.settings.pipeline import load_all

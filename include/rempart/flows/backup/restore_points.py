@@ -11,10 +11,10 @@ from functools import partial
 from rempart.backup.keys import domains
 from rempart.backup.points import chain, holds, locking, points, retention
 from rempart.backup.points.holds import Hold
+from rempart.coordination.active import backup_site
 from rempart.errors import IntegrityError
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.ledger.port import Evidence
-from rempart.replication.active import backup_site
 from rempart.settings.pipeline import load_all
 from rempart.sites.once import bodies
 from rempart.sites.port import Site

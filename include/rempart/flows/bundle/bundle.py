@@ -13,6 +13,7 @@ from typing import BinaryIO
 from rempart.backup.bundle import bundle, open_bundle
 from rempart.backup.bundle.bundle import Contents, Held, Index
 from rempart.backup.databases import restic
+from rempart.coordination.active import backup_site
 from rempart.errors import BackupError, IntegrityError
 from rempart.flows.backup.seal import AHEAD
 from rempart.flows.bundle import bundle_contents
@@ -20,7 +21,6 @@ from rempart.flows.doctor.doctor_site import require
 from rempart.flows.restore.restore_source import detached, trusted_of
 from rempart.flows.shared.keys import kept_for
 from rempart.flows.shared.platform import Platform, open_platform
-from rempart.replication.active import backup_site
 from rempart.settings import config as configuration
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder

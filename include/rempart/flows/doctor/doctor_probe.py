@@ -17,9 +17,9 @@ from datetime import UTC, date, datetime
 from threading import current_thread, main_thread
 from typing import Any
 
+from rempart.coordination.active import other_site
 from rempart.errors import ConfigError, PlacementDenied
 from rempart.flows.doctor.pool_cluster import Cluster
-from rempart.replication.active import other_site
 from rempart.settings.config import Config, Connections
 from rempart.settings.sections import Classification
 from rempart.sovereignty.classification import ORDER

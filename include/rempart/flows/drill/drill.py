@@ -17,6 +17,7 @@ from rempart.backup.drill import scratch, tracking_server
 from rempart.backup.drill.checks import Check, equal_count, of_database, passed, within
 from rempart.backup.keys.keyring import Keyring
 from rempart.backup.points import chain, points
+from rempart.coordination.active import backup_site
 from rempart.errors import BackupError, DrillFailed, IntegrityError, RempartError
 from rempart.flows.backup.mend_links import hashes, named_links
 from rempart.flows.backup.restore_points import ALL
@@ -26,7 +27,6 @@ from rempart.flows.restore.restore_source import verified
 from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.keys import open_keyring
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.replication.active import backup_site
 from rempart.settings.pipeline import load_all
 from rempart.sites.port import Site
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rempart.backup.points.erasures import REASONS, Erasure
+from rempart.coordination.active import backup_site, is_open
 from rempart.errors import BackupError, FeatureError, SiteFenced
 from rempart.features import offline
 from rempart.flows.erasure import erase_listing, erase_objects
@@ -24,7 +25,6 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.training.materialize import feature_databases, materialize_table
 from rempart.ingestion import erasing, snapshots
 from rempart.ingestion.erasing import Gone
-from rempart.replication.active import backup_site, is_open
 from rempart.settings.pipeline import Pipeline, named
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder

@@ -1,8 +1,8 @@
 """Moves the platform to another site, and back: which step is next, and what is kept of it.
 
-`replication.failover` decides, `flows.failover.journey_steps` acts. Each step is safe to repeat: its outcome is kept in
-the journey once it is done, and a run that was killed anywhere is completed by the next one. Nothing is deleted at any
-site.
+`coordination.failover` decides, `flows.failover.journey_steps` acts. Each step is safe to repeat: its outcome is kept
+in the journey once it is done, and a run that was killed anywhere is completed by the next one. Nothing is deleted at
+any site.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rempart.coordination.active import Active, ActiveSites, backup_site, journey_to
+from rempart.coordination.failover import Facts, Journey, Kind, Refused, Step, next_step
+from rempart.coordination.lease import Lease
 from rempart.errors import ConfigError, FailoverError
 from rempart.flows.failover import mirror
 from rempart.flows.failover.journey_steps import Follows, Say, Steps, telling
 from rempart.flows.failover.tracking_switch import follows, unproxied
 from rempart.flows.replication import standby
 from rempart.flows.shared.platform import Platform
-from rempart.replication.active import Active, ActiveSites, backup_site, journey_to
-from rempart.replication.failover import Facts, Journey, Kind, Refused, Step, next_step
-from rempart.replication.lease import Lease
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rempart.coordination.active import Active
+from rempart.coordination.failover import Facts, Journey, Step, outcome_of_drain
 from rempart.errors import (
     FailoverError,
     LeaseHeld,
@@ -28,8 +30,6 @@ from rempart.flows.replication import standby
 from rempart.flows.replication.reconcile import Reconciled, carry, reconcile
 from rempart.flows.shared.pairs import BUCKETS, physical_bucket
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.replication.active import Active
-from rempart.replication.failover import Facts, Journey, Step, outcome_of_drain
 from rempart.replication.transfer import stored_sha256
 from rempart.settings.pipeline import load_all
 from rempart.sites.port import Site

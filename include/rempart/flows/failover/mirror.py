@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from rempart import canonical_json
+from rempart.coordination.active import Active
 from rempart.errors import DatabaseUnavailable, ObjectMissing, RempartError
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.replication.active import Active
 from rempart.settings.pipeline import load_all
 
 KEY = "continuity/active.json"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from rempart.coordination.active import Active
 from rempart.deployment.servers import mlflow_server, rest
 from rempart.errors import ConfigError, DatabaseUnavailable, ObjectMissing, StackError
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.models import artifact_locations
-from rempart.replication.active import Active
 from rempart.settings.pipeline import load_all
 
 SECONDS = 120.0

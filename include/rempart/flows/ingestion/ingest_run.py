@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from rempart.coordination.active import Active
 from rempart.errors import ConfigError
 from rempart.flows.shared import erasures
 from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, erasing, landing, snapshots
 from rempart.quality import expectations
-from rempart.replication.active import Active
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import Site
 

@@ -16,6 +16,7 @@ from rempart.backup.pitr.receiver import Server, look
 from rempart.backup.pitr.recovery import Course, Holdings
 from rempart.backup.pitr.wal import Archive, Base, Segment
 from rempart.backup.pitr.wal_store import Stored
+from rempart.coordination.active import backup_site
 from rempart.errors import (
     BackupError,
     ConfigError,
@@ -31,7 +32,6 @@ from rempart.flows.doctor.doctor_site import require
 from rempart.flows.shared.keys import key_of, open_keyring
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.repositories import repository_of
-from rempart.replication.active import backup_site
 from rempart.settings.config import WAL_ARCHIVE, Config, Connection
 from rempart.settings.pipeline import load_all
 from rempart.settings.sections import PointInTime

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rempart.coordination.active import was_active
 from rempart.errors import IntegrityError, ObjectMissing
 from rempart.flows.doctor.doctor_site import last_record
 from rempart.flows.shared.pairs import BUCKETS, catalogue, physical_bucket
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.replication.active import was_active
 from rempart.replication.divergence import Known, aside, diverged
 from rempart.replication.transfer import stored_sha256
 from rempart.replication.vouching import vouch

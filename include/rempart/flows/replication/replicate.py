@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rempart.backup.watch import heartbeat
+from rempart.coordination.lease import Lease
 from rempart.errors import ReplicationError, SiteError, SiteUnavailable
 from rempart.flows.doctor.doctor_site import require
 from rempart.flows.replication.reconcile import before_bringing
@@ -21,7 +22,6 @@ from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.pairs import Say, catalogue, check_direction, pair_of, physical_bucket, when_free
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.replication.guards import DeleteLimits
-from rempart.replication.lease import Lease
 from rempart.replication.outcome import Outcome, Planned, Rules, Trouble, grade_of, lag_seconds, quantiles
 from rempart.replication.run import BucketRun
 from rempart.replication.transfer import Carried, Mover, Throttle

@@ -15,12 +15,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from rempart.coordination.lease import Lease
 from rempart.errors import RempartError, SiteUnavailable
 from rempart.flows.replication.reconcile import before_bringing
 from rempart.flows.replication.replicate import Measured, OpenPair, ReplicationResult, tell_watch
 from rempart.flows.shared.pairs import Say, catalogue, check_direction, holder, pair_of, turn_of
 from rempart.flows.shared.platform import Platform
-from rempart.replication.lease import Lease
 from rempart.replication.outcome import SHOWN, Outcome, Planned
 from rempart.replication.plan import Replica
 from rempart.replication.work import SiteStore, Store, decode

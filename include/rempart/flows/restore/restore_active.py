@@ -12,12 +12,12 @@ from datetime import datetime
 from typing import Any
 
 from rempart.backup.points.points import Manifest
+from rempart.coordination.active import Active, backup_site
+from rempart.coordination.failover import Journey, Step, outcome_of_drain
 from rempart.errors import BackupError, ConfigError, RempartError
 from rempart.flows.failover.fail_over import fail_over
 from rempart.flows.restore.restore_source import Wish
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.replication.active import Active, backup_site
-from rempart.replication.failover import Journey, Step, outcome_of_drain
 from rempart.settings.config import Config
 from rempart.settings.pipeline import load_all
 

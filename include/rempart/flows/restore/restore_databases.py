@@ -16,11 +16,11 @@ from rempart.backup.databases.stored_dumps import restore_from
 from rempart.backup.drill.checks import Check, of_database
 from rempart.backup.points.points import Dump
 from rempart.backup.points.restoring import Meter
+from rempart.coordination import database as continuity
 from rempart.deployment.servers import postgresql as embedded
 from rempart.deployment.setup import credentials
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import BackupError, RempartError
-from rempart.replication import database as continuity
 from rempart.settings import config as configuration
 from rempart.settings.config import Connection, Connections
 

@@ -11,9 +11,9 @@ from rempart.backup.keys import age
 from rempart.backup.keys.domains import Domain, parse
 from rempart.backup.keys.keyring import CONNECTION, Destruction, Keyring, Place
 from rempart.backup.keys.wrapping import Card, DomainKey
+from rempart.coordination.active import backup_site
 from rempart.errors import ConfigError, KeyMissing, KeyWrong, RepositoryDamaged
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.replication.active import backup_site
 from rempart.settings.config import Config
 from rempart.settings.pipeline import load_all
 from rempart.settings.sections import Classification, Keep

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from rempart.coordination.lease import Lease
 from rempart.errors import ConfigError, FailoverError, LeaseHeld
 from rempart.flows.shared.platform import Platform
 from rempart.replication.catalogue import Catalogue
-from rempart.replication.lease import Lease
 from rempart.settings.config import Config
 from rempart.settings.sections import ReplicationPair
 

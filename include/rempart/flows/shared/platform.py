@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+from rempart.coordination.active import Active, is_open
 from rempart.errors import PipelineError
 from rempart.ledger import keys
 from rempart.ledger.port import Evidence, Ledger
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.ledger.stamped import StampedLedger, Writer
-from rempart.replication.active import Active, is_open
 from rempart.replication.continuity import Continuity, PostgresqlContinuity
 from rempart.settings import config as configuration
 from rempart.settings.config import Config, Connection, Connections, witness

@@ -11,6 +11,7 @@ from datetime import datetime
 from rempart.airflow_api import AirflowApi
 from rempart.backup.databases import postgresql
 from rempart.backup.drill.checks import Check
+from rempart.coordination.active import backup_site
 from rempart.deployment.embedded import lifecycle, release
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import UpgradeError
@@ -20,7 +21,6 @@ from rempart.flows.training.champions import registered
 from rempart.flows.upgrade import upgrade_facts, upgrade_journal
 from rempart.flows.upgrade.upgrade_journal import Begun
 from rempart.flows.upgrade.upgrade_plan import Facts, Line, decide, migrating, refusals
-from rempart.replication.active import backup_site
 from rempart.settings import config as configuration
 from rempart.settings.pipeline import load_all
 

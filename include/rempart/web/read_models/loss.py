@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from rempart.backup.watch.rpo import lag_now
+from rempart.coordination.active import Active, backup_site
 from rempart.errors import ConfigError
 from rempart.ledger.port import Evidence
-from rempart.replication.active import Active, backup_site
 from rempart.settings.config import Config
 from rempart.settings.sections import ReplicationPair
 from rempart.sovereignty.places import site_placement

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from rempart.backup.databases.not_held import is_whole, needed, of_record
 from rempart.backup.watch.rpo import lag_now, worse
+from rempart.coordination.active import Active, backup_site
 from rempart.errors import ConfigError, PipelineError
 from rempart.flows.shared.platform import classification_of
 from rempart.ledger.port import Evidence
-from rempart.replication.active import Active, backup_site
 from rempart.settings.config import SERVERS, Config
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sections import Place as PlaceConfig

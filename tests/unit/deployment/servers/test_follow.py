@@ -10,11 +10,11 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+from rempart.coordination.active import Active, MemoryActiveSites
+from rempart.coordination.failover import Journey
 from rempart.deployment.servers import follow
 from rempart.deployment.setup import credentials, environment, layout, services
 from rempart.errors import DatabaseUnavailable
-from rempart.replication.active import Active, MemoryActiveSites
-from rempart.replication.failover import Journey
 from rempart.settings import config
 
 ROOT = Path(__file__).resolve().parents[4]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rempart.coordination.active import Active, MemoryActiveSites
 from rempart.errors import (
     CapabilityMissing,
     ConfigError,
@@ -21,7 +22,6 @@ from rempart.errors import (
 from rempart.flows.failover import mirror
 from rempart.flows.failover.fail_over import abandon, fail_back, fail_over, lines
 from rempart.flows.shared.platform import Platform
-from rempart.replication.active import Active, MemoryActiveSites
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
 from tests import journeys

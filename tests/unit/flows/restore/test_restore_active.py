@@ -11,13 +11,13 @@ import pytest
 from rempart.backup.points.points import Manifest, Secrets
 from rempart.backup.points.restoring import Part
 from rempart.backup.points.sealing import SealedObject
+from rempart.coordination.active import Active, ActiveSites, journey_to
+from rempart.coordination.failover import Journey
 from rempart.errors import BackupError, ConfigError, RempartError, SiteUnavailable
 from rempart.flows.failover import fail_over, mirror
 from rempart.flows.restore import restore_active
 from rempart.flows.restore.restore_source import Wish
 from rempart.flows.shared.platform import Platform
-from rempart.replication.active import Active, ActiveSites, journey_to
-from rempart.replication.failover import Journey
 from tests import journeys
 
 ROOT = Path(__file__).parents[4]

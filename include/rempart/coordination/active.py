@@ -3,7 +3,7 @@
 A writer commits inside `committing`, which holds a shared lock and finds the generation unchanged; `settle` waits until
 nobody holds that lock. So whatever a writer commits is at the site before a drain lists it, or is not committed at all.
 What is committed in several places (a site, a database, another) is either whole or not begun under the `barrier`.
-Only a journey (`replication.failover`) changes the generation, under the lease `active-site`.
+Only a journey (`coordination.failover`) changes the generation, under the lease `active-site`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any, Literal, Protocol
 
 import psycopg
 
+from rempart.coordination.database import Session, session
+from rempart.coordination.failover import Journey, Kind
+from rempart.coordination.lease import Lease, fence, turn
 from rempart.errors import ConfigError, FailoverError, LeaseHeld, SiteFenced
-from rempart.replication.database import Session, session
-from rempart.replication.failover import Journey, Kind
-from rempart.replication.lease import Lease, fence, turn
 from rempart.settings.config import Config, Connection
 
 LEASE = "active-site"

@@ -8,18 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rempart.coordination.active import Active, backup_site, is_open, journey_to, was_active
+from rempart.coordination.failover import BEFORE, Facts, Journey, Kind, Refused, Step, next_step, outcome_of_drain
 from rempart.errors import ConfigError, FailoverError
-from rempart.replication.active import Active, backup_site, is_open, journey_to, was_active
-from rempart.replication.failover import (
-    BEFORE,
-    Facts,
-    Journey,
-    Kind,
-    Refused,
-    Step,
-    next_step,
-    outcome_of_drain,
-)
 from rempart.settings import config
 
 FACTS = st.builds(Facts, st.booleans(), st.booleans(), st.booleans())

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from rempart.coordination.database import Session, session
 from rempart.errors import LeaseHeld, LeaseLost, RempartError
-from rempart.replication.database import Session, session
 from rempart.settings.config import Connection
 
 SECONDS = 60.0

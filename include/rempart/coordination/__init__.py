@@ -1,0 +1,1 @@
+"""Leases, the active site, and the database that keeps them."""
