@@ -18,8 +18,8 @@ from bench import hostile_files
 from rempart.errors import PipelineError
 from rempart.flows.ingestion.judge_rows import judge
 from rempart.ingestion import isolated, reading, reading_process
+from rempart.ingestion.expectations import broken, build
 from rempart.ingestion.reading import Rows
-from rempart.quality.expectations import broken, build
 from rempart.settings import pipeline
 from rempart.settings.pipeline import Expectation, Source
 

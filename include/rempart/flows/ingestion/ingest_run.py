@@ -14,8 +14,7 @@ from rempart.errors import ConfigError
 from rempart.flows.shared import erasures
 from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, erasing, landing, snapshots
-from rempart.quality import expectations
+from rempart.ingestion import deliveries, erasing, expectations, landing, snapshots
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import Site
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rempart.ingestion import acceptance, cells, reading, snapshots
+from rempart.ingestion.expectations import broken
 from rempart.ingestion.reading import Rows
 from rempart.ingestion.refused import Reasons, Refused, shared
-from rempart.quality.expectations import broken
 from rempart.settings.pipeline import Pipeline
 
 if TYPE_CHECKING:

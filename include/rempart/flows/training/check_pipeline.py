@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 
 from rempart.errors import PipelineError, RempartError
 from rempart.features.plan import view_tables
+from rempart.ingestion import expectations
 from rempart.models.encoding import features_of
-from rempart.quality import expectations
 from rempart.settings.pipeline import Pipeline
 from rempart.training import trainers
 from rempart.training.job import Param

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from rempart.errors import PipelineError
-from rempart.quality.expectations import ROW_LEVEL, broken, build
+from rempart.ingestion.expectations import ROW_LEVEL, broken, build
 from rempart.settings.pipeline import Expectation
 
 CANARY = "canary-7f3a"

@@ -13,7 +13,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import PipelineError
-from rempart.quality import patterns
+from rempart.ingestion import patterns
 from rempart.settings.pipeline import Expectation
 
 if TYPE_CHECKING:

@@ -1,1 +1,0 @@
-"""Quality: the pipeline's Great Expectations, applied to each row by itself."""
