@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.report import Row, write
 from rempart.flows.shared.platform import open_platform
-from rempart.orchestration.pod_triggers import MINIMUM_SECONDS
+from rempart.orchestration.training.pod_triggers import MINIMUM_SECONDS
 from rempart.settings import config
 from rempart.training.backends import LocalBackend
 from tests import pods

@@ -77,7 +77,7 @@ def _triggerer(inbox: Any, outbox: Any) -> None:
 async def _serve(inbox: Any, outbox: Any) -> None:
     from airflow.sdk.module_loading import import_string
 
-    from rempart.orchestration import pod_triggers
+    from rempart.orchestration.training import pod_triggers
 
     async def run(number: int, path: str, arguments: dict[str, Any]) -> None:
         async for event in import_string(path)(**arguments).run():
@@ -159,7 +159,7 @@ class Many:
         return Job(name, Ordered(spec.job_id, spec.output.bucket, key, {}, {}))
 
     def operator(self, job: Job) -> Any:
-        from rempart.orchestration.training import operator_for
+        from rempart.orchestration.training.training import operator_for
 
         pipeline = self.pipelines[job.pipeline]
         order = dataclasses.asdict(job.ordered)
@@ -279,7 +279,7 @@ def fairness(many: Many, size: Size) -> dict[str, float]:
 
 def overhead(many: Many) -> dict[str, list[float]]:
     """Seconds of one job through the operator, and of the same pod by the provider's own, in turns."""
-    from rempart.orchestration.pod_triggers import MINIMUM_SECONDS
+    from rempart.orchestration.training.pod_triggers import MINIMUM_SECONDS
 
     found: dict[str, list[float]] = {"ours": [], "bare": []}
     for number in range(ROUNDS + 1):
@@ -352,7 +352,7 @@ def main(arguments: list[str] | None = None) -> None:
     lifecycle.adopt_environment()
     assert OPERATORS.keys() >= {operator for operator, _ in OURS.values()}
     with tempfile.TemporaryDirectory() as folder, _set_up(Path(folder), real=real) as many:
-        with patch("rempart.orchestration.training_pod.PAUSES", ()):
+        with patch("rempart.orchestration.training.training_pod.PAUSES", ()):
             waited = waiting(many, size)
             print(waited, flush=True)
             many.end()

@@ -38,7 +38,7 @@ from pathlib import Path
 from airflow.sdk import DAG
 
 from rempart.orchestration.dags import settings
-from rempart.orchestration.training_pod import TrainingPodOperator
+from rempart.orchestration.training.training_pod import TrainingPodOperator
 from rempart.settings.pipeline import named
 
 orders = json.loads((Path(__file__).parents[1] / "orders.json").read_text())

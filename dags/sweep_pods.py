@@ -32,7 +32,7 @@ if config.load().training.backend == "kubernetes":
 
         @task
         def sweep(params: Any = None) -> dict[str, Any]:
-            from rempart.orchestration.pool_janitor import sweep
+            from rempart.orchestration.training.pool_janitor import sweep
 
             return sweep(dry_run=params["dry_run"])
 

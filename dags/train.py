@@ -19,7 +19,7 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, Param
 
 from rempart.orchestration import assets
 from rempart.orchestration.dags import at, pipeline_dags, pipeline_settings
-from rempart.orchestration.training import training_tasks
+from rempart.orchestration.training.training import training_tasks
 from rempart.settings.pipeline import Pipeline
 from rempart.training.trainers import params_schema
 

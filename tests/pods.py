@@ -261,7 +261,7 @@ class Trial:
             return drive(lambda: self.operator(ordered), context(), deferred, minimum)
 
     def operator(self, ordered: pod_job.Ordered) -> Any:
-        from rempart.orchestration.training import operator_for
+        from rempart.orchestration.training.training import operator_for
 
         sooner = {"poll": 0.5} if self.pipeline.trainer.nodes > 1 else {}
         return operator_for(self.pipeline)(
@@ -346,7 +346,7 @@ def drive(
         return running["task"]
 
     method, arguments = resumed().execute, {}
-    with patch("rempart.orchestration.pod_triggers.MINIMUM_SECONDS", minimum):
+    with patch("rempart.orchestration.training.pod_triggers.MINIMUM_SECONDS", minimum):
         for number in range(1, 500):
             try:
                 with set_current_context(running):  # type: ignore[arg-type] # what of it is read here

@@ -413,7 +413,7 @@ def test_the_janitor_deletes_a_train_job_that_nobody_waits_for(
 ) -> None:
     from airflow.sdk.exceptions import TaskDeferred
 
-    from rempart.orchestration.pool_janitor import sweep
+    from rempart.orchestration.training.pool_janitor import sweep
 
     ordered = trial.order()
     silenced(trial, STAYS)

@@ -13,7 +13,7 @@ from airflow.sdk import DAG, CronTriggerTimetable, task
 
 from rempart.errors import PipelineError, RempartError
 from rempart.flows.training.check_pipeline import check
-from rempart.orchestration.enforcement import refusal, today
+from rempart.orchestration.policies.enforcement import refusal, today
 from rempart.orchestration.retries import RetryTransientErrors
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline, load_all

@@ -93,7 +93,7 @@ def import_dags(stack: Stack) -> tuple[frozenset[str], Mapping[str, str]]:
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": f"{home}/logs",
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
         }
-        command = [stack.python, "-m", "rempart.orchestration.import_dags", str(stack.root / "dags")]
+        command = [stack.python, "-m", "rempart.orchestration.policies.import_dags", str(stack.root / "dags")]
         try:
             done = subprocess.run(
                 command, env=variables, cwd=home, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from rempart.errors import ConfigError, EgressDenied, LedgerError
-from rempart.orchestration.egress_hook import Guard, Target, target
+from rempart.orchestration.policies.egress_hook import Guard, Target, target
 from rempart.settings.config import Config
 from rempart.sovereignty.egress import Destination, EgressRules
 from rempart.sovereignty.policy import Decision
@@ -244,7 +244,7 @@ PROBE = """
 import socket, sys
 from rempart.errors import EgressDenied
 import airflow, airflow.settings
-from rempart.orchestration import egress_hook
+from rempart.orchestration.policies import egress_hook
 assert len(egress_hook._installed) == 1
 def denied(call):
     try:

@@ -16,7 +16,7 @@ from rempart.training.kubernetes.gang import Gang
 from tests.unit.training.kubernetes.test_gang import NO_GPU, gang, pod
 
 if TYPE_CHECKING:
-    from rempart.orchestration.train_job_trigger import TrainJobTrigger
+    from rempart.orchestration.training.train_job_trigger import TrainJobTrigger
 
 pytestmark = pytest.mark.airflow
 WAITING = gang(pod(0, "Pending"), pod(1, "Pending", node=False, conditions=NO_GPU))
@@ -28,7 +28,7 @@ ALL_ENDED = gang(pod(0, "Failed", 1), pod(1, "Failed", 143))
 
 def trigger(seen: list[Any], **changes: Any) -> TrainJobTrigger:
     """A trigger that sees these one after the other, the last one for ever; what is no Gang is raised."""
-    from rempart.orchestration.train_job_trigger import TrainJobTrigger
+    from rempart.orchestration.training.train_job_trigger import TrainJobTrigger
 
     given = {
         "connection": "k8s_a",
@@ -61,8 +61,10 @@ def fired(one: TrainJobTrigger) -> dict[str, Any]:
             return event.payload
         raise AssertionError("no event")
 
-    quickly = patch("rempart.orchestration.train_job_trigger.LOOK_SECONDS", 0.01)  # no cluster tells anything here
-    with quickly, patch("rempart.orchestration.pod_triggers.MINIMUM_SECONDS", 0.0):
+    quickly = patch(
+        "rempart.orchestration.training.train_job_trigger.LOOK_SECONDS", 0.01
+    )  # no cluster tells anything here
+    with quickly, patch("rempart.orchestration.training.pod_triggers.MINIMUM_SECONDS", 0.0):
         found: dict[str, Any] = asyncio.run(asyncio.wait_for(first(), 20))
     return found
 
@@ -86,7 +88,7 @@ def test_when_one_node_ended_badly_the_others_are_waited_for() -> None:
     seen: list[Any] = [RUNNING, ONE_ENDED, ONE_ENDED, ALL_ENDED]
     assert fired(trigger(seen, await_nodes=False))["status"] == "over"
     assert seen == [ALL_ENDED]
-    with patch("rempart.orchestration.train_job_trigger.SETTLE_SECONDS", 0.05):
+    with patch("rempart.orchestration.training.train_job_trigger.SETTLE_SECONDS", 0.05):
         assert fired(trigger([ONE_ENDED], await_nodes=False))["status"] == "over"
 
 
@@ -96,18 +98,18 @@ def test_a_cluster_that_does_not_answer_is_told_and_not_taken_for_an_end() -> No
 
 
 def test_what_airflow_stores_makes_the_same_trigger_again() -> None:
-    from rempart.orchestration.train_job_trigger import TrainJobTrigger
+    from rempart.orchestration.training.train_job_trigger import TrainJobTrigger
 
     made = trigger([RUNNING])
     path, stored = made.serialize()
-    assert path == "rempart.orchestration.train_job_trigger.TrainJobTrigger"
+    assert path == "rempart.orchestration.training.train_job_trigger.TrainJobTrigger"
     assert TrainJobTrigger(**stored).serialize() == (path, stored)
     assert json.loads(json.dumps(stored)) == stored and stored["connection"] == "k8s_a"
 
 
 @given(st.lists(st.integers(0, 10**10), min_size=1, max_size=20, unique=True), st.integers(0, 20))
 def test_each_line_is_told_once_however_often_the_log_is_read(moments: list[int], cut: int) -> None:
-    from rempart.orchestration.train_job_trigger import new_lines
+    from rempart.orchestration.training.train_job_trigger import new_lines
 
     def written(nanoseconds: int) -> str:
         whole, part = divmod(nanoseconds, 10**9)

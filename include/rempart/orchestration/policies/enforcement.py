@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from rempart.orchestration import runtime
-from rempart.orchestration.dag_facts import dag_facts
+from rempart.orchestration.policies.dag_facts import dag_facts
 from rempart.settings import config
 from rempart.settings.config import Config
 from rempart.sovereignty import dag_rules, pods

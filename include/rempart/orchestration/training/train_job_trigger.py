@@ -19,9 +19,9 @@ from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generi
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from kubernetes_asyncio import client
 
-from rempart.orchestration import pod_triggers
 from rempart.orchestration.pool_queue import QueueWatch
-from rempart.orchestration.pool_watch import News, watch_of
+from rempart.orchestration.training import pod_triggers
+from rempart.orchestration.training.pool_watch import News, watch_of
 from rempart.training.backends import readable
 from rempart.training.kubernetes import queue
 from rempart.training.kubernetes import train_job as shape

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from rempart.orchestration.pod_triggers import TrainingPodTrigger
+    from rempart.orchestration.training.pod_triggers import TrainingPodTrigger
 
 pytestmark = pytest.mark.airflow
 
@@ -27,7 +27,7 @@ def pod(node: str | None = None, deleted: datetime | None = None, phase: str = "
 
 def trigger(pods: list[Any], *, wait: float = 5) -> TrainingPodTrigger:
     """A trigger whose cluster answers with these pods, the last one for ever."""
-    from rempart.orchestration.pod_triggers import TrainingPodTrigger
+    from rempart.orchestration.training.pod_triggers import TrainingPodTrigger
 
     made = TrainingPodTrigger(
         pod_name="train-x-1",
@@ -65,12 +65,14 @@ def fired(one: Any) -> tuple[dict[str, Any], float]:
 
 @pytest.fixture(autouse=True)
 def short_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rempart.orchestration.pod_triggers.MINIMUM_SECONDS", 0.4)
-    monkeypatch.setattr("rempart.orchestration.pod_triggers.LOOK_SECONDS", 0.01)  # no cluster tells anything here
+    monkeypatch.setattr("rempart.orchestration.training.pod_triggers.MINIMUM_SECONDS", 0.4)
+    monkeypatch.setattr(
+        "rempart.orchestration.training.pod_triggers.LOOK_SECONDS", 0.01
+    )  # no cluster tells anything here
 
 
 def test_a_pause_that_is_over_already_lasts_the_minimum() -> None:
-    from rempart.orchestration.pod_triggers import PauseTrigger
+    from rempart.orchestration.training.pod_triggers import PauseTrigger
 
     event, seconds = fired(PauseTrigger(time.time() - 60, "every pool is full"))
     assert event == {"status": "again"} and seconds >= 0.4
@@ -102,7 +104,7 @@ def test_nothing_secret_is_stored_and_the_trigger_is_rebuilt_from_what_is() -> N
 
 
 def test_the_shipped_minimum_is_one_at_which_airflow_fails_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rempart.orchestration import pod_triggers
+    from rempart.orchestration.training import pod_triggers
 
     monkeypatch.undo()
     assert pod_triggers.MINIMUM_SECONDS >= 10

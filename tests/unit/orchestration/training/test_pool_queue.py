@@ -22,7 +22,7 @@ FULL = "LocalQueue gpus has not admitted it: Pending: couldn't assign flavors to
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[DoubleCluster]:
     """A pool with one GPU and a queue, which has quota for one job."""
-    monkeypatch.setattr("rempart.orchestration.pod_triggers.MINIMUM_SECONDS", 0.0)
+    monkeypatch.setattr("rempart.orchestration.training.pod_triggers.MINIMUM_SECONDS", 0.0)
     with DoubleCluster("gpu-a", "training") as double:
         extra = {"kube_config": json.dumps(double.kubeconfig())}
         monkeypatch.setenv("AIRFLOW_CONN_K8S_GPU_A", json.dumps({"conn_type": "kubernetes", "extra": extra}))
@@ -41,7 +41,7 @@ def make(pool: DoubleCluster, name: str, queue: str = "gpus") -> None:
 
 
 def fired(wait: float) -> dict[str, Any]:
-    from rempart.orchestration.pod_triggers import TrainingPodTrigger
+    from rempart.orchestration.training.pod_triggers import TrainingPodTrigger
 
     trigger = TrainingPodTrigger(
         pod_name="train-x-1",

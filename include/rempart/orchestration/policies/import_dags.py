@@ -1,4 +1,5 @@
-"""`python -m rempart.orchestration.import_dags FOLDER`: read every DAG file as the dag-processor does, policies on.
+"""`python -m rempart.orchestration.policies.import_dags FOLDER`: read every DAG file as the dag-processor does,
+policies on.
 
 The last line of its output is JSON: `dags`, their ids, and `errors`, by file.
 """

@@ -1,7 +1,7 @@
 """A job on several nodes: each attempt is a TrainJob, whose pods Kubeflow Trainer makes from the pool's runtime.
 
-What is done for every attempt, whatever it is in a cluster, stands in rempart.orchestration.pursuit. No node of an
-attempt gets credentials, so none can run, before all of them were admitted.
+What is done for every attempt, whatever it is in a cluster, stands in rempart.orchestration.training.pursuit. No node
+of an attempt gets credentials, so none can run, before all of them were admitted.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from kubernetes.client import ApiException  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
 
 from rempart.errors import PlacementDenied
-from rempart.orchestration.pod_triggers import BOUND
-from rempart.orchestration.pursuit import PAUSES, Denied, Pursuit, is_there, retried, told
-from rempart.orchestration.train_job_trigger import POLL_SECONDS, TrainJobTrigger, new_lines, seconds_since
+from rempart.orchestration.training.pod_triggers import BOUND
+from rempart.orchestration.training.pursuit import PAUSES, Denied, Pursuit, is_there, retried, told
+from rempart.orchestration.training.train_job_trigger import POLL_SECONDS, TrainJobTrigger, new_lines, seconds_since
 from rempart.settings.config import load
 from rempart.training.backends import readable
 from rempart.training.kubernetes import pod as pods

@@ -24,9 +24,9 @@ from urllib3.exceptions import HTTPError
 
 from rempart.errors import PlacementDenied, PoolUnavailable, TrainingError
 from rempart.orchestration import runtime
-from rempart.orchestration.enforcement import today
-from rempart.orchestration.pod_triggers import PauseTrigger
+from rempart.orchestration.policies.enforcement import today
 from rempart.orchestration.pool_queue import local_queue, workload_events
+from rempart.orchestration.training.pod_triggers import PauseTrigger
 from rempart.settings.config import load
 from rempart.training.backends import LAST_LINES, readable
 from rempart.training.kubernetes import pod as shape

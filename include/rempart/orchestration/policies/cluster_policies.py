@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow.policies import hookimpl
 
-from rempart.orchestration import egress_hook
+from rempart.orchestration.policies import egress_hook
 from rempart.sovereignty import dag_rules, pods  # noqa: F401 # loaded here once, not in each process that is forked
 
 
@@ -24,8 +24,8 @@ def _load_enforcement() -> None:
     Not sooner: Airflow imports this module while it starts, when its SDK cannot be imported yet.
     """
     if "airflow.sdk" in sys.modules:
-        import rempart.orchestration.enforcement
-        import rempart.orchestration.links  # noqa: F401
+        import rempart.orchestration.links
+        import rempart.orchestration.policies.enforcement  # noqa: F401
 
 
 os.register_at_fork(before=_load_enforcement)
@@ -41,7 +41,7 @@ def dag_policy(dag: Any) -> None:
     from airflow.exceptions import AirflowClusterPolicyViolation
 
     from rempart.orchestration import links
-    from rempart.orchestration.enforcement import label_worker_pods, refusal
+    from rempart.orchestration.policies.enforcement import label_worker_pods, refusal
 
     if found := refusal(dag):
         raise AirflowClusterPolicyViolation(found)
@@ -52,6 +52,6 @@ def dag_policy(dag: Any) -> None:
 @hookimpl(trylast=True)
 def pod_mutation_hook(pod: Any) -> None:
     """Hold a pod in its pool's region, with allowed images and a restricted security context, or refuse it."""
-    from rempart.orchestration.enforcement import restrict
+    from rempart.orchestration.policies.enforcement import restrict
 
     restrict(pod)

@@ -30,7 +30,7 @@ IMAGE = f"registry.trial/trainer@sha256:{'ab' * 32}"
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[DoubleCluster]:
     """A pool without nodes, in which jobs' pods wait."""
-    monkeypatch.setattr("rempart.orchestration.pod_triggers.MINIMUM_SECONDS", 0.0)
+    monkeypatch.setattr("rempart.orchestration.training.pod_triggers.MINIMUM_SECONDS", 0.0)
     with DoubleCluster("gpu-a", "training") as double:
         extra = {"kube_config": json.dumps(double.kubeconfig())}
         monkeypatch.setenv("AIRFLOW_CONN_K8S_GPU_A", json.dumps({"conn_type": "kubernetes", "extra": extra}))
@@ -45,7 +45,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[DoubleCluster]:
 
 
 def trigger(number: int, *, await_node: bool = True, wait: int = 120) -> Any:
-    from rempart.orchestration.pod_triggers import TrainingPodTrigger
+    from rempart.orchestration.training.pod_triggers import TrainingPodTrigger
 
     return TrainingPodTrigger(
         pod_name=f"train-x-{number}",
@@ -61,7 +61,7 @@ def trigger(number: int, *, await_node: bool = True, wait: int = 120) -> Any:
 
 
 def train_job_trigger(number: int) -> Any:
-    from rempart.orchestration.train_job_trigger import TrainJobTrigger
+    from rempart.orchestration.training.train_job_trigger import TrainJobTrigger
 
     return TrainJobTrigger(
         connection="k8s_gpu_a",
@@ -125,7 +125,7 @@ def test_jobs_that_wait_share_one_watch_and_hear_at_once_of_their_node(pool: Dou
 def test_a_watch_that_is_refused_keeps_nobody_from_hearing(
     pool: DoubleCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rempart.orchestration.pod_triggers.LOOK_SECONDS", 1.0)
+    monkeypatch.setattr("rempart.orchestration.training.pod_triggers.LOOK_SECONDS", 1.0)
     pool.fail(403, times=1000, method="GET", path_contains="/pods?")
     events, _ = together(lambda: pool.add_node("gpu-a-1", {}, {GPU: str(JOBS), "pods": "110"}), 1)
     assert [one["status"] for one in events] == ["bound"] * JOBS
@@ -141,7 +141,7 @@ class NoCluster:
 
 @pytest.mark.parametrize("expired", [False, True], ids=["ends at once", "410 after each list"])
 def test_a_watch_that_never_lasts_is_not_asked_for_in_a_loop(monkeypatch: pytest.MonkeyPatch, expired: bool) -> None:
-    from rempart.orchestration.pool_watch import PoolWatch
+    from rempart.orchestration.training.pool_watch import PoolWatch
 
     asked = {"lists": 0, "watches": 0}
 
@@ -171,7 +171,7 @@ def test_a_watch_that_never_lasts_is_not_asked_for_in_a_loop(monkeypatch: pytest
 
 
 def test_a_version_that_became_too_old_is_listed_anew_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rempart.orchestration import pool_watch
+    from rempart.orchestration.training import pool_watch
 
     lists, ends = [], iter([None, ApiException(status=410)])
 

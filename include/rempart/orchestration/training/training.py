@@ -60,9 +60,9 @@ def _in_pods(pipeline: Pipeline, candidate: Asset) -> None:
 def operator_for(pipeline: Pipeline) -> Any:
     """The class that runs a pipeline's jobs. Imported only where pods run: it doubles the time to read a DAG file."""
     if pipeline.trainer.nodes > 1:
-        from rempart.orchestration.train_job import TrainJobOperator
+        from rempart.orchestration.training.train_job import TrainJobOperator
 
         return TrainJobOperator
-    from rempart.orchestration.training_pod import TrainingPodOperator
+    from rempart.orchestration.training.training_pod import TrainingPodOperator
 
     return TrainingPodOperator

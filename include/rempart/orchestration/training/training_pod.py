@@ -1,6 +1,6 @@
 """A job on one node: each attempt is a pod, the provider's business (KubernetesPodOperator, deferrable).
 
-What is done for every attempt, whatever it is in a cluster, stands in rempart.orchestration.pursuit.
+What is done for every attempt, whatever it is in a cluster, stands in rempart.orchestration.training.pursuit.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from airflow.sdk.exceptions import AirflowException
 from kubernetes.client import ApiException, V1Pod  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
 
-from rempart.orchestration.pod_triggers import BOUND, PauseTrigger, TrainingPodTrigger, overdue
-from rempart.orchestration.pursuit import PAUSES, Pursuit, Taken, is_there, retried
+from rempart.orchestration.training.pod_triggers import BOUND, PauseTrigger, TrainingPodTrigger, overdue
+from rempart.orchestration.training.pursuit import PAUSES, Pursuit, Taken, is_there, retried
 from rempart.settings.config import load
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import queue, verdict
