@@ -53,7 +53,7 @@ import os, time
 from datetime import UTC, datetime
 from rempart.settings import config
 from rempart.settings.config import environment_connections
-from rempart.sites.s3 import S3Site
+from rempart.sites.s3.site import S3Site
 from rempart.sovereignty.places import decide_site
 from rempart.training.job import JobResult, parse_spec
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from rempart.settings.config import Connection
-from rempart.sites.s3 import S3Site
+from rempart.sites.s3.site import S3Site
 from rempart.sovereignty.policy import Decision, Reason
 
 ALLOWED = Decision(True, "internal", "data", "site 'primary'", (Reason(True, "rule", "fact"),))

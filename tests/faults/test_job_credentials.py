@@ -17,8 +17,8 @@ from rempart.flows.shared.platform import Platform
 from rempart.models import tracking_users
 from rempart.settings import config
 from rempart.settings.config import Connection
-from rempart.sites import sessions
-from rempart.sites.s3 import SESSION_TOKEN, S3Site
+from rempart.sites.s3 import sessions
+from rempart.sites.s3.site import SESSION_TOKEN, S3Site
 from rempart.sovereignty.places import decide_site
 from tests import pods
 from tests.kubernetes_double import KubernetesDouble

@@ -226,7 +226,7 @@ import sys
 from rempart.flows.replication import replicate
 from rempart.flows.shared.platform import open_platform
 from rempart.replication.continuity import PostgresqlContinuity
-from rempart.sites.s3 import S3Site
+from rempart.sites.s3.site import S3Site
 import dataclasses, os, signal
 from rempart.settings import sections
 mark, left = sys.argv[1], int(sys.argv[2])

@@ -20,7 +20,7 @@ from bench.door_attacks import ORIGIN, Attack, lets_in, of_site
 from rempart.deployment.servers import object_sites
 from rempart.deployment.setup import environment, preflight, services, site_certificates
 from rempart.errors import StackError
-from rempart.sites.s3 import S3Site
+from rempart.sites.s3.site import S3Site
 from tests.integration.own_servers import ROOT, Servers, own_servers
 
 BUCKET, KEY, BODY = "landing", "kept", b"not yours"

@@ -26,9 +26,9 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.settings import config
 from rempart.settings.config import Connection
 from rempart.settings.sections import JobCredentials
-from rempart.sites import sessions
 from rempart.sites.port import Site
-from rempart.sites.s3 import SESSION_TOKEN, SESSION_UNTIL, S3Site
+from rempart.sites.s3 import sessions
+from rempart.sites.s3.site import SESSION_TOKEN, SESSION_UNTIL, S3Site
 from rempart.sovereignty.places import decide_site
 from rempart.training import data_rights
 from rempart.training.checkpoints import Checkpoints

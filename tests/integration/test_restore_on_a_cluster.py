@@ -27,7 +27,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import to_pem
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import DATABASES, Connection, parse_connection, read_env_file
-from rempart.sites.s3 import S3Site
+from rempart.sites.s3.site import S3Site
 from tests.buckets import own_buckets
 from tests.conftest import ROOT, OwnTurns
 from tests.integration.own_servers import Servers, own_servers

@@ -30,7 +30,7 @@ from rempart.errors import ConfigError, ConnectionMissing, PreflightFailed, Site
 from rempart.settings import config, sections
 from rempart.settings.config import DATABASES, environment_connections
 from rempart.settings.telemetry import TELEMETRY_OFF
-from rempart.sites.s3 import S3Site
+from rempart.sites.s3.site import S3Site
 
 pytestmark = pytest.mark.stack
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from rempart.flows.shared.platform import Platform
-from rempart.sites.s3 import S3Site
+from rempart.sites.s3.site import S3Site
 from rempart.sovereignty.places import decide_site
 
 

@@ -54,7 +54,7 @@ __all__ = ["SESSION_OVER", "TRY_AGAIN", "World", "main", "run_job", "split_rows"
 T = TypeVar("T")
 TRY_AGAIN, SESSION_OVER = 75, 77
 ATTEMPTS, PAUSE_SECONDS = 3, 2.0
-_LIBRARIES = ("boto3", "mlflow", "onnx", "onnxruntime", "pyarrow.parquet", "rempart.sites.s3", "sklearn")
+_LIBRARIES = ("boto3", "mlflow", "onnx", "onnxruntime", "pyarrow.parquet", "rempart.sites.s3.site", "sklearn")
 """What every job loads sooner or later."""
 TRAIN, NOTHING = b"train", b"nothing"
 """What the first of several nodes tells the others to do."""
@@ -218,7 +218,7 @@ def _connection(name: str) -> Connection:
 
 def _site_of(spec: JobSpec, connections: Connections) -> Callable[[Place], Site]:
     """Opens sites for a job, each only where the permission in its spec lets it."""
-    from rempart.sites.s3 import S3Site
+    from rempart.sites.s3.site import S3Site
 
     opened: dict[str, Site] = {}
 

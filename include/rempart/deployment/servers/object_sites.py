@@ -19,7 +19,7 @@ from rempart.errors import SiteError, StackError
 from rempart.settings import config
 from rempart.settings.config import Config, Connection, Connections
 from rempart.settings.sections import Buckets
-from rempart.sites.s3 import S3Site
+from rempart.sites.s3.site import S3Site
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.places import decide_site
 from rempart.sovereignty.policy import Decision

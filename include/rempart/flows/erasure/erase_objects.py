@@ -26,7 +26,7 @@ from rempart.ingestion.erasing import Cut, Gone, Kind
 from rempart.ingestion.snapshots import Part, Snapshot
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import ObjectInfo, Site
-from rempart.sites.s3 import file_sha256
+from rempart.sites.s3.site import file_sha256
 
 WORKERS = 8
 ORDER: Mapping[Kind, int] = {"manifest": 0, "part": 1, "training set": 2, "quarantine": 3, "delivery": 4}

@@ -28,7 +28,7 @@ from rempart.ingestion.reading import EMPTY, NO_ROWS, Rows
 from rempart.replication.vouching import vouch
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.digests import of_file
-from rempart.sites.s3 import file_sha256
+from rempart.sites.s3.site import file_sha256
 from rempart.sites.spool import spool_folder
 
 

@@ -44,7 +44,7 @@ class Round:
 
 def open_site(settings: Watch, environment: Mapping[str, str]) -> Site:
     """The site that holds the heartbeats. Raises ConfigError, SiteError."""
-    from rempart.sites.s3 import S3Site
+    from rempart.sites.s3.site import S3Site
 
     # nothing is placed there, and the platform's policy is not at hand: its owner named the site in the file
     named = Reason(True, "watch.yaml", "heartbeats are read from the site that it names")

@@ -96,7 +96,7 @@ class Platform:
 
     def _open(self, held: str, name: str, connection: Connection | None, permission: Decision) -> Site:
         if connection:
-            from rempart.sites.s3 import S3Site
+            from rempart.sites.s3.site import S3Site
 
             place = self.config.sites[name]
             self.sites[held] = S3Site(name, connection, place.region, permission, most_listed=place.most_listed)

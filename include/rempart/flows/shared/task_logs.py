@@ -37,7 +37,7 @@ def _site(platform: Platform) -> Site:
     name = platform.active().site
     if known := platform.sites.get(name):
         return known
-    from rempart.sites.s3 import S3Site
+    from rempart.sites.s3.site import S3Site
 
     place = platform.config.sites[name]
     connection = platform.connections(place.connection)

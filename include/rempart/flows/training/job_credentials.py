@@ -10,7 +10,7 @@ from rempart.errors import PlacementDenied
 from rempart.flows.shared.platform import Platform
 from rempart.models import tracking_users
 from rempart.settings.config import Config, Connection
-from rempart.sites import sessions
+from rempart.sites.s3 import sessions
 from rempart.sovereignty.places import decide_site
 from rempart.training import data_rights
 from rempart.training.backends import as_json

@@ -24,7 +24,6 @@ from rempart.settings.config import Connection
 from rempart.settings.sections import MOST_LISTED
 from rempart.sites import checking
 from rempart.sites.answers import NotUnderstood, etag, fact
-from rempart.sites.bulk import Bulk
 from rempart.sites.capabilities import CapabilityRecord
 from rempart.sites.digests import ERROR_BYTES
 from rempart.sites.listing import ENTRIES, keep_order
@@ -32,7 +31,8 @@ from rempart.sites.locks import Locks, lock_until
 from rempart.sites.pages import Guard, walk
 from rempart.sites.port import Checks, ObjectInfo
 from rempart.sites.refusals import MOST_SKEW, translate
-from rempart.sites.upload import S3Upload
+from rempart.sites.s3.bulk import Bulk
+from rempart.sites.s3.upload import S3Upload
 from rempart.sovereignty.policy import Decision
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from rempart.errors import ListingRefused
 from rempart.sites.capabilities import CapabilityRecord, Proof
 from rempart.sites.pages import Cycle, Guard, walk
 from rempart.sites.port import ObjectInfo
-from rempart.sites.s3 import S3Site
+from rempart.sites.s3.site import S3Site
 from tests.scripted_site import Answer, Asked, scripted_site
 
 PER_PAGE, MOST = 500, 20_000

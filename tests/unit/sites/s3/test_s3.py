@@ -9,7 +9,7 @@ import pytest
 
 from rempart.errors import PlacementDenied, SiteError, SiteUnavailable
 from rempart.settings.config import Connection
-from rempart.sites.s3 import S3Site, file_sha256
+from rempart.sites.s3.site import S3Site, file_sha256
 from rempart.sovereignty.policy import Decision, Reason
 
 ALLOWED = Decision(True, "internal", "data", "site 'primary'", (Reason(True, "rule", "fact"),))

@@ -19,7 +19,7 @@ from rempart.errors import (
 )
 from rempart.sites.port import ObjectInfo
 from rempart.sites.refusals import translate
-from rempart.sites.s3 import S3Site
+from rempart.sites.s3.site import S3Site
 from tests.scripted_site import Answer, Asked, refusal, scripted_site
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)

@@ -1,0 +1,1 @@
+"""The S3 adapter: requests, bulk transfers, uploads and sessions."""
