@@ -144,7 +144,7 @@ class Many:
         """Order a training of a pipeline; pipelines name the pools in different orders."""
         from rempart.flows.training import train
         from rempart.flows.training.pod_job import Ordered
-        from rempart.training.record import Record
+        from rempart.training.attempts.record import Record
 
         if name not in self.pipelines:
             turn = len(self.pipelines) % len(OURS)

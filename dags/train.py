@@ -21,7 +21,7 @@ from rempart.orchestration import assets
 from rempart.orchestration.dags import at, pipeline_dags, pipeline_settings
 from rempart.orchestration.training.training import training_tasks
 from rempart.settings.pipeline import Pipeline
-from rempart.training.trainers import params_schema
+from rempart.training.trainers.trainers import params_schema
 
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:

@@ -98,7 +98,7 @@ def test_a_whole_job_runs_on_a_session_that_reaches_nothing_but_its_own(
 
 NEVER_DONE_FROM_NOTHING = """
 import sys, time
-from rempart.training.checkpoints import Checkpoints
+from rempart.training.attempts.checkpoints import Checkpoints
 from rempart.training.entrypoint import main
 
 save, steps = Checkpoints.save, []

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from rempart.settings import sections
+from rempart.training.attempts.checkpoints import FOLDER, MANIFEST
 from rempart.training.backends import as_json
-from rempart.training.checkpoints import FOLDER, MANIFEST
 from rempart.training.job import JobSpec, parse_result
 from tests.unit.training import stage
 

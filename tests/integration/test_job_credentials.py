@@ -31,7 +31,7 @@ from rempart.sites.s3 import sessions
 from rempart.sites.s3.site import SESSION_TOKEN, SESSION_UNTIL, S3Site
 from rempart.sovereignty.places import decide_site
 from rempart.training import data_rights
-from rempart.training.checkpoints import Checkpoints
+from rempart.training.attempts.checkpoints import Checkpoints
 from rempart.training.job import JobSpec
 from tests.integration.own_servers import Servers, own_servers
 from tests.sessions import altered, claims, ending, signing_key

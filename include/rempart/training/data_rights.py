@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rempart.errors import TrainingError
-from rempart.training.checkpoints import FOLDER, MANIFEST
+from rempart.training.attempts.checkpoints import FOLDER, MANIFEST
+from rempart.training.attempts.record import ATTEMPTS, ORDER
 from rempart.training.job import JobSpec, Place
-from rempart.training.record import ATTEMPTS, ORDER
 
 LONGEST_POLICY = 2048
 """Characters of a session's policy. Source: AWS STS, AssumeRole, parameter Policy; SeaweedFS 4.48 holds to it too."""

@@ -39,15 +39,17 @@ from rempart.errors import (
 from rempart.settings.config import Connection, Connections, parse_connection
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sites.port import Site
-from rempart.training import experiment, outputs, process_group, trainers
+from rempart.training import experiment, outputs
 from rempart.training.addresses import reach
-from rempart.training.checkpoints import Checkpoints
-from rempart.training.interruption import INTERRUPTED, Interrupted, Interruption
+from rempart.training.attempts import process_group
+from rempart.training.attempts.checkpoints import Checkpoints
+from rempart.training.attempts.interruption import INTERRUPTED, Interrupted, Interruption
+from rempart.training.attempts.process_group import Group, PeerLost
+from rempart.training.attempts.progress import EVERY_SECONDS, Progress, Run
 from rempart.training.job import PYTHON, JobResult, JobSpec, Place, Work, parse_result, parse_spec
 from rempart.training.outputs import Outputs, split_rows
 from rempart.training.permission import decide, permission_of
-from rempart.training.process_group import Group, PeerLost
-from rempart.training.progress import EVERY_SECONDS, Progress, Run
+from rempart.training.trainers import trainers
 
 __all__ = ["SESSION_OVER", "TRY_AGAIN", "World", "main", "run_job", "split_rows"]
 

@@ -14,9 +14,10 @@ from rempart.errors import TrainingError
 from rempart.models import metrics, onnx_format
 from rempart.models.encoding import Feature, encode
 from rempart.sites.port import Site
-from rempart.training import evaluation, plots, trainers
+from rempart.training import evaluation, plots
+from rempart.training.attempts.progress import Progress, Run
 from rempart.training.job import JobSpec, Place, Work
-from rempart.training.progress import Progress, Run
+from rempart.training.trainers import trainers
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 from rempart.sites.memory import MemorySite
-from rempart.training import experiment, trainers
+from rempart.training import experiment
+from rempart.training.attempts.interruption import Interrupted, Interruption
 from rempart.training.entrypoint import World, run_job
-from rempart.training.interruption import Interrupted, Interruption
 from rempart.training.job import JobSpec, parse_spec
+from rempart.training.trainers import trainers
 
 
 class AtStep(Interruption):

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from rempart.errors import IntegrityError, ObjectMissing
 from rempart.sites.port import ObjectInfo
-from rempart.training import entrypoint, experiment, process_group, progress
+from rempart.training import entrypoint, experiment
+from rempart.training.attempts import process_group, progress
 
 RANK = os.environ.get("PET_NODE_RANK", "0")
 

@@ -25,12 +25,12 @@ from rempart.settings.sections import Classification
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.egress import endpoint_of, parse_endpoint
 from rempart.sovereignty.pods import plan
-from rempart.training import trainers
 from rempart.training.job import Dataset, FeatureSpec, JobSpec, Output, Place, Tracking, TrainerSpec
 from rempart.training.kubernetes.facts import ENTRY_POINT, Probe, Reached, Unknown
 from rempart.training.kubernetes.pod import COMMAND, CONTAINER, MANAGED_BY, bare, environment, queue_label
 from rempart.training.permission import permit
 from rempart.training.placement import image_for
+from rempart.training.trainers import trainers
 
 LABELS = MANAGED_BY | {"app.kubernetes.io/component": "doctor"}
 SECONDS = 180

@@ -19,7 +19,7 @@ from rempart.settings.pipeline import load_all
 from rempart.sites.digests import of_file
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder
-from rempart.training.checkpoints import is_checkpoint
+from rempart.training.attempts.checkpoints import is_checkpoint
 
 
 @dataclass(frozen=True)

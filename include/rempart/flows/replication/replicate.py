@@ -31,7 +31,7 @@ from rempart.settings.pipeline import load_all
 from rempart.settings.sections import ReplicationPair
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
-from rempart.training.checkpoints import is_checkpoint
+from rempart.training.attempts.checkpoints import is_checkpoint
 
 SAY_EVERY = 5.0
 

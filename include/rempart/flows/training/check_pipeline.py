@@ -13,8 +13,8 @@ from rempart.features.plan import view_tables
 from rempart.ingestion import expectations
 from rempart.models.encoding import features_of
 from rempart.settings.pipeline import Pipeline
-from rempart.training import trainers
 from rempart.training.job import Param
+from rempart.training.trainers import trainers
 
 
 def check_trainer(pipeline: Pipeline, params: Mapping[str, Param] | None = None) -> dict[str, Param]:

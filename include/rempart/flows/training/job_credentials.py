@@ -13,10 +13,10 @@ from rempart.settings.config import Config, Connection
 from rempart.sites.s3 import sessions
 from rempart.sovereignty.places import decide_site
 from rempart.training import data_rights
+from rempart.training.attempts.record import ORDER
 from rempart.training.backends import as_json
 from rempart.training.data_rights import Rights
 from rempart.training.job import JobSpec
-from rempart.training.record import ORDER
 
 MARGIN = timedelta(minutes=15)
 """A session outlives trainer.timeout by this: images are pulled after it was made, and clocks differ."""

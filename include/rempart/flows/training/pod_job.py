@@ -19,11 +19,11 @@ from rempart.flows.training.pool_capacity import known_free
 from rempart.settings.pipeline import Pipeline
 from rempart.sovereignty import pods
 from rempart.training import permission
+from rempart.training.attempts.record import Record, read_order
 from rempart.training.job import JobResult, JobSpec, Param
 from rempart.training.kubernetes import pod, train_job, verdict
 from rempart.training.kubernetes.verdict import Ending
 from rempart.training.placement import Attempt, Option, Plan, Step, next_step, plan, request_of
-from rempart.training.record import Record, read_order
 from rempart.training.waiting import RECORDS, Waiting, waiting_times
 
 Progress = Callable[[str], object]

@@ -10,8 +10,8 @@ from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.errors import ObjectMissing, RempartError
 from rempart.flows.shared.platform import Platform
 from rempart.settings.pipeline import named
+from rempart.training.attempts.record import ORDER, Record, read_order
 from rempart.training.kubernetes.strays import Finding, Known, PodSeen, judge
-from rempart.training.record import ORDER, Record, read_order
 
 
 def find_strays(platform: Platform, api: AirflowApi, pods: Iterable[tuple[PodSeen, str]]) -> list[Finding]:

@@ -16,7 +16,7 @@ from rempart.flows.training.materialize import feature_databases
 from rempart.models import registry
 from rempart.models.encoding import Feature, features_of
 from rempart.settings.pipeline import Holdout, Pipeline
-from rempart.training import permission, trainers
+from rempart.training import permission
 from rempart.training.backends import LocalBackend, TrainingBackend
 from rempart.training.job import (
     Dataset,
@@ -29,6 +29,7 @@ from rempart.training.job import (
     Tracking,
     TrainerSpec,
 )
+from rempart.training.trainers import trainers
 
 if TYPE_CHECKING:
     import pyarrow as pa

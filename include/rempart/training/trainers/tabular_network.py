@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
-from rempart.training import network_conversion as conversion
-from rempart.training import network_settings
+from rempart.training.trainers import network_conversion as conversion
+from rempart.training.trainers import network_settings
 
 if TYPE_CHECKING:
-    from rempart.training.progress import Run
+    from rempart.training.attempts.progress import Run
 
 TORCH = "torch>=2.9,<2.14"
 """The line of requirements-torch.txt. It is part of the code version; a result names the one it was made with."""
@@ -78,7 +78,7 @@ def fit(
     chosen, version = network_settings.settings(params, task), installed()
     # before CUDA starts: its matrix products are reproducible only with a workspace of fixed size
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    from rempart.training import network_fitting
+    from rempart.training.trainers import network_fitting
 
     device, precision = network_fitting.place(chosen)
     if run is not None:

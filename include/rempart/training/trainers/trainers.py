@@ -25,27 +25,27 @@ from rempart.errors import ModelRefused, RempartError, TrainingError
 from rempart.models import onnx_format
 from rempart.models.encoding import Feature
 from rempart.settings.config import project_root
-from rempart.training import gradient_boosting, network_settings, tabular_network, tree_conversion
-from rempart.training.process_group import Group
+from rempart.training.attempts.process_group import Group
+from rempart.training.trainers import gradient_boosting, network_settings, tabular_network, tree_conversion
 
 if TYPE_CHECKING:
-    from rempart.training.progress import Run
+    from rempart.training.attempts.progress import Run
 
 TOLERANCE = 1e-3
 """How far ONNX and the estimator may differ, as a share of the predictions' spread. float32 against float64."""
 BUILT_IN = {"gradient_boosting": gradient_boosting.check, "tabular_network": network_settings.check}
 """The trainers that are known by name, and what checks their parameters."""
-_CODE = ("models/encoding.py", "models/metrics.py", "training/outputs.py", "training/trainers.py")
+_CODE = ("models/encoding.py", "models/metrics.py", "training/outputs.py", "training/trainers/trainers.py")
 _CODE_OF = {
-    "gradient_boosting": ("training/gradient_boosting.py", "training/tree_conversion.py"),
+    "gradient_boosting": ("training/trainers/gradient_boosting.py", "training/trainers/tree_conversion.py"),
     "tabular_network": (
-        "training/network_conversion.py",
-        "training/network_fitting.py",
-        "training/network_settings.py",
-        "training/tabular_network.py",
+        "training/trainers/network_conversion.py",
+        "training/trainers/network_fitting.py",
+        "training/trainers/network_settings.py",
+        "training/trainers/tabular_network.py",
     ),
 }
-_CODE_OF_CUSTOM = ("training/tree_conversion.py",)
+_CODE_OF_CUSTOM = ("training/trainers/tree_conversion.py",)
 _LIBRARIES_OF = {"gradient_boosting": ("numpy", "scikit-learn", "onnx"), "tabular_network": ("numpy", "onnx")}
 _LIBRARIES_OF_CUSTOM = ("numpy", "scikit-learn", "skl2onnx", "onnx")
 
@@ -135,7 +135,7 @@ def code_version(use: str) -> str:
     outside it, and its result records the one that it ran on.
     """
     digest = hashlib.sha256()
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parents[2]
     for name in (*_CODE, *_CODE_OF.get(use, _CODE_OF_CUSTOM)):
         digest.update(name.encode() + b"\0" + (package / name).read_bytes())
     if use not in BUILT_IN:

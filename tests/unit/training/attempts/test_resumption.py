@@ -4,9 +4,10 @@ import pytest
 
 from rempart.errors import SiteUnavailable, TrainingError
 from rempart.settings.config import load
-from rempart.training import checkpoints, entrypoint, experiment
+from rempart.training import entrypoint, experiment
+from rempart.training.attempts import checkpoints
+from rempart.training.attempts.interruption import Interrupted, Interruption
 from rempart.training.entrypoint import World, run_job
-from rempart.training.interruption import Interrupted, Interruption
 from tests.unit.training import stage
 from tests.unit.training.test_entrypoint import nowhere
 

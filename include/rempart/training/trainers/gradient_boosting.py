@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rempart.errors import TrainingError
 
 if TYPE_CHECKING:
-    from rempart.training.progress import Run
+    from rempart.training.attempts.progress import Run
 
 _NUMBER, _WHOLE = (int, float), (int,)
 _SHARED: dict[str, tuple[type, ...]] = {

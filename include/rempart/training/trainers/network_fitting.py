@@ -9,11 +9,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import TrainingError
-from rempart.training.network_settings import Settings
-from rempart.training.process_group import Group, PeerLost
+from rempart.training.attempts.process_group import Group, PeerLost
+from rempart.training.trainers.network_settings import Settings
 
 if TYPE_CHECKING:
-    from rempart.training.progress import Run
+    from rempart.training.attempts.progress import Run
 
 
 def place(chosen: Settings) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from rempart.training.interruption import Interrupted, Interruption
+from rempart.training.attempts.interruption import Interrupted, Interruption
 
 
 def process(code: str) -> subprocess.Popen[str]:
@@ -18,7 +18,7 @@ def process(code: str) -> subprocess.Popen[str]:
 
 LISTENING = """
 import hashlib, sys, threading, time
-from rempart.training import interruption
+from rempart.training.attempts import interruption
 interruption.PATIENCE_SECONDS = 1.0
 asked = interruption.Interruption()
 def say(line): print(line, flush=True)

@@ -3,13 +3,13 @@
 import pytest
 
 from rempart.errors import TrainingError
+from rempart.training.attempts.interruption import Interruption
+from rempart.training.attempts.process_group import Group, Seat, join, seat
+from rempart.training.attempts.progress import Run
 from rempart.training.backends import _places
 from rempart.training.entrypoint import World, run_job, share_job
-from rempart.training.interruption import Interruption
-from rempart.training.process_group import Group, Seat, join, seat
-from rempart.training.progress import Run
 from tests.unit.training import stage
-from tests.unit.training.test_checkpoints import opened
+from tests.unit.training.attempts.test_checkpoints import opened
 from tests.unit.training.test_job import spec
 
 PLACED = {
@@ -60,7 +60,7 @@ def test_without_pytorch_the_error_says_where_to_run_it():
 
 @pytest.mark.parametrize("work", [run_job, share_job])
 def test_whoever_calls_the_job_itself_cannot_run_it_on_fewer_nodes(work, monkeypatch):
-    monkeypatch.setattr("rempart.training.trainers.code_version", lambda use: "1")
+    monkeypatch.setattr("rempart.training.trainers.trainers.code_version", lambda use: "1")
     world = World(lambda _: stage.memory_site(), lambda _: None, lambda *_, **__: None)
     with pytest.raises(TrainingError, match="for 2 nodes, and is run on 1"):
         work(spec(nodes=2), world)

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from rempart.settings.config import Connection, load
-from rempart.training import trainers
 from rempart.training.backends import LocalBackend, _places
 from rempart.training.job import JobSpec
+from rempart.training.trainers import trainers
 from tests.unit.training import stage
 from tests.unit.training.node import FolderSite
 from tests.unit.training.test_entrypoint import nowhere

@@ -13,7 +13,7 @@ from rempart.errors import TrainingError
 from rempart.models import onnx_format
 from rempart.models.encoding import encode, features_of
 from rempart.models.metrics import score, target_values
-from rempart.training import gradient_boosting, trainers, tree_conversion
+from rempart.training.trainers import gradient_boosting, trainers, tree_conversion
 from tests.unit.training import stage
 
 PIPELINE, TABLE = stage.pipeline(), stage.table()
@@ -120,8 +120,8 @@ def test_another_code_is_another_version(tmp_path, monkeypatch):
 def test_only_what_determines_a_model_is_in_its_code_version(tmp_path, monkeypatch):
     """A copy of the package, where one module after another gets a line more."""
     copy = tmp_path / "rempart"
-    shutil.copytree(Path(trainers.__file__).parents[1], copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(trainers, "__file__", str(copy / "training" / "trainers.py"))
+    shutil.copytree(Path(trainers.__file__).parents[2], copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(trainers, "__file__", str(copy / "training" / "trainers" / "trainers.py"))
 
     def versions():
         uses = ("gradient_boosting", "tabular_network", "include/trainers/ridge.py:fit")
@@ -133,11 +133,16 @@ def test_only_what_determines_a_model_is_in_its_code_version(tmp_path, monkeypat
             file.write("# a line more\n")
         return [one != other for one, other in zip(before, versions(), strict=True)]
 
-    for name in ("training/backends.py", "training/checkpoints.py", "training/entrypoint.py", "training/plots.py"):
+    for name in (
+        "training/backends.py",
+        "training/attempts/checkpoints.py",
+        "training/entrypoint.py",
+        "training/plots.py",
+    ):
         assert changed(name) == [False, False, False]
     assert changed("models/encoding.py") == changed("training/outputs.py") == [True, True, True]
-    assert changed("training/gradient_boosting.py") == [True, False, False]
-    assert changed("training/network_fitting.py") == [False, True, False]
+    assert changed("training/trainers/gradient_boosting.py") == [True, False, False]
+    assert changed("training/trainers/network_fitting.py") == [False, True, False]
 
 
 def test_features_are_left_out_by_pattern_and_a_pattern_without_match_is_an_error():

@@ -24,7 +24,7 @@ from datetime import timedelta
 from typing import Any
 
 from rempart.errors import PoolUnavailable, TrainingError
-from rempart.training.interruption import Interrupted
+from rempart.training.attempts.interruption import Interrupted
 
 RENDEZVOUS_SECONDS = 300.0
 """How long a node waits for all the others at the beginning."""

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from rempart.errors import SiteUnavailable
-from rempart.training.checkpoints import Checkpoints, pack, unpack
-from rempart.training.interruption import Interrupted, Interruption
+from rempart.training.attempts.checkpoints import Checkpoints, pack, unpack
+from rempart.training.attempts.interruption import Interrupted, Interruption
+from rempart.training.attempts.process_group import Group, PeerLost
 from rempart.training.job import Work
-from rempart.training.process_group import Group, PeerLost
 
 if TYPE_CHECKING:
     import numpy as np

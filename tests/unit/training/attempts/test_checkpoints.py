@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.errors import TrainingError
-from rempart.training import checkpoints as ck
-from rempart.training.checkpoints import KEEP, Checkpoints, Kept, Manifest, is_checkpoint
+from rempart.training.attempts import checkpoints as ck
+from rempart.training.attempts.checkpoints import KEEP, Checkpoints, Kept, Manifest, is_checkpoint
 from tests.unit.training import stage
 from tests.unit.training.test_job import spec
 

@@ -10,7 +10,7 @@ import pytest
 from rempart.errors import TrainingError
 from rempart.models import onnx_format
 from rempart.settings.config import load
-from rempart.training import network_conversion, tabular_network, trainers
+from rempart.training.trainers import network_conversion, tabular_network, trainers
 from tests.unit.training import stage
 from tests.unit.training.test_entrypoint import nowhere
 

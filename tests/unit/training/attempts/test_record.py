@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from rempart.errors import TrainingError
+from rempart.training.attempts.record import Record, read_order
 from rempart.training.placement import Attempt
-from rempart.training.record import Record, read_order
 from tests.unit.training import stage
 from tests.unit.training.test_job import spec
 

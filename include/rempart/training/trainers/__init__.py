@@ -1,0 +1,1 @@
+"""Built-in trainers, their parameters, and their models as ONNX."""
