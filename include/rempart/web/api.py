@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from rempart.errors import ObjectMissing
 from rempart.web import metrics, sources
-from rempart.web.access import requires
+from rempart.web.doors.access import requires
 from rempart.web.read_models import data, evidence, models, overview, points, sites
 
 READ, EVIDENCE = Depends(requires("read")), Depends(requires("read_evidence"))

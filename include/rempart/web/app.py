@@ -13,8 +13,9 @@ from starlette.exceptions import HTTPException
 
 from rempart.errors import RempartError
 from rempart.ledger.port import Kind
-from rempart.web import api, pages, quarantine_pages, rollback_pages, run_pages, sources
-from rempart.web.access import requires
+from rempart.web import api, sources
+from rempart.web.doors.access import requires
+from rempart.web.pages import pages, quarantine_pages, rollback_pages, run_pages
 from rempart.web.rendering import render
 
 log = logging.getLogger(__name__)

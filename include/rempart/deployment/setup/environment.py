@@ -220,7 +220,7 @@ def people(stack: Stack, address: str) -> dict[str, str]:
         }
     seconds = int(stack.config.access.session.total_seconds())
     return {
-        "CORE__AUTH_MANAGER": "rempart.web.auth_manager.AuthManager",
+        "CORE__AUTH_MANAGER": "rempart.web.doors.auth_manager.AuthManager",
         "API_AUTH__JWT_EXPIRATION_TIME": str(seconds),
         "API_AUTH__JWT_CLI_EXPIRATION_TIME": str(min(seconds, 3600)),
         "FAB__CONFIG_FILE": os.devnull,  # so that no file can open registration, or a role for everybody

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rempart.web.secure_cookies import SecureCookies
+from rempart.web.doors.secure_cookies import SecureCookies
 
 
 @pytest.mark.parametrize(

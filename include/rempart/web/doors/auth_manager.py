@@ -12,7 +12,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from rempart.settings import access
-from rempart.web.secure_cookies import SecureCookies
+from rempart.web.doors.secure_cookies import SecureCookies
 
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod

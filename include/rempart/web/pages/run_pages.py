@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from rempart.web import sources
 from rempart.web.api import READ
-from rempart.web.pages import Reader, may
+from rempart.web.pages.pages import Reader, may
 from rempart.web.read_models import runs
 from rempart.web.rendering import render
 

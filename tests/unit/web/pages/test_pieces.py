@@ -17,11 +17,12 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
-from rempart.web import charts, forms
+from rempart.web import charts
 from rempart.web.facts import Unknown
 from rempart.web.kept import Kept
 from rempart.web.metrics import METRICS, exposition
 from rempart.web.mount import Cockpit
+from rempart.web.pages import forms
 from rempart.web.read_models.overview import places
 from rempart.web.read_models.points import points
 from rempart.web.read_models.sites import history

@@ -13,10 +13,11 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from rempart.errors import ObjectMissing
 from rempart.ledger import port
 from rempart.settings import access
-from rempart.web import airflow_calls, forms, posts, sources
-from rempart.web.access import requires
+from rempart.web import airflow_calls, sources
 from rempart.web.airflow_calls import AirflowRefused, Run
 from rempart.web.api import Kind, PageNumber, PointId, Sequence, Subject
+from rempart.web.doors.access import requires
+from rempart.web.pages import forms, posts
 from rempart.web.read_models import data, models, overview, points, sites
 from rempart.web.rendering import FOLDER, HEADERS, base, render
 

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from bench import pages
-from rempart.web.content_policy import FRAMING, POLICY, ContentPolicy
+from rempart.web.doors.content_policy import FRAMING, POLICY, ContentPolicy
 
 
 def plain(request: Request) -> PlainTextResponse:

@@ -17,7 +17,8 @@ from rempart.flows.training.champions import ALARM
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.deliveries import HELD_BACK
 from rempart.settings import access
-from rempart.web import charts, sealed_rows, sources
+from rempart.web import charts, sources
+from rempart.web.doors import sealed_rows
 from rempart.web.facts import Unknown
 from rempart.web.read_models import models, quarantine
 from rempart.web.wording import Texts

@@ -11,10 +11,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse, Response
 
 from rempart.flows.training.champions import decisions_on
-from rempart.web import airflow_calls, posts, sources
-from rempart.web.access import requires
+from rempart.web import airflow_calls, sources
 from rempart.web.airflow_calls import AirflowRefused, Asked
-from rempart.web.pages import Operator, may
+from rempart.web.doors.access import requires
+from rempart.web.pages import posts
+from rempart.web.pages.pages import Operator, may
 from rempart.web.read_models import rollback
 from rempart.web.read_models.rollback import Rollback
 from rempart.web.rendering import HEADERS, base, render

@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
-from rempart.web.same_origin import SameOrigin
+from rempart.web.doors.same_origin import SameOrigin
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 HOST = "airflow.example:8080"

@@ -1,0 +1,1 @@
+"""Pages of the cockpit: one module per page, and what their forms and posts share."""
