@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import rempart
 
 PACKAGE = Path(rempart.__file__).parent
+MOST_MODULES = 15
 
 
 def modules(package: Path) -> dict[str, Path]:
@@ -74,6 +76,11 @@ def test_no_file_imports_itself_by_way_of_others(library: dict[str, set[str]]) -
 
 def test_no_room_imports_itself_by_way_of_others(library: dict[str, set[str]]) -> None:
     assert cycle(rooms(library)) == []
+
+
+def test_a_room_holds_at_most_fifteen_modules() -> None:
+    held = Counter(file.parent.relative_to(PACKAGE).as_posix() for file in files(PACKAGE) if file.stem != "__init__")
+    assert {room: modules for room, modules in held.items() if modules > MOST_MODULES} == {}
 
 
 def test_a_cycle_is_found_also_where_an_import_is_inside_a_function_or_for_types_only(tmp_path: Path) -> None:
