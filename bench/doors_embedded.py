@@ -28,7 +28,7 @@ from rempart.flows.training import job_credentials
 from rempart.models.tracking import session
 from rempart.settings import config
 from rempart.settings.config import Connection
-from rempart.sites.s3.site import SESSION_TOKEN
+from rempart.sites.s3.client import SESSION_TOKEN
 from rempart.training.job import Dataset, FeatureSpec, JobSpec, Output, Tracking, TrainerSpec
 from rempart.training.job import Place as SitePlace
 

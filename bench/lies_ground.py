@@ -38,7 +38,7 @@ from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config, pipeline
 from rempart.settings.config import Connection
 from rempart.sites.probes.run import run
-from rempart.sites.s3.site import open_client
+from rempart.sites.s3.client import open_client
 from tests.erasable import ROWS, Lake, id_of
 from tests.integration import own_servers
 from tests.integration.own_servers import Servers

@@ -17,7 +17,7 @@ from rempart.deployment.setup.credentials import session_key
 from rempart.deployment.setup.layout import Stack
 from rempart.settings import config
 from rempart.settings.config import Connection
-from rempart.sites.s3.site import SESSION_TOKEN, SESSION_UNTIL
+from rempart.sites.s3.client import SESSION_TOKEN, SESSION_UNTIL
 
 
 def signing_key(stack: Stack, site: str = "primary") -> str:

@@ -18,7 +18,8 @@ from rempart.models import tracking_users
 from rempart.settings import config
 from rempart.settings.config import Connection
 from rempart.sites.s3 import sessions
-from rempart.sites.s3.site import SESSION_TOKEN, S3Site
+from rempart.sites.s3.client import SESSION_TOKEN
+from rempart.sites.s3.site import S3Site
 from rempart.sovereignty.places import decide_site
 from tests import pods
 from tests.kubernetes_double import KubernetesDouble

@@ -30,7 +30,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config, sections
 from rempart.sites.memory import MemorySite
-from rempart.sites.s3.site import open_client
+from rempart.sites.s3.client import open_client
 from tests.journeys import silent
 
 BOOKINGS, ORDERS = Domain("dataset", "bookings", "395d"), Domain("dataset", "orders", "30d")

@@ -16,7 +16,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
 from rempart.sites.once import put_again, read_named, store_once
-from rempart.sites.s3.site import open_client
+from rempart.sites.s3.client import open_client
 from tests.integration.own_servers import Servers, own_servers
 from tests.lying import LyingSite, lying_site
 from tests.lying.platforms import reached_through

@@ -29,7 +29,7 @@ from rempart.settings.config import Connection
 from rempart.sites.capabilities import CAPABILITIES, CLAIMED, CapabilityRecord, missing
 from rempart.sites.probes.run import run
 from rempart.sites.probes.scratch import open_scratch
-from rempart.sites.s3.site import open_client
+from rempart.sites.s3.client import open_client
 from tests.integration.own_servers import own_servers
 from tests.lying import Answer, LyingSite, Request, Upstream, custom, error, lying_site
 

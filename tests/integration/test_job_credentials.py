@@ -28,7 +28,8 @@ from rempart.settings.config import Connection
 from rempart.settings.sections import JobCredentials
 from rempart.sites.port import Site
 from rempart.sites.s3 import sessions
-from rempart.sites.s3.site import SESSION_TOKEN, SESSION_UNTIL, S3Site
+from rempart.sites.s3.client import SESSION_TOKEN, SESSION_UNTIL
+from rempart.sites.s3.site import S3Site
 from rempart.sovereignty.places import decide_site
 from rempart.training import data_rights
 from rempart.training.attempts.checkpoints import Checkpoints

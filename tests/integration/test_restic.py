@@ -20,7 +20,7 @@ from rempart.backup.keys import age
 from rempart.deployment.setup import credentials, layout
 from rempart.errors import BackupError, IntegrityError, SiteError, SiteUnavailable
 from rempart.settings.config import read_env_file
-from rempart.sites.s3.site import open_client
+from rempart.sites.s3.client import open_client
 from tests.repositories import contents, repository_at, scratch_database, store
 
 pytestmark = pytest.mark.stack

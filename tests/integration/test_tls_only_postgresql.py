@@ -28,7 +28,7 @@ from rempart.flows.drill.drill import drill
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import Connection, read_env_file
-from rempart.sites.s3.site import open_client
+from rempart.sites.s3.client import open_client
 from tests.conftest import OwnTurns
 from tests.integration.own_servers import Servers, own_servers
 from tests.repositories import FILL, contents, restic_program

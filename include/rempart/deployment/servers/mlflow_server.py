@@ -75,7 +75,7 @@ def upload_checksums(variables: Mapping[str, str], bucket: str) -> dict[str, str
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from rempart.sites.s3.site import open_client
+    from rempart.sites.s3.client import open_client
 
     region = variables["AWS_DEFAULT_REGION"]
     connection = Connection(

@@ -16,7 +16,7 @@ from rempart.errors import SiteError, SiteUnavailable
 from rempart.settings.config import Connection
 from rempart.settings.sections import SHORTEST_SESSION, JobCredentials
 from rempart.sites.refusals import BUSY
-from rempart.sites.s3.site import SESSION_TOKEN, SESSION_UNTIL, open_client
+from rempart.sites.s3.client import SESSION_TOKEN, SESSION_UNTIL, open_client
 from rempart.sovereignty.policy import Decision
 
 _DIGEST = "X-Amz-Content-SHA256"

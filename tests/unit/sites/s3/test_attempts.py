@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from rempart.settings.config import Connection
 from rempart.sites.probes.run import run
-from rempart.sites.s3.site import open_client
+from rempart.sites.s3.client import open_client
 from tests.scripted_site import Answer, Asked, refusal, scripted_site
 
 
