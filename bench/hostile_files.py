@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 
 from bench.report import Row, write
 from rempart.ingestion import reading, sample
-from rempart.settings import config, pipeline
+from rempart.settings import config, pipelines
 from rempart.sites.memory import MemorySite
 from rempart.sites.port import ObjectInfo
 
@@ -184,7 +184,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         MemoryLedger(),
         MemoryContinuity(),
     )
-    spec = pipeline.named("hotel_bookings")
+    spec = pipelines.named("hotel_bookings")
     site.write(buckets.landing, "hotel_bookings/first.csv", WEEK)
     ingest(platform, spec)  # everything is imported, and warm
     packed_name = ".csv.gz" if (folder / "hostile").open("rb").read(2) == b"\x1f\x8b" else ".csv"

@@ -35,7 +35,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import MemoryContinuity
-from rempart.settings import config, pipeline
+from rempart.settings import config, pipelines
 from rempart.settings.config import Connection
 from rempart.sites.probes.run import run
 from rempart.sites.s3.client import open_client
@@ -199,7 +199,7 @@ def make(ground: Ground) -> Made:
     for site in SITES:
         record = run(ground.client(site), site, platform.config.buckets.doctor, platform.clock())
         ledger.append("capabilities", site, record.as_json())
-    lake = Lake(platform, pipeline.named(PIPELINE))
+    lake = Lake(platform, pipelines.named(PIPELINE))
     lake.take_in("first", ROWS[:40])
     primary, artifacts = platform.site("primary", "personal"), platform.config.buckets.artifacts
     for number in range(3):

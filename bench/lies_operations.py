@@ -21,7 +21,7 @@ from rempart.flows.restore import restore_aside
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import landing, snapshots
 from rempart.ledger.verification import verify as verify_ledger
-from rempart.settings import pipeline
+from rempart.settings import pipelines
 from rempart.sites.capabilities import CapabilityRecord
 from tests.erasable import HEADER, ROWS, holds, id_of
 
@@ -72,7 +72,7 @@ def _deliver(cell: Cell) -> None:
 
 
 def _ingest(cell: Cell) -> Any:
-    taking = pipeline.named(on.PIPELINE).model_copy(update={"max_quarantined": 1.0})
+    taking = pipelines.named(on.PIPELINE).model_copy(update={"max_quarantined": 1.0})
     return ingest(cell.platform, taking)
 
 
@@ -246,7 +246,7 @@ def _not_filed(cell: Cell, claim: Any) -> list[str]:
 
 def _erase(cell: Cell) -> Any:
     by = {"by": "data-protection-officer", "reason": "consent-withdrawn", "dry_run": False}
-    result = erase.erase(cell.platform, pipeline.named(on.PIPELINE), [(on.PERSON,)], **by)  # type: ignore[arg-type]
+    result = erase.erase(cell.platform, pipelines.named(on.PIPELINE), [(on.PERSON,)], **by)  # type: ignore[arg-type]
     if result.pending or result.unread:
         raise on.Pending(f"pending: {result.left} left, {sorted(result.silent.values())}, {len(result.unread)} unread")
     return result

@@ -29,7 +29,7 @@ from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.training.materialize import materialize
 from rempart.flows.training.train import train
 from rempart.flows.training.validate import validate
-platform, spec, seconds = open_platform(), pipeline.named(sys.argv[1]), {}
+platform, spec, seconds = open_platform(), pipelines.named(sys.argv[1]), {}
 def timed(stage, call):
     began = time.perf_counter(); result = call(); seconds[stage] = time.perf_counter() - began
     return result

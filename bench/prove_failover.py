@@ -21,7 +21,7 @@ from typing import Any
 from bench.prove_pods import own_stack, write
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.cli import demo_run as demo
-from rempart.deployment.embedded import lifecycle
+from rempart.deployment.embedded import lifecycle, status
 from rempart.deployment.embedded.supervision import Supervisor
 from rempart.deployment.servers import object_sites
 from rempart.deployment.setup import layout
@@ -53,7 +53,7 @@ def held(platform: Platform, name: str) -> Held:
 
 def kill_primary(stack: layout.Stack) -> None:
     """SIGKILL, and the supervisor is kept from starting it again: the site is gone."""
-    (line,) = [one for one in lifecycle.status(stack, time.time()) if one.name == "site-primary"]
+    (line,) = [one for one in status.services(stack, time.time()) if one.name == "site-primary"]
     os.kill(line.pid, signal.SIGKILL)
     Supervisor(stack).stop(["site-primary"])
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from rempart.airflow_api import AirflowApi, AirflowApiError
-from rempart.deployment.embedded import lifecycle
+from rempart.deployment.embedded import lifecycle, status
 from rempart.deployment.setup import layout
 from rempart.settings import config
 
@@ -60,7 +60,7 @@ def prove(api: AirflowApi, stack: layout.Stack, service: str, number: int) -> tu
     params = {"max_iter": 40, "l2_regularization": round(time.time() % 1e6 * 1e-9 + number * 1e-3, 12)}
 
     def kill() -> None:
-        (line,) = [s for s in lifecycle.status(stack, time.time()) if s.name == service]
+        (line,) = [s for s in status.services(stack, time.time()) if s.name == service]
         assert line.pid
         os.kill(line.pid, signal.SIGKILL)
 
@@ -70,7 +70,7 @@ def prove(api: AirflowApi, stack: layout.Stack, service: str, number: int) -> tu
         lifecycle.up(stack, lambda line: None)
         outcome = f"failed ({error.what[:90]}); the re-run " + chain(api, params, lambda: None)
     lifecycle.up(stack, lambda line: None)
-    healed = lifecycle.all_run(lifecycle.status(stack, time.time()))
+    healed = status.all_run(status.services(stack, time.time()))
     return healed, outcome, time.monotonic() - began
 
 

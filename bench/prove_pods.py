@@ -27,7 +27,7 @@ from kubernetes.client import ApiException
 
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.cli import demo_run as demo
-from rempart.deployment.embedded import lifecycle
+from rempart.deployment.embedded import lifecycle, status
 from rempart.deployment.setup import layout
 from rempart.flows.shared.platform import open_platform
 from rempart.settings import config
@@ -71,7 +71,7 @@ def killed(api: AirflowApi, stack: layout.Stack, double: DoubleCluster, service:
         if time.monotonic() > deadline:
             return {"what": f"kill -9 {service} while a pod runs", "ok": False, "detail": "no pod started in 240 s"}
         time.sleep(0.5)
-    (line,) = [one for one in lifecycle.status(stack, time.time()) if one.name == service]
+    (line,) = [one for one in status.services(stack, time.time()) if one.name == service]
     assert line.pid
     os.kill(line.pid, signal.SIGKILL)
     ended = "the run ended well"

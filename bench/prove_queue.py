@@ -25,7 +25,7 @@ from rempart.deployment.embedded import lifecycle
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.flows.training import pod_job
 from rempart.settings import config
-from rempart.settings.pipeline import named
+from rempart.settings.pipelines import named
 from rempart.training.job import Dataset, JobSpec, Output, Place, Tracking, TrainerSpec
 from tests import pods
 
@@ -39,7 +39,7 @@ from airflow.sdk import DAG
 
 from rempart.orchestration.dags import settings
 from rempart.orchestration.training.training_pod import TrainingPodOperator
-from rempart.settings.pipeline import named
+from rempart.settings.pipelines import named
 
 orders = json.loads((Path(__file__).parents[1] / "orders.json").read_text())
 with DAG("queue", tags=["classification:personal"], **settings()):

@@ -50,7 +50,7 @@ from rempart.flows.training.materialize import feature_databases
 from rempart.ledger.keys import to_pem
 from rempart.models import registry
 from rempart.settings import config
-from rempart.settings.pipeline import named
+from rempart.settings.pipelines import named
 
 OFFSET = "4600"
 PIPELINE = demo.PIPELINE

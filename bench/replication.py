@@ -37,7 +37,7 @@ from bench.report import Row, write
 from rempart.flows.doctor import doctor_site
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.settings import config
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 from tests.integration.own_servers import Servers, own_servers
 

@@ -36,7 +36,7 @@ CASES = ((4_000, 10 << 10), (200, MIB), (8, 64 * MIB), (2, 512 * MIB))
 PROBE = """
 from rempart.flows.doctor import doctor_site
 from rempart.flows.shared.platform import classification_of, open_platform
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 platform = open_platform()
 for name in ("primary", "haven"):
     doctor_site.probe(platform, platform.site(name, classification_of(load_all())), lambda line: None)

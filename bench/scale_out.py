@@ -46,9 +46,9 @@ with DAG("{DAG}", **common | {{"default_args": common["default_args"] | {{"retri
     @task
     def prepare(ti=None, run_id=None):
         from rempart.flows.replication.replicate_in_tasks import prepare
-        from rempart.replication import run
+        from rempart.replication import pieces
 
-        run.PIECE = {KEYS}
+        pieces.PIECE = {KEYS}
         ready = prepare(runtime.platform(), "primary", "haven", print, run_name=run_id)
         ti.xcom_push("plan", ready.as_json())
         return replication.shares(ready.pieces())

@@ -23,7 +23,8 @@ from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, DeltaTriggerTimetabl
 from rempart.orchestration import assets, runtime
 from rempart.orchestration.dags import platform_settings
 from rempart.settings import config
-from rempart.settings.pipeline import Pipeline, load_all
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipelines import load_all
 
 point = assets.restore_point()
 champions = [assets.champion(p.name) for p in load_all().values() if isinstance(p, Pipeline)]

@@ -29,7 +29,7 @@ from rempart.cli.demo_run import BAD_PARAMS
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.ingestion.sample import deliveries
-from rempart.settings import config, pipeline
+from rempart.settings import config, pipelines
 
 pytestmark = pytest.mark.stack
 
@@ -90,7 +90,7 @@ def first_delivery(platform: Platform) -> str:
 @pytest.fixture(scope="module")
 def chain(platform: Platform, api: AirflowApi) -> Chain:
     """Deliver, trigger the first stage by REST, follow the assets; then replicate, back up, drill, and a bad model."""
-    spec = pipeline.named(PIPELINE)
+    spec = pipelines.named(PIPELINE)
     ingest, since = f"ingest_{PIPELINE}", datetime.now(UTC)
     site = platform.active_site(spec.classification)
     for i, (name, body) in enumerate(deliveries(config.project_root() / "data" / "hotel_bookings.csv.gz")):
@@ -182,7 +182,7 @@ def test_parts_of_a_point_are_restored_beside_the_platform_and_removed(chain: Ch
 
 
 def test_canaries_are_where_personal_data_belongs(chain: Chain, platform: Platform) -> None:
-    spec = pipeline.named(PIPELINE)
+    spec = pipelines.named(PIPELINE)
     site, lake = platform.active_site(spec.classification), platform.config.buckets.lake
     snapshot = snapshots.current(site, lake, PIPELINE)
     assert snapshot is not None

@@ -18,7 +18,7 @@ from rempart.cli.demo_run import Demo
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion.sample import deliveries
 from rempart.models import registry
-from rempart.settings import config, pipeline
+from rempart.settings import config, pipelines
 from rempart.web.rendering import PAGES
 
 pytestmark = pytest.mark.stack
@@ -50,7 +50,7 @@ def delivery(platform: Platform) -> str:
         head, first, *rest = body.decode().splitlines()
         cells = first.split(",")
         cells[head.split(",").index("adults")] = "0"
-        site, spec = platform.active_site("personal"), pipeline.named(PIPELINE)
+        site, spec = platform.active_site("personal"), pipelines.named(PIPELINE)
         spoilt = "\n".join([head, ",".join(cells), *rest, ""]).encode()
         site.write(platform.config.buckets.landing, spec.source.prefix + name, spoilt)
         api = AirflowApi(config.environment_connections("airflow_api"))

@@ -19,7 +19,7 @@ from rempart.errors import ConfigError, PipelineError, TrainingError
 from rempart.flows.monitoring import watch_file
 from rempart.flows.training import check_pipeline
 from rempart.orchestration.run_parameters import unknown
-from rempart.settings import config, operators, pipeline, plain_yaml
+from rempart.settings import config, operators, pipeline, pipelines, plain_yaml
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import Pipeline
 from rempart.sovereignty import egress
@@ -43,7 +43,7 @@ def with_twice(file: Path, folder: Path, line: str) -> Path:
 def test_a6_a_key_that_stands_twice_is_refused_wherever_yaml_is_read(tmp_path: Path) -> None:
     appended = with_twice(SHIPPED, tmp_path, "classification: public")
     with pytest.raises(PipelineError, match="the key 'classification' stands twice") as refused:
-        pipeline.load(appended)
+        pipelines.load(appended)
     assert str(appended) in refused.value.what
     with pytest.raises(ConfigError, match="'active_site' stands twice"):
         config.load(with_twice(ROOT / "rempart.yaml", tmp_path, "active_site: haven"))
@@ -113,7 +113,7 @@ def test_a6_pipelines_whose_prefixes_overlap_are_refused_both(tmp_path: Path, ot
         copy=shipped(classification="public", source=source | {"prefix": other}),
         apart=shipped(source=source | {"prefix": "hotel_bookings_north/"}),
     )
-    found = pipeline.load_all(folder)
+    found = pipelines.load_all(folder)
     for name in ("copy", "hotel_bookings"):
         error = found[name]
         assert isinstance(error, PipelineError)
@@ -127,7 +127,7 @@ def test_a6_an_overlap_counts_though_the_rest_of_the_other_file_is_not_valid(
     folder = save(tmp_path, hotel_bookings=shipped(), copy=shipped(classification="misspelt"))
     monkeypatch.setattr(pipeline, "pipelines_dir", lambda: folder)
     with pytest.raises(PipelineError, match="overlaps with 'hotel_bookings/' of pipeline 'copy'"):
-        pipeline.named("hotel_bookings")
+        pipelines.named("hotel_bookings")
 
 
 @pytest.mark.parametrize("prefix", ["/", "//", "a//b/", "/a/", "../", "a/../b/", "a", "x" * 300 + "/", "a/\n"])
@@ -141,7 +141,7 @@ def test_a6_a_prefix_is_a_plain_folder(prefix: str) -> None:
     ["salaries/", "hotel_bookings", "hotel_bookings_2/", "", "hotel_bookings/\n", "hotel_bookings/../salaries/"],
 )
 def test_a6_a_run_does_not_read_below_another_prefix_than_its_own(prefix: str) -> None:
-    own = pipeline.load(SHIPPED)
+    own = pipelines.load(SHIPPED)
     with pytest.raises(PipelineError, match="is not below 'hotel_bookings/'"):
         own.reading_from(prefix)
     assert own.reading_from("hotel_bookings/2016/").source.prefix == "hotel_bookings/2016/"
@@ -169,12 +169,12 @@ def test_a9_what_a_training_would_refuse_is_refused_when_the_file_is_checked(
     change(data)
     save(tmp_path, hotel_bookings=data)
     with pytest.raises(PipelineError, match=said):
-        check_pipeline.check(pipeline.load(tmp_path / "hotel_bookings.yaml"), thorough=False)
+        check_pipeline.check(pipelines.load(tmp_path / "hotel_bookings.yaml"), thorough=False)
 
 
 def test_a9_a_run_with_a_wrong_parameter_is_refused_before_anything_is_read() -> None:
     with pytest.raises(TrainingError, match="matches no feature"):
-        check_pipeline.check_trainer(pipeline.load(SHIPPED), {"leave_out": "nothing_*"})
+        check_pipeline.check_trainer(pipelines.load(SHIPPED), {"leave_out": "nothing_*"})
 
 
 def test_a6_a_parameter_that_a_dag_does_not_have_is_named() -> None:

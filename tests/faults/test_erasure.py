@@ -25,7 +25,7 @@ from rempart.flows.training.materialize import materialize, materialize_table
 from rempart.ingestion import snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings import sections
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from tests.erasable import ROWS, Lake, id_of, in_two_memories
 from tests.integration.conftest import feature_databases  # noqa: F401 - a fixture
 from tests.journeys import Faulty

@@ -20,7 +20,7 @@ from rempart.flows.ingestion.judge_rows import judge
 from rempart.ingestion import isolated, reading, reading_process
 from rempart.ingestion.expectations import broken, build
 from rempart.ingestion.reading import Rows
-from rempart.settings import pipeline
+from rempart.settings import pipelines
 from rempart.settings.pipeline import Expectation, Source
 
 SOURCE, COLUMNS = Source(prefix="x/"), ["a", "b"]
@@ -100,7 +100,7 @@ def test_a7_a_row_on_the_edge_of_a_batch_is_read_once(read: Callable[..., Rows])
 
 
 def test_a7_refused_rows_stay_in_the_file_and_are_made_when_they_are_asked_for() -> None:
-    spec, count = pipeline.named("hotel_bookings"), 20_000
+    spec, count = pipelines.named("hotel_bookings"), 20_000
     width = len(spec.columns)
     rows = Rows.of(
         [["x"] * width] * count, range(2, count + 2), [f"row {i}" for i in range(count)], columns=[*spec.columns]

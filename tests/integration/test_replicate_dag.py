@@ -19,7 +19,7 @@ from rempart.deployment.setup.layout import Stack
 from rempart.errors import LeaseHeld
 from rempart.flows.shared.pairs import catalogue
 from rempart.flows.shared.platform import Platform
-from rempart.replication.run import PIECE
+from rempart.replication.pieces import PIECE
 from rempart.settings import config
 
 pytestmark = pytest.mark.stack

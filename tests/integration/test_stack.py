@@ -21,7 +21,7 @@ import psycopg
 import pytest
 import yaml
 
-from rempart.deployment.embedded import lifecycle
+from rempart.deployment.embedded import lifecycle, status
 from rempart.deployment.embedded.supervision import Supervisor
 from rempart.deployment.servers import external, mlflow_server
 from rempart.deployment.servers.object_sites import permission
@@ -243,7 +243,7 @@ def test_telemetry_is_off_in_every_process(stack: layout.Stack) -> None:
 
 
 def test_status_shows_every_service_running(stack: layout.Stack) -> None:
-    lines = {line.name: line for line in lifecycle.status(stack, time.time())}
+    lines = {line.name: line for line in status.services(stack, time.time())}
     assert set(lines) == {*stack.services, "guard", "supervisor"}
     assert {line.state for line in lines.values()} == {"RUNNING"}
     assert all(line.rss_mib > 0 for line in lines.values())
@@ -351,7 +351,7 @@ def test_an_ordinary_user_starts_and_stops_a_stack(stack: layout.Stack, anyones:
         assert "mlflow (external): queries and artifacts work" in up.stdout
         owners = {
             psutil.Process(line.pid).uids().real
-            for line in lifecycle.status(
+            for line in status.services(
                 layout.Stack(anyones, anyones / "var", config.load(anyones / "rempart.yaml"), 3500), time.time()
             )
             if line.pid
@@ -417,7 +417,7 @@ def test_a_killed_supervisor_returns_with_everything(stack: layout.Stack) -> Non
     old.kill()
     wait_for(
         "supervisor",
-        lambda: is_back(stack, "guard", 0) and lifecycle.all_run(lifecycle.status(stack, time.time())),
+        lambda: is_back(stack, "guard", 0) and status.all_run(status.services(stack, time.time())),
         180,
     )
     lifecycle.up(stack, lambda line: None)

@@ -23,7 +23,7 @@ from rempart.ingestion import snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config as configuration
-from rempart.settings import pipeline
+from rempart.settings import pipeline, pipelines
 from rempart.settings.config import Connection, project_root
 from rempart.sites.memory import MemorySite
 
@@ -82,7 +82,7 @@ def test_the_page_does_what_it_says(project: Path, site: MemorySite, capsys: pyt
             done = subprocess.run(["sh", "-ec", text], env=environment, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             if "new pipeline" in text:
-                assert isinstance(pipeline.named("energy_use"), pipeline.Pipeline), "the draft is valid as it is"
+                assert isinstance(pipelines.named("energy_use"), pipeline.Pipeline), "the draft is valid as it is"
                 assert "caretaker" not in (project / "include" / "pipelines" / "energy_use.yaml").read_text()
         elif language == "yaml":
             name = text.splitlines()[0].removeprefix("# ")
@@ -103,5 +103,5 @@ def test_the_page_shows_the_message_that_a_leak_gets(project: Path) -> None:
     file = project / "include" / "pipelines" / "energy_use.yaml"
     file.write_text(yaml.safe_dump(data, sort_keys=False))
     with pytest.raises(PipelineError) as error:
-        pipeline.load(file)
+        pipelines.load(file)
     assert said.strip() in error.value.what

@@ -13,7 +13,7 @@ import pytest
 import rempart
 
 PACKAGE = Path(rempart.__file__).parent
-MOST_MODULES = 15
+MOST_MODULES, MOST_LINES = 15, 400
 
 
 def modules(package: Path) -> dict[str, Path]:
@@ -81,6 +81,11 @@ def test_no_room_imports_itself_by_way_of_others(library: dict[str, set[str]]) -
 def test_a_room_holds_at_most_fifteen_modules() -> None:
     held = Counter(file.parent.relative_to(PACKAGE).as_posix() for file in files(PACKAGE) if file.stem != "__init__")
     assert {room: modules for room, modules in held.items() if modules > MOST_MODULES} == {}
+
+
+def test_a_module_has_at_most_four_hundred_lines() -> None:
+    lines = {file.relative_to(PACKAGE).as_posix(): len(file.read_text().splitlines()) for file in files(PACKAGE)}
+    assert {file: count for file, count in lines.items() if count > MOST_LINES} == {}
 
 
 def test_a_cycle_is_found_also_where_an_import_is_inside_a_function_or_for_types_only(tmp_path: Path) -> None:

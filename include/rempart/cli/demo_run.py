@@ -18,7 +18,7 @@ from typing import Any
 from rempart.airflow_api import AirflowApi
 from rempart.errors import RempartError
 from rempart.flows.shared.platform import Platform, open_platform
-from rempart.settings import config, pipeline
+from rempart.settings import config, pipelines
 
 PIPELINE = "hotel_bookings"
 BAD_PARAMS = {"max_iter": 1, "learning_rate": 0.01}
@@ -72,8 +72,8 @@ class Demo:
         """Put the sample's weekly deliveries into the landing bucket; how many."""
         from rempart.ingestion.sample import deliveries
 
-        site = self.platform.active_site(pipeline.named(PIPELINE).classification)
-        prefix = pipeline.named(PIPELINE).source.prefix
+        site = self.platform.active_site(pipelines.named(PIPELINE).classification)
+        prefix = pipelines.named(PIPELINE).source.prefix
         count = 0
         for name, body in deliveries(config.project_root() / "data" / "hotel_bookings.csv.gz"):
             site.write(self.platform.config.buckets.landing, prefix + name, body, content_type="text/csv")
@@ -123,7 +123,7 @@ class Demo:
         from rempart.ingestion.deliveries import totals
 
         totalled = totals(
-            self.platform.active_site(pipeline.named(PIPELINE).classification),
+            self.platform.active_site(pipelines.named(PIPELINE).classification),
             self.platform.config.buckets.lake,
             PIPELINE,
         )

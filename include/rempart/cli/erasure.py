@@ -38,7 +38,7 @@ def erase_cli(
     from rempart.flows.erasure import erase as flow
     from rempart.flows.erasure import erase_report
     from rempart.flows.shared.platform import open_platform
-    from rempart.settings.pipeline import named
+    from rempart.settings.pipelines import named
 
     if again:
         if pipeline or keys or file:

@@ -25,8 +25,7 @@ def config_check(
     """
     from rempart.deployment.setup import layout
     from rempart.flows.training import check_pipeline
-    from rempart.settings import config
-    from rempart.settings import pipeline as pipelines
+    from rempart.settings import config, pipelines
     from rempart.sovereignty import facts
     from rempart.sovereignty.places import in_use
 
@@ -66,7 +65,7 @@ def classification_lower(
 ) -> None:
     """Record that a pipeline's model counts as less protected than its data, and say what to write in its file."""
     from rempart.flows.shared.platform import open_platform
-    from rempart.settings import pipeline as pipelines
+    from rempart.settings import pipelines
     from rempart.sovereignty.classification import named
 
     record = open_platform().lower(pipelines.named(pipeline), "model", named(to), because, role)

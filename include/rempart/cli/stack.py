@@ -121,7 +121,7 @@ def status() -> None:
     Exit code 1 if a service does not run, no backup has a place, a champion needs a store that restore points lack, or
     somebody moved a model's alias champion in MLflow.
     """
-    from rempart.deployment.embedded import lifecycle
+    from rempart.deployment.embedded.status import all_run, services
     from rempart.deployment.setup import layout
     from rempart.flows.backup import stores_not_held
     from rempart.flows.monitoring import rpo
@@ -129,7 +129,7 @@ def status() -> None:
     from rempart.flows.shared.platform import open_platform
     from rempart.flows.training import champions
 
-    lines = lifecycle.status(layout.current(), time.time())
+    lines = services(layout.current(), time.time())
     typer.echo(f"{'service':<24}{'state':<14}{'pid':>8}{'up':>9}{'port':>8}{'processes':>11}{'RSS MiB':>9}")
     for line in lines:
         age = f"{int(line.seconds)} s" if line.pid else "-"
@@ -150,7 +150,7 @@ def status() -> None:
         typer.echo(told)
     red = any(told.startswith(stores_not_held.RED) for told in absent)
     red = red or any(told.startswith(champions.MOVED) for told in aliases)
-    if red or not lifecycle.all_run(lines) or any(told.startswith(restore_active.NO_BACKUP) for told in moved):
+    if red or not all_run(lines) or any(told.startswith(restore_active.NO_BACKUP) for told in moved):
         raise typer.Exit(1)
 
 
@@ -163,10 +163,10 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Last lines of each log.")] = 20,
 ) -> None:
     """Show the services' logs."""
-    from rempart.deployment.embedded import lifecycle
+    from rempart.deployment.embedded.logs import logs_of
     from rempart.deployment.setup import layout
 
-    files = lifecycle.logs_of(layout.current(), services or [])
+    files = logs_of(layout.current(), services or [])
     if not files:
         typer.echo("There are no logs yet: run `rempart up`.")
         return

@@ -18,10 +18,11 @@ from pathlib import Path
 from statistics import fmean
 
 from rempart.errors import PipelineError
-from rempart.ingestion import reading
+from rempart.ingestion import reading, unpacking
 from rempart.ingestion.cells import DATE, DECIMAL_COMMA, INTEGER, NUMBER
 from rempart.settings import plain_yaml
-from rempart.settings.pipeline import ColumnType, Source, pipelines_dir
+from rempart.settings.pipeline import ColumnType, Source
+from rempart.settings.pipelines import pipelines_dir
 
 MOST_CATEGORIES = 20
 NULL_TOKENS = ("NA", "N/A", "null", "NULL", "None", "NaN", "nan", "-")
@@ -127,7 +128,7 @@ def _read(csv: Path, pipeline: str) -> tuple[Source, list[str], Sequence[Sequenc
         body = csv.read_bytes()
     except OSError as cause:
         raise PipelineError(f"{csv} cannot be read ({cause.strerror})", "Name a .csv or .csv.gz file.") from cause
-    text, fault = reading.unpack(body)
+    text, fault = unpacking.unpack(body)
     try:
         text.decode()
         encoding = "utf-8"

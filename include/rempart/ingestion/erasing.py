@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO
 
 from rempart.ingestion import cells, reading, snapshots
-from rempart.ingestion.reading import Piece, RefusedRow, Rows, Unreadable
+from rempart.ingestion.reading import Piece, RefusedRow, Rows
 from rempart.ingestion.snapshots import Part, Snapshot
+from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.pipeline import Pipeline
 
 if TYPE_CHECKING:

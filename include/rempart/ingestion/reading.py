@@ -10,23 +10,19 @@ The file is read as a stream, in memory that does not grow with it.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import zlib
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
+from rempart.ingestion.unpacking import Unreadable, unpacked
 from rempart.settings.pipeline import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAX_BYTES = 1 << 29
-"""Largest delivery, unpacked (512 MiB)."""
-MAX_RATIO, RATIO_FROM = 200, 16 << 20
-"""How many times its size a gzip file may unpack to, once it is past so many bytes."""
 MAX_ROWS = 1_000_000
 MAX_LINES = 3_000_000
 """Lines of a file, blank ones and those inside of rows among them."""
@@ -156,55 +152,6 @@ def _table(names: Sequence[str], cells: Sequence[Sequence[str]], lines: Sequence
     return pa.table({**made, LINE: pa.array(lines, pa.int64()), RAW: pa.array(raw, pa.string())})
 
 
-class Unreadable(Exception):
-    """The file as a whole is refused; the message says why, without any of its content."""
-
-
-class _Bounded(io.RawIOBase):
-    """A stream that ends in Unreadable once it gave too many bytes, or too many for the size it has when packed."""
-
-    def __init__(self, stream: BinaryIO, packed: int | None) -> None:
-        self._stream, self._packed, self._given = stream, packed, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override] # any writable buffer
-        try:
-            got = self._stream.read(len(buffer))
-        except EOFError:
-            raise Unreadable("the gzip file is truncated") from None
-        except (zlib.error, gzip.BadGzipFile):
-            raise Unreadable("the gzip file is damaged") from None
-        self._given += len(got)
-        if self._given > MAX_BYTES:
-            raise Unreadable(f"the file is larger than {MAX_BYTES >> 20} MiB" + (" unpacked" if self._packed else ""))
-        if self._packed and self._given > max(RATIO_FROM, MAX_RATIO * self._packed):
-            raise Unreadable(f"the file unpacks to more than {MAX_RATIO} times its size")
-        buffer[: len(got)] = got
-        return len(got)
-
-
-def unpack(body: bytes) -> tuple[bytes, str | None]:
-    """The text's bytes, gunzipped if they are gzip, and what is wrong with them (then: as much as could be read)."""
-    text = bytearray()
-    try:
-        stream = _unpacked(io.BytesIO(body), len(body))
-        while block := stream.read(1 << 20):
-            text += block
-    except Unreadable as fault:
-        return bytes(text), str(fault)
-    return bytes(text), None
-
-
-def _unpacked(stream: BinaryIO, size: int) -> io.BufferedReader:
-    start = stream.read(2)
-    stream.seek(0)
-    if start != b"\x1f\x8b":
-        return io.BufferedReader(_Bounded(stream, None), 1 << 16)
-    return io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=stream), size), 1 << 16)  # type: ignore[arg-type] # as good
-
-
 @dataclass
 class Batch:
     """Some rows of a file, in order."""
@@ -239,16 +186,16 @@ def scan(name: str, stream: BinaryIO, size: int, source: Source, columns: Sequen
     """
     if not name.lower().endswith((".csv", ".csv.gz")):
         raise Unreadable("the file's name ends neither in .csv nor in .csv.gz")
-    unpacked = _unpacked(stream, size)
-    start = unpacked.peek(16)[:16]
+    text = unpacked(stream, size)
+    start = text.peek(16)[:16]
     for magic, form in _OTHER_FORMATS.items():
         if start.startswith(magic):
             raise Unreadable(f"the file is {form}, not CSV")
     if start.startswith(_UTF8_BOM):
         if source.encoding != "utf-8":
             raise Unreadable(f"the file is UTF-8, the pipeline says {source.encoding}")
-        unpacked.read(len(_UTF8_BOM))
-    lines = _Lines(io.TextIOWrapper(unpacked, encoding=source.encoding, newline=""), source.encoding)
+        text.read(len(_UTF8_BOM))
+    lines = _Lines(io.TextIOWrapper(text, encoding=source.encoding, newline=""), source.encoding)
     while (line := lines.peek(0)) is not None and not line.strip("\r\n"):
         lines.take(1)
     if line is None:
@@ -344,7 +291,7 @@ def pieces(stream: BinaryIO, size: int, source: Source, width: int) -> Iterator[
 
     `width` columns make a row. Raises Unreadable for what is no text, or has a line that is too long to hold.
     """
-    text = io.TextIOWrapper(_unpacked(stream, size), encoding=source.encoding, newline="")
+    text = io.TextIOWrapper(unpacked(stream, size), encoding=source.encoding, newline="")
     lines = _Remembered(text, source.encoding, LONGEST)
     while (line := lines.peek(0)) is not None and not line.strip("\ufeff\r\n"):
         lines.take(1)
@@ -366,12 +313,10 @@ def pieces(stream: BinaryIO, size: int, source: Source, width: int) -> Iterator[
 def line_count(stream: BinaryIO, size: int) -> int:
     """Return how many line feeds a delivery holds, as far as it can be unpacked."""
     count = 0
-    try:
-        unpacked = _unpacked(stream, size)
-        while block := unpacked.read(1 << 20):
+    with suppress(Unreadable):
+        text = unpacked(stream, size)
+        while block := text.read(1 << 20):
             count += block.count(b"\n")
-    except Unreadable:
-        pass
     return count
 
 

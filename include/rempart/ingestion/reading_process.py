@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rempart.ingestion import reading
-from rempart.ingestion.reading import Unreadable
+from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.pipeline import Source
 
 MEMORY = 128 << 20

@@ -16,7 +16,8 @@ from rempart.flows.training.check_pipeline import check
 from rempart.orchestration.policies.enforcement import refusal, today
 from rempart.orchestration.retries import RetryTransientErrors
 from rempart.settings import config
-from rempart.settings.pipeline import Pipeline, load_all
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipelines import load_all
 from rempart.sovereignty.classification import highest
 from rempart.sovereignty.dag_rules import pipeline_violations, tag_of
 

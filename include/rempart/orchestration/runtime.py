@@ -58,7 +58,7 @@ def writer(environment: Mapping[str, str]) -> Writer | None:
 
 def pipeline(name: str) -> Pipeline:
     """The pipeline as its file says now, which may be later than when the DAG was parsed."""
-    from rempart.settings.pipeline import named
+    from rempart.settings.pipelines import named
 
     return named(name)
 

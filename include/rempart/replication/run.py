@@ -20,6 +20,7 @@ from rempart.replication.catalogue import Catalogue, found_again, sighted
 from rempart.replication.confirm import Confirmation, Lost, Sample, doubt_listing, doubt_source
 from rempart.replication.guards import may_hide, stop_and_ask
 from rempart.replication.outcome import SAMPLES, SHOWN, Outcome, Planned, Rules
+from rempart.replication.pieces import Pieces
 from rempart.replication.plan import (
     ACCEPTED,
     DAMAGED,
@@ -34,12 +35,10 @@ from rempart.replication.plan import (
     risks,
 )
 from rempart.replication.transfer import Carried, Mover, as_stored, see_hidden
-from rempart.replication.work import Store, ahead, decode, decode_row, encode, encode_row, in_order
+from rempart.replication.work import Store, ahead, decode, decode_row, encode_row, in_order
 from rempart.sites.capabilities import CapabilityRecord
 from rempart.sites.port import ObjectInfo, Site
 
-PIECE, PIECE_BYTES = 2000, 8 << 30
-"""The most keys, and about the most bytes, of one piece of work."""
 RECORDED = 500
 """Replicas that are written to the catalogue at a time."""
 CLOSER = 1000
@@ -96,7 +95,7 @@ class BucketRun:
             )
         doubted: list[Copy] = []
         unlisted, unshown = Sample(), 0
-        pieces = _Pieces(store, f"{self._bucket}-copy"), _Pieces(store, f"{self._bucket}-hide")
+        pieces = Pieces(store, f"{self._bucket}-copy"), Pieces(store, f"{self._bucket}-hide")
         sightings = folder / f"{self._bucket}-sightings"
         with sightings.open("wb") as seen:
             for one in made or ():
@@ -372,33 +371,6 @@ class BucketRun:
         for row in self._catalogue.of_keys(self._bucket, list(dict.fromkeys(keys))):
             places[row.key] = max(row.place, places.get(row.key, -1))
         return places
-
-
-class _Pieces:
-    """Plans on their way into pieces of a store."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        self._store, self._name = store, name
-        self._plans: list[KeyPlan] = []
-        self._bytes = 0
-        self._made: list[str] = []
-
-    def add(self, plan: KeyPlan) -> None:
-        self._plans.append(plan)
-        self._bytes += sum(copy.source.size for copy in plan.copies)
-        if len(self._plans) >= PIECE or self._bytes >= PIECE_BYTES:
-            self._write()
-
-    def _write(self) -> None:
-        name = f"{self._name}-{len(self._made):05d}.jsonl"
-        self._store.put(name, encode(self._plans))
-        self._made.append(name)
-        self._plans, self._bytes = [], 0
-
-    def close(self) -> tuple[str, ...]:
-        if self._plans:
-            self._write()
-        return tuple(self._made)
 
 
 def _mixed_up(key: str, lacking: list[str], target: str) -> SiteError:

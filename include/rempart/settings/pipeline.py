@@ -7,17 +7,15 @@ only what is known at its own moment, so a leak from the future is refused when 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from rempart.canonical_json import LARGEST
 from rempart.errors import PipelineError
-from rempart.settings.config import project_root
-from rempart.settings.schema import Duration, Strict, explain, read_yaml
+from rempart.settings.schema import Duration, Strict
 from rempart.settings.sections import Classification
 
 ColumnType = Literal["integer", "number", "boolean", "string", "category", "date"]
@@ -350,78 +348,3 @@ class Pipeline(Strict):
                         f"features.{name}: column '{column}' is known only at '{columns[column].known}', "
                         f"after the view's moment '{view.at}'"
                     )
-
-
-def pipelines_dir() -> Path:
-    """Where the pipeline files are."""
-    return project_root() / "include" / "pipelines"
-
-
-def load(file: Path) -> Pipeline:
-    """One pipeline, validated. Raises PipelineError naming the file, the path in it and the remedy."""
-    data = read_yaml(file, PipelineError)
-    try:
-        pipeline = Pipeline.model_validate(data)
-    except ValidationError as cause:
-        raise PipelineError(
-            f"The pipeline file is not valid:\n{explain(cause, file)}",
-            f"Correct each line above (the format: docs/reference/pipeline.schema.json), "
-            f"then run `rempart config check {file.stem}`.",
-        ) from cause
-    if pipeline.name != file.stem:
-        raise PipelineError(
-            f"{file}: name: '{pipeline.name}' is not the file's name",
-            f"Set `name: {file.stem}`, or rename the file to {pipeline.name}.yaml.",
-        )
-    return pipeline
-
-
-def load_all(folder: Path | None = None) -> dict[str, Pipeline | PipelineError]:
-    """Every pipeline file by name; one that is not valid stands there as its error, so the others go on.
-
-    Pipelines whose prefixes overlap are not valid, each of them: a file would belong to two classifications.
-    """
-    found: dict[str, Pipeline | PipelineError] = {}
-    files = sorted((folder or pipelines_dir()).glob("*.yaml"))
-    prefixes = declared_prefixes(files)
-    for file in files:
-        try:
-            found[file.stem] = load(file)
-            check_prefix(file, prefixes)
-        except PipelineError as error:
-            found[file.stem] = error
-    return found
-
-
-def declared_prefixes(files: Iterable[Path]) -> dict[str, str]:
-    """The prefix that each pipeline file declares, by the file's stem, whether or not the rest of it is valid."""
-    found = {}
-    for file in files:
-        try:
-            source = read_yaml(file, PipelineError).get("source")
-        except PipelineError:  # told where that file is loaded
-            continue
-        if isinstance(source, dict) and isinstance(prefix := source.get("prefix"), str):
-            found[file.stem] = prefix
-    return found
-
-
-def check_prefix(file: Path, prefixes: Mapping[str, str]) -> None:
-    """Raise PipelineError if a pipeline shares its prefix with another one, or one lies inside the other."""
-    mine = prefixes.get(file.stem, "")
-    if others := [n for n, p in prefixes.items() if n != file.stem and (p.startswith(mine) or mine.startswith(p))]:
-        told = ", ".join(f"'{prefixes[name]}' of pipeline '{name}'" for name in sorted(others)[:5])
-        raise PipelineError(
-            f"{file}: source.prefix: '{mine}' overlaps with {told}: a delivery would belong to both",
-            "Give each pipeline a prefix of its own, none inside another's. Until then none of these pipelines runs.",
-        )
-
-
-def named(name: str) -> Pipeline:
-    """The pipeline of that name. Raises PipelineError."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
-        raise PipelineError(f"'{name[:60]}' cannot be a pipeline's name", "Use lower case letters, digits and _.")
-    file = pipelines_dir() / f"{name}.yaml"
-    found = load(file)
-    check_prefix(file, declared_prefixes(pipelines_dir().glob("*.yaml")))
-    return found

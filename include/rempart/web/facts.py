@@ -17,7 +17,8 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Evidence, Kind, Ledger
 from rempart.settings import config as configuration
 from rempart.settings.config import Config
-from rempart.settings.pipeline import Pipeline, load_all
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipelines import load_all
 from rempart.training.waiting import RECORDS
 
 T = TypeVar("T")

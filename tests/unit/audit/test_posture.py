@@ -19,7 +19,7 @@ from rempart.audit.findings import CheckResult
 from rempart.audit.knocking import Answer
 from rempart.audit.telemetry import Process
 from rempart.deployment.setup import credentials as stack_credentials
-from rempart.settings import config, pipeline
+from rempart.settings import config, pipeline, pipelines
 from rempart.settings.config import Config
 from rempart.settings.telemetry import TELEMETRY_OFF
 
@@ -217,7 +217,7 @@ def with_operators(**facts: dict[str, Any]) -> Config:
 
 
 def hotel() -> pipeline.Pipeline:
-    found = pipeline.named("hotel_bookings")
+    found = pipelines.named("hotel_bookings")
     assert isinstance(found, pipeline.Pipeline)
     return found
 

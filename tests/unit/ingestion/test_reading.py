@@ -77,7 +77,7 @@ def test_utf8_in_a_latin1_pipeline_is_not_guessed() -> None:
 
 
 def test_an_unpacked_file_has_a_size_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_BYTES", 1000)
+    monkeypatch.setattr("rempart.ingestion.unpacking.MAX_BYTES", 1000)
     rows = read(gzip.compress(b"a,b\n" + b"1,2\n" * 100_000))
     assert "larger than" in (rows.fault or "")
 

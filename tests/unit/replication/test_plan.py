@@ -15,7 +15,7 @@ from rempart.replication.guards import DeleteLimits, may_hide, stop_and_ask
 from rempart.replication.outcome import lag_seconds, quantiles
 from rempart.replication.plan import KeyPlan, Replica, Tally, merge, plan_key, risks, surplus
 from rempart.replication.work import decode, decode_row, encode, encode_row
-from rempart.settings.pipeline import named
+from rempart.settings.pipelines import named
 from rempart.sites.port import ObjectInfo
 
 NOW = datetime(2025, 3, 30, 1, 30, tzinfo=UTC)

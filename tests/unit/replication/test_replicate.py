@@ -254,9 +254,7 @@ def test_a_pair_that_is_not_declared_is_refused(platform: Platform) -> None:
 
 
 def test_pieces_may_be_carried_by_processes_of_their_own(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rempart.replication import run
-
-    monkeypatch.setattr(run, "PIECE", 7)
+    monkeypatch.setattr("rempart.replication.pieces.PIECE", 7)
     for n in range(20):
         platform.sites["primary"].write("lake", f"k{n:02}", b"x")
     ready = tasks.prepared(tasks.prepare(platform, "primary", "haven").as_json())
@@ -290,7 +288,7 @@ def test_a_piece_of_which_nobody_tells_is_pending_but_for_what_it_recorded(
 ) -> None:
     from rempart.replication import run
 
-    monkeypatch.setattr(run, "PIECE", 7)
+    monkeypatch.setattr("rempart.replication.pieces.PIECE", 7)
     monkeypatch.setattr(run, "RECORDED", 1)
     for n in range(20):
         platform.sites["primary"].write("lake", f"k{n:02}", b"x")

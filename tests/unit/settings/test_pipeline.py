@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from rempart.errors import PipelineError
-from rempart.settings import pipeline
+from rempart.settings import pipeline, pipelines
 from rempart.settings.config import project_root
 
 SHIPPED = project_root() / "include" / "pipelines" / "hotel_bookings.yaml"
@@ -26,13 +26,13 @@ def load_changed(tmp_path: Path) -> Callable[[Change], pipeline.Pipeline]:
         change(data)
         file = tmp_path / "hotel_bookings.yaml"
         file.write_text(yaml.safe_dump(data, sort_keys=False))
-        return pipeline.load(file)
+        return pipelines.load(file)
 
     return load
 
 
 def test_the_shipped_pipeline_loads() -> None:
-    shipped = pipeline.load(SHIPPED)
+    shipped = pipelines.load(SHIPPED)
     inputs = shipped.model_inputs()
     assert "booking__lead_time" in inputs
     assert "agent_trend__avg_price_per_room_mean_90d" in inputs
@@ -128,7 +128,7 @@ def test_a_file_that_is_no_pipeline(tmp_path: Path, text: str, says: str) -> Non
     file = tmp_path / "x.yaml"
     file.write_text(text, encoding="latin-1")
     with pytest.raises(PipelineError) as error:
-        pipeline.load(file)
+        pipelines.load(file)
     assert str(file) in error.value.what
     assert says in error.value.what or "not valid YAML" in error.value.what
 
@@ -137,13 +137,13 @@ def test_a_file_must_be_named_after_its_pipeline(tmp_path: Path) -> None:
     file = tmp_path / "other.yaml"
     file.write_text(SHIPPED.read_text())
     with pytest.raises(PipelineError, match="'hotel_bookings' is not the file's name"):
-        pipeline.load(file)
+        pipelines.load(file)
 
 
 def test_a_broken_file_does_not_hide_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "hotel_bookings.yaml").write_text(SHIPPED.read_text())
     (tmp_path / "broken.yaml").write_text("name: broken\n")
-    found = pipeline.load_all(tmp_path)
+    found = pipelines.load_all(tmp_path)
     assert isinstance(found["broken"], PipelineError)
     assert isinstance(found["hotel_bookings"], pipeline.Pipeline)
 
@@ -151,11 +151,11 @@ def test_a_broken_file_does_not_hide_its_neighbours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "", "A", "x" * 41])
 def test_a_name_is_never_a_path(name: str) -> None:
     with pytest.raises(PipelineError, match="cannot be a pipeline's name"):
-        pipeline.named(name)
+        pipelines.named(name)
 
 
 def test_moments_are_in_order_of_time() -> None:
-    shipped = pipeline.load(SHIPPED)
+    shipped = pipelines.load(SHIPPED)
     assert shipped.known_by("lead_time", "booking")
     assert shipped.known_by("lead_time", "arrival")
     assert not shipped.known_by("assigned_room_type", "booking")

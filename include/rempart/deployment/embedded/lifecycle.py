@@ -1,4 +1,4 @@
-"""The embedded stack's life: up, down, status. Each step says what it does and how long it took."""
+"""The embedded stack's life: up and down. Each step says what it does and how long it took."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-
-import psutil
 
 from rempart.deployment.access import roles
 from rempart.deployment.compose import containers
 from rempart.deployment.embedded import release
+from rempart.deployment.embedded.logs import log_tail
 from rempart.deployment.embedded.supervision import ProcessState, Supervisor
 from rempart.deployment.servers import airflow_server, external, mlflow_server, object_sites, postgresql, schemas
 from rempart.deployment.setup import credentials, environment, launch, preflight
@@ -74,16 +72,6 @@ def _check_ports(stack: Stack, names: Sequence[str]) -> None:
     for name in names:
         if name.startswith("site-"):
             object_sites.clear_sockets(ports_of(stack, name))
-
-
-def log_tail(stack: Stack, service: str, lines: int = 12) -> str:
-    """The last lines of a service's log."""
-    file = stack.logs / f"{service}.log"
-    if not file.is_file():
-        return "(no log)"
-    with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - 200 * lines))
-        return "\n".join(stream.read().decode(errors="replace").splitlines()[-lines:])
 
 
 def _until(
@@ -337,86 +325,6 @@ def down(stack: Stack, say: Say) -> None:
         if not stack.sockets.is_relative_to(stack.var):
             shutil.rmtree(stack.sockets)
         progress.line("the stack is down: no process is left")
-
-
-@dataclass(frozen=True)
-class ServiceStatus:
-    """One line of `rempart status`."""
-
-    name: str
-    state: str
-    pid: int
-    seconds: float
-    ports: tuple[int, ...]
-    processes: int
-    rss_mib: int
-
-
-def _members(stack: Stack) -> dict[str, list[psutil.Process]]:
-    members: dict[str, list[psutil.Process]] = {}
-    for process in launch.marked(f"{stack.id}:"):
-        try:
-            members.setdefault(process.environ()[environment.MARKER].partition(":")[2], []).append(process)
-        except psutil.Error:  # gone since
-            continue
-    known = {process.pid for process in members.get("postgresql", [])}
-    members.setdefault("postgresql", []).extend(
-        p for p in launch.databases(stack.postgresql_data) if p.pid not in known
-    )
-    return members
-
-
-def _resident(processes: Sequence[psutil.Process]) -> int:
-    total = 0
-    for process in processes:
-        try:
-            total += process.memory_info().rss
-        except psutil.Error:  # gone since
-            continue
-    return total >> 20
-
-
-def status(stack: Stack, now: float) -> list[ServiceStatus]:
-    """What runs: from the supervisor, with the memory of each service's processes. `now` in seconds since the epoch."""
-    supervisor = Supervisor(stack)
-    states = supervisor.states() if supervisor.runs() else {}
-    members = _members(stack)
-    lines = []
-    for name in (*stack.services, "guard", "supervisor"):
-        own = members.get(name, [])
-        if name == "supervisor":
-            state, pid, started = ("RUNNING" if states else "STOPPED"), (own[0].pid if own else 0), now
-        elif name in states:
-            state, pid, started = states[name].state, states[name].pid, float(states[name].started)
-        else:
-            state, pid, started = ("UNSUPERVISED" if own else "STOPPED"), 0, now
-        lines.append(
-            ServiceStatus(
-                name,
-                state,
-                pid,
-                max(0.0, now - started) if pid else 0.0,
-                tuple(list(ports_of(stack, name).values())[:1]),
-                len(own),
-                _resident(own),
-            )
-        )
-    lines += [
-        ServiceStatus(name, "EXTERNAL", 0, 0.0, (), 0, 0) for name in stack.config.services if stack.external(name)
-    ]
-    return lines
-
-
-def all_run(lines: Sequence[ServiceStatus]) -> bool:
-    return all(line.state in ("RUNNING", "EXTERNAL") for line in lines)
-
-
-def logs_of(stack: Stack, services: Sequence[str]) -> list[str]:
-    """Log files, of the named services or of all. Raises StackError."""
-    known = sorted(file.stem for file in stack.logs.glob("*.log"))
-    if unknown := [name for name in services if name not in known]:
-        raise StackError(f"There is no log of '{unknown[0]}'", f"Choose one of: {', '.join(known) or '(none yet)'}.")
-    return [str(stack.logs / f"{name}.log") for name in services or known]
 
 
 def adopt_environment() -> None:

@@ -38,7 +38,7 @@ from rempart.flows.shared.repositories import repository_of
 from rempart.flows.training import champions
 from rempart.settings import config as configuration
 from rempart.settings.config import DATABASES, Config, Connection
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
 DIGESTED = ("feast_online", "ledger")

@@ -15,7 +15,7 @@ from rempart.backup.points.chain import Link, Mark, Stored
 from rempart.errors import IntegrityError, RempartError
 from rempart.flows.shared.keys import kept_for
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from rempart.sites.once import bodies, put_again, store_once
 from rempart.sites.port import Site
 

@@ -16,7 +16,7 @@ from rempart.flows.backup.seal import seal_objects
 from rempart.flows.shared.keys import kept_for
 from rempart.flows.shared.pairs import BUCKETS, catalogue, physical_bucket
 from rempart.flows.shared.platform import Platform
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
 PROGRESS_SECONDS = 5.0

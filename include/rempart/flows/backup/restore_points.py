@@ -15,7 +15,7 @@ from rempart.coordination.active import backup_site
 from rempart.errors import IntegrityError
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.ledger.port import Evidence
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from rempart.sites.once import bodies
 from rempart.sites.port import Site
 

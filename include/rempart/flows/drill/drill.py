@@ -27,7 +27,7 @@ from rempart.flows.restore.restore_source import verified
 from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.keys import open_keyring
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
 Scenario = Literal["routine", "cyber-attack"]

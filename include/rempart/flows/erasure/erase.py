@@ -25,7 +25,8 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.training.materialize import feature_databases, materialize_table
 from rempart.ingestion import erasing, snapshots
 from rempart.ingestion.erasing import Gone
-from rempart.settings.pipeline import Pipeline, named
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipelines import named
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 

@@ -31,7 +31,7 @@ from rempart.flows.replication.reconcile import Reconciled, carry, reconcile
 from rempart.flows.shared.pairs import BUCKETS, physical_bucket
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.replication.transfer import stored_sha256
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
 Say = Callable[[str], object]

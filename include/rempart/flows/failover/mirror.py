@@ -10,7 +10,7 @@ from rempart import canonical_json
 from rempart.coordination.active import Active
 from rempart.errors import DatabaseUnavailable, ObjectMissing, RempartError
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 
 KEY = "continuity/active.json"
 

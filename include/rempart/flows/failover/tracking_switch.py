@@ -10,7 +10,7 @@ from rempart.deployment.servers import mlflow_server, rest
 from rempart.errors import ConfigError, DatabaseUnavailable, ObjectMissing, StackError
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.models import artifact_locations
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 
 SECONDS = 120.0
 """How long MLflow may take to be there again: its child stops, starts and connects."""

@@ -43,7 +43,7 @@ from rempart.deployment.setup import environment, launch, services
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import AuditError, ConnectionMissing, PipelineError
 from rempart.settings import config as configuration
-from rempart.settings import pipeline as pipelines
+from rempart.settings import pipelines
 from rempart.settings.config import Connections
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.schema import read_yaml

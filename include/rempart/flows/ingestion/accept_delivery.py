@@ -10,7 +10,7 @@ from rempart.errors import IngestError
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.deliveries import HELD_BACK
-from rempart.settings.pipeline import named
+from rempart.settings.pipelines import named
 
 MOST = 1_000_000
 

@@ -19,7 +19,7 @@ from rempart.errors import AccessError, ConnectionMissing, IngestError, ObjectMi
 from rempart.flows.shared import erasures
 from rempart.flows.shared.erasures import Erased
 from rempart.flows.shared.platform import Platform
-from rempart.ingestion import deliveries, erasing, landing, reading
+from rempart.ingestion import deliveries, erasing, landing, unpacking
 from rempart.ingestion.reading import RefusedRow
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import Site
@@ -126,7 +126,7 @@ def _first_line(site: Site, bucket: str, pipeline: Pipeline, delivery: str) -> s
     """What stands first in a delivery: mostly the names of its columns. Empty, if it is no longer kept."""
     if (raw := landing.raw_of(site, bucket, pipeline.name, delivery)) is None or not raw.size:
         return ""
-    text, _ = reading.unpack(
+    text, _ = unpacking.unpack(
         site.read_part(bucket, raw.key, 0, min(raw.size, MAX_BYTES))
     )  # of a part, as much as it has
     lines = text.decode(pipeline.source.encoding, "replace").lstrip("\ufeff").splitlines()

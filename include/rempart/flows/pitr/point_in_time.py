@@ -33,7 +33,7 @@ from rempart.flows.shared.keys import key_of, open_keyring
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.repositories import repository_of
 from rempart.settings.config import WAL_ARCHIVE, Config, Connection
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from rempart.settings.sections import PointInTime
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder

@@ -25,7 +25,7 @@ from rempart.flows.shared.abreast import abreast
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.repositories import repository_of
 from rempart.settings.config import var_dir
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
 WORKERS = 8

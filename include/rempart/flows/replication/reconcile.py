@@ -15,7 +15,7 @@ from rempart.flows.shared.platform import Platform, classification_of
 from rempart.replication.divergence import Known, aside, diverged
 from rempart.replication.transfer import stored_sha256
 from rempart.replication.vouching import vouch
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from rempart.sites.digests import of_file
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder

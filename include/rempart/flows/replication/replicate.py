@@ -27,7 +27,7 @@ from rempart.replication.run import BucketRun
 from rempart.replication.transfer import Carried, Mover, Throttle
 from rempart.replication.work import FolderStore, Store
 from rempart.settings.config import Config
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from rempart.settings.sections import ReplicationPair
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder

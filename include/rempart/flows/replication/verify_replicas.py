@@ -14,7 +14,7 @@ from rempart.flows.shared.platform import Platform, classification_of
 from rempart.replication.outcome import READ_BACK_EVERY
 from rempart.replication.plan import DAMAGED, Replica
 from rempart.replication.transfer import Throttle, proven_again, stored_sha256
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
 Say = Callable[[str], object]

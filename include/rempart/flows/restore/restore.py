@@ -40,7 +40,7 @@ from rempart.flows.shared.platform import Platform, classification_of, open_plat
 from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings import config as configuration
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
 Say = Callable[[str], None]

@@ -19,7 +19,7 @@ from rempart.flows.failover.fail_over import fail_over
 from rempart.flows.restore.restore_source import Wish
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.settings.config import Config
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 
 NO_BACKUP = "NO BACKUP"
 Say = Callable[[str], object]

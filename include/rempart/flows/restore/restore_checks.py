@@ -24,7 +24,8 @@ from rempart.ledger.keys import from_base64
 from rempart.ledger.port import Ledger
 from rempart.ledger.verification import verify
 from rempart.settings.config import Connection
-from rempart.settings.pipeline import Pipeline, load_all
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
 ROWS = 20

@@ -33,7 +33,7 @@ from rempart.ledger.keys import key_id, parse_public
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings import config as configuration
 from rempart.settings.config import Connections
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 

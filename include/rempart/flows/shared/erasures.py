@@ -19,7 +19,8 @@ from rempart.flows.shared.keys import kept_for, key_of, open_keyring
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.ingestion import erasing, snapshots
 from rempart.ledger.port import Ledger
-from rempart.settings.pipeline import Pipeline, load_all
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from rempart.coordination.active import backup_site
 from rempart.errors import ConfigError, KeyMissing, KeyWrong, RepositoryDamaged
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.settings.config import Config
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 from rempart.settings.sections import Classification, Keep
 
 Say = Callable[[str], object]

@@ -17,7 +17,8 @@ from rempart.ledger.stamped import StampedLedger, Writer
 from rempart.replication.continuity import Continuity, PostgresqlContinuity
 from rempart.settings import config as configuration
 from rempart.settings.config import Config, Connection, Connections, witness
-from rempart.settings.pipeline import Pipeline, load_all
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.pipelines import load_all
 from rempart.settings.sections import Classification
 from rempart.sites.port import Site
 from rempart.sovereignty.classification import Lowering, derived, highest

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.errors import ObjectMissing, RempartError
 from rempart.flows.shared.platform import Platform
-from rempart.settings.pipeline import named
+from rempart.settings.pipelines import named
 from rempart.training.attempts.record import ORDER, Record, read_order
 from rempart.training.kubernetes.strays import Finding, Known, PodSeen, judge
 

@@ -22,7 +22,7 @@ from rempart.flows.upgrade import upgrade_facts, upgrade_journal
 from rempart.flows.upgrade.upgrade_journal import Begun
 from rempart.flows.upgrade.upgrade_plan import Facts, Line, decide, migrating, refusals
 from rempart.settings import config as configuration
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 
 Say = Callable[[str], None]
 PARSE_SECONDS = 180.0

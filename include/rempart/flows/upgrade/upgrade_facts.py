@@ -26,7 +26,7 @@ from rempart.ledger.keys import from_base64
 from rempart.ledger.port import Ledger
 from rempart.ledger.verification import Verdict, verify
 from rempart.settings import config as configuration
-from rempart.settings.pipeline import load_all
+from rempart.settings.pipelines import load_all
 
 IMPORT_SECONDS = 600.0
 Say = Callable[[str], object]

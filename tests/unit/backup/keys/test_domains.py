@@ -13,7 +13,7 @@ from rempart.backup.keys.domains import Domain
 from rempart.errors import BackupError, PipelineError
 from rempart.ingestion import landing, snapshots
 from rempart.settings import config
-from rempart.settings.pipeline import load_all, named
+from rempart.settings.pipelines import load_all, named
 from rempart.settings.schema import parse_duration
 
 CONFIG = config.load()

@@ -14,7 +14,7 @@ from rempart.cli import app
 from rempart.errors import PlacementDenied
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
-from rempart.settings import config, pipeline
+from rempart.settings import config, pipeline, pipelines
 from rempart.settings.config import Connection
 from rempart.settings.sections import External, StackService
 from rempart.sites.memory import MemorySite
@@ -128,7 +128,7 @@ def test_r1_the_check_of_the_configuration_asks_the_policy(tmp_path: Path, monke
 
 
 def test_a_model_has_its_datas_classification_until_the_ledger_attests_a_lower_one() -> None:
-    house, spec = platform(), pipeline.named("hotel_bookings")
+    house, spec = platform(), pipelines.named("hotel_bookings")
     assert house.classification(spec, "model") == "personal"
     record = house.lower(spec, "model", "internal", "trees hold thresholds of closed columns only", "dpo")
 

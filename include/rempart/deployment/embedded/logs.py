@@ -1,0 +1,26 @@
+"""The services' logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rempart.deployment.setup.layout import Stack
+from rempart.errors import StackError
+
+
+def log_tail(stack: Stack, service: str, lines: int = 12) -> str:
+    """The last lines of a service's log."""
+    file = stack.logs / f"{service}.log"
+    if not file.is_file():
+        return "(no log)"
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - 200 * lines))
+        return "\n".join(stream.read().decode(errors="replace").splitlines()[-lines:])
+
+
+def logs_of(stack: Stack, services: Sequence[str]) -> list[str]:
+    """Log files, of the named services or of all. Raises StackError."""
+    known = sorted(file.stem for file in stack.logs.glob("*.log"))
+    if unknown := [name for name in services if name not in known]:
+        raise StackError(f"There is no log of '{unknown[0]}'", f"Choose one of: {', '.join(known) or '(none yet)'}.")
+    return [str(stack.logs / f"{name}.log") for name in services or known]

@@ -1,0 +1,63 @@
+"""A delivery's bytes, gunzipped if they are gzip, within the limits of a delivery."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from typing import BinaryIO
+
+MAX_BYTES = 1 << 29
+"""Largest delivery, unpacked (512 MiB)."""
+MAX_RATIO, RATIO_FROM = 200, 16 << 20
+"""How many times its size a gzip file may unpack to, once it is past so many bytes."""
+
+
+class Unreadable(Exception):
+    """The file as a whole is refused; the message says why, without any of its content."""
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that ends in Unreadable once it gave too many bytes, or too many for the size it has when packed."""
+
+    def __init__(self, stream: BinaryIO, packed: int | None) -> None:
+        self._stream, self._packed, self._given = stream, packed, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override] # any writable buffer
+        try:
+            got = self._stream.read(len(buffer))
+        except EOFError:
+            raise Unreadable("the gzip file is truncated") from None
+        except (zlib.error, gzip.BadGzipFile):
+            raise Unreadable("the gzip file is damaged") from None
+        self._given += len(got)
+        if self._given > MAX_BYTES:
+            raise Unreadable(f"the file is larger than {MAX_BYTES >> 20} MiB" + (" unpacked" if self._packed else ""))
+        if self._packed and self._given > max(RATIO_FROM, MAX_RATIO * self._packed):
+            raise Unreadable(f"the file unpacks to more than {MAX_RATIO} times its size")
+        buffer[: len(got)] = got
+        return len(got)
+
+
+def unpack(body: bytes) -> tuple[bytes, str | None]:
+    """The text's bytes, gunzipped if they are gzip, and what is wrong with them (then: as much as could be read)."""
+    text = bytearray()
+    try:
+        stream = unpacked(io.BytesIO(body), len(body))
+        while block := stream.read(1 << 20):
+            text += block
+    except Unreadable as fault:
+        return bytes(text), str(fault)
+    return bytes(text), None
+
+
+def unpacked(stream: BinaryIO, size: int) -> io.BufferedReader:
+    """The text as a stream that raises Unreadable at a limit; `size` of the delivery in bytes, as it came."""
+    start = stream.read(2)
+    stream.seek(0)
+    if start != b"\x1f\x8b":
+        return io.BufferedReader(_Bounded(stream, None), 1 << 16)
+    return io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=stream), size), 1 << 16)  # type: ignore[arg-type] # as good
