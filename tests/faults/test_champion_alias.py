@@ -50,7 +50,7 @@ def alarms(platform):
     return [one.body for one in platform.ledger.find("denial") if one.body["what"] == champions.ALARM]
 
 
-def test_a_refused_version_that_was_made_champion_by_hand_is_not_the_champion(house):
+def test_s8_a_refused_version_that_was_made_champion_by_hand_is_not_the_champion(house):
     platform, pipeline, train = house
     first = train(60)
     assert validate(platform, pipeline).promoted
@@ -83,7 +83,7 @@ def test_the_refused_version_itself_is_judged_anew_and_the_alias_is_put_back(hou
     assert len(alarms(platform)) == 1
 
 
-def test_an_alias_without_any_decision_is_taken_away(house):
+def test_s8_an_alias_without_any_decision_is_taken_away(house):
     platform, pipeline, train = house
     version = train(1)
     move(platform, pipeline, version)

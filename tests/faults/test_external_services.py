@@ -42,7 +42,7 @@ def secrets_of(made: dict[str, str]) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("service", CONNECTIONS)
-def test_a_service_that_comes_back_has_the_secrets_of_its_store(tmp_path: Path, service: str) -> None:
+def test_d7_a_service_that_comes_back_has_the_secrets_of_its_store(tmp_path: Path, service: str) -> None:
     before = credentials.ensure(stack_of(tmp_path))
     tried = credentials.ensure(stack_of(tmp_path, service))
     assert credentials.ensure(stack_of(tmp_path, service)) == tried
@@ -67,7 +67,7 @@ def test_while_a_service_is_external_its_own_connection_is_the_one_that_counts(
     assert kept and not any(json.loads(value)["password"] in str(held) for value in kept if value.startswith("{"))
 
 
-def test_secrets_that_are_gone_are_not_made_anew_for_a_database_that_is_there(tmp_path: Path) -> None:
+def test_d7_secrets_that_are_gone_are_not_made_anew_for_a_database_that_is_there(tmp_path: Path) -> None:
     stack = stack_of(tmp_path)
     before = credentials.ensure(stack)
     stack.postgresql_data.mkdir(parents=True)

@@ -107,7 +107,7 @@ def test_untouched_it_loads(trained):
     assert loading.load(platform.tracking(), record).predict(stage.table(20)).shape == (20,)
 
 
-def test_an_mlmodel_switched_to_cloudpickle(trained, altered, canary):
+def test_s4_an_mlmodel_switched_to_cloudpickle(trained, altered, canary):
     altered("model.pkl", pickle.dumps(Payload(canary)))
     altered(
         "MLmodel",
@@ -135,7 +135,7 @@ def test_a_skops_file_with_a_widened_list_of_trusted_types(trained, altered, can
     refused(trained, canary, "file 'MLmodel' is not the one on record")
 
 
-def test_a_pickle_in_the_place_of_the_model(trained, altered, canary):
+def test_s4_a_pickle_in_the_place_of_the_model(trained, altered, canary):
     altered("model.onnx", pickle.dumps(Payload(canary)))
     refused(trained, canary, r"file 'model\.onnx' is not the one on record")
 

@@ -57,7 +57,7 @@ def drills(airflow: Airflow) -> int:
 
 
 @pytest.mark.parametrize("door", DOORS, ids=" ".join)
-def test_a_door_opens_for_those_who_have_the_right_and_for_nobody_else(
+def test_s1_a_door_opens_for_those_who_have_the_right_and_for_nobody_else(
     airflow: Airflow, point: str, door: tuple[str, str]
 ) -> None:
     method, path = door[0], door[1].replace(POINT, point)
@@ -86,7 +86,7 @@ def form(airflow: Airflow, who: str, point: str) -> str:
 @pytest.mark.parametrize(
     "how", ["no form", "of another", "altered", "cross-site", "of another point", "a cookie alone"]
 )
-def test_a_request_that_a_page_of_ours_did_not_make_starts_nothing(airflow: Airflow, point: str, how: str) -> None:
+def test_s1_a_request_that_a_page_of_ours_did_not_make_starts_nothing(airflow: Airflow, point: str, how: str) -> None:
     before, path = drills(airflow), DRILL.replace(POINT, point)
     good = form(airflow, "operator", point)
     sent = {"no form": "", "a cookie alone": "", "altered": good[:-1] + ("0" if good[-1] != "0" else "1")}.get(
@@ -105,7 +105,7 @@ def test_a_request_that_a_page_of_ours_did_not_make_starts_nothing(airflow: Airf
 
 
 @pytest.mark.parametrize("path", INJECTIONS)
-def test_what_somebody_types_is_only_ever_shown_as_text(airflow: Airflow, point: str, path: str) -> None:
+def test_s1_what_somebody_types_is_only_ever_shown_as_text(airflow: Airflow, point: str, path: str) -> None:
     answer = call(airflow, "admin", "GET", path.replace(POINT, point))
     assert answer.status_code in (200, 404, 422)
     assert "<script>alert" not in answer.text or "json" in answer.headers["content-type"]
