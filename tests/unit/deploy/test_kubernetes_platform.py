@@ -38,7 +38,7 @@ from rempart.deployment.setup import credentials, layout
 from rempart.errors import ConnectionMissing, StackError
 from rempart.flows.restore import restore_command
 from rempart.flows.shared import platform
-from rempart.settings import config, pipeline
+from rempart.settings import config, pipelines
 from rempart.settings.config import Config, parse_connection, read_env_file
 from rempart.sovereignty import pods
 from rempart.sovereignty.egress import endpoints, is_allowed, rules
@@ -225,6 +225,7 @@ def test_airflows_rights_are_these_and_nobody_else_has_one() -> None:
     assert VALUES["workers"]["kubernetes"]["serviceAccount"]["create"] is False
 
 
+@pytest.mark.airflow  # to find a module of a package imports the package
 def test_the_rights_are_those_that_the_executor_of_the_lock_uses() -> None:
     """Read off its source: a call that a new version adds would be answered 403 on a cluster, and nowhere before."""
     (place,) = find_spec("airflow.providers.cncf.kubernetes.executors").submodule_search_locations or ()
@@ -748,7 +749,7 @@ def test_the_page_delivers_the_sample_before_it_starts_the_chain(monkeypatch: py
     monkeypatch.setattr(platform, "open_platform", lambda: opened)
     monkeypatch.chdir(ROOT)
     exec(compile(code, "the page", "exec"), {})  # noqa: S102 # the page's own lines
-    prefix = pipeline.named("hotel_bookings").source.prefix
+    prefix = pipelines.named("hotel_bookings").source.prefix
     assert len(written) > 10
     assert all(bucket == "landing" and key.startswith(prefix) for bucket, key in written)
     assert "run trigger ingest_hotel_bookings" in after
