@@ -23,7 +23,7 @@ ROUNDS = 3
 PLAIN = """
 import sys, time, json
 started = time.perf_counter()
-from rempart.settings import pipeline
+from rempart.settings import pipelines
 from rempart.flows.shared.platform import open_platform
 from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.training.materialize import materialize

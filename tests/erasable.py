@@ -16,7 +16,7 @@ from rempart.flows.ingestion.ingest import IngestResult, ingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import sample
 from rempart.ledger.keys import signer
-from rempart.settings import pipeline as pipelines
+from rempart.settings import pipelines
 from rempart.settings.config import Connection, project_root
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import Site

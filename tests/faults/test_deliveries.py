@@ -24,7 +24,7 @@ from rempart.ingestion import deliveries, landing, sample, snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config as configuration
-from rempart.settings import pipeline as pipelines
+from rempart.settings import pipelines
 from rempart.settings.config import Connection, project_root
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sections import Buckets

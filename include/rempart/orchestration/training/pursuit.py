@@ -8,7 +8,6 @@ cannot run, before its nodes were admitted.
 
 from __future__ import annotations
 
-import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generic_api_retry
 from airflow.sdk import BaseOperator
 from kubernetes.client import ApiException  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
@@ -26,6 +24,7 @@ from rempart.errors import PlacementDenied, PoolUnavailable, TrainingError
 from rempart.orchestration import runtime
 from rempart.orchestration.policies.enforcement import today
 from rempart.orchestration.pool_queue import local_queue, workload_events
+from rempart.orchestration.training.api_answers import is_there, retried, told
 from rempart.orchestration.training.pod_triggers import PauseTrigger
 from rempart.settings.config import load
 from rempart.training.backends import LAST_LINES, readable
@@ -54,10 +53,6 @@ class Taken(Exception):
     def __init__(self, ending: verdict.Ending) -> None:
         super().__init__(ending.cause)
         self.ending = ending
-
-
-retried: Callable[[Callable[..., Any]], Callable[..., Any]] = generic_api_retry
-"""The provider's rule: transient answers (409, 429, 5xx) are asked again, with Retry-After honoured."""
 
 
 class Pursuit(BaseOperator):
@@ -392,18 +387,3 @@ class Pursuit(BaseOperator):
     def _task(context: Any) -> dict[str, str]:
         task = context["ti"]
         return {"dag": task.dag_id, "run": task.run_id, "task": task.task_id, "map_index": str(task.map_index)}
-
-
-def is_there(cause: ApiException) -> bool:
-    """Whether an object was not made because it exists, which no retry changes."""
-    return cause.status == 409 and '"AlreadyExists"' in str(cause.body)
-
-
-def told(cause: Exception) -> tuple[int, str]:
-    """An API server's status and message, without the headers that the exception prints; 0 if it did not answer."""
-    if not isinstance(cause, ApiException):
-        return 0, type(cause).__name__
-    try:
-        return int(cause.status or 0), str(json.loads(cause.body)["message"])[:500]
-    except (TypeError, ValueError, KeyError):
-        return int(cause.status or 0), str(cause.reason)[:500]

@@ -17,8 +17,9 @@ from kubernetes.client import ApiException  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
 
 from rempart.errors import PlacementDenied
+from rempart.orchestration.training.api_answers import is_there, retried, told
 from rempart.orchestration.training.pod_triggers import BOUND
-from rempart.orchestration.training.pursuit import PAUSES, Denied, Pursuit, is_there, retried, told
+from rempart.orchestration.training.pursuit import PAUSES, Denied, Pursuit
 from rempart.orchestration.training.train_job_trigger import POLL_SECONDS, TrainJobTrigger, new_lines, seconds_since
 from rempart.settings.config import load
 from rempart.training.backends import readable

@@ -20,8 +20,9 @@ from airflow.sdk.exceptions import AirflowException
 from kubernetes.client import ApiException, V1Pod  # noqa: TID253 - only where pods run
 from urllib3.exceptions import HTTPError
 
+from rempart.orchestration.training.api_answers import is_there, retried
 from rempart.orchestration.training.pod_triggers import BOUND, PauseTrigger, TrainingPodTrigger, overdue
-from rempart.orchestration.training.pursuit import PAUSES, Pursuit, Taken, is_there, retried
+from rempart.orchestration.training.pursuit import PAUSES, Pursuit, Taken
 from rempart.settings.config import load
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import queue, verdict

@@ -18,7 +18,7 @@ from rempart.flows.restore.restore_databases import Server
 from rempart.flows.restore.restore_objects import Bringer
 from rempart.flows.restore.restore_refusals import refuse_red
 from rempart.ledger.memory import MemoryLedger
-from rempart.settings import pipeline as pipelines
+from rempart.settings import pipelines
 from rempart.settings.pipeline import Pipeline
 from tests.restorable import house
 
