@@ -1,1 +1,4 @@
-"""The embedded stack: real servers as local processes, supervised."""
+"""The embedded stack: real servers as local processes, supervised.
+
+`lifecycle` is its door (up, down); `status` and `logs` tell of it.
+"""
