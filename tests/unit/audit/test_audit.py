@@ -206,7 +206,8 @@ def test_in_a_container_its_own_doors_and_its_mounted_secrets_are_no_findings(tm
     assert ids(found) == {"ports/in-containers"} and found.exit_code == 0
 
 
-def test_a_service_whose_connection_is_not_known_is_told(stack: Stack) -> None:
+def test_a_service_whose_connection_is_not_known_is_told(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REMPART_VAR", str(stack.var / "other"))  # a stack of tests that ran before leaves its secrets
     outside = {"external": {"url": "https://s3.example.eu", "connection": "s3_elsewhere"}}
     sections = stack.config.model_dump()
     sections["services"]["primary"], sections["sites"]["primary"]["connection"] = outside, "s3_elsewhere"
