@@ -19,7 +19,7 @@ from rempart.errors import ConfigError, PipelineError, TrainingError
 from rempart.flows.monitoring import watch_file
 from rempart.flows.training import check_pipeline
 from rempart.orchestration.run_parameters import unknown
-from rempart.settings import config, operators, pipeline, pipelines, plain_yaml
+from rempart.settings import config, operators, pipelines, plain_yaml
 from rempart.settings.config import project_root
 from rempart.settings.pipeline import Pipeline
 from rempart.sovereignty import egress
@@ -125,7 +125,7 @@ def test_a6_an_overlap_counts_though_the_rest_of_the_other_file_is_not_valid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = save(tmp_path, hotel_bookings=shipped(), copy=shipped(classification="misspelt"))
-    monkeypatch.setattr(pipeline, "pipelines_dir", lambda: folder)
+    monkeypatch.setattr(pipelines, "pipelines_dir", lambda: folder)
     with pytest.raises(PipelineError, match="overlaps with 'hotel_bookings/' of pipeline 'copy'"):
         pipelines.named("hotel_bookings")
 

@@ -155,7 +155,7 @@ def test_x1_an_erasure_cut_off_at_any_change_is_completed_by_the_next_run(withou
     """After each prefix of its writes and deletes: the current snapshot can be read, and the same command converges."""
     loaded, whole = load_all(), in_two_memories()
     for module in ("erasures", "keys"):  # the files of pipelines take longer to read than all else
-        monkeypatch.setattr(f"rempart.flows.{module}.load_all", lambda: loaded)
+        monkeypatch.setattr(f"rempart.flows.shared.{module}.load_all", lambda: loaded)
     whole.take_in("one", ROWS[:6])
     whole.mirror()
     open_keyring(whole.platform, silent).open_or_make(register_domain())
