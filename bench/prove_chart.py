@@ -22,8 +22,8 @@ import yaml
 from bench.prove_pods import write
 from rempart.deployment.kubernetes import cluster
 from tests.chart import Chart, Refused, faults, schema_of, untrue
+from tests.unit.deploy.platform_files import CHART, ROOT
 from tests.unit.deploy.test_kubernetes import documents
-from tests.unit.deploy.test_kubernetes_platform import CHART, ROOT
 
 NAME = "chart"
 WHAT = "the chart takes the values, and makes only what it may"

@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from tests.reachable import Pod, reaches, selected
+from tests.unit.deploy.platform_files import OPEN, PODS, unknown
 from tests.unit.deploy.test_kubernetes import model, violations
-from tests.unit.deploy.test_kubernetes_platform import OPEN, PODS, unknown
 
 Document = dict[str, Any]
 KINDS = {"ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service", "ServiceAccount"}

@@ -96,8 +96,8 @@ def test_containers_have_their_own_database_back_and_not_the_team_s(tmp_path: Pa
 
 
 def test_a_cluster_has_its_own_mlflow_back(tmp_path: Path) -> None:
-    from tests.unit.deploy.test_kubernetes_platform import given
-    from tests.unit.deploy.test_kubernetes_platform import stack as declared
+    from tests.unit.deploy.platform_files import given
+    from tests.unit.deploy.platform_files import stack as declared
 
     inside = cluster.in_cluster(declared(tmp_path))
     before = cluster.plan(inside, {}, given())

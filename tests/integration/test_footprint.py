@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from rempart.deployment.setup import launch, layout
-from tests.unit.deploy.test_kubernetes_platform import PLATFORM, VALUES
+from tests.unit.deploy.platform_files import PLATFORM, VALUES
 
 pytestmark = pytest.mark.stack
 

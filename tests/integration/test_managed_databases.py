@@ -17,7 +17,7 @@ from rempart.deployment.setup import services
 from rempart.errors import DatabaseUnavailable
 from rempart.settings.config import DATABASES, Connection, parse_connection
 from tests.integration.own_servers import own_servers
-from tests.unit.deploy.test_kubernetes_platform import given, stack
+from tests.unit.deploy.platform_files import given, stack
 
 
 def test_an_operators_first_role_makes_the_databases_twice_and_each_role_enters_its_own(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import yaml
 from rempart.deployment.kubernetes import cluster
 from tests.chart import Chart
 from tests.clusters import CHOSEN
-from tests.unit.deploy.test_kubernetes_platform import MANAGED, OVERLAYS, ROOT, every, given, rendered, stack, task_pod
+from tests.unit.deploy.platform_files import MANAGED, OVERLAYS, ROOT, every, given, rendered, stack, task_pod
 
 VALUES = ROOT / "deploy" / "helm" / "values.yaml"
 CHART = os.environ.get("REMPART_TEST_K8S_CHART", "")

@@ -12,7 +12,7 @@ import pytest
 
 from rempart.deployment.setup import environment, layout
 from rempart.settings import config
-from tests.unit.deploy.test_kubernetes_platform import VALUES
+from tests.unit.deploy.platform_files import VALUES
 
 pytestmark = pytest.mark.stack
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.unit.deploy.platform_files import image, task_pod
 from tests.unit.deploy.test_kubernetes import violations
-from tests.unit.deploy.test_kubernetes_platform import image, task_pod
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from bench import prove_chart
-from tests.unit.deploy.test_kubernetes_platform import CHART
+from tests.unit.deploy.platform_files import CHART
 
 
 def test_the_proof_says_that_it_was_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from rempart.deployment.kubernetes import cluster
 from tests.chart import Document, faults, untrue
-from tests.unit.deploy.test_kubernetes_platform import COMPONENTS, VALUES, every, image
+from tests.unit.deploy.platform_files import COMPONENTS, VALUES, every, image
 
 SECRETS = {f"rempart-{name}" for name in (*cluster.SECRETS, "broker")}
 NAMES = {name: VALUES[name]["args"][3] for name in COMPONENTS}

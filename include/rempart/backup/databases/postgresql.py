@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from rempart.backup import postgresql_refusals
+from rempart.backup.databases import postgresql_refusals
 from rempart.backup.databases.not_held import Registry
 from rempart.errors import BackupError, DatabaseUnavailable, RempartError
 from rempart.ledger.reading import KeyChain, key_chain

@@ -20,7 +20,7 @@ from airflow.providers.cncf.kubernetes.utils.pod_manager import (
 )
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from rempart.orchestration.pool_queue import QueueWatch
+from rempart.orchestration.training.pool_queue import QueueWatch
 from rempart.orchestration.training.pool_watch import News, watch_of
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import queue, verdict

@@ -19,7 +19,7 @@ from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generi
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from kubernetes_asyncio import client
 
-from rempart.orchestration.pool_queue import QueueWatch
+from rempart.orchestration.training.pool_queue import QueueWatch
 from rempart.orchestration.training import pod_triggers
 from rempart.orchestration.training.pool_watch import News, watch_of
 from rempart.training.backends import readable

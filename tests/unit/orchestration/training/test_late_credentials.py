@@ -13,7 +13,7 @@ from rempart.training.job import JobSpec
 from rempart.training.kubernetes import train_job
 from tests.clusters import until
 from tests.nodes import SHORT, leave_result
-from tests.unit.orchestration.test_queued_jobs import on_trial
+from tests.unit.orchestration.training.test_queued_jobs import on_trial
 
 pytestmark = pytest.mark.airflow
 
