@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
@@ -11,6 +12,8 @@ from urllib3.exceptions import HTTPError
 
 from rempart.training.kubernetes import queue
 from rempart.training.kubernetes.queue import LocalQueue
+
+log = logging.getLogger(__name__)
 
 SOON = (1.0, 1.0, 3.0, 10.0)
 """Pauses between looks until Kueue has said something; then a look comes when the job's trigger looks."""
@@ -31,8 +34,8 @@ def local_queue(hook: Any, namespace: str, name: str) -> LocalQueue | None:
     return None
 
 
-def workload_events(core: Any, namespace: str, kind: str, name: str) -> list[Any]:
-    """What Kueue told of the Workload of a pod or TrainJob, also of one that is gone; empty if it cannot be read."""
+def workload_events(core: Any, namespace: str, kind: str, name: str) -> list[Any] | None:
+    """What Kueue told of the Workload of a pod or TrainJob, also of one that is gone; None if it cannot be read."""
 
     def events(selector: str) -> list[Any]:
         found = core.list_namespaced_event(namespace, field_selector=selector).items
@@ -42,7 +45,7 @@ def workload_events(core: Any, namespace: str, kind: str, name: str) -> list[Any
         workload = queue.workload(events(queue.of_owner(kind, name)))
         return events(queue.of_workload(workload)) if workload else []
     except (ApiException, HTTPError):
-        return []
+        return None
 
 
 class QueueWatch:
@@ -53,15 +56,16 @@ class QueueWatch:
         self._workload: str | None = None
         self._soon: tuple[float, ...] = SOON
 
-    async def events(self) -> list[Any]:
-        """The events of the Workload; empty if there are none, or if they cannot be read now."""
+    async def events(self) -> list[Any] | None:
+        """The events of the Workload; None if they cannot be read now."""
+        found: list[Any] | None = None
         try:
             async with self._hook.get_conn() as api:
                 if self._workload is None:
                     self._workload = queue.workload(await self._events(api, self._owner))
                 found = await self._events(api, queue.of_workload(self._workload)) if self._workload else []
-        except Exception:  # the job waits all the same
-            found = []
+        except Exception as cause:  # the job waits all the same
+            log.debug("Events of %s cannot be read: %s", self._owner, type(cause).__name__)
         self._soon = () if found else self._soon[1:]
         return found
 

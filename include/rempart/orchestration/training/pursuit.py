@@ -23,9 +23,9 @@ from urllib3.exceptions import HTTPError
 from rempart.errors import PlacementDenied, PoolUnavailable, TrainingError
 from rempart.orchestration import runtime
 from rempart.orchestration.policies.enforcement import today
-from rempart.orchestration.training.pool_queue import local_queue, workload_events
 from rempart.orchestration.training.api_answers import is_there, retried, told
 from rempart.orchestration.training.pod_triggers import PauseTrigger
+from rempart.orchestration.training.pool_queue import local_queue, workload_events
 from rempart.settings.config import load
 from rempart.training.backends import LAST_LINES, readable
 from rempart.training.kubernetes import pod as shape
@@ -216,7 +216,7 @@ class Pursuit(BaseOperator):
         """The queue of the pool that is asked."""
         return load().pools[self._option.pool].queue
 
-    def _of_queue(self, say: Callable[[str, list[Any]], str], kind: str) -> str:
+    def _of_queue(self, say: Callable[[str, list[Any] | None], str], kind: str) -> str:
         """What Kueue told of the attempt's object, as `say` puts it; empty in a pool without a queue."""
         if (name := self._queue) is None:
             return ""

@@ -19,8 +19,8 @@ from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generi
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from kubernetes_asyncio import client
 
-from rempart.orchestration.training.pool_queue import QueueWatch
 from rempart.orchestration.training import pod_triggers
+from rempart.orchestration.training.pool_queue import QueueWatch
 from rempart.orchestration.training.pool_watch import News, watch_of
 from rempart.training.backends import readable
 from rempart.training.kubernetes import queue
@@ -144,7 +144,7 @@ class TrainJobTrigger(BaseTrigger):
         soon = self._queue.again if self._queue else LOOK_SECONDS
         return min(LOOK_SECONDS, deadline - time.time(), log_due, soon)
 
-    async def _of_queue(self, gang: Gang, say: Callable[[str, list[Any]], str]) -> str:
+    async def _of_queue(self, gang: Gang, say: Callable[[str, list[Any] | None], str]) -> str:
         """What Kueue told of the TrainJob, as `say` puts it."""
         name = queue.name_of(gang.job) if gang.job else None
         if name is None:

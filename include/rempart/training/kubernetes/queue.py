@@ -76,14 +76,15 @@ def workload(events: Iterable[Json]) -> str | None:
     return str(newest.get("message") or "").rpartition("/")[2] or None if newest else None
 
 
-def waits(queue: str, events: Iterable[Json]) -> str:
-    """Why a job waits in a queue, by the events of its Workload."""
-    return f"LocalQueue {queue} has not admitted it: {_newest(events) or 'Kueue states no reason'}"
+def waits(queue: str, events: Iterable[Json] | None) -> str:
+    """Why a job waits in a queue, by the events of its Workload; None: they could not be read."""
+    why = "Kueue's reason cannot be read" if events is None else _newest(events) or "Kueue states no reason"
+    return f"LocalQueue {queue} has not admitted it: {why}"
 
 
-def stopped(queue: str, events: Iterable[Json]) -> str:
-    """Why a job lost the place that its queue had given it, by the events of its Workload; empty if it did not."""
-    found = _newest(one for one in events if str(one.get("reason")).startswith(("Evicted", "Preempted")))
+def stopped(queue: str, events: Iterable[Json] | None) -> str:
+    """Why a job lost the place that its queue had given it, by the events of its Workload; empty if none says so."""
+    found = _newest(one for one in events or () if str(one.get("reason")).startswith(("Evicted", "Preempted")))
     return found and f"LocalQueue {queue} took its place away: {found}"
 
 

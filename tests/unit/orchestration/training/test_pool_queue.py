@@ -90,3 +90,12 @@ def test_a_queue_that_says_nothing_is_waited_for_all_the_same(
     make(pool, "train-x-1", "other")
     assert fired(2)["status"] == "timeout"
     assert "LocalQueue other has not admitted it: Kueue states no reason" in capsys.readouterr().out
+
+
+def test_events_that_are_refused_are_told_as_not_readable_and_the_job_waits_all_the_same(
+    pool: DoubleCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(pool, "train-x-1", "other")
+    pool.fail(403, times=1000, method="GET", path_contains="/events")
+    assert fired(2)["status"] == "timeout"
+    assert "LocalQueue other has not admitted it: Kueue's reason cannot be read" in capsys.readouterr().out

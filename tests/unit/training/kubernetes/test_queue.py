@@ -27,6 +27,11 @@ def test_the_newest_event_counts_whichever_api_wrote_it() -> None:
     assert queue.waits("gpus", []) == "LocalQueue gpus has not admitted it: Kueue states no reason"
 
 
+def test_a_reason_that_cannot_be_read_is_not_told_as_one_that_kueue_withholds() -> None:
+    assert queue.waits("gpus", None) == "LocalQueue gpus has not admitted it: Kueue's reason cannot be read"
+    assert queue.stopped("gpus", None) == ""
+
+
 def test_a_place_was_taken_away_only_if_kueue_says_so() -> None:
     admitted = event("Admitted", "Admitted by ClusterQueue a", lastTimestamp="2026-11-01T12:00:05Z")
     taken = event("EvictedDueToPreempted", TAKEN, lastTimestamp="2026-11-01T12:00:06Z")
