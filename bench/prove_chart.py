@@ -63,7 +63,7 @@ def why_not(helm: str, chart: str) -> str:
 
 
 def beside(folder: Path) -> list[dict[str, Any]]:
-    """What stands beside the chart: the platform, and what a component of its overlay adds or takes away."""
+    """The platform's manifests, with what a component of the overlay adds and without what it removes."""
     found = [
         one
         for file in sorted(PLATFORM.glob("*.yaml"))

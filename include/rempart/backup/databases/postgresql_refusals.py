@@ -1,7 +1,7 @@
-"""What to do when PostgreSQL answers and lets nobody in. Pure.
+"""The remedy for each refusal of a connection by PostgreSQL. Pure.
 
-libpq gives no SQLSTATE for a connection that failed, so the server's text decides. A server that speaks no English gets
-the last remedy. Source of the texts: PostgreSQL 18, src/backend/{libpq,utils/init,postmaster,tcop}.
+libpq gives no SQLSTATE for a connection that failed, so the server's text decides. A server whose messages are not in
+English gets the last remedy. Source of the texts: PostgreSQL 18, src/backend/{libpq,utils/init,postmaster,tcop}.
 """
 
 from __future__ import annotations
@@ -39,6 +39,6 @@ OTHER = "Look in the log of PostgreSQL for the cause."
 
 
 def remedy(said: str, connection: Connection) -> str:
-    """What mends a refusal, by what the server said."""
+    """What to do about a refusal; `said` is the server's message without quoted values."""
     found = next((told for pattern, told in _REMEDIES if re.search(pattern, said)), OTHER)
     return found.format(name=connection.name, login=connection.login, schema=connection.schema)

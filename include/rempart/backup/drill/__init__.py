@@ -1,1 +1,1 @@
-"""What a drill compares, plays as an attack and reports, and the scratch space that it works in."""
+"""Parts of a restore drill: its scratch space, its checks, its simulated attack and its report."""

@@ -1,4 +1,4 @@
-"""What of the stack runs: each service's state, process, ports and memory."""
+"""State, process, ports and memory of each service of the embedded stack."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _resident(processes: Sequence[psutil.Process]) -> int:
 
 
 def services(stack: Stack, now: float) -> list[ServiceStatus]:
-    """What runs: from the supervisor, with the memory of each service's processes. `now` in seconds since the epoch."""
+    """One line for each service, from the supervisor and its processes. `now`: seconds since the epoch."""
     supervisor = Supervisor(stack)
     states = supervisor.states() if supervisor.runs() else {}
     members = _members(stack)
