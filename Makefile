@@ -23,7 +23,7 @@ UV := .venv/tools/bin/uv
 # The proofs that this machine may be able to run: every bench/prove_*.py.
 PROOFS := $(sort $(patsubst bench/prove_%.py,prove-%,$(wildcard bench/prove_*.py)))
 
-.PHONY: help preflight setup setup-trainer demo up down status logs base-image images bundle test test-unit test-k8s lint docs lock sbom audit bench prove clean
+.PHONY: help preflight setup setup-trainer demo up down status logs base-image images bundle test test-full test-unit test-k8s lint docs lock sbom audit bench prove clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -68,11 +68,14 @@ bundle: setup ## write one signed folder that installs without a network (ARGS=-
 	@case " $(ARGS) " in *" --no-images "*) ;; *) $(MAKE) images ;; esac
 	@$(BIN)/rempart bundle write $(ARGS)
 
-test: preflight setup ## every test, in two processes with a stack each, beside a running one (ARGS= for pytest)
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+test: preflight setup ## the tests of each change, about 12 minutes on two cores, beside a running stack (ARGS= for pytest)
+	@$(BIN)/python -m pytest -n 2 -m "not full" $(ARGS)
 
-test-unit: setup ## the tests that need no server
-	@$(BIN)/python -m pytest tests/unit $(ARGS)
+test-full: preflight setup ## every test: those of `make test`, and the long ones
+	@REMPART_TEST_EXAMPLES=50 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-unit: setup ## those of `make test` that need no server
+	@$(BIN)/python -m pytest tests/unit -m "not full" $(ARGS)
 
 test-k8s: setup ## the tests of jobs in pods on the cluster of KUBECONFIG (docs/how-to/test-on-a-cluster.md)
 	@$(BIN)/python -m tests.real_cluster $(ARGS)

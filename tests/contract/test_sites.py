@@ -183,6 +183,7 @@ def test_a_bucket_made_without_locks_does_not_pass_for_one_with(site: Site, buck
         site.write_new(bucket, "a", b"one", retain_until=datetime.now(UTC) + timedelta(seconds=60))
 
 
+@pytest.mark.full
 def test_a_lock_is_told_and_only_ever_extended(site: Site, locked_bucket: str, tmp_path: Path) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     soon, late = (now + timedelta(seconds=LOCKED_SECONDS - n) for n in (4, 1))
@@ -197,6 +198,7 @@ def test_a_lock_is_told_and_only_ever_extended(site: Site, locked_bucket: str, t
         site.delete(locked_bucket, "a", version_id=version)
 
 
+@pytest.mark.full
 def test_what_was_written_without_a_lock_gets_one(site: Site, locked_bucket: str) -> None:
     until = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=LOCKED_SECONDS - 1)
     version = site.write(locked_bucket, "a", b"one").version_id

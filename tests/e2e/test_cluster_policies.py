@@ -106,6 +106,7 @@ def test_the_ui_shows_the_rule_and_the_remedy(dropped: dict[str, str], file: str
         assert words in dropped[file], dropped[file]
 
 
+@pytest.mark.full
 def test_dags_in_other_files_keep_running(dropped: dict[str, str], before: set[str], api: AirflowApi) -> None:
     assert set(dropped) == set(FILES) - {"user_clean"}
     assert set(api.dag_ids()) == before | {"user_clean"}

@@ -219,6 +219,7 @@ def test_a_refused_model_says_why(page: Page, point: str) -> None:
     expect(row.locator("li").first).to_contain_text("refused:")
 
 
+@pytest.mark.full
 def test_a_drill_is_started_after_its_plan_was_shown_and_is_seen_to_finish(page: Page, point: str) -> None:
     page.goto("/plugin/sovereignty")
     frame = cockpit(page)
@@ -279,6 +280,7 @@ def test_pictures_for_the_documentation(page: Page, point: str) -> None:
         assert file.stat().st_size < 200_000, f"{file} is too large for the documentation"
 
 
+@pytest.mark.full
 def test_rows_in_quarantine_are_looked_at_with_their_reasons_and_downloaded(page: Page, delivery: str) -> None:
     wait_for(page, f"/rempart/data/{PIPELINE}", delivery[:12])  # facts are gathered every 15 seconds
     page.goto("/plugin/sovereignty")
@@ -304,6 +306,7 @@ def test_rows_in_quarantine_are_looked_at_with_their_reasons_and_downloaded(page
     stranger.close()
 
 
+@pytest.mark.full
 def test_a_delivery_is_taken_in_again_and_the_page_says_how_it_went(page: Page, delivery: str) -> None:
     wait_for(page, f"/rempart/data/{PIPELINE}", delivery[:12])
     page.goto(f"/rempart/data/{PIPELINE}/quarantine/{delivery}/again")
@@ -325,6 +328,7 @@ def test_a_rollback_shows_its_plan_and_tells_what_airflow_refused(page: Page, ro
     expect(frame.get_by_role("alert")).to_contain_text("Airflow did not start it")  # there is no such DAG
 
 
+@pytest.mark.full
 def test_a_champion_gives_its_place_back_and_the_page_says_who_has_it(
     page: Page, platform: Platform, succession: tuple[str, str]
 ) -> None:

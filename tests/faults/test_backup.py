@@ -73,8 +73,8 @@ def stored(platform) -> tuple[str, ...]:
     "fault",
     [
         "printf PGDMP-half; exit 1",
-        "printf PGDMP-half; kill -9 $$",
-        "printf PGDMP-half; exit 0",  # a tool that hides its failure
+        pytest.param("printf PGDMP-half; kill -9 $$", marks=pytest.mark.full),
+        pytest.param("printf PGDMP-half; exit 0", marks=pytest.mark.full),  # a tool that hides its failure
     ],
     ids=["exits", "killed", "hides"],
 )
@@ -141,6 +141,7 @@ def test_i7_an_altered_manifest_is_refused_and_restores_nothing(standing):
     assert verdicts == {"the manifest is the one on record": False, RPO: None, RTO: None}
 
 
+@pytest.mark.full
 def test_i7_a_point_that_no_ledger_knows_is_refused(standing):
     back_up(standing)
     stranger = dataclasses.replace(standing, ledger_=MemoryLedger())
@@ -148,6 +149,7 @@ def test_i7_a_point_that_no_ledger_knows_is_refused(standing):
         drill(stranger, progress=lambda line: None)
 
 
+@pytest.mark.full
 def test_i7_an_altered_dump_is_refused_and_the_scratch_space_removed(standing):
     point, site, bucket = back_up(standing), standing.site("haven", "personal"), standing.config.buckets.backups
     assert point.bytes_added > 0
@@ -166,6 +168,7 @@ def test_i7_an_altered_dump_is_refused_and_the_scratch_space_removed(standing):
     assert list(site.list(bucket, "drills/")) == []
 
 
+@pytest.mark.full
 def test_i7_an_object_that_the_replica_lost_turns_the_drill_red(standing):
     primary, haven = standing.site("primary", "personal"), standing.site("haven", "personal")
     artifacts = standing.config.buckets.artifacts
@@ -176,6 +179,7 @@ def test_i7_an_object_that_the_replica_lost_turns_the_drill_red(standing):
         drill(standing, progress=lambda line: None)
 
 
+@pytest.mark.full
 def test_i11_a_bit_that_flips_in_a_link_turns_the_drill_red_and_the_next_backup_puts_the_link_back(standing):
     point, site, bucket = back_up(standing), standing.site("haven", "personal"), standing.config.buckets.backups
     link = chain.key_of(1)
@@ -198,6 +202,7 @@ def test_i11_a_bit_that_flips_in_a_link_turns_the_drill_red_and_the_next_backup_
     assert site.read(bucket, link) == site.read(bucket, link, version_id=first.version_id)
 
 
+@pytest.mark.full
 def test_d5_an_artifact_that_is_deleted_between_dump_and_copy_makes_the_point_inconsistent(standing, monkeypatch):
     primary, artifacts = standing.site("primary", "personal"), standing.config.buckets.artifacts
     name, bring = f"lost-{secrets.token_hex(4)}", flow.bring
@@ -272,6 +277,7 @@ def _on_another(platform, port):
     )
 
 
+@pytest.mark.full
 def test_d8_a_tracking_server_on_another_database_is_named_and_red_for_a_champion(standing, their_mlflow, monkeypatch):
     monkeypatch.setattr(postgresql, "decided_champions", lambda session: {"hotel_bookings": "1"})
     platform = _on_another(standing, their_mlflow)
@@ -288,6 +294,7 @@ def test_d8_a_tracking_server_on_another_database_is_named_and_red_for_a_champio
     assert "another database" in manifest.lacking[-1]  # a drill of it is red
 
 
+@pytest.mark.full
 def test_d8_the_platforms_own_database_behind_an_external_server_is_held(standing):
     port = standing.tracking().port
     own = _on_another(standing, port)
@@ -332,7 +339,14 @@ def _back_up_in_child(settings, ledger, turns, tools):
     back_up(Platform(settings, config.environment_connections, ledger_=ledger, continuity_=turns), tools=tools)
 
 
-@pytest.mark.parametrize("database", ["airflow", "feast_offline", "ledger"])
+@pytest.mark.parametrize(
+    "database",
+    [
+        "airflow",
+        pytest.param("feast_offline", marks=pytest.mark.full),
+        pytest.param("ledger", marks=pytest.mark.full),
+    ],
+)
 def test_x1_killed_between_dumps_the_previous_point_stays_the_newest(standing, tools_that, database):
     turns = type(standing.continuity_)(standing.database("continuity"))  # of its own, for it is not given back
     first = back_up(standing)

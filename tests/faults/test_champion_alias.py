@@ -93,6 +93,7 @@ def test_s8_an_alias_without_any_decision_is_taken_away(house):
     assert (told["found"], told["champion"]) == (version, None)
 
 
+@pytest.mark.full
 def test_a_rollback_goes_from_the_champion_on_record(house):
     platform, pipeline, train = house
     versions = []
@@ -108,6 +109,7 @@ def test_a_rollback_goes_from_the_champion_on_record(house):
     assert [told["found"] for told in alarms(platform)] == [bad]
 
 
+@pytest.mark.full
 def test_an_alias_back_at_the_champion_before_is_an_alarm_once_no_run_can_have_been_cut_off(house):
     platform, pipeline, train = house
     first, second = train(60), None
@@ -121,6 +123,7 @@ def test_an_alias_back_at_the_champion_before_is_an_alarm_once_no_run_can_have_b
     assert validate(later, pipeline).champion == second and len(alarms(platform)) == 1
 
 
+@pytest.mark.full
 def test_a_restored_registry_whose_alias_was_moved_names_the_champion_on_record_again(house):
     platform, pipeline, train = house
     first = train(60)
@@ -150,6 +153,7 @@ def test_a_look_names_an_alias_of_a_model_without_any_decision(house):
     assert line.startswith(champions.MOVED) and "version none" in line
 
 
+@pytest.mark.full
 def test_a_backup_says_so_and_puts_the_alias_back(house):
     platform, pipeline, train = house
     first = train(60)

@@ -42,6 +42,7 @@ def standing(
         yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
 
 
+@pytest.mark.full
 def test_i7_the_last_clean_point_is_found_behind_poisoned_ones_and_restored(standing: Platform) -> None:
     primary, haven = standing.site("primary", "personal"), standing.site("haven", "personal")
     lake, bucket = standing.config.buckets.lake, standing.config.buckets.backups

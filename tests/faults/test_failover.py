@@ -126,6 +126,7 @@ def test_c3_a_failback_to_a_site_that_is_newer_takes_over_what_was_committed_the
     assert result.steps["diff"]["adopted"] == [f"{pair.config.buckets.lake}/k/000"]
 
 
+@pytest.mark.full
 def test_c3_a_second_journey_there_and_back_finds_no_conflict_of_the_first(pair: Platform) -> None:
     replicated(pair)
     for number in range(2):
@@ -207,7 +208,9 @@ def _killed_in(platform: Platform, step: str) -> int | None:
 
 
 @pytest.mark.stack
-@pytest.mark.parametrize("step", ["fence", "drain", "verify", "switch", "resume"])
+@pytest.mark.parametrize(
+    "step", ["drain", *(pytest.param(step, marks=pytest.mark.full) for step in ("fence", "verify", "switch", "resume"))]
+)
 def test_x1_sigkill_in_a_step_and_a_further_run_converges(real: Platform, step: str) -> None:
     made = journeys.fill(real, count=40)
     code = _killed_in(real, step)
@@ -250,6 +253,7 @@ def test_x2_two_failovers_at_once_are_one(real: Platform) -> None:
     assert journeys.content(real, "haven") == made
 
 
+@pytest.mark.full
 def test_a_journey_under_way_admits_no_other(pair: Platform) -> None:
     replicated(pair)
     with pytest.raises(FailoverError, match="Somebody still commits"), pair.committing(pair.active()):
@@ -279,6 +283,7 @@ def test_the_mirror_at_each_site_tells_the_generation(real: Platform) -> None:
         assert (told["generation"], told["site"]) == (2, "haven")
 
 
+@pytest.mark.full
 def test_c2_a_replication_to_a_site_that_was_lost_keeps_what_only_that_one_has(pair: Platform) -> None:
     """Restore points go to the other site as soon as it is back, before anybody went home."""
     replicated(pair)

@@ -116,6 +116,7 @@ sys.exit(main(["--spec", "env:REMPART_JOB_SPEC", "--checkpoint-every", "0"]))
 """The job as it is, but an attempt that does not resume takes minutes: its session ends first, on any machine."""
 
 
+@pytest.mark.full
 def test_a_job_that_outlives_its_session_goes_on_with_a_new_one_from_its_checkpoint(
     trial: pods.Trial, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from tests.api_cluster import small_pod
 from tests.clusters import ByApi, DoubleCluster, until
 from tests.kubernetes_double import PodRecord, Request
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.full]
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
 """A job that does not end when it is asked to."""
 

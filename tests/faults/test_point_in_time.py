@@ -134,6 +134,7 @@ def seconds(world: World) -> tuple[datetime, datetime, datetime]:
     return one, two, three
 
 
+@pytest.mark.full
 def test_x1_an_archiver_killed_in_the_middle_loses_no_second(
     world: World, seconds: tuple[datetime, ...], tmp_path: Path
 ) -> None:

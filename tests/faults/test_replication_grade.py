@@ -147,11 +147,11 @@ def test_a_green_names_its_grade_and_new_puts_are_read_back_within_a_day(pair: P
     ("fault", "kind"),
     [
         ("I8-get", "ours"),
-        ("I8-get-bare", "foreign"),
         ("I13-get", "foreign"),
-        ("I13-get", "ours"),
-        ("I8-get", "large"),
-        ("I13-get", "foreign and large"),
+        pytest.param("I8-get-bare", "foreign", marks=pytest.mark.full),
+        pytest.param("I13-get", "ours", marks=pytest.mark.full),
+        pytest.param("I8-get", "large", marks=pytest.mark.full),
+        pytest.param("I13-get", "foreign and large", marks=pytest.mark.full),
     ],
 )
 def test_i8_i13_what_is_not_the_listed_object_is_never_put(pair: Platform, fault: str, kind: str) -> None:
@@ -201,7 +201,10 @@ def test_i8_an_object_that_is_such_a_document_is_read_as_it_is(pair: Platform) -
     assert haven.read(bucket, "a report") == haven.fetch(bucket, "another report")[1] == body
 
 
-@pytest.mark.parametrize("fault", ["I8-put", "I8-part", "I8-complete", "I8-list"])
+@pytest.mark.parametrize(
+    "fault",
+    ["I8-put", "I8-list", *(pytest.param(fault, marks=pytest.mark.full) for fault in ("I8-part", "I8-complete"))],
+)
 def test_i8_an_error_under_200_is_no_success_of_a_put_or_a_listing(pair: Platform, fault: str) -> None:
     bucket, primary, haven = filled(pair)
     primary.write(bucket, LARGE, os.urandom(11 << 20))
@@ -212,7 +215,7 @@ def test_i8_an_error_under_200_is_no_success_of_a_put_or_a_listing(pair: Platfor
     assert (result.verified, result.failures) == (7, 0) and digests(haven, bucket) == digests(primary, bucket)
 
 
-@pytest.mark.parametrize("size", [5000, 11 << 20])
+@pytest.mark.parametrize("size", [5000, pytest.param(11 << 20, marks=pytest.mark.full)])
 def test_i9_the_same_wrong_bytes_at_every_read_are_refused_by_the_sites_etag(pair: Platform, size: int) -> None:
     bucket, primary, haven = filled(pair)
     foreign(primary, bucket, "foreign", os.urandom(size))
@@ -295,7 +298,14 @@ def test_i8_i13_what_failover_takes_over_is_what_its_site_lists(pair: Platform, 
     assert primary.read(bucket, "theirs") == haven.read(bucket, "theirs")
 
 
-@pytest.mark.parametrize("fault", ["I10-single", "I10-part", "I10-complete", "P7-put", "P7-complete"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "I10-single",
+        "P7-put",
+        *(pytest.param(one, marks=pytest.mark.full) for one in ("I10-part", "I10-complete", "P7-complete")),
+    ],
+)
 def test_i10_a_put_that_is_stored_wrong_is_found_before_it_counts(pair: Platform, fault: str) -> None:
     bucket, primary, haven = filled(pair)
     primary.write(bucket, LARGE, os.urandom(11 << 20))
@@ -309,7 +319,9 @@ def test_i10_a_put_that_is_stored_wrong_is_found_before_it_counts(pair: Platform
     assert (result.verified, result.copied) == (7, wrong) and digests(haven, bucket) == digests(primary, bucket)
 
 
-@pytest.mark.parametrize("fault", ["I10-single", "I5-put", "P7-put"])
+@pytest.mark.parametrize(
+    "fault", ["I10-single", *(pytest.param(one, marks=pytest.mark.full) for one in ("I5-put", "P7-put"))]
+)
 def test_i10_a_replica_that_is_healed_wrong_is_not_healed(pair: Platform, fault: str) -> None:
     bucket, primary, haven = filled(pair)
     replicate(pair, "primary", "haven")
@@ -324,7 +336,7 @@ def test_i10_a_replica_that_is_healed_wrong_is_not_healed(pair: Platform, fault:
     assert digests(haven, bucket) == digests(primary, bucket)
 
 
-@pytest.mark.parametrize("side", ["primary", "haven"])
+@pytest.mark.parametrize("side", ["primary", pytest.param("haven", marks=pytest.mark.full)])
 @pytest.mark.parametrize("fault", ["I12-etag", "I12-version"])
 def test_i12_a_missing_etag_or_version_has_its_own_cause_and_stops_no_other(
     pair: Platform, fault: str, side: str
@@ -344,7 +356,7 @@ def test_i12_a_missing_etag_or_version_has_its_own_cause_and_stops_no_other(
     assert replicate(pair, "primary", "haven").copied == 0 and versions(haven, bucket) <= before + 1
 
 
-@pytest.mark.parametrize("fault", ["P8-put", "P8-complete"])
+@pytest.mark.parametrize("fault", ["P8-put", pytest.param("P8-complete", marks=pytest.mark.full)])
 def test_p8_a_put_whose_answer_was_lost_counts_if_the_object_is_there(pair: Platform, fault: str) -> None:
     bucket, primary, haven = filled(pair)
     primary.write(bucket, LARGE, os.urandom(11 << 20))
@@ -358,7 +370,14 @@ def test_p8_a_put_whose_answer_was_lost_counts_if_the_object_is_there(pair: Plat
 
 @pytest.mark.parametrize(
     ("fault", "thorough"),
-    [("L1-empty", True), ("L1-empty", False), ("L1-partial", True), ("L8-stale", True), ("L8-stale", False)],
+    [
+        ("L1-empty", True),
+        ("L8-stale", False),
+        *(
+            pytest.param(*case, marks=pytest.mark.full)
+            for case in (("L1-empty", False), ("L1-partial", True), ("L8-stale", True))
+        ),
+    ],
 )
 def test_l8_a_listing_of_the_target_that_lacks_what_is_there_copies_nothing_again(
     pair: Platform, fault: str, thorough: bool
@@ -383,7 +402,7 @@ def test_l8_a_listing_of_the_target_that_lacks_what_is_there_copies_nothing_agai
     assert (result.verified, result.copied) == (6, 0)
 
 
-@pytest.mark.parametrize("thorough", [True, False])
+@pytest.mark.parametrize("thorough", [True, pytest.param(False, marks=pytest.mark.full)])
 @pytest.mark.parametrize("fault", ["L1-empty", "L1-partial"])
 def test_l1_a_listing_of_the_source_that_lacks_what_is_there_is_no_green(
     pair: Platform, fault: str, thorough: bool

@@ -102,6 +102,7 @@ def test_i4_a_body_cut_short_is_asked_for_again_and_never_put(pair: Platform) ->
     assert replicate(pair, "primary", "haven").copied == 1 and same(bucket, primary, haven)
 
 
+@pytest.mark.full
 def test_p4_a_storm_of_slow_down_is_waited_out(pair: Platform) -> None:
     _, bucket, primary, haven = filled(pair, 20)
     with lying(pair, "haven", dataclasses.replace(FAULTS["P4-storm"], operations=frozenset({"PutObject"}))) as (

@@ -178,6 +178,7 @@ def test_x1_killed_at_every_step_what_is_a_point_is_whole_and_a_run_again_ends_i
     assert prune(standing, dry_run=False).deleted == ()
 
 
+@pytest.mark.full
 @pytest.mark.stack
 @pytest.mark.parametrize("locked", [("manifest.json", "airflow.dump", "ledger.dump"), ("manifest.json",)])
 def test_k3_a_locked_point_is_retained_until_its_time_and_no_error(locking: Platform, locked: tuple[str, ...]) -> None:
@@ -201,6 +202,7 @@ def test_k3_a_locked_point_is_retained_until_its_time_and_no_error(locking: Plat
     assert under(site, bucket, held) == []
 
 
+@pytest.mark.full
 @pytest.mark.stack
 def test_k3_a_locked_dump_of_a_point_that_went_is_cleared_when_its_lock_is_over(
     locking: Platform, monkeypatch: pytest.MonkeyPatch

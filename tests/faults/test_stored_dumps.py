@@ -43,9 +43,9 @@ def wait_for(condition, seconds=120.0):
     ("fault", "said"),
     [
         (f"{HALF}; exit 1", "pg_dump of database"),
-        (f"{HALF}; kill -9 $$", "pg_dump of database"),
-        (f"{HALF}; exit 0", "cannot be read back"),  # a tool that hides its failure
-        ("exit 0", "nothing to store"),
+        pytest.param(f"{HALF}; kill -9 $$", "pg_dump of database", marks=pytest.mark.full),
+        pytest.param(f"{HALF}; exit 0", "cannot be read back", marks=pytest.mark.full),  # a tool that hides its failure
+        pytest.param("exit 0", "nothing to store", marks=pytest.mark.full),
     ],
     ids=["exits", "killed", "hides", "nothing"],
 )
@@ -115,6 +115,7 @@ def test_d4_roles_that_are_missing_where_it_is_restored_are_not_needed(
     assert contents(empty_database)[0] == rows
 
 
+@pytest.mark.full
 def test_d4_an_extension_that_the_server_lacks_is_named_before_anything_is_restored(
     platform, repository, empty_database, tools_with
 ):
@@ -131,6 +132,7 @@ def test_d4_an_extension_that_the_server_lacks_is_named_before_anything_is_resto
     assert contents(empty_database) == ({}, {})
 
 
+@pytest.mark.full
 def test_d4_an_extension_that_only_an_administrator_may_make_is_named(platform, repository, empty_database):
     with scratch_database(platform) as source:
         with admin_of(platform, source) as session:
@@ -181,6 +183,7 @@ def test_x1_restic_is_killed_half_way_and_the_next_run_converges(
     check_that_it_converges(platform, repository, filled_database, [first.snapshot])
 
 
+@pytest.mark.full
 def test_x1_the_backup_itself_is_killed_half_way_and_the_next_run_converges(
     platform, repository, filled_database, tools_with, tmp_path
 ):
@@ -198,6 +201,7 @@ def test_x1_the_backup_itself_is_killed_half_way_and_the_next_run_converges(
     check_that_it_converges(platform, repository, filled_database, [first.snapshot])
 
 
+@pytest.mark.full
 def test_x1_a_restore_that_is_killed_leaves_the_database_empty(
     platform, repository, filled_database, empty_database, tmp_path
 ):
@@ -214,6 +218,7 @@ def test_x1_a_restore_that_is_killed_leaves_the_database_empty(
     assert contents(empty_database)[0] == rows
 
 
+@pytest.mark.full
 def test_x5_no_space_for_restics_own_files_while_dumping(platform, repository, filled_database, tmp_path):
     """A limit on the size of files stands for the full disk: restic's writes to TMPDIR fail as they would there."""
     full = wrapped(repository, tmp_path, 'case "$*" in *" backup "*) trap \'\' XFSZ; ulimit -f 64;; esac')
@@ -242,6 +247,7 @@ def test_x5_the_servers_disk_is_full_while_restoring(platform, repository, fille
     assert contents(empty_database)[0] == rows
 
 
+@pytest.mark.full
 def test_k1_a_wrong_password_opens_nothing_and_has_its_own_error(platform, repository, filled_database, empty_database):
     dump, _ = store(platform, repository, filled_database)
     wrong: Repository = dataclasses.replace(repository, password="another password")
@@ -278,6 +284,7 @@ def test_i7_a_byte_that_flips_in_the_repository_is_found_and_never_restored(
     assert contents(empty_database) == ({}, {})
 
 
+@pytest.mark.full
 def test_a_prune_waits_for_a_dump_that_runs(platform, repository, filled_database, tools_with, tmp_path):
     first, _ = store(platform, repository, filled_database)
     going = tmp_path / "going"

@@ -29,6 +29,8 @@ from tests.integration.test_job_credentials import status
 from tests.tracking_server import ask, tracking_server
 from tests.unit.training.test_job import spec
 
+pytestmark = pytest.mark.fault("S6")
+
 REGISTERED = """
 import json, os, sys
 from mlflow.server import auth
@@ -135,6 +137,7 @@ def filled(world, template):
     return re.sub(r"<(?:path:)?\w+>", "1", path)
 
 
+@pytest.mark.full
 def test_no_other_route_answers_a_job(world, rules):
     answered = {}
     for method, rule in rules:

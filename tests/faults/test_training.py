@@ -96,6 +96,7 @@ def nodes(trial: pods.Trial) -> tuple[str, str]:
 FULL = {"gpu-a": 0, "gpu-b": 0}
 
 
+@pytest.mark.full
 def test_t1_no_gpu_anywhere_the_job_waits_in_rounds_without_a_worker_until_one_is_free(
     home: Path, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +128,7 @@ def test_t1_no_gpu_anywhere_the_job_waits_in_rounds_without_a_worker_until_one_i
         until(lambda: not [one for pool in ("gpu-a", "gpu-b") for one in trial.pods(pool) if one.deleted is None])
 
 
+@pytest.mark.full
 def test_t1_a_full_pool_is_asked_a_few_times_and_then_the_job_waits_for_its_watch(
     home: Path, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +167,7 @@ def test_t1_at_the_deadline_the_job_fails_and_names_each_pools_answer(
         assert "training.deadline" in told.value.hint
 
 
-@pytest.mark.parametrize("how", ["ask_eviction", "starve"])
+@pytest.mark.parametrize("how", ["ask_eviction", pytest.param("starve", marks=pytest.mark.full)])
 def test_t2_evicted_half_way_the_job_resumes_from_its_checkpoint_in_the_next_pool(trial: pods.Trial, how: str) -> None:
     steps = 16_000  # a small part of them is seconds of work: it still computes when the eviction comes
     ordered = trial.order({"max_iter": steps, "learning_rate": 0.01, "max_leaf_nodes": 3})
@@ -200,6 +202,7 @@ def test_t3_an_image_from_an_undeclared_registry_is_never_asked_of_any_cluster(
         assert not any(trial.pods(pool) for pool in chosen.POOLS)
 
 
+@pytest.mark.full
 def test_t3_an_image_that_cannot_be_pulled_sends_the_job_to_the_next_pool(
     home: Path, platform: Platform, clusters: Mapping[str, Cluster]
 ) -> None:
@@ -263,6 +266,7 @@ def test_t6_a_result_whose_numbers_are_nan_is_a_failure(trial: pods.Trial) -> No
         trial.run(ordered, deferred=written)
 
 
+@pytest.mark.full
 def test_t7_mlflow_down_at_the_end_of_training_loses_nothing(
     trial: pods.Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +298,7 @@ def test_t7_mlflow_down_at_the_end_of_training_loses_nothing(
     assert any('"stage": "trained before"' in line for line in second)
 
 
-@pytest.mark.parametrize("method", ["POST", "GET"])
+@pytest.mark.parametrize("method", ["POST", pytest.param("GET", marks=pytest.mark.full)])
 def test_t8_an_api_server_that_answers_409_429_and_500_in_turn(trial: pods.Trial, method: str) -> None:
     pool = trial.clusters["gpu-a"]
     for status in (409, 429, 500):
@@ -305,6 +309,7 @@ def test_t8_an_api_server_that_answers_409_429_and_500_in_turn(trial: pods.Trial
     assert len(pool.history) == 1
 
 
+@pytest.mark.full
 def test_t8_an_answer_that_is_lost_makes_no_second_pod(trial: pods.Trial) -> None:
     trial.clusters["gpu-a"].fail(0, method="POST", path_contains="/pods", done=True)
     ordered = trial.order()
@@ -314,6 +319,7 @@ def test_t8_an_answer_that_is_lost_makes_no_second_pod(trial: pods.Trial) -> Non
     assert trial.attempts(ordered)[-1][1] == "succeeded"
 
 
+@pytest.mark.full
 def test_t8_a_pool_whose_api_is_away_is_passed_over(trial: pods.Trial) -> None:
     trial.clusters["gpu-a"].stop()
     ordered = trial.order()
@@ -345,6 +351,7 @@ def test_a_failure_of_the_training_code_fails_at_once_with_its_last_lines(trial:
     assert not trial.pods("gpu-b")
 
 
+@pytest.mark.full
 def test_x2_a_second_run_of_the_same_order_adopts_the_pod_and_runs_nothing_twice(trial: pods.Trial) -> None:
     ordered = trial.order({"max_iter": 400})
     others: list[Any] = []
@@ -359,6 +366,7 @@ def test_x2_a_second_run_of_the_same_order_adopts_the_pod_and_runs_nothing_twice
     assert trial.attempts(ordered) == [("gpu-a", "succeeded")]
 
 
+@pytest.mark.full
 def test_a_lost_node_is_a_capacity_fault_and_the_job_goes_on_elsewhere(trial: pods.Trial) -> None:
     ordered = trial.order({"max_iter": 1500, "learning_rate": 0.01})
     lost: list[bool] = []
@@ -398,6 +406,7 @@ def test_s2_no_credential_stands_in_pod_trigger_or_record(trial: pods.Trial) -> 
     until(lambda: not [one for one in api.list_namespaced_secret("training-gpu-a").items if one.type == "Opaque"])
 
 
+@pytest.mark.full
 def test_a_pool_known_to_be_full_is_asked_after_the_others(trial: pods.Trial) -> None:
     pool = trial.clusters["gpu-a"]
     pool.client().create_namespaced_pod(

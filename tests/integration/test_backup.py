@@ -96,6 +96,7 @@ def test_the_next_drill_removes_what_a_killed_one_left(standing):
         list(site.list(left.bucket))
 
 
+@pytest.mark.full
 def test_one_drill_at_a_time(standing):
     back_up(standing)
     with (
@@ -110,6 +111,7 @@ def test_without_a_point_there_is_nothing_to_drill(standing):
         drill(standing, progress=lambda line: None)
 
 
+@pytest.mark.full
 def test_a_backup_to_the_active_site_goes_to_the_other_of_its_pair_or_is_refused(standing):
     home = standing.config.active_site
     settings = standing.config.model_copy(update={"backup": standing.config.backup.model_copy(update={"site": home})})

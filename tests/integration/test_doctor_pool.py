@@ -384,6 +384,7 @@ def test_a_site_that_a_pod_cannot_reach_is_named(pool: Pool) -> None:
     assert pool.pods() == []
 
 
+@pytest.mark.full
 def test_a_pod_that_finds_no_place_is_deleted(pool: Pool) -> None:
     pool.double.cordon("gpu-1")
     pool.double.cordon("plain-1")
@@ -398,6 +399,7 @@ def test_a_pod_whose_making_was_not_answered_is_deleted(pool: Pool) -> None:
     assert len(pool.double.history) == 1
 
 
+@pytest.mark.full
 def test_the_pod_is_restricted_labelled_and_has_no_credentials(pool: Pool) -> None:
     made: list[dict[str, Any]] = []
     core = client.CoreV1Api(pool.api)
@@ -457,6 +459,7 @@ def test_a_doctor_that_is_told_to_end_deletes_its_pod_first(pool: Pool, tmp_path
     assert pool.pods() == []
 
 
+@pytest.mark.full
 def test_a_pod_that_a_killed_doctor_left_is_deleted_by_the_next(pool: Pool) -> None:
     labels = {"app.kubernetes.io/managed-by": "rempart", "app.kubernetes.io/component": "doctor"}
     spec = {

@@ -127,6 +127,7 @@ def test_a_probe_that_begins_beside_another_does_not_make_it_find_lies(platform:
     assert record.lies == ("path keys",), "as of SeaweedFS alone"
 
 
+@pytest.mark.full
 def test_rclone_serving_a_folder_keeps_no_versions_and_ignores_conditions(tmp_path: Path) -> None:
     port, login, password = free_port(), secrets.token_hex(8), secrets.token_hex(16)
     options = ("--addr", f"127.0.0.1:{port}", "--auth-key", f"{login},{password}")
@@ -137,6 +138,7 @@ def test_rclone_serving_a_folder_keeps_no_versions_and_ignores_conditions(tmp_pa
     assert {found[name] for name in ("wrong digest refused", "conditional put")} == {CLAIMED}
 
 
+@pytest.mark.full
 def test_moto_lets_anybody_in_and_its_locks_give_way() -> None:
     port = free_port()
     with served(beside("moto_server"), "-p", str(port), port=port) as url:
@@ -169,8 +171,8 @@ def switch_on(site: LyingSite, capability: str) -> None:
     "lies",
     [
         ("wrong digest refused", "conditional put", "read-after-write"),  # I6, P3, P7
-        ("framing", "listing pages", "object lock"),  # I5
-        ("multipart", "retention told"),  # P7, K2
+        pytest.param(("framing", "listing pages", "object lock"), marks=pytest.mark.full),  # I5
+        pytest.param(("multipart", "retention told"), marks=pytest.mark.full),  # P7, K2
     ],
 )
 def test_i5_i6_p3_p7_each_of_three_lies_is_found_and_nothing_else_is_held_against_the_site(

@@ -236,6 +236,7 @@ def test_a_token_that_was_touched_is_refused(session: Connection, job: JobSpec, 
     assert status(lambda: client(stolen).put_object(Bucket="lake", Key="training/x", Body=b"")) == 403
 
 
+@pytest.mark.full
 def test_a_session_that_is_over_is_told_apart_from_a_refusal(
     platform: Platform, session: Connection, job: JobSpec, servers: Servers
 ) -> None:

@@ -28,7 +28,7 @@ from rempart.ledger.keys import to_pem
 from rempart.settings import config
 from tests.integration.test_probes_of_pods import variables
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.full]
 
 DAG_ID, TASK = "probe_sites", "probe"
 MAKE_WORKLOAD = """

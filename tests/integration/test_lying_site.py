@@ -15,6 +15,8 @@ import pytest
 from tests.integration.own_servers import Servers, own_servers
 from tests.lying import FAULTS, lying_site
 
+pytestmark = pytest.mark.full
+
 IDS = "I3 I4 I5 I6 I8 I9 I10 I11 I12 I13 K2 L1 L2 L7 L8 L9 P1 P2 P3 P4 P5 P6 P7 P8 P9 P10"
 PART = 5 << 20
 WRONG = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="

@@ -22,7 +22,7 @@ from rempart.settings.sections import Keep
 from tests.buckets import own_buckets
 from tests.conftest import OwnTurns
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.full]
 
 
 @pytest.fixture

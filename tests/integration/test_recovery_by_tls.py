@@ -32,6 +32,8 @@ from tests.journeys import silent
 from tests.repositories import restic_program
 from tests.tls_front import Front, tls_only
 
+pytestmark = pytest.mark.full
+
 PLACE = {"operator": "this-machine", "service": "machine", "region": "local"}
 
 

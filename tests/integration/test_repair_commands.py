@@ -53,6 +53,7 @@ def links(platform: Platform, site: Site) -> list[int]:
     return [one.seq for one in chain.verify(chain.read(site, BUCKET, keys, named=named), keys)]
 
 
+@pytest.mark.full
 def test_links_that_a_site_stored_wrong_are_put_back_or_marked_as_lost(servers: Servers, platform: Platform) -> None:
     """Of link 2 the ledger has the bytes, of link 3 nobody has."""
     site, signer = platform.site("haven", "personal", "restore-point", beside="primary"), platform.signer()

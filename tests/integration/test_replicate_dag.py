@@ -91,6 +91,7 @@ def event_of(api: AirflowApi, run_id: str) -> dict[str, Any]:
     return extra
 
 
+@pytest.mark.full
 def test_pieces_are_copied_by_tasks_of_their_own_and_the_asset_tells_the_lag(
     platform: Platform, api: AirflowApi, prefix: str, no_backups: None
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_run_is_skipped_while_another_has_the_turn_and_makes_no_event(platform
     ]
 
 
+@pytest.mark.full
 def test_a_run_that_outlives_the_objective_is_told_while_it_goes_on(
     stack: Stack, api: AirflowApi, no_backups: None
 ) -> None:

@@ -43,6 +43,7 @@ def test_a_database_comes_back_as_it_was(platform, repository, filled_database, 
     assert (owner, comment, index) == (("drill",), ("kept",), (2,))
 
 
+@pytest.mark.full
 def test_what_did_not_change_is_not_stored_again(platform, repository, filled_database):
     with psycopg.connect(filled_database.postgresql_url(), autocommit=True) as session:
         session.execute("INSERT INTO bookings SELECT n, md5(n::text), n * 1.5 FROM generate_series(40001, 400000) n")
@@ -58,6 +59,7 @@ def test_what_did_not_change_is_not_stored_again(platform, repository, filled_da
     assert datetime.now(UTC) - listed[0].at < timedelta(minutes=5)
 
 
+@pytest.mark.full
 def test_forgotten_and_pruned_what_others_need_stays(platform, repository, filled_database, empty_database):
     first, _ = store(platform, repository, filled_database)
     with psycopg.connect(filled_database.postgresql_url(), autocommit=True) as session:
@@ -73,6 +75,7 @@ def test_forgotten_and_pruned_what_others_need_stays(platform, repository, fille
     assert contents(empty_database)[0] == rows
 
 
+@pytest.mark.full
 def test_every_database_of_the_platform_is_dumped_at_once(platform, repository):
     def one(name):
         return store(platform, repository, dataclasses.replace(platform.database("backup"), schema=name))[0]
@@ -103,6 +106,7 @@ def test_wrong_keys_of_the_site_are_refused_and_not_told(repository):
     assert "not-the-secret-key" not in str(refused.value) and "haven" in refused.value.what
 
 
+@pytest.mark.full
 def test_a_site_that_is_away_is_told_so_in_bounded_time(repository, monkeypatch):
     monkeypatch.setattr("rempart.backup.databases.restic.ANSWER_SECONDS", 4.0)
     away = dataclasses.replace(repository.connection, extra={"endpoint_url": "http://127.0.0.1:9"})
@@ -112,6 +116,7 @@ def test_a_site_that_is_away_is_told_so_in_bounded_time(repository, monkeypatch)
     assert datetime.now(UTC) - began < timedelta(seconds=30)
 
 
+@pytest.mark.full
 def test_a_bucket_whose_objects_are_locked_takes_backups_and_prunes(platform, filled_database, empty_database):
     """The default of the bucket is COMPLIANCE: what restic deletes is hidden, and there until its lock ends."""
     haven, bucket = platform.site("haven", "personal"), f"restic-locked-{secrets.token_hex(4)}"
@@ -138,6 +143,7 @@ def test_a_bucket_whose_objects_are_locked_takes_backups_and_prunes(platform, fi
     assert contents(empty_database) == contents(filled_database)
 
 
+@pytest.mark.full
 def test_a_dump_that_is_another_one_commits_nothing(platform, repository, filled_database, empty_database):
     dump, _ = store(platform, repository, filled_database)
     with pytest.raises(IntegrityError, match="nothing was restored"):
@@ -147,6 +153,7 @@ def test_a_dump_that_is_another_one_commits_nothing(platform, repository, filled
         verify(TOOLS, repository, dump.snapshot, "another", 0)
 
 
+@pytest.mark.full
 def test_no_password_is_seen_in_any_command_line(platform, repository, filled_database, tools_with, tmp_path):
     seen = tmp_path / "seen"
     lines = f'for p in $$ $PPID; do tr "\\0" " " < /proc/$p/cmdline >> {seen}; echo >> {seen}; done'
@@ -157,6 +164,7 @@ def test_no_password_is_seen_in_any_command_line(platform, repository, filled_da
         assert secret not in text
 
 
+@pytest.mark.full
 def test_a_server_with_its_own_extensions_and_no_superuser(platform, repository, empty_database):
     """As an operator's PostgreSQL: the administrator made the extension, the role owns the database alone."""
     made = layout.current()

@@ -211,6 +211,7 @@ def test_a_database_that_holds_something_else_is_not_dropped_unless_told(
         flow.remove(stack, found, wish, selection, lambda: house)
 
 
+@pytest.mark.full
 def test_an_administrator_who_is_no_superuser_restores_every_database(
     stack: layout.Stack, house: Platform, point: str
 ) -> None:

@@ -313,6 +313,7 @@ def anyones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(os.getuid() != 0, reason="the whole stack runs as an ordinary user already")
 def test_an_ordinary_user_starts_and_stops_a_stack(stack: layout.Stack, anyones: Path) -> None:
     """PostgreSQL and a site of its own; MLflow and Airflow are the running ones, declared external."""
@@ -389,6 +390,7 @@ def is_back(stack: layout.Stack, service: str, old: int) -> bool:
     return state.state == "RUNNING" and state.pid != old
 
 
+@pytest.mark.full
 @pytest.mark.kills_processes
 def test_a_killed_scheduler_returns_and_its_orphans_are_gone(stack: layout.Stack) -> None:
     old = Supervisor(stack).states()["airflow-scheduler"].pid
@@ -401,6 +403,7 @@ def test_a_killed_scheduler_returns_and_its_orphans_are_gone(stack: layout.Stack
     assert psutil.Process(Supervisor(stack).states()["airflow-scheduler"].pid).children(recursive=True)
 
 
+@pytest.mark.full
 @pytest.mark.kills_processes
 def test_every_killed_process_returns(stack: layout.Stack) -> None:
     states = Supervisor(stack).states()
@@ -411,6 +414,7 @@ def test_every_killed_process_returns(stack: layout.Stack) -> None:
     lifecycle.up(stack, lambda line: None)  # every health gate passes
 
 
+@pytest.mark.full
 @pytest.mark.kills_processes
 def test_a_killed_supervisor_returns_with_everything(stack: layout.Stack) -> None:
     old = next(p for p in launch.marked(f"{stack.id}:supervisor"))
@@ -424,6 +428,7 @@ def test_a_killed_supervisor_returns_with_everything(stack: layout.Stack) -> Non
     assert not old.is_running()
 
 
+@pytest.mark.full
 @pytest.mark.kills_processes
 def test_down_leaves_no_process_and_up_brings_all_back(stack: layout.Stack) -> None:
     lifecycle.down(stack, lambda line: None)

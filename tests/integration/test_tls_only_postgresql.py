@@ -148,6 +148,7 @@ def test_a_database_is_dumped_and_restored(servers: Servers, front: Front, repos
     assert front.carried >= 3 and not front.refused
 
 
+@pytest.mark.full
 @pytest.mark.stack
 def test_a_restore_point_is_made_and_drilled(
     platform: Platform, proven_ledger: MemoryLedger, own_turns: OwnTurns, tmp_path: Path
@@ -166,6 +167,7 @@ def test_a_restore_point_is_made_and_drilled(
     assert front.carried and not front.refused
 
 
+@pytest.mark.full
 def test_a_base_backup_is_taken_and_wal_received(
     servers: Servers, front: Front, repository: Repository, tmp_path: Path
 ) -> None:

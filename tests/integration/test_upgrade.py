@@ -26,6 +26,7 @@ def test_the_release_that_runs_finds_nothing_to_do(stack: layout.Stack) -> None:
     assert not (stack.var / "upgrade.json").exists()
 
 
+@pytest.mark.full
 def test_a_platform_whose_code_was_replaced_in_its_folder_is_not_upgraded(stack: layout.Stack) -> None:
     real = release.recorded(stack)
     assert real

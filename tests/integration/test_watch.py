@@ -61,6 +61,7 @@ def look(file: Path, variables: dict[str, str]) -> Callable[[], Result]:
     return lambda: CliRunner().invoke(app, ["watch", "--once", "--file", str(file)], env=variables)
 
 
+@pytest.mark.full
 def test_a_backup_a_replication_and_a_drill_are_heard(standing: Platform, look: Callable[[], Result]) -> None:
     haven, bucket = standing.site("haven", "internal"), standing.config.buckets.backups
     for _ in range(3):  # a run of the stack's own may beat in between

@@ -18,6 +18,7 @@ from rempart.audit import licences
 from rempart.audit.findings import Report
 from rempart.audit.packages.distributions import Distributions
 from rempart.backup.drill.drill_report import DrillReport
+from rempart.docsgen.faults import faults_page
 from rempart.docsgen.operators import operators_page
 from rempart.docsgen.placements import placements_page
 from rempart.docsgen.secrets import secrets_page
@@ -96,6 +97,7 @@ def pages(root: Path) -> dict[str, str]:
     """Every generated file of docs/reference, by name."""
     return {
         "dags.md": dags_page(root / "dags"),
+        "faults.md": HEAD + faults_page(root),
         "operators.md": HEAD + operators_page(operators_dir(root / "rempart.yaml")),
         "placements.md": HEAD + placements_page(root),
         "pipeline.schema.json": json.dumps(pipeline_schema(), indent=2, ensure_ascii=False) + "\n",

@@ -122,6 +122,7 @@ def test_packages_of_an_image_are_looked_up_by_source_and_release(stack: Stack, 
     assert any(name.startswith("vulnerabilities/not-checked-debian-") for name in ids(unplaced.run()))
 
 
+@pytest.mark.full
 def test_what_really_runs_is_looked_at(stack: Stack) -> None:
     """A process of the stack that listens for everybody and may phone home, though the plan says otherwise."""
     program = "import socket; s = socket.create_server(('', 0)); print(s.getsockname()[1], flush=True); input()"

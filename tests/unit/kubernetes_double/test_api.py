@@ -14,6 +14,8 @@ from kubernetes.client.exceptions import ApiException
 from tests.kubernetes_double import KubernetesDouble
 from tests.unit.kubernetes_double.conftest import client_of, pod, reaches, until
 
+pytestmark = pytest.mark.full
+
 RULE = {"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods", "pods/log"], "namespaces": ["training"]}
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 

@@ -13,6 +13,8 @@ from tests.kubernetes_double.kueue import workload_name
 from .conftest import pod, reaches, until
 from .test_pods import condition
 
+pytestmark = pytest.mark.full
+
 SLEEP = "import time; time.sleep(60)"
 GPU = "nvidia.com/gpu"
 

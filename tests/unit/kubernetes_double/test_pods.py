@@ -19,6 +19,8 @@ from kubernetes.client.exceptions import ApiException
 from tests.kubernetes_double import KubernetesDouble
 from tests.unit.kubernetes_double.conftest import DIGEST, IMAGE, pod, reaches, until
 
+pytestmark = pytest.mark.full
+
 DEAF = "import time; print('up'); time.sleep(60)"
 SLEEP = f"import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); {DEAF}"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('no')); print('up'); time.sleep(60)"

@@ -16,6 +16,8 @@ from tests.kubernetes_double import KubernetesDouble
 from tests.pod_watch import PodWatch
 from tests.unit.kubernetes_double.conftest import pod, reaches, until
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:

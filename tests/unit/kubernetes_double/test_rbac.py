@@ -10,6 +10,8 @@ from tests.kubernetes_double import KubernetesDouble
 
 from .conftest import client_of, pod
 
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 def token(double: KubernetesDouble, api: client.CoreV1Api) -> str:

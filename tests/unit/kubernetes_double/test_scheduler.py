@@ -9,6 +9,8 @@ import pytest
 from tests.kubernetes_double import quantity
 from tests.kubernetes_double.scheduler import matches_node, schedule
 
+pytestmark = pytest.mark.full
+
 
 def node(name: str, gpus: int = 0, **labels: str) -> dict[str, Any]:
     """A node with some GPUs."""

@@ -19,6 +19,8 @@ from kubernetes import client, config
 
 from tests.api_proxy import Loop, Proxy, Upstream
 
+pytestmark = pytest.mark.full
+
 
 def certificate(name: str, issuer: tuple[x509.Certificate, Any] | None = None) -> tuple[x509.Certificate, Any]:
     """A certificate for this machine, with its key; its own issuer unless one is given."""

@@ -45,6 +45,7 @@ def test_a_service_that_does_not_answer_is_worth_a_retry():
         backend("import sys; sys.exit(75)").run(spec(), lambda line: None)
 
 
+@pytest.mark.full
 def test_a_job_past_its_time_is_ended_with_all_its_processes(tmp_path):
     mark = tmp_path / "alive"
     child = f"import time, pathlib; time.sleep(9); pathlib.Path({str(mark)!r}).touch()"

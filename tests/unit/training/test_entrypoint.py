@@ -35,7 +35,8 @@ def order():
     return platform, backend, parse_spec(site.read("artifacts", key))
 
 
-def test_what_was_trained_is_at_the_site_before_mlflow_is_asked(order):  # T7
+@pytest.mark.fault("T7")
+def test_what_was_trained_is_at_the_site_before_mlflow_is_asked(order):
     platform, _, spec = order
     names = {one.key.removeprefix(spec.key("")) for one in platform.sites["primary"].list("artifacts")}
     assert {"spec.json", "model.onnx", "features.json", "metrics.json", "predicted_vs_actual.png"} <= names
@@ -43,7 +44,9 @@ def test_what_was_trained_is_at_the_site_before_mlflow_is_asked(order):  # T7
     assert platform.ledger.find("candidate") == []
 
 
-def test_a_second_attempt_only_logs(order):  # T7
+@pytest.mark.full
+@pytest.mark.fault("T7")
+def test_a_second_attempt_only_logs(order):
     platform, backend, spec = order
     before = platform.sites["primary"].read("artifacts", spec.key("model.onnx"))
     backend.lines.clear()
@@ -54,6 +57,7 @@ def test_a_second_attempt_only_logs(order):  # T7
     assert platform.sites["primary"].read("artifacts", spec.key("model.onnx")) == before
 
 
+@pytest.mark.full
 def test_outputs_that_were_altered_are_trained_again(order):
     platform, backend, spec = order
     site = platform.sites["primary"]
@@ -102,6 +106,7 @@ def test_a_job_for_other_code_names_both_pythons_where_they_differ(order):
     assert "Python" not in refused.value.what + refused.value.hint
 
 
+@pytest.mark.full
 def test_the_same_code_on_another_python_is_the_same_job(order):
     _, backend, spec = order
     with pytest.raises(TrackingUnavailable):  # it gets as far as the one that ordered it

@@ -222,6 +222,7 @@ def told(messages: str) -> BackupError:
     return BackupError(messages.strip(), "Free some.")
 
 
+@pytest.mark.full
 def test_a_backup_that_moves_may_take_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rempart.backup.databases.restic.STALL_SECONDS", 4)
     status = '{"message_type":"status","bytes_done":%s}'
@@ -229,6 +230,7 @@ def test_a_backup_that_moves_may_take_longer(tmp_path: Path, monkeypatch: pytest
     assert fake(tmp_path, code).backup_command("a.dump", ["true"], {}).id == ID
 
 
+@pytest.mark.full
 def test_a_slow_reader_is_not_a_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rempart.backup.databases.restic.STALL_SECONDS", 4)
     repository = fake(tmp_path, "exec head -c 3000001 /dev/zero")

@@ -139,6 +139,7 @@ class Expected:
         return found
 
 
+@pytest.mark.full
 @settings(max_examples=8, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # to shrink takes minutes
 @given(
     st.integers(0, 47),

@@ -45,6 +45,7 @@ def test_nobody_is_asked_for_a_job_without_gpus(clusters: dict[str, KubernetesDo
     assert {name: len(double.requests) for name, double in clusters.items()} == before
 
 
+@pytest.mark.full
 def test_a_pool_that_does_not_answer_is_not_known_and_holds_up_nobody(
     clusters: dict[str, KubernetesDouble], config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

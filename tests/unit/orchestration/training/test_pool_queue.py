@@ -74,6 +74,7 @@ def test_a_pod_in_a_queue_waits_with_kueues_reason_and_goes_on_when_it_is_admitt
     assert not [one for one in pool.requests if one.status == 403]
 
 
+@pytest.mark.full
 def test_a_pod_that_is_not_admitted_in_time_is_a_timeout_and_asks_little(pool: DoubleCluster) -> None:
     make(pool, "before-us")
     until(lambda: pool.client().read_namespaced_pod("before-us", "training").spec.node_name)

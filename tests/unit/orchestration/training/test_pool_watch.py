@@ -205,6 +205,7 @@ def test_a_version_that_became_too_old_is_listed_anew_at_once(monkeypatch: pytes
     assert len(lists) == 2
 
 
+@pytest.mark.full
 def test_a_pod_that_is_deleted_while_it_waits_is_told(pool: DoubleCluster) -> None:
     def delete() -> None:
         pool.client().delete_collection_namespaced_pod("training")
@@ -214,6 +215,7 @@ def test_a_pod_that_is_deleted_while_it_waits_is_told(pool: DoubleCluster) -> No
     assert "404" in events[0]["message"]
 
 
+@pytest.mark.full
 def test_jobs_that_have_a_node_ask_nothing_while_they_start_and_run_and_hear_at_once_of_their_end(
     pool: DoubleCluster,
 ) -> None:
@@ -232,6 +234,7 @@ def test_jobs_that_have_a_node_ask_nothing_while_they_start_and_run_and_hear_at_
     assert found["one pod"] <= 2 * JOBS, found
 
 
+@pytest.mark.full
 def test_a_pod_with_a_node_that_does_not_start_in_time_is_a_timeout_that_says_why(pool: DoubleCluster) -> None:
     pool.add_node("gpu-a-1", {}, {GPU: str(JOBS), "pods": "110"})
     events, _ = together(lambda: None, 1, lambda number: trigger(number, await_node=False, wait=4))
@@ -262,6 +265,7 @@ RUNTIME = {
 }
 
 
+@pytest.mark.full
 def test_train_jobs_that_wait_share_two_watches_and_hear_at_once_of_their_nodes(pool: DoubleCluster) -> None:
     pool.client().delete_collection_namespaced_pod("training", grace_period_seconds=0)
     pool.add_trainer()

@@ -111,6 +111,7 @@ def test_t1_a_job_waits_in_its_queue_says_why_and_runs_once_it_is_admitted(
         assert not refused(trial.clusters)
 
 
+@pytest.mark.full
 def test_t1_after_the_pools_patience_the_next_pool_is_asked_and_no_gated_pod_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +132,7 @@ def test_t1_after_the_pools_patience_the_next_pool_is_asked_and_no_gated_pod_is_
         assert not refused(trial.clusters)
 
 
+@pytest.mark.full
 def test_t1_quota_that_can_never_fit_is_told_in_kueues_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with on_trial(tmp_path, monkeypatch, {"queue": QUEUE, "max_pending": "3s"}, kueue=0) as trial:
         ordered = dataclasses.replace(trial.order(), free={})  # as if the cluster had not told
@@ -173,6 +175,7 @@ def test_t1_a_job_that_kueue_does_not_manage_says_that_it_runs_beside_its_queue(
 # TrainJobs
 
 
+@pytest.mark.full
 def test_t1_a_train_job_that_kueue_suspends_waits_and_runs_once_it_is_admitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,6 +200,7 @@ def test_t1_a_train_job_that_kueue_suspends_waits_and_runs_once_it_is_admitted(
         assert not refused(trial.clusters)
 
 
+@pytest.mark.full
 def test_t1_a_train_job_that_is_not_admitted_in_time_leaves_nothing_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +222,7 @@ def test_t1_a_train_job_that_is_not_admitted_in_time_leaves_nothing_and_says_why
         assert not refused(trial.clusters)
 
 
+@pytest.mark.full
 def test_t2_a_train_job_that_is_preempted_gets_no_second_set_of_pods_with_its_credentials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,9 +28,10 @@ STEPS = 60
 AT = 23
 """The step after which a node is disturbed."""
 
-pytestmark = pytest.mark.skipif(
-    not TRAINER.is_file(), reason="there is no .venv-trainer: `make setup-trainer` makes it"
-)
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(not TRAINER.is_file(), reason="there is no .venv-trainer: `make setup-trainer` makes it"),
+]
 
 
 @dataclass
