@@ -327,7 +327,7 @@ def _set_up(folder: Path, *, real: bool) -> Iterator[Many]:
             ending.enter_context(chosen.chosen([], layout.current().ports["mlflow"]))
         home = pods.project(folder / "home", {name: {"max_pending": "2h"} for name in OURS}, deadline="1d")
         clusters = ending.enter_context(pods.pools(home, dict.fromkeys(OURS, 0)))
-        os.environ |= pods.connections(clusters) | {"REMPART_HOME": str(home)}
+        ending.enter_context(patch.dict(os.environ, pods.connections(clusters) | {"REMPART_HOME": str(home)}))
         platform = stage.platform_in_memory(config.load(home / "rempart.yaml"), config.environment_connections)
         many = Many(platform, home, clusters)
         for changed in (

@@ -137,8 +137,13 @@ def _why(pod: Any, container: str) -> str:
     if scheduled and scheduled.status != "True":
         return str(scheduled.message or scheduled.reason or "")
     states = (one.state.waiting for one in pod.status.container_statuses or () if one.name == container and one.state)
-    waiting = next((one for one in states if one), None)
-    return f"{waiting.reason}: {waiting.message or ''}".strip(": ") if waiting else ""
+    waiting = next((state for state in states if state), None)
+    if waiting is None:
+        return ""
+    if waiting.reason == "CreateContainerConfigError" and f'"{pod.metadata.name}" not found' in (waiting.message or ""):
+        # The Secret is made after the pod's node is judged. The node looks for it again after some seconds.
+        return f"its node has not read the job's Secret yet ({waiting.message})"
+    return f"{waiting.reason}: {waiting.message or ''}".strip(": ")
 
 
 class PauseTrigger(BaseTrigger):

@@ -125,3 +125,28 @@ def test_an_answer_that_is_an_error_is_told_without_its_headers_and_without_a_st
     event, _ = fired(made)
     assert event["message"] == "the cluster's API answered 403: pods is forbidden"
     assert "f00" not in json.dumps(event) and "stack_trace" not in event
+
+
+def waiting_for(message: str) -> Any:
+    """A pod on its node whose container cannot be made yet."""
+    told = pod("n1")
+    reason = SimpleNamespace(reason="CreateContainerConfigError", message=message)
+    told.metadata.name = "train-x-1"
+    told.status.container_statuses = [SimpleNamespace(name="base", state=SimpleNamespace(waiting=reason))]
+    return told
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ('secret "train-x-1" not found', "its node has not read the job's Secret yet (secret \"train-x-1\" not found)"),
+        ('secret "of-the-team" not found', 'CreateContainerConfigError: secret "of-the-team" not found'),
+    ],
+)
+def test_a_pod_that_waits_for_its_own_secret_is_not_told_as_an_error_of_its_configuration(
+    message: str, told: str
+) -> None:
+    made = trigger([waiting_for(message)])
+    made.await_node, made.startup_timeout = False, 0
+    event, _ = fired(made)
+    assert event["status"] != "success" and event["message"].endswith(f"it did not start within 0 s. {told}")
