@@ -29,8 +29,8 @@ from typing import Any, BinaryIO
 from bench.report import Row, write
 from rempart.ingestion import reading, sample
 from rempart.settings import config, pipelines
-from rempart.sites.memory import MemorySite
 from rempart.sites.port import ObjectInfo
+from tests.memory_site import MemorySite
 
 CEILING = 300
 """MiB above the idle reader that the worst file may take."""

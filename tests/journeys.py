@@ -21,8 +21,8 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity, PostgresqlContinuity
 from rempart.settings import config
 from rempart.settings.config import Connection
-from rempart.sites.memory import MemorySite
 from rempart.sites.port import Site
+from tests.memory_site import MemorySite
 
 ROOT = Path(__file__).parents[1]
 SHARED = ("lake", "artifacts")

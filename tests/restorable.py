@@ -16,8 +16,8 @@ from rempart.flows.backup.seal import seal_body, seal_objects
 from rempart.flows.restore.restore_source import Found, OpenPoint, Wish, find, open_point
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import Signer, signer
-from rempart.sites.memory import MemorySite
 from tests.journeys import in_memory
+from tests.memory_site import MemorySite
 
 NOW = datetime(2099, 3, 1, 12, tzinfo=UTC)  # the site in memory has the real clock: these locks hold
 UNTIL = NOW + timedelta(days=30)

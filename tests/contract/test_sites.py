@@ -15,8 +15,8 @@ from uuid import uuid4
 import pytest
 
 from rempart.errors import IntegrityError, ObjectMissing, SiteError
-from rempart.sites.memory import MemorySite
 from rempart.sites.port import Site
+from tests.memory_site import MemorySite
 
 
 @pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.stack)])

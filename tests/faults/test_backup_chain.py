@@ -16,8 +16,8 @@ from rempart.flows.backup import mend_links
 from rempart.flows.backup.mend_links import check_chain, hashes, mend, named_links
 from rempart.flows.backup.restore_points import survey
 from rempart.flows.restore.repair import repair
-from rempart.sites.memory import MemorySite
 from rempart.sites.once import store_once
+from tests.memory_site import MemorySite
 from tests.restorable import NOW, SIGNER, TRUSTED, UNTIL, House, flip, house, wipe
 
 BUCKET = "backups"

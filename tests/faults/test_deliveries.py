@@ -28,8 +28,8 @@ from rempart.settings import pipelines
 from rempart.settings.config import Connection, project_root
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.sections import Buckets
-from rempart.sites.memory import MemorySite
 from rempart.sites.port import Site
+from tests.memory_site import MemorySite
 
 NAME, WEEK = next(iter(sample.deliveries(project_root() / "data" / "hotel_bookings.csv.gz")))
 LINES = WEEK.decode().splitlines()

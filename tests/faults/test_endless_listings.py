@@ -18,7 +18,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 from tests.scripted_site import Answer, Asked, refusal, scripted_site
 
 ROOT = Path(__file__).parents[2]

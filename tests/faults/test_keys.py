@@ -29,9 +29,9 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config, sections
-from rempart.sites.memory import MemorySite
 from rempart.sites.s3.client import open_client
 from tests.journeys import silent
+from tests.memory_site import MemorySite
 
 BOOKINGS, ORDERS = Domain("dataset", "bookings", "395d"), Domain("dataset", "orders", "30d")
 SECONDS = 60

@@ -23,7 +23,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.settings import config
 from rempart.settings.config import Connection
 from rempart.sites.capabilities import VALID, Proof
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 from tests.restorable import flip, wipe
 
 ROOT = Path(__file__).resolve().parents[2]

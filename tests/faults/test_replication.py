@@ -13,7 +13,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config, sections
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 
 ROOT = Path(__file__).parents[2]
 LAKE = "lake"

@@ -24,8 +24,8 @@ from rempart.replication.catalogue import PostgresqlCatalogue
 from rempart.replication.continuity import MemoryContinuity
 from rempart.replication.plan import Replica
 from rempart.settings import config
-from rempart.sites.memory import MemorySite
 from rempart.sites.port import Site
+from tests.memory_site import MemorySite
 
 ROOT = Path(__file__).parents[2]
 MILLION = """

@@ -30,7 +30,7 @@ from rempart.ledger.keys import signer, to_pem
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings import sections
 from rempart.settings.config import project_root, read_env_file
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 from tests.restorable import BODIES, OWN, SECRETS, TRUSTED, flip, house, wipe
 
 

@@ -26,10 +26,10 @@ from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
 from rempart.settings.config import Config
 from rempart.settings.sections import Keep
-from rempart.sites.memory import MemorySite
 from tests import made_points
 from tests.conftest import OwnTurns
 from tests.made_points import is_whole, under
+from tests.memory_site import MemorySite
 
 FOUR_DAYS = Keep(hourly=1, daily=4, weekly=0, monthly=0)
 DAY = timedelta(days=1)

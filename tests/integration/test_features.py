@@ -23,7 +23,7 @@ from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import Pipeline, TrailingView
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 from tests.unit.features.stays import stays
 
 pytestmark = pytest.mark.stack

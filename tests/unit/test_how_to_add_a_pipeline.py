@@ -25,7 +25,7 @@ from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config as configuration
 from rempart.settings import pipeline, pipelines
 from rempart.settings.config import Connection, project_root
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 
 PAGE = project_root() / "docs" / "how-to" / "add-a-pipeline.md"
 

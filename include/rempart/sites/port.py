@@ -1,4 +1,4 @@
-"""The interface to one site. Adapters: `sites.s3.site` (boto3, and obstore for bodies) and `sites.memory` (tests).
+"""The interface to one site. Its adapter: `sites.s3.site` (boto3, and obstore for bodies); tests have one in memory.
 
 Every write carries the body's SHA-256, which the site checks on arrival and keeps as metadata `sha256`; every read
 can be checked against it. All operations are idempotent, so a caller may repeat one that raised SiteUnavailable.

@@ -14,7 +14,7 @@ from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config as configuration
 from rempart.settings.config import Connection
 from rempart.settings.pipeline import Pipeline
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -155,7 +155,7 @@ def test_quarantine_loses_these_rows_alone(rows: list[tuple[int, str, str]], str
 
 
 def test_rows_that_ingestion_refused_as_erased_say_nothing_and_are_not_searched() -> None:
-    from rempart.sites.memory import MemorySite
+    from tests.memory_site import MemorySite
 
     site = MemorySite()
     site.ensure_bucket("lake", versioned=True)

@@ -24,8 +24,8 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.pipeline import Pipeline
-from rempart.sites.memory import MemorySite
 from rempart.sites.port import Checks
+from tests.memory_site import MemorySite
 
 A, B, C = "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,3,night,x", "m3,2026-02-01,3,1,base,"
 BAD = "m4,2026-02-01,900,1,base,"

@@ -14,8 +14,8 @@ from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import snapshots
 from rempart.settings.pipeline import Column, Pipeline
-from rempart.sites.memory import MemorySite
 from rempart.sites.port import Site
+from tests.memory_site import MemorySite
 
 ROWS = [
     f"m{m},2026-{month:02d}-0{day},{m}.5,{day},base,note {m}" for m in (1, 2) for month in (1, 2) for day in (1, 2, 3)

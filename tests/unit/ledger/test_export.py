@@ -23,7 +23,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.ledger.verification import Verdict, verify
 from rempart.settings import config, sections
 from rempart.settings.config import Connection
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 
 ROOT = Path(__file__).resolve().parents[3]
 NOW = datetime.now(UTC)

@@ -27,7 +27,7 @@ from rempart.replication import transfer
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
 from rempart.settings.sections import ReplicationPair, Window
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 
 ROOT = Path(__file__).parents[3]
 

@@ -19,7 +19,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
 from rempart.settings.sections import Window
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 
 ROOT = Path(__file__).parents[3]
 

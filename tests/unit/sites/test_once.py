@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rempart.sites import once
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import os
 import sys
 from pathlib import Path
 
-from rempart.sites.memory import MemorySite
 from rempart.training import experiment
 from rempart.training.attempts.interruption import Interrupted, Interruption
 from rempart.training.entrypoint import World, run_job
 from rempart.training.job import JobSpec, parse_spec
 from rempart.training.trainers import trainers
+from tests.memory_site import MemorySite
 
 
 class AtStep(Interruption):

@@ -12,9 +12,9 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings.config import Config
 from rempart.settings.pipeline import Pipeline
-from rempart.sites.memory import MemorySite
 from rempart.training.entrypoint import World, run_job
 from rempart.training.job import JobResult, JobSpec
+from tests.memory_site import MemorySite
 
 CANARY = "CANARY-agent-7f3a"
 """A personal value: it stands in the string column of the training set, and may appear nowhere but in the lake."""

@@ -20,8 +20,8 @@ from rempart.backup.bundle.bundle import Contents, Held, Index
 from rempart.backup.bundle.open_bundle import Bucket, Refused
 from rempart.errors import IntegrityError
 from rempart.ledger.keys import signer, to_pem
-from rempart.sites.memory import MemorySite
 from rempart.sites.port import ObjectInfo
+from tests.memory_site import MemorySite
 
 KEY, OTHER = signer(bytes(31) + b"\1"), signer(bytes(31) + b"\2")
 TRUSTED = {KEY.id: KEY.public}

@@ -14,7 +14,7 @@ from rempart.backup.drill.scratch import leftovers, name_scratch
 from rempart.backup.drill.tracking_server import marked_processes
 from rempart.errors import IntegrityError
 from rempart.settings.config import DATABASES, TLS, Connection, parse_connection
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 
 counts = st.dictionaries(st.sampled_from(["a.x", "a.y", "a.z"]), st.integers(0, 3))
 numbers = st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=5)

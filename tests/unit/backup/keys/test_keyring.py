@@ -25,8 +25,8 @@ from rempart.errors import (
     ObjectMissing,
     SiteUnavailable,
 )
-from rempart.sites.memory import MemorySite
 from rempart.sites.port import ObjectInfo
+from tests.memory_site import MemorySite
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BUCKET = "backups"

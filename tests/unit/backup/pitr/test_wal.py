@@ -15,7 +15,7 @@ from rempart.backup.keys.wrapping import DomainKey
 from rempart.backup.pitr import base_backup, wal, wal_store
 from rempart.backup.pitr.wal import Archive, Base, Entry
 from rempart.errors import IntegrityError, SiteError
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 
 NOW = datetime(2099, 3, 1, 12, tzinfo=UTC)  # the site in memory has the real clock: these locks hold
 DOMAIN = wal.domain_of(timedelta(days=7))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rempart.backup.points import chain
 from rempart.errors import BackupError, IntegrityError
 from rempart.ledger.keys import signer
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 
 KEY, OTHER = signer(bytes(31) + b"\1"), signer(bytes(31) + b"\2")
 TRUSTED = {KEY.id: KEY.public}

@@ -11,7 +11,7 @@ from rempart.backup.databases.not_held import NotHeld
 from rempart.backup.points import points
 from rempart.backup.points.sealing import SealedObject
 from rempart.errors import BackupError, IntegrityError
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 from tests.restorable import flip
 
 NOW = datetime(2025, 10, 26, 0, 59, 59, tzinfo=UTC)

@@ -31,8 +31,8 @@ from rempart.flows.backup.seal import seal_objects
 from rempart.flows.shared import keys as flow
 from rempart.flows.shared.platform import Platform
 from rempart.settings.config import Connection
-from rempart.sites.memory import MemorySite
 from tests.journeys import in_memory, silent
+from tests.memory_site import MemorySite
 
 NOW = datetime(2099, 3, 1, 12, tzinfo=UTC)  # the site in memory has the real clock: these locks hold
 UNTIL = NOW + timedelta(days=30)

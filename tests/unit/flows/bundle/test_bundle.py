@@ -19,7 +19,7 @@ from rempart.flows.bundle import bundle as flow
 from rempart.flows.bundle import bundle_contents
 from rempart.flows.shared import platform as platforms
 from rempart.flows.shared.platform import Platform
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 from tests.restorable import SIGNER, TRUSTED, house
 
 NOW = datetime(2099, 3, 1, 12, tzinfo=UTC)

@@ -13,8 +13,8 @@ from rempart.errors import ConfigError, SiteError, SiteUnavailable
 from rempart.flows.backup import locks
 from rempart.flows.monitoring.site_usage import measure_site
 from rempart.flows.shared.platform import utc_now
-from rempart.sites.memory import MemorySite
 from rempart.sites.port import ObjectInfo
+from tests.memory_site import MemorySite
 from tests.restorable import NOW, House, house
 
 

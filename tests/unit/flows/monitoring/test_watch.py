@@ -21,8 +21,8 @@ from rempart.errors import ConfigError, SiteUnavailable, WatchError
 from rempart.flows.monitoring import watch as flow
 from rempart.flows.monitoring import watch_file
 from rempart.ledger.keys import signer, to_base64, to_pem
-from rempart.sites.memory import MemorySite
 from tests.listeners import Mailbox, Webhook, mailbox, webhook
+from tests.memory_site import MemorySite
 
 KEY, OTHER = signer(bytes(31) + b"1"), signer(bytes(31) + b"2")
 SECRETS = {

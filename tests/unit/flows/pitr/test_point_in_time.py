@@ -20,8 +20,8 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import load
 from rempart.settings.sections import PointInTime
-from rempart.sites.memory import MemorySite
 from tests.journeys import ROOT
+from tests.memory_site import MemorySite
 from tests.restorable import flip
 
 SIZE, DAY = 16 << 20, timedelta(days=1)

@@ -18,8 +18,8 @@ from rempart.flows.pitr.wal_archive import Archiver
 from rempart.flows.shared.platform import Platform
 from rempart.settings.config import load
 from rempart.settings.sections import PointInTime
-from rempart.sites.memory import MemorySite
 from tests.journeys import ROOT, silent
+from tests.memory_site import MemorySite
 
 SYSTEM, COMMIT = "77", datetime(2099, 1, 1, tzinfo=UTC)
 

@@ -18,8 +18,8 @@ from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import signer
 from rempart.settings.config import Connection, witness
-from rempart.sites.memory import MemorySite
 from tests import journeys
+from tests.memory_site import MemorySite
 
 ROOT = Path(__file__).parents[4]
 SEED = bytes(31) + b"7"

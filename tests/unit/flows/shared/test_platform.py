@@ -17,7 +17,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.settings import config, pipeline, pipelines
 from rempart.settings.config import Connection
 from rempart.settings.sections import External, StackService
-from rempart.sites.memory import MemorySite
+from tests.memory_site import MemorySite
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

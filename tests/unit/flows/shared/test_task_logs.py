@@ -12,8 +12,8 @@ from rempart.flows.shared.platform import Platform
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
 from rempart.settings.config import Connection, environment_connections
-from rempart.sites.memory import MemorySite
 from rempart.sites.port import Site
+from tests.memory_site import MemorySite
 
 ROOT = Path(__file__).resolve().parents[4]
 
