@@ -38,8 +38,8 @@ ONLY_AFTER_A_FAILURE = re.compile("_failed_")
 """Metrics that nobody pushes while all goes well."""
 
 
-def start(compose: Compose, folder: Path, workers: int) -> None:
-    """From nothing to a platform that is up."""
+def build(compose: Compose, folder: Path) -> None:
+    """Write the settings of a platform with both profiles, and build its images."""
     environment = {**os.environ, "REMPART_VAR": str(folder), "REMPART_HOME": str(compose.root)}
     command = [sys.executable, "-m", "rempart.cli", "init", "--profiles", ",".join(PROFILES)]
     subprocess.run([*command, "--settings", str(folder / "compose.env")], env=environment, cwd=compose.root, check=True)
@@ -47,6 +47,11 @@ def start(compose: Compose, folder: Path, workers: int) -> None:
     if found.returncode and base_image() == BASE:
         subprocess.run([compose.root / "deploy" / "images" / "base.sh", BASE], check=True)
     compose.must("build", timeout=1800)
+
+
+def start(compose: Compose, folder: Path, workers: int) -> None:
+    """From nothing to a platform that is up."""
+    build(compose, folder)
     compose.must("up", "--wait", "--scale", f"worker={workers}")
 
 

@@ -118,32 +118,39 @@ def main(networks: Sequence[str]) -> None:
 
 
 @dataclass
-class Watched:
-    """The count of each service, filled when the watch ends."""
+class Counters:
+    """A counter in the network of each container. `found`: what each counted, by its name, once they have ended."""
 
+    networks: Callable[[str], list[str]]
+    """The subnets of a network of the Engine, by its name."""
     found: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+
+    def add(self, name: str, one: Mapping[str, Any]) -> None:
+        """Count in one more container, as `docker inspect` describes it; returns once its packets are counted."""
+        near = [subnet for network in one["NetworkSettings"]["Networks"] for subnet in self.networks(network)]
+        enter = ["nsenter", "--target", str(one["State"]["Pid"]), "--net", "--"]
+        command = [*enter, sys.executable, "-m", "bench.quiet", *near]
+        process = self._running[name] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        if process.stdout is None or process.stdout.readline() != "ready\n":
+            raise SystemExit(f"nobody counts in {name}")
+
+    def end(self) -> None:
+        for process in self._running.values():
+            process.terminate()
+        for name, process in self._running.items():
+            told = process.communicate(timeout=30)[0]
+            self.found[name] = json.loads(told.splitlines()[-1]) if told.strip() else {}
 
 
 @contextmanager
-def watching(containers: Mapping[str, Mapping[str, Any]], networks: Callable[[str], list[str]]) -> Iterator[Watched]:
-    """Count in every container at once. `networks`: the subnets of a network of the Engine by its name."""
-    watched, running = Watched(), dict[str, subprocess.Popen[str]]()
+def counting(networks: Callable[[str], list[str]]) -> Iterator[Counters]:
+    """Counters that end with the block."""
+    counters = Counters(networks)
     try:
-        for service, one in containers.items():
-            near = [subnet for name in one["NetworkSettings"]["Networks"] for subnet in networks(name)]
-            enter = ["nsenter", "--target", str(one["State"]["Pid"]), "--net", "--"]
-            command = [*enter, sys.executable, "-m", "bench.quiet", *near]
-            running[service] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        for service, process in running.items():
-            if process.stdout is None or process.stdout.readline() != "ready\n":
-                raise SystemExit(f"nobody counts in {service}")
-        yield watched
+        yield counters
     finally:
-        for process in running.values():
-            process.terminate()
-        for service, process in running.items():
-            told = process.communicate(timeout=30)[0]
-            watched.found[service] = json.loads(told.splitlines()[-1]) if told.strip() else {}
+        counters.end()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Of `make prove-telemetry`: the containers of the platform and of a job, each watched from its own network.
 
-The demo's chain runs meanwhile, in containers, with two profiles more than `docker compose up` has: a worker that
-trains, the queue, the metrics. Before and after, each container is made to ask for a name and to send a packet: a
-counter that does not see these proves nothing. The proof also names what the proxy was asked for.
+Every container of the project is watched from its start: those of `docker compose up` with two profiles more (a worker
+that trains, the queue, the metrics), and those of commands, in which the demo's chain runs and restore points are
+listed. At its start and at the end, each container is made to ask for a name and to send a packet: a counter that does
+not see these proves nothing. The proof also names what the proxy was asked for.
 """
 
 from __future__ import annotations
@@ -10,15 +11,21 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import prove_celery, quiet
 from bench.outside import EGRESS
-from bench.prove_compose import Check, Compose, check, tell
+from bench.prove_compose import PROJECT, Check, Compose, check, tell
 from bench.seen import docker
 
 NAME = "telemetry-containers"
@@ -27,6 +34,7 @@ JOB = "job"
 CONTROL = "control.rempart-proof.invalid"
 ADDRESS = "192.0.2.1"
 _ASK = f"getent hosts {CONTROL}; echo x >/dev/udp/{ADDRESS}/9; true"
+_OF_PROJECT = f"label=com.docker.compose.project={PROJECT}"
 HOLD = """
 import sys, time
 import boto3, mlflow, numpy, onnx, onnxruntime, pyarrow.parquet, sklearn
@@ -42,6 +50,8 @@ time.sleep(float(sys.argv[1]))
 """
 """Code that loads the libraries of a job and a model, and then waits."""
 BARE_SECONDS = 60
+"""How long the libraries without the switch are watched, once they are loaded."""
+PATIENCE = 1500
 NETWORKLESS = (
     "--network",
     "none",
@@ -55,12 +65,20 @@ NETWORKLESS = (
 )
 
 
-def job(tag: str, name: str, seconds: float, *before: str) -> dict[str, Any]:
-    """Start a container of the trainer's image that holds a job's libraries; what the Engine says of it."""
+def start_job(tag: str, name: str, seconds: float, *before: str) -> None:
+    """Start a container of the trainer's image that holds a job's libraries."""
     words = ("run", "--detach", "--rm", "--name", name, *NETWORKLESS, "--dns", quiet.RESOLVER)
     docker(*words, f"rempart/trainer:{tag}", *before, "python", "-c", HOLD, str(seconds))
-    found: dict[str, Any] = json.loads(docker("inspect", name))[0]
-    return found
+
+
+def await_loaded(name: str) -> bool:
+    """Whether the container has loaded a job's libraries within five minutes. Raises once it has ended."""
+    deadline = time.monotonic() + 300
+    while "held" not in docker("logs", name):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(1)
+    return True
 
 
 def networks(name: str) -> list[str]:
@@ -70,51 +88,157 @@ def networks(name: str) -> list[str]:
     return [one["Subnet"] for one in json.loads(docker("network", "inspect", name))[0]["IPAM"]["Config"]]
 
 
-def judge(found: dict[str, dict[str, Any]], asked: int, noting: Callable[[str, bool, str], None]) -> None:
-    """One check a container: it was heard `asked` times at the control, and wanted nothing else."""
-    for service, one in sorted(found.items()):
-        wanted = dict(one.get("wanted", {}))
-        heard = [name for name in wanted if CONTROL in name or f" {ADDRESS}:" in name]
-        controls = {name: wanted.pop(name) for name in heard}
-        sound = len(controls) >= 2 and min(controls.values()) >= asked and not one["lost"]
-        told = ", ".join(f"{count} x {name}" for name, count in wanted.items()) or "0 look-ups, 0 packets outside"
-        more = "" if sound else f"; NOT COUNTED: control {controls}, lost {one.get('lost')}"
-        noting(f"{WHAT}: {service}", sound and not wanted, f"{told}; {one.get('seen')} packets seen{more}")
+@dataclass
+class Watch:
+    """The containers that are watched. Of each, by its name: its id, how often it was asked, when counting began."""
+
+    counters: quiet.Counters
+    ids: dict[str, str] = field(default_factory=dict)
+    asked: Counter[str] = field(default_factory=Counter)
+    began_after: dict[str, float] = field(default_factory=dict)
+    """Seconds from the start of the container until its packets were counted."""
+    _naming: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self, container: str, name: str = "") -> None:
+        """Watch one more container, under the name of its service, and ask in it."""
+        one = json.loads(docker("inspect", container))[0]
+        name = self.take_name(name or one["Config"]["Labels"]["com.docker.compose.service"], container)
+        self.counters.add(name, one)
+        started = datetime.fromisoformat(one["State"]["StartedAt"])
+        self.began_after[name] = round((datetime.now(UTC) - started).total_seconds(), 1)
+        self.ask(name)
+
+    def take_name(self, service: str, container: str) -> str:
+        """A name that none has yet: a service may have several containers, and one that restarted has a new network."""
+        with self._naming:
+            numbered = (f"{service} {number}" if number > 1 else service for number in range(1, 1000))
+            name = next(one for one in numbered if one not in self.ids)
+            self.ids[name] = container
+        return name
+
+    def ask(self, name: str) -> None:
+        """Make the container look up a name and send a packet, which must be counted."""
+        self.asked[name] += 1
+        command = ["docker", "exec", self.ids[name], "bash", "-c", _ASK]
+        subprocess.run(command, capture_output=True, check=False, timeout=120)
+
+    def ask_again(self) -> set[str]:
+        """Ask in each container that still runs; their names."""
+        running = set(docker("ps", "--quiet", "--no-trunc").split())
+        newest = {container: name for name, container in self.ids.items()}
+        still = {name for container, name in newest.items() if container in running}
+        for name in still:
+            self.ask(name)
+        return still
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    """Watch every container of the project that starts within the block."""
+    since, filters = str(int(time.time())), ("type=container", "event=start", _OF_PROJECT)
+    command = ["docker", "events", "--since", since, "--format", "{{.ID}}"]
+    command += [word for one in filters for word in ("--filter", one)]
+    with quiet.counting(networks) as counters, ThreadPoolExecutor(16) as pool:
+        watch, begun = Watch(counters), list[Future[None]]()
+        events = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+        def follow() -> None:
+            for line in events.stdout or ():
+                begun.append(pool.submit(watch.begin, line.strip()))
+
+        following = pool.submit(follow)
+        try:
+            yield watch
+        finally:
+            events.terminate()
+            events.wait()
+        for one in (following, *begun):
+            one.result()
+
+
+def parted(one: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
+    """What was counted in a container, by destination: of the control, and all the rest."""
+    counted = dict(one.get("wanted", {}))
+    control = {name: counted.pop(name) for name in [*counted] if CONTROL in name or f" {ADDRESS}:" in name}
+    return control, counted
+
+
+def figures_of(one: Mapping[str, Any]) -> dict[str, int]:
+    """The figures of one container."""
+    control, rest = parted(one)
+    look_ups = sum(count for name, count in rest.items() if name.startswith("look-up"))
+    return {
+        "look-ups outside": look_ups,
+        "packets outside": sum(rest.values()) - look_ups,
+        "controls counted": sum(control.values()),
+        "packets seen": int(one.get("seen", 0)),
+        "packets lost": int(one.get("lost", 0)),
+    }
+
+
+def judge(
+    found: Mapping[str, Mapping[str, Any]], asked: Mapping[str, int], noting: Callable[[str, bool, str], None]
+) -> None:
+    """One check a container: both its controls were counted as often as they were made, and nothing else was."""
+    for name, one in sorted(found.items()):
+        control, rest = parted(one)
+        sound = len(control) >= 2 and min(control.values()) >= asked[name] > 0 and not one["lost"]
+        told = ", ".join(f"{count} x {name}" for name, count in rest.items()) or "0 look-ups, 0 packets outside"
+        more = "" if sound else f"; NOT COUNTED: control {control} of {asked[name]}, lost {one.get('lost')}"
+        noting(f"{WHAT}: {name}", sound and not rest, f"{told}; {one.get('seen')} packets seen{more}")
+
+
+def without_the_switch(tag: str, noting: Callable[[str, bool, str], None]) -> dict[str, int]:
+    """What a job's libraries want when ONNX Runtime's switch is taken from them."""
+    name = f"{NAME}-bare"
+    with removed(name), quiet.counting(networks) as counters:
+        start_job(tag, name, PATIENCE, "env", "-u", "ORT_DISABLE_TELEMETRY")
+        counters.add(JOB, json.loads(docker("inspect", name))[0])
+        noting("a job's libraries are loaded without the switch", await_loaded(name), name)
+        time.sleep(BARE_SECONDS)
+    heard = dict(counters.found[JOB].get("wanted", {}))
+    noting("without its switch ONNX Runtime is heard", any("microsoft" in one for one in heard), str(heard))
+    return heard
+
+
+@contextmanager
+def removed(name: str) -> Iterator[None]:
+    """Remove a container at the end of the block."""
+    try:
+        yield
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=False)
 
 
 def prove(linger: int, compose: Compose, var: Path, checks: list[Check], figures: dict[str, Any]) -> None:
     """Start the platform, watch all its containers for so many seconds while the demo's chain runs, and judge."""
-    noting = partial(check, checks)
-    prove_celery.start(compose, var, 1)
-    tell("the platform is up")
-    names = (f"{NAME}-bare", f"{NAME}-job")
-    try:
-        bare = job(compose.tag, names[0], BARE_SECONDS, "env", "-u", "ORT_DISABLE_TELEMETRY")
-        with quiet.watching({JOB: bare}, networks) as loud:
-            time.sleep(BARE_SECONDS)
-        heard = dict(loud.found[JOB].get("wanted", {}))
-        figures["a job's libraries without the switch"] = heard
-        noting("without its switch ONNX Runtime is heard", any("microsoft" in one for one in heard), str(heard))
-        running = compose.running() | {JOB: job(compose.tag, names[1], linger + 600)}
-        ids = {service: str(one["Id"]) for service, one in running.items()}
-
-        def ask() -> None:
-            for one in ids.values():
-                subprocess.run(["docker", "exec", one, "bash", "-c", _ASK], capture_output=True, check=False)
-
-        with quiet.watching(running, networks) as watched:
-            ask()
-            began = time.monotonic()
-            words = ("run", "--rm", "--no-deps", "-T", "cli", "rempart", "demo")
-            done = compose.run(*words, timeout=1500)
-            noting("the demo's chain runs meanwhile", done.returncode == 0, (done.stdout + done.stderr)[-300:])
-            time.sleep(max(0.0, linger - (time.monotonic() - began)))
-            figures["seconds watched"] = round(time.monotonic() - began)
-            noting("the job's libraries are held to the end", "held" in docker("logs", names[1]), names[1])
-            ask()
-    finally:
-        subprocess.run(["docker", "rm", "--force", *names], capture_output=True, check=False)
-    judge(watched.found, 2, noting)
+    noting, name = partial(check, checks), f"{NAME}-job"
+    prove_celery.build(compose, var)
+    figures["a job's libraries without the switch"] = without_the_switch(compose.tag, noting)
+    with removed(name), watching() as watch:
+        start_job(compose.tag, name, linger + 2 * PATIENCE)
+        watch.begin(docker("inspect", "--format", "{{.Id}}", name).strip(), JOB)
+        noting("a job's libraries are loaded", await_loaded(name), name)
+        compose.must("up", "--wait", "--scale", "worker=1")
+        tell("the platform is up")
+        began = time.monotonic()
+        run = partial(compose.run, "run", "--rm", "--no-deps", "-T", timeout=PATIENCE)
+        done = run("cli", "rempart", "demo")
+        noting("the demo's chain runs meanwhile", done.returncode == 0, (done.stdout + done.stderr)[-300:])
+        done = run("restore")
+        noting("the restore points are listed meanwhile", done.returncode == 0, (done.stdout + done.stderr)[-300:])
+        time.sleep(max(0.0, linger - (time.monotonic() - began)))
+        figures["seconds watched"] = round(time.monotonic() - began)
+        there = {one["Id"] for one in compose.containers().values()}
+        noting("every container was watched", there <= {*watch.ids.values()}, ", ".join(sorted(watch.ids)))
+        still = watch.ask_again()
+        noting("the job's libraries are held to the end", JOB in still, name)
+    found = watch.counters.found
+    figures["containers"] = {
+        one: figures_of(found[one]) | {"counted from second": watch.began_after[one], "to the end": one in still}
+        for one in sorted(found)
+    }
+    judge(found, watch.asked, noting)
     log = compose.must("logs", "--no-log-prefix", EGRESS).splitlines()
     asked = [line for line in log if re.search(r" (denied|allowed \d+)$", line)]
     noting("nobody asked the proxy for the world outside", not asked, "; ".join(asked[:5]) or "no line in its log")
