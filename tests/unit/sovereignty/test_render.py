@@ -115,19 +115,27 @@ def test_names_that_did_not_resolve_are_told() -> None:
 NFT = shutil.which("nft", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"]))
 
 
+ISOLATED = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--net"]
+
+
+def _why_not() -> str:
+    """Why `nft` cannot be asked on this machine, in a network namespace of its own; empty if it can."""
+    if not (NFT and shutil.which("unshare")):
+        return "nft is not installed: the rule set was not given to it (apt install nftables)"
+    done = subprocess.run([*ISOLATED, NFT, "list", "ruleset"], capture_output=True, text=True, check=False)
+    return f"nft cannot be asked here: {done.stderr.strip()}" if done.returncode else ""
+
+
 def accept(text: str, folder: Path) -> None:
     """What `nft` says of a rule set, in a network namespace of its own."""
     file = folder / "rules.nft"
     file.write_text(text, encoding="utf-8")
-    isolate = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--net"]
-    done = subprocess.run([*isolate, str(NFT), "-c", "-f", file], capture_output=True, text=True, check=False)
+    command = [*ISOLATED, str(NFT), "-c", "-f", file]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + text
 
 
-needs_nft = pytest.mark.skipif(
-    not (NFT and shutil.which("unshare")),
-    reason="nft is not installed: the rule set was not given to it (apt install nftables)",
-)
+needs_nft = pytest.mark.skipif(bool(WHY_NOT := _why_not()), reason=WHY_NOT)
 
 
 @needs_nft
