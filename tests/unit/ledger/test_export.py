@@ -285,3 +285,23 @@ def test_records_are_shown_as_they_are(platform: Platform) -> None:
     texts = [entry.text for entry in platform.ledger.chain]
     assert evidence.show(platform, None, 2) == texts[-2:]
     assert evidence.show(platform, 1, 2) == texts[1:3]
+
+
+def test_who_restores_to_new_sites_is_told_that_the_export_stops_and_what_lets_it_go_on(platform: Platform) -> None:
+    export(platform)
+    assert evidence.lost_exports(platform) is None
+    new = {name: MemorySite(name) for name in ("primary", "haven")}
+    for name, bucket in (("primary", "evidence"), ("haven", "checkpoints")):
+        new[name].ensure_bucket(bucket, versioned=True, locked=True)
+    restored = dataclasses.replace(platform, sites={**new, config.witness("haven"): new["haven"]})
+    told = evidence.lost_exports(restored)
+    assert told and "evidence at site 'primary'" in told and "checkpoints at site 'haven'" in told
+    assert "`rempart ledger repair --yes`" in told
+    evidence.repair(restored, dry_run=False, say=lambda line: None)
+    assert evidence.lost_exports(restored) is None
+
+
+def test_a_site_that_does_not_answer_leaves_it_open_whether_exports_are_lost(platform: Platform) -> None:
+    export(platform)
+    told = evidence.lost_exports(dataclasses.replace(platform, sites={**platform.sites, "primary": MemorySite("new")}))
+    assert told and "could not be seen" in told and "evidence" in told

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rempart import __version__
-from rempart.errors import ConfigError, IntegrityError, LedgerBroken, LedgerError, SiteUnavailable
+from rempart.errors import ConfigError, IntegrityError, LedgerBroken, LedgerError, RempartError, SiteUnavailable
 from rempart.flows.doctor import doctor_site
 from rempart.flows.governance import exported_segments, locked_evidence
 from rempart.flows.governance.exported_segments import HOW
@@ -158,6 +158,22 @@ def repair(platform: Platform, *, dry_run: bool = True, say: Callable[[str], obj
             platform.record(permission)
     until = platform.clock() + platform.config.evidence.retention
     return locked_evidence.check(platform, places, until, whole=True, emptied=True, dry_run=dry_run, say=say)
+
+
+def lost_exports(platform: Platform) -> str | None:
+    """Why the next export would stop at the sites of a restored platform, and the remedy; None if it would go on."""
+    try:
+        places, _ = open_places(platform)
+        buckets = locked_evidence.empty_buckets(platform, places)
+    except RempartError as error:
+        return f"whether the exports of the ledger are at their sites could not be seen: {error.what}"
+    if not buckets:
+        return None
+    where = ", ".join(buckets)
+    return (
+        f"EXPORTS LOST  nothing is left of the ledger's exports in {where}. `export_evidence` fails until"
+        " `rempart ledger repair --yes` has written them there again, from the database"
+    )
 
 
 def check_foreign(result: ExportResult) -> None:

@@ -105,12 +105,7 @@ def check(
     recent = expected(((one.subject, one.body) for one in records), places)
     older = expected(_older(platform, records), places) if len(records) == RECENT and not whole else []
     known = [*recent, *older]
-    there = {
-        "segment": {info.key for info in places.site.list(places.evidence, "ledger/")},
-        "copy": {info.key for info in places.site.list(places.evidence, "checkpoints/")},
-        "checkpoint": {info.key for info in places.owner.list(places.checkpoints, "checkpoints/")},
-    }
-    gone = [one for one in known if one.key not in there[one.kind] and not _is_read(places, one)]
+    gone = _gone(places, known)
     if not emptied:
         _refuse_emptied(places, known, gone)
     wrong = dict.fromkeys(gone, "it is gone")
@@ -136,6 +131,24 @@ def check(
     return Checked(len(looked), healed)
 
 
+def empty_buckets(platform: Platform, places: Places) -> list[str]:
+    """The buckets, with their sites, in which nothing is left of the newest exports. Raises SiteError."""
+    records = platform.ledger.find("checkpoint", limit=RECENT)
+    known = expected(((one.subject, one.body) for one in records), places)
+    emptied = (places.of(lost[0]) for lost in _emptied(known, _gone(places, known)))
+    return [f"{bucket} at site '{site.name}'" for site, bucket in emptied]
+
+
+def _gone(places: Places, known: Sequence[Expected]) -> list[Expected]:
+    """Objects that neither a listing nor a reader finds."""
+    there = {
+        "segment": {info.key for info in places.site.list(places.evidence, "ledger/")},
+        "copy": {info.key for info in places.site.list(places.evidence, "checkpoints/")},
+        "checkpoint": {info.key for info in places.owner.list(places.checkpoints, "checkpoints/")},
+    }
+    return [one for one in known if one.key not in there[one.kind] and not _is_read(places, one)]
+
+
 def _is_read(places: Places, one: Expected) -> bool:
     """Whether a reader finds the object although a listing lacks it."""
     site, bucket = places.of(one)
@@ -151,17 +164,23 @@ def put(places: Places, one: Expected, body: bytes, retain_until: datetime) -> N
     put_again(site, bucket, one.key, body, content_type=TYPES[one.kind], retain_until=retain_until)
 
 
-def _refuse_emptied(places: Places, known: Sequence[Expected], gone: Sequence[Expected]) -> None:
+def _emptied(known: Sequence[Expected], gone: Sequence[Expected]) -> Iterator[list[Expected]]:
+    """The objects of each bucket of which all are gone."""
     for kind in ("segment", "checkpoint"):
         had, lost = ([one for one in found if one.kind == kind] for found in (known, gone))
         if had and len(had) == len(lost):
-            site, bucket = places.of(had[0])
-            raise IntegrityError(
-                f"Nothing of what was exported is left in {bucket} at site '{site.name}': the ledger knows {len(had)}"
-                " objects there. Nothing was written",
-                "Find out who emptied the bucket, or whether the site's connection leads elsewhere. `rempart ledger"
-                " repair --yes` writes the same bytes again (docs/how-to/verify-the-ledger.md).",
-            )
+            yield lost
+
+
+def _refuse_emptied(places: Places, known: Sequence[Expected], gone: Sequence[Expected]) -> None:
+    for lost in _emptied(known, gone):
+        site, bucket = places.of(lost[0])
+        raise IntegrityError(
+            f"Nothing of what was exported is left in {bucket} at site '{site.name}': the ledger knows {len(lost)}"
+            " objects there. Nothing was written",
+            "Find out who emptied the bucket, or whether the site's connection leads elsewhere. `rempart ledger"
+            " repair --yes` writes the same bytes again (docs/how-to/verify-the-ledger.md).",
+        )
 
 
 def _turn(present: Sequence[Expected], platform: Platform) -> list[Expected]:

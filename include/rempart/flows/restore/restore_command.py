@@ -10,6 +10,7 @@ from rempart.backup.drill import suspicion
 from rempart.backup.points import points
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import IntegrityError, ObjectMissing, StackError
+from rempart.flows.governance import evidence
 from rempart.flows.restore import repair, restore_active, restore_erasures, restore_report
 from rempart.flows.restore.restore import RestoreResult, restore
 from rempart.flows.restore.restore_source import (
@@ -87,6 +88,8 @@ def command(
         return
     for line in lines(restore(stack, point, wish, selection, say, patience=wait)):
         say(line)
+    if not wish.aside and (lost := evidence.lost_exports(open_platform())):
+        say(lost)
     if wish.active and (why := restore_active.no_backup(open_platform(), wish.active)):
         say(why)
 

@@ -16,6 +16,7 @@ from rempart.cli import app
 from rempart.deployment.setup import layout
 from rempart.errors import BackupError, RempartError, StackError
 from rempart.flows.restore import restore_command
+from rempart.flows.restore.restore import RestoreResult
 from rempart.ledger.keys import to_pem
 from tests.restorable import ESCROW, NOW, SIGNER, House, house
 
@@ -85,3 +86,19 @@ def test_a_wait_that_nothing_would_hold_to_is_refused(made: House, run: Run) -> 
     made.point()
     with pytest.raises(StackError, match="--wait is for containers"):
         run("--wait", "60")
+
+
+@pytest.mark.parametrize("words", [(), ("--aside", "before")])
+def test_the_end_of_a_restore_tells_which_exports_its_sites_lack(
+    made: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    made.point()
+    done = RestoreResult(True, "p", (), {}, 61.0, 300.0, (), 3, 9, {}, {})
+    monkeypatch.setattr(restore_command, "restore", lambda *given, **more: done)
+    monkeypatch.setattr(restore_command, "open_platform", lambda: made.platform)
+    monkeypatch.setattr(restore_command.evidence, "lost_exports", lambda platform: "EXPORTS LOST")
+    age.write_identity_file(tmp_path / "escrow.key", ESCROW, NOW)
+    (tmp_path / "public.pem").write_text(to_pem(SIGNER.public))
+    keys = ["--identity", str(tmp_path / "escrow.key"), "--trust", str(tmp_path / "public.pem")]
+    answer = CliRunner().invoke(app, ["restore", *keys, *words, "--yes"], catch_exceptions=False)
+    assert ("EXPORTS LOST" in answer.output.splitlines()) == (not words)
