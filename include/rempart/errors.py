@@ -111,7 +111,7 @@ __all__ = [
 
 
 class RempartError(Exception):
-    """What was tried and on what (`what`), and what to do next (`hint`)."""
+    """An error in two parts: `what` names the failed operation, its object and the cause; `hint` is an instruction."""
 
     transient = False
 
@@ -163,11 +163,11 @@ class SiteUnavailable(SiteError):
 
 
 class ClockSkewed(SiteError):
-    """This machine's clock and the site's differ too much for the site to accept a signature."""
+    """Raised when the clocks of this machine and of the site differ too much for the site to accept a signature."""
 
 
 class BodyAltered(SiteError):
-    """The body that arrived is not the one that was sent; the site did not store it."""
+    """Raised when the site received other bytes than were sent. The site did not store them."""
 
     transient = True
 
@@ -177,19 +177,22 @@ class RequestInvalid(SiteError):
 
 
 class AnswerInvalid(SiteError):
-    """An answer under a status of success lacks what every S3 server must send."""
+    """Raised when a successful answer lacks a field that every S3 server must send."""
 
 
 class ListingRefused(SiteError):
-    """A listing repeats itself, is out of its proven order, or does not end."""
+    """Raised when a listing repeats keys, breaks its proven order, or does not end."""
 
 
 class CapabilityMissing(SiteError):
-    """The site was not proven able to do what is asked of it."""
+    """Raised when a site was not proven to support the requested operation."""
 
 
 class SessionExpired(SiteError):
-    """The session that a job had at the site is over: an attempt with a new one goes on from its checkpoint."""
+    """Raised when a job's session at the site has expired.
+
+    A retry gets a new session and continues from the checkpoint.
+    """
 
     transient = True
 
@@ -225,17 +228,17 @@ class DatabaseUnavailable(RempartError):
 
 
 class IngestError(RempartError):
-    """A delivery or a snapshot could not be handled as a whole."""
+    """Raised when a whole delivery or snapshot could not be processed."""
 
 
 class ErasedMeanwhile(IngestError):
-    """Rows were erased while this ran, and it might have brought them back: nothing was committed."""
+    """Raised when rows were erased during the run and the run could have restored them. Nothing was committed."""
 
     transient = True
 
 
 class FeatureError(RempartError):
-    """The feature store would be wrong: a leak, lost rows, nothing materialized."""
+    """Raised when the feature store would become wrong: a leak, lost rows, or no materialized rows."""
 
 
 class TrainingError(RempartError):
@@ -243,13 +246,13 @@ class TrainingError(RempartError):
 
 
 class PoolUnavailable(RempartError):
-    """A pool's cluster did not answer, or a service that its job needs did not."""
+    """Raised when a GPU pool's cluster, or a service that the job needs, did not answer."""
 
     transient = True
 
 
 class ModelRefused(RempartError):
-    """The model on storage is not the one on record, or has a format that we do not open."""
+    """Raised when the stored model differs from the model on record, or has a format that Rempart does not open."""
 
 
 class TrackingUnavailable(RempartError):
@@ -259,29 +262,29 @@ class TrackingUnavailable(RempartError):
 
 
 class TrackingRefused(RempartError):
-    """MLflow answered, and refused."""
+    """Raised when MLflow answered with a refusal."""
 
 
 class ReplicationError(RempartError):
-    """A guard stopped a replication, or its state is not what it must be."""
+    """Raised when a replication limit stopped the run, or the replication state is invalid."""
 
 
 class LeaseHeld(ReplicationError):
-    """Another run does the same thing now."""
+    """Raised when another run holds the lease."""
 
     transient = True
 
 
 class LeaseLost(ReplicationError):
-    """This run lost its turn to another, and wrote nothing after that."""
+    """Raised when this run lost its lease to another run. It wrote nothing afterwards."""
 
 
 class FailoverError(RempartError):
-    """A step of failover or failback could not be taken."""
+    """Raised when a step of a failover or failback failed."""
 
 
 class SiteFenced(FailoverError):
-    """The platform is being moved to another site, or was while this ran: nothing was committed."""
+    """Raised when the platform moves to another site, or moved during the run. Nothing was committed."""
 
     transient = True
 
@@ -291,11 +294,11 @@ class BackupError(RempartError):
 
 
 class RepositoryDamaged(IntegrityError):
-    """A restic repository does not give back what was stored in it."""
+    """Raised when a restic repository does not return the data that was stored in it."""
 
 
 class RepositoryMissing(BackupError):
-    """There is no restic repository where one was expected."""
+    """Raised when there is no restic repository at the expected place."""
 
 
 class RepositoryRefused(BackupError):
@@ -303,38 +306,38 @@ class RepositoryRefused(BackupError):
 
 
 class RepositoryBusy(BackupError):
-    """Somebody else works on the restic repository now."""
+    """Raised when another process works on the restic repository."""
 
     transient = True
 
 
 class KeyMissing(BackupError):
-    """No copy of a domain's key is at any site that was asked."""
+    """Raised when none of the sites has a copy of the encryption scope's key."""
 
 
 class KeyWrong(BackupError):
-    """The identity given is none that it was encrypted for."""
+    """Raised when the key was not encrypted for the given identity."""
 
 
 class KeyRotated(BackupError):
-    """The identity given opened it once, and was replaced since."""
+    """Raised when the given identity opened the key once and was replaced since."""
 
 
 class KeyDestroyed(BackupError):
-    """The domain's key was destroyed on purpose: nobody can open what it sealed."""
+    """Raised when the key of the encryption scope was destroyed on purpose. Data encrypted with it is unreadable."""
 
 
 class LockLapses(BackupError):
-    """A lock ends before what needs its object, and could not be extended."""
+    """Raised when an object lock ends before the retention of a restore point and could not be extended."""
 
 
 class UpgradeError(RempartError):
-    """An upgrade was refused, or what it started did not prove itself."""
+    """Raised when an upgrade was refused, or the upgraded services failed their checks."""
 
 
 class DrillFailed(RempartError):
-    """A restore point did not prove itself."""
+    """Raised when a check of a restore drill failed."""
 
 
 class WatchError(RempartError):
-    """The watch could not tell somebody, or keep what it told."""
+    """Raised when the watch could not send a notification or save its state."""

@@ -256,7 +256,7 @@ def test_x2_two_failovers_at_once_are_one(real: Platform) -> None:
 @pytest.mark.full
 def test_a_journey_under_way_admits_no_other(pair: Platform) -> None:
     replicated(pair)
-    with pytest.raises(FailoverError, match="Somebody still commits"), pair.committing(pair.active()):
+    with pytest.raises(FailoverError, match="A task still commits"), pair.committing(pair.active()):
         _impatiently(pair)
     with pytest.raises(FailoverError, match="on its way from 'primary' to 'haven'"):
         journeys.back(pair)

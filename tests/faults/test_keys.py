@@ -181,7 +181,7 @@ def test_k1_a_key_that_is_gone_from_both_sites_stops_the_backup(house):
     for place in house.ring.places:
         for info in list(place.site.versions(place.bucket, "keys/")):
             place.site.delete(place.bucket, info.key, version_id=info.version_id)
-    with pytest.raises(KeyMissing, match=f"The key of domain {BOOKINGS.id} is gone"):
+    with pytest.raises(KeyMissing, match=f"The key of encryption scope {BOOKINGS.id} is missing"):
         house.seal(house.put("b", b"two"))
 
 

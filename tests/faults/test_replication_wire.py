@@ -203,7 +203,7 @@ def test_what_cannot_be_healed_is_red(pair: Platform) -> None:
     haven.delete(bucket, keys[0], version_id=row.target_version)
     for one in list(primary.versions(bucket, keys[0])):
         primary.delete(bucket, keys[0], version_id=one.version_id)
-    with pytest.raises(SiteError, match="1 of 1 damaged replicas at site 'haven' could not be healed"):
+    with pytest.raises(SiteError, match="1 of 1 damaged replicas at site 'haven' could not be replaced"):
         verify(pair, "primary", "haven", whole=True)
 
 

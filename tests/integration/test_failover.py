@@ -43,7 +43,7 @@ def test_mlflow_and_everything_stored_follow_the_active_site_and_no_uri_is_rewri
     began = time.monotonic()
     result = fail_over(at_home, "haven", dry_run=False, say=said.append)
     assert result.done and at_home.active_site("personal").name == "haven"
-    assert result.steps["resume"]["tracking"] == "an artifact written through it is at 'haven'"
+    assert result.steps["resume"]["tracking"] == "an artifact written through MLflow is at 'haven'"
     assert artifact(at_home, "GET", "moved/before.txt") == b"written at the primary"
     artifact(at_home, "PUT", "moved/after.txt", b"written at haven")
     assert haven.read(bucket, "mlflow/moved/after.txt") == b"written at haven"
@@ -58,7 +58,7 @@ def test_mlflow_and_everything_stored_follow_the_active_site_and_no_uri_is_rewri
 
 
 def test_every_experiment_of_this_stack_follows(platform: Platform) -> None:
-    assert list(unproxied(platform)) == ["every MLflow experiment and run follows: the server serves their artifacts"]
+    assert list(unproxied(platform)) == ["every MLflow experiment and run switches: the server proxies their artifacts"]
 
 
 def test_the_dags_show_what_would_be_done_unless_told_otherwise(platform: Platform) -> None:
@@ -69,6 +69,6 @@ def test_the_dags_show_what_would_be_done_unless_told_otherwise(platform: Platfo
         api.follow(dag_id, run_id, lambda line: None)
         told[dag_id] = api.result(dag_id, run_id, dag_id)
     assert (told["fail_over"]["dry_run"], told["fail_over"]["done"]) == (True, False)
-    assert any("restore points would then go to 'primary'" in line for line in told["fail_over"]["plan"])
+    assert any("restore points would go to 'primary'" in line for line in told["fail_over"]["plan"])
     assert told["fail_back"]["done"], "at home there is nothing to do"
     assert platform.active().site == "primary"

@@ -51,7 +51,7 @@ def test_a_replication_tells_its_progress_and_the_lag(platform: Platform) -> Non
     platform.sites["primary"].write("lake", "a", b"a")
     done = run("replicate", "primary", "haven")
     assert done.exit_code == 0, done.output
-    assert "1 changes to bring to 'haven'" in done.output and "lag 0 s, 0 changes" in done.output
+    assert "1 changes to copy to 'haven'" in done.output and "lag 0 s, 0 changes" in done.output
     assert platform.sites["haven"].read("lake", "a") == b"a"
 
 
@@ -88,7 +88,7 @@ def test_a_lag_above_the_objective_is_told_and_exits_with_1(
     monkeypatch.setattr(platforms, "open_platform", lambda: made)
     done = run("replicate", "primary", "haven")
     assert done.exit_code == 1 and "1 changes" in done.output
-    assert "is above the objective of 900 s" in str(done.exception)
+    assert "exceeds the objective of 900 s" in str(done.exception)
 
 
 def test_what_is_damaged_is_healed_and_named(platform: Platform) -> None:
@@ -98,5 +98,5 @@ def test_what_is_damaged_is_healed_and_named(platform: Platform) -> None:
     body[0] = (body[0][0], b"evil")
     done = run("verify-replica", "primary", "haven", "--all")
     assert done.exit_code == 0, done.exception
-    assert "1 were not what was copied, and were healed:\nlake/a" in done.output
+    assert "1 replicas differed from their source and were replaced:\nlake/a" in done.output
     assert platform.sites["haven"].read("lake", "a") == b"good"

@@ -1,1 +1,1 @@
-"""Moves the platform to another site, and back."""
+"""Move the platform to another site, and back."""

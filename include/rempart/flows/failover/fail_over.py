@@ -1,8 +1,7 @@
-"""Moves the platform to another site, and back: which step is next, and what is kept of it.
+"""Move the platform to another site and back: choose each next step and store its outcome.
 
-`coordination.failover` decides, `flows.failover.journey_steps` acts. Each step is safe to repeat: its outcome is kept
-in the journey once it is done, and a run that was killed anywhere is completed by the next one. Nothing is deleted at
-any site.
+`coordination.failover` decides, `flows.failover.journey_steps` acts. Each step is safe to repeat. Its outcome is stored
+in the switchover once it is done, and the next run completes a killed one. Nothing is deleted at any site.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from rempart.flows.shared.platform import Platform
 
 @dataclass(frozen=True)
 class JourneyResult:
-    """Where the platform is now, or, on a dry run, what would be done. `steps` are outcomes, each with its seconds.
+    """Result of a switchover, or its plan on a dry run. `steps` holds the outcomes, each with its seconds.
 
-    `conflicts` names `bucket/key` of what both sites had written: the active site's version stands, the other's is kept
-    beside it. `not_arrived` and `unknown` tell what an accepted loss left behind, as far as it is known.
+    `conflicts` names the `bucket/key` that both sites wrote: the version of the active site stays current, the other is
+    kept. `not_arrived` and `unknown` describe an accepted loss as far as it is known.
     """
 
     dry_run: bool
@@ -58,10 +57,10 @@ def fail_over(
     tracking: Follows = follows,
     kind: Kind = "failover",
 ) -> JourneyResult:
-    """Make `target` the active site; a run on the way there is resumed, one that is there already changes nothing.
+    """Make `target` the active site. Resume an unfinished switchover; change nothing if `target` is already active.
 
-    Raises FailoverError when a step may not be taken, LeaseHeld while another run does this; SiteError, SiteUnavailable
-    for what a drain could not bring; DatabaseUnavailable, PlacementDenied, ConfigError.
+    Raises FailoverError if a step is refused, LeaseHeld while another run moves the platform, SiteError or
+    SiteUnavailable if the drain failed, DatabaseUnavailable, PlacementDenied, ConfigError.
     """
     _check(platform, target)
     run = _Run(platform, say, tracking, accept_loss)
@@ -78,26 +77,26 @@ def fail_back(
     say: Say = print,
     tracking: Follows = follows,
 ) -> JourneyResult:
-    """Return to the site that rempart.yaml names: bring it up to date while pipelines go on, then as `fail_over`.
+    """Return to the site that rempart.yaml names: replicate while pipelines run, then move as `fail_over` does.
 
-    Raises as `fail_over`.
+    Raises the errors of `fail_over`.
     """
     home = platform.config.active_site
     return fail_over(platform, home, dry_run=dry_run, say=say, tracking=tracking, kind="failback")
 
 
 def abandon(platform: Platform, *, dry_run: bool = True, say: Say = print) -> JourneyResult:
-    """Stay at the source of a journey that has not switched yet: its fence is lifted.
+    """Cancel a switchover before its switch and remove the fence of its source.
 
-    Raises FailoverError when there is none, LeaseHeld, DatabaseUnavailable.
+    Raises FailoverError if no switchover is unfinished, LeaseHeld, DatabaseUnavailable.
     """
     now = platform.active()
     if now.state != "fenced" or now.journey is None:
         raise FailoverError(
-            f"There is nothing to abandon: site '{now.site}' is active (generation {now.generation})",
-            "To move the platform, name a site: `rempart failover --to SITE`.",
+            f"No switchover to abandon: site '{now.site}' is active (generation {now.generation})",
+            "Run `rempart failover --to SITE` to move the platform.",
         )
-    say(f"pipelines go on at '{now.site}', where they were")
+    say(f"pipelines continue at '{now.site}'")
     if not dry_run:
         with _sites(platform).turn("abandon") as lease:
             journey = replace(now.journey, abandoned=True)
@@ -114,7 +113,9 @@ def _sites(platform: Platform) -> ActiveSites:
 
 def _check(platform: Platform, target: str) -> None:
     if target not in platform.config.sites:
-        raise ConfigError(f"There is no site '{target}'", f"Declared: {', '.join(platform.config.sites)}.")
+        raise ConfigError(
+            f"Site '{target}' is not declared in rempart.yaml", f"Declared: {', '.join(platform.config.sites)}."
+        )
 
 
 def _subject(journey: Journey) -> str:
@@ -142,7 +143,7 @@ def _result(now: Active, journey: Journey | None, **more: Any) -> JourneyResult:
 
 
 class _Run:
-    """One run of a journey: what it may accept, and how it talks."""
+    """One run of a switchover: the losses that it may accept, and how it reports."""
 
     def __init__(self, platform: Platform, say: Say, tracking: Follows, accept_loss: bool) -> None:
         self.platform, self.say, self.accept_loss = platform, say, accept_loss
@@ -158,7 +159,7 @@ class _Run:
         now = self.platform.active()
         journey = journey_to(now, target, kind, "", accept_loss=self.accept_loss)
         if journey is None:
-            self.say(f"site '{target}' is the active site already: nothing to do")
+            self.say(f"site '{target}' is already the active site: nothing to do")
             return _result(now, None, dry_run=True, done=True)
         source, home = self.steps.answers(journey.source), self.steps.answers(target)
         conflicts: tuple[str, ...] = ()
@@ -168,22 +169,22 @@ class _Run:
         ]
         refused = next_step(journey, Facts(source, home, self.accept_loss))
         if isinstance(refused, Refused):
-            lines.append(f"it would be refused: {refused.why}. {refused.remedy}")
+            lines.append(f"would be refused: {refused.why}. {refused.remedy}")
         lines.append("steps: " + ", ".join(step for step in journey.plan if not journey.did(step)))
         last = standby.last_replication(self.platform, journey.source, target)
         lag = float(last.body["lag_seconds"]) if last else None
         lines.append(
-            f"the last replication on record ended at {last.at:%Y-%m-%d %H:%M:%S} UTC with a lag of {lag:.0f} s"
+            f"last replication on record: ended {last.at:%Y-%m-%d %H:%M:%S} UTC with a lag of {lag:.0f} s"
             if last
-            else f"no replication from '{journey.source}' to '{target}' is on record"
+            else f"no recorded replication from '{journey.source}' to '{target}'"
         )
         if source and home:
             with telling(self.say, "comparing both sites"):
                 found = self.steps.reconcile(journey, write=False)
             conflicts = found.conflicts
             lines.append(
-                f"{len(found.adopted)} objects were written at '{target}' alone and would be taken over; "
-                f"{len(conflicts)} were written at both sites and would be kept in both versions"
+                f"{len(found.adopted)} objects exist only at '{target}' and would be adopted; {len(conflicts)} "
+                "were written at both sites, and both versions would be kept"
             )
             lines += [f"  conflict: {key}" for key in conflicts[:20]]
         lines += self._afterwards(target)
@@ -194,9 +195,9 @@ class _Run:
 
     def _afterwards(self, target: str) -> Iterator[str]:
         try:
-            yield f"restore points would then go to '{backup_site(self.platform.config, target)}'"
+            yield f"restore points would go to '{backup_site(self.platform.config, target)}'"
         except ConfigError as error:
-            yield f"there would be no place for restore points: {error.what}"
+            yield f"no site for restore points: {error.what}"
         yield from unproxied(self.platform)
 
     # --- the journey --------------------------------------------------------------------------------------------------
@@ -210,7 +211,7 @@ class _Run:
             if now.generation:
                 self.record(now, now.journey)
                 mirror.write(self.platform, self.say)
-            self.say(f"site '{target}' is the active site already: nothing to do")
+            self.say(f"site '{target}' is already the active site: nothing to do")
             return _result(now, now.journey, dry_run=False, done=True)
         while True:
             self.record(now, journey)
@@ -227,7 +228,7 @@ class _Run:
             self.say(f"{step}: done in {time.monotonic() - began:.1f} s")
 
     def record(self, now: Active, journey: Journey | None) -> None:
-        """Every outcome of the journey that is not yet evidence becomes it: also after a run that was killed."""
+        """Write every stored outcome of the switchover to the ledger as evidence, also after a killed run."""
         if journey is None or not journey.steps:
             return
         known = {
@@ -241,7 +242,7 @@ class _Run:
                 self.platform.ledger.append("failover", _subject(journey), {**body, **outcome})
 
     def take(self, step: Step, lease: Lease, now: Active, journey: Journey, facts: Facts) -> tuple[Active, Journey]:
-        """Take one step and keep its outcome. An outcome that is not good is kept, too, and then raised."""
+        """Take one step and store its outcome. Raises the step's error after a bad outcome is stored."""
         began = time.monotonic()
 
         def told(outcome: dict[str, Any]) -> Journey:
@@ -275,7 +276,7 @@ def _said(answers: bool) -> str:
 
 
 def lines(result: JourneyResult) -> Iterator[str]:
-    """What a person reads at the end."""
+    """Yield the result of a switchover as lines for people."""
     for step, outcome in result.steps.items():
         told = {k: v for k, v in outcome.items() if k not in ("ok", "seconds", "at", "not_arrived", "conflicts")}
         said = ", ".join(f"{k} {v}" for k, v in told.items() if v not in (None, "", [], {}))
@@ -285,7 +286,7 @@ def lines(result: JourneyResult) -> Iterator[str]:
     for key in result.not_arrived:
         yield f"  did not arrive: {key}"
     if result.unknown:
-        yield f"  not known: {result.unknown}"
+        yield f"  unknown: {result.unknown}"
     state = "would be" if result.dry_run and not result.done else "is"
     site = result.target if result.dry_run and not result.done else result.active
     yield f"'{site}' {state} the active site" + ("" if result.dry_run else f" (generation {result.generation})")

@@ -1,7 +1,7 @@
-"""The steps of a journey from one site to another, carried out: what each does, and what it leaves in the journey.
+"""Carry out the steps of a switchover from one site to another.
 
-`flows.failover.fail_over` asks for them one after the other. Each returns its outcome and, when that is not good, the
-fault to raise once the outcome is kept. Each is safe to repeat.
+`flows.failover.fail_over` calls the steps in order. Each returns its outcome and, if it is bad, the error to raise
+after the outcome is stored. Each is safe to repeat.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from rempart.sites.port import Site
 
 Say = Callable[[str], object]
 Follows = Callable[[Platform, Active], str]
-"""Makes MLflow write to the active site, and tells how."""
+"""Make MLflow write to the active site, and return how."""
 Taken = tuple[dict[str, Any], RempartError | None]
-"""A step's outcome, and the fault to raise once it is kept."""
+"""The outcome of a step, and the error to raise after the outcome is stored."""
 READ_BACK = 25
-"""Objects of each bucket that are read back from the target before the switch; the others are compared as listed."""
+"""Number of objects per bucket that are read back before the switch. The others are compared by listing."""
 WRITERS_SECONDS = 60.0
-"""How long the fence waits for those who were committing when it came down."""
+"""Seconds for which the fence waits for tasks that were committing when it was set."""
 _QUIET_SECONDS = 5.0
 
 
 @contextmanager
 def telling(say: Say, what: str) -> Iterator[None]:
-    """Say what is being done at its start and every five seconds, so that nobody takes it for hung."""
+    """Report an operation at its start and every five seconds, so that it does not look stuck."""
     say(f"{what} ...")
     over, began = threading.Event(), time.monotonic()
 
@@ -66,14 +66,14 @@ def telling(say: Say, what: str) -> Iterator[None]:
 
 
 class Steps:
-    """What a journey does at its two sites. `tracking` makes MLflow follow; `say` tells what is being done."""
+    """Steps of a switchover at its two sites. `tracking` switches MLflow; `say` reports progress."""
 
     def __init__(self, platform: Platform, say: Say, tracking: Follows) -> None:
         self.platform, self.say, self.tracking = platform, say, tracking
         self.classification = classification_of(load_all())
 
     def take(self, step: Step, now: Active, journey: Journey, facts: Facts) -> Taken:
-        """Take any step but the switch, which moves the active site and is the caller's."""
+        """Take any step except the switch. The caller moves the active site."""
         match step:
             case "fence":
                 return self.fence(journey, facts)
@@ -92,7 +92,10 @@ class Steps:
         return self.platform.site(name, self.classification)
 
     def answers(self, name: str) -> bool:
-        """Whether a site lists what is shared, now; one that refuses (closed account, revoked key) does not."""
+        """Return whether a site lists the shared buckets.
+
+        A site that refuses (closed account, revoked key) does not.
+        """
         with telling(self.say, f"asking site '{name}'"):
             try:
                 for logical in BUCKETS:
@@ -103,15 +106,16 @@ class Steps:
         return True
 
     def fence(self, journey: Journey, facts: Facts) -> Taken:
-        """Wait for those who were committing when the fence came down; at a site that is gone, only a moment."""
+        """Wait for tasks that were committing when the fence was set. Wait only briefly at a lost site."""
         patience = WRITERS_SECONDS if facts.source_answers else _QUIET_SECONDS
         settled = self.platform.continuity.active_sites(self.platform.config.active_site).settle(patience)
         if settled or not facts.source_answers:
-            return {"ok": True, "writers": "none" if settled else "not waited for: the site does not answer"}, None
-        return {"ok": False, "writers": f"still at work after {patience:.0f} s"}, FailoverError(
-            f"Somebody still commits at '{journey.source}' {patience:.0f} s after the fence; nobody new begins to",
-            "Look for a running task (ingest, train, validate) or an MLflow server that did not restart, let it end or "
-            "end it, and run again. `rempart failover --abandon --yes` lifts the fence.",
+            return {"ok": True, "writers": "none" if settled else "skipped: the site does not answer"}, None
+        return {"ok": False, "writers": f"still committing after {patience:.0f} s"}, FailoverError(
+            f"A task still commits at '{journey.source}' {patience:.0f} s after the fence; no new task can start "
+            "a commit",
+            "End the running task (ingest, train, validate), or restart the MLflow server, and run again. "
+            "`rempart failover --abandon --yes` removes the fence.",
         )
 
     def reconcile(self, journey: Journey, *, write: bool) -> Reconciled:
@@ -124,7 +128,7 @@ class Steps:
         )
 
     def diff(self, journey: Journey) -> Taken:
-        """What the site has that nobody replicated is taken over; what both wrote is kept in both versions."""
+        """Adopt unreplicated objects of the target. Keep both versions of keys that both sites wrote."""
         return {"ok": True, **self.reconcile(journey, write=True).as_json()}, None
 
     def reverse(self, journey: Journey) -> Taken:
@@ -132,14 +136,14 @@ class Steps:
         return {"ok": True, **self.brought(journey)}, None
 
     def brought(self, journey: Journey) -> dict[str, Any]:
-        """What the newest replication on record did."""
+        """Return the body of the newest recorded replication."""
         last = standby.last_replication(self.platform, journey.source, journey.target)
         return {name: last.body[name] for name in ("objects", "bytes", "copied", "verified")} if last else {}
 
     def drain(self, journey: Journey) -> Taken:
-        """Bring what the target lacks. What did not arrive is no loss until the operator accepts it as one."""
+        """Copy what the target lacks. Missing objects count as lost only after the operator accepts the loss."""
         fault: RempartError | None = SiteUnavailable(
-            f"Site '{journey.source}' ceased to answer", "Run again: the drain goes on where it was."
+            f"Site '{journey.source}' no longer answers", "Run again: the drain continues."
         )
         told: dict[str, Any] = {}
         answered = complete = False
@@ -182,13 +186,13 @@ class Steps:
         return outcome, None
 
     def deliveries(self, journey: Journey) -> int:
-        """Bring the deliveries that wait for ingestion; how many."""
+        """Copy the deliveries that wait for ingestion. Return their number."""
         bucket = self.platform.config.buckets.landing
         source, target = self.site(journey.source), self.site(journey.target)
         return sum(carry(source, target, bucket, info.key) for info in source.list(bucket))
 
     def verify(self, journey: Journey) -> Taken:
-        """Each verified replica must be listed as it was put; of each bucket some are read back, chosen by chance."""
+        """Compare the target's listing with the verified replicas, and read back a random sample of each bucket."""
         target = self.site(journey.target)
         objects = read = 0
         bad: list[str] = []
@@ -217,18 +221,22 @@ class Steps:
         if ok:
             return outcome, None
         return outcome, FailoverError(
-            f"{len(bad)} of {objects} objects at '{journey.target}' are not what was replicated: " + ", ".join(bad[:5]),
-            "Run again: they are copied anew. If it happens again, do not rely on that site (`rempart doctor site`).",
+            f"{len(bad)} of {objects} objects at '{journey.target}' differ from their verified replicas: "
+            + ", ".join(bad[:5]),
+            "Run again to copy them again. If they differ again, stop using the site (`rempart doctor site`).",
         )
 
     def resume(self, now: Active, journey: Journey) -> Taken:
-        """The site takes writes, every site that answers knows the generation, and MLflow writes to the new site."""
+        """Open the new site: it accepts writes, each site that answers gets the generation, MLflow writes to the new
+        site.
+        """
         site, bucket = self.site(journey.target), self.platform.config.buckets.landing
         key, body = ".rempart/active", f"generation {now.generation}".encode()
         site.write(bucket, key, body)
         if site.read(bucket, key) != body:
             return {"ok": False}, SiteError(
-                f"Site '{site.name}' gave back other bytes than were written", "Ask the operator; do not use this site."
+                f"Site '{site.name}' returned other bytes than were written",
+                "Ask the operator of the site, and do not use it.",
             )
         site.delete(bucket, key)
         mirrors = mirror.write(self.platform, self.say)
@@ -236,14 +244,14 @@ class Steps:
             tracking = self.tracking(self.platform, now)
         except RempartError as error:
             return {"ok": False, "mirrors": mirrors, "tracking": error.what}, FailoverError(
-                f"The switch is done: '{journey.target}' is the active site. But MLflow does not follow: {error.what}",
-                f"{error.hint} It must run as `rempart run mlflow` (`rempart logs mlflow`). Then run again.",
+                f"'{journey.target}' is the active site, but MLflow did not switch: {error.what}",
+                f"{error.hint} Check that MLflow runs as `rempart run mlflow` (`rempart logs mlflow`), then run again.",
             )
         return {"ok": True, "mirrors": mirrors, "tracking": tracking}, None
 
 
 def _incomplete(journey: Journey) -> FailoverError:
     return FailoverError(
-        f"Not everything of '{journey.source}' is at '{journey.target}' yet",
-        "Run again; if it lasts, look at the last record of kind replication (docs/runbooks/replica.md).",
+        f"Some objects of '{journey.source}' are not at '{journey.target}' yet",
+        "Run again. If it fails again, read the last record of kind replication (docs/runbooks/replica.md).",
     )

@@ -1,4 +1,4 @@
-"""The newest generation of the active site, written at each site: for who stands there without the database."""
+"""Publish the newest generation of the active site at each site, for readers without the database."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ KEY = "continuity/active.json"
 
 
 def body(active: Active) -> bytes:
-    """What stands at each site: canonical JSON without secrets."""
+    """Return the published state of a site: canonical JSON without secrets."""
     at = active.at.isoformat() if active.at else None
     plain = {"generation": active.generation, "site": active.site, "state": active.state, "at": at}
     return canonical_json.encode(plain) + b"\n"
 
 
 def write(platform: Platform, say: Any = print) -> dict[str, str]:
-    """Bring the mirror of every site that answers up to date; what became of each. A silent site is no error here."""
+    """Update the published state at every site that answers. Return the outcome for each; a silent site is no error."""
     active, classification = platform.active(), classification_of(load_all())
     wanted, bucket = body(active), platform.config.buckets.backups
     found = {}
@@ -35,7 +35,7 @@ def write(platform: Platform, say: Any = print) -> dict[str, str]:
             found[name] = f"generation {active.generation}"
         except RempartError as error:
             found[name] = f"behind: {error.what}"
-            say(f"the mirror at site '{name}' is {found[name]}")
+            say(f"published state at site '{name}': {found[name]}")
     return found
 
 
@@ -47,12 +47,14 @@ def _there(platform: Platform, name: str) -> bytes | None:
 
 
 def lines(platform: Platform) -> Iterator[str]:
-    """Where the platform is, how far a switch is, and how it came there; from the sites if the database is away."""
+    """Yield the active site, an unfinished switchover and the history; from the sites if the database is
+    unavailable.
+    """
     sites = platform.continuity.active_sites(platform.config.active_site)
     try:
         now, history = sites.active(), sites.history()
     except DatabaseUnavailable as error:
-        yield f"{error.what}; what the sites say of the last switch that they heard of:"
+        yield f"{error.what}; the last switchover according to the sites:"
         for name, told in read(platform).items():
             yield f"  site {name}: {told}"
         return
@@ -60,22 +62,22 @@ def lines(platform: Platform) -> Iterator[str]:
     if now.journey and not now.journey.over:
         journey = now.journey
         done = ", ".join(f"{step} {'done' if journey.did(step) else 'to do'}" for step in journey.plan)
-        yield f"{journey.kind} from '{journey.source}' to '{journey.target}' is under way: {done}"
-        yield f"go on with `rempart failover --to {journey.target} --yes`"
+        yield f"{journey.kind} from '{journey.source}' to '{journey.target}' is in progress: {done}"
+        yield f"run `rempart failover --to {journey.target} --yes` to continue"
     elif now.site != platform.config.active_site:
-        yield f"rempart.yaml names '{platform.config.active_site}': `rempart failback` returns there"
+        yield f"rempart.yaml names '{platform.config.active_site}': run `rempart failback` to return there"
     for one in history:
         why = f"{one.journey.kind} {one.journey.source} -> {one.journey.target}" if one.journey else "written by hand"
         yield f"  {one.generation:>4}  {one.at:%Y-%m-%d %H:%M:%S} UTC  {one.site} {one.state}  ({why})"
 
 
 def read(platform: Platform) -> dict[str, dict[str, Any] | str]:
-    """What each site says, or why it says nothing."""
+    """Return the published state of each site, or why it cannot be read."""
     found: dict[str, dict[str, Any] | str] = {}
     for name in platform.config.sites:
         try:
             text = _there(platform, name)
-            found[name] = json.loads(text) if text else "no mirror yet: the platform was never switched"
+            found[name] = json.loads(text) if text else "no published state: the platform was never switched"
         except (RempartError, ValueError) as error:
             found[name] = error.what if isinstance(error, RempartError) else "not JSON"
     return found

@@ -1,4 +1,4 @@
-"""MLflow and the active site: whether it follows a switch, and what of it would not."""
+"""Check that MLflow writes to the active site, and list experiments that still write elsewhere."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rempart.models import artifact_locations
 from rempart.settings.pipelines import load_all
 
 SECONDS = 120.0
-"""How long MLflow may take to be there again: its child stops, starts and connects."""
+"""Seconds within which MLflow must answer again: its child process stops, starts and connects."""
 _SHOWN = 20
 
 
 def follows(platform: Platform, active: Active, seconds: float = SECONDS) -> str:
-    """Write an artifact through MLflow and find it at the active site. Raises StackError if that fails all the time."""
+    """Write an artifact through MLflow and find it at the active site. Raises StackError if it is never found."""
     tracking, site = platform.tracking(), platform.site(active.site, classification_of(load_all()))
     name = f".rempart-generation-{active.generation}"
     url = f"{mlflow_server.address(tracking)}/api/2.0/mlflow-artifacts/artifacts/{name}"
@@ -29,13 +29,13 @@ def follows(platform: Platform, active: Active, seconds: float = SECONDS) -> str
             rest.call("PUT", url, body=b"active\n", basic=(tracking.login, tracking.password), timeout=30)
             site.head(bucket, key)
             site.delete(bucket, key)
-            return f"an artifact written through it is at '{active.site}'"
+            return f"an artifact written through MLflow is at '{active.site}'"
         except StackError as error:
             last = error
         except ObjectMissing:
             last = StackError(
-                f"an artifact written through MLflow is not at '{active.site}': it writes elsewhere",
-                "Start it with `rempart run mlflow`.",
+                f"An artifact written through MLflow is not at '{active.site}': MLflow writes to another site",
+                "Start MLflow with `rempart run mlflow`.",
             )
         if time.monotonic() > deadline:
             raise last
@@ -43,15 +43,15 @@ def follows(platform: Platform, active: Active, seconds: float = SECONDS) -> str
 
 
 def unproxied(platform: Platform) -> Iterator[str]:
-    """Lines about experiments and runs whose artifacts would not follow, each with the statement that mends it."""
+    """Yield experiments and runs that bypass the artifact proxy, each with the SQL statement that corrects it."""
     root = f"s3://{platform.config.buckets.artifacts}/{mlflow_server.PREFIX}"
     try:
         found = list(artifact_locations.unproxied(artifact_locations.read(platform.database("mlflow")), root))
     except (DatabaseUnavailable, ConfigError) as error:
-        yield f"not known whether every experiment follows: {error.what}"
+        yield f"cannot tell whether every experiment switches: {error.what}"
         return
     if not found:
-        yield "every MLflow experiment and run follows: the server serves their artifacts"
+        yield "every MLflow experiment and run switches: the server proxies their artifacts"
     for one in found[:_SHOWN]:
         yield one.line()
     if len(found) > _SHOWN:

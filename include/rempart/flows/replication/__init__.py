@@ -1,1 +1,1 @@
-"""Copies objects from site to site, compares them, and repairs them."""
+"""Copy objects between sites, compare the sites, and repair replicas."""

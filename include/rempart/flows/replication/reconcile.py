@@ -1,4 +1,4 @@
-"""Where two sites were both written: takes over what one wrote alone, and keeps both versions where both wrote."""
+"""Reconcile two sites that were both written: adopt objects of one site, keep both versions of conflicting keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rempart.training.attempts.checkpoints import is_checkpoint
 
 @dataclass(frozen=True)
 class Reconciled:
-    """`bucket/key` of what was taken over, and of what both sites had written; `kept`: where the other versions are."""
+    """Result of a reconciliation: adopted and conflicting `bucket/key`; `kept` is the prefix of the other versions."""
 
     adopted: tuple[str, ...]
     conflicts: tuple[str, ...]
@@ -41,11 +41,11 @@ class Reconciled:
 
 
 def reconcile(platform: Platform, active: Site, other: Site, generation: int, *, write: bool) -> Reconciled:
-    """Bring to the active site what only the other one has: before a replication puts the active site's version there.
+    """Copy objects that only the other site has to the active site. Run it before a replication overwrites them.
 
-    What a replication still had to bring is taken over, oldest first. Of a key that both wrote the active site's
-    version stands, and the other's is kept under `conflicts/<generation>/`. Safe to repeat. Without `write` nothing is
-    changed. Raises SiteError.
+    Changes that were not replicated yet are adopted, oldest first. If both sites wrote a key, the version of the active
+    site stays current, and the other version goes to `conflicts/<generation>/`. Safe to repeat. With `write=False`
+    nothing changes. Raises SiteError.
     """
     first = platform.config.active_site
     history = platform.continuity.active_sites(first).history()
@@ -82,7 +82,7 @@ def reconcile(platform: Platform, active: Site, other: Site, generation: int, *,
 
 
 def _known(platform: Platform, one: str, other: str, name: str) -> Iterator[Known]:
-    """The versions at site `one` that `other` has, or had, too: by the catalogues of both directions."""
+    """Return the versions at site `one` that `other` has or had, from the catalogues of both directions."""
     bucket = physical_bucket(platform.config, name)
     for replica in catalogue(platform, one, other).rows(bucket):
         yield Known(replica.key, replica.etag)
@@ -96,7 +96,7 @@ def _listed(site: Site, bucket: str) -> list[ObjectInfo]:
 
 
 def told(key: str) -> str:
-    """A key as evidence can hold it."""
+    """Return a key in a form that evidence can hold."""
     return key if key.isprintable() and key.isascii() else ascii(key)
 
 
@@ -109,7 +109,7 @@ def _still(site: Site, bucket: str, key: str, seen: ObjectInfo | None) -> bool:
 
 
 def _same(one: Site, other: Site, bucket: str, key: str) -> bool:
-    """Whether both sites give the same bytes for a key."""
+    """Return whether both sites store the same bytes under a key."""
     try:
         mine, theirs = one.head(bucket, key), other.head(bucket, key)
         if mine.size != theirs.size:
@@ -123,9 +123,10 @@ def _same(one: Site, other: Site, bucket: str, key: str) -> bool:
 
 
 def carry(source: Site, target: Site, bucket: str, key: str, to: str | None = None, *, md5_etags: bool = False) -> bool:
-    """Copy one object, read it back; False if the target had these bytes, or the source has the object no more.
+    """Copy one object and read it back. Return False if the target had the same bytes or the source lost the object.
 
-    `md5_etags`: the source was proven to give the MD5 as ETag; it is compared then. Raises IntegrityError, SiteError.
+    `md5_etags`: the source is proven to return the MD5 as ETag, which is then compared. Raises IntegrityError,
+    SiteError.
     """
     to = to or key
     try:
@@ -139,8 +140,8 @@ def carry(source: Site, target: Site, bucket: str, key: str, to: str | None = No
             where = f"get {bucket}/{key} at site '{source.name}'"
             if came.size != head.size:
                 raise IntegrityError(
-                    f"{where}: {came.size} bytes came, {head.size} were announced",
-                    "Nothing was taken over. Run again; if it lasts, ask the site's operator.",
+                    f"{where}: received {came.size} bytes, {head.size} were announced",
+                    "Run again. If it fails again, ask the operator of the site. Nothing was adopted.",
                 )
             vouch(where, head, checks, came, md5_etags=md5_etags)
             digest = came.sha256
@@ -153,8 +154,8 @@ def carry(source: Site, target: Site, bucket: str, key: str, to: str | None = No
         return False
     if not _holds(target, bucket, to, digest):
         raise IntegrityError(
-            f"read back {bucket}/{to} at site '{target.name}': it is not what was stored",
-            "Run again; if it lasts, do not rely on this site and ask its operator.",
+            f"read back {bucket}/{to} at site '{target.name}': its bytes differ from those stored",
+            "Run again. If it fails again, stop using this site and ask its operator.",
         )
     return True
 
@@ -167,9 +168,9 @@ def _holds(site: Site, bucket: str, key: str, digest: str) -> bool:
 
 
 def before_bringing(platform: Platform, source: str, target: str) -> None:
-    """Keep what a site has of its own before it gets the active site's versions: on a platform that was ever moved.
+    """Keep a target's own versions before the active site's versions replace them, if the platform ever moved.
 
-    What was found is evidence. Raises SiteError, PlacementDenied.
+    The result is evidence. Raises SiteError, PlacementDenied.
     """
     active = platform.active()
     if active.generation == 0 or active.site != source:

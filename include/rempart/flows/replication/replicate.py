@@ -1,6 +1,6 @@
-"""Replicate one site to another: each object of the pair's buckets, verified at the far side, and the lag measured.
+"""Replicate every object of a pair's buckets to the target, verify it there, and measure the lag.
 
-`replicate` does all of it in one process; flows.replication.replicate_in_tasks does the same in several.
+`replicate` does this in one process, flows.replication.replicate_in_tasks in several.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ SAY_EVERY = 5.0
 
 @dataclass(frozen=True)
 class ReplicationResult:
-    """`objects` and `bytes` as the source lists them; `verified` of them have a replica that was verified.
+    """Result of a replication. `objects` and `bytes` count the source, `verified` the objects with a verified replica.
 
-    `copied` (`copied_bytes`) were put by this run; `hidden` are gone at the source and hidden at the target, `purged`
-    versions were deleted there for good; `kept` stand at the target though the source no longer has them; `failed`
-    names `bucket/key` of the first that did not reach the target, `failures` counts them. `lag_seconds` is the age of
-    the oldest change not yet there; the others are of the changes that this run brought. `pending` (`pending_bytes`):
-    changes that are not yet there. `throughput`: bytes per second.
+    `copied` (`copied_bytes`) objects were written by this run. `hidden` objects are deleted at the source and hidden at
+    the target. `purged` versions were deleted at the target for good. `kept` objects remain at the target although the
+    source deleted them. `failed` names the first `bucket/key` that did not reach the target; `failures` counts them.
+    `lag_seconds` is the age of the oldest missing change; the other lags describe the changes of this run. `pending`
+    (`pending_bytes`) changes are not at the target yet. `throughput` is in bytes per second.
 
-    `grade` tells what the verified ones stand on: `read_back` were read at the target, `accepted` were taken by
-    checksum and listed as they were sent, and are read back by `read_back_due` (ISO 8601; None if there are none). No
-    writer vouches for the source's bytes of `unvouched`; they were compared with the source's ETag.
+    `grade` tells how replicas were verified: `read_back` at the target, or `accepted` by checksum and listing. Accepted
+    replicas are read back by `read_back_due` (ISO 8601, or None). `unvouched` objects have no digest from their writer;
+    they were compared with the ETag of the source.
     """
 
     objects: int
@@ -82,13 +82,13 @@ Measured = Callable[[ReplicationResult], object]
 def replicate(
     platform: Platform, source: str, target: str, *, accept_deletes: int = 0, say: Say = lambda line: None
 ) -> ReplicationResult:
-    """Bring every new or changed object of the pair's buckets from `source` to `target`, and what was deleted.
+    """Replicate changes and deletions of the pair's buckets from `source` to `target`.
 
-    A key that fails does not stop the others; then the call raises SiteError naming the failed keys (SiteUnavailable if
-    each of them may work later). A listing that fails, or an empty one where objects were before, changes nothing.
-    When more is gone at the source than the pair's limits and `accept_deletes` allow, the rest is done and
-    ReplicationError raised. Writes evidence of kind `replication`, and the pair's heartbeat if it ends well. Raises
-    FailoverError if the source is not the active site, LeaseHeld, CapabilityMissing, PlacementDenied, ConfigError.
+    A failed key does not stop the others. At the end SiteError names the failed keys (SiteUnavailable if a retry may
+    help for each). A failed listing, or an empty listing where objects were before, changes nothing. If more objects
+    are gone at the source than the pair's limits and `accept_deletes` allow, the rest is replicated and
+    ReplicationError is raised. Writes evidence of kind `replication`, and a heartbeat on success. Raises FailoverError
+    if the source is not the active site, LeaseHeld, CapabilityMissing, PlacementDenied, ConfigError.
     """
     pair = pair_of(platform.config, source, target)
     check_direction(platform, source)
@@ -99,7 +99,7 @@ def replicate(
 
 
 def tell_watch(platform: Platform, source: str, target: str, result: ReplicationResult) -> None:
-    """The pair's heartbeat: every object arrived, and how far the target is behind."""
+    """Write the pair's heartbeat: every object arrived, and the lag of the target."""
     facts = {name: getattr(result, name) for name in ("objects", "verified", "pending", "lag_seconds")}
     beat(platform, heartbeat.replication(source, target), {"source": source, "target": target, **facts})
 
@@ -116,10 +116,10 @@ def bring(
     patience: float = 0,
     say: Say = lambda line: None,
 ) -> ReplicationResult:
-    """As `replicate`, for these logical buckets, in either direction, whichever site is the active one.
+    """Replicate these logical buckets as `replicate` does, in either direction, whichever site is active.
 
-    `thorough`: all versions are compared, however lately that was done; `whenever`: also out of the pair's window;
-    `patience`: seconds to wait for the pair's turn.
+    `thorough` compares all versions, however recent the last comparison is. `whenever` ignores the pair's window.
+    `patience` is the number of seconds to wait for the pair's lease.
     """
     with (
         when_free(platform, source, target, patience, say) as lease,
@@ -131,47 +131,47 @@ def bring(
 
 
 def check_objective(config: Config, source: str, target: str, result: ReplicationResult) -> None:
-    """Raises ReplicationError if what is not at the target yet is older than the pair's objective."""
+    """Check the age of the oldest missing change against the pair's objective. Raises ReplicationError."""
     objective = pair_of(config, source, target).lag_objective.total_seconds()
     if result.lag_seconds > objective:
         raise ReplicationError(
-            f"{source} -> {target}: lag {result.lag_seconds:.0f} s is above the objective of {objective:.0f} s; "
-            f"{result.pending} changes ({result.pending_bytes / 1e6:.1f} MB) are not there yet",
-            "They wait for the pair's `window` in rempart.yaml: widen it, or state a `lag_objective` that it can keep.",
+            f"{source} -> {target}: lag {result.lag_seconds:.0f} s exceeds the objective of {objective:.0f} s; "
+            f"{result.pending} changes ({result.pending_bytes / 1e6:.1f} MB) are pending",
+            "Widen the pair's `window` in rempart.yaml, or raise its `lag_objective`. The changes wait for the window.",
         )
 
 
 def as_json(result: Any) -> str:
-    """A result as one JSON document."""
+    """Return a result as a JSON document."""
     return json.dumps(asdict(result), indent=2)
 
 
 def lines(result: ReplicationResult) -> list[str]:
-    """A result as a person reads it."""
+    """Yield a result as lines for people."""
     shown = [
         f"{result.verified} of {result.objects} objects ({result.bytes / 1e6:.1f} MB) have a verified replica",
         f"grade: {result.grade}",
         f"copied {result.copied} ({result.copied_bytes / 1e6:.1f} MB) in {result.seconds:.1f} s",
-        f"hidden {result.hidden}, deleted for good {result.purged}, kept {result.kept} that the source no longer has",
-        f"lag {result.lag_seconds:.0f} s, {result.pending} changes ({result.pending_bytes / 1e6:.1f} MB) to come",
+        f"hidden {result.hidden}, purged {result.purged}, kept {result.kept} that the source deleted",
+        f"lag {result.lag_seconds:.0f} s, {result.pending} changes ({result.pending_bytes / 1e6:.1f} MB) pending",
     ]
     if result.copied:
         age = f"median {result.lag_p50:.0f} s, 95 % {result.lag_p95:.0f} s, longest {result.lag_max:.0f} s"
-        shown.append(f"age of what was copied when it arrived: {age}")
+        shown.append(f"lag of the copied changes: {age}")
     return shown
 
 
 def late_line(config: Config, source: str, target: str, run: str, since: str) -> str:
-    """The line that tells of a run that has not ended within the objective of its pair."""
+    """Return the message about a run that exceeds the objective of its pair."""
     objective = pair_of(config, source, target).lag_objective.total_seconds()
     return (
-        f"{source} -> {target}: run {run} has not ended {objective:.0f} s after it was queued at {since}: "
-        "what changed before that may not be at the target yet"
+        f"{source} -> {target}: run {run}, queued at {since}, is still running after {objective:.0f} s; changes "
+        "from before that time may be missing at the target"
     )
 
 
 def record_late(platform: Platform, source: str, target: str, run: str, since: datetime) -> bool:
-    """Write evidence if a run that ends now took longer than the objective of its pair; whether it did."""
+    """Write evidence if a run took longer than the objective of its pair. Return whether it did."""
     objective = pair_of(platform.config, source, target).lag_objective
     if platform.clock() - since <= objective:
         return False
@@ -181,7 +181,7 @@ def record_late(platform: Platform, source: str, target: str, run: str, since: d
 
 
 class OpenPair:
-    """Both sites of a pair, open and proven, and what is done between them under one turn."""
+    """Both sites of a pair, opened and proven, with the operations done under one lease."""
 
     def __init__(
         self, platform: Platform, source: str, target: str, lease: Lease, say: Say, *, thorough: bool = False
@@ -253,8 +253,8 @@ class OpenPair:
         bucket = physical_bucket(self.platform.config, name)
         made = self.run(bucket).plan(store, folder)
         say(
-            f"{bucket}: {made.outcome.objects} objects at '{self.source.name}', {made.todo.waiting} changes to bring "
-            f"to '{self.target.name}'" + (f", {made.hides} to hide" if made.hides else "")
+            f"{bucket}: {made.outcome.objects} objects at '{self.source.name}', {made.todo.waiting} changes to "
+            f"copy to '{self.target.name}'" + (f", {made.hides} to hide" if made.hides else "")
         )
         return made
 
@@ -271,11 +271,11 @@ class OpenPair:
         return self.conclude(plans, carried if open_now else None, store, folder, began, accept_deletes)
 
     def open_now(self, say: Say) -> bool:
-        """Whether it is time to copy; told if not."""
+        """Return whether the pair's window is open. Report it if not."""
         window = self.pair.window
         if window is None or window.open_at(self.platform.clock().time()):
             return True
-        say(f"out of the window from {window.begin:%H:%M} to {window.end:%H:%M} UTC: nothing is copied now")
+        say(f"nothing copied: outside the window {window.begin:%H:%M} to {window.end:%H:%M} UTC")
         return False
 
     def conclude(
@@ -288,7 +288,7 @@ class OpenPair:
         accept_deletes: int,
         measured: Measured = lambda result: None,
     ) -> ReplicationResult:
-        """What came of a run; `carried` of each bucket, or None out of the window: then all is still to be done."""
+        """Return the result of a run. `carried` holds the outcome of each bucket, or None outside the window."""
         total, stopped = Outcome(), None
         failed: list[str] = []
         troubles: list[Trouble] = []
@@ -349,7 +349,7 @@ class OpenPair:
         )
 
     def progress(self, say: Say) -> Callable[[Carried], None]:
-        """A line each few seconds while objects are copied."""
+        """Report progress every few seconds while objects are copied."""
         last, copied, size = self.platform.clock(), 0, 0
 
         def told(done: Carried) -> None:
@@ -369,7 +369,7 @@ def _incomplete(
     shown = "\n".join(f"  {where}: {one.what}" for where, one in list(zip(failed, troubles, strict=True))[:10])
     more = f"\n  and {result.failures - 10} more" if result.failures > 10 else ""
     return kind(
-        f"{result.failures} of {result.objects} objects did not reach site '{target}'"
-        f" (lag {result.lag_seconds:.0f} s, objective {pair.lag_objective.total_seconds():.0f} s):\n{shown}{more}",
-        f"The others did. First: {troubles[0].hint} Then run the replication again (docs/runbooks/replica.md).",
+        f"{result.failures} of {result.objects} objects did not reach site '{target}' (lag "
+        f"{result.lag_seconds:.0f} s, objective {pair.lag_objective.total_seconds():.0f} s):\n{shown}{more}",
+        f"The other objects were copied. {troubles[0].hint} Then run the replication again (docs/runbooks/replica.md).",
     )

@@ -1,6 +1,7 @@
-"""Replication in several processes: what is to be done lies in pieces at the target, each carried by a task of its own.
+"""Replicate in several processes: the plan is stored in pieces at the target, and each task copies one piece.
 
-`prepare` plans and takes the pair's turn, `carry` copies one piece, `conclude` settles, measures and ends the turn.
+`prepare` plans and takes the pair's lease, `carry` copies one piece, `conclude` settles, measures and releases the
+lease.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from rempart.replication.work import SiteStore, Store, decode
 from rempart.sites.spool import spool_folder
 
 LAGS = 200
-"""Samples of its lags that a piece tells."""
+"""Limit of lag samples that a piece reports."""
 TURN_SECONDS = 900.0
-"""How long a run keeps its turn while none of its tasks runs."""
+"""Seconds for which a run keeps its lease while none of its tasks runs."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that was planned: its turn, and its pieces. JSON both ways, so that tasks can hand it on."""
+    """A planned run: its lease and its pieces. Serializes to JSON, so that tasks can pass it on."""
 
     source: str
     target: str
@@ -46,7 +47,7 @@ class Prepared:
     open_now: bool = True
 
     def pieces(self) -> list[dict[str, str]]:
-        """What `carry` is to be called with; nothing out of the pair's window."""
+        """Return the arguments of each `carry` call; empty outside the pair's window."""
         if not self.open_now:
             return []
         return [{"bucket": one.bucket, "piece": piece} for one in self.planned for piece in one.pieces]
@@ -57,16 +58,16 @@ class Prepared:
 
 
 def prepared(plain: Mapping[str, Any]) -> Prepared:
-    """What `as_json` gave."""
+    """Return the run that `as_json` serialized."""
     return TypeAdapter(Prepared).validate_python(plain)
 
 
 def prepare(
     platform: Platform, source: str, target: str, say: Say = lambda line: None, *, run_name: str | None = None
 ) -> Prepared:
-    """Take the pair's turn, compare both sides, and leave the work in pieces at the target. Raises as `replicate`.
+    """Take the pair's lease, compare both sites, and store the work in pieces at the target.
 
-    `run_name`, which no other run has: a second try goes on with the turn of a first one that was killed.
+    `run_name` is unique to a run: a retry continues the lease of a killed attempt. Raises the errors of `replicate`.
     """
     pair = pair_of(platform.config, source, target)
     check_direction(platform, source)
@@ -88,8 +89,8 @@ def carry(
 ) -> dict[str, Any]:
     """Copy one piece.
 
-    Raises LeaseLost if another run has the turn by now, FailoverError if the source is the active site no more,
-    SiteError if the piece cannot be read.
+    Raises LeaseLost if another run took the lease, FailoverError if the source is no longer the active site, SiteError
+    if the piece cannot be read.
     """
     check_direction(platform, prepared.source)
     lease = _lease(prepared)
@@ -111,10 +112,11 @@ def conclude(
     measured: Measured = lambda result: None,
     say: Say = lambda line: None,
 ) -> ReplicationResult:
-    """See that everything is there, hide what is gone, measure, write the evidence, end the turn, and tell the watch.
+    """Check that all objects arrived, hide deleted ones, measure, write evidence, release the lease, send the
+    heartbeat.
 
-    `outcomes`: what `carry` returned, in any order. A piece without one counts by what the catalogue has of it; the
-    rest of it is pending, and failed. `measured` gets the result also when this raises, as `replicate` does.
+    `outcomes` are the results of `carry` in any order. A piece without a result counts as far as the catalogue knows
+    it; the rest of it is pending and failed. `measured` gets the result also if this raises, as in `replicate`.
     """
     lease = _lease(prepared)
     platform.continuity.renew(lease, TURN_SECONDS)
@@ -142,7 +144,7 @@ def conclude(
 
 
 def _untold(platform: Platform, prepared: Prepared, planned: Planned, body: bytes) -> Outcome:
-    """What came of a piece whose task did not tell: what it recorded is there, the rest is still to be made."""
+    """Return the outcome of a piece whose task returned none: recorded copies count as done, the rest as pending."""
     plans, outcome = list(decode(body)), Outcome()
     left = {(plan.key, copy.source.version_id or ""): copy for plan in plans for copy in plan.copies}
     known = catalogue(platform, prepared.source, prepared.target)
@@ -152,7 +154,7 @@ def _untold(platform: Platform, prepared: Prepared, planned: Planned, body: byte
             outcome.copied += row.basis != "found there"
             outcome.copied_bytes += row.size
             newest[row.key] = row
-    why = SiteUnavailable("the task that was to copy it failed", "Read the log of that task.")
+    why = SiteUnavailable("the task that copies this object failed", "Read the log of that task.")
     for plan in plans:
         if copies := [copy for copy in plan.copies if (plan.key, copy.source.version_id or "") in left]:
             outcome.trouble(plan.key, why, copies)
@@ -162,7 +164,7 @@ def _untold(platform: Platform, prepared: Prepared, planned: Planned, body: byte
 
 
 def _some(lags: Sequence[float]) -> list[float]:
-    """Evenly spread over all of them, the longest included: what a task hands on stays small."""
+    """Return an evenly spread sample, with the longest lag. It bounds what a task passes on."""
     step = -(-len(lags) // LAGS) or 1
     return [round(lag, 3) for lag in sorted(lags)[::-step]]
 
@@ -177,7 +179,7 @@ def _lease(prepared: Prepared) -> Lease:
 
 @contextmanager
 def _renewed(platform: Platform, lease: Lease) -> Iterator[None]:
-    """Renew the turn of a run of several processes while one of them works."""
+    """Renew the lease of a run with several processes while one of them works."""
     over = threading.Event()
 
     def keep() -> None:

@@ -1,4 +1,4 @@
-"""What failover asks of replication: bring a site up to date, how far behind it is, and what was verified there."""
+"""Prepare a site as a failover target: copy changes, measure the lag, list verified replicas."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from rempart.replication.plan import Replica
 from rempart.sites.port import Site
 
 PATIENCE = 75.0
-"""Seconds to wait for a replication that goes on: the turn of one that was killed ends within 60."""
+"""Seconds to wait for a running replication. The lease of a killed run ends within 60 seconds."""
 
 
 def require_proof(platform: Platform, sites: Iterable[Site], say: Callable[[str], object]) -> None:
-    """What a replication asks of its sites. Raises CapabilityMissing, SiteError."""
+    """Check that both sites are proven capable of replication. Raises CapabilityMissing, SiteError."""
     for site in sites:
         require(platform, site, "replication", say)
 
 
 def bring_all(platform: Platform, source: str, target: str, say: Callable[[str], object]) -> None:
-    """Bring every object of the shared buckets to the target; a replication that goes on is waited for.
+    """Copy every object of the shared buckets to the target, after any running replication.
 
-    Raises SiteError naming what did not arrive, ReplicationError when too much is gone at the source, LeaseHeld.
+    Raises SiteError with the objects that did not arrive, ReplicationError if too much is gone at the source,
+    LeaseHeld.
     """
     bring(platform, source, target, BUCKETS, thorough=True, whenever=True, patience=PATIENCE, say=say)
 
 
 def arrived(record: Evidence) -> bool:
-    """Whether a replication on record left nothing behind."""
+    """Return whether a recorded replication left nothing pending."""
     body = record.body
     return not body["failures"] and not body["pending"] and body["verified"] == body["objects"]
 
 
 def last_replication(platform: Platform, source: str, target: str) -> Evidence | None:
-    """The newest replication on record, whose body is a ReplicationResult; also of one that left something behind."""
+    """Return the newest recorded replication, complete or not. Its body is a ReplicationResult."""
     return next(iter(platform.ledger.find("replication", f"{source}->{target}", limit=1)), None)
 
 
 def verified(platform: Platform, source: str, target: str, name: str) -> Iterator[Replica]:
-    """What a reader of a logical bucket at the target must find: each key's newest verified replica."""
+    """Return the newest verified replica of each key in a logical bucket at the target."""
     return catalogue(platform, source, target).current(physical_bucket(platform.config, name))

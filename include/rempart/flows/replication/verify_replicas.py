@@ -1,4 +1,4 @@
-"""Read replicas back, the longest unread first: what is damaged or gone is copied again, and what cannot be is told."""
+"""Read replicas back, the longest unread first. Copy damaged or missing replicas again, and report failures."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """`read` replicas (`bytes`) of `replicas` were read back; `damaged` names `bucket/key` of those that were not what
-    was copied, `unhealed` those of them of which no good copy could be put again."""
+    """Result of a verification: `read` of `replicas` were read back (`bytes`).
+
+    `damaged` names the `bucket/key` that differed from the copy; `unhealed` those that could not be copied again.
+    """
 
     replicas: int
     read: int
@@ -36,13 +38,12 @@ class VerifyResult:
 def verify(
     platform: Platform, source: str, target: str, *, whole: bool = False, say: Say = lambda line: None
 ) -> VerifyResult:
-    """Read back a pair's new replicas and the next part of the others (all with `whole`), and heal what is damaged.
+    """Read back a pair's new replicas and the next part of the others (all with `whole`), and replace damaged replicas.
 
-    New replicas come first: the target accepted them by checksum, and nobody has read them there yet. A damaged replica
-    is copied again, with every version of its key that came after it, so that their order holds; the damaged bytes stay
-    as an older version until they are purged. Writes evidence of kind `replication`. Raises SiteError if something
-    could not be healed, or if the replication that heals failed for another object; LeaseHeld while the pair is
-    replicated.
+    New replicas come first: the target accepted them by checksum, and no reader has checked them yet. A damaged replica
+    is copied again with all later versions of its key, so that their order holds. The damaged bytes remain as an older
+    version until they are purged. Writes evidence of kind `replication`. Raises SiteError if a replica could not be
+    replaced, or if the replication failed for another object; LeaseHeld while the pair is replicated.
     """
     pair = pair_of(platform.config, source, target)
     site = platform.site(target, classification_of(load_all()), "replica", beside=source)
@@ -53,7 +54,7 @@ def verify(
         bucket = physical_bucket(platform.config, name)
         count = known.count(bucket)
         due = count if whole else math.ceil(count * READ_BACK_EVERY / max(pair.read_back, READ_BACK_EVERY))
-        say(f"{bucket}: all new and {due} of {count} replicas at '{target}' are read back")
+        say(f"{bucket}: reading back all new and {due} of {count} older replicas at '{target}'")
         replicas += count
         while batch := known.unread(bucket, _AT_ONCE) or known.oldest_proofs(bucket, min(due, _AT_ONCE)):
             due = max(0, due - len(batch))
@@ -78,26 +79,28 @@ def verify(
     if fault or unhealed:
         shown = "".join(f"\n  {name}" for name in unhealed[:10])
         raise SiteError(
-            f"{len(unhealed)} of {len(damaged)} damaged replicas at site '{target}' could not be healed{shown}"
+            f"{len(unhealed)} of {len(damaged)} damaged replicas at site '{target}' could not be replaced{shown}"
             if unhealed
-            else f"{len(damaged)} damaged replicas at site '{target}' were healed, but other objects were not copied",
+            else (
+                f"{len(damaged)} damaged replicas at site '{target}' were replaced, but other objects were not copied"
+            ),
             (f"{fault.what}. {fault.hint} " if fault else "") + "docs/runbooks/replica.md.",
         )
     return result
 
 
 def lines(result: VerifyResult) -> list[str]:
-    """A result as a person reads it."""
+    """Yield a result as lines for people."""
     shown = [f"{result.read} of {result.replicas} replicas ({result.bytes / 1e6:.1f} MB) were read back"]
     if not result.damaged:
-        return [*shown, "each of them is what was copied"]
-    return [*shown, f"{len(result.damaged)} were not what was copied, and were healed:", *result.damaged]
+        return [*shown, "every replica equals its source"]
+    return [*shown, f"{len(result.damaged)} replicas differed from their source and were replaced:", *result.damaged]
 
 
 def _read(
     site: Site, bucket: str, rows: list[Replica], threads: int, throttle: Throttle
 ) -> tuple[list[Replica], list[Replica]]:
-    """Which are what was copied, and which are not. Raises SiteUnavailable for a site that does not answer."""
+    """Split replicas into intact and damaged ones. Raises SiteUnavailable if the site does not answer."""
 
     def is_good(row: Replica) -> bool:
         throttle.take(row.size)

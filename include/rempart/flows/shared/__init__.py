@@ -1,1 +1,1 @@
-"""What flows of several rooms need: the opened platform, pairs of sites, keys, the register of erasures."""
+"""Shared parts of the flows: the platform, pairs of sites, keys, the register of erasures."""

@@ -1,4 +1,4 @@
-"""Many small pieces of work at a time, a bounded number of them under way."""
+"""Run many small pieces of work in threads, with a bound on how many run at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ R = TypeVar("R")
 def abreast(
     work: Iterable[T], act: Callable[[T], R], workers: int, *, go_on: Callable[[], bool] = lambda: True
 ) -> Iterator[R]:
-    """Outcomes in the order of the work. Once `go_on` says no, nothing is begun any more; what is under way ends."""
+    """Yield the results in the order of the work.
+
+    Start nothing new once `go_on` returns False; running pieces finish.
+    """
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix=act.__name__) as pool:
         for item in work:

@@ -1,6 +1,6 @@
-"""Who was erased: the register at every site and in the ledger, and what stands for objects that were rewritten since.
+"""Read and write the register of erasures at every site and in the ledger, and look up rewritten objects.
 
-The running platform asks its ledger; a restore, whose ledger may be older, asks the sites.
+The running platform reads its ledger. A restore reads the registers of the sites, because its ledger may be older.
 """
 
 from __future__ import annotations
@@ -29,21 +29,24 @@ if TYPE_CHECKING:
 ALL = 100_000
 """More records than a ledger holds of erasures."""
 Rewritten = Mapping[tuple[str, str], tuple[str, str] | None]
-"""What stands for each object from which a row was erased, by bucket and key: key and SHA-256."""
+"""SHA-256 or key of the replacement of each object from which a row was erased, by bucket and key."""
 SecretOf = Callable[[str, str], bytes]
 """The key of pseudonyms with this domain and serial."""
 
 
 @dataclass(frozen=True)
 class Erased:
-    """The subjects of one pipeline, by the key of their pseudonyms; `entries` are the ids of what says so."""
+    """Erased subjects of one pipeline, by the key of their pseudonyms.
+
+    `entries` are the ids of the register's entries.
+    """
 
     pipeline: str
     entries: frozenset[str]
     _subjects: tuple[tuple[bytes, frozenset[str]], ...] = field(repr=False)
 
     def has(self, key: Sequence[object]) -> bool:
-        """Whether the row with this key was erased; `erasing.Gone`."""
+        """Return whether the row with this key was erased. Has the signature of `erasing.Gone`."""
         return any(erasures.pseudonym(secret, self.pipeline, key) in ids for secret, ids in self._subjects)
 
     @property
@@ -52,7 +55,7 @@ class Erased:
 
 
 def erased_by(pipeline: str, entries: Iterable[Erasure], secret_of: SecretOf) -> Erased | None:
-    """The subjects that entries name; None if they name nobody of this pipeline."""
+    """Return the subjects that the entries name for this pipeline, or None."""
     mine = [one for one in entries if one.pipeline == pipeline]
     keys = sorted({(one.domain, one.serial) for one in mine})
     subjects = tuple(
@@ -63,7 +66,7 @@ def erased_by(pipeline: str, entries: Iterable[Erasure], secret_of: SecretOf) ->
 
 
 def on_record(ledger: Ledger, pipeline: str | None = None) -> list[Erasure]:
-    """The entries that the ledger knows, oldest first."""
+    """Return the entries in the ledger, oldest first."""
     found = {}
     for record in ledger.find("erasure", pipeline, limit=ALL):
         if record.body["state"] == "registered":
@@ -73,29 +76,35 @@ def on_record(ledger: Ledger, pipeline: str | None = None) -> list[Erasure]:
 
 
 def erased(platform: Platform, pipeline: str) -> Erased | None:
-    """Whom the platform may not take in again; None if nobody was erased. Raises BackupError, SiteError."""
+    """Return the erased subjects of a pipeline, or None if nobody was erased.
+
+    Raises BackupError, SiteError.
+    """
     entries = on_record(platform.ledger, pipeline)
     return erased_by(pipeline, entries, secrets_of(platform)) if entries else None
 
 
 def check_same(platform: Platform, pipeline: str, before: Erased | None) -> None:
-    """Raises ErasedMeanwhile if somebody was erased since; asked inside of `Platform.committing`."""
+    """Check that nobody was erased since `before`. Call it inside `Platform.committing`.
+
+    Raises ErasedMeanwhile.
+    """
     now = frozenset(one.id for one in on_record(platform.ledger, pipeline))
     if now != (before.entries if before else frozenset()):
         raise ErasedMeanwhile(
             f"Rows of '{pipeline}' were erased while this ran: nothing was committed",
-            "Run again. Then run `rempart erase --again`: what this run had stored by then is cleaned with it.",
+            "Run again. Then run `rempart erase --again`, which cleans the objects that this run has stored.",
         )
 
 
 def without_erased(platform: Platform, pipeline: Pipeline, table: pa.Table) -> pa.Table:
-    """The rows of a table that were not erased."""
+    """Return the rows of a table that were not erased."""
     who = erased(platform, pipeline.name)
     return erasing.split(table, pipeline.key, who.has)[0] if who else table
 
 
 def secrets_of(platform: Platform) -> SecretOf:
-    """Opens keys of pseudonyms with the platform's own key, each once."""
+    """Return a function that opens keys of pseudonyms with the platform's own key, and opens each key once."""
     opened: dict[tuple[str, str], bytes] = {}
 
     def secret_of(domain: str, serial: str) -> bytes:
@@ -110,7 +119,10 @@ def secrets_of(platform: Platform) -> SecretOf:
 def new_entry(
     platform: Platform, pipeline: str, keys: Sequence[Sequence[Any]], by: str, reason: str, suffix: str | None = None
 ) -> Erasure:
-    """An entry for the rows with these keys, under the newest key of pseudonyms, which is made if there is none."""
+    """Return an entry for the rows with these keys, under the newest key of pseudonyms.
+
+    Make that key if there is none.
+    """
     now = platform.clock()
     domain = Domain("platform", erasures.KEYS, text_of(kept_for(platform.config.backup.keep)))
     key = key_of(platform, open_keyring(platform, lambda line: None), domain)
@@ -120,7 +132,7 @@ def new_entry(
 
 
 def open_sites(platform: Platform, home: str | None = None) -> tuple[dict[str, Site], dict[str, str]]:
-    """Every site of the configuration, `home` (the active one) first; and why the others could not be opened."""
+    """Return every configured site, `home` (the active site) first, and why the other sites could not be opened."""
     home, found, shut = home or platform.active().site, dict[str, Site](), dict[str, str]()
     for name in sorted(platform.config.sites, key=lambda one: one != home):
         try:
@@ -135,9 +147,9 @@ def open_sites(platform: Platform, home: str | None = None) -> tuple[dict[str, S
 def registered(
     sites: Mapping[str, Site], bucket: str, trusted: Mapping[str, bytes], must: str
 ) -> tuple[list[Erasure], dict[str, str], dict[str, str]]:
-    """The entries of all sites' registers; which files are not believed, and why; which sites could not be asked.
+    """Return the entries of all sites' registers, rejected files with the reason, and unreachable sites.
 
-    Raises SiteError for the site that must answer.
+    Raises SiteError if the site that must answer does not.
     """
     files: list[tuple[str, bytes]] = []
     silent: dict[str, str] = {}
@@ -155,16 +167,16 @@ def registered(
 def register(
     platform: Platform, sites: Mapping[str, Site], entries: Sequence[Erasure], *, must: str | None
 ) -> dict[str, str]:
-    """Have each entry at every site, under lock, and then in the ledger; why a site has them not.
+    """Write each entry to every site under object lock, then to the ledger. Return why a site lacks the entries.
 
-    The site that `must` have them gets them first: raises SiteError for it, and where it is not among the sites.
+    The site `must` gets the entries first. Raises SiteError if `must` fails, or is not among the sites.
     """
     silent = dict[str, str]()
     if must and must not in sites:
         raise SiteError(
-            f"Site '{must}', where restore points go, cannot be reached: an erasure that is not in its register would"
-            " be undone by a restore from there",
-            "Run again once it answers (`rempart doctor site`). Nothing was erased.",
+            f"Site '{must}', which stores restore points, cannot be reached: a restore from there would undo an "
+            "erasure that is missing in its register",
+            "Check the site with `rempart doctor site`, then run again. Nothing was erased.",
         )
     signer, bucket = platform.signer(), platform.config.buckets.backups
     for name in sorted(sites, key=lambda one: one != must):
@@ -185,7 +197,7 @@ def register(
 
 
 def _until(platform: Platform, one: Erasure) -> datetime | None:
-    """Until when a restore point may be kept that is older than the erasure."""
+    """Return the time until which a restore point older than the erasure may be kept."""
     until = one.at + kept_for(platform.config.backup.keep)
     return until if until > platform.clock() else None
 
@@ -203,27 +215,29 @@ def _store(site: Site, bucket: str, one: Erasure, body: bytes, until: datetime |
 
 
 def rewritten(ledger: Ledger) -> Rewritten:
-    """What the ledger knows of objects that were rewritten."""
+    """Return what the ledger records about rewritten objects."""
     return erasures.successors(record.body for record in reversed(ledger.find("erasure", limit=ALL)))
 
 
 def snapshot_id(ledger: Ledger, bucket: str, pipeline: str, name: str) -> str:
-    """The snapshot that stands for one on record now: itself, unless a row was erased from it since."""
+    """Return the id of the snapshot that replaces a recorded one: the same id, unless a row was erased from it
+    since.
+    """
     folder = snapshots.folder(pipeline)
     found = erasures.standing(rewritten(ledger), bucket, f"{folder}{name}.json", "")
     return found[0].removeprefix(folder).removesuffix(".json") if found else name
 
 
 def read_dataset(known: Rewritten, site: Site, dataset: Mapping[str, Any]) -> bytes:
-    """A frozen training set of a candidate's evidence, or what stands for it since a row was erased from it.
+    """Return a frozen training set of a candidate's evidence, or its replacement after an erasure.
 
-    Raises IntegrityError, ObjectMissing (also where nothing is left of it), SiteError.
+    Raises IntegrityError, ObjectMissing (also if no row is left), SiteError.
     """
     bucket = str(dataset["bucket"])
     found = erasures.standing(known, bucket, str(dataset["key"]), str(dataset["sha256"]))
     if found is None:
         raise ObjectMissing(
             f"{bucket}/{dataset['key']} at site '{site.name}': every row of this training set was erased",
-            "Train anew: the model that learnt from it cannot be compared any more.",
+            "Train a new model. The model trained on this data set can no longer be compared.",
         )
     return site.read(bucket, found[0], sha256=found[1])

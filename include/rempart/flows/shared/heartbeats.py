@@ -1,4 +1,4 @@
-"""Tell the watch that something ended: a signed heartbeat at the backup site (backup.watch.heartbeat)."""
+"""Write signed heartbeats for the watch to the backup site (backup.watch.heartbeat)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ log = logging.getLogger("rempart.heartbeat")
 
 
 def beat(platform: Platform, kind: str, facts: Mapping[str, Any]) -> None:
-    """Write the heartbeat of a kind (`backup`, `drill`, `replication/<source>-<target>`), now.
+    """Write a heartbeat of one kind: `backup`, `drill` or `replication/<source>-<target>`.
 
-    It always goes to `backup.site`, whichever site is the active one: the watch reads one place. Where that is also the
-    site of the checkpoints, the credentials that can only add are enough. What it tells of has ended by now, so nothing
-    that goes wrong here is raised: the log says it, and the silence is red at the watch.
+    The heartbeat always goes to `backup.site`, whichever site is active, because the watch reads one place. If
+    `backup.site` also stores the checkpoints, append-only credentials are enough. Errors are logged and not raised: the
+    reported operation has already ended, and the watch reports a missing heartbeat.
     """
     config = platform.config
     site_name = config.backup.site
@@ -30,4 +30,6 @@ def beat(platform: Platform, kind: str, facts: Mapping[str, Any]) -> None:
     except Exception as error:
         # another program's error may quote what it was given
         told = str(error) if isinstance(error, RempartError) else type(error).__name__
-        log.warning("No heartbeat of %s at site '%s': the watch will say that it is late. %s", kind, site_name, told)
+        log.warning(
+            "could not write heartbeat %s to site '%s'; the watch will report it as late: %s", kind, site_name, told
+        )

@@ -1,4 +1,4 @@
-"""Keys of backups: open or make those of a domain, list, destroy and rewrap them, each with its evidence."""
+"""Open, make, list, destroy and rewrap the keys of encryption scopes, each with its evidence."""
 
 from __future__ import annotations
 
@@ -20,48 +20,51 @@ from rempart.settings.sections import Classification, Keep
 
 Say = Callable[[str], object]
 RENEWALS = 3
-"""The most repositories that are begun within a day for one domain. A site that alters what it stores spoils each."""
+"""Limit of new repositories for one encryption scope within a day. A site that alters data damages each of them."""
 
 
 def kept_for(keep: Keep) -> timedelta:
-    """How long the oldest restore point may be kept."""
+    """Return how long the oldest restore point may be kept."""
     month, week = timedelta(days=31), timedelta(weeks=1)
     return max(timedelta(hours=keep.hourly), timedelta(days=keep.daily), week * keep.weekly, month * keep.monthly)
 
 
 def escrow_warning(config: Config, classification: Classification) -> str | None:
-    """What to say where the platform's own key is the only one; None if there is another.
+    """Return a warning if the platform's own key is the only key that opens its backups, else None.
 
-    Raises ConfigError if that is not allowed: from `personal` up it must be chosen (`backup.escrow: none`).
+    Raises ConfigError if the configuration forbids this: from `personal` up, `backup.escrow: none` must be explicit.
     """
     if config.backup.recipients:
         return None
     if config.backup.escrow == "required" and classification in ("personal", "sensitive"):
         raise ConfigError(
-            "backup.recipients names nobody: who loses this platform would lose its backups with it",
-            "Make two recipients with `rempart keys new-recipient FILE`, keep the files apart, and name both under "
-            "backup.recipients in rempart.yaml. For a trial, say `escrow: none`.",
+            "backup.recipients is empty: if this platform is lost, its backups cannot be opened",
+            "Make two recipients with `rempart keys new-recipient FILE`, store the files in different places, "
+            "and add both to backup.recipients in rempart.yaml. For a trial, set `backup.escrow: none`.",
         )
     return (
-        "warning: the platform's own key is the only one that opens its backups: backup.recipients in rempart.yaml "
-        "names nobody (docs/how-to/keys.md)"
+        "warning: only the platform's own key opens its backups, because backup.recipients in rempart.yaml is "
+        "empty (docs/how-to/keys.md)"
     )
 
 
 def own_identity(platform: Platform) -> age.Identity:
-    """The platform's own key, of connection `backup_key`. Raises ConnectionMissing, ConfigError, KeyWrong."""
+    """Return the platform's own key, from connection `backup_key`.
+
+    Raises ConnectionMissing, ConfigError, KeyWrong.
+    """
     connection = platform.connections(CONNECTION)
     found = age.read_identity(connection.password, f"Connection '{CONNECTION}'")
     if connection.login not in ("", found.recipient):
         raise KeyWrong(
-            f"Connection '{CONNECTION}' says that it is {connection.login}, but its key is that of {found.recipient}",
-            "Restore the right key, or correct the connection's login.",
+            f"Connection '{CONNECTION}' has login {connection.login}, but its key belongs to {found.recipient}",
+            "Restore the right key, or correct the login of the connection.",
         )
     return found
 
 
 def open_keyring(platform: Platform, say: Say = print) -> Keyring:
-    """The keys of the platform's domains: at the backup site, and a second copy at the active one.
+    """Return the keyring of the platform: keys at the backup site, with a second copy at the active site.
 
     Raises ConfigError without escrow, ConnectionMissing, PlacementDenied.
     """
@@ -83,18 +86,18 @@ def open_keyring(platform: Platform, say: Say = print) -> Keyring:
 
 
 def key_of(platform: Platform, keyring: Keyring, domain: Domain) -> DomainKey:
-    """The key with which a domain's objects are sealed. Making one is evidence of kind `backup-key`.
+    """Return the key that encrypts the objects of a scope. Make it if needed, with evidence of kind `backup-key`.
 
-    Raises KeyMissing for a domain that has one by the ledger and none at the sites: whoever removed it, a new one would
-    hide that nothing sealed before can be read. Raises as `Keyring.open_or_make` does.
+    Raises KeyMissing if the ledger records a key and no site has it: a new key would hide that older objects are
+    unreadable. Otherwise raises the errors of `Keyring.open_or_make`.
     """
     newest = platform.ledger.find("backup-key", domain.id, limit=1)
     lives = bool(newest) and newest[0].body["event"] != "destroyed"
     if lives and not keyring.copies(domain):
         raise KeyMissing(
-            f"The key of domain {domain.id} is gone from {', '.join(map(str, keyring.places))}",
-            "It was not destroyed from here. Put a copy back from where you keep one. If it is lost, "
-            "`rempart keys destroy` records that, and the next backup makes a new one.",
+            f"The key of encryption scope {domain.id} is missing at {', '.join(map(str, keyring.places))}",
+            "Put a copy of the key back; Rempart did not destroy it. If no copy is left, run `rempart keys "
+            "destroy` to record the loss: the next backup makes a new key.",
         )
     key = keyring.open_or_make(domain)
     if not lives or newest[0].body["serial"] != key.serial:
@@ -103,16 +106,16 @@ def key_of(platform: Platform, keyring: Keyring, domain: Domain) -> DomainKey:
 
 
 def renewed_key(platform: Platform, keyring: Keyring, domain: Domain, damage: RepositoryDamaged) -> DomainKey:
-    """Another key of a domain, with which what is stored from now on stands apart. Evidence of kind `backup-key`.
+    """Make another key for an encryption scope, which new objects use. Writes evidence of kind `backup-key`.
 
-    Raises RepositoryDamaged where that was done `RENEWALS` times within a day, else as `Keyring.open_or_make` does.
+    Raises RepositoryDamaged after `RENEWALS` new keys within a day, and the errors of `Keyring.open_or_make`.
     """
     since = platform.clock() - timedelta(days=1)
     newest = platform.ledger.find("backup-key", domain.id, limit=RENEWALS)
     if sum(one.at > since and "why" in one.body for one in newest) == RENEWALS:
         raise RepositoryDamaged(
-            f"{damage.what}, and within a day {RENEWALS} repositories were begun that did no better",
-            "The site alters or loses what it stores: ask its operator, and name another site for restore points.",
+            f"{damage.what}; {RENEWALS} new repositories within a day failed the same way",
+            "Ask the operator of the site, which alters or loses data, and set another backup.site in rempart.yaml.",
         )
     key = keyring.renew(domain)
     _record(platform, keyring, "made", domain.id, key.serial, why=damage.what)
@@ -125,11 +128,11 @@ def _record(platform: Platform, keyring: Keyring, event: str, domain: str, seria
 
 
 def listing(keyring: Keyring) -> Iterator[str]:
-    """One line for each key, and where a copy of it is missing."""
+    """Yield one line for each key, with the sites that lack a copy."""
     for card in keyring.cards():
         yield _line(keyring, card)
     for (domain, serial), error in keyring.damaged().items():
-        yield f"{domain:<40} {serial}  DAMAGED CARD: {error.what}"
+        yield f"{domain:<40} {serial}  DAMAGED KEY FILE: {error.what}"
 
 
 def _line(keyring: Keyring, card: Card) -> str:
@@ -146,32 +149,40 @@ def _line(keyring: Keyring, card: Card) -> str:
 def destroy(
     platform: Platform, keyring: Keyring, domain_id: str, *, dry_run: bool = True, say: Say = print
 ) -> Destruction:
-    """Destroy a domain's keys at every place; what they sealed can then be read nowhere. Evidence follows the proof.
+    """Destroy the keys of an encryption scope at every site. Data encrypted with them becomes unreadable.
 
-    Raises BackupError (KeyMissing among them), SiteError.
+    The evidence is written after the deletion is verified. Raises BackupError (also KeyMissing), SiteError.
     """
     domain = parse(domain_id)
     planned = keyring.destroy(domain, dry_run=dry_run)
     if not planned.serials and not platform.ledger.find("backup-key", domain.id, limit=1):
-        raise KeyMissing(f"Domain {domain.id} never had a key", "`rempart keys list` names those that have one.")
+        raise KeyMissing(
+            f"Encryption scope {domain.id} never had a key", "Run `rempart keys list` to see the scopes that have keys."
+        )
     verb = "would be" if dry_run else "were"
     for copy in planned.copies:
         say(f"{verb} deleted: {copy}")
     if dry_run:
-        say(f"What is sealed for {domain.id} would be unreadable for ever, in every restore point. Say --yes to do it.")
+        say(
+            f"Dry run: all data of {domain.id} would become unreadable in every restore point. Pass --yes to "
+            "destroy its keys."
+        )
         return planned
     serials = planned.serials or ("none",)
     _record(platform, keyring, "destroyed", domain.id, serials[-1], serials=list(serials), copies=len(planned.copies))
-    say(f"destroyed: no copy is left in {', '.join(planned.places)}. What is still live is sealed with a new key.")
+    say(
+        f"destroyed the keys of {', '.join(planned.places)}: no copy is left. New backups encrypt the live data "
+        "with a new key."
+    )
     return planned
 
 
 def rewrap(
     platform: Platform, keyring: Keyring, opener: age.Identity | None = None, *, dry_run: bool = True, say: Say = print
 ) -> tuple[Card, ...]:
-    """Wrap every key for the recipients of rempart.yaml and the platform's own, and for nobody else.
+    """Rewrap every key for the recipients of rempart.yaml and the platform's own identity, and for no other.
 
-    `opener` is an identity that opens them, where the platform's own does not yet. Raises BackupError, SiteError.
+    `opener` is an identity that opens the keys if the platform's own cannot yet. Raises BackupError, SiteError.
     """
     if dry_run:
         cards = tuple(one for one in keyring.cards() if not one.destroyed)
@@ -179,7 +190,7 @@ def rewrap(
             gone = [one for one in card.recipients if one not in keyring.recipients]
             new = [one for one in keyring.recipients if one not in card.recipients]
             say(f"{card.domain} {card.serial}: new {', '.join(new) or '-'}; no longer {', '.join(gone) or '-'}")
-        say("Nothing was changed. Say --yes to do it.")
+        say("Dry run: nothing was changed. Pass --yes to rewrap the keys.")
         return cards
     done = keyring.rewrap(replace(keyring, own=opener) if opener else None)
     for card in done:
@@ -189,7 +200,7 @@ def rewrap(
 
 
 def new_recipient(file: Path, now: datetime) -> str:
-    """Make an escrow identity in a new file that only its owner can read; its recipient. Raises ConfigError."""
+    """Make an escrow identity in a new file that only its owner can read. Return its recipient. Raises ConfigError."""
     made = age.new_identity()
     age.write_identity_file(file, made, now)
     return made.recipient

@@ -1,4 +1,4 @@
-"""A pair of sites as it is declared: its buckets, how to treat them, what is known of it, and which way it goes."""
+"""Resolve a declared pair of sites: its buckets, classification, catalogue and direction."""
 
 from __future__ import annotations
 
@@ -17,40 +17,43 @@ from rempart.settings.sections import ReplicationPair
 
 Say = Callable[[str], object]
 BUCKETS = ("lake", "artifacts")
-"""Logical names of what is the same at every site."""
+"""Logical names of the buckets that are the same at every site."""
 PATIENCE = 900.0
-"""How long those wait for a pair's turn who have more to do than this: its runs are short, or lose it by then."""
+"""Seconds that long operations wait for a pair's lease. Replication runs are short, or lose the lease by then."""
 
 
 def physical_bucket(config: Config, logical: str) -> str:
-    """The bucket's name at every site."""
+    """Return the bucket's name, which is the same at every site."""
     return str(getattr(config.buckets, logical))
 
 
 def catalogue(platform: Platform, source: str, target: str) -> Catalogue:
-    """What stands at the target, verified, by physical bucket."""
+    """Return the verified objects at the target, by physical bucket."""
     return platform.continuity.catalogue(source, target)
 
 
 def pair_of(config: Config, source: str, target: str) -> ReplicationPair:
-    """The declared pair. Raises ConfigError."""
+    """Return the declared pair. Raises ConfigError."""
     for pair in config.replication:
         if (pair.source, pair.target) == (source, target):
             return pair
     declared = ", ".join(f"{pair.source} -> {pair.target}" for pair in config.replication) or "none"
     raise ConfigError(
-        f"replication: the pair {source} -> {target} is not declared (declared: {declared})",
+        f"Replication pair {source} -> {target} is not declared (declared: {declared})",
         "Add it to `replication` in rempart.yaml.",
     )
 
 
 def check_direction(platform: Platform, source: str) -> None:
-    """Raises FailoverError unless the source is the active site: what is older must not replace what is newer."""
+    """Check that the source is the active site, so that older data never replaces newer data.
+
+    Raises FailoverError.
+    """
     active = platform.active()
     if active.site != source:
         raise FailoverError(
-            f"Site '{source}' is not the active site ('{active.site}' is, generation {active.generation})",
-            "Nothing was copied. `rempart failback` brings what is newer back, and then this pair goes on.",
+            f"Site '{source}' is not the active site; '{active.site}' is (generation {active.generation})",
+            "Run `rempart failback` to copy the newer data back; then this pair replicates again. Nothing was copied.",
         )
 
 
@@ -59,7 +62,7 @@ def turn_of(source: str, target: str) -> str:
 
 
 def turn_of_points(site: str) -> str:
-    """The turn of whoever writes or deletes what restore points need at a site."""
+    """Return the lease held while restore-point objects are written or deleted at a site."""
     return f"restore points at {site}"
 
 
@@ -71,14 +74,14 @@ def holder() -> str:
 def when_free(
     platform: Platform, source: str, target: str, patience: float, say: Say = lambda line: None
 ) -> Iterator[Lease]:
-    """The pair's turn, waited for that many seconds if another run has it. Raises LeaseHeld."""
+    """Acquire the pair's lease; wait up to `patience` seconds for another run. Raises LeaseHeld."""
     with wait_for(platform, turn_of(source, target), patience, say) as lease:
         yield lease
 
 
 @contextmanager
 def wait_for(platform: Platform, turn: str, patience: float, say: Say = lambda line: None) -> Iterator[Lease]:
-    """A turn, waited for that many seconds if another run has it. Raises LeaseHeld."""
+    """Acquire a lease; wait up to `patience` seconds for another run. Raises LeaseHeld."""
     until = time.monotonic() + patience
     with ExitStack() as held:
         while True:

@@ -30,9 +30,9 @@ INTERNAL = ("airflow", "continuity", "feast_registry", "ledger")
 
 
 def classification_of(pipelines: Mapping[str, Pipeline | PipelineError]) -> Classification:
-    """How to treat what all pipelines share: as their most protected data.
+    """Return the classification of data that all pipelines share: the highest of the pipelines' classifications.
 
-    Without any pipeline, and for one that does not load, that is `personal` at least: what they hold is not known.
+    Without a pipeline, or if a pipeline file does not load, it is at least `personal`, because the data is unknown.
     """
     loaded = pipelines.values()
     known: list[Classification] = [p.classification for p in loaded if not isinstance(p, PipelineError)]
@@ -45,9 +45,9 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True)
 class Platform:
-    """What a flow needs to reach the world. Tests pass their own sites, ledger, clock and continuity.
+    """The outside world of a flow: sites, databases, ledger, clock and continuity database. Tests pass their own.
 
-    `writer` is the task in which the flow runs, if it runs in one: what it writes into the ledger names it.
+    `writer` names the Airflow task of the flow, if any. Ledger records carry that name.
     """
 
     config: Config
@@ -62,10 +62,10 @@ class Platform:
     def site(
         self, name: str, classification: Classification, what: What = "data", *, beside: str | None = None
     ) -> Site:
-        """A site, if the policy allows `what` of this classification there; `beside` is the site that it is a copy of.
+        """Return a site if the policy allows `what` of this classification there.
 
-        Each decision is evidence: a denial always, a permission once per platform (so once per task). Raises
-        PlacementDenied.
+        `beside` names the site that holds the original of a copy. Every denial is evidence; a permission is recorded
+        once per platform object, so once per task. Raises PlacementDenied.
         """
         connection = None
         if name not in self.sites and name in self.config.sites:
@@ -75,10 +75,10 @@ class Platform:
         return self._open(name, name, connection, decision)
 
     def evidence_site(self, name: str, *, write_only: bool = False) -> tuple[Site, Decision]:
-        """A site of the ledger's export, and its permission, which the caller records once there is something to write.
+        """Return a site of the ledger's export and its permission. The caller records the permission before it writes.
 
-        With `write_only`, through the credentials that can only add to the bucket of checkpoints. Raises
-        PlacementDenied, and records that.
+        `write_only` uses the credentials that can only add to the checkpoint bucket. Raises PlacementDenied, and
+        records it.
         """
         connection, held = None, witness(name) if write_only else name
         if held not in self.sites and name in self.config.sites:
@@ -104,7 +104,7 @@ class Platform:
         return self.sites[held]
 
     def record(self, decision: Decision) -> None:
-        """Keep a decision as evidence. Raises its PlacementDenied if it is a denial."""
+        """Record a placement decision in the ledger. Raises PlacementDenied if it is a denial."""
         if not decision.allowed:
             self.ledger.append("denial", decision.place, decision.as_json())
             raise decision.refusal()
@@ -115,28 +115,28 @@ class Platform:
 
     @property
     def continuity(self) -> Continuity:
-        """Turns, catalogues, and the generations of the active site."""
+        """Return the continuity database: leases, replica catalogues, generations of the active site."""
         return self.continuity_ or PostgresqlContinuity(self.database("continuity"))
 
     def active(self) -> Active:
-        """Which site is the active one now, and whether it is fenced. Raises DatabaseUnavailable, ReplicationError."""
+        """Return the active site and whether it is fenced. Raises DatabaseUnavailable, ReplicationError."""
         return self.continuity.active_sites(self.config.active_site).active()
 
     def active_site(self, classification: Classification, active: Active | None = None) -> Site:
-        """The site where pipelines read and write, now or as given. Raises SiteFenced, PlacementDenied."""
+        """Return the site where pipelines read and write. Raises SiteFenced, PlacementDenied."""
         return self.site(is_open(active or self.active()).site, classification)
 
     def committing(self, began: Active) -> AbstractContextManager[object]:
-        """Around what commits at the active site: no switch goes on meanwhile.
+        """Block a switchover while the caller commits at the active site.
 
-        Raises SiteFenced, before anything is written, unless the generation is still the one that this work began with.
+        Raises SiteFenced before anything is written if the generation changed since the work began.
         """
         return self.continuity.active_sites(self.config.active_site).committing(began)
 
     def classification(self, pipeline: Pipeline, part: Literal["model"]) -> Classification:
-        """The classification of what is derived from a pipeline's data: the data's, unless a step lowers it.
+        """Return the classification of data derived from a pipeline: the pipeline's own, unless a step lowers it.
 
-        Raises PlacementDenied if the ledger does not attest the step that the pipeline file declares.
+        Raises PlacementDenied if the ledger lacks the attestation of the step that the pipeline file declares.
         """
         if (step := pipeline.lowered.get(part)) is None:
             return pipeline.classification
@@ -145,10 +145,10 @@ class Platform:
         return derived(pipeline.classification, Lowering(part, step.to, step.evidence), attested)
 
     def database(self, name: str) -> Connection:
-        """The connection of one platform database (`config.DATABASES`, or `backup` and `drill`).
+        """Return the connection of a platform database (`config.DATABASES`, `backup` or `drill`).
 
-        The policy is asked whether its server may hold the data. The decision is evidence, except for INTERNAL
-        databases. Raises PlacementDenied.
+        Asks the policy whether the server may hold the data. The decision is evidence, except for INTERNAL databases.
+        Raises PlacementDenied.
         """
         connection = self.connections(f"pg_{name}")
         if name in INTERNAL:
@@ -160,7 +160,10 @@ class Platform:
         return connection
 
     def tracking(self) -> Connection:
-        """The MLflow server's connection, if the policy lets it hold the models' metadata. Raises PlacementDenied."""
+        """Return the connection of the MLflow server, if the policy allows the models' metadata there.
+
+        Raises PlacementDenied.
+        """
         connection = self.connections("mlflow")
         self.record(self._decide_server("mlflow", classification_of(load_all())))
         return connection
@@ -171,7 +174,9 @@ class Platform:
     def lower(
         self, pipeline: Pipeline, part: Literal["model"], to: Classification, because: str, role: str
     ) -> Evidence:
-        """Record a judgement that something derived counts as `to`: why, and in which role (no names of people)."""
+        """Record the judgement that derived data has classification `to`, with the reason and the role (no personal
+        names).
+        """
         body = {"from": pipeline.classification, "derived": part, "to": to, "because": because, "role": role}
         return self.ledger.append("classification", f"{pipeline.name}.{part}", body)
 
@@ -181,16 +186,16 @@ class Platform:
         return StampedLedger(found, self.writer) if self.writer else found
 
     def signer(self, connection: str = keys.CONNECTION) -> keys.Signer:
-        """The key that signs the ledger. Raises LedgerError, ConnectionMissing."""
+        """Return the key that signs ledger records. Raises LedgerError, ConnectionMissing."""
         return keys.from_connection(self.connections(connection))
 
     def trusted_keys(self) -> dict[str, bytes]:
-        """Every public key that the ledger introduced, and the present one, by id."""
+        """Return the ledger's public keys by id: every introduced key and the current one."""
         known = {one.subject: keys.from_base64(one.body["public"]) for one in self.ledger.find("key", limit=1000)}
         present = self.signer()
         return {name: public for name, public in known.items() if public} | {present.id: present.public}
 
 
 def open_platform(connections: Connections = configuration.environment_connections) -> Platform:
-    """The platform of rempart.yaml, with connections from the environment unless another source is given."""
+    """Return the platform of rempart.yaml. Connections come from the environment unless another source is given."""
     return Platform(configuration.load(), connections)

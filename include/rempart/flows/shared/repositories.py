@@ -1,4 +1,4 @@
-"""The restic repositories of a platform's databases, one for each erasure domain and key."""
+"""Open the restic repositories of the platform's databases: one for each encryption scope and key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rempart.flows.shared.platform import Platform
 
 
 def repository_of(platform: Platform, site: str, key: DomainKey, cache: Path | None = None) -> Repository:
-    """The repository that a domain's key opens at a declared site. Raises ConnectionMissing, BackupError."""
+    """Return the restic repository of a scope's key at a declared site. Raises ConnectionMissing, BackupError."""
     place = platform.config.sites[site]
     return Repository(
         site,

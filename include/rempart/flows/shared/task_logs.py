@@ -1,4 +1,4 @@
-"""Logs of Airflow's tasks on the active site: for components that share no volume."""
+"""Store logs of Airflow tasks on the active site, for components that share no volume."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from rempart.sites.port import Site
 from rempart.sovereignty.places import decide_site
 
 PREFIX = "airflow/logs"
-"""Where they lie in the bucket of artifacts, below it as Airflow names their files."""
+"""Prefix of task logs in the bucket of artifacts; Airflow names the files below it."""
 
 
 def write(platform: Platform, name: str, lines: bytes) -> str:
-    """Add to a log, and tell where it is: a task that was deferred goes on in the same one. Raises SiteError."""
+    """Append to a task log and return its location. A deferred task continues the same log. Raises SiteError."""
     site, bucket, key = _site(platform), platform.config.buckets.artifacts, f"{PREFIX}/{name}"
     try:
         before = site.read(bucket, key)
@@ -23,14 +23,14 @@ def write(platform: Platform, name: str, lines: bytes) -> str:
 
 
 def read(platform: Platform, name: str) -> dict[str, str]:
-    """A log, and those whose names begin as its does (of its triggers): contents by place. Raises SiteError."""
+    """Return a task log and the logs of its triggers, by location. Raises SiteError."""
     site, bucket = _site(platform), platform.config.buckets.artifacts
     found = sorted(one.key for one in site.list(bucket, f"{PREFIX}/{name}"))
     return {f"{bucket}/{key} at site '{site.name}'": site.read(bucket, key).decode(errors="replace") for key in found}
 
 
 def _site(platform: Platform) -> Site:
-    """The site that is the active one now, fenced or not: a log commits nothing. No record for each task.
+    """Return the active site, fenced or not: a log commits nothing. No decision is recorded.
 
     Raises PlacementDenied, DatabaseUnavailable.
     """

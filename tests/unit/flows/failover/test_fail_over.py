@@ -82,8 +82,8 @@ def test_a_dry_run_tells_the_plan_and_changes_nothing(platform: Platform) -> Non
     assert (result.dry_run, result.done) == (True, False)
     text = "\n".join(result.plan)
     assert "steps: fence, drain, verify, switch, resume" in text
-    assert "no replication from 'primary' to 'haven' is on record" in text
-    assert "restore points would then go to 'primary'" in text
+    assert "no recorded replication from 'primary' to 'haven'" in text
+    assert "restore points would go to 'primary'" in text
     assert platform.active().generation == 0 and not platform.ledger.find("failover")
     assert not journeys.content(platform, "haven")
     assert set(said) >= set(result.plan)
@@ -159,7 +159,7 @@ def test_a_writer_of_an_earlier_generation_commits_nothing(platform: Platform) -
 
 def test_a_fence_waits_for_who_is_committing_and_can_be_lifted(platform: Platform) -> None:
     journeys.fill(platform)
-    with platform.committing(platform.active()), pytest.raises(FailoverError, match="Somebody still commits"):
+    with platform.committing(platform.active()), pytest.raises(FailoverError, match="A task still commits"):
         journeys.over(platform)
     assert platform.active().state == "fenced"
     with pytest.raises(SiteFenced, match="is fenced"):
@@ -168,7 +168,7 @@ def test_a_fence_waits_for_who_is_committing_and_can_be_lifted(platform: Platfor
     result = abandon(platform, dry_run=False, say=journeys.silent)
     assert (result.active, result.generation) == ("primary", 2)
     assert platform.active_site("personal").name == "primary"
-    with pytest.raises(FailoverError, match="nothing to abandon"):
+    with pytest.raises(FailoverError, match="No switchover to abandon"):
         abandon(platform, say=journeys.silent)
     assert journeys.over(platform).done
 
@@ -192,9 +192,9 @@ def test_an_object_that_is_not_what_was_replicated_stops_the_switch_and_is_mende
 
 def test_mlflow_that_does_not_follow_leaves_the_switch_done_and_the_rest_to_a_further_run(platform: Platform) -> None:
     def elsewhere(_: object, active: object) -> str:
-        raise FailoverError("it writes elsewhere", "Start it anew.")
+        raise FailoverError("MLflow writes to another site", "Start it anew.")
 
-    with pytest.raises(FailoverError, match="The switch is done: 'haven' is the active site"):
+    with pytest.raises(FailoverError, match="'haven' is the active site, but MLflow did not switch"):
         fail_over(platform, "haven", dry_run=False, say=journeys.silent, tracking=elsewhere)
     assert platform.active_site("personal").name == "haven"
     assert journeys.over(platform).done and steps(platform)[-2:] == ["resume", "resume"]
@@ -249,7 +249,7 @@ def test_x1_cut_off_at_every_effect_a_further_run_converges(monkeypatch: pytest.
 
 def test_each_site_is_told_and_one_that_was_away_catches_up(platform: Platform) -> None:
     journeys.over(gone(platform, "primary"), accept_loss=True)
-    assert "no mirror yet" in str(mirror.read(platform)["primary"])
+    assert "no published state" in str(mirror.read(platform)["primary"])
     journeys.over(platform)  # nothing to do but this
     for name in ("primary", "haven"):
         told = json.loads(platform.sites[name].read(platform.config.buckets.backups, mirror.KEY))
@@ -273,7 +273,7 @@ def test_where_the_platform_is_is_told_also_without_the_database(platform: Platf
     assert list(mirror.lines(platform)) == ["'primary' is active (generation 0)"]
     journeys.over(platform)
     text = "\n".join(mirror.lines(platform))
-    assert text.startswith("'haven' is active (generation 2)") and "`rempart failback` returns there" in text
+    assert text.startswith("'haven' is active (generation 2)") and "run `rempart failback` to return there" in text
     assert "primary fenced  (failover primary -> haven)" in text
 
     class Away(MemoryContinuity):
@@ -292,8 +292,8 @@ def test_a_journey_under_way_is_told_with_the_command_that_goes_on(platform: Pla
     with platform.committing(platform.active()), pytest.raises(FailoverError):
         journeys.over(platform)
     text = "\n".join(mirror.lines(platform))
-    assert "failover from 'primary' to 'haven' is under way: fence to do, drain to do" in text
-    assert "go on with `rempart failover --to haven --yes`" in text
+    assert "failover from 'primary' to 'haven' is in progress: fence to do, drain to do" in text
+    assert "run `rempart failover --to haven --yes` to continue" in text
 
 
 def test_a_site_that_was_not_proven_is_refused_before_anything_is_fenced(platform: Platform) -> None:

@@ -105,7 +105,7 @@ def test_what_ended_does_not_fail_for_a_heartbeat(
     platform.sites[witness("haven")] = Gone("haven")
     with caplog.at_level(logging.WARNING):
         beat(platform, "backup", {})
-    assert "No heartbeat of backup at site 'haven'" in caplog.text
+    assert "could not write heartbeat backup to site 'haven'" in caplog.text
     assert "secret-word" not in caplog.text
     assert ("no answer" in caplog.text) == isinstance(error, SiteUnavailable)
 
@@ -118,4 +118,4 @@ def test_without_a_key_or_with_facts_that_are_none_it_is_said_too(
 
     beat(dataclasses.replace(platform, connections=nothing), "backup", {})
     beat(platform, "drill", {"rto_seconds": float("nan")})
-    assert "No heartbeat of backup" in caplog.text and "No heartbeat of drill" in caplog.text
+    assert "could not write heartbeat backup" in caplog.text and "could not write heartbeat drill" in caplog.text
