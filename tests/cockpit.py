@@ -52,7 +52,7 @@ class Watched:
         return self.record("restore-point", point, made | {"bytes": 5, "objects": 3, "link": 1} | body, ago)
 
     def drill(self, point: str = POINT, ago: timedelta = timedelta(minutes=10), **body: Any) -> int:
-        checks = [{"what": "the manifest is the one on record", "ok": True, "detail": "3 objects"}]
+        checks = [{"what": "the manifest equals its record", "ok": True, "detail": "3 objects"}]
         found = {"ok": True, "proved": True, "rto_seconds": 24.0, "rpo_seconds": 60.0, "checks": checks}
         return self.record("drill", point, found | body, ago)
 

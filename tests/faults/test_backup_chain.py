@@ -86,7 +86,7 @@ def test_i11_the_list_of_points_says_that_the_newest_points_link_is_altered(made
     assert not any("link" in doubt for doubt in survey(made.platform, "haven").points[0].doubts)
     flip(made.haven, BUCKET, chain.key_of(3))
     assert any(
-        "its link of the chain is altered or gone" in doubt for doubt in survey(made.platform, "haven").points[0].doubts
+        "its chain link is altered or missing" in doubt for doubt in survey(made.platform, "haven").points[0].doubts
     )
     mend(made.platform, made.haven, dry_run=False)
     assert not any("link" in doubt for doubt in survey(made.platform, "haven").points[0].doubts)

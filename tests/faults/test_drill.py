@@ -62,19 +62,19 @@ def test_i7_the_last_clean_point_is_found_behind_poisoned_ones_and_restored(stan
     points.write(haven, bucket, forged)
 
     lines: list[str] = []
-    with pytest.raises(DrillFailed, match=f"{clean.id} proved itself, but its drill is red"):
+    with pytest.raises(DrillFailed, match=f"{clean.id} passed its checks, but its drill is red"):
         drill(standing, progress=lines.append, scenario="cyber-attack")
     record = standing.ledger.find("drill", limit=1)[0]
     assert record.subject == clean.id and record.body["proved"] and record.body["scenario"] == "cyber-attack"
     checks = {check["what"]: check for check in record.body["checks"]}
     red = [what for what, check in checks.items() if check["ok"] is False]
-    assert red == ["the newest stored restore point is a clean one"]
+    assert red == ["the newest stored restore point is clean"]
     told = checks[red[0]]["detail"]
-    assert f"{hidden.id}: somebody deleted its manifest" in told
+    assert f"{hidden.id}: its manifest was deleted" in told
     assert f"{poisoned.id}: 8 of 8 objects were replaced" in told and "8 objects that compressed before" in told
     assert f"{forged.id}: no verified link of the chain vouches for it" in told
     assert checks["a clean restore point is found"]["detail"].startswith(clean.id)
-    seen = [check["ok"] for what, check in checks.items() if what.startswith("the attack is seen")]
+    seen = [check["ok"] for what, check in checks.items() if what.startswith("the attack is detected")]
     assert seen.count(True) == 4 and seen.count(None) == 1  # there is no champion to replace
     for name in ("airflow", "continuity", "ledger"):
         assert checks[f"database {name} is restored with the rows on record"]["ok"] is True
@@ -92,7 +92,7 @@ def test_i7_the_last_clean_point_is_found_behind_poisoned_ones_and_restored(stan
     # an objective that is missed is red, and says nothing against the point
     tight = standing.config.backup.model_copy(update={"rto_objective": timedelta(seconds=1)})
     strict = dataclasses.replace(standing, config=standing.config.model_copy(update={"backup": tight}))
-    with pytest.raises(DrillFailed, match=r"proved itself, but its drill is red:\n  RTO: .* the objective is 1 s"):
+    with pytest.raises(DrillFailed, match=r"passed its checks, but its drill is red:\n  RTO: .* the objective is 1 s"):
         drill(strict, clean.id, progress=lines.append)
     assert proofs(standing)[clean.id][0] is True
 
@@ -123,6 +123,6 @@ def test_d6_another_fernet_key_than_airflows_turns_the_drill_red(
 
     in_use = platform_secrets.in_use
     monkeypatch.setattr(platform_secrets, "in_use", lambda *known: {**in_use(*known), FERNET: another})
-    with pytest.raises(DrillFailed, match="not readable with the Fernet key of the point"):
+    with pytest.raises(DrillFailed, match="cannot be decrypted with the Fernet key of the restore point"):
         drill(standing, back_up(standing).id, progress=lambda line: None)
     assert verdict()[0] is False and token not in verdict()[1] and another not in verdict()[1]

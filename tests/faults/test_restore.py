@@ -281,7 +281,7 @@ def test_x2_a_second_restore_beside_a_live_one_is_refused_before_it_changes_anyt
     made.point()
     wish, stack = Wish("haven", aside="x"), dataclasses.replace(layout.current(), var=tmp_path / "var")
     point = made.open()
-    with only_restore(stack), pytest.raises(BackupError, match="Another restore is at work"):
+    with only_restore(stack), pytest.raises(BackupError, match="Another restore runs"):
         flow.restore(stack, point, wish, plan(point, wish), silent, live=lambda: made.platform)
     assert not list(stack.var.glob("restore*.json"))
 

@@ -184,10 +184,10 @@ def test_the_dag_restores_beside_the_platform_and_removes_it_again(
 def test_a_database_of_a_running_platform_is_not_replaced(stack: layout.Stack, house: Platform, point: str) -> None:
     wish = Wish("haven", parts=(Part("database", "mlflow"),))
     found = opened(house, wish)
-    with pytest.raises(BackupError, match="The platform runs here"):
+    with pytest.raises(BackupError, match="The platform runs on this machine"):
         flow.restore(stack, found, wish, plan(found, wish), lambda line: None, live=lambda: house)
     whole = Wish("haven")
-    with pytest.raises(BackupError, match="The platform runs here"):
+    with pytest.raises(BackupError, match="The platform runs on this machine"):
         flow.restore(stack, opened(house, whole), whole, plan(found, whole), lambda line: None, live=lambda: house)
 
 

@@ -365,7 +365,7 @@ def see_hidden(target: Site, bucket: str, key: str) -> None:
 def absent(target: Site, bucket: str, key: str) -> IntegrityError:
     return IntegrityError(
         f"put {bucket}/{key} at site '{target.name}': reported as stored, but it is not there as it was sent",
-        "Run again. If it fails again, stop using this site and ask its operator.",
+        "Run again; if it lasts, do not rely on this site and ask its operator.",
     )
 
 

@@ -13,7 +13,7 @@ from rempart.sites.answers import etag, fact
 from rempart.sites.digests import error_code
 from rempart.sites.port import Checks, ObjectInfo
 
-_OPERATOR = "Run again. If it fails again, ask the operator of the site. Nothing was adopted."
+_OPERATOR = "Nothing was taken over. Run again; if it lasts, ask the site's operator."
 
 
 def checks_of(answer: Mapping[str, Any], first: Mapping[str, Any] | None) -> Checks:

@@ -239,7 +239,7 @@ def check(stack: Stack, name: str, resolve: Connections) -> str:
     if site.read(landing, HEALTH_KEY) != body:
         raise SiteError(
             f"Site '{name}' gave back other bytes than were written to {landing}/{HEALTH_KEY}",
-            "Ask the operator of the site, and do not use it.",
+            "Ask the operator; do not use this site.",
         )
     site.delete(landing, HEALTH_KEY)
     check_inner_doors(stack, name)

@@ -1,1 +1,1 @@
-"""Writes, locks, keeps and prunes restore points."""
+"""Write, lock, list and prune restore points."""

@@ -1,4 +1,6 @@
-"""Write a restore point: the databases dumped as of one moment, objects replicated and sealed, the manifest last."""
+"""Write a restore point: dump the databases at one moment, replicate and encrypt the objects, write the manifest
+last.
+"""
 
 from __future__ import annotations
 
@@ -42,22 +44,22 @@ from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
 DIGESTED = ("feast_online", "ledger")
-"""Databases whose content, not only its row counts, a drill compares."""
+"""Databases whose content a drill compares, not only their row counts."""
 BARRIER_SECONDS = 300.0
-"""How long a backup waits for who is committing."""
+"""Seconds for which a backup waits for running commits."""
 DUMPERS = 3
-"""Databases under way at a time."""
+"""Number of databases dumped in parallel."""
 Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class RestorePoint:
-    """One restore point: `bytes` of its dumps and manifest, how many databases and objects, ISO time of creation.
+    """Result of a backup: `bytes` of dumps and manifest, numbers of databases and objects, ISO time of creation.
 
-    `bytes_added`: by how much the databases' repositories grew; what was in an earlier dump is not stored again.
-    `dangling`: what the databases refer to and the point lacks; with any, the point is inconsistent, and is taken
-    only where it is named. `not_held`: stores that the platform uses and the point has no copy of, in words.
-    `barrier_seconds`: how long writers waited.
+    `bytes_added` is the growth of the database repositories; content of earlier dumps is not stored again. `dangling`
+    lists references of the databases to missing objects: such a point is inconsistent, and is restored only if named.
+    `not_held` describes stores of the platform that the point does not cover. `barrier_seconds` is how long writers
+    waited.
     """
 
     id: str
@@ -73,7 +75,7 @@ class RestorePoint:
 
 @dataclass
 class _Found:
-    """What the snapshots say beside the dumps."""
+    """Facts read from the database snapshots in addition to the dumps."""
 
     aliases: dict[str, str] = field(default_factory=dict)
     models: list[tuple[str, str, str]] = field(default_factory=list)
@@ -96,11 +98,11 @@ class _Found:
 
     @property
     def champions(self) -> dict[str, str]:
-        """Every model's champion by the ledger, whatever MLflow's aliases say."""
+        """Return each model's champion according to the ledger, regardless of MLflow's aliases."""
         return champions.registered(self.decided, [(name, version) for name, version, _ in self.models])
 
     def moved(self) -> list[str]:
-        """The models of ours whose alias does not stand at the champion on record."""
+        """Return our models whose MLflow alias differs from the champion on record."""
         ours = {name for name, _ in self.candidates} | self.decided.keys()
         return sorted(name for name in ours if self.aliases.get(name) != self.champions.get(name))
 
@@ -112,7 +114,7 @@ class _Found:
 
 
 def config_sha256(config: Config) -> str:
-    """SHA-256 of the configuration's canonical JSON."""
+    """Return the SHA-256 of the configuration's canonical JSON."""
     return hashlib.sha256(canonical_json.encode(config.model_dump(mode="json"))).hexdigest()
 
 
@@ -127,17 +129,17 @@ def back_up(
     suffix: Callable[[], str] = random_suffix,
     tools: postgresql.Tools | None = None,
 ) -> RestorePoint:
-    """Dump the databases to the backup site, replicate the objects there, seal them, and write the manifest of all.
+    """Dump the databases to the backup site, replicate and encrypt the objects there, and write the manifest.
 
-    While the backup site is itself the active one, restore points go to the other site of its pair.
+    If the backup site is the active site, restore points go to the other site of its pair.
 
-    All snapshots are opened while nobody commits, so they are of one moment. The dumps come first: what they refer to
-    was stored before, so the replica that follows holds it, or the point says what it lacks. A step that fails leaves
-    no manifest, and the previous point stays the newest. The manifest is vouched for by a link of the signed chain at
-    the backup site and by evidence of kind `restore-point`.
+    All snapshots are opened while nobody commits, so they show one moment. Dumps come first: the objects that they
+    refer to exist already, so the replica holds them or the point lists them as missing. If a step fails, no manifest
+    is written, and the previous point stays the newest. A link of the signed chain at the backup site and evidence of
+    kind `restore-point` attest the manifest.
 
-    One backup at a time: another is refused before it writes anything (LeaseHeld), and one that was paused past its
-    turn does not commit its point (LeaseLost). Raises BackupError, DatabaseUnavailable, SiteError, PlacementDenied,
+    One backup runs at a time: a second one raises LeaseHeld before it writes, and a paused one that lost its lease
+    raises LeaseLost and does not commit. Raises BackupError, DatabaseUnavailable, SiteError, PlacementDenied,
     ConfigError, LedgerError, SiteFenced.
     """
     source = is_open(platform.active()).site
@@ -166,7 +168,7 @@ def _back_up(
     point_id, kept = points.new_id(began, suffix()), kept_for(config.backup.keep)
     found, asked = _Found(), ask(platform, DATABASES)
     with _frozen(platform) as (frozen, barrier_seconds):
-        say(f"{len(frozen)} snapshots are open; writers waited {barrier_seconds:.2f} s")
+        say(f"opened {len(frozen)} snapshots; writers waited {barrier_seconds:.2f} s")
         with ThreadPoolExecutor(DUMPERS, thread_name_prefix="dump") as pool:
             dumper = _Dumper(platform, keyring, tools, site, point_id, found, say)
             stored = list(pool.map(dumper.dump, frozen))
@@ -175,7 +177,10 @@ def _back_up(
         say(line)
     extended = locks.extend(platform, site, None, say=say)
     if extended.hidden:
-        say(f"WARNING: {len(extended.hidden)} objects of earlier points are hidden at '{where}': rempart points repair")
+        say(
+            f"WARNING: {len(extended.hidden)} objects of earlier restore points are hidden at '{where}': run "
+            "`rempart points repair`"
+        )
     before_bringing(platform, source, where)
     bring(platform, source, where, BUCKETS, whenever=True, patience=PATIENCE)
     held = hold_objects(platform, keyring, site, list(originals(platform, source, where)), began + kept, say)
@@ -191,7 +196,7 @@ def _back_up(
     buckets = [physical_bucket(config, name) for name in BUCKETS]
     absent = stores(asked, found.registry, found.artifact_stores, found.decided, buckets)
     for one in absent:
-        say(f"WARNING: this restore point does not hold {one}")
+        say(f"WARNING: this restore point does not cover {one}")
     manifest = points.Manifest(
         point_id,
         began,
@@ -265,7 +270,7 @@ def _back_up(
 
 @dataclass(frozen=True)
 class _Frozen:
-    """One database, as of the moment of the restore point."""
+    """One database at the moment of the restore point."""
 
     name: str
     connection: Connection
@@ -275,9 +280,9 @@ class _Frozen:
 
 @contextmanager
 def _frozen(platform: Platform) -> Iterator[tuple[list[_Frozen], float]]:
-    """A snapshot of every database, all opened while nobody commits, and the seconds that this took. Raises LeaseHeld.
+    """Open a snapshot of every database while nobody commits. Return them with the seconds taken. Raises LeaseHeld.
 
-    PostgreSQL shares no snapshot across databases: what makes them one moment is that writers wait.
+    PostgreSQL cannot share a snapshot across databases; they show one moment because writers wait.
     """
     sites = platform.continuity.active_sites(platform.config.active_site)
     with ExitStack() as held:
@@ -294,7 +299,7 @@ def _frozen(platform: Platform) -> Iterator[tuple[list[_Frozen], float]]:
 
 @dataclass(frozen=True)
 class _Dumper:
-    """Dumps one database after another into their repositories; `found` gets what each snapshot says."""
+    """Dump databases into their repositories. `found` collects facts from each snapshot."""
 
     platform: Platform
     keyring: Keyring
@@ -305,7 +310,7 @@ class _Dumper:
     say: Say
 
     def dump(self, frozen: _Frozen) -> tuple[points.Dump, int]:
-        """The dump as it came out of its repository again, and by how much that grew."""
+        """Return the dump as read back from its repository, and the growth of that repository."""
         name, session = frozen.name, frozen.session
         with postgresql.named(frozen.connection, "read what a snapshot holds"):
             postgresql.check_versions(self.tools, session)
@@ -317,7 +322,7 @@ class _Dumper:
         try:
             stored = self._stored(key, frozen, len(rows))
         except RepositoryDamaged as error:  # what it holds is left as it is, and nothing is added to it any more
-            self.say(f"WARNING: {error.what}. Another repository is begun")
+            self.say(f"WARNING: {error.what}. Starting a new repository")
             key = renewed_key(self.platform, self.keyring, domain, error)
             stored = self._stored(key, frozen, len(rows))
         self.say(f"database {name}: {stored.bytes:,} bytes, {stored.bytes_added:,} of them new, {stored.seconds:.1f} s")
@@ -325,7 +330,7 @@ class _Dumper:
         return held, stored.bytes_added
 
     def _stored(self, key: DomainKey, frozen: _Frozen, tables: int) -> StoredDump:
-        """The dump in the repository of a key, which is made if it is not there."""
+        """Store a dump in the repository of a key. Make the repository if needed."""
         repository = repository_of(self.platform, self.site.name, key)
         tags = (f"point={self.point_id}",)
         dump = partial(dump_into, self.tools, repository, frozen.connection, frozen.snapshot, tables, tags=tags)

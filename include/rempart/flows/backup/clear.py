@@ -1,4 +1,4 @@
-"""Once a day, delete for good at the backup site what no restore point needs and no lock holds any more."""
+"""Collect garbage at the backup site once a day: delete data that no restore point needs and no lock protects."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ from rempart.sites.port import ObjectInfo, Site
 
 WORKERS = 16
 FOLDERS = (locking.REPOSITORIES, heartbeat.PREFIX, "locks/", holds.FOLDER)
-"""Where objects are replaced or hidden, and old versions pile up; the chain, keys and points are not among them."""
+"""Prefixes where objects are overwritten or hidden, so that old versions accumulate.
+
+Chain, keys and points are excluded.
+"""
 SHORTEST = timedelta(days=4)
-"""Old versions can be read for so long at least, whatever `backup.locked` says."""
+"""Minimum time for which old versions stay readable, independent of `backup.locked`."""
 SPENT = timedelta(hours=1)
 Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class ClearedVersions:
-    """What was deleted for good: `sealed` objects that no point names, `old` versions, and their `bytes`.
+    """Result of a garbage collection: deleted `sealed` objects that no point names, `old` versions, and their `bytes`.
 
-    `retained` sealed objects are not needed, and locked still.
+    `retained` sealed objects are not needed but still locked.
     """
 
     sealed: int = 0
@@ -40,16 +43,15 @@ class ClearedVersions:
 
 
 def is_due(platform: Platform, known: Known) -> bool:
-    """Whether a day has passed since the last time."""
+    """Return whether the last collection is a day ago."""
     return known.cleared is None or platform.clock() - known.cleared >= clearing.EVERY
 
 
 def clear(platform: Platform, site: Site, known: Known, say: Say = lambda line: None) -> ClearedVersions:
-    """Delete sealed objects that no point names, and old versions; a bounded number of each.
+    """Delete sealed objects that no point names, and old versions; at most a fixed number of each.
 
-    A lock is met calmly: the site says until when, and another day follows. Raises BackupError, before anything is
-    deleted, when the manifest of a point is not as it is on record or cannot be read: what it needs is then not known;
-    SiteError.
+    A locked version is skipped and tried again another day. Raises BackupError before any deletion if a manifest is
+    unreadable or differs from its record, because the objects that it needs are unknown; SiteError.
     """
     free = _unneeded(platform, site)
     old = _old(platform, site, known)
@@ -62,19 +64,22 @@ def clear(platform: Platform, site: Site, known: Known, say: Say = lambda line: 
         sum(not count for count, _ in sealed),
     )
     if done.sealed or done.old:
-        say(f"cleared: {done.sealed} sealed objects, {done.old} old versions, {done.bytes:,} bytes")
+        say(f"deleted {done.sealed} sealed objects, {done.old} old versions, {done.bytes:,} bytes")
     return done
 
 
 def sweep(platform: Platform, site: Site, spent: Listed) -> None:
-    """Delete the locks that restic gave back an hour ago: it takes some at every call, and each listing meets them."""
+    """Delete the lock files that restic released an hour ago.
+
+    It makes one at every call, and they slow down listings.
+    """
     old = clearing.old_versions(spent, (), platform.clock(), SPENT)
     for _ in abreast(old, lambda group: _delete(platform, site, group), WORKERS):
         pass
 
 
 def _delete(platform: Platform, site: Site, group: Collection[ObjectInfo]) -> tuple[int, int]:
-    """How many versions were deleted, in order, until one is locked, and their bytes."""
+    """Delete versions in order until one is locked. Return their number and bytes."""
     count, size = 0, 0
     for one in group:
         if delete_unless_locked(site, platform.config.buckets.backups, one, platform.clock()):
@@ -92,10 +97,10 @@ def _unneeded(platform: Platform, site: Site) -> list[ObjectInfo]:
 
 
 def needed(platform: Platform, site: Site) -> set[int]:
-    """Fingerprints of every sealed version that a point at the site names, whether it is to be kept or hidden.
+    """Return fingerprints of every sealed version that a restore point at the site names, kept or hidden.
 
-    The first version of each manifest counts, for it is written once. Raises BackupError for one that is not as it is
-    on record.
+    The first version of each manifest counts, because a manifest is written once. Raises BackupError if it differs from
+    its record.
     """
     bucket, found, first = platform.config.buckets.backups, set[int](), dict[str, ObjectInfo]()
     for info in site.versions(bucket, locking.POINTS):
@@ -111,7 +116,7 @@ def needed(platform: Platform, site: Site) -> set[int]:
             except ValueError as cause:
                 raise _not_known(point, f"{cause}") from cause
         if records and str(records[0].body["manifest_sha256"]) != named.sha256:
-            raise _not_known(point, "its manifest is not the one on record")
+            raise _not_known(point, "its manifest differs from its record")
     return found
 
 
@@ -126,6 +131,7 @@ def _old(platform: Platform, site: Site, known: Known) -> list[tuple[ObjectInfo,
 
 def _not_known(point: str, why: str) -> BackupError:
     return BackupError(
-        f"No sealed object was deleted, for what restore point {point} needs is not known: {why}",
-        "Bring its manifest back, or delete the point's folder by hand; then run the prune again.",
+        f"No sealed object was deleted, because the needs of restore point {point} are unknown: {why}",
+        "Run `rempart points repair` to restore its manifest, or delete the folder of the point by hand; then "
+        "run the prune again.",
     )

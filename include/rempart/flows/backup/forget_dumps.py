@@ -1,4 +1,4 @@
-"""Dumps that no restore point needs any more leave the databases' repositories."""
+"""Remove dumps that no restore point needs from the database repositories."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.repositories import repository_of
 
 TAG = "point="
-"""A dump's snapshot bears the id of its point behind this."""
+"""Tag prefix of a dump's snapshot; the id of its restore point follows."""
 
 
 def forget(
@@ -26,11 +26,11 @@ def forget(
     standing: Collection[str],
     say: Callable[[str], object],
 ) -> dict[str, int]:
-    """Have every repository at a site forget the dumps that nobody needs; return how many of each domain.
+    """Forget unneeded dumps in every repository at a site. Return their number by encryption scope.
 
-    `needed` by the points that are kept; `standing` are the points that are there. What a destroyed key opened is
-    unreadable already, and stays. A key or repository that is damaged stops no other one: it is told, and raised at
-    the end if a point that is kept needs it. Raises what keys and repositories raise; a run again goes on.
+    `needed` dumps belong to kept points; `standing` are the existing points. Repositories of destroyed keys are
+    unreadable and stay. A damaged key or repository does not stop the others: it is reported, and raised at the end if
+    a kept point needs it. Raises the errors of keys and repositories; the next run continues.
     """
     if not needed:  # dumps of the first formats stand beside their manifest
         return {}
@@ -43,11 +43,11 @@ def forget(
         try:
             for kind, count in _forget(platform, site, keyring, (domain, card.serial), (needed, standing)).items():
                 forgotten[domain.id] = forgotten.get(domain.id, 0) + count
-                say(f"{domain.id}: {count} {kind} forgotten")
+                say(f"{domain.id}: forgot {count} {kind}")
         except SiteUnavailable:
             raise
         except (BackupError, IntegrityError) as error:
-            say(f"WARNING: {domain.id} {card.serial}: nothing was forgotten there. {error.what}")
+            say(f"WARNING: {domain.id} {card.serial}: nothing forgotten in this repository. {error.what}")
             faults += [error] if (domain.id, card.serial) in used else []
     if faults:
         raise faults[0]
@@ -61,7 +61,7 @@ def _forget(
     named: tuple[Domain, str],
     wanted: tuple[Collection[retention.Snapshot], Collection[str]],
 ) -> dict[str, int]:
-    """Forget in the repository of one key; return how many base backups or dumps, if any."""
+    """Forget dumps in the repository of one key. Return the number of base backups or dumps."""
     (domain, serial), (needed, standing) = named, wanted
     key = keyring.open(domain, serial)
     if domain.name == wal.NAME:

@@ -1,4 +1,4 @@
-"""Keep what restore points need under lock: manifests, the databases' repositories, sealed objects that lapse early."""
+"""Lock what restore points need: manifests, database repositories, sealed objects whose locks end early."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from rempart.sites.port import ObjectInfo, Site
 
 WORKERS = 16
 LOOK_BACK = 200
-"""Versions of the note that are read at most: whoever has the site's key may put others on top."""
+"""Limit of versions of the note that are read: an attacker with the site's key may put others on top."""
 FRESH = timedelta(minutes=30)
 _RESTIC_NAME = re.compile(r"[0-9a-f]{64}")
-"""restic names what it stores by the SHA-256 of it."""
+"""restic names its files by their SHA-256."""
 Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class Extended:
-    """Result of a run: known locks, objects of the repositories, how many locks were set, and hidden objects.
+    """Result of a run: known locks, repository objects, number of locks set, and hidden objects.
 
-    `spent`: the locks that restic itself takes and gives back.
+    `spent` are the lock files that restic takes and releases.
     """
 
     known: Known
@@ -40,10 +40,10 @@ class Extended:
 
 
 def read_known(site: Site, bucket: str, trusted: Collection[bytes]) -> Known | None:
-    """Return the newest note that one of the trusted keys signed; None where there is none.
+    """Return the newest note with a trusted signature, or None.
 
-    One whose time is far from the site's was put back by somebody, and counts only without another. Raises
-    IntegrityError if others wrote over it more often than we look, SiteError.
+    A note whose time differs much from the site's time may be replayed, and counts only if no other exists. Raises
+    IntegrityError if the limit of versions is reached, SiteError.
     """
     found: list[tuple[datetime, Known]] = []
     bodies = [one for one in site.versions(bucket, FILE) if not one.marker][:LOOK_BACK]
@@ -57,14 +57,16 @@ def read_known(site: Site, bucket: str, trusted: Collection[bytes]) -> Known | N
         found.append((at, known))
     if bodies and not found:
         raise IntegrityError(
-            f"{bucket}/{FILE} at site '{site.name}' was written over: of {len(bodies)} newest versions none is ours",
-            "Replace the keys of the site, find out who did it, delete what he wrote there, and run again.",
+            f"{bucket}/{FILE} at site '{site.name}' was overwritten: none of its {len(bodies)} newest versions "
+            "has a trusted signature",
+            "Replace the keys of the site, find out who overwrote the note, delete the foreign versions, and run "
+            "again.",
         )
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
 def write_known(platform: Platform, site: Site, known: Known) -> None:
-    """Replace the note; it is under lock as long as what it tells of. Raises SiteError."""
+    """Replace the note. Its lock lasts as long as the locks that it lists. Raises SiteError."""
     now, bucket = platform.clock(), platform.config.buckets.backups
     written = site.write(bucket, FILE, locking.encode(known, now, platform.signer()), content_type="application/json")
     if platform.config.backup.locked and written.version_id:
@@ -78,12 +80,11 @@ def extend(
     outliving: Collection[str] = (),
     say: Say = lambda line: None,
 ) -> Extended:
-    """Have the repositories, and the manifests of kept points, locked for `backup.locked` from now at least.
+    """Lock the repositories and the manifests of kept points for at least `backup.locked` from now.
 
-    Without any `kept` (None) the manifests are left to the next prune. So also the sealed objects of the points that
-    are `outliving` the locks which they were given. One lock that cannot be set stops no other; afterwards LockLapses
-    names the first. What somebody hid is extended, too, and told. With `backup.locked: 0s` nothing is done. Raises
-    SiteError.
+    With `kept=None` the manifests are left to the next prune. Sealed objects of points that are `outliving` their locks
+    are extended too. One failed lock does not stop the others; LockLapses names the first at the end. Hidden objects
+    are extended and reported. With `backup.locked: 0s` nothing is done. Raises SiteError.
     """
     locked, bucket = platform.config.backup.locked, platform.config.buckets.backups
     known = read_known(site, bucket, platform.trusted_keys().values()) or Known()
@@ -114,21 +115,21 @@ def extend(
             failures += refused
             if not refused:
                 sealed[point] = now + locking.SEALED_FOR
-            say(f"{point}: {count} sealed objects locked until {now + locking.SEALED_FOR:%Y-%m-%d}")
+            say(f"{point}: locked {count} sealed objects until {now + locking.SEALED_FOR:%Y-%m-%d}")
     after = replace(known, until=until, sealed=sealed, pruning=False)
     if after != known:
         write_known(platform, site, after)
     if set_:
-        say(f"{len(set_)} locks set until {now + locking.span(locked):%Y-%m-%d %H:%M} UTC")
+        say(f"set {len(set_)} locks until {now + locking.span(locked):%Y-%m-%d %H:%M} UTC")
     if failures:
         raise _lapses(failures, now + locked)
     return Extended(after, repositories.current(), len(set_), covered, repositories.busy())
 
 
 def _manifest(platform: Platform, site: Site, point: str, found: Listed) -> Version | None:
-    """The version of a point's manifest that has the SHA-256 in the ledger, else its writer's; None without any.
+    """Return the manifest version that matches the ledger's SHA-256, else the writer's version, or None.
 
-    A site may have altered the writer's version; a repair then put the same bytes beside it.
+    A site may have altered the writer's version; a repair then wrote the same bytes as another version.
     """
     bucket, key = platform.config.buckets.backups, f"{points.prefix(point)}manifest.json"
     first = found.current().get(key)
@@ -141,7 +142,7 @@ def _manifest(platform: Platform, site: Site, point: str, found: Listed) -> Vers
 
 
 def reads_the_same(site: Site, bucket: str, right: ObjectInfo) -> bool:
-    """Whether a reader finds the bytes of a version though it is not the newest: a repair put them on top."""
+    """Return whether a reader finds the bytes of a version that is not the newest: a repair put them on top."""
     try:
         newest = site.head(bucket, right.key)
     except ObjectMissing:
@@ -152,7 +153,7 @@ def reads_the_same(site: Site, bucket: str, right: ObjectInfo) -> bool:
 
 
 def is_altered(site: Site, bucket: str, version: ObjectInfo) -> bool:
-    """Whether a version is not what its writer gave the site: then it is nothing to bring back."""
+    """Return whether a version differs from what its writer stored. Such a version is not restored."""
     info, body = site.fetch(bucket, version.key, version_id=version.version_id)
     name = version.key.rpartition("/")[2]
     expected = info.sha256 or (name if _RESTIC_NAME.fullmatch(name) else None)
@@ -166,7 +167,7 @@ def _of(known: Known, prefix: str) -> Known:
 def _retain(
     site: Site, bucket: str, wanted: Iterable[Version], until: datetime
 ) -> tuple[dict[Version, datetime], list[RempartError]]:
-    """Until when each is locked now, and what was refused."""
+    """Return until when each version is locked, and the refusals."""
     done: dict[Version, datetime] = {}
     failures: list[RempartError] = []
 
@@ -185,7 +186,7 @@ def _retain(
 
 
 def _link(platform: Platform, point: str) -> str | None:
-    """The key of the link that vouches for a point, by the ledger."""
+    """Return the key of the chain link of a restore point, according to the ledger."""
     records = platform.ledger.find("restore-point", point, limit=1)
     seq = records[0].body.get("link") if records else None
     return chain.key_of(int(seq)) if seq else None
@@ -203,32 +204,34 @@ def _retain_sealed(
     done, failures = _retain(site, bucket, wanted, until)
     if len(done) + len(failures) < len(wanted):
         gone = next(one for one in sorted(wanted) if one not in done)
-        failures.append(SiteError(f"{bucket}/{gone[0]} (version {gone[1]}) is gone", "Restore it from its replica."))
+        failures.append(
+            SiteError(f"{bucket}/{gone[0]} (version {gone[1]}) does not exist", "Restore it from its replica.")
+        )
     return len(done), failures
 
 
 def _lapses(failures: list[RempartError], needed: datetime) -> LockLapses:
     first = failures[0]
     return LockLapses(
-        f"{len(failures)} locks of what restore points need could not be set until {needed:%Y-%m-%d %H:%M} UTC. One of"
-        f" them: {first.what}",
-        "Anybody with the site's key can delete it once its lock is over. Give the site's connection the right "
-        "s3:PutObjectRetention, or have the operator mend it, and run again.",
+        f"{len(failures)} objects that restore points need could not be locked until {needed:%Y-%m-%d %H:%M} UTC. "
+        f"First error: {first.what}",
+        "Give the site's connection the right s3:PutObjectRetention, or ask the operator, then run again. After "
+        "a lock ends, anyone with the site's key can delete the object.",
     )
 
 
 def refuse_hidden(site: Site, found: Extended) -> None:
-    """Raises BackupError while what a point needs is hidden: who did it may still be there, so nothing is deleted."""
+    """Check that nothing that restore points need is hidden before anything is deleted. Raises BackupError."""
     if found.hidden:
         raise BackupError(
-            f"Somebody hid {len(found.hidden)} objects that restore points at site '{site.name}' need, among them "
-            f"{found.hidden[0][0]}: a delete marker or another version is on top of each. Nothing was pruned",
-            "Replace the keys of the site, find out who did it, then `rempart points repair` brings them back.",
+            f"Nothing was pruned: {len(found.hidden)} objects that restore points at site '{site.name}' need are "
+            f"hidden, for example {found.hidden[0][0]}, by a delete marker or another version",
+            "Replace the keys of the site, find out who hid the objects, then run `rempart points repair`.",
         )
 
 
 def note_pruning(platform: Platform, site: Site, found: Extended) -> Extended:
-    """Before restic removes data: what is gone then is not somebody else's doing, also if this run is killed."""
+    """Record a prune before restic removes data, so that the removal is not taken for an attack, also after a kill."""
     if not platform.config.backup.locked:
         return found
     after = replace(found, known=replace(found.known, pruning=True))
@@ -237,7 +240,7 @@ def note_pruning(platform: Platform, site: Site, found: Extended) -> Extended:
 
 
 def settle(platform: Platform, site: Site, found: Extended, cleared: datetime | None = None) -> Known:
-    """After a prune: what it removed is not needed any more."""
+    """Record that removed data is no longer needed, after a prune."""
     bucket, known = platform.config.buckets.backups, found.known
     until = known.until
     if known.pruning:

@@ -1,7 +1,7 @@
-"""Bring back links of the chain of restore points from the ledger, or mark as lost those of which no true copy is left.
+"""Restore links of the chain of restore points from the ledger, or mark them as lost if no true copy exists.
 
-The ledger's record of a restore point holds the link's signed bytes (`link_file`). The same bytes are put as another
-version; readers choose the version by its SHA-256 (`backup.points.chain`).
+The ledger's record of a restore point holds the link's signed bytes (`link_file`). They are written as another version;
+readers choose the version by its SHA-256 (`backup.points.chain`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from rempart.sites.once import bodies, put_again, store_once
 from rempart.sites.port import Site
 
 RECENT = 100
-"""Records that a backup looks at; a repair looks at all."""
+"""Number of records that a backup checks; a repair checks all."""
 ALL = 100_000
 Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class Mended:
-    """Numbers of links that were put back, of those that are lost, and of those that were marked as lost."""
+    """Numbers of the links that were restored, that are lost, and that were marked as lost."""
 
     healed: tuple[int, ...] = ()
     lost: tuple[int, ...] = ()
@@ -35,7 +35,7 @@ class Mended:
 
 
 def named_links(platform: Platform, site: Site, limit: int = ALL) -> dict[int, bytes]:
-    """The bytes of each link of a site by its number, as the ledger's newest records of restore points have them."""
+    """Return the bytes of each link of a site by its number, from the ledger's newest records of restore points."""
     found: dict[int, bytes] = {}
     here = (site.name, platform.config.buckets.backups)
     for record in platform.ledger.find("restore-point", limit=limit):  # newest first
@@ -46,27 +46,30 @@ def named_links(platform: Platform, site: Site, limit: int = ALL) -> dict[int, b
 
 
 def hashes(named: Mapping[int, bytes]) -> dict[int, str]:
-    """The SHA-256 of each link."""
+    """Return the SHA-256 of each link."""
     return {seq: hashlib.sha256(body).hexdigest() for seq, body in named.items()}
 
 
 def refuse_emptied(platform: Platform, site: Site, named: Mapping[int, bytes]) -> None:
-    """Raises IntegrityError if the ledger knows links of a site, and every one is gone: a chain is not begun anew."""
+    """Check that a chain known to the ledger still has links at the site, so that no new chain replaces it.
+
+    Raises IntegrityError.
+    """
     bucket = platform.config.buckets.backups
     if named and not any(chain.numbers(site, bucket)):
         raise IntegrityError(
-            f"Every link of the chain is gone from {bucket}/{chain.FOLDER} at site '{site.name}', and the ledger knows"
-            f" {len(named)} of them, the last is {max(named)}. Nothing was written",
-            "Find out who emptied the bucket, or whether the site's connection leads elsewhere. `rempart points repair`"
-            " puts the links back, then backups go on (docs/runbooks/chain-is-broken.md).",
+            f"All links of the chain are missing from {bucket}/{chain.FOLDER} at site '{site.name}'; the ledger "
+            f"knows {len(named)}, the last is {max(named)}. Nothing was written",
+            "Find out who emptied the bucket, or whether the site's connection leads to another place. Run "
+            "`rempart points repair` to restore the links (docs/runbooks/chain-is-broken.md); then back up again.",
         )
 
 
 def check_chain(platform: Platform, site: Site, say: Say) -> dict[int, str]:
-    """Before a backup: have the end of the chain whole; the SHA-256 of the newest links by the ledger.
+    """Repair the end of the chain before a backup. Return the SHA-256 of the newest links from the ledger.
 
-    What is altered or gone is put back. Raises IntegrityError for a chain that is gone as a whole, or that ends in a
-    link of which no true copy is left; SiteError, LedgerError.
+    Restores altered or missing links. Raises IntegrityError if all links are missing or the last link has no true copy;
+    SiteError, LedgerError.
     """
     named = named_links(platform, site, RECENT)
     refuse_emptied(platform, site, named)
@@ -85,11 +88,11 @@ def mend(
     mark_lost: bool = False,
     say: Say = lambda line: None,
 ) -> Mended:
-    """Put links back that are altered or gone, from the ledger or another site; evidence of kind `repair`.
+    """Restore altered or missing links from the ledger or another site. Writes evidence of kind `repair`.
 
-    With `newest`, only so many at the end are looked at. A link of which no true copy is found is told as lost, and
-    with `mark_lost` a signed mark is put in its place: it vouches for nothing. A healthy link is never touched. Raises
-    SiteError, LedgerError.
+    With `newest`, only that many links at the end are checked. A link without a true copy is reported as lost; with
+    `mark_lost` a signed mark replaces it, which attests no point. Intact links are never changed. Raises SiteError,
+    LedgerError.
     """
     bucket, keys = platform.config.buckets.backups, platform.trusted_keys()
     named = named_links(platform, site, RECENT if newest else ALL)
@@ -105,9 +108,9 @@ def mend(
         body = named.get(seq) or _elsewhere(platform, site, seq, judged)
         if body is None:
             lost.append(seq)
-            say(f"link {seq} is lost: {broken.get(seq, 'it is gone')}, and no true copy is at any site")
+            say(f"link {seq} is lost: {broken.get(seq, 'it is missing')}, and no site has a true copy")
             continue
-        say(f"link {seq} {'can be' if dry_run else 'was'} put back: {broken.get(seq, 'it is gone')}")
+        say(f"link {seq} {'can be' if dry_run else 'was'} restored: {broken.get(seq, 'it is missing')}")
         healed.append(seq)
         if not dry_run:
             until = platform.clock() + kept_for(platform.config.backup.keep)
@@ -126,7 +129,7 @@ Judged = tuple[Stored, Link | None, str]
 
 
 def _elsewhere(platform: Platform, site: Site, seq: int, judged: Sequence[Judged]) -> bytes | None:
-    """The link's bytes at another site, by the hash that the next link names."""
+    """Return the link's bytes at another site, checked against the hash in the next link."""
     wanted = next((link.previous for one, link, _ in judged if link and one.seq == seq + 1), None)
     if wanted is None:
         return None
@@ -142,7 +145,7 @@ def _elsewhere(platform: Platform, site: Site, seq: int, judged: Sequence[Judged
 
 
 def _mark(platform: Platform, site: Site, seq: int, stored: Sequence[Stored], judged: Sequence[Judged]) -> None:
-    """Put a mark in the place of a lost link; it names the points of its time that nothing vouches for."""
+    """Replace a lost link by a mark that names the unattested points of its time."""
     bucket = platform.config.buckets.backups
     links = [link for _, link, _ in judged if link]
     vouched = {link.point for link in links}

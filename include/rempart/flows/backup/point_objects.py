@@ -1,4 +1,4 @@
-"""The objects of a restore point: which they are, and each of them sealed at the backup site."""
+"""Select the objects of a restore point and encrypt each at the backup site."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Say = Callable[[str], object]
 
 
 def originals(platform: Platform, source: str, where: str) -> Iterator[Original]:
-    """Every current object of the replica, in the version on record there, with its erasure domain."""
+    """Return every current object of the replica, in its recorded version, with its encryption scope."""
     config, pipelines, known = platform.config, load_all(), catalogue(platform, source, where)
     otherwise = kept_for(config.backup.keep)
     for name in BUCKETS:
@@ -37,13 +37,13 @@ def originals(platform: Platform, source: str, where: str) -> Iterator[Original]
 def hold_objects(
     platform: Platform, keyring: Keyring, site: Site, originals: list[Original], until: datetime, say: Say
 ) -> tuple[points.HeldObject, ...]:
-    """Have each object sealed at the site; one is read where it is, for its replica was verified there."""
+    """Encrypt each object at the site. The source is the replica at the same site, which was verified."""
     told = [time.monotonic()]
 
     def progress(done: int, total: int) -> None:
         if time.monotonic() - told[0] >= PROGRESS_SECONDS or done == total:
             told[0] = time.monotonic()
-            say(f"sealed: {done:,} of {total:,} contents")
+            say(f"sealed {done:,} of {total:,} contents")
 
     known = _known(platform, site)
     sealed = seal_objects(platform, keyring, site, originals, site, until, known=known, progress=progress)
@@ -54,7 +54,7 @@ def hold_objects(
 
 
 def _known(platform: Platform, site: Site) -> Iterable[SealedObject]:
-    """What the restore point before this one sealed, if the chain still vouches for its manifest."""
+    """Return the sealed objects of the previous restore point, if the chain still attests its manifest."""
     bucket, keys = platform.config.buckets.backups, platform.trusted_keys()
     last = chain.read(site, bucket, keys, named=hashes(named_links(platform, site, RECENT)), newest=1)
     try:

@@ -1,4 +1,4 @@
-"""Prune restore points: delete at the backup site what no rule keeps, and leave evidence of it."""
+"""Prune restore points: delete those that no rule keeps, with evidence."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Pruned:
-    """What a prune deleted, or with `dry_run` would: points, leftovers, and their bytes.
+    """Result of a prune, or its plan with `dry_run`: deleted points, leftovers, and their bytes.
 
-    `retained` are under a lock until then (ISO), `held` those that a hold saved at the last moment. `cleared`: what no
-    point needs and went for good, once a day.
+    `retained` points are locked until the given ISO time, `held` points got a hold at the last moment. `cleared` is the
+    result of the daily garbage collection.
     """
 
     site: str
@@ -49,16 +49,16 @@ def prune(
     patience: float = PATIENCE,
     say: Say = lambda line: None,
 ) -> Pruned:
-    """Delete the points that no rule keeps, in every version, what dead backups and prunes left, and their dumps.
+    """Delete restore points that no rule keeps, leftovers of killed backups and prunes, and their dumps, in all
+    versions.
 
-    Before that the locks of what the others need are extended, and once a day what no point needs goes for good.
-    Evidence of kind `prune` is written before anything is deleted (what, and why the others stay) and after (what
-    became of it); none when there is nothing to delete. What is locked is told with its date and tried again after
-    that. A backup or another prune at work is waited for so many seconds.
+    First extends the locks of what the other points need. Collects garbage once a day. Writes evidence of kind `prune`
+    before the deletion (what is deleted, why the others stay) and after it (the result); none if there is nothing to
+    delete. Locked points are reported with their date and tried again later. Waits `patience` seconds for a running
+    backup or prune.
 
-    Raises BackupError when a point that is kept cannot be read, for then nobody knows what it needs, or when something
-    is hidden that it needs; LockLapses for a lock that could not be extended, before anything is deleted; LeaseHeld,
-    SiteError.
+    Raises BackupError if a kept point cannot be read, because its needs are unknown, or if something that it needs is
+    hidden; LockLapses before any deletion if a lock could not be extended; LeaseHeld, SiteError.
     """
     site = open_site(platform, where)
     if dry_run:
@@ -80,12 +80,12 @@ def prune(
 
 
 def _lasting(found: Survey) -> list[str]:
-    """The points that a rule keeps beyond their first lock."""
+    """Return the points that a rule keeps beyond their first lock."""
     return [point for point, why in found.plan.keep.items() if set(why) - {retention.YOUNG, retention.LOCKED}]
 
 
 def _outliving(platform: Platform, found: Survey) -> list[str]:
-    """Those of them that are kept until the locks of their sealed objects are about to end."""
+    """Return the points whose sealed objects' locks end soon although the points are kept."""
     locked = platform.config.backup.locked
     return [
         point
@@ -95,7 +95,7 @@ def _outliving(platform: Platform, found: Survey) -> list[str]:
 
 
 def _look(platform: Platform, found: Survey) -> tuple[Pruned, list[str], list[str], dict[str, str]]:
-    """What would be deleted; points, leftovers, and what was met under a lock that still holds."""
+    """Plan the deletions: points, leftovers, and points that are still locked."""
     locked = _known_locks(platform, found.site, found.at)
     doomed = [point for point in found.plan.prune if point not in locked]
     left = [point for point in found.leftovers if point not in locked]
@@ -112,7 +112,7 @@ def _delete(platform: Platform, site: Site, found: Survey, extended: Extended, s
     _check_readable(found)
     tried = retention.RetentionPlan(found.plan.keep, tuple(doomed))
     facts = {"site": site.name, "retained": locked}
-    intended = {"points": doomed, "leftovers": left, "why": "no rule keeps them"}
+    intended = {"points": doomed, "leftovers": left, "why": "no rule keeps it"}
     rules = {**platform.config.backup.keep.model_dump(mode="json"), "floor": retention.FLOOR}
     kept = {point: list(why) for point, why in found.plan.keep.items()}
     platform.ledger.append(
@@ -158,7 +158,7 @@ def _pruned(found: Survey, dry_run: bool, cleared: Iterable[Cleared], locked: di
 
 
 def _known_locks(platform: Platform, site: str, now: datetime) -> dict[str, str]:
-    """What the last prune met under a lock that still holds: it is not tried, and not recorded, every half hour."""
+    """Return the points that the last prune found locked, so that they are not tried and recorded every half hour."""
     records: list[Any] = platform.ledger.find("prune", site, limit=1)
     known = records[0].body["retained"] if records else {}
     return {str(point): str(until) for point, until in known.items() if datetime.fromisoformat(until) > now}
@@ -168,16 +168,16 @@ def _check_readable(found: Survey) -> None:
     for point in found.unreadable[:1]:
         doubt = next(one.doubts[0] for one in found.points if one.id == point)
         raise BackupError(
-            f"Restore point {point} at site '{found.site}' is to be kept, and {doubt}. Nothing was pruned, for what it"
-            f" needs is not known (so for {len(found.unreadable)} in all)",
-            f"Find out who changed it. An earlier version of points/{point}/{retention.MANIFEST} may be whole; else"
-            " delete that folder by hand.",
+            f"Restore point {point} at site '{found.site}' must be kept, but {doubt}. Nothing was pruned, because "
+            f"the needs of {len(found.unreadable)} such points are unknown",
+            f"Find out who changed it. Restore an earlier version of points/{point}/{retention.MANIFEST} if it is "
+            "intact; otherwise delete that folder by hand.",
         )
 
 
 def _line(one: Cleared) -> str:
     if one.held:
-        return f"{one.id}: held meanwhile, not touched"
+        return f"{one.id}: got a hold meanwhile, skipped"
     if one.retained_until:
         return f"{one.id}: retained until {one.retained_until:%Y-%m-%d %H:%M} UTC"
     return f"{one.id}: deleted"

@@ -1,4 +1,4 @@
-"""The restore points at a site: which there are, why each is kept, and holds."""
+"""List the restore points at a site with the reasons to keep each, and manage holds."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from rempart.sites.port import Site
 
 WORKERS = 8
 ALL = 100_000
-"""More records than a ledger holds of holds, or of drills."""
+"""Upper limit of ledger records of holds, or of drills."""
 
 
 @dataclass(frozen=True)
 class PointStatus:
-    """One point: `bytes` of all that stands under its prefix; databases in its manifest, objects in its evidence.
+    """One restore point: `bytes` under its prefix, databases in its manifest, objects in its evidence.
 
-    `reasons` say why it is kept; without any, the next prune deletes it. `doubts` say why nobody should count on it.
-    `proof` is the newest drill: its verdict and when it was.
+    `reasons` tell why it is kept; without any, the next prune deletes it. `doubts` tell why it may be unusable. `proof`
+    is the newest drill: its verdict and time.
     """
 
     id: str
@@ -45,12 +45,11 @@ class PointStatus:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a site holds at a moment, newest first, and the plan that follows from it.
+    """Restore points of a site at one moment, newest first, and the resulting prune plan.
 
-    `needed` are keys, and `snapshots` dumps in repositories, that the points which are kept cannot do without; what the
-    `unreadable` of them need is not known.
-    `leftovers` are folders of no point, with their bytes; of the `hidden` points somebody deleted the manifest, and the
-    site still has it. `sealed_for`: how long each point's sealed objects were locked from its moment on, if it has any.
+    `needed` keys and `snapshots` (dumps) are required by kept points; the needs of `unreadable` points are unknown.
+    `leftovers` are folders without a point, with their bytes. `hidden` points have a deleted manifest that the site
+    still holds. `sealed_for` tells how long each point's sealed objects were locked from its creation.
     """
 
     site: str
@@ -67,7 +66,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class _Told:
-    """What a manifest says, or the `fault` for which nobody can tell, and the SHA-256 that its writer gave the site."""
+    """Content of a manifest, or the `fault` that makes it unreadable, and the SHA-256 that its writer gave the site."""
 
     sha256: str | None
     needs: retention.Needs | None
@@ -75,7 +74,7 @@ class _Told:
 
 
 def survey(platform: Platform, where: str | None = None) -> Survey:
-    """Look at every restore point of a site (by default where backups go now); nothing is changed.
+    """Survey every restore point of a site (default: the current backup site) without changes.
 
     Raises SiteError, PlacementDenied, LedgerError, DatabaseUnavailable.
     """
@@ -83,7 +82,7 @@ def survey(platform: Platform, where: str | None = None) -> Survey:
 
 
 def open_site(platform: Platform, where: str | None) -> Site:
-    """The site of the restore points: where backups go now, unless another is named. Raises PlacementDenied."""
+    """Return the site of restore points: the current backup site unless named. Raises PlacementDenied."""
     active = platform.active().site
     where = where or backup_site(platform.config, active)
     beside = active if active != where else None
@@ -91,7 +90,7 @@ def open_site(platform: Platform, where: str | None) -> Site:
 
 
 def survey_of(platform: Platform, site: Site) -> Survey:
-    """The same of a site that is open."""
+    """Survey the restore points of an open site."""
     bucket, now = platform.config.buckets.backups, platform.clock()
     folders = retention.folders(site.versions(bucket, "points/"))
     ids = sorted((one.id for one in folders.values() if one.manifest == "current"), reverse=True)
@@ -151,9 +150,9 @@ def _read(site: Site, bucket: str, point: str) -> _Told:
 def _doubts(
     site: Site, bucket: str, told: Mapping[str, _Told], records: Mapping[str, Evidence | None], failed: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Why nobody should count on each point. Only the newest that nothing else speaks against is read as a whole.
+    """Return findings against each point. Only the newest point without findings is read completely.
 
-    `told` is newest first. The others are held against what their writer gave the site: a drill or a restore reads all.
+    `told` is newest first. The others are compared by their writer's SHA-256; drills and restores read everything.
     """
     doubts: dict[str, tuple[str, ...]] = {}
     for point, one in told.items():
@@ -161,20 +160,20 @@ def _doubts(
         if one.needs is None:
             found.append(f"its manifest cannot be read: {one.fault}")
         elif one.needs.format != points.FORMAT:
-            found.append(f"it is of format {one.needs.format}, which this release cannot restore")
+            found.append(f"it has format {one.needs.format}, which this release cannot restore")
         elif one.needs.dangling:
-            found.append(f"inconsistent: {one.needs.dangling} of the objects that its dumps refer to are missing")
+            found.append(f"inconsistent: {one.needs.dangling} objects that its dumps refer to are missing")
         if point in failed:
-            found.append("the last drill of it failed")
+            found.append("its last drill failed")
         if record is None:
             found.append("the ledger has no record of it")
         else:
             newest_good = not found and all(doubts.values())
             recorded = str(record.body["manifest_sha256"])
             if recorded != one.sha256 or (newest_good and not _is_stored(site, bucket, point, recorded)):
-                found.append("its manifest is not the one on record")
+                found.append("its manifest differs from its record")
             elif newest_good and not _is_vouched_for(site, bucket, record):
-                found.append("its link of the chain is altered or gone: `rempart points repair` puts it back")
+                found.append("its chain link is altered or missing: run `rempart points repair`")
         doubts[point] = tuple(found)
     return doubts
 
@@ -188,7 +187,7 @@ def _is_stored(site: Site, bucket: str, point: str, sha256: str) -> bool:
 
 
 def _is_vouched_for(site: Site, bucket: str, record: Evidence) -> bool:
-    """Whether some version of the point's link has the bytes on record."""
+    """Return whether some version of the point's link has the recorded bytes."""
     file = record.body.get("link_file")
     if not isinstance(file, str):  # a record that has them not
         return True
@@ -200,9 +199,9 @@ def _manifest_key(point: str) -> str:
 
 
 def proofs(platform: Platform) -> dict[str, tuple[bool, datetime]]:
-    """The newest drill of each point: whether the point proved itself, and when that was.
+    """Return the newest drill of each point: whether the point passed, and when.
 
-    A drill that is red for an objective alone says nothing against the point.
+    A drill that failed only an objective does not count against the point.
     """
     found: dict[str, tuple[bool, datetime]] = {}
     for record in platform.ledger.find("drill", limit=ALL):  # newest first
@@ -211,7 +210,7 @@ def proofs(platform: Platform) -> dict[str, tuple[bool, datetime]]:
 
 
 def _held(platform: Platform, site: Site) -> dict[str, Hold]:
-    """Every hold that stands, at the site or by the ledger: neither a lost file nor a lost ledger lifts one."""
+    """Return every hold at the site or in the ledger: losing either does not release a hold."""
     by_ledger: dict[str, Hold | None] = {}
     for record in platform.ledger.find("hold", limit=ALL):  # newest first
         body = record.body
@@ -222,9 +221,9 @@ def _held(platform: Platform, site: Site) -> dict[str, Hold]:
 
 
 def hold(platform: Platform, point: str, *, role: str, why: str, where: str | None = None) -> Hold:
-    """Keep a point whatever retention says, until it is released; evidence of kind `hold`.
+    """Hold a restore point against retention until it is released. Writes evidence of kind `hold`.
 
-    Returns the hold that stands: an earlier one is not replaced. Raises BackupError if there is no such point.
+    Returns the existing hold if there is one. Raises BackupError if the point does not exist.
     """
     site = open_site(platform, where)
     earlier = _held(platform, site).get(points.valid_id(point))
@@ -238,7 +237,10 @@ def hold(platform: Platform, point: str, *, role: str, why: str, where: str | No
 
 
 def release(platform: Platform, point: str, *, role: str, why: str, where: str | None = None) -> bool:
-    """End a hold; evidence of kind `hold`. False if there was none. The next prune may delete the point."""
+    """Release a hold with evidence of kind `hold`.
+
+    Return False if there was none. The next prune may delete the point.
+    """
     site = open_site(platform, where)
     if points.valid_id(point) not in _held(platform, site):
         return False

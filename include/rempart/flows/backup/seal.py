@@ -231,7 +231,7 @@ class _Sealer:
             )
         if self._stored_sha256(key, stored.version_id, size) != sha256:
             raise IntegrityError(
-                f"read back {self.bucket}/{key} at site '{self.target.name}': its bytes differ from those stored",
+                f"read back {self.bucket}/{key} at site '{self.target.name}': it is not what was stored",
                 "It does not count. Run again; if it lasts, ask the site's operator.",
             )
         held = self.target.retained_until(self.bucket, key, stored.version_id) or _NEVER

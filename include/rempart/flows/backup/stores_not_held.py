@@ -1,4 +1,4 @@
-"""Which stores a backup would not hold: the tracking server and the databases are asked what they are."""
+"""Find the stores that a backup does not cover: ask the tracking server and the databases for their identity."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rempart.models import registry, tracking
 from rempart.settings.config import Connection
 
 RED = "NOT RESTORABLE"
-"""How a line begins that says that a champion could not be brought back."""
+"""Prefix of the line about a champion that could not be restored."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked before the snapshots were opened.
+    """Answers collected before the snapshots are opened.
 
-    `server`: what an external tracking server shows, or why it did not answer; None for the platform's own.
-    `elsewhere`: databases that the platform uses and the role `backup` does not reach, and why.
+    `server` describes an external tracking server, or why it did not answer; None for the platform's own. `elsewhere`
+    lists databases that the role `backup` does not reach, with the reason.
     """
 
     server: Registry | str | None
@@ -30,7 +30,7 @@ class Asked:
 
 
 def ask(platform: Platform, databases: Sequence[str]) -> Asked:
-    """Ask the tracking server, if it is external, and each database whose connection leads elsewhere than backups."""
+    """Ask an external tracking server, and each database whose connection differs from that of the backups."""
     declared = platform.config.services.get("mlflow")
     server: Registry | str | None = None
     where = ""
@@ -48,7 +48,7 @@ def ask(platform: Platform, databases: Sequence[str]) -> Asked:
 
 
 def _elsewhere(platform: Platform, dumped: Connection, name: str) -> str | None:
-    """Why the database that is dumped is not the one that the platform uses; None if it is."""
+    """Return why the dumped database is not the one that the platform uses, or None."""
     try:
         used = platform.database(name)
         here, there = _address(dumped), _address(used)
@@ -59,8 +59,8 @@ def _elsewhere(platform: Platform, dumped: Connection, name: str) -> str | None:
         with postgresql.session(dumped, "read its identity") as opened:
             same = identity == postgresql.identity(opened)
     except RempartError as error:
-        return f"nobody knows whether its dump is of the database in use ({error.what})"
-    return None if same else f"the platform uses the one at {there}, backups dump the one at {here}"
+        return f"unknown whether its dump is of the database in use ({error.what})"
+    return None if same else f"the platform uses the database at {there}, backups dump the one at {here}"
 
 
 def _address(connection: Connection) -> str:
@@ -74,7 +74,10 @@ def stores(
     champions: Mapping[str, str],
     buckets: Sequence[str],
 ) -> tuple[NotHeld, ...]:
-    """The stores that a point does not hold. `champions`: version by model, as the ledger's dump has them."""
+    """Return the stores that a restore point does not cover.
+
+    `champions` maps model to version, from the ledger's dump.
+    """
     everyone = tuple(f"{name} version {version}" for name, version in sorted(champions.items()))
     found = [NotHeld(f"database {name}", fact, everyone) for name, fact in asked.elsewhere.items()]
     fact = None if asked.server is None else not_held.of_tracking(asked.server, dump, asked.where)
@@ -86,11 +89,11 @@ def stores(
 
 
 def lines(platform: Platform) -> list[str]:
-    """For people: what the newest restore point does not hold; nothing if it holds everything, or there is none."""
+    """Yield the stores that the newest restore point does not cover, as lines for people."""
     try:
         newest = next(iter(platform.ledger.find("restore-point", limit=1)), None)
     except RempartError as error:
-        return [f"NOT KNOWN what restore points hold: {error.what}"]
+        return [f"UNKNOWN what restore points cover: {error.what}"]
     return [
         f"{RED if one.needed_by else 'not in restore points'}: {one}"
         for one in (not_held.of_record(newest.body) if newest else ())

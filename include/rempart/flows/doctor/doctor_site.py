@@ -75,7 +75,7 @@ def probe_sites(platform: Platform, names: list[str], say: Say = print) -> dict[
     declared = platform.config.sites
     for name in names:
         if name not in declared:
-            raise ConfigError(f"Site '{name}' is not declared in rempart.yaml", f"Declared: {', '.join(declared)}.")
+            raise ConfigError(f"There is no site '{name}'", f"Declared: {', '.join(declared)}.")
     found: dict[str, CapabilityRecord | RempartError] = {}
     for name in names or declared:
         say(f"site {name}")

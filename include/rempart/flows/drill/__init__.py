@@ -1,1 +1,1 @@
-"""The restore drill: a restore in scratch space, its proofs, and its report."""
+"""Run the restore drill: restore into scratch space, check, report."""

@@ -1,4 +1,4 @@
-"""The restore drill: rebuild a restore point in scratch space, compare it with what it should be, remove it again."""
+"""Run a restore drill: restore a point into scratch space, compare it with its record, remove the scratch space."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
 Scenario = Literal["routine", "cyber-attack"]
-RPO = "RPO: what would have been lost is within the objective"
-RTO = "RTO: the restore and its proof took no longer than the objective"
+RPO = "RPO: the possible data loss is within the objective"
+RTO = "RTO: restore and checks took no longer than the objective"
 
 
 @dataclass(frozen=True)
 class DrillResult:
-    """`proved`: nothing speaks against the point; `ok`: that, and both objectives are met.
+    """Result of a drill. `proved`: all checks of the restore point passed; `ok`: both objectives are met as well.
 
-    `rto_seconds` from the start to the last check. `rpo_seconds`: how old the newest point that lacks nothing was at
-    the start (after the played attack, the last clean one); None if there is none, or if it did not prove itself.
+    `rto_seconds` is the time from the start to the last check. `rpo_seconds` is the age of the newest complete point at
+    the start (in a simulated attack: of the last clean one), or None if there is none or it failed.
     """
 
     ok: bool
@@ -62,17 +62,18 @@ def drill(
     seed: Callable[[], bytes] = lambda: secrets.token_bytes(32),
     tools: postgresql.Tools | None = None,
 ) -> DrillResult:
-    """Restore a point (the newest unless named) into scratch databases, bucket and MLflow server, and prove it.
+    """Restore a restore point (default: the newest) into scratch databases, bucket and MLflow server, and check it.
 
-    In the scenario `cyber-attack` poisoned points are played in memory behind the stored ones, all are judged, and the
-    last clean one is restored. Everything scratch is removed at the end, also after a failure, and so is what a killed
-    drill left. Writes evidence of kind `drill`, and files the report of it; then raises DrillFailed naming the failed
-    checks, a missed objective among them. Raises BackupError before that when there is no point or another drill runs;
-    DatabaseUnavailable, SiteError, PlacementDenied when the drill cannot even begin, or its report not be filed.
+    The scenario `cyber-attack` simulates poisoned points in memory behind the stored ones, judges all, and restores the
+    last clean one. Scratch space is removed at the end, also after a failure, as are leftovers of a killed drill.
+    Writes evidence of kind `drill` and files its report. Raises DrillFailed with the failed checks, including a missed
+    objective; BackupError if there is no point or another drill runs; DatabaseUnavailable, SiteError, PlacementDenied
+    if the drill cannot start or its report cannot be filed.
     """
     if point_id is not None and scenario != "routine":
         raise BackupError(
-            f"A drill of the scenario {scenario} finds its point by itself", "Name either the point or the scenario."
+            f"A drill of scenario {scenario} chooses its restore point itself",
+            "Pass either the restore point or the scenario.",
         )
     active, holder = platform.active().site, _holder(platform, point_id)
     beside = active if active != holder else None
@@ -93,9 +94,9 @@ def drill(
             raise
         failed.append(f"  the report is filed: {error.what}")
     if not result.ok:
-        verdict, remedy = "did not prove itself", "until a drill passes, count on an older point only."
+        verdict, remedy = "failed its checks", "until a drill passes, rely only on an older point."
         if result.proved:
-            verdict, remedy = "proved itself, but its drill is red", "it says what each red check means."
+            verdict, remedy = "passed its checks, but its drill is red", "it explains each red check."
         told = "\n".join(failed) or "  an objective could not be measured"
         raise DrillFailed(
             f"Restore point {result.point_id} {verdict}:\n{told}",
@@ -105,14 +106,17 @@ def drill(
 
 
 def _holder(platform: Platform, point_id: str | None) -> str:
-    """The site of a point (the newest on record unless named): after a switch the next one goes elsewhere."""
+    """Return the site of a restore point (default: the newest on record).
+
+    After a switchover new points go elsewhere.
+    """
     for record in platform.ledger.find("restore-point", point_id, limit=1):
         return str(record.body["site"])
     return backup_site(platform.config, platform.active().site)
 
 
 def _choose(platform: Platform, site: Site, point_id: str | None) -> str:
-    """The point that is named, else the newest that lacks nothing, else the newest."""
+    """Return the named point, else the newest complete one, else the newest."""
     if point_id is not None:
         return points.valid_id(point_id)
     if not (found := points.list(site, platform.config.buckets.backups)):
@@ -122,7 +126,7 @@ def _choose(platform: Platform, site: Site, point_id: str | None) -> str:
 
 
 def _newest_whole(platform: Platform, site: Site) -> datetime | None:
-    """When the newest point was made that is there, that the ledger knows, and that lacks nothing."""
+    """Return the creation time of the newest point that exists, is in the ledger, and is complete."""
     records = {one.subject: one for one in platform.ledger.find("restore-point", limit=ALL)}
     for point in points.list(site, platform.config.buckets.backups):
         if point in records and is_whole(records[point].body):
@@ -131,7 +135,7 @@ def _newest_whole(platform: Platform, site: Site) -> datetime | None:
 
 
 class _Drill:
-    """One drill's state: the checks so far (of the point, and apart from it of the attack), and where things are."""
+    """State of one drill: checks of the restore point, checks of the attack, and locations."""
 
     def __init__(
         self,
@@ -155,7 +159,7 @@ class _Drill:
         return open_keyring(self.platform, self.progress)
 
     def result(self, began: datetime, ended: datetime) -> DrillResult:
-        """The verdict: of the checks so far, and of the objectives, which are the last two."""
+        """Return the verdict of the checks so far. The two objectives are added last."""
         objectives, proved = self.platform.config.backup, passed(self.tally.checks)
         took = round((ended - began).total_seconds(), 3)
         if not proved and self.recoverable == points.created_at(self.point_id):
@@ -173,14 +177,14 @@ class _Drill:
         return DrillResult(ok, self.point_id, took, lost, checks, proved, self.scenario)
 
     def evidence(self, result: DrillResult, began: datetime) -> dict[str, Any]:
-        """The body of the drill's record: the result, and what its report tells besides."""
+        """Return the body of the drill's evidence: the result and the facts of its report."""
         told = {"checks": [asdict(check) for check in result.checks], "began": began.isoformat(timespec="seconds")}
         return {**asdict(result), **told, **drill_report.facts(self.platform, self.site.name, self.manifest)}
 
     def run(self, began: datetime, suffix: str, seeds: tuple[bytes, bytes]) -> datetime:
-        """All steps and the removal of the scratch space; the moment of the last check before that removal."""
+        """Run all steps and remove the scratch space. Return the time of the last check before the removal."""
         for old in scratch.leftovers(self.site, self.backups):
-            self.progress(f"removing what the drill {old.id} left behind ...")
+            self.progress(f"removing leftovers of drill {old.id} ...")
             self._remove(old)
         clean = None
         if self.scenario == "cyber-attack":
@@ -211,19 +215,19 @@ class _Drill:
         return ended
 
     def _trusted(self) -> points.Manifest | None:
-        """The point's manifest, if ledger and chain vouch for it."""
-        what = "the manifest is the one on record"
+        """Return the manifest if the ledger and the chain attest it."""
+        what = "the manifest equals its record"
         manifest = self.tally.attempt(what, self._manifest)
         if manifest is None:
             return None
         self.tally.add(Check(what, True, f"{len(manifest.objects)} objects"))
-        what = "the chain of restore points vouches for it"
+        what = "the chain of restore points attests it"
         if (length := self.tally.attempt(what, lambda: self._vouched(manifest))) is None:
             return None
         self.tally.add(Check(what, True, f"{length} links, each signed"))
         lacks = "; ".join(manifest.lacking[:5]) + (" ..." if len(manifest.lacking) > 5 else "")
-        what = "nothing is missing that it refers to"
-        self.tally.add(Check(what, not manifest.lacking, lacks or "every reference is held"))
+        what = "no referenced object is missing"
+        self.tally.add(Check(what, not manifest.lacking, lacks or "every referenced object is held"))
         self.manifest = manifest
         return manifest
 
@@ -239,15 +243,15 @@ class _Drill:
         records = self.platform.ledger.find("restore-point", self.point_id, limit=1)
         if not records:
             raise IntegrityError(
-                f"The ledger has no record of restore point {self.point_id}: it may not be what a backup wrote",
-                "Choose another point; if its backup was killed at the very end, the next one replaces it.",
+                f"The ledger has no record of restore point {self.point_id}: it may not come from a backup",
+                "Choose another point. If its backup was killed at the very end, the next backup replaces it.",
             )
         return points.read(self.site, self.backups, self.point_id, str(records[0].body["manifest_sha256"]))
 
     def _vouched(self, manifest: points.Manifest) -> int:
-        """How many links hold. Raises IntegrityError if the chain is broken, or does not name this manifest.
+        """Return the number of valid links. Raises IntegrityError if the chain is broken or names another manifest.
 
-        In an attack a link that is broken is told apart, and those before it still vouch for their points.
+        In a simulated attack a broken link is reported separately, and the links before it still attest their points.
         """
         keys, attacked = self.platform.trusted_keys(), self.scenario != "routine"
         named = hashes(named_links(self.platform, self.site))
@@ -255,7 +259,7 @@ class _Drill:
         link = chain.of_point(links, manifest.id)
         if link.manifest_sha256 != hashlib.sha256(points.encode(manifest)).hexdigest():
             raise IntegrityError(
-                f"Link {link.seq} of the chain vouches for another manifest of restore point {manifest.id}",
+                f"Link {link.seq} of the chain attests another manifest of restore point {manifest.id}",
                 "Choose another point, and find out who changed the backup bucket.",
             )
         return len(links)
@@ -283,7 +287,7 @@ class _Drill:
         ):
             if name in rows:
                 wanted = manifest.database(name).tables
-                tally.add(equal_count(f"{label}: none is lost", table, wanted, rows[name]))
+                tally.add(equal_count(f"{label}: no row is lost", table, wanted, rows[name]))
         found_secrets = Sealed(self.platform, self.site, self.keyring).check(tally, manifest)
         restored.check_models(tally, server, trusts_live=self.scenario == "routine")
         restored.check_databases(tally, set(rows), found_secrets)

@@ -1,4 +1,4 @@
-"""The drill's cyber-attack: poisoned points are played beside the stored ones, and the last clean one is found."""
+"""Simulate a cyber-attack in a drill: add poisoned points behind the stored ones, and find the last clean one."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from rempart.ledger.port import Kind
 from rempart.sites.port import Site
 
 WINDOW = 60
-"""Stored points that are looked at, from the newest: as many as the rules of rempart.yaml keep as shipped."""
+"""Number of stored points that are examined, from the newest: as many as the shipped retention rules keep."""
 _PROMOTES: tuple[Kind, Kind] = ("promotion", "rollback")
 
 
 @dataclass(frozen=True)
 class Clean:
-    """What was found at the site: the last clean point, those from the oldest that was looked at on, and the chain."""
+    """Result of the search: the last clean point, the examined points from the oldest on, and the chain."""
 
     point: str | None
     judged: tuple[Judged, ...]
@@ -39,13 +39,13 @@ class Clean:
 
     @property
     def after(self) -> list[Judged]:
-        """What is newer than the last clean point."""
+        """Return the points newer than the last clean one."""
         ids = [one.point for one in self.judged]
         return list(self.judged[ids.index(self.point) + 1 :] if self.point else self.judged)
 
 
 def find_clean(platform: Platform, site: Site, trusted: Mapping[str, bytes], tally: Tally) -> Clean:
-    """Look at every stored point of the window, and name the last clean one as a check.
+    """Examine every stored point of the window, and report the last clean one as a check.
 
     `trusted` are the public keys that may have signed the chain, by id. Raises SiteError, LedgerError.
     """
@@ -53,8 +53,8 @@ def find_clean(platform: Platform, site: Site, trusted: Mapping[str, bytes], tal
     stored = chain.read(site, platform.config.buckets.backups, trusted, named=named)
     links = verified(stored, trusted, before_break=True)
     first = next((one.seq for one, _, why in chain.faults(stored, trusted) if why), None)
-    what, whole = "the chain of restore points holds to its end", first is None
-    broken = f"it is broken at link {first}: no point from there on counts" if not whole else ""
+    what, whole = "the chain of restore points is intact", first is None
+    broken = f"the chain is broken at link {first}: no later point counts" if not whole else ""
     tally.add(Check(what, whole, broken or f"{len(links)} links, each signed"))
     logical = {physical_bucket(platform.config, name): name for name in BUCKETS}
     erased = {(logical.get(bucket, bucket), key) for bucket, key in rewritten(platform.ledger)}
@@ -62,13 +62,13 @@ def find_clean(platform: Platform, site: Site, trusted: Mapping[str, bytes], tal
     clean = Clean(next((one.point for one in reversed(judged) if one.clean), None), judged, tuple(stored))
     what = "a clean restore point is found"
     if clean.point is None:
-        tally.add(Check(what, False, f"all {len(judged)} are in doubt, the newest {_told(judged[-1:])}"))
+        tally.add(Check(what, False, f"all {len(judged)} have findings, the newest {_told(judged[-1:])}"))
         return clean
     doubted = sum(not one.clean for one in judged)
-    tally.add(Check(what, True, f"{clean.point}; {doubted} of {len(judged)} stored points are in doubt"))
+    tally.add(Check(what, True, f"{clean.point}; {doubted} of {len(judged)} stored points have findings"))
     newer = clean.after
-    what = "the newest stored restore point is a clean one"
-    tally.add(Check(what, not newer, _told(newer) if newer else "nothing speaks against it"))
+    what = "the newest stored restore point is clean"
+    tally.add(Check(what, not newer, _told(newer) if newer else "no finding"))
     return clean
 
 
@@ -77,7 +77,7 @@ def _told(judged: Collection[Judged]) -> str:
 
 
 def _candidates(platform: Platform, site: Site, links: Iterable[Link]) -> Iterator[Candidate]:
-    """The stored points of the window, the oldest first; one whose manifest was only hidden counts as stored."""
+    """Return the stored points of the window, oldest first. A point with a hidden manifest counts as stored."""
     bucket, vouched = platform.config.buckets.backups, {link.point: link for link in links}
     folders = retention.folders(site.versions(bucket, "points/"))
     there = sorted(one.id for one in folders.values() if one.manifest != "none")[-WINDOW:]
@@ -87,29 +87,29 @@ def _candidates(platform: Platform, site: Site, links: Iterable[Link]) -> Iterat
         try:
             body = site.read(bucket, f"{points.prefix(point)}{retention.MANIFEST}")
         except ObjectMissing:
-            yield Candidate(point, None, "somebody deleted its manifest; the site still has it under a delete marker")
+            yield Candidate(point, None, "its manifest was deleted; the site still has it under a delete marker")
             continue
         doubts = []
         if point not in records:
             doubts.append("the ledger has no record of it")
         elif records[point].body["manifest_sha256"] != hashlib.sha256(body).hexdigest():
-            doubts.append("its manifest is not the one on record")
+            doubts.append("its manifest differs from its record")
         if point in failed:
-            doubts.append("the last drill of it failed")
+            doubts.append("its last drill failed")
         yield suspicion.examine(point, vouched.get(point), body, tuple(doubts))
 
 
 def promoted(platform: Platform) -> set[tuple[str, str]]:
-    """Name and version of every model that became champion, by the ledger."""
+    """Return name and version of every model that became champion, according to the ledger."""
     promotions, rollbacks = (platform.ledger.find(kind, limit=ALL) for kind in _PROMOTES)
     found = {(one.subject, str(one.body.get("version"))) for one in promotions}
     return found | {(one.subject, str(one.body["champion"])) for one in rollbacks}
 
 
 def play(platform: Platform, clean: Clean, manifest: Manifest, seeds: tuple[bytes, bytes], tally: Tally) -> None:
-    """Put poisoned points behind the stored ones, in memory alone: each must be in doubt.
+    """Simulate poisoned points behind the stored ones, in memory only. Each must be detected.
 
-    `seeds` are 32 random bytes each: of the key that the chain trusts in this play, and of the attacker's own.
+    `seeds` are 32 random bytes each: for the trusted key of the simulated chain, and for the attacker's key.
     """
     insider, stranger = signer(seeds[0]), signer(seeds[1])
     last = clean.stored[-1] if clean.stored else None
@@ -118,12 +118,10 @@ def play(platform: Platform, clean: Clean, manifest: Manifest, seeds: tuple[byte
     links = {one.point: one for one in verified(played, {insider.id: insider.public}, before_break=True)}
     known = promoted(platform)
     for poison in poisons:
-        what = f"the attack is seen: {poison.what}"
+        what = f"the attack is detected: {poison.what}"
         if poison.link is None:
-            tally.add(Check(what, None, "not run: the clean point holds too little that could be attacked"))
+            tally.add(Check(what, None, "not run: the clean point holds too little data to attack"))
             continue
         candidate = suspicion.examine(poison.point, links.get(poison.point), poison.body)
         (judged,) = suspicion.walk([candidate], known, manifest)
-        tally.add(
-            Check(what, not judged.clean, "; ".join(judged.doubts) or "nothing speaks against the poisoned point")
-        )
+        tally.add(Check(what, not judged.clean, "; ".join(judged.doubts) or "the poisoned point has no finding"))

@@ -1,4 +1,4 @@
-"""What a drill proves of a point that is restored in scratch space: each finding is a check."""
+"""Check a restore point that is restored in scratch space. Each finding is a check."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from rempart.sites.spool import spool_folder
 T = TypeVar("T")
 Say = Callable[[str], object]
 SAMPLE = 50
-"""Sealed objects that a drill opens."""
+"""Number of sealed objects that a drill opens."""
 FEATURES = frozenset({"feast_registry", "feast_offline", "feast_online"})
 
 
 @dataclass
 class Tally:
-    """The checks so far, each told as it is made."""
+    """Collects checks and reports each one."""
 
     say: Say
     checks: list[Check] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Tally:
         self.say(check.line)
 
     def attempt(self, what: str, step: Callable[[], T]) -> T | None:
-        """A step's value; None, and a failed check that says why, when it raised."""
+        """Return the value of a step, or None after adding a failed check with the error."""
         self.say(f"{what} ...")
         try:
             return step()
@@ -57,43 +57,43 @@ class Tally:
             return None
 
     def judge(self, what: str, step: Callable[[], Check]) -> None:
-        """Add the check that a step makes, or the failed one."""
+        """Add the check that a step returns, or a failed check with its error."""
         self.judge_all(what, lambda: [step()])
 
     def judge_all(self, what: str, step: Callable[[], Iterable[Check]]) -> None:
-        """Add the checks that a step makes; one that failed, if it raised."""
+        """Add the checks that a step returns, or a failed check with its error."""
         for check in self.attempt(what, lambda: list(step())) or ():
             self.add(check)
 
 
 @dataclass(frozen=True)
 class Sealed:
-    """The sealed objects of a point, at the backup site."""
+    """Sealed objects of a restore point at the backup site."""
 
     platform: Platform
     site: Site
     keyring: Keyring
 
     def check(self, tally: Tally, manifest: points.Manifest) -> dict[str, str] | None:
-        """Open a sample of the objects, another at each drill, and the secrets, which are returned: never log them."""
+        """Open a new random sample of objects, and the secrets. Return the secrets: never log them."""
         chosen = random.Random(f"{manifest.id} {self.platform.clock()}")  # noqa: S311 # a sample, no secret
         sample = chosen.sample(manifest.objects, min(SAMPLE, len(manifest.objects)))
-        what = f"sealed objects open to what is on record, {len(sample)} of {len(manifest.objects)}"
+        what = f"sealed objects open to the recorded content, {len(sample)} of {len(manifest.objects)}"
         with spool_folder() as folder:
             size = tally.attempt(what, lambda: sum(self._open(one, folder / "object") for one in sample))
             if size is not None:
                 tally.add(Check(what, True, f"{size} bytes"))
-            what = "the platform's secrets open, and Airflow's key is among them"
+            what = "the platform's secrets open and contain Airflow's key"
             found = tally.attempt(what, lambda: self._secrets(manifest.secrets, folder / "secrets"))
         if found is not None:
             keyed = platform_secrets.has_fernet_key(found)
-            missing = "Airflow's Fernet key is missing: its connections and variables could not be read"
+            missing = "Airflow's Fernet key is missing: its connections and variables would be unreadable"
             tally.add(Check(what, keyed, f"{len(found)} values" if keyed else missing))
         tally.judge_all("the register of erasures", self._register)
         return found
 
     def _register(self) -> Iterator[Check]:
-        """Whether a restore could apply the erasures again; nothing where nobody was erased."""
+        """Return whether a restore could apply the erasures again; None if nobody was erased."""
         entries, doubts = register.verified(
             register.read(self.site, self.platform.config.buckets.backups), self.platform.trusted_keys()
         )
@@ -117,7 +117,7 @@ class Sealed:
 
 @dataclass(frozen=True)
 class Restored:
-    """A point in scratch space: its databases there, and the platform as it would be on them."""
+    """A restore point in scratch space: its databases, and the platform on top of them."""
 
     platform: Platform
     site: Site
@@ -131,11 +131,11 @@ class Restored:
         return self.platform.database("drill")
 
     def database(self, name: str) -> Connection:
-        """The scratch database that stands for one of the platform."""
+        """Return the scratch database that replaces one of the platform."""
         return postgresql.for_database(self.server, self.space.database(name))
 
     def on_scratch(self, tracking: Connection | None = None) -> Platform:
-        """The platform with its databases, ledger and (if given) MLflow server replaced by the scratch ones."""
+        """Return the platform with databases, ledger and (if given) MLflow server replaced by scratch ones."""
         names = {f"pg_{name}": name for name in DATABASES}
 
         def resolve(name: str) -> Connection:
@@ -146,7 +146,7 @@ class Restored:
         return replace(self.platform, connections=resolve, ledger_=PostgresqlLedger(self.database("ledger")))
 
     def restore(self, dump: points.Dump) -> tuple[dict[str, int], dict[str, str]]:
-        """Restore one dump; rows and digests (where the point has any) of each table."""
+        """Restore one dump. Return rows and, if recorded, digests of each table."""
         key, target = self.keyring.open(domains.parse(dump.domain), dump.serial), self.database(dump.name)
         repository = repository_of(self.platform, self.site.name, key)
         restore_from(self.tools, repository, dump.snapshot, target, database=dump.name, sha256=dump.sha256)
@@ -154,9 +154,9 @@ class Restored:
             return postgresql.row_counts(opened), postgresql.digests(opened) if dump.digests else {}
 
     def check_databases(self, tally: Tally, restored: set[str], secrets: Mapping[str, str] | None) -> None:
-        """What only the restored content can show: secrets decrypt, features agree, the ledger holds, Airflow migrates.
+        """Check the restored content: secrets decrypt, features agree, the ledger verifies, Airflow migrates.
 
-        Last what changes a scratch database.
+        The checks that change a scratch database come last.
         """
         if "airflow" in restored and secrets is not None:
             what = "Airflow's encrypted connections and variables can be read"
@@ -178,7 +178,7 @@ class Restored:
         return airflow_schema.migrates(self.database("airflow"), self.space.id)
 
     def tracking(self) -> AbstractContextManager[tracking_server.ScratchServer]:
-        """MLflow on its restored database, and on the scratch bucket."""
+        """Start MLflow on its restored database and the scratch bucket."""
         place = self.platform.config.sites[self.site.name]
         return tracking_server.scratch_server(
             self.space.id,
@@ -190,14 +190,14 @@ class Restored:
         )
 
     def check_models(self, tally: Tally, server: tracking_server.ScratchServer | None, *, trusts_live: bool) -> None:
-        """The champions load from the restored MLflow and predict; as the live ones do, if those are to be trusted."""
-        what = "MLflow's artifacts are restored as on record"
+        """Check that the champions load from the restored MLflow and predict; compare with live models if trusted."""
+        what = "MLflow's artifacts equal their record"
         held = [one for one in self.manifest.objects if one.bucket == "artifacts" and one.key.startswith("mlflow/")]
         copied = tally.attempt(what, lambda: scratch.restore_objects(self.site, held, self._bucket, self.space.bucket))
         if copied:
             tally.add(Check(what, True, f"{copied[0]} objects, {copied[1]} bytes"))
         if server is None or not copied:
-            tally.add(Check("the restored MLflow starts", None, "not run: what it needs was not restored"))
+            tally.add(Check("the restored MLflow starts", None, "not run: a required part was not restored"))
             return
         what = "the restored registry names the champions on record"
         found = tally.attempt(what, self._champions)
@@ -233,7 +233,7 @@ class Restored:
         return restore_checks.champions(self.on_scratch(tracking), self.manifest.champions, self.site, known)
 
     def _live(self, tally: Tally) -> Iterator[tuple[tuple[str, str], _Live]]:
-        """What the live server's models of these versions predict on held-out rows; a failed check if one cannot."""
+        """Return the predictions of the live server's models on held-out rows, or add a failed check."""
         for name, version in self.manifest.champions.items():
             found = tally.attempt(_predicts(name, version), lambda n=name, v=version: self._predict_live(n, v))  # type: ignore[misc] # bound now
             if found:
@@ -249,7 +249,7 @@ class Restored:
 
 @dataclass(frozen=True)
 class _Live:
-    """A champion's training record, the held-out rows (pyarrow Table) and the live model's predictions (numpy)."""
+    """Training record of a champion, held-out rows (pyarrow Table) and the live model's predictions (numpy)."""
 
     record: Mapping[str, Any]
     table: Any
@@ -261,7 +261,7 @@ def _predicts(name: str, version: str) -> str:
 
 
 def _compare(what: str, restored: Connection, live: _Live) -> Check:
-    """The champion on record in the restored MLflow beside the live model of the same version."""
+    """Compare the recorded champion in the restored MLflow with the live model of the same version."""
     from rempart.models import loading
 
     predictions = loading.load(restored, live.record).predict(live.table)

@@ -1,4 +1,4 @@
-"""File the report of a drill beside the evidence, and make it again from the ledger."""
+"""File the report of a drill with the evidence, and rebuild it from the ledger."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Say = Callable[[str], object]
 
 
 def facts(platform: Platform, where: str, manifest: Manifest | None) -> dict[str, Any]:
-    """What the report tells besides the drill's result, as plain JSON; little where no manifest was to be trusted."""
+    """Return the report's facts beyond the drill's result, as plain JSON; few without a trusted manifest."""
     config = platform.config
     found: dict[str, Any] = {
         "version": __version__,
@@ -53,17 +53,20 @@ def facts(platform: Platform, where: str, manifest: Manifest | None) -> dict[str
 
 def _site(config: Config, name: str) -> dict[str, Any]:
     if (place := config.sites.get(name)) is None:
-        return {"name": name, "operator": "not declared any more", "region": "", "independent_of": None}
+        return {"name": name, "operator": "no longer declared", "region": "", "independent_of": None}
     return {"name": name, "operator": place.operator, "region": place.region, "independent_of": place.independent_of}
 
 
 def make(ledger: Ledger, record: Evidence, profiles: Sequence[Profile]) -> DrillReport:
-    """The report of a drill's record. Raises LedgerError, DatabaseUnavailable."""
+    """Return the report of a drill's record. Raises LedgerError, DatabaseUnavailable."""
     return drill_report.report(_grounds(ledger, record), profiles)
 
 
 def _grounds(ledger: Ledger, record: Evidence) -> Grounds:
-    """The records that a report rests on: none is newer than the drill's, so it can be made again at any time."""
+    """Return the records that a report is based on.
+
+    None is newer than the drill, so the report can be rebuilt any time.
+    """
     oldest = record.at - drill_report.YEAR
 
     def newest(kind: Kind, subject: str | None = None) -> list[Evidence]:
@@ -91,15 +94,15 @@ def _cited(ledger: Ledger, record: Evidence) -> Cited:
 
 
 def as_json(found: DrillReport) -> str:
-    """The report as JSON; docs/reference/drill.schema.json describes it."""
+    """Return the report as JSON; docs/reference/drill.schema.json describes it."""
     return TypeAdapter(DrillReport).dump_json(found, indent=2).decode() + "\n"
 
 
 def file(platform: Platform, record: Evidence, say: Say) -> dict[str, str]:
-    """Write the report under lock into the bucket of evidence; its keys and their SHA-256.
+    """Write the report under object lock into the bucket of evidence. Return its keys and their SHA-256.
 
-    Each is read back before it counts. Writes evidence of kind `drill-report`. Raises IntegrityError for a site that
-    does not give back what it stored, SiteError, PlacementDenied, LedgerError.
+    Each file is read back before it counts. Writes evidence of kind `drill-report`. Raises IntegrityError if the site
+    returns other bytes, SiteError, PlacementDenied, LedgerError.
     """
     config = platform.config
     names = list(config.backup.report_profiles)
@@ -124,14 +127,14 @@ def file(platform: Platform, record: Evidence, say: Say) -> dict[str, str]:
 
 
 def command(platform: Platform, profile: str | None, number: int | None, out: Path, say: Say) -> None:
-    """Make the report of a drill again (the newest unless its record is named), as two files in a folder.
+    """Rebuild the report of a drill (default: the newest) as two files in a folder.
 
-    `profile`: one alone, or `none`; by default those of rempart.yaml. Raises BackupError, LedgerError.
+    `profile` selects one profile or `none`; by default those of rempart.yaml. Raises BackupError, LedgerError.
     """
     record = _record(platform.ledger, number)
     names = platform.config.backup.report_profiles if profile is None else [] if profile == "none" else [profile]
     if unknown := [name for name in names if name not in PROFILES]:
-        raise BackupError(f"There is no profile '{unknown[0][:40]}'", f"Name one of: {', '.join(PROFILES)}, none.")
+        raise BackupError(f"Profile '{unknown[0][:40]}' does not exist", f"Choose one of: {', '.join(PROFILES)}, none.")
     found = make(platform.ledger, record, [PROFILES[name] for name in names])
     known = _filed(platform.ledger, record)
     for suffix, text in (("json", as_json(found)), ("html", drill_page.page(found))):
@@ -141,9 +144,9 @@ def command(platform: Platform, profile: str | None, number: int | None, out: Pa
             path.write_text(text, encoding="utf-8")
         except OSError as cause:
             raise BackupError(
-                f"{path} cannot be written: {cause.strerror}", "Name another folder with --out."
+                f"{path} cannot be written: {cause.strerror}", "Choose another folder with --out."
             ) from cause
-        same = "the same bytes as were filed" if digest in known else "not the bytes that were filed, if any were"
+        same = "equal to the filed report" if digest in known else ("different from the filed report, if one was filed")
         say(f"{path}: SHA-256 {digest}, {same}")
 
 
@@ -153,14 +156,14 @@ def _record(ledger: Ledger, number: int | None) -> Evidence:
         if number in (None, record.seq):
             return record
     if number is None:
-        raise BackupError("The ledger has no record of a drill", "Run one: `rempart drill`.")
+        raise BackupError("The ledger has no record of a drill", "Run `rempart drill`.")
     raise BackupError(
-        f"Record {number} of the ledger is no drill",
-        "`rempart ledger show` lists records, those of kind `drill` among them.",
+        f"Record {number} of the ledger is not a drill",
+        "Run `rempart ledger show` to list records, and pass one of kind `drill`.",
     )
 
 
 def _filed(ledger: Ledger, record: Evidence) -> set[str]:
-    """SHA-256 of what was filed of a drill."""
+    """Return the SHA-256 of a drill's filed report."""
     filed = ledger.find("drill-report", record.subject, limit=ALL)
     return {digest for one in filed if one.body["drill"] == record.seq for digest in one.body["sha256"].values()}

@@ -59,7 +59,7 @@ def lines(result: ErasureResult) -> Iterator[str]:
             " every version that holds one is deleted at every site; trailing aggregates are computed anew; models"
             " that learnt from them stay. Backups are not rewritten: a restore applies the erasure again."
         )
-        yield "Dry run: nothing was changed. Pass --yes to rewrap the keys."
+        yield "Nothing was changed. Say --yes to do it."
         return
     yield f"{result.rewritten} objects rewritten, {result.deleted} versions deleted"
     for where, until in sorted(result.locked.items()):

@@ -104,7 +104,7 @@ def _arrivals(run: Run, folder: Path) -> list[Arrival]:
         came, where = of_file(file, checks.part), f"get {run.inbox}/{one.key} at '{run.site.name}'"
         if came.size != head.size:
             raise IntegrityError(
-                f"{where}: received {came.size} bytes, {head.size} were announced",
+                f"{where}: {came.size} bytes came, {head.size} were announced",
                 "Nothing was taken in. Run again; if it lasts, ask the site's operator.",
             )
         # what the supplier wrote beside it is no account of the site: a wrong one would stop everybody's deliveries

@@ -1,1 +1,1 @@
-"""Restores a point in place or beside the platform, and proves what it restored."""
+"""Restore a restore point in place or side by side with the platform, and verify the result."""

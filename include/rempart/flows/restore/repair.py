@@ -1,7 +1,7 @@
-"""Bring back what somebody hid, altered or removed at a backup site.
+"""Repair a backup site: uncover hidden objects and put back altered or deleted ones.
 
-What is written once, and under lock, is still beneath what hides it. A link of the chain that is altered or gone is put
-back from the ledger, which has its bytes.
+Locked write-once objects still exist beneath the version that hides them. An altered or deleted link of the chain is
+restored from the ledger, which stores its bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Repaired:
-    """Keys that a reader finds again, or with `dry_run` would; the links of the chain that were put back or lost."""
+    """Result of a repair: the uncovered keys (with `dry_run`, the keys that would be), and the restored or lost
+    links.
+    """
 
     site: str
     dry_run: bool
@@ -41,9 +43,10 @@ def repair(
     mark_lost: bool = False,
     say: Say = print,
 ) -> Repaired:
-    """Take away what covers links, erasures, manifests and dumps at a site, and mend its chain; evidence `repair`.
+    """Uncover links, erasures, manifests and dumps at a site, and repair its chain. Writes evidence of kind `repair`.
 
-    With `mark_lost`, a link of which no true copy is left is marked as lost. Raises as `uncover` and `mend_links.mend`.
+    With `mark_lost`, a link without any true copy is marked as lost. Raises the errors of `uncover` and
+    `mend_links.mend`.
     """
     site = open_site(platform, where)
     bucket = platform.config.buckets.backups
@@ -55,7 +58,10 @@ def repair(
 
 
 def command(where: str | None, trust: Sequence[Path], *, dry_run: bool, mark_lost: bool, say: Say) -> Repaired:
-    """`rempart points repair`; with `trust`, public keys in files, no platform is needed. Raises as `repair`."""
+    """Run `rempart points repair`.
+
+    With `trust` (public key files) no platform is needed. Raises the errors of `repair`.
+    """
     if not trust:
         return repair(open_platform(), where, dry_run=dry_run, mark_lost=mark_lost, say=say)
     platform = detached()
@@ -66,22 +72,22 @@ def command(where: str | None, trust: Sequence[Path], *, dry_run: bool, mark_los
 
 
 def warning(platform: Platform, where: str, trusted: Mapping[str, bytes]) -> str | None:
-    """What to tell before a restore, if something is hidden. Raises SiteError, IntegrityError."""
+    """Return a warning before a restore if objects are hidden. Raises SiteError, IntegrityError."""
     site, bucket = site_of_points(platform, where), platform.config.buckets.backups
     found = list(covered(site, bucket, read_known(site, bucket, trusted.values())))
     if not found:
         return None
     return (
-        f"warning   {len(found)} objects that restore points need are hidden at site '{where}', among them"
-        f" {found[0].right.key}: `rempart points repair` brings them back"
+        f"warning   {len(found)} objects that restore points need are hidden at site '{where}', for example "
+        f"{found[0].right.key}: run `rempart points repair`"
     )
 
 
 def uncover(site: Site, bucket: str, known: Known | None, *, dry_run: bool = True, say: Say = print) -> Repaired:
-    """The same without a platform.
+    """Uncover objects without a platform.
 
-    Delete markers go, and so do versions on top that no lock holds; upon one that is locked a copy of the right version
-    is put. What restic removed itself stays removed. Raises SiteError.
+    Deletes delete markers and unlocked versions on top. If a locked version is on top, a copy of the right version is
+    put on it. Objects that restic removed stay removed. Raises SiteError.
     """
     keys = []
     for one in covered(site, bucket, known):
@@ -94,7 +100,7 @@ def uncover(site: Site, bucket: str, known: Known | None, *, dry_run: bool = Tru
 
 
 def covered(site: Site, bucket: str, known: Known | None) -> Iterator[Cover]:
-    """Every object that restore points need and a reader does not find. Raises SiteError."""
+    """Return every object that restore points need and a reader does not find. Raises SiteError."""
     needed = {key for key, _ in known.until} if known else None
     for prefix in (locking.CHAIN, erasures.PREFIX, locking.POINTS, locking.REPOSITORIES):
         for one in locking.covers(locking.listed(site.versions(bucket, prefix))):

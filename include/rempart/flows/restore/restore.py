@@ -1,6 +1,6 @@
-"""Restore a point: the whole platform on a bare machine, or a part of it, into place or beside; without Airflow.
+"""Restore a restore point without Airflow: the whole platform on a bare machine, or parts, in place or side by side.
 
-A run that was killed goes on where it was when the same restore is started again.
+Start the same restore again to continue a killed run.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """What a restore did. `steps`: seconds of each, over all runs of it; `rto_seconds` from the start of the first.
+    """Result of a restore. `steps` holds the seconds of each step over all its runs, `rto_seconds` those since the
+    first start.
 
-    `rpo_seconds` is how old the point was at that start. `served`: how many objects each kind of copy served;
-    `withheld`: how many stay gone, by the domain whose key was destroyed.
+    `rpo_seconds` is the age of the restore point at that start. `served` counts the objects by the kind of copy they
+    came from, `withheld` those that stay erased, by the encryption scope whose key was destroyed.
     """
 
     ok: bool
@@ -79,13 +80,12 @@ def restore(
     runs: bool = False,
     patience: float = 0.0,
 ) -> RestoreResult:
-    """Restore what was selected, prove it, and write evidence of kind `restore`.
+    """Restore the selection, verify it, and write evidence of kind `restore`.
 
-    `live` opens the platform that is restored, once its secrets are in place; with `runs` it runs, perhaps elsewhere,
-    and nothing is started here. `patience`: seconds to wait, in containers, until somebody has started it. Raises
-    BackupError before anything is changed for what must not be done (and after all for checks that failed);
-    IntegrityError, SiteError, DatabaseUnavailable, StackError on the way: the same call then goes on where this one
-    ended.
+    `live` opens the restored platform once its secrets are in place. With `runs`, the platform already runs, perhaps
+    elsewhere, and nothing is started. `patience` is the number of seconds to wait in containers until the platform is
+    started. Raises BackupError before any change if the restore is not allowed, and at the end if a check failed.
+    Raises IntegrityError, SiteError, DatabaseUnavailable or StackError on the way: the same call then continues.
     """
     name = f"restore-{wish.aside}" if wish.aside else "restore" if selection.whole else "restore.part"
     file = stack.var / f"{name}.json"
@@ -97,7 +97,7 @@ def restore(
     if not result.ok:
         failed = "\n".join(f"  {check.what}: {check.detail}" for check in result.checks if check.ok is False)
         raise BackupError(
-            f"Restore point {result.point} is restored, and not everything is as it must be:\n{failed}",
+            f"Restore point {result.point} is restored, but checks failed:\n{failed}",
             "Follow docs/runbooks/everything-is-gone.md, 'A check is red'.",
         )
     return result
@@ -105,7 +105,7 @@ def restore(
 
 @dataclass
 class _Restore:
-    """One restore's state."""
+    """State of one restore."""
 
     stack: Stack
     point: OpenPoint
@@ -127,7 +127,7 @@ class _Restore:
         )
 
     def whole(self) -> RestoreResult:
-        """Everything into place: secrets, databases, objects, then the service, then its proof."""
+        """Restore everything in place: secrets, databases, objects, then start and check the services."""
         environment = self.point.secrets()
         refuse_without_fernet_key(self.point, environment, i_know=self.wish.i_know)
         if not self.progress.opened:
@@ -153,7 +153,7 @@ class _Restore:
             if not lifecycle.works(self.stack):
                 lifecycle.start_stores(self.stack, self.say, active=self.wish.active)
                 gone = forget_replicas(self.live().database("continuity"), self.point.manifest.source)
-                self.say(f"replication compares everything anew at its next run: {gone} replicas forgotten")
+                self.say(f"forgot {gone} replicas: the next replication compares all objects")
                 self._switch()
             lifecycle.up(self.stack, self.say, migrate=True, patience=self.patience)
         platform = self.live()
@@ -165,7 +165,7 @@ class _Restore:
         return self._end(platform)
 
     def _switch(self) -> None:
-        """The site that was asked for is the active one before anything works on the databases."""
+        """Make the requested site active before anything works on the databases."""
         if self.wish.active:
             now = restore_active.switch(
                 self.live(), self.point.manifest, self.wish.active, len(self.selection.objects), self.progress.began
@@ -173,7 +173,7 @@ class _Restore:
             self.say(f"'{now.site}' is the active site (generation {now.generation})")
 
     def part(self) -> RestoreResult:
-        """Parts into place, or anything beside it."""
+        """Restore parts in place, or any selection side by side with the platform."""
         databases, aside = self.selection.databases, self.wish.aside
         if databases and not aside:
             refuse_running(self.stack)
@@ -199,7 +199,7 @@ class _Restore:
         return self._end(platform)
 
     def _erase_again(self, register: Sequence[Erasure]) -> None:
-        """Nobody whom the register names is in what was restored. Raises BackupError if somebody is."""
+        """Erase registered subjects again in the restored data. Raises BackupError if any of their rows is left."""
         if not register:
             return
         # from here on the databases are not what the point says, and are not held against it any more
@@ -233,7 +233,7 @@ class _Restore:
 
     def _take_over(self, environment: Mapping[str, str]) -> None:
         if not self.stack.services:
-            self.say(f"{len(environment)} secrets are in the point: every service is external, so none is written here")
+            self.say(f"skipped {len(environment)} secrets of the restore point: every service is external")
             return
         if self.stack.containers:  # each was given its files by `rempart init --from-point`, and writes none
             existing = configuration.read_env_file(self.stack.secrets)
@@ -278,13 +278,13 @@ class _Restore:
         )
         self.brought = Bringer(copies, target, self._bucket, self.say).bring(self.selection.objects)
         told = ", ".join(f"{count} {name}" for name, count in sorted(self.brought.served.items())) or "none"
-        self._add(Check("every object is as it is on record", True, f"{len(self.selection.objects)} objects: {told}"))
+        self._add(Check("every object equals its record", True, f"{len(self.selection.objects)} objects: {told}"))
 
     def _prove(self, platform: Platform) -> None:
-        """The restored service, asked as its users would."""
+        """Check the restored services the way their users use them."""
         manifest, environment = self.point.manifest, self.point.secrets()
         if not any(check.what.startswith("database") for check in self.checks):
-            what = "databases were compared with the point before the service was opened"
+            what = "databases were compared with the restore point before the services were opened"
             self._add(Check(what, True, ", ".join(self.progress.databases)))
         site, head = self._target(platform), manifest.ledger_head
         for check in restore_checks.of_service(platform, manifest.champions, head, environment, site):
@@ -326,9 +326,11 @@ class _Restore:
 
 
 def remove(stack: Stack, point: OpenPoint, wish: Wish, selection: Selection, live: Callable[[], Platform]) -> None:
-    """Remove what was restored beside the platform's own. Raises BackupError without `aside`."""
+    """Remove databases and buckets of a side-by-side restore. Raises BackupError without `aside`."""
     if not wish.aside:
-        raise BackupError("Only what was restored beside the platform is removed", "Name it with --aside.")
+        raise BackupError(
+            "Rempart removes only databases and buckets of a side-by-side restore", "Pass --aside with their suffix."
+        )
     run = _Restore(
         stack, point, wish, selection, lambda line: None, postgresql.find_tools(), live, Journal(stack.var / "none")
     )

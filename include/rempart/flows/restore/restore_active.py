@@ -1,8 +1,7 @@
-"""A restore that makes another site the active one: the backup site serves, where the one before is lost.
+"""Make another site the active one as part of a restore, if the former active site is lost.
 
-The journey of a failover with its first steps taken by the restore: nobody writes, the objects were verified one by
-one, and what the lost site had beside them is lost. What is left of it, `flows.failover.fail_over` takes as it takes
-any other.
+The restore takes the first steps of a failover switchover: nobody writes, every object was verified, and objects that
+only the lost site had are lost. `flows.failover.fail_over` takes the remaining steps.
 """
 
 from __future__ import annotations
@@ -26,30 +25,35 @@ Say = Callable[[str], object]
 
 
 def check(config: Config, wish: Wish) -> None:
-    """Raises ConfigError for a site that is not declared, BackupError where a part cannot move the platform."""
+    """Check that the site is declared and that the restore is complete and in place.
+
+    Raises ConfigError, BackupError.
+    """
     if wish.active is None:
         return
     if wish.active not in config.sites:
-        raise ConfigError(f"There is no site '{wish.active}'", f"Declared: {', '.join(config.sites)}.")
+        raise ConfigError(
+            f"Site '{wish.active}' is not declared in rempart.yaml", f"Declared: {', '.join(config.sites)}."
+        )
     if wish.parts or wish.aside:
         raise BackupError(
-            f"Only a restore of everything, into place, can make '{wish.active}' the active site",
-            "Leave out --only and --aside, or --active.",
+            f"Only a restore of everything, in place, can make '{wish.active}' the active site",
+            "Leave out --only and --aside, or leave out --active.",
         )
 
 
 def journey(manifest: Manifest, target: str, objects: int, began: datetime, now: datetime) -> Journey:
-    """The failover that a restore has taken up to its switch. Pure.
+    """Return the failover switchover whose steps before the switch a restore has taken. Pure.
 
-    `began`: when the restore did, which is what the age of the point is counted to.
+    `began` is the start of the restore; the age of the restore point is measured at that time.
     """
     age = (began - manifest.created_at).total_seconds()
     drain = outcome_of_drain(
         answered=False, complete=False, accepted=True, lag_seconds=age, known_at=manifest.created_at
     )
-    unknown = f"what '{manifest.source}' got after restore point {manifest.id} is not in it"
+    unknown = f"changes at '{manifest.source}' after restore point {manifest.id}"
     found: dict[Step, Mapping[str, Any]] = {
-        "fence": {"ok": True, "writers": "none: nothing of the platform ran"},
+        "fence": {"ok": True, "writers": "none: no service of the platform ran"},
         "drain": {**drain, "unknown": unknown, "point": manifest.id},
         "verify": {"ok": True, "objects": objects, "read_back": objects, "wrong": [], "wrong_count": 0},
         "switch": {"ok": True},
@@ -60,9 +64,9 @@ def journey(manifest: Manifest, target: str, objects: int, began: datetime, now:
 
 
 def switch(platform: Platform, manifest: Manifest, target: str, objects: int, began: datetime) -> Active:
-    """Make `target` the active site of the restored databases, which nothing works on yet; done once.
+    """Make `target` the active site in the restored databases, once, before anything uses them.
 
-    Whatever journey the point was made in is over by it. Raises LeaseHeld, DatabaseUnavailable.
+    Ends any switchover that was unfinished when the restore point was made. Raises LeaseHeld, DatabaseUnavailable.
     """
     sites = platform.continuity.active_sites(platform.config.active_site)
     with sites.turn(f"restore to {target}") as lease:
@@ -74,15 +78,15 @@ def switch(platform: Platform, manifest: Manifest, target: str, objects: int, be
 
 
 def resume(platform: Platform, target: str, say: Say) -> None:
-    """The switch's last step, once MLflow runs: writes are taken, MLflow writes there, evidence of kind `failover`.
+    """Take the last step of the switchover once MLflow runs: allow writes, switch MLflow, write evidence `failover`.
 
-    Raises as `fail_over`.
+    Raises the errors of `fail_over`.
     """
     fail_over(platform, target, dry_run=False, accept_loss=True, say=say)
 
 
 def no_backup(platform: Platform, active: str) -> str | None:
-    """Why no restore point can be written while a site is the active one; None if one can."""
+    """Return why no restore point can be written while a site is active, or None."""
     config, where = platform.config, "nowhere"
     try:
         where = backup_site(config, active)
@@ -90,15 +94,15 @@ def no_backup(platform: Platform, active: str) -> str | None:
         next(iter(site.list(config.buckets.backups, "chain/")), None)
     except RempartError as error:
         return (
-            f"{NO_BACKUP} while '{active}' is the active site: restore points would go to '{where}': {error.what}."
-            " Declare a site of another operator under `sites` in rempart.yaml, name it as backup.site, start"
-            " backup_platform"
+            f"{NO_BACKUP} while '{active}' is the active site: they would go to '{where}': {error.what}. Declare "
+            "a site of another operator under `sites` in rempart.yaml, set it as backup.site, start "
+            "backup_platform"
         )
     return None
 
 
 def lines(platform: Platform) -> Iterator[str]:
-    """Where the platform is, if it was moved, and whether it can be backed up there; nothing while that is unknown."""
+    """Yield the active site if the platform was moved, and whether backups work there. Yield nothing if unknown."""
     try:
         active = platform.active().site
     except RempartError:

@@ -1,4 +1,4 @@
-"""Restore parts of a point beside the running platform, or remove them again: what the DAG `restore_point` does."""
+"""Restore parts of a restore point side by side with the running platform, or remove them: the DAG `restore_point`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Beside:
-    """What was done beside the platform, or with `dry_run` would be: `did` is `restore` or `remove`.
+    """Result of a side-by-side restore or removal (`did`), or its plan with `dry_run`.
 
-    `databases` and `buckets` bear the names that they have there. `result` is that of a restore that was done.
+    `databases` and `buckets` carry their names with the suffix. `result` is the result of a finished restore.
     """
 
     did: str
@@ -47,10 +47,11 @@ def restore_aside(
     dry_run: bool = True,
     say: Say = print,
 ) -> Beside:
-    """Restore the parts (all, unless named) of a point into databases and buckets whose names end in `aside`.
+    """Restore parts (by default all) of a restore point into databases and buckets whose names end in `aside`.
 
-    With `removing`, these are dropped. The platform runs, with its own identity and public keys, and nothing of its own
-    is touched. Raises BackupError for a part, suffix or point that cannot be meant, and as `restore` does.
+    With `removing`, drop these databases and buckets. Uses the platform's own identity and public keys, and changes
+    nothing else of the running platform. Raises BackupError for an invalid part, suffix or restore point, and the
+    errors of `restore`.
     """
     wanted = tuple(parse_part(one) for one in parts)
     wish = Wish(open_site(platform, None).name, point, wanted, check_suffix(aside), i_know)

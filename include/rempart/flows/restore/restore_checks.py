@@ -1,4 +1,4 @@
-"""What proves a platform that was restored in place: secrets, ledger, champions, online features."""
+"""Check a platform that was restored in place: secrets, ledger, champions, online features."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
 ROWS = 20
-"""Entities of each view whose online features are read through Feast."""
+"""Number of entities of each view whose online features are read through Feast."""
 _ENCRYPTED = (
     "SELECT password FROM public.connection WHERE is_encrypted AND password <> ''",
     "SELECT extra FROM public.connection WHERE is_extra_encrypted AND extra <> ''",
@@ -45,10 +45,10 @@ def of_service(
     environment: Mapping[str, str],
     site: Site,
 ) -> Iterator[Check]:
-    """Every check of a restored service, as its users would ask: the champions are these versions, the ledger has this
-    record; `site` is the one whose objects were restored.
+    """Run every check of a restored service as its users would.
 
-    What raises is a failed check that says why.
+    The champions must be these versions, and the ledger must hold this record. `site` holds the restored objects. An
+    error counts as a failed check with its reason.
     """
     steps: dict[str, Callable[[], Iterable[Check]]] = {
         "Airflow's encrypted connections": lambda: [decrypts(platform.database("airflow"), environment)],
@@ -64,30 +64,32 @@ def of_service(
 
 
 def decrypts(connection: Connection, environment: Mapping[str, str]) -> Check:
-    """Whether what Airflow encrypted in its restored database can be read with the point's key.
+    """Check that the key of the restore point decrypts Airflow's connections and variables in the restored database.
 
-    The variable that is there for this purpose must have its value. Raises BackupError, DatabaseUnavailable.
+    The canary variable must have its value. Raises BackupError, DatabaseUnavailable.
     """
     what = "Airflow's encrypted connections and variables can be read"
     with postgresql.session(connection, "read what Airflow encrypted") as opened:
         if opened.execute("SELECT to_regclass('public.variable')").fetchone() == (None,):
-            return Check(what, None, "not run: it held no schema when the point was made")
+            return Check(what, None, "not run: the database had no schema when the restore point was made")
         found = [str(row[0]) for query in _ENCRYPTED for row in opened.execute(query).fetchall()]
         canary = opened.execute(_CANARY, [platform_secrets.CANARY]).fetchone()
     key = next((environment[name] for name in platform_secrets.FERNET_KEYS if environment.get(name)), None)
     if key is None:
-        return Check(what, False, "the Fernet key is not among the secrets of the point")
+        return Check(what, False, "the restore point's secrets lack the Fernet key")
     lost = sum(_opened(key, text) is None for text in found)
     if lost:
-        return Check(what, False, f"{lost} of {len(found)} are not readable with the Fernet key of the point")
+        return Check(
+            what, False, f"{lost} of {len(found)} cannot be decrypted with the Fernet key of the restore point"
+        )
     if canary and _opened(key, str(canary[0])) != platform_secrets.CANARY_VALUE:
-        return Check(what, False, f"variable {platform_secrets.CANARY} has another value than it was given")
+        return Check(what, False, f"variable {platform_secrets.CANARY} has another value than expected")
     told = f"{len(found)} values" + (f", {platform_secrets.CANARY} among them" if canary else "")
     return Check(what, True if found else None, told if found else "not run: nothing is encrypted")
 
 
 def _opened(key: str, text: str) -> str | None:
-    """What Airflow encrypted; None if this key does not open it."""
+    """Return the decrypted value, or None if the key does not open it."""
     from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
     try:
@@ -97,7 +99,7 @@ def _opened(key: str, text: str) -> str | None:
 
 
 def ledger_verifies(ledger: Ledger, head: tuple[int, str | None]) -> Check:
-    """The chain holds from its first record to its end, and has this one: as the signed manifest names it."""
+    """Verify the whole chain of the ledger, and find the record that the signed manifest names."""
     what, (seq, digest) = "the ledger verifies up to the record that the point names", head
     introduced = [from_base64(record.body.get("public")) for record in ledger.find("key", limit=10_000)]
     verdict = verify((entry.line for entry in ledger.entries()), [key for key in introduced if key], {})
@@ -114,9 +116,9 @@ def ledger_verifies(ledger: Ledger, head: tuple[int, str | None]) -> Check:
 def champions(
     platform: Platform, versions: Mapping[str, str], site: Site, rewritten: erasures.Rewritten | None = None
 ) -> Iterator[Check]:
-    """Each champion loads by its URI and predicts on the held-out rows, read from the restored site.
+    """Check that each champion loads by its URI and predicts on held-out rows of the restored site.
 
-    `rewritten`: what stands for training sets from which rows were erased, if another ledger knows more of them.
+    `rewritten` holds the replacements of training sets after erasures, if another ledger knows more of them.
     """
     known = erasures.rewritten(platform.ledger) if rewritten is None else rewritten
     for name, version in sorted(versions.items()):
@@ -129,8 +131,8 @@ def _predicts(platform: Platform, site: Site, name: str, version: str, rewritten
     what, tracking = f"champion {name} version {version} loads and predicts", platform.tracking()
     moved = ""
     if (found := registry.champion(tracking, name)) != version:
-        registry.promote(tracking, name, version, None, ("champion by the ledger's decisions",))
-        moved = f"; the restored alias stood at {found or 'none'} and was moved to the champion on record"
+        registry.promote(tracking, name, version, None, ("champion by the decisions in the ledger",))
+        moved = f"; moved the restored alias from {found or 'none'} to the champion on record"
     record = training_record(platform.ledger, name, version)
     table = held_out(site, record["dataset"], rewritten)
     predictions = loading.load(tracking, record).predict(table).ravel().tolist()
@@ -139,19 +141,19 @@ def _predicts(platform: Platform, site: Site, name: str, version: str, rewritten
 
 
 def training_record(ledger: Ledger, name: str, version: str) -> Mapping[str, Any]:
-    """The restored ledger's evidence of a version's training. Raises BackupError."""
+    """Return the evidence of a version's training in the restored ledger. Raises BackupError."""
     bodies = (record.body for record in ledger.find("candidate", name, limit=10_000))
     for body in bodies:
         if str(body.get("version")) == version:
             return body
     raise BackupError(
         f"The restored ledger has no evidence of {name} version {version}'s training",
-        "Promote only what the train DAG registered; then back up again.",
+        "Promote only models that the train DAG registered, then back up again.",
     )
 
 
 def held_out(site: Site, dataset: Mapping[str, Any], rewritten: erasures.Rewritten) -> Any:
-    """Held-out rows of a frozen training set, or of what stands for it since a row was erased; a pyarrow Table.
+    """Return the held-out rows of a frozen training set, or of its replacement after an erasure, as a pyarrow Table.
 
     Raises IntegrityError, ObjectMissing.
     """
@@ -164,7 +166,7 @@ def held_out(site: Site, dataset: Mapping[str, Any], rewritten: erasures.Rewritt
 
 
 def online_features(platform: Platform) -> Iterator[Check]:
-    """Some entities of each view, read through Feast, beside the newest rows of the offline store."""
+    """Compare some entities of each view, read through Feast, with the newest rows of the offline store."""
     for name, pipeline in load_all().items():
         if isinstance(pipeline, PipelineError):
             yield Check(f"online features of {name}", None, "not run: its pipeline file does not load")
@@ -196,7 +198,7 @@ def _same(one: Any, other: Any) -> bool:
 def newest(
     platform: Platform, pipeline: Pipeline, table: ViewTable
 ) -> Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Key and features of the newest row of some entities in the offline store."""
+    """Return key and features of the newest row of some entities in the offline store."""
     from psycopg import sql
 
     fields = [field.name for field in table.fields]
@@ -220,7 +222,7 @@ def newest(
 
 
 def key_columns(pipeline: Pipeline, table: ViewTable, joined: int | str) -> dict[str, Any]:
-    """The columns that a value of `join_key` was made of (`features.plan.entity_key`)."""
+    """Return the columns that form a value of `join_key` (`features.plan.entity_key`)."""
     if isinstance(joined, int) or len(table.by) == 1:
         values: list[Any] = [joined]
     else:

@@ -1,4 +1,4 @@
-"""`rempart restore`, from what was typed to what is told: look, explain, then do it if that was said."""
+"""Run `rempart restore`: find the restore point, explain the plan, and carry it out with `yes`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 
 
 def secrets_of(wish: Wish, identity: Path | None, trust: Sequence[Path], say: Say) -> dict[str, str]:
-    """The secrets of a point, for a platform that is to be restored from it. Raises as `command` does."""
+    """Return the secrets of a restore point, for a platform to restore. Raises the errors of `command`."""
     platform = detached()
     wish = wish if wish.site else replace(wish, site=platform.config.backup.site)
     trusted = trusted_of(trust, lambda: open_platform().trusted_keys())
@@ -51,14 +51,18 @@ def command(
     wait: float = 0.0,
     say: Say = print,
 ) -> None:
-    """Do what was asked; without `yes` nothing is changed. A wish without a site means `backup.site`.
+    """Carry out the request. Without `yes` nothing is changed. Without a site, `backup.site` is used.
 
-    `wait`: seconds to wait, in containers, until MLflow and Airflow were started on the restored stores.
+    `wait` is the number of seconds to wait in containers until MLflow and Airflow are started on the restored stores.
 
-    Raises StackError for `wait` anywhere else; and as `restore_source.find`, `open_point`, `plan`, `restore.restore`.
+    Raises StackError for `wait` outside containers, and the errors of `restore_source.find`, `open_point`, `plan` and
+    `restore.restore`.
     """
     if wait and not stack.containers:
-        raise StackError("--wait is for containers: this machine starts MLflow and Airflow itself", "Leave it out.")
+        raise StackError(
+            "--wait works only in containers: on this machine Rempart starts MLflow and Airflow itself",
+            "Leave out --wait.",
+        )
     platform = detached()
     wish = wish if wish.site else replace(wish, site=platform.config.backup.site)
     restore_active.check(platform.config, wish)
@@ -75,16 +79,16 @@ def command(
     for line in restore_report.explain(point.manifest, selection, platform.clock()):
         say(line)
     for doubt in doubts(found, point):
-        say(f"DOUBT     {doubt}. An attack, or was it meant? See docs/runbooks/restore-drill.md, 'After an attack'")
+        say(f"WARNING   {doubt}. Find out whether this is an attack: docs/runbooks/restore-drill.md, 'After an attack'")
     if not yes and (register := restore_erasures.register_of(point, i_know=wish.i_know, say=say)):
-        say(f"erased    {len(register)} erasures are on record: whom they name is taken out of it again")
+        say(f"erased    {len(register)} erasures are on record; the restore erases their subjects again")
     if wish.active:
-        left = f"what '{point.manifest.source}' got after the point is left behind"
-        say(f"'{wish.active}' would be the active site, with each object of the point verified there; {left}")
+        left = f"changes at '{point.manifest.source}' after the restore point are lost"
+        say(f"'{wish.active}' would become the active site, after each object is verified there; {left}")
     if explained:
         return
     if not yes:
-        say("Nothing was changed. Say --yes to do it.")
+        say("Dry run: nothing was changed. Pass --yes to restore.")
         return
     for line in lines(restore(stack, point, wish, selection, say, patience=wait)):
         say(line)
@@ -95,7 +99,7 @@ def command(
 
 
 def doubts(found: Found, point: OpenPoint) -> tuple[str, ...]:
-    """What in a point looks like an attack, held against the point before it that lacks nothing; none without one."""
+    """Return anomalies of a restore point, compared with the complete point before it; empty without one."""
     before = [link for link in found.links if link.seq < point.link.seq and link.consistent]
     for link in reversed([link for link in before if link.point in found.present]):
         try:
@@ -107,9 +111,9 @@ def doubts(found: Found, point: OpenPoint) -> tuple[str, ...]:
 
 
 def lines(result: RestoreResult) -> Iterator[str]:
-    """What a restore did, for people."""
+    """Yield the result of a restore as lines for people."""
     yield "steps: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.steps.items())
     yield (
-        f"restore point {result.point} is restored: {len(result.databases)} databases, {result.objects} objects;"
-        f" it took {result.rto_seconds:.0f} s, and the point was {result.rpo_seconds:.0f} s old"
+        f"restore point {result.point} is restored: {len(result.databases)} databases, {result.objects} objects, "
+        f"in {result.rto_seconds:.0f} s; the restore point was {result.rpo_seconds:.0f} s old"
     )

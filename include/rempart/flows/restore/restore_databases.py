@@ -1,4 +1,4 @@
-"""Databases of a restore point: made anew, filled from their dumps, compared with the manifest."""
+"""Restore the databases of a restore point: create, fill from the dump, compare with the manifest."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ from rempart.settings import config as configuration
 from rempart.settings.config import Connection, Connections
 
 OWNERS = {"ledger": "ledger_owner"}
-"""Databases that belong to another role than that of their name; it cannot log in."""
+"""Databases whose owner role has another name and cannot log in."""
 AT_ONCE = 3
-"""Databases that are restored at a time: the small ones beside the largest."""
+"""Number of databases restored in parallel: the small ones run along with the largest."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where databases are restored to. `administrator` may make databases and act as their owners.
+    """The server to restore into. `administrator` may create databases and act as their owners.
 
-    `suffix` ends the names of databases that are restored beside the platform's own. `replace`: what a database holds
-    may be dropped.
+    `suffix` ends the names of databases of a side-by-side restore. `replace` allows dropping existing data.
     """
 
     administrator: Connection
@@ -45,18 +44,19 @@ class Server:
     replace: bool = False
 
     def name(self, database: str) -> str:
-        """What a database is called here."""
+        """Return the name of a database on this server."""
         return f"{database}_{self.suffix}" if self.suffix else database
 
     def connection(self, database: str) -> Connection:
-        """Its owner's connection; the administrator's if the owner cannot log in."""
+        """Return the connection of the database's owner, or of the administrator if the owner cannot log in."""
         owner = self.administrator if database in OWNERS else self.connections(f"pg_{database}")
         return replace(owner, schema=self.name(database))
 
     def restore(self, repository: Repository, dump: Dump) -> list[Check]:
-        """Make a database anew, fill it, and compare it with what is on record. What it held is gone: see `in_place`.
+        """Create a database, fill it from its dump, and compare it with the manifest. Existing data is lost; see
+        `in_place`.
 
-        Raises BackupError, DatabaseUnavailable, IntegrityError, and what the repository raises.
+        Raises BackupError, DatabaseUnavailable, IntegrityError, and the errors of the repository.
         """
         self._make(dump.name)
         target = self.connection(dump.name)
@@ -65,16 +65,16 @@ class Server:
         return self.compare(dump)
 
     def compare(self, dump: Dump) -> list[Check]:
-        """A restored database beside its manifest: rows, and content where the manifest has its digest."""
-        with postgresql.session(self.connection(dump.name), "compare what was restored") as opened:
+        """Compare a restored database with its manifest: row counts, and content if the manifest has its digest."""
+        with postgresql.session(self.connection(dump.name), "compare the restored data") as opened:
             rows = postgresql.row_counts(opened)
             digests = postgresql.digests(opened) if dump.digests else {}
         return of_database(f"database {dump.name} has the rows on record", dump, rows, digests)
 
     def in_place(self, dump: Dump) -> list[Check]:
-        """The checks of a database that holds exactly what is on record; none if it is not there, or holds no row.
+        """Return the checks of a database that equals its record; empty if it is missing or has no rows.
 
-        Raises BackupError if it holds other rows, unless they may be dropped.
+        Raises BackupError if it holds other rows and may not be dropped.
         """
         full = self._filled(dump.name)
         if not full:
@@ -87,11 +87,11 @@ class Server:
         raise BackupError(
             f"Database '{self.name(dump.name)}' is not empty: {full[0]} has rows"
             + (f", and so have {len(full) - 1} other tables" if len(full) > 1 else ""),
-            "Restore beside it with --aside, or say --i-know: then it is dropped, with all that it holds.",
+            "Restore side by side with --aside, or pass --i-know to drop the database and all its data.",
         )
 
     def _filled(self, database: str) -> list[str]:
-        """Its tables that have rows; none if it is not there."""
+        """Return the tables that have rows; empty if the database is missing."""
         name = self.name(database)
         with postgresql.session(self.administrator, f"look for database {name}") as opened:
             if opened.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
@@ -100,7 +100,7 @@ class Server:
             return [f"{one[0]}.{one[1]}" for one in postgresql.tables(opened) if _has_rows(opened, *one)]
 
     def _make(self, database: str) -> None:
-        """An empty database of this name, with the rights that its owner needs and no more."""
+        """Create an empty database with only the rights that its owner needs."""
         name, owner = sql.Identifier(self.name(database)), OWNERS.get(database, database)
         with postgresql.session(self.administrator, f"make database {self.name(database)}") as opened:
             postgresql.drop_database(opened, self.name(database))
@@ -111,7 +111,7 @@ class Server:
 
     @contextmanager
     def _as_owner(self, database: str) -> Iterator[None]:
-        """Whatever the administrator makes there meanwhile belongs to its owner."""
+        """Give new objects of the administrator in this database to the database's owner."""
         owner = OWNERS.get(database)
         if owner is None:
             yield
@@ -127,30 +127,31 @@ class Server:
                 opened.execute(setting + sql.SQL(" RESET role"))
 
     def drop(self, database: str) -> None:
-        """Remove a database that was restored beside the platform's own. Raises BackupError for any other."""
+        """Drop a database of a side-by-side restore. Raises BackupError for any other database."""
         if not self.suffix:
             raise BackupError(
-                f"Database '{database}' is the platform's own", "Only what was restored aside is removed."
+                f"Database '{database}' belongs to the running platform",
+                "Name a database that was restored with --aside.",
             )
         with postgresql.session(self.administrator, f"drop database {self.name(database)}") as opened:
             postgresql.drop_database(opened, self.name(database))
 
 
 def administrator(stack: Stack, connections: Connections = configuration.environment_connections) -> Connection:
-    """Who may make databases on the stack's server: its own superuser, or whom `services` names. Raises ConfigError."""
+    """Return a role that may create databases: the stack's superuser, or the role in `services`. Raises ConfigError."""
     if declared := stack.external("postgresql"):
         return connections(declared.connection)
     return credentials.superuser(stack, configuration.read_env_file(stack.secrets))
 
 
 def give_rights(stack: Stack, say: Callable[[str], object]) -> None:
-    """Rights and triggers as they must be, which no dump holds; roles as well on the stack's own server.
+    """Set the rights and triggers that dumps do not hold, and the roles on the stack's own server.
 
     Raises DatabaseUnavailable.
     """
     if stack.external("postgresql"):
         embedded.give_rights(stack, administrator(stack))
-        say("rights: the roles have theirs")
+        say("rights: set the rights of the roles")
         return
     resolve = credentials.connections(stack, configuration.read_env_file(stack.secrets))
     embedded.bootstrap(stack, administrator(stack), resolve)
@@ -163,10 +164,10 @@ def restore_all(
     done: Callable[[Dump, list[Check]], object],
     say: Callable[[str], object],
 ) -> None:
-    """Restore those that are not in place, several at a time; `done` gets the checks of each.
+    """Restore several databases in parallel, except those already in place; `done` gets the checks of each.
 
-    One that fails does not stop the others; afterwards the first error is raised. Nothing is dropped before every one
-    was looked at. Raises as `Server.in_place` and `Server.restore` do.
+    One failure does not stop the others; the first error is raised at the end. Every database is inspected before any
+    is dropped. Raises the errors of `Server.in_place` and `Server.restore`.
     """
     found = {dump.name: server.in_place(dump) for dump in dumps}
     todo = [dump for dump in dumps if not found[dump.name]]
@@ -195,10 +196,10 @@ def _has_rows(opened: postgresql.Session, schema: str, table: str) -> bool:
 
 
 def forget_replicas(connection: Connection, site: str) -> int:
-    """Forget what replication knew of a site whose objects were restored; how many replicas.
+    """Delete what the replication catalogue knows about a site with restored objects. Return the number of replicas.
 
-    Their versions have other names now, and the old ones would look like objects that vanished. It is learnt anew at
-    the next run, and nothing is copied twice for it.
+    Restored versions have new names, so the old entries would look like lost objects. The next run learns the new ones
+    and copies nothing twice.
     """
     with continuity.session(connection, "forget the replicas of a restored site") as opened, opened.transaction():
         gone = opened.execute("DELETE FROM replica WHERE source = %s OR target = %s", [site, site]).rowcount

@@ -1,7 +1,7 @@
-"""Erasures and a restore: whom the register names is taken out of what was restored, before the service opens.
+"""Apply registered erasures to restored data before the service opens.
 
-All of the register is applied, not only what is newer than the point: an erasure may have been under way when it was
-made. What is not there is not looked for twice, so nothing is lost by it.
+The whole register is applied, not only newer entries: an erasure may have been in progress when the restore point was
+made. Applying an entry twice is harmless.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ _FEATURES = ("feast_offline", "feast_online")
 
 
 def register_of(point: OpenPoint, *, i_know: bool, say: Say) -> list[Erasure]:
-    """Every entry that a site's register has, verified, with its key at hand.
+    """Return every verified entry of a site's register, with its key available.
 
-    Raises IntegrityError for a file that nobody trusted signed, since it may hide an erasure, or make one up;
-    KeyMissing and its like for an entry whose key is gone. With `i_know` such a file is passed by, and told. Raises
-    SiteError if the site of the point does not answer.
+    Raises IntegrityError for a file without a trusted signature, which may hide or forge an erasure; KeyMissing and its
+    siblings for an entry whose key is gone. With `i_know` such a file is reported and skipped. Raises SiteError if the
+    site of the restore point does not answer.
     """
     sites = {site.name: site for site in (point.site, *point.others)}
     bucket = point.platform.config.buckets.backups
     entries, doubts, _ = erasures.registered(sites, bucket, point.trusted, point.site.name)
     for file, why in sorted(doubts.items()):
-        told = f"{bucket}/{file} in the register of erasures is not to be believed: {why}"
+        told = f"{bucket}/{file} in the register of erasures is not trusted: {why}"
         if not i_know:
             raise IntegrityError(
                 told,
-                "Find out who wrote it. If a key was rotated, add its file with --trust. With --i-know it is passed by:"
-                " whom it names comes back, if it is true.",
+                "Find out who wrote the file. If a key was rotated, pass its file with --trust. With --i-know "
+                "the file is skipped: if the entry is genuine, the erased rows return.",
             )
-        say(f"warning: {told}; it is passed by")
+        say(f"warning: {told}; skipped")
     kept = []
     for one in entries:
         try:
@@ -47,14 +47,16 @@ def register_of(point: OpenPoint, *, i_know: bool, say: Say) -> list[Erasure]:
         except BackupError as error:
             if not i_know:
                 raise
-            say(f"warning: erasure {one.id} cannot be applied and is passed by: {error.what}")
+            say(f"warning: erasure {one.id} cannot be applied and is skipped: {error.what}")
         else:
             kept.append(one)
     return kept
 
 
 def concerned(entries: Sequence[Erasure], selection: Selection) -> list[Erasure]:
-    """The entries that what is restored may undo: of its datasets; all, with the feature stores or the ledger."""
+    """Return the entries that the restored parts may undo: those of the data sets; all, with the feature stores or
+    the ledger.
+    """
     if selection.whole or any(one.name in (*_FEATURES, "ledger") for one in selection.databases):
         return list(entries)
     return [one for one in entries if one.pipeline in _datasets(selection)]
@@ -67,9 +69,9 @@ def _datasets(selection: Selection) -> set[str | None]:
 def refuse_beside(
     point: OpenPoint, entries: Sequence[Erasure], selection: Selection, *, i_know: bool, say: Say
 ) -> None:
-    """Raises BackupError where rows erased since the point would stand beside the platform: they are not removed there.
+    """Check that a side-by-side restore brings back no rows that were erased since the restore point.
 
-    With `i_know` it is told.
+    Raises BackupError, because erasures are not applied side by side. With `i_know` it is only reported.
     """
     features, datasets = any(one.name in _FEATURES for one in selection.databases), _datasets(selection)
     newer = [one for one in entries if one.at >= point.manifest.created_at]
@@ -79,18 +81,19 @@ def refuse_beside(
     told = f"{len(back)} erasures are newer than the point ({', '.join(back[:3])})"
     if not i_know:
         raise BackupError(
-            f"{told}: what is restored beside the platform would hold those rows again",
-            "Restore into place, where they are removed; or say --i-know, and drop it as soon as you have looked.",
+            f"{told}: a side-by-side restore would hold those rows again",
+            "Restore in place, where the rows are erased again; or pass --i-know, and drop the restored data as "
+            "soon as you have looked.",
         )
-    say(f"warning: {told}: what is restored beside the platform holds those rows again")
+    say(f"warning: {told}: the side-by-side restore holds those rows again")
 
 
 def apply_again(
     platform: Platform, point: OpenPoint, entries: Sequence[Erasure], home: str, say: Say
 ) -> Iterator[Check]:
-    """Apply the register to what was restored: one check for each pipeline. `home`: the site of the restored objects.
+    """Apply the register to restored data. Return one check for each pipeline. `home` holds the restored objects.
 
-    What raises is a failed check that says why.
+    An error counts as a failed check with its reason.
     """
     sites, _ = erasures.open_sites(platform, home)
     silent = erasures.register(platform, sites, entries, must=None)
@@ -111,5 +114,5 @@ def apply_again(
             yield Check(what, False, f"{done.left + len(here)} are still found; {', '.join(here[:3])}")
             continue
         rows, later = sum(done.found.values()), sorted({*done.silent, *done.locked})
-        waits = f"; pending, `rempart erase --again`: {', '.join(later[:3])}" if later else ""
+        waits = f"; pending, run `rempart erase --again`: {', '.join(later[:3])}" if later else ""
         yield Check(what, True, f"none is found ({rows} rows were){waits}")

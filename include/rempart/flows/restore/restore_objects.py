@@ -1,4 +1,4 @@
-"""Objects of a restore point, brought to a site: what is in place stays, others come from copies that are whole."""
+"""Copy the objects of a restore point to a site from intact copies. Objects already in place stay."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder
 
 WORKERS = 16
-"""Larger objects go in parts: at many operators a put may not exceed 5 GiB."""
+"""Size above which objects are sent in parts: many operators limit a put to 5 GiB."""
 MOST_FAILURES = 20
-"""After so many the rest would fail as well."""
+"""Number of failures after which the copy stops, because the rest would fail as well."""
 IN_PLACE = "in place"
 _EPOCH = datetime.fromtimestamp(0, UTC)
 Say = Callable[[str], object]
@@ -30,7 +30,7 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Brought:
-    """How many objects each kind of copy served, or were in place; bytes that were copied."""
+    """Objects by the kind of copy they came from, or already in place; copied bytes."""
 
     served: Mapping[str, int] = field(default_factory=dict)
     bytes: int = 0
@@ -38,7 +38,7 @@ class Brought:
 
 @dataclass(frozen=True)
 class Bringer:
-    """Brings objects to a site; `bucket` names the target's bucket by the logical name."""
+    """Copies objects to a site. `bucket` maps a logical bucket name to the target's bucket."""
 
     copies: Copies
     target: Site
@@ -47,10 +47,10 @@ class Bringer:
     monotonic: Callable[[], float] = time.monotonic
 
     def bring(self, wanted: tuple[HeldObject, ...], workers: int = WORKERS) -> Brought:
-        """Have each object at the target, read back. One that fails does not stop the others.
+        """Copy each object to the target and read it back. One failure does not stop the others.
 
-        Afterwards the error names the first of them, and a run after that goes on where this one ended. Raises
-        SiteUnavailable, IntegrityError, SiteError.
+        At the end the error names the first failure, and the next run continues. Raises SiteUnavailable,
+        IntegrityError, SiteError.
         """
         for name in sorted({one.bucket for one in wanted}):
             self.target.ensure_bucket(self.bucket(name), versioned=True)
@@ -102,8 +102,8 @@ class Bringer:
 
 
 def _told(failures: list[RempartError], total: int) -> RempartError:
-    """One error for all; one that is worth another run comes first."""
+    """Return one error for all failures; a transient error comes first."""
     worst = next((one for one in failures if isinstance(one, SiteUnavailable)), failures[0])
     if len(failures) == 1:
         return worst
-    return type(worst)(f"{len(failures)} of {total} objects were not restored. One of them: {worst.what}", worst.hint)
+    return type(worst)(f"{len(failures)} of {total} objects were not restored. First error: {worst.what}", worst.hint)

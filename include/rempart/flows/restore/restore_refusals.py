@@ -1,4 +1,4 @@
-"""What a restore refuses, before anything is changed or before the service is opened."""
+"""Refuse unsafe restores, before any change and before the services open."""
 
 from __future__ import annotations
 
@@ -16,49 +16,52 @@ from rempart.flows.restore.restore_source import OpenPoint
 
 @contextmanager
 def only_restore(stack: Stack) -> Iterator[None]:
-    """One restore at a time. Raises BackupError."""
+    """Allow one restore at a time. Raises BackupError."""
     stack.prepare()
     with (stack.state / "restore.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as cause:
-            raise BackupError("Another restore is at work in this project", "Wait until it has ended.") from cause
+            raise BackupError(
+                "Another restore runs in this project", "Wait until it has ended, then start this restore again."
+            ) from cause
         yield
 
 
 def refuse_running(stack: Stack) -> None:
-    """Raises BackupError while somebody works on the databases that are to be replaced."""
+    """Check that no service uses the databases that the restore replaces. Raises BackupError."""
     if running := lifecycle.works(stack):
         raise BackupError(
-            f"The platform runs here ({', '.join(running)}): its databases cannot be replaced",
-            "Run `rempart down` first, or restore beside it with --aside.",
+            f"The platform runs on this machine ({', '.join(running)}), so its databases cannot be replaced",
+            "Run `rempart down` first, or restore side by side with --aside.",
         )
 
 
 def refuse_nothing_here(stack: Stack) -> None:
-    """Raises BackupError where there is no platform that a part could be restored into."""
+    """Check that a platform exists before a part is restored into it. Raises BackupError."""
     if stack.services and not stack.secrets.is_file():
         raise BackupError(
-            "There is no platform here to restore a part into",
-            "Restore everything, or run `rempart up` first for a new platform.",
+            "No platform exists here to restore a part into",
+            "Restore everything, or run `rempart up` first to create a new platform.",
         )
 
 
 def refuse_without_fernet_key(point: OpenPoint, environment: Mapping[str, str], *, i_know: bool) -> None:
-    """Raises BackupError if what Airflow encrypted could not be read afterwards."""
+    """Check that Airflow's encrypted data will be readable after the restore. Raises BackupError."""
     if not platform_secrets.has_fernet_key(environment) and not i_know:
         raise BackupError(
-            f"The secrets of restore point {point.link.point} lack Airflow's Fernet key: the connections and variables"
-            " in its database could not be read",
-            "Take another point. With --i-know it is restored without them, and the restore ends red.",
+            f"The secrets of restore point {point.link.point} lack Airflow's Fernet key: Airflow's connections "
+            "and variables would be unreadable",
+            "Choose another restore point. With --i-know the restore continues without them and ends red.",
         )
 
 
 def refuse_red(checks: Iterable[Check], *, i_know: bool) -> None:
-    """Raises BackupError rather than open the service on data that is not as it is on record."""
+    """Check that restored data equals its record before the services open. Raises BackupError."""
     red = [f"{check.what}: {check.detail}" for check in checks if check.ok is False]
     if red and not i_know:
         raise BackupError(
-            f"What was restored is not as it is on record, and the service is not opened: {red[0]}",
-            "Restore an earlier point (with --i-know it replaces this one), and keep this one for the inquiry.",
+            f"The restored data differs from its record, so the services stay closed:\n{red[0]}",
+            "Restore an earlier restore point (--i-know replaces the restored data), and keep this one for the "
+            "investigation.",
         )

@@ -1,4 +1,4 @@
-"""What a restore could take, and would do, as lines for people."""
+"""Describe restore points and restore plans as lines for people."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from rempart.backup.points.restoring import Selection
 from rempart.flows.backup.point_report import age, size
 
 SKEW = timedelta(minutes=10)
-"""Clocks differ by this much; a point from later than that was made by a clock that was wrong."""
+"""Tolerated clock difference. A restore point from further in the future was made with a wrong clock."""
 
 
 def listing(site: str, links: Iterable[Link], present: Collection[str], now: datetime) -> Iterator[str]:
-    """The points that can be restored, newest first."""
+    """Yield the restorable points, newest first."""
     there = sorted((link for link in links if link.point in present), key=lambda link: -link.seq)
-    yield f"{len(there)} restore points at site '{site}' that the signed chain vouches for, newest first"
+    yield f"{len(there)} restore points at site '{site}', verified by the signed chain, newest first"
     for link in there:
         yield f"{link.point}  made {_ago(now - link.at)}" + (
-            "" if link.consistent else "  INCONSISTENT: taken only where named"
+            "" if link.consistent else "  INCONSISTENT: restored only if named"
         )
 
 
 def explain(manifest: Manifest, selection: Selection, now: datetime) -> Iterator[str]:
-    """What a point holds and what would be restored."""
+    """Yield the content of a restore point, and what the restore would do."""
     old = now - manifest.created_at
     yield f"restore point {manifest.id}, made at site '{manifest.source}' by version {manifest.code_version}"
     yield f"made      {manifest.created_at:%Y-%m-%d %H:%M:%S} UTC, {_ago(old)}"
     if old < -SKEW:
-        yield "warning   it was made later than now: this clock is wrong, or was that of the machine that made it"
+        yield ("warning   the restore point is from the future: this clock is wrong, or the clock of its machine was")
     for missing in manifest.dangling[:5]:
         yield f"LACKS     {missing}"
     if len(manifest.dangling) > 5:
@@ -43,7 +43,9 @@ def explain(manifest: Manifest, selection: Selection, now: datetime) -> Iterator
     for part, count, held in restoring.parts(manifest):
         yield f"part      {part!s:<34}{count:>16}{size(held):>12}"
     for domain, number in sorted(selection.withheld.items()):
-        yield f"erased    {number} objects of domain {domain}: its key was destroyed, they stay gone"
+        yield (
+            f"erased    {number} objects of encryption scope {domain}: its key was destroyed, so they are not restored"
+        )
     yield (
         f"to restore: {len(selection.databases)} databases ({size(selection.dump_bytes)}) and"
         f" {len(selection.objects)} objects ({size(selection.object_bytes)})"

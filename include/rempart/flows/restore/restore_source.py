@@ -1,6 +1,6 @@
-"""A restore point as a stranger to it finds it: the chain verified, the point chosen, its manifest read, keys opened.
+"""Find and open a restore point without its platform: verify the chain, choose the point, read the manifest, open keys.
 
-Nothing here needs the platform that made it: a site, an age identity and public keys of the ledger are enough.
+Needs only a site, an age identity and the ledger's public keys.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.S
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for: a point of a site (the newest that lacks nothing unless named), and which parts of it.
+    """A restore request: a restore point of a site (default: the newest complete one) and the parts to restore.
 
-    `aside`: beside the platform's own, under names that end in it. `i_know`: what is refused otherwise is done.
-    `active`: the site that serves afterwards, and where the objects are to be; by default the one of the point.
+    `aside` is the suffix of a side-by-side restore. `i_know` allows operations that are refused otherwise. `active` is
+    the site that becomes active and gets the objects (default: the site of the restore point).
     """
 
     site: str
@@ -57,25 +57,25 @@ class Wish:
 
 
 def detached(connections: Connections = configuration.environment_connections) -> Platform:
-    """The platform of rempart.yaml without its databases: decisions are kept in memory, until there is a ledger."""
+    """Return the platform of rempart.yaml without databases. Decisions stay in memory until a ledger exists."""
     return Platform(configuration.load(), connections, ledger_=MemoryLedger())
 
 
 def identity_of(platform: Platform, file: Path | None) -> age.Identity:
-    """The identity that opens the keys: of a file, else the platform's own. Raises ConfigError."""
+    """Return the identity that opens the keys: from a file, else the platform's own. Raises ConfigError."""
     if file:
         return age.read_identity_file(file)
     try:
         return own_identity(platform)
     except ConnectionMissing as cause:
         raise ConfigError(
-            "There is no identity to open the keys of backups with",
-            f"Name the file of an escrow recipient with --identity, or define connection {CONNECTION}.",
+            "No identity can open the keys of the backups",
+            f"Pass the identity file of an escrow recipient with --identity, or define connection {CONNECTION}.",
         ) from cause
 
 
 def trusted_of(files: Sequence[Path], known: Callable[[], Mapping[str, bytes]]) -> dict[str, bytes]:
-    """The public keys that may vouch for a point, by id: of the files, else `known`.
+    """Return the public keys that verify a restore point, by id: from the files, else `known`.
 
     Raises ConfigError, LedgerError.
     """
@@ -84,15 +84,18 @@ def trusted_of(files: Sequence[Path], known: Callable[[], Mapping[str, bytes]]) 
             return dict(known())
         except RempartError as cause:
             raise ConfigError(
-                f"There is no public key to verify the restore points with ({cause.what})",
-                "Name its file with --trust: public.pem, as `rempart ledger export` writes it, kept with the identity.",
+                f"No public key can verify the restore points ({cause.what})",
+                "Pass the public key with --trust: public.pem, as `rempart ledger export` writes it, stored with "
+                "the identity.",
             ) from cause
     found = {}
     for file in files:
         try:
             text = file.read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError) as cause:
-            raise ConfigError(f"{file} cannot be read ({type(cause).__name__})", "Name a file in PEM.") from cause
+            raise ConfigError(
+                f"Public key file {file} cannot be read ({type(cause).__name__})", "Pass a file in PEM format."
+            ) from cause
         for one in _PEM.findall(text) or [text]:
             public = parse_public(one)
             found[key_id(public)] = public
@@ -100,7 +103,10 @@ def trusted_of(files: Sequence[Path], known: Callable[[], Mapping[str, bytes]]) 
 
 
 def verified(stored: Sequence[Stored], trusted: Mapping[str, bytes], *, before_break: bool = False) -> list[Link]:
-    """Every link, verified; with `before_break` those before the first that is not. Raises IntegrityError."""
+    """Return every link, verified; with `before_break` only those before the first invalid link.
+
+    Raises IntegrityError.
+    """
     try:
         return chain.verify(stored, trusted)
     except IntegrityError:
@@ -119,14 +125,17 @@ def verified(stored: Sequence[Stored], trusted: Mapping[str, bytes], *, before_b
 
 @dataclass
 class Keys:
-    """The keys of erasure domains, opened once each, from the first keyring that has them. Safe for several threads."""
+    """Keys of encryption scopes, each opened once from the first keyring that has it. Thread-safe."""
 
     rings: Sequence[Keyring]
     _opened: dict[tuple[str, str], DomainKey] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def of(self, domain: str, serial: str) -> DomainKey:
-        """Raises KeyMissing, KeyWrong, KeyRotated, KeyDestroyed, IntegrityError, SiteError."""
+        """Return the key of an encryption scope.
+
+        Raises KeyMissing, KeyWrong, KeyRotated, KeyDestroyed, IntegrityError, SiteError.
+        """
         with self._lock:
             if (domain, serial) not in self._opened:
                 self._opened[domain, serial] = self._open(domain, serial)
@@ -146,18 +155,18 @@ class Keys:
                 if first is None:
                     raise  # of the backup site; the others are only asked for what it lacks
                 raise first from error
-        raise first or KeyMissing(f"There is no site to read the key of {domain} from", "Name one with --site.")
+        raise first or KeyMissing(f"No site to read the key of {domain} from", "Pass a site with --site.")
 
     def destroyed(self) -> set[tuple[str, str]]:
-        """Domain and serial of each key that the backup site calls destroyed."""
+        """Return scope and serial of each key that is marked as destroyed at the backup site."""
         return {(card.domain, card.serial) for card in self.rings[0].cards() if card.destroyed}
 
 
 @dataclass(frozen=True)
 class Found:
-    """The restore points of a site: links, verified and in order, and which points have a manifest.
+    """Restore points of a site: verified links in order, and the points that have a manifest.
 
-    `trusted`: the public keys that they were verified with, by id. `lost`: points whose link is marked as lost.
+    `trusted` holds the public keys used for verification, by id; `lost` the points whose link is marked as lost.
     """
 
     platform: Platform
@@ -170,7 +179,7 @@ class Found:
 
 @dataclass(frozen=True)
 class OpenPoint:
-    """A point that was chosen and verified; `others` are the sites that may have its objects, too."""
+    """A chosen and verified restore point. `others` are further sites that may hold its objects."""
 
     platform: Platform
     site: Site
@@ -181,7 +190,10 @@ class OpenPoint:
     trusted: Mapping[str, bytes] = field(default_factory=dict)
 
     def secrets(self) -> dict[str, str]:
-        """What the platform's secrets were. Never log it. Raises KeyMissing and its like, IntegrityError, SiteError."""
+        """Return the platform's secrets.
+
+        Never log them. Raises KeyMissing and its siblings, IntegrityError, SiteError.
+        """
         kept = self.manifest.secrets
         with spool_folder() as folder:
             file, key = folder / "secrets", self.keys.of_sealed(kept.sealed)
@@ -201,10 +213,10 @@ def find(platform: Platform, wish: Wish, trusted: Mapping[str, bytes]) -> Found:
 
 
 def site_of_points(platform: Platform, name: str) -> Site:
-    """A declared site as one of restore points. Raises ConfigError, PlacementDenied, ConnectionMissing."""
+    """Return a declared site, opened for restore points. Raises ConfigError, PlacementDenied, ConnectionMissing."""
     if name not in platform.config.sites:
         declared = ", ".join(platform.config.sites)
-        raise ConfigError(f"There is no site '{name}' in rempart.yaml", f"Declared: {declared}.")
+        raise ConfigError(f"Site '{name}' is not declared in rempart.yaml", f"Declared: {declared}.")
     home = platform.config.active_site
     return platform.site(name, classification_of(load_all()), "restore-point", beside=home if home != name else None)
 
@@ -221,7 +233,7 @@ def open_point(found: Found, wish: Wish, identity: age.Identity) -> OpenPoint:
 
 
 def _others(platform: Platform, name: str) -> tuple[Site, ...]:
-    """The other sites of the configuration that can be asked; whether they answer is seen when they are."""
+    """Return the other configured sites that can be opened. Whether they answer shows at the first request."""
     opened = []
     for other in platform.config.sites:
         if other == name:
@@ -234,7 +246,10 @@ def _others(platform: Platform, name: str) -> tuple[Site, ...]:
 
 
 def plan(point: OpenPoint, wish: Wish, tools: postgresql.Tools | None = None) -> Selection:
-    """What is restored, and that every key for it is there. Raises BackupError (KeyMissing and its like), SiteError."""
+    """Return the restore plan; every key for it is available.
+
+    Raises BackupError (KeyMissing and its siblings), SiteError.
+    """
     named = [part.name for part in wish.parts if part.kind == "model"]
     models = model_folders(point, named, tools or postgresql.find_tools()) if named else {}
     selection = restoring.select(point.manifest, wish.parts, models, point.keys.destroyed())
@@ -244,9 +259,9 @@ def plan(point: OpenPoint, wish: Wish, tools: postgresql.Tools | None = None) ->
 
 
 def model_folders(point: OpenPoint, names: Sequence[str], tools: postgresql.Tools) -> dict[str, tuple[str, ...]]:
-    """Where in the bucket of artifacts the versions of models are, by the dump of MLflow's database.
+    """Return the folders of the models' versions in the artifact bucket, from the dump of MLflow's database.
 
-    Raises BackupError for a model that it does not know.
+    Raises BackupError for an unknown model.
     """
     config, dump = point.platform.config, point.manifest.database("mlflow")
     key = point.keys.of(dump.domain, dump.serial)
@@ -266,5 +281,7 @@ def model_folders(point: OpenPoint, names: Sequence[str], tools: postgresql.Tool
         found[name] = tuple(one.key for one in wanted if one.bucket == "artifacts")
         if not found[name]:
             known = ", ".join(sorted({one[0] for one in located})) or "none"
-            raise BackupError(f"Restore point {point.manifest.id} knows no model '{name[:60]}'", f"It knows: {known}.")
+            raise BackupError(
+                f"Restore point {point.manifest.id} has no model '{name[:60]}'", f"Choose one of its models: {known}."
+            )
     return found

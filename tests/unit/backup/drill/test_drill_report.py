@@ -28,16 +28,16 @@ from tests.journeys import in_memory
 
 POINT = "20261125T120000Z-abcdef"
 CHECKS = [
-    "the manifest is the one on record",
-    "the chain of restore points vouches for it",
-    "nothing is missing that it refers to",
+    "the manifest equals its record",
+    "the chain of restore points attests it",
+    "no referenced object is missing",
     "database airflow is restored with the rows on record",
     "database ledger is restored with the rows on record",
     "evidence are equal in content",
     "DAG runs: none is lost",
     "sealed objects open to what is on record, 50 of 181",
-    "the platform's secrets open, and Airflow's key is among them",
-    "MLflow's artifacts are restored as on record",
+    "the platform's secrets open and contain Airflow's key",
+    "MLflow's artifacts equal their record",
     "the restored registry names the champions on record",
     "the restored MLflow starts",
     "champion hotel_bookings version 1 predicts as before",
@@ -216,13 +216,13 @@ def test_a_report_is_filed_under_lock_and_made_again(platform: Platform, tmp_pat
 
     told: list[str] = []
     drill_report.command(platform, None, None, tmp_path, told.append)
-    assert len(told) == 2 and all("the same bytes as were filed" in line for line in told)
+    assert len(told) == 2 and all("equal to the filed report" in line for line in told)
     drill_report.command(platform, "none", record.seq, tmp_path, told.append)
-    assert "not the bytes that were filed" in told[-1]
+    assert "different from the filed report" in told[-1]
     assert "Financial" not in (tmp_path / f"drill-{POINT}-{record.seq}.html").read_text()
 
 
-@pytest.mark.parametrize(("profile", "number", "why"), [("pci", None, "no profile"), (None, 99, "is no drill")])
+@pytest.mark.parametrize(("profile", "number", "why"), [("pci", None, "does not exist"), (None, 99, "is not a drill")])
 def test_what_cannot_be_reported_is_refused(
     platform: Platform, tmp_path: Any, profile: str | None, number: int | None, why: str
 ) -> None:

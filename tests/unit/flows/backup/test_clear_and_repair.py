@@ -55,7 +55,7 @@ def test_k2_whatever_an_attacker_hides_or_writes_over_comes_back(made: House) ->
     for key in (chain.key_of(1), PACK):
         late = made.haven.write("backups", key, b"ransom under lock")
         made.haven.retain("backups", key, str(late.version_id), NOW + timedelta(days=9999))
-    with pytest.raises(BackupError, match="Somebody hid 3 objects"):
+    with pytest.raises(BackupError, match="3 objects that restore points"):
         prune.prune(made.platform, dry_run=False)
     assert points.list(made.haven, "backups") == ()
     planned = repair(made.platform, say=silent)
@@ -80,7 +80,7 @@ def test_k2_what_is_hidden_stops_the_prune_is_kept_locked_and_is_no_old_version(
     prune.prune(made.platform, dry_run=False)
     made.haven.delete("backups", PACK)
     move(made, timedelta(days=4))
-    with pytest.raises(BackupError, match=f"Somebody hid 1 objects.*{PACK}"):
+    with pytest.raises(BackupError, match=f"Nothing was pruned: 1 objects.*{PACK}"):
         prune.prune(made.platform, dry_run=False)
     assert made.haven.retained_until("backups", PACK, packed) == NOW + timedelta(days=8)
     assert set(points.list(made.haven, "backups")) == set(old)
@@ -169,7 +169,7 @@ def test_k4_a_lock_that_cannot_be_extended_is_an_alarm_and_nothing_is_pruned(mad
         return retain(bucket, key, version_id, until)
 
     made.haven.retain = refuses  # type: ignore[method-assign]
-    with pytest.raises(LockLapses, match=f"1 locks of what restore points need.*{PACK}") as error:
+    with pytest.raises(LockLapses, match=f"1 objects that restore points need.*{PACK}") as error:
         prune.prune(made.platform, dry_run=False)
     assert "s3:PutObjectRetention" in error.value.hint and not made.platform.ledger.find("prune")
     assert made.haven.retained_until("backups", PACK + "cc", other)
@@ -210,7 +210,7 @@ def test_while_the_manifest_of_a_point_is_not_the_one_on_record_no_sealed_object
     made.haven.write("backups", "sealed/d/aa/lost.age", b"x")
     move(made, timedelta(days=400))
     made.platform.ledger.append("restore-point", point, {"manifest_sha256": "0" * 64})
-    with pytest.raises(BackupError, match=f"what restore point {point} needs is not known"):
+    with pytest.raises(BackupError, match=f"the needs of restore point {point} are unknown"):
         clear.clear(made.platform, made.haven, locking.Known())
     assert list(made.haven.list("backups", "sealed/d/"))
 
@@ -237,7 +237,7 @@ def test_a_note_that_others_wrote_over_is_found_beneath_and_one_that_is_not_stop
     assert locks.read_known(made.haven, "backups", TRUSTED.values()) == before
     for _ in range(locks.LOOK_BACK):
         made.haven.write("backups", locking.FILE, b"theirs")
-    with pytest.raises(IntegrityError, match="was written over"):
+    with pytest.raises(IntegrityError, match="was overwritten"):
         locks.extend(made.platform, made.haven, [])
 
 

@@ -78,14 +78,14 @@ def test_a_point_that_lacks_something_is_in_doubt_and_the_newest_good_one_is_nam
     site.write(bucket, altered, site.read(bucket, altered).replace(b"primary", b"another"))
     found = {one.id: one for one in restore_points.survey(platform).points}
     assert found[good].reasons == ("newest good",) and not found[good].doubts
-    assert any("inconsistent: 1 of" in doubt for doubt in found[bad[1]].doubts)
+    assert any("inconsistent: 1 objects" in doubt for doubt in found[bad[1]].doubts)
     assert any("not the one on record" in doubt for doubt in found[bad[0]].doubts)
 
 
 def test_a_point_that_failed_its_drill_is_no_good_one_until_it_passes(platform: Platform, six: list[str]) -> None:
     platform.ledger.append("drill", six[0], {"ok": False})
     found = {one.id: one for one in restore_points.survey(platform).points}
-    assert found[six[0]].doubts == ("the last drill of it failed",)
+    assert found[six[0]].doubts == ("its last drill failed",)
     assert "newest good" in found[six[1]].reasons
     platform.ledger.append("drill", six[0], {"ok": True})
     assert "newest good" in restore_points.survey(platform).points[0].reasons
@@ -200,7 +200,7 @@ def test_while_a_kept_point_cannot_be_read_nothing_is_pruned(
     platform: Platform, site: Site, bucket: str, six: list[str]
 ) -> None:
     site.write(bucket, f"points/{six[1]}/manifest.json", b"rubbish")
-    with pytest.raises(BackupError, match=f"{six[1]} at site 'haven' is to be kept, and its manifest cannot be read"):
+    with pytest.raises(BackupError, match=f"{six[1]} at site 'haven' must be kept, but its manifest cannot be read"):
         prune(platform, dry_run=False)
     assert points.list(site, bucket) == tuple(six) and not platform.ledger.find("prune")
     site.write(bucket, f"points/{six[5]}/manifest.json", b"rubbish")  # of one that goes, it stops nothing
@@ -258,7 +258,7 @@ def test_on_the_command_line_nothing_is_deleted_without_yes(
 
     assert "Nothing was deleted" in say("prune") and points.list(site, bucket) == tuple(six)
     assert "is held by legal-counsel" in say("hold", six[5], "--role", "legal-counsel", "--why", "inquiry 7")
-    assert "legal hold: somebody holds it" in say("explain", six[5])
+    assert "legal hold: it has a hold" in say("explain", six[5])
     assert f"deleted: {six[4]}" in say("prune", "--yes") and points.list(site, bucket) == (*six[:4], six[5])
     assert "is released" in say("release", six[5], "--role", "legal-counsel", "--why", "closed")
     assert "NOT KEPT" in say("list")

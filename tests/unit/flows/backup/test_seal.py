@@ -164,7 +164,7 @@ def test_what_a_stranger_put_under_its_name_is_not_taken(house: House, tmp_path:
 def test_a_source_that_is_not_what_is_on_record_is_not_sealed_and_stops_no_other(house: House) -> None:
     good, bad = house.put("good", b"good"), house.put("bad", b"bad")
     bad = dataclasses.replace(bad, sha256="00" * 32)
-    with pytest.raises(IntegrityError, match=r"lake/bad at site 'primary'.*on record is 000000000000"):
+    with pytest.raises(IntegrityError, match=r"lake/bad at site 'primary'.*expected 000000000000"):
         house.seal(bad, good)
     assert house.writes() == 1
     with pytest.raises(IntegrityError, match=r"2 objects are not sealed.*lake/bad"):
@@ -246,7 +246,7 @@ def test_making_destroying_and_rewrapping_keys_is_evidence_without_a_secret(hous
     house.seal(house.put("b", b"two"))
     said: list[str] = []
     flow.destroy(house.platform, house.ring, BOOKINGS.id, say=said.append)
-    assert "Say --yes" in said[-1]
+    assert "Pass --yes" in said[-1]
     flow.rewrap(house.platform, house.ring, dry_run=False, say=said.append)
     key = house.ring.open(BOOKINGS)
     flow.destroy(house.platform, house.ring, BOOKINGS.id, dry_run=False, say=said.append)
@@ -270,7 +270,7 @@ def test_a_key_that_vanished_everywhere_is_not_quietly_replaced(house: House) ->
         for info in list(place.site.versions("backups", "keys/")):
             place.site.delete("backups", info.key, version_id=info.version_id)
     with pytest.raises(
-        KeyMissing, match="is gone from bucket backups at site 'haven', bucket backups at site 'primary'"
+        KeyMissing, match="is missing at bucket backups at site 'haven', bucket backups at site 'primary'"
     ):
         house.seal(one)
     flow.destroy(house.platform, house.ring, BOOKINGS.id, dry_run=False, say=silent)
@@ -286,8 +286,8 @@ def settings(recipients: list[str], escrow: str) -> Any:
 def test_without_escrow_nothing_is_sealed_unless_that_was_chosen() -> None:
     with pytest.raises(ConfigError, match=r"backup\.recipients is empty"):
         flow.escrow_warning(settings([], "required"), "personal")
-    assert "only one" in str(flow.escrow_warning(settings([], "none"), "sensitive"))
-    assert "only one" in str(flow.escrow_warning(settings([], "required"), "internal"))
+    assert "only the platform's own key" in str(flow.escrow_warning(settings([], "none"), "sensitive"))
+    assert "only the platform's own key" in str(flow.escrow_warning(settings([], "required"), "internal"))
     assert flow.escrow_warning(settings([ESCROW.recipient], "required"), "sensitive") is None
 
 

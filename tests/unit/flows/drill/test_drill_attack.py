@@ -49,11 +49,11 @@ def test_a_broken_chain_ends_what_counts(made: House) -> None:
     flip(made.haven, "backups", chain.key_of(2))
     found, checks = look(made)
     assert found.point == first
-    assert checks["the chain of restore points holds to its end"] == (
+    assert checks["the chain of restore points is intact"] == (
         False,
-        "it is broken at link 2: no point from there on counts",
+        "the chain is broken at link 2: no later point counts",
     )
-    assert second in checks["the newest stored restore point is a clean one"][1]
+    assert second in checks["the newest stored restore point is clean"][1]
 
 
 @pytest.mark.parametrize("why", ["unknown", "another", "failed", "inconsistent", "noise"])
@@ -63,17 +63,17 @@ def test_what_speaks_against_the_newest_point_is_told_and_the_one_before_is_take
     if why == "unknown":
         newest, told = made.point(BODIES), "the ledger has no record of it"
     elif why == "another":
-        newest, told = made.point(BODIES), "its manifest is not the one on record"
+        newest, told = made.point(BODIES), "its manifest differs from its record"
         ledger.append("restore-point", newest, {"site": "haven", "manifest_sha256": "0" * 64})
     elif why == "failed":
-        newest, told = known(made), "the last drill of it failed"
+        newest, told = known(made), "its last drill failed"
         ledger.append("drill", newest, {"ok": False, "proved": False})
     elif why == "inconsistent":
         newest, told = known(made, dangling=("model x",)), "inconsistent: 1 of"
     else:
         newest, told = known(made, bodies=NOISE), "6 objects that compressed before look encrypted"
     found, checks = look(made)
-    ok, detail = checks["the newest stored restore point is a clean one"]
+    ok, detail = checks["the newest stored restore point is clean"]
     assert found.point == clean and ok is False and f"{newest}: " in detail and told in detail
 
 

@@ -146,7 +146,7 @@ def test_there_is_no_way_to_a_site_that_does_not_answer(platform: Platform) -> N
     with pytest.raises(FailoverError, match="'haven', the target, does not answer"):
         journeys.over(gone(platform, "haven"), accept_loss=True)
     assert platform.active().generation == 0
-    with pytest.raises(ConfigError, match="There is no site 'nowhere'"):
+    with pytest.raises(ConfigError, match="Site 'nowhere' is not declared"):
         journeys.over(platform, "nowhere")
 
 
@@ -183,7 +183,7 @@ def test_an_object_that_is_not_what_was_replicated_stops_the_switch_and_is_mende
         if name == "after append" and steps(platform)[-1:] == ["drain"] and len(steps(platform)) == 2:
             haven.write("lake", "k/000", b"rotten")
 
-    with pytest.raises(FailoverError, match="1 of 6 objects at 'haven' are not what was replicated"):
+    with pytest.raises(FailoverError, match="1 of 6 objects at 'haven' differ from their verified replicas"):
         journeys.over(journeys.with_faults(platform, rotten))
     assert platform.active().state == "fenced" and steps(platform)[-1] == "verify"
     assert journeys.over(platform).done

@@ -107,8 +107,8 @@ def test_who_restores_and_who_asks_later_is_told_that_nothing_backs_it_up(platfo
 @pytest.mark.parametrize(
     ("wish", "refusal", "said"),
     [
-        (Wish("haven", active="nowhere"), ConfigError, "no site 'nowhere'"),
-        (Wish("haven", active="haven", aside="before"), BackupError, "into place"),
+        (Wish("haven", active="nowhere"), ConfigError, "Site 'nowhere' is not declared"),
+        (Wish("haven", active="haven", aside="before"), BackupError, "in place"),
         (Wish("haven", active="haven", parts=(Part("bucket", "lake"),)), BackupError, "restore of everything"),
     ],
 )

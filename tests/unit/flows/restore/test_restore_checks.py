@@ -64,13 +64,13 @@ def test_the_end_is_told_in_seconds() -> None:
     result = RestoreResult(True, "p", (), {"objects": 1.25}, 61.0, 300.0, ("mlflow",), 3, 9, {"replica": 3}, {})
     assert list(lines(result)) == [
         "steps: objects 1.2 s",
-        "restore point p is restored: 1 databases, 3 objects; it took 61 s, and the point was 300 s old",
+        "restore point p is restored: 1 databases, 3 objects, in 61 s; the restore point was 300 s old",
     ]
 
 
 def test_the_platforms_own_databases_are_never_dropped_as_if_they_were_beside_it() -> None:
     server = Server(None, None, None)  # type: ignore[arg-type] # nothing of it may be reached
-    with pytest.raises(BackupError, match="the platform's own"):
+    with pytest.raises(BackupError, match="belongs to the running platform"):
         server.drop("mlflow")
     assert dataclasses.replace(server, suffix="before").name("mlflow") == "mlflow_before"
 
@@ -83,7 +83,7 @@ def test_a_bringer_does_nothing_for_nothing() -> None:
 
 def test_no_service_is_opened_on_data_that_is_not_as_on_record() -> None:
     red = Check("database mlflow has the rows on record", False, "differs: public.runs: 1 instead of 2")
-    with pytest.raises(BackupError, match=r"the service is not opened: database mlflow .* 1 instead of 2"):
+    with pytest.raises(BackupError, match=r"the services stay closed:\ndatabase mlflow .* 1 instead of 2"):
         refuse_red([Check("x", True, ""), Check("y", None, "not run"), red], i_know=False)
     refuse_red([red], i_know=True)
     refuse_red([Check("y", None, "not run")], i_know=False)

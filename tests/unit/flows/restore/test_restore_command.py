@@ -52,7 +52,7 @@ def test_it_lists_explains_and_says_that_nothing_was_changed(made: House, run: R
     listed = run("--list")
     assert listed[0].startswith("2 restore points") and second in listed[1] and first in listed[2]
     told = run()
-    assert second in told[0] and told[-1] == "Nothing was changed. Say --yes to do it."
+    assert second in told[0] and told[-1] == "Dry run: nothing was changed. Pass --yes to restore."
     assert "Nothing was changed" not in run("--explain")[-1]
     assert "1 objects" in run("--only", "dataset:bookings")[-2]
 
@@ -69,22 +69,22 @@ def test_what_cannot_be_is_refused(made: House, run: Run, words: tuple[Any, ...]
 
 def test_without_a_platform_here_a_part_has_nowhere_to_go(made: House, run: Run, tmp_path: Path) -> None:
     made.point()
-    with pytest.raises(BackupError, match="no platform here to restore a part into"):
+    with pytest.raises(BackupError, match="No platform exists here to restore a part into"):
         run("--only", "dataset:bookings", "--yes")
 
 
 def test_a_point_that_looks_attacked_is_doubted(made: House, run: Run) -> None:
     bodies = {("lake", f"raw/bookings/{number}/a.csv"): f"{number},a\n".encode() * 2000 for number in range(6)}
     made.point(bodies)
-    assert not [line for line in run("--explain") if line.startswith("DOUBT")]
+    assert not [line for line in run("--explain") if line.startswith("WARNING")]
     made.point({key: os.urandom(len(body)) for key, body in bodies.items()})
-    doubts = [line for line in run("--explain") if line.startswith("DOUBT")]
+    doubts = [line for line in run("--explain") if line.startswith("WARNING")]
     assert len(doubts) == 2 and "6 of 6 objects were replaced" in doubts[0] and "look encrypted" in doubts[1]
 
 
 def test_a_wait_that_nothing_would_hold_to_is_refused(made: House, run: Run) -> None:
     made.point()
-    with pytest.raises(StackError, match="--wait is for containers"):
+    with pytest.raises(StackError, match="--wait works only in containers"):
         run("--wait", "60")
 
 

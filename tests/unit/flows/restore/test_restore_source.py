@@ -37,7 +37,7 @@ def test_without_files_the_platform_is_asked_and_if_it_is_gone_the_option_is_nam
     def gone() -> dict[str, bytes]:
         raise DatabaseUnavailable("no answer", "Start it.")
 
-    with pytest.raises(ConfigError, match="no public key") as refused:
+    with pytest.raises(ConfigError, match="No public key") as refused:
         trusted_of([], gone)
     assert "--trust" in refused.value.hint
 

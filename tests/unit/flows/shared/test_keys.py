@@ -24,5 +24,5 @@ def test_i10_a_site_that_alters_every_repository_gets_a_few_a_day_and_then_the_b
     assert [first.serial, *serials] == ["0001", "0002", "0003", "0004"]
     with pytest.raises(RepositoryDamaged, match="failed the same way") as refused:
         renewed_key(platform, keyring, LEDGER, DAMAGE)
-    assert "another site" in refused.value.hint
+    assert "another backup.site" in refused.value.hint
     assert key_of(platform, keyring, LEDGER).serial == "0004" and len(platform.ledger.find("backup-key")) == 4
