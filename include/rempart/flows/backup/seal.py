@@ -1,4 +1,4 @@
-"""Seal object versions at the backup site, once each and under lock, and open them again."""
+"""Encrypt object versions at the backup site, once each and under object lock, and open them again."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder
 
 WORKERS = 8
-"""Objects under way at a time: more do not help where the processor compresses and encrypts."""
+"""Number of objects processed in parallel. More do not help: compression and encryption are CPU-bound."""
 AHEAD = timedelta(days=7)
-"""Locks are set this much longer than is needed now, so that they are not extended at every backup."""
+"""Margin by which locks outlast the current need, so that not every backup extends them."""
 IN_MEMORY = 8 << 20
-"""Larger objects are read as streams."""
+"""Size above which objects are read as streams."""
 MOST_FAILURES = 20
-"""After so many the rest would fail as well."""
+"""Number of failures after which the run stops, because the rest would fail as well."""
 _NEVER = datetime.fromtimestamp(0, UTC)
 TYPE = "application/age-encryption"
 Progress = Callable[[int, int], object]
@@ -56,12 +56,12 @@ def seal_objects(
     workers: int = WORKERS,
     progress: Progress = lambda done, total: None,
 ) -> tuple[SealedObject, ...]:
-    """Have a sealed form of each object version at the target, locked at least until then; in the order of `originals`.
+    """Encrypt each object version at the target and lock it at least until `needed`. Results follow `originals`.
 
-    What is there is not sent again. `known` are those of earlier restore points, which were verified then; what the
-    site lists besides is opened before it counts. What is stored is read back. Objects that fail do not stop others;
-    afterwards the error names the first of them. Raises LockLapses for a lock that could not be extended; KeyMissing,
-    KeyWrong, IntegrityError for a source that is not what is on record, SiteError.
+    Existing sealed objects are not sent again. `known` ones come from earlier restore points and were verified; others
+    found by listing are opened before they count. New ones are read back. A failure does not stop the others; the error
+    names the first one at the end. Raises LockLapses if a lock could not be extended; KeyMissing, KeyWrong;
+    IntegrityError if a source differs from its record; SiteError.
     """
     domains = sorted({one.domain for one in originals})
     keys = {domain: key_of(platform, keyring, domain) for domain in domains}
@@ -100,7 +100,7 @@ def seal_objects(
 def seal_body(
     platform: Platform, keyring: Keyring, body: bytes, domain: Domain, target: Site, retain_until: datetime
 ) -> SealedObject:
-    """Have a sealed form of a body at the target, as `seal_objects`. The body is never on disk in clear."""
+    """Encrypt a body at the target as `seal_objects` does. The plaintext never touches the disk."""
     sha256, key = hashlib.sha256(body).hexdigest(), key_of(platform, keyring, domain)
     original, bucket = Original("", "", None, sha256, len(body), domain), platform.config.buckets.backups
     name = sealing.key_of(domain, key.hash_key, sha256)
@@ -112,15 +112,15 @@ def seal_body(
 
 
 def _told(failures: Sequence[RempartError]) -> RempartError:
-    """One error for all; a lock that lapses comes first."""
+    """Return one error for all failures; a lapsing lock comes first."""
     worst = next((one for one in failures if isinstance(one, LockLapses)), failures[0])
     if len(failures) == 1:
         return worst
-    return type(worst)(f"{len(failures)} objects are not sealed as they must be. One of them: {worst.what}", worst.hint)
+    return type(worst)(f"{len(failures)} objects are not sealed correctly. First error: {worst.what}", worst.hint)
 
 
 class _Source(Protocol):
-    """Where originals are read."""
+    """Reads the original objects."""
 
     @property
     def name(self) -> str: ...
@@ -132,7 +132,7 @@ class _Source(Protocol):
 
 @dataclass(frozen=True)
 class _Body:
-    """The one original of which the body is at hand."""
+    """Reads the one original whose body is in memory."""
 
     body: bytes = field(repr=False)
     name: str = "this platform"
@@ -146,7 +146,7 @@ class _Body:
 
 @dataclass(frozen=True)
 class _Sealer:
-    """Takes one step for one object. `needed`: until when a lock must hold; `until`: what it is set to."""
+    """Processes one object step by step. A lock must hold until `needed` and is set until `until`."""
 
     config: Config
     source: _Source
@@ -183,14 +183,14 @@ class _Sealer:
                 f"The lock of {self.bucket}/{one.key} (version {one.version}) at site '{self.target.name}' ends "
                 f"{one.retained_until:%Y-%m-%d %H:%M} UTC, a kept restore point needs it until "
                 f"{self.needed:%Y-%m-%d %H:%M} UTC, and it could not be extended: {cause.what}",
-                "Anybody with the site's key can delete it from then on. Give the site's connection the right "
-                "s3:PutObjectRetention, or have the operator mend it, and run the backup again.",
+                "Give the site's connection the right s3:PutObjectRetention, or ask the operator, then run the "
+                "backup again. After the lock ends, anyone with the site's key can delete the object.",
             ) from cause
 
     def _examined(
         self, key: str, original: Original, domain: DomainKey, versions: Mapping[str, int]
     ) -> SealedObject | None:
-        """The newest version that opens to what is on record; None if there is none."""
+        """Return the newest version that decrypts to the recorded content, or None."""
         for version, size in versions.items():
             file = self._spool()
             try:
@@ -215,9 +215,9 @@ class _Sealer:
                 found = sealing.seal(stream, [domain.recipient], out)
             if found != (original.sha256, original.size):
                 raise IntegrityError(
-                    f"get {bucket}/{original.key} at site '{self.source.name}': SHA-256 {found[0][:12]}…, on record is "
-                    f"{original.sha256[:12]}…",
-                    "It was not sealed. Heal it from its replica: `rempart verify-replica`.",
+                    f"get {bucket}/{original.key} at site '{self.source.name}': SHA-256 is {found[0][:12]}…, "
+                    f"expected {original.sha256[:12]}…",
+                    "Run `rempart verify-replica` to repair it from its replica. It was not sealed.",
                 )
             sha256, size = _digest(file), file.stat().st_size
             like = ObjectInfo(key, size, self.until, metadata={"sha256": sha256}, content_type=TYPE)
@@ -226,13 +226,14 @@ class _Sealer:
             file.unlink(missing_ok=True)
         if stored.version_id is None:
             raise SiteError(
-                f"put {self.bucket}/{key} at site '{self.target.name}': no version was made, so nothing can be locked",
-                "Make the bucket with object lock, or name another one under `buckets` in rempart.yaml.",
+                f"put {self.bucket}/{key} at site '{self.target.name}': the site made no version, so the object "
+                "cannot be locked",
+                "Create the bucket with object lock, or set another bucket under `buckets` in rempart.yaml.",
             )
         if self._stored_sha256(key, stored.version_id, size) != sha256:
             raise IntegrityError(
                 f"read back {self.bucket}/{key} at site '{self.target.name}': it is not what was stored",
-                "It does not count. Run again; if it lasts, ask the site's operator.",
+                "Run again. If it fails again, ask the operator of the site. The sealed object does not count.",
             )
         held = self.target.retained_until(self.bucket, key, stored.version_id) or _NEVER
         one = SealedObject(domain.domain.id, domain.serial, key, stored.version_id, sha256, size, held)
@@ -244,13 +245,13 @@ class _Sealer:
         return hashlib.sha256(self.target.fetch(self.bucket, key, version_id=version)[1]).hexdigest()
 
     def _spool(self) -> Path:
-        """A file that no other thread has."""
+        """Return a spool file for this thread alone."""
         return self.folder / f"{threading.get_ident()}.age"
 
 
 @contextmanager
 def _opened(site: _Source, bucket: str, key: str, version: str | None, size: int) -> Iterator[BinaryIO]:
-    """A body as a stream; a small one comes in one request, which is several times as fast."""
+    """Return a body as a stream. A small body is read in one request, which is several times faster."""
     if size <= IN_MEMORY:
         yield io.BytesIO(site.fetch(bucket, key, version_id=version)[1])
         return

@@ -79,7 +79,7 @@ def test_a_point_that_lacks_something_is_in_doubt_and_the_newest_good_one_is_nam
     found = {one.id: one for one in restore_points.survey(platform).points}
     assert found[good].reasons == ("newest good",) and not found[good].doubts
     assert any("inconsistent: 1 objects" in doubt for doubt in found[bad[1]].doubts)
-    assert any("not the one on record" in doubt for doubt in found[bad[0]].doubts)
+    assert any("differs from its record" in doubt for doubt in found[bad[0]].doubts)
 
 
 def test_a_point_that_failed_its_drill_is_no_good_one_until_it_passes(platform: Platform, six: list[str]) -> None:
