@@ -38,10 +38,19 @@ SOURCE = f'''
 from airflow.sdk import DAG, task
 
 from rempart.orchestration import replication, runtime
-from rempart.orchestration.dags import platform_settings
+from rempart.orchestration.dags import highest_classification, task_defaults
+from rempart.settings import config
+from rempart.sovereignty.dag_rules import tag_of
 
-common = platform_settings("replicate")
-with DAG("{DAG}", **common | {{"default_args": common["default_args"] | {{"retries": 0}}}}, max_active_tasks=64):
+defaults = config.load().dags
+with DAG(
+    "{DAG}",
+    schedule=None,
+    max_active_runs=1,
+    max_active_tasks=64,
+    tags=["rempart", "replicate", tag_of(highest_classification())],
+    default_args=task_defaults(owner=defaults.owner, retries=0, timeout=defaults.timeout),
+):
 
     @task
     def prepare(ti=None, run_id=None):

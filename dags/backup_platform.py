@@ -16,29 +16,42 @@ one stays the newest. When only `prune` fails, the new point is written and good
 lock that could not be extended is one, and so is what somebody hid at the site: `rempart points repair`.
 """
 
+import logging
 from typing import Any
 
 from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, DeltaTriggerTimetable, task
 
-from rempart.orchestration import assets, runtime
-from rempart.orchestration.dags import platform_settings
+from rempart.orchestration import assets, pages, runtime
+from rempart.orchestration.dags import highest_classification, task_defaults
+from rempart.orchestration.links import linked
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.pipelines import load_all
+from rempart.sovereignty.dag_rules import tag_of
 
+log = logging.getLogger(__name__)
+defaults = config.load().dags
 point = assets.restore_point()
 champions = [assets.champion(p.name) for p in load_all().values() if isinstance(p, Pipeline)]
 every = DeltaTriggerTimetable(config.load().backup.every)
-schedule = AssetOrTimeSchedule(timetable=every, assets=AssetAny(*champions)) if champions else every
+every_or_promoted = AssetOrTimeSchedule(timetable=every, assets=AssetAny(*champions)) if champions else every
 
-with DAG("backup_platform", doc_md=__doc__, **platform_settings("backup") | {"schedule": schedule}):
+with DAG(
+    "backup_platform",
+    doc_md=__doc__,
+    schedule=every_or_promoted,
+    catchup=False,
+    max_active_runs=1,
+    tags=["rempart", "backup", tag_of(highest_classification())],
+    default_args=task_defaults(owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
+) as dag:
 
     @task(outlets=[point])
     def back_up(outlet_events: Any = None) -> dict[str, Any]:
         from rempart.flows.backup.back_up import back_up
 
         runtime.keep_canary()
-        result = runtime.as_json(back_up(runtime.platform(), print))
+        result = runtime.as_json(back_up(runtime.platform(), log.info))
         outlet_events[point].extra = {"id": result["id"]}
         return result
 
@@ -46,15 +59,15 @@ with DAG("backup_platform", doc_md=__doc__, **platform_settings("backup") | {"sc
     def prune() -> dict[str, Any]:
         from rempart.flows.backup.prune import prune
 
-        return runtime.as_json(prune(runtime.platform(), dry_run=False, say=print))
+        return runtime.as_json(prune(runtime.platform(), dry_run=False, say=log.info))
 
     @task
     def store_bundle() -> dict[str, Any]:
         from rempart.flows.bundle.bundle import store
 
-        return runtime.as_json(store(runtime.platform(), print))
+        return runtime.as_json(store(runtime.platform(), log.info))
 
-    written = back_up()
+    written = linked(back_up(), pages.POINT_WRITTEN, pages.PLACEMENT)
     written >> prune()
     if config.load().backup.bundle:
         written >> store_bundle()

@@ -16,11 +16,23 @@ from typing import Any
 from airflow.sdk import DAG, Param, task
 
 from rempart.orchestration import runtime
-from rempart.orchestration.dags import platform_settings
+from rempart.orchestration.dags import highest_classification, task_defaults
+from rempart.settings import config
+from rempart.sovereignty.dag_rules import tag_of
 
+defaults = config.load().dags
 params = {"dry_run": Param(True, type="boolean", description="Only show what would be done.")}
 
-with DAG("fail_back", doc_md=__doc__, params=params, **platform_settings("failover")):
+with DAG(
+    "fail_back",
+    doc_md=__doc__,
+    schedule=None,
+    params=params,
+    catchup=False,
+    max_active_runs=1,
+    tags=["rempart", "failover", tag_of(highest_classification())],
+    default_args=task_defaults(owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
+) as dag:
 
     @task
     def fail_back(params: Any = None) -> dict[str, Any]:

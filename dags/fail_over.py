@@ -17,9 +17,11 @@ from typing import Any
 from airflow.sdk import DAG, Param, task
 
 from rempart.orchestration import runtime
-from rempart.orchestration.dags import platform_settings
+from rempart.orchestration.dags import highest_classification, task_defaults
 from rempart.settings import config
+from rempart.sovereignty.dag_rules import tag_of
 
+defaults = config.load().dags
 sites = list(config.load().sites)
 params = {
     "to": Param(sites[-1], type="string", enum=sites, description="The site that is to be the active one."),
@@ -27,7 +29,16 @@ params = {
     "accept_loss": Param(False, type="boolean", description="Go on though the source does not answer."),
 }
 
-with DAG("fail_over", doc_md=__doc__, params=params, **platform_settings("failover")):
+with DAG(
+    "fail_over",
+    doc_md=__doc__,
+    schedule=None,
+    params=params,
+    catchup=False,
+    max_active_runs=1,
+    tags=["rempart", "failover", tag_of(highest_classification())],
+    default_args=task_defaults(owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
+) as dag:
 
     @task
     def fail_over(params: Any = None) -> dict[str, Any]:

@@ -34,9 +34,14 @@ from typing import Any
 from airflow.sdk import DAG, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from rempart.orchestration import assets, runtime
-from rempart.orchestration.dags import at, pipeline_dags, pipeline_settings
+from rempart.orchestration import assets, pages, runtime
+from rempart.orchestration.dags import at, pipeline_dags, task_defaults
+from rempart.orchestration.links import linked
+from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
+from rempart.sovereignty.dag_rules import tag_of
+
+defaults = config.load().dags
 
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:
@@ -59,8 +64,6 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         type="boolean",
         description="With `again`: publish the good rows although more than max_quarantined of it is refused.",
     )
-    cron = pipeline.schedules.ingest
-    common = pipeline_settings("ingest", pipeline) | {"schedule": at(cron) if cron else None}
     accept_loss = Param(
         None,
         type=["null", "string"],
@@ -68,7 +71,19 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         description="Go on without the rows of this snapshot, which the ledger names as the newest and the site lost.",
     )
     params = {"prefix": prefix, "again": again, "accept_quarantined": accept, "accept_loss": accept_loss}
-    with DAG(dag_id, doc_md=__doc__, params=params, **common) as dag:
+    with DAG(
+        dag_id,
+        doc_md=__doc__,
+        schedule=at(pipeline.schedules.ingest) if pipeline.schedules.ingest else None,
+        params=params,
+        catchup=False,
+        max_active_runs=1,
+        tags=["rempart", "ingest", tag_of(pipeline.classification)],
+        default_args=task_defaults(
+            owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
+        ),
+        auto_register=False,
+    ) as dag:
 
         @task
         def ingest(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
@@ -91,10 +106,11 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
 
             check_quarantine(runtime.pipeline(name), IngestResult(**result))
 
-        result = ingest()
+        result = linked(ingest(), pages.DATA_REPORT, pages.PLACEMENT)
         publish_snapshot(result)
         check_quarantine(result)
     return dag
 
 
-globals().update(pipeline_dags("ingest", build))
+dags = pipeline_dags("ingest", build)
+globals().update(dags)

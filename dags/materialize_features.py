@@ -15,9 +15,14 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
-from rempart.orchestration import assets, runtime
-from rempart.orchestration.dags import pipeline_dags, pipeline_settings
+from rempart.orchestration import assets, pages, runtime
+from rempart.orchestration.dags import pipeline_dags, task_defaults
+from rempart.orchestration.links import linked
+from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
+from rempart.sovereignty.dag_rules import tag_of
+
+defaults = config.load().dags
 
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:
@@ -28,8 +33,19 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         pattern=r"^[0-9a-f]{16}\Z",
         description="Id of the snapshot to load; empty for the newest.",
     )
-    common = pipeline_settings("features", pipeline) | {"schedule": assets.snapshot(name)}
-    with DAG(dag_id, doc_md=__doc__, params={"snapshot": snapshot}, **common) as dag:
+    with DAG(
+        dag_id,
+        doc_md=__doc__,
+        schedule=assets.snapshot(name),
+        params={"snapshot": snapshot},
+        catchup=False,
+        max_active_runs=1,
+        tags=["rempart", "features", tag_of(pipeline.classification)],
+        default_args=task_defaults(
+            owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
+        ),
+        auto_register=False,
+    ) as dag:
 
         @task(outlets=[features])
         def materialize(params: Any = None, outlet_events: Any = None) -> dict[str, Any]:
@@ -39,8 +55,9 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
             outlet_events[features].extra = {"snapshot": result["snapshot"]}
             return result
 
-        materialize()
+        linked(materialize(), pages.PLACEMENT)
     return dag
 
 
-globals().update(pipeline_dags("materialize_features", build))
+dags = pipeline_dags("materialize_features", build)
+globals().update(dags)

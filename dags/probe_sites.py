@@ -17,13 +17,21 @@ from typing import Any
 from airflow.sdk import DAG, DeltaTriggerTimetable, task
 
 from rempart.orchestration import runtime
-from rempart.orchestration.dags import settings
+from rempart.orchestration.dags import task_defaults
+from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
 
-schedule = DeltaTriggerTimetable(timedelta(days=7))
-tags = ["rempart", "sites", tag_of("internal")]
+defaults = config.load().dags
 
-with DAG("probe_sites", doc_md=__doc__, **settings() | {"schedule": schedule, "tags": tags}):
+with DAG(
+    "probe_sites",
+    doc_md=__doc__,
+    schedule=DeltaTriggerTimetable(timedelta(days=7)),
+    catchup=False,
+    max_active_runs=1,
+    tags=["rempart", "sites", tag_of("internal")],
+    default_args=task_defaults(owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
+) as dag:
 
     @task
     def probe() -> dict[str, Any]:

@@ -23,14 +23,19 @@ A `prepare` that was killed is tried again in its own turn; the turn of a run of
 after 15 minutes. docs/how-to/observe-replication.md tells how to watch, docs/runbooks/replica.md what to do.
 """
 
+import logging
 from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, Param, task
 
-from rempart.orchestration import assets, replication, runtime
-from rempart.orchestration.dags import platform_settings
+from rempart.orchestration import assets, pages, replication, runtime
+from rempart.orchestration.dags import highest_classification, is_wanted, task_defaults
+from rempart.orchestration.links import linked
 from rempart.settings import config, sections
+from rempart.sovereignty.dag_rules import tag_of
 
+log = logging.getLogger(__name__)
+defaults = config.load().dags
 accept_deletes = Param(
     0,
     type="integer",
@@ -40,21 +45,26 @@ accept_deletes = Param(
 )
 
 
-def build(pair: sections.ReplicationPair) -> DAG:
+def build(dag_id: str, pair: sections.ReplicationPair) -> DAG:
     source, target, replica = pair.source, pair.target, assets.replica(pair.source, pair.target)
-    common = platform_settings("replicate") | {
-        "schedule": DeltaTriggerTimetable(pair.every),
-        "deadline": replication.late_alert(pair),
-        "params": {"accept_deletes": accept_deletes},
-    }
-    with DAG(f"replicate_{source}_to_{target}", doc_md=__doc__, **common) as dag:
+    with DAG(
+        dag_id,
+        doc_md=__doc__,
+        schedule=DeltaTriggerTimetable(pair.every),
+        params={"accept_deletes": accept_deletes},
+        deadline=replication.late_alert(pair),
+        catchup=False,
+        max_active_runs=1,
+        tags=["rempart", "replicate", tag_of(highest_classification())],
+        default_args=task_defaults(owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
+    ) as dag:
 
         @task
         def prepare(ti: Any = None, run_id: str | None = None) -> list[list[dict[str, str]]]:
             from rempart.flows.replication.replicate_in_tasks import prepare
 
             with replication.skipped_out_of_turn():
-                ready = prepare(runtime.platform(), source, target, print, run_name=f"DAG run {run_id}")
+                ready = prepare(runtime.platform(), source, target, log.info, run_name=f"DAG run {run_id}")
             ti.xcom_push("plan", ready.as_json())
             return replication.shares(ready.pieces())
 
@@ -64,7 +74,7 @@ def build(pair: sections.ReplicationPair) -> DAG:
             from rempart.flows.replication.replicate_in_tasks import carry, prepared
 
             platform, ready = runtime.platform(), prepared(plan)
-            return [carry(platform, ready, piece, print) for piece in pieces]
+            return [carry(platform, ready, piece, log.info) for piece in pieces]
 
         @task(outlets=[replica], multiple_outputs=False, retry_policy=replication.ENDS_THE_TURN)
         def conclude(
@@ -79,7 +89,7 @@ def build(pair: sections.ReplicationPair) -> DAG:
                 [one for share in carried or () for one in share],
                 accept_deletes=params["accept_deletes"],
                 measured=lambda result: replication.send_gauges(source, target, result),
-                say=print,
+                say=log.info,
             )
             record_late(platform, source, target, dag_run.run_id, dag_run.start_date)
             check_objective(platform.config, source, target, result)
@@ -90,9 +100,11 @@ def build(pair: sections.ReplicationPair) -> DAG:
         ready = prepare()
         carried = carry.partial(plan=ready["plan"]).expand(pieces=ready)
         # the turn that the first takes is ended by the last, whatever came of what is between them
-        conclude(ready["plan"], carried).as_teardown(setups=ready, on_failure_fail_dagrun=True)
+        concluded = linked(conclude(ready["plan"], carried), pages.PLACEMENT)
+        concluded.as_teardown(setups=ready, on_failure_fail_dagrun=True)
     return dag
 
 
 for pair in config.load().replication:
-    globals()[f"replicate_{pair.source}_to_{pair.target}"] = build(pair)
+    if is_wanted(dag_id := f"replicate_{pair.source}_to_{pair.target}"):
+        globals()[dag_id] = build(dag_id, pair)

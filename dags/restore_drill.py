@@ -21,9 +21,13 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
-from rempart.orchestration import runtime
-from rempart.orchestration.dags import at, platform_settings
+from rempart.orchestration import pages, runtime
+from rempart.orchestration.dags import at, highest_classification, task_defaults
+from rempart.orchestration.links import linked
+from rempart.settings import config
+from rempart.sovereignty.dag_rules import tag_of
 
+defaults = config.load().dags
 point = Param(
     None,
     type=["null", "string"],
@@ -36,14 +40,17 @@ scenario = Param(
     enum=["routine", "cyber-attack"],
     description="What is supposed to have happened; an attack finds its point by itself.",
 )
-weekly = at("0 3 * * 6")
 
 with DAG(
     "restore_drill",
     doc_md=__doc__,
+    schedule=at("0 3 * * 6"),
     params={"point": point, "scenario": scenario},
-    **platform_settings("drill") | {"schedule": weekly},
-):
+    catchup=False,
+    max_active_runs=1,
+    tags=["rempart", "drill", tag_of(highest_classification())],
+    default_args=task_defaults(owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
+) as dag:
 
     @task
     def drill(params: Any = None) -> dict[str, Any]:
@@ -51,4 +58,4 @@ with DAG(
 
         return runtime.as_json(drill(runtime.platform(), params["point"], scenario=params["scenario"]))
 
-    drill()
+    linked(drill(), pages.POINT_DRILLED)

@@ -18,9 +18,13 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
-from rempart.orchestration import runtime
-from rempart.orchestration.dags import platform_settings
+from rempart.orchestration import pages, runtime
+from rempart.orchestration.dags import highest_classification, task_defaults
+from rempart.orchestration.links import linked
+from rempart.settings import config
+from rempart.sovereignty.dag_rules import tag_of
 
+defaults = config.load().dags
 params = {
     "aside": Param(
         type="string",
@@ -48,7 +52,16 @@ params = {
     "dry_run": Param(True, type="boolean", description="Only show what would be done."),
 }
 
-with DAG("restore_point", doc_md=__doc__, params=params, **platform_settings("restore")):
+with DAG(
+    "restore_point",
+    doc_md=__doc__,
+    schedule=None,
+    params=params,
+    catchup=False,
+    max_active_runs=1,
+    tags=["rempart", "restore", tag_of(highest_classification())],
+    default_args=task_defaults(owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
+) as dag:
 
     @task
     def restore_point(params: Any = None) -> dict[str, Any]:
@@ -59,4 +72,4 @@ with DAG("restore_point", doc_md=__doc__, params=params, **platform_settings("re
         result = restore_aside(runtime.platform(), layout.current(), removing=params["remove"], **said)
         return runtime.as_json(result)
 
-    restore_point()
+    linked(restore_point(), pages.POINT_RESTORED)

@@ -15,9 +15,14 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
-from rempart.orchestration import runtime
-from rempart.orchestration.dags import pipeline_dags, pipeline_settings
+from rempart.orchestration import pages, runtime
+from rempart.orchestration.dags import pipeline_dags, task_defaults
+from rempart.orchestration.links import linked
+from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
+from rempart.sovereignty.dag_rules import tag_of
+
+defaults = config.load().dags
 
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:
@@ -30,7 +35,19 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         description="Only if this version is champion; empty: whichever is.",
     )
     params = {"dry_run": dry_run, "replaces": replaces}
-    with DAG(dag_id, doc_md=__doc__, params=params, **pipeline_settings("roll-back", pipeline)) as dag:
+    with DAG(
+        dag_id,
+        doc_md=__doc__,
+        schedule=None,
+        params=params,
+        catchup=False,
+        max_active_runs=1,
+        tags=["rempart", "roll-back", tag_of(pipeline.classification)],
+        default_args=task_defaults(
+            owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
+        ),
+        auto_register=False,
+    ) as dag:
 
         @task
         def roll_back(params: Any = None) -> dict[str, Any]:
@@ -39,8 +56,9 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
             asked = {"dry_run": params["dry_run"], "replaces": params["replaces"]}
             return runtime.as_json(roll_back(runtime.platform(), runtime.pipeline(name), **asked))
 
-        roll_back()
+        linked(roll_back(), pages.MODEL_GATE)
     return dag
 
 
-globals().update(pipeline_dags("roll_back_model", build))
+dags = pipeline_dags("roll_back_model", build)
+globals().update(dags)

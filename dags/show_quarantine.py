@@ -18,8 +18,12 @@ from typing import Any
 from airflow.sdk import DAG, Param, task
 
 from rempart.orchestration import runtime
-from rempart.orchestration.dags import pipeline_dags, pipeline_settings
+from rempart.orchestration.dags import pipeline_dags, task_defaults
+from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
+from rempart.sovereignty.dag_rules import tag_of
+
+defaults = config.load().dags
 
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:
@@ -36,7 +40,19 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
             description="The public half of the age key that the rows are sealed for.",
         ),
     }
-    with DAG(dag_id, doc_md=__doc__, params=params, **pipeline_settings("quarantine", pipeline)) as dag:
+    with DAG(
+        dag_id,
+        doc_md=__doc__,
+        schedule=None,
+        params=params,
+        catchup=False,
+        max_active_runs=1,
+        tags=["rempart", "quarantine", tag_of(pipeline.classification)],
+        default_args=task_defaults(
+            owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
+        ),
+        auto_register=False,
+    ) as dag:
 
         @task
         def show(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
@@ -50,4 +66,5 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     return dag
 
 
-globals().update(pipeline_dags("show_quarantine", build))
+dags = pipeline_dags("show_quarantine", build)
+globals().update(dags)

@@ -21,14 +21,24 @@ from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, Param, task
 
-from rempart.orchestration.dags import platform_settings
+from rempart.orchestration.dags import highest_classification, task_defaults
 from rempart.settings import config
+from rempart.sovereignty.dag_rules import tag_of
+
+defaults = config.load().dags
 
 if config.load().training.backend == "kubernetes":
-    schedule = DeltaTriggerTimetable(timedelta(minutes=15))
     dry_run = Param(False, type="boolean", description="Only report what would be deleted.")
-    settings = platform_settings("training") | {"schedule": schedule}
-    with DAG("sweep_pods", doc_md=__doc__, params={"dry_run": dry_run}, **settings):
+    with DAG(
+        "sweep_pods",
+        doc_md=__doc__,
+        schedule=DeltaTriggerTimetable(timedelta(minutes=15)),
+        params={"dry_run": dry_run},
+        catchup=False,
+        max_active_runs=1,
+        tags=["rempart", "training", tag_of(highest_classification())],
+        default_args=task_defaults(owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
+    ) as dag:
 
         @task
         def sweep(params: Any = None) -> dict[str, Any]:

@@ -18,10 +18,14 @@ from typing import Any
 from airflow.sdk import DAG, AssetOrTimeSchedule, Param
 
 from rempart.orchestration import assets
-from rempart.orchestration.dags import at, pipeline_dags, pipeline_settings
+from rempart.orchestration.dags import at, pipeline_dags, task_defaults
 from rempart.orchestration.training.training import training_tasks
+from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
+from rempart.sovereignty.dag_rules import tag_of
 from rempart.training.trainers.trainers import params_schema
+
+defaults = config.load().dags
 
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:
@@ -35,10 +39,22 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         **params_schema(pipeline.trainer.use, pipeline.prediction.task),
         description='Replaces parameters of the pipeline\'s trainer, such as {"max_iter": 300}.',
     )
-    common = pipeline_settings("train", pipeline, timeout=pipeline.trainer.timeout) | {"schedule": schedule}
-    with DAG(dag_id, doc_md=__doc__, params={"trainer_params": trainer_params}, **common) as dag:
+    with DAG(
+        dag_id,
+        doc_md=__doc__,
+        schedule=schedule,
+        params={"trainer_params": trainer_params},
+        catchup=False,
+        max_active_runs=1,
+        tags=["rempart", "train", tag_of(pipeline.classification)],
+        default_args=task_defaults(
+            owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=pipeline.trainer.timeout
+        ),
+        auto_register=False,
+    ) as dag:
         training_tasks(pipeline, candidate)
     return dag
 
 
-globals().update(pipeline_dags("train", build))
+dags = pipeline_dags("train", build)
+globals().update(dags)

@@ -18,9 +18,14 @@ from typing import Any
 from airflow.sdk import DAG, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from rempart.orchestration import assets, runtime
-from rempart.orchestration.dags import pipeline_dags, pipeline_settings
+from rempart.orchestration import assets, pages, runtime
+from rempart.orchestration.dags import pipeline_dags, task_defaults
+from rempart.orchestration.links import linked
+from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
+from rempart.sovereignty.dag_rules import tag_of
+
+defaults = config.load().dags
 
 
 def build(dag_id: str, pipeline: Pipeline) -> DAG:
@@ -31,8 +36,19 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
         pattern=r"^[0-9]{1,9}\Z",
         description="Version of the registered model; empty for the newest candidate.",
     )
-    common = pipeline_settings("validate", pipeline) | {"schedule": assets.candidate(name)}
-    with DAG(dag_id, doc_md=__doc__, params={"version": version}, **common) as dag:
+    with DAG(
+        dag_id,
+        doc_md=__doc__,
+        schedule=assets.candidate(name),
+        params={"version": version},
+        catchup=False,
+        max_active_runs=1,
+        tags=["rempart", "validate", tag_of(pipeline.classification)],
+        default_args=task_defaults(
+            owner=pipeline.owner or defaults.owner, retries=defaults.retries, timeout=defaults.timeout
+        ),
+        auto_register=False,
+    ) as dag:
 
         @task
         def validate(params: Any = None) -> dict[str, Any]:
@@ -46,8 +62,9 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
                 raise AirflowSkipException("Refused by the gate: " + "; ".join(result["reasons"]))
             outlet_events[champion].extra = {"version": result["version"]}
 
-        publish_champion(validate())
+        publish_champion(linked(validate(), pages.MODEL_GATE))
     return dag
 
 
-globals().update(pipeline_dags("validate_model", build))
+dags = pipeline_dags("validate_model", build)
+globals().update(dags)

@@ -15,25 +15,36 @@ in evidence of kind `usage`. Listings are read for that, no object, and the ledg
 site and bucket that could not be measured (docs/runbooks/site.md).
 """
 
+import logging
 from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, task
 
 from rempart.orchestration import runtime
-from rempart.orchestration.dags import platform_settings
-from rempart.replication.outcome import READ_BACK_EVERY
+from rempart.orchestration.dags import highest_classification, task_defaults
+from rempart.replication.read_back import READ_BACK_EVERY
 from rempart.settings import config
+from rempart.sovereignty.dag_rules import tag_of
 
-schedule = DeltaTriggerTimetable(READ_BACK_EVERY)
+log = logging.getLogger(__name__)
+defaults = config.load().dags
 
-with DAG("verify_replicas", doc_md=__doc__, **platform_settings("replicate") | {"schedule": schedule}):
+with DAG(
+    "verify_replicas",
+    doc_md=__doc__,
+    schedule=DeltaTriggerTimetable(READ_BACK_EVERY),
+    catchup=False,
+    max_active_runs=1,
+    tags=["rempart", "replicate", tag_of(highest_classification())],
+    default_args=task_defaults(owner=defaults.owner, retries=defaults.retries, timeout=defaults.timeout),
+) as dag:
     for pair in config.load().replication:
 
         @task(task_id=f"verify_{pair.source}_to_{pair.target}")
         def verify(source: str, target: str) -> dict[str, Any]:
             from rempart.flows.replication.verify_replicas import verify
 
-            return runtime.as_json(verify(runtime.platform(), source, target, say=print))
+            return runtime.as_json(verify(runtime.platform(), source, target, say=log.info))
 
         verify(pair.source, pair.target)
 
@@ -43,6 +54,6 @@ with DAG("verify_replicas", doc_md=__doc__, **platform_settings("replicate") | {
         def measure(site: str) -> dict[str, Any]:
             from rempart.flows.monitoring.site_usage import measure_site
 
-            return measure_site(runtime.platform(), site, print)
+            return measure_site(runtime.platform(), site, log.info)
 
         measure(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -72,15 +73,30 @@ print(json.dumps({
     } for d in bag.dags.values()}}))
 """
 
+CHURN = """
+from datetime import timedelta
+from airflow.sdk import DAG, task
 
-def read_dags(home: Path, project: Path) -> dict:
-    """Parse a project's DAG folder in a process of its own, as the dag-processor does."""
-    env = os.environ | {
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
-        "REMPART_HOME": str(project),
-    }
+owned = {"owner": "sales", "execution_timeout": timedelta(minutes=5)}
+with DAG("churn", schedule=None, tags=["rempart", "classification:public"], default_args=owned):
+    for name in ("ingest", "train", "validate"):
+        task(task_id=name)(lambda: None)()
+"""
+"""A DAG of the team's own, whose tasks have names of ours."""
+
+
+def read_dags(home: Path, project: Path, *, dag_id: str | None = None) -> dict:
+    """Parse a project's DAG folder in a process of its own: as the dag-processor does, or as a task of `dag_id`."""
+    env = (
+        os.environ
+        | {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
+            "REMPART_HOME": str(project),
+        }
+        | ({"_AIRFLOW_PARSING_CONTEXT_DAG_ID": dag_id} if dag_id else {})
+    )
     done = subprocess.run(
         [sys.executable, "-c", READ_DAGS, str(project / "dags"), json.dumps(sorted(HEAVY))],
         env=env,
@@ -108,6 +124,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shipped.replace("hotel_bookings", "bad_cron").replace('"0 4 * * *"', '"every morning"'),
         encoding="utf-8",
     )
+    (folder / "dags" / "churn.py").write_text(CHURN, encoding="utf-8")
     return folder
 
 
@@ -185,7 +202,7 @@ def test_a_pipeline_that_no_pool_may_run_is_a_paused_dag_that_says_why(tmp_path:
     assert "pool gpu-us is never asked" in train["doc"]
 
 
-def test_tasks_link_to_pages_of_the_cockpit_and_dag_files_say_nothing_of_it(parsed: dict) -> None:
+def test_tasks_link_to_pages_of_the_cockpit(parsed: dict) -> None:
     dags = parsed["dags"]
     report = {"Data report": "_link_rempart_data_report", "Placement": "_link_rempart_placement"}
     assert dags["ingest_hotel_bookings"]["links"]["ingest"] == report
@@ -193,7 +210,42 @@ def test_tasks_link_to_pages_of_the_cockpit_and_dag_files_say_nothing_of_it(pars
     gate = {"Model gate": "_link_rempart_model_gate"}
     assert dags["validate_model_hotel_bookings"]["links"] == {"validate": gate, "publish_champion": {}}
     assert set(dags["backup_platform"]["links"]["back_up"]) == {"Placement", "Restore point"}
-    assert not [file for file in (ROOT / "dags").glob("*.py") if "_link" in file.read_text(encoding="utf-8")]
+    assert set(dags["replicate_primary_to_haven"]["links"]["conclude"]) == {"Placement"}
+
+
+def test_a_dag_of_somebody_elses_gets_no_links_by_the_names_of_its_tasks(parsed: dict) -> None:
+    assert parsed["dags"]["churn"]["links"] == {"train": {}, "validate": {}, "ingest": {}}
+
+
+def test_schedule_retries_and_tags_stand_where_a_dag_is_defined() -> None:
+    files = sorted((ROOT / "dags").glob("*.py"))
+    for file in files:
+        made = [
+            node
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "DAG"
+        ]
+        assert made, f"{file.name} defines no DAG"
+        for call in made:
+            stated = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            assert {"schedule", "catchup", "max_active_runs", "tags", "default_args"} <= stated.keys(), file.name
+            assert None not in stated, f"{file.name} hides arguments behind **"
+            assert all(f"{name}=" in stated["default_args"] for name in ("owner", "retries", "timeout")), file.name
+
+
+def test_dag_files_log_and_do_not_print() -> None:
+    for file in (ROOT / "dags").glob("*.py"):
+        names = [n for n in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(n, ast.Name)]
+        assert "print" not in {name.id for name in names}, file.name
+
+
+@pytest.mark.parametrize("dag_id", ["train_hotel_bookings", "ingest_misspelt", "replicate_primary_to_haven"])
+def test_a_task_reads_its_file_for_its_own_dag_alone(tmp_path: Path, project: Path, parsed: dict, dag_id: str) -> None:
+    found = read_dags(tmp_path, project, dag_id=dag_id)["dags"]
+    made_for_each = {name for name in parsed["dags"] if name.endswith(("_hotel_bookings", "_misspelt", "_bad_cron"))}
+    made_for_each |= {name for name in parsed["dags"] if name.startswith("replicate_")}
+    assert set(found) & made_for_each == {dag_id}
+    assert found[dag_id] == parsed["dags"][dag_id]
 
 
 def strings(schema: dict) -> list[dict]:

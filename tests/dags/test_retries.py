@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 RAISE_EACH = """
 import importlib, json, logging, re, sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 import structlog
@@ -24,7 +24,7 @@ from airflow.sdk.execution_time import task_runner
 import rempart
 from rempart import errors
 from rempart.orchestration import replication
-from rempart.orchestration.dags import settings
+from rempart.orchestration.dags import task_defaults
 
 # the classes of errors.py, and those that a module defines for itself
 package = Path(rempart.__file__).parent
@@ -48,8 +48,9 @@ run = DagRun(dag_id="d", run_id="r", logical_date=None, data_interval_start=None
     partition_key=None)
 
 def state(error, **policy):
-    "Raise the error in a task with the settings that every DAG of ours has; the state that Airflow gives the task."
-    with DAG("d", **settings()) as dag:
+    "Raise the error in a task with the defaults that every DAG of ours has; the state that Airflow gives the task."
+    defaults = task_defaults(owner="mlops", retries=2, timeout=timedelta(minutes=1))
+    with DAG("d", schedule=None, default_args=defaults) as dag:
         @task(**policy)
         def fails():
             raise error

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rempart.features import FeatureDatabases, offline, online, repository
+from rempart.features import offline, online, repository
+from rempart.features.databases import FeatureDatabases
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import train
 from rempart.ledger.memory import MemoryLedger

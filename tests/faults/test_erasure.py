@@ -12,7 +12,8 @@ from rempart.backup.points import erasures as register
 from rempart.backup.points.restoring import Part
 from rempart.deployment.setup import layout
 from rempart.errors import BackupError, IntegrityError, KeyDestroyed, SiteError, SiteUnavailable
-from rempart.features import online, online_rows
+from rempart.features import online
+from rempart.features.online import online_rows
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.erasure import erase as erase_flow
 from rempart.flows.replication.replicate import bring

@@ -13,8 +13,10 @@ import pyarrow as pa
 import pytest
 
 from rempart.errors import DatabaseUnavailable, FeatureError
-from rempart.features import FeatureDatabases, offline, online, online_rows, repository, training_set
+from rempart.features import offline, online, repository, training_set
 from rempart.features.copy_online_store import CopyOnlineStore
+from rempart.features.databases import FeatureDatabases
+from rempart.features.online import online_rows
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.materialize import MaterializeResult, materialize, materialize_table
 from rempart.ingestion import snapshots

@@ -1,15 +1,13 @@
-"""What every DAG has in common: defaults from rempart.yaml, one retry rule, a stated classification, and that one
-pipeline's fault never hides another.
-"""
+"""What DAG files have in common: times, the retry rule, and a DAG for each pipeline, whose fault hides no other."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, task
+from airflow.sdk import DAG, CronTriggerTimetable, get_parsing_context, task
 
 from rempart.errors import PipelineError, RempartError
 from rempart.flows.training.check_pipeline import check
@@ -18,8 +16,12 @@ from rempart.orchestration.retries import RetryTransientErrors
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
 from rempart.settings.pipelines import load_all
+from rempart.settings.sections import Classification
 from rempart.sovereignty.classification import highest
 from rempart.sovereignty.dag_rules import pipeline_violations, tag_of
+
+LONGEST_TAG = 100
+"""Characters of a tag that Airflow accepts."""
 
 
 def at(cron: str) -> CronTriggerTimetable:
@@ -31,44 +33,38 @@ def at(cron: str) -> CronTriggerTimetable:
     return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(minutes=5))
 
 
-def settings(owner: str | None = None, *, timeout: timedelta | None = None) -> dict[str, Any]:
-    """Keyword arguments for a DAG: owner, retries and timeouts from `dags` of rempart.yaml, one run at a time."""
-    defaults = config.load().dags
+def task_defaults(*, owner: str, retries: int, timeout: timedelta) -> dict[str, Any]:
+    """`default_args` of a DAG: who answers for its tasks, how often one is tried again, and how long one may take.
+
+    An error of this platform is tried again only if its class says that a retry can help. The pause between two tries
+    is `dags.retry_delay` of rempart.yaml.
+    """
     return {
-        "schedule": None,
-        "catchup": False,
-        "max_active_runs": 1,
-        "default_args": {
-            "owner": owner or defaults.owner,
-            "retries": defaults.retries,
-            "retry_delay": defaults.retry_delay,
-            "retry_policy": RetryTransientErrors(),
-            "execution_timeout": timeout or defaults.timeout,
-        },
+        "owner": owner,
+        "retries": retries,
+        "retry_delay": config.load().dags.retry_delay,
+        "retry_policy": RetryTransientErrors(),
+        "execution_timeout": timeout,
     }
 
 
-def pipeline_settings(stage: str, pipeline: Pipeline, *, timeout: timedelta | None = None) -> dict[str, Any]:
-    """Settings of a pipeline's DAG: its owner, and the classification of what it handles.
-
-    It does not register itself: `pipeline_dags` looks at it first, and hands it to the DAG file.
-    """
-    tags = ["rempart", stage, tag_of(pipeline.classification)]
-    return settings(pipeline.owner, timeout=timeout) | {"tags": tags, "auto_register": False}
-
-
-def platform_settings(stage: str) -> dict[str, Any]:
-    """Settings of a DAG that moves what every pipeline made: it states the highest classification among them.
+def highest_classification() -> Classification:
+    """The highest classification of all pipelines: what a DAG states that moves what every pipeline made.
 
     The platform's own databases are internal. A pipeline of which nobody knows where its data may be (its file cannot
     be read, or the policy does not know its classification) counts as the highest that the policy knows.
     """
     policy = config.load().policy
-    moved = [
+    moved: list[Classification] = [
         loaded.classification if isinstance(loaded, Pipeline) and loaded.classification in policy else highest(policy)
         for loaded in load_all().values()
     ]
-    return settings() | {"tags": ["rempart", stage, tag_of(highest(["internal", *moved]))]}
+    return highest(["internal", *moved])
+
+
+def is_wanted(dag_id: str) -> bool:
+    """Whether this process needs the DAG. The dag-processor needs each; a task reads its file for its own DAG alone."""
+    return get_parsing_context().dag_id in (None, dag_id)
 
 
 def pipeline_dags(stage: str, build: Callable[[str, Pipeline], DAG]) -> dict[str, DAG]:
@@ -76,11 +72,12 @@ def pipeline_dags(stage: str, build: Callable[[str, Pipeline], DAG]) -> dict[str
 
     Airflow drops every DAG of a file that raises, or of which one DAG breaks a cluster policy, so one pipeline's fault
     must not leave this function: a pipeline that is not valid or not allowed, or whose DAG cannot be built or breaks a
-    rule, becomes a paused DAG that carries the error and its remedy.
+    rule, becomes a paused DAG that carries the error and its remedy. `build` makes its DAG with `auto_register=False`:
+    Airflow must not find it before it was judged here.
     """
     dags = {}
-    for name, loaded in load_all().items():
-        dag_id = re.sub(r"[^\w.-]", "_", f"{stage}_{name}")
+    for name, loaded in load_all(wanted=lambda name: is_wanted(_dag_id(stage, name))).items():
+        dag_id = _dag_id(stage, name)
         fault = loaded if isinstance(loaded, PipelineError) else _not_allowed(loaded) or _cannot_run(loaded)
         if fault:
             # one sign is enough: the first stage carries it
@@ -89,6 +86,10 @@ def pipeline_dags(stage: str, build: Callable[[str, Pipeline], DAG]) -> dict[str
         elif isinstance(loaded, Pipeline):
             dags[dag_id] = _built(dag_id, loaded, build)
     return dags
+
+
+def _dag_id(stage: str, pipeline: str) -> str:
+    return re.sub(r"[^\w.-]", "_", f"{stage}_{pipeline}")
 
 
 def _not_allowed(pipeline: Pipeline) -> PipelineError | None:
@@ -133,8 +134,16 @@ def broken_dag(dag_id: str, pipeline: str, error: RempartError) -> DAG:
     It handles no data; it states the highest classification that the policy knows, so that it passes the rules itself.
     """
     doc = f"# {pipeline}: the pipeline cannot run\n\n```\n{error.what}\n```\n\n**What to do:** {error.hint}\n"
-    tags = ["rempart", "broken", tag_of(highest(config.load().policy)), *tag(pipeline)]
-    with DAG(dag_id, doc_md=doc, tags=tags, is_paused_upon_creation=True, **settings()) as dag:
+    defaults = config.load().dags
+    with DAG(
+        dag_id,
+        doc_md=doc,
+        schedule=None,
+        tags=["rempart", "broken", tag_of(highest(config.load().policy)), pipeline[:LONGEST_TAG]],
+        is_paused_upon_creation=True,
+        max_active_runs=1,
+        default_args=task_defaults(owner=defaults.owner, retries=0, timeout=defaults.timeout),
+    ) as dag:
 
         @task
         def explain() -> None:
@@ -142,8 +151,3 @@ def broken_dag(dag_id: str, pipeline: str, error: RempartError) -> DAG:
 
         explain()
     return dag
-
-
-def tag(*words: str) -> Iterable[str]:
-    """Tags as Airflow accepts them (at most 100 characters)."""
-    return [word[:100] for word in words]

@@ -1,4 +1,4 @@
-"""Gives tasks of our DAGs their links, when a DAG is read: a DAG file says nothing of them.
+"""Links from a task to a page, which a DAG file gives to its tasks with `linked`.
 
 Airflow stores a link's name and key with the DAG, asks the worker for its address when a task has ended, and keeps that
 as an XCom. A link that fails is told in the task's log and is missing; nothing else is.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from airflow.sdk import BaseOperatorLink
+from airflow.sdk import BaseOperator, BaseOperatorLink, XComArg
 
-from rempart.orchestration.pages import PAGES, TAG, At, Page
+from rempart.orchestration.pages import At, Page
 
 MLFLOW_URL = "REMPART_MLFLOW_URL"
 """Where people reach MLflow's pages, in the environment of tasks; without it there is no link there."""
@@ -46,11 +46,11 @@ class PageLink(BaseOperatorLink):
         return self._page.to(where) or ""
 
 
-def attach(dag: Any) -> None:
-    """Give a DAG's tasks the links that theirs have in our DAGs; a DAG that is not tagged as ours keeps its own."""
-    if TAG not in dag.tags:
-        return
-    for task in dag.tasks:
-        if not task.is_mapped and (pages := PAGES.get(task.task_id)):
-            kept = [one for one in task.operator_extra_links if not isinstance(one, PageLink)]
-            task.operator_extra_links = (*kept, *(PageLink(page) for page in pages))
+def linked(made: XComArg | BaseOperator, *pages: Page) -> Any:
+    """Give a task its links, where the DAG is defined; returns what it was given.
+
+    Airflow's `@task` takes no links, so `linked(train(), pages.MLFLOW_RUN)` stands where `train()` would.
+    """
+    operator: Any = getattr(made, "operator", made)
+    operator.operator_extra_links = tuple(PageLink(page) for page in pages)
+    return made

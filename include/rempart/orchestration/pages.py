@@ -58,17 +58,10 @@ def _mlflow_run(at: At) -> str | None:
     return f"{at.mlflow.rstrip('/')}/#/runs/{quote(str(run), safe='')}" if at.mlflow and run else None
 
 
-_PLACEMENT = Page("Placement", _of_run("placement"))
-PAGES: Mapping[str, tuple[Page, ...]] = {
-    "ingest": (Page("Data report", _of_run("snapshot")), _PLACEMENT),
-    "materialize": (_PLACEMENT,),
-    "run": (_PLACEMENT,),
-    "train": (Page("MLflow run", _mlflow_run), _PLACEMENT),
-    "validate": (Page("Model gate", _of_run("gate")),),
-    "roll_back": (Page("Model gate", _of_run("gate")),),
-    "conclude": (_PLACEMENT,),
-    "back_up": (Page("Restore point", _point("id")), _PLACEMENT),
-    "drill": (Page("Restore point", _point("point_id")),),
-    "restore_point": (Page("Restore point", _point("point")),),
-}
-"""The links of a task, by its id in our DAGs."""
+DATA_REPORT = Page("Data report", _of_run("snapshot"))
+PLACEMENT = Page("Placement", _of_run("placement"))
+MLFLOW_RUN = Page("MLflow run", _mlflow_run)
+MODEL_GATE = Page("Model gate", _of_run("gate"))
+POINT_WRITTEN = Page("Restore point", _point("id"))
+POINT_DRILLED = Page("Restore point", _point("point_id"))
+POINT_RESTORED = Page("Restore point", _point("point"))

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from rempart.errors import RempartError
 from rempart.replication.guards import DeleteLimits
 from rempart.replication.plan import ACCEPTED, Copy, Replica
+from rempart.replication.read_back import READ_BACK_WITHIN
 
 SHOWN = 100
 """Failures that are named."""
@@ -139,12 +140,6 @@ class Planned:
     known: int
     outcome: Outcome
     todo: Outcome
-
-
-READ_BACK_WITHIN = timedelta(hours=24)
-"""A replica that was only accepted is read back so soon."""
-READ_BACK_EVERY = READ_BACK_WITHIN / 2
-"""How often replicas are read back: one that comes right after a run is read by the next, with time to spare."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,11 +21,35 @@ def pipelines_dir() -> Path:
     return project_root() / "include" / "pipelines"
 
 
-def load(file: Path) -> Pipeline:
-    """One pipeline, validated. Raises PipelineError naming the file, the path in it and the remedy."""
-    data = read_yaml(file, PipelineError)
+Stamp = tuple[int, ...] | None
+"""Tells whether a file changed: inode, size and moment of the last change; None if there is no file."""
+
+
+def _stamp(file: Path) -> Stamp:
     try:
-        pipeline = Pipeline.model_validate(data)
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=1024)
+def _document(file: Path, stamp: Stamp) -> Mapping[str, Any]:
+    return read_yaml(file, PipelineError)
+
+
+def load(file: Path) -> Pipeline:
+    """One pipeline, validated; read again only when the file changed.
+
+    Raises PipelineError naming the file, the path in it and the remedy.
+    """
+    return _pipeline(file, _stamp(file))
+
+
+@lru_cache(maxsize=1024)
+def _pipeline(file: Path, stamp: Stamp) -> Pipeline:
+    try:
+        pipeline = Pipeline.model_validate(_document(file, stamp))
     except ValidationError as cause:
         raise PipelineError(
             f"The pipeline file is not valid:\n{explain(cause, file)}",
@@ -38,8 +64,10 @@ def load(file: Path) -> Pipeline:
     return pipeline
 
 
-def load_all(folder: Path | None = None) -> dict[str, Pipeline | PipelineError]:
-    """Every pipeline file by name; one that is not valid stands there as its error, so the others go on.
+def load_all(
+    folder: Path | None = None, *, wanted: Callable[[str], bool] = lambda name: True
+) -> dict[str, Pipeline | PipelineError]:
+    """Every pipeline by its file's name, or those `wanted`; one that is not valid is there as its error.
 
     Pipelines whose prefixes overlap are not valid, each of them: a file would belong to two classifications.
     """
@@ -47,6 +75,8 @@ def load_all(folder: Path | None = None) -> dict[str, Pipeline | PipelineError]:
     files = sorted((folder or pipelines_dir()).glob("*.yaml"))
     prefixes = declared_prefixes(files)
     for file in files:
+        if not wanted(file.stem):
+            continue
         try:
             found[file.stem] = load(file)
             check_prefix(file, prefixes)
@@ -60,7 +90,7 @@ def declared_prefixes(files: Iterable[Path]) -> dict[str, str]:
     found = {}
     for file in files:
         try:
-            source = read_yaml(file, PipelineError).get("source")
+            source = _document(file, _stamp(file)).get("source")
         except PipelineError:  # told where that file is loaded
             continue
         if isinstance(source, dict) and isinstance(prefix := source.get("prefix"), str):

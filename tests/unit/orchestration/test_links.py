@@ -32,14 +32,14 @@ def ends(monkeypatch: pytest.MonkeyPatch, page: str, returned: Any) -> dict[str,
     from airflow.sdk.execution_time import task_runner
 
     from rempart.orchestration.links import PageLink
-    from rempart.orchestration.pages import PAGES
+    from rempart.orchestration.pages import MLFLOW_RUN, PLACEMENT
 
     kept: dict[str, Any] = {}
     monkeypatch.setattr(task_runner, "_xcom_push_to_db", lambda ti, key, value: kept.update({key: value}))
     # Airflow's own example listeners fail on a double as well, which is not of interest here
     log = SimpleNamespace(exception=lambda text, **more: kept.update({"failed": text} if "extra link" in text else {}))
     log.debug = log.info = lambda *text, **more: None
-    link = PageLink(next(one for one in PAGES["train"] if one.name == page))
+    link = PageLink(next(one for one in (MLFLOW_RUN, PLACEMENT) if one.name == page))
     task_runner.finalize(Ended(link, returned), TaskInstanceState.SUCCESS, {}, log)  # type: ignore[arg-type] # a double
     return kept
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from rempart.orchestration import run_notes
-from rempart.orchestration.pages import PAGES, At
+from rempart.orchestration import pages, run_notes
+from rempart.orchestration.pages import At
 
 INGESTED = {
     "snapshot": "0a1b",
@@ -95,30 +95,25 @@ def at(**other: object) -> At:
     return At(**(plain | {"airflow": "", "mlflow": None} | other))  # type: ignore[arg-type] # as above
 
 
-def links(task: str, where: At) -> dict[str, str | None]:
-    return {page.name: page.to(where) for page in PAGES[task]}
-
-
 def test_links_stay_below_airflows_prefix_and_name_no_host() -> None:
-    found = links("ingest", at(airflow="https://airflow.example.eu/ml/"))
-    assert found["Data report"] == (
+    assert pages.DATA_REPORT.to(at(airflow="https://airflow.example.eu/ml/")) == (
         "/ml/rempart/run?dag_id=train_x&run_id=manual__2026-03-01T12%3A00%3A00%2B00%3A00#snapshot"
     )
-    assert links("back_up", at(returned=POINT))["Restore point"] == f"/rempart/restore-points/{POINT['id']}"
-    assert links("drill", at())["Restore point"].endswith("#point")  # type: ignore[union-attr] # it has one
+    assert pages.POINT_WRITTEN.to(at(returned=POINT)) == f"/rempart/restore-points/{POINT['id']}"
+    assert str(pages.POINT_DRILLED.to(at())).endswith("#point")
 
 
 def test_there_is_a_link_to_mlflow_only_where_people_reach_it() -> None:
     returned = {"run_id": "ab12"}
-    assert links("train", at(returned=returned))["MLflow run"] is None
-    found = links("train", at(returned=returned, mlflow="http://127.0.0.1:15000/"))
-    assert found["MLflow run"] == "http://127.0.0.1:15000/#/runs/ab12"
-    assert links("train", at(mlflow="http://127.0.0.1:15000"))["MLflow run"] is None
+    assert pages.MLFLOW_RUN.to(at(returned=returned)) is None
+    found = pages.MLFLOW_RUN.to(at(returned=returned, mlflow="http://127.0.0.1:15000/"))
+    assert found == "http://127.0.0.1:15000/#/runs/ab12"
+    assert pages.MLFLOW_RUN.to(at(mlflow="http://127.0.0.1:15000")) is None
 
 
 def test_what_a_task_returned_cannot_lead_elsewhere() -> None:
-    found = links("back_up", at(returned={"id": "../../evil?x=//host"}))
-    assert found["Restore point"] == "/rempart/restore-points/..%2F..%2Fevil%3Fx%3D%2F%2Fhost"
+    found = pages.POINT_WRITTEN.to(at(returned={"id": "../../evil?x=//host"}))
+    assert found == "/rempart/restore-points/..%2F..%2Fevil%3Fx%3D%2F%2Fhost"
 
 
 def test_the_listener_loads_nothing_heavy() -> None:

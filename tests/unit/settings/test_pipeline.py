@@ -159,3 +159,33 @@ def test_moments_are_in_order_of_time() -> None:
     assert shipped.known_by("lead_time", "booking")
     assert shipped.known_by("lead_time", "arrival")
     assert not shipped.known_by("assigned_room_type", "booking")
+
+
+def test_a_pipeline_file_is_read_once_and_again_only_when_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = (pipelines.pipelines_dir() / "hotel_bookings.yaml").read_text(encoding="utf-8")
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(shipped.replace("hotel_bookings", name), encoding="utf-8")
+    read: list[str] = []
+    read_yaml = pipelines.read_yaml
+    monkeypatch.setattr(pipelines, "read_yaml", lambda file, error: read.append(file.stem) or read_yaml(file, error))
+    first = pipelines.load_all(tmp_path)
+    assert pipelines.load_all(tmp_path) == first
+    assert read == ["one", "two"]
+    (tmp_path / "one.yaml").write_text(shipped.replace("hotel_bookings", "one") + "owner: sales\n", encoding="utf-8")
+    again = pipelines.load_all(tmp_path)["one"]
+    assert isinstance(again, pipeline.Pipeline) and again.owner == "sales"
+    (tmp_path / "two.yaml").unlink()
+    assert list(pipelines.load_all(tmp_path)) == ["one"]
+    assert read == ["one", "two", "one"]
+
+
+def test_where_only_some_pipelines_are_wanted_the_others_prefixes_still_count(tmp_path: Path) -> None:
+    shipped = (pipelines.pipelines_dir() / "hotel_bookings.yaml").read_text(encoding="utf-8")
+    for name in ("one", "two"):
+        text = shipped.replace("name: hotel_bookings", f"name: {name}")
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    found = pipelines.load_all(tmp_path, wanted=lambda name: name == "one")
+    assert list(found) == ["one"]
+    assert "overlaps" in str(found["one"])

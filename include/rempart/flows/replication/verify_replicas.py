@@ -11,8 +11,8 @@ from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteErro
 from rempart.flows.replication.replicate import bring
 from rempart.flows.shared.pairs import PATIENCE, catalogue, pair_of, physical_bucket, when_free
 from rempart.flows.shared.platform import Platform, classification_of
-from rempart.replication.outcome import READ_BACK_EVERY
 from rempart.replication.plan import DAMAGED, Replica
+from rempart.replication.read_back import READ_BACK_EVERY
 from rempart.replication.transfer import Throttle, proven_again, stored_sha256
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site

@@ -19,12 +19,12 @@ from rempart.sovereignty import dag_rules, pods  # noqa: F401 # loaded here once
 
 
 def _load_enforcement() -> None:
-    """Load what judges a DAG once in the process that forks, not in each child: the dag-processor forks for each file.
+    """Load what judges DAGs and pipelines once in the process that forks: the dag-processor forks for each file.
 
     Not sooner: Airflow imports this module while it starts, when its SDK cannot be imported yet.
     """
     if "airflow.sdk" in sys.modules:
-        import rempart.orchestration.links
+        import rempart.flows.training.check_pipeline
         import rempart.orchestration.policies.enforcement  # noqa: F401
 
 
@@ -36,17 +36,15 @@ egress_hook.install()  # before any DAG file, plugin or task: Airflow imports th
 def dag_policy(dag: Any) -> None:
     """Refuse a DAG that breaks a rule, with every violation in one message: it becomes the file's import error.
 
-    One that may run gets its classification on its pods, and its tasks their links.
+    One that may run gets its classification on its pods.
     """
     from airflow.exceptions import AirflowClusterPolicyViolation
 
-    from rempart.orchestration import links
     from rempart.orchestration.policies.enforcement import label_worker_pods, refusal
 
     if found := refusal(dag):
         raise AirflowClusterPolicyViolation(found)
     label_worker_pods(dag)
-    links.attach(dag)
 
 
 @hookimpl(trylast=True)

@@ -9,7 +9,8 @@ from typing import Any
 
 from airflow.sdk import Asset, task
 
-from rempart.orchestration import runtime
+from rempart.orchestration import pages, runtime
+from rempart.orchestration.links import linked
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
 
@@ -31,7 +32,7 @@ def _on_this_machine(name: str, candidate: Asset) -> None:
         outlet_events[candidate].extra = {"version": result["version"]}
         return result
 
-    train()
+    linked(train(), pages.MLFLOW_RUN, pages.PLACEMENT)
 
 
 def _in_pods(pipeline: Pipeline, candidate: Asset) -> None:
@@ -54,7 +55,7 @@ def _in_pods(pipeline: Pipeline, candidate: Asset) -> None:
     ordered = order()
     limit = settings.deadline + pipeline.trainer.timeout
     run = operator_for(pipeline)(task_id="run", pipeline=pipeline, order=ordered, execution_timeout=limit)
-    run >> train(ordered)
+    linked(run, pages.PLACEMENT) >> linked(train(ordered), pages.MLFLOW_RUN, pages.PLACEMENT)
 
 
 def operator_for(pipeline: Pipeline) -> Any:
