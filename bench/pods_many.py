@@ -1,6 +1,7 @@
 """Many queued trainings: what they ask of the clusters, what they cost the triggerer, and whether the turns are fair.
 
     make bench BENCH=pods_many                      ARGS="--cluster": 50, on the cluster of KUBECONFIG
+                                                    ARGS="--cluster --only turns --seconds 15 --turns 60"
 
 500 pipelines wait for three pools without a free GPU. Then 500 trainings of 60 pipelines, ten of which have most of
 them, share twelve GPUs; of each pipeline one runs at a time, as its DAG has it (`max_active_runs`). At last one job at
@@ -9,7 +10,8 @@ a time goes through the operator and through a bare KubernetesPodOperator, in tu
 The operator, its triggers, the policy and the record of each job are the real ones; sites and ledger are in memory, the
 clusters doubles (tests/kubernetes_double), a job is `sleep`. Triggers run in a process of their own, as in a triggerer;
 one worker runs the tasks. Airflow's scheduler and triggerer are not in it. Where many jobs wait, a task does not look
-for a free node; where one goes alone, it does. `--cluster` needs what `make test-k8s` needs
+for a free node; where one goes alone, it does. `--only` measures one of the three. `--seconds` is how long a training
+lasts that takes its turn, and `--turns` after how many turns they end. `--cluster` needs what `make test-k8s` needs
 (docs/how-to/test-on-a-cluster.md); of its nodes the third is pool gpu-c.
 """
 
@@ -27,7 +29,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,10 +40,11 @@ from bench.report import Row, write
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import layout
 from rempart.settings import config
+from rempart.training.kubernetes import pod
 from tests import clusters as chosen
 from tests import pods
 from tests.api_cluster import small_pod
-from tests.clusters import GPU, OPERATORS, POOLS, Cluster
+from tests.clusters import GPU, OPERATORS, POOLS, Cluster, until
 from tests.unit.training import stage
 from tests.unit.training.test_job import result
 
@@ -63,10 +66,19 @@ class Size:
     """Pipelines, and trainings of each; as of the modest ones."""
     modest: tuple[int, int]
     gpus: int
+    seconds: int = 1
+    """How long a training lasts."""
+    turns: int | None = None
+    """The counting of turns ends after so many; None: after the last training."""
+
+    @property
+    def trainings(self) -> int:
+        """Trainings of all pipelines that share the GPUs."""
+        return sum(count * each for count, each in (self.greedy, self.modest))
 
 
 ON_DOUBLES = Size(500, 20, (10, 20), (50, 6), 4)
-ON_A_CLUSTER = Size(50, 10, (2, 10), (6, 5), 1)
+ON_A_CLUSTER = Size(50, 10, (2, 30), (6, 20), 1, seconds=15, turns=60)
 
 
 def _triggerer(inbox: Any, outbox: Any) -> None:
@@ -114,6 +126,8 @@ class Job:
     context: dict[str, Any] = field(default_factory=pods.context)
     method: str = "execute"
     arguments: dict[str, Any] = field(default_factory=dict)
+    asked: float = 0.0
+    """When its task began."""
     place: float = 0.0
     """When it had its node and its credentials."""
 
@@ -170,6 +184,7 @@ class Many:
         from airflow.sdk.exceptions import TaskDeferred
         from airflow.sdk.execution_time.context import set_current_context
 
+        job.asked = job.asked or time.monotonic()
         job.context["task"] = operator = self.operator(job)
         try:
             with set_current_context(job.context):  # type: ignore[arg-type] # what of it is read here
@@ -194,6 +209,15 @@ class Many:
         job = self.jobs[number]
         job.arguments = {"event": payload}
         return job
+
+    def overtaken(self, job: Job, placed: Iterable[Job]) -> int:
+        """By how many of `placed` that asked later for the same pool a job was overtaken."""
+
+        def pool(one: Job) -> str:
+            return str(self.pipelines[one.pipeline].trainer.pools[0])
+
+        later = [one for one in placed if one.asked > job.asked and pool(one) == pool(job)]
+        return len([one for one in later if not job.place or one.place < job.place])
 
     def memory(self) -> float:
         """Resident memory of the triggerer, in MB. Nothing may fire meanwhile."""
@@ -242,19 +266,19 @@ def waiting(many: Many, size: Size) -> dict[str, float]:
     }
 
 
-def fairness(many: Many, size: Size) -> dict[str, float]:
+def fairness(many: Many, size: Size) -> dict[str, Any]:
     """How often each pipeline had its turn while every pipeline had trainings left."""
     many.inbox.put(SOONER)
     left: dict[str, deque[int]] = {}
     for kind, (pipelines, trainings) in {"greedy": size.greedy, "modest": size.modest}.items():
         for number in range(pipelines):
             left[f"{kind}_{number}"] = deque(range(trainings))
-    ready = deque(many.order(name, seeds.popleft()) for name, seeds in left.items())
+    jobs = [many.order(name, seeds.popleft()) for name, seeds in left.items()]
+    ready = deque(jobs)
     everybody, done, placed, began = True, 0, list[Job](), time.monotonic()
-    total = sum(count * each for count, each in (size.greedy, size.modest))
-    while done < total:
-        job = ready.popleft() if ready else many.resumed(120)
-        assert job is not None, f"nothing happens any more: {done} of {total} are done"
+    while done < size.trainings and len(placed) != size.turns:
+        job = ready.popleft() if ready else many.resumed(120 + size.seconds)
+        assert job is not None, f"nothing happens any more: {done} of {size.trainings} are done"
         had = job.place
         over = many.step(job)
         if job.place and not had and everybody:
@@ -262,17 +286,22 @@ def fairness(many: Many, size: Size) -> dict[str, float]:
         if over:
             done += 1
             if seeds := left[job.pipeline]:
-                ready.append(many.order(job.pipeline, seeds.popleft()))
+                jobs.append(many.order(job.pipeline, seeds.popleft()))
+                ready.append(jobs[-1])
             else:
                 everybody = False
     turns = Counter(one.pipeline for one in placed)
     share = len(placed) / len(left)
+    waited = sorted(one.place - one.asked for one in placed)
     return {
-        "trainings": total,
+        "seconds_of_a_training": size.seconds,
         "pipelines": len(left),
         "turns_while_all_had_work": len(placed),
         "most_turns_by_share": round(max(turns.values()) / share, 2),
         "fewest_turns_by_share": round(min(turns[name] for name in left) / share, 2),
+        "turns": {name: turns[name] for name in left},
+        "seconds_waited": [round(one) for one in (statistics.median(waited), waited[-1])],
+        "most_overtaken": max(many.overtaken(one, placed) for one in jobs),
         "seconds": round(time.monotonic() - began),
     }
 
@@ -318,7 +347,6 @@ def _bare(many: Many, number: int) -> Any:
 def _set_up(folder: Path, *, real: bool) -> Iterator[Many]:
     from rempart.flows.training import job_credentials
     from rempart.flows.training.job_credentials import Granted
-    from rempart.training.kubernetes import pod
 
     with ExitStack() as ending:
         ending.enter_context(patch.dict(POOLS, OURS, clear=True))
@@ -344,33 +372,57 @@ def _set_up(folder: Path, *, real: bool) -> Iterator[Many]:
             many.end()
 
 
+def _cleared(many: Many) -> None:
+    """No job waits or runs any more; a triggerer that has nothing to do yet."""
+    many.end()
+    for each in many.clusters.values():
+        each.client().delete_collection_namespaced_pod(each.namespace, grace_period_seconds=0)
+        until(lambda each=each: not each.client().list_namespaced_pod(each.namespace).items, 120)
+    many.begin()
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.pods_many", description=__doc__)
     parser.add_argument("--cluster", action="store_true", help="on the cluster of KUBECONFIG")
-    real = parser.parse_args(arguments).cluster
-    size = ON_A_CLUSTER if real else ON_DOUBLES
+    parser.add_argument("--only", choices=("waiting", "turns", "alone"))
+    parser.add_argument("--seconds", type=int, help="of each training that takes its turn")
+    parser.add_argument("--turns", type=int, help="how many count")
+    asked = parser.parse_args(arguments)
+    size = ON_A_CLUSTER if asked.cluster else ON_DOUBLES
+    size = dataclasses.replace(size, seconds=asked.seconds or size.seconds, turns=asked.turns or size.turns)
+    parts = (asked.only,) if asked.only else ("waiting", "turns", "alone")
     lifecycle.adopt_environment()
     assert OPERATORS.keys() >= {operator for operator, _ in OURS.values()}
-    with tempfile.TemporaryDirectory() as folder, _set_up(Path(folder), real=real) as many:
+    rows, figures = list[Row](), dict[str, Any]()
+    with tempfile.TemporaryDirectory() as folder, _set_up(Path(folder), real=asked.cluster) as many:
         with patch("rempart.orchestration.training.training_pod.PAUSES", ()):
-            waited = waiting(many, size)
-            print(waited, flush=True)
-            many.end()
-            for each in many.clusters.values():
-                each.client().delete_collection_namespaced_pod(each.namespace, grace_period_seconds=0)
+            if "waiting" in parts:
+                figures["waiting"] = waiting(many, size)
+                print(figures["waiting"], flush=True)
+                _cleared(many)
             for each in many.clusters.values():
                 each.offer(size.gpus)
-            many.begin()
-            fair = fairness(many, size)
-            print(fair, flush=True)
-        alone = overhead(many)
-    figures = {name: statistics.quantiles(seconds, n=20) for name, seconds in alone.items()}
-    rows = [
-        Row(f"one job, p{(at + 1) * 5} of {ROUNDS}", "s", figures["ours"][at], figures["bare"][at], "bare KPO", "lower")
-        for at in (9, 18)
-    ]
-    name = "pods_many_cluster" if real else "pods_many"
-    write(name, rows, waiting=waited, fairness=fair, seconds=alone, gpus=size.gpus * len(OURS), gpu=GPU)
+            if "turns" in parts:
+                with patch.object(pod, "COMMAND", ("sleep", str(size.seconds))):
+                    figures["fairness"] = fairness(many, size)
+                print(figures["fairness"], flush=True)
+                _cleared(many)
+        if "alone" in parts:
+            figures["seconds"] = alone = overhead(many)
+            part = {name: statistics.quantiles(seconds, n=20) for name, seconds in alone.items()}
+            rows = [
+                Row(
+                    f"one job, p{(at + 1) * 5} of {ROUNDS}",
+                    "s",
+                    part["ours"][at],
+                    part["bare"][at],
+                    "bare KPO",
+                    "lower",
+                )
+                for at in (9, 18)
+            ]
+    name = "pods_many_cluster" if asked.cluster else "pods_many"
+    write(name, rows, **figures, gpus=size.gpus * len(OURS), gpu=GPU)
 
 
 if __name__ == "__main__":

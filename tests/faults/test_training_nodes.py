@@ -19,6 +19,7 @@ from rempart.errors import TrainingError
 from rempart.flows.shared.platform import Platform
 from rempart.training.kubernetes import pod, train_job
 from tests import pods
+from tests.api_cluster import small_pod
 from tests.nodes import (
     SHORT,
     STAYS,
@@ -161,8 +162,10 @@ def test_a_pool_with_room_for_one_node_only_runs_none_of_them(
 
 
 def test_a_quota_that_refuses_a_pod_of_it_sends_the_job_to_the_next_pool(trial: pods.Trial) -> None:
-    quota = {"metadata": {"name": "gpu"}, "spec": {"hard": {f"requests.{pods.GPU}": "1"}}}
+    quota = {"metadata": {"name": "gpu"}, "spec": {"hard": {f"requests.{pods.GPU}": "2"}}}
     api(trial.clusters["gpu-a"]).create_namespaced_resource_quota("training-gpu-a", quota)
+    somebody = small_pod(pods.IMAGE, "gpu-a-1", "import time; time.sleep(600)", gpus=1)
+    api(trial.clusters["gpu-a"]).create_namespaced_pod("training-gpu-a", somebody)
     ordered = dataclasses.replace(trial.order(), free={})
     silenced(trial, SHORT)
 

@@ -109,6 +109,15 @@ class Toleration(Strict):
     operator: Literal["Exists", "Equal"] = "Exists"
     value: str | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = Field(
+        default=None, ge=0, alias="tolerationSeconds", description="Then the pod is deleted; with NoExecute only."
+    )
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.toleration_seconds is not None and self.effect != "NoExecute":
+            raise ValueError("tolerationSeconds: give it with effect: NoExecute, and with no other")
+        return self
 
 
 class Pool(Place):
@@ -130,6 +139,11 @@ class Pool(Place):
         default=None, description="Kubeflow's TrainingRuntime in the namespace: jobs of several nodes run by it."
     )
     max_pending: Duration = Field(default="10m", validate_default=True, description="Then the next pool is tried.")
+    node_lost_after: Duration = Field(
+        default="60s",
+        validate_default=True,
+        description="A job whose node is not ready, or does not answer, for so long is deleted and goes on elsewhere.",
+    )
     registry: str | None = Field(default=None, description="Of registries: where this pool pulls the job's image.")
 
 

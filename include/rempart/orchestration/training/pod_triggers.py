@@ -107,6 +107,8 @@ class TrainingPodTrigger(KubernetesPodTrigger):
             if why and why != told:
                 self.log.info("Pod %s waits: %s", self.pod_name, why)
                 told = why
+            if queue.never(why):
+                return ContainerState.UNDEFINED
             if (left := deadline - time.time()) <= 0:
                 if self.await_node:
                     return ContainerState.UNDEFINED

@@ -19,13 +19,15 @@ from urllib3.exceptions import HTTPError
 from rempart.errors import PlacementDenied
 from rempart.orchestration.training.api_answers import is_there, retried, told
 from rempart.orchestration.training.pod_triggers import BOUND
-from rempart.orchestration.training.pursuit import PAUSES, Denied, Pursuit
+from rempart.orchestration.training.pursuit import PAUSES, Denied, Pursuit, Taken
 from rempart.orchestration.training.train_job_trigger import POLL_SECONDS, TrainJobTrigger, new_lines, seconds_since
 from rempart.settings.config import load
 from rempart.training.backends import readable
 from rempart.training.kubernetes import pod as pods
 from rempart.training.kubernetes import queue, verdict
 from rempart.training.kubernetes import train_job as shape
+from rempart.training.kubernetes.capacity import too_small
+from rempart.training.kubernetes.facts import quotas_of
 from rempart.training.kubernetes.gang import Gang
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ class TrainJobOperator(Pursuit):
 
     def _ask(self, context: Any) -> None:
         if self._found(context) is None:
+            self._see_quota()
             try:
                 manifest = self._job.train_job(self._number, self._option)
             except PlacementDenied as cause:
@@ -81,6 +84,19 @@ class TrainJobOperator(Pursuit):
             self._over(context, self._number, {"status": "failed"}, found)
             return
         self._watch(found)
+
+    def _see_quota(self) -> None:
+        """See that the namespace's quotas can hold all nodes: a TrainJob itself is always accepted. Raises Taken."""
+        try:
+            found = retried(self.client.list_namespaced_resource_quota)(self.namespace)
+        except ApiException as cause:
+            if cause.status != 403:
+                raise
+            self.log.info("The quotas of %s cannot be looked at: %s", self.namespace, told(cause)[1])
+            return
+        quotas = quotas_of(self._plain(one) for one in found.items)
+        if why := too_small(load().pools[self._option.pool], self._option.gpus * self._option.nodes, quotas):
+            raise Taken(verdict.Ending("capacity", why))
 
     def _make(self, manifest: dict[str, Any]) -> None:
         try:

@@ -124,7 +124,10 @@ class TrainJobTrigger(BaseTrigger):
             if self.await_nodes and gang.bound:
                 return pod_triggers.BOUND, f"all {self.nodes} pods are bound"
             if not gang.bound:
-                self._tell(await self._of_queue(gang, queue.waits) if gang.suspended else gang.waits)
+                why = await self._of_queue(gang, queue.waits) if gang.suspended else gang.waits
+                self._tell(why)
+                if queue.never(why):
+                    return "timeout", why
             started = not self.await_nodes and all(
                 (one.get("status") or {}).get("phase") != "Pending" for one in gang.pods
             )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rempart.settings.sections import Pool
 from rempart.training.kubernetes.doctor_nodes import unfit
-from rempart.training.kubernetes.facts import PoolFacts, Unknown, left_of
+from rempart.training.kubernetes.facts import PoolFacts, Quota, Unknown, left_of
 
 
 def free_gpus(pool: Pool, gpus: int, facts: PoolFacts) -> int | Unknown:
@@ -31,3 +33,16 @@ def free_gpus(pool: Pool, gpus: int, facts: PoolFacts) -> int | Unknown:
         free = [max(one.gpus - facts.used.get(one.name, 0), 0) for one in fit]
         bounds.append(sum(one // gpus * gpus for one in free))
     return min(bounds) if bounds else Unknown("no quota bounds its GPUs, and its operator adds nodes")
+
+
+def too_small(pool: Pool, gpus: int, quotas: Iterable[Quota]) -> str:
+    """Why a job of `gpus` in all can never fit the namespace's quotas; empty if it can, or that is not known."""
+    key = f"requests.{pool.gpu}"
+    for one in quotas:
+        try:
+            hard, _ = left_of(one, key)
+        except (KeyError, ValueError):
+            continue
+        if gpus > hard:
+            return f"the job never fits the quota {one.name}: it needs {gpus} {pool.gpu} in all, and {key} is {hard}"
+    return ""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rempart.settings.config import Config
-from rempart.settings.sections import Pool
+from rempart.settings.sections import Pool, Toleration
 from rempart.settings.telemetry import TELEMETRY_OFF
 from rempart.sovereignty.pods import LABEL
 from rempart.training.job import JobSpec
@@ -26,6 +26,8 @@ ADMITTED = "rempart.eu/admitted"
 QUEUE = "kueue.x-k8s.io/queue-name"
 SPEC_VARIABLE = "REMPART_JOB_SPEC"
 COMMAND = ("python", "-m", "rempart.training.entrypoint", "--spec", f"env:{SPEC_VARIABLE}")
+LOST_NODE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+"""Taints that Kubernetes puts on a node whose kubelet is not ready, or does not answer."""
 GRACE_SECONDS = 25
 """Between SIGTERM and SIGKILL: a job writes its checkpoint in less."""
 USER = 50000
@@ -103,11 +105,20 @@ def bare(pool: Pool, container: str) -> dict[str, Any]:
     }
     if pool.node_selector:
         made["nodeSelector"] = dict(pool.node_selector)
-    if pool.tolerations:
-        made["tolerations"] = [one.model_dump(exclude_none=True) for one in pool.tolerations]
+    made["tolerations"] = [one.model_dump(exclude_none=True, by_alias=True) for one in _tolerations(pool)]
     if pool.priority_class:
         made["priorityClassName"] = pool.priority_class
     return made
+
+
+def _tolerations(pool: Pool) -> list[Toleration]:
+    """The pool's own, and how long a node may be lost: Kubernetes would keep the pod there for 300 s."""
+    seconds = int(pool.node_lost_after.total_seconds())
+    declared = {one.key for one in pool.tolerations if one.effect in (None, "NoExecute")}
+    lost = [
+        Toleration(key=key, effect="NoExecute", tolerationSeconds=seconds) for key in LOST_NODE if key not in declared
+    ]
+    return [*pool.tolerations, *lost]
 
 
 def queue_label(pool: Pool) -> dict[str, str]:

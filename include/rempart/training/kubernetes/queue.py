@@ -6,6 +6,7 @@ right on Workloads. Sources: Kueue 0.19, pkg/scheduler and pkg/controller/jobs/p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ VERSIONS = ("v1beta2", "v1beta1")
 LOCAL_QUEUES = "localqueues"
 STOPPED = "TerminationTarget"
 """Condition of a pod that Kueue deletes, with its reason."""
+_NEVER = re.compile(r"> maximum capacity \(|unavailable in ClusterQueue")
+_LATER = re.compile(r"insufficient unused quota|more needed")
 Json = Mapping[str, Any]
 
 
@@ -80,6 +83,14 @@ def waits(queue: str, events: Iterable[Json] | None) -> str:
     """Why a job waits in a queue, by the events of its Workload; None: they could not be read."""
     why = "Kueue's reason cannot be read" if events is None else _newest(events) or "Kueue states no reason"
     return f"LocalQueue {queue} has not admitted it: {why}"
+
+
+def never(why: str) -> bool:
+    """Whether a queue can never admit the job that waits in it as it is now, by Kueue's reason.
+
+    With several flavors Kueue gives a reason for each: one that may have room later is enough to wait.
+    """
+    return bool(_NEVER.search(why)) and not _LATER.search(why)
 
 
 def stopped(queue: str, events: Iterable[Json] | None) -> str:

@@ -22,6 +22,7 @@ from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
 from rempart.training.job import JobSpec
 from rempart.training.kubernetes import train_job
+from rempart.training.placement import Attempt
 from tests import pods
 from tests.clusters import until
 from tests.nodes import SHORT, WITH_RUNTIME, api, install_trainer, jobs, leave_result, posted, second, silenced
@@ -30,6 +31,7 @@ from tests.unit.training import stage
 
 pytestmark = pytest.mark.airflow
 SLEEPS = "import time; time.sleep(600)"
+PATIENT = "90s"
 BEGIN = "couldn't assign flavors to pod set"
 
 
@@ -87,6 +89,12 @@ def left_when_it_runs(trial: pods.Trial, ordered: Any) -> Any:
     return deferred
 
 
+def at_once(ended: Attempt) -> bool:
+    """Whether an attempt ended without waiting for `PATIENT`."""
+    assert ended.ended
+    return (ended.ended - ended.started).total_seconds() < 60
+
+
 def test_t1_a_job_waits_in_its_queue_says_why_and_runs_once_it_is_admitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,13 +141,16 @@ def test_t1_after_the_pools_patience_the_next_pool_is_asked_and_no_gated_pod_is_
 
 
 @pytest.mark.full
-def test_t1_quota_that_can_never_fit_is_told_in_kueues_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with on_trial(tmp_path, monkeypatch, {"queue": QUEUE, "max_pending": "3s"}, kueue=0) as trial:
+def test_t1_quota_that_can_never_fit_is_told_at_once_in_kueues_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with on_trial(tmp_path, monkeypatch, {"queue": QUEUE, "max_pending": PATIENT}, kueue=0) as trial:
         ordered = dataclasses.replace(trial.order(), free={})  # as if the cluster had not told
         trial.silence(SHORT)
         assert trial.run(ordered, deferred=left_when_it_runs(trial, ordered))["placement"]["pool"] == "gpu-b"
         first = trial.job(ordered).attempts()[0]
         assert first.outcome == "capacity" and "maximum capacity (0)" in first.cause
+        assert at_once(first)
         assert not refused(trial.clusters)
 
 
@@ -201,10 +212,10 @@ def test_t1_a_train_job_that_kueue_suspends_waits_and_runs_once_it_is_admitted(
 
 
 @pytest.mark.full
-def test_t1_a_train_job_that_is_not_admitted_in_time_leaves_nothing_and_says_why(
+def test_t1_a_train_job_that_its_queue_can_never_admit_leaves_nothing_and_says_why_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with on_trial(tmp_path, monkeypatch, {"queue": QUEUE, "max_pending": "3s"}, kueue=1, nodes=2) as trial:
+    with on_trial(tmp_path, monkeypatch, {"queue": QUEUE, "max_pending": PATIENT}, kueue=1, nodes=2) as trial:
         ordered = dataclasses.replace(trial.order(), free={})  # as if the cluster had not told
         silenced(trial, SHORT)
 
@@ -216,6 +227,7 @@ def test_t1_a_train_job_that_is_not_admitted_in_time_leaves_nothing_and_says_why
         first = trial.job(ordered).attempts()[0]
         assert first.outcome == "capacity"
         assert "LocalQueue gpus" in first.cause and "maximum capacity (1)" in first.cause
+        assert at_once(first)
         double = trial.clusters["gpu-a"]
         assert not jobs(double, "gpu-a") and not double.history and not posted(double, "secrets")
         until(lambda: not workloads(double))

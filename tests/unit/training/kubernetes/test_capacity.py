@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rempart.settings.sections import Pool
 from rempart.sovereignty.pods import REGION
-from rempart.training.kubernetes.capacity import free_gpus
+from rempart.training.kubernetes.capacity import free_gpus, too_small
 from rempart.training.kubernetes.facts import Node, PoolFacts, Quota, Unknown
 
 GPU = "nvidia.com/gpu"
@@ -95,3 +95,24 @@ def test_never_more_than_there_is_and_always_whole_pods(
         return
     assert 0 <= free <= max(sum(gpus) - min(used, gpus[0]), 0)
     assert free % asked == 0 or free == left
+
+
+@pytest.mark.parametrize(
+    ("gpus", "quotas", "hard"),
+    [
+        (4, (quota(1),), None),
+        (5, (quota(1),), 4),
+        (5, (quota(9), quota(1)), 4),
+        (5, (Quota("cpu only", {"requests.cpu": "4"}, {}),), None),
+        (5, (Quota("not a count", {f"requests.{GPU}": "many"}, {}),), None),
+    ],
+)
+def test_a_job_never_fits_a_quota_that_is_smaller_whatever_is_used(
+    gpus: int, quotas: tuple[Quota, ...], hard: int | None
+) -> None:
+    why = too_small(pool(), gpus, quotas)
+    assert why == (
+        ""
+        if hard is None
+        else f"the job never fits the quota gpus: it needs {gpus} {GPU} in all, and requests.{GPU} is {hard}"
+    )

@@ -51,6 +51,22 @@ def test_requests_are_limits_and_name_the_pools_gpu() -> None:
     assert "nvidia.com/gpu" not in made(0)["spec"]["containers"][0]["resources"]["limits"]
 
 
+def test_a_pod_stays_on_a_lost_node_no_longer_than_the_pool_says() -> None:
+    found = made()["spec"]["tolerations"]
+    assert found[0] == {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    lost = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}
+    assert found[1:] == [{"key": f"node.kubernetes.io/{why}"} | lost for why in ("not-ready", "unreachable")]
+
+
+def test_a_declared_toleration_of_a_lost_node_is_the_only_one_for_it() -> None:
+    mine = {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute", "tolerationSeconds": 900}
+    found = pod.bare(config(a=POOL | {"tolerations": [mine], "node_lost_after": "5m"}).pools["a"], "c")["tolerations"]
+    assert [(one["key"].partition("/")[2], one["tolerationSeconds"]) for one in found] == [
+        ("unreachable", 900),
+        ("not-ready", 300),
+    ]
+
+
 def test_no_library_phones_home_and_names_are_asked_of_the_cluster_alone() -> None:
     spec = made()["spec"]
     variables = {one["name"]: one["value"] for one in spec["containers"][0]["env"]}

@@ -32,6 +32,26 @@ def test_a_reason_that_cannot_be_read_is_not_told_as_one_that_kueue_withholds() 
     assert queue.stopped("gpus", None) == ""
 
 
+OVER = "insufficient quota for gpu in flavor a, request > maximum capacity (4 > 2)"
+
+
+@pytest.mark.parametrize(
+    ("why", "never"),
+    [
+        (FULL, False),
+        (f"couldn't assign flavors to pod set main: {OVER}", True),
+        ("couldn't assign flavors to pod set main: resource gpu unavailable in ClusterQueue", True),
+        (
+            f"couldn't assign flavors to pod set main: {OVER}, insufficient unused quota for gpu in flavor b",
+            False,
+        ),
+        ("Kueue states no reason", False),
+    ],
+)
+def test_a_queue_can_never_admit_what_no_flavor_of_it_can_hold(why: str, never: bool) -> None:
+    assert queue.never(queue.waits("gpus", [event("Pending", why)])) is never
+
+
 def test_a_place_was_taken_away_only_if_kueue_says_so() -> None:
     admitted = event("Admitted", "Admitted by ClusterQueue a", lastTimestamp="2026-11-01T12:00:05Z")
     taken = event("EvictedDueToPreempted", TAKEN, lastTimestamp="2026-11-01T12:00:06Z")
