@@ -178,16 +178,20 @@ def _take(
         database.unreadable.append(name)
         return
     modified = _aware(advisory.modified)
-    for family in {ecosystem_family(one.package.ecosystem) for one in advisory.affected if one.package} & set(families):
+    for family in {
+        ecosystem_family(affected_range.package.ecosystem)
+        for affected_range in advisory.affected
+        if affected_range.package
+    } & set(families):
         database.entries[family] += 1
         if modified <= now:
             database.newest[family] = max(modified, database.newest.get(family, modified))
     if any(
-        speaks_of(one, ecosystem, name)
-        for one in advisory.affected
-        if one.package
+        speaks_of(affected_range, ecosystem, name)
+        for affected_range in advisory.affected
+        if affected_range.package
         for ecosystem, names in wanted.items()
-        if (name := canonical(ecosystem, one.package.name)) in names
+        if (name := canonical(ecosystem, affected_range.package.name)) in names
     ):
         if advisory.withdrawn:
             database.withdrawn += 1

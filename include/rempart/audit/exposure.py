@@ -97,21 +97,30 @@ def check(
             told = ", ".join(addresses or ()) or "nothing, so it listens everywhere"
             what = f"{process.service} is to listen beyond this machine: {told}"
             findings.append(_open(f"ports/{process.service}-plan", what, "the service's command"))
-    for one in listeners or ():
-        if not is_local(one.address):
-            what = f"{one.service} listens on {one.address}:{one.port}, which others can reach"
-            findings.append(_open(f"ports/{one.service}-{one.port}", what, f"TCP port {one.port}"))
-        elif not one.declared:
-            what = f"{one.service} listens on {one.address}:{one.port}, which is none of its declared ports"
+    for listener in listeners or ():
+        if not is_local(listener.address):
+            what = f"{listener.service} listens on {listener.address}:{listener.port}, which others can reach"
+            findings.append(_open(f"ports/{listener.service}-{listener.port}", what, f"TCP port {listener.port}"))
+        elif not listener.declared:
+            what = (
+                f"{listener.service} listens on {listener.address}:{listener.port}, which is none of its declared ports"
+            )
             remedy = "Find out what it serves, and close it, or declare it; every user of this machine reaches it."
-            finding = Finding(f"ports/{one.service}-undeclared", "medium", what, f"TCP port {one.port}", remedy)
+            finding = Finding(
+                f"ports/{listener.service}-undeclared", "medium", what, f"TCP port {listener.port}", remedy
+            )
             if finding.id not in {known.id for known in findings}:
                 findings.append(finding)
-        if one.answer and not one.answer.shut:
-            what = f"{one.service} answers on {one.address}:{one.port} without asking who is there: {one.answer.text}"
+        if listener.answer and not listener.answer.shut:
+            what = (
+                f"{listener.service} answers on {listener.address}:{listener.port} without asking who is"
+                f" there: {listener.answer.text}"
+            )
             remedy = "Restart it with `rempart down` and `rempart up`; if that does not help, report it (SECURITY.md)."
             findings.append(
-                Finding(f"ports/{one.service}-{one.port}-open", "high", what, f"TCP port {one.port}", remedy)
+                Finding(
+                    f"ports/{listener.service}-{listener.port}-open", "high", what, f"TCP port {listener.port}", remedy
+                )
             )
     for socket in sockets:
         if socket.open_to_others:
@@ -124,7 +133,7 @@ def check(
     if listeners is None:
         what, remedy = "The stack does not run: no process and no socket of it was looked at", "Audit it while it runs."
         findings.append(Finding("ports/not-running", "info", what, "this machine", remedy))
-    asked = len([one for one in listeners or () if one.answer])
+    asked = len([listener for listener in listeners or () if listener.answer])
     running = (
         "no socket"
         if listeners is None

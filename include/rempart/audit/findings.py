@@ -114,7 +114,7 @@ def settle(findings: Sequence[Finding], exceptions: Sequence[AuditException], on
     settled: list[Finding] = []
     for finding in findings:
         names = {finding.id, *finding.aliases}
-        exception = next((one for one in valid if one.finding in names), None)
+        exception = next((valid_exception for valid_exception in valid if valid_exception.finding in names), None)
         accepted = Acceptance(exception.owner, exception.reason, exception.expires) if exception else None
         settled.append(replace(finding, accepted=accepted))
     known = {name for finding in findings for name in (finding.id, *finding.aliases)}

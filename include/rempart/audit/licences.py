@@ -180,13 +180,13 @@ def permitted(expression: str, allowed: Collection[str]) -> bool:
         return met
 
     def both() -> bool:
-        met = one()
+        met = parse_term()
         while words and words[0] == "AND":
             words.pop(0)
-            met = one() and met
+            met = parse_term() and met
         return met
 
-    def one() -> bool:
+    def parse_term() -> bool:
         if not words:
             raise AuditError(f"'{expression}' is not an SPDX expression", "Correct it in include/licences.yaml.")
         word = words.pop(0)
@@ -210,15 +210,15 @@ def check(licences: Iterable[Licence], review: Review, allowed: Collection[str])
     found = list(licences)
     findings = [finding for licence in found for finding in _judge(licence, allowed)]
     names = {licence.locked.name: licence.locked.version for licence in found}
-    inside = [(name, one) for name, parts in review.bundled.items() if name in names for one in parts]
-    for name, one in inside:
-        where = f"{one.name} {one.version} in {name} {names[name]}"
-        if not SpecifierSet(one.versions).contains(names[name], prereleases=True):
-            what = f"What {name} {names[name]} brings along was read for {one.versions} only"
+    inside = [(name, part) for name, parts in review.bundled.items() if name in names for part in parts]
+    for name, licensed in inside:
+        where = f"{licensed.name} {licensed.version} in {name} {names[name]}"
+        if not SpecifierSet(licensed.versions).contains(names[name], prereleases=True):
+            what = f"What {name} {names[name]} brings along was read for {licensed.versions} only"
             remedy = f"Read what it brings along, then correct bundled.{name} in include/licences.yaml."
             findings.append(Finding(f"licences/{name}-bundled", "high", what, where, remedy))
-        elif not permitted(one.licence, allowed):
-            findings.append(_outside(f"{name}-{one.name.lower()}", one.licence, where))
+        elif not permitted(licensed.licence, allowed):
+            findings.append(_outside(f"{name}-{licensed.name.lower()}", licensed.licence, where))
     return CheckResult("licences", f"{len(found)} locked distributions, {len(inside)} programs inside", tuple(findings))
 
 
@@ -261,5 +261,5 @@ def page(licences: Iterable[Licence], review: Review) -> str:
     lines += [f"| {name} | {expression} | {source} |" for name, (expression, source) in sorted(rows.items())]
     lines += ["\nPrograms inside a distribution:\n", "| program | in | licence | read |", "|---|---|---|---|"]
     for name, parts in sorted(review.bundled.items()):
-        lines += [f"| {one.name} {one.version} | {name} | {one.licence} | {one.source} |" for one in parts]
+        lines += [f"| {part.name} {part.version} | {name} | {part.licence} | {part.source} |" for part in parts]
     return "\n".join(lines) + "\n"

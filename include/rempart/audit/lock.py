@@ -39,7 +39,7 @@ def read(text: str) -> tuple[Locked, ...]:
         if not head.strip() or head.startswith("#"):
             continue
         found.append(_locked(head.removesuffix("\\").strip(), [line.strip() for line in rest]))
-    return tuple(sorted(found, key=lambda one: (one.name, one.version)))
+    return tuple(sorted(found, key=lambda locked: (locked.name, locked.version)))
 
 
 def _locked(head: str, rest: list[str]) -> Locked:
@@ -47,7 +47,7 @@ def _locked(head: str, rest: list[str]) -> Locked:
         requirement = Requirement(head)
     except InvalidRequirement as cause:
         raise AuditError(f"The lock has a line that pins nothing: {head[:80]}", _REMEDY) from cause
-    pins = [one.version for one in requirement.specifier if one.operator == "=="]
+    pins = [specifier.version for specifier in requirement.specifier if specifier.operator == "=="]
     hashes = tuple(sorted(match[1] for line in rest if (match := re.search(r"--hash=sha256:([0-9a-f]{64})", line))))
     if len(pins) != 1 or not hashes:
         raise AuditError(f"The lock does not pin {requirement.name} to one version and its SHA-256", _REMEDY)
@@ -58,8 +58,8 @@ def _locked(head: str, rest: list[str]) -> Locked:
         pins[0],
         str(requirement.marker or ""),
         hashes,
-        tuple(sorted({canonicalize_name(one) for one in askers if one and not one.startswith("-")})),
-        any(one.startswith("-r") for one in askers),
+        tuple(sorted({canonicalize_name(asker) for asker in askers if asker and not asker.startswith("-")})),
+        any(asker.startswith("-r") for asker in askers),
     )
 
 
@@ -67,7 +67,7 @@ def differences(installed: Mapping[str, str], *locks: Iterable[Locked]) -> tuple
     """What is installed otherwise than locked, and what no lock names: both from name to installed version."""
     pinned: dict[str, set[str]] = {}
     for lock in locks:
-        for one in lock:
-            pinned.setdefault(one.name, set()).add(one.version)
+        for locked in lock:
+            pinned.setdefault(locked.name, set()).add(locked.version)
     other = {name: version for name, version in installed.items() if name in pinned and version not in pinned[name]}
     return other, {name: version for name, version in installed.items() if name not in pinned}

@@ -75,12 +75,18 @@ def check(
     switches = [switch for switch in SWITCHES if switch.package in packages]
     findings = []
     for switch in switches:
-        open_in = [one.label for one in processes if one.environment.get(switch.variable, "").lower() not in switch.off]
+        open_in = [
+            process.label
+            for process in processes
+            if process.environment.get(switch.variable, "").lower() not in switch.off
+        ]
         if open_in:
             findings.append(_not_set(switch.package, switch.variable, f"{switch.variable} is not set to off", open_in))
     for program, flag in FLAGS.items():
-        running = [one for one in processes if one.command and one.command[0].rpartition("/")[2] == program]
-        if open_in := [one.label for one in running if flag not in one.command]:
+        running = [
+            process for process in processes if process.command and process.command[0].rpartition("/")[2] == program
+        ]
+        if open_in := [process.label for process in running if flag not in process.command]:
             findings.append(_not_set(program, program, f"{program} runs without {flag}", open_in))
     for name in sorted(CLIENTS & set(packages)):
         what = f"{name}, which exists to send usage or error data elsewhere, is among the dependencies"
@@ -94,7 +100,7 @@ def check(
         what = f"{name} is external: its telemetry switches cannot be seen from here"
         remedy = "Have its operators confirm that its telemetry is off, and accept this finding with a date."
         findings.append(Finding(f"telemetry/external-{name}", "low", what, f"rempart.yaml: services.{name}", remedy))
-    live = sum(one.pid is not None for one in processes)
+    live = sum(process.pid is not None for process in processes)
     looked = f"{len(switches)} switches in {len(processes) - live} planned services and {live} running processes"
     return CheckResult("telemetry", looked, tuple(findings))
 

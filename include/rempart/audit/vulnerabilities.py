@@ -43,14 +43,14 @@ def judge(affected: Affected, version: str, key: Key) -> Answer:
         ours = key(version)
     except ValueError:
         return "undecided"
-    listed = [_key_or_none(one, key) for one in affected.versions]
-    if ours in [one for one in listed if one is not None]:
+    listed = [_key_or_none(listed_version, key) for listed_version in affected.versions]
+    if ours in [listed_version for listed_version in listed if listed_version is not None]:
         return "affected"
-    ranges = [one for one in affected.ranges if one.type in ("ECOSYSTEM", "SEMVER")]
+    ranges = [affected_range for affected_range in affected.ranges if affected_range.type in ("ECOSYSTEM", "SEMVER")]
     if not ranges and not affected.versions:
         return "undecided"  # commits of a repository alone, or nothing at all
     try:
-        if any(_inside(one, ours, key) for one in ranges):
+        if any(_inside(affected_range, ours, key) for affected_range in ranges):
             return "affected"
     except ValueError:
         return "undecided"
@@ -88,7 +88,13 @@ def fixed_in(affected: Affected, version: str, key: Key) -> str | None:
     """The lowest version above ours that an advisory calls fixed."""
     try:
         ours = key(version)
-        fixes = [event.fixed for one in affected.ranges if one.type != "GIT" for event in one.events if event.fixed]
+        fixes = [
+            event.fixed
+            for affected_range in affected.ranges
+            if affected_range.type != "GIT"
+            for event in affected_range.events
+            if event.fixed
+        ]
         return min((fix for fix in fixes if key(fix) > ours), key=key, default=None)
     except ValueError:
         return None
@@ -144,7 +150,7 @@ def severity(advisory: Advisory, affected: Affected) -> Severity | None:
             if (word := str((says or {}).get(field, "")).lower()) in _WORDS:
                 return _WORDS[word]
     scores = [
-        score for one in (*affected.severity, *advisory.severity) if (score := cvss3_score(one.score)) is not None
+        score for rating in (*affected.severity, *advisory.severity) if (score := cvss3_score(rating.score)) is not None
     ]
     if not scores:
         return None
@@ -196,7 +202,7 @@ def merged(found: Sequence[Match]) -> list[list[Match]]:
     for match in found:
         others = groups.setdefault(match.package, [])
         names, together = set(match.names), [match]
-        for group in [one for one in others if one[0] & match.names]:
+        for group in [other for other in others if other[0] & match.names]:
             others.remove(group)
             names |= group[0]
             together = [*group[1], *together]

@@ -20,10 +20,12 @@ def list_users() -> None:
     from rempart.flows.shared.platform import open_platform
 
     typer.echo(f"{'number':>6}  {'name':<24}{'role':<20}{'last login':<18}")
-    for one in people.everybody(open_platform()):
-        role = ", ".join(one.roles) or "none"
-        last = f"{one.last_login:%Y-%m-%d %H:%M}" if one.last_login else "never"
-        typer.echo(f"{one.number:>6}  {one.name:<24}{role:<20}{last:<18}{'' if one.active else 'switched off'}")
+    for person in people.everybody(open_platform()):
+        role = ", ".join(person.roles) or "none"
+        last = f"{person.last_login:%Y-%m-%d %H:%M}" if person.last_login else "never"
+        typer.echo(
+            f"{person.number:>6}  {person.name:<24}{role:<20}{last:<18}{'' if person.active else 'switched off'}"
+        )
 
 
 @users_app.command("add")

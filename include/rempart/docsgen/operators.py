@@ -20,7 +20,9 @@ stands below the table. No qualification on record means that none was verified,
 def operators_page(folder: Path) -> str:
     """An overview of every operator, then a section for each: services, what is not certain, where it was read."""
     catalogue = {key: Operator.model_validate(entry) for key, entry in read_catalogue(folder).items()}
-    return "\n".join([INTRODUCTION, *_overview(catalogue), *(_section(key, one) for key, one in catalogue.items())])
+    return "\n".join(
+        [INTRODUCTION, *_overview(catalogue), *(_section(key, operator) for key, operator in catalogue.items())]
+    )
 
 
 def _overview(catalogue: Mapping[str, Operator]) -> list[str]:
@@ -28,32 +30,32 @@ def _overview(catalogue: Mapping[str, Operator]) -> list[str]:
         "| key | operator | legal entity | seat | ultimate owner | owner's seat | countries of its regions |",
         "|---|---|---|---|---|---|---|",
     ]
-    for key, one in catalogue.items():
-        countries = sorted({region.country for region in one.regions.values()})
+    for key, operator in catalogue.items():
+        countries = sorted({region.country for region in operator.regions.values()})
         lines.append(
-            f"| [`{key}`](#{key}) | {_cell(one.name)}{_mark(one)} | {_cell(one.legal_entity)} "
-            f"| {one.jurisdiction.value}{_mark(one.jurisdiction)} | {_cell(one.owner)} "
-            f"| {one.owner_jurisdiction.value}{_mark(one.owner_jurisdiction)} | {' '.join(countries)} |"
+            f"| [`{key}`](#{key}) | {_cell(operator.name)}{_mark(operator)} | {_cell(operator.legal_entity)} "
+            f"| {operator.jurisdiction.value}{_mark(operator.jurisdiction)} | {_cell(operator.owner)} "
+            f"| {operator.owner_jurisdiction.value}{_mark(operator.owner_jurisdiction)} | {' '.join(countries)} |"
         )
     return lines
 
 
-def _section(key: str, one: Operator) -> str:
-    regions = ", ".join(f"`{name}` ({_cell(r.name)}, {r.country}){_mark(r)}" for name, r in one.regions.items())
-    lines = [f"\n## {key}\n", f"{one.name}: regions {regions}.\n"]
+def _section(key: str, operator: Operator) -> str:
+    regions = ", ".join(f"`{name}` ({_cell(r.name)}, {r.country}){_mark(r)}" for name, r in operator.regions.items())
+    lines = [f"\n## {key}\n", f"{operator.name}: regions {regions}.\n"]
     lines += [
         "| service | what it is | runs on | technology | qualifications | endpoints |",
         "|---|---|---|---|---|---|",
     ]
-    lines += [_service(name, service) for name, service in one.services.items()]
-    if quirks := [f"- `{name}`: {quirk}" for name, service in one.services.items() for quirk in service.quirks]:
+    lines += [_service(name, service) for name, service in operator.services.items()]
+    if quirks := [f"- `{name}`: {quirk}" for name, service in operator.services.items() for quirk in service.quirks]:
         lines += ["\nWhere it differs from others:\n", *dict.fromkeys(quirks)]
-    facts = [(path or "the entry", fact) for path, fact in facts_of(one)]
+    facts = [(path or "the entry", fact) for path, fact in facts_of(operator)]
     if doubts := [f"- `{path}`: {fact.note}" for path, fact in facts if not fact.certain]:
         lines += ["\nNot certain:\n", *doubts]
     if notes := [f"- `{path}`: {fact.note}" for path, fact in facts if fact.certain and fact.note]:
         lines += ["\nNotes:\n", *notes]
-    return "\n".join([*lines, "\nSources:\n", *_sources(one)])
+    return "\n".join([*lines, "\nSources:\n", *_sources(operator)])
 
 
 def _service(key: str, service: Service) -> str:
@@ -68,17 +70,17 @@ def _service(key: str, service: Service) -> str:
     )
 
 
-def _qualification(one: Qualification) -> str:
-    regions = f", regions {', '.join(one.regions)}" if one.regions else ""
-    since = f", from {one.valid_from}" if one.valid_from else ""
-    until = f", to {one.valid_until}" if one.valid_until else ""
-    return f"{one}{_mark(one)}: {_cell(one.scope)}{regions}{since}{until}"
+def _qualification(qualification: Qualification) -> str:
+    regions = f", regions {', '.join(qualification.regions)}" if qualification.regions else ""
+    since = f", from {qualification.valid_from}" if qualification.valid_from else ""
+    until = f", to {qualification.valid_until}" if qualification.valid_until else ""
+    return f"{qualification}{_mark(qualification)}: {_cell(qualification.scope)}{regions}{since}{until}"
 
 
-def _sources(one: Operator) -> Iterable[str]:
-    dated = dict(dated_facts(one))
+def _sources(operator: Operator) -> Iterable[str]:
+    dated = dict(dated_facts(operator))
     by_source: dict[str, list[str]] = {}
-    for path, fact in facts_of(one):
+    for path, fact in facts_of(operator):
         if fact.source:
             by_source.setdefault(fact.source, []).append(f"{dated[path]}")
     for source, days in by_source.items():

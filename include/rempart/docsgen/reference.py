@@ -49,7 +49,7 @@ def schema(model: type[Strict], title: str, description: str) -> dict[str, Any]:
 def _durations(node: Any) -> Any:
     """Durations are written as 90d or 15m, not in the ISO 8601 form that pydantic assumes."""
     if isinstance(node, list):
-        return [_durations(one) for one in node]
+        return [_durations(item) for item in node]
     if not isinstance(node, dict):
         return node
     plain = {name: _durations(value) for name, value in node.items()}

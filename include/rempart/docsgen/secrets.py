@@ -41,10 +41,10 @@ _NOTES = """
 def secrets_page() -> str:
     """The table and its notes."""
     lines = [_HEAD, "| secret | opens | " + " | ".join(PROCESSES) + " |", "|---|---|" + "---|" * len(PROCESSES)]
-    for one in KINDS:
+    for kind in KINDS:
         marks = []
         for process in PROCESSES.values():
-            in_pods = "on Kubernetes" if one.name in IN_PODS.get(process, ()) else ""
-            marks.append("yes" if one.name in HOLDS[process] else in_pods)
-        lines.append(f"| {one.name} | {one.opens} | " + " | ".join(marks) + " |")
+            in_pods = "on Kubernetes" if kind.name in IN_PODS.get(process, ()) else ""
+            marks.append("yes" if kind.name in HOLDS[process] else in_pods)
+        lines.append(f"| {kind.name} | {kind.opens} | " + " | ".join(marks) + " |")
     return "\n".join(lines) + "\n" + _NOTES

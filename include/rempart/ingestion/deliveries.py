@@ -174,5 +174,5 @@ def outcomes(site: Site, bucket: str, pipeline: str) -> list[dict[str, Any]]:
 def totals(site: Site, bucket: str, pipeline: str) -> dict[str, int]:
     """Rows delivered, accepted and quarantined over all deliveries so far, and how many deliveries there were."""
     found = outcomes(site, bucket, pipeline)
-    counted = {name: sum(one[name] for one in found) for name in ("delivered", "accepted", "quarantined")}
+    counted = {name: sum(delivery[name] for delivery in found) for name in ("delivered", "accepted", "quarantined")}
     return {"deliveries": len(found), **counted}

@@ -78,7 +78,7 @@ def split(table: pa.Table, key: Sequence[str], gone: Gone) -> tuple[pa.Table, pa
     struck = [gone(values) for values in keys_of(table, key)]
     if not any(struck):
         return table, table.slice(0, 0)
-    return table.filter(pa.array([not one for one in struck])), table.filter(pa.array(struck))
+    return table.filter(pa.array([not is_struck for is_struck in struck])), table.filter(pa.array(struck))
 
 
 def cut_table(body: bytes, kind: Kind, key: Sequence[str], gone: Gone) -> Cut:
@@ -109,7 +109,7 @@ def header_of(stream: BinaryIO, size: int, pipeline: Pipeline) -> Sequence[str] 
     """Return the columns of a delivery in its own order; None if it cannot be read."""
     try:
         found = reading.pieces(stream, size, pipeline.source, len(pipeline.columns))
-        return next((one.fields for one in found if one.header), None) or None
+        return next((batch.fields for batch in found if batch.header), None) or None
     except Unreadable:
         return None
 
@@ -152,18 +152,24 @@ class _Cutting:
     lines: list[int] = field(default_factory=list)
 
     def take(self, batch: Sequence[Piece]) -> None:
-        self.header = next((one.fields or () for one in batch if one.header), self.header)
-        rows = [i for i, one in enumerate(batch) if one.fields is not None and not one.header]
+        self.header = next(
+            (delivered_line.fields or () for delivered_line in batch if delivered_line.header), self.header
+        )
+        rows = [
+            i
+            for i, delivered_line in enumerate(batch)
+            if delivered_line.fields is not None and not delivered_line.header
+        ]
         struck, unread = _struck([batch[i].fields or () for i in rows], self.header, self.pipeline, self.gone)
         self.unread += unread
         self.rows += len(struck)
         out = {rows[row] for row in struck}
-        for i, one in enumerate(batch):
+        for i, delivered_line in enumerate(batch):
             if i in out:
-                count = sum(1 for _ in io.StringIO(one.text, newline=""))
-                self.lines += range(one.line, one.line + count)
+                count = sum(1 for _ in io.StringIO(delivered_line.text, newline=""))
+                self.lines += range(delivered_line.line, delivered_line.line + count)
             elif self.left is not None:
-                self.left.write(one.text)
+                self.left.write(delivered_line.text)
 
 
 @contextmanager
@@ -211,7 +217,10 @@ def _struck(
     readable = [row for row in range(len(rows)) if row not in lacking]
     text = [pipeline.columns[column].type in ("string", "category") for column in pipeline.key]
     cut_out = [[rows[row][place] for place in places] for row in readable]
-    typed = typed_keys([[c if t else c.strip() for c, t in zip(one, text, strict=True)] for one in cut_out], pipeline)
+    typed = typed_keys(
+        [[c if t else c.strip() for c, t in zip(values_of_key, text, strict=True)] for values_of_key in cut_out],
+        pipeline,
+    )
     unread = len(short) + sum(values is None for values in typed)
     return {row for row, values in zip(readable, typed, strict=True) if values is not None and gone(values)}, unread
 
@@ -226,7 +235,7 @@ def typed_keys(rows: Sequence[Sequence[str]], pipeline: Pipeline) -> list[tuple[
 def strike(rows: Rows, lines: frozenset[int]) -> Rows:
     """A delivery's rows, of which those on these lines are refused as erased, and nothing of them is kept."""
     kept = [i for i, line in enumerate(rows.lines) if line not in lines]
-    refused = [RefusedRow(one.line, (ERASED,), "") if one.line in lines else one for one in rows.refused]
+    refused = [RefusedRow(row.line, (ERASED,), "") if row.line in lines else row for row in rows.refused]
     refused += [RefusedRow(line, (ERASED,), "") for line in rows.lines if line in lines]
     return replace(rows, table=rows.pick(kept), refused=sorted(refused, key=lambda row: row.line))
 
@@ -237,14 +246,14 @@ def succeed(found: Iterable[Snapshot], parts: Mapping[str, Part]) -> dict[str, S
     By the id of the one that it replaces. A successor follows on the successor of the one before it.
     """
     made: dict[str, Snapshot] = {}
-    for one in found:
-        if not any(part.sha256 in parts for part in one.parts):
+    for snapshot in found:
+        if not any(part.sha256 in parts for part in snapshot.parts):
             continue
-        after = (replace(parts.get(part.sha256, part), partition=part.partition) for part in one.parts)
+        after = (replace(parts.get(part.sha256, part), partition=part.partition) for part in snapshot.parts)
         left = tuple(part for part in after if part.rows)
-        cut = replace(one, parts=left, rows=sum(part.rows for part in left))
-        made[one.id] = replace(cut, id=snapshots.content_id(cut))
-    return {name: replace(one, previous=_after(made, one.previous)) for name, one in made.items()}
+        cut = replace(snapshot, parts=left, rows=sum(part.rows for part in left))
+        made[snapshot.id] = replace(cut, id=snapshots.content_id(cut))
+    return {name: replace(snapshot, previous=_after(made, snapshot.previous)) for name, snapshot in made.items()}
 
 
 def _after(made: Mapping[str, Snapshot], name: str | None) -> str | None:

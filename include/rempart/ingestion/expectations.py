@@ -81,7 +81,7 @@ def _class_of(index: int, expectation: Expectation) -> Any:
 def _argument(value: object) -> object:
     """Dates in YAML are compared with date columns, which pandas holds as timestamps."""
     if isinstance(value, list):
-        return [_argument(one) for one in value]
+        return [_argument(item) for item in value]
     if isinstance(value, date):
         import pandas as pd
 
@@ -117,11 +117,11 @@ def broken(expectations: Sequence[Expectation], table: pa.Table) -> dict[int, li
     if not expectations or not table.num_rows:
         return {}
     against: dict[int, list[tuple[int, str]]] = {}
-    for index, one in enumerate(expectations):
-        if one.expect in patterns.NAMES:
-            for row in patterns.broken(index, one, table):
-                against.setdefault(row, []).append((index, one.reason))
-    others = {i: one for i, one in enumerate(expectations) if one.expect not in patterns.NAMES}
+    for index, expectation in enumerate(expectations):
+        if expectation.expect in patterns.NAMES:
+            for row in patterns.broken(index, expectation, table):
+                against.setdefault(row, []).append((index, expectation.reason))
+    others = {i: expectation for i, expectation in enumerate(expectations) if expectation.expect not in patterns.NAMES}
     if others:
         with _quiet():
             _add_broken(others, table, against)
@@ -142,8 +142,8 @@ def _add_broken(
     import numpy as np
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
-    objects = [_build(index, one) for index, one in expectations.items()]
-    used = sorted({column for one in expectations.values() for column in columns(one)})
+    objects = [_build(index, expectation) for index, expectation in expectations.items()]
+    used = sorted({column for expectation in expectations.values() for column in columns(expectation)})
     frame = table.select(used).to_pandas(date_as_object=False)
     frame[ROW] = np.arange(table.num_rows)
     context = gx.get_context(mode="ephemeral")
@@ -160,8 +160,8 @@ def _add_broken(
         "unexpected_index_column_names": [ROW],
         "return_unexpected_index_query": False,
     }
-    for (index, expectation), one in zip(expectations.items(), objects, strict=True):
-        result = batch.validate(one, result_format=form)
+    for (index, expectation), obj in zip(expectations.items(), objects, strict=True):
+        result = batch.validate(obj, result_format=form)
         found = result.result.get("unexpected_index_list")
         if result.success:
             continue

@@ -73,7 +73,7 @@ def raw_of(site: Site, bucket: str, pipeline: str, sha256: str) -> ObjectInfo | 
     for found in site.list(bucket, f"{folder}{sha256}/"):
         return site.head(bucket, found.key)
     kept = (site.head(bucket, found.key) for found in site.list(bucket, folder))
-    return next((one for one in kept if one.metadata.get("delivery") == sha256), None)
+    return next((obj for obj in kept if obj.metadata.get("delivery") == sha256), None)
 
 
 def quarantine_key(pipeline: str, sha256: str, again: int = 0) -> str:
@@ -164,7 +164,9 @@ def quarantine(
         while some := list(islice(rows, _AT_A_TIME)):
             columns = [[row.line for row in some], ["; ".join(row.reasons) for row in some], [row.raw for row in some]]
             writer.write_table(
-                pa.table([pa.array(one, kind) for one, kind in zip(columns, schema.types, strict=True)], schema=schema)
+                pa.table(
+                    [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)], schema=schema
+                )
             )
     once.put_again(
         site,
@@ -182,7 +184,7 @@ def refused_rows(body: bytes) -> list[RefusedRow]:
     import pyarrow.parquet as pq
 
     rows = pq.read_table(pa.BufferReader(body)).to_pylist()
-    return [RefusedRow(one["source_line"], (one["reason"],), one["raw"] or "") for one in rows]
+    return [RefusedRow(row["source_line"], (row["reason"],), row["raw"] or "") for row in rows]
 
 
 def clear(site: Site, bucket: str, arrival: Arrival) -> None:

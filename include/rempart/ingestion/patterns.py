@@ -44,7 +44,7 @@ def check(index: int, expectation: Expectation) -> None:
     import pyarrow.compute as pc
 
     patterns = _patterns(expectation)
-    if not patterns or len(patterns) > MAX_PATTERNS or not all(isinstance(one, str) for one in patterns):
+    if not patterns or len(patterns) > MAX_PATTERNS or not all(isinstance(pattern, str) for pattern in patterns):
         raise PipelineError(
             f"{where}: '{expectation.expect}' needs `regex`, or a `regex_list` of at most {MAX_PATTERNS} patterns",
             "Correct its arguments.",
@@ -98,11 +98,11 @@ def broken(index: int, expectation: Expectation, table: pa.Table) -> list[int]:
             f"expectations.{index}: '{expectation.expect}' cannot be applied to {expectation.arguments['column']}",
             "A pattern fits a column of type string or category.",
         )
-    matches = [pc.fill_null(pc.match_substring_regex(text, one), False) for one in _patterns(expectation)]
+    matches = [pc.fill_null(pc.match_substring_regex(text, pattern), False) for pattern in _patterns(expectation)]
     every = "match_on" in expectation.arguments and expectation.arguments["match_on"] == "all"
     found = matches[0]
-    for one in matches[1:]:
-        found = pc.and_(found, one) if every else pc.or_(found, one)
+    for matching in matches[1:]:
+        found = pc.and_(found, matching) if every else pc.or_(found, matching)
     against = found if "_not_match_" in expectation.expect else pc.invert(found)
     places: list[int] = pc.indices_nonzero(pc.and_(against, pc.is_valid(text))).to_pylist()
     return places

@@ -56,7 +56,7 @@ def work(order: Mapping[str, Any]) -> str | None:
             for batch in reading.scan(order["name"], stream, file.stat().st_size, source, columns):
                 rows.write_table(batch.table(columns))
                 if batch.refused:
-                    found = [[one.line, one.reasons[0], one.raw] for one in batch.refused]
+                    found = [[row.line, row.reasons[0], row.raw] for row in batch.refused]
                     arrays = [pa.array([row[i] for row in found], kind) for i, kind in enumerate(refused.types)]
                     others.write_table(pa.table(arrays, schema=refused))
     except Unreadable as fault:

@@ -53,9 +53,16 @@ def _null_character(value: Any, path: str) -> str | None:
         case Mapping():
             inner = [
                 item
-                for key, one in value.items()
-                for item in ((f"a key of {path or WHOLE}", key), (f"{path}.{key}", one))
+                for key, inside_value in value.items()
+                for item in ((f"a key of {path or WHOLE}", key), (f"{path}.{key}", inside_value))
             ]
         case list() | tuple():
-            inner = [(f"{path}[{place}]", one) for place, one in enumerate(value)]
-    return next((found for where, one in inner if (found := _null_character(one, where.lstrip("."))) is not None), None)
+            inner = [(f"{path}[{place}]", inside_value) for place, inside_value in enumerate(value)]
+    return next(
+        (
+            found
+            for where, inside_value in inner
+            if (found := _null_character(inside_value, where.lstrip("."))) is not None
+        ),
+        None,
+    )

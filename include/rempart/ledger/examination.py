@@ -51,5 +51,5 @@ def examine(entry: Entry, before: Entry | None, introduced: Iterable[Evidence]) 
 
 def _signing(record: dict[str, Any], introduced: Iterable[Evidence]) -> Evidence | None:
     """The key that signs a record: the newest that was introduced before it; the first record introduces its own."""
-    known = [one for one in introduced if one.seq < record["seq"] or record["seq"] == one.seq == 1]
-    return max(known, key=lambda one: one.seq, default=None)
+    known = [key for key in introduced if key.seq < record["seq"] or record["seq"] == key.seq == 1]
+    return max(known, key=lambda key: key.seq, default=None)

@@ -55,7 +55,7 @@ def verify_files(place: Path, trusted: Sequence[str], witnesses: Path | None) ->
     folder = witnesses or (own if own.is_dir() else None)
     seen: Mapping[str, str] = checkpoints(folder) if folder else {}
     whole, damaged = _copies(segments(place))
-    verdict = verify(lines(whole), [public_key(one) for one in trusted], seen)
+    verdict = verify(lines(whole), [public_key(pem) for pem in trusted], seen)
     return replace(verdict, damaged=(*verdict.damaged, *damaged))
 
 

@@ -46,7 +46,7 @@ class MemoryLedger:
         self, *, before: int | None = None, kind: str | None = None, subject: str | None = None, limit: int = 50
     ) -> list[Entry]:
         told = [(entry, evidence(entry.text)) for entry in reversed(self.chain) if before is None or entry.seq < before]
-        return [one for one, it in told if kind in (None, it.kind) and subject in (None, it.subject)][:limit]
+        return [record for record, it in told if kind in (None, it.kind) and subject in (None, it.subject)][:limit]
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
         yield from self.chain[after:]

@@ -82,7 +82,7 @@ class PostgresqlLedger:
             keys = key_chain(session.execute(_KEYS).fetchall())
             while True:
                 rows = session.execute(f"{query} {below} ORDER BY seq DESC LIMIT {wanted:d}", values).fetchall()
-                found += [one for one in (_counted(keys, *row) for row in rows) if one and one.kind == kind]
+                found += [record for record in (_counted(keys, *row) for row in rows) if record and record.kind == kind]
                 if len(rows) < wanted or len(found) >= limit:
                     return found[:limit]
                 wanted, below = _PAGE, f"AND seq < {rows[-1][0]:d}"  # some of them do not count

@@ -176,13 +176,13 @@ class _Witnesses:
     def look(self, chain: Chain, *, ended: bool = False) -> Broken | None:
         """Hold those against the chain that it has reached, or with `ended` all that are left."""
         while self.waiting and (ended or self.waiting[-1].seq <= chain.head.seq):
-            one = self.waiting.pop()
-            if unsigned := _unsigned(one, chain):
-                self.doubtful[one.name] = unsigned
-            elif broken := _against(one, chain):
+            witness = self.waiting.pop()
+            if unsigned := _unsigned(witness, chain):
+                self.doubtful[witness.name] = unsigned
+            elif broken := _against(witness, chain):
                 return broken
             else:
-                self.agreed.add(_stem(one.name))
+                self.agreed.add(_stem(witness.name))
                 self.covered = chain.head.seq
         return None
 
@@ -191,7 +191,7 @@ class _Witnesses:
 
     def broken(self) -> Broken | None:
         left = [broken for name, broken in self.doubtful.items() if _stem(name) not in self.agreed]
-        return min(left, key=lambda one: one.seq, default=None)
+        return min(left, key=lambda witness: witness.seq, default=None)
 
 
 def _witnesses(checkpoints: Mapping[str, str]) -> _Witnesses:
@@ -201,7 +201,7 @@ def _witnesses(checkpoints: Mapping[str, str]) -> _Witnesses:
             found.waiting.append(read_checkpoint(name, text))
         except ValueError as fault:
             found.doubtful[name] = Broken(0, f"checkpoint {name}: {fault}", LOCKED)
-    found.waiting.sort(key=lambda one: one.seq, reverse=True)
+    found.waiting.sort(key=lambda witness: witness.seq, reverse=True)
     return found
 
 

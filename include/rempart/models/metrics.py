@@ -76,8 +76,8 @@ def group_keys(table: pa.Table, by: Sequence[str]) -> list[tuple[Any, ...]]:
         "day_of_year": pc.day_of_year,
     }
     columns = []
-    for one in by:
-        name, _, part = one.partition(".")
+    for grouping in by:
+        name, _, part = grouping.partition(".")
         column = table.column(name)
         columns.append((parts[part](column) if part else column).to_pylist())
     return list(zip(*columns, strict=True)) if columns else [()] * table.num_rows

@@ -47,7 +47,9 @@ def parse(body: bytes) -> onnx.ModelProto:
         raise _refused(f"it uses operators outside the standard: domain {sorted(foreign)[0][:60]!r}")
     if model.functions:
         raise _refused("it defines functions of its own")
-    if any(one.data_location == onnx.TensorProto.EXTERNAL or one.external_data for one in _tensors(model.graph)):
+    if any(
+        tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data for tensor in _tensors(model.graph)
+    ):
         raise _refused("it refers to data outside its file")
     if strange := {node.op_type for node in _nodes(model.graph)} - OPERATORS:
         raise _refused(f"it uses an operator that is not allowed here: {sorted(strange)[0][:60]!r}")
@@ -65,24 +67,24 @@ def _graphs(graph: Any) -> Iterator[Any]:
     """A graph and every graph inside its nodes."""
     waiting = [graph]
     while waiting:
-        one = waiting.pop()
-        yield one
-        for node in one.node:
+        inner = waiting.pop()
+        yield inner
+        for node in inner.node:
             for attribute in node.attribute:
                 waiting += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
-    for one in _graphs(graph):
-        yield from one.node
+    for part in _graphs(graph):
+        yield from part.node
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
-    for one in _graphs(graph):
-        yield from one.initializer
-        for sparse in one.sparse_initializer:
+    for part in _graphs(graph):
+        yield from part.initializer
+        for sparse in part.sparse_initializer:
             yield from (sparse.values, sparse.indices)
-        for node in one.node:
+        for node in part.node:
             for attribute in node.attribute:
                 yield from attribute.tensors
                 if attribute.HasField("t"):

@@ -27,7 +27,7 @@ def champions(tracking: Connection) -> dict[str, str]:
         found, token = dict[str, str](), None
         while True:
             page = client.search_registered_models(max_results=1000, page_token=token)
-            found |= {one.name: str(one.aliases[CHAMPION]) for one in page if CHAMPION in one.aliases}
+            found |= {model.name: str(model.aliases[CHAMPION]) for model in page if CHAMPION in model.aliases}
             if not (token := page.token):
                 return found
 
@@ -57,12 +57,14 @@ def contents(tracking: Connection) -> tuple[frozenset[tuple[str, int]], frozense
         experiments, versions, token = set(), set(), None
         while True:
             page = client.search_experiments(view_type=ViewType.ALL, max_results=1000, page_token=token)
-            experiments |= {(str(one.experiment_id), int(one.creation_time or 0)) for one in page}
+            experiments |= {(str(entry.experiment_id), int(entry.creation_time or 0)) for entry in page}
             if not (token := page.token):
                 break
         while True:
             found = client.search_model_versions(max_results=1000, page_token=token)
-            versions |= {(one.name, str(one.version), int(one.creation_timestamp or 0)) for one in found}
+            versions |= {
+                (version.name, str(version.version), int(version.creation_timestamp or 0)) for version in found
+            }
             if not (token := found.token):
                 return frozenset(experiments), frozenset(versions)
 

@@ -42,7 +42,7 @@ def create(tracking: Connection, prefix: str, experiment: str) -> Connection:
 def remove(tracking: Connection, prefix: str) -> list[str]:
     """Remove every user whose name begins with `prefix`; their names. Raises TrackingUnavailable, TrackingRefused."""
     with session(tracking, f"remove the users {prefix}..."):
-        names = [one["username"] for one in _ask(tracking, "GET", f"{_USERS}/list", None)["users"]]
+        names = [user["username"] for user in _ask(tracking, "GET", f"{_USERS}/list", None)["users"]]
         gone = [name for name in names if name.startswith(prefix)]
         for name in gone:
             _ask(tracking, "DELETE", f"{_USERS}/delete", {"username": name})

@@ -45,18 +45,18 @@ def diverged(
 
     What the standby never wrote alone needs nothing but a replication, and is not named.
     """
-    there: Mapping[str, ObjectInfo] = {one.key: one for one in active}
+    there: Mapping[str, ObjectInfo] = {info.key: info for info in active}
     at_standby, at_active = set(known_standby), set(known_active)
-    replicated = {one.key for one in at_active} | {one.key for one in at_standby}
+    replicated = {info.key for info in at_active} | {info.key for info in at_standby}
     adopt: list[ObjectInfo] = []
     both: list[ObjectInfo] = []
-    for one in standby:
-        if Known(one.key, one.etag) in at_standby:
+    for info in standby:
+        if Known(info.key, info.etag) in at_standby:
             continue
-        other = there.get(one.key)
-        alone = other is None and one.key not in replicated
-        newer = other is not None and Known(other.key, other.etag) in at_active and was_active(one.modified)
-        (adopt if alone or newer else both).append(one)
+        other = there.get(info.key)
+        alone = other is None and info.key not in replicated
+        newer = other is not None and Known(other.key, other.etag) in at_active and was_active(info.modified)
+        (adopt if alone or newer else both).append(info)
     return Divergence(tuple(sorted(adopt, key=_age)), tuple(sorted(both, key=_age)))
 
 

@@ -150,8 +150,12 @@ def plan_key(
     What stands at the target is kept as far as it is the beginning of the source's history; what follows is put again,
     so that a reader finds the same sequence of versions and markers.
     """
-    by_version = {one.version: one for one in known}
-    standing = None if target is None else {one.version_id or "": (n, one) for n, one in enumerate(reversed(target))}
+    by_version = {replica.version: replica for replica in known}
+    standing = (
+        None
+        if target is None
+        else {version.version_id or "": (n, version) for n, version in enumerate(reversed(target))}
+    )
     history = list(reversed(source))
     kept, at, why = 0, -1, None
     for info in history:
@@ -167,20 +171,24 @@ def plan_key(
         kept += 1
     if kept == len(history) and history and standing is not None and at != len(standing) - 1:
         kept, why = kept - 1, "replica altered"  # somebody put a version of his own over ours
-    place = max((one.place for one in known), default=-1) + 1
+    place = max((replica.place for replica in known), default=-1) + 1
     twins = _twins(history, known, target)
     copies = tuple(
         Copy(info, place + n, why if n == 0 and why else _again(info, by_version), twins.get(info.version_id or ""))
         for n, info in enumerate(history[kept:])
     )
     listed = {info.version_id or "" for info in history}
-    visible = bool(target and not target[0].marker) if target is not None else any(not one.hidden for one in known)
+    visible = (
+        bool(target and not target[0].marker) if target is not None else any(not replica.hidden for replica in known)
+    )
     return KeyPlan(
         key,
         copies,
         hides=bool(copies and copies[-1].source.marker and visible),
-        missing=tuple(one for one in known if one.version not in listed),
-        back=tuple(one for one in known if one.version in listed and (one.missing_since or one.hidden)),
+        missing=tuple(replica for replica in known if replica.version not in listed),
+        back=tuple(
+            replica for replica in known if replica.version in listed and (replica.missing_since or replica.hidden)
+        ),
     )
 
 
@@ -217,7 +225,7 @@ def _twins(
 
 def surplus(target: Sequence[ObjectInfo], known: Sequence[Replica], before: datetime) -> tuple[ObjectInfo, ...]:
     """Versions of a key of ours at the target that no replica needs any more and that were superseded before then."""
-    ours = {one.target_version for one in known}
+    ours = {replica.target_version for replica in known}
     return tuple(
         older
         for newer, older in pairwise(target)
@@ -272,7 +280,7 @@ def differing(
             if settled:
                 _count(tally, KeyPlan(key), mine, rows, there, True)
             else:  # counted when it is planned, but for what guards the source
-                tally.known += any(not (one.marker or one.hidden) for one in rows)
+                tally.known += any(not (row.marker or row.hidden) for row in rows)
                 tally.objects += bool(mine)
             yield key, None if settled else key
 
@@ -281,8 +289,8 @@ def differing(
 
 
 def _is_settled(source: Sequence[ObjectInfo], known: Sequence[Replica], target: Sequence[ObjectInfo]) -> bool:
-    newest = max(known, key=lambda one: one.place, default=None)
-    if any(one.missing_since or one.hidden for one in known):
+    newest = max(known, key=lambda replica: replica.place, default=None)
+    if any(replica.missing_since or replica.hidden for replica in known):
         return False
     if newest is None:
         return not source
@@ -305,10 +313,12 @@ def _with_folders(found: Iterable[tuple[str, T | None]]) -> Iterator[tuple[T, bo
     for key, what in found:
         while open_ and not key.startswith(open_[-1][0]):
             yield open_.pop()[1:]
-        open_ = [(one, held, folder or key.startswith(f"{one}/")) for one, held, folder in open_]
+        open_ = [
+            (folder_name, held, folder or key.startswith(f"{folder_name}/")) for folder_name, held, folder in open_
+        ]
         if what is not None:
             open_.append((key, what, False))
-    yield from (one[1:] for one in reversed(open_))
+    yield from (entry[1:] for entry in reversed(open_))
 
 
 def check_source(tally: Tally, where: str) -> None:
@@ -335,7 +345,7 @@ def by_key(*sides: Iterable[Any]) -> Iterator[tuple[str, list[list[Any]]]]:
 
 def _grouped(listing: Iterable[Any], side: int) -> Iterator[tuple[bytes, int, str, list[Any]]]:
     last: bytes | None = None
-    for key, group in groupby(listing, key=lambda one: one.key):
+    for key, group in groupby(listing, key=lambda info: info.key):
         order = key.encode("utf-8", "surrogatepass")
         if last is not None and order <= last:
             raise SiteError(
@@ -354,7 +364,7 @@ def _count(
     target: Sequence[ObjectInfo],
     listed: bool,
 ) -> None:
-    tally.known += any(not (one.marker or one.hidden) for one in known)
+    tally.known += any(not (replica.marker or replica.hidden) for replica in known)
     tally.objects += bool(source and not source[0].marker)
     recount(tally, made, source, known, target, listed)
 
@@ -372,10 +382,14 @@ def recount(
         tally.bytes += source[0].size
         tally.current += not made.copies
         if known and not made.copies:
-            _grade(tally, max(known, key=lambda one: one.place))
+            _grade(tally, max(known, key=lambda replica: replica.place))
     elif made.hides:
         tally.hides += 1
-    elif (target and not target[0].marker) if listed else any(not (one.marker or one.hidden) for one in known):
+    elif (
+        (target and not target[0].marker)
+        if listed
+        else any(not (replica.marker or replica.hidden) for replica in known)
+    ):
         tally.kept += 1
 
 

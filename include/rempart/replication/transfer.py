@@ -165,7 +165,7 @@ class Mover:
         """The version of the delete marker that stands for a key, where the answer to the delete did not tell it."""
         if not self._keeps_versions():
             return None
-        newest = next((one for one in self.target.versions(self.bucket, key) if one.key == key), None)
+        newest = next((version for version in self.target.versions(self.bucket, key) if version.key == key), None)
         if newest is None or not newest.marker or not newest.version_id:
             raise self._no_version(key)
         return newest.version_id

@@ -77,7 +77,7 @@ def encode(plans: Iterable[KeyPlan]) -> bytes:
                 "hides": plan.hides,
                 "folder": plan.folder,
                 "copies": [_plain(asdict(copy)) for copy in plan.copies],
-                "surplus": [_plain(asdict(one)) for one in plan.surplus],
+                "surplus": [_plain(asdict(info)) for info in plan.surplus],
             },
             separators=(",", ":"),
         )
@@ -92,14 +92,14 @@ def decode(body: bytes) -> Iterator[KeyPlan]:
         plain = json.loads(line)
         copies = tuple(
             Copy(
-                _info(one["source"]),
-                one["place"],
-                one["why"],
-                _info(one["perhaps"]) if one["perhaps"] else None,
+                _info(copy["source"]),
+                copy["place"],
+                copy["why"],
+                _info(copy["perhaps"]) if copy["perhaps"] else None,
             )
-            for one in plain["copies"]
+            for copy in plain["copies"]
         )
-        surplus = tuple(_info(one) for one in plain["surplus"])
+        surplus = tuple(_info(info) for info in plain["surplus"])
         yield KeyPlan(plain["key"], copies, plain["hides"], surplus=surplus, folder=plain["folder"])
 
 
@@ -143,9 +143,9 @@ def in_order(listing: Iterable[ObjectInfo], folder: Path) -> Iterator[ObjectInfo
 
 def _on_disk(held: list[ObjectInfo], more: Iterator[ObjectInfo], folder: Path) -> Iterator[ObjectInfo]:
     def rows(found: Iterable[ObjectInfo]) -> Iterator[tuple[Any, ...]]:
-        for one in found:
-            key = one.key.encode("utf-8", "surrogatepass")
-            yield key, one.size, one.modified.isoformat(), one.version_id, one.etag, one.marker
+        for info in found:
+            key = info.key.encode("utf-8", "surrogatepass")
+            yield key, info.size, info.modified.isoformat(), info.version_id, info.etag, info.marker
 
     database = sqlite3.connect(folder / f"listing-{id(held)}.sqlite")
     try:
@@ -170,10 +170,10 @@ def ahead(listing: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
     batches: Queue[list[ObjectInfo] | BaseException | None] = Queue(maxsize=8)
     stopped = threading.Event()
 
-    def put(one: list[ObjectInfo] | BaseException | None) -> None:
+    def put(batch: list[ObjectInfo] | BaseException | None) -> None:
         while not stopped.is_set():
             try:
-                batches.put(one, timeout=0.2)
+                batches.put(batch, timeout=0.2)
             except Full:
                 continue
             return

@@ -107,7 +107,7 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability("clock", "its clock and ours differ by less than a minute", "nothing is locked there", _LOCKED),
 )
 """Every one, in the order of the report."""
-BY_NAME = {one.name: one for one in CAPABILITIES}
+BY_NAME = {capability.name: capability for capability in CAPABILITIES}
 
 
 @dataclass(frozen=True)
@@ -138,26 +138,26 @@ class CapabilityRecord:
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def outcome(self, capability: str) -> Outcome:
-        return next((one.outcome for one in self.proofs if one.capability == capability), "not run")
+        return next((proof.outcome for proof in self.proofs if proof.capability == capability), "not run")
 
     @property
     def lies(self) -> tuple[str, ...]:
         """What the site claims, and does not do."""
-        return tuple(one.capability for one in self.proofs if one.outcome == CLAIMED)
+        return tuple(proof.capability for proof in self.proofs if proof.outcome == CLAIMED)
 
     def as_json(self) -> dict[str, Any]:
         return {
             "site": self.site,
             "endpoint": self.endpoint,
             "at": self.at.isoformat(),
-            "proofs": [asdict(one) for one in self.proofs],
+            "proofs": [asdict(proof) for proof in self.proofs],
             "figures": dict(self.figures),
         }
 
     def lines(self) -> Iterator[str]:
         """The report."""
         yield f"site {self.site} ({self.endpoint})"
-        yield from (one.line() for one in self.proofs)
+        yield from (proof.line() for proof in self.proofs)
         yield from self.purposes()
 
     def purposes(self) -> Iterator[str]:
@@ -169,8 +169,8 @@ class CapabilityRecord:
 
 def from_json(body: Mapping[str, Any]) -> CapabilityRecord:
     """Raises KeyError, TypeError, ValueError for what is no record."""
-    proofs = tuple(Proof(**one) for one in body["proofs"])
-    if any(one.outcome not in get_args(Outcome) for one in proofs):
+    proofs = tuple(Proof(**proof) for proof in body["proofs"])
+    if any(proof.outcome not in get_args(Outcome) for proof in proofs):
         raise ValueError("an outcome is none")
     at = datetime.fromisoformat(body["at"])
     return CapabilityRecord(body["site"], body["endpoint"], at, proofs, dict(body["figures"]))
@@ -178,13 +178,15 @@ def from_json(body: Mapping[str, Any]) -> CapabilityRecord:
 
 def complete(proofs: Iterable[Proof]) -> tuple[Proof, ...]:
     """One proof of each capability, in the report's order; of what was not tried, that it was not."""
-    found = {one.capability: one for one in proofs}
-    return tuple(found.get(one.name, Proof(one.name, "not run", "it was not tried")) for one in CAPABILITIES)
+    found = {proof.capability: proof for proof in proofs}
+    return tuple(
+        found.get(capability.name, Proof(capability.name, "not run", "it was not tried")) for capability in CAPABILITIES
+    )
 
 
 def undecided(record: CapabilityRecord, purpose: Purpose) -> bool:
     """Whether something that a purpose needs was not tried, and nothing that it needs is lacking: probe again."""
-    outcomes = {record.outcome(one.name) for one in CAPABILITIES if purpose in one.needed_by}
+    outcomes = {record.outcome(capability.name) for capability in CAPABILITIES if purpose in capability.needed_by}
     return "not run" in outcomes and outcomes <= {"not run", "proven"}
 
 
@@ -195,7 +197,7 @@ def missing(record: CapabilityRecord | None, purpose: Purpose, now: datetime) ->
     if now - record.at > VALID:
         return (f"it was probed on {record.at:%Y-%m-%d}, more than {VALID.days} days ago",)
     return tuple(
-        f"{one.name}: {record.outcome(one.name)}"
-        for one in CAPABILITIES
-        if purpose in one.needed_by and record.outcome(one.name) != "proven"
+        f"{capability.name}: {record.outcome(capability.name)}"
+        for capability in CAPABILITIES
+        if purpose in capability.needed_by and record.outcome(capability.name) != "proven"
     )

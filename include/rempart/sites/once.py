@@ -27,13 +27,13 @@ def bodies(site: Site, bucket: str, key: str, size: int | None = None) -> Iterat
 
     With `size`, in bytes, only those of that size.
     """
-    listed = (one for one in site.versions(bucket, key) if one.key == key and not one.marker)
-    found = [one for one in listed if (one.size <= MOST_BYTES if size is None else one.size == size)]
+    listed = (version for version in site.versions(bucket, key) if version.key == key and not version.marker)
+    found = [version for version in listed if (version.size <= MOST_BYTES if size is None else version.size == size)]
     found.reverse()
     half = LOOKED_AT // 2
-    for one in found if len(found) <= LOOKED_AT else [*found[:half], *found[-half:]]:
+    for version in found if len(found) <= LOOKED_AT else [*found[:half], *found[-half:]]:
         try:
-            yield one, site.fetch(bucket, key, version_id=one.version_id)[1]
+            yield version, site.fetch(bucket, key, version_id=version.version_id)[1]
         except (ObjectMissing, IntegrityError):  # a damaged version does not hide the others
             continue
 

@@ -35,21 +35,21 @@ def measure(
     objects = size = old_versions = old_bytes = markers = 0
     oldest: list[tuple[float, int, ObjectInfo]] = []
     last: str | None = None
-    for number, one in enumerate(versions):
-        if one.marker:
+    for number, version in enumerate(versions):
+        if version.marker:
             markers += 1
-        elif one.key != last:
-            objects, size = objects + 1, size + one.size
+        elif version.key != last:
+            objects, size = objects + 1, size + version.size
         else:
-            old_versions, old_bytes = old_versions + 1, old_bytes + one.size
-        last = one.key
-        if one.marker or not most or (after and one.modified <= after):
+            old_versions, old_bytes = old_versions + 1, old_bytes + version.size
+        last = version.key
+        if version.marker or not most or (after and version.modified <= after):
             continue
         if len(oldest) < most:
-            heapq.heappush(oldest, (-one.modified.timestamp(), number, one))
-        elif one.modified < oldest[0][2].modified:  # the youngest gives way
-            heapq.heapreplace(oldest, (-one.modified.timestamp(), number, one))
-    found = tuple(one for _, _, one in sorted(oldest, key=lambda entry: (-entry[0], entry[1])))
+            heapq.heappush(oldest, (-version.modified.timestamp(), number, version))
+        elif version.modified < oldest[0][2].modified:  # the youngest gives way
+            heapq.heapreplace(oldest, (-version.modified.timestamp(), number, version))
+    found = tuple(version for _, _, version in sorted(oldest, key=lambda entry: (-entry[0], entry[1])))
     return Usage(objects, size, old_versions, old_bytes, markers), found
 
 
@@ -63,5 +63,7 @@ class Lock:
 
 def lapsing(locks: Iterable[Lock], by: datetime) -> tuple[Lock, ...]:
     """Those that end by then, the first to end first."""
-    found = [one for one in locks if one.until is None or one.until <= by]
-    return tuple(sorted(found, key=lambda one: (one.until is not None, one.until and one.until.timestamp(), one.name)))
+    found = [lock for lock in locks if lock.until is None or lock.until <= by]
+    return tuple(
+        sorted(found, key=lambda lock: (lock.until is not None, lock.until and lock.until.timestamp(), lock.name))
+    )

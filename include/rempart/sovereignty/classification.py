@@ -19,7 +19,7 @@ ORDER: tuple[Classification, ...] = ("public", "internal", "personal", "sensitiv
 
 def named(text: str) -> Classification:
     """A classification by its name. Raises ConfigError."""
-    found = next((one for one in ORDER if one == text), None)
+    found = next((level for level in ORDER if level == text), None)
     if found is None:
         raise ConfigError(f"'{text}' is not a classification", f"Name one of: {', '.join(ORDER)}.")
     return found

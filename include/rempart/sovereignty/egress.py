@@ -82,12 +82,12 @@ class EgressRules:
     @property
     def refusals(self) -> tuple[Judged, ...]:
         """Destinations that the configuration names and the policy allows for no classification."""
-        return tuple(one for one in self.judged if not one.allowed)
+        return tuple(judgement for judgement in self.judged if not judgement.allowed)
 
     @property
     def refused(self) -> tuple[Decision, ...]:
         """Every decision against them."""
-        return tuple(decision for one in self.refusals for decision in one.decisions)
+        return tuple(decision for refusal in self.refusals for decision in refusal.decisions)
 
 
 def parse_endpoint(text: str) -> tuple[str, int | None]:
@@ -144,7 +144,7 @@ def matches(destination: Destination, host: str, port: int | None) -> bool:
 
 def is_allowed(rules: EgressRules, host: str, port: int | None) -> bool:
     """Whether a task may reach this host and port (or, without a port, look its name up)."""
-    return is_this_machine(host) or any(matches(one, host, port) for one in rules.allowed)
+    return is_this_machine(host) or any(matches(destination, host, port) for destination in rules.allowed)
 
 
 def rules(config: Config, endpoints: Mapping[str, str], *, on: date, own: Iterable[Destination] = ()) -> EgressRules:
@@ -166,15 +166,17 @@ def rules(config: Config, endpoints: Mapping[str, str], *, on: date, own: Iterab
 
 
 def _passed(judged: Iterable[Judged]) -> Iterator[Destination]:
-    for one in judged:
-        if one.allowed:
-            passed = tuple(decision.classification for decision in one.decisions if decision.allowed)
-            yield replace(one.destination, classifications=passed)
+    for judgement in judged:
+        if judgement.allowed:
+            passed = tuple(decision.classification for decision in judgement.decisions if decision.allowed)
+            yield replace(judgement.destination, classifications=passed)
 
 
 def _unique(destinations: Iterable[Destination]) -> tuple[Destination, ...]:
-    outward = [one for one in destinations if not is_this_machine(one.host)]
-    return tuple({(normalise(one.host), one.port): one for one in reversed(outward)}.values())[::-1]
+    outward = [destination for destination in destinations if not is_this_machine(destination.host)]
+    return tuple(
+        {(normalise(destination.host), destination.port): destination for destination in reversed(outward)}.values()
+    )[::-1]
 
 
 def _platform(config: Config, endpoints: Mapping[str, str], on: date) -> Iterator[tuple[Destination, Judge]]:
@@ -253,7 +255,9 @@ def decision_against(config: Config, found: EgressRules, host: str, port: int | 
             return min(refusal.decisions, key=lambda decision: len(decision.against))
     label = f"host '{host}'" + (f" port {port}" if port else "")
     classification = next(iter(config.policy), "any")
-    if ports := sorted({one.port for one in found.allowed if one.port and matches(one, host, None)}):
+    if ports := sorted(
+        {destination.port for destination in found.allowed if destination.port and matches(destination, host, None)}
+    ):
         fact = f"only port {', '.join(map(str, ports))} of '{host}' is allowed"
         remedy = f"Use that port, or declare '{host}:{port}' under hosts in rempart.yaml."
         return unknown(classification, "host", label, "hosts", fact, remedy)
@@ -287,8 +291,8 @@ def _kubernetes_server(name: str, kube_config: object) -> str | None:
     """The API server of a kubeconfig's current context, or of its only cluster. Raises ConfigError."""
     try:
         data: Any = plain_yaml.load(kube_config) if isinstance(kube_config, str) else kube_config
-        contexts = {one["name"]: one["context"]["cluster"] for one in data.get("contexts", ())}
-        clusters = {one["name"]: str(one["cluster"]["server"]) for one in data["clusters"]}
+        contexts = {context["name"]: context["context"]["cluster"] for context in data.get("contexts", ())}
+        clusters = {cluster["name"]: str(cluster["cluster"]["server"]) for cluster in data["clusters"]}
         return clusters[contexts.get(data.get("current-context")) or next(iter(clusters))]
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, StopIteration):
         # the cause would quote the file, which holds credentials

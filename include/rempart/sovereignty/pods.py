@@ -50,7 +50,7 @@ def plan(
     namespace = str(metadata.get("namespace") or "")
     claims = [*stated, *_claims(metadata)]
     unknown = sorted(set(claims) - set(ORDER))
-    classification = highest(one for one in ORDER if one in claims) if claims and not unknown else None
+    classification = highest(level for level in ORDER if level in claims) if claims and not unknown else None
     pool, missing = _pool(config, namespace, connection)
     reasons = [*_unclassified(claims, unknown), *([missing] if missing else []), *_insecure(spec)]
     if pool:
@@ -154,7 +154,10 @@ def _hold_in_region(config: Config, pool: str, spec: dict[str, Any]) -> None:
     terms = [
         {
             **term,
-            "matchExpressions": [*(one for one in term.get("matchExpressions") or () if one != expression), expression],
+            "matchExpressions": [
+                *(stated for stated in term.get("matchExpressions") or () if stated != expression),
+                expression,
+            ],
         }
         for term in alternatives
     ]

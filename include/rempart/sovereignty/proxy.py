@@ -19,23 +19,23 @@ _NAME = re.compile(r"[A-Za-z0-9._:\[\]-]+")
 
 def outward(rules: EgressRules, inside: Collection[str]) -> tuple[Destination, ...]:
     """The destinations beyond the containers, whose names are `inside`. Registries are for nodes, not for tasks."""
-    return tuple(one for one in rules.allowed if normalise(one.name) not in inside)
+    return tuple(destination for destination in rules.allowed if normalise(destination.name) not in inside)
 
 
 def squid(rules: EgressRules, inside: Collection[str]) -> str:
     """The lines of squid's settings that allow what the policy allows: one entry each, with its reason."""
     lines = ["# Where containers may go, from rempart.yaml by `rempart init`. Everything else is denied, and logged."]
     found = outward(rules, inside)
-    for number, one in enumerate(found):
-        who = f"; {', '.join(one.classifications)}" if one.classifications else ""
-        lines += ["", f"# {one}  ({one.why}{who})"]
-        if not _NAME.fullmatch(domain := _domain(one)):
+    for number, destination in enumerate(found):
+        who = f"; {', '.join(destination.classifications)}" if destination.classifications else ""
+        lines += ["", f"# {destination}  ({destination.why}{who})"]
+        if not _NAME.fullmatch(domain := _domain(destination)):
             lines.append("# NOT COVERED, and so denied: it is no name of a host")
             continue
         lines.append(f"acl host{number} dstdomain -n {domain}")
-        if one.port:
-            lines.append(f"acl port{number} port {one.port}")
-        port = f" port{number}" if one.port else ""
+        if destination.port:
+            lines.append(f"acl port{number} port {destination.port}")
+        port = f" port{number}" if destination.port else ""
         lines.append(f"http_access allow host{number}{port} {_NEVER}")
     lines += [] if found else ["# Nothing: all that is declared is in a container of its own."]
     lines += ["", *(f"# {line}" for line in refused(rules))] if rules.refusals else []

@@ -40,7 +40,7 @@ class Cluster:
 
 def for_jobs(rules: EgressRules) -> EgressRules:
     """What a job needs of the list: the sites and the tracking server, nothing else of the platform."""
-    needed = [one for one in rules.allowed if one.why.startswith(_OF_JOBS)]
+    needed = [destination for destination in rules.allowed if destination.why.startswith(_OF_JOBS)]
     return replace(rules, allowed=tuple(needed), pulls=rules.pulls)
 
 
@@ -49,7 +49,7 @@ _OF_JOBS = ("sites.", "connection mlflow,", "services.mlflow.")
 
 def _inside(rules: EgressRules, cluster: Cluster, namespace: str) -> list[str]:
     """Other namespaces that a namespace reaches: those of the services that it needs; Airflow's also its own."""
-    named = {space for one in rules.allowed if (space := service_namespace(one.host))}
+    named = {space for destination in rules.allowed if (space := service_namespace(destination.host))}
     return sorted((named | ({cluster.platform} if namespace == cluster.platform else set())) - {namespace})
 
 
@@ -68,7 +68,11 @@ def destinations(rules: EgressRules, form: Form) -> tuple[Destination, ...]:
     """What a form has rules for by name or address: a host pulls images too, and a cluster's own services are pods."""
     if form == "nftables":
         return (*rules.allowed, *rules.pulls)
-    return tuple(one for one in rules.allowed if not _is_neighbour(one.host) and not service_namespace(one.host))
+    return tuple(
+        destination
+        for destination in rules.allowed
+        if not _is_neighbour(destination.host) and not service_namespace(destination.host)
+    )
 
 
 def addresses_of(destination: Destination, addresses: Addresses) -> tuple[str, ...]:
@@ -79,7 +83,7 @@ def addresses_of(destination: Destination, addresses: Addresses) -> tuple[str, .
 
 def names(destinations: Iterable[Destination]) -> tuple[str, ...]:
     """The names that rules by address need resolved."""
-    every = (normalise(one.name) for one in destinations)
+    every = (normalise(destination.name) for destination in destinations)
     return tuple(sorted({name for name in every if not is_address(name)}))
 
 
@@ -101,10 +105,10 @@ def _comment(lines: Iterable[str]) -> str:
 
 def _listing(destinations: Iterable[Destination], addresses: Addresses | None) -> list[str]:
     lines = []
-    for one in destinations:
-        line = f"  {one}  ({one.why}{'; ' + ', '.join(one.classifications) if one.classifications else ''})"
-        if addresses is not None and not is_address(one.name):
-            line += f" = {', '.join(addresses_of(one, addresses)) or 'NOT RESOLVED'}"
+    for target in destinations:
+        line = f"  {target}  ({target.why}{'; ' + ', '.join(target.classifications) if target.classifications else ''})"
+        if addresses is not None and not is_address(target.name):
+            line += f" = {', '.join(addresses_of(target, addresses)) or 'NOT RESOLVED'}"
         lines.append(line)
     return lines or ["  nothing"]
 
@@ -118,9 +122,9 @@ def refused(rules: EgressRules) -> list[str]:
 
 
 def _gaps(destinations: Sequence[Destination], addresses: Addresses) -> list[str]:
-    wild = [str(one) for one in destinations if one.host.startswith("*.")]
+    wild = [str(destination) for destination in destinations if destination.host.startswith("*.")]
     lines = [f"  {name} did not resolve" for name in unresolved(destinations, addresses)]
-    lines += [f"  {one}: a name below it that has other addresses than itself" for one in wild]
+    lines += [f"  {host}: a name below it that has other addresses than itself" for host in wild]
     return ["NOT COVERED, and so refused:", *lines] if lines else []
 
 
@@ -167,9 +171,9 @@ def kubernetes(rules: EgressRules, addresses: Addresses, cluster: Cluster) -> di
         # a policy judges the pod's port, a name gives the service's: they may differ, so none is stated
         others = _inside(own, cluster, namespace)
         egress += [{"to": [{"namespaceSelector": {"matchLabels": {_NAMESPACE: name}}}]} for name in others]
-        for one in outward:
-            if found := addresses_of(one, addresses):
-                egress.append({"to": [_block(address) for address in found]} | _port(one.port))
+        for destination in outward:
+            if found := addresses_of(destination, addresses):
+                egress.append({"to": [_block(address) for address in found]} | _port(destination.port))
         if namespace == cluster.platform:
             egress += [{"to": [_block(host)]} | _port(port) for host, port in cluster.api_servers]
         head = [
@@ -230,20 +234,23 @@ def cilium(rules: EgressRules, cluster: Cluster) -> dict[str, str]:
     for namespace in cluster.namespaces:
         own = rules if namespace == cluster.platform else for_jobs(rules)
         outward = destinations(own, "cilium")
-        named = [one for one in outward if not is_address(one.host)]
-        lookups = [selector for one in named for selector in _fqdns(one.host)]
+        named = [destination for destination in outward if not is_address(destination.host)]
+        lookups = [selector for destination in named for selector in _fqdns(destination.host)]
         lookups += [{"matchPattern": "*.*.svc.cluster.local"}, {"matchPattern": "*.*.svc"}]
-        lookups = [dict(pairs) for pairs in dict.fromkeys(tuple(one.items()) for one in lookups)]
+        lookups = [dict(pairs) for pairs in dict.fromkeys(tuple(lookup.items()) for lookup in lookups)]
         dns = _cilium_pods({"io.kubernetes.pod.namespace": "kube-system", **_DNS_PODS})
         egress: list[dict[str, Any]] = [
             dns | {"toPorts": [{"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": lookups}}]},
             *([{"toEndpoints": [{}]}] if namespace == cluster.platform else []),
         ]
         egress += [_cilium_pods({"io.kubernetes.pod.namespace": name}) for name in _inside(own, cluster, namespace)]
-        egress += [{"toFQDNs": _fqdns(one.host)} | _cilium_ports(one.port) for one in named]
-        for one in outward:
-            if is_address(one.host):
-                egress.append({"toCIDR": [_block(normalise(one.host))["ipBlock"]["cidr"]]} | _cilium_ports(one.port))
+        egress += [{"toFQDNs": _fqdns(destination.host)} | _cilium_ports(destination.port) for destination in named]
+        for destination in outward:
+            if is_address(destination.host):
+                egress.append(
+                    {"toCIDR": [_block(normalise(destination.host))["ipBlock"]["cidr"]]}
+                    | _cilium_ports(destination.port)
+                )
         if namespace == cluster.platform:
             egress.append({"toEntities": ["kube-apiserver"]})
         head = [
@@ -264,12 +271,12 @@ def cilium(rules: EgressRules, cluster: Cluster) -> dict[str, str]:
 
 def _elements(destinations: Iterable[Destination], addresses: Addresses, version: int, *, ports: bool) -> list[str]:
     found: dict[str, list[str]] = {}
-    for one in destinations:
-        if bool(one.port) != ports:
+    for destination in destinations:
+        if bool(destination.port) != ports:
             continue
-        for address in addresses_of(one, addresses):
+        for address in addresses_of(destination, addresses):
             if (6 if ":" in address else 4) == version:
-                found.setdefault(f"{address} . {one.port}" if ports else address, []).append(one.host)
+                found.setdefault(f"{address} . {destination.port}" if ports else address, []).append(destination.host)
     return [f'{key} comment "{_printable(", ".join(dict.fromkeys(hosts)))[:120]}"' for key, hosts in found.items()]
 
 
@@ -287,7 +294,7 @@ def nftables(
     sets = []
     for version in (4, 6):
         kind = f"ipv{version}_addr"
-        servers = [one for one in map(normalise, resolvers) if (6 if ":" in one else 4) == version]
+        servers = [resolver for resolver in map(normalise, resolvers) if (6 if ":" in resolver else 4) == version]
         sets += [
             _set(f"resolvers{version}", kind, list(dict.fromkeys(servers))),
             _set(f"hosts{version}", kind, _elements(here, addresses, version, ports=False)),

@@ -159,10 +159,10 @@ def _tags(value: Any) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(
-        isinstance(one, dict) and isinstance(one.get("key"), str) for one in value
+        isinstance(tag, dict) and isinstance(tag.get("key"), str) for tag in value
     ):
         raise NotAllowed("tags that are none")
-    if any(one["key"] == OWNER for one in value):
+    if any(tag["key"] == OWNER for tag in value):
         raise NotAllowed(f"the tag {OWNER}")
     return value
 

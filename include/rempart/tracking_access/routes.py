@@ -82,7 +82,7 @@ def is_plain(path: str, raw: bytes = b"") -> bool:
 def allowed(routes: Sequence[Route], role: str, method: str, path: str) -> Call | None:
     """The call if `role` may make it; None if no line, or not every line that the path fits, allows it."""
     method = "GET" if method == "HEAD" else method
-    fitting = [(one, one.parameters(path)) for one in routes if one.method == method]
+    fitting = [(route, route.parameters(path)) for route in routes if route.method == method]
     calls = [Call(route, parameters) for route, parameters in fitting if parameters is not None]
     if not calls or not all(call.route.who & {role, ANYBODY} for call in calls):
         return None
@@ -97,7 +97,7 @@ def template(rule: str) -> str:
 
 def unlisted(routes: Iterable[Route], registered: Iterable[tuple[str, str]]) -> list[str]:
     """Registered rules (method, rule) that stand in no line of the list, as a person would write them there."""
-    known = {(one.method, one.template) for one in routes}
+    known = {(route.method, route.template) for route in routes}
     found = {(method, template(rule)) for method, rule in registered}
     return sorted(f"{method} {rule}" for method, rule in found - known)
 

@@ -139,7 +139,7 @@ class JobSpec(Strict):
             "pipeline": self.pipeline,
             "task": self.task,
             "target": self.target.model_dump(),
-            "features": [one.model_dump() for one in self.features],
+            "features": [feature.model_dump() for feature in self.features],
             "dataset": self.dataset.sha256,
             "trainer": self.trainer.model_dump(),
             "code": self.code_version,

@@ -37,7 +37,7 @@ class Outputs:
 
 def seen(spec: JobSpec) -> tuple[tuple[Feature, ...], dict[str, Any]]:
     """The features that the model sees, and the trainer's parameters."""
-    return trainers.left_out([one.feature() for one in spec.features], spec.trainer.params)
+    return trainers.left_out([feature.feature() for feature in spec.features], spec.trainer.params)
 
 
 def make(spec: JobSpec, site: Callable[[Place], Site], progress: Progress, run: Run) -> Outputs:
@@ -75,7 +75,7 @@ def make(spec: JobSpec, site: Callable[[Place], Site], progress: Progress, run: 
     metric = "mae" if spec.task == "regression" else "log_loss"
     files = {
         onnx_format.MODEL_FILE: trained.body,
-        "features.json": canonical_json.encode([one.as_json() for one in features]),
+        "features.json": canonical_json.encode([feature.as_json() for feature in features]),
         "importance.json": canonical_json.encode(shares),
         "importance.png": plots.importance(shares, metric),
         "predicted_vs_actual.png": plots.predicted_vs_actual(truth, predicted, target.name)

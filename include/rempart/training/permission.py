@@ -31,17 +31,17 @@ def decisions(config: Config, spec: JobSpec, *, on: date) -> tuple[Decision, ...
 def permit(config: Config, spec: JobSpec, *, on: date) -> JobSpec:
     """The spec with the policy's permission of that day, for one attempt. Raises PlacementDenied."""
     found = decisions(config, spec, on=on)
-    for one in found:
-        if not one.allowed:
-            raise one.refusal()
+    for decision in found:
+        if not decision.allowed:
+            raise decision.refusal()
     until = on
     while until < on + LONGEST:
         later = until + timedelta(days=1)
-        if not all(one.allowed for one in decisions(config, spec, on=later)):
+        if not all(decision.allowed for decision in decisions(config, spec, on=later)):
             break
         until = later
     hosts = {name: _hosts(config, name) for name in sorted({spec.dataset.site.name, spec.output.site.name})}
-    body = canonical_json.encode([one.as_json() for one in found])
+    body = canonical_json.encode([decision.as_json() for decision in found])
     permission = Permission(hosts=hosts, until=until, decision=hashlib.sha256(body).hexdigest())
     return spec.model_copy(update={"permission": permission})
 
@@ -57,7 +57,7 @@ def decide(spec: JobSpec, site: str, endpoint: str | None, *, on: date) -> Decis
     """May a job's data be at this endpoint (a URL) of a site, as its spec says? Raises TrainingError."""
     permission = permission_of(spec)
     hosts, host = permission.hosts.get(site, ()), (urlsplit(endpoint or "").hostname or "")
-    known = any(is_host_of(host, one) for one in hosts)
+    known = any(is_host_of(host, allowed) for allowed in hosts)
     fact = f"'{host}' is {'' if known else 'not '}a host that the job's spec allows: {', '.join(hosts) or 'none'}"
     remedy = f"Correct the endpoint of the connection of site {site}, or the operator's endpoints in rempart.yaml."
     dated = Reason(

@@ -87,18 +87,20 @@ class Plan:
 
     def lines(self) -> Iterator[str]:
         """The plan, readable: one line a pool, one for its waiting time, and one for each reason."""
-        for number, one in enumerate(self.options, start=1):
-            price = "price not declared" if one.euros_at_most is None else f"at most {one.euros_at_most:.2f} EUR"
-            asked = f"{one.gpus} GPU" if one.nodes == 1 else f"{one.nodes} nodes with {one.gpus} GPU each"
-            yield f"{number}. pool {one.pool} ({one.operator}, {one.region}), {asked}: {price}"
-            yield f"     wait {one.waiting.text() if one.waiting else 'unknown: no job that it took is on record'}"
-            yield from (f"     yes  {reason}" for reason in one.reasons)
+        for number, option in enumerate(self.options, start=1):
+            price = "price not declared" if option.euros_at_most is None else f"at most {option.euros_at_most:.2f} EUR"
+            asked = f"{option.gpus} GPU" if option.nodes == 1 else f"{option.nodes} nodes with {option.gpus} GPU each"
+            yield f"{number}. pool {option.pool} ({option.operator}, {option.region}), {asked}: {price}"
+            yield (
+                f"     wait {option.waiting.text() if option.waiting else 'unknown: no job that it took is on record'}"
+            )
+            yield from (f"     yes  {reason}" for reason in option.reasons)
         for out in self.excluded:
             yield f"-  pool {out.pool} is never asked:"
             yield from (f"     no   {reason}" for reason in out.reasons)
 
     def option(self, pool: str) -> Option | None:
-        return next((one for one in self.options if one.pool == pool), None)
+        return next((option for option in self.options if option.pool == pool), None)
 
 
 def request_of(config: Config, pipeline: Pipeline) -> Request:
@@ -130,7 +132,7 @@ def plan(
         else:
             option = _option(config, request, name, on, free or {})
             options.append(replace(option, waiting=(waiting or {}).get(name)))
-    options.sort(key=lambda one: (free or {}).get(one.pool, request.all_gpus) < request.all_gpus)
+    options.sort(key=lambda choice: (free or {}).get(choice.pool, request.all_gpus) < request.all_gpus)
     return Plan(tuple(options), tuple(excluded))
 
 
@@ -167,7 +169,8 @@ def _against(config: Config, request: Request, name: str, on: date) -> Iterator[
 def _option(config: Config, request: Request, name: str, on: date, free: Mapping[str, int]) -> Option:
     pool = config.pools[name]
     reasons = [
-        f"{one.rule}: {one.fact}" for one in decide_pool(config, request.classification, "job", name, on=on).reasons
+        f"{reason.rule}: {reason.fact}"
+        for reason in decide_pool(config, request.classification, "job", name, on=on).reasons
     ]
     if name in free and free[name] < request.all_gpus:
         reasons.append(f"{free[name]} GPU known to be free, so it is asked after the others")
@@ -251,18 +254,18 @@ def next_step(
                 f"attempt {attempts[-1].number} is on in pool {attempts[-1].pool}, which may not be asked now"
             )
         return Resume(attempts[-1], option)
-    denied = {one.pool for one in attempts if one.outcome == "denied"}
-    options = [one for one in plan.options if one.pool not in denied]
+    denied = {attempt.pool for attempt in attempts if attempt.outcome == "denied"}
+    options = [candidate for candidate in plan.options if candidate.pool not in denied]
     if not options:
         return GiveUp(_answers(plan, attempts), denied=True)
     if now - since >= deadline:
         return GiveUp(f"no place was found within {deadline}. {_answers(plan, attempts)}")
     number = attempts[-1].number + 1 if attempts else 1
     rounds = _rounds(attempts)
-    asked = {one.pool for one in rounds[-1]}
-    if waiting := next((one for one in options if one.pool not in asked), None):
+    asked = {attempt.pool for attempt in rounds[-1]}
+    if waiting := next((candidate for candidate in options if candidate.pool not in asked), None):
         return Start(number, waiting)
-    last = max(one.ended or one.started for one in rounds[-1])
+    last = max(attempt.ended or attempt.started for attempt in rounds[-1])
     until = min(last + pause * min(2 ** (len(rounds) - 1), LONGEST_PAUSE), since + deadline)
     if now >= until:
         return Start(number, options[0])
@@ -272,18 +275,22 @@ def next_step(
 def _rounds(attempts: Sequence[Attempt]) -> list[list[Attempt]]:
     """Attempts by round: a round ends when a pool is asked again, and whatever does not move on begins a new one."""
     rounds: list[list[Attempt]] = [[]]
-    for one in attempts:
-        if any(one.pool == earlier.pool for earlier in rounds[-1]):
+    for attempt in attempts:
+        if any(attempt.pool == earlier.pool for earlier in rounds[-1]):
             rounds.append([])
-        rounds[-1].append(one)
-        if one.outcome not in _MOVES_ON:
+        rounds[-1].append(attempt)
+        if attempt.outcome not in _MOVES_ON:
             rounds = [[]]
     return rounds
 
 
 def _answers(plan: Plan, attempts: Sequence[Attempt]) -> str:
     """The last answer of each pool, and why the others are not asked."""
-    last = {one.pool: one for one in attempts}
-    told = [f"{pool}: {one.outcome} ({one.cause})" for pool, one in last.items()]
-    told += [f"{one.pool}: not allowed ({'; '.join(one.reasons)})" for one in plan.excluded if one.pool not in last]
+    last = {attempt.pool: attempt for attempt in attempts}
+    told = [f"{pool}: {attempt.outcome} ({attempt.cause})" for pool, attempt in last.items()]
+    told += [
+        f"{excluded.pool}: not allowed ({'; '.join(excluded.reasons)})"
+        for excluded in plan.excluded
+        if excluded.pool not in last
+    ]
     return "; ".join(told) or "no pool is declared"

@@ -48,11 +48,11 @@ async def drills(request: Request, limit: int = 5) -> tuple[Run, ...]:
     found = (await _call(request, "GET", path))["dag_runs"]
     return tuple(
         Run(
-            str(one["dag_run_id"]),
-            str(one["state"]),
-            datetime.fromisoformat(one["run_after"]) if one["run_after"] else None,
+            str(run["dag_run_id"]),
+            str(run["state"]),
+            datetime.fromisoformat(run["run_after"]) if run["run_after"] else None,
         )
-        for one in found
+        for run in found
     )
 
 

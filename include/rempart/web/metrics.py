@@ -54,7 +54,7 @@ def exposition(facts: Facts, now: datetime) -> str:
     found = list(_samples(facts, now))
     lines: list[str] = []
     for name, help_text in METRICS.items():
-        own = [one for one in found if one[0] == name]
+        own = [sample for sample in found if sample[0] == name]
         if own:
             lines += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge"]
             lines += [f"{name}{_labels(labels)} {value:.15g}" for _, labels, value in own]
@@ -98,8 +98,8 @@ def _of_ledger(facts: Facts, now: datetime) -> Iterator[Sample]:
     yield "rempart_ledger_forged_records", {}, float(facts.forged)
     yield "rempart_denials_open", {}, float(len(overview.open_denials(facts, now)))
     places = overview.places(facts, now)
-    if places and not any(one.state == "unknown" for one in places):
-        yield "rempart_places_at_risk", {}, float(sum(one.state == "bad" for one in places))
+    if places and not any(place.state == "unknown" for place in places):
+        yield "rempart_places_at_risk", {}, float(sum(place.state == "bad" for place in places))
     yield from _of_sites(facts, now)
     for pipeline, rows in sorted(quarantined(facts).items()):
         yield "rempart_quarantined_rows", {"pipeline": pipeline}, float(rows)
@@ -115,8 +115,8 @@ def _of_sites(facts: Facts, now: datetime) -> Iterator[Sample]:
         if pair.throughput:
             labels = {"source": pair.lag.source, "target": pair.lag.target}
             yield "rempart_replication_throughput_bytes", labels, pair.throughput[-1][1]
-    for one in found.sites:
-        labels, told = {"site": one.place.name}, one.usage
+    for site in found.sites:
+        labels, told = {"site": site.place.name}, site.usage
         yield "rempart_usage_known", labels, float(told is not None and told.whole)
         if told is None or told.old:
             continue

@@ -128,7 +128,9 @@ def _packages(text: str) -> Iterator[DebianPackage]:
 def _alternatives(*fields: str) -> Iterator[tuple[str, ...]]:
     for field in fields:
         for part in field.split(","):
-            if names := tuple(re.split(r"[\s(:\[]", one.strip())[0] for one in part.split("|") if one.strip()):
+            if names := tuple(
+                re.split(r"[\s(:\[]", alternative.strip())[0] for alternative in part.split("|") if alternative.strip()
+            ):
                 yield names
 
 

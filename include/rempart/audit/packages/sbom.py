@@ -51,9 +51,12 @@ def of_lock(licences: Iterable[Licence], review: Review, version: str, *, at: da
         locked = licence.locked
         inside = [
             Component(
-                name=one.name, version=one.version, licenses=_expression(one.licence), type=ComponentType.APPLICATION
+                name=bundled.name,
+                version=bundled.version,
+                licenses=_expression(bundled.licence),
+                type=ComponentType.APPLICATION,
             )
-            for one in review.bundled.get(locked.name, ())
+            for bundled in review.bundled.get(locked.name, ())
         ]
         component = Component(
             type=ComponentType.LIBRARY,
@@ -61,7 +64,7 @@ def of_lock(licences: Iterable[Licence], review: Review, version: str, *, at: da
             version=locked.version,
             bom_ref=locked.reference,
             purl=PackageURL("pypi", None, locked.name, locked.version),
-            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=one) for one in locked.hashes],
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest) for digest in locked.hashes],
             licenses=_expression(licence.expression),
             properties=_properties(marker=locked.marker, licence_known_from=licence.known_from),
             components=inside,
@@ -72,13 +75,14 @@ def of_lock(licences: Iterable[Licence], review: Review, version: str, *, at: da
     for licence in found:
         for asker in licence.locked.asked_by:
             needs.setdefault(asker, []).extend(
-                one for one in components[licence.locked.name] if one not in needs.get(asker, [])
+                dependency for dependency in components[licence.locked.name] if dependency not in needs.get(asker, [])
             )
     for name, versions in components.items():
         for component in versions:
             bom.register_dependency(component, needs.get(name, []))
     bom.register_dependency(
-        root, [one for licence in found if licence.locked.direct for one in components[licence.locked.name]]
+        root,
+        [dependency for licence in found if licence.locked.direct for dependency in components[licence.locked.name]],
     )
     return _text(bom, at)
 
@@ -99,8 +103,8 @@ def of_image(name: str, version: str, contents: ImageContents, *, at: datetime |
 
     bom, root = _bom(name, version, container=True)
     _add_debian(bom, contents.system)
-    for one in contents.distributions:
-        locked = one.licence.locked
+    for distribution in contents.distributions:
+        locked = distribution.licence.locked
         inside = [
             Component(
                 name=program.name,
@@ -109,7 +113,7 @@ def of_image(name: str, version: str, contents: ImageContents, *, at: datetime |
                 hashes=[HashType(alg=HashAlgorithm.SHA_256, content=program.sha256)],
                 type=ComponentType.APPLICATION,
             )
-            for program in one.programs
+            for program in distribution.programs
         ]
         bom.components.add(
             Component(
@@ -118,8 +122,10 @@ def of_image(name: str, version: str, contents: ImageContents, *, at: datetime |
                 version=locked.version,
                 bom_ref=locked.reference,
                 purl=PackageURL("pypi", None, locked.name, locked.version),
-                licenses=_expression(one.licence.expression),
-                properties=_properties(record_sha256=one.record, licence_known_from=one.licence.known_from),
+                licenses=_expression(distribution.licence.expression),
+                properties=_properties(
+                    record_sha256=distribution.record, licence_known_from=distribution.licence.known_from
+                ),
                 components=inside,
             )
         )
@@ -148,7 +154,7 @@ def _add_debian(bom: Bom, system: DebianSystem) -> None:
         bom.components.add(component)
     for name, needed in depends_on(system.packages).items():
         for component in components[name]:
-            bom.register_dependency(component, [one for other in needed for one in components[other]])
+            bom.register_dependency(component, [dependency for other in needed for dependency in components[other]])
 
 
 def _bom(name: str, version: str, *, operating_system: bool = False, container: bool = False) -> tuple[Bom, Component]:
@@ -177,7 +183,7 @@ def _text(bom: Bom, at: datetime | None) -> str:
     document: dict[str, Any] = json.loads(JsonV1Dot6(bom).output_as_string())
     document["metadata"].pop("timestamp", None)
     document.pop("serialNumber", None)
-    for inside in (one for component in document["components"] for one in component.get("components", ())):
+    for inside in (part for component in document["components"] for part in component.get("components", ())):
         inside.pop("bom-ref", None)
     digest = hashlib.sha256(canonical_json.encode(document)).hexdigest()
     document["serialNumber"] = uuid.uuid5(_NAMESPACE, digest).urn
@@ -202,7 +208,7 @@ def debian_of(document: Mapping[str, Any], where: str) -> DebianSystem:
 
         read = PackageURL.from_string(purl)
         qualifiers = read.qualifiers if isinstance(read.qualifiers, dict) else {}
-        says = {one.get("name"): one.get("value") for one in component.get("properties") or ()}
+        says = {prop.get("name"): prop.get("value") for prop in component.get("properties") or ()}
         name, version = read.name, read.version or ""
         source, source_version = says.get("rempart:source", name), says.get("rempart:source-version", version)
         packages.append(DebianPackage(name, version, qualifiers.get("arch", ""), source, source_version))

@@ -30,7 +30,7 @@ class NotHeld:
 
 def from_json(plain: Mapping[str, Any]) -> NotHeld:
     """A store as manifest and ledger keep it. Raises KeyError, TypeError."""
-    return NotHeld(str(plain["store"]), str(plain["fact"]), tuple(str(one) for one in plain["needed_by"]))
+    return NotHeld(str(plain["store"]), str(plain["fact"]), tuple(str(consumer) for consumer in plain["needed_by"]))
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ def _few(names: Sequence[str]) -> str:
 
 def needed(found: Iterable[NotHeld]) -> tuple[str, ...]:
     """The champions that a point cannot bring back, by name."""
-    return tuple(sorted({champion for one in found for champion in one.needed_by}))
+    return tuple(sorted({champion for store in found for champion in store.needed_by}))
 
 
 def of_record(body: Mapping[str, Any]) -> tuple[NotHeld, ...]:
     """The stores that the ledger's record of a restore point names."""
-    return tuple(from_json(one) for one in body.get("not_held") or ())
+    return tuple(from_json(store) for store in body.get("not_held") or ())
 
 
 def is_whole(body: Mapping[str, Any]) -> bool:

@@ -158,7 +158,7 @@ def restorable(entries: Sequence[str]) -> list[str]:
 def extensions(entries: Sequence[str]) -> tuple[str, ...]:
     """The extensions that a dump needs, by its table of contents."""
     found = (re.match(r"\d+; \d+ \d+ EXTENSION - (\S+)", entry) for entry in entries)
-    return tuple(sorted(one[1] for one in found if one))
+    return tuple(sorted(extension[1] for extension in found if extension))
 
 
 def restore_failure(name: str, status: int, messages: str) -> RempartError:
@@ -183,7 +183,7 @@ def _need_extensions(name: str, connection: Connection, wanted: Sequence[str]) -
     """Raises BackupError when the server does not offer what a dump needs."""
     with postgresql.session(connection, "look for extensions") as opened:
         offered = {str(row[0]) for row in opened.execute("SELECT name FROM pg_available_extensions").fetchall()}
-    if missing := [one for one in wanted if one not in offered]:
+    if missing := [extension for extension in wanted if extension not in offered]:
         raise BackupError(
             f"Database '{name}' needs what the PostgreSQL server at {connection.host} does not offer: extension"
             f" {', '.join(missing)}. Nothing was restored",

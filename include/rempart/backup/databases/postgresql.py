@@ -332,7 +332,7 @@ def evidence(opened: Session, kind: str) -> list[tuple[str, dict[str, Any]]]:
         return []
     rows = opened.execute("SELECT record, sig FROM public.evidence WHERE kind = %s ORDER BY seq", [kind]).fetchall()
     found = (keys.read(text, sig) for text, sig in rows)
-    return [(str(one["subject"]), dict(one["body"])) for one in found if one]
+    return [(str(row["subject"]), dict(row["body"])) for row in found if row]
 
 
 def ledger_head(opened: Session) -> tuple[int, str | None]:

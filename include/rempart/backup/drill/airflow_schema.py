@@ -34,7 +34,7 @@ _INHERITED = ("PATH", "LANG")
 def revisions(package: str = "airflow", versions: str = "migrations/versions") -> dict[str, str | None]:
     """Each revision of an installed package's schema (Airflow's), and the one before it. Raises BackupError."""
     installed = find_spec(package)  # finds it without importing it
-    folders = [Path(one) / versions for one in (installed and installed.submodule_search_locations) or ()]
+    folders = [Path(folder) / versions for folder in (installed and installed.submodule_search_locations) or ()]
     found: dict[str, str | None] = {}
     for file in sorted(file for folder in folders for file in folder.glob("*.py")):
         stated = {name: value.strip("\"'") for name, value in _REVISION.findall(file.read_text(encoding="utf-8"))}
@@ -70,7 +70,11 @@ def migrates(connection: Connection, drill_id: str) -> Check:
         return Check(what, None, "not run: it held no schema when the point was made")
     if found == wanted:
         return Check(what, True, f"it is at revision {_told(found)}, the newest")
-    if later := [one for table, one in found.items() if one and one not in known[table]]:
+    if later := [
+        found_revision
+        for table, found_revision in found.items()
+        if found_revision and found_revision not in known[table]
+    ]:
         return Check(what, False, f"revision {later[0][:40]} is not one of this release: a later one made it")
     migrate(connection, drill_id)
     after = _revisions(connection)

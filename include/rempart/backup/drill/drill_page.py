@@ -30,9 +30,9 @@ def page(found: DrillReport) -> str:
         verdict = ("The restore point proved itself, and the drill is red.", "bad")
     facts = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in found.facts.items())
     checks = "".join(
-        f"<tr><td>{_mark(*_MARKS[one.ok])}</td>"
-        f"<td>{escape(one.what)}<div class=small>{escape(one.detail)}</div></td></tr>"
-        for one in found.checks
+        f"<tr><td>{_mark(*_MARKS[check.ok])}</td>"
+        f"<td>{escape(check.what)}<div class=small>{escape(check.detail)}</div></td></tr>"
+        for check in found.checks
     )
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
@@ -42,7 +42,7 @@ def page(found: DrillReport) -> str:
         f"<p>Scenario: {escape(found.scenario)}. Began {escape(found.began)}, on record {escape(found.recorded)}."
         f" Rempart {escape(found.version)}.</p>\n<p>{_mark(*verdict)}</p>\n"
         f"<h2>Figures</h2>\n<table>{facts}</table>\n"
-        f"{''.join(_profile(one) for one in found.profiles)}"
+        f"{''.join(_profile(profile) for profile in found.profiles)}"
         f"<h2>Checks</h2>\n<table>{checks}</table>\n"
         f"<h2>Evidence</h2>\n{_cited(found.evidence)}\n"
         "<p class=small>Records of the ledger by number and SHA-256. <code>rempart ledger export</code> writes them,"
@@ -54,13 +54,14 @@ def _mark(text: str, kind: str) -> str:
     return f'<span class="mark {kind}">{escape(text)}</span>'
 
 
-def _profile(one: Mapped) -> str:
-    rows = "".join(_line(line) for line in one.lines)
+def _profile(profile: Mapped) -> str:
+    rows = "".join(_line(line) for line in profile.lines)
     return (
-        f"<h2>{escape(one.title)}</h2>\n<p class=small>Source: {escape(one.source)}, read {one.as_of.isoformat()}."
+        f"<h2>{escape(profile.title)}</h2>\n<p class=small>Source: {escape(profile.source)}, read"
+        f" {profile.as_of.isoformat()}."
         " Paraphrases, for finding one's way; the provisions themselves decide. <i>Supports</i> means that the evidence"
         " cited speaks for the provision, and no more than that.</p>\n"
-        f"<table>{rows}</table>\n<p>Not covered by Rempart:</p>\n{_list(one.not_covered)}\n"
+        f"<table>{rows}</table>\n<p>Not covered by Rempart:</p>\n{_list(profile.not_covered)}\n"
     )
 
 
@@ -80,8 +81,8 @@ def _list(texts: Iterable[str]) -> str:
 
 def _cited(citations: Iterable[Citation]) -> str:
     found = "".join(
-        f"<li>Record {one.record}: {escape(one.what)}<br>"
-        f"<code>{escape(one.sha256 or 'from before the chain')}</code></li>"
-        for one in citations
+        f"<li>Record {citation.record}: {escape(citation.what)}<br>"
+        f"<code>{escape(citation.sha256 or 'from before the chain')}</code></li>"
+        for citation in citations
     )
     return f"<ul class=small>{found}</ul>"

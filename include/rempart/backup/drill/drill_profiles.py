@@ -161,4 +161,4 @@ NIS2 = Profile(
     ),
 )
 
-PROFILES: dict[str, Profile] = {one.name: one for one in (FINANCIAL, NIS2)}
+PROFILES: dict[str, Profile] = {profile.name: profile for profile in (FINANCIAL, NIS2)}

@@ -141,12 +141,12 @@ def report(grounds: Grounds, profiles: Iterable[Profile]) -> DrillReport:
         tuple(own),
         dict(_facts(body)),
         checks,
-        tuple(_mapped(one, grounds, checks) for one in profiles),
+        tuple(_mapped(profile, grounds, checks) for profile in profiles),
     )
 
 
 def _checks(body: Mapping[str, Any]) -> tuple[Check, ...]:
-    return tuple(Check(str(one["what"]), one["ok"], str(one["detail"])) for one in body["checks"])
+    return tuple(Check(str(check["what"]), check["ok"], str(check["detail"])) for check in body["checks"])
 
 
 def _facts(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -177,22 +177,27 @@ def _keep(keep: Mapping[str, int]) -> str:
 
 
 def _mapped(profile: Profile, grounds: Grounds, checks: Sequence[Check]) -> Mapped:
-    lines = tuple(_line(one, grounds, checks) for one in profile.requirements)
+    lines = tuple(_line(requirement, grounds, checks) for requirement in profile.requirements)
     return Mapped(profile.name, profile.title, profile.source, profile.as_of, lines, profile.not_covered)
 
 
 def _line(requirement: Requirement, grounds: Grounds, checks: Sequence[Check]) -> Line:
     shown = [_show(topic, grounds, checks) for topic in requirement.shown_by]
-    failed, absent = [one.why for one in shown if one.ok is False], [one.why for one in shown if one.ok is None]
+    failed, absent = (
+        [check.why for check in shown if check.ok is False],
+        [check.why for check in shown if check.ok is None],
+    )
     finding: Finding = "does not support" if failed else "not shown" if absent else "supports"
-    cited = {one.record: one for one in (grounds.drill.cite("drill"), *(c for part in shown for c in part.evidence))}
+    cited = {
+        entry.record: entry for entry in (grounds.drill.cite("drill"), *(c for part in shown for c in part.evidence))
+    }
     return Line(
         requirement.reference,
         requirement.asks,
         finding,
         "; ".join([*failed, *absent]) or "every check and record that it rests on is there and passed",
-        tuple(dict.fromkeys(name for one in shown for name in one.checks)),
-        tuple(dict.fromkeys(figure for one in shown for figure in one.figures)),
+        tuple(dict.fromkeys(name for check in shown for name in check.checks)),
+        tuple(dict.fromkeys(figure for check in shown for figure in check.figures)),
         tuple(cited.values()),
         requirement.outside,
     )
@@ -200,10 +205,10 @@ def _line(requirement: Requirement, grounds: Grounds, checks: Sequence[Check]) -
 
 def _show(topic: Topic, grounds: Grounds, checks: Sequence[Check]) -> _Shown:
     if topic in _CHECKS:
-        return _of_checks(topic, [one for one in checks if re.match(_CHECKS[topic], one.what)])
+        return _of_checks(topic, [check for check in checks if re.match(_CHECKS[topic], check.what)])
     body = grounds.drill.record.body
     if topic == "drills of a year":
-        passed = sum(one.body["ok"] is True for one in grounds.drills)
+        passed = sum(drill.body["ok"] is True for drill in grounds.drills)
         figure = f"drills in the 365 days up to this one: {len(grounds.drills)}, of them passed: {passed}"
         return _Shown(True if passed else None, "no drill passed within a year", figures=(figure,))
     if topic == "attack drills":
@@ -225,10 +230,10 @@ def _show(topic: Topic, grounds: Grounds, checks: Sequence[Check]) -> _Shown:
 
 def _of_checks(topic: Topic, found: Sequence[Check]) -> _Shown:
     """Shown if a check ran and none failed."""
-    names = tuple(f"{one.what}: {_MARKS[one.ok]} ({one.detail})" for one in found)
-    if failed := [one.what for one in found if one.ok is False]:
+    names = tuple(f"{check.what}: {_MARKS[check.ok]} ({check.detail})" for check in found)
+    if failed := [check.what for check in found if check.ok is False]:
         return _Shown(False, f"failed: {', '.join(failed)}", names)
-    return _Shown(True if any(one.ok for one in found) else None, f"nothing of '{topic}' was checked", names)
+    return _Shown(True if any(check.ok for check in found) else None, f"nothing of '{topic}' was checked", names)
 
 
 _MARKS = {True: "passed", False: "failed", None: "not run"}
@@ -245,7 +250,9 @@ def _independent(body: Mapping[str, Any]) -> _Shown:
     if "backup" not in sites:
         return _Shown(None, "the drill's record does not tell the sites")
     backup, source = sites["backup"], sites["source"]
-    figures = tuple(f"{one['name']}: operator {one['operator']}, region {one['region']}" for one in (source, backup))
+    figures = tuple(
+        f"{site['name']}: operator {site['operator']}, region {site['region']}" for site in (source, backup)
+    )
     if backup.get("independent_of") != source["name"]:
         missing = f"rempart.yaml does not declare '{backup['name']}' independent_of '{source['name']}'"
         return _Shown(None, missing, figures=figures)

@@ -138,13 +138,20 @@ def restore_objects(
 ) -> tuple[int, int]:
     """Copy objects of a point, each in the version on record and checked, into a bucket; how many and their bytes."""
 
-    def restore_one(number: int, one: HeldObject, folder: Path) -> int:
+    def restore_one(number: int, held_object: HeldObject, folder: Path) -> int:
         file = folder / str(number)
-        fetch(site, physical(one.bucket), one.key, one.sha256, file, version_id=one.version)
-        site.write_file(target_bucket, one.key, file)
+        fetch(
+            site,
+            physical(held_object.bucket),
+            held_object.key,
+            held_object.sha256,
+            file,
+            version_id=held_object.version,
+        )
+        site.write_file(target_bucket, held_object.key, file)
         file.unlink()
-        return one.size
+        return held_object.size
 
     with spool_folder() as folder, ThreadPoolExecutor(WORKERS, thread_name_prefix="drill") as pool:
-        sizes = [size.result() for size in [pool.submit(restore_one, n, one, folder) for n, one in enumerate(held)]]
+        sizes = [size.result() for size in [pool.submit(restore_one, n, item, folder) for n, item in enumerate(held)]]
     return len(sizes), sum(sizes)

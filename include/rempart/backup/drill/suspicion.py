@@ -50,8 +50,8 @@ def judge(
 
 
 def _objects(clean: Manifest, found: Manifest, erased: Collection[tuple[str, str]]) -> Iterator[str]:
-    before = {(one.bucket, one.key): one for one in clean.objects if (one.bucket, one.key) not in erased}
-    after = {(one.bucket, one.key): one for one in found.objects}
+    before = {(obj.bucket, obj.key): obj for obj in clean.objects if (obj.bucket, obj.key) not in erased}
+    after = {(obj.bucket, obj.key): obj for obj in found.objects}
     common = before.keys() & after.keys()
     changed = [key for key in common if before[key].sha256 != after[key].sha256]
     if len(changed) >= LEAST and len(changed) > SHARE * len(common):
@@ -64,13 +64,13 @@ def _objects(clean: Manifest, found: Manifest, erased: Collection[tuple[str, str
         yield f"{len(gone)} of {len(before)} objects vanished"
 
 
-def _compresses(one: HeldObject) -> bool:
-    return one.size >= _LARGE and one.sealed.size < _COMPRESSES * one.size
+def _compresses(held_object: HeldObject) -> bool:
+    return held_object.size >= _LARGE and held_object.sealed.size < _COMPRESSES * held_object.size
 
 
-def _is_noise(one: HeldObject) -> bool:
+def _is_noise(held_object: HeldObject) -> bool:
     """What is sealed is compressed first: only what does not compress is not smaller than it was."""
-    return one.size >= _LARGE and one.sealed.size >= one.size
+    return held_object.size >= _LARGE and held_object.sealed.size >= held_object.size
 
 
 def _rows(clean: Manifest, found: Manifest) -> Iterator[str]:
@@ -171,11 +171,11 @@ def walk(
 
     So a point that only keeps what an attack left is in doubt as well. Two manifests are in memory at a time.
     """
-    for one in candidates:
-        if one.manifest is None:
-            yield Judged(one.point, (one.fault,))
+    for candidate in candidates:
+        if candidate.manifest is None:
+            yield Judged(candidate.point, (candidate.fault,))
             continue
-        doubts = (*one.doubts, *judge(clean, one.manifest, promoted, erased))
+        doubts = (*candidate.doubts, *judge(clean, candidate.manifest, promoted, erased))
         if not doubts:
-            clean = one.manifest
-        yield Judged(one.point, doubts)
+            clean = candidate.manifest
+        yield Judged(candidate.point, doubts)

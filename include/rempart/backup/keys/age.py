@@ -146,7 +146,7 @@ class _Watched:
 def _recipients(recipients: Iterable[str]) -> list[Any]:
     from pyrage import x25519
 
-    made = [x25519.Recipient.from_str(check_recipient(one, "recipient")) for one in recipients]
+    made = [x25519.Recipient.from_str(check_recipient(recipient, "recipient")) for recipient in recipients]
     if not made:
         raise ConfigError("Nothing can be encrypted for nobody", "Name a recipient.")
     return made

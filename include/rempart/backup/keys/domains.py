@@ -63,9 +63,9 @@ def text_of(retention: timedelta) -> str:
 
 def shortest(ids: Iterable[str]) -> timedelta | None:
     """The shortest retention among domains, by their ids, zero for what is none; None without any."""
-    matched = [_FORM.fullmatch(one) for one in ids]
+    matched = [_FORM.fullmatch(domain_id) for domain_id in ids]
     lengths = [
-        timedelta(seconds=int(one[3][:-1]) * dict(_UNITS)[one[3][-1]]) if one else timedelta(0) for one in matched
+        timedelta(seconds=int(form[3][:-1]) * dict(_UNITS)[form[3][-1]]) if form else timedelta(0) for form in matched
     ]
     return min(lengths, default=None)
 

@@ -115,9 +115,9 @@ def unpack(stream: Any, folder: Path | None, where: str) -> Contents:
 def _judged(manifest: dict[str, Any] | None, digests: dict[str, str], where: str) -> Contents:
     if manifest is None:
         raise IntegrityError(f"{where} is not whole: its manifest is missing", "Take another base backup.")
-    for one in manifest["Files"]:
-        path = one.get("Path") or bytes.fromhex(one["Encoded-Path"]).decode("utf-8", "surrogateescape")
-        if digests.get(path) != one["Checksum"]:
+    for file in manifest["Files"]:
+        path = file.get("Path") or bytes.fromhex(file["Encoded-Path"]).decode("utf-8", "surrogateescape")
+        if digests.get(path) != file["Checksum"]:
             why = "is missing" if path not in digests else "is not the one on record"
             raise IntegrityError(f"{where}: {path} {why}", "Take another base backup.")
     ranges = manifest["WAL-Ranges"]

@@ -29,12 +29,12 @@ class Course:
 
     def ends(self, timeline: int) -> int | None:
         """Where the course leaves a timeline; None for the last one. Raises ValueError for one that is no part."""
-        at = [one for one, _ in self.parts].index(timeline)
+        at = [number for number, _ in self.parts].index(timeline)
         return self.parts[at + 1][1] if at + 1 < len(self.parts) else None
 
     def has(self, base: Base) -> bool:
         """Whether a base lies on it: its timeline is a part, and was not left before the base's end."""
-        if base.timeline not in [one for one, _ in self.parts]:
+        if base.timeline not in [timeline for timeline, _ in self.parts]:
             return False
         ends = self.ends(base.timeline)
         return ends is None or base.end <= ends
@@ -43,7 +43,7 @@ class Course:
 def course_of(timeline: int, ancestors: Sequence[tuple[int, int]] = ()) -> Course:
     """The course that ends in a timeline, by its history (`wal.read_history`)."""
     begins = [0, *(ended for _, ended in ancestors)]
-    return Course(tuple(zip([*(one for one, _ in ancestors), timeline], begins, strict=True)))
+    return Course(tuple(zip([*(ancestor for ancestor, _ in ancestors), timeline], begins, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -81,21 +81,21 @@ class Route:
 
 def holdings(course: Course, bases: Iterable[Base], segments: Iterable[Segment]) -> Holdings:
     """What of an archive lies on a course. Of a segment on several timelines the course's youngest counts."""
-    ours = sorted((base for base in bases if course.has(base)), key=lambda one: one.ended)
+    ours = sorted((base for base in bases if course.has(base)), key=lambda base: base.ended)
     if not ours:
         return Holdings(course, ())
     size, chosen = ours[0].segment_bytes, dict[int, Segment]()
     first = {timeline: begins // size for timeline, begins in course.parts}
     last = {timeline: course.ends(timeline) for timeline, _ in course.parts}
-    for one in segments:
-        if one.timeline not in first or one.number < first[one.timeline]:
+    for segment in segments:
+        if segment.timeline not in first or segment.number < first[segment.timeline]:
             continue
-        ends = last[one.timeline]
-        if ends is not None and one.number > ends // size:
+        ends = last[segment.timeline]
+        if ends is not None and segment.number > ends // size:
             continue
-        before = chosen.get(one.number)
-        if before is None or before.timeline < one.timeline:
-            chosen[one.number] = one
+        before = chosen.get(segment.number)
+        if before is None or before.timeline < segment.timeline:
+            chosen[segment.number] = segment
     return Holdings(course, tuple(ours), chosen)
 
 
@@ -108,7 +108,9 @@ def _run(held: Holdings, base: Base) -> Iterator[Segment]:
 
 
 def _missing(held: Holdings, base: Base, number: int) -> str:
-    timeline = max(one for one, begins in held.course.parts if begins // base.segment_bytes <= number)
+    timeline = max(
+        number_of_timeline for number_of_timeline, begins in held.course.parts if begins // base.segment_bytes <= number
+    )
     return segment_name(timeline, number, base.segment_bytes)
 
 
@@ -120,7 +122,7 @@ def spans(held: Holdings) -> tuple[Span, ...]:
         after = base.first + len(run)
         if after <= base.last:
             continue
-        end = max([base.ended, *(one.last_commit for one in run if one.last_commit)])
+        end = max([base.ended, *(segment.last_commit for segment in run if segment.last_commit)])
         missing, broken = _missing(held, base, after), any(number > after for number in held.segments)
         if found and found[-1].missing == missing:
             found[-1] = Span(found[-1].begin, end, (*found[-1].bases, base), missing, broken)
@@ -141,10 +143,10 @@ def route(held: Holdings, until: datetime | None) -> Route:
     base = earlier[-1]
     taken: list[Segment] = []
     reach = base.ended
-    for one in _run(held, base):
-        taken.append(one)
-        reach = max(reach, one.last_commit or reach)
-        if until is not None and reach > until and one.number >= base.last:
+    for segment in _run(held, base):
+        taken.append(segment)
+        reach = max(reach, segment.last_commit or reach)
+        if until is not None and reach > until and segment.number >= base.last:
             return Route(base, tuple(taken), until, reach)
     after = base.first + len(taken)
     if after <= base.last or any(number > after for number in held.segments):
@@ -164,7 +166,7 @@ def route(held: Holdings, until: datetime | None) -> Route:
 
 
 def _told(held: Holdings) -> str:
-    return "; ".join(f"{_clock(one.begin)} to {_clock(one.end)}" for one in spans(held)) or "none"
+    return "; ".join(f"{_clock(span.begin)} to {_clock(span.end)}" for span in spans(held)) or "none"
 
 
 def _said(until: datetime | None) -> str:
@@ -182,7 +184,7 @@ def base_is_due(bases: Iterable[Base], timeline: int, every: timedelta, now: dat
 
 def kept_bases(bases: Iterable[Base], keep: timedelta, now: datetime) -> tuple[Base, ...]:
     """The bases that moments of the window need: those in it, and the newest before it. The newest always stays."""
-    ordered = sorted(bases, key=lambda one: one.ended)
+    ordered = sorted(bases, key=lambda base: base.ended)
     before = [base for base in ordered if base.ended <= now - keep]
     return tuple(ordered[max(0, len(before) - 1) :])
 
@@ -191,7 +193,7 @@ def is_needed(segment: Segment, bases: Sequence[Base]) -> bool:
     """Whether a base that is kept may need a segment. What was written before the oldest of them is not needed."""
     if not bases:
         return False
-    oldest = min(bases, key=lambda one: one.first)
+    oldest = min(bases, key=lambda base: base.first)
     if segment.number < oldest.first:
         return False
     return segment.last_commit is None or segment.last_commit >= oldest.began - SKEW

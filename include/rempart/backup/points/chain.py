@@ -114,7 +114,11 @@ def _parse_mark(body: bytes, keys: Mapping[str, bytes]) -> Mark:
     if not signed:
         raise ValueError("the mark in its place is signed by none of the keys trusted")
     points = plain["points"]
-    if type(plain["seq"]) is not int or not isinstance(points, list) or not all(isinstance(one, str) for one in points):
+    if (
+        type(plain["seq"]) is not int
+        or not isinstance(points, list)
+        or not all(isinstance(point, str) for point in points)
+    ):
         raise ValueError("the mark in its place is none")
     return Mark(plain["seq"], datetime.fromisoformat(plain["at"]), tuple(points))
 
@@ -154,16 +158,16 @@ def _parse(body: bytes) -> tuple[Link, str, bytes]:
     return link, found["text"], base64.b64decode(found["sig"])
 
 
-def _signed(one: Stored, keys: Mapping[str, bytes]) -> Link:
+def _signed(stored: Stored, keys: Mapping[str, bytes]) -> Link:
     """The link in a body that one of the keys signed for its number. Raises ValueError that says what is wrong."""
-    link, text, signature = _parse(one.body)
-    if link.seq != one.seq:
+    link, text, signature = _parse(stored.body)
+    if link.seq != stored.seq:
         raise ValueError("it is out of its place, or a link before it is gone")
     if link.key not in keys:
         raise ValueError(f"it is signed by key {link.key[:16]}, which is not one of those trusted")
     if not is_signed(keys[link.key], signature, text.encode()):
         raise ValueError("its signature does not fit")
-    if (link.previous is None) != (one.seq == 1):
+    if (link.previous is None) != (stored.seq == 1):
         raise ValueError("it does not follow on the link before it")
     return link
 
@@ -175,23 +179,23 @@ def faults(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> Iterator[tupl
     """
     before: Stored | None = None
     number: int | None = None
-    for one in stored:
+    for record in stored:
         link, why = None, ""
         try:
-            if number is not None and one.seq != number + 1:
+            if number is not None and record.seq != number + 1:
                 raise ValueError("it is out of its place, or a link before it is gone")
-            if one.lost:
-                if _parse_mark(one.body, keys).seq != one.seq:
+            if record.lost:
+                if _parse_mark(record.body, keys).seq != record.seq:
                     raise ValueError("the mark in its place is that of another link")
             else:
-                link = _signed(one, keys)
+                link = _signed(record, keys)
                 if before and link.previous != before.hash:
                     link = None
                     raise ValueError("it does not follow on the link before it")
         except ValueError as cause:
             why = str(cause)
-        yield one, link, why
-        before, number = (one if link else None), one.seq
+        yield record, link, why
+        before, number = (record if link else None), record.seq
 
 
 def verify(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> list[Link]:
@@ -201,9 +205,9 @@ def verify(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> list[Link]:
     signed by a key that is not trusted, out of place, or does not follow on the one before.
     """
     links: list[Link] = []
-    for one, link, why in faults(stored, keys):
+    for record, link, why in faults(stored, keys):
         if why:
-            raise _broken(one.seq, why)
+            raise _broken(record.seq, why)
         if link:
             links.append(link)
     return links
@@ -211,7 +215,7 @@ def verify(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> list[Link]:
 
 def lost_points(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> frozenset[str]:
     """The points that marks of lost links name. Raises ValueError for a mark that no trusted key signed."""
-    return frozenset(point for one in stored if one.lost for point in _parse_mark(one.body, keys).points)
+    return frozenset(point for link in stored if link.lost for point in _parse_mark(link.body, keys).points)
 
 
 def _broken(seq: int, why: str) -> IntegrityError:
@@ -259,8 +263,8 @@ def read(
 
 def numbers(site: Site, bucket: str) -> list[int]:
     """The numbers of the links of which a site has any version."""
-    found = (_KEY.fullmatch(one.key) for one in site.versions(bucket, FOLDER) if not one.marker)
-    return sorted({int(one["seq"]) for one in found if one and not one["lost"]})
+    found = (_KEY.fullmatch(version.key) for version in site.versions(bucket, FOLDER) if not version.marker)
+    return sorted({int(link["seq"]) for link in found if link and not link["lost"]})
 
 
 @dataclass(frozen=True)
@@ -298,12 +302,12 @@ class _Choice:
                 return mark
         return first or Stored(seq, b"")
 
-    def counts(self, one: Stored, before: Stored | None) -> bool:
+    def counts(self, stored: Stored, before: Stored | None) -> bool:
         """Whether a version is the link: the ledger names it, or it verifies and follows on one that does."""
-        if wanted := self.named.get(one.seq):
-            return one.hash == wanted
+        if wanted := self.named.get(stored.seq):
+            return stored.hash == wanted
         try:
-            link = _signed(one, self.keys)
+            link = _signed(stored, self.keys)
         except ValueError:
             return False
         if before is None or before.lost:
@@ -314,10 +318,10 @@ class _Choice:
             return True  # there is nothing to hold it against
         return link.previous == before.hash
 
-    def _previous(self, one: Stored) -> str | None:
+    def _previous(self, stored: Stored) -> str | None:
         """The hash that a link names of the one before it, if the link verifies."""
         try:
-            return _signed(one, self.keys).previous
+            return _signed(stored, self.keys).previous
         except ValueError:
             return None
 

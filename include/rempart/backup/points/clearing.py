@@ -50,11 +50,11 @@ class Named:
             rest += chunk
             end = len(rest) if not chunk else max(0, len(rest) - _LONGEST)
             past = 0
-            for one in _SEALED.finditer(rest):
-                if one.start() >= end:
+            for found_name in _SEALED.finditer(rest):
+                if found_name.start() >= end:
                     break
-                found, past = found + 1, one.end()
-                yield one[1].decode(), one[3].decode(), datetime.fromisoformat(one[2].decode())
+                found, past = found + 1, found_name.end()
+                yield found_name[1].decode(), found_name[3].decode(), datetime.fromisoformat(found_name[2].decode())
             cut = max(past, end)
             said += sum(1 for mark in _ONE.finditer(rest) if mark.start() < cut)
             rest = rest[cut:]
@@ -64,9 +64,9 @@ class Named:
             raise ValueError(f"it names {said} sealed objects, of which {found} can be read")
 
 
-def fingerprint(one: Version) -> int:
+def fingerprint(version: Version) -> int:
     """A version in eight bytes: of two that share it, one more is kept."""
-    return int.from_bytes(hashlib.blake2b(f"{one[0]}\n{one[1]}".encode(), digest_size=8).digest())
+    return int.from_bytes(hashlib.blake2b(f"{version[0]}\n{version[1]}".encode(), digest_size=8).digest())
 
 
 def lapsed(listed: Iterable[ObjectInfo], now: datetime, kept: timedelta) -> list[ObjectInfo]:
@@ -74,15 +74,19 @@ def lapsed(listed: Iterable[ObjectInfo], now: datetime, kept: timedelta) -> list
 
     Whether they did, and whether a point names the version, is still to be asked.
     """
-    return [one for one in listed if one.version_id and not one.marker and now - one.modified > kept]
+    return [
+        version for version in listed if version.version_id and not version.marker and now - version.modified > kept
+    ]
 
 
 def unneeded(
     candidates: Iterable[ObjectInfo], needed: Collection[int], turn: str, most: int = MOST
 ) -> list[ObjectInfo]:
     """Of these versions those that no standing point names, `most` at a time; `turn` (a day) says where to begin."""
-    free = [one for one in candidates if fingerprint((one.key, str(one.version_id))) not in needed]
-    free.sort(key=lambda one: hashlib.blake2b(f"{turn}{one.key}{one.version_id}".encode(), digest_size=8).digest())
+    free = [
+        candidate for candidate in candidates if fingerprint((candidate.key, str(candidate.version_id))) not in needed
+    ]
+    free.sort(key=lambda info: hashlib.blake2b(f"{turn}{info.key}{info.version_id}".encode(), digest_size=8).digest())
     return free[:most]
 
 
@@ -97,10 +101,10 @@ def old_versions(
     old: list[tuple[ObjectInfo, ...]] = []
     count = 0
     for versions in found.keys.values():
-        if any((one.key, one.version_id) in protected for one in versions):
+        if any((version.key, version.version_id) in protected for version in versions):
             continue
         newest = versions[0]
-        gone = [one for above, one in pairwise(versions) if now - above.modified > kept]
+        gone = [version for above, version in pairwise(versions) if now - above.modified > kept]
         if newest.marker and len(gone) == len(versions) - 1 and now - newest.modified > kept:
             gone.insert(0, newest)
         if gone and count < most:

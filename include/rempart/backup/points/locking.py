@@ -97,7 +97,11 @@ class Listed:
         """The version of each key that its writer made, the first, where a reader finds any; without restic's locks."""
         found = {}
         for key, versions in self.keys.items():
-            first = next(one for one in reversed(versions) if not one.marker) if not versions[0].marker else None
+            first = (
+                next(version for version in reversed(versions) if not version.marker)
+                if not versions[0].marker
+                else None
+            )
             if first and first.version_id and not _BUSY.match(key):
                 found[key] = first.version_id
         return found
@@ -106,23 +110,26 @@ class Listed:
         """restic's own locks alone."""
         return Listed({key: versions for key, versions in self.keys.items() if _BUSY.match(key)})
 
-    def version(self, one: Version) -> ObjectInfo:
-        return next(version for version in self.keys[one[0]] if version.version_id == one[1])
+    def version(self, object_version: Version) -> ObjectInfo:
+        return next(version for version in self.keys[object_version[0]] if version.version_id == object_version[1])
 
-    def reads(self, one: Version) -> bool:
+    def reads(self, object_version: Version) -> bool:
         """Whether a reader finds this version, or, by size and ETag, a copy of it."""
-        newest, right = self.keys[one[0]][0], self.version(one)
+        newest, right = self.keys[object_version[0]][0], self.version(object_version)
         return not newest.marker and (newest.size, newest.etag) == (right.size, right.etag)
 
-    def holds(self, one: Version) -> bool:
-        return any(version.version_id == one[1] and not version.marker for version in self.keys.get(one[0], ()))
+    def holds(self, object_version: Version) -> bool:
+        return any(
+            version.version_id == object_version[1] and not version.marker
+            for version in self.keys.get(object_version[0], ())
+        )
 
 
 def listed(versions: Iterable[ObjectInfo]) -> Listed:
     """From a listing of all versions, those of a key newest first."""
     keys: dict[str, list[ObjectInfo]] = {}
-    for one in versions:
-        keys.setdefault(one.key, []).append(one)
+    for version in versions:
+        keys.setdefault(version.key, []).append(version)
     return Listed(keys)
 
 
@@ -130,7 +137,13 @@ def hidden(known: Known, found: Listed) -> tuple[Version, ...]:
     """What was locked because a point needs it, is still there, and is not what a reader finds any more."""
     if known.pruning:
         return ()
-    return tuple(sorted(one for one in known.until if found.holds(one) and not found.reads(one)))
+    return tuple(
+        sorted(
+            object_version
+            for object_version in known.until
+            if found.holds(object_version) and not found.reads(object_version)
+        )
+    )
 
 
 def outlives(made: datetime, length: timedelta | None, now: datetime, locked: timedelta) -> bool:
@@ -143,7 +156,7 @@ def outlives(made: datetime, length: timedelta | None, now: datetime, locked: ti
 
 def due(wanted: Iterable[Version], known: Known, needed: datetime) -> list[Version]:
     """Those that are not known to be locked until `needed`."""
-    return sorted(one for one in wanted if known.until.get(one, _LONG_AGO) < needed)
+    return sorted(object_version for object_version in wanted if known.until.get(object_version, _LONG_AGO) < needed)
 
 
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
@@ -168,13 +181,13 @@ def covers(found: Listed) -> tuple[Cover, ...]:
     """
     covered = []
     for key, versions in sorted(found.keys.items()):
-        bodies = [one for one in versions if not one.marker]
+        bodies = [version for version in versions if not version.marker]
         if not _ONCE.fullmatch(key) or not bodies:
             continue
         right, newest = bodies[-1], versions[0]
         if newest is right or (not newest.marker and (newest.size, newest.etag) == (right.size, right.etag)):
             continue
-        later = [one for one in bodies[:-1] if (one.size, one.etag) != (right.size, right.etag)]
-        markers = tuple(one for one in versions[: versions.index(bodies[0])] if one.marker)
+        later = [body for body in bodies[:-1] if (body.size, body.etag) != (right.size, right.etag)]
+        markers = tuple(version for version in versions[: versions.index(bodies[0])] if version.marker)
         covered.append(Cover(right, markers, bool(later)))
     return tuple(covered)

@@ -70,15 +70,15 @@ def of_candidates(
 
 def dangling(references: Iterable[Reference], held: Sequence[HeldObject]) -> tuple[str, ...]:
     """The references that nothing among the held objects answers, in words."""
-    objects = {(one.bucket, one.key): one.sha256 for one in held}
+    objects = {(obj.bucket, obj.key): obj.sha256 for obj in held}
     folders = {(bucket, key[: end + 1]) for bucket, key in objects for end, sign in enumerate(key) if sign == "/"}
     missing = []
-    for one in references:
-        if one.key.endswith("/"):
-            answered = (one.bucket, one.key) in folders
+    for reference in references:
+        if reference.key.endswith("/"):
+            answered = (reference.bucket, reference.key) in folders
         else:
-            found = objects.get((one.bucket or "", one.key))
-            answered = found is not None and one.sha256 in (None, found)
+            found = objects.get((reference.bucket or "", reference.key))
+            answered = found is not None and reference.sha256 in (None, found)
         if not answered:
-            missing.append(str(one))
+            missing.append(str(reference))
     return tuple(missing)

@@ -115,11 +115,11 @@ class Selection:
 
     @property
     def object_bytes(self) -> int:
-        return sum(one.size for one in self.objects)
+        return sum(obj.size for obj in self.objects)
 
     @property
     def dump_bytes(self) -> int:
-        return sum(one.bytes for one in self.databases)
+        return sum(database.bytes for database in self.databases)
 
 
 def select(
@@ -140,34 +140,39 @@ def select(
         if part.kind == "database":
             databases[part.name] = manifest.database(part.name)
             continue
-        for one in manifest.objects:
-            if _belongs(one, part, models or {}):
-                objects[one.bucket, one.key] = one
+        for obj in manifest.objects:
+            if _belongs(obj, part, models or {}):
+                objects[obj.bucket, obj.key] = obj
                 found += 1
         if not found:
             raise BackupError(f"Restore point {manifest.id} holds nothing of {part}", "--explain names its parts.")
     if not parts:
-        databases = {one.name: one for one in manifest.databases}
-        objects = {(one.bucket, one.key): one for one in manifest.objects}
+        databases = {database.name: database for database in manifest.databases}
+        objects = {(obj.bucket, obj.key): obj for obj in manifest.objects}
     gone = set(destroyed)
     withheld: dict[str, int] = {}
     kept = []
-    for one in sorted(objects.values(), key=lambda one: (BUCKETS.index(one.bucket), one.key)):
-        if (one.sealed.domain, one.sealed.serial) in gone:
-            withheld[one.sealed.domain] = withheld.get(one.sealed.domain, 0) + 1
+    for obj in sorted(objects.values(), key=lambda obj: (BUCKETS.index(obj.bucket), obj.key)):
+        if (obj.sealed.domain, obj.sealed.serial) in gone:
+            withheld[obj.sealed.domain] = withheld.get(obj.sealed.domain, 0) + 1
         else:
-            kept.append(one)
+            kept.append(obj)
     return Selection(
-        tuple(sorted(databases.values(), key=lambda one: (-one.bytes, one.name))), tuple(kept), not parts, withheld
+        tuple(sorted(databases.values(), key=lambda database: (-database.bytes, database.name))),
+        tuple(kept),
+        not parts,
+        withheld,
     )
 
 
-def _belongs(one: HeldObject, part: Part, models: Mapping[str, Collection[str]]) -> bool:
+def _belongs(held_object: HeldObject, part: Part, models: Mapping[str, Collection[str]]) -> bool:
     if part.kind == "bucket":
-        return one.bucket == part.name
+        return held_object.bucket == part.name
     if part.kind == "dataset":
-        return one.bucket == "lake" and dataset_of(one.key) == part.name
-    return one.bucket == "artifacts" and any(one.key.startswith(folder) for folder in models.get(part.name, ()))
+        return held_object.bucket == "lake" and dataset_of(held_object.key) == part.name
+    return held_object.bucket == "artifacts" and any(
+        held_object.key.startswith(folder) for folder in models.get(part.name, ())
+    )
 
 
 def dataset_of(key: str) -> str | None:
@@ -178,7 +183,7 @@ def dataset_of(key: str) -> str | None:
 
 def keys_needed(manifest: Manifest, selection: Selection) -> list[tuple[str, str]]:
     """Domain and serial of every key without which a restore cannot end: of databases, and of the secrets."""
-    needed = {(one.domain, one.serial) for one in selection.databases}
+    needed = {(database.domain, database.serial) for database in selection.databases}
     if selection.whole:
         needed.add((manifest.secrets.sealed.domain, manifest.secrets.sealed.serial))
     return sorted(needed)
@@ -223,13 +228,13 @@ def span(seconds: float) -> str:
 
 def parts(manifest: Manifest) -> Iterator[tuple[Part, str, int]]:
     """Every part of a point but models: how many tables or objects, and bytes."""
-    for dump in sorted(manifest.databases, key=lambda one: one.name):
+    for dump in sorted(manifest.databases, key=lambda database: database.name):
         yield Part("database", dump.name), f"{len(dump.tables)} tables", dump.bytes
     sums: dict[Part, tuple[int, int]] = {}
-    for one in manifest.objects:
-        owner = dataset_of(one.key) if one.bucket == "lake" else None
-        for part in (Part("bucket", one.bucket), *([Part("dataset", owner)] if owner else [])):
+    for obj in manifest.objects:
+        owner = dataset_of(obj.key) if obj.bucket == "lake" else None
+        for part in (Part("bucket", obj.bucket), *([Part("dataset", owner)] if owner else [])):
             count, held = sums.get(part, (0, 0))
-            sums[part] = (count + 1, held + one.size)
+            sums[part] = (count + 1, held + obj.size)
     for part, (count, held) in sorted(sums.items(), key=lambda item: str(item[0])):
         yield part, f"{count} objects", held

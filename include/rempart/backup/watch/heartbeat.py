@@ -96,7 +96,7 @@ def decode(kind: str, body: bytes, trusted: Iterable[bytes]) -> Heartbeat:
     text, stated = found["text"], parse(found["text"])
     if {name: type(value) for name, value in stated.items()} != _FIELDS:
         raise ValueError(f"it does not have the fields {', '.join(_FIELDS)}")
-    public = {key_id(one): one for one in trusted}.get(stated["key"])
+    public = {key_id(key): key for key in trusted}.get(stated["key"])
     if public is None:  # nothing of it is quoted: who wrote it chose the words
         raise ValueError("it is signed with a key that is not one that we trust")
     if not is_signed(public, base64.b64decode(found["sig"]), text.encode()):

@@ -86,7 +86,7 @@ def _names(certificate: object) -> list[str]:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return []
-    addresses = [str(one) for one in found.get_values_for_type(x509.IPAddress)]
+    addresses = [str(address) for address in found.get_values_for_type(x509.IPAddress)]
     return [*found.get_values_for_type(x509.DNSName), *addresses]
 
 
@@ -96,7 +96,7 @@ def _covers(names: list[str], host: str) -> bool:
         return str(ipaddress.ip_address(host)) in names
     except ValueError:
         wanted = host.lower()
-        return any(one.lower() in (wanted, f"*.{wanted.partition('.')[2]}") for one in names)
+        return any(name.lower() in (wanted, f"*.{wanted.partition('.')[2]}") for name in names)
 
 
 def settings(pem: str) -> dict[str, str]:

@@ -30,8 +30,8 @@ def references(root: Path) -> tuple[str, ...]:
     """Every image that docker-compose.yml names, in order. Raises StackError if one is not built."""
     _require_compose()
     found = sorted(set(_docker("compose", "--profile", "*", "config", "--images", root=root).split()))
-    for one in found:
-        _docker("image", "inspect", one)
+    for reference in found:
+        _docker("image", "inspect", reference)
     return tuple(found)
 
 

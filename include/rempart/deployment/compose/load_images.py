@@ -49,7 +49,7 @@ def load(archive: Path, references: Sequence[str], home: Path) -> None:
     _docker("load", "--quiet", "--input", str(archive), remedy="Look for space where the Engine keeps its data.")
     for reference in references:
         _docker("image", "inspect", reference, remedy="The archive lacks it: have the bundle made anew.")
-    (image,) = (one for one in references if one.startswith(f"{INITIALISES}:"))
+    (image,) = (reference for reference in references if reference.startswith(f"{INITIALISES}:"))
     settings = home / ".env"
     if not settings.exists():
         with os.fdopen(os.open(settings, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:

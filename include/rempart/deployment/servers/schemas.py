@@ -54,21 +54,21 @@ LINEAGES = (
 
 def read(resolve: Connections, databases: Sequence[str]) -> Iterator[Schema]:
     """The schemas of these databases. Raises BackupError, DatabaseUnavailable, ConnectionMissing."""
-    for one in LINEAGES:
-        if one.database in databases:
-            known = airflow_schema.revisions(one.package, one.versions)
-            found = airflow_schema.revision(resolve(f"pg_{one.database}"), one.table)
-            yield Schema(one.name, one.database, found, airflow_schema.head(known), frozenset(known))
+    for lineage in LINEAGES:
+        if lineage.database in databases:
+            known = airflow_schema.revisions(lineage.package, lineage.versions)
+            found = airflow_schema.revision(resolve(f"pg_{lineage.database}"), lineage.table)
+            yield Schema(lineage.name, lineage.database, found, airflow_schema.head(known), frozenset(known))
 
 
 def check(schemas: Sequence[Schema], *, migrate: bool) -> None:
     """Raises StackError for a schema that a later release made, and unless `migrate` for one that would be migrated."""
-    if later := [f"{one.name} (revision {one.found})" for one in schemas if one.unknown]:
+    if later := [f"{schema.name} (revision {schema.found})" for schema in schemas if schema.unknown]:
         raise StackError(
             f"A later release made the schema of {', '.join(later)}: this one cannot work on it",
             "Start that release, or go back by its restore point: docs/runbooks/upgrade-failed.md.",
         )
-    pending = [f"{one.name} from revision {one.found} to {one.head}" for one in schemas if one.pending]
+    pending = [f"{schema.name} from revision {schema.found} to {schema.head}" for schema in schemas if schema.pending]
     if pending and not migrate:
         raise StackError(
             f"This release would migrate {'; '.join(pending)}, and no earlier release works on it then",

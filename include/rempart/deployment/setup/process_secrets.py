@@ -55,7 +55,7 @@ KINDS = (
 
 AIRFLOW = frozenset({"Airflow database", "Fernet key", "monitoring"})
 """What each of Airflow's components needs to be one."""
-TASKS = frozenset(one.name for one in KINDS) - {
+TASKS = frozenset(secret_kind.name for secret_kind in KINDS) - {
     "Airflow sessions",
     "MLflow sessions",
     "MLflow site keys",
@@ -84,8 +84,8 @@ HOLDS: Mapping[str, frozenset[str]] = {
     "prepare": TASKS | {"Airflow sessions", "database administrator"},
     "postgresql": frozenset(),
     "site": frozenset({"site servers"}),
-    "guard": frozenset(one.name for one in KINDS),  # it becomes `rempart up`
-    "supervisor": frozenset(one.name for one in KINDS),  # it starts the others with what you exported
+    "guard": frozenset(secret_kind.name for secret_kind in KINDS),  # it becomes `rempart up`
+    "supervisor": frozenset(secret_kind.name for secret_kind in KINDS),  # it starts the others with what you exported
 }
 """Kinds of secrets by process. A process that does not stand here holds none."""
 IN_PODS: Mapping[str, frozenset[str]] = {
@@ -127,7 +127,7 @@ def held(process: str, config: Config, executor: str = "LocalExecutor", *, clust
         found |= TASKS
     if name == "airflow-api-server" and config.access.auth_manager == "simple":
         found |= {"Airflow admin"}
-    external = {site for site in config.sites if (one := config.services.get(site)) and one.external}
+    external = {site for site in config.sites if (service := config.services.get(site)) and service.external}
     if name == "mlflow" and external:  # where nobody gave it a key of its own: see `given`
         found |= {"site keys"}
     return found | IN_PODS.get(name, frozenset()) if cluster else found
@@ -148,14 +148,14 @@ def kind(variable: str, config: Config) -> str | None:
     declared: dict[str, str] = {
         **{pool.kubernetes_connection.lower(): "pool clusters" for pool in config.pools.values()},
         **{
-            one.job_credentials.connection.lower(): "job keys"
-            for one in sites
-            if one.job_credentials and one.job_credentials.connection
+            site.job_credentials.connection.lower(): "job keys"
+            for site in sites
+            if site.job_credentials and site.job_credentials.connection
         },
         **{watcher(site).lower(): "watch key" for site in config.sites},
         **{tracker(site).lower(): "MLflow site keys" for site in config.sites},
         **{witness(site).lower(): "checkpoint key" for site in config.sites},
-        **{one.connection.lower(): "site keys" for one in sites},
+        **{site.connection.lower(): "site keys" for site in sites},
     }
     postgresql = config.services.get("postgresql")
     if postgresql and postgresql.external:
@@ -167,7 +167,7 @@ def given(secrets: Mapping[str, str], kinds: frozenset[str], config: Config) -> 
     """The secrets of these kinds, and nothing else: one whose kind nobody declared is given to nobody."""
     found = {name: value for name, value in secrets.items() if kind(name, config) in kinds}
     if {"MLflow site keys", "site keys"} <= kinds:
-        limited = [one for name, one in config.sites.items() if f"{CONNECTION}{tracker(name).upper()}" in secrets]
+        limited = [site for name, site in config.sites.items() if f"{CONNECTION}{tracker(name).upper()}" in secrets]
         for place in limited:
             found.pop(f"{CONNECTION}{place.connection.upper()}", None)
     return found

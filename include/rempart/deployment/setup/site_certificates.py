@@ -153,7 +153,7 @@ def settings(site: str, folder: Path) -> dict[str, str | bool]:
     pair: dict[str, str | bool] = {"cert": certificate, "key": key}
     found: dict[str, str | bool] = {"grpc.ca": authority, "https.client.enabled": True}
     for section in (
-        *(f"grpc.{one}" for one in (*GRPC, "client")),
+        *(f"grpc.{server}" for server in (*GRPC, "client")),
         "https.client",
         "https.master",
         "https.volume",

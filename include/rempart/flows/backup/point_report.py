@@ -49,23 +49,26 @@ def list_lines(found: Survey) -> Iterator[str]:
     if not found.points:
         yield f"Site '{found.site}' holds no restore point."
     else:
-        together = size(sum(one.bytes for one in found.points))
+        together = size(sum(point.bytes for point in found.points))
         yield f"{len(found.points)} restore points at site '{found.site}', {together}, newest first"
         yield f"{'id':<34}{'age':>9}{'size':>12}  {'drill':<18}kept because"
-    for one in found.points:
-        why = ", ".join(one.reasons) or "NOT KEPT: the next prune deletes it"
-        yield f"{one.id:<34}{age(found.at - one.created_at):>9}{size(one.bytes):>12}  {_drill(one, found.at):<18}{why}"
-        for doubt in one.doubts:
+    for status in found.points:
+        why = ", ".join(status.reasons) or "NOT KEPT: the next prune deletes it"
+        yield (
+            f"{status.id:<34}{age(found.at - status.created_at):>9}{size(status.bytes):>12} "
+            f" {_drill(status, found.at):<18}{why}"
+        )
+        for doubt in status.doubts:
             yield f"    {doubt}"
     for point, count in found.leftovers.items():
         yield f"{point}: {size(count)} of an interrupted backup or prune: the next prune deletes it"
     yield from _hidden_lines(found.hidden)
 
 
-def _drill(one: PointStatus, now: datetime) -> str:
-    if one.proof is None:
+def _drill(point: PointStatus, now: datetime) -> str:
+    if point.proof is None:
         return "-"
-    return f"{'passed' if one.proof[0] else 'FAILED'} {age(max(now - one.proof[1], timedelta()))} ago"
+    return f"{'passed' if point.proof[0] else 'FAILED'} {age(max(now - point.proof[1], timedelta()))} ago"
 
 
 def _hidden_lines(hidden: tuple[str, ...]) -> Iterator[str]:
@@ -78,22 +81,22 @@ def _hidden_lines(hidden: tuple[str, ...]) -> Iterator[str]:
 
 def explain_lines(found: Survey, point: str) -> Iterator[str]:
     """Yield all facts about one restore point. Raises BackupError if the site does not have it."""
-    one = next((one for one in found.points if one.id == valid_id(point)), None)
-    if one is None:
+    status = next((listed for listed in found.points if listed.id == valid_id(point)), None)
+    if status is None:
         raise BackupError(
             f"Site '{found.site}' has no restore point {point}", "Choose a restore point from `rempart points list`."
         )
-    yield f"{one.id} at site '{found.site}'"
-    yield f"made      {one.created_at:%Y-%m-%d %H:%M:%S} UTC, {age(found.at - one.created_at)} ago"
-    yield f"holds     {one.databases} databases and names {one.objects} objects; {size(one.bytes)} of its own"
-    yield f"drill     {_drill(one, found.at) if one.proof else 'never drilled'}"
-    for doubt in one.doubts:
+    yield f"{status.id} at site '{found.site}'"
+    yield f"made      {status.created_at:%Y-%m-%d %H:%M:%S} UTC, {age(found.at - status.created_at)} ago"
+    yield f"holds     {status.databases} databases and names {status.objects} objects; {size(status.bytes)} of its own"
+    yield f"drill     {_drill(status, found.at) if status.proof else 'never drilled'}"
+    for doubt in status.doubts:
         yield f"in doubt  {doubt}"
-    for reason in one.reasons:
+    for reason in status.reasons:
         yield f"kept      {reason}: {_MEANS[reason]}"
-    if one.hold:
-        yield f"held      {hold_line(one.hold)}"
-    if not one.reasons:
+    if status.hold:
+        yield f"held      {hold_line(status.hold)}"
+    if not status.reasons:
         yield "kept      no: no rule keeps it; the next prune deletes it"
 
 
@@ -115,7 +118,7 @@ def prune_lines(done: Pruned) -> Iterator[str]:
         yield f"skipped: {point} got a hold meanwhile"
     yield from _hidden_lines(done.hidden)
     if done.cleared:
-        one = done.cleared
-        yield f"purged: {one.sealed} sealed objects, {one.old} old versions ({size(one.bytes)})"
+        cleared = done.cleared
+        yield f"purged: {cleared.sealed} sealed objects, {cleared.old} old versions ({size(cleared.bytes)})"
     gone = len(done.deleted) + len(done.leftovers)
     yield f"site '{done.site}': {gone} {verb} ({size(done.bytes)}), {done.kept} restore points kept"

@@ -95,6 +95,6 @@ def lines(platform: Platform) -> list[str]:
     except RempartError as error:
         return [f"UNKNOWN what restore points cover: {error.what}"]
     return [
-        f"{RED if one.needed_by else 'not in restore points'}: {one}"
-        for one in (not_held.of_record(newest.body) if newest else ())
+        f"{RED if store.needed_by else 'not in restore points'}: {store}"
+        for store in (not_held.of_record(newest.body) if newest else ())
     ]

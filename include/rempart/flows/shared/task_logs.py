@@ -25,7 +25,7 @@ def write(platform: Platform, name: str, lines: bytes) -> str:
 def read(platform: Platform, name: str) -> dict[str, str]:
     """Return a task log and the logs of its triggers, by location. Raises SiteError."""
     site, bucket = _site(platform), platform.config.buckets.artifacts
-    found = sorted(one.key for one in site.list(bucket, f"{PREFIX}/{name}"))
+    found = sorted(info.key for info in site.list(bucket, f"{PREFIX}/{name}"))
     return {f"{bucket}/{key} at site '{site.name}'": site.read(bucket, key).decode(errors="replace") for key in found}
 
 

@@ -20,7 +20,7 @@ def versions(at: Scratch) -> str:
         raise Lie("versions are switched on, and two writes have no version each")
     if at.get("kept", VersionId=first) != b"first" or at.get("kept") != b"second":
         raise Lie("an overwritten body cannot be read by its version")
-    listed = [(one["VersionId"], one["IsLatest"]) for one in at.versions("kept").get("Versions", ())]
+    listed = [(version["VersionId"], version["IsLatest"]) for version in at.versions("kept").get("Versions", ())]
     if listed != [(second, True), (first, False)]:
         raise Lie("the versions of one key are not listed from the newest to the oldest")
     return "an overwritten body is read by its version, and both are listed, newest first"

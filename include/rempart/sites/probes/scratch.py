@@ -101,7 +101,7 @@ class Scratch:
     def names(self, below: str = "", **extra: Any) -> list[str]:
         """Names of one page of a listing, as the site orders them."""
         page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.key(below), **extra)
-        return [one["Key"].removeprefix(self.prefix) for one in page.get("Contents", ())]
+        return [entry["Key"].removeprefix(self.prefix) for entry in page.get("Contents", ())]
 
     def pages(self, below: str, *, versions: bool = False, **extra: Any) -> Iterator[list[str]]:
         """Names of every page of a listing of objects, or of versions. Raises ListingRefused."""
@@ -177,7 +177,7 @@ def _create(client: Any, bucket: str) -> None:
 
     region = {"CreateBucketConfiguration": {"LocationConstraint": client.meta.region_name}}
     tries: tuple[dict[str, Any], ...] = ({"ObjectLockEnabledForBucket": True}, {})
-    for number, wanted in enumerate(one | place for one in tries for place in ({}, region)):
+    for number, wanted in enumerate(attempt | place for attempt in tries for place in ({}, region)):
         try:
             client.create_bucket(Bucket=bucket, **wanted)
         except ClientError as error:
@@ -252,8 +252,8 @@ def _pages(
     ask = client.list_object_versions if versions else client.list_objects_v2
 
     def entries(page: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-        found = (one for kind in ("Contents", "Versions", "DeleteMarkers") for one in page.get(kind, ()))
-        return [(one["Key"], one.get("VersionId")) for one in found]
+        found = (entry for kind in ("Contents", "Versions", "DeleteMarkers") for entry in page.get(kind, ()))
+        return [(entry["Key"], entry.get("VersionId")) for entry in found]
 
     guard = Guard(f"list {scratch.bucket}/{prefix}", "NAME", _MOST_LEFT)
     pages = walk(

@@ -117,7 +117,9 @@ class S3Reader:
             return self._call("list", bucket, prefix, partial(ask, Bucket=bucket, Prefix=prefix, **where))
 
         guard = self._guard(f"list {bucket}/{prefix}", rising=self._rising)
-        for found in walk(page, follows, lambda page: [(one.key, one.version_id) for one in page[ENTRIES]], guard):
+        for found in walk(
+            page, follows, lambda page: [(entry.key, entry.version_id) for entry in page[ENTRIES]], guard
+        ):
             yield from found[ENTRIES]
 
     def _guard(self, what: str, *, rising: bool = False) -> Guard:
@@ -170,7 +172,7 @@ class S3Reader:
     def _tags(self, bucket: str, key: str, version_id: str | None) -> dict[str, str]:
         extra = {"VersionId": version_id} if version_id else {}
         ask = partial(self._client.get_object_tagging, Bucket=bucket, Key=key, **extra)
-        return {one["Key"]: one["Value"] for one in self._call("tags", bucket, key, ask).get("TagSet", ())}
+        return {tag["Key"]: tag["Value"] for tag in self._call("tags", bucket, key, ask).get("TagSet", ())}
 
     def fetch(
         self,

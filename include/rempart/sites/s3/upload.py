@@ -44,17 +44,21 @@ class S3Upload:
         bucket, key = self._where["Bucket"], self._where["Key"]
         asked = {"Bucket": bucket, "Prefix": key}
         pages = self._walk(
-            self._client.list_multipart_uploads, asked, _UPLOADS, "Uploads", lambda one: (one["Key"], one["UploadId"])
+            self._client.list_multipart_uploads,
+            asked,
+            _UPLOADS,
+            "Uploads",
+            lambda upload: (upload["Key"], upload["UploadId"]),
         )
-        under_way = [one for page in pages for one in page.get("Uploads", ()) if one["Key"] == key]
-        under_way.sort(key=lambda one: one["Initiated"])
+        under_way = [upload for page in pages for upload in page.get("Uploads", ()) if upload["Key"] == key]
+        under_way.sort(key=lambda upload: upload["Initiated"])
         for older in under_way[:-1]:
             self._call(partial(self._client.abort_multipart_upload, **self._where, UploadId=older["UploadId"]))
         if not under_way:
             return None
         found = str(under_way[-1]["UploadId"])
         asked = {**self._where, "UploadId": found}
-        for page in self._walk(self._client.list_parts, asked, _PARTS, "Parts", lambda one: (one["PartNumber"],)):
+        for page in self._walk(self._client.list_parts, asked, _PARTS, "Parts", lambda part: (part["PartNumber"],)):
             for part in page.get("Parts", ()):
                 # without an ETag the part is sent again
                 self._stored[part["PartNumber"]] = (part["Size"], part.get("ETag", "").strip('"'))
@@ -77,7 +81,7 @@ class S3Upload:
             return answer
 
         def marks(page: Mapping[str, Any]) -> list[tuple[Any, tuple[Any, ...]]]:
-            return [(identity(one)[0], identity(one)) for one in page.get(entries, ())]
+            return [(identity(entry)[0], identity(entry)) for entry in page.get(entries, ())]
 
         return walk(page, follows, marks, self._guard())
 

@@ -65,18 +65,20 @@ def is_checkpoint(key: str) -> bool:
 
 def committed(manifest: Manifest, newest: Kept, done: int) -> Manifest:
     """The manifest once `newest` is stored. The same step again takes the place of its former self."""
-    older = [one for one in manifest.kept if one != newest]
+    older = [checkpoint for checkpoint in manifest.kept if checkpoint != newest]
     return Manifest(manifest.job_id, done, (newest, *older)[:KEEP])
 
 
 def without(manifest: Manifest, unusable: Kept) -> Manifest:
     """The manifest without a checkpoint that turned out to be corrupt or gone."""
-    return Manifest(manifest.job_id, manifest.done, tuple(one for one in manifest.kept if one != unusable))
+    return Manifest(
+        manifest.job_id, manifest.done, tuple(checkpoint for checkpoint in manifest.kept if checkpoint != unusable)
+    )
 
 
 def superfluous(manifest: Manifest, present: Iterable[str]) -> list[str]:
     """Of the objects under `checkpoint/`, those that the manifest does not name."""
-    named = {one.name for one in manifest.kept}
+    named = {checkpoint.name for checkpoint in manifest.kept}
     return sorted(name for name in present if name not in named)
 
 
@@ -84,7 +86,7 @@ def parse_manifest(body: bytes, job_id: str) -> Manifest | None:
     """A manifest from JSON; None when it is malformed. Raises TrainingError when it is another job's."""
     try:
         data = json.loads(body)
-        kept = tuple(Kept(int(one["step"]), str(one["sha256"])) for one in data["kept"])
+        kept = tuple(Kept(int(checkpoint["step"]), str(checkpoint["sha256"])) for checkpoint in data["kept"])
         manifest = Manifest(str(data["job_id"]), int(data["done"]), kept)
     except (ValueError, KeyError, TypeError):
         return None
@@ -94,7 +96,7 @@ def parse_manifest(body: bytes, job_id: str) -> Manifest | None:
             f"Delete the job's {MANIFEST} and run the training again: it starts from nothing.",
         )
     # a name is made from it: nothing but a hash may stand there
-    well = all(one.step >= 0 and re.fullmatch(r"[0-9a-f]{64}", one.sha256) for one in kept)
+    well = all(checkpoint.step >= 0 and re.fullmatch(r"[0-9a-f]{64}", checkpoint.sha256) for checkpoint in kept)
     return manifest if well and data.get("version") == 1 and manifest.done >= 0 else None
 
 
@@ -167,7 +169,7 @@ class Checkpoints:
         before, manifest = self.manifest, committed(self.manifest, kept, done)
         self._site.write(self._bucket, self._spec.key(MANIFEST), manifest.to_json(), content_type="application/json")
         self.manifest = manifest
-        for name in superfluous(manifest, [one.name for one in before.kept]):
+        for name in superfluous(manifest, [checkpoint.name for checkpoint in before.kept]):
             self._delete(name)
 
     def clear(self) -> None:
@@ -180,7 +182,7 @@ class Checkpoints:
 
     def _present(self) -> list[str]:
         prefix = self._spec.key("")
-        return [one.key.removeprefix(prefix) for one in self._site.list(self._bucket, self._spec.key(FOLDER))]
+        return [info.key.removeprefix(prefix) for info in self._site.list(self._bucket, self._spec.key(FOLDER))]
 
     def _delete(self, name: str) -> None:
         """Every version, where the bucket keeps them: a body that was learnt from personal data must not stay."""

@@ -39,10 +39,10 @@ class Record:
     def attempts(self) -> list[Attempt]:
         """Every attempt, in order."""
         found: dict[int, dict[str, Any]] = {}
-        for one in self.site.list(self._bucket, self.spec.key(ATTEMPTS)):
-            number, _, kind = one.key.rpartition("/")[2].partition(".")
+        for info in self.site.list(self._bucket, self.spec.key(ATTEMPTS)):
+            number, _, kind = info.key.rpartition("/")[2].partition(".")
             if number.isdigit() and kind in ("json", "end.json"):
-                found.setdefault(int(number), {})[kind] = self._read(one.key)
+                found.setdefault(int(number), {})[kind] = self._read(info.key)
         return [self._attempt(number, halves) for number, halves in sorted(found.items()) if "json" in halves]
 
     def begin(self, number: int, pool: str, at: datetime, by: Mapping[str, str]) -> bool:
@@ -72,9 +72,9 @@ class Record:
 
     def ran(self) -> dict[str, Any] | None:
         """Where the attempt that succeeded ran; None where that is not known."""
-        for one in reversed(self.attempts()):
-            if one.outcome == "succeeded":
-                found: dict[str, Any] | None = self._read(self._key(f"{one.number:06}.end.json"))["ran"]
+        for attempt in reversed(self.attempts()):
+            if attempt.outcome == "succeeded":
+                found: dict[str, Any] | None = self._read(self._key(f"{attempt.number:06}.end.json"))["ran"]
                 return found
         return None
 

@@ -47,7 +47,7 @@ def judge(config: Config, name: str, facts: PoolFacts, *, on: date) -> tuple[Fin
 
 def passed(findings: Iterable[Finding]) -> bool:
     """Whether nothing failed."""
-    return all(one.outcome != "FAIL" for one in findings)
+    return all(finding.outcome != "FAIL" for finding in findings)
 
 
 _LIVE = (
@@ -68,7 +68,7 @@ def _policy(config: Config, name: str, on: date) -> Iterator[Finding]:
         if decision.allowed:
             yield Finding(check, "ok", "jobs are allowed here")
         else:
-            facts = "; ".join(f"{one.rule}: {one.fact}" for one in decision.against)
+            facts = "; ".join(f"{reason.rule}: {reason.fact}" for reason in decision.against)
             yield Finding(check, "FAIL" if none else "warn", f"no job is placed here: {facts}", _remedies(decision))
 
 
@@ -83,19 +83,25 @@ def _image(config: Config, name: str, on: date) -> Iterator[Finding]:
             "image", "FAIL", f"'{image}' has no digest" if image else "training.image is not declared", remedy
         )
         return
-    asked = [one for one in config.policy if decide_pool(config, one, "job", name, on=on).allowed] or [*config.policy]
-    against = [one for one in (decide_image(config, which, image, on=on) for which in asked) if not one.allowed]
+    asked = [
+        classification
+        for classification in config.policy
+        if decide_pool(config, classification, "job", name, on=on).allowed
+    ] or [*config.policy]
+    against = [
+        decision for decision in (decide_image(config, which, image, on=on) for which in asked) if not decision.allowed
+    ]
     if not against:
         yield Finding("image", "ok", f"{image}, from a registry that is allowed")
         return
     for decision in against:
-        facts = "; ".join(f"{one.rule}: {one.fact}" for one in decision.against)
+        facts = "; ".join(f"{reason.rule}: {reason.fact}" for reason in decision.against)
         found = f"{image} may not run {decision.classification} jobs: {facts}"
         yield Finding("image", "FAIL" if len(against) == len(asked) else "warn", found, _remedies(decision))
 
 
 def _remedies(decision: Decision) -> str:
-    told = " / ".join(dict.fromkeys(one.remedy for one in decision.against))
+    told = " / ".join(dict.fromkeys(reason.remedy for reason in decision.against))
     return f"{told} Then ask again: `rempart policy show`."
 
 
@@ -139,14 +145,14 @@ def _rights(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
         return
     may = facts.may
     needs = rights.needs(pool.runtime)
-    lacking = {need: [one for one in needed(need) if not may.get(one)] for need in needs}
+    lacking = {need: [right for right in needed(need) if not may.get(right)] for need in needs}
     if not any(lacking.values()):
         yield Finding("rights", "ok", f"all {len(needed(*needs))} that are needed")
     for need, missing in lacking.items():
         outcome, who = _NEEDS[need]
         if missing:
             yield Finding("rights", outcome, f"{who} needs, and lacks: {', '.join(map(str, missing))}", apply)
-    yield _excess(pool, facts, [one for one in DANGEROUS if may.get(one)])
+    yield _excess(pool, facts, [right for right in DANGEROUS if may.get(right)])
 
 
 _NEEDS: dict[Need, tuple[Outcome, str]] = {
@@ -167,7 +173,7 @@ def _excess(pool: Pool, facts: PoolFacts, dangerous: list[Right]) -> Finding:
         if not isinstance(rules, Unknown):
             found += excess(rules, where)
     named = " ".join(found)
-    found += [str(one) for one in dangerous if "everything" not in named and str(one) not in found]
+    found += [str(right) for right in dangerous if "everything" not in named and str(right) not in found]
     if found:
         shown = ", ".join(found[:8]) + (f", and {len(found) - 8} more" if len(found) > 8 else "")
         return Finding("excess rights", "FAIL", f"more than a pool needs: {shown}", remedy)
@@ -214,17 +220,17 @@ def _quota(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
     if not facts.quotas:
         yield Finding("quota", "FAIL", f"{pool.namespace} has no ResourceQuota: nothing bounds its cost", remedy)
         return
-    holding = [one for one in facts.quotas if key in one.hard]
+    holding = [quota for quota in facts.quotas if key in quota.hard]
     if not holding:
         outcome: Outcome = "FAIL" if pool.max_gpus else "ok"
         yield Finding("quota", outcome, f"no quota bounds {pool.gpu}", remedy if pool.max_gpus else "")
         return
     try:
-        counts = [left_of(one, key) for one in holding]
+        counts = [left_of(quota, key) for quota in holding]
     except ValueError as error:
         yield Finding("quota", "FAIL", f"it is not a count: {error}", remedy)
         return
-    hard, left = min(one[0] for one in counts), min(one[1] for one in counts)
+    hard, left = min(count[0] for count in counts), min(count[1] for count in counts)
     found = f"{left} of {hard} GPU left"
     if hard < pool.max_gpus:
         yield Finding("quota", "FAIL", f"{found}, and max_gpus is {pool.max_gpus}: no such job ever fits", remedy)
@@ -303,21 +309,21 @@ def _network(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
     if isinstance(facts.policies, Unknown):
         yield unseen("network", facts.policies, doctor_nodes.GRANT.format(pool.namespace))
         return
-    closed = {direction for one in facts.policies if one.every_pod for direction in one.closes}
+    closed = {direction for policy in facts.policies if policy.every_pod for direction in policy.closes}
     if open_ := [direction for direction in ("Ingress", "Egress") if direction not in closed]:
         fact = f"{' and '.join(open_)} of pods is not denied by default"
         remedy = f"Apply the NetworkPolicies of the overlay of {pool.namespace}: `kubectl apply -k OVERLAY`."
         yield Finding("network", "FAIL", fact, remedy)
-    for one in facts.policies:
-        if one.opens:
-            fact = f"NetworkPolicy {one.name} opens all {' and '.join(one.opens)}"
+    for policy in facts.policies:
+        if policy.opens:
+            fact = f"NetworkPolicy {policy.name} opens all {' and '.join(policy.opens)}"
             remedy = (
-                f"`kubectl delete networkpolicy {one.name} -n {pool.namespace}`: {EGRESS_POLICY} is what jobs need."
+                f"`kubectl delete networkpolicy {policy.name} -n {pool.namespace}`: {EGRESS_POLICY} is what jobs need."
             )
             yield Finding("network", "FAIL", fact, remedy)
-    if open_ or any(one.opens for one in facts.policies):
+    if open_ or any(policy.opens for policy in facts.policies):
         return
-    if not any(one.name == EGRESS_POLICY for one in facts.policies):
+    if not any(policy.name == EGRESS_POLICY for policy in facts.policies):
         fact = f"all is denied by default, and there is no NetworkPolicy {EGRESS_POLICY} (Cilium's are not looked at)"
         yield Finding("network", "warn", fact, "Render and apply it: `rempart policy render kubernetes` (or cilium).")
         return
@@ -341,12 +347,12 @@ def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
         return
     yield Finding("image pull", "ok", f"started on {probe.node or 'a node'}")
     nodes = () if isinstance(facts.nodes, Unknown) else facts.nodes
-    node = next((one for one in nodes if one.name == probe.node), None)
+    node = next((seen for seen in nodes if seen.name == probe.node), None)
     if node and (why := doctor_nodes.abroad(pool, node)):
         remedy = f"Ask {pool.operator} why: `kubectl get node {node.name} --show-labels`."
         yield Finding("placement", "FAIL", f"the pod was bound to {probe.node}, where {why}", remedy)
-    answers = [one for one in probe.reached or () if one.target != ENTRY_POINT]
-    entry = next((one for one in probe.reached or () if one.target == ENTRY_POINT), None)
+    answers = [reached for reached in probe.reached or () if reached.target != ENTRY_POINT]
+    entry = next((reached for reached in probe.reached or () if reached.target == ENTRY_POINT), None)
     rebuild = "Build the image from this version of Rempart (`make images`) and name it in training.image."
     if entry is None:
         yield Finding(ENTRY_POINT, "FAIL", f"the job's command said nothing that can be read: {probe.detail}", rebuild)
@@ -354,12 +360,12 @@ def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
         yield Finding(ENTRY_POINT, "ok" if entry.ok else "FAIL", entry.detail, "" if entry.ok else rebuild)
     if not answers:
         yield Finding("reach", "not run", "the job's command did not get that far")
-    for one in answers:
+    for answer in answers:
         remedy = (
             ""
-            if one.ok
-            else one.remedy
+            if answer.ok
+            else answer.remedy
             or "Allow it on the network: `rempart policy render kubernetes --out policies/`, then `kubectl apply -f` "
             "the pool's file (docs/how-to/enforce-on-the-network.md); and check its name."
         )
-        yield Finding("reach", "ok" if one.ok else "FAIL", f"{one.target}: {one.detail}", remedy)
+        yield Finding("reach", "ok" if answer.ok else "FAIL", f"{answer.target}: {answer.detail}", remedy)

@@ -36,7 +36,7 @@ def unfit(pool: Pool, node: Node) -> tuple[str, ...]:
         f"{key} is {node.labels.get(key, 'not set')}" for key, value in wanted.items() if node.labels.get(key) != value
     ]
     for taint in node.taints:
-        if taint[2] != "PreferNoSchedule" and not any(tolerates(one, taint) for one in pool.tolerations):
+        if taint[2] != "PreferNoSchedule" and not any(tolerates(toleration, taint) for toleration in pool.tolerations):
             why.append(f"taint {taint[0]}{f'={taint[1]}' if taint[1] else ''}:{taint[2]} is not tolerated")
     if pool.max_gpus and not node.gpus:
         why.append(f"it offers no {pool.gpu}")
@@ -58,12 +58,15 @@ def kept_off(config: Config, name: str, node: Node) -> tuple[str, ...]:
         if node.labels.get(key) != value
     ]
     required = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-    terms = [[one for one in term["matchExpressions"] if _against(one, node)] for term in required["nodeSelectorTerms"]]
+    terms = [
+        [expression for expression in term["matchExpressions"] if _against(expression, node)]
+        for term in required["nodeSelectorTerms"]
+    ]
     if all(terms):
-        why += [f"{one['key']} is {node.labels.get(one['key'], 'not set')}" for one in terms[0]]
-    allowed = [Toleration.model_validate(one) for one in spec.get("tolerations") or ()]
+        why += [f"{term['key']} is {node.labels.get(term['key'], 'not set')}" for term in terms[0]]
+    allowed = [Toleration.model_validate(toleration) for toleration in spec.get("tolerations") or ()]
     for taint in node.taints:
-        if taint[2] != "PreferNoSchedule" and not any(tolerates(one, taint) for one in allowed):
+        if taint[2] != "PreferNoSchedule" and not any(tolerates(toleration, taint) for toleration in allowed):
             why.append(f"taint {taint[0]}:{taint[2]} is not tolerated")
     return tuple(dict.fromkeys(why))
 
@@ -79,11 +82,11 @@ def judge(config: Config, name: str, facts: PoolFacts) -> Iterator[Finding]:
         yield unseen("nodes", facts.nodes, _GRANT)
         yield Finding("gpus", "not run", "the nodes are not known")
         return
-    able = [one for one in facts.nodes if one.gpus or not pool.max_gpus]
-    fit = [one for one in able if not unfit(pool, one)]
+    able = [node for node in facts.nodes if node.gpus or not pool.max_gpus]
+    fit = [node for node in able if not unfit(pool, node)]
     region = pool.node_selector.get(REGION, pool.region)
     if not fit:
-        seen = "; ".join(f"{one.name}: {', '.join(unfit(pool, one))}" for one in able[:3])
+        seen = "; ".join(f"{node.name}: {', '.join(unfit(pool, node))}" for node in able[:3])
         none = f"none of {len(facts.nodes)} offers {pool.gpu}" if facts.nodes else "the cluster has none"
         remedy = (
             f"If a node stands in {region}, say so: `kubectl label node NODE {REGION}={region}`; name its taint under "
@@ -92,8 +95,8 @@ def judge(config: Config, name: str, facts: PoolFacts) -> Iterator[Finding]:
         yield Finding("nodes", "FAIL", f"no node takes a job: {seen or none}", remedy)
     else:
         yield Finding("nodes", "ok", f"{len(fit)} of {len(facts.nodes)} take jobs: {_names(fit)}")
-    if fit and (abroad := [one for one in able if one.labels.get(REGION) != region]):
-        regions = ", ".join(sorted({one.labels.get(REGION, "none") for one in abroad}))
+    if fit and (abroad := [node for node in able if node.labels.get(REGION) != region]):
+        regions = ", ".join(sorted({node.labels.get(REGION, "none") for node in abroad}))
         fact = f"{len(abroad)} of the GPU nodes are labelled {REGION}={regions}, not {region}: {_names(abroad)}"
         yield Finding("region", "warn", f"{fact}; jobs are kept off them", "Label them, or take them out of this pool.")
     yield from _operators(config, name, facts.nodes)
@@ -126,12 +129,12 @@ def _operators(config: Config, name: str, nodes: tuple[Node, ...]) -> Iterator[F
 def _gpus(pool: Pool, facts: PoolFacts, fit: list[Node]) -> Iterator[Finding]:
     if not pool.max_gpus:
         return
-    together, largest = sum(one.gpus for one in fit), max((one.gpus for one in fit), default=0)
+    together, largest = sum(node.gpus for node in fit), max((node.gpus for node in fit), default=0)
     found = f"{together} {pool.gpu} on them, {largest} on the largest"
     if isinstance(facts.used, Unknown):
         yield unseen("gpus", facts.used, GRANT.format(pool.namespace))
         return
-    free = sum(max(one.gpus - facts.used.get(one.name, 0), 0) for one in fit)
+    free = sum(max(node.gpus - facts.used.get(node.name, 0), 0) for node in fit)
     found += f"; {free} free as far as this namespace shows"
     most, where = (together, "them together") if pool.runtime else (largest, "one node")
     if not fit:
@@ -152,5 +155,5 @@ def abroad(pool: Pool, node: Node) -> str:
 
 
 def _names(nodes: Iterable[Node]) -> str:
-    names = [one.name for one in nodes]
+    names = [node.name for node in nodes]
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

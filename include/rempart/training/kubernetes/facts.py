@@ -160,12 +160,12 @@ def quotas_of(items: Iterable[Json]) -> tuple[Quota, ...]:
     """The quotas that hold for every pod: those with a scope hold for some."""
     return tuple(
         Quota(
-            one["metadata"]["name"],
-            (one.get("status") or {}).get("hard") or one["spec"].get("hard") or {},
-            (one.get("status") or {}).get("used") or {},
+            quota["metadata"]["name"],
+            (quota.get("status") or {}).get("hard") or quota["spec"].get("hard") or {},
+            (quota.get("status") or {}).get("used") or {},
         )
-        for one in items
-        if not one["spec"].get("scopes") and not one["spec"].get("scopeSelector")
+        for quota in items
+        if not quota["spec"].get("scopes") and not quota["spec"].get("scopeSelector")
     )
 
 
@@ -178,8 +178,10 @@ def left_of(quota: Quota, key: str) -> tuple[int, int]:
 def node_of(seen: Json, gpu: str) -> Node:
     """A node; `gpu` is the name of the resource to count. Raises ValueError if its count is none."""
     spec, status = seen.get("spec") or {}, seen.get("status") or {}
-    taints = tuple((one["key"], one.get("value") or "", one["effect"]) for one in spec.get("taints") or ())
-    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ())
+    taints = tuple((taint["key"], taint.get("value") or "", taint["effect"]) for taint in spec.get("taints") or ())
+    ready = any(
+        condition["type"] == "Ready" and condition["status"] == "True" for condition in status.get("conditions") or ()
+    )
     return Node(
         seen["metadata"]["name"],
         seen["metadata"].get("labels") or {},
@@ -196,7 +198,9 @@ def used_of(pods: Iterable[Json], gpu: str) -> dict[str, int]:
     for pod in pods:
         spec, phase = pod["spec"], (pod.get("status") or {}).get("phase")
         if (node := spec.get("nodeName")) and phase not in ("Succeeded", "Failed"):
-            held = [((one.get("resources") or {}).get("limits") or {}).get(gpu, 0) for one in spec["containers"]]
+            held = [
+                ((container.get("resources") or {}).get("limits") or {}).get(gpu, 0) for container in spec["containers"]
+            ]
             used[node] = used.get(node, 0) + sum(map(whole, held))
     return used
 
@@ -220,7 +224,9 @@ def _opens(rule: Json, peers: str) -> bool:
     if rule.get("ports"):
         return False
     blocks = [peer.get("ipBlock") or {} for peer in rule.get(peers) or ()]
-    return not rule.get(peers) or any(str(one.get("cidr")).endswith("/0") and not one.get("except") for one in blocks)
+    return not rule.get(peers) or any(
+        str(block.get("cidr")).endswith("/0") and not block.get("except") for block in blocks
+    )
 
 
 def tolerates(toleration: Toleration, taint: tuple[str, str, str]) -> bool:

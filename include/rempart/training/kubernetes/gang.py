@@ -53,21 +53,21 @@ class Gang:
     @property
     def bound(self) -> bool:
         """Whether every node has its pod, and every pod a machine."""
-        return len({rank(one) for one in self.pods if bound(one)}) == self.nodes
+        return len({rank(pod) for pod in self.pods if bound(pod)}) == self.nodes
 
     @property
     def first(self) -> Json | None:
         """The pod of rank 0, whose log tells of progress."""
-        return next((one for one in self.pods if rank(one) == 0), None)
+        return next((pod for pod in self.pods if rank(pod) == 0), None)
 
     @property
     def waits(self) -> str:
         """Why it is not bound, in the cluster's words."""
         if self.suspended:
             return "it is suspended"
-        without = [one for one in self.pods if not bound(one)]
-        told = [f"{one['metadata']['name']}: {ending(one).cause}" for one in without]
-        made = len({rank(one) for one in self.pods})
+        without = [pod for pod in self.pods if not bound(pod)]
+        told = [f"{pod['metadata']['name']}: {ending(pod).cause}" for pod in without]
+        made = len({rank(pod) for pod in self.pods})
         missing = [f"{made} of {self.nodes} pods are there"] if made < self.nodes else []
         return "; ".join((*missing, *told)) or "no reason is stated"
 
@@ -82,7 +82,7 @@ class Gang:
 
         Its Secret is there, so its pods would begin wherever the cluster puts them: it must go.
         """
-        elsewhere = any((machine := bound(one)) and machine not in self.machines for one in self.pods)
+        elsewhere = any((machine := bound(pod)) and machine not in self.machines for pod in self.pods)
         return bool(self.machines) and (self.suspended or elsewhere)
 
     @property
@@ -92,18 +92,18 @@ class Gang:
             return True
         if self.job is None or _deleted(self.job) or _condition(self.job, "Complete") or _condition(self.job, "Failed"):
             return True
-        return any(_ended(one) not in (None, 0) or lost(one) or hopeless(one) for one in self.pods)
+        return any(_ended(pod) not in (None, 0) or lost(pod) or hopeless(pod) for pod in self.pods)
 
     @property
     def settles(self) -> bool:
         """Whether a node ended badly and others are still about to, who may tell more of why."""
-        running = any(_ended(one) is None and (one.get("status") or {}).get("phase") == "Running" for one in self.pods)
-        return running and any(_ended(one) not in (None, 0) for one in self.pods)
+        running = any(_ended(pod) is None and (pod.get("status") or {}).get("phase") == "Running" for pod in self.pods)
+        return running and any(_ended(pod) not in (None, 0) for pod in self.pods)
 
     @property
     def culprit(self) -> Json | None:
         """The pod whose log tells why it ended: that which failed first, else that of rank 0."""
-        failed = sorted((one for one in self.pods if _ended(one) not in (None, 0)), key=_when)
+        failed = sorted((pod for pod in self.pods if _ended(pod) not in (None, 0)), key=_when)
         return failed[0] if failed else next(iter(self.pods), None)
 
     def ending(self, told: str = "") -> Ending:
@@ -114,11 +114,11 @@ class Gang:
             return Ending("interrupted", "somebody deletes its TrainJob")
         if self.displaced:
             return Ending("interrupted", f"its TrainJob lost the machines that were admitted. {told}".strip())
-        for one in self.pods:
-            if why := lost(one):
-                return Ending("interrupted", f"{one['metadata']['name']}: {why}")
-        failed = [one for one in self.pods if _ended(one) not in (None, 0)]
-        if late := next((one for one in failed if _ended(one) == TIMED_OUT), None):
+        for pod in self.pods:
+            if why := lost(pod):
+                return Ending("interrupted", f"{pod['metadata']['name']}: {why}")
+        failed = [pod for pod in self.pods if _ended(pod) not in (None, 0)]
+        if late := next((pod for pod in failed if _ended(pod) == TIMED_OUT), None):
             # its peers saw it go, and may have ended before it
             return Ending("failed", f"{late['metadata']['name']}: {ending(late).cause}")
         if failed:
@@ -126,23 +126,23 @@ class Gang:
             found = ending(first)
             # a pod that somebody deleted before the first failure took the others with it
             moment = _when(first)[0]
-            if gone := next((one for one in self.pods if one is not first and _deleted_before(one, moment)), None):
+            if gone := next((pod for pod in self.pods if pod is not first and _deleted_before(pod, moment)), None):
                 return Ending("interrupted", f"{gone['metadata']['name']} was deleted; then {found.cause}")
             return Ending(found.outcome, f"{first['metadata']['name']}: {found.cause}")
-        if len({rank(one) for one in self.pods}) == self.nodes and all(_ended(one) == 0 for one in self.pods):
+        if len({rank(pod) for pod in self.pods}) == self.nodes and all(_ended(pod) == 0 for pod in self.pods):
             return Ending("succeeded", f"all {self.nodes} nodes ended with exit status 0")
         if why := _condition(self.job, "Complete"):
             return Ending("succeeded", f"the TrainJob is complete: {why}")
-        for one in self.pods:
-            if why := hopeless(one):
-                return Ending("capacity", f"{one['metadata']['name']}: {why}")
+        for pod in self.pods:
+            if why := hopeless(pod):
+                return Ending("capacity", f"{pod['metadata']['name']}: {why}")
         if why := _condition(self.job, "Failed"):
             if "DeadlineExceeded" in why:
                 return Ending("failed", f"it ran longer than it may: {why}")
             return Ending("interrupted", f"no pod says why the TrainJob failed, so one is gone: {why}")
         if not self.bound:
             return Ending("capacity", f"{told}. {self.waits}" if told else self.waits)
-        pending = [one for one in self.pods if (one.get("status") or {}).get("phase") == "Pending"]
+        pending = [pod for pod in self.pods if (pod.get("status") or {}).get("phase") == "Pending"]
         if pending:
             found = ending(pending[0], told)
             return Ending(found.outcome, f"{pending[0]['metadata']['name']}: {found.cause}")
@@ -151,9 +151,9 @@ class Gang:
 
 def _condition(job: Json, kind: str) -> str | None:
     """What a condition that holds says; None if it does not hold."""
-    for one in (job.get("status") or {}).get("conditions") or ():
-        if one.get("type") == kind and one.get("status") == "True":
-            return f"{one.get('reason')}: {one.get('message') or ''}".strip(": ")
+    for condition in (job.get("status") or {}).get("conditions") or ():
+        if condition.get("type") == kind and condition.get("status") == "True":
+            return f"{condition.get('reason')}: {condition.get('message') or ''}".strip(": ")
     return None
 
 

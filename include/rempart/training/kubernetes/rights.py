@@ -126,11 +126,11 @@ def needed(*needs: Need) -> tuple[Right, ...]:
     Listing nodes is the doctor's.
     """
     found = []
-    for one in REQUIRED:
-        for verb in one.verbs:
-            need: Need = "doctor" if (one.resource, verb) == ("nodes", "list") else one.need
+    for right in REQUIRED:
+        for verb in right.verbs:
+            need: Need = "doctor" if (right.resource, verb) == ("nodes", "list") else right.need
             if need in (needs or ("jobs", "doctor")):
-                found.append(Right(verb, one.resource, one.group, "cluster" if one.cluster else "pool"))
+                found.append(Right(verb, right.resource, right.group, "cluster" if right.cluster else "pool"))
     return tuple(found)
 
 
@@ -167,12 +167,12 @@ def rules_of(review: Mapping[str, Any]) -> tuple[Rule, ...]:
 
     return (
         *(
-            Rule(*(texts(one, key) for key in ("verbs", "apiGroups", "resources", "resourceNames")))
-            for one in status.get("resourceRules") or ()
+            Rule(*(texts(rule, key) for key in ("verbs", "apiGroups", "resources", "resourceNames")))
+            for rule in status.get("resourceRules") or ()
         ),
         *(
-            Rule(texts(one, "verbs"), urls=texts(one, "nonResourceURLs"))
-            for one in status.get("nonResourceRules") or ()
+            Rule(texts(rule, "verbs"), urls=texts(rule, "nonResourceURLs"))
+            for rule in status.get("nonResourceRules") or ()
         ),
     )
 
@@ -206,7 +206,12 @@ another namespace: of projects those alone that the identity may see, of users i
 def excess(rules: Iterable[Rule], where: Where) -> tuple[str, ...]:
     """What these rules grant beyond `REQUIRED`, readable. `elsewhere` needs only what belongs to no namespace."""
     kept = (
-        {(verb, one.group, one.resource) for one in REQUIRED if where == "pool" or one.cluster for verb in one.verbs}
+        {
+            (verb, right.group, right.resource)
+            for right in REQUIRED
+            if where == "pool" or right.cluster
+            for verb in right.verbs
+        }
         | _EVERYONE
         | _OPENSHIFT
     )
@@ -222,7 +227,7 @@ def _beyond(rule: Rule, kept: set[tuple[str, str, str]]) -> Iterator[tuple[str, 
     for url in rule.urls:
         base = url.removesuffix("*").rstrip("/")
         paths = (*_EVERYONES_URLS, *_OPENSHIFT_URLS)
-        known = url == "/" or base == _ISSUER or any(base == one or base.startswith(f"{one}/") for one in paths)
+        known = url == "/" or base == _ISSUER or any(base == path or base.startswith(f"{path}/") for path in paths)
         yield from ((url, verb) for verb in rule.verbs if not (known and verb in ("get", "head")))
     only = f" {', '.join(rule.names)}" if rule.names else ""
     if rule.names == ("~",):

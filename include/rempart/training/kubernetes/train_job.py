@@ -107,7 +107,7 @@ def differences(wanted: Any, found: Any, path: str = "spec") -> Iterator[str]:
             else:
                 yield f"{path}.{key} is not set"
     elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
-        for index, (one, other) in enumerate(zip(wanted, found, strict=True)):
-            yield from differences(one, other, f"{path}[{index}]")
+        for index, (want, other) in enumerate(zip(wanted, found, strict=True)):
+            yield from differences(want, other, f"{path}[{index}]")
     elif wanted != found:
         yield f"{path} is {found}, not {wanted}"

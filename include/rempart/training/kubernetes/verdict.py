@@ -66,7 +66,9 @@ class Ran:
     def as_json(self) -> dict[str, Any]:
         """One node as ever; several also one by one, without what is the same for all."""
         whole = asdict(self)
-        each = [{key: one[key] for key in ("node", "region", "provider_id", "gpu_type")} for one in whole.pop("nodes")]
+        each = [
+            {key: node[key] for key in ("node", "region", "provider_id", "gpu_type")} for node in whole.pop("nodes")
+        ]
         return whole | ({"nodes": each} if each else {})
 
 
@@ -80,11 +82,11 @@ def together(ran: Sequence[Ran]) -> Ran:
         return ran[0]
     return replace(
         ran[0],
-        region=named(one.region for one in ran),
-        node=str(named(one.node for one in ran)),
-        provider_id=named(one.provider_id for one in ran),
-        gpu_type=named(one.gpu_type for one in ran),
-        gpus=sum(one.gpus for one in ran),
+        region=named(node.region for node in ran),
+        node=str(named(node.node for node in ran)),
+        provider_id=named(node.provider_id for node in ran),
+        gpu_type=named(node.gpu_type for node in ran),
+        gpus=sum(node.gpus for node in ran),
         nodes=tuple(ran),
     )
 
@@ -193,7 +195,7 @@ def bound(pod: Mapping[str, Any]) -> str | None:
 
 def _container(status: Mapping[str, Any]) -> Mapping[str, Any]:
     ours = (CONTAINER, NODE_CONTAINER)
-    return next((one for one in status.get("containerStatuses") or () if one.get("name") in ours), {})
+    return next((container for container in status.get("containerStatuses") or () if container.get("name") in ours), {})
 
 
 def _state(status: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -53,7 +53,7 @@ def opened(answer: Any, secret: str, pipeline: str, delivery: str) -> Opened | N
         return None
     if (told["pipeline"], told["delivery"]) != (pipeline, delivery):
         return None
-    rows = tuple(Row(one["line"], one["reason"], one["raw"], one["cut"]) for one in told["rows"])
+    rows = tuple(Row(row["line"], row["reason"], row["raw"], row["cut"]) for row in told["rows"])
     return Opened(pipeline, delivery, told["file"], told["of"], told["header"], rows)
 
 
@@ -62,7 +62,7 @@ def as_csv(found: Opened) -> str:
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL)
     writer.writerow(("source_line", "reason", "row_as_received"))
-    writer.writerows((one.line, _harmless(one.reason), _harmless(one.raw)) for one in found.rows)
+    writer.writerows((row.line, _harmless(row.reason), _harmless(row.raw)) for row in found.rows)
     return out.getvalue()
 
 

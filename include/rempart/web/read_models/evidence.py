@@ -67,10 +67,10 @@ def page(entries: Sequence[Entry], *, kind: str | None, subject: str | None, bef
     """A page of the entries that were asked for with a limit of PAGE + 1: the last one tells that there are more."""
     shown = entries[:PAGE]
     older = shown[-1].seq if len(entries) > PAGE else None
-    return EvidencePage(tuple(record(one) for one in shown), kind, subject, before, older)
+    return EvidencePage(tuple(record(entry) for entry in shown), kind, subject, before, older)
 
 
 def examined(entry: Entry, before: Entry | None, introduced: Iterable[Evidence]) -> Examined:
     """A record, looked at in its place."""
     findings = examine(entry, before, introduced)
-    return Examined(record(entry), all(one.ok for one in findings), findings, entry.line)
+    return Examined(record(entry), all(finding.ok for finding in findings), findings, entry.line)

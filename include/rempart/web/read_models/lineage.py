@@ -70,8 +70,8 @@ class Lineage:
 
 def lineages(facts: Facts) -> tuple[Lineage, ...]:
     """Every candidate's, newest first."""
-    snapshots = {str(one.body["snapshot"]): one for one in facts.of("snapshot") if "snapshot" in one.body}
-    return tuple(_lineage(one, snapshots) for one in facts.of("candidate"))
+    snapshots = {str(record.body["snapshot"]): record for record in facts.of("snapshot") if "snapshot" in record.body}
+    return tuple(_lineage(candidate, snapshots) for candidate in facts.of("candidate"))
 
 
 def sources(snapshot: str, snapshots: Mapping[str, Evidence]) -> Sources | None:
@@ -83,7 +83,7 @@ def sources(snapshot: str, snapshots: Mapping[str, Evidence]) -> Sources | None:
         at = snapshots[at].body.get("previous")
     if not seen:
         return None
-    named = [str(one) for body in seen.values() for one in body.get("sources") or ()]
+    named = [str(source) for body in seen.values() for source in body.get("sources") or ()]
     return Sources(
         sum(int(body.get("deliveries", 0)) for body in seen.values()),
         sum(int(body.get("delivered", 0)) for body in seen.values()),
@@ -108,7 +108,7 @@ def _lineage(record: Evidence, snapshots: Mapping[str, Evidence]) -> Lineage:
         str(dataset["sha256"]),
         int(dataset["rows_train"]),
         int(dataset["rows_holdout"]),
-        tuple(str(one["name"]) for one in body.get("features") or ()),
+        tuple(str(feature["name"]) for feature in body.get("features") or ()),
         str((body.get("trainer") or {}).get("use", "")),
         str(body.get("run_id", "")),
         str(body.get("job_id", "")),

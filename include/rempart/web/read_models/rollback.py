@@ -40,7 +40,9 @@ def rollback(model: str, decisions: Sequence[Evidence]) -> Rollback | None:
 
 
 def _version(version: str, decisions: Sequence[Evidence]) -> Version:
-    promoted = [one for one in decisions if one.kind == "promotion" and str(one.body["version"]) == version][-1]
+    promoted = [
+        decision for decision in decisions if decision.kind == "promotion" and str(decision.body["version"]) == version
+    ][-1]
     body = promoted.body
     return Version(
         version,
