@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import sql
 
 from rempart.errors import FeatureError
-from rempart.features import repository, tables
+from rempart.features import quick_feast, repository, tables
 from rempart.features.databases import FeatureDatabases, Session, session
 from rempart.features.plan import Span, Step, ViewState, ViewTable, entity_key, next_step, view_tables
 from rempart.settings.pipeline import Pipeline
@@ -185,6 +185,7 @@ def _online(databases: FeatureDatabases, pipeline: Pipeline, table: ViewTable) -
 
 def _prune(databases: FeatureDatabases, pipeline: Pipeline, table: ViewTable, offline: Session) -> None:
     """Delete entities that left the offline store, and features that left the view."""
+    quick_feast.load()
     from feast.infra.key_encoding_utils import serialize_entity_key
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value

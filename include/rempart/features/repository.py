@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+from rempart.features import quick_feast
 from rempart.features.databases import FeatureDatabases, feast_errors, registry_url, sslmode
 from rempart.features.plan import ViewTable, view_tables
 from rempart.settings.config import Connection
@@ -23,6 +24,7 @@ def feature_store(databases: FeatureDatabases, pipeline: Pipeline, online_store:
     Raises FeatureError and DatabaseUnavailable.
     """
     with feast_errors(f"open the feature store of '{pipeline.name}'"):
+        quick_feast.load()
         from feast import FeatureStore, RepoConfig
 
         store = FeatureStore(
@@ -60,6 +62,7 @@ def apply(store: Any, pipeline: Pipeline) -> None:
 
     Idempotent. How far the online store is stands in our own table, so nothing that Feast does here can reset it.
     """
+    quick_feast.load()
     from feast import Entity, FeatureView, Field
     from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import PostgreSQLSource
     from feast.types import Bool, Float64, Int64, String
