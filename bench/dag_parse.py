@@ -1,16 +1,21 @@
-"""Time to parse every DAG file, beside one that only imports airflow.sdk, and where jobs run in pods, beside one that
-holds a bare KubernetesPodOperator; a fresh process for each reading.
+"""Time to parse every DAG file, with 1 and with 50 pipelines, and what a task parses of its own file.
 
-make bench BENCH=dag_parse
+Each beside a plain Airflow file, in a fresh process for each reading. `cpu` in the figures is the same ratio by the CPU
+time of the processes, which a busy machine changes less.
+
+    make bench BENCH=dag_parse [ARGS="--readings 5"]
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.report import Row, write
@@ -18,14 +23,14 @@ from rempart.settings import config
 from tests import pods
 
 READINGS = 9
+PIPELINES = 50
 PARSE = """
 import sys, time, runpy
-started = time.perf_counter()
+wall, cpu = time.perf_counter(), time.process_time()
 for file in sys.argv[1:]:
     runpy.run_path(file)
-print(time.perf_counter() - started)
+print(time.perf_counter() - wall, time.process_time() - cpu)
 """
-
 
 BARE = """
 from airflow.sdk import DAG
@@ -34,51 +39,130 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 with DAG("bare"):
     KubernetesPodOperator(task_id="run", image="registry.trial/any")
 """
+PLAIN = f"""
+from datetime import timedelta
+from airflow.sdk import DAG, Param, task
+
+OWNED = {{"owner": "mlops", "retries": 2, "execution_timeout": timedelta(hours=1)}}
+SHAPES = [(3, 4), (1, 1), (1, 1), (2, 1), (1, 2), (1, 2)]
+
+for pipeline in range({PIPELINES}):
+    for stage, (tasks, params) in enumerate(SHAPES):
+        given = {{
+            f"param_{{n}}": Param(None, type=["null", "string"], pattern="^[0-9a-f]{{{{16}}}}$", description="An id.")
+            for n in range(params)
+        }}
+        with DAG(f"stage_{{stage}}_{{pipeline}}", schedule=None, params=given, tags=["plain"], default_args=OWNED):
+            for n in range(tasks):
+                task(task_id=f"task_{{n}}")(lambda: None)()
+"""
+"""As many DAGs, tasks and parameters as the DAG files make for so many pipelines, by Airflow alone."""
 
 
-def parse_seconds(files: list[Path], home: str, project: Path) -> float:
+@dataclass(frozen=True)
+class Case:
+    """What is parsed: the DAG files of a project (one of them in a task of `dag_id`), beside a plain file."""
+
+    name: str
+    project: Path
+    files: list[Path]
+    peer: Path
+    peer_name: str
+    dag_id: str = ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Seconds of one process."""
+
+    wall: float
+    cpu: float
+
+
+def parse(files: list[Path], home: str, project: Path, dag_id: str = "") -> Reading:
+    """Execute the files in a fresh process."""
     env = os.environ | {
         "AIRFLOW_HOME": home,
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "REMPART_HOME": str(project),
     }
+    if dag_id:
+        env["_AIRFLOW_PARSING_CONTEXT_DAG_ID"] = dag_id
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
         [sys.executable, "-c", PARSE, *map(str, files)], env=env, capture_output=True, text=True, check=True
     )
-    return float(done.stdout.strip().splitlines()[-1])
+    wall, cpu = done.stdout.strip().splitlines()[-1].split()
+    return Reading(float(wall), float(cpu))
+
+
+def with_pipelines(home: Path, count: int) -> Path:
+    """A copy of this project whose only pipelines are copies of the sample's."""
+    here = config.project_root()
+    shutil.copytree(here / "dags", home / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(here / "include" / "operators", home / "include" / "operators")
+    shutil.copy(here / "rempart.yaml", home)
+    (home / "include" / "pipelines").mkdir()
+    sample = (here / "include" / "pipelines" / "hotel_bookings.yaml").read_text(encoding="utf-8")
+    for n in range(count):
+        text = sample.replace("hotel_bookings", f"hotel_{n:02}")
+        (home / "include" / "pipelines" / f"hotel_{n:02}.yaml").write_text(text, encoding="utf-8")
+    return home
+
+
+def cases(folder: Path) -> list[Case]:
+    """What is measured; its files are written to `folder`."""
+    peers = {"sdk": "import airflow.sdk\n", "operator": BARE, "plain": PLAIN}
+    for name, text in peers.items():
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    sdk, operator, plain = (folder / f"{name}.py" for name in peers)
+    here, in_pods, many = (
+        config.project_root(),
+        pods.project(folder / "in-pods"),
+        with_pipelines(folder / "many", PIPELINES),
+    )
+    files = sorted((here / "dags").glob("*.py"))
+    all_files = f"{len(files)} DAG files"
+    imports = "one file that imports airflow.sdk"
+    train = f"train_hotel_{PIPELINES // 2}"
+    return [
+        Case(f"{all_files}, 1 pipeline", here, files, sdk, imports),
+        Case(f"{all_files}, jobs in pods", in_pods, files, operator, "one file with a KubernetesPodOperator"),
+        Case(f"{all_files}, {PIPELINES} pipelines", many, files, plain, "a plain file with as many DAGs and tasks"),
+        Case(f"a task's own file, {PIPELINES} pipelines", many, [here / "dags" / "train.py"], sdk, imports, train),
+    ]
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--readings", type=int, default=READINGS)
+    count = parser.parse_args().readings
     with tempfile.TemporaryDirectory() as home:
-        sdk, operator = Path(home) / "sdk.py", Path(home) / "operator.py"
-        sdk.write_text("import airflow.sdk\n", encoding="utf-8")
-        operator.write_text(BARE, encoding="utf-8")
-        here, in_pods = config.project_root(), pods.project(Path(home) / "in-pods")
-        count = len(list((here / "dags").glob("*.py")))
-        cases = {
-            f"{count} DAG files": (here, sdk, "one file that imports airflow.sdk"),
-            f"{count} DAG files, jobs in pods": (in_pods, operator, "one file with a KubernetesPodOperator"),
-        }
-        readings: dict[str, list[tuple[float, float]]] = {case: [] for case in cases}
-        for i in range(READINGS + 1):
-            for case, (project, peer, _) in cases.items():
-                ours = sorted((project / "dags").glob("*.py"))
-                pair = parse_seconds(ours, home, project), parse_seconds([peer], home, project)
+        measured = cases(Path(home))
+        readings: dict[str, list[tuple[Reading, Reading]]] = {case.name: [] for case in measured}
+        for i in range(count + 1):
+            for case in measured:
+                ours = parse(case.files, home, case.project, case.dag_id)
+                pair = ours, parse([case.peer], home, case.project)
                 if i:  # the first pair warms the file cache and writes bytecode
-                    readings[case].append(pair)
+                    readings[case.name].append(pair)
+
+    def median(case: Case, side: int, kind: str) -> float:
+        return statistics.median(getattr(pair[side], kind) for pair in readings[case.name])
+
     rows = [
         Row(
-            f"{case}, median of {READINGS} fresh processes",
+            f"{case.name}, median of {count} fresh processes",
             "s",
-            statistics.median(one[0] for one in readings[case]),
-            statistics.median(one[1] for one in readings[case]),
-            peer_name,
+            median(case, 0, "wall"),
+            median(case, 1, "wall"),
+            case.peer_name,
             "lower",
         )
-        for case, (_, _, peer_name) in cases.items()
+        for case in measured
     ]
-    write("dag_parse", rows)
+    cpu = {case.name: round(median(case, 1, "cpu") / median(case, 0, "cpu"), 2) for case in measured}
+    write("dag_parse", rows, cpu=cpu, load_average=[round(one, 1) for one in os.getloadavg()])
 
 
 if __name__ == "__main__":

@@ -7,14 +7,17 @@ written but the pipeline's own files.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from rempart.errors import PipelineError, RempartError
 from rempart.features.plan import view_tables
 from rempart.ingestion import expectations
 from rempart.models.encoding import features_of
 from rempart.settings.pipeline import Pipeline
-from rempart.training.job import Param
 from rempart.training.trainers import trainers
+
+if TYPE_CHECKING:
+    from rempart.training.job import Param
 
 
 def check_trainer(pipeline: Pipeline, params: Mapping[str, Param] | None = None) -> dict[str, Param]:
