@@ -21,7 +21,7 @@ from typing import Any
 
 from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, DeltaTriggerTimetable, task
 
-from rempart.orchestration import assets, pages, runtime
+from rempart.orchestration import assets, dag_test, pages, runtime
 from rempart.orchestration.dags import highest_classification, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
@@ -71,3 +71,6 @@ with DAG(
     written >> prune()
     if config.load().backup.bundle:
         written >> store_bundle()
+
+if __name__ == "__main__":
+    dag_test.run(globals())

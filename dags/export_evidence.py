@@ -25,7 +25,7 @@ from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, task
 
-from rempart.orchestration import runtime
+from rempart.orchestration import dag_test, runtime
 from rempart.orchestration.dags import task_defaults
 from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
@@ -57,3 +57,6 @@ with DAG(
         check_foreign(ExportResult(**result))
 
     check_foreign(export())
+
+if __name__ == "__main__":
+    dag_test.run(globals())

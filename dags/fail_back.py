@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
-from rempart.orchestration import runtime
+from rempart.orchestration import dag_test, runtime
 from rempart.orchestration.dags import highest_classification, task_defaults
 from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
@@ -41,3 +41,6 @@ with DAG(
         return runtime.as_json(fail_back(runtime.platform(), dry_run=params["dry_run"]))
 
     fail_back()
+
+if __name__ == "__main__":
+    dag_test.run(globals())

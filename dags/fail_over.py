@@ -16,7 +16,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
-from rempart.orchestration import runtime
+from rempart.orchestration import dag_test, runtime
 from rempart.orchestration.dags import highest_classification, task_defaults
 from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
@@ -48,3 +48,6 @@ with DAG(
         return runtime.as_json(fail_over(runtime.platform(), params["to"], **wanted))
 
     fail_over()
+
+if __name__ == "__main__":
+    dag_test.run(globals())

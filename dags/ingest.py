@@ -34,7 +34,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, task
 from airflow.sdk.exceptions import AirflowSkipException
 
-from rempart.orchestration import assets, pages, runtime
+from rempart.orchestration import assets, dag_test, pages, runtime
 from rempart.orchestration.dags import at, pipeline_dags, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
@@ -112,5 +112,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     return dag
 
 
-dags = pipeline_dags("ingest", build)
-globals().update(dags)
+globals().update(pipeline_dags("ingest", build))
+
+if __name__ == "__main__":
+    dag_test.run(globals())

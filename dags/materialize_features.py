@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
-from rempart.orchestration import assets, pages, runtime
+from rempart.orchestration import assets, dag_test, pages, runtime
 from rempart.orchestration.dags import pipeline_dags, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
@@ -59,5 +59,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     return dag
 
 
-dags = pipeline_dags("materialize_features", build)
-globals().update(dags)
+globals().update(pipeline_dags("materialize_features", build))
+
+if __name__ == "__main__":
+    dag_test.run(globals())

@@ -16,7 +16,7 @@ from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, task
 
-from rempart.orchestration import runtime
+from rempart.orchestration import dag_test, runtime
 from rempart.orchestration.dags import task_defaults
 from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
@@ -40,3 +40,6 @@ with DAG(
         return probe_all(runtime.platform())
 
     probe()
+
+if __name__ == "__main__":
+    dag_test.run(globals())

@@ -28,7 +28,7 @@ from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, Param, task
 
-from rempart.orchestration import assets, pages, replication, runtime
+from rempart.orchestration import assets, dag_test, pages, replication, runtime
 from rempart.orchestration.dags import highest_classification, is_wanted, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config, sections
@@ -105,6 +105,8 @@ def build(dag_id: str, pair: sections.ReplicationPair) -> DAG:
     return dag
 
 
-for pair in config.load().replication:
-    if is_wanted(dag_id := f"replicate_{pair.source}_to_{pair.target}"):
-        globals()[dag_id] = build(dag_id, pair)
+pairs = {f"replicate_{pair.source}_to_{pair.target}": pair for pair in config.load().replication}
+globals().update({dag_id: build(dag_id, pair) for dag_id, pair in pairs.items() if is_wanted(dag_id)})
+
+if __name__ == "__main__":
+    dag_test.run(globals())

@@ -21,7 +21,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
-from rempart.orchestration import pages, runtime
+from rempart.orchestration import dag_test, pages, runtime
 from rempart.orchestration.dags import at, highest_classification, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
@@ -59,3 +59,6 @@ with DAG(
         return runtime.as_json(drill(runtime.platform(), params["point"], scenario=params["scenario"]))
 
     linked(drill(), pages.POINT_DRILLED)
+
+if __name__ == "__main__":
+    dag_test.run(globals())

@@ -18,7 +18,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
-from rempart.orchestration import pages, runtime
+from rempart.orchestration import dag_test, pages, runtime
 from rempart.orchestration.dags import highest_classification, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
@@ -73,3 +73,6 @@ with DAG(
         return runtime.as_json(result)
 
     linked(restore_point(), pages.POINT_RESTORED)
+
+if __name__ == "__main__":
+    dag_test.run(globals())

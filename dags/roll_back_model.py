@@ -15,7 +15,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
-from rempart.orchestration import pages, runtime
+from rempart.orchestration import dag_test, pages, runtime
 from rempart.orchestration.dags import pipeline_dags, task_defaults
 from rempart.orchestration.links import linked
 from rempart.settings import config
@@ -60,5 +60,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     return dag
 
 
-dags = pipeline_dags("roll_back_model", build)
-globals().update(dags)
+globals().update(pipeline_dags("roll_back_model", build))
+
+if __name__ == "__main__":
+    dag_test.run(globals())

@@ -17,7 +17,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task
 
-from rempart.orchestration import runtime
+from rempart.orchestration import dag_test, runtime
 from rempart.orchestration.dags import pipeline_dags, task_defaults
 from rempart.settings import config
 from rempart.settings.pipeline import Pipeline
@@ -66,5 +66,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     return dag
 
 
-dags = pipeline_dags("show_quarantine", build)
-globals().update(dags)
+globals().update(pipeline_dags("show_quarantine", build))
+
+if __name__ == "__main__":
+    dag_test.run(globals())

@@ -21,6 +21,7 @@ from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, Param, task
 
+from rempart.orchestration import dag_test
 from rempart.orchestration.dags import highest_classification, task_defaults
 from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
@@ -47,3 +48,6 @@ if config.load().training.backend == "kubernetes":
             return sweep(dry_run=params["dry_run"])
 
         sweep()
+
+if __name__ == "__main__":
+    dag_test.run(globals())

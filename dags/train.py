@@ -17,7 +17,7 @@ from typing import Any
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, Param
 
-from rempart.orchestration import assets
+from rempart.orchestration import assets, dag_test
 from rempart.orchestration.dags import at, pipeline_dags, task_defaults
 from rempart.orchestration.training.training import training_tasks
 from rempart.settings import config
@@ -56,5 +56,7 @@ def build(dag_id: str, pipeline: Pipeline) -> DAG:
     return dag
 
 
-dags = pipeline_dags("train", build)
-globals().update(dags)
+globals().update(pipeline_dags("train", build))
+
+if __name__ == "__main__":
+    dag_test.run(globals())

@@ -20,7 +20,7 @@ from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, task
 
-from rempart.orchestration import runtime
+from rempart.orchestration import dag_test, runtime
 from rempart.orchestration.dags import highest_classification, task_defaults
 from rempart.replication.read_back import READ_BACK_EVERY
 from rempart.settings import config
@@ -57,3 +57,6 @@ with DAG(
             return measure_site(runtime.platform(), site, log.info)
 
         measure(name)
+
+if __name__ == "__main__":
+    dag_test.run(globals())

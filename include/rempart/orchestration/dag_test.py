@@ -1,0 +1,32 @@
+"""`python dags/FILE.py [DAG_ID] [--conf JSON] [--mark PATTERN]`: runs a DAG once in this process, by `dag.test()`.
+
+`rempart run dag` starts it with the platform's connections and a metadata database of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from airflow.sdk import DAG
+
+
+def run(names: Mapping[str, Any]) -> NoReturn:
+    """Run the DAG that the command line names, and exit: 0 if the run succeeded, 1 if not, 2 for wrong arguments.
+
+    `names`: the DAG file's `globals()`. The DAG need not be named where the file has one alone.
+    """
+    dags = {value.dag_id: value for value in names.values() if isinstance(value, DAG)}
+    parser = argparse.ArgumentParser(description="Run a DAG of this file once, in this process.")
+    parser.add_argument("dag_id", nargs="?", choices=sorted(dags), default=min(dags) if len(dags) == 1 else None)
+    parser.add_argument("--conf", type=json.loads, default={}, help="the parameters of the run, as JSON")
+    parser.add_argument("--mark", metavar="PATTERN", help="tasks that are marked as succeeded, and not run")
+    asked = parser.parse_args()
+    if asked.dag_id is None:
+        parser.error(f"name a DAG: {', '.join(sorted(dags)) or 'with this rempart.yaml, the file defines none'}")
+    made = dags[asked.dag_id].test(run_conf=asked.conf, mark_success_pattern=asked.mark)
+    sys.stdout.write(f"{asked.dag_id}: {made.state}\n")
+    sys.exit(0 if made.state == "success" else 1)
