@@ -34,6 +34,7 @@ from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.stored_dumps import StoredDump, dump_into, restore_from
 from rempart.backup.points import points
 from rempart.backup.points.sealing import SealedObject
+from rempart.cli import rendering
 from rempart.flows.backup import locks
 from rempart.flows.shared.platform import Platform
 from rempart.settings import config
@@ -53,7 +54,7 @@ class Clock:
     def __init__(self) -> None:
         self.began = time.monotonic()
 
-    def say(self, line: str) -> None:
+    def tell(self, line: str) -> None:
         print(f"{time.monotonic() - self.began:6.0f} s  {line}", flush=True)
 
 
@@ -125,7 +126,7 @@ def backups(platform: Platform, folder: Path, megabytes: int, clock: Clock) -> t
     repository = Repository(SITE, connection, place.region, bucket, "restic/bench/0001", secrets.token_hex(16))
     database = create(owner, NAME)
     size = fill(database, megabytes)
-    clock.say(f"the database is there: {size:,} bytes")
+    clock.tell(f"the database is there: {size:,} bytes")
     repository.init_if_missing()
     rows: list[Row] = []
     figures: dict[str, Any] = {"database_bytes": size}
@@ -143,7 +144,7 @@ def backups(platform: Platform, folder: Path, megabytes: int, clock: Clock) -> t
         figures[f"{case}: seconds before it is read back"] = round(last.seconds, 1)
         took, extended = timed(lambda: locks.extend(locking, site, None))
         figures[f"{case}: locks set"], figures[f"{case}: seconds for them"] = extended.set, round(took, 2)
-        clock.say(f"{case}: {seconds:.1f} s beside {peer:.1f} s; {added:,} bytes beside {peer_bytes:,}")
+        clock.tell(f"{case}: {seconds:.1f} s beside {peer:.1f} s; {added:,} bytes beside {peer_bytes:,}")
     assert last is not None
     tools, snapshot = postgresql.find_tools(), last.snapshot
     copy = create(owner, COPY)
@@ -155,7 +156,7 @@ def backups(platform: Platform, folder: Path, megabytes: int, clock: Clock) -> t
     rows.append(Row("restore", "s", seconds, peer, PEER_BACK, "lower"))
     with postgresql.session(copy, "compare") as one, postgresql.session(database, "compare") as other:
         assert postgresql.digests(one) == postgresql.digests(other)
-    clock.say(f"restored and equal: {seconds:.1f} s beside {peer:.1f} s")
+    clock.tell(f"restored and equal: {seconds:.1f} s beside {peer:.1f} s")
     return rows, figures
 
 
@@ -179,6 +180,7 @@ def manifest(objects: int) -> None:
     print(writing, reading, len(body), before * 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
+@rendering.on_terminal()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=1000, help="of the database, about")
@@ -202,7 +204,7 @@ def main() -> None:
         "bytes": int(size),
         "memory_mb": round((after - before) / 1e6, 1),
     }
-    clock.say(f"a manifest of {chosen.objects:,} objects: {figures['manifest']}")
+    clock.tell(f"a manifest of {chosen.objects:,} objects: {figures['manifest']}")
     write("backup", rows, at=datetime.now(UTC).isoformat(timespec="seconds"), **figures)
 
 

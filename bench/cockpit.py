@@ -25,6 +25,7 @@ import psycopg
 
 from bench.prove_pods import own_stack
 from bench.report import Row, write
+from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import credentials, layout
 from rempart.flows.shared.platform import Platform, open_platform
@@ -150,7 +151,7 @@ def shows_what_was_filled(url: str, token: str) -> None:
 
 def run(stack: layout.Stack, records: int, keys: int) -> tuple[dict[str, list[float]], int]:
     """Seconds of each request, by path, and how many records the chain has."""
-    lifecycle.up(stack, print)
+    lifecycle.up(stack)
     lifecycle.adopt_environment()
     platform = open_platform()
     began = time.perf_counter()
@@ -175,6 +176,7 @@ def run(stack: layout.Stack, records: int, keys: int) -> tuple[dict[str, list[fl
     return took, verdict.records
 
 
+@rendering.on_terminal()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--records", type=int, default=RECORDS)

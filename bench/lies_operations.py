@@ -165,7 +165,7 @@ def _not_held(cell: Cell, claim: Any) -> list[str]:
     """The point is restored in scratch space past the proxies, and its objects are compared with the source's."""
     found = []
     try:
-        drill.drill(cell.real(), claim.id, silent)
+        drill.drill(cell.real(), claim.id)
     except on.RempartError as error:
         found.append(error.what.replace("\n", " "))
     try:
@@ -175,7 +175,6 @@ def _not_held(cell: Cell, claim: Any) -> list[str]:
             aside="look",
             point=claim.id,
             dry_run=True,
-            say=silent,
         )
         wanted = on.current(cell.ground, cell.platform, "primary")
         if chosen.objects != len(wanted):
@@ -211,7 +210,7 @@ def _not_exported(cell: Cell, claim: Any) -> list[str]:
 
 def _restore(cell: Cell) -> Any:
     return restore_aside.restore_aside(
-        cell.platform, cell.ground.servers.stack, aside=on.ASIDE, point=cell.made.point, dry_run=False, say=silent
+        cell.platform, cell.ground.servers.stack, aside=on.ASIDE, point=cell.made.point, dry_run=False
     )
 
 
@@ -225,7 +224,7 @@ def _not_restored(cell: Cell, claim: Any) -> list[str]:
 
 
 def _drill(cell: Cell) -> Any:
-    return drill.drill(cell.platform, cell.made.point, silent)
+    return drill.drill(cell.platform, cell.made.point)
 
 
 def _not_filed(cell: Cell, claim: Any) -> list[str]:
@@ -266,7 +265,7 @@ def _not_erased(cell: Cell, claim: Any) -> list[str]:
 
 
 def _doctor(cell: Cell) -> Any:
-    found = doctor_site.probe_sites(cell.platform, ["haven"], silent)["haven"]
+    found = doctor_site.probe_sites(cell.platform, ["haven"])["haven"]
     if not isinstance(found, CapabilityRecord):
         raise found
     if different := unlike(cell, found):

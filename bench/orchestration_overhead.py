@@ -35,8 +35,7 @@ def timed(stage, call):
     return result
 timed("ingest", lambda: ingest(platform, spec))
 timed("materialize", lambda: materialize(platform, spec))
-trained = timed("train", lambda: train(platform, spec, params={"l2_regularization": float(sys.argv[2])},
-                                       progress=lambda line: None))
+trained = timed("train", lambda: train(platform, spec, params={"l2_regularization": float(sys.argv[2])}))
 timed("validate", lambda: validate(platform, spec, trained.version))
 seconds["chain"] = time.perf_counter() - started
 print(json.dumps(seconds))

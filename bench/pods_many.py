@@ -168,7 +168,7 @@ class Many:
             self.pipelines[name] = made.model_copy(update={"trainer": trainer})
         pipeline = self.pipelines[name]
         params = {"l2_regularization": seed * 1e-6}
-        spec = train.order(self.platform, pipeline, self.table, "s1", params=params, progress=lambda _: None)
+        spec = train.order(self.platform, pipeline, self.table, "s1", params=params)
         key = Record(self.platform.active_site("personal"), spec).order()
         return Job(name, Ordered(spec.job_id, spec.output.bucket, key, {}, {}))
 

@@ -19,6 +19,7 @@ from typing import Any
 from bench import door_attacks, doors_compose, doors_embedded
 from bench.door_attacks import Row
 from bench.prove_pods import write
+from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import layout
 from rempart.flows.shared.platform import open_platform
@@ -48,10 +49,11 @@ def checks(part: str, rows: list[Row]) -> list[dict[str, Any]]:
     ]
 
 
+@rendering.on_terminal()
 def main() -> int:
     began, root, kept = time.monotonic(), config.project_root(), config.var_dir() / "proof"
     stack = layout.current()
-    lifecycle.up(stack, print)
+    lifecycle.up(stack)
     lifecycle.adopt_environment()
     embedded = doors_embedded.attack(stack, open_platform())
     door_attacks.keep(embedded, kept / doors_embedded.FILE)

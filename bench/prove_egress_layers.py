@@ -32,6 +32,7 @@ import yaml
 
 from bench import sink
 from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import environment, layout
 from rempart.flows.shared.platform import open_platform
@@ -320,11 +321,11 @@ def evidence(proof: Proof, api: AirflowApi, run: str) -> None:
 @contextmanager
 def running(stack: layout.Stack) -> Iterator[AirflowApi]:
     try:
-        lifecycle.up(stack, print)
+        lifecycle.up(stack)
         lifecycle.adopt_environment()
         yield AirflowApi(config.environment_connections("airflow_api"))
     finally:
-        lifecycle.down(stack, print)
+        lifecycle.down(stack)
 
 
 def rounds(proof: Proof, caught: sink.Sink | None) -> None:
@@ -455,6 +456,7 @@ def why_no_network() -> str:
     return "" if NFT else "there is no `nft` on this machine: install nftables"
 
 
+@rendering.on_terminal()
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make prove-egress-layers")
     parser.add_argument("--docs", action="store_true", help="write docs/reference/egress-layers.md from this run")

@@ -21,6 +21,7 @@ from typing import Any
 from bench.prove_pods import own_stack, write
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.cli import demo_run as demo
+from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle, status
 from rempart.deployment.embedded.supervision import Supervisor
 from rempart.deployment.servers import object_sites
@@ -225,10 +226,11 @@ def _mirrored(platform: Platform) -> bool:
     return all(isinstance(one, dict) and one["generation"] == generation for one in mirror.read(platform).values())
 
 
+@rendering.on_terminal()
 def main() -> int:
     began, folder = time.monotonic(), config.var_dir() / "prove-failover"
     with own_stack(config.project_root(), folder / "var", OFFSET, {}) as stack:
-        lifecycle.up(stack, print)
+        lifecycle.up(stack)
         lifecycle.adopt_environment()
         checks, figures = prove(stack)
     for name in ("failover_steps", "failback_steps"):

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle, status
 from rempart.deployment.setup import layout
 from rempart.settings import config
@@ -67,16 +68,17 @@ def prove(api: AirflowApi, stack: layout.Stack, service: str, number: int) -> tu
     try:
         outcome = chain(api, params, kill)
     except AirflowApiError as error:
-        lifecycle.up(stack, lambda line: None)
+        lifecycle.up(stack)
         outcome = f"failed ({error.what[:90]}); the re-run " + chain(api, params, lambda: None)
-    lifecycle.up(stack, lambda line: None)
+    lifecycle.up(stack)
     healed = status.all_run(status.services(stack, time.time()))
     return healed, outcome, time.monotonic() - began
 
 
+@rendering.on_terminal()
 def main() -> int:
     stack = layout.current()
-    lifecycle.up(stack, print)
+    lifecycle.up(stack)
     lifecycle.adopt_environment()
     api = AirflowApi(config.environment_connections("airflow_api"))
     started, checks = time.monotonic(), []

@@ -184,14 +184,14 @@ def cells(ground: Ground, made: Made, folder: Path, wanted: Sequence[Wanted]) ->
     for name in dict.fromkeys(operation for _, operation, _ in wanted):
         operation = OPERATIONS[name]
         honest = honest_run(ground, made, folder, operation)
-        say(f"{name}: an honest run is {honest.get('verdict')} in {honest.get('seconds')} s {honest.get('said', '')}")
+        show(f"{name}: an honest run is {honest.get('verdict')} in {honest.get('seconds')} s {honest.get('said', '')}")
         if honest.get("verdict") != "green" or honest.get("said"):
             yield Outcome("none", name, "both", "RED the honest run is not green", str(honest.get("said")))
             continue
         for fault, site in [(FAULTS[fault], site) for fault, other, site in wanted if other == name]:
             if any(where == site and fault.is_for(request, key) for where, request, _, key in honest["log"]):
                 found = faulty_run(ground, made, folder, operation, fault, site)
-                say(f"  {fault.name} at {site}: {found.verdict} ({found.seconds} s) {found.said[:160]}")
+                show(f"  {fault.name} at {site}: {found.verdict} ({found.seconds} s) {found.said[:160]}")
             else:
                 found = Outcome(fault.name, name, site, NOT_REACHABLE)
             yield found
@@ -220,7 +220,7 @@ def work(wanted: Sequence[Wanted], tell: Callable[[Outcome], None]) -> None:
             tell(Outcome("none", wanted[0][1], "both", "RED the platform could not be made"))
             return
         ground.save()
-        say(f"a platform is made in {time.monotonic() - began:.0f} s")
+        show(f"a platform is made in {time.monotonic() - began:.0f} s")
         for outcome in cells(ground, made, Path(name), wanted):
             tell(outcome)
 
@@ -242,7 +242,7 @@ def shared_out(wanted: Sequence[Wanted], workers: int) -> Iterator[Outcome]:
             yield Outcome("none", share[0][1], "both", f"RED a process ended with {process.exitcode}")
 
 
-def say(line: str) -> None:
+def show(line: str) -> None:
     print(line, flush=True)
 
 
@@ -277,11 +277,11 @@ def main() -> int:
     for outcome in shared_out(wanted, chosen.workers):
         found.append(outcome)
         write(target, found, time.monotonic() - began)
-    say(table(found))
+    show(table(found))
     for one in found:
         if one.red:
-            say(f"RED {' x '.join(one.cell)}: {one.verdict}. {one.said}")
-    say(f"{summary(found)}; {time.monotonic() - began:.0f} s; written: {target}")
+            show(f"RED {' x '.join(one.cell)}: {one.verdict}. {one.said}")
+    show(f"{summary(found)}; {time.monotonic() - began:.0f} s; written: {target}")
     return 1 if any(one.red for one in found) else 0
 
 

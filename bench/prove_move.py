@@ -30,6 +30,7 @@ from bench.seen import own_address
 from rempart.airflow_api import AirflowApi
 from rempart.backup.keys import age
 from rempart.cli import demo_run as demo
+from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import layout, preflight
 from rempart.flows.shared.platform import open_platform
@@ -77,7 +78,7 @@ def allowed(one: Operator) -> Operator:
 
 def embedded(stack: layout.Stack, outside: Path) -> Seen:
     """The demo on the embedded stack, and a restore point of all of it."""
-    if not demo.run(lambda: lifecycle.up(stack, print)):
+    if not demo.run(lambda: lifecycle.up(stack)):
         raise SystemExit("the demo itself is red: nothing to move")
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
     seen = look(platform, api)
@@ -144,6 +145,7 @@ def kept(was: dict[tuple[str, str], str], now: dict[tuple[str, str], str], where
     return check(f"{where}, Airflow shows the old DAG runs", not lost and bool(was), f"{len(was)}, {len(lost)} lost")
 
 
+@rendering.on_terminal()
 def main() -> int:
     if why := why_not():
         print(f"The proof was NOT RUN: {why}. Nothing is proved.", file=sys.stderr)

@@ -37,6 +37,7 @@ from rempart.backup.databases import postgresql
 from rempart.backup.keys import age
 from rempart.backup.points import points
 from rempart.cli import demo_run as demo
+from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import launch, layout
 from rempart.flows.bundle.bundle import door_sha256
@@ -104,7 +105,7 @@ def runs(api: AirflowApi) -> dict[str, str]:
 
 def interrupted(stack: layout.Stack, outside: Path, wheels: Path) -> tuple[dict[str, Any], Seen]:
     """The demo, its bundle, a training that runs, a restore point made meanwhile, and what came after that."""
-    lifecycle.up(stack, print)
+    lifecycle.up(stack)
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
     run = demo.Demo(platform, api, print)
     run.report = {"ok": False, "seconds": {}}
@@ -255,6 +256,7 @@ def lost(was: dict[str, Any], seen: Seen, now: dict[str, Any]) -> dict[str, Any]
     }
 
 
+@rendering.on_terminal()
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.prove_operator_loss", description=__doc__)
     parser.add_argument("--inside", nargs=2, type=Path, help=argparse.SUPPRESS)

@@ -27,6 +27,7 @@ from kubernetes.client import ApiException
 
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.cli import demo_run as demo
+from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle, status
 from rempart.deployment.setup import layout
 from rempart.flows.shared.platform import open_platform
@@ -51,11 +52,11 @@ def own_stack(home: Path, var: Path, offset: str, clusters: dict[str, DoubleClus
     stack = layout.current()
     try:
         if stack.state.is_dir():
-            lifecycle.down(stack, print)
+            lifecycle.down(stack)
         shutil.rmtree(var, ignore_errors=True)
         yield stack
     finally:
-        lifecycle.down(stack, print)
+        lifecycle.down(stack)
         os.environ.clear()
         os.environ |= before
 
@@ -79,7 +80,7 @@ def killed(api: AirflowApi, stack: layout.Stack, double: DoubleCluster, service:
         api.follow("train_hotel_bookings", run_id, print)
     except AirflowApiError as error:
         ended = error.what
-    lifecycle.up(stack, lambda _: None)
+    lifecycle.up(stack)
     mine = double.history[before:]
     detail = f"{ended}; {len(mine)} pod: {', '.join(f'{one.name} {one.phase}' for one in mine)}"
     good = ended == "the run ended well" and len(mine) == 1 and mine[0].exit_code == 0
@@ -212,6 +213,7 @@ def checks(report: dict[str, Any], placed: list[dict[str, Any]], clusters: dict[
     ]
 
 
+@rendering.on_terminal()
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.prove_pods", description=__doc__)
     parser.add_argument("--linger", type=int, default=0, help="seconds that the stack stays up afterwards")
@@ -223,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     pods.project(home, own_pools)
     began = time.monotonic()
     with pods.clusters(home, FULL) as clusters, own_stack(home, var, OFFSET, clusters) as stack:
-        demo.run(lambda: lifecycle.up(stack, print))
+        demo.run(lambda: lifecycle.up(stack))
         report = json.loads((var / "demo-report.json").read_text(encoding="utf-8"))
         placed = [dict(one.body) for one in reversed(open_platform().ledger.find("placement"))]
         found = checks(report, placed, clusters)

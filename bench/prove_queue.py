@@ -21,6 +21,7 @@ from typing import Any
 
 from bench.prove_pods import own_stack, write
 from rempart.airflow_api import TERMINAL, AirflowApi
+from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.flows.training import pod_job
@@ -95,7 +96,7 @@ def orders(platform: Platform, count: int) -> list[dict[str, Any]]:
                 "code_version": "queue",
             }
         )
-        made.append(dataclasses.asdict(pod_job.place(platform, pipeline, spec, progress=lambda _: None)))
+        made.append(dataclasses.asdict(pod_job.place(platform, pipeline, spec)))
     return made
 
 
@@ -131,6 +132,7 @@ def follow(api: AirflowApi, run_id: str, seconds: float) -> tuple[dict[str, str]
         time.sleep(1)
 
 
+@rendering.on_terminal()
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.prove_queue", description=__doc__)
     parser.add_argument("--jobs", type=int, default=50)
@@ -143,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
         env = {"REMPART_HOME": str(home), "PATH": f"{home / 'stub'}:{os.environ['PATH']}"}
         double.add_image(pods.IMAGE, digest=pods.IMAGE.partition("@")[2], env=env)
         with own_stack(home, folder / "var", OFFSET, clusters) as stack:
-            lifecycle.up(stack, print)
+            lifecycle.up(stack)
             (home / "orders.json").write_text(json.dumps(orders(open_platform(), count)), encoding="utf-8")
             (home / "dags" / "queue.py").write_text(DAG, encoding="utf-8")
             api = AirflowApi(config.environment_connections("airflow_api"))

@@ -38,6 +38,7 @@ from bench.prove_pods import write
 from rempart.airflow_api import AirflowApi
 from rempart.backup.keys import age
 from rempart.cli import demo_run as demo
+from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.servers import object_sites
 from rempart.deployment.setup import credentials, environment, launch, layout, services
@@ -148,7 +149,7 @@ def working(variables: dict[str, str]) -> Iterator[layout.Stack]:
     try:
         yield stack
     finally:
-        lifecycle.down(stack, print)
+        lifecycle.down(stack)
         os.environ.clear()
         os.environ |= before
 
@@ -223,7 +224,7 @@ def erase(platform: Platform) -> int:
 
 def before(stack: layout.Stack, outside: Path) -> tuple[Seen, dict[str, Any]]:
     """The demo, a restore point of all of it, an erasure after it, and what is kept outside."""
-    if not demo.run(lambda: lifecycle.up(stack, print)):
+    if not demo.run(lambda: lifecycle.up(stack)):
         raise SystemExit("the demo itself is red: nothing to restore")
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
     seen = look(platform, api)
@@ -304,6 +305,7 @@ def compared(
     }
 
 
+@rendering.on_terminal()
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.prove_restore", description=__doc__)
     parser.add_argument("--killed", action="store_true", help="kill the command at each of its steps, and go on")

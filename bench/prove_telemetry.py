@@ -62,7 +62,7 @@ def ordered(platform: Platform) -> tuple[Platform, JobSpec]:
     site = made.active_site("personal")
     for bucket in (names.lake, names.artifacts):
         site.ensure_bucket(bucket, versioned=True)
-    spec = train.order(made, stage.pipeline(), stage.table(), "s1", progress=lambda _: None)
+    spec = train.order(made, stage.pipeline(), stage.table(), "s1")
     return made, permit(settings, spec, on=made.clock().date())
 
 

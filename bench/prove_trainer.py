@@ -73,7 +73,7 @@ def ordered(platform: Platform) -> JobSpec:
     """A small job, for the code that the image has."""
     ask = "from rempart.training.trainers import trainers; print(trainers.code_version('gradient_boosting'))"
     code = docker("run", "--rm", "--network", "none", "--entrypoint", "python", IMAGE, "-c", ask).strip()
-    spec = train.order(platform, stage.pipeline(), stage.table(), "s1", progress=lambda _: None)
+    spec = train.order(platform, stage.pipeline(), stage.table(), "s1")
     for_image = parse_spec(spec.model_copy(update={"code_version": code, "job_id": ""}).to_json())
     return permit(platform.config, for_image, on=datetime.now(UTC).date())
 

@@ -397,7 +397,7 @@ def main() -> None:
         platform = Platform(config.load(), servers.connections)
         bench = Bench(servers, platform, Path(name), random.Random(1), time.monotonic())  # noqa: S311 # a sample
         for site in SITES:  # once, before any clock runs: it is kept in the ledger of the bench's PostgreSQL
-            doctor_site.probe(platform, bench.site(site), lambda line: None)
+            doctor_site.probe(platform, bench.site(site))
         bench.tell("both sites are up, and what they can do is on record")
         for number in range(chosen.rounds):
             many_small(bench, runs, number, small)

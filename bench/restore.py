@@ -37,6 +37,7 @@ from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.points.copies import Copies
 from rempart.backup.points.points import HeldObject
 from rempart.backup.points.sealing import Original, SealedObject
+from rempart.cli import rendering
 from rempart.flows.backup.seal import seal_objects
 from rempart.flows.doctor import doctor_site
 from rempart.flows.restore.restore_objects import Bringer
@@ -90,7 +91,7 @@ def objects(stage: Stage, count: int, *, sealed: bool) -> tuple[list[Row], dict[
     """So many objects brought from their replicas and, if asked, from their sealed forms."""
     source, target, bucket = stage.site(SOURCE), stage.site(TARGET), f"bench-{count}"
     held = seeded(source, bucket, count)
-    stage.clock.say(f"{count:,} objects are at '{SOURCE}'")
+    stage.clock.tell(f"{count:,} objects are at '{SOURCE}'")
     ring = Keyring((Place(source, "backups"), Place(target, "backups")), age.new_identity(), (), now)
     buckets = stage.platform.config.buckets.model_copy(update={"lake": bucket})
     platform = replace(stage.platform, config=stage.platform.config.model_copy(update={"buckets": buckets}))
@@ -98,11 +99,11 @@ def objects(stage: Stage, count: int, *, sealed: bool) -> tuple[list[Row], dict[
     target.ensure_bucket(peer_bucket, versioned=True)
     peer = stage.rclone(bucket, peer_bucket)
     copies = Copies(source, "backups", lambda name: bucket, lambda one: ring.open(DOMAIN, one.serial))
-    seconds, brought = timed(lambda: Bringer(copies, target, lambda name: bucket, stage.clock.say).bring(held))
+    seconds, brought = timed(lambda: Bringer(copies, target, lambda name: bucket).bring(held))
     assert brought.served == {"replica": count}, brought
     case = f"{count:,} objects of 10 KiB"
     rows = [Row(f"{case}, from replicas", "s", seconds, peer, RCLONE, "lower")]
-    stage.clock.say(f"{case}: {seconds:.1f} s beside {peer:.1f} s")
+    stage.clock.tell(f"{case}: {seconds:.1f} s beside {peer:.1f} s")
     figures = {f"{case}, seconds": round(seconds, 1)}
     if sealed:
         originals = [Original(one.bucket, one.key, one.version, one.sha256, one.size, DOMAIN) for one in held]
@@ -112,11 +113,11 @@ def objects(stage: Stage, count: int, *, sealed: bool) -> tuple[list[Row], dict[
             HeldObject(one.bucket, f"sealed/{one.key}", one.size, one.sha256, None, form)
             for one, form in zip(held, forms, strict=True)
         )
-        seconds, brought = timed(lambda: Bringer(copies, target, lambda name: bucket, stage.clock.say).bring(lost))
+        seconds, brought = timed(lambda: Bringer(copies, target, lambda name: bucket).bring(lost))
         assert brought.served == {"sealed": count}, brought
         rows.append(Row(f"{case}, from sealed forms", "s", seconds, peer, RCLONE, "lower"))
         figures |= {f"{case}, seconds to seal": round(took, 1)}
-        stage.clock.say(f"{case}, from sealed forms: {seconds:.1f} s; to seal them took {took:.1f} s")
+        stage.clock.tell(f"{case}, from sealed forms: {seconds:.1f} s; to seal them took {took:.1f} s")
     return rows, figures
 
 
@@ -136,7 +137,7 @@ def databases(stage: Stage, megabytes: int) -> tuple[list[Row], dict[str, float]
         file = stage.folder / f"{megabytes}-{number}.dump"
         theirs(database, file)
         made.append((number, database, repository, ours(repository, database), file))
-        stage.clock.say(f"database {number + 1} of {megabytes // 2} MB is dumped both ways")
+        stage.clock.tell(f"database {number + 1} of {megabytes // 2} MB is dumped both ways")
 
     def restored(one: Any) -> None:
         number, database, repository, dump, _ = one
@@ -161,7 +162,7 @@ def databases(stage: Stage, megabytes: int) -> tuple[list[Row], dict[str, float]
                 postgresql.drop_database(session, f"{NAME}_{number}{suffix}")
     for *_, file in made:
         file.unlink()
-    stage.clock.say(f"databases of {megabytes:,} MB: {seconds:.1f} s beside {peer:.1f} s")
+    stage.clock.tell(f"databases of {megabytes:,} MB: {seconds:.1f} s beside {peer:.1f} s")
     case = f"databases of {megabytes:,} MB"
     return [Row(case, "s", seconds, peer, PG_RESTORE, "lower")], {f"{case}, seconds": round(seconds, 1)}
 
@@ -170,6 +171,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+@rendering.on_terminal()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="of all counts and sizes, to try the bench")
@@ -186,7 +188,7 @@ def main() -> None:
     ):
         stage = Stage(servers, Platform(config.load(), servers.connections), Path(name), Clock())
         for site in (SOURCE, TARGET):
-            doctor_site.probe(stage.platform, stage.site(site), lambda line: None)
+            doctor_site.probe(stage.platform, stage.site(site))
             stage.site(site).ensure_bucket("backups", versioned=True, locked=True)
         growth = {}
         for half in halves:

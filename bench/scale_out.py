@@ -58,7 +58,7 @@ with DAG(
         from rempart.replication import pieces
 
         pieces.PIECE = {KEYS}
-        ready = prepare(runtime.platform(), "primary", "haven", print, run_name=run_id)
+        ready = prepare(runtime.platform(), "primary", "haven", run_name=run_id)
         ti.xcom_push("plan", ready.as_json())
         return replication.shares(ready.pieces())
 
@@ -67,14 +67,14 @@ with DAG(
         from rempart.flows.replication.replicate_in_tasks import carry, prepared
 
         platform, ready = runtime.platform(), prepared(plan)
-        return [carry(platform, ready, piece, print) for piece in pieces]
+        return [carry(platform, ready, piece) for piece in pieces]
 
     @task
     def conclude(plan, carried):
         from rempart.flows.replication.replicate_in_tasks import conclude, prepared
 
         told = [one for share in carried for one in share]
-        result = runtime.as_json(conclude(runtime.platform(), prepared(plan), told, say=print))
+        result = runtime.as_json(conclude(runtime.platform(), prepared(plan), told))
         return result | {{"pieces": len(told), "different": len({{one["piece"] for one in told}})}}
 
     ready = prepare()

@@ -16,7 +16,6 @@ one stays the newest. When only `prune` fails, the new point is written and good
 lock that could not be extended is one, and so is what somebody hid at the site: `rempart points repair`.
 """
 
-import logging
 from typing import Any
 
 from airflow.sdk import DAG, AssetAny, AssetOrTimeSchedule, DeltaTriggerTimetable, task
@@ -29,7 +28,6 @@ from rempart.settings.pipeline import Pipeline
 from rempart.settings.pipelines import load_all
 from rempart.sovereignty.dag_rules import tag_of
 
-log = logging.getLogger(__name__)
 defaults = config.load().dags
 point = assets.restore_point()
 champions = [assets.champion(p.name) for p in load_all().values() if isinstance(p, Pipeline)]
@@ -51,7 +49,7 @@ with DAG(
         from rempart.flows.backup.back_up import back_up
 
         runtime.keep_canary()
-        result = runtime.as_json(back_up(runtime.platform(), log.info))
+        result = runtime.as_json(back_up(runtime.platform()))
         outlet_events[point].extra = {"id": result["id"]}
         return result
 
@@ -59,13 +57,13 @@ with DAG(
     def prune() -> dict[str, Any]:
         from rempart.flows.backup.prune import prune
 
-        return runtime.as_json(prune(runtime.platform(), dry_run=False, say=log.info))
+        return runtime.as_json(prune(runtime.platform(), dry_run=False))
 
     @task
     def store_bundle() -> dict[str, Any]:
         from rempart.flows.bundle.bundle import store
 
-        return runtime.as_json(store(runtime.platform(), log.info))
+        return runtime.as_json(store(runtime.platform()))
 
     written = linked(back_up(), pages.POINT_WRITTEN, pages.PLACEMENT)
     written >> prune()

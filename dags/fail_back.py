@@ -36,9 +36,9 @@ with DAG(
 
     @task
     def fail_back(params: Any = None) -> dict[str, Any]:
-        from rempart.flows.failover.fail_over import fail_back
+        from rempart.flows.failover.fail_over import fail_back, lines
 
-        return runtime.as_json(fail_back(runtime.platform(), dry_run=params["dry_run"]))
+        return runtime.as_json(runtime.logged(fail_back(runtime.platform(), dry_run=params["dry_run"]), lines))
 
     fail_back()
 

@@ -42,10 +42,10 @@ with DAG(
 
     @task
     def fail_over(params: Any = None) -> dict[str, Any]:
-        from rempart.flows.failover.fail_over import fail_over
+        from rempart.flows.failover.fail_over import fail_over, lines
 
         wanted = {"dry_run": params["dry_run"], "accept_loss": params["accept_loss"]}
-        return runtime.as_json(fail_over(runtime.platform(), params["to"], **wanted))
+        return runtime.as_json(runtime.logged(fail_over(runtime.platform(), params["to"], **wanted), lines))
 
     fail_over()
 

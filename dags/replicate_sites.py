@@ -23,7 +23,6 @@ A `prepare` that was killed is tried again in its own turn; the turn of a run of
 after 15 minutes. docs/how-to/observe-replication.md tells how to watch, docs/runbooks/replica.md what to do.
 """
 
-import logging
 from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, Param, task
@@ -34,7 +33,6 @@ from rempart.orchestration.links import linked
 from rempart.settings import config, sections
 from rempart.sovereignty.dag_rules import tag_of
 
-log = logging.getLogger(__name__)
 defaults = config.load().dags
 accept_deletes = Param(
     0,
@@ -64,7 +62,7 @@ def build(dag_id: str, pair: sections.ReplicationPair) -> DAG:
             from rempart.flows.replication.replicate_in_tasks import prepare
 
             with replication.skipped_out_of_turn():
-                ready = prepare(runtime.platform(), source, target, log.info, run_name=f"DAG run {run_id}")
+                ready = prepare(runtime.platform(), source, target, run_name=f"DAG run {run_id}")
             ti.xcom_push("plan", ready.as_json())
             return replication.shares(ready.pieces())
 
@@ -74,7 +72,7 @@ def build(dag_id: str, pair: sections.ReplicationPair) -> DAG:
             from rempart.flows.replication.replicate_in_tasks import carry, prepared
 
             platform, ready = runtime.platform(), prepared(plan)
-            return [carry(platform, ready, piece, log.info) for piece in pieces]
+            return [carry(platform, ready, piece) for piece in pieces]
 
         @task(outlets=[replica], multiple_outputs=False, retry_policy=replication.ENDS_THE_TURN)
         def conclude(
@@ -89,7 +87,6 @@ def build(dag_id: str, pair: sections.ReplicationPair) -> DAG:
                 [one for share in carried or () for one in share],
                 accept_deletes=params["accept_deletes"],
                 measured=lambda result: replication.send_gauges(source, target, result),
-                say=log.info,
             )
             record_late(platform, source, target, dag_run.run_id, dag_run.start_date)
             check_objective(platform.config, source, target, result)

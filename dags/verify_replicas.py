@@ -15,7 +15,6 @@ in evidence of kind `usage`. Listings are read for that, no object, and the ledg
 site and bucket that could not be measured (docs/runbooks/site.md).
 """
 
-import logging
 from typing import Any
 
 from airflow.sdk import DAG, DeltaTriggerTimetable, task
@@ -26,7 +25,6 @@ from rempart.replication.read_back import READ_BACK_EVERY
 from rempart.settings import config
 from rempart.sovereignty.dag_rules import tag_of
 
-log = logging.getLogger(__name__)
 defaults = config.load().dags
 
 with DAG(
@@ -44,7 +42,7 @@ with DAG(
         def verify(source: str, target: str) -> dict[str, Any]:
             from rempart.flows.replication.verify_replicas import verify
 
-            return runtime.as_json(verify(runtime.platform(), source, target, say=log.info))
+            return runtime.as_json(verify(runtime.platform(), source, target))
 
         verify(pair.source, pair.target)
 
@@ -54,7 +52,7 @@ with DAG(
         def measure(site: str) -> dict[str, Any]:
             from rempart.flows.monitoring.site_usage import measure_site
 
-            return measure_site(runtime.platform(), site, log.info)
+            return measure_site(runtime.platform(), site)
 
         measure(name)
 

@@ -6,6 +6,7 @@ tests side by side, each with a stack of its own.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -111,19 +112,25 @@ def stack(request: pytest.FixtureRequest) -> Iterator[layout.Stack]:
     """The running test stack, fresh from nothing. Its state stays for a look when the tests are over."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
 
-    def say(line: str) -> None:
-        with capture.global_and_fixture_disabled():
-            sys.stderr.write(f"\n{line}" if line.startswith("[   0.") else f"{line}\n")
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            with capture.global_and_fixture_disabled():
+                sys.stderr.write(f"\n{record.getMessage()}")
 
+    shown, life = Shown(), logging.getLogger(lifecycle.__name__)
     made = layout.current()
     if made.state.is_dir():
-        lifecycle.down(made, say)
+        lifecycle.down(made)
     shutil.rmtree(VAR, ignore_errors=True)
+    life.addHandler(shown)
     try:
-        lifecycle.up(made, say)
+        lifecycle.up(made)
+        life.removeHandler(shown)
         yield made
     finally:
-        lifecycle.down(made, say)
+        life.addHandler(shown)
+        lifecycle.down(made)
+        life.removeHandler(shown)
 
 
 @pytest.fixture(scope="session")

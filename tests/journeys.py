@@ -38,11 +38,11 @@ def silent(line: str) -> None:
 
 
 def over(platform: Platform, target: str = "haven", **said: Any) -> JourneyResult:
-    return fail_over(platform, target, dry_run=False, say=silent, tracking=follows, **said)
+    return fail_over(platform, target, dry_run=False, tracking=follows, **said)
 
 
 def back(platform: Platform) -> JourneyResult:
-    return fail_back(platform, dry_run=False, say=silent, tracking=follows)
+    return fail_back(platform, dry_run=False, tracking=follows)
 
 
 def connections(name: str) -> Connection:

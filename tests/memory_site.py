@@ -218,7 +218,7 @@ class MemorySite:
             self._bucket(bucket).pop(key, None)
         return made
 
-    def probe(self, bucket: str, now: datetime, say: Callable[[str], object] = lambda line: None) -> CapabilityRecord:
+    def probe(self, bucket: str, now: datetime) -> CapabilityRecord:
         """Nothing is tried: its contract suite is the proof."""
         proofs = tuple(Proof(one.name, "proven", "in memory") for one in CAPABILITIES)
         return CapabilityRecord(self.name, self.endpoint, now, proofs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
@@ -14,6 +15,8 @@ import httpx
 
 from rempart.errors import RempartError
 from rempart.settings.config import Connection
+
+logger = logging.getLogger(__name__)
 
 TERMINAL = frozenset({"success", "failed"})
 _ASKED_AGAIN = 3
@@ -99,7 +102,7 @@ class AirflowApi:
         dag_id: str,
         task_id: str,
         conf: Mapping[str, Any] | None = None,
-        tell: Callable[[str], None] = lambda line: None,
+        tell: Callable[[str], object] = logger.debug,
     ) -> dict[str, Any]:
         """Start a DAG run, follow it to its end, and return what one of its tasks returned.
 
@@ -154,7 +157,7 @@ class AirflowApi:
             time.sleep(0.5)
         return run
 
-    def follow(self, dag_id: str, run_id: str, tell: Callable[[str], None], timeout: float = 900) -> float:
+    def follow(self, dag_id: str, run_id: str, tell: Callable[[str], object], timeout: float = 900) -> float:
         """Wait for a run to end, telling each change of state; its duration in seconds. Raises when it failed."""
         started, last = time.monotonic(), ""
         while True:

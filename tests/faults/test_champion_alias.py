@@ -29,9 +29,7 @@ def house(platform):
 
     def train(trees):
         table = stage.table()
-        made = train_on(
-            own, pipeline, table, "s1", params={"max_iter": trees}, progress=lambda _: None, backend=backend
-        )
+        made = train_on(own, pipeline, table, "s1", params={"max_iter": trees}, backend=backend)
         return made.version
 
     yield own, pipeline, train

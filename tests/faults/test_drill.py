@@ -61,9 +61,8 @@ def test_i7_the_last_clean_point_is_found_behind_poisoned_ones_and_restored(stan
     forged = dataclasses.replace(points.decode(stored), id=points.new_id(standing.clock(), "dddddddd"))
     points.write(haven, bucket, forged)
 
-    lines: list[str] = []
     with pytest.raises(DrillFailed, match=f"{clean.id} passed its checks, but its drill is red"):
-        drill(standing, progress=lines.append, scenario="cyber-attack")
+        drill(standing, scenario="cyber-attack")
     record = standing.ledger.find("drill", limit=1)[0]
     assert record.subject == clean.id and record.body["proved"] and record.body["scenario"] == "cyber-attack"
     checks = {check["what"]: check for check in record.body["checks"]}
@@ -93,7 +92,7 @@ def test_i7_the_last_clean_point_is_found_behind_poisoned_ones_and_restored(stan
     tight = standing.config.backup.model_copy(update={"rto_objective": timedelta(seconds=1)})
     strict = dataclasses.replace(standing, config=standing.config.model_copy(update={"backup": tight}))
     with pytest.raises(DrillFailed, match=r"passed its checks, but its drill is red:\n  RTO: .* the objective is 1 s"):
-        drill(strict, clean.id, progress=lines.append)
+        drill(strict, clean.id)
     assert proofs(standing)[clean.id][0] is True
 
 
@@ -118,11 +117,11 @@ def test_d6_another_fernet_key_than_airflows_turns_the_drill_red(
         session.execute("DELETE FROM variable WHERE key = %s", [platform_secrets.CANARY])
         insert = "INSERT INTO variable (key, val, is_encrypted) VALUES (%s, %s, true)"
         session.execute(insert, [platform_secrets.CANARY, token])
-    assert drill(standing, back_up(standing).id, progress=lambda line: None).ok
+    assert drill(standing, back_up(standing).id).ok
     assert verdict()[0] is True and "rempart_drill_canary among them" in verdict()[1]
 
     in_use = platform_secrets.in_use
     monkeypatch.setattr(platform_secrets, "in_use", lambda *known: {**in_use(*known), FERNET: another})
     with pytest.raises(DrillFailed, match="cannot be decrypted with the Fernet key of the restore point"):
-        drill(standing, back_up(standing).id, progress=lambda line: None)
+        drill(standing, back_up(standing).id)
     assert verdict()[0] is False and token not in verdict()[1] and another not in verdict()[1]

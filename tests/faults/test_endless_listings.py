@@ -103,5 +103,5 @@ def test_l7_a_restore_that_looks_for_points_stops(house: Platform) -> None:
 
 def test_l7_the_doctor_ends(house: Platform) -> None:
     """What it finds depends on the rest of the server; here it is that nothing can be kept."""
-    record = doctor_site.probe(house, house.sites["primary"], lambda line: None)
+    record = doctor_site.probe(house, house.sites["primary"])
     assert record.outcome("listing pages") != "proven"

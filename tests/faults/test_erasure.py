@@ -36,13 +36,9 @@ VICTIM = ROWS[3]
 WHO = id_of(VICTIM)
 
 
-def silent(line):
-    """For those who do not listen."""
-
-
-def erase(lake, *bookings, say=silent):
+def erase(lake, *bookings):
     keys = [(one,) for one in bookings]
-    given = {"by": "data-protection-officer", "reason": "consent-withdrawn", "dry_run": False, "say": say}
+    given = {"by": "data-protection-officer", "reason": "consent-withdrawn", "dry_run": False}
     return erase_flow.erase(lake.platform, lake.pipeline, keys, **given)
 
 
@@ -67,7 +63,7 @@ def entry_of(name, at, domain="platform-erasures-372d"):
 
 
 @pytest.mark.parametrize("attack", FORGED)
-def test_k5_a_register_that_nobody_vouches_for_refuses_the_restore_unless_it_is_passed_by(tmp_path, attack):
+def test_k5_a_register_that_nobody_vouches_for_refuses_the_restore_unless_it_is_passed_by(tmp_path, attack, caplog):
     """Whoever can write there could hide an erasure, or have rows deleted that nobody wanted to be."""
     from tests.restorable import NOW, SIGNER
 
@@ -80,11 +76,10 @@ def test_k5_a_register_that_nobody_vouches_for_refuses_the_restore_unless_it_is_
     wish = Wish("haven", parts=(Part("dataset", "bookings"),))
     point, stack = made.open(), dataclasses.replace(layout.current(), var=tmp_path / "var")
     with pytest.raises(IntegrityError, match=where):
-        restore_flow.restore(stack, point, wish, plan(point, wish), silent, live=lambda: made.platform)
+        restore_flow.restore(stack, point, wish, plan(point, wish), live=lambda: made.platform)
     assert not list(made.primary.list("lake"))
-    told = []
-    assert restore_erasures.register_of(point, i_know=True, say=told.append) == []
-    assert where in told[0]
+    assert restore_erasures.register_of(point, i_know=True) == []
+    assert where in caplog.text
 
 
 def test_k5_without_the_key_of_the_register_a_restore_is_refused():
@@ -95,10 +90,10 @@ def test_k5_without_the_key_of_the_register_a_restore_is_refused():
     entry = entry_of("20990302T000000Z-0000000a", NOW, "platform-erasures-9d")
     made.haven.write("backups", register.key_of(entry.id), register.encode(entry, SIGNER))
     with pytest.raises(BackupError, match="There is no key 0001 of domain platform-erasures-9d"):
-        restore_erasures.register_of(made.open(), i_know=False, say=silent)
+        restore_erasures.register_of(made.open(), i_know=False)
 
 
-def test_k5_beside_the_platform_erased_rows_are_refused_unless_that_is_said():
+def test_k5_beside_the_platform_erased_rows_are_refused_unless_that_is_said(caplog):
     from tests.restorable import SIGNER
 
     made = house()
@@ -108,15 +103,14 @@ def test_k5_beside_the_platform_erased_rows_are_refused_unless_that_is_said():
     entry = entry_of("21000302T000000Z-0000000a", at, key.domain.id)
     made.haven.write("backups", register.key_of(entry.id), register.encode(entry, SIGNER))
     point = made.open()
-    entries = restore_erasures.register_of(point, i_know=False, say=silent)
+    entries = restore_erasures.register_of(point, i_know=False)
     wish = Wish("haven", parts=(Part("dataset", "bookings"),), aside="beside")
     with pytest.raises(BackupError, match="1 erasures are newer than the point"):
-        restore_erasures.refuse_beside(point, entries, plan(point, wish), i_know=False, say=silent)
-    told = []
-    restore_erasures.refuse_beside(point, entries, plan(point, wish), i_know=True, say=told.append)
-    assert "holds those rows again" in told[0]
+        restore_erasures.refuse_beside(point, entries, plan(point, wish), i_know=False)
+    restore_erasures.refuse_beside(point, entries, plan(point, wish), i_know=True)
+    assert "holds those rows again" in caplog.text
     models = plan(point, Wish("haven", parts=(Part("bucket", "artifacts"),)))
-    restore_erasures.refuse_beside(point, entries, models, i_know=False, say=silent)
+    restore_erasures.refuse_beside(point, entries, models, i_know=False)
 
 
 def register_domain():
@@ -144,7 +138,7 @@ def test_k5_who_destroys_the_key_of_the_register_cannot_take_in_rows_any_more(wi
     lake = in_two_memories()
     lake.take_in("one", ROWS[:6])
     erase(lake, WHO)
-    open_keyring(lake.platform, silent).destroy(register_domain(), dry_run=False)
+    open_keyring(lake.platform).destroy(register_domain(), dry_run=False)
     with pytest.raises(KeyDestroyed):
         lake.take_in("two", ROWS[6:8])
 
@@ -159,7 +153,7 @@ def test_x1_an_erasure_cut_off_at_any_change_is_completed_by_the_next_run(withou
         monkeypatch.setattr(f"rempart.flows.shared.{module}.load_all", lambda: loaded)
     whole.take_in("one", ROWS[:6])
     whole.mirror()
-    open_keyring(whole.platform, silent).open_or_make(register_domain())
+    open_keyring(whole.platform).open_or_make(register_domain())
     for cut in itertools.count():
         sites, ledger = copy.deepcopy(whole.platform.sites), copy.deepcopy(whole.platform.ledger_)
         lake = Lake(dataclasses.replace(whole.platform, sites=sites, ledger_=ledger), whole.pipeline)
@@ -288,8 +282,7 @@ def test_k5_a_restore_does_not_bring_an_erased_booking_back(standing, stack, fea
     detached = dataclasses.replace(lake.platform, ledger_=MemoryLedger())
     opened = open_point(find(detached, wish, lake.platform.trusted_keys()), wish, own_identity(lake.platform))
     restored = dataclasses.replace(lake.platform, ledger_=old_ledger)
-    told = []
-    result = restore_flow.restore(stack, opened, wish, plan(opened, wish), told.append, live=lambda: restored)
+    result = restore_flow.restore(stack, opened, wish, plan(opened, wish), live=lambda: restored)
     check = next(one for one in result.checks if "applied again" in one.what)
     assert check.ok and "1 subjects" in check.what and "none is found" in check.detail
     assert "sealed" in str(result.served)  # the rows did come back with it, before they went again
@@ -305,7 +298,7 @@ def test_k5_a_restore_does_not_bring_an_erased_booking_back(standing, stack, fea
     said = json.dumps(
         [record.body for ledger in (old_ledger, lake.platform.ledger) for record in ledger.find("erasure")]
     )
-    for text in (said, caplog.text, "\n".join(told)):
+    for text in (said, caplog.text):
         assert str(WHO) not in text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -91,7 +92,7 @@ def test_c2_both_sides_were_written_conflicts_are_listed_and_neither_is_lost(pai
     put(pair, "haven", "k/000", b"haven's")
     put(pair, "haven", "k/002", b"the same at both")
     put(pair, "haven", "only/haven", b"new")
-    plan = fail_over(pair, "primary", say=journeys.silent)
+    plan = fail_over(pair, "primary")
     bucket = pair.config.buckets.lake
     assert plan.conflicts == (f"{bucket}/k/000",)
     result = journeys.back(pair)
@@ -181,9 +182,13 @@ def test_c5_the_network_is_cut_in_the_middle_of_a_drain(real: Platform) -> None:
 def _go_and_be_killed(step: str, buckets: Buckets, generations: Connection, proven: list[dict[str, Any]]) -> None:
     """In a process of its own: fail over, and die in the middle of a step."""
 
-    def say(line: str) -> None:
-        if line == f"{step} ...":
-            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    class Killer(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() == f"{step} ...":
+                threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+    logging.getLogger("rempart").addHandler(Killer())
+    logging.getLogger("rempart").setLevel(logging.INFO)
 
     def slowly(_: Platform, active: object) -> str:
         time.sleep(5)
@@ -194,7 +199,7 @@ def _go_and_be_killed(step: str, buckets: Buckets, generations: Connection, prov
         ledger.append("capabilities", record["site"], record)
     settings = found.config.model_copy(update={"buckets": buckets})
     own = dataclasses.replace(found, config=settings, ledger_=ledger, continuity_=PostgresqlContinuity(generations))
-    fail_over(own, "haven", dry_run=False, say=say, tracking=slowly)
+    fail_over(own, "haven", dry_run=False, tracking=slowly)
 
 
 def _killed_in(platform: Platform, step: str) -> int | None:

@@ -30,7 +30,6 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config, sections
 from rempart.sites.s3.client import open_client
-from tests.journeys import silent
 from tests.memory_site import MemorySite
 
 BOOKINGS, ORDERS = Domain("dataset", "bookings", "395d"), Domain("dataset", "orders", "30d")
@@ -123,7 +122,7 @@ def test_k1_a_rotated_key_is_told_as_that_and_opens_no_copy_any_more(house, tmp_
     (sealed,) = house.seal(one)
     new = age.new_identity()
     fresh = dataclasses.replace(house.ring, escrow=(new.recipient,))
-    flow.rewrap(house.platform, fresh, dry_run=False, say=silent)
+    flow.rewrap(house.platform, fresh, dry_run=False)
     with pytest.raises(KeyRotated, match=f"{house.escrow.recipient} opened key 0001 of domain {BOOKINGS.id} once"):
         house.opened(dataclasses.replace(house.ring, own=house.escrow), sealed, one, tmp_path)
     for key, body in house.bodies():
@@ -137,7 +136,7 @@ def test_k1_a_destroyed_key_makes_its_domain_unreadable_in_every_copy_and_nothin
     gone, kept = house.put("gone", b"gone" * 100), house.put("kept", b"kept", ORDERS)
     first, second = house.seal(gone, kept)
     lost = house.ring.open(BOOKINGS)
-    flow.destroy(house.platform, house.ring, BOOKINGS.id, dry_run=False, say=silent)
+    flow.destroy(house.platform, house.ring, BOOKINGS.id, dry_run=False)
     rings = [house.ring, dataclasses.replace(house.ring, own=house.escrow)]
     for ring in rings:
         with pytest.raises(KeyDestroyed, match=f"key 0001 of domain {BOOKINGS.id} was destroyed on"):

@@ -56,7 +56,7 @@ def key(servers: Servers) -> keys.Signer:
 def honest(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An auditor's folder: 28 records, with checkpoints at 15 and 27."""
     folder = tmp_path_factory.mktemp("audit") / "honest"
-    evidence.prove_sites(platform, lambda line: None)
+    evidence.prove_sites(platform)
     for i in range(8):
         platform.ledger.append("decision", "site 'primary'", {"i": i, "allowed": True})
     assert export(platform).last == 15
@@ -286,7 +286,7 @@ def test_i11_what_was_hidden_at_either_site_is_put_again_by_the_next_export(
         assert site.read(bucket, name) == body
         assert site.retained_until(bucket, name, str(site.head(bucket, name).version_id))
     assert platform.ledger.find("repair", "evidence")[0].body["count"] == 2
-    assert evidence.repair(platform, say=lambda line: None).healed == {}
+    assert evidence.repair(platform).healed == {}
     export_to(platform, tmp_path / "audit")
     assert judged(tmp_path / "audit", key)[0] == 0
 

@@ -69,7 +69,7 @@ def platform() -> Platform:
         return Connection(name, "ledger", password=base64.b64encode(SEED).decode())
 
     made = Platform(config.load(ROOT / "rempart.yaml"), connections, clock, held, MemoryLedger(KEY, clock))
-    evidence.prove_sites(made, lambda line: None)
+    evidence.prove_sites(made)
     return made
 
 
@@ -232,10 +232,8 @@ def test_l9_a_bucket_that_was_emptied_is_an_alarm_until_a_person_repairs_it(
         with pytest.raises(IntegrityError, match=f"left in {bucket} at site '{name}': the ledger knows {known}"):
             export(platform)
     assert keys(platform, name, bucket) == [], "nothing is exported anew in silence"
-    assert len(evidence.repair(platform, say=lambda line: None).healed) == len(before) and not keys(
-        platform, name, bucket
-    )
-    done = evidence.repair(platform, dry_run=False, say=lambda line: None)
+    assert len(evidence.repair(platform).healed) == len(before) and not keys(platform, name, bucket)
+    done = evidence.repair(platform, dry_run=False)
     assert len(done.healed) == len(before)
     assert {key: platform.sites[name].read(bucket, key) for key in before} == before
     export(platform)
@@ -383,10 +381,10 @@ def test_the_export_refuses_a_site_that_was_not_proven_able_to_hold_it(platform:
             export(platform)
         assert f"rempart doctor site {name}" in refused.value.hint
         with pytest.raises(CapabilityMissing):
-            evidence.prove_sites(platform, lambda line: None)
+            evidence.prove_sites(platform)
         assert before == {bucket: keys(platform, at, bucket) for at, bucket, _ in PLACES}
         assert count == len(list(platform.ledger.entries())), "nothing was written anywhere"
-        doctor_site.probe(platform, platform.sites[name], lambda line: None)
+        doctor_site.probe(platform, platform.sites[name])
     exported(platform, 1)
 
 
@@ -394,10 +392,10 @@ def test_an_old_record_of_a_site_is_none_and_the_sites_are_probed_before_the_exp
     later = dataclasses.replace(platform, clock=lambda: NOW + VALID + timedelta(hours=1))
     with pytest.raises(CapabilityMissing, match=r"evidence: it was probed on .*, more than 30 days ago"):
         export(later)
-    evidence.prove_sites(later, lambda line: None)
+    evidence.prove_sites(later)
     known = [one.subject for one in platform.ledger.find("capabilities")]
     assert export(later).records > 0
-    evidence.prove_sites(later, lambda line: None)
+    evidence.prove_sites(later)
     assert [one.subject for one in platform.ledger.find("capabilities")] == known, "a valid record is enough"
 
 
@@ -405,5 +403,5 @@ def test_a_site_that_was_never_probed_is_refused(platform: Platform) -> None:
     unknown = dataclasses.replace(platform, ledger_=MemoryLedger(KEY, platform.clock))
     with pytest.raises(CapabilityMissing, match="evidence: it was never probed"):
         export(unknown)
-    evidence.prove_sites(unknown, lambda line: None)
+    evidence.prove_sites(unknown)
     assert export(unknown).records == 7, "the key, two capabilities, policy, configuration and two permissions"

@@ -29,7 +29,7 @@ def trained(platform):
     )
     pipeline = stage.pipeline(f"hostile_{secrets.token_hex(4)}")
     backend = stage.InProcess(own.sites["primary"], platform.connections)
-    train_on(own, pipeline, stage.table(), "s1", progress=lambda _: None, backend=backend)
+    train_on(own, pipeline, stage.table(), "s1", backend=backend)
     yield own, pipeline, own.ledger.find("candidate", pipeline.name)[0].body
     with session(platform.tracking()) as client:
         client.delete_registered_model(pipeline.name)

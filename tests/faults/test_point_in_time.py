@@ -31,7 +31,6 @@ from rempart.flows.shared.platform import Platform
 from rempart.settings.config import load
 from rempart.sites.port import Site
 from tests.integration.own_servers import ROOT, Servers, own_servers
-from tests.journeys import silent
 
 T = TypeVar("T")
 
@@ -139,7 +138,7 @@ def test_x1_an_archiver_killed_in_the_middle_loses_no_second(
     world: World, seconds: tuple[datetime, ...], tmp_path: Path
 ) -> None:
     found, folder = world.found(), tmp_path / "copy"
-    done = restore_to_moment.restore(found, restore_to_moment.plan(found, seconds[1]), folder, print)
+    done = restore_to_moment.restore(found, restore_to_moment.plan(found, seconds[1]), folder)
     assert done.rows["mlflow"] == (1, 2)
     assert done.last_commit and done.last_commit <= seconds[1] and done.timeline == 2
     left = {"recovery.signal", "postmaster.pid", "backup_label"} & {one.name for one in folder.iterdir()}
@@ -204,7 +203,7 @@ def test_k1_another_identity_opens_nothing(world: World, seconds: tuple[datetime
 
 
 def test_k3_pruning_keeps_the_window_and_meets_locks_calmly(world: World, seconds: tuple[datetime, ...]) -> None:
-    ring, bucket = open_keyring(world.platform, silent), "backups"
+    ring, bucket = open_keyring(world.platform), "backups"
     opened = world.found().opened[0]
     before = wal_store.listed(world.site, bucket)
     now = point_in_time.prune(world.platform, ring, world.site, opened.archive, dry_run=False)

@@ -33,11 +33,6 @@ from rempart.settings.config import project_root, read_env_file
 from tests.memory_site import MemorySite
 from tests.restorable import BODIES, OWN, SECRETS, TRUSTED, flip, house, wipe
 
-
-def silent(line):
-    """For those who do not listen."""
-
-
 # --- I7: what nobody vouches for is refused ---------------------------------------------------------------------------
 
 
@@ -189,10 +184,10 @@ def test_a_site_that_is_not_declared_is_named():
 MANY = {("artifacts", f"mlflow/{n:03}"): f"{n}".encode() * 10 for n in range(60)}
 
 
-def bringer(made, target, told=None):
+def bringer(made, target):
     point = made.open()
-    copies = Copies(point.site, "backups", lambda name: name, point.keys.of_sealed, point.others, silent)
-    return point, Bringer(copies, target, lambda name: f"{name}-aside", told or silent)
+    copies = Copies(point.site, "backups", lambda name: name, point.keys.of_sealed, point.others)
+    return point, Bringer(copies, target, lambda name: f"{name}-aside")
 
 
 def test_c1_a_site_dies_during_a_restore_and_the_other_copy_serves_object_by_object():
@@ -282,7 +277,7 @@ def test_x2_a_second_restore_beside_a_live_one_is_refused_before_it_changes_anyt
     wish, stack = Wish("haven", aside="x"), dataclasses.replace(layout.current(), var=tmp_path / "var")
     point = made.open()
     with only_restore(stack), pytest.raises(BackupError, match="Another restore runs"):
-        flow.restore(stack, point, wish, plan(point, wish), silent, live=lambda: made.platform)
+        flow.restore(stack, point, wish, plan(point, wish), live=lambda: made.platform)
     assert not list(stack.var.glob("restore*.json"))
 
 
@@ -295,7 +290,7 @@ def test_d6_without_the_fernet_key_a_restore_into_place_is_refused_before_anythi
     wish, stack = Wish("haven"), dataclasses.replace(layout.current(), var=tmp_path / "var")
     point = made.open()
     with pytest.raises(BackupError, match="lack Airflow's Fernet key"):
-        flow.restore(stack, point, wish, plan(point, wish), silent, live=lambda: made.platform)
+        flow.restore(stack, point, wish, plan(point, wish), live=lambda: made.platform)
     assert not stack.secrets.exists() and not stack.postgresql_data.exists()
 
 

@@ -486,11 +486,8 @@ def test_a_pod_that_a_killed_doctor_left_is_deleted_by_the_next(pool: Pool) -> N
 
 def test_findings_are_lines_for_people_and_json_for_programs(pool: Pool) -> None:
     found = pool.diagnoses()
-    lines: list[str] = []
-    doctor_pool.deliver(found, as_json=False, say=lines.append)
+    lines = [line for one in found for line in one.lines()]
     assert lines[0] == "pool lyon" and any(line.startswith("not run  reach") for line in lines)
-    told: list[str] = []
-    doctor_pool.deliver(found, as_json=True, say=told.append)
-    data = json.loads(told[0])
+    data = json.loads(doctor_pool.as_json(found))
     assert data["exit_code"] == 0 and data["pools"][0]["ok"] is True
     assert {"check", "outcome", "found", "remedy"} == set(data["pools"][0]["findings"][0])

@@ -80,17 +80,18 @@ def beside(program: str) -> str:
     return str(Path(sys.executable).with_name(program))
 
 
-def test_seaweedfs_is_proven_for_every_purpose_and_its_odd_keys_are_found_out(platform: Platform) -> None:
+def test_seaweedfs_is_proven_for_every_purpose_and_its_odd_keys_are_found_out(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
     ledger = MemoryLedger()
     own = dataclasses.replace(platform, ledger_=ledger)
-    told: list[str] = []
-    found = doctor_site.probe_sites(own, ["primary"], told.append)
+    found = doctor_site.probe_sites(own, ["primary"])
     record = found["primary"]
     assert isinstance(record, CapabilityRecord)
     kept = {name for name, outcome in outcomes(record).items() if outcome != "proven"}
     assert kept == {"listing order", "path keys"}
     assert record.lies == ("path keys",)
-    assert any("'a//b'" in line and CLAIMED in line for line in told)
+    assert any("'a//b'" in line and CLAIMED in line for line in caplog.messages)
     assert doctor_site.exit_code(found) == 0
     assert json.loads(doctor_site.as_json(found))["sites"][0]["refused"]["replication"] == []
     evidence = ledger.find("capabilities", "primary")[0].body
@@ -190,7 +191,9 @@ def test_i5_i6_p3_p7_each_of_three_lies_is_found_and_nothing_else_is_held_agains
     assert {found[name] for name in lies} == {CLAIMED}
 
 
-def test_a_site_that_lies_is_refused_for_what_needs_the_truth(platform: Platform) -> None:
+def test_a_site_that_lies_is_refused_for_what_needs_the_truth(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
     real = platform.connections("s3_haven")
     own = dataclasses.replace(platform, ledger_=MemoryLedger(), sites={})
     with lying_site(real.extra["endpoint_url"]) as proxy:
@@ -203,14 +206,14 @@ def test_a_site_that_lies_is_refused_for_what_needs_the_truth(platform: Platform
 
         liar = dataclasses.replace(own, connections=connections)
         site = liar.site("haven", "public")
-        said: list[str] = []
+        caplog.clear()
         with pytest.raises(CapabilityMissing, match=r"must not be used for replication: read-after-write: claims it"):
-            doctor_site.require(liar, site, "replication", said.append)
-        assert "it is probed now" in said[0]
-        said.clear()
+            doctor_site.require(liar, site, "replication")
+        assert "probing site 'haven': it has no valid record" in caplog.messages[0]
+        caplog.clear()
         with pytest.raises(CapabilityMissing):  # from the record: nobody probes again
-            doctor_site.require(liar, site, "replication", said.append)
-        assert said == []
+            doctor_site.require(liar, site, "replication")
+        assert not [one for one in caplog.records if one.name.startswith("rempart")]
     # the record was of another endpoint, so it says nothing of the real site
     assert doctor_site.last_record(own, platform.site("haven", "public")) is None
 
@@ -264,7 +267,9 @@ def through(platform: Platform, url: str) -> Platform:
     return dataclasses.replace(platform, ledger_=MemoryLedger(), sites={}, connections=connections)
 
 
-def test_p9_a_probe_that_meets_slow_down_is_not_run_and_the_site_is_probed_again(platform: Platform) -> None:
+def test_p9_a_probe_that_meets_slow_down_is_not_run_and_the_site_is_probed_again(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
     real = platform.connections("s3_primary")
     slow = error(503, "SlowDown")
 
@@ -276,13 +281,12 @@ def test_p9_a_probe_that_meets_slow_down_is_not_run_and_the_site_is_probed_again
     with lying_site(real.extra["endpoint_url"], custom(busy)) as site:
         own = through(platform, site.url)
         primary = own.site("primary", "public")
-        record = doctor_site.probe(own, primary, lambda line: None)
+        record = doctor_site.probe(own, primary)
         unknown = {name for name, outcome in outcomes(record).items() if outcome == "not run"}
         assert unknown == {"private", "conditional put", "tags"}
         site.switch_off()
-        told: list[str] = []
-        assert doctor_site.require(own, primary, "evidence", told.append).outcome("private") == "proven"
-    assert "was busy when it was probed" in told[0]
+        assert doctor_site.require(own, primary, "evidence").outcome("private") == "proven"
+    assert "it was busy when it was probed" in caplog.text
 
 
 @pytest.mark.parametrize("operation", ["GetObjectLockConfiguration", "PutBucketVersioning", "CreateBucket"])

@@ -22,7 +22,6 @@ from rempart.flows.shared import keys as flow
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.verification import verify
 from tests.integration.own_servers import Servers, own_servers
-from tests.journeys import silent
 
 BOOKINGS, ORDERS = Domain("dataset", "bookings", "395d"), Domain("dataset", "orders", "30d")
 
@@ -50,7 +49,7 @@ def test_from_seal_to_destruction_and_a_restore_elsewhere_with_the_escrow_file_a
     file = tmp_path / "escrow.key"
     backup = platform.config.backup.model_copy(update={"recipients": [flow.new_recipient(file, datetime.now(UTC))]})
     platform = dataclasses.replace(platform, config=platform.config.model_copy(update={"backup": backup}))
-    ring = flow.open_keyring(platform, silent)
+    ring = flow.open_keyring(platform)
     primary, haven = (place.site for place in reversed(ring.places))
     originals = []
     for domain, count in ((BOOKINGS, 20), (ORDERS, 5)):
@@ -60,7 +59,7 @@ def test_from_seal_to_destruction_and_a_restore_elsewhere_with_the_escrow_file_a
             originals.append(Original("lake", key, version, hashlib.sha256(body).hexdigest(), len(body), domain))
     until = datetime.now(UTC) + timedelta(seconds=30)
     sealed = seal_objects(platform, ring, primary, originals, haven, until, ahead=timedelta(0))
-    flow.destroy(platform, ring, BOOKINGS.id, dry_run=False, say=silent)
+    flow.destroy(platform, ring, BOOKINGS.id, dry_run=False)
 
     bucket = platform.config.buckets.backups
     elsewhere = Keyring((Place(haven, bucket),), age.read_identity_file(file), (), platform.clock)

@@ -342,7 +342,7 @@ def test_the_witness_can_add_under_lock_and_do_nothing_else(servers: Servers, pl
 def test_an_export_is_verified_from_its_objects_and_from_a_folder_before_and_after_a_rotation(
     servers: Servers, platform: Platform, key: keys.Signer, tmp_path: Path
 ) -> None:
-    evidence.prove_sites(platform, lambda line: None)
+    evidence.prove_sites(platform)
     platform.ledger.append("snapshot", "bookings", {"rows": 3})
     result = export(platform)
     assert result.records == result.last == 8 and result.window_seconds is not None and result.window_seconds < 60

@@ -67,7 +67,7 @@ def test_it_takes_the_platform_and_the_pod_of_a_task(namespace: str, tmp_path: P
 
 
 def test_it_takes_the_secrets_that_init_writes(namespace: str, tmp_path: Path) -> None:
-    cluster.initialise(stack(tmp_path), lambda _: None, given())
+    cluster.initialise(stack(tmp_path), given())
     command = ["kubectl", "kustomize", tmp_path / cluster.FOLDER]
     built = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     dry_run(list(yaml.safe_load_all(built)), namespace)

@@ -46,7 +46,7 @@ def test_a_pruned_point_leaves_the_repositories_and_the_others_come_out_whole(st
     done = prune(standing, dry_run=False)
     assert done.deleted == (made[0],) and not done.retained
     assert points.list(site, bucket) == tuple(reversed(made[1:]))
-    kept, keyring = kept_for(standing.config.backup.keep), open_keyring(standing, lambda line: None)
+    kept, keyring = kept_for(standing.config.backup.keep), open_keyring(standing)
     for name in DATABASES:
         key = keyring.open(domains.of_database(name, kept))
         tags = sorted(tag for one in repository_of(standing, "haven", key).snapshots() for tag in one.tags)

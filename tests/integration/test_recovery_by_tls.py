@@ -28,7 +28,6 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import to_pem
 from rempart.settings.config import DATABASES, Connection
 from tests.integration.own_servers import ROOT, free_stack, own_servers
-from tests.journeys import silent
 from tests.repositories import restic_program
 from tests.tls_front import Front, tls_only
 
@@ -159,7 +158,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
 
 def test_databases_are_restored_into_place_and_a_client_without_tls_is_refused(team: Team, tmp_path: Path) -> None:
     platform = team.platform()
-    probe_sites(platform, [], silent)
+    probe_sites(platform, [])
     team.sql("feast_offline", "CREATE TABLE kept (n int)", "INSERT INTO kept SELECT generate_series(1, 1000)")
     team.sql("feast_offline", "ALTER TABLE kept OWNER TO feast_offline")
     point = back_up(platform)

@@ -87,17 +87,16 @@ def names(platform: Platform) -> set[str]:
 
 
 def test_everything_is_restored_beside_the_platform_and_removed_again(
-    stack: layout.Stack, house: Platform, point: str
+    stack: layout.Stack, house: Platform, point: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     wish = Wish("haven", aside=f"t{secrets.token_hex(3)}")
     found = opened(house, wish)
     assert found.manifest.id == point
     selection = plan(found, wish)
-    told: list[str] = []
-    result = flow.restore(stack, found, wish, selection, told.append, live=lambda: house)
+    result = flow.restore(stack, found, wish, selection, live=lambda: house)
     try:
         assert result.ok and set(result.databases) == set(DATABASES)
-        assert any("database airflow has the rows" in line for line in told)
+        assert "database airflow has the rows" in caplog.text
         assert {f"{name}_{wish.aside}" for name in DATABASES} <= names(house)
         assert result.objects == len(BODIES) + 1 and result.served == {"replica": result.objects}
         primary = house.site("primary", "personal")
@@ -109,7 +108,7 @@ def test_everything_is_restored_beside_the_platform_and_removed_again(
         assert record["ok"] is True and record["parts"] == ["all"] and record["aside"] == wish.aside
         assert set(record["steps"]) >= {"databases", "objects"} and 0 < record["rto_seconds"] < 300
         assert not (stack.var / f"restore-{wish.aside}.json").exists()
-        again = flow.restore(stack, found, wish, selection, told.append, live=lambda: house)
+        again = flow.restore(stack, found, wish, selection, live=lambda: house)
         assert again.ok and again.served == {"in place": result.objects} and not again.object_bytes
     finally:
         flow.remove(stack, found, wish, selection, lambda: house)
@@ -122,7 +121,7 @@ def test_the_ledger_restored_aside_belongs_to_a_role_that_cannot_log_in(
     wish = Wish("haven", parts=(Part("database", "ledger"),), aside=f"t{secrets.token_hex(3)}")
     found = opened(house, wish)
     selection = plan(found, wish)
-    flow.restore(stack, found, wish, selection, lambda line: None, live=lambda: house)
+    flow.restore(stack, found, wish, selection, live=lambda: house)
     try:
         admin = postgresql.for_database(administrator(stack), f"ledger_{wish.aside}")
         query = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
@@ -141,7 +140,7 @@ def test_one_part_is_restored_alone(stack: layout.Stack, house: Platform, point:
     wish = Wish("haven", parts=(Part(kind, rest),), aside=f"t{secrets.token_hex(3)}")  # type: ignore[arg-type]
     found = opened(house, wish)
     selection = plan(found, wish)
-    flow.restore(stack, found, wish, selection, lambda line: None, live=lambda: house)
+    flow.restore(stack, found, wish, selection, live=lambda: house)
     try:
         bucket = "lake" if kind == "dataset" else "artifacts"
         target = f"{getattr(house.config.buckets, bucket)}-{wish.aside}"
@@ -159,7 +158,7 @@ def test_one_part_is_restored_alone(stack: layout.Stack, house: Platform, point:
 def test_the_dag_restores_beside_the_platform_and_removes_it_again(
     stack: layout.Stack, house: Platform, point: str
 ) -> None:
-    said: dict[str, Any] = {"aside": f"t{secrets.token_hex(3)}", "point": point, "say": lambda line: None}
+    said: dict[str, Any] = {"aside": f"t{secrets.token_hex(3)}", "point": point}
     said["parts"] = ["database:feast_registry", "bucket:artifacts"]
     names_made = {f"feast_registry_{said['aside']}"}
     bucket = f"{house.config.buckets.artifacts}-{said['aside']}"
@@ -185,10 +184,10 @@ def test_a_database_of_a_running_platform_is_not_replaced(stack: layout.Stack, h
     wish = Wish("haven", parts=(Part("database", "mlflow"),))
     found = opened(house, wish)
     with pytest.raises(BackupError, match="The platform runs on this machine"):
-        flow.restore(stack, found, wish, plan(found, wish), lambda line: None, live=lambda: house)
+        flow.restore(stack, found, wish, plan(found, wish), live=lambda: house)
     whole = Wish("haven")
     with pytest.raises(BackupError, match="The platform runs on this machine"):
-        flow.restore(stack, opened(house, whole), whole, plan(found, whole), lambda line: None, live=lambda: house)
+        flow.restore(stack, opened(house, whole), whole, plan(found, whole), live=lambda: house)
 
 
 def test_a_database_that_holds_something_else_is_not_dropped_unless_told(
@@ -204,9 +203,9 @@ def test_a_database_that_holds_something_else_is_not_dropped_unless_told(
         with psycopg.connect(postgresql.for_database(owner, name).postgresql_url(), autocommit=True) as session:
             session.execute("CREATE TABLE precious (id int); INSERT INTO precious VALUES (1)")
         with pytest.raises(BackupError, match=r"not empty: public\.precious has rows"):
-            flow.restore(stack, found, wish, selection, lambda line: None, live=lambda: house)
+            flow.restore(stack, found, wish, selection, live=lambda: house)
         knowing = dataclasses.replace(wish, i_know=True)
-        assert flow.restore(stack, found, knowing, selection, lambda line: None, live=lambda: house).ok
+        assert flow.restore(stack, found, knowing, selection, live=lambda: house).ok
     finally:
         flow.remove(stack, found, wish, selection, lambda: house)
 

@@ -51,7 +51,7 @@ def test_one_yaml_file_is_enough(house: Platform, tmp_path: Path, monkeypatch: p
     taken = ingest(house, pipeline)
     assert taken.delivered == taken.accepted + taken.quarantined == 2920
     assert materialize(house, pipeline).rows_online > 0
-    trained = train(house, pipeline, progress=lambda line: None)
+    trained = train(house, pipeline)
     judged = validate(house, pipeline, trained.version)
     assert judged.promoted, judged.reasons
     assert registry.champion(house.tracking(), pipeline.name) == trained.version

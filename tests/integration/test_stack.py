@@ -252,7 +252,7 @@ def test_status_shows_every_service_running(stack: layout.Stack) -> None:
 def test_a_second_up_changes_nothing(stack: layout.Stack) -> None:
     before = {name: state.pid for name, state in Supervisor(stack).states().items()}
     secrets = stack.secrets.read_bytes()
-    lifecycle.up(stack, lambda line: None)
+    lifecycle.up(stack)
     assert {name: state.pid for name, state in Supervisor(stack).states().items()} == before
     assert stack.secrets.read_bytes() == secrets
 
@@ -399,7 +399,7 @@ def test_a_killed_scheduler_returns_and_its_orphans_are_gone(stack: layout.Stack
     os.kill(old, 9)
     wait_for("scheduler", lambda: is_back(stack, "airflow-scheduler", old), 60)
     wait_for("end of the orphans", lambda: not any(is_alive(process) for process in orphans), 30)
-    lifecycle.up(stack, lambda line: None)
+    lifecycle.up(stack)
     assert psutil.Process(Supervisor(stack).states()["airflow-scheduler"].pid).children(recursive=True)
 
 
@@ -411,7 +411,7 @@ def test_every_killed_process_returns(stack: layout.Stack) -> None:
         os.kill(states[name].pid, 9)
     for name in (*stack.services, "guard"):
         wait_for(name, lambda name=name: is_back(stack, name, states[name].pid), 90)
-    lifecycle.up(stack, lambda line: None)  # every health gate passes
+    lifecycle.up(stack)  # every health gate passes
 
 
 @pytest.mark.full
@@ -424,14 +424,14 @@ def test_a_killed_supervisor_returns_with_everything(stack: layout.Stack) -> Non
         lambda: is_back(stack, "guard", 0) and status.all_run(status.services(stack, time.time())),
         180,
     )
-    lifecycle.up(stack, lambda line: None)
+    lifecycle.up(stack)
     assert not old.is_running()
 
 
 @pytest.mark.full
 @pytest.mark.kills_processes
 def test_down_leaves_no_process_and_up_brings_all_back(stack: layout.Stack) -> None:
-    lifecycle.down(stack, lambda line: None)
+    lifecycle.down(stack)
     assert members(stack) == []
     assert not [port for port in stack.ports.values() if not lifecycle.preflight.port_is_free(port)]
-    lifecycle.up(stack, lambda line: None)
+    lifecycle.up(stack)

@@ -162,7 +162,7 @@ def test_a_restore_point_is_made_and_drilled(
         settings = encrypted.config.model_copy(update={"buckets": buckets})
         standing = dataclasses.replace(encrypted, config=settings, ledger_=proven_ledger, continuity_=own_turns)
         point = back_up(standing)
-        done = drill(standing, progress=lambda _: None)
+        done = drill(standing)
     assert done.ok and done.point_id == point.id, [one for one in done.checks if not one.ok]
     assert front.carried and not front.refused
 

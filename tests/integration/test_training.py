@@ -22,10 +22,6 @@ TABLE = stage.table()
 GOOD, BAD = {"max_iter": 60}, {"max_iter": 1}
 
 
-def silent(_):
-    return None
-
-
 @pytest.fixture
 def scratch(platform):
     """The stack's MLflow; a pipeline name, buckets and a ledger of the test's own. (platform, pipeline)"""
@@ -53,7 +49,7 @@ def fast(scratch):
     backend = stage.InProcess(platform.active_site("personal"), platform.connections)
 
     def train(params=GOOD, table=TABLE):
-        return train_on(platform, pipeline, table, "s1", params=params, progress=silent, backend=backend)
+        return train_on(platform, pipeline, table, "s1", params=params, backend=backend)
 
     return platform, pipeline, train
 
@@ -75,11 +71,10 @@ def everything_in_mlflow(tracking, pipeline, run_id, folder) -> str:
     return "\n".join([*said, *(file.read_bytes().decode("latin-1") for file in files)])
 
 
-def test_a_job_in_a_process_of_its_own_gives_a_candidate_that_predicts_and_leaks_nothing(scratch, tmp_path):
+def test_a_job_in_a_process_of_its_own_gives_a_candidate_that_predicts_and_leaks_nothing(scratch, tmp_path, caplog):
     platform, pipeline = scratch
-    lines = []
     began = time.monotonic()
-    result = train_on(platform, pipeline, TABLE, "s1", progress=lines.append)
+    result = train_on(platform, pipeline, TABLE, "s1")
     seconds = time.monotonic() - began
     (record,) = [one.body for one in platform.ledger.find("candidate", pipeline.name)]
     assert record["version"] == result.version == registry.candidate(platform.tracking(), pipeline.name)
@@ -94,16 +89,16 @@ def test_a_job_in_a_process_of_its_own_gives_a_candidate_that_predicts_and_leaks
     assert error == pytest.approx(result.metrics["mae"])
 
     held = everything_in_mlflow(platform.tracking(), pipeline, result.run_id, tmp_path)
-    logged = "\n".join(lines)
+    logged = caplog.text
     for what in (held, logged, json.dumps(record), json.dumps(dataclasses.asdict(result))):
         assert stage.CANARY not in what
     for name in ("dataset_sha256", "snapshot", "code_version", "classification", "pipeline", "job_id"):
         assert f"rempart.{name}" in held
 
-    lines.clear()
+    caplog.clear()
     began = time.monotonic()
-    assert train_on(platform, pipeline, TABLE, "s1", progress=lines.append).version == result.version
-    assert any("adopted" in line for line in lines)
+    assert train_on(platform, pipeline, TABLE, "s1").version == result.version
+    assert "adopted" in caplog.text
     assert len(platform.ledger.find("candidate", pipeline.name)) == 1
     print(f"first {seconds:.1f} s, adopted {time.monotonic() - began:.1f} s")
 
@@ -111,7 +106,7 @@ def test_a_job_in_a_process_of_its_own_gives_a_candidate_that_predicts_and_leaks
 def test_a_parameter_that_the_trainer_does_not_know_fails_before_a_job_starts(scratch):
     platform, pipeline = scratch
     with pytest.raises(TrainingError, match="no parameter 'depth'"):
-        train_on(platform, pipeline, TABLE, "s1", params={"depth": 3}, progress=silent)
+        train_on(platform, pipeline, TABLE, "s1", params={"depth": 3})
 
 
 def test_a_custom_trainer_goes_the_same_way(scratch):
@@ -119,7 +114,7 @@ def test_a_custom_trainer_goes_the_same_way(scratch):
     trainer = {"use": "include/trainers/ridge.py:fit", "params": {"alpha": 1.0}}
     ridge = stage.pipeline(pipeline.name, trainer=trainer)
     backend = stage.InProcess(platform.active_site("personal"), platform.connections)
-    result = train_on(platform, ridge, TABLE, "s1", progress=silent, backend=backend)
+    result = train_on(platform, ridge, TABLE, "s1", backend=backend)
     assert result.metrics["mae"] < 8
     assert validate(platform, ridge).promoted
 
@@ -128,7 +123,7 @@ def test_a_classification_goes_the_same_way(scratch):
     platform, pipeline = scratch
     seasons = stage.pipeline(pipeline.name, task="classification")
     backend = stage.InProcess(platform.active_site("personal"), platform.connections)
-    result = train_on(platform, seasons, TABLE, "s1", progress=silent, backend=backend)
+    result = train_on(platform, seasons, TABLE, "s1", backend=backend)
     assert result.metrics["accuracy"] > 0.7
     judged = validate(platform, seasons)
     assert judged.promoted and judged.baselines["log_loss"] > judged.metrics["log_loss"]
@@ -268,7 +263,7 @@ def test_a_candidate_that_cannot_be_compared_is_promoted_only_by_naming_its_vers
     backend = stage.InProcess(platform.active_site("personal"), platform.connections)
 
     def train(of, table):
-        return train_on(platform, of, table, "s1", params=GOOD, progress=silent, backend=backend).version
+        return train_on(platform, of, table, "s1", params=GOOD, backend=backend).version
 
     first = train(pipeline, TABLE)
     assert validate(platform, pipeline).promoted
@@ -298,8 +293,8 @@ def test_a_candidate_that_cannot_be_compared_is_promoted_only_by_naming_its_vers
 def test_a_bad_candidate_that_cannot_be_compared_is_refused_although_a_person_names_it(scratch):
     platform, pipeline = scratch
     backend = stage.InProcess(platform.active_site("personal"), platform.connections)
-    train_on(platform, pipeline, TABLE, "s1", params=GOOD, progress=silent, backend=backend)
+    train_on(platform, pipeline, TABLE, "s1", params=GOOD, backend=backend)
     assert validate(platform, pipeline).promoted
     other = stage.pipeline(pipeline.name, task="classification")
-    bad = train_on(platform, other, TABLE, "s1", params=BAD, progress=silent, backend=backend).version
+    bad = train_on(platform, other, TABLE, "s1", params=BAD, backend=backend).version
     assert not validate(platform, other, bad).promoted

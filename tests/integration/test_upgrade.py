@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from rempart.cli import upgrades
 from rempart.deployment.embedded import release
 from rempart.deployment.servers import schemas
 from rempart.deployment.setup import layout
 from rempart.errors import UpgradeError
 from rempart.flows.shared.platform import Platform
-from rempart.flows.upgrade import upgrade
 
 pytestmark = pytest.mark.stack
 
 
-def test_the_release_that_runs_finds_nothing_to_do(stack: layout.Stack) -> None:
-    told: list[str] = []
-    upgrade.command(stack, check=True, yes=False, say=told.append)
+def test_the_release_that_runs_finds_nothing_to_do(stack: layout.Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    upgrades.take_over(stack, check=True, yes=False)
+    told = capsys.readouterr().out.splitlines()
     assert told[-1] == "This release runs here already: there is nothing to do."
     assert {line.split()[0] for line in told[:-1]} == {"ok"}
     assert any("schema of MLflow's users" in line for line in told) and any("records verify" in line for line in told)
@@ -27,16 +27,18 @@ def test_the_release_that_runs_finds_nothing_to_do(stack: layout.Stack) -> None:
 
 
 @pytest.mark.full
-def test_a_platform_whose_code_was_replaced_in_its_folder_is_not_upgraded(stack: layout.Stack) -> None:
+def test_a_platform_whose_code_was_replaced_in_its_folder_is_not_upgraded(
+    stack: layout.Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
     real = release.recorded(stack)
     assert real
     release.record(stack, dataclasses.replace(real, packages={**real.packages, "mlflow": "3.16.1"}))
-    told: list[str] = []
     try:
         with pytest.raises(UpgradeError, match="cannot take over"):
-            upgrade.command(stack, check=False, yes=True, say=told.append)
+            upgrades.take_over(stack, check=False, yes=True)
     finally:
         release.record(stack, real)
+    told = capsys.readouterr().out.splitlines()
     assert any(line.startswith("refuses   release") for line in told)
     assert any("3.16.1 to" in line for line in told)
 

@@ -76,7 +76,7 @@ def test_a_backup_a_replication_and_a_drill_are_heard(standing: Platform, look: 
     assert done.exit_code == 0 and done.output.count("fresh") == 2, done.output
     assert point.id.encode() in haven.read(bucket, key_of("backup"))
     with suppress(DrillFailed):  # as it does where nothing was materialized yet: that is heard as well
-        drill(standing, point.id, lambda line: None)
+        drill(standing, point.id)
     told = decode("drill", haven.read(bucket, key_of("drill")), [standing.signer().public]).facts
     record = standing.ledger.find("drill", point.id)[0].body
     assert told == {"point": point.id, "ok": record["ok"], "rto_seconds": record["rto_seconds"]}

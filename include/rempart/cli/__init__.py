@@ -8,6 +8,7 @@ import typer
 
 from rempart.cli import (
     stack,
+    upgrades,
     people,
     continuity,
     backups,

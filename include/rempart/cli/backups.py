@@ -82,7 +82,7 @@ def points_prune(
     from rempart.flows.backup import point_report, prune
     from rempart.flows.shared.platform import open_platform
 
-    done = prune.prune(open_platform(), dry_run=not yes, where=site, say=typer.echo)
+    done = prune.prune(open_platform(), dry_run=not yes, where=site)
     for line in point_report.prune_lines(done):
         typer.echo(line)
     if done.dry_run:
@@ -105,13 +105,10 @@ def points_repair(
     """Bring back restore points that somebody hid at the site, and links of their chain that are altered or gone."""
     from rempart.flows.restore import repair
 
-    done = repair.command(site, trust or (), dry_run=not yes, mark_lost=mark_lost, say=typer.echo)
-    typer.echo(f"site '{done.site}': {len(done.keys)} objects {'are hidden' if done.dry_run else 'were brought back'}")
-    healed = len(done.links.healed)
-    typer.echo(
-        f"the chain: {healed} links {'can be' if done.dry_run else 'were'} put back, {len(done.links.lost)} are lost"
-    )
-    if done.dry_run and (done.keys or healed):
+    done = repair.command(site, trust or (), dry_run=not yes, mark_lost=mark_lost)
+    for line in done.lines():
+        typer.echo(line)
+    if done.dry_run and (done.keys or done.links.healed):
         typer.echo("Nothing was changed. Say --yes to do it.")
     if len(done.links.lost) > len(done.links.marked):
         typer.echo(
@@ -157,17 +154,22 @@ def restore_cli(
 
     parts = tuple(parse_part(one) for one in only or ())
     wish = Wish(site, point, parts, check_suffix(aside) if aside else None, i_know, active)
-    flow.command(
-        layout.current(),
-        wish,
-        identity=identity,
-        trust=trust or (),
-        listed=listed,
-        explained=explain,
-        yes=yes,
-        wait=wait,
-        say=typer.echo,
-    )
+    stack = layout.current()
+    looked = flow.look(stack, wish, trust or (), wait)
+    if listed:
+        for line in looked.listing():
+            typer.echo(line)
+        return
+    prepared = flow.prepare(looked, identity)
+    for line in prepared.lines(yes=yes):
+        typer.echo(line)
+    if explain:
+        return
+    if not yes:
+        typer.echo("Dry run: nothing was changed. Pass --yes to restore.")
+        return
+    for line in flow.carry_out(stack, prepared, wait):
+        typer.echo(line)
 
 
 @keys_app.command("list")
@@ -176,7 +178,9 @@ def keys_list() -> None:
     from rempart.flows.shared import keys as flow
     from rempart.flows.shared.platform import open_platform
 
-    for line in flow.listing(flow.open_keyring(open_platform(), _warn)):
+    platform = open_platform()
+    flow.warn_of_escrow(platform)
+    for line in flow.listing(flow.open_keyring(platform)):
         typer.echo(line)
 
 
@@ -202,7 +206,10 @@ def keys_destroy(
     from rempart.flows.shared.platform import open_platform
 
     platform = open_platform()
-    flow.destroy(platform, flow.open_keyring(platform, _warn), domain, dry_run=not yes, say=typer.echo)
+    flow.warn_of_escrow(platform)
+    done = flow.destroy(platform, flow.open_keyring(platform), domain, dry_run=not yes)
+    for line in flow.destruction_lines(done, dry_run=not yes):
+        typer.echo(line)
 
 
 @keys_app.command("rewrap")
@@ -220,11 +227,11 @@ def keys_rewrap(
     from rempart.flows.shared.platform import open_platform
 
     platform, opener = open_platform(), read_identity_file(opened_with) if opened_with else None
-    flow.rewrap(platform, flow.open_keyring(platform, _warn), opener, dry_run=not yes, say=typer.echo)
-
-
-def _warn(line: str) -> None:
-    typer.echo(line, err=True)
+    flow.warn_of_escrow(platform)
+    keyring = flow.open_keyring(platform)
+    done = flow.rewrap(platform, keyring, opener, dry_run=not yes)
+    for line in flow.rewrap_lines(keyring, done, dry_run=not yes):
+        typer.echo(line)
 
 
 @watch_app.callback()
@@ -248,8 +255,15 @@ def watch(
         seconds = max(parse_duration(every).total_seconds(), 1.0)
     except ValueError as fault:
         raise typer.BadParameter(str(fault), param_hint="--every") from fault
-    pause = None if once else lambda: time.sleep(seconds)
-    raise typer.Exit(flow.watch(file, state, os.environ, lambda: datetime.now(UTC), pause, typer.echo))
+    for found in flow.rounds(file, state, os.environ, lambda: datetime.now(UTC)):
+        for line in found.lines():
+            typer.echo(line)
+        if found.fault:
+            typer.echo(f"error: {found.fault}", err=True)
+        if once:
+            raise typer.Exit(found.exit_code)
+        time.sleep(seconds)
+    raise typer.Exit(flow.UNKNOWN)
 
 
 @watch_app.command("init")

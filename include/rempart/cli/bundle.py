@@ -36,7 +36,7 @@ def bundle_store(
     from rempart.flows.bundle import bundle as flow
     from rempart.flows.shared.platform import open_platform
 
-    done = flow.store(open_platform(), typer.echo, wheels=wheels)
+    done = flow.store(open_platform(), wheels=wheels)
     if not done.changed:
         typer.echo(f"{done.key} is of what runs here: nothing was sent")
     typer.echo(f"open_bundle.py has SHA-256 {flow.door_sha256()}: keep it, or this line, beside the escrowed keys")
@@ -58,7 +58,9 @@ def bundle_write(
     from rempart.settings import config
 
     target = folder or config.project_root() / "dist" / f"rempart-{version('rempart')}"
-    bundle_folder.write(open_platform(), target.absolute(), typer.echo, wheels=wheels, images=images)
+    written = bundle_folder.write(open_platform(), target.absolute(), wheels=wheels, images=images)
+    for line in bundle_folder.lines(target.absolute(), written):
+        typer.echo(line)
 
 
 @bundle_app.command("fetch")
@@ -70,4 +72,4 @@ def bundle_fetch(
     """Bring the newest bundle for this machine here, every file checked against the signed index."""
     from rempart.flows.bundle import bundle as flow
 
-    flow.fetch_from(site, trust or (), folder, typer.echo)
+    flow.fetch_from(site, trust or (), folder)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rempart.cli import rendering
 from rempart.cli.root import app
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ def replicate_pair(
     from rempart.flows.replication import replicate as flow
     from rempart.flows.shared.platform import open_platform
 
-    platform, say = open_platform(), (lambda line: None) if as_json else typer.echo
-    result = flow.replicate(platform, source, target, accept_deletes=accept_deletes, say=say)
+    platform = open_platform()
+    if as_json:
+        rendering.warnings_only()
+    result = flow.replicate(platform, source, target, accept_deletes=accept_deletes)
     typer.echo(flow.as_json(result) if as_json else "\n".join(flow.lines(result)))
     flow.check_objective(platform.config, source, target, result)
 
@@ -43,8 +46,9 @@ def verify_replica(
     from rempart.flows.replication.replicate import as_json as to_json
     from rempart.flows.shared.platform import open_platform
 
-    say = (lambda line: None) if as_json else typer.echo
-    result = flow.verify(open_platform(), source, target, whole=whole, say=say)
+    if as_json:
+        rendering.warnings_only()
+    result = flow.verify(open_platform(), source, target, whole=whole)
     typer.echo(to_json(result) if as_json else "\n".join(flow.lines(result)))
 
 
@@ -78,9 +82,9 @@ def failover(
         raise ConfigError("A failover needs a site", "Say --to SITE, or --abandon.")
     platform = open_platform()
     if to is None:
-        result = flow.abandon(platform, dry_run=not yes, say=typer.echo)
+        result = flow.abandon(platform, dry_run=not yes)
     else:
-        result = flow.fail_over(platform, to, dry_run=not yes, accept_loss=accept_loss, say=typer.echo)
+        result = flow.fail_over(platform, to, dry_run=not yes, accept_loss=accept_loss)
     _tell_journey(result)
 
 
@@ -94,7 +98,7 @@ def failback(
     from rempart.flows.failover import fail_over as flow
     from rempart.flows.shared.platform import open_platform
 
-    _tell_journey(flow.fail_back(open_platform(), dry_run=not yes, say=typer.echo))
+    _tell_journey(flow.fail_back(open_platform(), dry_run=not yes))
 
 
 def _tell_journey(result: JourneyResult) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rempart.cli import rendering
 from rempart.cli.root import doctor_app
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def doctor_pool(
     from rempart.flows.doctor import doctor_pool as flow
 
     found = flow.diagnose([name] if name else [], probe=probe, seconds=wait)
-    flow.deliver(found, as_json=as_json, say=typer.echo)
+    typer.echo(flow.as_json(found) if as_json else "\n".join(line for one in found for line in one.lines()))
     raise typer.Exit(flow.exit_code(found))
 
 
@@ -39,8 +40,9 @@ def doctor_site(
     from rempart.flows.doctor import doctor_site as flow
     from rempart.flows.shared.platform import open_platform
 
-    quiet = (lambda line: None) if as_json else typer.echo
-    found = flow.probe_sites(open_platform(), [name] if name else [], quiet)
+    if as_json:
+        rendering.warnings_only()
+    found = flow.probe_sites(open_platform(), [name] if name else [])
     typer.echo(flow.as_json(found) if as_json else "\n".join(flow.summary(found)))
     raise typer.Exit(flow.exit_code(found))
 

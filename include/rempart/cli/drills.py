@@ -39,7 +39,7 @@ def drill(
     from rempart.flows.drill import drill as flow
     from rempart.flows.shared.platform import open_platform
 
-    done = flow.drill(open_platform(), point, typer.echo, scenario=scenario.value)
+    done = flow.drill(open_platform(), point, scenario=scenario.value)
     typer.echo(
         f"restore point {done.point_id} proved itself: {len(done.checks)} checks, RTO {done.rto_seconds:.0f} s,"
         f" RPO {done.rpo_seconds:.0f} s"
@@ -58,4 +58,5 @@ def drill_report(
     from rempart.flows.drill import drill_report as flow
     from rempart.flows.shared.platform import open_platform
 
-    flow.command(open_platform(), profile.value if profile else None, record, out, typer.echo)
+    for made in flow.make_again(open_platform(), profile.value if profile else None, record, out):
+        typer.echo(made.line)

@@ -43,13 +43,13 @@ def erase_cli(
     if again:
         if pipeline or keys or file:
             raise BackupError("--again applies what is on record, for every pipeline", "Name no pipeline and no key.")
-        done = flow.again(open_platform(), say=typer.echo)
+        done = flow.again(open_platform())
     else:
         if pipeline is None:
             raise BackupError("No pipeline was named", "rempart erase PIPELINE KEY, or rempart erase --again.")
         found = named(pipeline)
         wanted = flow.read_keys(found, [*(keys or ()), *(_lines(file) if file else ())])
-        done = [flow.erase(open_platform(), found, wanted, by=role, reason=reason, dry_run=not yes, say=typer.echo)]
+        done = [flow.erase(open_platform(), found, wanted, by=role, reason=reason, dry_run=not yes)]
     for one in done:
         for line in erase_report.lines(one):
             typer.echo(line)

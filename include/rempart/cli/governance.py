@@ -207,7 +207,9 @@ def ledger_repair(
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
 
-    done = evidence.repair(open_platform(), dry_run=not yes, say=typer.echo)
+    done = evidence.repair(open_platform(), dry_run=not yes)
+    for where, why in () if yes else done.healed.items():
+        typer.echo(f"{where} can be put again: {why}")
     typer.echo(f"{done.read} objects were read back; {len(done.healed)} {'were' if yes else 'can be'} put again")
     if done.healed and not yes:
         typer.echo("Nothing was changed. Say --yes to do it.")
@@ -247,12 +249,18 @@ def audit(
     advisories: Annotated[Path | None, typer.Option(help="Advisory database, instead of audit.advisories.")] = None,
 ) -> None:
     """Look for what is open, unknown, vulnerable. Exit code 0: nothing above low; 1: medium; 2: worse; 3: not made."""
+    from rempart.audit import findings
     from rempart.deployment.setup import layout
     from rempart.flows.governance import audit as flow
 
     try:
         found = flow.Audit(layout.current(), datetime.now(UTC), debian or (), advisories, only or ()).run()
-        flow.deliver(found, as_json=as_json, out=out, say=typer.echo)
+        readable = findings.readable(found)
+        text = flow.report_json(found) if as_json else readable
+        if out:
+            flow.write_text(text, out)
+            text = f"{out}: {readable.rstrip().splitlines()[-1]}"
+        typer.echo(text.rstrip("\n"))
     except RempartError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(3) from error
@@ -281,4 +289,7 @@ def sbom(
         text = flow.bill_of_image(image, name, at)
     else:
         text = flow.bill_of_debian(debian, release, at) if debian else flow.bill_of_lock(config.project_root(), at)
-    flow.deliver_text(text, out, typer.echo)
+    if out:
+        flow.write_text(text, out)
+    else:
+        typer.echo(text.rstrip("\n"))

@@ -33,11 +33,13 @@ def pitr_base() -> None:
     """Take a base backup now; the archiver does so by itself as often as rempart.yaml says."""
     from rempart.backup.pitr.receiver import look
     from rempart.flows.pitr import point_in_time as flow
+    from rempart.flows.shared.keys import warn_of_escrow
     from rempart.flows.shared.platform import open_platform
 
     platform = open_platform()
-    target = flow.open_target(platform, typer.echo)
-    flow.take_base(target, look(flow.server_of(platform)), typer.echo)
+    warn_of_escrow(platform)
+    target = flow.open_target(platform)
+    flow.take_base(target, look(flow.server_of(platform)))
 
 
 @pitr_app.command("prune")
@@ -53,7 +55,7 @@ def pitr_prune(
     from rempart.flows.shared.platform import open_platform
 
     platform = open_platform()
-    target = flow.open_target(platform, typer.echo)
+    target = flow.open_target(platform)
     live = target.archive(look(flow.server_of(platform)).system)
     done = flow.prune(platform, open_keyring(platform), target.site, live, dry_run=not yes)
     what = f"{done.bases} base backups and {done.files} WAL files, {done.bytes:,} bytes"
@@ -89,7 +91,7 @@ def pitr_restore(
     if not yes:
         typer.echo("Nothing was fetched. Say --yes to do it.")
         return
-    for line in flow.told(flow.restore(found, planned, to.absolute(), typer.echo), to):
+    for line in flow.told(flow.restore(found, planned, to.absolute()), to):
         typer.echo(line)
 
 
@@ -107,4 +109,4 @@ def run_wal_archive(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     marks = {name: os.environ[name] for name in (MARKER, "PATH") if name in os.environ}
-    Archiver(open_platform(), (folder or var_dir() / "wal").absolute(), typer.echo, stop, marks=marks).run()
+    Archiver(open_platform(), (folder or var_dir() / "wal").absolute(), stop, marks=marks).run()

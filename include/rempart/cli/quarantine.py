@@ -36,4 +36,4 @@ def accept_delivery(
     if not yes:
         typer.echo("Nothing was changed. Look at the rows first; --yes accepts the delivery.")
         return
-    flow.accept(platform, planned, typer.echo)
+    flow.accept(platform, planned)

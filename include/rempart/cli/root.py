@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import typer
 
+from rempart.cli import rendering
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Rempart: a sovereign MLOps distribution on Apache Airflow.",
 )
+
+
+@app.callback()
+def log_to_terminal(context: typer.Context) -> None:
+    context.with_resource(rendering.on_terminal())
+
+
 config_app = typer.Typer(no_args_is_help=True, help="Look at rempart.yaml and the pipeline files.")
 app.add_typer(config_app, name="config")
 classification_app = typer.Typer(no_args_is_help=True, help="Judge what derived data counts as.")

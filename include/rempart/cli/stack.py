@@ -28,9 +28,9 @@ def up(
     from rempart.deployment.setup import layout
 
     if stores:
-        lifecycle.start_stores(layout.current(), typer.echo)
+        lifecycle.start_stores(layout.current())
     else:
-        lifecycle.up(layout.current(), typer.echo, migrate=migrate)
+        lifecycle.up(layout.current(), migrate=migrate)
 
 
 @app.command()
@@ -78,17 +78,18 @@ def init(
         from rempart.flows.restore.restore_command import secrets_of
         from rempart.flows.restore.restore_source import Wish
 
-        restored = secrets_of(Wish(site, point), identity, trust or (), typer.echo)
+        restored = secrets_of(Wish(site, point), identity, trust or ())
     stack = layout.current()
     if images:
-        containers.initialise_build(stack, settings or stack.root / ".env", typer.echo, os.environ)
+        containers.initialise_build(stack, settings or stack.root / ".env", os.environ)
         return
     if kubernetes:
-        cluster.initialise(stack, typer.echo, os.environ, restored=restored)
+        folder = cluster.initialise(stack, os.environ, restored=restored)
+        typer.echo(f"kubectl apply --server-side -k {folder}")
         return
     chosen = None if profiles is None else profiles.replace(" ", "").split(",")
     file = settings or stack.root / ".env"
-    containers.initialise(stack, file, typer.echo, os.environ, chosen, pair, restored=restored)
+    containers.initialise(stack, file, os.environ, chosen, pair, restored=restored)
 
 
 @app.command()
@@ -100,9 +101,9 @@ def prepare() -> None:
 
     stack = layout.current()
     if stack.cluster:
-        cluster.prepare(stack, typer.echo)
+        cluster.prepare(stack)
     else:
-        containers.prepare(stack, typer.echo)
+        containers.prepare(stack)
 
 
 @app.command()
@@ -111,7 +112,7 @@ def down() -> None:
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import layout
 
-    lifecycle.down(layout.current(), typer.echo)
+    lifecycle.down(layout.current())
 
 
 @app.command()
@@ -191,28 +192,6 @@ def check_machine() -> None:
 
 
 @app.command()
-def upgrade(
-    check: Annotated[bool, typer.Option("--check", help="Only tell what this release would change.")] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
-    ] = False,
-    back: Annotated[bool, typer.Option("--back", help="Go back to the release before the newest upgrade.")] = False,
-) -> None:
-    """Put this checkout in the place of the release that runs: restore point, drill, migration, start, proof.
-
-    Name the state of the platform that runs with REMPART_VAR. Exit code 1 if it is refused.
-    """
-    from rempart.deployment.setup import layout
-    from rempart.flows.upgrade import upgrade as flow
-    from rempart.flows.upgrade import upgrade_back
-
-    if back:
-        upgrade_back.go_back(layout.current(), yes=yes and not check, say=typer.echo)
-    else:
-        flow.command(layout.current(), check=check, yes=yes, say=typer.echo)
-
-
-@app.command()
 def demo() -> None:
     """Run the whole chain on the sample data through Airflow's REST API, and write var/demo-report.json."""
     from rempart.cli import demo_run as main_job
@@ -221,10 +200,10 @@ def demo() -> None:
 
     def start_stack() -> None:
         if not (stack := layout.current()).containers:  # those run already
-            lifecycle.up(stack, typer.echo)
+            lifecycle.up(stack)
         lifecycle.adopt_environment()
 
-    if not main_job.run(start_stack, typer.echo):
+    if not main_job.run(start_stack):
         raise typer.Exit(1)
 
 
@@ -250,7 +229,7 @@ def run_mlflow(
     from rempart.deployment.servers import follow
     from rempart.deployment.setup import layout
 
-    raise typer.Exit(follow.run_mlflow(layout.current(), typer.echo, host=host, port=port, allowed=allowed_hosts))
+    raise typer.Exit(follow.run_mlflow(layout.current(), host=host, port=port, allowed=allowed_hosts))
 
 
 @run_app.command("airflow")

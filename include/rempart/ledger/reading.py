@@ -18,7 +18,7 @@ from typing import Any
 
 from rempart.ledger.keys import from_base64, is_signed, key_id
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _FIELDS = frozenset({"at", "body", "key", "kind", "prev", "seq", "subject", "v"})
 MOST_KEPT = 200_000
@@ -118,7 +118,7 @@ def _tell(record: dict[str, Any] | None, text: str) -> None:
     if digest in _told or len(_told) > 1000:
         return
     _told.add(digest)
-    log.error(
+    logger.error(
         "Record %s of the ledger (kind %.40r) is not signed with the key of the chain: it is ignored. Somebody wrote it"
         " past the platform: `rempart ledger remove-forged` shows it (docs/how-to/verify-the-ledger.md)",
         record["seq"] if record else "?",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from mlflow import MlflowClient
 
-_log = logging.getLogger("rempart.models.loading")
+logger = logging.getLogger(__name__)
 _SHOWN = 5
 _HINT = "Do not use this version. Validate another candidate, or roll back; then find out who changed the artifacts."
 
@@ -74,7 +74,7 @@ def load(tracking: Connection, record: Mapping[str, Any]) -> LoadedModel:
     target = Feature.from_json(record["target"]) if record["task"] == "classification" else None
     model = LoadedModel(name, version, str(record["task"]), target, features, IsolatedModel(body), ignored)
     if model.told:
-        _log.warning("model %s, %s", name, model.told)
+        logger.warning("model %s, %s", name, model.told)
     return model
 
 

@@ -27,7 +27,7 @@ ENDS_THE_TURN = ExceptionRetryPolicy(
     [RetryRule("rempart.errors.RempartError", RetryAction.FAIL, reason="the turn is over: the next run does it anew")]
 )
 """For the task that concludes. Where its process was killed it is run again, and the turn is still its own."""
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -79,4 +79,4 @@ async def tell_late(source: str, target: str, context: dict[str, Any]) -> None:
 
         return late_line(config.load(), source, target, run["dag_run_id"], str(run["queued_at"]))
 
-    log.error(await asyncio.to_thread(line))
+    logger.error(await asyncio.to_thread(line))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
 hookimpl = HookimplMarker("airflow")
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 PATIENCE = "2s"
 """For each statement: the scheduler waits no longer for a note."""
 _MANY = 100  # rows; more than a run of ours has
@@ -51,7 +51,7 @@ class RunListener:
             if isinstance(error, RempartError) and TAG in tags:
                 task_instance.xcom_push(run_notes.FAILURE, [error.what[:1000], error.hint[:1000]])
         except Exception:
-            log.warning("The words of a failed task were not kept for its run's note", exc_info=True)
+            logger.warning("The words of a failed task were not kept for its run's note", exc_info=True)
 
 
 def _told(dag_run: Any, msg: str) -> None:
@@ -68,7 +68,7 @@ def _told(dag_run: Any, msg: str) -> None:
         with connection.begin_nested():
             write(connection, dag_run.id)
     except Exception:
-        log.warning("The run %s of %s got no note", dag_run.run_id, dag_run.dag_id, exc_info=True)
+        logger.warning("The run %s of %s got no note", dag_run.run_id, dag_run.dag_id, exc_info=True)
 
 
 def write(connection: Connection, run: int) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rempart.errors import ConnectionMissing
 from rempart.settings.config import Connection
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from rempart.flows.shared.platform import Platform
     from rempart.ledger.stamped import Writer
     from rempart.settings.pipeline import Pipeline
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 def airflow_connection(name: str) -> Connection:
@@ -67,6 +71,13 @@ def as_json(result: Any) -> dict[str, Any]:
     """A flow's result as plain JSON, for REST callers to read as it is (Airflow wraps tuples in type information)."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(result)))
     return plain
+
+
+def logged(result: Result, lines: Callable[[Result], Iterable[str]]) -> Result:
+    """Log a flow's result as the lines that the command line prints, and return it."""
+    for line in lines(result):
+        logger.info("%s", line)
+    return result
 
 
 def keep_canary() -> None:

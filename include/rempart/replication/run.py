@@ -205,11 +205,11 @@ class BucketRun:
 
     # --- carry --------------------------------------------------------------------------------------------------------
 
-    def carry(self, body: bytes, say: Callable[[Carried], object] = lambda done: None) -> Outcome:
+    def carry(self, body: bytes, report: Callable[[Carried], object] | None = None) -> Outcome:
         """Make the copies of one piece; a key that fails stops no other. Raises LeaseLost."""
-        return self._carry(decode(body), say)
+        return self._carry(decode(body), report)
 
-    def _carry(self, plans: Iterable[KeyPlan], say: Callable[[Carried], object] = lambda done: None) -> Outcome:
+    def _carry(self, plans: Iterable[KeyPlan], report: Callable[[Carried], object] | None = None) -> Outcome:
         outcome = Outcome()
         batch: list[Replica] = []
         waiting: dict[Future[Carried], KeyPlan] = {}
@@ -220,7 +220,8 @@ class BucketRun:
                 plan, carried = waiting.pop(one), one.result()
                 batch.extend(carried.replicas)
                 self._account(outcome, plan, carried)
-                say(carried)
+                if report:
+                    report(carried)
 
         try:
             for plan in more:

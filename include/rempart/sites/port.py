@@ -7,7 +7,7 @@ Deletes without a version leave a delete marker where the bucket keeps versions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -208,7 +208,7 @@ class Site(Protocol):
     def delete(self, bucket: str, key: str, *, version_id: str | None = None) -> str | None:
         """Delete one object; a missing one is no error. Returns the version of the delete marker that was made."""
 
-    def probe(self, bucket: str, now: datetime, say: Callable[[str], object] = lambda line: None) -> CapabilityRecord:
+    def probe(self, bucket: str, now: datetime) -> CapabilityRecord:
         """Try everything that we may ask of the site, in a bucket for that alone; `say` gets each finding.
 
         Raises SiteError if the bucket can neither be found nor made.

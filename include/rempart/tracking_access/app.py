@@ -33,7 +33,7 @@ READER, READER_PASSWORD = "rempart-reader", "REMPART_AIRFLOW_MLFLOW_PASSWORD"
 MOST_BODY = 4 * 1024 * 1024
 """Bytes of a call that is read here before it is handed on."""
 _REMEMBERED = 10_000
-_log = logging.getLogger("rempart.tracking_access")
+logger = logging.getLogger(__name__)
 
 
 class Users(Protocol):
@@ -85,7 +85,7 @@ class Access:
             elif role == "platform" and call.route.template.endswith("/mlflow/experiments/create"):
                 scope, receive = await _without_places(scope, receive)
         except NotAllowed as why:
-            _log.warning("refused %s %r to user %r (%s): %s", method, path[:200], name[:80], role, why)
+            logger.warning("refused %s %r to user %r (%s): %s", method, path[:200], name[:80], role, why)
             await _refuse(send, 403, f"Not allowed to this user: {why}.")
             return
         await self.inner(scope, receive, send)
@@ -266,7 +266,7 @@ def create_app() -> App:
     served = auth.create_app()
     ensure_reader(os.environ)
     if unknown := routes.unlisted(routes.listed(), registered(served)):
-        _log.warning(
+        logger.warning(
             "MLflow has %d routes that no line of the list names, so nobody may call them: %s",
             len(unknown),
             ", ".join(unknown[:5]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -24,13 +25,15 @@ from rempart.training.attempts.interruption import INTERRUPTED
 from rempart.training.entrypoint import TRY_AGAIN
 from rempart.training.job import JobResult, JobSpec, parse_result
 
+logger = logging.getLogger(__name__)
+
 LAST_LINES = 20
 
 
 class TrainingBackend(Protocol):
     """Runs jobs."""
 
-    def run(self, spec: JobSpec, progress: Callable[[str], object]) -> JobResult:
+    def run(self, spec: JobSpec) -> JobResult:
         """Run a job to its end and return its result; `progress` gets readable lines.
 
         A job that was done before is adopted. Raises TrainingError with the last log lines, or TrackingUnavailable
@@ -63,7 +66,7 @@ class LocalBackend:
     command: tuple[str, ...] | None = None
     """By default this Python; for a PyTorch trainer that of the trainer's own environment."""
 
-    def run(self, spec: JobSpec, progress: Callable[[str], object]) -> JobResult:
+    def run(self, spec: JobSpec) -> JobResult:
         processes, lines = self._started(spec)
         late = threading.Event()
 
@@ -84,7 +87,7 @@ class LocalBackend:
             for line in lines:
                 text = readable(line.decode("utf-8", "replace").rstrip())
                 last.append(text)
-                progress(text)
+                logger.info("%s", text)
             status = processes[0].wait()  # of several nodes the first one's counts: it writes the result
         finally:
             timer.cancel()

@@ -18,7 +18,7 @@ from rempart.web.doors.access import requires
 from rempart.web.pages import pages, quarantine_pages, rollback_pages, run_pages
 from rempart.web.rendering import render
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PLAIN = ("/api/", "/metrics", "/evidence")
 """Paths below the prefix that programs read: their errors are JSON."""
@@ -53,7 +53,7 @@ async def refuse(request: Request, error: HTTPException) -> Response:
 @app.exception_handler(RempartError)
 async def tell(request: Request, error: RempartError) -> Response:
     """What the platform could not do, with the remedy: a database that does not answer is no broken page."""
-    log.warning("A page under /rempart: %s", error)
+    logger.warning("A page under /rempart: %s", error)
     if _is_plain(request):
         return JSONResponse({"detail": error.what, "hint": error.hint}, 503)
     return render(request, "error", status=503, number="", detail=str(error))
@@ -63,7 +63,7 @@ async def tell(request: Request, error: RempartError) -> Response:
 async def stumble(request: Request, error: Exception) -> Response:
     """A fault of ours: a number for the reader, the cause under that number in the log."""
     number = secrets.token_hex(4)
-    log.error("Incident %s on %s", number, request.url.path, exc_info=error)
+    logger.error("Incident %s on %s", number, request.url.path, exc_info=error)
     if _is_plain(request):
         return JSONResponse({"detail": f"The API server's log has the cause under {number}."}, 500)
     return render(request, "error", status=500, number=number, detail="")

@@ -22,7 +22,7 @@ from rempart.settings.pipelines import load_all
 from rempart.training.waiting import RECORDS
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 NEWEST: Mapping[Kind, int] = {
     "replication": 500,
@@ -117,5 +117,5 @@ def known(source: str, ask: Callable[[], T]) -> T | Unknown:
         return Unknown(error.what)
     except Exception as error:
         # what a library says may hold more than a page should show: the log has it
-        log.exception("The cockpit could not read %s", source)
+        logger.exception("The cockpit could not read %s", source)
         return Unknown(f"{source}: {type(error).__name__} (the API server's log says more)")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Kept(Generic[T]):
@@ -59,7 +59,7 @@ class Kept(Generic[T]):
         try:
             value = self._gather()
         except Exception:
-            log.exception("The cockpit's facts could not be gathered; pages show the older ones, and their age")
+            logger.exception("The cockpit's facts could not be gathered; pages show the older ones, and their age")
         else:
             with self._lock:
                 self._value = value

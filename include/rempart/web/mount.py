@@ -20,7 +20,7 @@ from rempart.web.request_scope import AIRFLOW
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def _load() -> ASGIApp:
@@ -53,7 +53,7 @@ class Cockpit:
             await app({**scope, AIRFLOW: scope.get("app")}, receive, noting)
         except Exception:
             number = secrets.token_hex(4)
-            log.exception("Incident %s on a page under /rempart", number)
+            logger.exception("Incident %s on a page under /rempart", number)
             if not began:
                 await _answer(send, number)
 

@@ -151,9 +151,9 @@ def test_each_container_is_given_what_it_needs_and_no_more(made: dict[str, str])
     assert "AIRFLOW_CONN_LEDGER_KEY" not in made["scheduler.env"], "with Celery, workers alone sign"
 
 
-def test_the_files_are_closed_to_others_and_secrets_stay(tmp_path: Path) -> None:
-    settings, told = tmp_path / ".env", list[str]()
-    containers.initialise(stack(tmp_path), settings, told.append, {})
+def test_the_files_are_closed_to_others_and_secrets_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = tmp_path / ".env"
+    containers.initialise(stack(tmp_path), settings, {})
     folder = tmp_path / "var" / "compose"
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -163,19 +163,19 @@ def test_the_files_are_closed_to_others_and_secrets_stay(tmp_path: Path) -> None
     )
     for value in secrets.values():
         password = json.loads(value)["password"] if value.startswith("{") else value
-        assert password not in settings.read_text("utf-8") and password not in "".join(told)
+        assert password not in settings.read_text("utf-8") and password not in caplog.text
 
     settings.write_text("REMPART_MLFLOW_PORT=16000\nTEAM=ours\n", "utf-8")
-    containers.initialise(stack(tmp_path), settings, told.append, {})
+    containers.initialise(stack(tmp_path), settings, {})
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     kept = read_env_file(settings)
     assert (kept["REMPART_MLFLOW_PORT"], kept["TEAM"], kept["BASE_IMAGE"]) == ("16000", "ours", "debian:trixie-slim")
 
 
 def test_a_restore_point_s_secrets_become_the_containers_own_and_never_replace_others(tmp_path: Path) -> None:
-    settings, told, ours = tmp_path / ".env", list[str](), stack(tmp_path)
+    settings, ours = tmp_path / ".env", stack(tmp_path)
     point = credentials.plan(ours, {}, credentials.new_token, credentials.new_fernet_key)  # of an embedded stack
-    containers.initialise(ours, settings, told.append, {}, restored=point)
+    containers.initialise(ours, settings, {}, restored=point)
     made = read_env_file(tmp_path / "var" / "compose" / "local-tasks.env")
     assert made["REMPART_AIRFLOW_FERNET_KEY"] == point["REMPART_AIRFLOW_FERNET_KEY"]
     assert not credentials.others(made, point)
@@ -183,7 +183,7 @@ def test_a_restore_point_s_secrets_become_the_containers_own_and_never_replace_o
 
     another = credentials.plan(ours, {}, credentials.new_token, credentials.new_fernet_key)
     with pytest.raises(StackError, match="holds other secrets than the restore point") as refused:
-        containers.initialise(ours, settings, told.append, {}, restored=another)
+        containers.initialise(ours, settings, {}, restored=another)
     assert "docker compose down --volumes" in refused.value.hint
     assert read_env_file(tmp_path / "var" / "compose" / "local-tasks.env") == made
 

@@ -139,7 +139,7 @@ def test_kustomize_builds_the_overlay_and_the_secrets(tmp_path: Path) -> None:
 
     images = re.findall(r"image: (.+)", yaml.safe_dump_all(build(MANAGED)))
     assert len(images) == 2 and all("@sha256:" in one for one in images)
-    cluster.initialise(stack(tmp_path), lambda _: None, given())
+    cluster.initialise(stack(tmp_path), given())
     secrets = build(tmp_path / cluster.FOLDER)
     assert {one["metadata"]["name"] for one in secrets} == {
         *(f"rempart-{name}" for name in cluster.SECRETS),

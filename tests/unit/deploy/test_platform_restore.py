@@ -43,14 +43,14 @@ def test_the_secrets_of_a_restore_point_become_those_of_the_cluster(
         "AIRFLOW_CONN_PG_MLFLOW",
     )
     point = {name: before[name] for name in kept} | {"AIRFLOW_CONN_S3_PRIMARY": "aws://lost:key@"}
-    cluster.initialise(stack(tmp_path), lambda _: None, given(), restored=point)
+    cluster.initialise(stack(tmp_path), given(), restored=point)
     after = read_env_file(tmp_path / cluster.FOLDER / cluster.KEY)
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert parse_connection("s3_primary", after["AIRFLOW_CONN_S3_PRIMARY"]).login == "s3_primary", "the new store's key"
-    cluster.initialise(stack(tmp_path), lambda _: None, {}, restored=point)
+    cluster.initialise(stack(tmp_path), {}, restored=point)
     assert read_env_file(tmp_path / cluster.FOLDER / cluster.KEY) == after
     with pytest.raises(StackError, match="other secrets than the restore point: REMPART_AIRFLOW_FERNET_KEY"):
-        cluster.initialise(stack(tmp_path), lambda _: None, {}, restored={"REMPART_AIRFLOW_FERNET_KEY": "another"})
+        cluster.initialise(stack(tmp_path), {}, restored={"REMPART_AIRFLOW_FERNET_KEY": "another"})
     assert read_env_file(tmp_path / cluster.FOLDER / cluster.KEY) == after
 
 

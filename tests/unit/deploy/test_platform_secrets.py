@@ -72,21 +72,22 @@ def test_each_pod_is_given_what_it_needs_and_no_more(made: dict[str, str]) -> No
                 assert parse_connection("x", value).password, variable
 
 
-def test_the_files_are_closed_secrets_stay_and_what_is_given_again_is_taken(tmp_path: Path) -> None:
-    told = list[str]()
-    cluster.initialise(stack(tmp_path), told.append, given())
+def test_the_files_are_closed_secrets_stay_and_what_is_given_again_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.initialise(stack(tmp_path), given())
     folder = tmp_path / cluster.FOLDER
     before = read_env_file(folder / cluster.KEY)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
-    cluster.initialise(stack(tmp_path), told.append, {})
+    cluster.initialise(stack(tmp_path), {})
     assert read_env_file(folder / cluster.KEY) == before, "nothing has to be exported twice"
-    cluster.initialise(stack(tmp_path), told.append, {"AIRFLOW_CONN_S3_PRIMARY": "aws://key:renewed@"})
+    cluster.initialise(stack(tmp_path), {"AIRFLOW_CONN_S3_PRIMARY": "aws://key:renewed@"})
     after = read_env_file(folder / cluster.KEY)
     assert {name for name in before if before[name] != after[name]} == {"AIRFLOW_CONN_S3_PRIMARY"}
     for value in before.values():
         password = parse_connection("x", value).password if "conn" in value or "://" in value else value
-        assert password and password not in "".join(told)
+        assert password and password not in caplog.text
 
 
 def test_what_nobody_but_the_team_can_know_is_named(tmp_path: Path) -> None:

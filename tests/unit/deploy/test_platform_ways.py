@@ -52,7 +52,7 @@ def test_a_job_of_a_pool_in_this_cluster_reaches_the_tracking_server_by_its_name
     home.mkdir()
     (home / "include").symlink_to(ROOT / "include")
     (home / "rempart.yaml").write_text(yaml.safe_dump(settings))
-    cluster.initialise(replace(stack(tmp_path), config=config.load(home / "rempart.yaml")), lambda _: None, given())
+    cluster.initialise(replace(stack(tmp_path), config=config.load(home / "rempart.yaml")), given())
     for variable, value in (given() | {"REMPART_HOME": str(home)}).items():
         monkeypatch.setenv(variable, value)
     page = (ROOT / "docs" / "how-to" / "gpu-pools.md").read_text("utf-8")

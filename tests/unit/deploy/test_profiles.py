@@ -51,16 +51,16 @@ def test_nothing_of_a_profile_starts_unless_it_is_chosen() -> None:
 
 def test_init_chooses_profiles_and_the_executor_with_them_and_keeps_them(tmp_path: Path) -> None:
     settings, ours = tmp_path / ".env", stack(tmp_path)
-    containers.initialise(ours, settings, lambda line: None, {}, ["monitoring", "celery"])
+    containers.initialise(ours, settings, {}, ["monitoring", "celery"])
     for chosen in (None, ["celery", "monitoring"]):
-        containers.initialise(ours, settings, lambda line: None, {}, chosen)
+        containers.initialise(ours, settings, {}, chosen)
         found = read_env_file(settings)
         assert (found["COMPOSE_PROFILES"], found["REMPART_EXECUTOR"]) == ("celery,monitoring", "CeleryExecutor")
-    containers.initialise(ours, settings, lambda line: None, {}, [""])
+    containers.initialise(ours, settings, {}, [""])
     found = read_env_file(settings)
     assert (found["COMPOSE_PROFILES"], found["REMPART_EXECUTOR"]) == ("", "LocalExecutor")
     with pytest.raises(StackError, match="no profile flower") as refused:
-        containers.initialise(ours, settings, lambda line: None, {}, ["celery", "flower"])
+        containers.initialise(ours, settings, {}, ["celery", "flower"])
     assert "celery, monitoring" in refused.value.hint
 
 

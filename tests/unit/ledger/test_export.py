@@ -49,7 +49,7 @@ def platform() -> Platform:
     sites["haven"].ensure_bucket("checkpoints", versioned=True, locked=True)
     held: dict[str, Any] = {**sites, config.witness("haven"): sites["haven"]}
     made = Platform(loaded, connections, clock, held, MemoryLedger(KEY, clock))
-    evidence.prove_sites(made, lambda line: None)
+    evidence.prove_sites(made)
     return made
 
 
@@ -297,7 +297,7 @@ def test_who_restores_to_new_sites_is_told_that_the_export_stops_and_what_lets_i
     told = evidence.lost_exports(restored)
     assert told and "evidence at site 'primary'" in told and "checkpoints at site 'haven'" in told
     assert "`rempart ledger repair --yes`" in told
-    evidence.repair(restored, dry_run=False, say=lambda line: None)
+    evidence.repair(restored, dry_run=False)
     assert evidence.lost_exports(restored) is None
 
 

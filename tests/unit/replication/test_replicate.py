@@ -267,14 +267,15 @@ def test_pieces_may_be_carried_by_processes_of_their_own(platform: Platform, mon
     assert replicate(platform, "primary", "haven").copied == 0
 
 
-def test_out_of_its_window_a_run_of_several_processes_copies_nothing_and_tells_the_lag(platform: Platform) -> None:
+def test_out_of_its_window_a_run_of_several_processes_copies_nothing_and_tells_the_lag(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
     now = datetime.now(UTC)
     begin, end = ((now + timedelta(hours=hours)).time() for hours in (2, 3))
     platform.sites["primary"].write("lake", "a", b"a")
     narrow = later(paired(platform, window=Window(begin=begin, end=end)), minutes=20)
-    said: list[str] = []
-    ready = tasks.prepared(tasks.prepare(narrow, "primary", "haven", said.append).as_json())
-    assert ready.pieces() == [] and "outside the window" in said[-1]
+    ready = tasks.prepared(tasks.prepare(narrow, "primary", "haven").as_json())
+    assert ready.pieces() == [] and "outside the window" in caplog.messages[-1]
     result = tasks.conclude(narrow, ready, [])
     assert (result.copied, result.pending, result.failures) == (0, 1, 0)
     with pytest.raises(ReplicationError, match=r"lag 12\d\d s exceeds the objective of 900 s; 1 changes") as above:

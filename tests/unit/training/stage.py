@@ -122,7 +122,7 @@ class Captures:
 def ordered(platform: Platform, made: Pipeline, rows: pa.Table) -> JobSpec:
     """The order for a job on these rows, whose training set is stored; nothing runs."""
     try:
-        train_on(platform, made, rows, "s1", progress=lambda _: None, backend=Captures())
+        train_on(platform, made, rows, "s1", backend=Captures())
     except Captured as captured:
         return captured.spec
     raise AssertionError("no job was ordered")

@@ -25,24 +25,24 @@ def backend(code: str, seconds: float = 20, site=None) -> LocalBackend:
 def test_a_failure_ends_with_the_last_lines():
     code = 'import sys; print(\'{"stage": "failed", "what": "no parameter x"}\'); sys.exit(1)'
     with pytest.raises(TrainingError, match=r"(?s)status 1.*failed: what no parameter x"):
-        backend(code).run(spec(), lambda line: None)
+        backend(code).run(spec())
 
 
 def test_a_job_that_ends_well_without_a_result_is_a_failure():  # T5
     with pytest.raises(TrainingError, match="left no result"):
-        backend("pass").run(spec(), lambda line: None)
+        backend("pass").run(spec())
 
 
 def test_a_result_with_a_number_that_is_none_is_a_failure():  # T6
     site = stage.memory_site()
     site.write("artifacts", spec().key("result.json"), result(metrics={"mae": float("nan")}).encode())
     with pytest.raises(TrainingError, match="not finite"):
-        backend("pass", site=site).run(spec(), lambda line: None)
+        backend("pass", site=site).run(spec())
 
 
 def test_a_service_that_does_not_answer_is_worth_a_retry():
     with pytest.raises(TrackingUnavailable, match="could not reach a service"):
-        backend("import sys; sys.exit(75)").run(spec(), lambda line: None)
+        backend("import sys; sys.exit(75)").run(spec())
 
 
 @pytest.mark.full
@@ -53,7 +53,7 @@ def test_a_job_past_its_time_is_ended_with_all_its_processes(tmp_path):
     code = f"{start}; print('up'); time.sleep(60)"
     began = time.monotonic()
     with pytest.raises(TrainingError, match=r"(?s)ran longer than.*up"):
-        backend(code, seconds=4).run(spec(), lambda line: None)
+        backend(code, seconds=4).run(spec())
     assert time.monotonic() - began < 20
     time.sleep(6)
     assert not mark.exists()

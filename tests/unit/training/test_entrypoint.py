@@ -29,7 +29,7 @@ def order():
     platform = stage.platform_in_memory(load(stage.project_file("rempart.yaml")), nowhere)
     backend = stage.InProcess(platform.sites["primary"], nowhere)
     with pytest.raises(TrackingUnavailable, match="nothing trained is lost"):
-        train_on(platform, stage.pipeline(), stage.table(), "s1", progress=lambda _: None, backend=backend)
+        train_on(platform, stage.pipeline(), stage.table(), "s1", backend=backend)
     site = platform.sites["primary"]
     key = next(one.key for one in site.list("artifacts") if one.key.endswith("spec.json"))
     return platform, backend, parse_spec(site.read("artifacts", key))

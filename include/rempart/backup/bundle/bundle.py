@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,10 +24,11 @@ from rempart.ledger.chain import text_of_time
 from rempart.ledger.keys import Signer
 from rempart.sites.port import ObjectInfo, Site
 
+logger = logging.getLogger(__name__)
+
 VERSION = 1
 DOOR = f"{open_bundle.FOLDER}{Path(open_bundle.__file__).name}"
 ASK = "Find out who can write to the backup bucket. `rempart bundle store` puts a new bundle beside it."
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,7 @@ def file_key(held: Held) -> str:
     return f"{open_bundle.FILES}{held.sha256}"
 
 
-def newest(
-    site: Site, bucket: str, keys: Mapping[str, bytes], machine: tuple[str, str], say: Say
-) -> tuple[str, Index] | None:
+def newest(site: Site, bucket: str, keys: Mapping[str, bytes], machine: tuple[str, str]) -> tuple[str, Index] | None:
     """Key and content of the newest index for a machine (Python, platform) that verifies; None where there is none.
 
     One that does not verify is told and passed by. Raises SiteError.
@@ -125,7 +125,7 @@ def newest(
         try:
             index = decode(site.read(bucket, name), keys)
         except IntegrityError as error:
-            say(f"warning: {bucket}/{name} at site '{site.name}' is passed by: {error.what}")
+            logger.warning("skipped bundle %s/%s at site '%s': %s", bucket, name, site.name, error.what)
             continue
         if (index.contents.python, index.contents.platform) == machine:
             return name, index

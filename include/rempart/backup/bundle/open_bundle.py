@@ -12,6 +12,7 @@ import base64
 import hashlib
 import hmac
 import json
+import logging
 import os
 import re
 import shutil
@@ -38,11 +39,20 @@ _SIGNED = re.compile(r'\{"bundle":(\{.*\}),"sig":"([A-Za-z0-9+/]{85}[AQgw]==)"\}
 _NAME = re.compile(r"(?:(?:wheels|sbom)/)?[A-Za-z0-9_][A-Za-z0-9_.+!-]*")
 IMAGES, LOADER = "images.tar.gz", "include/rempart/deployment/compose/load_images.py"
 TRIES, CHUNK = 4, 1 << 20
-Say = Callable[[str], object]
 Open = Callable[[str], AbstractContextManager[BinaryIO]]
 P, L = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
 D = -121665 * pow(121666, -1, P) % P
 Point = tuple[int, int, int, int]
+
+
+logger = logging.getLogger(__name__)
+
+
+class Line(logging.Formatter):
+    """The message alone; a warning is told as one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{'warning: ' if record.levelno >= logging.WARNING else ''}{record.getMessage()}"
 
 
 class Refused(Exception):
@@ -129,12 +139,11 @@ def choose(
     names: Iterable[str],
     opener: Open,
     keys: Mapping[str, bytes],
-    say: Say,
     machine: tuple[str, str] | None = None,
     *,
     images: bool = False,
 ) -> dict[str, Any]:
-    """The newest index for this machine that verifies; one that does not is told and passed by. Raises Refused.
+    """The newest index for this machine that verifies; one that does not is logged and skipped. Raises Refused.
 
     Where its `images` are wanted it has some, and any Python will do: they bring their own.
     """
@@ -144,11 +153,11 @@ def choose(
             with opener(name) as stream:
                 index = read_index(stream.read(), keys)
         except Refused as error:
-            say(f"warning: {name} is passed by: {error}. Somebody may have written it who should not")
+            logger.warning("skipped %s: %s. Find out who wrote it", name, error)
             continue
         fits = (index["python"], index["platform"]) == wanted
         if (index["platform"] == wanted[1] and index.get("images")) if images else fits:
-            say(f"{name}: signed, made on {index['at']}, {len(index['files'])} files")
+            logger.info("%s: signed, made on %s, %d files", name, index["at"], len(index["files"]))
             return index
         others.add(f"Python {index['python']} on {index['platform']}")
     told = f"; there is one for {', '.join(sorted(others))}" if others else ""
@@ -161,7 +170,7 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def bring(index: Mapping[str, Any], opener: Open, folder: Path, say: Say) -> int:
+def bring(index: Mapping[str, Any], opener: Open, folder: Path) -> int:
     """Bring each file that is not there yet, checked against the index; how many bytes came. Raises Refused."""
     came, told, total = 0, time.monotonic(), sum(one["size"] for one in index["files"].values())
     done = 0
@@ -180,7 +189,7 @@ def bring(index: Mapping[str, Any], opener: Open, folder: Path, say: Say) -> int
         came += held["size"]
         if time.monotonic() - told >= 5:
             told = time.monotonic()
-            say(f"  {100 * done / max(total, 1):.0f} % of {total / 1e6:.0f} MB")
+            logger.info("fetched %.0f %% of %.0f MB", 100 * done / max(total, 1), total / 1e6)
     return came
 
 
@@ -272,7 +281,7 @@ class Bucket:
             after = page[-1]
 
 
-def install(index: Mapping[str, Any], folder: Path, say: Say) -> Path:
+def install(index: Mapping[str, Any], folder: Path) -> Path:
     """Unpack the code and make its environment of the wheels alone, offline; where the code is. Raises Refused."""
     home, tools = folder / "rempart", folder / "tools"
     if (home / ".venv" / "rempart-installed").is_file():
@@ -284,7 +293,7 @@ def install(index: Mapping[str, Any], folder: Path, say: Say) -> Path:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_", "VIRTUAL_ENV"))}
     offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder / "wheels"), "PIP_CONFIG_FILE": os.devnull}
     offline |= {"PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
-    say(f"installing into {home}")
+    logger.info("installing into %s", home)
     if subprocess.run([sys.executable, home / index["entry"]], env=kept | offline, check=False).returncode:
         raise Refused("the installation failed: read the lines above")
     target = home / ".venv" / "tools" / "bin" / "restic"
@@ -299,7 +308,7 @@ def _unpack(folder: Path, home: Path) -> None:
         archive.extractall(home)  # noqa: S202 # signed
 
 
-def load(index: Mapping[str, Any], folder: Path, say: Say) -> Path:
+def load(index: Mapping[str, Any], folder: Path) -> Path:
     """Unpack the code, and let its own program hand the images to this machine's Engine; where the code is.
 
     Nothing is installed on the machine. Raises Refused.
@@ -313,28 +322,24 @@ def load(index: Mapping[str, Any], folder: Path, say: Say) -> Path:
     return home
 
 
-def say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
 def brought(said: argparse.Namespace, keys: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
     """The index of the bundle that is fetched from a site, or was carried into the folder; every file is there, as it
     was signed. Raises Refused.
     """
     if not said.endpoint:
         names = [f"{FOLDER}{file.name}" for file in (folder / FOLDER).glob("*.json")]
-        index = choose(names, lambda name: (folder / name).open("rb"), keys, say, images=said.containers)
+        index = choose(names, lambda name: (folder / name).open("rb"), keys, images=said.containers)
         check(index, folder)
-        say(f"{sum(one['size'] for one in index['files'].values()) / 1e6:.0f} MB: every file is as it was signed")
+        size = sum(one["size"] for one in index["files"].values())
+        logger.info("checked %.0f MB: every file is as it was signed", size / 1e6)
         return index
     needed = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     if lacking := [name for name in needed if not os.environ.get(name)]:
         raise Refused(f"{' and '.join(lacking)} must be set")
     access, secret = (os.environ[name] for name in needed)
     site = Bucket(said.endpoint, said.region, said.bucket, access, secret, virtual=said.virtual)
-    index = choose(site.names(), site.open, keys, say, images=said.containers)
-    say(f"{bring(index, site.open, folder, say) / 1e6:.0f} MB were fetched, every file is as it was signed")
+    index = choose(site.names(), site.open, keys, images=said.containers)
+    logger.info("fetched %.0f MB: every file is as it was signed", bring(index, site.open, folder) / 1e6)
     return index
 
 
@@ -353,14 +358,17 @@ def main(arguments: list[str] | None = None) -> int:
     folder = said.folder.absolute()
     try:
         index = brought(said, public_keys(file.read_text(encoding="ascii") for file in said.trust), folder)
-        home = (load if said.containers else install)(index, folder, say)
+        home = (load if said.containers else install)(index, folder)
     except (Refused, OSError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     after = "docs/how-to/offline.md" if said.containers or not said.endpoint else "docs/runbooks/operator-is-gone.md"
-    say(f"Ready: cd {home}, then follow {after}")
+    sys.stdout.write(f"Ready: cd {home}, then follow {after}\n")
     return 0
 
 
 if __name__ == "__main__":
+    terminal = logging.StreamHandler(sys.stdout)
+    terminal.setFormatter(Line())
+    logging.basicConfig(level=logging.INFO, handlers=[terminal])
     sys.exit(main())

@@ -32,7 +32,7 @@ from rempart.errors import (
 from rempart.sites.once import gives_back
 from rempart.sites.port import Site
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PREFIX = "keys/"
 CONNECTION = "backup_key"
@@ -93,7 +93,7 @@ class Keyring:
         """
         found, damaged = self._read_cards(domain)
         for error in damaged.values():
-            log.warning("%s. It is passed by. %s", error.what, error.hint)
+            logger.warning("%s. It is passed by. %s", error.what, error.hint)
         return [found[one] for one in sorted(found)]
 
     def damaged(self, domain: Domain | None = None) -> dict[tuple[str, str], IntegrityError]:
@@ -189,7 +189,7 @@ class Keyring:
             if newest in told or not any(one.serial == newest for one in cards):
                 raise
             # a run was cut off that had stored it wrong: whatever is sealed, its key's card names recipients before
-            log.warning("%s. Nothing was sealed with it, and another key is made", error.what)
+            logger.warning("%s. Nothing was sealed with it, and another key is made", error.what)
             self._make(domain, serial := f"{int(newest or 0) + 1:04d}")
             key = self.open(domain, serial)
         if not key.proven:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from rempart.backup.points.sealed_objects import unseal
 from rempart.backup.points.sealing import SealedObject
 from rempart.errors import BackupError, IntegrityError, RempartError, SiteUnavailable
 from rempart.sites.port import Site
+
+logger = logging.getLogger(__name__)
 
 GIVE_UP = 3
 """A site that did not answer so many times in a row is not asked again."""
@@ -37,7 +40,7 @@ class Copies:
     """The copies of a point's objects. `site` has the replicas and, in the bucket `backups`, the sealed objects.
 
     `physical` names a bucket by its logical name; `key_of` opens a sealed object's key; `others` are sites that may
-    have the same object; `say` gets what is to be told once. Safe for several threads.
+    have the same object. Safe for several threads.
     """
 
     site: Site
@@ -45,7 +48,6 @@ class Copies:
     physical: Callable[[str], str]
     key_of: Callable[[SealedObject], DomainKey]
     others: Sequence[Site] = ()
-    say: Callable[[str], object] = lambda line: None
     _silent: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -103,7 +105,7 @@ class Copies:
             return self._silent.get(site.name, 0) >= GIVE_UP
 
     def _note(self, site: Site, error: RempartError | None) -> None:
-        """Count how often a site was silent, and tell the first time that it is given up."""
+        """Count how often a site did not answer, and log the moment when it is given up."""
         with self._lock:
             before = self._silent.get(site.name, 0)
             if not isinstance(error, SiteUnavailable):
@@ -111,7 +113,7 @@ class Copies:
                 return
             self._silent[site.name] = before + 1
             if before + 1 == GIVE_UP:
-                self.say(f"site '{site.name}' does not answer: the other copies serve from now on")
+                logger.warning("site '%s' does not answer: objects are read from the other copies", site.name)
 
 
 def _read(site: Site, bucket: str, held: HeldObject, file: Path, version: str | None) -> Fetched:

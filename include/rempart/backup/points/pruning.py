@@ -37,12 +37,13 @@ def prune(
     *,
     leftovers: Collection[str] = (),
     dry_run: bool = True,
-    say: Callable[[Cleared], object] = lambda cleared: None,
+    report: Callable[[Cleared], object] | None = None,
 ) -> tuple[Cleared, ...]:
     """Clear the folders of leftovers and of points to prune, oldest first; keys that are `needed` stay, wherever.
 
-    A point that is still locked is no error: its outcome says until when. A run that broke off, by an error or a kill,
-    leaves a point whole, or without a manifest: then it is a leftover, and a later run clears the rest. Raises
+    `report` gets each outcome at once. A point that is still locked is no error: its outcome says until when. A run
+    that broke off, by an error or a kill, leaves a point whole, or without a manifest: then it is a leftover, and a
+    later run clears the rest. Raises
     BackupError for a plan that goes below the floor, SiteError.
     """
     check_floor(wanted)
@@ -52,7 +53,8 @@ def prune(
     cleared = []
     for point in ids:
         cleared.append(_clear(site, bucket, point, needed, now))
-        say(cleared[-1])
+        if report:
+            report(cleared[-1])
     return tuple(cleared)
 
 

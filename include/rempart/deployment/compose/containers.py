@@ -7,6 +7,7 @@ no other. No secret is in the compose file, in `.env`, in a command line or in w
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from rempart.deployment.setup.preflight import certificate_file
 from rempart.errors import RempartError, StackError
 from rempart.settings import config as configuration
 from rempart.settings.config import Connection, tracker, watcher, witness
+
+logger = logging.getLogger(__name__)
 
 VAR = Path("/var/lib/rempart")
 """REMPART_VAR in every image."""
@@ -49,7 +52,6 @@ _WEED = {
 """Sections of SeaweedFS's security.toml, and the variables that say the same to the embedded one."""
 _INDEX = ("index-url", "extra-index-url", "trusted-host", "timeout")
 """Of pip's settings those that hold in a container as well: no path of this machine."""
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,6 @@ def settings_text(
 def initialise(
     stack: Stack,
     settings: Path,
-    say: Say,
     inherited: Mapping[str, str],
     chosen: Iterable[str] | None = None,
     pair: front.Pair | None = None,
@@ -201,11 +202,17 @@ def initialise(
         _write_mounted(folder / name, text)
     made = way_out.settings(inside, secrets, listed) | front.settings(pem)
     credentials.write_private(settings, settings_text(before | lines, _as_named(stack, folder), made))
-    say(f"{folder}: {len(secrets)} secrets {'in place' if secrets == existing else 'written'}, {len(wanted)} files")
-    say(f"{settings}: settings of docker-compose.yml")
+    logger.info(
+        "%s: %d files, %d secrets %s",
+        folder,
+        len(wanted),
+        len(secrets),
+        "in place" if secrets == existing else "written",
+    )
+    logger.info("%s: settings of docker-compose.yml written", settings)
 
 
-def initialise_build(stack: Stack, settings: Path, say: Say, inherited: Mapping[str, str]) -> None:
+def initialise_build(stack: Stack, settings: Path, inherited: Mapping[str, str]) -> None:
     """Write what a build of the images reads, and no secret: for images that run elsewhere, as in a cluster."""
     folder, before = (stack.var / "compose").absolute(), configuration.read_env_file(settings)
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +221,7 @@ def initialise_build(stack: Stack, settings: Path, say: Say, inherited: Mapping[
         _write_mounted(folder / name, text)
     kept = {one.name: before[one.name] for one in _MADE if one.name in before}
     credentials.write_private(settings, settings_text(before, _as_named(stack, folder), kept))
-    say(f"{settings}: settings of the build")
+    logger.info("%s: settings of the build written", settings)
 
 
 def _build_files(stack: Stack, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -260,37 +267,37 @@ def _write_mounted(file: Path, text: str) -> None:
     file.chmod(0o444)
 
 
-def prepare(stack: Stack, say: Say, patience: float = 60.0) -> None:
+def prepare(stack: Stack, patience: float = 60.0) -> None:
     """Databases, roles, buckets, Airflow's schema and user, on servers that run. Changes nothing when all is there.
 
     Raises RempartError.
     """
-    start_stores(stack, say, patience)
+    start_stores(stack, patience)
     secrets = configuration.read_env_file(stack.secrets)
     resolve = credentials.connections(stack, secrets)
     airflow_server.write_user(stack, resolve("airflow_api"))
     if migration := airflow_server.begin_migration(stack, secrets, resolve("pg_airflow")):
         airflow_server.end_migration(stack, migration.wait(), resolve("pg_airflow"))
-    say("airflow: database migrated")
+    logger.info("airflow: database migrated")
     for told in roles.admit(stack, resolve):
-        say(f"airflow: {told}")
+        logger.info("airflow: %s", told)
 
 
-def start_stores(stack: Stack, say: Say, patience: float = 60.0) -> None:
+def start_stores(stack: Stack, patience: float = 60.0) -> None:
     """Databases, roles and buckets on the stores, whose containers the Engine has started. Raises RempartError."""
     stack.prepare()
     secrets = configuration.read_env_file(stack.secrets)
     resolve = credentials.connections(stack, secrets)
     for name in [name for name in ("postgresql", *stack.config.sites) if stack.external(name)]:
-        say(f"{name} (external): {_until(lambda name=name: external.check(stack, name, resolve), patience)}")  # type: ignore[misc] # bound now
+        logger.info("%s (external): %s", name, _until(lambda name=name: external.check(stack, name, resolve), patience))  # type: ignore[misc] # bound now
     if not stack.external("postgresql"):
         administrator = credentials.superuser(stack, secrets)
-        say(f"postgresql: {_until(postgresql.check_administrator(administrator), patience)}")
+        logger.info("postgresql: %s", _until(postgresql.check_administrator(administrator), patience))
         postgresql.bootstrap(stack, administrator, resolve)
-        say(f"postgresql: {postgresql.check_roles(resolve, stack.config.roles)}")
-        say(f"postgresql: {find_tools().check(resolve('pg_backup'))}")
+        logger.info("postgresql: %s", postgresql.check_roles(resolve, stack.config.roles))
+        logger.info("postgresql: %s", find_tools().check(resolve("pg_backup")))
     for name in stack.embedded_sites:
-        say(f"{name}: {_until(lambda name=name: object_sites.check(stack, name, resolve), patience)}")  # type: ignore[misc] # bound now
+        logger.info("%s: %s", name, _until(lambda name=name: object_sites.check(stack, name, resolve), patience))  # type: ignore[misc] # bound now
 
 
 def works(stack: Stack) -> list[str]:
@@ -306,22 +313,24 @@ STARTS_SECONDS = 900.0
 """How long MLflow and Airflow may take to answer once one of them works on the databases."""
 
 
-def up(stack: Stack, say: Say, patience: float = 0.0) -> None:
+def up(stack: Stack, patience: float = 0.0) -> None:
     """Check that MLflow and Airflow work, which no container starts; wait `patience` seconds until they were started.
 
     Once one of them was, both have what is left of that time to answer, or `STARTS_SECONDS` if that is more. Why they
     do not answer yet is told. Raises StackError, DatabaseUnavailable.
     """
     deadline = time.monotonic() + patience
-    if patience and not _until(lambda: ", ".join(works(stack)), patience, say):
-        say(f"the stores are as they must be: {_START[stack.cluster]} This command waits {patience:.0f} s for them.")
-    _until(lambda: _some_work(stack), deadline - time.monotonic())
+    if patience and not _until(lambda: ", ".join(works(stack)), patience):
+        logger.info(
+            "the stores are as they must be: %s This command waits %.0f s for them.", _START[stack.cluster], patience
+        )
+    _until(lambda: _some_work(stack), deadline - time.monotonic(), told=IDLE)
     deadline = max(deadline, time.monotonic() + min(patience, STARTS_SECONDS))
     resolve = credentials.connections(stack, configuration.read_env_file(stack.secrets))
-    mlflow = _until(lambda: mlflow_server.check(resolve("mlflow")), deadline - time.monotonic(), say)
-    say(f"mlflow: {mlflow}")
-    airflow = _until(lambda: _airflow(stack, resolve("airflow_api")), deadline - time.monotonic(), say)
-    say(f"airflow: {airflow}")
+    mlflow = _until(lambda: mlflow_server.check(resolve("mlflow")), deadline - time.monotonic())
+    logger.info("mlflow: %s", mlflow)
+    airflow = _until(lambda: _airflow(stack, resolve("airflow_api")), deadline - time.monotonic())
+    logger.info("airflow: %s", airflow)
 
 
 _START = {
@@ -331,11 +340,14 @@ _START = {
 """What starts MLflow and Airflow, by whether the containers are pods of a cluster."""
 
 
+IDLE = "The stores are as they must be, and MLflow and Airflow do not run yet"
+
+
 def _some_work(stack: Stack) -> str:
     if running := works(stack):
         return ", ".join(running)
     raise StackError(
-        "The stores are as they must be, and MLflow and Airflow do not run yet",
+        IDLE,
         f"Now {_START[stack.cluster]} Then run this command again: it goes on here.",
     )
 
@@ -345,9 +357,12 @@ def _airflow(stack: Stack, connection: Connection) -> str:
     return f"all components beat, {health.dags} DAGs parsed"
 
 
-def _until(check: Callable[[], str], seconds: float, say: Say = lambda line: None) -> str:
-    """What a check says once it passes. Why it does not pass yet is told when that changes, twice a minute at most."""
-    deadline, told, again = time.monotonic() + seconds, "", 0.0
+def _until(check: Callable[[], str], seconds: float, told: str = "") -> str:
+    """What a check says once it passes.
+
+    Why it does not pass is logged when that changes, twice a minute at most; `told` is known already.
+    """
+    deadline, again = time.monotonic() + seconds, 0.0
     while True:
         try:
             return check()
@@ -356,6 +371,6 @@ def _until(check: Callable[[], str], seconds: float, say: Say = lambda line: Non
             if now > deadline:
                 raise
             if error.what != told and now >= again:
-                say(f"not yet: {error.what}")
+                logger.info("not yet: %s", error.what)
                 told, again = error.what, now + 30.0
             time.sleep(1)

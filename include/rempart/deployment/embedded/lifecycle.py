@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import logging
 import os
 import shutil
 import subprocess
@@ -25,24 +26,24 @@ from rempart.replication.continuity import PostgresqlContinuity
 from rempart.settings.config import Connections
 from rempart.settings.telemetry import TELEMETRY_OFF
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 _QUIET_SECONDS = 5.0
 
 
 class Progress:
-    """Lines with the seconds since the start; a step that lasts says so every five seconds."""
+    """Logs the steps of `up` and `down`; a step that lasts is logged again every five seconds."""
 
-    def __init__(self, say: Say) -> None:
-        self._say, self._started = say, time.monotonic()
-        self._spoken = self._started
+    def __init__(self) -> None:
+        self._logged = time.monotonic()
 
-    def line(self, text: str) -> None:
-        self._spoken = time.monotonic()
-        self._say(f"[{self._spoken - self._started:6.1f} s] {text}")
+    def line(self, text: str, *values: object) -> None:
+        self._logged = time.monotonic()
+        logger.info(text, *values)
 
-    def waiting(self, text: str) -> None:
-        if time.monotonic() - self._spoken >= _QUIET_SECONDS:
-            self.line(text)
+    def waiting(self, text: str, *values: object) -> None:
+        if time.monotonic() - self._logged >= _QUIET_SECONDS:
+            self.line(text, *values)
 
 
 @contextmanager
@@ -86,7 +87,7 @@ def _until(
     label, deadline = " ".join(names[:1]) if len(names) == 1 else "airflow", time.monotonic() + seconds
     while True:
         try:
-            progress.line(f"{label}: {check()}")
+            progress.line("%s: %s", label, check())
             return
         except RempartError as error:
             last = error
@@ -98,19 +99,19 @@ def _until(
                 f"{service} {why}: {last.what}\n{log_tail(stack, service)}",
                 f"Read {stack.logs / service}.log, then run `rempart up` again.",
             ) from last
-        progress.waiting(f"{label}: waiting ({last.what.splitlines()[0][:110]})")
+        progress.waiting("%s: waiting (%s)", label, last.what.splitlines()[0][:110])
         time.sleep(0.5)
 
 
 def _start_supervisor(stack: Stack, supervisor: Supervisor, progress: Progress) -> None:
     if supervisor.runs():
         if changed := supervisor.update():
-            progress.line(f"configuration changed: {', '.join(changed)}")
+            progress.line("configuration changed: %s", ", ".join(changed))
         states = supervisor.states()
         _check_ports(stack, [n for n in stack.services if states[n].state not in ("RUNNING", "STARTING")])
         return
     if left := launch.leftovers(stack):
-        progress.line(f"ending {len(left)} processes that an earlier run left")
+        progress.line("ending %d processes that an earlier run left", len(left))
         launch.end(left)
     _check_ports(stack, stack.services)
     supervisor.start()
@@ -129,16 +130,16 @@ def _started(states: dict[str, ProcessState]) -> dict[str, datetime]:
     return {name: datetime.fromtimestamp(found.started, UTC) for name, found in states.items()}
 
 
-def up(stack: Stack, say: Say, *, migrate: bool = False, patience: float = 0.0) -> None:
+def up(stack: Stack, *, migrate: bool = False, patience: float = 0.0) -> None:
     """Start what does not run, and prove that everything works. Quick when it does already. Raises RempartError.
 
     Schemas of an earlier release are refused, unless `migrate`: nobody could go back without a restore point. In
     containers, the Engine or the cluster starts them, and `patience` is how many seconds this waits until they work.
     """
     if stack.containers:
-        containers.up(stack, say, patience)
+        containers.up(stack, patience)
         return
-    progress, ours = Progress(say), release.of_checkout(stack.root, stack.python)
+    progress, ours = Progress(), release.of_checkout(stack.root, stack.python)
     with _alone(stack, progress):
         release.check(release.recorded(stack), ours, migrate=migrate)
         servers = [name for name in stack.config.services if name != "airflow" and name not in stack.config.sites]
@@ -148,18 +149,18 @@ def up(stack: Stack, say: Say, *, migrate: bool = False, patience: float = 0.0) 
         release.record(stack, ours)
         supervisor.launch(["guard"])
         _start_servers(stack, supervisor, progress, secrets, resolve)
-        progress.line(f"the stack is up: {', '.join(f'{name} {url}' for name, url in urls(stack).items())}")
+        progress.line("the stack is up: %s", ", ".join((f"{name} {url}" for name, url in urls(stack).items())))
 
 
-def start_stores(stack: Stack, say: Say, *, active: str | None = None) -> None:
+def start_stores(stack: Stack, *, active: str | None = None) -> None:
     """Start PostgreSQL and the sites, and nothing that works on them; each is proven. Raises RempartError.
 
     `active` is the site without which nothing works: by default the one that the database names.
     """
     if stack.containers:
-        containers.start_stores(stack, say)
+        containers.start_stores(stack)
         return
-    progress = Progress(say)
+    progress = Progress()
     with _alone(stack, progress):
         supervisor, secrets, resolve = _open(stack, progress, ["postgresql"])
         _start_stores(stack, supervisor, progress, secrets, resolve, active)
@@ -180,7 +181,7 @@ def _open(stack: Stack, progress: Progress, services: Sequence[str]) -> tuple[Su
     resolve = credentials.connections(stack, secrets)
     for service in services:
         if stack.external(service):
-            progress.line(f"{service} (external): {external.check(stack, service, resolve)}")
+            progress.line("%s (external): %s", service, external.check(stack, service, resolve))
     supervisor = Supervisor(stack)
     _start_supervisor(stack, supervisor, progress)
     _write_settings(stack, resolve, secrets)
@@ -217,7 +218,7 @@ def _start_stores(
             60,
         )
     for name in (name for name in stack.config.sites if stack.external(name)):
-        progress.line(f"{name} (external): {_external_site(stack, name, resolve, active)}")
+        progress.line("%s (external): %s", name, _external_site(stack, name, resolve, active))
 
 
 def _external_site(stack: Stack, name: str, resolve: Connections, active: str | None) -> str:
@@ -268,12 +269,12 @@ def _start_servers(
         progress.line("airflow: database migrated")
     if not stack.external("airflow"):
         for told in roles.admit(stack, resolve):
-            progress.line(f"airflow: {told}")
+            progress.line("airflow: %s", told)
         supervisor.launch(AIRFLOW_COMPONENTS)
     if "mlflow" in stack.services:
         _until(progress, stack, supervisor, ["mlflow"], lambda: mlflow_server.check(resolve("mlflow")), 120)
     if stack.external("airflow"):
-        progress.line(f"airflow (external): {external.check(stack, 'airflow', resolve)}")
+        progress.line("airflow (external): %s", external.check(stack, "airflow", resolve))
         return
     found: list[airflow_server.Health] = []
 
@@ -284,7 +285,7 @@ def _start_servers(
 
     _until(progress, stack, supervisor, AIRFLOW_COMPONENTS, beats, 180)
     for line in found[-1].import_errors:
-        progress.line(f"airflow: IMPORT ERROR in {line}")
+        progress.line("airflow: IMPORT ERROR in %s", line)
 
 
 def urls(stack: Stack) -> dict[str, str]:
@@ -296,9 +297,9 @@ def urls(stack: Stack) -> dict[str, str]:
     return found
 
 
-def down(stack: Stack, say: Say) -> None:
+def down(stack: Stack) -> None:
     """Stop everything, in reverse order, and prove that no process is left. Raises StackError."""
-    progress = Progress(say)
+    progress = Progress()
     with _alone(stack, progress):
         supervisor = Supervisor(stack)
         if supervisor.runs():
@@ -307,13 +308,13 @@ def down(stack: Stack, say: Say) -> None:
             archiver = [name for name in supervisor.states() if name == "wal-archive"]
             for group in (AIRFLOW_COMPONENTS, ("mlflow", *archiver), (*sites, "postgresql")):
                 label = "airflow" if group is AIRFLOW_COMPONENTS else ", ".join(group)
-                supervisor.stop(group, lambda label=label: progress.waiting(f"stopping {label}"))  # type: ignore[misc] # bound now
-                progress.line(f"{label}: stopped")
+                supervisor.stop(group, lambda label=label: progress.waiting("stopping %s", label))  # type: ignore[misc] # bound now
+                progress.line("%s: stopped", label)
             supervisor.shutdown()
         else:
             progress.line("the supervisor does not run")
         if left := launch.leftovers(stack):
-            progress.line(f"ending {len(left)} processes that outlived their service")
+            progress.line("ending %d processes that outlived their service", len(left))
             launch.end(left)
         if left := launch.leftovers(stack):
             raise StackError(

@@ -7,8 +7,10 @@ deploy/kubernetes/platform and deploy/helm name. PostgreSQL and the sites are th
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
@@ -26,6 +28,8 @@ from rempart.settings.config import TLS, parse_connection, watcher, witness
 from rempart.settings.sections import StackService
 from rempart.tracking_access.app import READER_PASSWORD
 
+logger = logging.getLogger(__name__)
+
 FOLDER = "kubernetes"
 SECRETS = {
     **{name: name for name in ("api-server", "scheduler", "dag-processor", "triggerer", "tasks", "mlflow")},
@@ -37,7 +41,6 @@ KEY = "secrets.env"
 _CONNECTION = "AIRFLOW_CONN_"
 _MLFLOW_KEY = "REMPART_MLFLOW_SECRET_KEY"
 _HOW = "docs/how-to/external-services.md tells what each connection holds."
-Say = Callable[[str], object]
 
 
 def in_cluster(stack: Stack) -> Stack:
@@ -155,10 +158,8 @@ def _kustomization() -> str:
     return head + yaml.safe_dump(content, sort_keys=False)
 
 
-def initialise(
-    stack: Stack, say: Say, inherited: Mapping[str, str], *, restored: Mapping[str, str] | None = None
-) -> None:
-    """Write var/kubernetes. Secrets that are there stay; `restored` are those of a restore point.
+def initialise(stack: Stack, inherited: Mapping[str, str], *, restored: Mapping[str, str] | None = None) -> Path:
+    """Write var/kubernetes, and return that folder. Secrets that are there stay; `restored` are of a restore point.
 
     Raises ConnectionMissing, and StackError, also if other secrets than `restored` are there already.
     """
@@ -175,8 +176,10 @@ def initialise(
     wanted = files(inside, secrets)
     for name, text in wanted.items():
         credentials.write_private(folder / name, text)
-    say(f"{folder}: {len(secrets)} secrets {'in place' if secrets == before else 'written'}, {len(wanted)} files")
-    say(f"kubectl apply --server-side -k {folder}")
+    logger.info(
+        "%s: %d files, %d secrets %s", folder, len(wanted), len(secrets), "in place" if secrets == before else "written"
+    )
+    return folder
 
 
 def write_user(stack: Stack, component: str) -> None:
@@ -186,7 +189,7 @@ def write_user(stack: Stack, component: str) -> None:
         airflow_server.write_user(stack, credentials.connections(stack, secrets)("airflow_api"))
 
 
-def prepare(stack: Stack, say: Say) -> None:
+def prepare(stack: Stack) -> None:
     """Prove the operator's services by real work, and migrate the schemas of Airflow and MLflow.
 
     Changes nothing when all is there. Raises RempartError.
@@ -195,14 +198,14 @@ def prepare(stack: Stack, say: Say) -> None:
     secrets = configuration.read_env_file(stack.secrets)
     resolve = credentials.connections(stack, secrets)
     for name in ("postgresql", *stack.config.sites):
-        say(f"{name}: {external.check(stack, name, resolve)}")
+        logger.info("%s: %s", name, external.check(stack, name, resolve))
     found = list(schemas.read(resolve, ("airflow", "mlflow")))
     schemas.check(found, migrate=True)
     if any(one.pending and one.name.startswith("MLflow") for one in found):
         mlflow_server.migrate(stack, resolve("pg_mlflow"))
-        say("mlflow: database migrated")
+        logger.info("mlflow: database migrated")
     if migration := airflow_server.begin_migration(stack, secrets, resolve("pg_airflow")):
         airflow_server.end_migration(stack, migration.wait(), resolve("pg_airflow"))
-    say("airflow: database migrated")
+    logger.info("airflow: database migrated")
     for told in roles.admit(stack, resolve):
-        say(f"airflow: {told}")
+        logger.info("airflow: %s", told)

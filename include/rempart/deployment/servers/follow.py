@@ -6,6 +6,7 @@ a fence is complete only once the server of the earlier generation has ended.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -27,25 +28,26 @@ from rempart.errors import ConnectionMissing, DatabaseUnavailable, RempartError,
 from rempart.replication.continuity import PostgresqlContinuity
 from rempart.settings import config as configuration
 
+logger = logging.getLogger(__name__)
+
 POLL_SECONDS = 2.0
 """How often the generation is read, and so how long a fence waits for the server to be told."""
 Start = Callable[[str], "subprocess.Popen[bytes]"]
-Say = Callable[[str], object]
 
 
-def follow(sites: ActiveSites, start: Start, say: Say, poll: float = POLL_SECONDS) -> int:
+def follow(sites: ActiveSites, start: Start, poll: float = POLL_SECONDS) -> int:
     """Run a server at the active site, whichever that is; its exit status when it ends by itself.
 
     While the database does not answer, the server that runs goes on.
     """
     while True:
-        began, child = _open(sites, say, poll), None
+        began, child = _open(sites, poll), None
         try:
             while True:
                 try:
                     with sites.committing(began, lasting=True) as unchanged:
                         if child is None:
-                            say(f"starting at site '{began.site}' (generation {began.generation})")
+                            logger.info("starting at site '%s' (generation %d)", began.site, began.generation)
                             child = start(began.site)
                         while unchanged():
                             if (code := _wait(child, poll)) is not None:
@@ -54,15 +56,15 @@ def follow(sites: ActiveSites, start: Start, say: Say, poll: float = POLL_SECOND
                 except SiteFenced:
                     break
                 except DatabaseUnavailable as error:
-                    say(error.what)
+                    logger.warning("%s", error.what)
                     if child and (code := _wait(child, poll)) is not None:
                         return code
         finally:
             _end(child)
-        say(f"generation {began.generation} is over: the server has stopped")
+        logger.info("generation %d is over: the server has stopped", began.generation)
 
 
-def _open(sites: ActiveSites, say: Say, poll: float) -> Active:
+def _open(sites: ActiveSites, poll: float) -> Active:
     """The generation, once it is an active one."""
     told = ""
     while True:
@@ -74,7 +76,7 @@ def _open(sites: ActiveSites, say: Say, poll: float) -> Active:
         except RempartError as error:
             found = error.what
         if found != told:
-            say(found)
+            logger.info("%s", found)
             told = found
         time.sleep(poll)
 
@@ -108,7 +110,7 @@ def command(stack: Stack, host: str = "127.0.0.1", port: int = 5000, allowed: st
     )
 
 
-def run_mlflow(stack: Stack, say: Say, *, host: str = "127.0.0.1", port: int | None = None, allowed: str = "") -> int:
+def run_mlflow(stack: Stack, *, host: str = "127.0.0.1", port: int | None = None, allowed: str = "") -> int:
     """Run MLflow as this platform's tracking server until it ends by itself or this process is asked to.
 
     `allowed` names the hosts by which clients reach it, as `host:port`. Raises ConnectionMissing.
@@ -132,14 +134,16 @@ def run_mlflow(stack: Stack, say: Say, *, host: str = "127.0.0.1", port: int | N
         if checksums := mlflow_server.upload_checksums(variables, stack.config.buckets.artifacts):
             variables |= checksums
         else:
-            say(f"site '{active}' was not seen to keep a checksum: uploads carry none, and count as unvouched")
+            logger.warning(
+                "site '%s' was not seen to keep a checksum: uploads carry none and count as unvouched", active
+            )
         return subprocess.Popen(command(stack, host, port, known), env=variables, cwd=_folder(stack))
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, stop)
-    return follow(sites, start, say)
+    return follow(sites, start)
 
 
 def _folder(stack: Stack) -> Path:

@@ -5,6 +5,7 @@ last.
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ from rempart.flows.doctor.doctor_site import require
 from rempart.flows.replication.reconcile import before_bringing
 from rempart.flows.replication.replicate import bring
 from rempart.flows.shared.heartbeats import beat
-from rempart.flows.shared.keys import kept_for, key_of, open_keyring, renewed_key
+from rempart.flows.shared.keys import kept_for, key_of, open_keyring, renewed_key, warn_of_escrow
 from rempart.flows.shared.pairs import BUCKETS, PATIENCE, holder, physical_bucket, turn_of_points
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.repositories import repository_of
@@ -43,13 +44,14 @@ from rempart.settings.config import DATABASES, Config, Connection
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
+logger = logging.getLogger(__name__)
+
 DIGESTED = ("feast_online", "ledger")
 """Databases whose content a drill compares, not only their row counts."""
 BARRIER_SECONDS = 300.0
 """Seconds for which a backup waits for running commits."""
 DUMPERS = 3
 """Number of databases dumped in parallel."""
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,6 @@ def random_suffix() -> str:
 
 def back_up(
     platform: Platform,
-    say: Say = lambda line: None,
     *,
     suffix: Callable[[], str] = random_suffix,
     tools: postgresql.Tools | None = None,
@@ -145,7 +146,7 @@ def back_up(
     source = is_open(platform.active()).site
     where = backup_site(platform.config, source)
     with platform.continuity.turn(turn_of_points(where), holder()) as lease:
-        return _back_up(platform, source, where, lease, say, suffix, tools)
+        return _back_up(platform, source, where, lease, suffix, tools)
 
 
 def _back_up(
@@ -153,7 +154,6 @@ def _back_up(
     source: str,
     where: str,
     lease: Lease,
-    say: Say,
     suffix: Callable[[], str],
     tools: postgresql.Tools | None,
 ) -> RestorePoint:
@@ -162,28 +162,30 @@ def _back_up(
     require(platform, site, "restore points")
     bucket = config.buckets.backups
     tools = tools or postgresql.find_tools()
-    signer, keyring = platform.signer(), open_keyring(platform, say)
-    named = check_chain(platform, site, say)
+    warn_of_escrow(platform)
+    signer, keyring = platform.signer(), open_keyring(platform)
+    named = check_chain(platform, site)
     began = platform.clock()
     point_id, kept = points.new_id(began, suffix()), kept_for(config.backup.keep)
     found, asked = _Found(), ask(platform, DATABASES)
     with _frozen(platform) as (frozen, barrier_seconds):
-        say(f"opened {len(frozen)} snapshots; writers waited {barrier_seconds:.2f} s")
+        logger.info("opened %d database snapshots; writers waited %.2f s", len(frozen), barrier_seconds)
         with ThreadPoolExecutor(DUMPERS, thread_name_prefix="dump") as pool:
-            dumper = _Dumper(platform, keyring, tools, site, point_id, found, say)
+            dumper = _Dumper(platform, keyring, tools, site, point_id, found)
             stored = list(pool.map(dumper.dump, frozen))
     dumps = [dump for dump, _ in stored]
     for line in champions.settle_all(platform, found.moved()):
-        say(line)
-    extended = locks.extend(platform, site, None, say=say)
+        logger.info("%s", line)
+    extended = locks.extend(platform, site, None)
     if extended.hidden:
-        say(
-            f"WARNING: {len(extended.hidden)} objects of earlier restore points are hidden at '{where}': run "
-            "`rempart points repair`"
+        logger.warning(
+            "%d objects of earlier restore points are hidden at '%s': run `rempart points repair`",
+            len(extended.hidden),
+            where,
         )
     before_bringing(platform, source, where)
     bring(platform, source, where, BUCKETS, whenever=True, patience=PATIENCE)
-    held = hold_objects(platform, keyring, site, list(originals(platform, source, where)), began + kept, say)
+    held = hold_objects(platform, keyring, site, list(originals(platform, source, where)), began + kept)
     environment = platform_secrets.encode(
         platform_secrets.in_use(configuration.read_env_file(configuration.secrets_file()), configuration.environment())
     )
@@ -196,7 +198,7 @@ def _back_up(
     buckets = [physical_bucket(config, name) for name in BUCKETS]
     absent = stores(asked, found.registry, found.artifact_stores, found.decided, buckets)
     for one in absent:
-        say(f"WARNING: this restore point does not cover {one}")
+        logger.warning("this restore point does not cover %s", one)
     manifest = points.Manifest(
         point_id,
         began,
@@ -307,7 +309,6 @@ class _Dumper:
     site: Site
     point_id: str
     found: _Found
-    say: Say
 
     def dump(self, frozen: _Frozen) -> tuple[points.Dump, int]:
         """Return the dump as read back from its repository, and the growth of that repository."""
@@ -322,10 +323,16 @@ class _Dumper:
         try:
             stored = self._stored(key, frozen, len(rows))
         except RepositoryDamaged as error:  # what it holds is left as it is, and nothing is added to it any more
-            self.say(f"WARNING: {error.what}. Starting a new repository")
+            logger.warning("%s. Starting a new repository", error.what)
             key = renewed_key(self.platform, self.keyring, domain, error)
             stored = self._stored(key, frozen, len(rows))
-        self.say(f"database {name}: {stored.bytes:,} bytes, {stored.bytes_added:,} of them new, {stored.seconds:.1f} s")
+        logger.info(
+            "dumped database %s: %.1f MB (%.1f MB new) in %.1f s",
+            name,
+            stored.bytes / 1e6,
+            stored.bytes_added / 1e6,
+            stored.seconds,
+        )
         held = points.Dump(name, domain.id, key.serial, stored.snapshot, stored.sha256, stored.bytes, rows, digests)
         return held, stored.bytes_added
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,6 +18,8 @@ from rempart.flows.shared.keys import kept_for
 from rempart.flows.shared.platform import Platform
 from rempart.sites.port import ObjectInfo, Site
 
+logger = logging.getLogger(__name__)
+
 WORKERS = 16
 FOLDERS = (locking.REPOSITORIES, heartbeat.PREFIX, "locks/", holds.FOLDER)
 """Prefixes where objects are overwritten or hidden, so that old versions accumulate.
@@ -26,7 +29,6 @@ Chain, keys and points are excluded.
 SHORTEST = timedelta(days=4)
 """Minimum time for which old versions stay readable, independent of `backup.locked`."""
 SPENT = timedelta(hours=1)
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def is_due(platform: Platform, known: Known) -> bool:
     return known.cleared is None or platform.clock() - known.cleared >= clearing.EVERY
 
 
-def clear(platform: Platform, site: Site, known: Known, say: Say = lambda line: None) -> ClearedVersions:
+def clear(platform: Platform, site: Site, known: Known) -> ClearedVersions:
     """Delete sealed objects that no point names, and old versions; at most a fixed number of each.
 
     A locked version is skipped and tried again another day. Raises BackupError before any deletion if a manifest is
@@ -64,7 +66,7 @@ def clear(platform: Platform, site: Site, known: Known, say: Say = lambda line: 
         sum(not count for count, _ in sealed),
     )
     if done.sealed or done.old:
-        say(f"deleted {done.sealed} sealed objects, {done.old} old versions, {done.bytes:,} bytes")
+        logger.info("deleted %d sealed objects and %d old versions (%.1f MB)", done.sealed, done.old, done.bytes / 1e6)
     return done
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import logging
+from collections.abc import Collection
 
 from rempart.backup.keys.domains import Domain, parse
 from rempart.backup.keys.keyring import Keyring
@@ -15,6 +16,8 @@ from rempart.flows.shared.keys import open_keyring
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.repositories import repository_of
 
+logger = logging.getLogger(__name__)
+
 TAG = "point="
 """Tag prefix of a dump's snapshot; the id of its restore point follows."""
 
@@ -24,17 +27,16 @@ def forget(
     site: str,
     needed: Collection[retention.Snapshot],
     standing: Collection[str],
-    say: Callable[[str], object],
 ) -> dict[str, int]:
     """Forget unneeded dumps in every repository at a site. Return their number by encryption scope.
 
     `needed` dumps belong to kept points; `standing` are the existing points. Repositories of destroyed keys are
-    unreadable and stay. A damaged key or repository does not stop the others: it is reported, and raised at the end if
+    unreadable and stay. A damaged key or repository does not stop the others: it is logged, and raised at the end if
     a kept point needs it. Raises the errors of keys and repositories; the next run continues.
     """
     if not needed:  # dumps of the first formats stand beside their manifest
         return {}
-    keyring, forgotten = open_keyring(platform, say), dict[str, int]()
+    keyring, forgotten = open_keyring(platform), dict[str, int]()
     used, faults = {(one.domain, one.serial) for one in needed}, list[BackupError | IntegrityError]()
     for card in keyring.cards():
         domain = parse(card.domain)
@@ -43,11 +45,11 @@ def forget(
         try:
             for kind, count in _forget(platform, site, keyring, (domain, card.serial), (needed, standing)).items():
                 forgotten[domain.id] = forgotten.get(domain.id, 0) + count
-                say(f"{domain.id}: forgot {count} {kind}")
+                logger.info("%s: forgot %d %s", domain.id, count, kind)
         except SiteUnavailable:
             raise
         except (BackupError, IntegrityError) as error:
-            say(f"WARNING: {domain.id} {card.serial}: nothing forgotten in this repository. {error.what}")
+            logger.warning("%s %s: nothing forgotten in this repository: %s", domain.id, card.serial, error.what)
             faults += [error] if (domain.id, card.serial) in used else []
     if faults:
         raise faults[0]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -16,13 +17,14 @@ from rempart.flows.shared.platform import Platform
 from rempart.sites.once import bodies
 from rempart.sites.port import ObjectInfo, Site
 
+logger = logging.getLogger(__name__)
+
 WORKERS = 16
 LOOK_BACK = 200
 """Limit of versions of the note that are read: an attacker with the site's key may put others on top."""
 FRESH = timedelta(minutes=30)
 _RESTIC_NAME = re.compile(r"[0-9a-f]{64}")
 """restic names its files by their SHA-256."""
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,6 @@ def extend(
     site: Site,
     kept: Collection[str] | None,
     outliving: Collection[str] = (),
-    say: Say = lambda line: None,
 ) -> Extended:
     """Lock the repositories and the manifests of kept points for at least `backup.locked` from now.
 
@@ -115,12 +116,12 @@ def extend(
             failures += refused
             if not refused:
                 sealed[point] = now + locking.SEALED_FOR
-            say(f"{point}: locked {count} sealed objects until {now + locking.SEALED_FOR:%Y-%m-%d}")
+            logger.info("locked %d sealed objects of point %s until %s", count, point, until_then.date())
     after = replace(known, until=until, sealed=sealed, pruning=False)
     if after != known:
         write_known(platform, site, after)
     if set_:
-        say(f"set {len(set_)} locks until {now + locking.span(locked):%Y-%m-%d %H:%M} UTC")
+        logger.info("locked %d objects until %s", len(set_), (now + locking.span(locked)).isoformat(" ", "minutes"))
     if failures:
         raise _lapses(failures, now + locked)
     return Extended(after, repositories.current(), len(set_), covered, repositories.busy())

@@ -7,8 +7,9 @@ readers choose the version by its SHA-256 (`backup.points.chain`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from rempart.backup.points import chain, points
 from rempart.backup.points.chain import Link, Mark, Stored
@@ -19,19 +20,25 @@ from rempart.settings.pipelines import load_all
 from rempart.sites.once import bodies, put_again, store_once
 from rempart.sites.port import Site
 
+logger = logging.getLogger(__name__)
+
 RECENT = 100
 """Number of records that a backup checks; a repair checks all."""
 ALL = 100_000
-Say = Callable[[str], object]
+GONE = "it is missing"
 
 
 @dataclass(frozen=True)
 class Mended:
-    """Numbers of the links that were restored, that are lost, and that were marked as lost."""
+    """Numbers of the links that were restored, that are lost, and that were marked as lost.
+
+    `faults` has the reason for each restored or lost link.
+    """
 
     healed: tuple[int, ...] = ()
     lost: tuple[int, ...] = ()
     marked: tuple[int, ...] = ()
+    faults: Mapping[int, str] = field(default_factory=dict)
 
 
 def named_links(platform: Platform, site: Site, limit: int = ALL) -> dict[int, bytes]:
@@ -65,7 +72,7 @@ def refuse_emptied(platform: Platform, site: Site, named: Mapping[int, bytes]) -
         )
 
 
-def check_chain(platform: Platform, site: Site, say: Say) -> dict[int, str]:
+def check_chain(platform: Platform, site: Site) -> dict[int, str]:
     """Repair the end of the chain before a backup. Return the SHA-256 of the newest links from the ledger.
 
     Restores altered or missing links. Raises IntegrityError if all links are missing or the last link has no true copy;
@@ -73,7 +80,7 @@ def check_chain(platform: Platform, site: Site, say: Say) -> dict[int, str]:
     """
     named = named_links(platform, site, RECENT)
     refuse_emptied(platform, site, named)
-    mend(platform, site, newest=2, dry_run=False, say=say)
+    mend(platform, site, newest=2, dry_run=False)
     keys = platform.trusted_keys()
     chain.verify(chain.read(site, platform.config.buckets.backups, keys, named=hashes(named), newest=2), keys)
     return hashes(named)
@@ -86,7 +93,6 @@ def mend(
     newest: int | None = None,
     dry_run: bool = True,
     mark_lost: bool = False,
-    say: Say = lambda line: None,
 ) -> Mended:
     """Restore altered or missing links from the ledger or another site. Writes evidence of kind `repair`.
 
@@ -108,21 +114,24 @@ def mend(
         body = named.get(seq) or _elsewhere(platform, site, seq, judged)
         if body is None:
             lost.append(seq)
-            say(f"link {seq} is lost: {broken.get(seq, 'it is missing')}, and no site has a true copy")
             continue
-        say(f"link {seq} {'can be' if dry_run else 'was'} restored: {broken.get(seq, 'it is missing')}")
         healed.append(seq)
         if not dry_run:
             until = platform.clock() + kept_for(platform.config.backup.keep)
             put_again(site, bucket, chain.key_of(seq), body, content_type="application/json", retain_until=until)
+            logger.warning("restored link %d of the chain at site '%s': %s", seq, site.name, broken.get(seq, GONE))
+    if not dry_run:
+        for seq in lost:
+            logger.warning("link %d of the chain at site '%s' is lost: %s", seq, site.name, broken.get(seq, GONE))
     marked = [seq for seq in lost if mark_lost and not dry_run]
     for seq in marked:
         _mark(platform, site, seq, stored, judged)
-        say(f"link {seq} is marked as lost")
+        logger.info("marked link %d of the chain as lost", seq)
     if (healed or marked) and not dry_run:
         body_told = {"links": healed[:100], "lost": marked[:100], "count": len(healed) + len(marked)}
         platform.ledger.append("repair", site.name, body_told)
-    return Mended(tuple(healed), tuple(lost), tuple(marked))
+    faults = {seq: broken.get(seq, GONE) for seq in sorted([*healed, *lost])}
+    return Mended(tuple(healed), tuple(lost), tuple(marked), faults)
 
 
 Judged = tuple[Stored, Link | None, str]

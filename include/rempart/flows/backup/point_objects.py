@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from rempart.backup.keys import domains
@@ -19,8 +20,9 @@ from rempart.flows.shared.platform import Platform
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
+logger = logging.getLogger(__name__)
+
 PROGRESS_SECONDS = 5.0
-Say = Callable[[str], object]
 
 
 def originals(platform: Platform, source: str, where: str) -> Iterator[Original]:
@@ -35,7 +37,7 @@ def originals(platform: Platform, source: str, where: str) -> Iterator[Original]
 
 
 def hold_objects(
-    platform: Platform, keyring: Keyring, site: Site, originals: list[Original], until: datetime, say: Say
+    platform: Platform, keyring: Keyring, site: Site, originals: list[Original], until: datetime
 ) -> tuple[points.HeldObject, ...]:
     """Encrypt each object at the site. The source is the replica at the same site, which was verified."""
     told = [time.monotonic()]
@@ -43,7 +45,7 @@ def hold_objects(
     def progress(done: int, total: int) -> None:
         if time.monotonic() - told[0] >= PROGRESS_SECONDS or done == total:
             told[0] = time.monotonic()
-            say(f"sealed {done:,} of {total:,} contents")
+            logger.info("sealed %d of %d contents", done, total)
 
     known = _known(platform, site)
     sealed = seal_objects(platform, keyring, site, originals, site, until, known=known, progress=progress)

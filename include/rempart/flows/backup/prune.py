@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -18,7 +19,7 @@ from rempart.flows.shared.pairs import PATIENCE, turn_of_points, wait_for
 from rempart.flows.shared.platform import Platform
 from rempart.sites.port import Site
 
-Say = Callable[[str], object]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,6 @@ def prune(
     dry_run: bool = True,
     where: str | None = None,
     patience: float = PATIENCE,
-    say: Say = lambda line: None,
 ) -> Pruned:
     """Delete restore points that no rule keeps, leftovers of killed backups and prunes, and their dumps, in all
     versions.
@@ -63,15 +63,15 @@ def prune(
     site = open_site(platform, where)
     if dry_run:
         return _look(platform, survey_of(platform, site))[0]
-    with wait_for(platform, turn_of_points(site.name), patience, say):
+    with wait_for(platform, turn_of_points(site.name), patience):
         found = survey_of(platform, site)
-        extended = locks.extend(platform, site, _lasting(found), _outliving(platform, found), say)
+        extended = locks.extend(platform, site, _lasting(found), _outliving(platform, found))
         locks.refuse_hidden(site, extended)
-        done, extended = _delete(platform, site, found, extended, say)
+        done, extended = _delete(platform, site, found, extended)
         clear.sweep(platform, site, extended.spent)
         cleared = None
         if clear.is_due(platform, extended.known):
-            cleared = clear.clear(platform, site, extended.known, say)
+            cleared = clear.clear(platform, site, extended.known)
             if cleared.sealed or cleared.old:
                 evidence = {"state": "cleared", "retained": done.retained, "cleared": asdict(cleared)}
                 platform.ledger.append("prune", site.name, evidence)
@@ -104,7 +104,7 @@ def _look(platform: Platform, found: Survey) -> tuple[Pruned, list[str], list[st
     return planned, doomed, left, locked
 
 
-def _delete(platform: Platform, site: Site, found: Survey, extended: Extended, say: Say) -> tuple[Pruned, Extended]:
+def _delete(platform: Platform, site: Site, found: Survey, extended: Extended) -> tuple[Pruned, Extended]:
     bucket = platform.config.buckets.backups
     planned, doomed, left, locked = _look(platform, found)
     if not (doomed or left):
@@ -122,15 +122,15 @@ def _delete(platform: Platform, site: Site, found: Survey, extended: Extended, s
 
     def note(one: Cleared) -> None:
         cleared.append(one)
-        say(_line(one))
+        _log(one)
 
     state, forgotten = "broke off", dict[str, int]()
     try:
-        pruning.prune(site, bucket, tried, found.needed, found.at, leftovers=left, dry_run=False, say=note)
+        pruning.prune(site, bucket, tried, found.needed, found.at, leftovers=left, dry_run=False, report=note)
         gone = {one.id for one in cleared if not one.whole}
         standing = {one.id for one in found.points if one.id not in gone} | set(found.hidden)
         extended = locks.note_pruning(platform, site, extended)
-        forgotten = forget_dumps.forget(platform, site.name, found.snapshots, standing, say)
+        forgotten = forget_dumps.forget(platform, site.name, found.snapshots, standing)
         state = "ended"
     finally:
         result = _pruned(found, False, cleared, locked, sum(one.bytes for one in cleared))
@@ -175,9 +175,10 @@ def _check_readable(found: Survey) -> None:
         )
 
 
-def _line(one: Cleared) -> str:
+def _log(one: Cleared) -> None:
     if one.held:
-        return f"{one.id}: got a hold meanwhile, skipped"
-    if one.retained_until:
-        return f"{one.id}: retained until {one.retained_until:%Y-%m-%d %H:%M} UTC"
-    return f"{one.id}: deleted"
+        logger.info("kept %s: it was put under legal hold meanwhile", one.id)
+    elif one.retained_until:
+        logger.info("kept %s: it is locked until %s", one.id, one.retained_until.isoformat(" ", "minutes"))
+    else:
+        logger.info("deleted %s: %d objects (%.1f MB)", one.id, one.deleted, one.bytes / 1e6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from rempart.settings import config as configuration
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 
+logger = logging.getLogger(__name__)
+
 ARCHIVE, PROGRAM = "code.tar.gz", "restic"
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Stored:
     files: int
 
 
-def store(platform: Platform, say: Say = print, *, wheels: Path | None = None) -> Stored:
+def store(platform: Platform, *, wheels: Path | None = None) -> Stored:
     """Bring the bundle of what runs here to the backup site, unless it is there; only what changed is sent.
 
     `wheels`: the folder into which those are fetched that no earlier bundle has. A bundle that is there has its locks
@@ -48,22 +50,22 @@ def store(platform: Platform, say: Say = print, *, wheels: Path | None = None) -
     """
     config, root = platform.config, configuration.project_root().resolve()
     site, bucket, keys = _site(platform), config.buckets.backups, platform.trusted_keys()
-    require(platform, site, "restore points", say)
+    require(platform, site, "restore points")
     files = bundle_contents.project_files(root)
     program = restic.find_program()
     wanted = contents_of(root, files, program)
     needed = platform.clock() + kept_for(config.backup.keep)
-    last = bundle.newest(site, bucket, keys, open_bundle.this_machine(), say)
+    last = bundle.newest(site, bucket, keys, open_bundle.this_machine())
     known = {bundle.file_key(one): one for one in last[1].files.values()} if last else {}
     if last and last[1].contents == wanted:
         lacking = bundle.to_send(last[1], bundle.current(site, bucket), known)
         if not lacking:
-            return _kept(site, bucket, *last, needed, say)
-        say(f"warning: {', '.join(lacking[:3])} of {last[0]} are not there any more, or altered: they are sent again")
+            return _kept(site, bucket, *last, needed)
+        logger.warning("%s: files are gone or altered, and are sent again: %s", last[0], ", ".join(lacking[:3]))
     bundle_contents.refuse_secrets(files, bundle_contents.variables())
     folder = wheels or configuration.var_dir() / "bundle" / "wheels"
     with spool_folder() as spool:
-        brought = _Sources(root, folder, {ARCHIVE: spool / ARCHIVE, PROGRAM: program}, say)
+        brought = _Sources(root, folder, {ARCHIVE: spool / ARCHIVE, PROGRAM: program})
         held = {
             ARCHIVE: bundle_contents.archive(files, spool / ARCHIVE),
             PROGRAM: bundle_contents.held(program),
@@ -72,9 +74,9 @@ def store(platform: Platform, say: Say = print, *, wheels: Path | None = None) -
         held |= brought.wheels_of(before)
         signer = platform.signer()
         index = Index(platform.clock(), wanted, held, bundle_contents.ENTRY, signer.id)
-        say(f"bundle of {len(held)} files, {index.bytes / 1e6:.0f} MB, to site '{site.name}'")
-        key, sent = bundle.store(site, bucket, index, signer, brought, needed + AHEAD, known, _progress(index, say))
-    say(f"{key}: {sent / 1e6:.0f} MB were sent")
+        logger.info("sending a bundle of %d files (%.0f MB) to site '%s'", len(held), index.bytes / 1e6, site.name)
+        key, sent = bundle.store(site, bucket, index, signer, brought, needed + AHEAD, known, _progress(index))
+    logger.info("sent %.0f MB for %s", sent / 1e6, key)
     platform.ledger.append(
         "bundle",
         key,
@@ -91,13 +93,13 @@ def store(platform: Platform, say: Say = print, *, wheels: Path | None = None) -
     return Stored(key, True, sent, index.bytes, len(held))
 
 
-def _kept(site: Site, bucket: str, key: str, index: Index, needed: datetime, say: Say) -> Stored:
+def _kept(site: Site, bucket: str, key: str, index: Index, needed: datetime) -> Stored:
     """A bundle that is there, locked for as long as a point of now may be kept."""
     ends = bundle.locked_until(site, bucket, key)
     if ends is None or ends < needed:
         bundle.extend(site, bucket, index, needed + AHEAD)
         bundle.lock(site, bucket, key, needed + AHEAD)
-        say(f"{key}: locked until {needed + AHEAD:%Y-%m-%d}")
+        logger.info("locked %s until %s", key, (needed + AHEAD).date())
     return Stored(key, False, 0, index.bytes, len(index.files))
 
 
@@ -118,13 +120,13 @@ def contents_of(root: Path, files: Mapping[str, Path], program: Path) -> Content
     return Contents(locks, code, open_bundle.sha256_of(program), *open_bundle.this_machine())
 
 
-def _progress(index: Index, say: Say) -> Callable[[int], object]:
+def _progress(index: Index) -> Callable[[int], object]:
     told = [0]
 
     def tell(sent: int) -> None:
         if sent - told[0] >= 50e6:
             told[0] = sent
-            say(f"  {sent / 1e6:.0f} of at most {index.bytes / 1e6:.0f} MB")
+            logger.info("sent %.0f of at most %.0f MB", sent / 1e6, index.bytes / 1e6)
 
     return tell
 
@@ -136,7 +138,6 @@ class _Sources:
     root: Path
     folder: Path
     known: dict[str, Path]
-    say: Say
     fetched: bool = False
 
     def __call__(self, name: str) -> Path:
@@ -158,7 +159,7 @@ class _Sources:
 
     def _fetch(self) -> None:
         if not self.fetched:
-            found = bundle_contents.wheels(self.root, self.folder, self.say)
+            found = bundle_contents.wheels(self.root, self.folder)
             self.known |= {f"wheels/{name}": file for name, file in found.items()}
             self.fetched = True
 
@@ -181,7 +182,7 @@ def standing(platform: Platform) -> Standing:
     """Look at the bundle. Raises BackupError, SiteError, PlacementDenied."""
     site, bucket, said = _site(platform), platform.config.buckets.backups, list[str]()
     machine = open_bundle.this_machine()
-    last = bundle.newest(site, bucket, platform.trusted_keys(), machine, said.append)
+    last = bundle.newest(site, bucket, platform.trusted_keys(), machine)
     if last is None:
         said.append(f"site '{site.name}' has no bundle for Python {machine[0]} on {machine[1]}: `rempart bundle store`")
         return Standing(None, None, (), tuple(said))
@@ -202,7 +203,7 @@ def standing(platform: Platform) -> Standing:
     return Standing(key, index, stale, tuple(said))
 
 
-def fetch_from(name: str, trust: Sequence[Path], folder: Path, say: Say = print) -> Index:
+def fetch_from(name: str, trust: Sequence[Path], folder: Path) -> Index:
     """As `fetch`, from a declared site (`backup.site` unless named), with public keys of files, else the platform's.
 
     Raises ConfigError, ConnectionMissing, PlacementDenied, and as `fetch`.
@@ -210,10 +211,10 @@ def fetch_from(name: str, trust: Sequence[Path], folder: Path, say: Say = print)
     platform = detached()
     site = platform.site(name or platform.config.backup.site, "internal", "restore-point")
     trusted = trusted_of(trust, lambda: open_platform().trusted_keys())
-    return fetch(site, platform.config.buckets.backups, trusted, folder, say)
+    return fetch(site, platform.config.buckets.backups, trusted, folder)
 
 
-def fetch(site: Site, bucket: str, keys: Mapping[str, bytes], folder: Path, say: Say = print) -> Index:
+def fetch(site: Site, bucket: str, keys: Mapping[str, bytes], folder: Path) -> Index:
     """Bring the newest bundle for this machine into a folder, every file checked; what is there is not brought again.
 
     Raises BackupError, IntegrityError, SiteError.
@@ -224,9 +225,9 @@ def fetch(site: Site, bucket: str, keys: Mapping[str, bytes], folder: Path, say:
 
     names = [info.key for info in site.list(bucket, open_bundle.FOLDER)]
     try:
-        plain = open_bundle.choose(names, opened, keys, say)
-        came = open_bundle.bring(plain, opened, folder, say)
+        plain = open_bundle.choose(names, opened, keys)
+        came = open_bundle.bring(plain, opened, folder)
     except open_bundle.Refused as cause:
         raise IntegrityError(f"No bundle of site '{site.name}' could be fetched: {cause}", bundle.ASK) from cause
-    say(f"{folder}: {came / 1e6:.0f} MB were fetched, every file is as it was signed")
+    logger.info("fetched %.0f MB to %s: every file is as it was signed", came / 1e6, folder)
     return bundle.index_of(plain)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import logging
 import re
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rempart.audit.credentials import secrets_of
@@ -19,6 +20,8 @@ from rempart.backup.bundle.open_bundle import sha256_of
 from rempart.deployment.setup.bootstrap import ENVIRONMENTS
 from rempart.errors import BackupError
 from rempart.settings import config as configuration
+
+logger = logging.getLogger(__name__)
 
 FILES = (
     *("README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml", "rempart.yaml", "requirements*.txt"),
@@ -33,7 +36,6 @@ _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _PRIVATE = re.compile(rb"AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}|-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{32}")
 _SHORTEST = 12
 """A secret below that is a word that stands in any text; `rempart audit` tells of it."""
-Say = Callable[[str], object]
 
 
 def project_files(root: Path) -> dict[str, Path]:
@@ -95,7 +97,7 @@ def held(file: Path) -> Held:
     return Held(sha256_of(file), file.stat().st_size)
 
 
-def wheels(root: Path, folder: Path, say: Say) -> dict[str, Path]:
+def wheels(root: Path, folder: Path) -> dict[str, Path]:
     """The wheels of the lock for this machine, by file name; those that `folder` lacks are fetched into it.
 
     pip fetches them as it is configured, and refuses what has no hash in the lock; what it has in its cache it does
@@ -116,7 +118,7 @@ def wheels(root: Path, folder: Path, say: Say) -> dict[str, Path]:
         str(folder),
     ]
     command += [part for lock in locks for part in ("-r", str(lock))]
-    say(f"bringing the wheels of {', '.join(LOCKS)} to {folder} (about 0.5 GB)")
+    logger.info("fetching the wheels of %s to %s (about 0.5 GB)", ", ".join(LOCKS), folder)
     names, last, told, count = set[str](), "", time.monotonic(), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout or ():
@@ -126,7 +128,7 @@ def wheels(root: Path, folder: Path, say: Say) -> dict[str, Path]:
                 names.add(Path(found[1]).name)
             if time.monotonic() - told >= SAY_EVERY:
                 told = time.monotonic()
-                say(f"  {count} packages")
+                logger.info("fetched %d packages", count)
     if process.returncode:
         raise BackupError(
             f"The wheels of the lock could not be fetched: {last[:300] or f'pip ended with {process.returncode}'}",

@@ -6,8 +6,9 @@ from the platform, so there is no evidence of it in the ledger.
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from rempart.backup.bundle import bundle, open_bundle
@@ -23,13 +24,14 @@ from rempart.ledger import keys
 from rempart.ledger.keys import Signer, to_pem
 from rempart.settings import config as configuration
 
+logger = logging.getLogger(__name__)
+
 SAMPLE = ("data/README.md", "data/hotel_bookings.csv.gz")
 """Public data that the demo reads. Nothing else of `data` goes in."""
 DOOR = Path(open_bundle.__file__).name
-Say = Callable[[str], object]
 
 
-def write(platform: Platform, folder: Path, say: Say, *, wheels: Path | None = None, images: bool = True) -> Index:
+def write(platform: Platform, folder: Path, *, wheels: Path | None = None, images: bool = True) -> Index:
     """Write what runs here to a folder, signed; the index comes last, so half a bundle is none.
 
     `wheels`: the folder into which they are fetched. `images`: also every image of docker-compose.yml, as built.
@@ -48,7 +50,7 @@ def write(platform: Platform, folder: Path, say: Say, *, wheels: Path | None = N
     bundle_contents.archive(files, folder / ARCHIVE)
     shutil.copy(program, folder / PROGRAM)
     shutil.copy(open_bundle.__file__, folder / DOOR)
-    fetched = bundle_contents.wheels(root, wheels or configuration.var_dir() / "bundle" / "wheels", say)
+    fetched = bundle_contents.wheels(root, wheels or configuration.var_dir() / "bundle" / "wheels")
     for name, file in fetched.items():
         shutil.copy(file, folder / "wheels" / name)
     (folder / "sbom" / "rempart.cdx.json").write_text(bill_of_lock(root), encoding="utf-8")
@@ -56,7 +58,7 @@ def write(platform: Platform, folder: Path, say: Say, *, wheels: Path | None = N
         for one in references:
             name = one.rpartition("/")[2].partition(":")[0]
             (folder / "sbom" / f"{name}.cdx.json").write_text(engine.bill(one), encoding="utf-8")
-        say(f"packing {len(references)} images")
+        logger.info("packing %d images", len(references))
         engine.save(references, folder / open_bundle.IMAGES)
     held = {
         file.relative_to(folder).as_posix(): bundle_contents.held(file)
@@ -66,11 +68,20 @@ def write(platform: Platform, folder: Path, say: Say, *, wheels: Path | None = N
     index = Index(platform.clock(), contents, held, bundle_contents.ENTRY, signer.id, references)
     body = bundle.encode(index, signer)
     (folder / bundle.key_of(index, body)).write_bytes(body)
-    public = folder.with_name(f"{folder.name}.public.pem")
-    public.write_text(to_pem(signer.public), encoding="ascii")
-    say(f"{folder}: {len(held)} files, {index.bytes / 1e6:.0f} MB, signed by key {signer.id}")
-    say(f"{public}: bring it another way than the folder; {DOOR} has SHA-256 {held[DOOR].sha256}")
+    _public_key(folder).write_text(to_pem(signer.public), encoding="ascii")
     return index
+
+
+def lines(folder: Path, index: Index) -> list[str]:
+    """What a person needs to know of a folder that was written."""
+    return [
+        f"{folder}: {len(index.files)} files, {index.bytes / 1e6:.0f} MB, signed by key {index.key}",
+        f"{_public_key(folder)}: bring it another way than the folder; {DOOR} has SHA-256 {index.files[DOOR].sha256}",
+    ]
+
+
+def _public_key(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.public.pem")
 
 
 def _signer(platform: Platform, in_containers: Mapping[str, str]) -> Signer:

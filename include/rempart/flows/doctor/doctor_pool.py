@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, TypeVar
@@ -66,13 +66,8 @@ def exit_code(found: list[Diagnosis]) -> int:
     return 0 if all(doctor.passed(one.findings) for one in found) else 1
 
 
-def deliver(found: list[Diagnosis], *, as_json: bool, say: Callable[[str], object]) -> None:
-    """The findings as lines for a person, or as one JSON document."""
-    if not as_json:
-        for one in found:
-            for line in one.lines():
-                say(line)
-        return
+def as_json(found: list[Diagnosis]) -> str:
+    """The findings as one JSON document."""
     pools = [
         {
             "pool": one.pool,
@@ -82,7 +77,7 @@ def deliver(found: list[Diagnosis], *, as_json: bool, say: Callable[[str], objec
         }
         for one in found
     ]
-    say(json.dumps({"exit_code": exit_code(found), "pools": pools}, indent=2, ensure_ascii=False))
+    return json.dumps({"exit_code": exit_code(found), "pools": pools}, indent=2, ensure_ascii=False)
 
 
 def look(config: Config, name: str, connections: Connections, *, on: date, seconds: float | None) -> PoolFacts:

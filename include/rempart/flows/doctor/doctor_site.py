@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from typing import get_args
 
 from rempart.errors import CapabilityMissing, ConfigError, RempartError, SiteUnavailable
@@ -14,12 +15,12 @@ from rempart.sites.port import Site
 from rempart.sovereignty.classification import ORDER
 from rempart.sovereignty.places import decide_site
 
-Say = Callable[[str], object]
+logger = logging.getLogger(__name__)
 
 
-def probe(platform: Platform, site: Site, say: Say = print) -> CapabilityRecord:
+def probe(platform: Platform, site: Site) -> CapabilityRecord:
     """Try what a site can do; the record is evidence of kind `capabilities`. Raises SiteError."""
-    record = site.probe(platform.config.buckets.doctor, platform.clock(), say)
+    record = site.probe(platform.config.buckets.doctor, platform.clock())
     platform.ledger.append("capabilities", site.name, record.as_json())
     site.rely_on(record)
     return record
@@ -35,18 +36,18 @@ def last_record(platform: Platform, site: Site) -> CapabilityRecord | None:
     return None
 
 
-def require(platform: Platform, site: Site, purpose: Purpose, say: Say = print) -> CapabilityRecord:
+def require(platform: Platform, site: Site, purpose: Purpose) -> CapabilityRecord:
     """Return the record of a site, if it is enough for a purpose; a site without a valid record is probed now.
 
     Raises CapabilityMissing, SiteError.
     """
     record = last_record(platform, site)
     if record is None or platform.clock() - record.at > VALID:
-        say(f"site {site.name} has no valid record of what it can do: it is probed now")
-        record = probe(platform, site, say)
+        logger.info("probing site '%s': it has no valid record of what it can do", site.name)
+        record = probe(platform, site)
     elif undecided(record, purpose):
-        say(f"site {site.name} was busy when it was probed for {purpose}: it is probed again")
-        record = probe(platform, site, say)
+        logger.info("probing site '%s' again: it was busy when it was probed for %s", site.name, purpose)
+        record = probe(platform, site)
     return _sufficient(platform, site, record, purpose)
 
 
@@ -70,7 +71,7 @@ def _sufficient(platform: Platform, site: Site, record: CapabilityRecord | None,
     return record
 
 
-def probe_sites(platform: Platform, names: list[str], say: Say = print) -> dict[str, CapabilityRecord | RempartError]:
+def probe_sites(platform: Platform, names: list[str]) -> dict[str, CapabilityRecord | RempartError]:
     """Probe the named sites, or all; one that cannot be probed has its error. Raises ConfigError for a wrong name."""
     declared = platform.config.sites
     for name in names:
@@ -78,12 +79,12 @@ def probe_sites(platform: Platform, names: list[str], say: Say = print) -> dict[
             raise ConfigError(f"There is no site '{name}'", f"Declared: {', '.join(declared)}.")
     found: dict[str, CapabilityRecord | RempartError] = {}
     for name in names or declared:
-        say(f"site {name}")
+        logger.info("probing site '%s'", name)
         try:
-            found[name] = probe(platform, platform.site(name, least_protected(platform, name)), say)
+            found[name] = probe(platform, platform.site(name, least_protected(platform, name)))
         except RempartError as error:
             found[name] = error
-            say(f"FAIL     {error.what}\n{'':<9}-> {error.hint}")
+            logger.warning("site '%s' could not be probed: %s", name, error)
     return found
 
 
@@ -129,14 +130,14 @@ def as_json(found: dict[str, CapabilityRecord | RempartError]) -> str:
     return json.dumps({"exit_code": exit_code(found), "sites": list(sites.values())}, indent=2, ensure_ascii=False)
 
 
-def probe_all(platform: Platform, say: Say = print) -> dict[str, list[str]]:
+def probe_all(platform: Platform) -> dict[str, list[str]]:
     """Probe every site; what each was not proven able to do. Raises CapabilityMissing, or the one error of a site.
 
     A site that must not be used for some purpose fails the call after all were probed.
     """
-    found = probe_sites(platform, [], say)
+    found = probe_sites(platform, [])
     for line in summary(found):
-        say(line)
+        logger.info("%s", line)
     failed = [one for one in found.values() if isinstance(one, RempartError)]
     if failed:
         raise failed[0]

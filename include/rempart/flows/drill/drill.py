@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -25,10 +26,12 @@ from rempart.flows.drill import drill_attack, drill_report
 from rempart.flows.drill.drill_checks import Restored, Sealed, Tally
 from rempart.flows.restore.restore_source import verified
 from rempart.flows.shared.heartbeats import beat
-from rempart.flows.shared.keys import open_keyring
+from rempart.flows.shared.keys import open_keyring, warn_of_escrow
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
+
+logger = logging.getLogger(__name__)
 
 Scenario = Literal["routine", "cyber-attack"]
 RPO = "RPO: the possible data loss is within the objective"
@@ -55,7 +58,6 @@ class DrillResult:
 def drill(
     platform: Platform,
     point_id: str | None = None,
-    progress: Callable[[str], object] = print,
     *,
     scenario: Scenario = "routine",
     suffix: Callable[[], str] = lambda: secrets.token_hex(3),
@@ -81,14 +83,14 @@ def drill(
     began = platform.clock()
     point_id = _choose(platform, site, point_id)
     with scratch.only_drill(platform.database("drill")):
-        run = _Drill(platform, site, point_id, scenario, progress, tools or postgresql.find_tools())
+        run = _Drill(platform, site, point_id, scenario, tools or postgresql.find_tools())
         ended = run.run(began, suffix(), (seed(), seed()))
     result = run.result(began, ended)
     record = platform.ledger.append("drill", result.point_id, run.evidence(result, began))
     beat(platform, "drill", {"point": result.point_id, "ok": result.ok, "rto_seconds": result.rto_seconds})
     failed = [f"  {check.what}: {check.detail}" for check in result.checks if check.ok is False]
     try:
-        drill_report.file(platform, record, progress)
+        drill_report.file(platform, record)
     except RempartError as error:
         if result.ok:
             raise
@@ -143,20 +145,20 @@ class _Drill:
         site: Site,
         point_id: str,
         scenario: Scenario,
-        progress: Callable[[str], object],
         tools: postgresql.Tools,
     ) -> None:
         self.platform, self.site, self.point_id, self.scenario = platform, site, point_id, scenario
-        self.progress, self.tools = progress, tools
+        self.tools = tools
         self.backups = platform.config.buckets.backups
         self.connection = platform.database("drill")
-        self.tally, self.attack = Tally(progress), Tally(progress)
+        self.tally, self.attack = Tally(), Tally()
         self.manifest: points.Manifest | None = None
         self.recoverable = _newest_whole(platform, site)
 
     @cached_property
     def keyring(self) -> Keyring:
-        return open_keyring(self.platform, self.progress)
+        warn_of_escrow(self.platform)
+        return open_keyring(self.platform)
 
     def result(self, began: datetime, ended: datetime) -> DrillResult:
         """Return the verdict of the checks so far. The two objectives are added last."""
@@ -184,7 +186,7 @@ class _Drill:
     def run(self, began: datetime, suffix: str, seeds: tuple[bytes, bytes]) -> datetime:
         """Run all steps and remove the scratch space. Return the time of the last check before the removal."""
         for old in scratch.leftovers(self.site, self.backups):
-            self.progress(f"removing leftovers of drill {old.id} ...")
+            logger.info("removing leftovers of drill %s", old.id)
             self._remove(old)
         clean = None
         if self.scenario == "cyber-attack":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -29,8 +30,9 @@ from rempart.settings.config import DATABASES, Connection
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
-Say = Callable[[str], object]
 SAMPLE = 50
 """Number of sealed objects that a drill opens."""
 FEATURES = frozenset({"feast_registry", "feast_offline", "feast_online"})
@@ -38,18 +40,17 @@ FEATURES = frozenset({"feast_registry", "feast_offline", "feast_online"})
 
 @dataclass
 class Tally:
-    """Collects checks and reports each one."""
+    """Collects checks and logs each one."""
 
-    say: Say
     checks: list[Check] = field(default_factory=list)
 
     def add(self, check: Check) -> None:
         self.checks.append(check)
-        self.say(check.line)
+        logger.log(logging.WARNING if check.ok is False else logging.INFO, "%s", check.line)
 
     def attempt(self, what: str, step: Callable[[], T]) -> T | None:
         """Return the value of a step, or None after adding a failed check with the error."""
-        self.say(f"{what} ...")
+        logger.info("%s ...", what)
         try:
             return step()
         except RempartError as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,9 @@ from rempart.ledger.port import Evidence, Kind, Ledger
 from rempart.settings.config import Config
 from rempart.sites.once import store_once
 
+logger = logging.getLogger(__name__)
+
 FOLDER = "drills/"
-Say = Callable[[str], object]
 
 
 def facts(platform: Platform, where: str, manifest: Manifest | None) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def as_json(found: DrillReport) -> str:
     return TypeAdapter(DrillReport).dump_json(found, indent=2).decode() + "\n"
 
 
-def file(platform: Platform, record: Evidence, say: Say) -> dict[str, str]:
+def file(platform: Platform, record: Evidence) -> dict[str, str]:
     """Write the report under object lock into the bucket of evidence. Return its keys and their SHA-256.
 
     Each file is read back before it counts. Writes evidence of kind `drill-report`. Raises IntegrityError if the site
@@ -120,13 +123,27 @@ def file(platform: Platform, record: Evidence, say: Say) -> dict[str, str]:
         filed[key] = hashlib.sha256(body).hexdigest()
         if store_once(site, bucket, key, body, content_type=kind, retain_until=until) is None:
             site.read(bucket, key, sha256=filed[key])
-        say(f"report: {bucket}/{key} at site '{site.name}'")
+        logger.info("filed %s/%s at site '%s'", bucket, key, site.name)
     body_of = {"drill": record.seq, "site": site.name, "bucket": bucket, "profiles": names, "sha256": filed}
     platform.ledger.append("drill-report", record.subject, body_of)
     return filed
 
 
-def command(platform: Platform, profile: str | None, number: int | None, out: Path, say: Say) -> None:
+@dataclass(frozen=True)
+class Copy:
+    """A rebuilt report: its file, its SHA-256, and whether it equals the report that was filed after the drill."""
+
+    path: Path
+    sha256: str
+    filed: bool
+
+    @property
+    def line(self) -> str:
+        same = "equal to the filed report" if self.filed else "different from the filed report, if one was filed"
+        return f"{self.path}: SHA-256 {self.sha256}, {same}"
+
+
+def make_again(platform: Platform, profile: str | None, number: int | None, out: Path) -> list[Copy]:
     """Rebuild the report of a drill (default: the newest) as two files in a folder.
 
     `profile` selects one profile or `none`; by default those of rempart.yaml. Raises BackupError, LedgerError.
@@ -136,7 +153,7 @@ def command(platform: Platform, profile: str | None, number: int | None, out: Pa
     if unknown := [name for name in names if name not in PROFILES]:
         raise BackupError(f"Profile '{unknown[0][:40]}' does not exist", f"Choose one of: {', '.join(PROFILES)}, none.")
     found = make(platform.ledger, record, [PROFILES[name] for name in names])
-    known = _filed(platform.ledger, record)
+    known, made = _filed(platform.ledger, record), list[Copy]()
     for suffix, text in (("json", as_json(found)), ("html", drill_page.page(found))):
         path, digest = out / f"drill-{record.subject}-{record.seq}.{suffix}", hashlib.sha256(text.encode()).hexdigest()
         try:
@@ -146,8 +163,8 @@ def command(platform: Platform, profile: str | None, number: int | None, out: Pa
             raise BackupError(
                 f"{path} cannot be written: {cause.strerror}", "Choose another folder with --out."
             ) from cause
-        same = "equal to the filed report" if digest in known else ("different from the filed report, if one was filed")
-        say(f"{path}: SHA-256 {digest}, {same}")
+        made.append(Copy(path, digest, digest in known))
+    return made
 
 
 def _record(ledger: Ledger, number: int | None) -> Evidence:

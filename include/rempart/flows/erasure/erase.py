@@ -6,6 +6,7 @@ back whom it names. What is locked in backups is not rewritten; a restore applie
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -20,7 +21,6 @@ from rempart.flows.erasure import erase_listing, erase_objects
 from rempart.flows.erasure.erase_objects import Search
 from rempart.flows.erasure.erase_report import ErasureResult, places
 from rempart.flows.shared import erasures
-from rempart.flows.shared.pairs import Say
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training.materialize import feature_databases, materialize_table
 from rempart.ingestion import erasing, snapshots
@@ -29,6 +29,8 @@ from rempart.settings.pipeline import Pipeline
 from rempart.settings.pipelines import named
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
+
+logger = logging.getLogger(__name__)
 
 BARRIER_SECONDS = 300.0
 """How long an erasure waits for who is committing."""
@@ -67,7 +69,6 @@ def erase(
     by: str,
     reason: str,
     dry_run: bool = True,
-    say: Say = lambda line: None,
 ) -> ErasureResult:
     """Erase the rows with these keys; without `dry_run=False` they are only looked for.
 
@@ -85,23 +86,23 @@ def erase(
         return look(platform, pipeline, lambda key: tuple(key) in wanted, len(wanted))
     sites, _ = erasures.open_sites(platform)
     must = backup_site(platform.config, platform.active().site)
-    entries = _converged(platform, sites, must, say)
+    entries = _converged(platform, sites, must)
     before = erasures.erased_by(pipeline.name, entries, erasures.secrets_of(platform))
     if fresh := [key for key in keys if not (before and before.has(key))]:
         entries.append(erasures.new_entry(platform, pipeline.name, fresh, by, reason))
-        say(f"{len(fresh)} rows are on record as erased from now on: no restore brings them back")
+        logger.info("recorded %d rows as erased: no restore brings them back", len(fresh))
     silent = erasures.register(platform, sites, entries, must=must)
     mine = [one for one in entries if one.pipeline == pipeline.name]
-    return apply(platform, pipeline, mine, erasures.secrets_of(platform), silent=silent, say=say)
+    return apply(platform, pipeline, mine, erasures.secrets_of(platform), silent=silent)
 
 
-def again(platform: Platform, *, say: Say = lambda line: None) -> list[ErasureResult]:
+def again(platform: Platform) -> list[ErasureResult]:
     """Apply every erasure on record once more: where a lock has ended, or a site was away. Raises as `erase`."""
     sites, _ = erasures.open_sites(platform)
     must = backup_site(platform.config, platform.active().site)
-    entries = _converged(platform, sites, must, say)
+    entries = _converged(platform, sites, must)
     silent = erasures.register(platform, sites, entries, must=must)
-    return apply_all(platform, entries, erasures.secrets_of(platform), silent=silent, say=say)
+    return apply_all(platform, entries, erasures.secrets_of(platform), silent=silent)
 
 
 def apply_all(
@@ -111,7 +112,6 @@ def apply_all(
     *,
     home: str | None = None,
     silent: Mapping[str, str] | None = None,
-    say: Say = lambda line: None,
 ) -> list[ErasureResult]:
     """Apply entries, pipeline by pipeline. Raises as `erase`, and PipelineError for one that does not load."""
     return [
@@ -122,18 +122,17 @@ def apply_all(
             secret_of,
             home=home,
             silent=silent,
-            say=say,
         )
         for name in sorted({one.pipeline for one in entries})
     ]
 
 
-def _converged(platform: Platform, sites: Mapping[str, Site], must: str, say: Say) -> list[Erasure]:
+def _converged(platform: Platform, sites: Mapping[str, Site], must: str) -> list[Erasure]:
     """Every entry that a site or the ledger knows; what is not believed is told."""
     bucket, trusted = platform.config.buckets.backups, platform.trusted_keys()
     entries, doubts, _ = erasures.registered(sites, bucket, trusted, must)
     for key, why in doubts.items():
-        say(f"warning: {bucket}/{key} is passed by: {why}. Find out who wrote it")
+        logger.warning("skipped %s/%s: %s. Find out who wrote it", bucket, key, why)
     found = {one.id: one for one in (*entries, *erasures.on_record(platform.ledger))}
     return [found[name] for name in sorted(found)]
 
@@ -155,7 +154,6 @@ def apply(
     *,
     home: str | None = None,
     silent: Mapping[str, str] | None = None,
-    say: Say = lambda line: None,
 ) -> ErasureResult:
     """Take the rows of these entries out of everything; safe to repeat. `home`: the site where pipelines work.
 
@@ -165,7 +163,7 @@ def apply(
     if who is None:
         return ErasureResult(pipeline.name, False, 0, {})
     with spool_folder() as folder:
-        return _apply(platform, pipeline, who, folder, home=home, silent=silent or {}, say=say)
+        return _apply(platform, pipeline, who, folder, home=home, silent=silent or {})
 
 
 def _apply(
@@ -176,7 +174,6 @@ def _apply(
     *,
     home: str | None,
     silent: Mapping[str, str],
-    say: Say,
 ) -> ErasureResult:
     active = is_open(platform.active())
     home, bucket = home or active.site, platform.config.buckets.lake
@@ -195,10 +192,10 @@ def _apply(
                 f"The active site changed while rows of '{pipeline.name}' were erased", "Run `rempart erase --again`."
             )
         if erase_objects.repoint(platform, sites[home], bucket, pipeline, scan.succeeded):
-            say("the current snapshot is one without them")
+            logger.info("published a snapshot of '%s' without the erased rows", pipeline.name)
     with platform.committing(active):
         _strike_features(platform, pipeline, sites[home])
-    deleted, locked, failed = erase_objects.clear(platform, sites, bucket, scan.held, say)
+    deleted, locked, failed = erase_objects.clear(platform, sites, bucket, scan.held)
     second = search.all({name: site for name, site in sites.items() if name not in {**failed, **scan.silent}})
     left = sum(f"{bucket}/{one.info.key} at site '{one.site}'" not in locked for one in second.held)
     left += sum(_feature_rows(platform, pipeline, who.has).values())

@@ -19,7 +19,7 @@ from rempart.errors import ObjectMissing, SiteError
 from rempart.flows.erasure.erase_listing import Version, doubt
 from rempart.flows.ingestion import ingest_run
 from rempart.flows.shared.abreast import abreast
-from rempart.flows.shared.pairs import PATIENCE, Say, catalogue, turn_of, wait_for
+from rempart.flows.shared.pairs import PATIENCE, catalogue, turn_of, wait_for
 from rempart.flows.shared.platform import Platform
 from rempart.ingestion import erasing, landing, snapshots
 from rempart.ingestion.erasing import Cut, Gone, Kind
@@ -256,7 +256,7 @@ def _is_there(site: Site, bucket: str, key: str) -> bool:
 
 
 def clear(
-    platform: Platform, sites: Mapping[str, Site], bucket: str, held: Sequence[Held], say: Say
+    platform: Platform, sites: Mapping[str, Site], bucket: str, held: Sequence[Held]
 ) -> tuple[int, dict[str, datetime], dict[str, str]]:
     """Delete every version that holds erased rows. How many; until when others are locked; which sites failed, and why.
 
@@ -267,7 +267,7 @@ def clear(
     deleted, locked, failed = 0, dict[str, datetime](), dict[str, str]()
     pairs = sorted({pair for one in platform.config.replication for pair in _directions(one.source, one.target)})
     with ExitStack() as turns:
-        leases = {pair: turns.enter_context(wait_for(platform, turn_of(*pair), PATIENCE, say)) for pair in pairs}
+        leases = {pair: turns.enter_context(wait_for(platform, turn_of(*pair), PATIENCE)) for pair in pairs}
         for name, site in sites.items():
             mine = [one for one in held if one.site == name]
             try:

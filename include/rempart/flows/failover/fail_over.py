@@ -6,6 +6,7 @@ in the switchover once it is done, and the next run completes a killed one. Noth
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Iterator
@@ -17,10 +18,12 @@ from rempart.coordination.failover import Facts, Journey, Kind, Refused, Step, n
 from rempart.coordination.lease import Lease
 from rempart.errors import ConfigError, FailoverError
 from rempart.flows.failover import mirror
-from rempart.flows.failover.journey_steps import Follows, Say, Steps, telling
+from rempart.flows.failover.journey_steps import Follows, Steps, telling
 from rempart.flows.failover.tracking_switch import follows, unproxied
 from rempart.flows.replication import standby
 from rempart.flows.shared.platform import Platform
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,6 @@ def fail_over(
     *,
     dry_run: bool = True,
     accept_loss: bool = False,
-    say: Say = print,
     tracking: Follows = follows,
     kind: Kind = "failover",
 ) -> JourneyResult:
@@ -63,7 +65,7 @@ def fail_over(
     SiteUnavailable if the drain failed, DatabaseUnavailable, PlacementDenied, ConfigError.
     """
     _check(platform, target)
-    run = _Run(platform, say, tracking, accept_loss)
+    run = _Run(platform, tracking, accept_loss)
     if dry_run:
         return run.dry(target, kind)
     with _sites(platform).turn(f"{kind} to {target}") as lease:
@@ -74,7 +76,6 @@ def fail_back(
     platform: Platform,
     *,
     dry_run: bool = True,
-    say: Say = print,
     tracking: Follows = follows,
 ) -> JourneyResult:
     """Return to the site that rempart.yaml names: replicate while pipelines run, then move as `fail_over` does.
@@ -82,10 +83,10 @@ def fail_back(
     Raises the errors of `fail_over`.
     """
     home = platform.config.active_site
-    return fail_over(platform, home, dry_run=dry_run, say=say, tracking=tracking, kind="failback")
+    return fail_over(platform, home, dry_run=dry_run, tracking=tracking, kind="failback")
 
 
-def abandon(platform: Platform, *, dry_run: bool = True, say: Say = print) -> JourneyResult:
+def abandon(platform: Platform, *, dry_run: bool = True) -> JourneyResult:
     """Cancel a switchover before its switch and remove the fence of its source.
 
     Raises FailoverError if no switchover is unfinished, LeaseHeld, DatabaseUnavailable.
@@ -96,15 +97,15 @@ def abandon(platform: Platform, *, dry_run: bool = True, say: Say = print) -> Jo
             f"No switchover to abandon: site '{now.site}' is active (generation {now.generation})",
             "Run `rempart failover --to SITE` to move the platform.",
         )
-    say(f"pipelines continue at '{now.site}'")
+    plan = (f"pipelines continue at '{now.site}'",)
     if not dry_run:
         with _sites(platform).turn("abandon") as lease:
             journey = replace(now.journey, abandoned=True)
             now = _sites(platform).advance(lease, now, Active(0, now.site, "active", journey))
             body = {"journey": journey.id, "kind": journey.kind, "step": "abandon", "generation": now.generation}
             platform.ledger.append("failover", _subject(journey), body)
-        mirror.write(platform, say)
-    return _result(now, now.journey, dry_run=dry_run, done=not dry_run)
+        mirror.write(platform)
+    return _result(now, now.journey, dry_run=dry_run, done=not dry_run, plan=plan)
 
 
 def _sites(platform: Platform) -> ActiveSites:
@@ -145,9 +146,9 @@ def _result(now: Active, journey: Journey | None, **more: Any) -> JourneyResult:
 class _Run:
     """One run of a switchover: the losses that it may accept, and how it reports."""
 
-    def __init__(self, platform: Platform, say: Say, tracking: Follows, accept_loss: bool) -> None:
-        self.platform, self.say, self.accept_loss = platform, say, accept_loss
-        self.steps = Steps(platform, say, tracking)
+    def __init__(self, platform: Platform, tracking: Follows, accept_loss: bool) -> None:
+        self.platform, self.accept_loss = platform, accept_loss
+        self.steps = Steps(platform, tracking)
 
     def facts(self, journey: Journey) -> Facts:
         source = not journey.did("drain") and self.steps.answers(journey.source)
@@ -159,8 +160,7 @@ class _Run:
         now = self.platform.active()
         journey = journey_to(now, target, kind, "", accept_loss=self.accept_loss)
         if journey is None:
-            self.say(f"site '{target}' is already the active site: nothing to do")
-            return _result(now, None, dry_run=True, done=True)
+            return _result(now, None, dry_run=True, done=True, plan=_already(target))
         source, home = self.steps.answers(journey.source), self.steps.answers(target)
         conflicts: tuple[str, ...] = ()
         lines = [
@@ -179,7 +179,7 @@ class _Run:
             else f"no recorded replication from '{journey.source}' to '{target}'"
         )
         if source and home:
-            with telling(self.say, "comparing both sites"):
+            with telling("comparing both sites"):
                 found = self.steps.reconcile(journey, write=False)
             conflicts = found.conflicts
             lines.append(
@@ -188,8 +188,6 @@ class _Run:
             )
             lines += [f"  conflict: {key}" for key in conflicts[:20]]
         lines += self._afterwards(target)
-        for line in lines:
-            self.say(line)
         made = _result(now, journey, dry_run=True, done=False, plan=tuple(lines))
         return replace(made, lag_seconds=lag, conflicts=conflicts)
 
@@ -210,9 +208,8 @@ class _Run:
         if journey is None:
             if now.generation:
                 self.record(now, now.journey)
-                mirror.write(self.platform, self.say)
-            self.say(f"site '{target}' is already the active site: nothing to do")
-            return _result(now, now.journey, dry_run=False, done=True)
+                mirror.write(self.platform)
+            return _result(now, now.journey, dry_run=False, done=True, plan=_already(target))
         while True:
             self.record(now, journey)
             facts = self.facts(journey)
@@ -223,9 +220,9 @@ class _Run:
                 raise FailoverError(step.why, step.remedy)
             lease.check()
             began = time.monotonic()
-            with telling(self.say, step):
+            with telling(step):
                 now, journey = self.take(step, lease, now, journey, facts)
-            self.say(f"{step}: done in {time.monotonic() - began:.1f} s")
+            logger.info("%s: done in %.1f s", step, time.monotonic() - began)
 
     def record(self, now: Active, journey: Journey | None) -> None:
         """Write every stored outcome of the switchover to the ledger as evidence, also after a killed run."""
@@ -258,7 +255,7 @@ class _Run:
         if step == "fence" and now.state != "fenced":
             if facts.source_answers:  # what would stop the drain stops it before anybody has to wait
                 pair = self.steps.site(journey.source), self.steps.site(journey.target)
-                standby.require_proof(self.platform, pair, self.say)
+                standby.require_proof(self.platform, pair)
             now = sites.advance(lease, now, Active(0, journey.source, "fenced", journey))
         outcome, fault = self.steps.take(step, now, journey, facts)
         journey = told(outcome)
@@ -271,12 +268,17 @@ class _Run:
         return now, journey
 
 
+def _already(target: str) -> tuple[str, ...]:
+    return (f"site '{target}' is the active site already: nothing to do",)
+
+
 def _said(answers: bool) -> str:
     return "answers" if answers else "does NOT answer"
 
 
 def lines(result: JourneyResult) -> Iterator[str]:
-    """Yield the result of a switchover as lines for people."""
+    """Yield the result of a switchover as lines for people; the plan of a dry run first."""
+    yield from result.plan
     for step, outcome in result.steps.items():
         told = {k: v for k, v in outcome.items() if k not in ("ok", "seconds", "at", "not_arrived", "conflicts")}
         said = ", ".join(f"{k} {v}" for k, v in told.items() if v not in (None, "", [], {}))

@@ -6,6 +6,7 @@ after the outcome is stored. Each is safe to repeat.
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -34,7 +35,8 @@ from rempart.replication.transfer import stored_sha256
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
-Say = Callable[[str], object]
+logger = logging.getLogger(__name__)
+
 Follows = Callable[[Platform, Active], str]
 """Make MLflow write to the active site, and return how."""
 Taken = tuple[dict[str, Any], RempartError | None]
@@ -47,14 +49,14 @@ _QUIET_SECONDS = 5.0
 
 
 @contextmanager
-def telling(say: Say, what: str) -> Iterator[None]:
-    """Report an operation at its start and every five seconds, so that it does not look stuck."""
-    say(f"{what} ...")
+def telling(what: str) -> Iterator[None]:
+    """Log an operation at its start and every five seconds, so that it does not look stuck."""
+    logger.info("%s ...", what)
     over, began = threading.Event(), time.monotonic()
 
     def tell() -> None:
         while not over.wait(_QUIET_SECONDS):
-            say(f"{what} ... {time.monotonic() - began:.0f} s")
+            logger.info("%s ... %.0f s", what, time.monotonic() - began)
 
     thread = threading.Thread(target=tell, name="telling", daemon=True)
     thread.start()
@@ -66,10 +68,10 @@ def telling(say: Say, what: str) -> Iterator[None]:
 
 
 class Steps:
-    """Steps of a switchover at its two sites. `tracking` switches MLflow; `say` reports progress."""
+    """Steps of a switchover at its two sites. `tracking` switches MLflow."""
 
-    def __init__(self, platform: Platform, say: Say, tracking: Follows) -> None:
-        self.platform, self.say, self.tracking = platform, say, tracking
+    def __init__(self, platform: Platform, tracking: Follows) -> None:
+        self.platform, self.tracking = platform, tracking
         self.classification = classification_of(load_all())
 
     def take(self, step: Step, now: Active, journey: Journey, facts: Facts) -> Taken:
@@ -96,12 +98,12 @@ class Steps:
 
         A site that refuses (closed account, revoked key) does not.
         """
-        with telling(self.say, f"asking site '{name}'"):
+        with telling(f"asking site '{name}'"):
             try:
                 for logical in BUCKETS:
                     next(iter(self.site(name).list(physical_bucket(self.platform.config, logical))), None)
             except SiteError as error:
-                self.say(error.what)
+                logger.warning("%s", error.what)
                 return False
         return True
 
@@ -132,7 +134,7 @@ class Steps:
         return {"ok": True, **self.reconcile(journey, write=True).as_json()}, None
 
     def reverse(self, journey: Journey) -> Taken:
-        standby.bring_all(self.platform, journey.source, journey.target, self.say)
+        standby.bring_all(self.platform, journey.source, journey.target)
         return {"ok": True, **self.brought(journey)}, None
 
     def brought(self, journey: Journey) -> dict[str, Any]:
@@ -154,7 +156,7 @@ class Steps:
             try:
                 told |= self.reconcile(journey, write=True).as_json()
                 told["deliveries"] = self.deliveries(journey)
-                standby.bring_all(self.platform, journey.source, journey.target, self.say)
+                standby.bring_all(self.platform, journey.source, journey.target)
                 fault = None
             except SiteError as error:
                 fault = error
@@ -182,7 +184,7 @@ class Steps:
         if not outcome["ok"]:
             return outcome, fault
         if not complete:
-            self.say(f"accepted as lost: {outcome['unknown']}")
+            logger.warning("accepted as lost: %s", outcome["unknown"])
         return outcome, None
 
     def deliveries(self, journey: Journey) -> int:
@@ -239,7 +241,7 @@ class Steps:
                 "Ask the operator of the site, and do not use it.",
             )
         site.delete(bucket, key)
-        mirrors = mirror.write(self.platform, self.say)
+        mirrors = mirror.write(self.platform)
         try:
             tracking = self.tracking(self.platform, now)
         except RempartError as error:

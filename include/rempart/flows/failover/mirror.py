@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from rempart.coordination.active import Active
 from rempart.errors import DatabaseUnavailable, ObjectMissing, RempartError
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.settings.pipelines import load_all
+
+logger = logging.getLogger(__name__)
 
 KEY = "continuity/active.json"
 
@@ -22,7 +25,7 @@ def body(active: Active) -> bytes:
     return canonical_json.encode(plain) + b"\n"
 
 
-def write(platform: Platform, say: Any = print) -> dict[str, str]:
+def write(platform: Platform) -> dict[str, str]:
     """Update the published state at every site that answers. Return the outcome for each; a silent site is no error."""
     active, classification = platform.active(), classification_of(load_all())
     wanted, bucket = body(active), platform.config.buckets.backups
@@ -35,7 +38,7 @@ def write(platform: Platform, say: Any = print) -> dict[str, str]:
             found[name] = f"generation {active.generation}"
         except RempartError as error:
             found[name] = f"behind: {error.what}"
-            say(f"published state at site '{name}': {found[name]}")
+            logger.warning("published state at site '%s': %s", name, found[name])
     return found
 
 

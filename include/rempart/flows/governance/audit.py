@@ -75,25 +75,14 @@ def report_json(found: Report) -> str:
     return TypeAdapter(Report).dump_json(found, indent=2).decode() + "\n"
 
 
-def deliver_text(text: str, out: Path | None, say: Callable[[str], None]) -> None:
-    """Print a text, or write it to a file. Raises AuditError."""
-    if out is None:
-        say(text.rstrip("\n"))
-        return
+def write_text(text: str, out: Path) -> None:
+    """Write a text to a file. Raises AuditError."""
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as cause:
         raise AuditError(
             f"{out} cannot be written: {cause.strerror}", "Name a file in a folder that exists."
         ) from cause
-
-
-def deliver(found: Report, *, as_json: bool, out: Path | None, say: Callable[[str], None]) -> None:
-    """Print the report, or write it to a file and print its last line. Raises AuditError."""
-    readable = findings.readable(found)
-    deliver_text(report_json(found) if as_json else readable, out, say)
-    if out:
-        say(f"{out}: {readable.rstrip().splitlines()[-1]}")
 
 
 @dataclass

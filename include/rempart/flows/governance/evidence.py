@@ -6,7 +6,7 @@ import collections
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -127,14 +127,14 @@ def export(platform: Platform) -> ExportResult:
     return ExportResult(chain.head.seq - exported, chain.head.seq, names, key, round(window, 3), foreign)
 
 
-def prove_sites(platform: Platform, say: Callable[[str], object] = print) -> None:
+def prove_sites(platform: Platform) -> None:
     """Probe those sites of the export that have no valid record of what they can do.
 
     Raises CapabilityMissing for a site that the export must not use, SiteError, PlacementDenied.
     """
     places, _ = open_places(platform)
     for place in (places.site, places.owner):
-        doctor_site.require(platform, place, "evidence", say)
+        doctor_site.require(platform, place, "evidence")
 
 
 def open_places(platform: Platform) -> tuple[Places, tuple[Decision, Decision]]:
@@ -147,7 +147,7 @@ def open_places(platform: Platform) -> tuple[Places, tuple[Decision, Decision]]:
     return places, (permission, witness_permission)
 
 
-def repair(platform: Platform, *, dry_run: bool = True, say: Callable[[str], object] = print) -> Checked:
+def repair(platform: Platform, *, dry_run: bool = True) -> Checked:
     """Read back all that was exported, and put again what is altered or gone, also where nothing is left.
 
     Raises as `locked_evidence.check`.
@@ -157,7 +157,7 @@ def repair(platform: Platform, *, dry_run: bool = True, say: Callable[[str], obj
         for permission in permissions:
             platform.record(permission)
     until = platform.clock() + platform.config.evidence.retention
-    return locked_evidence.check(platform, places, until, whole=True, emptied=True, dry_run=dry_run, say=say)
+    return locked_evidence.check(platform, places, until, whole=True, emptied=True, dry_run=dry_run)
 
 
 def lost_exports(platform: Platform) -> str | None:

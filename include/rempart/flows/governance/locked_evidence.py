@@ -10,8 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -23,6 +24,8 @@ from rempart.ledger.keys import Signer, is_signed
 from rempart.ledger.port import Evidence, Ledger
 from rempart.sites.once import bodies, put_again
 from rempart.sites.port import Site
+
+logger = logging.getLogger(__name__)
 
 RECENT = 1000
 """Exports that each run looks at: all their objects must be there."""
@@ -94,7 +97,6 @@ def check(
     whole: bool = False,
     emptied: bool = False,
     dry_run: bool = False,
-    say: Callable[[str], object] = lambda line: None,
 ) -> Checked:
     """Look that all is there, read some of it back (with `whole` all), and put again what is not as it was.
 
@@ -123,7 +125,7 @@ def check(
         body = one.body if one.body is not None else _segment(platform.ledger, one, where)
         if not dry_run:
             put(places, one, body, retain_until)
-        say(f"{where} {'can be' if dry_run else 'was'} put again: {why}")
+            logger.warning("put again %s: %s", where, why)
         healed[where] = why
     if healed and not dry_run:
         told = [f"{where}: {why}" for where, why in healed.items()]

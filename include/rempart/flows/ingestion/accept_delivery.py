@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rempart.airflow_api import AirflowApi
@@ -11,6 +12,8 @@ from rempart.flows.shared.platform import Platform
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.deliveries import HELD_BACK
 from rempart.settings.pipelines import named
+
+logger = logging.getLogger(__name__)
 
 MOST = 1_000_000
 
@@ -65,11 +68,11 @@ def plan(platform: Platform, pipeline: str, delivery: str) -> Acceptance:
     return Acceptance(pipeline, delivery, delivered, good, refused, spec.max_quarantined, reasons)
 
 
-def accept(platform: Platform, planned: Acceptance, say: Callable[[str], None]) -> None:
+def accept(platform: Platform, planned: Acceptance) -> None:
     """Run the pipeline's DAG for the delivery, and wait until it ends. Raises AirflowApiError."""
     conf = {"again": planned.delivery, "accept_quarantined": True}
     api = AirflowApi(platform.connections("airflow_api"))
-    done = api.run(f"ingest_{planned.pipeline}", "ingest", conf, say)
+    done = api.run(f"ingest_{planned.pipeline}", "ingest", conf, logger.info)
     by = done["accepted_by"] or "nobody, since it is within max_quarantined now"
     published = f"{done['accepted']} rows are published in snapshot {done['snapshot']}"
-    say(f"accepted by {by}: {published}, {done['quarantined']} stay in quarantine")
+    logger.info("accepted by %s: %s, %s stay in quarantine", by, published, done["quarantined"])

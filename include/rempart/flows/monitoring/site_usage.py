@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal
@@ -18,16 +18,17 @@ from rempart.settings.config import Config
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.usage import SOON, Lock, lapsing, measure
 
+logger = logging.getLogger(__name__)
+
 ASKED = 500
 """Locks that a site is asked for in one bucket, those first that should end first."""
 NAMED = 10
 """Locks that a record names; it counts all."""
 WORKERS = 16
 Protects = Literal["evidence", "restore-points"]
-Say = Callable[[str], object]
 
 
-def measure_site(platform: Platform, name: str, say: Say = lambda line: None) -> dict[str, Any]:
+def measure_site(platform: Platform, name: str) -> dict[str, Any]:
     """Walk every bucket of rempart.yaml that a site has; the body of the record.
 
     No body is read, and no key of a bucket with data is kept. What one bucket did not tell is on record with its
@@ -55,9 +56,14 @@ def measure_site(platform: Platform, name: str, say: Say = lambda line: None) ->
             buckets[bucket] = _noted(error, faults)
             continue
         buckets[bucket] = asdict(used)
-        say(
-            f"{bucket} at '{name}': {used.objects:,} objects, {used.bytes:,} bytes;"
-            f" {used.old_versions:,} old versions, {used.old_bytes:,} bytes"
+        logger.info(
+            "%s at '%s': %d objects (%.1f MB), %d old versions (%.1f MB)",
+            bucket,
+            name,
+            used.objects,
+            used.bytes / 1e6,
+            used.old_versions,
+            used.old_bytes / 1e6,
         )
         try:
             if kept and oldest:

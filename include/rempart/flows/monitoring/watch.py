@@ -6,7 +6,8 @@ It needs watch.yaml and the network, and nothing of the platform: neither Airflo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,23 +24,36 @@ from rempart.flows.monitoring.watch_file import Watch, connection
 from rempart.sites.port import Site
 from rempart.sovereignty.policy import Reason, verdict
 
-Say = Callable[[str], object]
+logger = logging.getLogger(__name__)
+
 GREEN, RED, UNKNOWN = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round found; `undelivered`: alerts that did not reach somebody, and why."""
+    """What one round found, `figure` among it; `undelivered`: alerts that did not reach somebody, and why.
 
-    verdicts: tuple[Verdict, ...]
-    undelivered: tuple[str, ...]
+    `fault` is what kept the round from judging.
+    """
+
+    verdicts: tuple[Verdict, ...] = ()
+    undelivered: tuple[str, ...] = ()
+    figure: str = ""
+    fault: RempartError | None = None
 
     @property
     def exit_code(self) -> int:
         """0: all is green; 1: something is red; 2: the site could not be read, or somebody could not be told."""
-        if self.undelivered or any(one.state == "unreadable" for one in self.verdicts):
+        if self.fault or self.undelivered or any(one.state == "unreadable" for one in self.verdicts):
             return UNKNOWN
         return GREEN if all(one.ok for one in self.verdicts) else RED
+
+    def lines(self) -> Iterator[str]:
+        """The verdicts, for a person."""
+        for one in self.verdicts:
+            yield f"{'ok ' if one.ok else 'RED'} {one.kind:<28} {one.state:<11} {one.detail}"
+        if self.figure:
+            yield f"    {self.figure}"
 
 
 def open_site(settings: Watch, environment: Mapping[str, str]) -> Site:
@@ -52,9 +66,7 @@ def open_site(settings: Watch, environment: Mapping[str, str]) -> Site:
     return S3Site(settings.site.name, connection(settings.site, environment), settings.site.region, permission)
 
 
-def run_round(
-    settings: Watch, site: Site, state: Path, environment: Mapping[str, str], now: datetime, say: Say
-) -> Round:
+def run_round(settings: Watch, site: Site, state: Path, environment: Mapping[str, str], now: datetime) -> Round:
     """Look once, and tell what is news since the last round.
 
     Raises WatchError when what was told cannot be kept: the next round would tell it again.
@@ -62,11 +74,8 @@ def run_round(
     keys = settings.public_keys()
     seen = {kind: look(site, settings.site.bucket, kind, keys) for kind in settings.kinds}
     verdicts = judge(seen, settings.limits(), now)
-    for one in verdicts:
-        say(f"{'ok ' if one.ok else 'RED'} {one.kind:<28} {one.state:<11} {one.detail}")
-    if figure := of_heartbeats(seen, settings.limits(), now):
-        say(f"    {figure.line()}")
-    told, undelivered = read_state(state, say), []
+    figure = of_heartbeats(seen, settings.limits(), now)
+    told, undelivered = read_state(state), []
     for name, recipient in settings.alerts.items():
         mine = told.get(name, {})
         if not (news := due(mine, verdicts, now, settings.remind)):
@@ -75,14 +84,14 @@ def run_round(
             deliver(name, recipient, Alert(settings.site.name, now, news), environment)
         except RempartError as error:
             undelivered.append(str(error))
-            say(f"NOT TOLD: {error}")
+            logger.warning("an alert did not reach '%s': %s", name, error)
             continue
-        say(f"told '{name}': {', '.join(f'{one.verdict.kind} is {one.what}' for one in news)}")
+        logger.info("sent an alert to '%s': %s", name, ", ".join(f"{one.verdict.kind} is {one.what}" for one in news))
         told[name] = after(mine, news, verdicts, now)
         write_state(state, {name: told.get(name, {}) for name in settings.alerts})
     if not settings.alerts:
-        say("warning: watch.yaml names nobody under `alerts`: only the exit code tells")
-    return Round(verdicts, tuple(undelivered))
+        logger.warning("watch.yaml names nobody under `alerts`: only the exit code tells")
+    return Round(verdicts, tuple(undelivered), figure.line() if figure else "")
 
 
 def look(site: Site, bucket: str, kind: str, keys: list[bytes]) -> Heard | Unheard:
@@ -99,7 +108,7 @@ def look(site: Site, bucket: str, kind: str, keys: list[bytes]) -> Heard | Unhea
         return Unheard("forged", f"{bucket}/{key_of(kind)} is not to be believed: {cause}")
 
 
-def read_state(file: Path, say: Say) -> dict[str, dict[str, datetime]]:
+def read_state(file: Path) -> dict[str, dict[str, datetime]]:
     """When each recipient was told of each kind that it is red. Nothing, if that cannot be read: red is told again."""
     try:
         plain = json.loads(file.read_text(encoding="utf-8"))
@@ -110,7 +119,7 @@ def read_state(file: Path, say: Say) -> dict[str, dict[str, datetime]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
-        say(f"warning: {file} cannot be read ({type(cause).__name__}): everything that is red is told again")
+        logger.warning("%s cannot be read (%s): everything that is red is told again", file, type(cause).__name__)
         return {}
 
 
@@ -127,31 +136,23 @@ def write_state(file: Path, told: Mapping[str, Mapping[str, datetime]]) -> None:
         ) from cause
 
 
-def watch(
-    file: Path,
-    state: Path | None,
-    environment: Mapping[str, str],
-    clock: Callable[[], datetime],
-    pause: Callable[[], object] | None,
-    say: Say,
-) -> int:
-    """Look once, and return the exit code; with a `pause`, round after round until the process is ended.
+def rounds(
+    file: Path, state: Path | None, environment: Mapping[str, str], clock: Callable[[], datetime]
+) -> Iterator[Round]:
+    """Look once for each round that is asked for; what keeps a round from judging is its `fault`.
 
-    What keeps it from judging is said, and is exit code 2; only a file or a variable that is wrong ends it then.
+    A file or a variable that is wrong is the fault of the last round.
     """
     try:
         settings = watch_file.load(file)
         site = open_site(settings, environment)
     except RempartError as error:
-        say(f"error: {error}")
-        return UNKNOWN
+        yield Round(fault=error)
+        return
     kept = state or file.parent / settings.state
     while True:
         try:
-            code = run_round(settings, site, kept, environment, clock(), say).exit_code
+            found = run_round(settings, site, kept, environment, clock())
         except RempartError as error:
-            say(f"error: {error}")
-            code = UNKNOWN
-        if pause is None:
-            return code
-        pause()
+            found = Round(fault=error)
+        yield found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -38,9 +39,10 @@ from rempart.settings.sections import PointInTime
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 
+logger = logging.getLogger(__name__)
+
 STRAY = timedelta(days=1)
 """A base without a card is one that is being taken, or of a run that was killed: after this time the latter."""
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def settings_of(config: Config) -> PointInTime:
     return config.backup.point_in_time
 
 
-def open_target(platform: Platform, say: Say = lambda line: None) -> Target:
+def open_target(platform: Platform) -> Target:
     """Where the archive goes now: the site of the restore points. Makes the domain's key if there is none.
 
     Raises ConfigError, KeyMissing and its like, PlacementDenied, DatabaseUnavailable, SiteError.
@@ -116,7 +118,7 @@ def open_target(platform: Platform, say: Say = lambda line: None) -> Target:
     name = backup_site(config, active)
     site = platform.site(name, classification_of(load_all()), "restore-point", beside=active)
     require(platform, site, "restore points")
-    key = key_of(platform, open_keyring(platform, say), wal.domain_of(settings.keep))
+    key = key_of(platform, open_keyring(platform), wal.domain_of(settings.keep))
     return Target(platform, site, config.buckets.backups, key, settings)
 
 
@@ -125,7 +127,7 @@ def server_of(platform: Platform) -> Connection:
     return platform.database(WAL_ARCHIVE)
 
 
-def take_base(target: Target, server: Server, say: Say = print, tools: Tools | None = None) -> Base:
+def take_base(target: Target, server: Server, tools: Tools | None = None) -> Base:
     """Take a base backup, read it back, and put its card under lock. Evidence of kind `base-backup`.
 
     Raises BackupError, DatabaseUnavailable, IntegrityError, SiteError, LedgerError.
@@ -160,7 +162,9 @@ def take_base(target: Target, server: Server, say: Say = print, tools: Tools | N
             "bytes_added": stored.bytes_added,
         },
     )
-    say(f"base backup: {base.bytes:,} bytes, {stored.bytes_added:,} of them new, {seconds:.1f} s")
+    logger.info(
+        "stored a base backup of %.1f MB (%.1f MB new) in %.1f s", base.bytes / 1e6, stored.bytes_added / 1e6, seconds
+    )
     return base
 
 

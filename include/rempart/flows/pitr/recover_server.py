@@ -6,13 +6,14 @@ starts afterwards with its own.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +25,8 @@ from rempart.deployment.setup import launch, privileges
 from rempart.errors import BackupError, DatabaseUnavailable
 from rempart.settings.config import DATABASES, Connection
 
-Say = Callable[[str], object]
+logger = logging.getLogger(__name__)
+
 READER = "backup"
 """The role that looks at what was recovered: it may read every database, and nothing else."""
 PORT = 5432
@@ -60,7 +62,7 @@ def verify(tools: Tools, folder: Path) -> None:
         )
 
 
-def recover(tools: Tools, folder: Path, until: datetime | None, timeline: int | None, say: Say = print) -> Recovered:
+def recover(tools: Tools, folder: Path, until: datetime | None, timeline: int | None) -> Recovered:
     """Recover a folder, whose pg_wal holds what is needed, to a moment (None: the end); it ends promoted and stopped.
 
     `timeline` None: the one of the base backup, which then needs no history. Raises BackupError, DatabaseUnavailable.
@@ -71,7 +73,7 @@ def recover(tools: Tools, folder: Path, until: datetime | None, timeline: int | 
         target["recovery_target_time"] = until.astimezone(UTC).isoformat(sep=" ")
     began = time.monotonic()
     with _server(tools, folder, target) as (process, socket, log):
-        _promoted(process, socket, log, say)
+        _promoted(process, socket, log)
         seconds = time.monotonic() - began
         return _looked(socket, seconds)
 
@@ -154,8 +156,8 @@ def _run(command: list[str | Path]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _promoted(process: subprocess.Popen[bytes], socket: Path, log: Path, say: Say) -> None:
-    """Wait until the recovery has ended; every few seconds say how far it is. Raises BackupError if the server ends."""
+def _promoted(process: subprocess.Popen[bytes], socket: Path, log: Path) -> None:
+    """Wait until the recovery has ended; every few seconds log how far it is. Raises BackupError if the server ends."""
     told = time.monotonic()
     while True:
         if process.poll() is not None:
@@ -174,7 +176,7 @@ def _promoted(process: subprocess.Popen[bytes], socket: Path, log: Path, say: Sa
                 return
             if row and row[1] and time.monotonic() - told > 5:
                 told = time.monotonic()
-                say(f"recovered up to {row[1].astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+                logger.info("recovered up to %s", row[1].astimezone(UTC).isoformat(" ", "seconds"))
         except DatabaseUnavailable:
             pass  # not consistent yet
         time.sleep(0.1)

@@ -5,9 +5,10 @@ Nothing here needs the platform that made the archive, nor changes it.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,8 +29,9 @@ from rempart.settings.config import var_dir
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
+logger = logging.getLogger(__name__)
+
 WORKERS = 8
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def lines(found: Found, plan: Plan, folder: Path) -> Iterator[str]:
     yield f"into {folder}, at site '{found.site.name}' nothing is changed"
 
 
-def restore(found: Found, plan: Plan, folder: Path, say: Say = print) -> Recovered:
+def restore(found: Found, plan: Plan, folder: Path) -> Recovered:
     """Fetch, verify and recover into a folder, which is new or empty. It ends as a stopped server's data folder.
 
     Raises BackupError, IntegrityError, SiteError, StackError.
@@ -126,12 +128,12 @@ def restore(found: Found, plan: Plan, folder: Path, say: Say = print) -> Recover
     repository = repository_of(found.platform, found.site.name, plan.opened.key)
     base_backup.read(repository, plan.route.base.snapshot, folder)
     verify(tools, folder)
-    say(f"base backup: unpacked and verified after {time.monotonic() - began:.1f} s")
+    logger.info("unpacked and verified the base backup after %.1f s", time.monotonic() - began)
     _fetch(found, plan, folder / "pg_wal")
-    say(f"{len(plan.route.segments)} WAL segments: fetched and verified after {time.monotonic() - began:.1f} s")
+    logger.info("fetched and verified %d WAL segments after %.1f s", len(plan.route.segments), time.monotonic() - began)
     timeline = plan.timeline if plan.timeline != plan.route.base.timeline else None
-    done = recover(tools, folder, plan.route.until, timeline, say)
-    say(f"recovered in {done.seconds:.1f} s; all in all {time.monotonic() - began:.1f} s")
+    done = recover(tools, folder, plan.route.until, timeline)
+    logger.info("recovered the server in %.1f s (%.1f s in all)", done.seconds, time.monotonic() - began)
     return done
 
 

@@ -8,11 +8,12 @@ and the server's slot keeps what was not received.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -28,8 +29,10 @@ from rempart.errors import BackupError, RempartError, SiteUnavailable
 from rempart.flows.pitr import point_in_time
 from rempart.flows.pitr.point_in_time import Target
 from rempart.flows.shared.heartbeats import beat
-from rempart.flows.shared.keys import open_keyring
+from rempart.flows.shared.keys import open_keyring, warn_of_escrow
 from rempart.flows.shared.platform import Platform
+
+logger = logging.getLogger(__name__)
 
 MOST_WAITING = 64
 """Segments that wait here for the site; with more, the server has to keep the rest, up to its own limit."""
@@ -42,7 +45,6 @@ STOP_SECONDS = 10.0
 BEAT = timedelta(minutes=5)
 UPKEEP = timedelta(hours=1)
 """How often the window is pruned, and a base that failed is tried again."""
-Say = Callable[[str], object]
 
 
 @dataclass
@@ -51,7 +53,6 @@ class Archiver:
 
     platform: Platform
     folder: Path
-    say: Say
     stop: threading.Event
     tools: Tools = field(default_factory=find_tools)
     marks: dict[str, str] = field(default_factory=dict)
@@ -63,7 +64,7 @@ class Archiver:
     _next: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Archive until told to stop; what fails is said, and tried again. Raises ConfigError where it is off."""
+        """Archive until told to stop; a failure is logged, and tried again. Raises ConfigError where it is off."""
         point_in_time.settings_of(self.platform.config)
         with self._alone():
             while not self.stop.is_set():
@@ -83,7 +84,9 @@ class Archiver:
         server = receiver.look(connection)
         self._open(server)
         if receiver.ensure_slot(self.tools, connection, server) and self._bases:
-            self.say("the server did not keep its WAL for us: the archive may have a gap, and a base backup is taken")
+            logger.warning(
+                "the server did not keep its WAL for this archiver: the archive may have a gap; a base backup follows"
+            )
             self._bases.clear()
         waiting = self._waiting(server.system)
         for half in waiting.glob("*.partial"):
@@ -123,7 +126,7 @@ class Archiver:
         """
         before = self._target if self._system == server.system else None
         try:
-            target = point_in_time.open_target(self.platform, self.say if before is None else lambda line: None)
+            target = point_in_time.open_target(self.platform)
         except SiteUnavailable as error:
             if before is None:
                 raise
@@ -131,13 +134,20 @@ class Archiver:
             return
         if before and (before.site.name, before.key.serial) == (target.site.name, target.key.serial):
             return
+        if before is None:
+            warn_of_escrow(self.platform)
         self._target, self._system = target, server.system
         self._next.pop("base", None)
         archive = target.archive(server.system)
         listed = wal_store.listed(target.site, target.bucket, archive.prefix)
         opened = point_in_time.open_archive(target.site, target.bucket, archive, target.key, listed)
         self._bases = [base for base, _ in opened.bases]
-        self.say(f"archiving to site '{target.site.name}' as {archive.prefix}, {len(self._bases)} base backups there")
+        logger.info(
+            "archiving WAL to site '%s' under %s; it holds %d base backups",
+            target.site.name,
+            archive.prefix,
+            len(self._bases),
+        )
 
     def _waiting(self, system: str) -> Path:
         folder = self.folder / system
@@ -152,7 +162,7 @@ class Archiver:
         return sorted(found, key=lambda one: (wal.is_segment(one.name), one.name[8:], one.name))
 
     def _ship(self) -> None:
-        """Put what is complete at the site, and delete it here; what fails is said, and tried again after a moment."""
+        """Put what is complete at the site, and delete it here; a failure is logged, and tried again after a moment."""
         if (target := self._target) is None or time.monotonic() < self._next.get("ship", 0.0):
             return
         try:
@@ -180,7 +190,7 @@ class Archiver:
             self._base = threading.Thread(target=self._take_base, args=(target, server), daemon=True)
             self._base.start()
         elif not busy and self._due("prune", UPKEEP):
-            keyring = open_keyring(self.platform, lambda line: None)
+            keyring = open_keyring(self.platform)
             live = target.archive(server.system)
             point_in_time.prune(self.platform, keyring, target.site, live, dry_run=False)
         if self._due("beat", BEAT):
@@ -191,9 +201,9 @@ class Archiver:
 
     def _take_base(self, target: Target, server: Server) -> None:
         try:
-            self._bases.append(point_in_time.take_base(target, server, self.say, self.tools))
+            self._bases.append(point_in_time.take_base(target, server, self.tools))
         except RempartError as error:
-            self.say(f"no base backup: {error}")
+            logger.warning("no base backup was taken: %s", error)
 
     def _beat(self) -> None:
         server, now, closed = (
@@ -221,10 +231,10 @@ class Archiver:
         return True
 
     def _tell(self, error: RempartError) -> None:
-        """Say what failed, once while it stays the same."""
+        """Log what failed, once while it stays the same."""
         if str(error) != self._told:
             self._told = str(error)
-            self.say(f"{error}")
+            logger.warning("%s", error)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

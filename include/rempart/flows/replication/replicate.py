@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,7 +20,7 @@ from rempart.errors import ReplicationError, SiteError, SiteUnavailable
 from rempart.flows.doctor.doctor_site import require
 from rempart.flows.replication.reconcile import before_bringing
 from rempart.flows.shared.heartbeats import beat
-from rempart.flows.shared.pairs import Say, catalogue, check_direction, pair_of, physical_bucket, when_free
+from rempart.flows.shared.pairs import catalogue, check_direction, pair_of, physical_bucket, when_free
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.replication.guards import DeleteLimits
 from rempart.replication.outcome import Outcome, Planned, Rules, Trouble, grade_of, lag_seconds, quantiles
@@ -32,6 +33,8 @@ from rempart.settings.sections import ReplicationPair
 from rempart.sites.port import Site
 from rempart.sites.spool import spool_folder
 from rempart.training.attempts.checkpoints import is_checkpoint
+
+logger = logging.getLogger(__name__)
 
 SAY_EVERY = 5.0
 
@@ -79,9 +82,7 @@ class ReplicationResult:
 Measured = Callable[[ReplicationResult], object]
 
 
-def replicate(
-    platform: Platform, source: str, target: str, *, accept_deletes: int = 0, say: Say = lambda line: None
-) -> ReplicationResult:
+def replicate(platform: Platform, source: str, target: str, *, accept_deletes: int = 0) -> ReplicationResult:
     """Replicate changes and deletions of the pair's buckets from `source` to `target`.
 
     A failed key does not stop the others. At the end SiteError names the failed keys (SiteUnavailable if a retry may
@@ -93,7 +94,7 @@ def replicate(
     pair = pair_of(platform.config, source, target)
     check_direction(platform, source)
     before_bringing(platform, source, target)
-    result = bring(platform, source, target, pair.buckets, accept_deletes=accept_deletes, say=say)
+    result = bring(platform, source, target, pair.buckets, accept_deletes=accept_deletes)
     tell_watch(platform, source, target, result)
     return result
 
@@ -114,7 +115,6 @@ def bring(
     thorough: bool = False,
     whenever: bool = False,
     patience: float = 0,
-    say: Say = lambda line: None,
 ) -> ReplicationResult:
     """Replicate these logical buckets as `replicate` does, in either direction, whichever site is active.
 
@@ -122,12 +122,12 @@ def bring(
     `patience` is the number of seconds to wait for the pair's lease.
     """
     with (
-        when_free(platform, source, target, patience, say) as lease,
+        when_free(platform, source, target, patience) as lease,
         spool_folder() as folder,
-        OpenPair(platform, source, target, lease, say, thorough=thorough) as pair,
+        OpenPair(platform, source, target, lease, thorough=thorough) as pair,
     ):
-        open_now = whenever or pair.open_now(say)
-        return pair.whole(buckets, FolderStore(folder), folder, accept_deletes, open_now, say)
+        open_now = whenever or pair.open_now()
+        return pair.whole(buckets, FolderStore(folder), folder, accept_deletes, open_now)
 
 
 def check_objective(config: Config, source: str, target: str, result: ReplicationResult) -> None:
@@ -183,16 +183,14 @@ def record_late(platform: Platform, source: str, target: str, run: str, since: d
 class OpenPair:
     """Both sites of a pair, opened and proven, with the operations done under one lease."""
 
-    def __init__(
-        self, platform: Platform, source: str, target: str, lease: Lease, say: Say, *, thorough: bool = False
-    ) -> None:
+    def __init__(self, platform: Platform, source: str, target: str, lease: Lease, *, thorough: bool = False) -> None:
         self.platform, self.lease, self.thorough = platform, lease, thorough
         classification = classification_of(load_all())
         self.source: Site = platform.site(source, classification)
         self.target: Site = platform.site(target, classification, "replica", beside=source)
         self.able = (
-            require(platform, self.source, "replication", say),
-            require(platform, self.target, "replication", say),
+            require(platform, self.source, "replication"),
+            require(platform, self.target, "replication"),
         )
         declared = (
             pair for pair in platform.config.replication if {pair.source, pair.target} == {source, target}
@@ -249,33 +247,38 @@ class OpenPair:
     def _proven(self, capability: str) -> bool:
         return self.able[1].outcome(capability) == "proven"
 
-    def plan(self, name: str, store: Store, folder: Path, say: Say) -> Planned:
+    def plan(self, name: str, store: Store, folder: Path) -> Planned:
         bucket = physical_bucket(self.platform.config, name)
         made = self.run(bucket).plan(store, folder)
-        say(
-            f"{bucket}: {made.outcome.objects} objects at '{self.source.name}', {made.todo.waiting} changes to "
-            f"copy to '{self.target.name}'" + (f", {made.hides} to hide" if made.hides else "")
+        logger.info(
+            "%s: %d objects at '%s'; %d changes to copy to '%s', %d deletions",
+            bucket,
+            made.outcome.objects,
+            self.source.name,
+            made.todo.waiting,
+            self.target.name,
+            made.hides,
         )
         return made
 
     def whole(
-        self, buckets: Sequence[str], store: Store, folder: Path, accept_deletes: int, open_now: bool, say: Say
+        self, buckets: Sequence[str], store: Store, folder: Path, accept_deletes: int, open_now: bool
     ) -> ReplicationResult:
         began = self.platform.clock()
         # every listing is complete before the first object is copied
-        plans = [self.plan(name, store, folder, say) for name in buckets]
+        plans = [self.plan(name, store, folder) for name in buckets]
         carried = {one.bucket: Outcome() for one in plans}
         for one in plans if open_now else ():
             for piece in one.pieces:
-                carried[one.bucket].add(self.run(one.bucket).carry(store.get(piece), self.progress(say)))
+                carried[one.bucket].add(self.run(one.bucket).carry(store.get(piece), self.progress()))
         return self.conclude(plans, carried if open_now else None, store, folder, began, accept_deletes)
 
-    def open_now(self, say: Say) -> bool:
+    def open_now(self) -> bool:
         """Return whether the pair's window is open. Report it if not."""
         window = self.pair.window
         if window is None or window.open_at(self.platform.clock().time()):
             return True
-        say(f"nothing copied: outside the window {window.begin:%H:%M} to {window.end:%H:%M} UTC")
+        logger.info("nothing copied: outside the window %s to %s UTC", f"{window.begin:%H:%M}", f"{window.end:%H:%M}")
         return False
 
     def conclude(
@@ -348,7 +351,7 @@ class OpenPair:
             grade.unvouched,
         )
 
-    def progress(self, say: Say) -> Callable[[Carried], None]:
+    def progress(self) -> Callable[[Carried], None]:
         """Report progress every few seconds while objects are copied."""
         last, copied, size = self.platform.clock(), 0, 0
 
@@ -357,7 +360,7 @@ class OpenPair:
             copied, size, now = copied + done.put, size + done.bytes, self.platform.clock()
             if (now - last).total_seconds() >= SAY_EVERY:
                 last = now
-                say(f"  {copied} objects copied, {size / 1e6:.1f} MB")
+                logger.info("copied %d objects (%.1f MB)", copied, size / 1e6)
 
         return told
 

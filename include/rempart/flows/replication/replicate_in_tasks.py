@@ -20,7 +20,7 @@ from rempart.coordination.lease import Lease
 from rempart.errors import RempartError, SiteUnavailable
 from rempart.flows.replication.reconcile import before_bringing
 from rempart.flows.replication.replicate import Measured, OpenPair, ReplicationResult, tell_watch
-from rempart.flows.shared.pairs import Say, catalogue, check_direction, holder, pair_of, turn_of
+from rempart.flows.shared.pairs import catalogue, check_direction, holder, pair_of, turn_of
 from rempart.flows.shared.platform import Platform
 from rempart.replication.outcome import SHOWN, Outcome, Planned
 from rempart.replication.plan import Replica
@@ -62,9 +62,7 @@ def prepared(plain: Mapping[str, Any]) -> Prepared:
     return TypeAdapter(Prepared).validate_python(plain)
 
 
-def prepare(
-    platform: Platform, source: str, target: str, say: Say = lambda line: None, *, run_name: str | None = None
-) -> Prepared:
+def prepare(platform: Platform, source: str, target: str, *, run_name: str | None = None) -> Prepared:
     """Take the pair's lease, compare both sites, and store the work in pieces at the target.
 
     `run_name` is unique to a run: a retry continues the lease of a killed attempt. Raises the errors of `replicate`.
@@ -75,18 +73,16 @@ def prepare(
     who, run, began = run_name or holder(), secrets.token_hex(8), platform.clock()
     lease = platform.continuity.take(turn_of(source, target), who, TURN_SECONDS, again=run_name is not None)
     try:
-        with spool_folder() as folder, OpenPair(platform, source, target, lease, say) as opened:
-            plans = [opened.plan(name, _store(opened, run), folder, say) for name in pair.buckets]
-            open_now = opened.open_now(say)
+        with spool_folder() as folder, OpenPair(platform, source, target, lease) as opened:
+            plans = [opened.plan(name, _store(opened, run), folder) for name in pair.buckets]
+            open_now = opened.open_now()
     except BaseException:
         platform.continuity.release(lease)
         raise
     return Prepared(source, target, run, lease.generation, who, began, tuple(plans), open_now)
 
 
-def carry(
-    platform: Platform, prepared: Prepared, piece: Mapping[str, str], say: Say = lambda line: None
-) -> dict[str, Any]:
+def carry(platform: Platform, prepared: Prepared, piece: Mapping[str, str]) -> dict[str, Any]:
     """Copy one piece.
 
     Raises LeaseLost if another run took the lease, FailoverError if the source is no longer the active site, SiteError
@@ -95,9 +91,9 @@ def carry(
     check_direction(platform, prepared.source)
     lease = _lease(prepared)
     platform.continuity.renew(lease, TURN_SECONDS)
-    with _renewed(platform, lease), OpenPair(platform, prepared.source, prepared.target, lease, say) as opened:
+    with _renewed(platform, lease), OpenPair(platform, prepared.source, prepared.target, lease) as opened:
         body = _store(opened, prepared.run).get(piece["piece"])
-        outcome = opened.run(piece["bucket"]).carry(body, opened.progress(say))
+        outcome = opened.run(piece["bucket"]).carry(body, opened.progress())
     outcome.lags = _some(outcome.lags)
     outcome.troubles = outcome.troubles[: max(10, SHOWN // len(prepared.pieces()))]
     return {**piece, "outcome": TypeAdapter(Outcome).dump_python(outcome, mode="json")}
@@ -110,7 +106,6 @@ def conclude(
     *,
     accept_deletes: int = 0,
     measured: Measured = lambda result: None,
-    say: Say = lambda line: None,
 ) -> ReplicationResult:
     """Check that all objects arrived, hide deleted ones, measure, write evidence, release the lease, send the
     heartbeat.
@@ -124,7 +119,7 @@ def conclude(
     plans, began = prepared.planned, prepared.began
     try:
         check_direction(platform, prepared.source)
-        pair = OpenPair(platform, prepared.source, prepared.target, lease, say)
+        pair = OpenPair(platform, prepared.source, prepared.target, lease)
         with spool_folder() as folder, _renewed(platform, lease), pair as opened:
             store = _store(opened, prepared.run)
             carried = {one.bucket: Outcome() for one in plans}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from rempart.flows.doctor.doctor_site import require
 from rempart.flows.replication.replicate import bring
@@ -16,19 +16,19 @@ PATIENCE = 75.0
 """Seconds to wait for a running replication. The lease of a killed run ends within 60 seconds."""
 
 
-def require_proof(platform: Platform, sites: Iterable[Site], say: Callable[[str], object]) -> None:
+def require_proof(platform: Platform, sites: Iterable[Site]) -> None:
     """Check that both sites are proven capable of replication. Raises CapabilityMissing, SiteError."""
     for site in sites:
-        require(platform, site, "replication", say)
+        require(platform, site, "replication")
 
 
-def bring_all(platform: Platform, source: str, target: str, say: Callable[[str], object]) -> None:
+def bring_all(platform: Platform, source: str, target: str) -> None:
     """Copy every object of the shared buckets to the target, after any running replication.
 
     Raises SiteError with the objects that did not arrive, ReplicationError if too much is gone at the source,
     LeaseHeld.
     """
-    bring(platform, source, target, BUCKETS, thorough=True, whenever=True, patience=PATIENCE, say=say)
+    bring(platform, source, target, BUCKETS, thorough=True, whenever=True, patience=PATIENCE)
 
 
 def arrived(record: Evidence) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 
@@ -17,7 +18,8 @@ from rempart.replication.transfer import Throttle, proven_again, stored_sha256
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
-Say = Callable[[str], object]
+logger = logging.getLogger(__name__)
+
 _AT_ONCE = 500
 
 
@@ -35,9 +37,7 @@ class VerifyResult:
     unhealed: tuple[str, ...]
 
 
-def verify(
-    platform: Platform, source: str, target: str, *, whole: bool = False, say: Say = lambda line: None
-) -> VerifyResult:
+def verify(platform: Platform, source: str, target: str, *, whole: bool = False) -> VerifyResult:
     """Read back a pair's new replicas and the next part of the others (all with `whole`), and replace damaged replicas.
 
     New replicas come first: the target accepted them by checksum, and no reader has checked them yet. A damaged replica
@@ -54,12 +54,12 @@ def verify(
         bucket = physical_bucket(platform.config, name)
         count = known.count(bucket)
         due = count if whole else math.ceil(count * READ_BACK_EVERY / max(pair.read_back, READ_BACK_EVERY))
-        say(f"{bucket}: reading back all new and {due} of {count} older replicas at '{target}'")
+        logger.info("%s: reading back all new and %d of %d older replicas at '%s'", bucket, due, count, target)
         replicas += count
         while batch := known.unread(bucket, _AT_ONCE) or known.oldest_proofs(bucket, min(due, _AT_ONCE)):
             due = max(0, due - len(batch))
             good, bad = _read(site, bucket, batch, pair.transfers, throttle)
-            with when_free(platform, source, target, PATIENCE, say) as lease:
+            with when_free(platform, source, target, PATIENCE) as lease:
                 now, stands = platform.clock(), set(known.of_keys(bucket, [one.key for one in batch]))
                 good, bad = ([one for one in rows if one in stands] for rows in (good, bad))  # others were changed
                 known.record(bucket, [proven_again(one, now) for one in good], lease)
@@ -68,7 +68,7 @@ def verify(
             size += sum(one.size for one in batch)
             damaged += [(bucket, one) for one in bad]
             for one in bad:
-                say(f"DAMAGED  {bucket}/{one.key} at '{target}'")
+                logger.warning("the replica of %s/%s at '%s' is damaged", bucket, one.key, target)
     fault = _heal(platform, source, target, pair.buckets) if damaged else None
     unhealed = tuple(_names(_still_damaged(platform, source, target, damaged)))
     result = VerifyResult(replicas, read, size, tuple(_names(damaged)), unhealed)

@@ -6,7 +6,8 @@ restored from the ledger, which stores its bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,19 +21,39 @@ from rempart.flows.restore.restore_source import detached, site_of_points, trust
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.sites.port import ObjectInfo, Site
 
-Say = Callable[[str], object]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Repaired:
-    """Result of a repair: the uncovered keys (with `dry_run`, the keys that would be), and the restored or lost
-    links.
+    """Result of a repair: the uncovered keys (with `dry_run`, the keys that would be), each with what hid it.
+
+    `links` are the restored or lost links.
     """
 
     site: str
     dry_run: bool
-    keys: tuple[str, ...]
+    hidden: Mapping[str, str]
     links: Mended = field(default_factory=Mended)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self.hidden)
+
+    def lines(self) -> Iterator[str]:
+        """Yield what can be repaired, or was, as lines for people."""
+        if self.dry_run:
+            for key, what in self.hidden.items():
+                yield f"hidden: {key} ({what})"
+            for seq in self.links.healed:
+                yield f"link {seq} can be restored: {self.links.faults[seq]}"
+        for seq in self.links.lost:
+            yield f"link {seq} is lost: {self.links.faults[seq]}, and no site has a true copy"
+        yield f"site '{self.site}': {len(self.keys)} objects {'are hidden' if self.dry_run else 'were brought back'}"
+        yield (
+            f"the chain: {len(self.links.healed)} links {'can be' if self.dry_run else 'were'} put back,"
+            f" {len(self.links.lost)} are lost"
+        )
 
 
 def repair(
@@ -41,7 +62,6 @@ def repair(
     *,
     dry_run: bool = True,
     mark_lost: bool = False,
-    say: Say = print,
 ) -> Repaired:
     """Uncover links, erasures, manifests and dumps at a site, and repair its chain. Writes evidence of kind `repair`.
 
@@ -51,24 +71,24 @@ def repair(
     site = open_site(platform, where)
     bucket = platform.config.buckets.backups
     known = read_known(site, bucket, platform.trusted_keys().values())
-    done = uncover(site, bucket, known, dry_run=dry_run, say=say)
+    done = uncover(site, bucket, known, dry_run=dry_run)
     if done.keys and not dry_run:
         platform.ledger.append("repair", site.name, {"count": len(done.keys), "keys": list(done.keys[:100])})
-    return replace(done, links=mend(platform, site, dry_run=dry_run, mark_lost=mark_lost, say=say))
+    return replace(done, links=mend(platform, site, dry_run=dry_run, mark_lost=mark_lost))
 
 
-def command(where: str | None, trust: Sequence[Path], *, dry_run: bool, mark_lost: bool, say: Say) -> Repaired:
+def command(where: str | None, trust: Sequence[Path], *, dry_run: bool, mark_lost: bool) -> Repaired:
     """Run `rempart points repair`.
 
     With `trust` (public key files) no platform is needed. Raises the errors of `repair`.
     """
     if not trust:
-        return repair(open_platform(), where, dry_run=dry_run, mark_lost=mark_lost, say=say)
+        return repair(open_platform(), where, dry_run=dry_run, mark_lost=mark_lost)
     platform = detached()
     name, bucket = where or platform.config.backup.site, platform.config.buckets.backups
     site = site_of_points(platform, name)
     known = read_known(site, bucket, trusted_of(trust, dict).values())
-    return uncover(site, bucket, known, dry_run=dry_run, say=say)
+    return uncover(site, bucket, known, dry_run=dry_run)
 
 
 def warning(platform: Platform, where: str, trusted: Mapping[str, bytes]) -> str | None:
@@ -78,25 +98,25 @@ def warning(platform: Platform, where: str, trusted: Mapping[str, bytes]) -> str
     if not found:
         return None
     return (
-        f"warning   {len(found)} objects that restore points need are hidden at site '{where}', for example "
+        f"{len(found)} objects that restore points need are hidden at site '{where}', for example "
         f"{found[0].right.key}: run `rempart points repair`"
     )
 
 
-def uncover(site: Site, bucket: str, known: Known | None, *, dry_run: bool = True, say: Say = print) -> Repaired:
+def uncover(site: Site, bucket: str, known: Known | None, *, dry_run: bool = True) -> Repaired:
     """Uncover objects without a platform.
 
     Deletes delete markers and unlocked versions on top. If a locked version is on top, a copy of the right version is
     put on it. Objects that restic removed stay removed. Raises SiteError.
     """
-    keys = []
+    hidden = {}
     for one in covered(site, bucket, known):
-        keys.append(one.right.key)
         what = "another version is on top" if one.written_over else "a delete marker is on top"
-        say(f"{'hidden' if dry_run else 'brought back'}: {one.right.key} ({what})")
+        hidden[one.right.key] = what
         if not dry_run:
             _take_away(site, bucket, one)
-    return Repaired(site.name, dry_run, tuple(keys))
+            logger.info("brought back %s: %s", one.right.key, what.replace("is on top", "was on top"))
+    return Repaired(site.name, dry_run, hidden)
 
 
 def covered(site: Site, bucket: str, known: Known | None) -> Iterator[Cover]:

@@ -6,6 +6,7 @@ Start the same restore again to continue a killed run.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ from rempart.settings import config as configuration
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,6 @@ def restore(
     point: OpenPoint,
     wish: Wish,
     selection: Selection,
-    say: Say = print,
     *,
     tools: postgresql.Tools | None = None,
     live: Callable[[], Platform] = open_platform,
@@ -91,7 +91,7 @@ def restore(
     file = stack.var / f"{name}.json"
     with only_restore(stack):
         run = _Restore(
-            stack, point, wish, selection, say, tools or postgresql.find_tools(), live, Journal(file), runs, patience
+            stack, point, wish, selection, tools or postgresql.find_tools(), live, Journal(file), runs, patience
         )
         result = run.whole() if selection.whole and not wish.aside else run.part()
     if not result.ok:
@@ -111,7 +111,6 @@ class _Restore:
     point: OpenPoint
     wish: Wish
     selection: Selection
-    say: Say
     tools: postgresql.Tools
     live: Callable[[], Platform]
     journal: Journal
@@ -131,19 +130,19 @@ class _Restore:
         environment = self.point.secrets()
         refuse_without_fernet_key(self.point, environment, i_know=self.wish.i_know)
         if not self.progress.opened:
-            register = restore_erasures.register_of(self.point, i_know=self.wish.i_know, say=self.say)
+            register = restore_erasures.register_of(self.point, i_know=self.wish.i_know)
             refuse_running(self.stack)
             with self._step("secrets"):
                 self._take_over(environment)
             with self._step("stores"):
-                lifecycle.start_stores(self.stack, self.say, active=self.wish.active)
+                lifecycle.start_stores(self.stack, active=self.wish.active)
             # no evidence before its database is restored: the permission for the target is kept in memory until then
             platform = replace(self.live(), ledger_=self.point.platform.ledger_)
             target = self._target(platform)
             if not self.progress.filled:
                 with self._step("databases"):
                     self._databases()
-                    give_rights(self.stack, self.say)
+                    give_rights(self.stack)
                 with self._step("objects"):
                     self._objects(target)
                 refuse_red(self.checks, i_know=self.wish.i_know)
@@ -151,15 +150,15 @@ class _Restore:
             self._keep(replace(self.progress, opened=True))
         with self._step("services"):
             if not lifecycle.works(self.stack):
-                lifecycle.start_stores(self.stack, self.say, active=self.wish.active)
+                lifecycle.start_stores(self.stack, active=self.wish.active)
                 gone = forget_replicas(self.live().database("continuity"), self.point.manifest.source)
-                self.say(f"forgot {gone} replicas: the next replication compares all objects")
+                logger.info("forgot %d replicas: the next replication compares all objects", gone)
                 self._switch()
-            lifecycle.up(self.stack, self.say, migrate=True, patience=self.patience)
+            lifecycle.up(self.stack, migrate=True, patience=self.patience)
         platform = self.live()
         if self.wish.active:
             with self._step("switch"):
-                restore_active.resume(platform, self.wish.active, self.say)
+                restore_active.resume(platform, self.wish.active)
         with self._step("proof"):
             self._prove(platform)
         return self._end(platform)
@@ -170,26 +169,26 @@ class _Restore:
             now = restore_active.switch(
                 self.live(), self.point.manifest, self.wish.active, len(self.selection.objects), self.progress.began
             )
-            self.say(f"'{now.site}' is the active site (generation {now.generation})")
+            logger.info("switched to site '%s' (generation %d)", now.site, now.generation)
 
     def part(self) -> RestoreResult:
         """Restore parts in place, or any selection side by side with the platform."""
         databases, aside = self.selection.databases, self.wish.aside
         if databases and not aside:
             refuse_running(self.stack)
-        register = restore_erasures.register_of(self.point, i_know=self.wish.i_know, say=self.say)
+        register = restore_erasures.register_of(self.point, i_know=self.wish.i_know)
         if aside:
-            restore_erasures.refuse_beside(self.point, register, self.selection, i_know=self.wish.i_know, say=self.say)
+            restore_erasures.refuse_beside(self.point, register, self.selection, i_know=self.wish.i_know)
         if not (self.runs or lifecycle.works(self.stack)):
             refuse_nothing_here(self.stack)
             with self._step("stores"):
-                lifecycle.start_stores(self.stack, self.say)
+                lifecycle.start_stores(self.stack)
         platform = self.live()
         if databases and not self.progress.filled:
             with self._step("databases"):
                 self._databases()
                 if not aside:
-                    give_rights(self.stack, self.say)
+                    give_rights(self.stack)
         if self.selection.objects and not self.progress.filled:
             target = self._target(platform)
             with self._step("objects"):
@@ -207,7 +206,7 @@ class _Restore:
         with self._step("erasures"):
             platform = self.live()
             home = self._target(platform).name
-            checks = [*restore_erasures.apply_again(platform, self.point, register, home, self.say)]
+            checks = [*restore_erasures.apply_again(platform, self.point, register, home)]
         for check in checks:
             self._add(check)
         refuse_red(checks, i_know=self.wish.i_know)
@@ -215,13 +214,13 @@ class _Restore:
     @contextmanager
     def _step(self, name: str) -> Iterator[None]:
         began = time.monotonic()
-        self.say(f"--- {name}")
+        logger.info("--- %s", name)
         try:
             yield
         finally:
             self.progress = self.progress.took(name, time.monotonic() - began)
             self.journal.write(self.progress)
-        self.say(f"    {name}: {self.progress.steps[name]:.1f} s")
+        logger.info("%s: done in %.1f s", name, self.progress.steps[name])
 
     def _keep(self, progress: Progress) -> None:
         self.progress = progress
@@ -229,25 +228,25 @@ class _Restore:
 
     def _add(self, check: Check) -> None:
         self.checks.append(check)
-        self.say(check.line)
+        logger.log(logging.WARNING if check.ok is False else logging.INFO, "%s", check.line)
 
     def _take_over(self, environment: Mapping[str, str]) -> None:
         if not self.stack.services:
-            self.say(f"skipped {len(environment)} secrets of the restore point: every service is external")
+            logger.info("skipped %d secrets of the restore point: every service is external", len(environment))
             return
         if self.stack.containers:  # each was given its files by `rempart init --from-point`, and writes none
             existing = configuration.read_env_file(self.stack.secrets)
             containers.refuse_others(self.stack, self.stack.secrets, existing, environment)
             return
         changed = credentials.take_over(self.stack, environment, replace=self.wish.i_know)
-        self.say(f"{self.stack.secrets}: {len(environment)} secrets {'written' if changed else 'in place'}")
+        logger.info("%s %d secrets in %s", "wrote" if changed else "found", len(environment), self.stack.secrets)
 
     def _server(self) -> Server:
         resolve = self.point.platform.connections
         return Server(administrator(self.stack, resolve), resolve, self.tools, self.wish.aside, self.wish.i_know)
 
     def _databases(self) -> None:
-        restore_all(self._server(), self.selection.databases, self._repository, self._database_is_there, self.say)
+        restore_all(self._server(), self.selection.databases, self._repository, self._database_is_there)
 
     def _database_is_there(self, dump: Dump, checks: list[Check]) -> None:
         for check in checks:
@@ -274,9 +273,8 @@ class _Restore:
             lambda logical: physical_bucket(config, logical),
             self.point.keys.of_sealed,
             self.point.others,
-            self.say,
         )
-        self.brought = Bringer(copies, target, self._bucket, self.say).bring(self.selection.objects)
+        self.brought = Bringer(copies, target, self._bucket).bring(self.selection.objects)
         told = ", ".join(f"{count} {name}" for name, count in sorted(self.brought.served.items())) or "none"
         self._add(Check("every object equals its record", True, f"{len(self.selection.objects)} objects: {told}"))
 
@@ -331,9 +329,7 @@ def remove(stack: Stack, point: OpenPoint, wish: Wish, selection: Selection, liv
         raise BackupError(
             "Rempart removes only databases and buckets of a side-by-side restore", "Pass --aside with their suffix."
         )
-    run = _Restore(
-        stack, point, wish, selection, lambda line: None, postgresql.find_tools(), live, Journal(stack.var / "none")
-    )
+    run = _Restore(stack, point, wish, selection, postgresql.find_tools(), live, Journal(stack.var / "none"))
     target = run._server()
     for dump in selection.databases:
         target.drop(dump.name)

@@ -6,7 +6,7 @@ only the lost site had are lost. `flows.failover.fail_over` takes the remaining 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +21,6 @@ from rempart.settings.config import Config
 from rempart.settings.pipelines import load_all
 
 NO_BACKUP = "NO BACKUP"
-Say = Callable[[str], object]
 
 
 def check(config: Config, wish: Wish) -> None:
@@ -77,12 +76,12 @@ def switch(platform: Platform, manifest: Manifest, target: str, objects: int, be
         return sites.advance(lease, now, Active(0, target, "active", made))
 
 
-def resume(platform: Platform, target: str, say: Say) -> None:
+def resume(platform: Platform, target: str) -> None:
     """Take the last step of the switchover once MLflow runs: allow writes, switch MLflow, write evidence `failover`.
 
     Raises the errors of `fail_over`.
     """
-    fail_over(platform, target, dry_run=False, accept_loss=True, say=say)
+    fail_over(platform, target, dry_run=False, accept_loss=True)
 
 
 def no_backup(platform: Platform, active: str) -> str | None:

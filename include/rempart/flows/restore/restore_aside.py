@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rempart.backup.points.restoring import Selection, check_suffix, parse_part
@@ -14,7 +15,7 @@ from rempart.flows.restore.restore_source import OpenPoint, Wish, find, open_poi
 from rempart.flows.shared.keys import own_identity
 from rempart.flows.shared.platform import Platform
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,6 @@ def restore_aside(
     removing: bool = False,
     i_know: bool = False,
     dry_run: bool = True,
-    say: Say = print,
 ) -> Beside:
     """Restore parts (by default all) of a restore point into databases and buckets whose names end in `aside`.
 
@@ -58,10 +58,10 @@ def restore_aside(
     opened = open_point(find(platform, wish, platform.trusted_keys()), wish, own_identity(platform))
     selection = plan(opened, wish)
     for line in restore_report.explain(opened.manifest, selection, platform.clock()):
-        say(line)
+        logger.info("%s", line)
     planned = _planned(opened, selection, aside, "remove" if removing else "restore", dry_run=dry_run)
     for name in (*planned.databases, *planned.buckets):
-        say(f"{'to be ' if dry_run else ''}{'removed' if removing else 'restored'}: {name}")
+        logger.info("%s%s: %s", "to be " if dry_run else "", "removed" if removing else "restored", name)
     if dry_run:
         return planned
     if removing:
@@ -69,7 +69,7 @@ def restore_aside(
         removed = [*planned.databases, *planned.buckets]
         platform.ledger.append("restore", planned.point, {"ok": True, "aside": aside, "removed": removed})
         return planned
-    result = restore(stack, opened, wish, selection, say, live=lambda: platform, runs=True)
+    result = restore(stack, opened, wish, selection, live=lambda: platform, runs=True)
     return replace(planned, result=result)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ from rempart.settings.pipeline import Pipeline
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
+logger = logging.getLogger(__name__)
+
 ROWS = 20
 """Number of entities of each view whose online features are read through Feast."""
 _ENCRYPTED = (
@@ -36,6 +39,12 @@ _ENCRYPTED = (
     "SELECT val FROM public.variable WHERE is_encrypted AND val <> ''",
 )
 _CANARY = "SELECT val FROM public.variable WHERE key = %s AND is_encrypted"
+
+
+def log(checks: Iterable[Check]) -> None:
+    """Log each check; a red one as a warning."""
+    for check in checks:
+        logger.log(logging.WARNING if check.ok is False else logging.INFO, "%s", check.line)
 
 
 def of_service(

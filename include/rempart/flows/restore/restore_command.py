@@ -1,13 +1,15 @@
-"""Run `rempart restore`: find the restore point, explain the plan, and carry it out with `yes`."""
+"""Run `rempart restore` in three steps: look at the site, open a restore point, restore it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rempart.backup.drill import suspicion
 from rempart.backup.points import points
+from rempart.backup.points.restoring import Selection
 from rempart.deployment.setup.layout import Stack
 from rempart.errors import IntegrityError, ObjectMissing, StackError
 from rempart.flows.governance import evidence
@@ -26,37 +28,63 @@ from rempart.flows.restore.restore_source import (
 )
 from rempart.flows.shared.platform import open_platform
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
-def secrets_of(wish: Wish, identity: Path | None, trust: Sequence[Path], say: Say) -> dict[str, str]:
-    """Return the secrets of a restore point, for a platform to restore. Raises the errors of `command`."""
+def secrets_of(wish: Wish, identity: Path | None, trust: Sequence[Path]) -> dict[str, str]:
+    """Return the secrets of a restore point, for a platform to restore. Raises the errors of `look` and `prepare`."""
     platform = detached()
     wish = wish if wish.site else replace(wish, site=platform.config.backup.site)
     trusted = trusted_of(trust, lambda: open_platform().trusted_keys())
     point = open_point(find(platform, wish, trusted), wish, identity_of(platform, identity))
-    say(f"restore point {point.link.point} of site '{point.site.name}'")
+    logger.info("read the secrets of restore point %s at site '%s'", point.link.point, point.site.name)
     return point.secrets()
 
 
-def command(
-    stack: Stack,
-    wish: Wish,
-    *,
-    identity: Path | None = None,
-    trust: Sequence[Path] = (),
-    listed: bool = False,
-    explained: bool = False,
-    yes: bool = False,
-    wait: float = 0.0,
-    say: Say = print,
-) -> None:
-    """Carry out the request. Without `yes` nothing is changed. Without a site, `backup.site` is used.
+@dataclass(frozen=True)
+class Looked:
+    """The points of the site that a restore reads."""
+
+    wish: Wish
+    found: Found
+
+    def listing(self) -> Iterator[str]:
+        """The points that can be restored."""
+        found = self.found
+        return restore_report.listing(found.site.name, found.links, found.present, found.platform.clock())
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A point that is opened, and what of it would be restored."""
+
+    wish: Wish
+    found: Found
+    point: OpenPoint
+    selection: Selection
+
+    def lines(self, *, yes: bool) -> Iterator[str]:
+        """What the point holds, and what a restore would do; with `yes` the erasures are left to the restore."""
+        manifest = self.point.manifest
+        yield from restore_report.explain(manifest, self.selection, self.point.platform.clock())
+        for doubt in doubts(self.found, self.point):
+            yield (
+                f"WARNING   {doubt}. Find out whether this is an attack: docs/runbooks/restore-drill.md,"
+                " 'After an attack'"
+            )
+        if not yes and (register := restore_erasures.register_of(self.point, i_know=self.wish.i_know)):
+            yield f"erased    {len(register)} erasures are on record; the restore erases their subjects again"
+        if self.wish.active:
+            left = f"changes at '{manifest.source}' after the restore point are lost"
+            yield f"'{self.wish.active}' would become the active site, after each object is verified there; {left}"
+
+
+def look(stack: Stack, wish: Wish, trust: Sequence[Path] = (), wait: float = 0.0) -> Looked:
+    """Find the restore points of a site. Without a site, `backup.site` is used. Nothing is changed.
 
     `wait` is the number of seconds to wait in containers until MLflow and Airflow are started on the restored stores.
 
-    Raises StackError for `wait` outside containers, and the errors of `restore_source.find`, `open_point`, `plan` and
-    `restore.restore`.
+    Raises StackError for `wait` outside containers, and the errors of `restore_source.find`.
     """
     if wait and not stack.containers:
         raise StackError(
@@ -67,35 +95,26 @@ def command(
     wish = wish if wish.site else replace(wish, site=platform.config.backup.site)
     restore_active.check(platform.config, wish)
     trusted = trusted_of(trust, lambda: open_platform().trusted_keys())
-    if line := repair.warning(platform, wish.site, trusted):
-        say(line)
-    found = find(platform, wish, trusted)
-    if listed:
-        for line in restore_report.listing(found.site.name, found.links, found.present, platform.clock()):
-            say(line)
-        return
-    point = open_point(found, wish, identity_of(platform, identity))
-    selection = plan(point, wish)
-    for line in restore_report.explain(point.manifest, selection, platform.clock()):
-        say(line)
-    for doubt in doubts(found, point):
-        say(f"WARNING   {doubt}. Find out whether this is an attack: docs/runbooks/restore-drill.md, 'After an attack'")
-    if not yes and (register := restore_erasures.register_of(point, i_know=wish.i_know, say=say)):
-        say(f"erased    {len(register)} erasures are on record; the restore erases their subjects again")
-    if wish.active:
-        left = f"changes at '{point.manifest.source}' after the restore point are lost"
-        say(f"'{wish.active}' would become the active site, after each object is verified there; {left}")
-    if explained:
-        return
-    if not yes:
-        say("Dry run: nothing was changed. Pass --yes to restore.")
-        return
-    for line in lines(restore(stack, point, wish, selection, say, patience=wait)):
-        say(line)
+    if hidden := repair.warning(platform, wish.site, trusted):
+        logger.warning("%s", hidden)
+    return Looked(wish, find(platform, wish, trusted))
+
+
+def prepare(looked: Looked, identity: Path | None = None) -> Prepared:
+    """Open the restore point. Raises the errors of `restore_source.open_point` and `plan`."""
+    wish, found = looked.wish, looked.found
+    point = open_point(found, wish, identity_of(found.platform, identity))
+    return Prepared(wish, found, point, plan(point, wish))
+
+
+def carry_out(stack: Stack, prepared: Prepared, wait: float = 0.0) -> Iterator[str]:
+    """Restore, and yield the result as lines for people. Raises the errors of `restore.restore`."""
+    wish = prepared.wish
+    yield from lines(restore(stack, prepared.point, wish, prepared.selection, patience=wait))
     if not wish.aside and (lost := evidence.lost_exports(open_platform())):
-        say(lost)
+        yield lost
     if wish.active and (why := restore_active.no_backup(open_platform(), wish.active)):
-        say(why)
+        yield why
 
 
 def doubts(found: Found, point: OpenPoint) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,6 +24,8 @@ from rempart.deployment.setup.layout import Stack
 from rempart.errors import BackupError, RempartError
 from rempart.settings import config as configuration
 from rempart.settings.config import Connection, Connections
+
+logger = logging.getLogger(__name__)
 
 OWNERS = {"ledger": "ledger_owner"}
 """Databases whose owner role has another name and cannot log in."""
@@ -144,14 +147,14 @@ def administrator(stack: Stack, connections: Connections = configuration.environ
     return credentials.superuser(stack, configuration.read_env_file(stack.secrets))
 
 
-def give_rights(stack: Stack, say: Callable[[str], object]) -> None:
+def give_rights(stack: Stack) -> None:
     """Set the rights and triggers that dumps do not hold, and the roles on the stack's own server.
 
     Raises DatabaseUnavailable.
     """
     if stack.external("postgresql"):
         embedded.give_rights(stack, administrator(stack))
-        say("rights: set the rights of the roles")
+        logger.info("set the rights of the roles")
         return
     resolve = credentials.connections(stack, configuration.read_env_file(stack.secrets))
     embedded.bootstrap(stack, administrator(stack), resolve)
@@ -162,7 +165,6 @@ def restore_all(
     dumps: Sequence[Dump],
     repository: Callable[[Dump], Repository],
     done: Callable[[Dump, list[Check]], object],
-    say: Callable[[str], object],
 ) -> None:
     """Restore several databases in parallel, except those already in place; `done` gets the checks of each.
 
@@ -185,7 +187,7 @@ def restore_all(
                 failures.append(error)
                 continue
             if line := meter.add(dump.bytes, time.monotonic()):
-                say(line)
+                logger.info("%s", line)
     if failures:
         raise failures[0]
 

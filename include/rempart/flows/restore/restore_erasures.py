@@ -6,7 +6,8 @@ made. Applying an entry twice is harmless.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 
 from rempart.backup.drill.checks import Check
 from rempart.backup.points.erasures import Erasure
@@ -17,16 +18,17 @@ from rempart.flows.restore.restore_source import OpenPoint
 from rempart.flows.shared import erasures
 from rempart.flows.shared.platform import Platform
 
-Say = Callable[[str], object]
+logger = logging.getLogger(__name__)
+
 _FEATURES = ("feast_offline", "feast_online")
 
 
-def register_of(point: OpenPoint, *, i_know: bool, say: Say) -> list[Erasure]:
+def register_of(point: OpenPoint, *, i_know: bool) -> list[Erasure]:
     """Return every verified entry of a site's register, with its key available.
 
     Raises IntegrityError for a file without a trusted signature, which may hide or forge an erasure; KeyMissing and its
-    siblings for an entry whose key is gone. With `i_know` such a file is reported and skipped. Raises SiteError if the
-    site of the restore point does not answer.
+    siblings for an entry whose key is gone. With `i_know` such a file is skipped with a warning. Raises SiteError if
+    the site of the restore point does not answer.
     """
     sites = {site.name: site for site in (point.site, *point.others)}
     bucket = point.platform.config.buckets.backups
@@ -39,7 +41,7 @@ def register_of(point: OpenPoint, *, i_know: bool, say: Say) -> list[Erasure]:
                 "Find out who wrote the file. If a key was rotated, pass its file with --trust. With --i-know "
                 "the file is skipped: if the entry is genuine, the erased rows return.",
             )
-        say(f"warning: {told}; skipped")
+        logger.warning("skipped: %s", told)
     kept = []
     for one in entries:
         try:
@@ -47,7 +49,7 @@ def register_of(point: OpenPoint, *, i_know: bool, say: Say) -> list[Erasure]:
         except BackupError as error:
             if not i_know:
                 raise
-            say(f"warning: erasure {one.id} cannot be applied and is skipped: {error.what}")
+            logger.warning("skipped erasure %s, which cannot be applied: %s", one.id, error.what)
         else:
             kept.append(one)
     return kept
@@ -66,12 +68,10 @@ def _datasets(selection: Selection) -> set[str | None]:
     return {dataset_of(one.key) for one in selection.objects if one.bucket == "lake"}
 
 
-def refuse_beside(
-    point: OpenPoint, entries: Sequence[Erasure], selection: Selection, *, i_know: bool, say: Say
-) -> None:
+def refuse_beside(point: OpenPoint, entries: Sequence[Erasure], selection: Selection, *, i_know: bool) -> None:
     """Check that a side-by-side restore brings back no rows that were erased since the restore point.
 
-    Raises BackupError, because erasures are not applied side by side. With `i_know` it is only reported.
+    Raises BackupError, because erasures are not applied side by side. With `i_know` it is only a warning.
     """
     features, datasets = any(one.name in _FEATURES for one in selection.databases), _datasets(selection)
     newer = [one for one in entries if one.at >= point.manifest.created_at]
@@ -85,12 +85,10 @@ def refuse_beside(
             "Restore in place, where the rows are erased again; or pass --i-know, and drop the restored data as "
             "soon as you have looked.",
         )
-    say(f"warning: {told}: the side-by-side restore holds those rows again")
+    logger.warning("%s: the side-by-side restore holds those rows again", told)
 
 
-def apply_again(
-    platform: Platform, point: OpenPoint, entries: Sequence[Erasure], home: str, say: Say
-) -> Iterator[Check]:
+def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure], home: str) -> Iterator[Check]:
     """Apply the register to restored data. Return one check for each pipeline. `home` holds the restored objects.
 
     An error counts as a failed check with its reason.
@@ -105,7 +103,7 @@ def apply_again(
         mine = [one for one in entries if one.pipeline == name]
         what = f"erasures of {name} applied again: {len({who for one in mine for who in one.subjects})} subjects"
         try:
-            (done,) = erase.apply_all(platform, mine, secret_of, home=home, silent=silent, say=say)
+            (done,) = erase.apply_all(platform, mine, secret_of, home=home, silent=silent)
         except RempartError as error:
             yield Check(what, False, error.what)
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -19,13 +20,14 @@ from rempart.replication.transfer import read_back, store_file, stored_sha256
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder
 
+logger = logging.getLogger(__name__)
+
 WORKERS = 16
 """Size above which objects are sent in parts: many operators limit a put to 5 GiB."""
 MOST_FAILURES = 20
 """Number of failures after which the copy stops, because the rest would fail as well."""
 IN_PLACE = "in place"
 _EPOCH = datetime.fromtimestamp(0, UTC)
-Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,6 @@ class Bringer:
     copies: Copies
     target: Site
     bucket: Callable[[str], str]
-    say: Say = print
     monotonic: Callable[[], float] = time.monotonic
 
     def bring(self, wanted: tuple[HeldObject, ...], workers: int = WORKERS) -> Brought:
@@ -78,7 +79,7 @@ class Bringer:
                 served[outcome] += 1
                 copied += 0 if outcome == IN_PLACE else held.size
                 if line := meter.add(weight(held.size), self.monotonic()):
-                    self.say(line)
+                    logger.info("%s", line)
         if failures:
             raise _told(failures, len(wanted))
         return Brought(dict(served), copied)

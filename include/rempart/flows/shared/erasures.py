@@ -109,7 +109,7 @@ def secrets_of(platform: Platform) -> SecretOf:
 
     def secret_of(domain: str, serial: str) -> bytes:
         if (domain, serial) not in opened:
-            keyring = open_keyring(platform, lambda line: None)
+            keyring = open_keyring(platform)
             opened[domain, serial] = keyring.open(parse(domain), serial).hash_key
         return opened[domain, serial]
 
@@ -125,7 +125,7 @@ def new_entry(
     """
     now = platform.clock()
     domain = Domain("platform", erasures.KEYS, text_of(kept_for(platform.config.backup.keep)))
-    key = key_of(platform, open_keyring(platform, lambda line: None), domain)
+    key = key_of(platform, open_keyring(platform), domain)
     who = tuple(sorted({erasures.pseudonym(key.hash_key, pipeline, one) for one in keys}))
     name = erasures.new_id(now, suffix or secrets.token_hex(4))
     return Erasure(name, now, pipeline, who, by, reason, domain.id, key.serial)

@@ -10,7 +10,7 @@ from rempart.backup.watch.heartbeat import Heartbeat, encode, key_of
 from rempart.errors import RempartError
 from rempart.flows.shared.platform import Platform
 
-log = logging.getLogger("rempart.heartbeat")
+logger = logging.getLogger(__name__)
 
 
 def beat(platform: Platform, kind: str, facts: Mapping[str, Any]) -> None:
@@ -30,6 +30,6 @@ def beat(platform: Platform, kind: str, facts: Mapping[str, Any]) -> None:
     except Exception as error:
         # another program's error may quote what it was given
         told = str(error) if isinstance(error, RempartError) else type(error).__name__
-        log.warning(
+        logger.warning(
             "could not write heartbeat %s to site '%s'; the watch will report it as late: %s", kind, site_name, told
         )

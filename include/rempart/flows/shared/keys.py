@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,8 @@ from rempart.settings.config import Config
 from rempart.settings.pipelines import load_all
 from rempart.settings.sections import Classification, Keep
 
-Say = Callable[[str], object]
+logger = logging.getLogger(__name__)
+
 RENEWALS = 3
 """Limit of new repositories for one encryption scope within a day. A site that alters data damages each of them."""
 
@@ -43,7 +45,7 @@ def escrow_warning(config: Config, classification: Classification) -> str | None
             "and add both to backup.recipients in rempart.yaml. For a trial, set `backup.escrow: none`.",
         )
     return (
-        "warning: only the platform's own key opens its backups, because backup.recipients in rempart.yaml is "
+        "only the platform's own key opens its backups, because backup.recipients in rempart.yaml is "
         "empty (docs/how-to/keys.md)"
     )
 
@@ -63,15 +65,20 @@ def own_identity(platform: Platform) -> age.Identity:
     return found
 
 
-def open_keyring(platform: Platform, say: Say = print) -> Keyring:
+def warn_of_escrow(platform: Platform) -> None:
+    """Log a warning where the platform's own key is the only one. Raises ConfigError as `escrow_warning`."""
+    if warning := escrow_warning(platform.config, classification_of(load_all())):
+        logger.warning("%s", warning)
+
+
+def open_keyring(platform: Platform) -> Keyring:
     """Return the keyring of the platform: keys at the backup site, with a second copy at the active site.
 
     Raises ConfigError without escrow, ConnectionMissing, PlacementDenied.
     """
     config = platform.config
     classification = classification_of(load_all())
-    if warning := escrow_warning(config, classification):
-        say(warning)
+    escrow_warning(config, classification)
     active = platform.active().site
     names = (backup_site(config, active), active)
     places = (
@@ -146,9 +153,7 @@ def _line(keyring: Keyring, card: Card) -> str:
     return f"{head}made on {card.made:%Y-%m-%d}, opened by {', '.join(names)}{missing}"
 
 
-def destroy(
-    platform: Platform, keyring: Keyring, domain_id: str, *, dry_run: bool = True, say: Say = print
-) -> Destruction:
+def destroy(platform: Platform, keyring: Keyring, domain_id: str, *, dry_run: bool = True) -> Destruction:
     """Destroy the keys of an encryption scope at every site. Data encrypted with them becomes unreadable.
 
     The evidence is written after the deletion is verified. Raises BackupError (also KeyMissing), SiteError.
@@ -159,44 +164,55 @@ def destroy(
         raise KeyMissing(
             f"Encryption scope {domain.id} never had a key", "Run `rempart keys list` to see the scopes that have keys."
         )
-    verb = "would be" if dry_run else "were"
-    for copy in planned.copies:
-        say(f"{verb} deleted: {copy}")
     if dry_run:
-        say(
-            f"Dry run: all data of {domain.id} would become unreadable in every restore point. Pass --yes to "
-            "destroy its keys."
-        )
         return planned
     serials = planned.serials or ("none",)
     _record(platform, keyring, "destroyed", domain.id, serials[-1], serials=list(serials), copies=len(planned.copies))
-    say(
-        f"destroyed the keys of {', '.join(planned.places)}: no copy is left. New backups encrypt the live data "
-        "with a new key."
-    )
     return planned
 
 
+def destruction_lines(done: Destruction, *, dry_run: bool) -> Iterator[str]:
+    """Yield the copies that a destruction removed, or with `dry_run` would remove, as lines for people."""
+    for copy in done.copies:
+        yield f"{'would be' if dry_run else 'were'} deleted: {copy}"
+    if dry_run:
+        yield (
+            f"Dry run: all data of {done.domain} would become unreadable in every restore point. Pass --yes to "
+            "destroy its keys."
+        )
+    else:
+        yield (
+            f"destroyed the keys of {', '.join(done.places)}: no copy is left. New backups encrypt the live data "
+            "with a new key."
+        )
+
+
 def rewrap(
-    platform: Platform, keyring: Keyring, opener: age.Identity | None = None, *, dry_run: bool = True, say: Say = print
+    platform: Platform, keyring: Keyring, opener: age.Identity | None = None, *, dry_run: bool = True
 ) -> tuple[Card, ...]:
     """Rewrap every key for the recipients of rempart.yaml and the platform's own identity, and for no other.
 
     `opener` is an identity that opens the keys if the platform's own cannot yet. Raises BackupError, SiteError.
     """
     if dry_run:
-        cards = tuple(one for one in keyring.cards() if not one.destroyed)
-        for card in cards:
-            gone = [one for one in card.recipients if one not in keyring.recipients]
-            new = [one for one in keyring.recipients if one not in card.recipients]
-            say(f"{card.domain} {card.serial}: new {', '.join(new) or '-'}; no longer {', '.join(gone) or '-'}")
-        say("Dry run: nothing was changed. Pass --yes to rewrap the keys.")
-        return cards
+        return tuple(one for one in keyring.cards() if not one.destroyed)
     done = keyring.rewrap(replace(keyring, own=opener) if opener else None)
     for card in done:
         _record(platform, keyring, "rewrapped", card.domain, card.serial)
-        say(f"{card.domain} {card.serial}: for {', '.join(card.recipients)}")
     return done
+
+
+def rewrap_lines(keyring: Keyring, cards: Sequence[Card], *, dry_run: bool) -> Iterator[str]:
+    """Yield the recipients of each key, or with `dry_run` what would change, as lines for people."""
+    for card in cards:
+        if not dry_run:
+            yield f"{card.domain} {card.serial}: for {', '.join(card.recipients)}"
+            continue
+        gone = [one for one in card.recipients if one not in keyring.recipients]
+        new = [one for one in keyring.recipients if one not in card.recipients]
+        yield f"{card.domain} {card.serial}: new {', '.join(new) or '-'}; no longer {', '.join(gone) or '-'}"
+    if dry_run:
+        yield "Dry run: nothing was changed. Pass --yes to rewrap the keys."
 
 
 def new_recipient(file: Path, now: datetime) -> str:

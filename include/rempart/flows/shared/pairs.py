@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from rempart.coordination.lease import Lease
@@ -15,7 +16,8 @@ from rempart.replication.catalogue import Catalogue
 from rempart.settings.config import Config
 from rempart.settings.sections import ReplicationPair
 
-Say = Callable[[str], object]
+logger = logging.getLogger(__name__)
+
 BUCKETS = ("lake", "artifacts")
 """Logical names of the buckets that are the same at every site."""
 PATIENCE = 900.0
@@ -71,16 +73,14 @@ def holder() -> str:
 
 
 @contextmanager
-def when_free(
-    platform: Platform, source: str, target: str, patience: float, say: Say = lambda line: None
-) -> Iterator[Lease]:
+def when_free(platform: Platform, source: str, target: str, patience: float) -> Iterator[Lease]:
     """Acquire the pair's lease; wait up to `patience` seconds for another run. Raises LeaseHeld."""
-    with wait_for(platform, turn_of(source, target), patience, say) as lease:
+    with wait_for(platform, turn_of(source, target), patience) as lease:
         yield lease
 
 
 @contextmanager
-def wait_for(platform: Platform, turn: str, patience: float, say: Say = lambda line: None) -> Iterator[Lease]:
+def wait_for(platform: Platform, turn: str, patience: float) -> Iterator[Lease]:
     """Acquire a lease; wait up to `patience` seconds for another run. Raises LeaseHeld."""
     until = time.monotonic() + patience
     with ExitStack() as held:
@@ -91,6 +91,6 @@ def wait_for(platform: Platform, turn: str, patience: float, say: Say = lambda l
             except LeaseHeld as error:
                 if time.monotonic() >= until:
                     raise
-                say(f"waiting: {error.what}")
+                logger.info("waiting for '%s': %s", turn, error.what)
                 time.sleep(min(5, patience))
         yield lease

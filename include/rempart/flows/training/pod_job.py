@@ -5,7 +5,8 @@ Nothing here talks to a cluster: the orchestration's operator does, with the pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -26,7 +27,7 @@ from rempart.training.kubernetes.verdict import Ending
 from rempart.training.placement import Attempt, Option, Plan, Step, next_step, plan, request_of
 from rempart.training.waiting import RECORDS, Waiting, waiting_times
 
-Progress = Callable[[str], object]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,29 +44,27 @@ class Ordered:
     free: dict[str, int]
 
 
-def order(
-    platform: Platform, pipeline: Pipeline, *, params: Mapping[str, Param] | None = None, progress: Progress = print
-) -> Ordered:
+def order(platform: Platform, pipeline: Pipeline, *, params: Mapping[str, Param] | None = None) -> Ordered:
     """Freeze the training set, write the order, and tell where the job may run.
 
     Raises PlacementDenied if no declared pool may have it, and as `flows.training.train.train`.
     """
     check_trainer(pipeline, params)  # before the join, which takes minutes
-    table, snapshot = train.training_set(platform, pipeline, progress)
-    spec = train.order(platform, pipeline, table, snapshot, params=params, progress=progress)
-    return place(platform, pipeline, spec, progress=progress)
+    table, snapshot = train.training_set(platform, pipeline)
+    spec = train.order(platform, pipeline, table, snapshot, params=params)
+    return place(platform, pipeline, spec)
 
 
-def place(platform: Platform, pipeline: Pipeline, spec: JobSpec, *, progress: Progress = print) -> Ordered:
+def place(platform: Platform, pipeline: Pipeline, spec: JobSpec) -> Ordered:
     """Write the order of a job and tell where it may run. Raises PlacementDenied, SiteError."""
     record = Record(platform.active_site(pipeline.classification), spec)
     key = record.order()
     request = request_of(platform.config, pipeline)
     allowed = [one.pool for one in placement(platform, pipeline).options]
-    free = known_free(platform.config, platform.connections, allowed, request.gpus, progress)
+    free = known_free(platform.config, platform.connections, allowed, request.gpus)
     made = placement(platform, pipeline, free, recorded_waiting(platform))
     for line in (*made.lines(), *job_credentials.shortened(platform.config, spec, pipeline.trainer.timeout)):
-        progress(line)
+        logger.info("%s", line)
     if unsaid := job_credentials.missing(platform.config, spec):
         body = {"what": "job", "classification": pipeline.classification, "reasons": unsaid}
         platform.ledger.append("denial", f"job {spec.job_id}", body)
@@ -256,9 +255,7 @@ def ordered_job(
     return PodJob(platform, pipeline, record, made)
 
 
-def finish(
-    platform: Platform, pipeline: Pipeline, bucket: str, key: str, progress: Progress = print
-) -> train.TrainResult:
+def finish(platform: Platform, pipeline: Pipeline, bucket: str, key: str) -> train.TrainResult:
     """Register what an ordered job left. Raises TrainingError if there is nothing, and as
     `flows.training.train.register`."""
     job = ordered_job(platform, pipeline, bucket, key)
@@ -270,4 +267,4 @@ def finish(
     job_credentials.release(platform, job.spec)
     ran = job.ran()
     shown = {name: value for name, value in ran.items() if name not in ("seconds", "nodes", "waited")} if ran else None
-    return replace(train.register(platform, pipeline, job.spec, result, ran=shown, progress=progress), placement=ran)
+    return replace(train.register(platform, pipeline, job.spec, result, ran=shown), placement=ran)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from rempart.errors import RempartError
@@ -11,13 +12,13 @@ from rempart.settings.config import Config, Connections
 from rempart.training.kubernetes.capacity import free_gpus
 from rempart.training.kubernetes.facts import Unknown
 
+logger = logging.getLogger(__name__)
+
 SECONDS = 3.0
 """The knowledge saves a wait in a full pool: it is not worth a longer one here."""
 
 
-def known_free(
-    config: Config, connections: Connections, pools: Iterable[str], gpus: int, say: Callable[[str], object]
-) -> dict[str, int]:
+def known_free(config: Config, connections: Connections, pools: Iterable[str], gpus: int) -> dict[str, int]:
     """GPUs known to be free, by pool, for pods of `gpus` each; says why a pool is missing. All pools are asked at once.
 
     Nothing is known of pools for jobs without GPUs.
@@ -28,7 +29,7 @@ def known_free(
         return found
 
     def unknown(name: str, why: str) -> None:
-        say(f"pool {name}: its free GPUs are not known ({why})")
+        logger.warning("the free GPUs of pool '%s' are not known: %s", name, why)
 
     for name in pools:
         try:

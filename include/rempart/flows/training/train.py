@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from rempart.sites.port import Site
 
-Progress = Callable[[str], object]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,6 @@ def train(
     pipeline: Pipeline,
     *,
     params: Mapping[str, Param] | None = None,
-    progress: Progress = print,
 ) -> TrainResult:
     """Train on the feature store as it is now, on this machine; `params` replace parameters of the pipeline's trainer.
 
@@ -68,20 +68,20 @@ def train(
     FeatureError, TrackingUnavailable, TrackingRefused, SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable.
     """
     check_trainer(pipeline, params)  # before the join, which takes minutes
-    table, snapshot = training_set(platform, pipeline, progress)
-    return train_on(platform, pipeline, table, snapshot, params=params, progress=progress)
+    table, snapshot = training_set(platform, pipeline)
+    return train_on(platform, pipeline, table, snapshot, params=params)
 
 
-def training_set(platform: Platform, pipeline: Pipeline, progress: Progress = print) -> tuple[pa.Table, str]:
+def training_set(platform: Platform, pipeline: Pipeline) -> tuple[pa.Table, str]:
     """The point-in-time training set of the feature store as it is now, and the snapshot that it was loaded with.
 
     Raises TrainingError, FeatureError, DatabaseUnavailable.
     """
     from rempart.features.training_set import point_in_time
 
-    progress("joining the features as they were known at each row's moment ...")
+    logger.info("joining the features as they were known at each row's moment")
     table, snapshot = point_in_time(feature_databases(platform), pipeline)
-    progress(f"{table.num_rows} rows of snapshot {snapshot}")
+    logger.info("joined %d rows of snapshot %s", table.num_rows, snapshot)
     return table, snapshot
 
 
@@ -92,15 +92,14 @@ def train_on(
     snapshot: str,
     *,
     params: Mapping[str, Param] | None = None,
-    progress: Progress = print,
     backend: TrainingBackend | None = None,
 ) -> TrainResult:
     """Train on a table with the columns of `features.training_set.point_in_time`. Raises as `train`."""
-    spec = order(platform, pipeline, table, snapshot, params=params, progress=progress)
+    spec = order(platform, pipeline, table, snapshot, params=params)
     site = platform.active_site(pipeline.classification)
     backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
     permitted = permission.permit(platform.config, spec, on=platform.clock().date())
-    return register(platform, pipeline, spec, backend.run(permitted, progress), progress=progress)
+    return register(platform, pipeline, spec, backend.run(permitted))
 
 
 def order(
@@ -110,14 +109,18 @@ def order(
     snapshot: str,
     *,
     params: Mapping[str, Param] | None = None,
-    progress: Progress = print,
 ) -> JobSpec:
     """Freeze a training set at the active site and write the order for a job on it. Raises as `train`."""
     site = platform.active_site(pipeline.classification)
     merged = check_trainer(pipeline, params)
     body, rows = frozen(table, pipeline.holdout)
     dataset = _store(platform, pipeline, site, body, table.num_rows)
-    progress(f"training set {dataset.sha256[:16]}: {rows['train']} rows to learn from, {rows['holdout']} held out")
+    logger.info(
+        "stored training set %s: %d rows to learn from, %d held out",
+        dataset.sha256[:16],
+        rows["train"],
+        rows["holdout"],
+    )
     return job_spec(platform, pipeline, dataset, snapshot, merged)
 
 
@@ -128,7 +131,6 @@ def register(
     result: JobResult,
     *,
     ran: Mapping[str, Any] | None = None,
-    progress: Progress = print,
 ) -> TrainResult:
     """Verify what a job left, register it as a candidate, and keep evidence; `ran` says where, if that is known.
 
@@ -154,7 +156,7 @@ def register(
             },
         )
         _record(platform, pipeline, spec, result, version, ran)
-    progress(f"candidate: version {version} of model {pipeline.name}")
+    logger.info("registered version %s of model '%s' as a candidate", version, pipeline.name)
     return TrainResult(
         spec.job_id,
         result.run_id,

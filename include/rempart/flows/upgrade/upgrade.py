@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -24,48 +25,41 @@ from rempart.flows.upgrade.upgrade_plan import Facts, Line, decide, migrating, r
 from rempart.settings import config as configuration
 from rempart.settings.pipelines import load_all
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 PARSE_SECONDS = 180.0
 """How long DAG files may take to be read by the new release."""
 PATIENCE = 4 * 3600.0
 """How long the restore point and its drill may take."""
 
 
-def look(stack: Stack, say: Say) -> tuple[Facts, tuple[Line, ...]]:
-    """What an upgrade would change, told line by line; nothing is changed."""
-    facts = upgrade_facts.gather(stack, open_platform(), say)
-    lines = decide(facts)
-    for line in lines:
-        say(line.text())
-    return facts, lines
-
-
-def command(stack: Stack, *, check: bool, yes: bool, say: Say) -> None:
-    """Look; with `yes` do it. Raises UpgradeError for what is refused, and for what did not prove itself."""
+def unfinished(stack: Stack) -> Begun | None:
+    """An upgrade that was begun and did not end. Raises UpgradeError where there is no platform."""
     if stack.services and not stack.secrets.is_file():
         raise UpgradeError(f"There is no platform in {stack.var}", "Name the state of the one that runs: REMPART_VAR.")
     begun = upgrade_journal.read(stack)
-    if begun and not begun.outcome and not _runs(stack, begun):
-        if not yes:
-            say(f"An upgrade was begun at {begun.began} and did not end. `rempart upgrade --yes` goes on with it,")
-            say("`rempart upgrade --back --yes` goes back to the release before.")
-            return
-        say(f"An upgrade was begun at {begun.began}: it goes on")
-        _exchange(stack, begun, say)
-        return
-    facts, lines = look(stack, say)
+    return begun if begun and not begun.outcome and not _runs(stack, begun) else None
+
+
+def look(stack: Stack) -> tuple[Facts, tuple[Line, ...]]:
+    """What an upgrade would change; nothing is changed."""
+    facts = upgrade_facts.gather(stack, open_platform())
+    return facts, decide(facts)
+
+
+def check(lines: Sequence[Line]) -> None:
+    """Raises UpgradeError if a line refuses the upgrade."""
     if refused := refusals(lines):
         raise UpgradeError(
             f"This release cannot take over: {len(refused)} lines above refuse it ({refused[0].what})",
             "Do what each of them says, then run `rempart upgrade --check` again.",
         )
-    if facts.before and facts.before.same_code(facts.ours) and facts.before.root == facts.ours.root:
-        say("This release runs here already: there is nothing to do.")
-    elif not check and yes:
-        _exchange(stack, _prepare(stack, facts, say), say)
-    elif not check:
-        for line in steps(migrating(facts)):
-            say(line)
+
+
+def is_current(facts: Facts) -> bool:
+    """Whether this release runs here already."""
+    before = facts.before
+    return before is not None and before.same_code(facts.ours) and before.root == facts.ours.root
 
 
 def steps(databases: Sequence[str]) -> list[str]:
@@ -84,19 +78,19 @@ def _runs(stack: Stack, begun: Begun) -> bool:
     return bool(lifecycle.works(stack)) and recorded is not None and recorded.root == begun.before.root
 
 
-def _prepare(stack: Stack, facts: Facts, say: Say) -> Begun:
+def prepare(stack: Stack, facts: Facts) -> Begun:
     """The restore point, taken and proven by the release that can read it: the one that runs. Raises UpgradeError."""
     platform = open_platform()
     api, began = AirflowApi(platform.connections("airflow_api")), platform.clock()
-    with _step("restore point", say):
-        point = _run(api, "backup_platform", "back_up", {}, say)
+    with _step("restore point"):
+        point = _run(api, "backup_platform", "back_up", {})
     if point["dangling"]:
         raise UpgradeError(
             f"Restore point {point['id']} lacks objects: nobody should go back to it",
             f"`rempart points explain {point['id']}` names them; then run `rempart upgrade` again.",
         )
-    with _step("drill", say):
-        drill = _run(api, "restore_drill", "drill", {"point": point["id"]}, say)
+    with _step("drill"):
+        drill = _run(api, "restore_drill", "drill", {"point": point["id"]})
     if not drill["ok"]:
         raise UpgradeError(
             f"Restore point {point['id']} did not prove itself",
@@ -123,34 +117,33 @@ def _prepare(stack: Stack, facts: Facts, say: Say) -> Begun:
     return begun
 
 
-def _run(api: AirflowApi, dag_id: str, task_id: str, conf: Mapping[str, object], say: Say) -> dict[str, object]:
+def _run(api: AirflowApi, dag_id: str, task_id: str, conf: Mapping[str, object]) -> dict[str, object]:
     """One DAG run of the platform as it runs, to its end; what a task returned. Raises AirflowApiError."""
     run = api.trigger(dag_id, conf)
-    api.follow(dag_id, run, lambda line: say(f"    {dag_id}: {line}"), PATIENCE)
+    api.follow(dag_id, run, lambda line: logger.info("%s: %s", dag_id, line), PATIENCE)
     return api.result(dag_id, run, task_id)
 
 
 @contextmanager
-def _step(name: str, say: Say) -> Iterator[None]:
+def _step(name: str) -> Iterator[None]:
     began = time.monotonic()
-    say(f"--- {name}")
+    logger.info("--- %s", name)
     yield
-    say(f"    {name}: {time.monotonic() - began:.1f} s")
+    logger.info("%s: done in %.1f s", name, time.monotonic() - began)
 
 
-def _exchange(stack: Stack, begun: Begun, say: Say) -> None:
-    """Stop, migrate, start, prove. Started again, it goes on."""
-    say(f"The way back, at any time from here on: {way_back(stack)}")
-    with _step("stop", say):
-        lifecycle.down(stack, say)
+def exchange(stack: Stack, begun: Begun) -> list[str]:
+    """Stop, migrate, start, prove; what to know afterwards. Started again, it goes on. Raises UpgradeError."""
+    logger.info("the way back, at any time from here on: %s", way_back(stack))
+    with _step("stop"):
+        lifecycle.down(stack)
     started = time.time()
-    with _step("migrate and start", say):
-        lifecycle.up(stack, say, migrate=True)
-    with _step("proof", say):
+    with _step("migrate and start"):
+        lifecycle.up(stack, migrate=True)
+    with _step("proof"):
         platform = open_platform()
         checks = [dags_are_read(platform, frozenset(begun.dags), started), *proof(platform, begun)]
-    for check in checks:
-        say(check.line)
+    restore_checks.log(checks)
     ours, now = release.of_checkout(stack.root, stack.python), platform.clock()
     failed = [check for check in checks if check.ok is False]
     body = {
@@ -169,10 +162,12 @@ def _exchange(stack: Stack, begun: Begun, say: Say) -> None:
             f"Mend it and run `rempart upgrade --yes` again, or go back: {way_back(stack)}",
         )
     upgrade_journal.write(stack, replace(begun, outcome="upgraded"))
-    say(f"upgraded in {body['seconds']:.0f} s. Keep {begun.before.root} until you are sure; the way back is")
-    say(f"  {way_back(stack)}")
     lost = f"databases {' and '.join(begun.migrates)} go back to restore point {begun.point}" if begun.migrates else ""
-    say(f"  ({lost or 'no schema was migrated: nothing is restored, only the release before is started'})")
+    return [
+        f"upgraded in {body['seconds']:.0f} s. Keep {begun.before.root} until you are sure; the way back is",
+        f"  {way_back(stack)}",
+        f"  ({lost or 'no schema was migrated: nothing is restored, only the release before is started'})",
+    ]
 
 
 def _told(one: release.Release) -> dict[str, object]:

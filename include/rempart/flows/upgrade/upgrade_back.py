@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,18 +18,16 @@ from rempart.flows.shared.platform import open_platform
 from rempart.flows.upgrade import upgrade_journal
 from rempart.flows.upgrade.upgrade_journal import Begun
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 _LOSES = {
     "airflow": "DAG runs, and connections and variables that were entered",
     "mlflow": "training runs, model versions and aliases",
 }
 
 
-def go_back(stack: Stack, *, yes: bool, say: Say) -> None:
-    """Stop, restore what was migrated, start the release before, prove it. Raises UpgradeError, StackError.
-
-    Both with the programs of the release before: it alone is sure to read its point. Started again, it goes on.
-    """
+def newest(stack: Stack) -> Begun:
+    """The upgrade that can be taken back. Raises UpgradeError if there is none."""
     begun = upgrade_journal.read(stack)
     if begun is None or begun.outcome == "back":
         raise UpgradeError(
@@ -37,33 +35,34 @@ def go_back(stack: Stack, *, yes: bool, say: Say) -> None:
             "`rempart status` tells what runs.",
         )
     _check(begun.before)
-    for line in plan(begun):
-        say(line)
-    if not yes:
-        say("Nothing was changed. Say --yes to do it.")
-        return
-    lifecycle.down(stack, say)
+    return begun
+
+
+def go_back(stack: Stack, begun: Begun) -> None:
+    """Stop, restore what was migrated, start the release before, prove it. Raises UpgradeError, StackError.
+
+    The programs of the release before restore and start: it alone is sure to read its point. Started again, it goes on.
+    """
+    lifecycle.down(stack)
     if begun.migrates:
-        lifecycle.start_stores(stack, say)
-        _record(stack, begun, say)
+        lifecycle.start_stores(stack)
+        _record(stack, begun)
         only = [word for name in begun.migrates for word in ("--only", f"database:{name}")]
         _before(stack, begun, ["restore", "--site", begun.site, "--point", begun.point, *only, "--i-know", "--yes"])
-        lifecycle.down(stack, say)  # the supervisor was this release's
+        lifecycle.down(stack)  # the supervisor was this release's
     release.forget(stack)
     _before(stack, begun, ["up"])
     release.record(stack, begun.before)
     if not begun.migrates:
-        _record(stack, begun, say)
+        _record(stack, begun)
     checks = list(_proof(begun))
-    for check in checks:
-        say(check.line)
+    restore_checks.log(checks)
     if failed := [check for check in checks if check.ok is False]:
         raise UpgradeError(
             f"The release before runs again, and not everything is as it was: {failed[0].what} ({failed[0].detail})",
             "Follow docs/runbooks/upgrade-failed.md, 'A check is red'.",
         )
     upgrade_journal.write(stack, replace(begun, outcome="back"))
-    say(f"{begun.before.root} works here again. Work on from there; this checkout starts nothing more.")
 
 
 def plan(begun: Begun) -> list[str]:
@@ -109,13 +108,13 @@ def _before(stack: Stack, begun: Begun, words: list[str]) -> None:
         )
 
 
-def _record(stack: Stack, begun: Begun, say: Say) -> None:
-    """Evidence of the return; where the ledger does not answer, that is told and the return goes on."""
+def _record(stack: Stack, begun: Begun) -> None:
+    """Evidence of the return; where the ledger does not answer, a warning is logged and the return goes on."""
     try:
         body = {"outcome": "back", "point": begun.point if begun.migrates else None, "restored": list(begun.migrates)}
         open_platform().ledger.append("upgrade", begun.before.version, body)
     except RempartError as error:
-        say(f"NOT RECORDED as evidence: {error.what}")
+        logger.warning("the return is not recorded as evidence: %s", error.what)
 
 
 def _proof(begun: Begun) -> list[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import tempfile
@@ -28,19 +29,20 @@ from rempart.ledger.verification import Verdict, verify
 from rempart.settings import config as configuration
 from rempart.settings.pipelines import load_all
 
+logger = logging.getLogger(__name__)
+
 IMPORT_SECONDS = 600.0
-Say = Callable[[str], object]
 _Fact = TypeVar("_Fact")
 
 
-def gather(stack: Stack, platform: Platform, say: Say) -> Facts:
-    """Every fact that can be had; what could not be read is told, and left unknown."""
+def gather(stack: Stack, platform: Platform) -> Facts:
+    """Every fact that can be had; what could not be read is logged, and left unknown."""
 
     def known(read: Callable[[], _Fact]) -> _Fact | None:
         try:
             return read()
         except RempartError as error:
-            say(f"not known: {error.what}")
+            logger.warning("not known: %s", error.what)
             return None
 
     before, ours = release.recorded(stack), release.of_checkout(stack.root, stack.python)

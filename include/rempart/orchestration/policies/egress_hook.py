@@ -47,7 +47,7 @@ _ANSWER_SECONDS = 3600.0
 _RESOLVE_AGAIN_SECONDS, _RESOLVE_BUDGET_SECONDS = 30.0, 5.0
 _TELL_AGAIN_SECONDS = 60.0
 
-log = logging.getLogger("rempart.egress")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -167,14 +167,14 @@ class Guard:
         last = self._told.get(key)
         if last is None or self._clock() - last > _TELL_AGAIN_SECONDS:
             self._told[key] = self._clock()
-            log.error("%s", error)
+            logger.error("%s", error)
         if last is None and decision:
             try:
                 self._record(wanted, decision)
             except Exception as fault:
                 # the refusal stands; a driver's message may hold a password, ours does not
                 why = str(fault) if isinstance(fault, RempartError) else type(fault).__name__
-                log.error("The refusal of %s could not be recorded in the ledger: %s", wanted, why)  # noqa: TRY400
+                logger.error("The refusal of %s could not be recorded in the ledger: %s", wanted, why)  # noqa: TRY400
         raise error
 
 

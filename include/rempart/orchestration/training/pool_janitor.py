@@ -15,7 +15,7 @@ from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import train_job
 from rempart.training.kubernetes.strays import Finding, PodSeen
 
-log = logging.getLogger("rempart.pools")
+logger = logging.getLogger(__name__)
 
 
 def sweep(*, dry_run: bool) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def sweep(*, dry_run: bool) -> dict[str, Any]:
         pipelines = {pod.uid: pipeline for pod, pipeline in pods}
         for finding in find_strays(platform, api, pods):
             found.append(finding)
-            log.info("pool %s: %s: %s%s", name, finding.pod.name, "stray, " if finding.stray else "", finding.why)
+            logger.info("pool %s: %s: %s%s", name, finding.pod.name, "stray, " if finding.stray else "", finding.why)
             if finding.stray and not dry_run:
                 _delete(hook, platform.config.pools[name].namespace, finding.pod)
                 note(platform, finding, pipelines[finding.pod.uid])

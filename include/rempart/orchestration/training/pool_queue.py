@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 from rempart.training.kubernetes import queue
 from rempart.training.kubernetes.queue import LocalQueue
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SOON = (1.0, 1.0, 3.0, 10.0)
 """Pauses between looks until Kueue has said something; then a look comes when the job's trigger looks."""
@@ -65,7 +65,7 @@ class QueueWatch:
                     self._workload = queue.workload(await self._events(api, self._owner))
                 found = await self._events(api, queue.of_workload(self._workload)) if self._workload else []
         except Exception as cause:  # the job waits all the same
-            log.debug("Events of %s cannot be read: %s", self._owner, type(cause).__name__)
+            logger.debug("Events of %s cannot be read: %s", self._owner, type(cause).__name__)
         self._soon = () if found else self._soon[1:]
         return found
 

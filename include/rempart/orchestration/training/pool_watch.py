@@ -20,7 +20,7 @@ from kubernetes_asyncio import client, watch
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import train_job
 
-log = logging.getLogger("rempart.pools")
+logger = logging.getLogger(__name__)
 Kind = Literal["pods", "train jobs"]
 WATCH_SECONDS = 300
 """The API server ends a watch after so long; the next one goes on where it ended."""
@@ -100,7 +100,7 @@ class PoolWatch:
                 version, failed = "", True
                 if resumes and getattr(fault, "status", None) == 410:
                     continue  # the version of the last watch is too old: list again
-                log.info("The %s of %s cannot be watched now: %s", self._kind, self._namespace, type(fault).__name__)
+                logger.info("The %s of %s cannot be watched now: %s", self._kind, self._namespace, type(fault).__name__)
             # kubernetes_asyncio takes an error without a body (503 of a load balancer) for the end of a watch
             lasted = time.monotonic() - began
             if lasted >= (MOST_SECONDS if failed else AGAIN_SECONDS):

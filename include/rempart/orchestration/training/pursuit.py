@@ -216,11 +216,11 @@ class Pursuit(BaseOperator):
         """The queue of the pool that is asked."""
         return load().pools[self._option.pool].queue
 
-    def _of_queue(self, say: Callable[[str, list[Any] | None], str], kind: str) -> str:
-        """What Kueue told of the attempt's object, as `say` puts it; empty in a pool without a queue."""
+    def _of_queue(self, describe: Callable[[str, list[Any] | None], str], kind: str) -> str:
+        """What Kueue told of the attempt's object, as `describe` puts it; empty in a pool without a queue."""
         if (name := self._queue) is None:
             return ""
-        return say(name, workload_events(self.client, self.namespace, kind, self.name))
+        return describe(name, workload_events(self.client, self.namespace, kind, self.name))
 
     def _resume(self, step: Resume, context: Any) -> None:
         """Find the object of the attempt that is on; returns if it has ended meanwhile."""

@@ -147,13 +147,13 @@ class TrainJobTrigger(BaseTrigger):
         soon = self._queue.again if self._queue else LOOK_SECONDS
         return min(LOOK_SECONDS, deadline - time.time(), log_due, soon)
 
-    async def _of_queue(self, gang: Gang, say: Callable[[str, list[Any] | None], str]) -> str:
-        """What Kueue told of the TrainJob, as `say` puts it."""
+    async def _of_queue(self, gang: Gang, describe: Callable[[str, list[Any] | None], str]) -> str:
+        """What Kueue told of the TrainJob, as `describe` puts it."""
         name = queue.name_of(gang.job) if gang.job else None
         if name is None:
             return gang.waits
         self._queue = self._queue or QueueWatch(self.hook, self.namespace, shape.KIND, self.name)
-        return say(name, await self._queue.events())
+        return describe(name, await self._queue.events())
 
     def _tell(self, why: str) -> None:
         if why != self._told:

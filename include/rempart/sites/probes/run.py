@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from rempart.sites.answers import NotUnderstood
 from rempart.sites.capabilities import CLAIMED, CapabilityRecord, Proof, complete
 from rempart.sites.probes import history, listing, objects
 from rempart.sites.probes.scratch import Absent, Lie, NotRun, Scratch, busy, code, open_scratch, sweep
+
+logger = logging.getLogger(__name__)
 
 SKEW_SECONDS = 60
 BULK = 16 << 20
@@ -96,9 +99,7 @@ def throughput(at: Scratch) -> dict[str, float]:
     }
 
 
-def run(
-    client: Any, site: str, bucket: str, now: datetime, say: Callable[[str], object] = lambda line: None
-) -> CapabilityRecord:
+def run(client: Any, site: str, bucket: str, now: datetime) -> CapabilityRecord:
     """Probe a site through boto3's client, in a bucket of the doctor's own; `say` gets each proof as it comes.
 
     Raises botocore's errors where that bucket cannot be had. What was locked stays for `scratch.LOCKED_FOR`.
@@ -108,7 +109,7 @@ def run(
     try:
         for name, probe in PROBES.items():
             proofs.append(attempt(name, probe, at))
-            say(proofs[-1].line())
+            logger.info("%s", proofs[-1].line())
         figures = throughput(at)
     finally:
         sweep(at)

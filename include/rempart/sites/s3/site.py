@@ -210,8 +210,8 @@ class S3Site(S3Reader):
         answer = self._call("delete", bucket, key, ask)
         return None if version_id else answer.get("VersionId")
 
-    def probe(self, bucket: str, now: datetime, say: Callable[[str], object] = lambda line: None) -> CapabilityRecord:
+    def probe(self, bucket: str, now: datetime) -> CapabilityRecord:
         from rempart.sites.probes.run import run
 
         # once: what is asked again until it works would hide how the site is
-        return self._call("probe", bucket, "", lambda: run(self._impatient, self.name, bucket, now, say))
+        return self._call("probe", bucket, "", lambda: run(self._impatient, self.name, bucket, now))

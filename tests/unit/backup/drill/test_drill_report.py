@@ -204,7 +204,7 @@ def platform() -> Platform:
 
 def test_a_report_is_filed_under_lock_and_made_again(platform: Platform, tmp_path: Any) -> None:
     record = platform.ledger.append("drill", POINT, body())
-    filed = drill_report.file(platform, record, lambda line: None)
+    filed = drill_report.file(platform, record)
     site = platform.sites["primary"]
     assert [key.rpartition(".")[2] for key in filed] == ["json", "html"]
     for key, digest in filed.items():
@@ -214,11 +214,10 @@ def test_a_report_is_filed_under_lock_and_made_again(platform: Platform, tmp_pat
     evidence = platform.ledger.find("drill-report", POINT)[0].body
     assert evidence["sha256"] == filed and evidence["drill"] == record.seq
 
-    told: list[str] = []
-    drill_report.command(platform, None, None, tmp_path, told.append)
-    assert len(told) == 2 and all("equal to the filed report" in line for line in told)
-    drill_report.command(platform, "none", record.seq, tmp_path, told.append)
-    assert "different from the filed report" in told[-1]
+    again = drill_report.make_again(platform, None, None, tmp_path)
+    assert len(again) == 2 and all("equal to the filed report" in one.line for one in again)
+    again = drill_report.make_again(platform, "none", record.seq, tmp_path)
+    assert "different from the filed report" in again[-1].line
     assert "Financial" not in (tmp_path / f"drill-{POINT}-{record.seq}.html").read_text()
 
 
@@ -228,12 +227,12 @@ def test_what_cannot_be_reported_is_refused(
 ) -> None:
     platform.ledger.append("drill", POINT, body())
     with pytest.raises(BackupError, match=why):
-        drill_report.command(platform, profile, number, tmp_path, lambda line: None)
+        drill_report.make_again(platform, profile, number, tmp_path)
 
 
 def test_without_a_drill_there_is_nothing_to_report(platform: Platform, tmp_path: Any) -> None:
     with pytest.raises(BackupError, match="no record of a drill"):
-        drill_report.command(platform, None, None, tmp_path, lambda line: None)
+        drill_report.make_again(platform, None, None, tmp_path)
 
 
 def test_the_profiles_of_rempart_yaml_are_those_there_are() -> None:

@@ -37,18 +37,19 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
 )
 def test_it_says_what_starts_them_where_it_does_not_wait(stack: Stack, cluster: bool, remedy: str) -> None:
     with pytest.raises(StackError, match="do not run yet") as refused:
-        containers.up(replace(stack, cluster=cluster), print)
+        containers.up(replace(stack, cluster=cluster))
     assert remedy in refused.value.hint
 
 
-def test_it_waits_until_they_were_started_and_checks_them(stack: Stack) -> None:
-    told = list[str]()
-    containers.up(replace(stack, cluster=True), told.append, 60)
-    assert "docs/how-to/kubernetes.md" in told[0] and "60 s" in told[0]
-    assert told[1:] == ["mlflow: logs a run", "airflow: all components beat, 3 DAGs parsed"]
+def test_it_waits_until_they_were_started_and_checks_them(stack: Stack, caplog: pytest.LogCaptureFixture) -> None:
+    containers.up(replace(stack, cluster=True), 60)
+    assert "docs/how-to/kubernetes.md" in caplog.messages[0] and "60 s" in caplog.messages[0]
+    assert caplog.messages[1:] == ["mlflow: logs a run", "airflow: all components beat, 3 DAGs parsed"]
 
 
-def test_a_store_that_does_not_answer_at_first_is_waited_for(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_does_not_answer_at_first_is_waited_for(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     works, refusals = containers.works, [DatabaseUnavailable("postgresql: no answer", "Look at its log.")] * 2
 
     def away(stack: Stack) -> list[str]:
@@ -57,17 +58,16 @@ def test_a_store_that_does_not_answer_at_first_is_waited_for(stack: Stack, monke
         return works(stack)
 
     monkeypatch.setattr(containers, "works", away)
-    told = list[str]()
-    containers.up(replace(stack, cluster=True), told.append, 60)
-    assert told[0] == "not yet: postgresql: no answer"
-    assert told[2:] == ["mlflow: logs a run", "airflow: all components beat, 3 DAGs parsed"]
+    containers.up(replace(stack, cluster=True), 60)
+    assert caplog.messages[0] == "not yet: postgresql: no answer"
+    assert caplog.messages[2:] == ["mlflow: logs a run", "airflow: all components beat, 3 DAGs parsed"]
     refusals.append(DatabaseUnavailable("postgresql: no answer", "Look at its log."))
     with pytest.raises(DatabaseUnavailable):
-        containers.up(stack, told.append)
+        containers.up(stack)
 
 
 def test_what_does_not_answer_is_told_once_and_one_time_is_left_for_all(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Two hours of waiting are two hours, and a refused password is no silence."""
     now = [0.0]
@@ -81,8 +81,7 @@ def test_what_does_not_answer_is_told_once_and_one_time_is_left_for_all(
     monkeypatch.setattr(containers.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(containers.time, "sleep", sleep)
     monkeypatch.setattr(containers.mlflow_server, "check", refused)
-    told = list[str]()
     with pytest.raises(StackError):
-        containers.up(replace(stack, cluster=True), told.append, 7200)
+        containers.up(replace(stack, cluster=True), 7200)
     assert 7200 <= now[0] <= 7203
-    assert told[1:] == ["not yet: mlflow: the password was refused"]
+    assert caplog.messages[1:] == ["not yet: mlflow: the password was refused"]

@@ -21,7 +21,7 @@ NOW = datetime.now(UTC)
 
 def init(tmp_path: Path, given: front.Pair | None) -> dict[str, str]:
     stack = layout.Stack(ROOT, tmp_path / "var", config.load(ROOT / "rempart.yaml"), python="/usr/bin/python3")
-    containers.initialise(stack, tmp_path / ".env", lambda line: None, {}, pair=given)
+    containers.initialise(stack, tmp_path / ".env", {}, pair=given)
     return read_env_file(tmp_path / ".env")
 
 

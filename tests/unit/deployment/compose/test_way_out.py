@@ -69,7 +69,7 @@ def team_database(tmp_path: Path, url: str = "postgresql://db.example.eu:5432") 
 
 
 def init(made: layout.Stack, tmp_path: Path, environment: dict[str, str]) -> dict[str, str]:
-    containers.initialise(made, tmp_path / ".env", lambda line: None, environment)
+    containers.initialise(made, tmp_path / ".env", environment)
     return read_env_file(tmp_path / ".env")
 
 

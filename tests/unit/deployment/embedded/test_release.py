@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from rempart.cli import upgrades
 from rempart.deployment.embedded import release
 from rempart.deployment.servers import postgresql, schemas
 from rempart.deployment.servers.schemas import Schema
 from rempart.deployment.setup import layout, services
 from rempart.errors import RempartError, StackError
-from rempart.flows.upgrade import upgrade, upgrade_back, upgrade_journal
+from rempart.flows.upgrade import upgrade_journal
 from rempart.flows.upgrade.upgrade_journal import Begun
 from rempart.settings import config
 
@@ -118,20 +119,19 @@ def test_an_upgrade_that_was_begun_is_read_as_it_was_written(stack: layout.Stack
 
 
 def test_nobody_goes_back_without_an_upgrade_or_without_the_release_before(
-    stack: layout.Stack, before: layout.Stack
+    stack: layout.Stack, before: layout.Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(RempartError, match="No upgrade"):
-        upgrade_back.go_back(stack, yes=False, say=print)
+        upgrades.go_back(stack, yes=False)
     found = release.recorded(stack)
     assert found
     begun = Begun("P", "haven", found, ("mlflow",), {}, (7, "aa"), (), "2026-11-25T20:00:00+00:00")
     upgrade_journal.write(stack, begun)
-    told: list[str] = []
-    upgrade_back.go_back(stack, yes=False, say=told.append)
-    assert told[-1] == "Nothing was changed. Say --yes to do it."
+    upgrades.go_back(stack, yes=False)
+    assert capsys.readouterr().out.splitlines()[-1] == "Nothing was changed. Say --yes to do it."
     shutil.rmtree(before.root)
     with pytest.raises(RempartError, match="not in") as gone:
-        upgrade_back.go_back(stack, yes=True, say=told.append)
+        upgrades.go_back(stack, yes=True)
     assert "make setup" in gone.value.hint
 
 
@@ -148,7 +148,7 @@ def test_the_release_before_works_with_its_own_programs_and_its_failure_is_told(
     begun = Begun("P", "haven", found, (), {}, (7, "aa"), (), "2026-11-25T20:00:00+00:00")
     upgrade_journal.write(stack, begun)
     with pytest.raises(RempartError, match=r"`rempart up` of the release before, .* ended with 3"):
-        upgrade_back.go_back(stack, yes=True, say=lambda line: None)
+        upgrades.go_back(stack, yes=True)
     lines = told.read_text().splitlines()
     assert lines[:2] == ["-m rempart.cli up", str(before.root)]
     assert f"REMPART_HOME={before.root}" in lines and f"REMPART_VAR={stack.var}" in lines
@@ -160,5 +160,5 @@ def test_the_release_before_works_with_its_own_programs_and_its_failure_is_told(
 def test_an_upgrade_without_a_platform_names_what_is_missing(stack: layout.Stack) -> None:
     for words in ({"check": True, "yes": False}, {"check": False, "yes": True}):
         with pytest.raises(RempartError, match="no platform in") as refused:
-            upgrade.command(stack, **words, say=print)
+            upgrades.take_over(stack, **words)
         assert "REMPART_VAR" in refused.value.hint

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from rempart.coordination.active import Active, MemoryActiveSites
 from rempart.coordination.failover import Journey
 from rempart.deployment.servers import follow
@@ -42,16 +44,18 @@ def until(true: Callable[[], bool], seconds: float = 15) -> None:
         time.sleep(0.02)
 
 
-def followed(sites: MemoryActiveSites, start: Started, said: list[str]) -> tuple[threading.Thread, list[int]]:
+def followed(sites: MemoryActiveSites, start: Started) -> tuple[threading.Thread, list[int]]:
     codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(follow.follow(sites, start, said.append, 0.05)))
+    thread = threading.Thread(target=lambda: codes.append(follow.follow(sites, start, 0.05)))
     thread.start()
     return thread, codes
 
 
-def test_it_stops_at_a_fence_and_starts_where_the_site_is_next_and_ends_with_its_child() -> None:
-    sites, start, said = MemoryActiveSites("primary"), Started(), []
-    thread, codes = followed(sites, start, said)
+def test_it_stops_at_a_fence_and_starts_where_the_site_is_next_and_ends_with_its_child(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sites, start = MemoryActiveSites("primary"), Started()
+    thread, codes = followed(sites, start)
     until(lambda: start.at == ["primary"])
     assert not sites.settle(0), "while it runs it is a writer: no fence is complete"
     with sites.turn("test") as lease:
@@ -65,10 +69,10 @@ def test_it_stops_at_a_fence_and_starts_where_the_site_is_next_and_ends_with_its
     start.children[1].kill()
     thread.join(15)
     assert codes == [-9], "a supervisor starts it again"
-    assert any("is fenced (generation 1)" in line for line in said)
+    assert "is fenced (generation 1)" in caplog.text
 
 
-def test_while_the_database_is_away_the_server_goes_on() -> None:
+def test_while_the_database_is_away_the_server_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     class Away(MemoryActiveSites):
         gone = False
 
@@ -83,11 +87,11 @@ def test_while_the_database_is_away_the_server_goes_on() -> None:
 
                 yield asked
 
-    sites, start, said = Away("primary"), Started(), []
-    thread, codes = followed(sites, start, said)
+    sites, start = Away("primary"), Started()
+    thread, codes = followed(sites, start)
     until(lambda: start.at == ["primary"])
     sites.gone = True
-    until(lambda: "no answer" in said)
+    until(lambda: "no answer" in caplog.text)
     sites.gone = False
     time.sleep(0.3)
     assert start.at == ["primary"] and start.children[0].poll() is None

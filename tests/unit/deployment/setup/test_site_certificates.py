@@ -78,10 +78,10 @@ def test_every_service_asks_for_the_certificate_and_lets_one_name_in() -> None:
 
 def test_init_keeps_those_of_containers(tmp_path: Path) -> None:
     stack = layout.Stack(ROOT, tmp_path / "var", config.load(ROOT / "rempart.yaml"), python="/usr/bin/python3")
-    folder, told = tmp_path / "var" / "compose", list[str]()
-    containers.initialise(stack, tmp_path / ".env", told.append, {})
+    folder = tmp_path / "var" / "compose"
+    containers.initialise(stack, tmp_path / ".env", {})
     before = {site: site_certificates.read(folder, f"{site}.") for site in stack.embedded_sites}
     assert all(site_certificates.usable(site, found, datetime.now(UTC)) for site, found in before.items())
     assert before["primary"]["ca.pem"] != before["haven"]["ca.pem"]
-    containers.initialise(stack, tmp_path / ".env", told.append, {})
+    containers.initialise(stack, tmp_path / ".env", {})
     assert {site: site_certificates.read(folder, f"{site}.") for site in stack.embedded_sites} == before

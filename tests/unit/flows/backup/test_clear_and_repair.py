@@ -45,7 +45,7 @@ def test_k2_whatever_an_attacker_hides_or_writes_over_comes_back(made: House) ->
     first, second = made.point(), made.point()
     packed = pack(made)
     made.platform.ledger.append("restore-point", second, {"manifest_sha256": "0"})
-    locks.extend(made.platform, made.haven, [first, second], say=silent)
+    locks.extend(made.platform, made.haven, [first, second])
     for info in list(made.haven.versions("backups")):
         if info.key.startswith(("chain/", "points/", "restic/", "locks/", "sealed/")):
             with pytest.raises(SiteError, match="locked until"):
@@ -58,19 +58,19 @@ def test_k2_whatever_an_attacker_hides_or_writes_over_comes_back(made: House) ->
     with pytest.raises(BackupError, match="3 objects that restore points"):
         prune.prune(made.platform, dry_run=False)
     assert points.list(made.haven, "backups") == ()
-    planned = repair(made.platform, say=silent)
+    planned = repair(made.platform)
     assert planned.dry_run and len(planned.keys) == 5 and points.list(made.haven, "backups") == ()
-    assert uncover(made.haven, "backups", locking.Known(), dry_run=False, say=silent).keys == planned.keys
+    assert uncover(made.haven, "backups", locking.Known(), dry_run=False).keys == planned.keys
     assert made.open().manifest.id == second and made.find(TRUSTED).links[0].point == first
     assert made.haven.read("backups", PACK) == made.haven.read("backups", PACK, version_id=packed) == b"pack"
-    assert repair(made.platform, dry_run=False, say=silent).keys == ()
+    assert repair(made.platform, dry_run=False).keys == ()
     assert locks.extend(made.platform, made.haven, [first, second]).hidden == ()
 
 
 def test_k2_an_erasure_that_somebody_hides_comes_back(made: House) -> None:
     made.haven.write("backups", "erasures/1.json", b"signed")
     made.haven.delete("backups", "erasures/1.json")
-    assert repair(made.platform, dry_run=False, say=silent).keys == ("erasures/1.json",)
+    assert repair(made.platform, dry_run=False).keys == ("erasures/1.json",)
     assert made.haven.read("backups", "erasures/1.json") == b"signed"
 
 
@@ -84,7 +84,7 @@ def test_k2_what_is_hidden_stops_the_prune_is_kept_locked_and_is_no_old_version(
         prune.prune(made.platform, dry_run=False)
     assert made.haven.retained_until("backups", PACK, packed) == NOW + timedelta(days=8)
     assert set(points.list(made.haven, "backups")) == set(old)
-    repair(made.platform, dry_run=False, say=silent)
+    repair(made.platform, dry_run=False)
     prune.prune(made.platform, dry_run=False)
     assert made.haven.read("backups", PACK) == b"pack"
     assert [one.body["count"] for one in made.platform.ledger.find("repair")] == [1]
@@ -97,7 +97,7 @@ def test_what_restic_removes_is_neither_hidden_nor_brought_back_also_if_the_prun
     during = locks.note_pruning(made.platform, made.haven, before)
     made.haven.delete("backups", PACK)  # here the run is killed
     again = locks.extend(made.platform, made.haven, [])
-    assert again.hidden == () and not again.known.pruning and repair(made.platform, say=silent).keys == ()
+    assert again.hidden == () and not again.known.pruning and repair(made.platform).keys == ()
     assert locks.settle(made.platform, made.haven, during).until.keys() == again.known.until.keys()
 
 

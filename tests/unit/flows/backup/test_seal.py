@@ -31,7 +31,7 @@ from rempart.flows.backup.seal import seal_objects
 from rempart.flows.shared import keys as flow
 from rempart.flows.shared.platform import Platform
 from rempart.settings.config import Connection
-from tests.journeys import in_memory, silent
+from tests.journeys import in_memory
 from tests.memory_site import MemorySite
 
 NOW = datetime(2099, 3, 1, 12, tzinfo=UTC)  # the site in memory has the real clock: these locks hold
@@ -241,26 +241,28 @@ def test_opening_checks_the_key_the_bytes_and_the_content(house: House, tmp_path
     assert not list(tmp_path.iterdir()), "what was not proven is not there"
 
 
-def test_making_destroying_and_rewrapping_keys_is_evidence_without_a_secret(house: House) -> None:
+def test_making_destroying_and_rewrapping_keys_is_evidence_without_a_secret(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
     house.seal(house.put("a", b"one"))
     house.seal(house.put("b", b"two"))
-    said: list[str] = []
-    flow.destroy(house.platform, house.ring, BOOKINGS.id, say=said.append)
+    said = list(flow.destruction_lines(flow.destroy(house.platform, house.ring, BOOKINGS.id), dry_run=True))
     assert "Pass --yes" in said[-1]
-    flow.rewrap(house.platform, house.ring, dry_run=False, say=said.append)
+    said += flow.rewrap_lines(house.ring, flow.rewrap(house.platform, house.ring, dry_run=False), dry_run=False)
     key = house.ring.open(BOOKINGS)
-    flow.destroy(house.platform, house.ring, BOOKINGS.id, dry_run=False, say=said.append)
+    done = flow.destroy(house.platform, house.ring, BOOKINGS.id, dry_run=False)
+    said += flow.destruction_lines(done, dry_run=False)
     house.seal(house.put("c", b"three"))
     records = house.platform.ledger.find("backup-key", BOOKINGS.id)[::-1]
     assert [(one.body["event"], one.body["serial"]) for one in records] == [
         ("made", "0001"), ("rewrapped", "0001"), ("destroyed", "0001"), ("made", "0002"),
     ]  # fmt: skip
-    text = str(house.platform.ledger.find("backup-key")) + "".join(said)
+    text = str(house.platform.ledger.find("backup-key")) + "".join(said) + caplog.text
     assert not [one for one in (key.identity.secret, key.restic_password, OWN.secret) if one in text]
     lines = list(flow.listing(house.ring))
     assert "0001  destroyed on 2099-03-01" in lines[0] and "opened by the platform, age1" in lines[1]
     with pytest.raises(KeyMissing, match="never had a key"):
-        flow.destroy(house.platform, house.ring, MODELS.id, say=silent)
+        flow.destroy(house.platform, house.ring, MODELS.id)
 
 
 def test_a_key_that_vanished_everywhere_is_not_quietly_replaced(house: House) -> None:
@@ -273,7 +275,7 @@ def test_a_key_that_vanished_everywhere_is_not_quietly_replaced(house: House) ->
         KeyMissing, match="is missing at bucket backups at site 'haven', bucket backups at site 'primary'"
     ):
         house.seal(one)
-    flow.destroy(house.platform, house.ring, BOOKINGS.id, dry_run=False, say=silent)
+    flow.destroy(house.platform, house.ring, BOOKINGS.id, dry_run=False)
     assert house.seal(one), "once it is on record, a new one is made"
 
 
@@ -291,19 +293,24 @@ def test_without_escrow_nothing_is_sealed_unless_that_was_chosen() -> None:
     assert flow.escrow_warning(settings([ESCROW.recipient], "required"), "sensitive") is None
 
 
-def test_the_keyring_of_a_platform_is_at_both_sites_with_its_own_key_and_escrow(house: House) -> None:
+def test_the_keyring_of_a_platform_is_at_both_sites_with_its_own_key_and_escrow(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
     def connections(name: str) -> Connection:
         return Connection(name, "age", login=OWN.recipient, password=OWN.secret)
 
-    said: list[str] = []
     platform = dataclasses.replace(
         house.platform, config=settings([ESCROW.recipient], "required"), connections=connections
     )
-    ring = flow.open_keyring(platform, said.append)
+    ring = flow.open_keyring(platform)
+    flow.warn_of_escrow(platform)
     assert [str(one) for one in ring.places] == ["bucket backups at site 'haven'", "bucket backups at site 'primary'"]
-    assert ring.recipients == (OWN.recipient, ESCROW.recipient) and not said
-    assert flow.open_keyring(dataclasses.replace(platform, config=settings([], "none")), said.append).escrow == ()
-    assert len(said) == 1 and said[0].startswith("warning: only the platform's own key")
+    assert ring.recipients == (OWN.recipient, ESCROW.recipient) and not caplog.messages
+    alone = dataclasses.replace(platform, config=settings([], "none"))
+    flow.warn_of_escrow(alone)
+    assert flow.open_keyring(alone).escrow == ()
+    assert len(caplog.messages) == 1 and caplog.text.startswith("WARNING")
+    assert caplog.messages[0].startswith("only the platform's own key opens")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import tarfile
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -53,17 +52,17 @@ class Project:
         monkeypatch.setattr(bundle_contents, "variables", lambda: {"REMPART_ADMIN_PASSWORD": SECRET})
         monkeypatch.setattr(platforms, "open_platform", lambda: self.platform)
 
-    def wheels(self, root: Path, folder: Path, say: Callable[[str], object]) -> dict[str, Path]:
+    def wheels(self, root: Path, folder: Path) -> dict[str, Path]:
         self.fetched += 1
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "a-1-py3-none-any.whl").write_bytes(WHEEL)
         return {"a-1-py3-none-any.whl": folder / "a-1-py3-none-any.whl"}
 
     def store(self) -> flow.Stored:
-        return flow.store(self.platform, lambda line: None)
+        return flow.store(self.platform)
 
     def fetch(self, folder: Path) -> bundle.Index:
-        return flow.fetch(self.haven, "backups", TRUSTED, folder, lambda line: None)
+        return flow.fetch(self.haven, "backups", TRUSTED, folder)
 
     def ends(self) -> set[datetime | None]:
         versions = self.haven.versions("backups", "bundle/")
@@ -97,7 +96,7 @@ def test_a_second_time_nothing_is_sent_and_a_change_of_the_code_sends_the_code_a
     assert "code changed" in CliRunner().invoke(app, ["bundle", "status"]).output
     project.now += timedelta(hours=1)
     changed = project.store()
-    index = bundle.newest(project.haven, "backups", TRUSTED, open_bundle.this_machine(), lambda line: None)
+    index = bundle.newest(project.haven, "backups", TRUSTED, open_bundle.this_machine())
     assert index and index[0] == changed.key and changed.sent == index[1].files["code.tar.gz"].size
     assert project.fetched == 1
     project.now += timedelta(hours=1)  # of two bundles of one second, the newest is not known

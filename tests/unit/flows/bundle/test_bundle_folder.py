@@ -43,7 +43,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def written(project: Project, tmp_path: Path) -> Path:
-    bundle_folder.write(project.platform, tmp_path / "dist" / "rempart-1", lambda line: None)
+    bundle_folder.write(project.platform, tmp_path / "dist" / "rempart-1")
     return tmp_path / "dist" / "rempart-1"
 
 
@@ -64,10 +64,10 @@ def test_it_holds_code_wheels_images_bills_and_the_sample_and_no_other_data(writ
     assert {"docker-compose.yml", "data/hotel_bookings.csv.gz"} < names and "data/people.csv" not in names
 
 
-def test_it_is_opened_where_it_lies(written: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_it_is_opened_where_it_lies(written: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert opened(written) == 0
     assert (written / "rempart" / "rempart.yaml").is_file()
-    assert "every file is as it was signed" in capfd.readouterr().out
+    assert "every file is as it was signed" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["restic", "images.tar.gz", "open_bundle.py", "sbom/gate.cdx.json"])
@@ -160,10 +160,10 @@ def test_a_folder_that_holds_something_else_is_left_alone(project: Project, tmp_
     mine.parent.mkdir()
     mine.write_text("mine")
     with pytest.raises(BackupError, match="something that is no bundle"):
-        bundle_folder.write(project.platform, mine.parent, lambda line: None)
+        bundle_folder.write(project.platform, mine.parent)
     assert mine.read_text() == "mine"
     (written / "left-over").write_text("of the bundle before")
-    bundle_folder.write(project.platform, written, lambda line: None)
+    bundle_folder.write(project.platform, written)
     assert not (written / "left-over").exists()
 
 
@@ -176,13 +176,13 @@ def test_the_key_of_the_containers_platform_signs_where_no_other_runs(
     monkeypatch.setattr(Platform, "signer", lacking)
     platform = dataclasses.replace(house().platform, clock=lambda: project.now)
     with pytest.raises(ConnectionMissing):
-        bundle_folder.write(platform, tmp_path / "to", lambda line: None, images=False)
+        bundle_folder.write(platform, tmp_path / "to", images=False)
     secrets = tmp_path / "var" / "compose" / "secrets.env"
     secrets.parent.mkdir(parents=True)
     seed = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE="
     secrets.write_text(f'AIRFLOW_CONN_LEDGER_KEY={{"conn_type": "ledger", "password": "{seed}"}}\nREMPART_X={SECRET}\n')
-    index = bundle_folder.write(platform, tmp_path / "to", lambda line: None, images=False)
+    index = bundle_folder.write(platform, tmp_path / "to", images=False)
     assert index.key in (tmp_path / "to" / "bundle").glob("*.json").__next__().read_text()
     (project.root / "rempart.yaml").write_text(f"password: {seed}\n")
     with pytest.raises(BackupError, match=r"rempart\.yaml holds the secret of AIRFLOW_CONN_LEDGER_KEY"):
-        bundle_folder.write(platform, tmp_path / "to", lambda line: None, images=False)
+        bundle_folder.write(platform, tmp_path / "to", images=False)

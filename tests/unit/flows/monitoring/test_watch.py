@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -72,10 +73,10 @@ class Watching:
 
     def __init__(self, site: MemorySite, state: Path, **more: Any) -> None:
         self.settings = watch_file.Watch.model_validate({**PLAIN, **more})
-        self.site, self.state, self.said = site, state, list[str]()
+        self.site, self.state = site, state
 
     def round(self, now: datetime) -> flow.Round:
-        return flow.run_round(self.settings, self.site, self.state, SECRETS, now, self.said.append)
+        return flow.run_round(self.settings, self.site, self.state, SECRETS, now)
 
 
 def by_hook(hook: Webhook) -> dict[str, Any]:
@@ -177,7 +178,12 @@ def test_a_webhook_that_refuses_or_sends_elsewhere_was_not_told(
 
 
 def test_no_secret_is_told_whatever_goes_wrong(
-    site: MemorySite, hook: Webhook, mails: Mailbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: MemorySite,
+    hook: Webhook,
+    mails: Mailbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     hook.status, mails.refuse = 403, "AUTH"
     gone = {"away": {"by": "webhook", "url": "https://127.0.0.1:9/confidential-path"}}
@@ -186,7 +192,7 @@ def test_no_secret_is_told_whatever_goes_wrong(
     watch = Watching(site, tmp_path / "s.json", alerts=by_hook(hook) | by_mail(mails) | gone | hidden)
     found = watch.round(datetime.now(UTC))
     assert len(found.undelivered) == 4
-    everything = "\n".join([*found.undelivered, *watch.said, repr(watch.settings)]).replace(hook.url, "")
+    everything = "\n".join([*found.undelivered, caplog.text, repr(watch.settings)]).replace(hook.url, "")
     everything = everything.replace("https://127.0.0.1:9/confidential-path", "")
     for word in (*list(SECRETS.values())[:4], "confidential-path"):
         assert word not in everything.replace("mail-secret@", ""), word
@@ -215,13 +221,13 @@ def test_a_key_that_was_rotated_is_believed_once_the_file_names_it(site: MemoryS
 
 
 def test_a_damaged_state_makes_it_tell_again_rather_than_keep_silent(
-    site: MemorySite, hook: Webhook, tmp_path: Path
+    site: MemorySite, hook: Webhook, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     watch = Watching(site, tmp_path / "s.json", alerts=by_hook(hook))
     for damaged in ("", "{", "[]", '{"told": {"on-call": {"backup": "noon"}}}', '{"told": 1}'):
         watch.state.write_text(damaged)
         watch.round(datetime.now(UTC))
-    assert len(hook.posts) == 5 and any("told again" in line for line in watch.said)
+    assert len(hook.posts) == 5 and "told again" in caplog.text
 
 
 def test_a_state_that_cannot_be_kept_is_an_error(site: MemorySite, hook: Webhook, tmp_path: Path) -> None:
@@ -250,18 +256,8 @@ def test_the_command_judges_once_and_needs_neither_project_nor_platform(tmp_path
 def test_round_after_round_until_it_is_ended(site: MemorySite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "watch.yaml").write_text(yaml.safe_dump(PLAIN))
     monkeypatch.setattr(flow, "open_site", lambda *_: site)
-    said: list[str] = []
-    left = iter([None, None])
-
-    class Ended(Exception):
-        pass
-
-    def pause() -> None:
-        if next(left, Ended) is Ended:
-            raise Ended
-
-    with pytest.raises(Ended):
-        flow.watch(tmp_path / "watch.yaml", None, SECRETS, lambda: datetime.now(UTC), pause, said.append)
+    rounds = flow.rounds(tmp_path / "watch.yaml", None, SECRETS, lambda: datetime.now(UTC))
+    said = [line for found in itertools.islice(rounds, 3) for line in found.lines()]
     assert sum("RED backup" in line for line in said) == 3
 
 

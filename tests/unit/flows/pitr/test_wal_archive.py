@@ -18,7 +18,7 @@ from rempart.flows.pitr.wal_archive import Archiver
 from rempart.flows.shared.platform import Platform
 from rempart.settings.config import load
 from rempart.settings.sections import PointInTime
-from tests.journeys import ROOT, silent
+from tests.journeys import ROOT
 from tests.memory_site import MemorySite
 
 SYSTEM, COMMIT = "77", datetime(2099, 1, 1, tzinfo=UTC)
@@ -35,8 +35,7 @@ def archiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archiver:
     site = MemorySite("haven")
     site.ensure_bucket("backups", versioned=True, locked=True)
     key = DomainKey(wal.domain_of(settings.keep), "0001", age.new_identity(), "restic", b"k" * 32, True)
-    said: list[str] = []
-    made = Archiver(platform, tmp_path / "wal", said.append, threading.Event(), Tools(tmp_path))
+    made = Archiver(platform, tmp_path / "wal", threading.Event(), Tools(tmp_path))
     made._target, made._system = Target(platform, site, "backups", key, settings), SYSTEM
     return made
 
@@ -85,15 +84,17 @@ def test_x1_killed_between_the_site_and_the_disk_it_is_sent_again(
     assert not list(folder.iterdir())
 
 
-def test_a_site_that_refuses_loses_nothing_and_is_told_once(archiver: Archiver) -> None:
+def test_a_site_that_refuses_loses_nothing_and_is_told_once(
+    archiver: Archiver, caplog: pytest.LogCaptureFixture
+) -> None:
     target = archiver._target
     assert target is not None
-    folder, said = received(archiver, *SEGMENTS), archiver.say.__self__  # type: ignore[attr-defined] # a list's append
+    folder = received(archiver, *SEGMENTS)
     target.site._locking.clear()  # type: ignore[attr-defined] # a site in memory
     for _ in range(2):
         archiver._next.clear()
         archiver._ship()
-    assert len(list(folder.iterdir())) == 2 and len(said) == 1 and "no locks" in said[0]
+    assert len(list(folder.iterdir())) == 2 and len(caplog.messages) == 1 and "no locks" in caplog.text
     target.site.ensure_bucket("backups", versioned=True)
     target.site._locking.add("backups")  # type: ignore[attr-defined]
     archiver._next.clear()
@@ -109,4 +110,4 @@ def test_two_archivers_do_not_work_in_one_folder(archiver: Archiver) -> None:
 def test_where_it_is_off_nothing_starts(tmp_path: Path) -> None:
     off = Platform(load(ROOT / "rempart.yaml"), lambda name: pytest.fail(name))
     with pytest.raises(ConfigError, match="point_in_time"):
-        Archiver(off, tmp_path, silent, threading.Event(), Tools(tmp_path)).run()
+        Archiver(off, tmp_path, threading.Event(), Tools(tmp_path)).run()

@@ -58,7 +58,7 @@ def sites(platform: Platform) -> ActiveSites:
 
 def restored(platform: Platform) -> Active:
     now = restore_active.switch(platform, POINT, "haven", 7, NOW)
-    restore_active.resume(platform, "haven", journeys.silent)
+    restore_active.resume(platform, "haven")
     return now
 
 

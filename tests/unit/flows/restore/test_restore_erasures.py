@@ -39,14 +39,14 @@ def came_back() -> tuple[Lake, list[Erasure], Any]:
     entries = erasures.on_record(lake.platform.ledger)
     for key, (info, body) in before.items():
         home.write(lake.bucket, key, body, metadata={k: v for k, v in info.metadata.items() if k != "sha256"})
-    ring = open_keyring(lake.platform, lambda line: None)
+    ring = open_keyring(lake.platform)
     point = SimpleNamespace(keys=SimpleNamespace(of=lambda domain, serial: ring.open(parse(domain), serial)))
     assert lake.holders(WHO)
     return Lake(replace(lake.platform, ledger_=MemoryLedger())), entries, point
 
 
 def applied(platform: Platform, point: Any, entries: list[Erasure]) -> list[tuple[bool | None, str]]:
-    checks = restore_erasures.apply_again(platform, point, entries, "primary", lambda line: None)
+    checks = restore_erasures.apply_again(platform, point, entries, "primary")
     return [(check.ok, f"{check.what} ({check.detail})") for check in checks]
 
 

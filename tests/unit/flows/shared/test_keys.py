@@ -18,7 +18,7 @@ DAMAGE = RepositoryDamaged("restic dump: it does not give back what was stored i
 
 def test_i10_a_site_that_alters_every_repository_gets_a_few_a_day_and_then_the_backup_says_so() -> None:
     platform = dataclasses.replace(in_two_memories().platform, clock=lambda: datetime.now(UTC))
-    keyring = open_keyring(platform, lambda line: None)
+    keyring = open_keyring(platform)
     first = key_of(platform, keyring, LEDGER)
     serials = [renewed_key(platform, keyring, LEDGER, DAMAGE).serial for _ in range(RENEWALS)]
     assert [first.serial, *serials] == ["0001", "0002", "0003", "0004"]

@@ -20,7 +20,7 @@ from rempart.flows.shared import platform as platforms
 from rempart.flows.shared.platform import Platform
 from rempart.settings import config
 from rempart.settings.config import Connection
-from tests.journeys import in_memory, silent
+from tests.journeys import in_memory
 
 ROOT = Path(__file__).parents[4]
 BOOKINGS = Domain("dataset", "bookings", "395d")
@@ -34,7 +34,7 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
     own = Connection("backup_key", "age", login=OWN.recipient, password=OWN.secret)
     made = dataclasses.replace(in_memory(), connections=lambda name: own)
     monkeypatch.setattr(platforms, "open_platform", lambda: made)
-    flow.key_of(made, flow.open_keyring(made, silent), BOOKINGS)
+    flow.key_of(made, flow.open_keyring(made), BOOKINGS)
     return made
 
 
@@ -55,7 +55,7 @@ def test_the_list_tells_who_opens_what_and_warns_of_a_lonely_key(platform: Platf
 
 
 def test_nothing_is_destroyed_without_yes(platform: Platform) -> None:
-    ring = flow.open_keyring(platform, silent)
+    ring = flow.open_keyring(platform)
     planned, _ = run("destroy", BOOKINGS.id)
     assert planned.count("would be deleted") == 2 and "--yes" in planned
     assert ring.open(BOOKINGS)
@@ -92,9 +92,9 @@ def test_the_platforms_own_key_is_replaced_with_the_old_one(
     own = Connection("backup_key", "age", login=new.recipient, password=new.secret)
     changed = dataclasses.replace(platform, connections=lambda name: own)
     monkeypatch.setattr(platforms, "open_platform", lambda: changed)
-    before = flow.open_keyring(platform, silent).open(BOOKINGS)
+    before = flow.open_keyring(platform).open(BOOKINGS)
     run("rewrap", "--with", str(old), "--yes")
-    after = flow.key_of(changed, flow.open_keyring(changed, silent), BOOKINGS)
+    after = flow.key_of(changed, flow.open_keyring(changed), BOOKINGS)
     assert after.identity == before.identity and after.proven
 
 

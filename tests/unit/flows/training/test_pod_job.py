@@ -45,21 +45,22 @@ def platform(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> P
     return dataclasses.replace(made, clock=clock)
 
 
-def waits(platform: Platform, seed: int) -> tuple[pod_job.Ordered, list[str]]:
+def waits(platform: Platform, seed: int, caplog: pytest.LogCaptureFixture) -> tuple[pod_job.Ordered, list[str]]:
     """An order, and what its plan says of waiting."""
-    pipeline, said = stage.pipeline(), list[str]()
+    pipeline = stage.pipeline()
+    caplog.clear()
     trainer = pipeline.trainer.model_copy(update={"seed": seed})
     pipeline = pipeline.model_copy(update={"trainer": trainer})
-    spec = train.order(platform, pipeline, stage.table(), "s1", params={}, progress=lambda _: None)
-    found = pod_job.place(platform, pipeline, spec, progress=said.append)
-    return found, [line.strip() for line in said if line.strip().startswith("wait ")]
+    spec = train.order(platform, pipeline, stage.table(), "s1", params={})
+    found = pod_job.place(platform, pipeline, spec)
+    return found, [line.strip() for line in caplog.messages if line.strip().startswith("wait ")]
 
 
 def test_a_placement_on_record_says_how_long_the_job_waited_and_the_next_plan_tells_it(
-    platform: Platform, clock: Clock
+    platform: Platform, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     unknown = "wait unknown: no job that it took is on record"
-    ordered, told = waits(platform, 1)
+    ordered, told = waits(platform, 1, caplog)
     assert told == [unknown, unknown]
     job = pod_job.ordered_job(platform, stage.pipeline(), ordered.bucket, ordered.key)
     option = job.plan.option("gpu-a")
@@ -71,5 +72,5 @@ def test_a_placement_on_record_says_how_long_the_job_waited_and_the_next_plan_te
     job.end(1, Ending("succeeded", "exit status 0"), POD)
     (placed,) = platform.ledger.find("placement")
     assert placed.body["ran"]["waited"] == 2400.0
-    _, told = waits(platform, 2)
+    _, told = waits(platform, 2, caplog)
     assert told == ["wait about 40 min by the last job", unknown]

@@ -61,13 +61,9 @@ class Job:
         def connection(name):
             return Connection(name, "aws", password="-")
 
-        lines = []
         command = (str(TRAINER), str(NODE), str(self.folder))
         backend = LocalBackend(self.site, connection, timedelta(minutes=4), command)
-        try:
-            return backend.run(self.spec, lines.append)
-        finally:
-            print("\n".join(lines))
+        return backend.run(self.spec)
 
     def attempt(self, *starting: dict, **variables) -> list[Ended]:
         """A process for each place, by default one for each node."""

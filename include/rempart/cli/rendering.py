@@ -1,0 +1,55 @@
+"""Renders the log of a command on the terminal: events to standard output, warnings and errors to standard error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+ROOT = logging.getLogger("rempart")
+TIMED = ("rempart.deployment.embedded.lifecycle",)
+"""Loggers whose lines bear the seconds since the command began: a start of the stack takes long."""
+_WORDS = {logging.WARNING: ("warning", "33"), logging.ERROR: ("error", "31"), logging.CRITICAL: ("error", "31")}
+
+
+class Terminal(logging.Handler):
+    """Writes each record as a line: the message alone; a warning or an error is told as such."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        coloured = stream.isatty() and not os.environ.get("NO_COLOR")
+        stream.write(f"{self._head(record, coloured=coloured)}{self.format(record)}\n")
+        stream.flush()
+
+    def _head(self, record: logging.LogRecord, *, coloured: bool) -> str:
+        if record.levelno in _WORDS:
+            word, colour = _WORDS[record.levelno]
+            return f"\033[{colour}m{word}:\033[0m " if coloured else f"{word}: "
+        return f"[{time.monotonic() - self._began:6.1f} s] " if record.name in TIMED else ""
+
+
+@contextmanager
+def on_terminal() -> Iterator[None]:
+    """Show what Rempart logs while a command runs. Loggers of libraries stay at WARNING, as Python has them."""
+    handler, level, propagates = Terminal(), ROOT.level, ROOT.propagate
+    ROOT.addHandler(handler)
+    ROOT.setLevel(logging.INFO)
+    ROOT.propagate = False
+    try:
+        yield
+    finally:
+        ROOT.removeHandler(handler)
+        ROOT.setLevel(level)
+        ROOT.propagate = propagates
+
+
+def warnings_only() -> None:
+    """Show no events: standard output is for one JSON document."""
+    ROOT.setLevel(logging.WARNING)

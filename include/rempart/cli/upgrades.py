@@ -1,0 +1,77 @@
+"""The command that puts this release in the place of the one before, or goes back to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rempart.cli.root import app
+
+if TYPE_CHECKING:
+    from rempart.deployment.setup.layout import Stack
+
+
+@app.command()
+def upgrade(
+    check: Annotated[bool, typer.Option("--check", help="Only tell what this release would change.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
+    ] = False,
+    back: Annotated[bool, typer.Option("--back", help="Go back to the release before the newest upgrade.")] = False,
+) -> None:
+    """Put this checkout in the place of the release that runs: restore point, drill, migration, start, proof.
+
+    Name the state of the platform that runs with REMPART_VAR. Exit code 1 if it is refused.
+    """
+    from rempart.deployment.setup import layout
+
+    if back:
+        go_back(layout.current(), yes=yes and not check)
+    else:
+        take_over(layout.current(), check=check, yes=yes)
+
+
+def take_over(stack: Stack, *, check: bool, yes: bool) -> None:
+    """Show what an upgrade would change; with `yes` do it, or go on with one that did not end. Raises UpgradeError."""
+    from rempart.flows.upgrade import upgrade as flow
+    from rempart.flows.upgrade.upgrade_plan import migrating
+
+    begun = flow.unfinished(stack)
+    if begun and not yes:
+        typer.echo(f"An upgrade was begun at {begun.began} and did not end. `rempart upgrade --yes` goes on with it,")
+        typer.echo("`rempart upgrade --back --yes` goes back to the release before.")
+        return
+    if begun:
+        typer.echo(f"An upgrade was begun at {begun.began}: it goes on")
+    else:
+        facts, lines = flow.look(stack)
+        for line in lines:
+            typer.echo(line.text())
+        flow.check(lines)
+        if flow.is_current(facts):
+            typer.echo("This release runs here already: there is nothing to do.")
+            return
+        if check:
+            return
+        if not yes:
+            for step in flow.steps(migrating(facts)):
+                typer.echo(step)
+            return
+        begun = flow.prepare(stack, facts)
+    for told in flow.exchange(stack, begun):
+        typer.echo(told)
+
+
+def go_back(stack: Stack, *, yes: bool) -> None:
+    """Show what a return to the release before does; with `yes` do it. Raises UpgradeError, StackError."""
+    from rempart.flows.upgrade import upgrade_back as flow
+
+    begun = flow.newest(stack)
+    for line in flow.plan(begun):
+        typer.echo(line)
+    if not yes:
+        typer.echo("Nothing was changed. Say --yes to do it.")
+        return
+    flow.go_back(stack, begun)
+    typer.echo(f"{begun.before.root} works here again. Work on from there; this checkout starts nothing more.")
