@@ -34,7 +34,7 @@ JOB = "job"
 CONTROL = "control.rempart-proof.invalid"
 ADDRESS = "192.0.2.1"
 _ASK = f"getent hosts {CONTROL}; echo x >/dev/udp/{ADDRESS}/9; true"
-_OF_PROJECT = f"label=com.docker.compose.project={PROJECT}"
+OF_PROJECT, SERVICE = f"com.docker.compose.project={PROJECT}", "com.docker.compose.service"
 HOLD = """
 import sys, time
 import boto3, mlflow, numpy, onnx, onnxruntime, pyarrow.parquet, sklearn
@@ -49,6 +49,8 @@ print("held", flush=True)
 time.sleep(float(sys.argv[1]))
 """
 """Code that loads the libraries of a job and a model, and then waits."""
+MEANWHILE = {"the demo's chain runs": ("cli", "rempart", "demo"), "the restore points are listed": ("restore",)}
+"""What containers of commands do while all are watched: service and command."""
 BARE_SECONDS = 60
 """How long the libraries without the switch are watched, once they are loaded."""
 PATIENCE = 1500
@@ -67,7 +69,9 @@ NETWORKLESS = (
 
 def start_job(tag: str, name: str, seconds: float, *before: str) -> None:
     """Start a container of the trainer's image that holds a job's libraries."""
-    words = ("run", "--detach", "--rm", "--name", name, *NETWORKLESS, "--dns", quiet.RESOLVER)
+    # of the project, as its image is: Compose labels what it builds, and a container has the labels of its image
+    labels = ("--label", OF_PROJECT, "--label", f"{SERVICE}={JOB}")
+    words = ("run", "--detach", "--rm", "--name", name, *labels, *NETWORKLESS, "--dns", quiet.RESOLVER)
     docker(*words, f"rempart/trainer:{tag}", *before, "python", "-c", HOLD, str(seconds))
 
 
@@ -99,10 +103,10 @@ class Watch:
     """Seconds from the start of the container until its packets were counted."""
     _naming: threading.Lock = field(default_factory=threading.Lock)
 
-    def begin(self, container: str, name: str = "") -> None:
+    def begin(self, container: str) -> None:
         """Watch one more container, under the name of its service, and ask in it."""
         one = json.loads(docker("inspect", container))[0]
-        name = self.take_name(name or one["Config"]["Labels"]["com.docker.compose.service"], container)
+        name = self.take_name(one["Config"]["Labels"][SERVICE], container)
         self.counters.add(name, one)
         started = datetime.fromisoformat(one["State"]["StartedAt"])
         self.began_after[name] = round((datetime.now(UTC) - started).total_seconds(), 1)
@@ -135,7 +139,7 @@ class Watch:
 @contextmanager
 def watching() -> Iterator[Watch]:
     """Watch every container of the project that starts within the block."""
-    since, filters = str(int(time.time())), ("type=container", "event=start", _OF_PROJECT)
+    since, filters = str(int(time.time())), ("type=container", "event=start", f"label={OF_PROJECT}")
     command = ["docker", "events", "--since", since, "--format", "{{.ID}}"]
     command += [word for one in filters for word in ("--filter", one)]
     with quiet.counting(networks) as counters, ThreadPoolExecutor(16) as pool:
@@ -201,6 +205,15 @@ def without_the_switch(tag: str, noting: Callable[[str, bool, str], None]) -> di
     return heard
 
 
+def ended_well(compose: Compose, *words: str) -> tuple[bool, str]:
+    """Whether a command in a container of its own ended well in time, and its last words."""
+    try:
+        done = compose.run("run", "--rm", "--no-deps", "-T", *words, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return False, f"not over after {PATIENCE} s"
+    return done.returncode == 0, (done.stdout + done.stderr)[-300:]
+
+
 @contextmanager
 def removed(name: str) -> Iterator[None]:
     """Remove a container at the end of the block."""
@@ -217,16 +230,12 @@ def prove(linger: int, compose: Compose, var: Path, checks: list[Check], figures
     figures["a job's libraries without the switch"] = without_the_switch(compose.tag, noting)
     with removed(name), watching() as watch:
         start_job(compose.tag, name, linger + 2 * PATIENCE)
-        watch.begin(docker("inspect", "--format", "{{.Id}}", name).strip(), JOB)
         noting("a job's libraries are loaded", await_loaded(name), name)
-        compose.must("up", "--wait", "--scale", "worker=1")
+        compose.must("up", "--wait", "--scale", "worker=1", timeout=PATIENCE)
         tell("the platform is up")
         began = time.monotonic()
-        run = partial(compose.run, "run", "--rm", "--no-deps", "-T", timeout=PATIENCE)
-        done = run("cli", "rempart", "demo")
-        noting("the demo's chain runs meanwhile", done.returncode == 0, (done.stdout + done.stderr)[-300:])
-        done = run("restore")
-        noting("the restore points are listed meanwhile", done.returncode == 0, (done.stdout + done.stderr)[-300:])
+        for what, words in MEANWHILE.items():
+            noting(f"meanwhile {what}", *ended_well(compose, *words))
         time.sleep(max(0.0, linger - (time.monotonic() - began)))
         figures["seconds watched"] = round(time.monotonic() - began)
         there = {one["Id"] for one in compose.containers().values()}
