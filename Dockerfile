@@ -75,7 +75,7 @@ RUN --mount=type=bind,from=platform,target=/scan rempart sbom --image /scan --na
 
 FROM platform AS airflow
 COPY --from=platform-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
-HEALTHCHECK --interval=15s --timeout=10s --start-period=180s --retries=4 CMD ["python", "-m", "rempart.deployment.compose.healthy", "api-server"]
+HEALTHCHECK --interval=15s --timeout=10s --start-period=180s --retries=4 CMD ["python", "-m", "rempart.deployment.compose.health_check", "api-server"]
 CMD ["rempart", "--help"]
 ARG BASE_IMAGE
 ARG REVISION=unknown
@@ -89,7 +89,7 @@ LABEL org.opencontainers.image.title="Rempart: Airflow" \
 
 FROM platform AS mlflow
 COPY --from=platform-bill --chown=0:0 --chmod=0444 /tmp/sbom.json /usr/share/rempart/sbom.json
-HEALTHCHECK --interval=15s --timeout=10s --start-period=120s --retries=4 CMD ["python", "-m", "rempart.deployment.compose.healthy", "mlflow"]
+HEALTHCHECK --interval=15s --timeout=10s --start-period=120s --retries=4 CMD ["python", "-m", "rempart.deployment.compose.health_check", "mlflow"]
 CMD ["rempart", "run", "mlflow"]
 ARG BASE_IMAGE
 ARG REVISION=unknown

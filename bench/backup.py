@@ -162,11 +162,11 @@ def backups(platform: Platform, folder: Path, megabytes: int, clock: Clock) -> t
 
 def manifest(objects: int) -> None:
     """Prints seconds to write and to read a manifest, its bytes, and this process's peak memory before and after."""
-    now, domain = datetime(2026, 1, 1, tzinfo=UTC), "dataset-bookings-395d"
+    now, scope = datetime(2026, 1, 1, tzinfo=UTC), "dataset-bookings-395d"
 
     def held(number: int) -> points.HeldObject:
         name = hashlib.sha256(str(number).encode()).hexdigest()
-        sealed = SealedObject(domain, "0001", f"sealed/{domain}/{name[:2]}/{name}.age", f"v{number}", name, 900, now)
+        sealed = SealedObject(scope, "0001", f"sealed/{scope}/{name[:2]}/{name}.age", f"v{number}", name, 900, now)
         return points.HeldObject("lake", f"snapshots/bookings/{name}.parquet", 1000, name, f"v{number}", sealed)
 
     whole = tuple(held(number) for number in range(objects))

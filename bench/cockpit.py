@@ -27,7 +27,7 @@ from bench.prove_pods import own_stack
 from bench.report import Row, write
 from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
-from rempart.deployment.setup import credentials, layout
+from rempart.deployment.setup import credentials, paths
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.ledger.chain import Head, extend
 from rempart.ledger.port import Kind
@@ -149,7 +149,7 @@ def shows_what_was_filled(url: str, token: str) -> None:
             time.sleep(2)
 
 
-def run(stack: layout.Stack, records: int, keys: int) -> tuple[dict[str, list[float]], int]:
+def run(stack: paths.Stack, records: int, keys: int) -> tuple[dict[str, list[float]], int]:
     """Seconds of each request, by path, and how many records the chain has."""
     lifecycle.up(stack)
     lifecycle.adopt_environment()

@@ -19,10 +19,10 @@ from bench.door_attacks import Attack, Row, of_site, rows
 from bench.doors_embedded import NOBODY, PAGE, send
 from bench.seen import docker
 from rempart.deployment.compose import containers
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from rempart.settings import config
 
-INSIDE, BESIDE, HERE = "a process in the same container", "another container", "another local user"
+INSIDE, NEIGHBOUR, HERE = "a process in the same container", "another container", "another local user"
 GATE = {18080: "airflow", 15000: "mlflow", 19090: "monitoring"}
 """What the gate passes on, by its port."""
 EGRESS = 13128
@@ -53,7 +53,7 @@ def by_service(found: Sequence[Mapping[str, Any]]) -> Containers:
 
 def parts(root: Path) -> dict[str, dict[int, str]]:
     """The declared ports of each container, with their names."""
-    stack = containers.in_containers(layout.Stack(root, root / "var", config.load(root / "rempart.yaml")))
+    stack = containers.in_containers(paths.Stack(root, root / "var", config.load(root / "rempart.yaml")))
     found: dict[str, dict[int, str]] = {}
     for name, port in stack.ports.items():
         found.setdefault(stack.host(name.partition(" ")[0]), {})[port] = name
@@ -76,15 +76,17 @@ def attack(found: Containers, root: Path | None = None) -> list[Row]:
         asked = [Attack(f"{service} (name look-ups, UDP)", INSIDE, "a datagram", _datagram(port)) for port in lookups]
         table += rows(asked, send(asked, NOBODY, enter)) if asked else []
         tcp = sorted({(port.port, port.address) for port in ports if port.kind == "tcp" and port.port in known})
-        inside, beside = list[Attack](), list[Attack]()
+        inside, neighbour_attacks = list[Attack](), list[Attack]()
         neighbour = _neighbour(service, found)
         for number, address in tcp:
             inside += _both(known[number], {"host": _loopback(address), "port": number}, INSIDE)
             if neighbour and not address.startswith("127."):
-                beside += _of(known[number], {"host": neighbour[1], "port": number}, BESIDE, {})
+                neighbour_attacks += _of(known[number], {"host": neighbour[1], "port": number}, NEIGHBOUR, {})
         table += rows(inside, send(inside, NOBODY, enter)) if inside else []
-        if neighbour and beside:
-            table += rows(beside, send(beside, NOBODY, ("nsenter", "--target", neighbour[0], "--net")))
+        if neighbour and neighbour_attacks:
+            table += rows(
+                neighbour_attacks, send(neighbour_attacks, NOBODY, ("nsenter", "--target", neighbour[0], "--net"))
+            )
     return table + _published(found)
 
 

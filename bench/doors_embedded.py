@@ -21,7 +21,7 @@ import psutil
 from bench import door_requests as asks
 from bench import listening
 from bench.door_attacks import Attack, Row, of_site, row, rows
-from rempart.deployment.setup import launch, layout
+from rempart.deployment.setup import launch, paths
 from rempart.flows.governance import people
 from rempart.flows.shared.platform import Platform
 from rempart.flows.training import job_credentials
@@ -57,7 +57,7 @@ def send(attacks: Sequence[Attack], uid: int | None = None, prefix: Sequence[str
 class Place:
     """Of the running stack: its declared ports by part, and every port and socket of its processes."""
 
-    stack: layout.Stack
+    stack: paths.Stack
     ports: dict[listening.Port, int]
     sockets: dict[str, int]
 
@@ -67,7 +67,7 @@ class Place:
         return names.get(port.port, "") if port.kind == "tcp" else ""
 
 
-def look(stack: layout.Stack) -> Place:
+def look(stack: paths.Stack) -> Place:
     """Everything on which a process of the stack listens. Each declared port must be among it."""
     pids = {process.pid for process in launch.leftovers(stack)}
     for pid in list(pids):
@@ -313,7 +313,7 @@ def _spec(platform: Platform, name: str) -> JobSpec:
     )
 
 
-def attack(stack: layout.Stack, platform: Platform) -> list[Row]:
+def attack(stack: paths.Stack, platform: Platform) -> list[Row]:
     """The whole table of the running stack. Raises RempartError where a preparation fails."""
     landing, key = platform.config.buckets.landing, f"doors-{secrets.token_hex(4)}"
     for name in stack.embedded_sites:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench import audited
-from rempart.deployment.compose.front import Pair
+from rempart.deployment.compose.ingress import CertificatePair
 
 EGRESS, PORT = "egress", 13128
 Check = Callable[[str, bool, str], None]
@@ -53,11 +53,16 @@ def answers(containers: Containers, services: Sequence[str], host: str) -> dict[
 
 
 def look(
-    containers: Containers, services: Sequence[str], beside: Collection[str], denied: str, permitted: str, check: Check
+    containers: Containers,
+    services: Sequence[str],
+    outward_services: Collection[str],
+    denied: str,
+    permitted: str,
+    check: Check,
 ) -> None:
     """The proxy, from inside every container; those `beside` it share its network. Both hosts answer here."""
     asking = [name for name in services if name != EGRESS]
-    wanted = {name for name in beside if name != EGRESS}
+    wanted = {name for name in outward_services if name != EGRESS}
     told = answers(containers, asking, denied)
     refused = {name for name, line in told.items() if " 403 " in line}
     check(
@@ -81,7 +86,7 @@ def look(
 # --- TLS --------------------------------------------------------------------------------------------------------------
 
 
-def make_pair(folder: Path, *names: str, until: datetime | None = None, password: bytes = b"") -> Pair:
+def make_pair(folder: Path, *names: str, until: datetime | None = None, password: bytes = b"") -> CertificatePair:
     """A certificate that signs itself, for names and addresses, and its key."""
     until = until or datetime.now(UTC) + timedelta(days=1)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -98,7 +103,7 @@ def make_pair(folder: Path, *names: str, until: datetime | None = None, password
     )
     shut = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
     pem = serialization.Encoding.PEM
-    made = Pair(folder / f"{names[0]}.crt", folder / f"{names[0]}.key")
+    made = CertificatePair(folder / f"{names[0]}.crt", folder / f"{names[0]}.key")
     made.certificate.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(pem))
     made.key.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, shut))
     return made

@@ -38,7 +38,7 @@ from unittest.mock import patch
 
 from bench.report import Row, write
 from rempart.deployment.embedded import lifecycle
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from rempart.settings import config
 from rempart.training.kubernetes import pod
 from tests import clusters as chosen
@@ -352,7 +352,7 @@ def _set_up(folder: Path, *, real: bool) -> Iterator[Many]:
         ending.enter_context(patch.dict(POOLS, OURS, clear=True))
         if real:
             os.environ[chosen.CHOSEN] = "yes"
-            ending.enter_context(chosen.chosen([], layout.current().ports["mlflow"]))
+            ending.enter_context(chosen.chosen([], paths.current().ports["mlflow"]))
         home = pods.project(folder / "home", {name: {"max_pending": "2h"} for name in OURS}, deadline="1d")
         clusters = ending.enter_context(pods.pools(home, dict.fromkeys(OURS, 0)))
         ending.enter_context(patch.dict(os.environ, pods.connections(clusters) | {"REMPART_HOME": str(home)}))

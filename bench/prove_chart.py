@@ -62,7 +62,7 @@ def why_not(helm: str, chart: str) -> str:
     return ""
 
 
-def beside(folder: Path) -> list[dict[str, Any]]:
+def stub_values(folder: Path) -> list[dict[str, Any]]:
     """The platform's manifests, with what a component of the overlay adds and without what it removes."""
     found = [
         one
@@ -96,7 +96,7 @@ def prove(chart: Chart, checks: list[Check]) -> None:
     for executor, (values, folder) in SETS.items():
         try:
             said = chart.lint(values)
-            made, ours = chart.rendered(values), beside(folder)
+            made, ours = chart.rendered(values), stub_values(folder)
             wrong = faults(made, ours, secrets, executor)
             told = [one for one in chart.warnings(values) if one not in EXPECTED[executor]]
         except Refused as refused:
@@ -124,7 +124,7 @@ def _makes(chart: Chart, values: list[Path], place: str, name: str) -> bool:
         made = chart.rendered(values, [f"{place}=null"])
     except Refused as refused:
         return place in str(refused)
-    return f"Secret {name}: the chart makes it" in faults(made, beside(PLATFORM), set(), "KubernetesExecutor")
+    return f"Secret {name}: the chart makes it" in faults(made, stub_values(PLATFORM), set(), "KubernetesExecutor")
 
 
 def main(argv: list[str] | None = None) -> int:

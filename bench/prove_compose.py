@@ -23,8 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import audited, database_tls, door_attacks, doors_compose, secrets_held
-from bench import outside as way_out
+from bench import audited, database_tls, door_attacks, doors_compose, outside, secrets_held
 from bench.prove_pods import write
 from bench.seen import GATE, docker, look, own_address
 from rempart.airflow_api import AirflowApi
@@ -185,7 +184,7 @@ def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, A
         tell(f"{name}: {figures[f'seconds: {name}']} s")
         began = time.monotonic()
 
-    home = way_out.project(root, var / "home", f"{own_address()}:{PERMITTED}")
+    home = outside.project(root, var / "home", f"{own_address()}:{PERMITTED}")
     environment = {**os.environ, "REMPART_VAR": str(var), "REMPART_HOME": str(home)}
     command = [sys.executable, "-m", "rempart.cli", "init", "--settings", str(settings)]
     subprocess.run(command, env=environment, cwd=root, check=True)
@@ -242,12 +241,12 @@ def prove(compose: Compose, var: Path, checks: list[Check], figures: dict[str, A
     tried = f"{sum(one.tries for one in ports)} tries at {len({one.door for one in ports})} ports"
     check(checks, "no port of a container lets in who has no right", not open_ports, "; ".join(open_ports) or tried)
     step("attacking ports")
-    pair = way_out.make_pair(var, "127.0.0.1")
+    pair = outside.make_pair(var, "127.0.0.1")
     with_pair = [*command, "--certificate", str(pair.certificate), "--key", str(pair.key)]
     subprocess.run(with_pair, env=environment, cwd=root, check=True)
     compose.must("up", "--wait", "--no-deps", GATE)
     pages = {"Airflow": (port, "/api/v2/version"), "MLflow": (int(PORTS["REMPART_MLFLOW_PORT"]), "/health")}
-    way_out.look_at_pages(pages, pair.certificate, partial(check, checks))
+    outside.look_at_pages(pages, pair.certificate, partial(check, checks))
     step("TLS")
 
 

@@ -21,7 +21,7 @@ from bench.door_attacks import Row
 from bench.prove_pods import write
 from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from rempart.flows.shared.platform import open_platform
 from rempart.settings import config
 
@@ -52,7 +52,7 @@ def checks(part: str, rows: list[Row]) -> list[dict[str, Any]]:
 @rendering.on_terminal()
 def main() -> int:
     began, root, kept = time.monotonic(), config.project_root(), config.var_dir() / "proof"
-    stack = layout.current()
+    stack = paths.current()
     lifecycle.up(stack)
     lifecycle.adopt_environment()
     embedded = doors_embedded.attack(stack, open_platform())

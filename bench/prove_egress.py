@@ -161,7 +161,7 @@ def scheduled(proof: Proof, api: AirflowApi, since: datetime) -> None:
     proof.check(what, False, f"none ended within {_SCHEDULED_SECONDS} s")
 
 
-def journeys(proof: Proof, linger: int) -> None:
+def use_everything(proof: Proof, linger: int) -> None:
     """Everything that the sealed stack is put through, from nothing to its end."""
     since = datetime.now(UTC) - timedelta(seconds=1)
     evidence = config.var_dir() / "evidence"
@@ -205,7 +205,7 @@ def sealed(arguments: argparse.Namespace) -> int:
             return int(any(check["ok"] is False for check in proof.checks))
         begin, proof.watching = len(caught.attempts()), True
         try:
-            journeys(proof, arguments.linger)
+            use_everything(proof, arguments.linger)
         except Exception as error:
             proof.check("every step could be taken", False, f"{type(error).__name__}: {error}")
         finally:

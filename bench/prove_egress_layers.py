@@ -34,7 +34,7 @@ from bench import sink
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
-from rempart.deployment.setup import environment, layout
+from rempart.deployment.setup import environment, paths
 from rempart.flows.shared.platform import open_platform
 from rempart.settings import config
 
@@ -172,7 +172,7 @@ def handed_over() -> Counter[tuple[str, int]]:
     found: Counter[tuple[str, int]] = Counter()
     listed = nft("list", "set", "inet", "proof", "tried")
     for address, port, packets in re.findall(r"([\d.]+) \. (\w+) counter packets (\d+)", listed):
-        number = {"https": 443, "domain": 53, "http": 80}.get(port) or int(port)
+        number = {"https": 443, "scope": 53, "http": 80}.get(port) or int(port)
         found[(address, number)] += int(packets)
     return found
 
@@ -253,7 +253,7 @@ def _packets(seen: dict[str, Any]) -> str:
     return "packets not counted" if seen["tried"] is None else f"{seen['tried']} packets sent, {seen['left']} left"
 
 
-def elsewhere(proof: Proof, stack: layout.Stack, api: AirflowApi) -> None:
+def elsewhere(proof: Proof, stack: paths.Stack, api: AirflowApi) -> None:
     """The hook where there is user code beside a task: the dag-processor, the triggerer, `dag.test()`."""
     deadline = time.monotonic() + 60
     found = ""
@@ -319,7 +319,7 @@ def evidence(proof: Proof, api: AirflowApi, run: str) -> None:
 
 
 @contextmanager
-def running(stack: layout.Stack) -> Iterator[AirflowApi]:
+def running(stack: paths.Stack) -> Iterator[AirflowApi]:
     try:
         lifecycle.up(stack)
         lifecycle.adopt_environment()
@@ -329,7 +329,7 @@ def running(stack: layout.Stack) -> Iterator[AirflowApi]:
 
 
 def rounds(proof: Proof, caught: sink.Sink | None) -> None:
-    stack = layout.current()
+    stack = paths.current()
     proof.rows = [{"title": case.title, "allowed": case.host == ALLOWED_NAME} for case in CASES]
     with running(stack) as api:
         run = play(proof, api, caught, "hook")

@@ -25,10 +25,10 @@ from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle, status
 from rempart.deployment.embedded.supervision import Supervisor
 from rempart.deployment.servers import object_sites
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from rempart.deployment.setup.credentials import connections
 from rempart.errors import FailoverError, RempartError
-from rempart.flows.failover.fail_over import JourneyResult, fail_back, fail_over
+from rempart.flows.failover.fail_over import SwitchoverResult, fail_back, fail_over
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.settings import config
 
@@ -52,14 +52,14 @@ def held(platform: Platform, name: str) -> Held:
     return found
 
 
-def kill_primary(stack: layout.Stack) -> None:
+def kill_primary(stack: paths.Stack) -> None:
     """SIGKILL, and the supervisor is kept from starting it again: the site is gone."""
     (line,) = [one for one in status.services(stack, time.time()) if one.name == "site-primary"]
     os.kill(line.pid, signal.SIGKILL)
     Supervisor(stack).stop(["site-primary"])
 
 
-def return_primary(stack: layout.Stack) -> None:
+def return_primary(stack: paths.Stack) -> None:
     Supervisor(stack).launch(["site-primary"])
     resolve, deadline = connections(stack, config.read_env_file(stack.secrets)), time.monotonic() + 60
     while True:
@@ -89,16 +89,16 @@ def followed(api: AirflowApi, dag_id: str, run_id: str) -> str:
     return "ended well"
 
 
-def seconds_of(result: JourneyResult) -> dict[str, float]:
+def seconds_of(result: SwitchoverResult) -> dict[str, float]:
     return {step: outcome["seconds"] for step, outcome in result.steps.items()}
 
 
-def timed(act: Callable[[], JourneyResult]) -> tuple[JourneyResult, float]:
+def timed(act: Callable[[], SwitchoverResult]) -> tuple[SwitchoverResult, float]:
     began = time.monotonic()
     return act(), round(time.monotonic() - began, 1)
 
 
-def prove(stack: layout.Stack) -> tuple[list[Check], dict[str, Any]]:
+def prove(stack: paths.Stack) -> tuple[list[Check], dict[str, Any]]:
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
     run = demo.Demo(platform, api, print)
     checks: list[Check] = []
@@ -220,10 +220,12 @@ def prove(stack: layout.Stack) -> tuple[list[Check], dict[str, Any]]:
 
 
 def _mirrored(platform: Platform) -> bool:
-    from rempart.flows.failover import mirror
+    from rempart.flows.failover import published_state
 
     generation = platform.active().generation
-    return all(isinstance(one, dict) and one["generation"] == generation for one in mirror.read(platform).values())
+    return all(
+        isinstance(one, dict) and one["generation"] == generation for one in published_state.read(platform).values()
+    )
 
 
 @rendering.on_terminal()

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle, status
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from rempart.settings import config
 
 PIPELINE = "hotel_bookings"
@@ -56,7 +56,7 @@ def chain(api: AirflowApi, params: dict[str, float], while_running: Callable[[],
     return "ended well"
 
 
-def prove(api: AirflowApi, stack: layout.Stack, service: str, number: int) -> tuple[bool, str, float]:
+def prove(api: AirflowApi, stack: paths.Stack, service: str, number: int) -> tuple[bool, str, float]:
     began = time.monotonic()
     params = {"max_iter": 40, "l2_regularization": round(time.time() % 1e6 * 1e-9 + number * 1e-3, 12)}
 
@@ -77,7 +77,7 @@ def prove(api: AirflowApi, stack: layout.Stack, service: str, number: int) -> tu
 
 @rendering.on_terminal()
 def main() -> int:
-    stack = layout.current()
+    stack = paths.current()
     lifecycle.up(stack)
     lifecycle.adopt_environment()
     api = AirflowApi(config.environment_connections("airflow_api"))

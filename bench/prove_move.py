@@ -32,7 +32,7 @@ from rempart.backup.keys import age
 from rempart.cli import demo_run as demo
 from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
-from rempart.deployment.setup import layout, preflight
+from rempart.deployment.setup import paths, preflight
 from rempart.flows.shared.platform import open_platform
 from rempart.ledger.keys import to_pem
 from rempart.models import registry
@@ -45,7 +45,7 @@ FINISHED = "MLflow and Airflow do not run yet"
 
 
 @dataclass(frozen=True)
-class Reachable(layout.Stack):
+class Reachable(paths.Stack):
     """An operator's server that listens on this machine's own address, where containers reach it, too."""
 
     @property
@@ -76,7 +76,7 @@ def allowed(one: Operator) -> Operator:
     return replace(one, stack=replace(one.stack, config=changed))
 
 
-def embedded(stack: layout.Stack, outside: Path) -> Seen:
+def embedded(stack: paths.Stack, outside: Path) -> Seen:
     """The demo on the embedded stack, and a restore point of all of it."""
     if not demo.run(lambda: lifecycle.up(stack)):
         raise SystemExit("the demo itself is red: nothing to move")

@@ -39,7 +39,7 @@ from rempart.backup.points import points
 from rempart.cli import demo_run as demo
 from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
-from rempart.deployment.setup import launch, layout
+from rempart.deployment.setup import launch, paths
 from rempart.flows.bundle.bundle import door_sha256
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.ledger.keys import to_pem
@@ -103,7 +103,7 @@ def runs(api: AirflowApi) -> dict[str, str]:
     return {f"{one['dag_id']} {one['dag_run_id']}": str(one["state"]) for one in listed}
 
 
-def interrupted(stack: layout.Stack, outside: Path, wheels: Path) -> tuple[dict[str, Any], Seen]:
+def interrupted(stack: paths.Stack, outside: Path, wheels: Path) -> tuple[dict[str, Any], Seen]:
     """The demo, its bundle, a training that runs, a restore point made meanwhile, and what came after that."""
     lifecycle.up(stack)
     platform, api = open_platform(), AirflowApi(config.environment_connections("airflow_api"))
@@ -142,7 +142,7 @@ def interrupted(stack: layout.Stack, outside: Path, wheels: Path) -> tuple[dict[
     }, seen
 
 
-def kill(stack: layout.Stack, primary: subprocess.Popen[bytes]) -> int:
+def kill(stack: paths.Stack, primary: subprocess.Popen[bytes]) -> int:
     """SIGKILL for every process of the platform and for the primary's server; how many."""
     doomed = [*launch.leftovers(stack), psutil.Process(primary.pid)]
     for process in doomed:

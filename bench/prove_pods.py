@@ -29,7 +29,7 @@ from rempart.airflow_api import AirflowApi, AirflowApiError
 from rempart.cli import demo_run as demo
 from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle, status
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from rempart.flows.shared.platform import open_platform
 from rempart.settings import config
 from rempart.training.job import parse_result
@@ -44,12 +44,12 @@ FULL = {"gpu-a": 0, "gpu-b": 2, "gpu-us": 16}
 
 
 @contextmanager
-def own_stack(home: Path, var: Path, offset: str, clusters: dict[str, DoubleCluster]) -> Iterator[layout.Stack]:
+def own_stack(home: Path, var: Path, offset: str, clusters: dict[str, DoubleCluster]) -> Iterator[paths.Stack]:
     """The stack of a project whose jobs run in these clusters, from nothing; this process's environment leads to it."""
     before = dict(os.environ)
     os.environ |= {"REMPART_HOME": str(home), "REMPART_VAR": str(var), "REMPART_PORT_OFFSET": offset}
     os.environ |= pods.connections(clusters)
-    stack = layout.current()
+    stack = paths.current()
     try:
         if stack.state.is_dir():
             lifecycle.down(stack)
@@ -61,7 +61,7 @@ def own_stack(home: Path, var: Path, offset: str, clusters: dict[str, DoubleClus
         os.environ |= before
 
 
-def killed(api: AirflowApi, stack: layout.Stack, double: DoubleCluster, service: str) -> dict[str, Any]:
+def killed(api: AirflowApi, stack: paths.Stack, double: DoubleCluster, service: str) -> dict[str, Any]:
     """Kill a process of Airflow while a job's pod runs; the check that the job was adopted."""
     before = len(double.history)
     seed = round(time.time() % 1e6 * 1e-9, 12)  # another job each time

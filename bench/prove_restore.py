@@ -41,7 +41,7 @@ from rempart.cli import demo_run as demo
 from rempart.cli import rendering
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.servers import object_sites
-from rempart.deployment.setup import credentials, environment, launch, layout, services
+from rempart.deployment.setup import credentials, environment, launch, paths, services
 from rempart.errors import RempartError
 from rempart.features import offline, online
 from rempart.features.plan import view_tables
@@ -66,7 +66,7 @@ _LEFT_BEHIND = shutil.ignore_patterns("var", ".venv*", ".git", ".mypy_cache", ".
 class Operator:
     """Whoever runs a site: a server with a folder and credentials of its own, which outlive the platform."""
 
-    stack: layout.Stack
+    stack: paths.Stack
     secrets: dict[str, str]
     site: str = "haven"
 
@@ -104,7 +104,7 @@ class Operator:
 
 
 def operator(
-    folder: Path, site: str = "haven", offset: str = OFFSET, kind: type[layout.Stack] = layout.Stack
+    folder: Path, site: str = "haven", offset: str = OFFSET, kind: type[paths.Stack] = paths.Stack
 ) -> Operator:
     """The operator of a site, with its settings written."""
     stack = kind(config.project_root(), folder, config.load(), int(offset))
@@ -139,13 +139,13 @@ def at(home: Path, var: Path, customer: dict[str, str], offset: str = OFFSET) ->
 
 
 @contextmanager
-def working(variables: dict[str, str]) -> Iterator[layout.Stack]:
+def working(variables: dict[str, str]) -> Iterator[paths.Stack]:
     """This process as one that works with a copy; its stack is stopped at the end."""
     before = dict(os.environ)
     os.environ.clear()
     os.environ |= variables
     lifecycle.adopt_environment()
-    stack = layout.current()
+    stack = paths.current()
     try:
         yield stack
     finally:
@@ -222,7 +222,7 @@ def erase(platform: Platform) -> int:
     return booking
 
 
-def before(stack: layout.Stack, outside: Path) -> tuple[Seen, dict[str, Any]]:
+def before(stack: paths.Stack, outside: Path) -> tuple[Seen, dict[str, Any]]:
     """The demo, a restore point of all of it, an erasure after it, and what is kept outside."""
     if not demo.run(lambda: lifecycle.up(stack)):
         raise SystemExit("the demo itself is red: nothing to restore")

@@ -26,7 +26,7 @@ from pathlib import Path
 from bench import sink, telemetry_containers
 from bench.prove_compose import proven
 from bench.prove_egress import Proof, by_destination, control, rempart, stop, table, write
-from rempart.deployment.setup import launch, layout
+from rempart.deployment.setup import launch, paths
 from rempart.deployment.setup.environment import MARKER
 from rempart.flows.shared.platform import Platform, open_platform
 from rempart.flows.training import train
@@ -75,7 +75,7 @@ def pod_environment(platform: Platform, spec: JobSpec) -> dict[str, str]:
 
 
 def _marked(service: str) -> dict[str, str]:
-    return {MARKER: f"{layout.current().id}:{service}"}
+    return {MARKER: f"{paths.current().id}:{service}"}
 
 
 def job(proof: Proof, platform: Platform) -> tuple[dict[str, str], Path]:
@@ -145,7 +145,7 @@ def sealed(arguments: argparse.Namespace) -> int:
 
 def services() -> set[str]:
     """Names of the services whose processes run."""
-    return {one.environ().get(MARKER, "").rpartition(":")[2] for one in launch.marked(f"{layout.current().id}:")}
+    return {one.environ().get(MARKER, "").rpartition(":")[2] for one in launch.marked(f"{paths.current().id}:")}
 
 
 def in_containers(linger: int) -> int:

@@ -32,9 +32,9 @@ from rempart.backup.databases import postgresql
 from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.stored_dumps import restore_from
 from rempart.backup.keys import age
-from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.encryption_scopes import EncryptionScope
 from rempart.backup.keys.keyring import Keyring, Place
-from rempart.backup.points.copies import Copies
+from rempart.backup.points.object_sources import Copies
 from rempart.backup.points.points import HeldObject
 from rempart.backup.points.sealing import Original, SealedObject
 from rempart.cli import rendering
@@ -52,8 +52,8 @@ OBJECTS, MEGABYTES = 100_000, 5_000
 WRITERS = 8
 RCLONE, PG_RESTORE = "rclone copy, unverified", "pg_restore of plain files"
 COPY = ("copy", "--transfers", "16", "--checksum")
-DOMAIN = Domain("dataset", "bench", "30d")
-NO_SEALED_FORM = SealedObject(DOMAIN.id, "0001", "none", "none", "0" * 64, 0, datetime(2000, 1, 1, tzinfo=UTC))
+SCOPE = EncryptionScope("dataset", "bench", "30d")
+NO_SEALED_FORM = SealedObject(SCOPE.id, "0001", "none", "none", "0" * 64, 0, datetime(2000, 1, 1, tzinfo=UTC))
 
 
 @dataclass
@@ -98,7 +98,7 @@ def objects(stage: Stage, count: int, *, sealed: bool) -> tuple[list[Row], dict[
     peer_bucket = f"{bucket}-peer"
     target.ensure_bucket(peer_bucket, versioned=True)
     peer = stage.rclone(bucket, peer_bucket)
-    copies = Copies(source, "backups", lambda name: bucket, lambda one: ring.open(DOMAIN, one.serial))
+    copies = Copies(source, "backups", lambda name: bucket, lambda one: ring.open(SCOPE, one.serial))
     seconds, brought = timed(lambda: Bringer(copies, target, lambda name: bucket).bring(held))
     assert brought.served == {"replica": count}, brought
     case = f"{count:,} objects of 10 KiB"
@@ -106,7 +106,7 @@ def objects(stage: Stage, count: int, *, sealed: bool) -> tuple[list[Row], dict[
     stage.clock.tell(f"{case}: {seconds:.1f} s beside {peer:.1f} s")
     figures = {f"{case}, seconds": round(seconds, 1)}
     if sealed:
-        originals = [Original(one.bucket, one.key, one.version, one.sha256, one.size, DOMAIN) for one in held]
+        originals = [Original(one.bucket, one.key, one.version, one.sha256, one.size, SCOPE) for one in held]
         took, forms = timed(lambda: seal_objects(platform, ring, source, originals, source, now() + timedelta(days=1)))
         # what is at the site no longer counts: only the sealed forms are what is on record
         lost = tuple(

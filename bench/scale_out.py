@@ -146,7 +146,7 @@ def waited(what: str, done: Callable[[], bool], seconds: float) -> None:
 def pause_others(api: AirflowApi, user: Connection) -> None:
     """Every DAG but the bench's, which is waited for: the others would bring its objects, or take time.
 
-    What runs already ends first: a run of a paused DAG stands still, and a replication would keep its turn.
+    What runs already ends first: a run of a paused DAG stands still, and a replication would keep its lease.
     """
     going = "/api/v2/dags/~/dagRuns?state=running&state=queued&limit=1"
     waited(f"Airflow does not know {DAG}: {api.import_errors()}", lambda: DAG in api.dag_ids(), 120)

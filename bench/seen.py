@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench import outside as way_out
+from bench import outside as containers_outside
 from rempart.deployment.setup.credentials import write_private
 from rempart.settings import config
 from rempart.settings.config import parse_connection
@@ -25,7 +25,7 @@ DECLARED = ("/dev", "/proc", "/sys")
 Check = Callable[[str, bool, str], None]
 
 
-class Containers(way_out.Containers, Protocol):
+class Containers(containers_outside.Containers, Protocol):
     """What is asked of the proof's containers."""
 
     def containers(self) -> dict[str, dict[str, Any]]: ...
@@ -142,13 +142,15 @@ def look(
     published = {name: bound for name, one in running.items() if (bound := bound_ports(one))}
     wanted = {GATE: sorted(f"127.0.0.1:{port}" for port in ports.values())}
     check("only the gate has ports, on 127.0.0.1", published == wanted, str(published))
-    closed = [name for name in running if name not in (GATE, way_out.EGRESS)]
+    closed = [name for name in running if name not in (GATE, containers_outside.EGRESS)]
     reached, refusal = escapes(compose, closed)
     what = "no container but the gate and the proxy reaches this machine's own address"
     check(what, not reached, refusal or str(reached))
-    beside = [name for name, one in running.items() if outward in one["NetworkSettings"]["Networks"]]
+    outward_services = [name for name, one in running.items() if outward in one["NetworkSettings"]["Networks"]]
     with outside() as (address, port), outside(permitted):
-        way_out.look(compose, list(running), beside, f"{address}:{port}", f"{address}:{permitted}", check)
+        containers_outside.look(
+            compose, list(running), outward_services, f"{address}:{port}", f"{address}:{permitted}", check
+        )
 
     values = secrets(folder)
     images = sorted({one["Config"]["Image"] for one in containers.values()})

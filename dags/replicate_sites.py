@@ -19,7 +19,7 @@ asked for that number.
 **When it fails**: the message names keys that did not reach the target (the others did), or the lag and its objective.
 A run that goes on when `lag_objective` has passed since it was queued is told in the triggerer's log at once, and
 in the ledger when it concludes.
-A `prepare` that was killed is tried again in its own turn; the turn of a run of which nothing is left ends by itself
+A `prepare` that was killed is tried again in its own lease; the lease of a run of which nothing is left ends by itself
 after 15 minutes. docs/how-to/observe-replication.md tells how to watch, docs/runbooks/replica.md what to do.
 """
 
@@ -61,7 +61,7 @@ def build(dag_id: str, pair: sections.ReplicationPair) -> DAG:
         def prepare(ti: Any = None, run_id: str | None = None) -> list[list[dict[str, str]]]:
             from rempart.flows.replication.replicate_in_tasks import prepare
 
-            with replication.skipped_out_of_turn():
+            with replication.skipped_without_lease():
                 ready = prepare(runtime.platform(), source, target, run_name=f"DAG run {run_id}")
             ti.xcom_push("plan", ready.as_json())
             return replication.shares(ready.pieces())
@@ -74,7 +74,7 @@ def build(dag_id: str, pair: sections.ReplicationPair) -> DAG:
             platform, ready = runtime.platform(), prepared(plan)
             return [carry(platform, ready, piece) for piece in pieces]
 
-        @task(outlets=[replica], multiple_outputs=False, retry_policy=replication.ENDS_THE_TURN)
+        @task(outlets=[replica], multiple_outputs=False, retry_policy=replication.NO_RETRY)
         def conclude(
             plan: Any, carried: Any, params: Any = None, outlet_events: Any = None, dag_run: Any = None
         ) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def build(dag_id: str, pair: sections.ReplicationPair) -> DAG:
 
         ready = prepare()
         carried = carry.partial(plan=ready["plan"]).expand(pieces=ready)
-        # the turn that the first takes is ended by the last, whatever came of what is between them
+        # the lease that the first takes is ended by the last, whatever came of what is between them
         concluded = linked(conclude(ready["plan"], carried), pages.PLACEMENT)
         concluded.as_teardown(setups=ready, on_failure_fail_dagrun=True)
     return dag

@@ -10,7 +10,7 @@ platform's own is touched: databases cannot be replaced under a running Airflow,
 
 **Run again**: a run that was cut off goes on where it was; one that is done finds everything in place.
 
-**When it fails**: the message names the database or object. An older point than the newest needs `i_know`. Another
+**When it fails**: the message names the database or object. An older point than the newest needs `force`. Another
 restore at work on the same machine is waited for by running again.
 """
 
@@ -48,7 +48,7 @@ params = {
         description="database:NAME, bucket:lake, bucket:artifacts, model:NAME, dataset:NAME; none for all.",
     ),
     "remove": Param(False, type="boolean", description="Remove what was restored beside the platform."),
-    "i_know": Param(False, type="boolean", description="Also an older point, into databases that hold other rows."),
+    "force": Param(False, type="boolean", description="Also an older point, into databases that hold other rows."),
     "dry_run": Param(True, type="boolean", description="Only show what would be done."),
 }
 
@@ -65,11 +65,11 @@ with DAG(
 
     @task
     def restore_point(params: Any = None) -> dict[str, Any]:
-        from rempart.deployment.setup import layout
+        from rempart.deployment.setup import paths
         from rempart.flows.restore.restore_aside import restore_aside
 
-        said = {name: params[name] for name in ("aside", "point", "parts", "i_know", "dry_run")}
-        result = restore_aside(runtime.platform(), layout.current(), removing=params["remove"], **said)
+        said = {name: params[name] for name in ("aside", "point", "parts", "force", "dry_run")}
+        result = restore_aside(runtime.platform(), paths.current(), removing=params["remove"], **said)
         return runtime.as_json(result)
 
     linked(restore_point(), pages.POINT_RESTORED)

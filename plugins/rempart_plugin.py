@@ -6,9 +6,9 @@ from airflow.plugins_manager import AirflowPlugin
 
 from rempart.orchestration import run_parameters
 from rempart.orchestration.run_listener import RunListener
-from rempart.web.doors.content_policy import ContentPolicy
-from rempart.web.doors.same_origin import SameOrigin
 from rempart.web.mount import Cockpit
+from rempart.web.security.content_policy import ContentPolicy
+from rempart.web.security.same_origin import SameOrigin
 
 
 class RempartPlugin(AirflowPlugin):

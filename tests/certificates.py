@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from rempart.deployment.setup import layout, site_certificates
+from rempart.deployment.setup import paths, site_certificates
 
 
-def certificates(stack: layout.Stack) -> dict[str, dict[str, str]]:
+def certificates(stack: paths.Stack) -> dict[str, dict[str, str]]:
     """New ones for every site, by file name."""
     return {site: site_certificates.make(site, datetime.now(UTC)).files() for site in stack.embedded_sites}

@@ -42,8 +42,8 @@ os.environ |= {"REMPART_HOME": str(ROOT), "REMPART_VAR": str(VAR), "REMPART_PORT
 
 from rempart.coordination.lease import Lease  # noqa: E402
 from rempart.deployment.embedded import lifecycle  # noqa: E402
-from rempart.deployment.setup import layout  # noqa: E402
-from rempart.flows.shared.pairs import turn_of_points, wait_for  # noqa: E402
+from rempart.deployment.setup import paths  # noqa: E402
+from rempart.flows.shared.leases import points_lease, wait_for  # noqa: E402
 from rempart.flows.shared.platform import Platform, open_platform  # noqa: E402
 from rempart.ledger.memory import MemoryLedger  # noqa: E402
 from rempart.replication.continuity import PostgresqlContinuity  # noqa: E402
@@ -108,7 +108,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack(request: pytest.FixtureRequest) -> Iterator[layout.Stack]:
+def stack(request: pytest.FixtureRequest) -> Iterator[paths.Stack]:
     """The running test stack, fresh from nothing. Its state stays for a look when the tests are over."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
 
@@ -118,7 +118,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[layout.Stack]:
                 sys.stderr.write(f"\n{record.getMessage()}")
 
     shown, life = Shown(), logging.getLogger(lifecycle.__name__)
-    made = layout.current()
+    made = paths.current()
     if made.state.is_dir():
         lifecycle.down(made)
     shutil.rmtree(VAR, ignore_errors=True)
@@ -134,7 +134,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[layout.Stack]:
 
 
 @pytest.fixture(scope="session")
-def platform(stack: layout.Stack) -> Platform:
+def platform(stack: paths.Stack) -> Platform:
     """The platform on the test stack."""
     return open_platform()
 
@@ -152,15 +152,15 @@ def capability_records(platform: Platform) -> list[dict[str, Any]]:
     return [site.probe(platform.config.buckets.doctor, platform.clock()).as_json() for site in sites]
 
 
-class OwnTurns(PostgresqlContinuity):
+class OwnLeases(PostgresqlContinuity):
     """Turns of a test's own, for the stack's DAGs replicate the same pair now and then."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._mark = secrets.token_hex(4)
 
-    def turn(self, name: str, holder: str) -> AbstractContextManager[Lease]:
-        return super().turn(f"{self._mark} {name}", holder)
+    def hold_lease(self, name: str, holder: str) -> AbstractContextManager[Lease]:
+        return super().hold_lease(f"{self._mark} {name}", holder)
 
     def take(self, name: str, holder: str, seconds: float, *, again: bool = False) -> Lease:
         return super().take(f"{self._mark} {name}", holder, seconds, again=again)
@@ -169,13 +169,13 @@ class OwnTurns(PostgresqlContinuity):
 @pytest.fixture
 def no_backups(platform: Platform) -> Iterator[None]:
     """None of the stack's own backups is under way while the test runs, and none gets further than its first step."""
-    with wait_for(platform, turn_of_points("haven"), 600):
+    with wait_for(platform, points_lease("haven"), 600):
         yield
 
 
 @pytest.fixture
-def own_turns(platform: Platform) -> OwnTurns:
-    return OwnTurns(platform.database("continuity"))
+def own_leases(platform: Platform) -> OwnLeases:
+    return OwnLeases(platform.database("continuity"))
 
 
 @pytest.fixture

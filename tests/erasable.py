@@ -20,7 +20,7 @@ from rempart.settings import pipelines
 from rempart.settings.config import Connection, project_root
 from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import Site
-from tests.journeys import in_memory
+from tests.switchovers import in_memory
 
 WEEKS = [body for _, body in sample.deliveries(project_root() / "data" / "hotel_bookings.csv.gz")][:2]
 HEADER = WEEKS[0].decode().splitlines()[0]

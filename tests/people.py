@@ -13,7 +13,7 @@ import jwt
 from typer.testing import CliRunner
 
 from rempart.cli import app
-from rempart.deployment.setup import credentials, layout
+from rempart.deployment.setup import credentials, paths
 from rempart.settings import access, config
 
 OUTSIDE = {"nobody": {401}, "forged": {401, 403}, "unsigned": {401, 403}, "expired": {401}}
@@ -58,7 +58,7 @@ def shown(output: str) -> str:
 
 
 @contextmanager
-def of_each_role(stack: layout.Stack, prefix: str) -> Iterator[Airflow]:
+def of_each_role(stack: paths.Stack, prefix: str) -> Iterator[Airflow]:
     """The stack's Airflow with one person of each role, who are gone afterwards, and the tokens of OUTSIDE."""
     api = config.environment_connections("airflow_api")
     found = Airflow(f"http://{api.host}:{api.port}", {})

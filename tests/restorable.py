@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from rempart.backup.keys import age, platform_secrets
-from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.encryption_scopes import EncryptionScope
 from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.points import chain, points
 from rempart.backup.points.sealing import Original
@@ -16,8 +16,8 @@ from rempart.flows.backup.seal import seal_body, seal_objects
 from rempart.flows.restore.restore_source import Found, OpenPoint, Wish, find, open_point
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import Signer, signer
-from tests.journeys import in_memory
 from tests.memory_site import MemorySite
+from tests.switchovers import in_memory
 
 NOW = datetime(2099, 3, 1, 12, tzinfo=UTC)  # the site in memory has the real clock: these locks hold
 UNTIL = NOW + timedelta(days=30)
@@ -25,7 +25,7 @@ OWN, ESCROW = age.new_identity(), age.new_identity()
 SIGNER = signer(bytes(range(32)))
 TRUSTED = {SIGNER.id: SIGNER.public}
 SECRETS = {"REMPART_AIRFLOW_FERNET_KEY": "f", "AIRFLOW_CONN_S3_PRIMARY": '{"login": "a", "password": "b"}'}
-BOOKINGS, PLATFORM = Domain("dataset", "bookings", "395d"), Domain("platform", "platform", "372d")
+BOOKINGS, PLATFORM = EncryptionScope("dataset", "bookings", "395d"), EncryptionScope("platform", "platform", "372d")
 BODIES = {("lake", "raw/bookings/1/a.csv"): b"one" * 500, ("artifacts", "mlflow/1/model.onnx"): b"model"}
 
 
@@ -56,9 +56,9 @@ class House:
         for (bucket, key), body in bodies.items():
             self.bodies[bucket, key] = body
             stored = self.haven.write(bucket, key, body, metadata={"note": "kept"}, content_type="text/csv")
-            domain = BOOKINGS if bucket == "lake" else PLATFORM
+            scope = BOOKINGS if bucket == "lake" else PLATFORM
             digest = hashlib.sha256(body).hexdigest()
-            original = Original(bucket, key, stored.version_id, digest, len(body), domain)
+            original = Original(bucket, key, stored.version_id, digest, len(body), scope)
             (sealed,) = seal_objects(self.platform, self.ring, self.haven, [original], self.haven, UNTIL)
             held.append(points.HeldObject(bucket, key, len(body), digest, stored.version_id, sealed))
         plain = platform_secrets.encode(kept)

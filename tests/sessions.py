@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rempart.deployment.setup.credentials import session_key
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.settings import config
 from rempart.settings.config import Connection
 from rempart.sites.s3.client import SESSION_TOKEN, SESSION_UNTIL

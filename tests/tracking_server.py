@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from rempart.deployment.servers import follow, mlflow_server
+from rempart.deployment.servers import mlflow_server, mlflow_supervisor
 from rempart.deployment.setup import environment
 from rempart.settings import config
 from rempart.settings.config import Connection
@@ -30,7 +30,7 @@ def tracking_server(servers: Servers, active: str = "primary") -> Iterator[Conne
     port = stack.ports["mlflow"]
     with (stack.logs / "mlflow.log").open("ab") as log:
         process = subprocess.Popen(
-            follow.command(stack, "127.0.0.1", port, f"127.0.0.1:{port}"),
+            mlflow_supervisor.command(stack, "127.0.0.1", port, f"127.0.0.1:{port}"),
             env=environment.mlflow(stack, config.read_env_file(stack.secrets), os.environ, active),
             cwd=stack.var,
             stdout=log,
@@ -40,7 +40,7 @@ def tracking_server(servers: Servers, active: str = "primary") -> Iterator[Conne
         _until_it_answers(process, port)
         yield replace(found, host="127.0.0.1", port=port)
     finally:
-        follow._end(process)
+        mlflow_supervisor._end(process)
 
 
 def _until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:

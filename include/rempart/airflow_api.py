@@ -107,7 +107,7 @@ class AirflowApi:
         """Start a DAG run, follow it to its end, and return what one of its tasks returned.
 
         A DAG whose file Airflow has not read yet is waited for. A run that is skipped, as a replication is while a
-        backup has the pair's turn, is begun anew. Raises AirflowApiError.
+        backup has the pair's lease, is begun anew. Raises AirflowApiError.
         """
         self._await_dag(dag_id)
         until = time.monotonic() + _SKIPPED_SECONDS
@@ -120,9 +120,9 @@ class AirflowApi:
             if time.monotonic() > until:
                 raise AirflowApiError(
                     f"{dag_id} was skipped each time for {_SKIPPED_SECONDS:.0f} s, at last in {run_id}",
-                    f"Its task's log at {self.url}/dags/{dag_id}/runs/{run_id} says why: who has the turn?",
+                    f"Its task's log at {self.url}/dags/{dag_id}/runs/{run_id} says why: who has the lease?",
                 )
-            tell("skipped: it is not its turn; once more in 5 s")
+            tell("skipped: it is not its lease; once more in 5 s")
             time.sleep(5)
 
     def _await_dag(self, dag_id: str) -> None:

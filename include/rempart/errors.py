@@ -35,17 +35,17 @@ RempartError(what, hint)
 ├── TrackingRefused          MLflow answered, and refused
 ├── ReplicationError         a guard stopped a replication, or its state is not what it must be
 │   ├── LeaseHeld            transient: another run does the same thing now
-│   └── LeaseLost            this run lost its turn to another, and wrote nothing after that
+│   └── LeaseLost            this run lost its lease to another, and wrote nothing after that
 ├── FailoverError            a step of failover or failback could not be taken
 │   └── SiteFenced           transient: the platform is being moved to another site, or was while this ran
 ├── BackupError              a restore point could not be written, read or restored
 │   ├── RepositoryMissing    there is no restic repository where one was expected
 │   ├── RepositoryRefused    the restic repository does not open with this password
 │   ├── RepositoryBusy       transient: somebody else works on the restic repository now
-│   ├── KeyMissing           no copy of a domain's key is at any site that was asked
+│   ├── KeyMissing           no copy of a scope's key is at any site that was asked
 │   ├── KeyWrong             the identity given is none that it was encrypted for
 │   ├── KeyRotated           the identity given opened it once, and was replaced since
-│   ├── KeyDestroyed         the domain's key was destroyed on purpose: nobody can open what it sealed
+│   ├── KeyDestroyed         the scope's key was destroyed on purpose: nobody can open what it sealed
 │   └── LockLapses           a lock ends before what needs its object, and could not be extended
 ├── UpgradeError             an upgrade was refused, or what it started did not prove itself
 ├── DrillFailed              a restore point did not prove itself

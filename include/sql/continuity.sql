@@ -50,12 +50,12 @@ CREATE INDEX IF NOT EXISTS replica_unread ON public.replica (source, target, buc
 CREATE INDEX IF NOT EXISTS replica_missing ON public.replica (source, target, bucket, missing_since)
     WHERE missing_since IS NOT NULL;
 
--- Which site is the active one: one row for each generation, the newest is what holds. A journey is a failover or a
+-- Which site is the active one: one row for each generation, the newest is what holds. A switchover is a failover or a
 -- failback; while it goes on, the newest row is `fenced`, and its steps so far stand in that row.
 CREATE TABLE IF NOT EXISTS public.active_site (
     generation bigint PRIMARY KEY,
     site text NOT NULL,                     -- where pipelines read and write; of a fenced row: where they did
     state text NOT NULL CHECK (state IN ('active', 'fenced')),
-    journey jsonb,                          -- null only where a person wrote the row
+    switchover jsonb,                          -- null only where a person wrote the row
     at timestamptz NOT NULL DEFAULT clock_timestamp()
 );

@@ -9,13 +9,13 @@ import psycopg
 import pytest
 
 from rempart.coordination.active import Active, ActiveSites
-from rempart.coordination.failover import Journey
+from rempart.coordination.failover import Switchover
 from rempart.errors import DatabaseUnavailable, FailoverError, LeaseHeld, LeaseLost, SiteFenced
 from rempart.replication.continuity import Continuity, MemoryContinuity, PostgresqlContinuity
 from rempart.settings import config
-from tests import journeys
+from tests import switchovers
 
-JOURNEY = Journey("j", "failover", "primary", "haven")
+SWITCHOVER = Switchover("j", "failover", "primary", "haven")
 
 
 @pytest.fixture(params=["memory", pytest.param("postgresql", marks=pytest.mark.stack)])
@@ -24,7 +24,7 @@ def continuity(request: pytest.FixtureRequest) -> Iterator[Continuity]:
         yield MemoryContinuity()
         return
     request.getfixturevalue("stack")
-    with journeys.generations(config.environment_connections("pg_drill")) as connection:
+    with switchovers.generations(config.environment_connections("pg_drill")) as connection:
         yield PostgresqlContinuity(connection)
 
 
@@ -37,34 +37,34 @@ def test_a_platform_that_was_never_switched_is_at_the_site_of_its_configuration(
     assert (sites.active(), sites.history()) == (Active(0, "primary"), [])
 
 
-def test_generations_follow_one_another_and_keep_their_journey(sites: ActiveSites) -> None:
-    with sites.turn("test") as lease:
-        fenced = sites.advance(lease, sites.active(), Active(0, "primary", "fenced", JOURNEY))
+def test_generations_follow_one_another_and_keep_their_switchover(sites: ActiveSites) -> None:
+    with sites.hold_lease("test") as lease:
+        fenced = sites.advance(lease, sites.active(), Active(0, "primary", "fenced", SWITCHOVER))
         assert (fenced.generation, fenced.state) == (1, "fenced")
-        noted = Active(1, "primary", "fenced", JOURNEY.with_step("fence", {"ok": True}), fenced.at)
+        noted = Active(1, "primary", "fenced", SWITCHOVER.with_step("fence", {"ok": True}), fenced.at)
         sites.note(lease, noted)
         assert sites.active() == noted
-        there = sites.advance(lease, noted, Active(0, "haven", "active", noted.journey))
+        there = sites.advance(lease, noted, Active(0, "haven", "active", noted.switchover))
     assert [one.generation for one in sites.history()] == [2, 1]
     assert there.at is not None and fenced.at is not None and there.at >= fenced.at
-    assert sites.active().journey == noted.journey
+    assert sites.active().switchover == noted.switchover
 
 
 def test_who_saw_an_earlier_generation_changes_nothing(sites: ActiveSites) -> None:
-    with sites.turn("test") as lease:
+    with sites.hold_lease("test") as lease:
         before = sites.active()
-        sites.advance(lease, before, Active(0, "primary", "fenced", JOURNEY))
+        sites.advance(lease, before, Active(0, "primary", "fenced", SWITCHOVER))
         with pytest.raises(FailoverError, match="not the newest"):
-            sites.advance(lease, before, Active(0, "haven", "active", JOURNEY))
+            sites.advance(lease, before, Active(0, "haven", "active", SWITCHOVER))
         with pytest.raises(FailoverError, match="not the newest"):
             sites.note(lease, before)
     assert sites.active().site == "primary"
 
 
 def test_there_is_one_turn(sites: ActiveSites) -> None:
-    with sites.turn("the first"), pytest.raises(LeaseHeld, match="the first"), sites.turn("the second"):
+    with sites.hold_lease("the first"), pytest.raises(LeaseHeld, match="the first"), sites.hold_lease("the second"):
         pytest.fail("two turns at once")
-    with sites.turn("the third"):
+    with sites.hold_lease("the third"):
         pass
 
 
@@ -72,12 +72,12 @@ def test_a_writer_commits_only_in_the_generation_it_began_with(sites: ActiveSite
     began = sites.active()
     with sites.committing(began) as unchanged:
         assert unchanged()
-    with sites.turn("test") as lease:
-        fenced = sites.advance(lease, began, Active(0, "primary", "fenced", JOURNEY))
+    with sites.hold_lease("test") as lease:
+        fenced = sites.advance(lease, began, Active(0, "primary", "fenced", SWITCHOVER))
         for stale in (began, fenced):
             with pytest.raises(SiteFenced), sites.committing(stale):
                 pytest.fail("it committed")
-        there = sites.advance(lease, fenced, Active(0, "haven", "active", JOURNEY))
+        there = sites.advance(lease, fenced, Active(0, "haven", "active", SWITCHOVER))
     with pytest.raises(SiteFenced, match=r"began at 'primary' \(generation 0\), now 'haven'"), sites.committing(began):
         pytest.fail("it committed")
     with sites.committing(there) as unchanged:
@@ -87,8 +87,8 @@ def test_a_writer_commits_only_in_the_generation_it_began_with(sites: ActiveSite
 def test_a_fence_is_complete_once_nobody_commits(sites: ActiveSites) -> None:
     began = sites.active()
     assert sites.settle(1)
-    with sites.committing(began) as unchanged, sites.turn("test") as lease:
-        fenced = sites.advance(lease, began, Active(0, "primary", "fenced", JOURNEY))
+    with sites.committing(began) as unchanged, sites.hold_lease("test") as lease:
+        fenced = sites.advance(lease, began, Active(0, "primary", "fenced", SWITCHOVER))
         assert not sites.settle(0.2)
         assert not unchanged(), "who commits for long can ask"
     assert sites.settle(1) and fenced.generation == 1
@@ -106,19 +106,19 @@ def test_behind_the_barrier_nothing_is_half_committed(sites: ActiveSites) -> Non
 
 @pytest.fixture
 def in_postgresql(stack: object) -> Iterator[PostgresqlContinuity]:
-    with journeys.generations(config.environment_connections("pg_drill")) as connection:
+    with switchovers.generations(config.environment_connections("pg_drill")) as connection:
         yield PostgresqlContinuity(connection)
 
 
 @pytest.mark.stack
 def test_x3_who_was_paused_past_the_end_of_his_turn_switches_nothing(in_postgresql: PostgresqlContinuity) -> None:
     sites = in_postgresql.active_sites("primary")
-    with sites.turn("paused") as lease:
+    with sites.hold_lease("paused") as lease:
         _execute(in_postgresql, "UPDATE lease SET until = clock_timestamp()")
-        with sites.turn("another") as other:
-            sites.advance(other, sites.active(), Active(0, "primary", "fenced", JOURNEY))
+        with sites.hold_lease("another") as other:
+            sites.advance(other, sites.active(), Active(0, "primary", "fenced", SWITCHOVER))
             with pytest.raises(LeaseLost):
-                sites.advance(lease, sites.active(), Active(0, "haven", "active", JOURNEY))
+                sites.advance(lease, sites.active(), Active(0, "haven", "active", SWITCHOVER))
     assert sites.active().state == "fenced"
 
 

@@ -52,7 +52,7 @@ class Chain:
     copied: dict[str, Any]
     point: dict[str, Any]
     drilled: dict[str, Any]
-    beside: dict[str, Any]
+    restored_aside: dict[str, Any]
     removed: dict[str, Any]
     looked: dict[str, Any]
     again: dict[str, Any]
@@ -116,7 +116,7 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     point = api.run("backup_platform", "back_up")
     drilled = api.run("restore_drill", "drill", {"point": point["id"]})
     said = {"aside": "e2e", "parts": ["database:feast_registry", f"dataset:{PIPELINE}"], "dry_run": False}
-    beside = api.run("restore_point", "restore_point", said)
+    restored_aside = api.run("restore_point", "restore_point", said)
     removed = api.run("restore_point", "restore_point", said | {"remove": True})
     asked = {"delivery": first_delivery(platform), "recipient": LOOKER.recipient}
     looked = api.run(f"show_quarantine_{PIPELINE}", "show", asked)
@@ -125,7 +125,9 @@ def chain(platform: Platform, api: AirflowApi) -> Chain:
     api.run(f"train_{PIPELINE}", "train", {"trainer_params": BAD_PARAMS})
     validate = f"validate_model_{PIPELINE}"
     refused = finish(validate, "validate", api.await_run(validate, bad_since))
-    return Chain(ingested, features, trained, judged, refused, copied, point, drilled, beside, removed, looked, again)
+    return Chain(
+        ingested, features, trained, judged, refused, copied, point, drilled, restored_aside, removed, looked, again
+    )
 
 
 def test_every_delivered_row_is_accepted_or_quarantined(chain: Chain) -> None:
@@ -176,8 +178,8 @@ def test_the_drill_proves_the_restore_point(chain: Chain) -> None:
 
 
 def test_parts_of_a_point_are_restored_beside_the_platform_and_removed(chain: Chain) -> None:
-    assert chain.beside["result"]["ok"] and chain.beside["databases"] == ["feast_registry_e2e"]
-    assert chain.beside["buckets"] == ["lake-e2e"] and chain.beside["objects"] > 0
+    assert chain.restored_aside["result"]["ok"] and chain.restored_aside["databases"] == ["feast_registry_e2e"]
+    assert chain.restored_aside["buckets"] == ["lake-e2e"] and chain.restored_aside["objects"] > 0
     assert chain.removed["did"] == "remove" and chain.removed["result"] is None
 
 

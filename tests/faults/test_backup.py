@@ -41,12 +41,12 @@ pytestmark = pytest.mark.stack
 
 
 @pytest.fixture
-def standing(platform, proven_ledger, own_turns, monkeypatch):
+def standing(platform, proven_ledger, own_leases, monkeypatch):
     """Four of the stack's databases; empty buckets of the test's at both sites and a ledger in memory."""
     monkeypatch.setattr(flow, "DATABASES", ("airflow", "mlflow", "feast_offline", "ledger"))
     with own_buckets(platform, "fault") as buckets:
         settings = platform.config.model_copy(update={"buckets": buckets})
-        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
+        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_leases)
 
 
 @pytest.fixture
@@ -334,8 +334,8 @@ def test_d5_a_drill_takes_the_newest_point_that_lacks_nothing(standing):
         drill(standing)
 
 
-def _back_up_in_child(settings, ledger, turns, tools):
-    back_up(Platform(settings, config.environment_connections, ledger_=ledger, continuity_=turns), tools=tools)
+def _back_up_in_child(settings, ledger, continuity, tools):
+    back_up(Platform(settings, config.environment_connections, ledger_=ledger, continuity_=continuity), tools=tools)
 
 
 @pytest.mark.parametrize(
@@ -347,12 +347,12 @@ def _back_up_in_child(settings, ledger, turns, tools):
     ],
 )
 def test_x1_killed_between_dumps_the_previous_point_stays_the_newest(standing, tools_that, database):
-    turns = type(standing.continuity_)(standing.database("continuity"))  # of its own, for it is not given back
+    continuity = type(standing.continuity_)(standing.database("continuity"))  # of its own, for it is not given back
     first = back_up(standing)
     whoever = "kill -9 $(ps -o ppid= -p $PPID)"  # restic started pg_dump, and the backup restic
     killing = tools_that(f'[ "$PGDATABASE" = {database} ] && [ "$dumps" ] && {{ {whoever}; exit 1; }}')
     child = multiprocessing.get_context("fork").Process(
-        target=_back_up_in_child, args=(standing.config, standing.ledger_, turns, killing)
+        target=_back_up_in_child, args=(standing.config, standing.ledger_, continuity, killing)
     )
     child.start()
     child.join(240)
@@ -417,7 +417,7 @@ def test_k2_an_attacker_with_the_backup_sites_key_takes_no_restore_point_away(sm
     detached = dataclasses.replace(small, ledger_=MemoryLedger())
     opened = open_point(find(detached, wish, trusted), wish, own_identity(small))  # keys come from the other site
     (dump,) = opened.manifest.databases
-    repository = repository_of(small, "haven", opened.keys.of(dump.domain, dump.serial))
+    repository = repository_of(small, "haven", opened.keys.of(dump.scope, dump.serial))
     assert repository.dump(dump.snapshot, file_name(dump.name), lambda chunk: None).sha256 == dump.sha256
     assert opened.secrets() and list(primary.list(bucket, "keys/"))
     prune(small, dry_run=False)  # and the platform goes on
@@ -446,7 +446,7 @@ def test_x2_a_second_backup_beside_a_live_one_is_refused_and_writes_nothing(smal
 def test_x3_who_was_paused_past_his_turn_does_not_commit_his_point(small, monkeypatch):
     before = flow.before_bringing
 
-    def paused(*arguments):  # so long that his turn ended, and another began
+    def paused(*arguments):  # so long that his lease ended, and another began
         with psycopg.connect(small.database("continuity").postgresql_url(), autocommit=True) as session:
             ended = "UPDATE lease SET until = now() - interval '1 s' WHERE name LIKE '%% restore points at haven'"
             session.execute(ended + " AND holder = %s", [flow.holder()])
@@ -463,14 +463,14 @@ def test_x3_who_was_paused_past_his_turn_does_not_commit_his_point(small, monkey
 
 
 def test_x3_nobody_takes_a_turn_while_its_holder_commits_even_if_he_is_paused(small, monkeypatch):
-    monkeypatch.setattr(lease, "WAIT_SECONDS", 4)  # longer than what is left of the first one's turn
-    name, turns = f"test {secrets.token_hex(4)}", small.database("continuity")
-    first = lease.take(turns, name, "the first", seconds=60)
-    over_before_the_block = lease.still(turns, first, seconds=3)
+    monkeypatch.setattr(lease, "WAIT_SECONDS", 4)  # longer than what is left of the first one's lease
+    name, continuity = f"test {secrets.token_hex(4)}", small.database("continuity")
+    first = lease.take(continuity, name, "the first", seconds=60)
+    over_before_the_block = lease.still(continuity, first, seconds=3)
     with over_before_the_block, pytest.raises(LeaseHeld, match="the first"):
-        lease.take(turns, name, "the second")
-    lease.release(turns, lease.take(turns, name, "the second"))
-    with pytest.raises(LeaseLost), lease.still(turns, first):
+        lease.take(continuity, name, "the second")
+    lease.release(continuity, lease.take(continuity, name, "the second"))
+    with pytest.raises(LeaseLost), lease.still(continuity, first):
         pytest.fail("a stale holder committed")
 
 

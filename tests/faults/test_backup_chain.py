@@ -172,7 +172,7 @@ def test_i11_a_link_without_any_true_copy_is_marked_as_lost_and_backups_go_on(ma
     found = made.open()
     assert found.manifest.id == newest and [one.seq for one in found and links(made)] == [1, 2, 3]
     with pytest.raises(IntegrityError, match="No link of the chain vouches"):
-        made.open(point=orphan, i_know=True)  # the mark vouches for nothing
+        made.open(point=orphan, force=True)  # the mark vouches for nothing
     after = made.point(recorded=True)
     assert made.open().manifest.id == after and [one.seq for one in links(made)] == [1, 2, 3, 5]
     marks = list(made.haven.versions(BUCKET, chain.mark_of(4)))

@@ -19,7 +19,7 @@ from rempart.replication.continuity import MemoryContinuity
 from tests.integration.own_servers import own_servers
 from tests.unit.features.stays import stays
 
-PIPELINE = stays("beside")
+PIPELINE = stays("copy_in_parallel")
 DAY = date(2020, 2, 20)
 
 
@@ -59,7 +59,7 @@ def test_d9_train_beside_a_load_of_the_next_snapshot_reads_one_snapshot(
     opened, count = repository.feature_store, 0
 
     @contextmanager
-    def beside(databases: FeatureDatabases, *args: Any) -> Iterator[Any]:
+    def copy_in_parallel(databases: FeatureDatabases, *args: Any) -> Iterator[Any]:
         """The feature store of Feast, into which another run loads the next snapshot just before it is used."""
         nonlocal count
         count += 1
@@ -68,7 +68,7 @@ def test_d9_train_beside_a_load_of_the_next_snapshot_reads_one_snapshot(
         with opened(databases, *args) as store:
             yield store
 
-    monkeypatch.setattr(repository, "feature_store", beside)
+    monkeypatch.setattr(repository, "feature_store", copy_in_parallel)
     table, snapshot = train.training_set(platform, PIPELINE)
     if snapshot == "first":
         assert table.equals(alone)

@@ -15,7 +15,7 @@ from cryptography.fernet import Fernet
 
 from rempart.backup.keys import platform_secrets
 from rempart.backup.points import points
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from rempart.errors import BackupError, DrillFailed
 from rempart.flows.backup import back_up as flow
 from rempart.flows.backup.back_up import back_up
@@ -33,13 +33,13 @@ KEYS = [f"raw/hotel_bookings/{number}/week.csv" for number in range(8)]
 
 @pytest.fixture
 def standing(
-    platform: Platform, proven_ledger: MemoryLedger, own_turns: Any, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, proven_ledger: MemoryLedger, own_leases: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Platform]:
     """Three databases without MLflow's, for it may know models of other buckets; buckets and a ledger of the test's."""
     monkeypatch.setattr(flow, "DATABASES", ("airflow", "continuity", "ledger"))
     with own_buckets(platform, "attack") as buckets:
         settings = platform.config.model_copy(update={"buckets": buckets})
-        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
+        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_leases)
 
 
 @pytest.mark.full
@@ -102,7 +102,7 @@ def test_an_attack_finds_its_point_by_itself(standing: Platform) -> None:
 
 
 def test_d6_another_fernet_key_than_airflows_turns_the_drill_red(
-    standing: Platform, stack: layout.Stack, monkeypatch: pytest.MonkeyPatch
+    standing: Platform, stack: paths.Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flow, "DATABASES", ("airflow",))
     own, another = (Fernet(read_env_file(stack.secrets)[FERNET]), Fernet.generate_key().decode())

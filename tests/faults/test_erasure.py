@@ -9,8 +9,8 @@ import secrets
 import pytest
 
 from rempart.backup.points import erasures as register
-from rempart.backup.points.restoring import Part
-from rempart.deployment.setup import layout
+from rempart.backup.points.restore_plan import Part
+from rempart.deployment.setup import paths
 from rempart.errors import BackupError, IntegrityError, KeyDestroyed, SiteError, SiteUnavailable
 from rempart.features import online
 from rempart.features.online import online_rows
@@ -29,8 +29,8 @@ from rempart.settings import sections
 from rempart.settings.pipelines import load_all
 from tests.erasable import ROWS, Lake, id_of, in_two_memories
 from tests.integration.conftest import feature_databases  # noqa: F401 - a fixture
-from tests.journeys import Faulty
 from tests.restorable import house
+from tests.switchovers import Faulty
 
 VICTIM = ROWS[3]
 WHO = id_of(VICTIM)
@@ -58,8 +58,8 @@ FORGED = {
 }
 
 
-def entry_of(name, at, domain="platform-erasures-372d"):
-    return register.Erasure(name, at, "bookings", ("a" * 64,), "officer", "objection", domain, "0001")
+def entry_of(name, at, scope="platform-erasures-372d"):
+    return register.Erasure(name, at, "bookings", ("a" * 64,), "officer", "objection", scope, "0001")
 
 
 @pytest.mark.parametrize("attack", FORGED)
@@ -74,11 +74,11 @@ def test_k5_a_register_that_nobody_vouches_for_refuses_the_restore_unless_it_is_
     where = register.key_of(name if attack != "out of its place" else "20990302T000000Z-0000000b")
     made.haven.write("backups", where, FORGED[attack](register.encode(true, SIGNER)))
     wish = Wish("haven", parts=(Part("dataset", "bookings"),))
-    point, stack = made.open(), dataclasses.replace(layout.current(), var=tmp_path / "var")
+    point, stack = made.open(), dataclasses.replace(paths.current(), var=tmp_path / "var")
     with pytest.raises(IntegrityError, match=where):
         restore_flow.restore(stack, point, wish, plan(point, wish), live=lambda: made.platform)
     assert not list(made.primary.list("lake"))
-    assert restore_erasures.register_of(point, i_know=True) == []
+    assert restore_erasures.register_of(point, force=True) == []
     assert where in caplog.text
 
 
@@ -89,8 +89,8 @@ def test_k5_without_the_key_of_the_register_a_restore_is_refused():
     made.point()
     entry = entry_of("20990302T000000Z-0000000a", NOW, "platform-erasures-9d")
     made.haven.write("backups", register.key_of(entry.id), register.encode(entry, SIGNER))
-    with pytest.raises(BackupError, match="There is no key 0001 of domain platform-erasures-9d"):
-        restore_erasures.register_of(made.open(), i_know=False)
+    with pytest.raises(BackupError, match="There is no key 0001 of scope platform-erasures-9d"):
+        restore_erasures.register_of(made.open(), force=False)
 
 
 def test_k5_beside_the_platform_erased_rows_are_refused_unless_that_is_said(caplog):
@@ -98,25 +98,25 @@ def test_k5_beside_the_platform_erased_rows_are_refused_unless_that_is_said(capl
 
     made = house()
     made.point()
-    key = made.ring.open_or_make(register_domain())
+    key = made.ring.open_or_make(register_scope())
     at = made.clock.replace(year=2100)
-    entry = entry_of("21000302T000000Z-0000000a", at, key.domain.id)
+    entry = entry_of("21000302T000000Z-0000000a", at, key.scope.id)
     made.haven.write("backups", register.key_of(entry.id), register.encode(entry, SIGNER))
     point = made.open()
-    entries = restore_erasures.register_of(point, i_know=False)
-    wish = Wish("haven", parts=(Part("dataset", "bookings"),), aside="beside")
+    entries = restore_erasures.register_of(point, force=False)
+    wish = Wish("haven", parts=(Part("dataset", "bookings"),), aside="replica_of")
     with pytest.raises(BackupError, match="1 erasures are newer than the point"):
-        restore_erasures.refuse_beside(point, entries, plan(point, wish), i_know=False)
-    restore_erasures.refuse_beside(point, entries, plan(point, wish), i_know=True)
+        restore_erasures.refuse_side_by_side(point, entries, plan(point, wish), force=False)
+    restore_erasures.refuse_side_by_side(point, entries, plan(point, wish), force=True)
     assert "holds those rows again" in caplog.text
     models = plan(point, Wish("haven", parts=(Part("bucket", "artifacts"),)))
-    restore_erasures.refuse_beside(point, entries, models, i_know=False)
+    restore_erasures.refuse_side_by_side(point, entries, models, force=False)
 
 
-def register_domain():
-    from rempart.backup.keys.domains import Domain
+def register_scope():
+    from rempart.backup.keys.encryption_scopes import EncryptionScope
 
-    return Domain("platform", register.KEYS, "372d")
+    return EncryptionScope("platform", register.KEYS, "372d")
 
 
 def test_k5_the_register_cannot_be_taken_away_before_the_last_point_is_gone(without_features):
@@ -138,7 +138,7 @@ def test_k5_who_destroys_the_key_of_the_register_cannot_take_in_rows_any_more(wi
     lake = in_two_memories()
     lake.take_in("one", ROWS[:6])
     erase(lake, WHO)
-    open_keyring(lake.platform).destroy(register_domain(), dry_run=False)
+    open_keyring(lake.platform).destroy(register_scope(), dry_run=False)
     with pytest.raises(KeyDestroyed):
         lake.take_in("two", ROWS[6:8])
 
@@ -153,7 +153,7 @@ def test_x1_an_erasure_cut_off_at_any_change_is_completed_by_the_next_run(withou
         monkeypatch.setattr(f"rempart.flows.shared.{module}.load_all", lambda: loaded)
     whole.take_in("one", ROWS[:6])
     whole.mirror()
-    open_keyring(whole.platform).open_or_make(register_domain())
+    open_keyring(whole.platform).open_or_make(register_scope())
     for cut in itertools.count():
         sites, ledger = copy.deepcopy(whole.platform.sites), copy.deepcopy(whole.platform.ledger_)
         lake = Lake(dataclasses.replace(whole.platform, sites=sites, ledger_=ledger), whole.pipeline)
@@ -214,7 +214,7 @@ def test_a4_an_erased_row_that_is_delivered_again_does_not_come_back(without_fea
 
 
 @pytest.fixture
-def standing(platform, proven_ledger, own_turns, feature_databases, monkeypatch):  # noqa: F811
+def standing(platform, proven_ledger, own_leases, feature_databases, monkeypatch):  # noqa: F811
     """The lake at both of the stack's sites, in the test's own buckets; scratch feature stores; a ledger in memory."""
     monkeypatch.setattr("rempart.flows.backup.back_up.DATABASES", ("continuity",))
     monkeypatch.setattr(erase_flow, "feature_databases", lambda platform: feature_databases)
@@ -229,7 +229,7 @@ def standing(platform, proven_ledger, own_turns, feature_databases, monkeypatch)
             site.ensure_bucket(name, versioned=name != buckets.landing)
         site.ensure_bucket(buckets.backups, versioned=True, locked=True)  # and so it stays after the test
     settings = platform.config.model_copy(update={"buckets": buckets})
-    yield Lake(dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns))
+    yield Lake(dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_leases))
     for site in sites:
         for name in (buckets.landing, buckets.lake, buckets.artifacts):
             site.drop_bucket(name)
@@ -278,7 +278,7 @@ def test_k5_a_restore_does_not_bring_an_erased_booking_back(standing, stack, fea
     # everything as it was at the point: its lake by the restore, its databases played here
     materialize_table(feature_databases, lake.pipeline, old_rows, before.id, lake.platform.clock())
     assert features(lake, feature_databases, WHO)[0] == 1
-    wish = Wish("haven", point=point_id, parts=(Part("dataset", "hotel_bookings"),), i_know=True)
+    wish = Wish("haven", point=point_id, parts=(Part("dataset", "hotel_bookings"),), force=True)
     detached = dataclasses.replace(lake.platform, ledger_=MemoryLedger())
     opened = open_point(find(detached, wish, lake.platform.trusted_keys()), wish, own_identity(lake.platform))
     restored = dataclasses.replace(lake.platform, ledger_=old_ledger)

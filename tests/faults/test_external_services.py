@@ -11,7 +11,7 @@ import pytest
 
 from rempart.deployment.compose import containers
 from rempart.deployment.kubernetes import cluster
-from rempart.deployment.setup import credentials, environment, layout
+from rempart.deployment.setup import credentials, environment, paths
 from rempart.errors import ConnectionMissing, StackError
 from rempart.settings import config
 from rempart.settings.sections import External, StackService
@@ -26,14 +26,14 @@ CONNECTIONS = {
 }
 
 
-def stack_of(var: Path, *external: str) -> layout.Stack:
+def stack_of(var: Path, *external: str) -> paths.Stack:
     """The project's stack, with these services external."""
     found = config.load(ROOT / "rempart.yaml")
     there = {
         name: StackService(external=External(url=f"https://{name}.example.eu", connection=CONNECTIONS[name]))
         for name in external
     }
-    return layout.Stack(ROOT, var, found.model_copy(update={"services": {**found.services, **there}}), 0)
+    return paths.Stack(ROOT, var, found.model_copy(update={"services": {**found.services, **there}}), 0)
 
 
 def secrets_of(made: dict[str, str]) -> dict[str, object]:

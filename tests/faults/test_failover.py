@@ -25,7 +25,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import PostgresqlContinuity
 from rempart.settings.config import Connection
 from rempart.settings.sections import Buckets
-from tests import journeys
+from tests import switchovers
 from tests.lying import Answer, Request, Upstream, custom, lying_site
 from tests.lying.platforms import reached_through
 
@@ -34,17 +34,17 @@ from tests.lying.platforms import reached_through
 def pair(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
     """A platform of two sites, both empty."""
     if request.param == "memory":
-        monkeypatch.setenv("REMPART_HOME", str(journeys.ROOT))
-        yield journeys.in_memory()
+        monkeypatch.setenv("REMPART_HOME", str(switchovers.ROOT))
+        yield switchovers.in_memory()
         return
     ledger = request.getfixturevalue("proven_ledger")
-    with journeys.on_real_servers(request.getfixturevalue("platform"), ledger) as made:
+    with switchovers.on_real_servers(request.getfixturevalue("platform"), ledger) as made:
         yield made
 
 
 @pytest.fixture
 def real(platform: Platform, proven_ledger: MemoryLedger) -> Iterator[Platform]:
-    with journeys.on_real_servers(platform, proven_ledger) as made:
+    with switchovers.on_real_servers(platform, proven_ledger) as made:
         yield made
 
 
@@ -72,7 +72,7 @@ def got(platform: Platform, site: str, key: str) -> bytes:
 
 def replicated(platform: Platform) -> dict[str, bytes]:
     """Some objects at both sites."""
-    made = journeys.fill(platform)
+    made = switchovers.fill(platform)
     bring(platform, "primary", "haven", ("lake", "artifacts"))
     return made
 
@@ -88,14 +88,14 @@ def test_c2_both_sides_were_written_conflicts_are_listed_and_neither_is_lost(pai
     put(pair, "primary", "k/002", b"the same at both")
     put(pair, "primary", "only/primary", b"never replicated")
     past_the_second()
-    journeys.over(without_primary(pair), accept_loss=True)
+    switchovers.over(without_primary(pair), accept_loss=True)
     put(pair, "haven", "k/000", b"haven's")
     put(pair, "haven", "k/002", b"the same at both")
     put(pair, "haven", "only/haven", b"new")
     plan = fail_over(pair, "primary")
     bucket = pair.config.buckets.lake
     assert plan.conflicts == (f"{bucket}/k/000",)
-    result = journeys.back(pair)
+    result = switchovers.back(pair)
     assert result.conflicts == (f"{bucket}/k/000",)
     kept = f"conflicts/{result.generation - 2}/k/000"
     for site in ("primary", "haven"):
@@ -103,8 +103,8 @@ def test_c2_both_sides_were_written_conflicts_are_listed_and_neither_is_lost(pai
         assert got(pair, site, kept) == b"primary's, never replicated"
         assert got(pair, site, "only/primary") == b"never replicated"
         assert got(pair, site, "only/haven") == b"new"
-    assert journeys.content(pair, "primary") == journeys.content(pair, "haven")
-    assert made.keys() <= journeys.content(pair, "primary").keys()
+    assert switchovers.content(pair, "primary") == switchovers.content(pair, "haven")
+    assert made.keys() <= switchovers.content(pair, "primary").keys()
     told = next(one.body for one in pair.ledger.find("failover") if one.body["step"] == "diff")
     assert told["conflicts"] == [f"{bucket}/k/000"] and told["adopted"] == [f"{bucket}/only/primary"]
     assert told["kept"] == f"conflicts/{result.generation - 2}/ at 'haven'"
@@ -115,10 +115,10 @@ def test_c3_a_failback_to_a_site_that_is_newer_takes_over_what_was_committed_the
     past_the_second()
     put(pair, "primary", "k/000", b"committed before the loss, never replicated")
     past_the_second()
-    journeys.over(without_primary(pair), accept_loss=True)
+    switchovers.over(without_primary(pair), accept_loss=True)
     past_the_second()
     put(pair, "primary", "k/002", b"written by somebody after the switch")
-    result = journeys.back(pair)
+    result = switchovers.back(pair)
     for site in ("primary", "haven"):
         assert got(pair, site, "k/000") == b"committed before the loss, never replicated"
         assert got(pair, site, "k/002") == b"primary k 2", "nobody was to write there by then"
@@ -128,14 +128,14 @@ def test_c3_a_failback_to_a_site_that_is_newer_takes_over_what_was_committed_the
 
 
 @pytest.mark.full
-def test_c3_a_second_journey_there_and_back_finds_no_conflict_of_the_first(pair: Platform) -> None:
+def test_c3_a_second_switchover_there_and_back_finds_no_conflict_of_the_first(pair: Platform) -> None:
     replicated(pair)
     for number in range(2):
-        journeys.over(pair)
+        switchovers.over(pair)
         put(pair, "haven", "k/000", f"haven's {number}".encode())
-        assert journeys.back(pair).conflicts == ()
+        assert switchovers.back(pair).conflicts == ()
         put(pair, "primary", "k/000", f"primary's {number}".encode())
-    assert journeys.over(pair).conflicts == ()
+    assert switchovers.over(pair).conflicts == ()
     assert got(pair, "haven", "k/000") == b"primary's 1"
 
 
@@ -159,7 +159,7 @@ def test_c5_the_network_is_cut_in_the_middle_of_a_drain(real: Platform) -> None:
     with lying_site(real.sites["primary"].endpoint, custom(cut_off)) as network:
         broken = reached_through(real, "primary", network.url)
         with pytest.raises(RempartError) as stopped:
-            journeys.over(broken)
+            switchovers.over(broken)
         assert stopped.value.transient, "a task is tried again"
         assert cut.is_set()
         now = real.active()
@@ -174,9 +174,9 @@ def test_c5_the_network_is_cut_in_the_middle_of_a_drain(real: Platform) -> None:
         assert drain["not_arrived_count"] == len(left)
         cut.clear()
         served[0] = -10_000
-        result = journeys.over(broken)
+        result = switchovers.over(broken)
     assert result.done and (result.lag_seconds, result.not_arrived) == (0.0, ())
-    assert journeys.content(real, "haven") == journeys.content(real, "primary")
+    assert switchovers.content(real, "haven") == switchovers.content(real, "primary")
 
 
 def _go_and_be_killed(step: str, buckets: Buckets, generations: Connection, proven: list[dict[str, Any]]) -> None:
@@ -217,20 +217,20 @@ def _killed_in(platform: Platform, step: str) -> int | None:
     "step", ["drain", *(pytest.param(step, marks=pytest.mark.full) for step in ("fence", "verify", "switch", "resume"))]
 )
 def test_x1_sigkill_in_a_step_and_a_further_run_converges(real: Platform, step: str) -> None:
-    made = journeys.fill(real, count=40)
+    made = switchovers.fill(real, count=40)
     code = _killed_in(real, step)
     assert code in (-signal.SIGKILL, 0), "a step may be done before the signal comes"
     if code:
-        with pytest.raises(LeaseHeld):  # until its turn ends by itself
-            journeys.over(real)
-        _let_turns_end(real)
-    result = journeys.over(real)
+        with pytest.raises(LeaseHeld):  # until its lease ends by itself
+            switchovers.over(real)
+        _let_leases_end(real)
+    result = switchovers.over(real)
     assert result.done and result.active == "haven"
-    assert journeys.content(real, "haven") == made
+    assert switchovers.content(real, "haven") == made
     assert [one.state for one in real.continuity.active_sites("primary").history()] == ["active", "fenced"]
 
 
-def _let_turns_end(platform: Platform) -> None:
+def _let_leases_end(platform: Platform) -> None:
     assert isinstance(platform.continuity, PostgresqlContinuity)
     with psycopg.connect(platform.continuity._connection.postgresql_url(), autocommit=True) as opened:
         opened.execute("UPDATE lease SET until = clock_timestamp()")
@@ -238,7 +238,7 @@ def _let_turns_end(platform: Platform) -> None:
 
 @pytest.mark.stack
 def test_x2_two_failovers_at_once_are_one(real: Platform) -> None:
-    made = journeys.fill(real, count=30)
+    made = switchovers.fill(real, count=30)
     outcomes: list[object] = []
 
     def run(one: Callable[[], object]) -> None:
@@ -247,7 +247,7 @@ def test_x2_two_failovers_at_once_are_one(real: Platform) -> None:
         except LeaseHeld as error:
             outcomes.append(error)
 
-    both = [threading.Thread(target=run, args=(lambda: journeys.over(real),)) for _ in range(2)]
+    both = [threading.Thread(target=run, args=(lambda: switchovers.over(real),)) for _ in range(2)]
     for thread in both:
         thread.start()
     for thread in both:
@@ -255,26 +255,26 @@ def test_x2_two_failovers_at_once_are_one(real: Platform) -> None:
     held = [one for one in outcomes if isinstance(one, LeaseHeld)]
     assert len(outcomes) == 2 and len(held) <= 1, "one waits for its next try, or came after and found it done"
     assert [one.generation for one in real.continuity.active_sites("primary").history()] == [2, 1]
-    assert journeys.content(real, "haven") == made
+    assert switchovers.content(real, "haven") == made
 
 
 @pytest.mark.full
-def test_a_journey_under_way_admits_no_other(pair: Platform) -> None:
+def test_a_switchover_under_way_admits_no_other(pair: Platform) -> None:
     replicated(pair)
     with pytest.raises(FailoverError, match="A task still commits"), pair.committing(pair.active()):
         _impatiently(pair)
     with pytest.raises(FailoverError, match="on its way from 'primary' to 'haven'"):
-        journeys.back(pair)
-    assert journeys.over(pair).done
+        switchovers.back(pair)
+    assert switchovers.over(pair).done
 
 
 def _impatiently(platform: Platform) -> None:
-    import rempart.flows.failover.journey_steps as flow
+    import rempart.flows.failover.switchover_steps as flow
 
     patience = flow.WRITERS_SECONDS
     flow.WRITERS_SECONDS = 1.0
     try:
-        journeys.over(platform)
+        switchovers.over(platform)
     finally:
         flow.WRITERS_SECONDS = patience
 
@@ -282,7 +282,7 @@ def _impatiently(platform: Platform) -> None:
 @pytest.mark.stack
 def test_the_mirror_at_each_site_tells_the_generation(real: Platform) -> None:
     replicated(real)
-    journeys.over(real)
+    switchovers.over(real)
     for site in real.sites.values():
         told = json.loads(site.read(real.config.buckets.backups, "continuity/active.json"))
         assert (told["generation"], told["site"]) == (2, "haven")
@@ -294,7 +294,7 @@ def test_c2_a_replication_to_a_site_that_was_lost_keeps_what_only_that_one_has(p
     replicated(pair)
     put(pair, "primary", "k/000", b"primary's, never replicated")
     past_the_second()
-    journeys.over(without_primary(pair), accept_loss=True)
+    switchovers.over(without_primary(pair), accept_loss=True)
     put(pair, "haven", "k/000", b"haven's")
     generation = pair.active().generation
     before_bringing(pair, "primary", "haven")  # not from the active site: nothing to keep
@@ -305,4 +305,4 @@ def test_c2_a_replication_to_a_site_that_was_lost_keeps_what_only_that_one_has(p
         assert got(pair, site, f"conflicts/{generation}/k/000") == b"primary's, never replicated"
     told = pair.ledger.find("failover", "haven->primary")
     assert [one.body["conflicts"] for one in told] == [[f"{pair.config.buckets.lake}/k/000"]]
-    assert journeys.back(pair).conflicts == ()
+    assert switchovers.back(pair).conflicts == ()

@@ -143,10 +143,12 @@ def test_i13_of_an_export_that_was_cut_off_what_was_stored_wrong_is_put_again(pl
     whole(platform)
 
 
-@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a stranger's"])
-def test_a_database_that_was_brought_back_is_still_found_by_a_segment_of_ours(platform: Platform, beside: bool) -> None:
+@pytest.mark.parametrize("with_copy", [False, True], ids=["alone", "beside a stranger's"])
+def test_a_database_that_was_brought_back_is_still_found_by_a_segment_of_ours(
+    platform: Platform, with_copy: bool
+) -> None:
     exported(platform, 3)
-    if beside:
+    if with_copy:
         put(platform, name(1, 999999999999), b"x")
     assert isinstance(platform.ledger, MemoryLedger)
     newest = segments(platform)[-1]

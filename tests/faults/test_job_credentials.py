@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import PlacementDenied, SiteError
 from rempart.flows.shared.platform import Platform
 from rempart.models import tracking_users

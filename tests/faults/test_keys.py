@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from rempart.backup.keys import age
-from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.encryption_scopes import EncryptionScope
 from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.points.sealed_objects import unseal
 from rempart.backup.points.sealing import Original
@@ -32,13 +32,13 @@ from rempart.settings import config, sections
 from rempart.sites.s3.client import open_client
 from tests.memory_site import MemorySite
 
-BOOKINGS, ORDERS = Domain("dataset", "bookings", "395d"), Domain("dataset", "orders", "30d")
+BOOKINGS, ORDERS = EncryptionScope("dataset", "bookings", "395d"), EncryptionScope("dataset", "orders", "30d")
 SECONDS = 60
 """How long what these tests seal is locked: longer than they need until it is."""
 
 
 class House:
-    """A platform of two sites with buckets of its own; the lake holds objects of two domains."""
+    """A platform of two sites with buckets of its own; the lake holds objects of two scopes."""
 
     def __init__(self, platform):
         self.platform = platform
@@ -48,9 +48,9 @@ class House:
         places = (Place(self.haven, self.bucket), Place(self.primary, self.bucket))
         self.ring = Keyring(places, self.own, (self.escrow.recipient,), platform.clock)
 
-    def put(self, key, body, domain=BOOKINGS):
+    def put(self, key, body, scope=BOOKINGS):
         stored = self.primary.write(self.platform.config.buckets.lake, key, body)
-        return Original("lake", key, stored.version_id, hashlib.sha256(body).hexdigest(), len(body), domain)
+        return Original("lake", key, stored.version_id, hashlib.sha256(body).hexdigest(), len(body), scope)
 
     def seal(self, *originals, seconds=SECONDS, haven=None, **more):
         until = datetime.now(UTC) + timedelta(seconds=seconds)
@@ -58,7 +58,7 @@ class House:
         return seal_objects(self.platform, self.ring, self.primary, originals, haven or self.haven, until, **more)
 
     def opened(self, ring, sealed, original, folder):
-        key, file = ring.open(original.domain, sealed.serial), folder / secrets.token_hex(4)
+        key, file = ring.open(original.scope, sealed.serial), folder / secrets.token_hex(4)
         unseal(self.haven, self.bucket, key, sealed, file, sha256=original.sha256, size=original.size)
         return file.read_bytes()
 
@@ -123,7 +123,7 @@ def test_k1_a_rotated_key_is_told_as_that_and_opens_no_copy_any_more(house, tmp_
     new = age.new_identity()
     fresh = dataclasses.replace(house.ring, escrow=(new.recipient,))
     flow.rewrap(house.platform, fresh, dry_run=False)
-    with pytest.raises(KeyRotated, match=f"{house.escrow.recipient} opened key 0001 of domain {BOOKINGS.id} once"):
+    with pytest.raises(KeyRotated, match=f"{house.escrow.recipient} opened key 0001 of scope {BOOKINGS.id} once"):
         house.opened(dataclasses.replace(house.ring, own=house.escrow), sealed, one, tmp_path)
     for key, body in house.bodies():
         if key.startswith("keys/") and key.endswith(".age"):
@@ -132,14 +132,14 @@ def test_k1_a_rotated_key_is_told_as_that_and_opens_no_copy_any_more(house, tmp_
     assert house.opened(dataclasses.replace(house.ring, own=new), sealed, one, tmp_path) == b"one"
 
 
-def test_k1_a_destroyed_key_makes_its_domain_unreadable_in_every_copy_and_nothing_else(house, tmp_path):
+def test_k1_a_destroyed_key_makes_its_scope_unreadable_in_every_copy_and_nothing_else(house, tmp_path):
     gone, kept = house.put("gone", b"gone" * 100), house.put("kept", b"kept", ORDERS)
     first, second = house.seal(gone, kept)
     lost = house.ring.open(BOOKINGS)
     flow.destroy(house.platform, house.ring, BOOKINGS.id, dry_run=False)
     rings = [house.ring, dataclasses.replace(house.ring, own=house.escrow)]
     for ring in rings:
-        with pytest.raises(KeyDestroyed, match=f"key 0001 of domain {BOOKINGS.id} was destroyed on"):
+        with pytest.raises(KeyDestroyed, match=f"key 0001 of scope {BOOKINGS.id} was destroyed on"):
             house.opened(ring, first, gone, tmp_path)
         assert house.opened(ring, second, kept, tmp_path) == b"kept"
     # whoever holds every identity that is left, and everything that both sites still have in any version

@@ -55,8 +55,8 @@ def pair(request, monkeypatch):
     for site in sites.values():
         for bucket in (buckets.lake, buckets.artifacts, buckets.backups):
             site.ensure_bucket(bucket, versioned=True)
-    turns = found.continuity if request.param == "memory" else request.getfixturevalue("own_turns")
-    yield dataclasses.replace(found, config=settings, sites=dict(sites), continuity_=turns)
+    continuity = found.continuity if request.param == "memory" else request.getfixturevalue("own_leases")
+    yield dataclasses.replace(found, config=settings, sites=dict(sites), continuity_=continuity)
     for site in sites.values():
         for bucket in (buckets.lake, buckets.artifacts, buckets.backups):
             site.drop_bucket(bucket)

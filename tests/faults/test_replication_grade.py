@@ -23,8 +23,8 @@ from rempart.errors import RempartError, SiteError
 from rempart.flows.replication.reconcile import carry
 from rempart.flows.replication.replicate import ReplicationResult, lines, replicate
 from rempart.flows.replication.verify_replicas import verify
-from rempart.flows.shared.pairs import catalogue
 from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.replication_pairs import catalogue
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import MemoryContinuity

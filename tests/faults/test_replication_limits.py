@@ -160,7 +160,7 @@ def test_x3_who_was_paused_past_his_turn_writes_nothing_after_it(platform: Platf
     second = lease.take(connection, name, "the second", seconds=30)
     assert second.generation == paused.generation + 1
     for write in (known.record, known.forget):
-        with pytest.raises(LeaseLost, match="the first lost its turn"):
+        with pytest.raises(LeaseLost, match="the first lost its lease"):
             write("lake", [row("before"), row("after")], paused)
     with pytest.raises(LeaseLost):
         lease.renew(connection, paused)
@@ -203,7 +203,7 @@ def test_the_catalogue_gives_back_what_it_was_given_in_the_order_of_bytes(platfo
     known = PostgresqlCatalogue(connection, name, "there")
     keys = ["Z", "a", "a/b", "a\nb", "dual/b", "\N{LATIN SMALL LETTER E WITH ACUTE}", "e\u0301", "\U0001f4a1"]
     rows = [row(key) for key in keys] + [dataclasses.replace(row("a"), version="v2", place=1, marker=True)]
-    with lease.turn(connection, name, "a test") as held:
+    with lease.hold_lease(connection, name, "a test") as held:
         known.record("lake", rows[::-1], held)
         assert list(known.rows("lake")) == sorted(rows, key=lambda one: (one.key.encode(), one.place))
         assert [one.key for one in known.current("lake")] == sorted({*keys} - {"a"}, key=str.encode)

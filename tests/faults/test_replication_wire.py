@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import SiteError, SiteUnavailable
 from rempart.flows.replication.replicate import replicate
 from rempart.flows.replication.verify_replicas import verify
-from rempart.flows.shared.pairs import catalogue
 from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.replication_pairs import catalogue
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import Continuity
@@ -32,12 +32,12 @@ pytestmark = pytest.mark.stack
 
 
 @pytest.fixture
-def pair(platform: Platform, proven_ledger: MemoryLedger, own_turns: Continuity) -> Iterator[Platform]:
+def pair(platform: Platform, proven_ledger: MemoryLedger, own_leases: Continuity) -> Iterator[Platform]:
     """The stack's two sites, with empty buckets of its own."""
     mark = f"wire-{secrets.token_hex(4)}"
     buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
     settings = platform.config.model_copy(update={"buckets": buckets})
-    own = dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns, sites={})
+    own = dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_leases, sites={})
     names = (buckets.lake, buckets.artifacts, buckets.backups)
     sites = [own.site("primary", "personal"), own.site("haven", "personal")]
     for site in sites:
@@ -233,8 +233,8 @@ mark, left = sys.argv[1], int(sys.argv[2])
 own = open_platform()
 buckets = sections.Buckets(lake=f"{mark}-lake", artifacts=f"{mark}-artifacts", backups=f"{mark}-backups")
 class OwnTurns(PostgresqlContinuity):
-    def turn(self, name, holder):
-        return super().turn(f"{mark} {name}", holder)
+    def hold_lease(self, name, holder):
+        return super().hold_lease(f"{mark} {name}", holder)
 turns = OwnTurns(own.database("continuity"))
 own = dataclasses.replace(own, config=own.config.model_copy(update={"buckets": buckets}), continuity_=turns)
 write = S3Site.write

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from rempart.backup.keys import age
-from rempart.backup.keys.domains import parse
+from rempart.backup.keys.encryption_scopes import parse
 from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.points import chain, points
-from rempart.backup.points.copies import Copies
-from rempart.backup.points.restoring import Part
+from rempart.backup.points.object_sources import Copies
+from rempart.backup.points.restore_plan import Part
 from rempart.deployment.servers.postgresql import connect
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from rempart.errors import BackupError, ConfigError, IntegrityError, KeyMissing, KeyWrong, SiteUnavailable
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.restore import restore as flow
@@ -63,13 +63,13 @@ def test_i7_a_link_that_was_altered_or_is_unsigned_is_refused(attack, why):
     made.haven.write("backups", key, attack(made.haven.read("backups", key)))
     assert made.open().manifest.id == points_made[2], "what lies on top of a link displaces nothing"
     flip(made.haven, "backups", key, attack)
-    for wish in ({}, {"point": points_made[0]}, {"i_know": True}):
+    for wish in ({}, {"point": points_made[0]}, {"force": True}):
         with pytest.raises(IntegrityError, match=f"broken at link 2 .*{why}"):
             made.open(**wish)
     # only who names an older point and says so gets one from before the break
-    assert made.open(point=points_made[0], i_know=True).manifest.id == points_made[0]
+    assert made.open(point=points_made[0], force=True).manifest.id == points_made[0]
     with pytest.raises(IntegrityError, match="No link of the chain"):
-        made.open(point=points_made[2], i_know=True)
+        made.open(point=points_made[2], force=True)
 
 
 def test_i7_a_link_that_is_gone_breaks_the_chain():
@@ -110,7 +110,7 @@ def test_i7_an_older_point_and_an_inconsistent_one_are_taken_only_where_that_is_
     assert made.open().manifest.id == whole
     with pytest.raises(BackupError, match=f"{old} is older than {whole}"):
         made.open(point=old)
-    assert made.open(point=old, i_know=True).manifest.id == old
+    assert made.open(point=old, force=True).manifest.id == old
     assert made.open(point=lacking).manifest.dangling
 
 
@@ -130,7 +130,7 @@ def test_x7_a_damaged_card_of_another_key_stops_no_restore_and_is_told(caplog):
     made = house()
     made.point()
     for card in ("keys/dataset-other-1d/0001.json", "keys/dataset-bookings-395d/0001.json"):
-        made.haven.write("backups", card, b'{"domain": "dataset-bookings-395d", "serial"')
+        made.haven.write("backups", card, b'{"scope": "dataset-bookings-395d", "serial"')
     done = plan(made.open(), Wish("haven"))
     assert len(done.objects) == len(BODIES) and not done.withheld
     assert "keys/dataset-other-1d/0001.json in bucket backups at site 'haven' is not readable" in caplog.text
@@ -157,14 +157,14 @@ def test_x7_a_damaged_card_without_its_key_makes_no_new_key():
 def test_k1_a_key_that_the_backup_site_lost_is_taken_from_another_site():
     made = house()
     made.point()
-    for domain in ("dataset-bookings-395d", "platform-platform-372d"):
-        body = made.haven.read("backups", f"keys/{domain}/0001.age")
-        made.primary.write("backups", f"keys/{domain}/0001.age", body)
-        made.haven.delete("backups", f"keys/{domain}/0001.age")
+    for scope in ("dataset-bookings-395d", "platform-platform-372d"):
+        body = made.haven.read("backups", f"keys/{scope}/0001.age")
+        made.primary.write("backups", f"keys/{scope}/0001.age", body)
+        made.haven.delete("backups", f"keys/{scope}/0001.age")
     assert made.open().secrets() == SECRETS
 
 
-def test_k1_a_destroyed_domain_stays_gone_and_everything_else_comes_back():
+def test_k1_a_destroyed_scope_stays_gone_and_everything_else_comes_back():
     made = house()
     made.point()
     made.ring.destroy(parse("dataset-bookings-395d"), dry_run=False)
@@ -274,7 +274,7 @@ def test_x5_a_full_disk_while_objects_come_is_named_and_the_next_run_goes_on():
 def test_x2_a_second_restore_beside_a_live_one_is_refused_before_it_changes_anything(tmp_path):
     made = house()
     made.point()
-    wish, stack = Wish("haven", aside="x"), dataclasses.replace(layout.current(), var=tmp_path / "var")
+    wish, stack = Wish("haven", aside="x"), dataclasses.replace(paths.current(), var=tmp_path / "var")
     point = made.open()
     with only_restore(stack), pytest.raises(BackupError, match="Another restore runs"):
         flow.restore(stack, point, wish, plan(point, wish), live=lambda: made.platform)
@@ -287,7 +287,7 @@ def test_x2_a_second_restore_beside_a_live_one_is_refused_before_it_changes_anyt
 def test_d6_without_the_fernet_key_a_restore_into_place_is_refused_before_anything_is_changed(tmp_path):
     made = house()
     made.point(kept={"AIRFLOW_CONN_S3_PRIMARY": "{}"})
-    wish, stack = Wish("haven"), dataclasses.replace(layout.current(), var=tmp_path / "var")
+    wish, stack = Wish("haven"), dataclasses.replace(paths.current(), var=tmp_path / "var")
     point = made.open()
     with pytest.raises(BackupError, match="lack Airflow's Fernet key"):
         flow.restore(stack, point, wish, plan(point, wish), live=lambda: made.platform)
@@ -324,7 +324,7 @@ def test_d6_a_fernet_key_that_is_missing_or_another_turns_the_restore_red(platfo
 
 
 @pytest.fixture
-def standing(platform, proven_ledger, own_turns, monkeypatch):
+def standing(platform, proven_ledger, own_leases, monkeypatch):
     """Three of the stack's databases; buckets of the test's with a few objects, and a ledger in memory."""
     monkeypatch.setattr("rempart.flows.backup.back_up.DATABASES", ("airflow", "feast_registry", "continuity"))
     mark = f"fault-{secrets.token_hex(4)}"
@@ -337,7 +337,7 @@ def standing(platform, proven_ledger, own_turns, monkeypatch):
     for (bucket, key), body in BODIES.items():
         sites[0].write(getattr(buckets, bucket), key, body)
     settings = platform.config.model_copy(update={"buckets": buckets})
-    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
+    yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_leases)
     for site in sites:
         for name in (buckets.lake, buckets.artifacts):
             site.drop_bucket(name)

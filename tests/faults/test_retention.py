@@ -27,7 +27,7 @@ from rempart.settings import config
 from rempart.settings.config import Config
 from rempart.settings.sections import Keep
 from tests import made_points
-from tests.conftest import OwnTurns
+from tests.conftest import OwnLeases
 from tests.made_points import is_whole, under
 from tests.memory_site import MemorySite
 
@@ -116,27 +116,29 @@ def test_x4_a_backup_that_still_runs_is_no_leftover_whatever_this_clock_says() -
 # --- on the real site -------------------------------------------------------------------------------------------------
 
 
-def _standing(platform: Platform, ledger: MemoryLedger, turns: OwnTurns, *, locked: bool) -> Iterator[Platform]:
+def _standing(platform: Platform, ledger: MemoryLedger, continuity: OwnLeases, *, locked: bool) -> Iterator[Platform]:
     name = f"fault-{secrets.token_hex(4)}-backups"
     site = platform.site("haven", "personal")
     site.ensure_bucket(name, versioned=True, locked=locked)
     buckets = platform.config.buckets.model_copy(update={"backups": name})
     backup = platform.config.backup.model_copy(update={"keep": FOUR_DAYS, "locked": timedelta(0)})
     settings_ = platform.config.model_copy(update={"buckets": buckets, "backup": backup})
-    yield dataclasses.replace(platform, config=settings_, ledger_=ledger, continuity_=turns, sites={**platform.sites})
+    yield dataclasses.replace(
+        platform, config=settings_, ledger_=ledger, continuity_=continuity, sites={**platform.sites}
+    )
     site.drop_bucket(name)
 
 
 @pytest.fixture
-def standing(platform: Platform, proven_ledger: MemoryLedger, own_turns: OwnTurns) -> Iterator[Platform]:
+def standing(platform: Platform, proven_ledger: MemoryLedger, own_leases: OwnLeases) -> Iterator[Platform]:
     """The stack's platform with a backup bucket of the test's, of whose points the rules keep four days."""
-    yield from _standing(platform, proven_ledger, own_turns, locked=False)
+    yield from _standing(platform, proven_ledger, own_leases, locked=False)
 
 
 @pytest.fixture
-def locking(platform: Platform, proven_ledger: MemoryLedger, own_turns: OwnTurns) -> Iterator[Platform]:
+def locking(platform: Platform, proven_ledger: MemoryLedger, own_leases: OwnLeases) -> Iterator[Platform]:
     """The same with a bucket in which objects can be locked."""
-    yield from _standing(platform, proven_ledger, own_turns, locked=True)
+    yield from _standing(platform, proven_ledger, own_leases, locked=True)
 
 
 def _prune_and_die(settings_: Config, ledger: MemoryLedger, deletes: int) -> None:

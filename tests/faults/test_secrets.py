@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from rempart.deployment.setup import environment, launch, layout, process_secrets
+from rempart.deployment.setup import environment, launch, paths, process_secrets
 from rempart.settings import config
 
 pytestmark = pytest.mark.stack
 
 
-def kinds_in(environ: bytes, stack: layout.Stack) -> set[str]:
+def kinds_in(environ: bytes, stack: paths.Stack) -> set[str]:
     """The kinds of secrets whose value stands in an environment, whichever variable it is in."""
     found = set()
     for name, value in config.read_env_file(stack.secrets).items():
@@ -25,7 +25,7 @@ def kinds_in(environ: bytes, stack: layout.Stack) -> set[str]:
     return found
 
 
-def processes(stack: layout.Stack) -> Iterator[tuple[str, int, bytes]]:
+def processes(stack: paths.Stack) -> Iterator[tuple[str, int, bytes]]:
     """Service, number and environment of every process of the stack that this user may read."""
     for process in launch.marked(f"{stack.id}:"):
         try:
@@ -36,7 +36,7 @@ def processes(stack: layout.Stack) -> Iterator[tuple[str, int, bytes]]:
         yield variables[environment.MARKER.encode()].decode().partition(":")[2], process.pid, environ
 
 
-def test_s9_no_process_holds_a_secret_that_it_does_not_need(stack: layout.Stack) -> None:
+def test_s9_no_process_holds_a_secret_that_it_does_not_need(stack: paths.Stack) -> None:
     known = {process_secrets.kind(name, stack.config) for name in config.read_env_file(stack.secrets)}
     seen: dict[str, set[str]] = {}
     for service, pid, environ in processes(stack):
@@ -44,7 +44,7 @@ def test_s9_no_process_holds_a_secret_that_it_does_not_need(stack: layout.Stack)
         allowed = process_secrets.held(service, stack.config)
         assert found <= allowed, f"{service} (process {pid}) holds {', '.join(sorted(found - allowed))}"
         seen.setdefault(service, set()).update(found)
-    readable = layout.AIRFLOW_COMPONENTS if os.getuid() == 0 else ("airflow-api-server",)
+    readable = paths.AIRFLOW_COMPONENTS if os.getuid() == 0 else ("airflow-api-server",)
     for service in readable:
         assert seen[service] == process_secrets.held(service, stack.config) & known, service
     for service in ("airflow-api-server", "airflow-triggerer", "airflow-dag-processor", "mlflow"):

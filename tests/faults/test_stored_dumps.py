@@ -14,7 +14,7 @@ import pytest
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.stored_dumps import dump_into, restore_from
-from rempart.deployment.setup import credentials, layout
+from rempart.deployment.setup import credentials, paths
 from rempart.errors import (
     BackupError,
     DatabaseUnavailable,
@@ -91,7 +91,7 @@ def test_d3_a_table_that_stays_locked_ends_the_dump_in_bounded_time(platform, re
 
 
 def admin_of(platform, database):
-    made = layout.current()
+    made = paths.current()
     admin = credentials.superuser(made, read_env_file(made.secrets))
     return psycopg.connect(postgresql.for_database(admin, database.schema).postgresql_url(), autocommit=True)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import PlacementDenied, PoolUnavailable, TrainingError
 from rempart.flows.shared.platform import Platform
 from rempart.models import tracking_users
@@ -356,11 +356,11 @@ def test_x2_a_second_run_of_the_same_order_adopts_the_pod_and_runs_nothing_twice
     ordered = trial.order({"max_iter": 400})
     others: list[Any] = []
 
-    def beside(number: int, trigger: Any) -> None:
+    def concurrently(number: int, trigger: Any) -> None:
         if number == 1:
             others.append(trial.run(ordered))  # from its execute to its end, while the first is deferred
 
-    first = trial.run(ordered, deferred=beside)
+    first = trial.run(ordered, deferred=concurrently)
     assert first == others[0]
     assert [len(trial.pods(pool)) for pool in ("gpu-a", "gpu-b")] == [1, 0]
     assert trial.attempts(ordered) == [("gpu-a", "succeeded")]

@@ -118,7 +118,7 @@ def test_pods_that_somebody_changed_the_runtime_of_get_no_credentials(trial: pod
     settings = trial.platform.config
     runtime = train_job.runtime(settings, "gpu-a")
     spec = runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
-    stranger = spec["containers"][0] | {"name": "beside", "image": f"docker.io/library/x@sha256:{'cd' * 32}"}
+    stranger = spec["containers"][0] | {"name": "concurrently", "image": f"docker.io/library/x@sha256:{'cd' * 32}"}
     where = (train_job.GROUP, train_job.VERSION, "training-gpu-a", train_job.RUNTIMES)
     body = [
         {
@@ -264,12 +264,12 @@ def test_a_second_run_of_the_same_order_adopts_the_train_job(trial: pods.Trial) 
     double = trial.clusters["gpu-a"]
     others: list[Any] = []
 
-    def beside(number: int, trigger: Any) -> None:
+    def concurrently(number: int, trigger: Any) -> None:
         if number == 1:
             leave_result(trial, ordered)
             others.append(trial.run(ordered))  # from its execute to its end, while the first is deferred
 
-    first = trial.run(ordered, deferred=beside)
+    first = trial.run(ordered, deferred=concurrently)
     assert first["job_id"] == others[0]["job_id"]
     assert posted(double, "trainjobs") == 1 and len(double.history) == 2
     assert not trial.pods("gpu-b")
@@ -421,8 +421,8 @@ def test_the_janitor_deletes_a_train_job_that_nobody_waits_for(
     ordered = trial.order()
     silenced(trial, STAYS)
     double = trial.clusters["gpu-a"]
-    monkeypatch.setattr("rempart.training.kubernetes.strays.YOUNG", timedelta())
-    monkeypatch.setattr("rempart.flows.training.sweep_pods.named", lambda name: trial.pipeline)
+    monkeypatch.setattr("rempart.training.kubernetes.orphans.YOUNG", timedelta())
+    monkeypatch.setattr("rempart.flows.training.clean_up_pods.named", lambda name: trial.pipeline)
     with trial.here():
         with pytest.raises(TaskDeferred):
             trial.operator(ordered).execute(pods.context())

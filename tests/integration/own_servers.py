@@ -16,7 +16,7 @@ from typing import TextIO
 
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.servers import object_sites, postgresql
-from rempart.deployment.setup import credentials, environment, launch, layout, preflight, privileges, services
+from rempart.deployment.setup import credentials, environment, launch, paths, preflight, privileges, services
 from rempart.errors import RempartError
 from rempart.settings import config
 from rempart.settings.config import Connection, Connections
@@ -30,12 +30,12 @@ WORKER = int((os.environ.get("PYTEST_XDIST_WORKER") or "gw0").removeprefix("gw")
 class Servers:
     """What runs: the stack that it is cut from, its connections, and the connection of PostgreSQL's superuser."""
 
-    stack: layout.Stack
+    stack: paths.Stack
     connections: Connections
     superuser: Connection
 
 
-def free_stack(var: Path, root: Path = ROOT) -> layout.Stack:
+def free_stack(var: Path, root: Path = ROOT) -> paths.Stack:
     """A stack at an offset where all its ports are free; `root` is the project's folder.
 
     All lie below 32768, where Linux begins to give ports to outgoing connections: one of those would take a port
@@ -44,7 +44,7 @@ def free_stack(var: Path, root: Path = ROOT) -> layout.Stack:
     loaded = config.load(root / "rempart.yaml")
     first = 4000 + 5000 * (WORKER % 2)
     while True:
-        stack = layout.Stack(root, var, loaded, first + secrets.randbelow(24) * 200)
+        stack = paths.Stack(root, var, loaded, first + secrets.randbelow(24) * 200)
         if _is_ours(stack.offset) and all(preflight.port_is_free(port) for port in stack.ports.values()):
             return stack
 
@@ -107,7 +107,7 @@ def service(servers: Servers, name: str, check: Callable[[], str], seconds: floa
         process.wait(30)
 
 
-def _start(stack: layout.Stack, made: dict[str, str], name: str) -> subprocess.Popen[bytes]:
+def _start(stack: paths.Stack, made: dict[str, str], name: str) -> subprocess.Popen[bytes]:
     command = list(services.service(stack, name).command)
     if name == "postgresql":
         reach = (stack.postgresql_data, *launch.database_files())

@@ -76,7 +76,7 @@ def served(*command: str, port: int) -> Iterator[str]:
         process.wait()
 
 
-def beside(program: str) -> str:
+def in_same_folder(program: str) -> str:
     return str(Path(sys.executable).with_name(program))
 
 
@@ -132,7 +132,7 @@ def test_a_probe_that_begins_beside_another_does_not_make_it_find_lies(platform:
 def test_rclone_serving_a_folder_keeps_no_versions_and_ignores_conditions(tmp_path: Path) -> None:
     port, login, password = free_port(), secrets.token_hex(8), secrets.token_hex(16)
     options = ("--addr", f"127.0.0.1:{port}", "--auth-key", f"{login},{password}")
-    with served(beside("rclone"), "serve", "s3", str(tmp_path), *options, port=port) as url:
+    with served(in_same_folder("rclone"), "serve", "s3", str(tmp_path), *options, port=port) as url:
         found = outcomes(probed(url, login, password))
     assert found["read-after-write"] == found["private"] == "proven"
     assert {found[name] for name in ("versions", "delete markers", "object lock")} == {"absent"}
@@ -142,7 +142,7 @@ def test_rclone_serving_a_folder_keeps_no_versions_and_ignores_conditions(tmp_pa
 @pytest.mark.full
 def test_moto_lets_anybody_in_and_its_locks_give_way() -> None:
     port = free_port()
-    with served(beside("moto_server"), "-p", str(port), port=port) as url:
+    with served(in_same_folder("moto_server"), "-p", str(port), port=port) as url:
         record = probed(url, "nobody", "anything")
     assert {"private", "wrong digest refused", "object lock"} <= set(record.lies)
     assert outcomes(record)["versions"] == "proven"
@@ -186,8 +186,8 @@ def test_i5_i6_p3_p7_each_of_three_lies_is_found_and_nothing_else_is_held_agains
         for lie in lies:
             switch_on(site, lie)
         found = outcomes(probed(site.url, real.login, real.password))
-    beside = {"MD5 ETags"} & found.keys() if "multipart" in lies else set()  # it sends an upload in parts, too
-    assert {name for name in found if found[name] != honest[name]} - beside == set(lies)
+    in_same_folder = {"MD5 ETags"} & found.keys() if "multipart" in lies else set()  # it sends an upload in parts, too
+    assert {name for name in found if found[name] != honest[name]} - in_same_folder == set(lies)
     assert {found[name] for name in lies} == {CLAIMED}
 
 

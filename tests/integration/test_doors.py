@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from rempart.airflow_api import AirflowApi
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from rempart.flows.shared.platform import Platform
 from rempart.settings import access, config
 from tests.cockpit import DELIVERY, POINT
@@ -25,7 +25,7 @@ NOT_HERE = frozenset(door for door in DOORS if DELIVERY in door[1] or "hotel_boo
 
 
 @pytest.fixture(scope="module")
-def airflow(stack: layout.Stack) -> Iterator[Airflow]:
+def airflow(stack: paths.Stack) -> Iterator[Airflow]:
     with of_each_role(stack, "door") as found:
         yield found
 

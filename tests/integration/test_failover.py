@@ -10,7 +10,7 @@ import pytest
 from rempart.airflow_api import AirflowApi
 from rempart.deployment.servers import mlflow_server, rest
 from rempart.flows.failover.fail_over import abandon, fail_back, fail_over
-from rempart.flows.failover.mirror import lines
+from rempart.flows.failover.published_state import lines
 from rempart.flows.failover.tracking_switch import unproxied
 from rempart.flows.shared.platform import Platform
 from rempart.settings import config

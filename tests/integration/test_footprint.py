@@ -8,7 +8,7 @@ import psutil
 import pytest
 import yaml
 
-from rempart.deployment.setup import launch, layout
+from rempart.deployment.setup import launch, paths
 from tests.unit.deploy.platform_files import PLATFORM, VALUES
 
 pytestmark = pytest.mark.stack
@@ -21,7 +21,7 @@ def requested(resources: dict[str, dict[str, str]]) -> int:
     return int(memory[:-2]) * UNITS[memory[-2:]]
 
 
-def used(stack: layout.Stack, service: str, *, alone: bool = False) -> float:
+def used(stack: paths.Stack, service: str, *, alone: bool = False) -> float:
     """MiB of a service's own memory, without what it shares with files; `alone`: of its first process."""
     found = launch.marked(f"{stack.id}:{service}")
     if alone:
@@ -38,17 +38,17 @@ def _anonymous(process: psutil.Process) -> float:
 
 
 @pytest.mark.parametrize("component", ["apiServer", "dagProcessor", "triggerer"])
-def test_a_component_fits_into_its_request(stack: layout.Stack, component: str) -> None:
+def test_a_component_fits_into_its_request(stack: paths.Stack, component: str) -> None:
     name = f"airflow-{VALUES[component]['args'][3]}"
     assert used(stack, name) < requested(VALUES[component]["resources"])
 
 
-def test_the_scheduler_fits_with_a_watcher_of_pods_beside_it(stack: layout.Stack) -> None:
+def test_the_scheduler_fits_with_a_watcher_of_pods_beside_it(stack: paths.Stack) -> None:
     """Its tasks run below it here, and in pods there; there it has one more process, a copy of its own."""
     assert 2 * used(stack, "airflow-scheduler", alone=True) < requested(VALUES["scheduler"]["resources"])
 
 
-def test_mlflow_fits_into_its_request(stack: layout.Stack) -> None:
+def test_mlflow_fits_into_its_request(stack: paths.Stack) -> None:
     (deployment, _) = yaml.safe_load_all((PLATFORM / "mlflow.yaml").read_text("utf-8"))
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert used(stack, "mlflow") < requested(container["resources"])

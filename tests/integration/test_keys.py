@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from rempart.backup.keys import age
-from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.encryption_scopes import EncryptionScope
 from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.points.sealed_objects import unseal
 from rempart.backup.points.sealing import Original
@@ -23,7 +23,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.verification import verify
 from tests.integration.own_servers import Servers, own_servers
 
-BOOKINGS, ORDERS = Domain("dataset", "bookings", "395d"), Domain("dataset", "orders", "30d")
+BOOKINGS, ORDERS = EncryptionScope("dataset", "bookings", "395d"), EncryptionScope("dataset", "orders", "30d")
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +52,11 @@ def test_from_seal_to_destruction_and_a_restore_elsewhere_with_the_escrow_file_a
     ring = flow.open_keyring(platform)
     primary, haven = (place.site for place in reversed(ring.places))
     originals = []
-    for domain, count in ((BOOKINGS, 20), (ORDERS, 5)):
+    for scope, count in ((BOOKINGS, 20), (ORDERS, 5)):
         for number in range(count):
-            key, body = f"raw/{domain.name}/{number}", f"{domain.name} {number}\n".encode() * 2000
+            key, body = f"raw/{scope.name}/{number}", f"{scope.name} {number}\n".encode() * 2000
             version = primary.write("lake", key, body).version_id
-            originals.append(Original("lake", key, version, hashlib.sha256(body).hexdigest(), len(body), domain))
+            originals.append(Original("lake", key, version, hashlib.sha256(body).hexdigest(), len(body), scope))
     until = datetime.now(UTC) + timedelta(seconds=30)
     sealed = seal_objects(platform, ring, primary, originals, haven, until, ahead=timedelta(0))
     flow.destroy(platform, ring, BOOKINGS.id, dry_run=False)
@@ -64,11 +64,11 @@ def test_from_seal_to_destruction_and_a_restore_elsewhere_with_the_escrow_file_a
     bucket = platform.config.buckets.backups
     elsewhere = Keyring((Place(haven, bucket),), age.read_identity_file(file), (), platform.clock)
     for original, one in zip(originals, sealed, strict=True):
-        if original.domain == BOOKINGS:
+        if original.scope == BOOKINGS:
             with pytest.raises(KeyDestroyed):
-                elsewhere.open(original.domain, one.serial)
+                elsewhere.open(original.scope, one.serial)
             continue
-        key = elsewhere.open(original.domain, one.serial)
+        key = elsewhere.open(original.scope, one.serial)
         unseal(haven, bucket, key, one, tmp_path / "out", sha256=original.sha256, size=original.size)
         assert (tmp_path / "out").read_bytes() == primary.read("lake", original.key)
 

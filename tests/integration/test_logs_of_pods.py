@@ -20,7 +20,7 @@ import pytest
 
 from rempart.airflow_api import AirflowApi
 from rempart.deployment.compose import containers
-from rempart.deployment.setup import layout, preflight, services
+from rempart.deployment.setup import paths, preflight, services
 from rempart.flows.governance.evidence import record_configuration
 from rempart.flows.shared.platform import Platform
 from rempart.flows.shared.task_logs import PREFIX
@@ -49,7 +49,7 @@ with create_session() as session:
 
 
 @pytest.fixture
-def run_id(stack: layout.Stack) -> Iterator[str]:
+def run_id(stack: paths.Stack) -> Iterator[str]:
     """A run that the stack's own scheduler does not begin, for it is due tomorrow."""
     api = AirflowApi(config.environment_connections("airflow_api"))
     due = (datetime.now(UTC) + timedelta(days=1)).isoformat()
@@ -61,7 +61,7 @@ def run_id(stack: layout.Stack) -> Iterator[str]:
 
 
 def test_a_tasks_log_is_read_from_the_site_when_its_pod_is_gone(
-    stack: layout.Stack, platform: Platform, tmp_path: Path, run_id: str
+    stack: paths.Stack, platform: Platform, tmp_path: Path, run_id: str
 ) -> None:
     scheduler = variables(stack, tmp_path / "scheduler", "airflow-scheduler")
     command = [sys.executable, "-c", MAKE_WORKLOAD, run_id]
@@ -94,7 +94,7 @@ def test_a_tasks_log_is_read_from_the_site_when_its_pod_is_gone(
 
 
 def test_the_ledgers_public_key_is_had_from_the_api_servers_pod(
-    stack: layout.Stack, platform: Platform, tmp_path: Path
+    stack: paths.Stack, platform: Platform, tmp_path: Path
 ) -> None:
     """The how-to takes it from there: a restore believes no point without it."""
     record_configuration(platform)  # a ledger that has begun
@@ -109,7 +109,7 @@ def test_the_ledgers_public_key_is_had_from_the_api_servers_pod(
     assert (tmp_path / "export" / "public.pem").read_text() in {to_pem(key) for key in platform.trusted_keys().values()}
 
 
-def served(stack: layout.Stack, server: dict[str, str] | None, port: int, path: str) -> str:
+def served(stack: paths.Stack, server: dict[str, str] | None, port: int, path: str) -> str:
     """What an API server answers; one of the test's own is started for it."""
     process = None
     if server is not None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from rempart.cli import app
 from rempart.deployment.access import people as tables
 from rempart.deployment.access import roles
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from rempart.errors import AccessError
 from rempart.flows.governance import people
 from rempart.flows.shared.platform import Platform
@@ -57,7 +57,7 @@ ROUTES: dict[str, tuple[str, ...]] = {
 
 
 @pytest.fixture(scope="module")
-def airflow(stack: layout.Stack) -> Iterator[Airflow]:
+def airflow(stack: paths.Stack) -> Iterator[Airflow]:
     """The stack's Airflow, with one person of each role, and tokens that nobody should take."""
     with of_each_role(stack, "test") as found:
         yield found
@@ -148,7 +148,7 @@ def test_guessing_a_password_ends_soon(airflow: Airflow) -> None:
     assert answers[:10] == [401] * 10 and answers[10:] == [429, 429]
 
 
-def test_what_was_changed_by_hand_in_the_database_is_put_right(stack: layout.Stack, platform: Platform) -> None:
+def test_what_was_changed_by_hand_in_the_database_is_put_right(stack: paths.Stack, platform: Platform) -> None:
     database, api = platform.database("airflow"), platform.connections("airflow_api")
     with tables.tables(database) as session:
         session.execute(

@@ -7,14 +7,14 @@ import pytest
 from bench import doors_embedded
 from bench.door_attacks import Row
 from bench.doors_embedded import COOKIE, JOB
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from rempart.flows.shared.platform import Platform
 
 pytestmark = pytest.mark.stack
 
 
 @pytest.fixture(scope="module")
-def rows(stack: layout.Stack, platform: Platform) -> list[Row]:
+def rows(stack: paths.Stack, platform: Platform) -> list[Row]:
     """The table of the running stack."""
     return doors_embedded.attack(stack, platform)
 
@@ -24,7 +24,7 @@ def let_in(rows: list[Row], who: set[str]) -> list[tuple[str, str, tuple[str, ..
 
 
 def test_s5_no_port_or_socket_of_the_stack_lets_anybody_in_who_has_no_right(
-    stack: layout.Stack, rows: list[Row]
+    stack: paths.Stack, rows: list[Row]
 ) -> None:
     assert set(stack.ports) <= {one.door for one in rows}, "every declared port was attacked"
     assert let_in(rows, {one.who for one in rows} - {COOKIE, JOB}) == []

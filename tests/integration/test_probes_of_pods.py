@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from rempart.deployment.setup import environment, layout
+from rempart.deployment.setup import environment, paths
 from rempart.settings import config
 from tests.unit.deploy.platform_files import VALUES
 
 pytestmark = pytest.mark.stack
 
 
-def variables(stack: layout.Stack, folder: Path, process: str, **more: str) -> dict[str, str]:
+def variables(stack: paths.Stack, folder: Path, process: str, **more: str) -> dict[str, str]:
     """The environment of a pod's process, but for the addresses, which are the stack's."""
     secrets = config.read_env_file(stack.secrets)
     folder.mkdir()
@@ -27,7 +27,7 @@ def variables(stack: layout.Stack, folder: Path, process: str, **more: str) -> d
 
 
 @pytest.mark.parametrize("component", ["scheduler", "dag-processor", "triggerer"])
-def test_a_probe_finds_its_component_at_work(stack: layout.Stack, tmp_path: Path, component: str) -> None:
+def test_a_probe_finds_its_component_at_work(stack: paths.Stack, tmp_path: Path, component: str) -> None:
     """The command of the chart's probe, in the environment of that component's pod."""
     names = {"scheduler": "scheduler", "dag-processor": "dagProcessor", "triggerer": "triggerer"}
     command = VALUES[names[component]]["livenessProbe"]["command"]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from rempart.backup.databases.stored_dumps import file_name
-from rempart.backup.keys import domains
+from rempart.backup.keys import encryption_scopes
 from rempart.backup.points import points
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.backup.prune import prune
@@ -20,19 +20,19 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import DATABASES
 from rempart.settings.sections import Keep
 from tests.buckets import own_buckets
-from tests.conftest import OwnTurns
+from tests.conftest import OwnLeases
 
 pytestmark = [pytest.mark.stack, pytest.mark.full]
 
 
 @pytest.fixture
-def standing(platform: Platform, proven_ledger: MemoryLedger, own_turns: OwnTurns) -> Iterator[Platform]:
+def standing(platform: Platform, proven_ledger: MemoryLedger, own_leases: OwnLeases) -> Iterator[Platform]:
     """The stack's databases, empty buckets of the test's, and rules that keep next to nothing."""
     keep = Keep(hourly=1, daily=1, weekly=0, monthly=1)  # so locks last a month: none may end in the past
     backup = platform.config.backup.model_copy(update={"keep": keep, "locked": timedelta(0)})
     with own_buckets(platform, "prune") as buckets:
         settings = platform.config.model_copy(update={"buckets": buckets, "backup": backup})
-        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_turns)
+        yield dataclasses.replace(platform, config=settings, ledger_=proven_ledger, continuity_=own_leases)
 
 
 def test_a_pruned_point_leaves_the_repositories_and_the_others_come_out_whole(standing: Platform) -> None:
@@ -48,13 +48,15 @@ def test_a_pruned_point_leaves_the_repositories_and_the_others_come_out_whole(st
     assert points.list(site, bucket) == tuple(reversed(made[1:]))
     kept, keyring = kept_for(standing.config.backup.keep), open_keyring(standing)
     for name in DATABASES:
-        key = keyring.open(domains.of_database(name, kept))
+        key = keyring.open(encryption_scopes.of_database(name, kept))
         tags = sorted(tag for one in repository_of(standing, "haven", key).snapshots() for tag in one.tags)
         assert tags == [f"point={point}" for point in made[1:]]
     ended = standing.ledger.find("prune", limit=1)[0].body
     assert ended["state"] == "ended" and set(ended["dumps_forgotten"].values()) == {1}
     for point in made[1:]:
         for dump in points.decode(site.read(bucket, f"points/{point}/manifest.json")).databases:
-            repository = repository_of(standing, "haven", keyring.open(domains.parse(dump.domain), dump.serial))
+            repository = repository_of(
+                standing, "haven", keyring.open(encryption_scopes.parse(dump.scope), dump.serial)
+            )
             assert repository.dump(dump.snapshot, file_name(dump.name), lambda chunk: None).sha256 == dump.sha256
     assert prune(standing, dry_run=False).deleted == ()

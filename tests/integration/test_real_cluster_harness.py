@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from tests import clusters as chosen
 from tests import pods
 from tests.api_cluster import NotUsable, RealCluster, Settings

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 import yaml
 
-from rempart.deployment.setup import credentials, layout
+from rempart.deployment.setup import credentials, paths
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.doctor.doctor_site import probe_sites
 from rempart.flows.shared.keys import new_recipient
@@ -40,7 +40,7 @@ PLACE = {"operator": "this-machine", "service": "machine", "region": "local"}
 class Team:
     """A platform whose PostgreSQL is the team's own: reached by the front alone, every certificate verified."""
 
-    stack: layout.Stack
+    stack: paths.Stack
     front: Front
     superuser: Connection
     given: Mapping[str, Connection]

@@ -56,7 +56,7 @@ def links(platform: Platform, site: Site) -> list[int]:
 @pytest.mark.full
 def test_links_that_a_site_stored_wrong_are_put_back_or_marked_as_lost(servers: Servers, platform: Platform) -> None:
     """Of link 2 the ledger has the bytes, of link 3 nobody has."""
-    site, signer = platform.site("haven", "personal", "restore-point", beside="primary"), platform.signer()
+    site, signer = platform.site("haven", "personal", "restore-point", replica_of="primary"), platform.signer()
     first = chain.append(site, BUCKET, "20260105T000000Z-aaaaaa", NOW, "1" * 64, signer, consistent=True)
     before = Stored(1, chain.encode(first, signer))
     second = Link(2, "20260105T010000Z-bbbbbb", NOW, "2" * 64, True, before.hash, signer.id)

@@ -15,10 +15,10 @@ import pytest
 
 from rempart.airflow_api import AirflowApi
 from rempart.coordination.lease import Lease
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import LeaseHeld
-from rempart.flows.shared.pairs import catalogue
 from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.replication_pairs import catalogue
 from rempart.replication.pieces import PIECE
 from rempart.settings import config
 
@@ -35,14 +35,14 @@ def api(platform: Platform) -> AirflowApi:
     return AirflowApi(config.environment_connections("airflow_api"))
 
 
-def turn(platform: Platform, until: ExitStack) -> Lease:
-    """The pair's turn, as soon as no run has it."""
+def hold_lease(platform: Platform, until: ExitStack) -> Lease:
+    """The pair's lease, as soon as no run has it."""
     for _ in range(240):
         try:
-            return until.enter_context(platform.continuity.turn(TURN, OURS))
+            return until.enter_context(platform.continuity.hold_lease(TURN, OURS))
         except LeaseHeld:
             time.sleep(0.5)
-    raise AssertionError("the turn was never free")
+    raise AssertionError("the lease was never free")
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def prefix(platform: Platform) -> Iterator[str]:
     made, lake = f"replicate-dag-{secrets.token_hex(4)}/", platform.config.buckets.lake
     yield made
     with ExitStack() as until, ThreadPoolExecutor(16) as pool:
-        lease = turn(platform, until)
+        lease = hold_lease(platform, until)
         for name in ("primary", "haven"):
             site = platform.site(name, "personal")
             found = list(site.versions(lake, made))
@@ -97,7 +97,7 @@ def test_pieces_are_copied_by_tasks_of_their_own_and_the_asset_tells_the_lag(
 ) -> None:
     primary, haven, lake = platform.site("primary", "personal"), platform.site("haven", "personal"), "lake"
     with ExitStack() as until, ThreadPoolExecutor(16) as pool:
-        turn(platform, until)  # a scheduled run beside this copies nothing meanwhile
+        hold_lease(platform, until)  # a scheduled run beside this copies nothing meanwhile
         list(pool.map(lambda n: primary.write(lake, f"{prefix}k{n:05}", b"%d" % n), range(OBJECTS)))
     run_id = ran(api)
     # a scheduled run may have begun before, and have copied them
@@ -116,12 +116,12 @@ def test_pieces_are_copied_by_tasks_of_their_own_and_the_asset_tells_the_lag(
 
 def test_a_run_is_skipped_while_another_has_the_turn_and_makes_no_event(platform: Platform, api: AirflowApi) -> None:
     with ExitStack() as until:
-        turn(platform, until)
+        hold_lease(platform, until)
         run_id = api.trigger(DAG_ID)
         api.follow(DAG_ID, run_id, lambda line: None)
     assert tasks(api, run_id) == [("carry", -1, "skipped"), ("conclude", -1, "skipped"), ("prepare", -1, "skipped")]
     path = f"/api/v2/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/prepare/logs/1"
-    assert OURS in str(api.get(path)), "the log tells who has the turn"
+    assert OURS in str(api.get(path)), "the log tells who has the lease"
     assert not [
         one for one in api.get("/api/v2/assets/events?limit=100")["asset_events"] if one["source_run_id"] == run_id
     ]

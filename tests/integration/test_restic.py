@@ -17,7 +17,7 @@ import pytest
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.stored_dumps import restore_from, verify
 from rempart.backup.keys import age
-from rempart.deployment.setup import credentials, layout
+from rempart.deployment.setup import credentials, paths
 from rempart.errors import BackupError, IntegrityError, SiteError, SiteUnavailable
 from rempart.settings.config import read_env_file
 from rempart.sites.s3.client import open_client
@@ -167,7 +167,7 @@ def test_no_password_is_seen_in_any_command_line(platform, repository, filled_da
 @pytest.mark.full
 def test_a_server_with_its_own_extensions_and_no_superuser(platform, repository, empty_database):
     """As an operator's PostgreSQL: the administrator made the extension, the role owns the database alone."""
-    made = layout.current()
+    made = paths.current()
     admin = credentials.superuser(made, read_env_file(made.secrets))
     statement = "CREATE EXTENSION pageinspect; COMMENT ON EXTENSION pageinspect IS 'of the administrator'"
     with scratch_database(platform) as source:
@@ -216,7 +216,7 @@ def test_the_runbook_restores_with_standard_tools_alone(
         "HOME": str(tmp_path),
         "ENDPOINT": str(repository.connection.extra["endpoint_url"]),
         "BUCKET": repository.bucket,
-        "DOMAIN": "x",
+        "SCOPE": "x",
         "SERIAL": "0001",
         "AWS_ACCESS_KEY_ID": repository.connection.login,
         "AWS_SECRET_ACCESS_KEY": repository.connection.password,

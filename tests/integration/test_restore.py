@@ -14,8 +14,8 @@ from psycopg import sql
 
 from rempart.backup.databases import postgresql
 from rempart.backup.points import points
-from rempart.backup.points.restoring import Part
-from rempart.deployment.setup import layout
+from rempart.backup.points.restore_plan import Part
+from rempart.deployment.setup import paths
 from rempart.errors import BackupError, RempartError
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.restore import restore as flow
@@ -29,7 +29,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.models import tracking
 from rempart.settings import sections
 from rempart.settings.config import DATABASES
-from tests.conftest import OwnTurns
+from tests.conftest import OwnLeases
 from tests.registered import insert_version
 
 pytestmark = pytest.mark.stack
@@ -62,8 +62,8 @@ def house(platform: Platform, capability_records: list[dict[str, object]]) -> It
         client.create_registered_model(mark)
     insert_version(mark, f"s3://{buckets.artifacts}/models/{mark}/1")
     settings = platform.config.model_copy(update={"buckets": buckets})
-    turns = OwnTurns(platform.database("continuity"))
-    yield dataclasses.replace(platform, config=settings, ledger_=ledger, continuity_=turns)
+    continuity = OwnLeases(platform.database("continuity"))
+    yield dataclasses.replace(platform, config=settings, ledger_=ledger, continuity_=continuity)
     with tracking.session(platform.tracking()) as client:
         client.delete_registered_model(mark)
 
@@ -87,7 +87,7 @@ def names(platform: Platform) -> set[str]:
 
 
 def test_everything_is_restored_beside_the_platform_and_removed_again(
-    stack: layout.Stack, house: Platform, point: str, caplog: pytest.LogCaptureFixture
+    stack: paths.Stack, house: Platform, point: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     wish = Wish("haven", aside=f"t{secrets.token_hex(3)}")
     found = opened(house, wish)
@@ -116,7 +116,7 @@ def test_everything_is_restored_beside_the_platform_and_removed_again(
 
 
 def test_the_ledger_restored_aside_belongs_to_a_role_that_cannot_log_in(
-    stack: layout.Stack, house: Platform, point: str
+    stack: paths.Stack, house: Platform, point: str
 ) -> None:
     wish = Wish("haven", parts=(Part("database", "ledger"),), aside=f"t{secrets.token_hex(3)}")
     found = opened(house, wish)
@@ -134,7 +134,7 @@ def test_the_ledger_restored_aside_belongs_to_a_role_that_cannot_log_in(
 
 
 @pytest.mark.parametrize("part", ["dataset:hotel_bookings", "bucket:artifacts", "model"])
-def test_one_part_is_restored_alone(stack: layout.Stack, house: Platform, point: str, part: str) -> None:
+def test_one_part_is_restored_alone(stack: paths.Stack, house: Platform, point: str, part: str) -> None:
     name = house.config.buckets.lake.removesuffix("-lake")
     kind, _, rest = (part if part != "model" else f"model:{name}").partition(":")
     wish = Wish("haven", parts=(Part(kind, rest),), aside=f"t{secrets.token_hex(3)}")  # type: ignore[arg-type]
@@ -156,7 +156,7 @@ def test_one_part_is_restored_alone(stack: layout.Stack, house: Platform, point:
 
 
 def test_the_dag_restores_beside_the_platform_and_removes_it_again(
-    stack: layout.Stack, house: Platform, point: str
+    stack: paths.Stack, house: Platform, point: str
 ) -> None:
     said: dict[str, Any] = {"aside": f"t{secrets.token_hex(3)}", "point": point}
     said["parts"] = ["database:feast_registry", "bucket:artifacts"]
@@ -180,7 +180,7 @@ def test_the_dag_restores_beside_the_platform_and_removes_it_again(
             restore_aside(house, stack, dry_run=False, **{**said, **wrong})
 
 
-def test_a_database_of_a_running_platform_is_not_replaced(stack: layout.Stack, house: Platform, point: str) -> None:
+def test_a_database_of_a_running_platform_is_not_replaced(stack: paths.Stack, house: Platform, point: str) -> None:
     wish = Wish("haven", parts=(Part("database", "mlflow"),))
     found = opened(house, wish)
     with pytest.raises(BackupError, match="The platform runs on this machine"):
@@ -191,7 +191,7 @@ def test_a_database_of_a_running_platform_is_not_replaced(stack: layout.Stack, h
 
 
 def test_a_database_that_holds_something_else_is_not_dropped_unless_told(
-    stack: layout.Stack, house: Platform, point: str
+    stack: paths.Stack, house: Platform, point: str
 ) -> None:
     wish = Wish("haven", parts=(Part("database", "feast_registry"),), aside=f"t{secrets.token_hex(3)}")
     found = opened(house, wish)
@@ -204,7 +204,7 @@ def test_a_database_that_holds_something_else_is_not_dropped_unless_told(
             session.execute("CREATE TABLE precious (id int); INSERT INTO precious VALUES (1)")
         with pytest.raises(BackupError, match=r"not empty: public\.precious has rows"):
             flow.restore(stack, found, wish, selection, live=lambda: house)
-        knowing = dataclasses.replace(wish, i_know=True)
+        knowing = dataclasses.replace(wish, force=True)
         assert flow.restore(stack, found, knowing, selection, live=lambda: house).ok
     finally:
         flow.remove(stack, found, wish, selection, lambda: house)
@@ -212,7 +212,7 @@ def test_a_database_that_holds_something_else_is_not_dropped_unless_told(
 
 @pytest.mark.full
 def test_an_administrator_who_is_no_superuser_restores_every_database(
-    stack: layout.Stack, house: Platform, point: str
+    stack: paths.Stack, house: Platform, point: str
 ) -> None:
     """As an operator's managed PostgreSQL has it: he may make databases, and is a member of their owners."""
     mark = f"t{secrets.token_hex(3)}"
@@ -228,7 +228,7 @@ def test_an_administrator_who_is_no_superuser_restores_every_database(
     found = opened(house, Wish("haven", point=point))
     try:
         for dump in found.manifest.databases:
-            repository = repository_of(house, "haven", found.keys.of(dump.domain, dump.serial))
+            repository = repository_of(house, "haven", found.keys.of(dump.scope, dump.serial))
             checks = server.restore(repository, dump)
             assert checks and not [check for check in checks if check.ok is False], checks
         # what no dump holds he gives again himself, by the same file

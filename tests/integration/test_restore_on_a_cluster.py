@@ -20,7 +20,7 @@ from psycopg import sql
 
 from rempart.deployment.kubernetes import cluster
 from rempart.deployment.servers import postgresql
-from rempart.deployment.setup import layout, services
+from rempart.deployment.setup import paths, services
 from rempart.flows.backup.back_up import back_up
 from rempart.flows.shared.keys import own_identity
 from rempart.flows.shared.platform import Platform
@@ -29,7 +29,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import DATABASES, Connection, parse_connection, read_env_file
 from rempart.sites.s3.site import S3Site
 from tests.buckets import own_buckets
-from tests.conftest import ROOT, OwnTurns
+from tests.conftest import ROOT, OwnLeases
 from tests.integration.own_servers import Servers, own_servers
 
 pytestmark = [pytest.mark.stack, pytest.mark.full]
@@ -52,8 +52,8 @@ def house(platform: Platform, capability_records: list[dict[str, object]]) -> It
         for (bucket, key), body in BODIES.items():
             site.write(getattr(buckets, bucket), key, body)
         settings = platform.config.model_copy(update={"buckets": buckets})
-        turns = OwnTurns(platform.database("continuity"))
-        yield dataclasses.replace(platform, config=settings, ledger_=ledger, continuity_=turns)
+        continuity = OwnLeases(platform.database("continuity"))
+        yield dataclasses.replace(platform, config=settings, ledger_=ledger, continuity_=continuity)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def bare(servers: Servers) -> None:
 
 
 def test_a_point_fills_empty_stores_and_the_roles_have_their_rights(
-    stack: layout.Stack, house: Platform, operators: Operators
+    stack: paths.Stack, house: Platform, operators: Operators
 ) -> None:
     point, folder = back_up(house), operators.folder
     keys = ("--identity", str(folder / "escrow.key"), "--trust", str(folder / "public.pem"))
@@ -163,7 +163,7 @@ def test_a_point_fills_empty_stores_and_the_roles_have_their_rights(
     pod = {"REMPART_CONTAINERS": "kubernetes", "PGSSLMODE": "prefer"}
     command = ("restore", "--yes", "--wait", "1", "--trust", str(folder / "public.pem"))
     without = {n: v for n, v in operators.environment.items() if not n.startswith("AIRFLOW_CONN_")}
-    for number, more in enumerate([(), ("--i-know",)]):  # the second pod begins anew, with nothing of the first one's
+    for number, more in enumerate([(), ("--force",)]):  # the second pod begins anew, with nothing of the first one's
         var = folder / f"pod-{number}"
         var.mkdir()
         (var / "secrets.env").write_text((made / "prepare.env").read_text())

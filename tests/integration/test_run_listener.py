@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rempart.airflow_api import AirflowApi
-from rempart.deployment.setup import environment, layout
+from rempart.deployment.setup import environment, paths
 from rempart.settings import config
 
 pytestmark = pytest.mark.stack
@@ -90,7 +90,7 @@ print(json.dumps(told))
 
 
 @pytest.fixture(scope="module")
-def told(stack: layout.Stack) -> dict[str, Any]:
+def told(stack: paths.Stack) -> dict[str, Any]:
     api = AirflowApi(config.environment_connections("airflow_api"))
     run = api.await_run("export_evidence", datetime(2020, 1, 1, tzinfo=UTC))  # it runs as soon as the stack is up
     api.follow("export_evidence", run, lambda line: None)

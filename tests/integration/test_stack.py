@@ -25,7 +25,7 @@ from rempart.deployment.embedded import lifecycle, status
 from rempart.deployment.embedded.supervision import Supervisor
 from rempart.deployment.servers import external, mlflow_server
 from rempart.deployment.servers.object_sites import permission
-from rempart.deployment.setup import environment, launch, layout, privileges
+from rempart.deployment.setup import environment, launch, paths, privileges
 from rempart.errors import ConfigError, ConnectionMissing, PreflightFailed, SiteError, StackError
 from rempart.settings import config, sections
 from rempart.settings.config import DATABASES, environment_connections
@@ -122,7 +122,7 @@ def test_no_role_of_the_platform_is_a_superuser() -> None:
         assert create_database == (name == "drill")
 
 
-def test_postgresql_does_not_run_as_root_and_checks_its_pages(stack: layout.Stack) -> None:
+def test_postgresql_does_not_run_as_root_and_checks_its_pages(stack: paths.Stack) -> None:
     main = psutil.Process(Supervisor(stack).states()["postgresql"].pid)
     assert main.name() == "postgres" and main.uids().effective != 0
     with enter("backup") as session:
@@ -133,7 +133,7 @@ def test_postgresql_does_not_run_as_root_and_checks_its_pages(stack: layout.Stac
 
 
 @pytest.mark.parametrize("site", ["primary", "haven"])
-def test_a_site_is_closed_to_strangers(stack: layout.Stack, site: str) -> None:
+def test_a_site_is_closed_to_strangers(stack: paths.Stack, site: str) -> None:
     ports = lifecycle.ports_of(stack, f"site-{site}")
     for path in ("/", "/lake", "/lake/x", "/landing?list-type=2"):
         assert answer(f"http://127.0.0.1:{ports[site]}{path}") == 403, path
@@ -146,14 +146,14 @@ def test_a_site_is_closed_to_strangers(stack: layout.Stack, site: str) -> None:
         assert answer(f"http://127.0.0.1:{ports[f'{site} {inner}']}/") == 400
 
 
-def test_one_sites_credentials_do_not_open_the_other(stack: layout.Stack) -> None:
+def test_one_sites_credentials_do_not_open_the_other(stack: paths.Stack) -> None:
     mine, other = environment_connections("s3_primary"), environment_connections("s3_haven")
     stranger = S3Site("haven", replace(mine, extra=other.extra), "local-2", permission(stack, "haven", None))
     with pytest.raises(SiteError, match="refused"):
         stranger.write("lake", "intruder", b"x")
 
 
-def test_buckets_keep_versions_where_they_must(platform: object, stack: layout.Stack) -> None:
+def test_buckets_keep_versions_where_they_must(platform: object, stack: paths.Stack) -> None:
     for name, place in stack.config.sites.items():
         site = S3Site(name, environment_connections(place.connection), place.region, permission(stack, name, None))
         names = stack.config.buckets
@@ -179,18 +179,18 @@ def test_buckets_keep_versions_where_they_must(platform: object, stack: layout.S
         ("airflow_api", "/api/v2/variables"),
     ],
 )
-def test_strangers_get_401(service: str, path: str, stack: layout.Stack) -> None:
+def test_strangers_get_401(service: str, path: str, stack: paths.Stack) -> None:
     assert answer(mlflow_server.address(environment_connections(service)) + path) == 401
 
 
 # --- the machine that it runs on --------------------------------------------------------------------------------------
 
 
-def members(stack: layout.Stack) -> list[psutil.Process]:
+def members(stack: paths.Stack) -> list[psutil.Process]:
     return [*launch.marked(f"{stack.id}:"), *launch.grouped(stack), *launch.databases(stack.postgresql_data)]
 
 
-def test_nothing_listens_beyond_this_machine(stack: layout.Stack) -> None:
+def test_nothing_listens_beyond_this_machine(stack: paths.Stack) -> None:
     pids = {process.pid for process in members(stack)}
     exposed = [
         c.laddr
@@ -210,7 +210,7 @@ def each_living(processes: list[psutil.Process], read: Callable[[psutil.Process]
         yield process.pid, found
 
 
-def test_secrets_stand_in_private_files_alone(stack: layout.Stack) -> None:
+def test_secrets_stand_in_private_files_alone(stack: paths.Stack) -> None:
     secrets = config.read_env_file(stack.secrets)
     values = {environment_connections(n[13:].lower()).password for n in secrets if n.startswith("AIRFLOW_CONN_")}
     values |= {value for name, value in secrets.items() if not name.startswith("AIRFLOW_CONN_")}
@@ -234,22 +234,22 @@ def test_secrets_stand_in_private_files_alone(stack: layout.Stack) -> None:
             assert file.suffix != ".log" and "logs" not in file.parts, f"{file} is a log with a secret"
 
 
-def test_telemetry_is_off_in_every_process(stack: layout.Stack) -> None:
+def test_telemetry_is_off_in_every_process(stack: paths.Stack) -> None:
     environments = dict(each_living(launch.marked(f"{stack.id}:"), lambda process: process.environ()))
-    assert len(environments) >= len(layout.AIRFLOW_COMPONENTS)
+    assert len(environments) >= len(paths.AIRFLOW_COMPONENTS)
     for pid, found in environments.items():
         assert TELEMETRY_OFF.items() <= found.items(), pid
         assert "127.0.0.1" in found["NO_PROXY"]
 
 
-def test_status_shows_every_service_running(stack: layout.Stack) -> None:
+def test_status_shows_every_service_running(stack: paths.Stack) -> None:
     lines = {line.name: line for line in status.services(stack, time.time())}
     assert set(lines) == {*stack.services, "guard", "supervisor"}
     assert {line.state for line in lines.values()} == {"RUNNING"}
     assert all(line.rss_mib > 0 for line in lines.values())
 
 
-def test_a_second_up_changes_nothing(stack: layout.Stack) -> None:
+def test_a_second_up_changes_nothing(stack: paths.Stack) -> None:
     before = {name: state.pid for name, state in Supervisor(stack).states().items()}
     secrets = stack.secrets.read_bytes()
     lifecycle.up(stack)
@@ -257,7 +257,7 @@ def test_a_second_up_changes_nothing(stack: layout.Stack) -> None:
     assert stack.secrets.read_bytes() == secrets
 
 
-def test_a_taken_port_stops_up_before_anything_starts(stack: layout.Stack, tmp_path: Path) -> None:
+def test_a_taken_port_stops_up_before_anything_starts(stack: paths.Stack, tmp_path: Path) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
@@ -272,7 +272,7 @@ def test_a_taken_port_stops_up_before_anything_starts(stack: layout.Stack, tmp_p
 # --- external services ------------------------------------------------------------------------------------------------
 
 
-def declared(stack: layout.Stack, service: str, url: str, connection: str) -> layout.Stack:
+def declared(stack: paths.Stack, service: str, url: str, connection: str) -> paths.Stack:
     services = {
         **stack.config.services,
         service: sections.StackService(external=sections.External(url=url, connection=connection)),
@@ -280,7 +280,7 @@ def declared(stack: layout.Stack, service: str, url: str, connection: str) -> la
     return replace(stack, config=stack.config.model_copy(update={"services": services}))
 
 
-def test_external_services_are_checked_by_real_work(stack: layout.Stack) -> None:
+def test_external_services_are_checked_by_real_work(stack: paths.Stack) -> None:
     for service, connection in (
         ("postgresql", "pg_backup"),
         ("haven", "s3_haven"),
@@ -293,7 +293,7 @@ def test_external_services_are_checked_by_real_work(stack: layout.Stack) -> None
         assert external.check(elsewhere, service, environment_connections)
 
 
-def test_an_external_service_without_a_connection_or_at_another_place_is_refused(stack: layout.Stack) -> None:
+def test_an_external_service_without_a_connection_or_at_another_place_is_refused(stack: paths.Stack) -> None:
     with pytest.raises(ConnectionMissing, match="AIRFLOW_CONN_PG_TEAM"):
         external.check(
             declared(stack, "postgresql", "http://127.0.0.1:1", "pg_team"), "postgresql", environment_connections
@@ -315,7 +315,7 @@ def anyones(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.full
 @pytest.mark.skipif(os.getuid() != 0, reason="the whole stack runs as an ordinary user already")
-def test_an_ordinary_user_starts_and_stops_a_stack(stack: layout.Stack, anyones: Path) -> None:
+def test_an_ordinary_user_starts_and_stops_a_stack(stack: paths.Stack, anyones: Path) -> None:
     """PostgreSQL and a site of its own; MLflow and Airflow are the running ones, declared external."""
     data = yaml.safe_load((stack.root / "rempart.yaml").read_text(encoding="utf-8"))
     urls = {name: mlflow_server.address(environment_connections(name)) for name in ("mlflow", "airflow_api")}
@@ -353,7 +353,7 @@ def test_an_ordinary_user_starts_and_stops_a_stack(stack: layout.Stack, anyones:
         owners = {
             psutil.Process(line.pid).uids().real
             for line in status.services(
-                layout.Stack(anyones, anyones / "var", config.load(anyones / "rempart.yaml"), 3500), time.time()
+                paths.Stack(anyones, anyones / "var", config.load(anyones / "rempart.yaml"), 3500), time.time()
             )
             if line.pid
         }
@@ -382,7 +382,7 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def is_back(stack: layout.Stack, service: str, old: int) -> bool:
+def is_back(stack: paths.Stack, service: str, old: int) -> bool:
     try:
         state = Supervisor(stack).states()[service]
     except StackError:
@@ -392,7 +392,7 @@ def is_back(stack: layout.Stack, service: str, old: int) -> bool:
 
 @pytest.mark.full
 @pytest.mark.kills_processes
-def test_a_killed_scheduler_returns_and_its_orphans_are_gone(stack: layout.Stack) -> None:
+def test_a_killed_scheduler_returns_and_its_orphans_are_gone(stack: paths.Stack) -> None:
     old = Supervisor(stack).states()["airflow-scheduler"].pid
     orphans = psutil.Process(old).children(recursive=True)
     assert orphans, "the scheduler has no children: the test proves nothing"
@@ -405,7 +405,7 @@ def test_a_killed_scheduler_returns_and_its_orphans_are_gone(stack: layout.Stack
 
 @pytest.mark.full
 @pytest.mark.kills_processes
-def test_every_killed_process_returns(stack: layout.Stack) -> None:
+def test_every_killed_process_returns(stack: paths.Stack) -> None:
     states = Supervisor(stack).states()
     for name in (*stack.services, "guard"):
         os.kill(states[name].pid, 9)
@@ -416,7 +416,7 @@ def test_every_killed_process_returns(stack: layout.Stack) -> None:
 
 @pytest.mark.full
 @pytest.mark.kills_processes
-def test_a_killed_supervisor_returns_with_everything(stack: layout.Stack) -> None:
+def test_a_killed_supervisor_returns_with_everything(stack: paths.Stack) -> None:
     old = next(p for p in launch.marked(f"{stack.id}:supervisor"))
     old.kill()
     wait_for(
@@ -430,7 +430,7 @@ def test_a_killed_supervisor_returns_with_everything(stack: layout.Stack) -> Non
 
 @pytest.mark.full
 @pytest.mark.kills_processes
-def test_down_leaves_no_process_and_up_brings_all_back(stack: layout.Stack) -> None:
+def test_down_leaves_no_process_and_up_brings_all_back(stack: paths.Stack) -> None:
     lifecycle.down(stack)
     assert members(stack) == []
     assert not [port for port in stack.ports.values() if not lifecycle.preflight.port_is_free(port)]

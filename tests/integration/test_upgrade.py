@@ -10,14 +10,14 @@ import pytest
 from rempart.cli import upgrades
 from rempart.deployment.embedded import release
 from rempart.deployment.servers import schemas
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from rempart.errors import UpgradeError
 from rempart.flows.shared.platform import Platform
 
 pytestmark = pytest.mark.stack
 
 
-def test_the_release_that_runs_finds_nothing_to_do(stack: layout.Stack, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_release_that_runs_finds_nothing_to_do(stack: paths.Stack, capsys: pytest.CaptureFixture[str]) -> None:
     upgrades.take_over(stack, check=True, yes=False)
     told = capsys.readouterr().out.splitlines()
     assert told[-1] == "This release runs here already: there is nothing to do."
@@ -28,7 +28,7 @@ def test_the_release_that_runs_finds_nothing_to_do(stack: layout.Stack, capsys: 
 
 @pytest.mark.full
 def test_a_platform_whose_code_was_replaced_in_its_folder_is_not_upgraded(
-    stack: layout.Stack, capsys: pytest.CaptureFixture[str]
+    stack: paths.Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = release.recorded(stack)
     assert real
@@ -43,7 +43,7 @@ def test_a_platform_whose_code_was_replaced_in_its_folder_is_not_upgraded(
     assert any("3.16.1 to" in line for line in told)
 
 
-def test_every_schema_of_a_new_stack_is_at_the_newest_revision(stack: layout.Stack, platform: Platform) -> None:
+def test_every_schema_of_a_new_stack_is_at_the_newest_revision(stack: paths.Stack, platform: Platform) -> None:
     found = list(schemas.read(platform.connections, ("airflow", "mlflow")))
     assert [one.name for one in found] == ["Airflow", "Airflow's users", "MLflow", "MLflow's users"]
     assert all(one.found == one.head for one in found)

@@ -26,7 +26,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import signer
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import environment_connections, watcher
-from tests.conftest import OwnTurns
+from tests.conftest import OwnLeases
 
 pytestmark = pytest.mark.stack
 
@@ -34,8 +34,8 @@ PAIR = replication("primary", "haven")
 
 
 @pytest.fixture
-def standing(platform: Platform, proven_ledger: MemoryLedger, own_turns: OwnTurns, no_backups: None) -> Platform:
-    return dataclasses.replace(platform, ledger_=proven_ledger, continuity_=own_turns)
+def standing(platform: Platform, proven_ledger: MemoryLedger, own_leases: OwnLeases, no_backups: None) -> Platform:
+    return dataclasses.replace(platform, ledger_=proven_ledger, continuity_=own_leases)
 
 
 @pytest.fixture

@@ -52,9 +52,11 @@ def _pipelines(config: Config, pipelines: Mapping[str, Pipeline | None], on: dat
         asked = {"data": decide_site(config, kind, "data", active, on=on)}
         for pair in config.replication:
             if pair.source == active:
-                decision = decide_site(config, kind, "replica", pair.target, on=on, beside=pair.source)
+                decision = decide_site(config, kind, "replica", pair.target, on=on, replica_of=pair.source)
                 asked[f"replica-{pair.target}"] = decision
-        asked["restore-point"] = decide_site(config, kind, "restore-point", config.backup.site, on=on, beside=active)
+        asked["restore-point"] = decide_site(
+            config, kind, "restore-point", config.backup.site, on=on, replica_of=active
+        )
         asked |= {HOLDS[server]: decide_server(config, kind, server, on=on) for server in SERVERS}
         for what, decision in asked.items():
             if not decision.allowed:

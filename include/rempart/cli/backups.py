@@ -136,8 +136,8 @@ def restore_cli(
     yes: Annotated[
         bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
     ] = False,
-    i_know: Annotated[
-        bool, typer.Option("--i-know", help="Also an older point, over other secrets, into databases that hold rows.")
+    force: Annotated[
+        bool, typer.Option("--force", help="Also an older point, over other secrets, into databases that hold rows.")
     ] = False,
     wait: Annotated[
         int, typer.Option(min=0, help="In containers: seconds to wait until somebody has started MLflow and Airflow.")
@@ -147,14 +147,14 @@ def restore_cli(
 
     A run that was cut off goes on where it was when it is started again.
     """
-    from rempart.backup.points.restoring import check_suffix, parse_part
-    from rempart.deployment.setup import layout
+    from rempart.backup.points.restore_plan import check_suffix, parse_part
+    from rempart.deployment.setup import paths
     from rempart.flows.restore import restore_command as flow
     from rempart.flows.restore.restore_source import Wish
 
     parts = tuple(parse_part(one) for one in only or ())
-    wish = Wish(site, point, parts, check_suffix(aside) if aside else None, i_know, active)
-    stack = layout.current()
+    wish = Wish(site, point, parts, check_suffix(aside) if aside else None, force, active)
+    stack = paths.current()
     looked = flow.look(stack, wish, trust or (), wait)
     if listed:
         for line in looked.listing():
@@ -174,7 +174,7 @@ def restore_cli(
 
 @keys_app.command("list")
 def keys_list() -> None:
-    """Show every erasure domain's keys: who can open each, where a copy is missing, which were destroyed."""
+    """Show every encryption scope's keys: who can open each, where a copy is missing, which were destroyed."""
     from rempart.flows.shared import keys as flow
     from rempart.flows.shared.platform import open_platform
 
@@ -196,7 +196,7 @@ def keys_new_recipient(file: Annotated[Path, typer.Argument(help="A new file; ke
 
 @keys_app.command("destroy")
 def keys_destroy(
-    domain: Annotated[str, typer.Argument(help="As `rempart keys list` names it.")],
+    scope: Annotated[str, typer.Argument(help="As `rempart keys list` names it.")],
     yes: Annotated[
         bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
     ] = False,
@@ -207,7 +207,7 @@ def keys_destroy(
 
     platform = open_platform()
     flow.warn_of_escrow(platform)
-    done = flow.destroy(platform, flow.open_keyring(platform), domain, dry_run=not yes)
+    done = flow.destroy(platform, flow.open_keyring(platform), scope, dry_run=not yes)
     for line in flow.destruction_lines(done, dry_run=not yes):
         typer.echo(line)
 

@@ -10,7 +10,7 @@ from rempart.cli import rendering
 from rempart.cli.root import app
 
 if TYPE_CHECKING:
-    from rempart.flows.failover.fail_over import JourneyResult
+    from rempart.flows.failover.fail_over import SwitchoverResult
 
 
 @app.command("replicate")
@@ -55,10 +55,10 @@ def verify_replica(
 @app.command()
 def active() -> None:
     """Tell which site is the active one, how far a switch is, and every generation before."""
-    from rempart.flows.failover import mirror
+    from rempart.flows.failover import published_state
     from rempart.flows.shared.platform import open_platform
 
-    for line in mirror.lines(open_platform()):
+    for line in published_state.lines(open_platform()):
         typer.echo(line)
 
 
@@ -85,7 +85,7 @@ def failover(
         result = flow.abandon(platform, dry_run=not yes)
     else:
         result = flow.fail_over(platform, to, dry_run=not yes, accept_loss=accept_loss)
-    _tell_journey(result)
+    _tell_switchover(result)
 
 
 @app.command()
@@ -98,10 +98,10 @@ def failback(
     from rempart.flows.failover import fail_over as flow
     from rempart.flows.shared.platform import open_platform
 
-    _tell_journey(flow.fail_back(open_platform(), dry_run=not yes))
+    _tell_switchover(flow.fail_back(open_platform(), dry_run=not yes))
 
 
-def _tell_journey(result: JourneyResult) -> None:
+def _tell_switchover(result: SwitchoverResult) -> None:
     from rempart.flows.failover import fail_over as flow
 
     for line in flow.lines(result):

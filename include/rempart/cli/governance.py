@@ -23,14 +23,14 @@ def config_check(
 
     Every fault names file, path and remedy.
     """
-    from rempart.deployment.setup import layout
+    from rempart.deployment.setup import paths
     from rempart.flows.training import check_pipeline
     from rempart.settings import config, pipelines
     from rempart.sovereignty import facts
     from rempart.sovereignty.places import in_use
 
     loaded = config.load()
-    layout.ports_of(loaded, 0)  # ports may collide
+    paths.ports_of(loaded, 0)  # ports may collide
     typer.echo(f"{config.project_root() / 'rempart.yaml'}: valid ({len(loaded.sites)} sites)")
     old = facts.stale(facts.in_use(loaded), datetime.now(UTC).date(), loaded.audit.facts_max_age)
     for line in facts.summaries(old, loaded.audit.facts_max_age):
@@ -187,14 +187,14 @@ def ledger_show(
 @ledger_app.command("rotate-key")
 def ledger_rotate_key() -> None:
     """Replace the signing key: the old one signs for the new one, and is gone."""
-    from rempart.deployment.setup import credentials, layout
+    from rempart.deployment.setup import credentials, paths
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
 
-    credentials.prepare_ledger_key(layout.current())
+    credentials.prepare_ledger_key(paths.current())
     record = evidence.rotate_key(open_platform())
     typer.echo(f"record {record.seq}: key {record.subject} signs from now on, in place of {record.body['replaces']}")
-    typer.echo(credentials.after_rotation(adopted=credentials.adopt_ledger_key(layout.current())))
+    typer.echo(credentials.after_rotation(adopted=credentials.adopt_ledger_key(paths.current())))
 
 
 @ledger_app.command("repair")
@@ -222,12 +222,12 @@ def ledger_remove_forged(
     ] = False,
 ) -> None:
     """Remove records that somebody wrote past the platform: they are ignored, and nothing is appended after them."""
-    from rempart.deployment.setup import layout
+    from rempart.deployment.setup import paths
     from rempart.flows.governance import forged
     from rempart.flows.restore.restore_databases import administrator
     from rempart.flows.shared.platform import open_platform
 
-    stack = layout.current()
+    stack = paths.current()
     done = forged.remove_forged(open_platform(), administrator(stack), stack.var, dry_run=not yes)
     for entry in reversed(done.entries):
         typer.echo(f"record {entry.seq}: not signed with the key of the chain; SHA-256 {entry.hash}")
@@ -250,11 +250,11 @@ def audit(
 ) -> None:
     """Look for what is open, unknown, vulnerable. Exit code 0: nothing above low; 1: medium; 2: worse; 3: not made."""
     from rempart.audit import findings
-    from rempart.deployment.setup import layout
+    from rempart.deployment.setup import paths
     from rempart.flows.governance import audit as flow
 
     try:
-        found = flow.Audit(layout.current(), datetime.now(UTC), debian or (), advisories, only or ()).run()
+        found = flow.Audit(paths.current(), datetime.now(UTC), debian or (), advisories, only or ()).run()
         readable = findings.readable(found)
         text = flow.report_json(found) if as_json else readable
         if out:

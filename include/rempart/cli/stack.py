@@ -25,12 +25,12 @@ def up(
 ) -> None:
     """Start the embedded stack, or what of it does not run, and prove that each service works."""
     from rempart.deployment.embedded import lifecycle
-    from rempart.deployment.setup import layout
+    from rempart.deployment.setup import paths
 
     if stores:
-        lifecycle.start_stores(layout.current())
+        lifecycle.start_stores(paths.current())
     else:
-        lifecycle.up(layout.current(), migrate=migrate)
+        lifecycle.up(paths.current(), migrate=migrate)
 
 
 @app.command()
@@ -62,9 +62,9 @@ def init(
     ] = False,
 ) -> None:
     """Write what docker-compose.yml reads: `.env`, and each container's secrets and settings. Secrets there stay."""
-    from rempart.deployment.compose import containers, front
+    from rempart.deployment.compose import containers, ingress
     from rempart.deployment.kubernetes import cluster
-    from rempart.deployment.setup import layout
+    from rempart.deployment.setup import paths
     from rempart.errors import StackError
 
     for option, said in (("--kubernetes", kubernetes), ("--from-point", from_point)):
@@ -72,14 +72,14 @@ def init(
             raise StackError(f"--images and {option} do not go together", "Run `rempart init` once with each.")
     if (certificate is None) != (key is None):
         raise StackError("A certificate and its key go together", "Name both: --certificate FILE --key FILE.")
-    pair = front.Pair(certificate, key) if certificate and key else None
+    pair = ingress.CertificatePair(certificate, key) if certificate and key else None
     restored = None
     if from_point:
         from rempart.flows.restore.restore_command import secrets_of
         from rempart.flows.restore.restore_source import Wish
 
         restored = secrets_of(Wish(site, point), identity, trust or ())
-    stack = layout.current()
+    stack = paths.current()
     if images:
         containers.initialise_build(stack, settings or stack.root / ".env", os.environ)
         return
@@ -97,9 +97,9 @@ def prepare() -> None:
     """In a container: make databases, roles, buckets and Airflow's schema on the servers of the others."""
     from rempart.deployment.compose import containers
     from rempart.deployment.kubernetes import cluster
-    from rempart.deployment.setup import layout
+    from rempart.deployment.setup import paths
 
-    stack = layout.current()
+    stack = paths.current()
     if stack.cluster:
         cluster.prepare(stack)
     else:
@@ -110,9 +110,9 @@ def prepare() -> None:
 def down() -> None:
     """Stop the embedded stack and prove that no process is left."""
     from rempart.deployment.embedded import lifecycle
-    from rempart.deployment.setup import layout
+    from rempart.deployment.setup import paths
 
-    lifecycle.down(layout.current())
+    lifecycle.down(paths.current())
 
 
 @app.command()
@@ -123,14 +123,14 @@ def status() -> None:
     somebody moved a model's alias champion in MLflow.
     """
     from rempart.deployment.embedded.status import all_run, services
-    from rempart.deployment.setup import layout
+    from rempart.deployment.setup import paths
     from rempart.flows.backup import stores_not_held
     from rempart.flows.monitoring import rpo
     from rempart.flows.restore import restore_active
     from rempart.flows.shared.platform import open_platform
     from rempart.flows.training import champions
 
-    lines = services(layout.current(), time.time())
+    lines = services(paths.current(), time.time())
     typer.echo(f"{'service':<24}{'state':<14}{'pid':>8}{'up':>9}{'port':>8}{'processes':>11}{'RSS MiB':>9}")
     for line in lines:
         age = f"{int(line.seconds)} s" if line.pid else "-"
@@ -165,9 +165,9 @@ def logs(
 ) -> None:
     """Show the services' logs."""
     from rempart.deployment.embedded.logs import logs_of
-    from rempart.deployment.setup import layout
+    from rempart.deployment.setup import paths
 
-    files = logs_of(layout.current(), services or [])
+    files = logs_of(paths.current(), services or [])
     if not files:
         typer.echo("There are no logs yet: run `rempart up`.")
         return
@@ -178,9 +178,9 @@ def logs(
 @app.command("preflight")
 def check_machine() -> None:
     """Check that this machine has what the stack needs, and say the remedy for whatever it lacks."""
-    from rempart.deployment.setup import layout, preflight
+    from rempart.deployment.setup import paths, preflight
 
-    stack = layout.current()
+    stack = paths.current()
     findings = preflight.inspect(stack.root, stack.var, stack.ports, os.environ)
     for finding in findings:
         typer.echo(finding.line())
@@ -196,10 +196,10 @@ def demo() -> None:
     """Run the whole chain on the sample data through Airflow's REST API, and write var/demo-report.json."""
     from rempart.cli import demo_run as main_job
     from rempart.deployment.embedded import lifecycle
-    from rempart.deployment.setup import layout
+    from rempart.deployment.setup import paths
 
     def start_stack() -> None:
-        if not (stack := layout.current()).containers:  # those run already
+        if not (stack := paths.current()).containers:  # those run already
             lifecycle.up(stack)
         lifecycle.adopt_environment()
 
@@ -226,10 +226,10 @@ def run_mlflow(
     allowed_hosts: Annotated[str, typer.Option(help="Other hosts that clients reach it by: host:port,host:port.")] = "",
 ) -> None:
     """Run the MLflow server at the active site; it stops while that is fenced, and starts anew where it is next."""
-    from rempart.deployment.servers import follow
-    from rempart.deployment.setup import layout
+    from rempart.deployment.servers import mlflow_supervisor
+    from rempart.deployment.setup import paths
 
-    raise typer.Exit(follow.run_mlflow(layout.current(), host=host, port=port, allowed=allowed_hosts))
+    raise typer.Exit(mlflow_supervisor.run_mlflow(paths.current(), host=host, port=port, allowed=allowed_hosts))
 
 
 @run_app.command("airflow")
@@ -238,9 +238,9 @@ def run_airflow(
 ) -> None:
     """Become one of Airflow's components, with the platform's settings and connections."""
     from rempart.deployment.kubernetes import cluster
-    from rempart.deployment.setup import launch, layout
+    from rempart.deployment.setup import launch, paths
 
-    stack = layout.current()
+    stack = paths.current()
     if stack.cluster:
         cluster.write_user(stack, component)
     launch.run(stack, f"airflow-{component}")
@@ -254,6 +254,6 @@ def run_workload(
     ] = "",
 ) -> None:
     """Become any program, with Airflow's settings and connections: what an executor starts in a pod of its own."""
-    from rempart.deployment.setup import launch, layout
+    from rempart.deployment.setup import launch, paths
 
-    launch.run_workload(layout.current(), command, component)
+    launch.run_workload(paths.current(), command, component)

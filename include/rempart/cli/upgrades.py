@@ -9,7 +9,7 @@ import typer
 from rempart.cli.root import app
 
 if TYPE_CHECKING:
-    from rempart.deployment.setup.layout import Stack
+    from rempart.deployment.setup.paths import Stack
 
 
 @app.command()
@@ -24,12 +24,12 @@ def upgrade(
 
     Name the state of the platform that runs with REMPART_VAR. Exit code 1 if it is refused.
     """
-    from rempart.deployment.setup import layout
+    from rempart.deployment.setup import paths
 
     if back:
-        go_back(layout.current(), yes=yes and not check)
+        go_back(paths.current(), yes=yes and not check)
     else:
-        take_over(layout.current(), check=check, yes=yes)
+        take_over(paths.current(), check=check, yes=yes)
 
 
 def take_over(stack: Stack, *, check: bool, yes: bool) -> None:

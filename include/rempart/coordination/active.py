@@ -3,7 +3,7 @@
 A writer commits inside `committing`, which holds a shared lock and finds the generation unchanged; `settle` waits until
 nobody holds that lock. So whatever a writer commits is at the site before a drain lists it, or is not committed at all.
 What is committed in several places (a site, a database, another) is either whole or not begun under the `barrier`.
-Only a journey (`coordination.failover`) changes the generation, under the lease `active-site`.
+Only a switchover (`coordination.failover`) changes the generation, under the lease `active-site`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any, Literal, Protocol
 import psycopg
 
 from rempart.coordination.database import Session, session
-from rempart.coordination.failover import Journey, Kind
-from rempart.coordination.lease import Lease, fence, turn
+from rempart.coordination.failover import Kind, Switchover
+from rempart.coordination.lease import Lease, fence, hold_lease
 from rempart.errors import ConfigError, FailoverError, LeaseHeld, SiteFenced
 from rempart.settings.config import Config, Connection
 
 LEASE = "active-site"
 _WRITERS = 0x52454D50415254  # the number of the advisory lock that writers share
 _BARRIER = 0x52454D50415255  # of the one that a writer shares for as long as one commit lasts
-_COLUMNS = "generation, site, state, journey, at"
+_COLUMNS = "generation, site, state, switchover, at"
 _NEWEST = f"SELECT {_COLUMNS} FROM active_site ORDER BY generation DESC LIMIT 1"  # noqa: S608 # no value in it
 
 
@@ -34,13 +34,13 @@ _NEWEST = f"SELECT {_COLUMNS} FROM active_site ORDER BY generation DESC LIMIT 1"
 class Active:
     """The `generation`-th state: pipelines read and write at `site`, or, while it is fenced, nobody commits anything.
 
-    `journey` is what led here, or what goes on. Generation 0 is that of a platform which was never switched.
+    `switchover` is what led here, or what goes on. Generation 0 is that of a platform which was never switched.
     """
 
     generation: int
     site: str
     state: Literal["active", "fenced"] = "active"
-    journey: Journey | None = None
+    switchover: Switchover | None = None
     at: datetime | None = None
 
 
@@ -53,14 +53,14 @@ class ActiveSites(Protocol):
     def history(self) -> list[Active]:
         """Every generation on record, newest first."""
 
-    def turn(self, holder: str) -> AbstractContextManager[Lease]:
-        """The only journey, while the block runs. Raises LeaseHeld."""
+    def hold_lease(self, holder: str) -> AbstractContextManager[Lease]:
+        """The only switchover, while the block runs. Raises LeaseHeld."""
 
     def advance(self, lease: Lease, before: Active, after: Active) -> Active:
         """Begin the generation after `before`. Raises LeaseLost, FailoverError if `before` is not the newest."""
 
     def note(self, lease: Lease, now: Active) -> None:
-        """Keep the journey of the newest generation. Raises as `advance`."""
+        """Keep the switchover of the newest generation. Raises as `advance`."""
 
     def committing(self, began: Active, *, lasting: bool = False) -> AbstractContextManager[Callable[[], bool]]:
         """While the block runs no fence is complete, and, unless it is `lasting` (a server's life), no barrier closed.
@@ -79,7 +79,7 @@ class ActiveSites(Protocol):
 def is_open(active: Active) -> Active:
     """The same, if pipelines may work there. Raises SiteFenced."""
     if active.state == "fenced":
-        where = f" to '{active.journey.target}'" if active.journey else ""
+        where = f" to '{active.switchover.target}'" if active.switchover else ""
         raise SiteFenced(
             f"Site '{active.site}' is fenced (generation {active.generation}): the platform is being moved{where}",
             "Wait for the switch to end, then run again. `rempart active` says how far it is.",
@@ -98,20 +98,22 @@ def _unchanged(began: Active, now: Active) -> None:
         )
 
 
-def journey_to(active: Active, target: str, kind: Kind, new_id: str, *, accept_loss: bool = False) -> Journey | None:
-    """The journey that leads to a site: the one that goes on, or a new one; None if that site is active already.
+def switchover_to(
+    active: Active, target: str, kind: Kind, new_id: str, *, accept_loss: bool = False
+) -> Switchover | None:
+    """The switchover that leads to a site: the one that goes on, or a new one; None if that site is active already.
 
     Raises FailoverError while another site is on its way to be the active one.
     """
-    journey = active.journey if active.journey and not active.journey.over else None
-    if journey and journey.target == target:
-        return replace(journey, accept_loss=journey.accept_loss or accept_loss)
-    if journey and not journey.did("switch"):
+    switchover = active.switchover if active.switchover and not active.switchover.over else None
+    if switchover and switchover.target == target:
+        return replace(switchover, accept_loss=switchover.accept_loss or accept_loss)
+    if switchover and not switchover.did("switch"):
         raise FailoverError(
-            f"The platform is on its way from '{journey.source}' to '{journey.target}', not to '{target}'",
-            f"End that first: `rempart failover --to {journey.target} --yes`, or `rempart failover --abandon --yes`.",
+            f"The platform is on its way from '{switchover.source}' to '{switchover.target}', not to '{target}'",
+            f"End that first: `rempart failover --to {switchover.target} --yes` or `rempart failover --abandon --yes`.",
         )
-    return None if active.site == target else Journey(new_id, kind, active.site, target, accept_loss)
+    return None if active.site == target else Switchover(new_id, kind, active.site, target, accept_loss)
 
 
 def was_active(history: Sequence[Active], first: str, site: str, at: datetime) -> bool:
@@ -153,13 +155,13 @@ def backup_site(config: Config, active: str) -> str:
 def _not_newest(before: Active) -> FailoverError:
     return FailoverError(
         f"Generation {before.generation} of the active site is not the newest any more",
-        "Another journey went on meanwhile. Look with `rempart active`, then run again if it is still needed.",
+        "Another switchover went on meanwhile. Look with `rempart active`, then run again if it is still needed.",
     )
 
 
 def _row(row: tuple[Any, ...]) -> Active:
-    generation, site, state, journey, at = row
-    return Active(generation, site, state, Journey.from_json(journey) if journey else None, at)
+    generation, site, state, switchover, at = row
+    return Active(generation, site, state, Switchover.from_json(switchover) if switchover else None, at)
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,8 @@ class PostgresqlActiveSites:
         with session(self.connection, "read the history of the active site") as opened:
             return [_row(row) for row in opened.execute(f"{_NEWEST.removesuffix(' LIMIT 1')}").fetchall()]
 
-    def turn(self, holder: str) -> AbstractContextManager[Lease]:
-        return turn(self.connection, LEASE, holder)
+    def hold_lease(self, holder: str) -> AbstractContextManager[Lease]:
+        return hold_lease(self.connection, LEASE, holder)
 
     def advance(self, lease: Lease, before: Active, after: Active) -> Active:
         with session(self.connection, f"begin generation {before.generation + 1}") as opened, opened.transaction():
@@ -190,7 +192,7 @@ class PostgresqlActiveSites:
             if self._newest(opened).generation != before.generation:
                 raise _not_newest(before)
             row = opened.execute(
-                f"INSERT INTO active_site (generation, site, state, journey) VALUES (%s, %s, %s, %s)"  # noqa: S608
+                f"INSERT INTO active_site (generation, site, state, switchover) VALUES (%s, %s, %s, %s)"  # noqa: S608
                 f" RETURNING {_COLUMNS}",
                 [before.generation + 1, after.site, after.state, _text(after)],
             ).fetchone()
@@ -201,7 +203,7 @@ class PostgresqlActiveSites:
         with session(self.connection, f"note in generation {now.generation}") as opened, opened.transaction():
             fence(opened, lease)
             changed = opened.execute(
-                "UPDATE active_site SET journey = %s WHERE generation = %s"
+                "UPDATE active_site SET switchover = %s WHERE generation = %s"
                 " AND generation = (SELECT max(generation) FROM active_site)",
                 [_text(now), now.generation],
             ).rowcount
@@ -250,7 +252,7 @@ def _still_committing(seconds: float) -> LeaseHeld:
 
 
 def _text(active: Active) -> str | None:
-    return json.dumps(active.journey.as_json()) if active.journey else None
+    return json.dumps(active.switchover.as_json()) if active.switchover else None
 
 
 @dataclass
@@ -270,7 +272,7 @@ class MemoryActiveSites:
         return self.rows[::-1]
 
     @contextmanager
-    def turn(self, holder: str) -> Iterator[Lease]:
+    def hold_lease(self, holder: str) -> Iterator[Lease]:
         if self.held:
             raise LeaseHeld(f"'{LEASE}' is being done by {self.held}", "Wait for it to end.")
         self.held = holder

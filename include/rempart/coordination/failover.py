@@ -3,7 +3,7 @@
     failback only, while pipelines go on:  diff -> reverse
     then both:                             fence -> drain -> verify -> switch -> resume
 
-Nothing here does anything: `flows.failover.fail_over` has a step carried out, keeps its outcome in the journey, and
+Nothing here does anything: `flows.failover.fail_over` has a step carried out, keeps its outcome in the switchover, and
 asks again.
 """
 
@@ -22,7 +22,7 @@ Kind = Literal["failover", "failback"]
 
 
 @dataclass(frozen=True)
-class Journey:
+class Switchover:
     """One failover or failback, and the outcome of each step that was taken. `accept_loss` is the operator's word.
 
     An outcome has `ok`, and what a person wants to know of the step; one that is not `ok` is taken again. `abandoned`:
@@ -49,8 +49,8 @@ class Journey:
         """Its steps, in order."""
         return STEPS if self.kind == "failback" else tuple(step for step in STEPS if step not in BEFORE)
 
-    def with_step(self, step: Step, outcome: Mapping[str, Any]) -> Journey:
-        """The journey with a step's outcome. A verification that failed sends the journey back to its drain."""
+    def with_step(self, step: Step, outcome: Mapping[str, Any]) -> Switchover:
+        """The switchover with a step's outcome. A verification that failed sends the switchover back to its drain."""
         steps = {**self.steps, step: outcome}
         if step == "verify" and not outcome["ok"]:
             steps.pop("drain", None)
@@ -68,8 +68,8 @@ class Journey:
         }
 
     @staticmethod
-    def from_json(body: Mapping[str, Any]) -> Journey:
-        return Journey(**body)
+    def from_json(body: Mapping[str, Any]) -> Switchover:
+        return Switchover(**body)
 
 
 @dataclass(frozen=True)
@@ -89,42 +89,42 @@ class Refused:
     remedy: str
 
 
-def next_step(journey: Journey, facts: Facts) -> Step | Refused | None:
-    """The step to take, the reason why none may be taken, or None when the journey is over.
+def next_step(switchover: Switchover, facts: Facts) -> Step | Refused | None:
+    """The step to take, the reason why none may be taken, or None when the switchover is over.
 
     A switch comes only after a drain that brought everything and a verification that found it; or, where the source
     does not give everything, by the operator's word, and then the loss stands in the outcome.
     """
-    if journey.over:
+    if switchover.over:
         return None
     if not facts.target_answers:
-        done = "The switch is done; " if journey.did("switch") else ""
+        done = "The switch is done; " if switchover.did("switch") else ""
         return Refused(
-            f"{done}site '{journey.target}', the target, does not answer",
+            f"{done}site '{switchover.target}', the target, does not answer",
             "Nothing can be moved there now. Wait for it and run again"
-            + ("." if journey.did("switch") else ", or stay at the source (`rempart failover --abandon --yes`)."),
+            + ("." if switchover.did("switch") else ", or stay at the source (`rempart failover --abandon --yes`)."),
         )
-    if journey.did("switch"):
+    if switchover.did("switch"):
         return "resume"
-    accepted = journey.accept_loss or facts.accept_loss
+    accepted = switchover.accept_loss or facts.accept_loss
     for step in BEFORE:
-        if journey.kind == "failback" and not journey.did("fence") and not journey.did(step):
-            return step if facts.source_answers else _gone(journey)
-    if not journey.did("fence"):
-        return "fence" if facts.source_answers or accepted else _gone(journey)
-    if not journey.did("drain"):
-        return "drain" if facts.source_answers or accepted else _gone(journey)
-    if not journey.did("verify"):
+        if switchover.kind == "failback" and not switchover.did("fence") and not switchover.did(step):
+            return step if facts.source_answers else _gone(switchover)
+    if not switchover.did("fence"):
+        return "fence" if facts.source_answers or accepted else _gone(switchover)
+    if not switchover.did("drain"):
+        return "drain" if facts.source_answers or accepted else _gone(switchover)
+    if not switchover.did("verify"):
         return "verify"
     return "switch"
 
 
-def _gone(journey: Journey) -> Refused:
+def _gone(switchover: Switchover) -> Refused:
     return Refused(
-        f"Site '{journey.source}', the source, does not answer: what it has that '{journey.target}' lacks would be"
-        " left behind",
-        f"Wait for '{journey.source}' and run again; or, if it does not come back in time, run `rempart failover --to "
-        f"{journey.target} --accept-loss`, which lists what is lost as far as it is known.",
+        f"Site '{switchover.source}', the source, does not answer: what '{switchover.target}' lacks would be left "
+        "behind",
+        f"Wait for '{switchover.source}' and run again; or, if it does not come back in time, run "
+        f"`rempart failover --to {switchover.target} --accept-loss`, which lists what is lost as far as it is known.",
     )
 
 

@@ -19,7 +19,7 @@ from rempart.settings.config import Connection
 
 SECONDS = 60.0
 WAIT_SECONDS = 10
-"""How long who wants a turn waits for a holder that is `still` at it."""
+"""How long who wants a lease waits for a holder that is `still` at it."""
 _TAKE = """
 INSERT INTO lease AS held (name, generation, holder, until)
 VALUES (%(name)s, 1, %(holder)s, clock_timestamp() + make_interval(secs => %(seconds)s))
@@ -36,7 +36,7 @@ WHERE name = %(name)s AND generation = %(generation)s AND holder = %(holder)s
 
 @dataclass(frozen=True)
 class Lease:
-    """A turn: the `generation`-th holder of `name`. `lost` is set once a renewal found that it is over."""
+    """A lease: the `generation`-th holder of `name`. `lost` is set once a renewal found that it is over."""
 
     name: str
     generation: int
@@ -44,22 +44,22 @@ class Lease:
     lost: threading.Event = field(default_factory=threading.Event, compare=False)
 
     def check(self) -> None:
-        """Raises LeaseLost if a renewal found that the turn is over."""
+        """Raises LeaseLost if a renewal found that the lease is over."""
         if self.lost.is_set():
             raise lost(self)
 
 
 def lost(lease: Lease) -> LeaseLost:
     return LeaseLost(
-        f"{lease.holder} lost its turn at '{lease.name}' (generation {lease.generation}): it ended, or another has it",
+        f"{lease.holder} lost its lease at '{lease.name}' (generation {lease.generation}): it ended, or another has it",
         "Nothing was recorded after that. Let the other run end; then run again if it is still needed.",
     )
 
 
 def take(connection: Connection, name: str, holder: str, seconds: float = SECONDS, *, again: bool = False) -> Lease:
-    """Take the turn if nobody has it. Raises LeaseHeld, DatabaseUnavailable.
+    """Take the lease if nobody has it. Raises LeaseHeld, DatabaseUnavailable.
 
-    With `again`, also from the same holder, whose former turn is then lost: for one whose name no other can have, and
+    With `again`, also from the same holder, whose former lease is then lost: for one whose name no other can have, and
     who may have been killed.
     """
     with session(connection, f"take lease {name}") as opened:
@@ -73,14 +73,14 @@ def take(connection: Connection, name: str, holder: str, seconds: float = SECOND
             now = opened.execute("SELECT holder, until FROM lease WHERE name = %s", [name]).fetchone()
             who, until = now or ("somebody", None)
             raise LeaseHeld(
-                f"'{name}' is being done by {who} (its turn ends at {until:%H:%M:%S} UTC unless it is renewed)",
-                "Wait for it to end. If it was killed, its turn ends by itself.",
+                f"'{name}' is being done by {who} (its lease ends at {until:%H:%M:%S} UTC unless it is renewed)",
+                "Wait for it to end. If it was killed, its lease ends by itself.",
             )
     return Lease(name, int(row[0]), holder)
 
 
 def renew(connection: Connection, lease: Lease, seconds: float = SECONDS) -> None:
-    """Also a turn whose time is over, if nobody took the next. Raises LeaseLost, DatabaseUnavailable."""
+    """Also a lease whose time is over, if nobody took the next. Raises LeaseLost, DatabaseUnavailable."""
     with session(connection, f"renew lease {lease.name}") as opened:
         values = {"name": lease.name, "generation": lease.generation, "holder": lease.holder, "seconds": seconds}
         if opened.execute(_RENEW, values).rowcount != 1:
@@ -89,7 +89,7 @@ def renew(connection: Connection, lease: Lease, seconds: float = SECONDS) -> Non
 
 
 def release(connection: Connection, lease: Lease) -> None:
-    """End the turn now, for good; one that is over already is no error."""
+    """End the lease now, for good; one that is over already is no error."""
     with session(connection, f"release lease {lease.name}") as opened:
         opened.execute(
             "UPDATE lease SET until = now(), holder = '' WHERE name = %s AND generation = %s",
@@ -98,7 +98,7 @@ def release(connection: Connection, lease: Lease) -> None:
 
 
 def fence(opened: Session, lease: Lease) -> None:
-    """In a transaction: the turn is still this one's, and stays so until the transaction ends. Raises LeaseLost."""
+    """In a transaction: the lease is still this one's, and stays so until the transaction ends. Raises LeaseLost."""
     held = opened.execute(
         "SELECT 1 FROM lease WHERE name = %s AND generation = %s AND until > clock_timestamp() FOR SHARE",
         [lease.name, lease.generation],
@@ -110,18 +110,18 @@ def fence(opened: Session, lease: Lease) -> None:
 
 @contextmanager
 def still(connection: Connection, lease: Lease, seconds: float = SECONDS) -> Iterator[None]:
-    """The turn is this one's, renewed, and stays so while the block runs, however long its process is paused.
+    """The lease is this one's, renewed, and stays so while the block runs, however long its process is paused.
 
     For what is written outside of the database. Raises LeaseLost, DatabaseUnavailable.
     """
     renew(connection, lease, seconds)
     with session(connection, f"hold lease {lease.name}") as opened, opened.transaction():
-        fence(opened, lease)  # whoever wants the next turn waits for this transaction
+        fence(opened, lease)  # whoever wants the next lease waits for this transaction
         yield
 
 
 @contextmanager
-def turn(connection: Connection, name: str, holder: str, seconds: float = SECONDS) -> Iterator[Lease]:
+def hold_lease(connection: Connection, name: str, holder: str, seconds: float = SECONDS) -> Iterator[Lease]:
     """Hold a lease, renewed by a thread, while the block runs. Raises LeaseHeld."""
     lease = take(connection, name, holder, seconds)
     over = threading.Event()
@@ -132,7 +132,7 @@ def turn(connection: Connection, name: str, holder: str, seconds: float = SECOND
                 renew(connection, lease, seconds)
             except LeaseLost:
                 return
-            except RempartError:  # the database is away: what is written next finds out whether the turn is over
+            except RempartError:  # the database is away: what is written next finds out whether the lease is over
                 continue
 
     thread = threading.Thread(target=keep, name=f"lease {name}", daemon=True)

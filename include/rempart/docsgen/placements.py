@@ -59,8 +59,8 @@ def worked(root: Path) -> list[Worked]:
 def _worked(config: Config, group: str, case: Mapping[str, Any], on: date) -> Worked:
     decision = _decide(config, case, on)
     place = decision.place
-    if beside := case.get("beside"):
-        place += f" beside {_label(beside) if isinstance(beside, dict) else repr(beside)}"
+    if replica_of := case.get("replica_of"):
+        place += f" beside {_label(replica_of) if isinstance(replica_of, dict) else repr(replica_of)}"
     if "server" in case and "host" in case:
         place += f" at {case['host']}"
     if endpoint := case.get("endpoint"):
@@ -74,8 +74,8 @@ def _decide(config: Config, case: Mapping[str, Any], on: date) -> Decision:
     classification, what = case["classification"], case.get("what", "data")
     match case:
         case {"site": site}:
-            endpoint, beside = case.get("endpoint"), case.get("beside")
-            return decide_site(config, classification, what, site, on=on, endpoint=endpoint, beside=beside)
+            endpoint, replica_of = case.get("endpoint"), case.get("replica_of")
+            return decide_site(config, classification, what, site, on=on, endpoint=endpoint, replica_of=replica_of)
         case {"server": server}:
             return decide_server(config, classification, server, on=on, host=case.get("host"))
         case {"pool": pool}:
@@ -87,8 +87,8 @@ def _decide(config: Config, case: Mapping[str, Any], on: date) -> Decision:
         case {"host": host}:
             return decide_host(config, classification, host, case.get("port"), on=on)
     place = case["place"]
-    beside = _placement(case["beside"]) if "beside" in case else None
-    return decide(config, classification, what, _placement(place), on=on, beside=beside)
+    replica_of = _placement(case["replica_of"]) if "replica_of" in case else None
+    return decide(config, classification, what, _placement(place), on=on, replica_of=replica_of)
 
 
 def _label(place: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from rempart.settings import config as configuration
 from rempart.sovereignty import egress
 from rempart.sovereignty.egress import Destination
 
-WAY_OUT = ("egress", 13128)
+EGRESS_PROXY = ("egress", 13128)
 """The proxy of docker-compose.yml."""
 
 
@@ -35,7 +35,7 @@ def airflow_destinations() -> Iterator[Destination]:
     yield Destination(socket.gethostname(), None, "this machine")
     if os.environ.get("REMPART_CONTAINERS"):
         # the way out of containers, which judges by the same list; anybody else's proxy is not ours to trust
-        yield Destination(*WAY_OUT, "the way out")
+        yield Destination(*EGRESS_PROXY, "the way out")
     for section, key in (
         ("database", "sql_alchemy_conn"),
         ("database", "sql_alchemy_conn_async"),

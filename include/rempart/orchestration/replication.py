@@ -23,15 +23,15 @@ TASKS = 256
 """The most tasks that one run copies with; Airflow maps no task over more than 1,024 values by default."""
 GAUGES = ("lag_seconds", "lag_p50", "lag_p95", "lag_max", "pending", "pending_bytes", "failures", "throughput")
 """Fields of a result that are sent as `rempart.replication.<field>` (docs/how-to/observe-replication.md)."""
-ENDS_THE_TURN = ExceptionRetryPolicy(
-    [RetryRule("rempart.errors.RempartError", RetryAction.FAIL, reason="the turn is over: the next run does it anew")]
+NO_RETRY = ExceptionRetryPolicy(
+    [RetryRule("rempart.errors.RempartError", RetryAction.FAIL, reason="the lease is over: the next run does it anew")]
 )
-"""For the task that concludes. Where its process was killed it is run again, and the turn is still its own."""
+"""For the task that concludes. Where its process was killed it is run again, and the lease is still its own."""
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def skipped_out_of_turn() -> Iterator[None]:
+def skipped_without_lease() -> Iterator[None]:
     """Skip the task, with the error's words, if the pair is another run's turn or its source not the active site."""
     from airflow.sdk.exceptions import AirflowSkipException
 

@@ -148,7 +148,7 @@ def _export(told: Told) -> str:
     return f"{told['records']:,} records of the ledger exported; the last one is {told['last']}."
 
 
-def _journey(told: Told) -> str:
+def _switchover(told: Told) -> str:
     road = f"from {told['source']} to {told['target']}"
     if told["dry_run"]:
         return f"The plan {road} was shown; nothing was moved. The active site is {told['active']}."
@@ -177,8 +177,8 @@ _TELLERS: Mapping[str, Callable[[Told], str | None]] = {
     "verify": _verify,
     "probe": _probe,
     "export": _export,
-    "fail_over": _journey,
-    "fail_back": _journey,
+    "fail_over": _switchover,
+    "fail_back": _switchover,
 }
 TASKS = tuple(_TELLERS)
 """Ids of the tasks whose results are told."""

@@ -14,7 +14,7 @@ from rempart.settings.config import Connection
 
 if TYPE_CHECKING:
     from rempart.flows.shared.platform import Platform
-    from rempart.ledger.stamped import Writer
+    from rempart.ledger.attributed import Writer
     from rempart.settings.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def platform() -> Platform:
 
 def writer(environment: Mapping[str, str]) -> Writer | None:
     """The task whose process this is, by the variables that Airflow sets in it; None outside of tasks."""
-    from rempart.ledger.stamped import Writer, run_name
+    from rempart.ledger.attributed import Writer, run_name
 
     dag, run, task = (environment.get(f"AIRFLOW_CTX_{name}") for name in ("DAG_ID", "DAG_RUN_ID", "TASK_ID"))
     return Writer(dag, run_name(run), task) if dag and run and task else None

@@ -1,7 +1,7 @@
 """The catalogue of a pair: what stands at the target, verified. In PostgreSQL; in memory for tests.
 
 It saves work and is no proof by itself: a row that a crash loses is verified at the target again. Whatever is written
-is written under the pair's lease, in the same transaction, so a run that lost its turn records nothing.
+is written under the pair's lease, in the same transaction, so a run that lost its lease records nothing.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ class Sample:
     _stride: int = 1
 
     def add(self, row: Replica) -> None:
-        """Count one replica, and keep it where its turn has come."""
+        """Count one replica, and keep it where its lease has come."""
         if self.added % self._stride == 0:
             self.rows.append(row)
         self.added += 1

@@ -23,11 +23,11 @@ class Continuity(Protocol):
     def active_sites(self, first: str) -> ActiveSites:
         """The generations of the active site; `first` is the site of a platform that was never switched."""
 
-    def turn(self, name: str, holder: str) -> AbstractContextManager[Lease]:
+    def hold_lease(self, name: str, holder: str) -> AbstractContextManager[Lease]:
         """The only run of that name, while the block runs. Raises LeaseHeld."""
 
     def take(self, name: str, holder: str, seconds: float, *, again: bool = False) -> Lease:
-        """A turn that nobody renews unless its holder does: for runs of several processes. Raises LeaseHeld.
+        """A lease that nobody renews unless its holder does: for runs of several processes. Raises LeaseHeld.
 
         With `again`, a holder of the same name loses his to this one.
         """
@@ -36,7 +36,7 @@ class Continuity(Protocol):
         """Raises LeaseLost."""
 
     def still(self, lease: Lease) -> AbstractContextManager[None]:
-        """While the block runs, nobody else can take the turn: for what is written elsewhere. Raises LeaseLost."""
+        """While the block runs, nobody else can take the lease: for what is written elsewhere. Raises LeaseLost."""
 
     def release(self, lease: Lease) -> None: ...
 
@@ -53,8 +53,8 @@ class PostgresqlContinuity:
     def active_sites(self, first: str) -> ActiveSites:
         return PostgresqlActiveSites(self._connection, first)
 
-    def turn(self, name: str, holder: str) -> AbstractContextManager[Lease]:
-        return leases.turn(self._connection, name, holder)
+    def hold_lease(self, name: str, holder: str) -> AbstractContextManager[Lease]:
+        return leases.hold_lease(self._connection, name, holder)
 
     def take(self, name: str, holder: str, seconds: float, *, again: bool = False) -> Lease:
         return leases.take(self._connection, name, holder, seconds, again=again)
@@ -87,7 +87,7 @@ class MemoryContinuity:
         return self._active
 
     @contextmanager
-    def turn(self, name: str, holder: str) -> Iterator[Lease]:
+    def hold_lease(self, name: str, holder: str) -> Iterator[Lease]:
         lease = self.take(name, holder, 0)
         try:
             yield lease

@@ -259,10 +259,12 @@ def _pipeline(config: Config, classification: Classification, on: date) -> Itera
             if pair.source == source and pair.target not in reached:
                 reached.append(pair.target)
                 decisions[f"replication target '{pair.target}'"] = decide_site(
-                    config, classification, "replica", pair.target, on=on, beside=source
+                    config, classification, "replica", pair.target, on=on, replica_of=source
                 )
     site = config.backup.site
-    decisions[f"backup.site '{site}'"] = decide_site(config, classification, "restore-point", site, on=on, beside=home)
+    decisions[f"backup.site '{site}'"] = decide_site(
+        config, classification, "restore-point", site, on=on, replica_of=home
+    )
     for server in SERVERS:
         decisions[f"server '{server}'"] = decide_server(config, classification, server, on=on)
     for named, decision in decisions.items():

@@ -58,14 +58,14 @@ def decide_site(
     *,
     on: date,
     endpoint: str | None = None,
-    beside: str | None = None,
+    replica_of: str | None = None,
 ) -> Decision:
     """May `what` of a classification be at this site? `beside` names the site that it is a copy of."""
     here = site_placement(config, site, endpoint)
     if here is None:
         return _undeclared(classification, what, "sites", site, config.sites)
     decision = decide(
-        config, classification, what, here, on=on, beside=site_placement(config, beside) if beside else None
+        config, classification, what, here, on=on, replica_of=site_placement(config, replica_of) if replica_of else None
     )
     if other := config.sites[site].independent_of:
         reason = independence(config, f"sites.{site}.independent_of", here, site_placement(config, other))
@@ -254,9 +254,9 @@ def in_use(config: Config, classifications: Iterable[str], *, on: date) -> list[
     found = []
     for name in classifications:
         found.append(decide_site(config, name, "data", home, on=on))
-        found.append(decide_site(config, name, "restore-point", config.backup.site, on=on, beside=home))
+        found.append(decide_site(config, name, "restore-point", config.backup.site, on=on, replica_of=home))
         pairs = [pair for pair in config.replication if pair.source == home]
-        found += [decide_site(config, name, "replica", pair.target, on=on, beside=home) for pair in pairs]
+        found += [decide_site(config, name, "replica", pair.target, on=on, replica_of=home) for pair in pairs]
         found += [decide_server(config, name, server, on=on) for server in SERVERS]
     return found
 
@@ -273,7 +273,9 @@ def overview(config: Config, *, on: date) -> list[Decision]:
     witnesses = dict.fromkeys([config.evidence_site, config.checkpoint_site])
     found = [decide_site(config, "internal", "evidence", site, on=on) for site in witnesses]
     for name in config.policy:
-        found += [decide_site(config, name, what, site, on=on, beside=beside) for what, site, beside in asked]
+        found += [
+            decide_site(config, name, what, site, on=on, replica_of=replica_of) for what, site, replica_of in asked
+        ]
         found += [decide_server(config, name, server, on=on) for server in SERVERS]
         found += [decide_pool(config, name, "job", pool, on=on) for pool in config.pools]
         found += [decide_image(config, name, f"{registry}/any", on=on) for registry in config.registries]

@@ -112,14 +112,16 @@ def decide(
     placement: Placement,
     *,
     on: date,
-    beside: Placement | None = None,
+    replica_of: Placement | None = None,
 ) -> Decision:
     """May `what` of this classification be at this place on this day? `beside` is the place that it is a copy of."""
-    return verdict(classification, what, placement.label, _reasons(config, classification, what, placement, on, beside))
+    return verdict(
+        classification, what, placement.label, _reasons(config, classification, what, placement, on, replica_of)
+    )
 
 
 def _reasons(
-    config: Config, classification: str, what: What, place: Placement, on: date, beside: Placement | None
+    config: Config, classification: str, what: What, place: Placement, on: date, replica_of: Placement | None
 ) -> Iterator[Reason]:
     rule = next((rule for name, rule in config.policy.items() if name == classification), None)
     path = f"policy.{classification}"
@@ -147,7 +149,7 @@ def _reasons(
     for wanted in rule.qualifications:
         yield _qualification(path, wanted, place, service, on)
     if what in rule.independent:
-        yield independence(config, f"{path}.independent", place, beside)
+        yield independence(config, f"{path}.independent", place, replica_of)
     if place.host is not None:
         yield _endpoint(where, place, service)
 
@@ -241,13 +243,13 @@ def _qualification(path: str, wanted: str, place: Placement, service: Service, o
     return Reason(ok, f"{path}.qualifications", fact, remedy)
 
 
-def independence(config: Config, rule: str, place: Placement, beside: Placement | None) -> Reason:
+def independence(config: Config, rule: str, place: Placement, replica_of: Placement | None) -> Reason:
     """Whether two places share no infrastructure, so that one outlives the other's operators."""
     remedy = "Choose a place whose `runs_on` differs from that of the place it is a copy of."
-    if beside is None:
+    if replica_of is None:
         return Reason(False, rule, "what it must be independent of is not stated", remedy)
     sets = []
-    for one in (place, beside):
+    for one in (place, replica_of):
         operator = config.operators.get(one.operator)
         service = operator.services.get(one.service) if operator else None
         if service is None or not service.certain:
@@ -255,9 +257,9 @@ def independence(config: Config, rule: str, place: Placement, beside: Placement 
         sets.append(set(service.runs_on))
     shared = sets[0] & sets[1]
     fact = (
-        f"{place.label} and {beside.label} both run on {', '.join(sorted(shared))}"
+        f"{place.label} and {replica_of.label} both run on {', '.join(sorted(shared))}"
         if shared
-        else f"{place.label} runs on {', '.join(sorted(sets[0]))}, {beside.label} on {', '.join(sorted(sets[1]))}"
+        else f"{place.label} runs on {', '.join(sorted(sets[0]))}, {replica_of.label} on {', '.join(sorted(sets[1]))}"
     )
     return Reason(not shared, rule, fact, remedy)
 

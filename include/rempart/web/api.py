@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from rempart.errors import ObjectMissing
 from rempart.web import metrics, sources
-from rempart.web.doors.access import requires
 from rempart.web.read_models import data, evidence, models, overview, points, sites
+from rempart.web.security.access import requires
 
 READ, EVIDENCE = Depends(requires("read")), Depends(requires("read_evidence"))
 Sequence = Annotated[int, Path(ge=1, le=2**53, description="A record's number.")]

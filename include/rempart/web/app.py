@@ -14,9 +14,9 @@ from starlette.exceptions import HTTPException
 from rempart.errors import RempartError
 from rempart.ledger.port import Kind
 from rempart.web import api, sources
-from rempart.web.doors.access import requires
 from rempart.web.pages import pages, quarantine_pages, rollback_pages, run_pages
 from rempart.web.rendering import render
+from rempart.web.security.access import requires
 
 logger = logging.getLogger(__name__)
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 
 from markupsafe import Markup, escape
 
+from rempart.web.read_models.messages import State, worst
 from rempart.web.read_models.models import Plot
 from rempart.web.read_models.overview import Place
 from rempart.web.read_models.points import Point
 from rempart.web.read_models.quarantine import Result
-from rempart.web.read_models.said import State, worst
 from rempart.web.read_models.sites import Measured
 from rempart.web.wording import Texts
 

@@ -10,8 +10,8 @@ from rempart.ledger.port import Ledger
 from rempart.orchestration import runtime
 from rempart.web import facts
 from rempart.web.facts import Facts, Unknown
-from rempart.web.kept import Kept
 from rempart.web.read_models import evidence, points
+from rempart.web.refreshing_cache import RefreshingCache
 
 LASTS = 15.0
 """Seconds for which facts are kept: so often at most, each API server process reads the databases for the pages."""
@@ -36,7 +36,7 @@ def _gather() -> Facts:
     return facts.gather(platform, now, _facts.last)
 
 
-_facts: Kept[Facts] = Kept(_gather, LASTS, first_patience=FIRST)
+_facts: RefreshingCache[Facts] = RefreshingCache(_gather, LASTS, first_patience=FIRST)
 
 
 def newest(within: float = RECENT) -> Facts:

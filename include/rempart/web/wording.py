@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from rempart.settings.schema import read_yaml
-from rempart.web.read_models.said import Said
+from rempart.web.read_models.messages import Said
 
 Language = Literal["en", "fr"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)

@@ -22,7 +22,7 @@ from rempart.audit.findings import Report
 from rempart.deployment.compose.containers import in_containers
 from rempart.deployment.setup import credentials
 from rempart.deployment.setup.environment import MARKER
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.docsgen import reference
 from rempart.errors import AuditError
 from rempart.flows.governance.audit import CHECKS, Audit

@@ -14,7 +14,7 @@ import pytest
 from bench import door_attacks, doors_compose, doors_embedded, intruder, listening
 from bench.door_attacks import Attack, Row, lets_in, of_site, rows
 from bench.listening import Port
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from rempart.settings import config
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -46,7 +46,7 @@ def test_ports_and_sockets_of_a_process_are_found(tmp_path: Path) -> None:
 
 
 def test_a_port_of_which_nobody_said_what_it_is_is_red_and_so_is_one_that_was_not_seen(tmp_path: Path) -> None:
-    stack = layout.Stack(ROOT, tmp_path / "var", config.load(ROOT / "rempart.yaml"))
+    stack = paths.Stack(ROOT, tmp_path / "var", config.load(ROOT / "rempart.yaml"))
     stranger, postgresql = Port("tcp", "127.0.0.1", 9, "1"), Port("tcp", "127.0.0.1", stack.ports["postgresql"], "2")
     wide = Port("tcp", EVERYWHERE, stack.ports["mlflow"], "3")
     ports = {stranger: os.getpid(), postgresql: os.getpid(), wide: os.getpid()}

@@ -1,4 +1,4 @@
-"""The state machine of a journey: for every order of answers and outcomes, never a switch that loses in silence."""
+"""The state machine of a switchover: for every order of answers and outcomes, never a switch that loses in silence."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.coordination.active import Active, backup_site, is_open, journey_to, was_active
-from rempart.coordination.failover import BEFORE, Facts, Journey, Kind, Refused, Step, next_step, outcome_of_drain
+from rempart.coordination.active import Active, backup_site, is_open, switchover_to, was_active
+from rempart.coordination.failover import BEFORE, Facts, Kind, Refused, Step, Switchover, next_step, outcome_of_drain
 from rempart.errors import ConfigError, FailoverError
 from rempart.settings import config
 
@@ -29,19 +29,19 @@ def drained(facts: Facts, *, arrived: bool, accepted: bool) -> dict:
 @given(
     kind=st.sampled_from(("failover", "failback")),
     said_first=st.booleans(),
-    turns=st.lists(st.tuples(FACTS, st.booleans()), max_size=30),
+    continuity=st.lists(st.tuples(FACTS, st.booleans()), max_size=30),
 )
 def test_no_path_leads_from_a_drain_that_is_not_verified_to_a_switch_without_the_operators_word(
-    kind: Kind, said_first: bool, turns: list[tuple[Facts, bool]]
+    kind: Kind, said_first: bool, continuity: list[tuple[Facts, bool]]
 ) -> None:
-    journey, taken = Journey("j", kind, "primary", "haven", said_first), []
+    switchover, taken = Switchover("j", kind, "primary", "haven", said_first), []
     said = said_first
-    for facts, good in turns:
+    for facts, good in continuity:
         said = said or facts.accept_loss
-        journey = Journey(**{**journey.__dict__, "accept_loss": said})
-        step = next_step(journey, facts)
+        switchover = Switchover(**{**switchover.__dict__, "accept_loss": said})
+        step = next_step(switchover, facts)
         if step is None:
-            assert journey.over
+            assert switchover.over
             break
         if isinstance(step, Refused):
             assert not (facts.target_answers and facts.source_answers), "with both sites there the way is open"
@@ -49,51 +49,51 @@ def test_no_path_leads_from_a_drain_that_is_not_verified_to_a_switch_without_the
         assert facts.target_answers, "nothing moves to a site that does not answer"
         taken.append(step)
         if step == "switch":
-            drain = journey.steps["drain"]
-            assert journey.did("fence") and journey.did("verify")
-            assert drain["complete"] or (journey.accept_loss and drain["unknown"])
+            drain = switchover.steps["drain"]
+            assert switchover.did("fence") and switchover.did("verify")
+            assert drain["complete"] or (switchover.accept_loss and drain["unknown"])
         if step in BEFORE:
             assert kind == "failback" and "fence" not in taken, "pipelines still go on"
         outcome = drained(facts, arrived=good, accepted=said) if step == "drain" else {"ok": good}
-        journey = journey.with_step(step, outcome)
-    assert list(dict.fromkeys(taken)) == [step for step in journey.plan if step in taken], "in order"
+        switchover = switchover.with_step(step, outcome)
+    assert list(dict.fromkeys(taken)) == [step for step in switchover.plan if step in taken], "in order"
 
 
 @given(done=st.lists(st.booleans(), min_size=7, max_size=7), kind=st.sampled_from(("failover", "failback")))
-def test_with_both_sites_there_every_journey_ends_and_keeps_what_was_done(done: list[bool], kind: Kind) -> None:
-    journey = Journey("j", kind, "primary", "haven")
-    for step, was in zip(journey.plan, done, strict=False):
+def test_with_both_sites_there_every_switchover_ends_and_keeps_what_was_done(done: list[bool], kind: Kind) -> None:
+    switchover = Switchover("j", kind, "primary", "haven")
+    for step, was in zip(switchover.plan, done, strict=False):
         if not was:
             break
-        journey = journey.with_step(step, {"ok": True, "complete": True})
-    before = set(journey.steps)
+        switchover = switchover.with_step(step, {"ok": True, "complete": True})
+    before = set(switchover.steps)
     taken: list[Step] = []
-    while (step := next_step(journey, Facts(True, True))) is not None:
+    while (step := next_step(switchover, Facts(True, True))) is not None:
         assert not isinstance(step, Refused) and step not in before
         taken.append(step)
-        journey = journey.with_step(step, {"ok": True, "complete": True})
-    assert journey.over and [*(s for s in journey.plan if s in before), *taken] == list(journey.plan)
+        switchover = switchover.with_step(step, {"ok": True, "complete": True})
+    assert switchover.over and [*(s for s in switchover.plan if s in before), *taken] == list(switchover.plan)
 
 
 def test_a_source_that_does_not_answer_needs_the_operators_word_before_anything_is_fenced() -> None:
-    gone = next_step(Journey("j", "failover", "primary", "haven"), Facts(False, True))
+    gone = next_step(Switchover("j", "failover", "primary", "haven"), Facts(False, True))
     assert isinstance(gone, Refused) and "--accept-loss" in gone.remedy
-    assert next_step(Journey("j", "failover", "primary", "haven"), Facts(False, True, accept_loss=True)) == "fence"
-    back = next_step(Journey("j", "failback", "haven", "primary"), Facts(False, True, accept_loss=True))
+    assert next_step(Switchover("j", "failover", "primary", "haven"), Facts(False, True, accept_loss=True)) == "fence"
+    back = next_step(Switchover("j", "failback", "haven", "primary"), Facts(False, True, accept_loss=True))
     assert isinstance(back, Refused), "a failback first brings home what the active site has"
 
 
 def test_a_source_that_answers_is_drained_whatever_was_accepted() -> None:
-    fenced = Journey("j", "failover", "primary", "haven", True).with_step("fence", {"ok": True})
+    fenced = Switchover("j", "failover", "primary", "haven", True).with_step("fence", {"ok": True})
     assert next_step(fenced, Facts(True, True, True)) == "drain"
 
 
 def test_a_verification_that_failed_leads_back_to_the_drain() -> None:
-    journey = Journey("j", "failover", "primary", "haven")
+    switchover = Switchover("j", "failover", "primary", "haven")
     for step in ("fence", "drain"):
-        journey = journey.with_step(step, {"ok": True, "complete": True})
-    journey = journey.with_step("verify", {"ok": False})
-    assert next_step(journey, Facts(True, True)) == "drain"
+        switchover = switchover.with_step(step, {"ok": True, "complete": True})
+    switchover = switchover.with_step("verify", {"ok": False})
+    assert next_step(switchover, Facts(True, True)) == "drain"
 
 
 def test_what_an_accepted_loss_leaves_unknown_is_said() -> None:
@@ -107,32 +107,34 @@ def test_what_an_accepted_loss_leaves_unknown_is_said() -> None:
     )
 
 
-def test_a_journey_survives_json() -> None:
-    journey = Journey("j", "failback", "haven", "primary", True).with_step("diff", {"ok": True, "conflicts": ["a"]})
-    assert Journey.from_json(journey.as_json()) == journey
+def test_a_switchover_survives_json() -> None:
+    switchover = Switchover("j", "failback", "haven", "primary", True).with_step(
+        "diff", {"ok": True, "conflicts": ["a"]}
+    )
+    assert Switchover.from_json(switchover.as_json()) == switchover
 
 
-def test_one_journey_at_a_time_and_a_new_one_once_the_switch_is_done() -> None:
+def test_one_switchover_at_a_time_and_a_new_one_once_the_switch_is_done() -> None:
     here = Active(4, "primary")
-    assert journey_to(here, "primary", "failover", "n") is None
-    going = Journey("j", "failover", "primary", "haven").with_step("fence", {"ok": True})
+    assert switchover_to(here, "primary", "failover", "n") is None
+    going = Switchover("j", "failover", "primary", "haven").with_step("fence", {"ok": True})
     fenced = Active(5, "primary", "fenced", going)
-    assert journey_to(fenced, "haven", "failover", "n", accept_loss=True) == Journey(
+    assert switchover_to(fenced, "haven", "failover", "n", accept_loss=True) == Switchover(
         "j", "failover", "primary", "haven", True, False, going.steps
     )
     with pytest.raises(FailoverError, match="on its way from 'primary' to 'haven'"):
-        journey_to(fenced, "primary", "failback", "n")
+        switchover_to(fenced, "primary", "failback", "n")
     switched = Active(6, "haven", "active", going.with_step("switch", {"ok": True}))
-    new = journey_to(switched, "primary", "failover", "n")
+    new = switchover_to(switched, "primary", "failover", "n")
     assert new is not None and (new.id, new.source) == ("n", "haven")
-    finished = journey_to(switched, "haven", "failover", "n")
+    finished = switchover_to(switched, "haven", "failover", "n")
     assert finished is not None and finished.id == "j", "what is left is to resume"
 
 
 def test_pipelines_work_at_the_active_site_and_wait_at_a_fenced_one() -> None:
     assert is_open(Active(0, "primary")).site == "primary"
     with pytest.raises(FailoverError, match="moved to 'haven'") as told:
-        is_open(Active(1, "primary", "fenced", Journey("j", "failover", "primary", "haven")))
+        is_open(Active(1, "primary", "fenced", Switchover("j", "failover", "primary", "haven")))
     assert told.value.transient
 
 

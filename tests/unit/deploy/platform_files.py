@@ -17,7 +17,7 @@ import yaml
 from kubernetes import client
 
 from rempart.deployment.kubernetes import cluster
-from rempart.deployment.setup import credentials, layout
+from rempart.deployment.setup import credentials, paths
 from rempart.settings import config
 from rempart.settings.config import Config
 from rempart.sovereignty.egress import endpoints, is_allowed, rules
@@ -80,8 +80,8 @@ def settings() -> Config:
     return config.load(project() / "rempart.yaml")
 
 
-def stack(var: Path) -> layout.Stack:
-    return layout.Stack(ROOT, var, settings(), python="/usr/bin/python3")
+def stack(var: Path) -> paths.Stack:
+    return paths.Stack(ROOT, var, settings(), python="/usr/bin/python3")
 
 
 def given() -> dict[str, str]:

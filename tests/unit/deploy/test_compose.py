@@ -15,9 +15,9 @@ import yaml
 
 from rempart.deployment.compose import containers, images
 from rempart.deployment.servers import postgresql
-from rempart.deployment.setup import credentials, environment, layout, profiles, services
+from rempart.deployment.setup import credentials, environment, paths, profiles, services
 from rempart.errors import StackError
-from rempart.orchestration.airflow_servers import WAY_OUT
+from rempart.orchestration.airflow_servers import EGRESS_PROXY
 from rempart.settings import config
 from rempart.settings.config import read_env_file
 from rempart.settings.telemetry import TELEMETRY_OFF
@@ -39,8 +39,8 @@ PUBLISHED = {"REMPART_AIRFLOW_URL", "REMPART_MLFLOW_URL", "REMPART_SCHEME", "REM
 HARMLESS = {"WEED_MASTER_VOLUME_GROWTH_COPY_1", profiles.EXECUTOR, profiles.CHOSEN, *PROXY, *PUBLISHED}
 
 
-def stack(tmp_path: Path) -> layout.Stack:
-    return layout.Stack(ROOT, tmp_path / "var", config.load(ROOT / "rempart.yaml"), python="/usr/bin/python3")
+def stack(tmp_path: Path) -> paths.Stack:
+    return paths.Stack(ROOT, tmp_path / "var", config.load(ROOT / "rempart.yaml"), python="/usr/bin/python3")
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_who_may_go_out_goes_through_the_proxy_and_to_its_neighbours_without_it(
     for name, one in SERVICES.items():
         if "outward" in one.get("networks", []) and name not in ("egress", "pass"):
             assert set(one["environment"]) >= PROXY, name
-            assert one["environment"]["HTTPS_PROXY"] == "http://{}:{}".format(*WAY_OUT)
+            assert one["environment"]["HTTPS_PROXY"] == "http://{}:{}".format(*EGRESS_PROXY)
             near = one["environment"]["NO_PROXY"].split(",")
             ended = {"airflow-init", "cli", "restore", "trainer"}
             assert set(SERVICES) - ended <= set(near), "a container that is not named there is asked for by the proxy"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from rempart.deployment.compose import containers
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from tests.unit.deploy.platform_files import (
     CHART,
     COMPONENTS,
@@ -104,7 +104,7 @@ def test_the_chart_makes_no_secret_and_brings_no_server_or_image_of_others() -> 
 
 def test_components_are_started_by_the_command_that_composes_their_settings() -> None:
     started = {f"airflow-{VALUES[name]['args'][3]}" for name in COMPONENTS}
-    assert started == set(layout.AIRFLOW_COMPONENTS)
+    assert started == set(paths.AIRFLOW_COMPONENTS)
     for name in COMPONENTS:
         assert VALUES[name]["args"][:3] == ["rempart", "run", "airflow"]
         assert VALUES[name]["resources"]["limits"]["memory"]

@@ -79,7 +79,7 @@ def test_the_restoring_job_is_confined_and_has_what_the_command_needs(made: dict
     for document in (job, *policies):
         assert list(unknown(document, model(document), document["kind"])) == []
         assert document["metadata"]["labels"] == {"rempart.eu/restore": "true"}
-    assert job["spec"]["backoffLimit"] == 0, "with --i-know in its arguments, a second pod drops what the first filled"
+    assert job["spec"]["backoffLimit"] == 0, "with --force in its arguments, a second pod drops what the first filled"
     spec = job["spec"]["template"]["spec"]
     assert violations(spec) == [] and spec["automountServiceAccountToken"] is False
     (container,) = spec["containers"]

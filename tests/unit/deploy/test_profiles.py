@@ -17,8 +17,8 @@ from urllib.parse import unquote
 import pytest
 import yaml
 
-from rempart.deployment.compose import containers, healthy
-from rempart.deployment.setup import credentials, environment, layout, profiles, services
+from rempart.deployment.compose import containers, health_check
+from rempart.deployment.setup import credentials, environment, paths, profiles, services
 from rempart.deployment.setup.preflight import OPTIONAL_PORTS
 from rempart.errors import StackError
 from rempart.settings.config import read_env_file
@@ -31,7 +31,7 @@ CELERY = {profiles.EXECUTOR: "CeleryExecutor", profiles.CHOSEN: "celery,monitori
 PAGE = (IMAGES / "monitoring.html").read_text("utf-8")
 
 
-def made(tmp_path: Path) -> tuple[layout.Stack, dict[str, str]]:
+def made(tmp_path: Path) -> tuple[paths.Stack, dict[str, str]]:
     inside = containers.in_containers(stack(tmp_path))
     return inside, credentials.plan(inside, {}, credentials.new_token, credentials.new_fernet_key)
 
@@ -84,7 +84,7 @@ def test_only_what_runs_tasks_reaches_the_sites() -> None:
 
 def test_a_worker_has_time_to_end_what_it_runs() -> None:
     assert SERVICES["worker"]["stop_grace_period"] == "10m"
-    command = services.service(containers.in_containers(stack(Path("/nowhere"))), layout.WORKER).command
+    command = services.service(containers.in_containers(stack(Path("/nowhere"))), paths.WORKER).command
     assert command[-3:] == ("celery", "worker", "--skip-serve-logs")
 
 
@@ -103,12 +103,12 @@ def test_the_embedded_stack_runs_its_own_tasks_whatever_the_shell_says(tmp_path:
     secrets = credentials.plan(ours, {}, credentials.new_token, credentials.new_fernet_key)
     found = environment.of(ours, secrets, CELERY, "airflow-scheduler")
     assert found["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor" and "AIRFLOW__METRICS__OTEL_ON" not in found
-    assert profiles.BROKER_PASSWORD not in secrets and layout.WORKER not in ours.services
+    assert profiles.BROKER_PASSWORD not in secrets and paths.WORKER not in ours.services
 
 
 def test_scheduler_and_workers_meet_at_the_broker_with_a_password_that_it_knows_by_its_hash(tmp_path: Path) -> None:
     inside, secrets = made(tmp_path)
-    found = environment.of(inside, secrets, CELERY, layout.WORKER)
+    found = environment.of(inside, secrets, CELERY, paths.WORKER)
     address = re.fullmatch(r"redis://airflow:(.+)@broker:(\d+)/0", found["AIRFLOW__CELERY__BROKER_URL"])
     assert address and int(address[2]) == OPTIONAL_PORTS["broker"]
     given = containers.files(inside, secrets, certificates(inside))
@@ -126,7 +126,7 @@ def test_scheduler_and_workers_meet_at_the_broker_with_a_password_that_it_knows_
 def test_metrics_are_pushed_with_a_password_and_only_if_there_is_a_server(tmp_path: Path) -> None:
     assert not [name for name in of(tmp_path, {profiles.CHOSEN: "celery"}) if name.startswith("OTEL_")]
     inside, secrets = made(tmp_path)
-    found = environment.of(inside, secrets, CELERY, layout.WORKER)
+    found = environment.of(inside, secrets, CELERY, paths.WORKER)
     name, _, value = found["OTEL_EXPORTER_OTLP_METRICS_HEADERS"].partition("=")
     kind, _, login = unquote(value).partition(" ")
     password = containers.files(inside, secrets, certificates(inside))["monitoring.password"]
@@ -183,9 +183,9 @@ def beat(worker: str) -> bytes:
 @pytest.mark.parametrize(("worker", "found"), [("celery@4f2a", True), ("celery@0b11", False)])
 def test_a_worker_is_healthy_by_its_own_heartbeat(worker: str, found: bool) -> None:
     with broker(b"+OK", b"*3", b"$9", b"subscribe", b":1", b"$7", b"message", beat(worker)) as place:
-        assert healthy.beats(place, "secret", "4f2a", patience=2) is found
+        assert health_check.beats(place, "secret", "4f2a", patience=2) is found
 
 
 def test_a_refusal_of_the_broker_is_told() -> None:
     with broker(b"-WRONGPASS invalid") as place, pytest.raises(OSError, match="WRONGPASS"):
-        healthy.beats(place, "wrong", "4f2a", patience=2)
+        health_check.beats(place, "wrong", "4f2a", patience=2)

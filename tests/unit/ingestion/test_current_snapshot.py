@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rempart.coordination.active import Active
-from rempart.coordination.failover import Journey, Kind
+from rempart.coordination.failover import Kind, Switchover
 from rempart.errors import IngestError
 from rempart.flows.erasure.erase_objects import repoint
 from rempart.flows.ingestion.current_snapshot import AcceptedLoss
@@ -20,7 +20,7 @@ from rempart.ingestion import deliveries, landing, snapshots
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings.pipeline import Pipeline
-from tests import journeys
+from tests import switchovers
 
 A, B, C = "m1,2026-01-01,1,,base,", "m2,2026-01-01,2,3,night,x", "m3,2026-02-01,3,1,base,"
 CURRENT = "snapshots/readings/current.json"
@@ -199,7 +199,7 @@ def test_a_ledger_that_was_brought_back_to_an_earlier_second_does_not_stop_inges
 
 def test_a_home_that_still_has_what_a_failover_left_behind_goes_on_from_it(readings: Pipeline) -> None:
     """A failover left the newest snapshot behind, nothing was delivered meanwhile, and the failback takes it over."""
-    moving = journeys.in_memory()
+    moving = switchovers.in_memory()
     home, other, bucket = moving.sites["primary"], moving.sites["haven"], moving.config.buckets.lake
 
     def deliver(name: str, row: str) -> None:
@@ -208,9 +208,9 @@ def test_a_home_that_still_has_what_a_failover_left_behind_goes_on_from_it(readi
 
     def move(kind: Kind, source: str, target: str, accept: bool) -> None:
         generations = moving.continuity.active_sites("primary")
-        with generations.turn("test") as lease:
-            journey = Journey(kind, kind, source, target, accept)
-            generations.advance(lease, generations.active(), Active(0, target, "active", journey))
+        with generations.hold_lease("test") as lease:
+            switchover = Switchover(kind, kind, source, target, accept)
+            generations.advance(lease, generations.active(), Active(0, target, "active", switchover))
 
     deliver("1", A)
     ingest(moving, readings)
@@ -229,7 +229,7 @@ def test_a_home_that_still_has_what_a_failover_left_behind_goes_on_from_it(readi
 
 def test_another_active_site_in_the_configuration_is_no_accepted_loss(readings: Pipeline) -> None:
     """Nobody switched: rempart.yaml was edited, and that site's replica is behind."""
-    before = journeys.in_memory()
+    before = switchovers.in_memory()
     home, other, buckets = before.sites["primary"], before.sites["haven"], before.config.buckets
     header = "meter,day,kwh,people,tariff,note"
     home.write(buckets.landing, "readings/1.csv", f"{header}\n{A}\n".encode())
@@ -247,7 +247,7 @@ def test_another_active_site_in_the_configuration_is_no_accepted_loss(readings: 
 def test_after_a_failover_an_earlier_snapshot_counts_only_where_a_loss_was_accepted(
     readings: Pipeline, accept: bool
 ) -> None:
-    moving = journeys.in_memory()
+    moving = switchovers.in_memory()
     home, other, bucket = moving.sites["primary"], moving.sites["haven"], moving.config.buckets.lake
 
     def deliver(name: str, row: str) -> None:
@@ -266,9 +266,9 @@ def test_after_a_failover_an_earlier_snapshot_counts_only_where_a_loss_was_accep
     ingest(moving, readings)
     mirror()
     generations = moving.continuity.active_sites("primary")
-    with generations.turn("test") as lease:
-        journey = Journey("j", "failover", "primary", "haven", accept)
-        generations.advance(lease, generations.active(), Active(0, "haven", "active", journey))
+    with generations.hold_lease("test") as lease:
+        switchover = Switchover("j", "failover", "primary", "haven", accept)
+        generations.advance(lease, generations.active(), Active(0, "haven", "active", switchover))
     other.write(bucket, CURRENT, earlier)
     deliver("3", C)
     if accept:

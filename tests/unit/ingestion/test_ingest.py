@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rempart.coordination.active import Active
-from rempart.coordination.failover import Journey
+from rempart.coordination.failover import Switchover
 from rempart.errors import ConfigError, IngestError, IntegrityError, PlacementDenied, SiteFenced, SiteUnavailable
 from rempart.flows.ingestion.ingest import check_quarantine, ingest
 from rempart.flows.shared.platform import Platform
@@ -418,9 +418,9 @@ def test_a_site_that_is_fenced_meanwhile_gets_no_snapshot_and_the_next_one_gets_
     generations = platform.continuity.active_sites("primary")
 
     def move(site: str, state: Literal["active", "fenced"]) -> None:
-        with generations.turn("test") as lease:
-            journey = Journey("j", "failover", "primary", "haven")
-            generations.advance(lease, generations.active(), Active(0, site, state, journey))
+        with generations.hold_lease("test") as lease:
+            switchover = Switchover("j", "failover", "primary", "haven")
+            generations.advance(lease, generations.active(), Active(0, site, state, switchover))
 
     class Fencing(MemorySite):
         """The fence comes down while deliveries are being read."""

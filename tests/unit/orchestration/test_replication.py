@@ -125,17 +125,17 @@ def test_every_piece_has_one_task_and_there_are_no_more_than_airflow_maps(count:
 def test_a_run_out_of_turn_is_skipped_with_the_reason(error: Exception) -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 
-    from rempart.orchestration.replication import skipped_out_of_turn
+    from rempart.orchestration.replication import skipped_without_lease
 
-    with pytest.raises(AirflowSkipException) as skipped, skipped_out_of_turn():
+    with pytest.raises(AirflowSkipException) as skipped, skipped_without_lease():
         raise error
     assert str(skipped.value) == str(error)
 
 
 def test_every_other_error_stays_what_it_is() -> None:
-    from rempart.orchestration.replication import skipped_out_of_turn
+    from rempart.orchestration.replication import skipped_without_lease
 
-    with pytest.raises(SiteError, match="no answer"), skipped_out_of_turn():
+    with pytest.raises(SiteError, match="no answer"), skipped_without_lease():
         raise SiteError("no answer", "ask")
 
 

@@ -20,8 +20,8 @@ from rempart.errors import ConfigError, FailoverError, LeaseHeld, LeaseLost, Rep
 from rempart.flows.replication import replicate as flow
 from rempart.flows.replication import replicate_in_tasks as tasks
 from rempart.flows.replication.replicate import replicate
-from rempart.flows.shared.pairs import catalogue
 from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.replication_pairs import catalogue
 from rempart.ledger.memory import MemoryLedger
 from rempart.replication import transfer
 from rempart.replication.continuity import MemoryContinuity
@@ -182,14 +182,14 @@ def test_l4_when_much_is_gone_it_stops_and_asks(platform: Platform, gone: Callab
 
 
 @contextmanager
-def beside(platform: Platform) -> Iterator[None]:
-    with platform.continuity.turn("replicate primary -> haven", "another"):
+def other_run(platform: Platform) -> Iterator[None]:
+    with platform.continuity.hold_lease("replicate primary -> haven", "another"):
         yield
 
 
 def test_x2_a_second_run_beside_a_live_one_does_nothing(platform: Platform) -> None:
     platform.sites["primary"].write("lake", "a", b"a")
-    with beside(platform), pytest.raises(LeaseHeld, match="being done by another"):
+    with other_run(platform), pytest.raises(LeaseHeld, match="being done by another"):
         replicate(platform, "primary", "haven")
     assert not list(platform.sites["haven"].list("lake"))
     assert replicate(platform, "primary", "haven").copied == 1
@@ -332,7 +332,7 @@ def test_x3_a_piece_of_a_run_that_lost_its_turn_changes_nothing_on_record(platfo
     platform.sites["primary"].write("lake", "a", b"x")
     stale = tasks.prepare(platform, "primary", "haven")
     platform.continuity.release(tasks._lease(stale))  # as if it had been paused past its end
-    with beside(platform), pytest.raises(LeaseLost):
+    with other_run(platform), pytest.raises(LeaseLost):
         tasks.carry(platform, stale, stale.pieces()[0])
     assert not list(catalogue(platform, "primary", "haven").rows("lake"))
 

@@ -189,8 +189,8 @@ def test_qualifications_compare_by_version_validity_and_scope(wanted: str, held:
 
 
 def test_a_replica_must_not_share_infrastructure_where_the_policy_or_the_site_says_so() -> None:
-    assert decide_site(CONFIG, "personal", "replica", "apart", on=TODAY, beside="home").allowed
-    shared = decide_site(CONFIG, "personal", "replica", "tenant", on=TODAY, beside="home")
+    assert decide_site(CONFIG, "personal", "replica", "apart", on=TODAY, replica_of="home").allowed
+    shared = decide_site(CONFIG, "personal", "replica", "tenant", on=TODAY, replica_of="home")
     assert rules(shared) == ["policy.personal.independent", "sites.tenant.independent_of"]
     assert "both run on eu" in shared.against[0].fact
     unstated = decide_site(CONFIG, "personal", "replica", "apart", on=TODAY)
@@ -301,7 +301,7 @@ def test_no_added_restriction_turns_a_denial_into_a_permission(data: Any, rule: 
         config = CONFIG.model_copy(
             update={"policy": Config.model_validate({**BASE, "policy": {"personal": one}}).policy}
         )
-        return decide_site(config, "personal", what, site, on=TODAY, beside="home").allowed
+        return decide_site(config, "personal", what, site, on=TODAY, replica_of="home").allowed
 
     if not allowed(rule):
         assert not allowed(restrict(rule, data.draw))

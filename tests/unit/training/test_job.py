@@ -61,7 +61,7 @@ def result(**changes) -> str:
     return json.dumps({key: value for key, value in {**good, **changes}.items() if value is not None})
 
 
-def test_a_spec_survives_its_journey():
+def test_a_spec_survives_a_round_trip():
     assert parse_spec(spec().to_json()) == spec()
     assert spec().key("result.json") == f"jobs/{spec().job_id}/result.json"
 

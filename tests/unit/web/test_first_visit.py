@@ -9,10 +9,10 @@ import pytest
 
 from rempart.orchestration.run_notes import _validate
 from rempart.web.facts import Facts, Unknown
-from rempart.web.kept import Kept
+from rempart.web.read_models.messages import moment
 from rempart.web.read_models.models import models
-from rempart.web.read_models.said import moment
 from rempart.web.read_models.sites import sites
+from rempart.web.refreshing_cache import RefreshingCache
 from rempart.web.wording import LANGUAGES, Texts
 from tests.cockpit import NOW, Watched
 
@@ -33,7 +33,7 @@ def test_the_first_visit_waits_for_the_first_facts_longer_than_later_ones_do() -
         begun.wait(0.3)
         return 1
 
-    assert Kept(gather, 15, patience=0.01, first_patience=5).get() == 1
+    assert RefreshingCache(gather, 15, patience=0.01, first_patience=5).get() == 1
 
 
 def test_sources_that_are_silent_for_one_reason_are_told_in_one_line() -> None:

@@ -60,10 +60,10 @@ def _version_of(program: Path, modified: float) -> tuple[int, ...]:
     return version(lines[0] if lines else "")
 
 
-def find_program(path: str | None = None, beside: Path | None = None) -> Path:
+def find_program(path: str | None = None, directory: Path | None = None) -> Path:
     """restic on PATH, else the one that `make setup` unpacked, if it is not too old. Raises BackupError."""
     tried = []
-    for name in (shutil.which("restic", path=path), (beside or Path(sys.prefix)) / "tools" / "bin" / "restic"):
+    for name in (shutil.which("restic", path=path), (directory or Path(sys.prefix)) / "tools" / "bin" / "restic"):
         if name is None or not (program := Path(name)).is_file():
             continue
         if (found := _version_of(program, program.stat().st_mtime)) >= OLDEST:

@@ -160,7 +160,7 @@ def error_of(doing: str, where: str, ended: Ended) -> RempartError:
     if ended.status == 12:
         return RepositoryRefused(
             f"{what}: it does not open with this password",
-            "Use the password that was escrowed for this domain; if that was destroyed, nothing opens it again.",
+            "Use the password that was escrowed for this scope; if that was destroyed, nothing opens it again.",
         )
     if ended.status == 11:
         return RepositoryBusy(

@@ -14,7 +14,7 @@ from rempart.backup.databases import pg_restore, postgresql
 from rempart.backup.databases.postgresql import Tools, first_error, libpq_environment
 from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.restic_answers import Content
-from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.encryption_scopes import EncryptionScope
 from rempart.errors import BackupError, IntegrityError, RempartError
 from rempart.settings.config import Connection
 
@@ -38,9 +38,9 @@ def file_name(database: str) -> str:
     return f"{database}.dump"
 
 
-def prefix_of(domain: Domain, serial: str) -> str:
-    """Where the repository of a domain is within a bucket: a new key has a new password, and so a new repository."""
-    return f"restic/{domain.id}/{serial}"
+def prefix_of(scope: EncryptionScope, serial: str) -> str:
+    """Where the repository of a scope is within a bucket: a new key has a new password, and so a new repository."""
+    return f"restic/{scope.id}/{serial}"
 
 
 def dump_into(

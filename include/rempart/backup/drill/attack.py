@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from rempart.backup.drill.suspicion import LEAST
+from rempart.backup.drill.anomalies import LEAST
 from rempart.backup.points import chain, points
 from rempart.backup.points.chain import Link, Stored
 from rempart.backup.points.points import HeldObject, Manifest

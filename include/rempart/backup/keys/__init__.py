@@ -1,1 +1,1 @@
-"""Keys of erasure domains: made once, encrypted to their recipients, kept where every copy can be deleted."""
+"""Keys of encryption scopes: made once, encrypted to their recipients, kept where every copy can be deleted."""

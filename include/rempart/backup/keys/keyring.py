@@ -1,6 +1,7 @@
-"""The keys of erasure domains: made once, wrapped for their recipients, kept at sites where every copy can be deleted.
+"""The keys of encryption scopes: made once, wrapped for their recipients, kept at sites where every copy can be
+deleted.
 
-`keys/<domain>/<serial>.age` holds the secrets as JSON, encrypted to each recipient; `<serial>.json` beside it says in
+`keys/<scope>/<serial>.age` holds the secrets as JSON, encrypted to each recipient; `<serial>.json` beside it says in
 the clear for whom, and whether they were destroyed. Both stand at each of the sites, never under lock: while sealed
 objects outlast whoever attacks them, destroying these few small files makes what they open unreadable for good.
 """
@@ -17,8 +18,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from rempart.backup.keys import age
-from rempart.backup.keys.domains import Domain, parse
-from rempart.backup.keys.wrapping import Card, DomainKey, decode_card, encode_card, unwrap, wrap
+from rempart.backup.keys.encryption_scopes import EncryptionScope, parse
+from rempart.backup.keys.key_envelope import Card, ScopeKey, decode_card, encode_card, unwrap, wrap
 from rempart.errors import (
     BackupError,
     IntegrityError,
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 PREFIX = "keys/"
 CONNECTION = "backup_key"
 """The platform's own identity: login is its recipient, password its private key (AGE-SECRET-KEY-1...)."""
-_FILE = re.compile(r"keys/(?P<domain>[a-z0-9_-]+)/(?P<serial>\d{4})\.(?P<kind>age|json)")
+_FILE = re.compile(r"keys/(?P<scope>[a-z0-9_-]+)/(?P<serial>\d{4})\.(?P<kind>age|json)")
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,16 @@ class Place:
         return f"bucket {self.bucket} at site '{self.site.name}'"
 
 
-def path_of(domain: Domain, serial: str, kind: str = "age") -> str:
+def path_of(scope: EncryptionScope, serial: str, kind: str = "age") -> str:
     """Where the copies of a key, or with `json` its cards, stand."""
-    return f"{PREFIX}{domain.id}/{serial}.{kind}"
+    return f"{PREFIX}{scope.id}/{serial}.{kind}"
 
 
 @dataclass(frozen=True)
 class Destruction:
-    """Keys of a domain that a destruction removes, or removed: serials, copies (versions), and their places."""
+    """Keys of a scope that a destruction removes, or removed: serials, copies (versions), and their places."""
 
-    domain: str
+    scope: str
     serials: tuple[str, ...]
     copies: tuple[str, ...]
     places: tuple[str, ...]
@@ -86,36 +87,36 @@ class Keyring:
         """Who can open what is wrapped from now on."""
         return tuple(dict.fromkeys((self.own.recipient, *self.escrow)))
 
-    def cards(self, domain: Domain | None = None) -> list[Card]:
+    def cards(self, scope: EncryptionScope | None = None) -> list[Card]:
         """Of every key, oldest first; one that any place calls destroyed is. Raises SiteError.
 
         A card that no place gives whole is left out and told in the log: it stops nothing that its key is not for.
         """
-        found, damaged = self._read_cards(domain)
+        found, damaged = self._read_cards(scope)
         for error in damaged.values():
             logger.warning("%s. It is passed by. %s", error.what, error.hint)
         return [found[one] for one in sorted(found)]
 
-    def damaged(self, domain: Domain | None = None) -> dict[tuple[str, str], IntegrityError]:
-        """Return the error of each card that no place gives whole, by domain and serial. Raises SiteError."""
-        found, damaged = self._read_cards(domain)
+    def damaged(self, scope: EncryptionScope | None = None) -> dict[tuple[str, str], IntegrityError]:
+        """Return the error of each card that no place gives whole, by scope and serial. Raises SiteError."""
+        found, damaged = self._read_cards(scope)
         return {named: error for named, error in damaged.items() if named not in found}
 
     def _read_cards(
-        self, domain: Domain | None
+        self, scope: EncryptionScope | None
     ) -> tuple[dict[tuple[str, str], Card], dict[tuple[str, str], IntegrityError]]:
         """The cards that some place gives whole, and what is wrong of each that some place does not, by key."""
         found: dict[tuple[str, str], Card] = {}
         damaged: dict[tuple[str, str], IntegrityError] = {}
         for place in self.places:
-            for info in place.site.list(place.bucket, f"{PREFIX}{domain.id}/" if domain else PREFIX):
+            for info in place.site.list(place.bucket, f"{PREFIX}{scope.id}/" if scope else PREFIX):
                 match = _FILE.fullmatch(info.key)
                 if match is None or match["kind"] != "json":
                     continue
-                where, named = f"{info.key} in {place}", (match["domain"], match["serial"])
+                where, named = f"{info.key} in {place}", (match["scope"], match["serial"])
                 try:
                     card = decode_card(place.site.read(place.bucket, info.key), where)
-                    if (card.domain, card.serial) != named:
+                    if (card.scope, card.serial) != named:
                         raise IntegrityError(f"{where} is the card of another key", "Put a copy of it back.")
                 except IntegrityError as error:
                     damaged[named] = error
@@ -125,54 +126,54 @@ class Keyring:
                     found[named] = replace(before, destroyed=card.destroyed)
         return found, damaged
 
-    def copies(self, domain: Domain) -> dict[str, list[Place]]:
-        """The places that have a copy of each of a domain's keys, by serial, oldest first."""
+    def copies(self, scope: EncryptionScope) -> dict[str, list[Place]]:
+        """The places that have a copy of each of a scope's keys, by serial, oldest first."""
         found: dict[str, list[Place]] = {}
         for place in self.places:
-            for info in place.site.list(place.bucket, f"{PREFIX}{domain.id}/"):
+            for info in place.site.list(place.bucket, f"{PREFIX}{scope.id}/"):
                 match = _FILE.fullmatch(info.key)
                 if match and match["kind"] == "age":
                     found.setdefault(match["serial"], []).append(place)
         return dict(sorted(found.items()))
 
-    def open(self, domain: Domain, serial: str | None = None) -> DomainKey:
-        """A domain's key: the one of a serial, or the newest; one place that answers is enough.
+    def open(self, scope: EncryptionScope, serial: str | None = None) -> ScopeKey:
+        """A scope's key: the one of a serial, or the newest; one place that answers is enough.
 
         Raises KeyDestroyed, KeyMissing, KeyWrong, KeyRotated, IntegrityError, SiteError.
         """
         try:
-            return self._found(domain, serial)
+            return self._found(scope, serial)
         except SiteUnavailable:
             for place in self.places if len(self.places) > 1 else ():
                 with suppress(SiteUnavailable, KeyMissing):
-                    return replace(self, places=(place,))._found(domain, serial)
+                    return replace(self, places=(place,))._found(scope, serial)
             raise
 
-    def _found(self, domain: Domain, serial: str | None) -> DomainKey:
-        cards, copies = {one.serial: one for one in self.cards(domain)}, self.copies(domain)
+    def _found(self, scope: EncryptionScope, serial: str | None) -> ScopeKey:
+        cards, copies = {one.serial: one for one in self.cards(scope)}, self.copies(scope)
         wanted = serial or max((*cards, *copies), default=None)
         card = cards.get(wanted or "")
         if card and card.destroyed:
             raise KeyDestroyed(
-                f"The key {wanted} of domain {domain.id} was destroyed on {card.destroyed:%Y-%m-%d %H:%M} UTC",
-                "What it sealed cannot be read any more, in any copy. Restore without this domain.",
+                f"The key {wanted} of scope {scope.id} was destroyed on {card.destroyed:%Y-%m-%d %H:%M} UTC",
+                "What it sealed cannot be read any more, in any copy. Restore without this scope.",
             )
         if wanted is None or wanted not in copies:
             raise KeyMissing(
-                f"There is no key {wanted or ''} of domain {domain.id} in {' or '.join(map(str, self.places))}".replace(
+                f"There is no key {wanted or ''} of scope {scope.id} in {' or '.join(map(str, self.places))}".replace(
                     "  ", " "
                 ),
-                f"Put a copy of {PREFIX}{domain.id}/ back from where you keep one (docs/how-to/keys.md).",
+                f"Put a copy of {PREFIX}{scope.id}/ back from where you keep one (docs/how-to/keys.md).",
             )
-        return self._opened(domain, wanted, copies[wanted], card)
+        return self._opened(scope, wanted, copies[wanted], card)
 
-    def open_or_make(self, domain: Domain) -> DomainKey:
-        """The newest key of a domain, copied to each place that lacks it; a new one if it never had any or lost it on
+    def open_or_make(self, scope: EncryptionScope) -> ScopeKey:
+        """The newest key of a scope, copied to each place that lacks it; a new one if it never had any or lost it on
         purpose. It is proven, so something may be sealed with it.
 
         Raises as `open` does, and KeyWrong for a key that another platform wrapped.
         """
-        (found, damaged), copies = self._read_cards(domain), self.copies(domain)
+        (found, damaged), copies = self._read_cards(scope), self.copies(scope)
         cards = [found[one] for one in sorted(found)]
         for named, error in damaged.items():
             if named not in found and named[1] not in copies:
@@ -181,67 +182,67 @@ class Keyring:
         live = [one.serial for one in cards if one.recipients and not one.destroyed]
         live += [serial for serial in copies if serial not in told]
         if not live:
-            self._make(domain, f"{max(map(int, told), default=0) + 1:04d}")
+            self._make(scope, f"{max(map(int, told), default=0) + 1:04d}")
         newest = max(live) if live else None
         try:
-            key = self.open(domain, newest)
+            key = self.open(scope, newest)
         except IntegrityError as error:
             if newest in told or not any(one.serial == newest for one in cards):
                 raise
             # a run was cut off that had stored it wrong: whatever is sealed, its key's card names recipients before
             logger.warning("%s. Nothing was sealed with it, and another key is made", error.what)
-            self._make(domain, serial := f"{int(newest or 0) + 1:04d}")
-            key = self.open(domain, serial)
+            self._make(scope, serial := f"{int(newest or 0) + 1:04d}")
+            key = self.open(scope, serial)
         if not key.proven:
             raise KeyWrong(
-                f"The key {key.serial} of domain {domain.id} was not wrapped by this platform ({self.own.recipient})",
+                f"The key {key.serial} of scope {scope.id} was not wrapped by this platform ({self.own.recipient})",
                 "Nothing is sealed with it: find out who put it there. If the platform's own key was replaced, run "
                 "`rempart keys rewrap`.",
             )
         if key.serial not in told:  # made just now, or by a run that was killed before it told
-            self._tell(Card(domain.id, key.serial, self.clock(), self.recipients))
-        elif (domain.id, key.serial) in damaged:  # at one place alone: it gets the other's
-            self._tell(found[domain.id, key.serial])
+            self._tell(Card(scope.id, key.serial, self.clock(), self.recipients))
+        elif (scope.id, key.serial) in damaged:  # at one place alone: it gets the other's
+            self._tell(found[scope.id, key.serial])
         self._heal(key)
         return key
 
-    def renew(self, domain: Domain) -> DomainKey:
-        """A new key of a domain, beside those that it has: what is stored from now on is apart from what was.
+    def renew(self, scope: EncryptionScope) -> ScopeKey:
+        """A new key of a scope, beside those that it has: what is stored from now on is apart from what was.
 
         Raises as `open_or_make` does.
         """
-        known = {serial for _, serial in self._read_cards(domain)[0]} | set(self.copies(domain))
-        self._make(domain, f"{max(map(int, known), default=0) + 1:04d}")
-        return self.open_or_make(domain)
+        known = {serial for _, serial in self._read_cards(scope)[0]} | set(self.copies(scope))
+        self._make(scope, f"{max(map(int, known), default=0) + 1:04d}")
+        return self.open_or_make(scope)
 
-    def destroy(self, domain: Domain, *, dry_run: bool = True) -> Destruction:
-        """Delete every version of every copy of a domain's keys, then look that none is left.
+    def destroy(self, scope: EncryptionScope, *, dry_run: bool = True) -> Destruction:
+        """Delete every version of every copy of a scope's keys, then look that none is left.
 
         Raises BackupError if a copy is left, SiteError.
         """
-        cards = self.cards(domain)
-        doomed = [(place, key, version) for place in self.places for key, version in self._versions(place, domain)]
+        cards = self.cards(scope)
+        doomed = [(place, key, version) for place in self.places for key, version in self._versions(place, scope)]
         serials = sorted(
             {one.serial for one in cards}
             | {key[-8:-4] for _, key, _ in doomed}
-            | {serial for _, serial in self.damaged(domain)}
+            | {serial for _, serial in self.damaged(scope)}
         )
         if not dry_run:
             now, told = self.clock(), {one.serial: one for one in cards}
             for serial in serials:
-                card = told.get(serial) or Card(domain.id, serial, now, ())
+                card = told.get(serial) or Card(scope.id, serial, now, ())
                 self._tell(replace(card, destroyed=card.destroyed or now))  # first: no place gives its copy to another
             for place, key, version in doomed:
                 place.site.delete(place.bucket, key, version_id=version)
-            left = [f"{key} in {place}" for place in self.places for key, _ in self._versions(place, domain)]
+            left = [f"{key} in {place}" for place in self.places for key, _ in self._versions(place, scope)]
             if left:
                 raise BackupError(
-                    f"{len(left)} copies of the keys of domain {domain.id} are left: {'; '.join(left[:3])}",
-                    "Run the destruction again. If the site refuses, a default retention may hold them: the domain is "
+                    f"{len(left)} copies of the keys of scope {scope.id} are left: {'; '.join(left[:3])}",
+                    "Run the destruction again. If the site refuses, a default retention may hold them: the scope is "
                     "readable until that ends.",
                 )
         copies = tuple(f"{key} version {version or 'null'} in {place}" for place, key, version in doomed)
-        return Destruction(domain.id, tuple(serials), copies, tuple(map(str, self.places)))
+        return Destruction(scope.id, tuple(serials), copies, tuple(map(str, self.places)))
 
     def rewrap(self, opener: Keyring | None = None) -> tuple[Card, ...]:
         """Wrap each key that is not destroyed for the present recipients alone, and delete what others could open.
@@ -249,24 +250,24 @@ class Keyring:
         `opener` opens them, if the own identity is new. A key that cannot be opened stays as it is, and raises
         BackupError after all others. Raises SiteError.
         """
-        done, failed = [], [f"{domain} {serial}: {error.what}" for (domain, serial), error in self.damaged().items()]
+        done, failed = [], [f"{scope} {serial}: {error.what}" for (scope, serial), error in self.damaged().items()]
         for card in self.cards():
-            if card.destroyed or not (card.recipients or card.serial in self.copies(parse(card.domain))):
+            if card.destroyed or not (card.recipients or card.serial in self.copies(parse(card.scope))):
                 continue
             try:
-                key = (opener or self).open(parse(card.domain), card.serial)
+                key = (opener or self).open(parse(card.scope), card.serial)
             except (BackupError, IntegrityError) as error:
                 if card.recipients or not isinstance(error, IntegrityError):  # else nothing was ever sealed with it
-                    failed.append(f"{card.domain} {card.serial}: {error.what}")
+                    failed.append(f"{card.scope} {card.serial}: {error.what}")
                 continue
             former = tuple(dict.fromkeys((*card.former, *card.recipients)))
             new = replace(card, recipients=self.recipients, former=tuple(x for x in former if x not in self.recipients))
             body = wrap(key, self.own, self.recipients)
             for place in self.places:
-                path = path_of(key.domain, key.serial)
+                path = path_of(key.scope, key.serial)
                 stored = place.site.write(place.bucket, path, body, content_type="application/age-encryption")
                 place.site.read(place.bucket, path, sha256=hashlib.sha256(body).hexdigest())
-                for other, version in self._versions(place, key.domain):
+                for other, version in self._versions(place, key.scope):
                     if other == path and version != stored.version_id:
                         place.site.delete(place.bucket, other, version_id=version)
             self._tell(new)
@@ -278,35 +279,35 @@ class Keyring:
             )
         return tuple(done)
 
-    def _opened(self, domain: Domain, serial: str, places: Collection[Place], card: Card | None) -> DomainKey:
+    def _opened(self, scope: EncryptionScope, serial: str, places: Collection[Place], card: Card | None) -> ScopeKey:
         """The key from the first copy that opens. Raises the error of the first one if none does."""
         errors: list[BackupError | IntegrityError] = []
         for place in places:
-            where = f"{path_of(domain, serial)} in {place}"
+            where = f"{path_of(scope, serial)} in {place}"
             try:
-                return unwrap(place.site.read(place.bucket, path_of(domain, serial)), self.own, domain, serial, where)
+                return unwrap(place.site.read(place.bucket, path_of(scope, serial)), self.own, scope, serial, where)
             except (KeyWrong, IntegrityError) as error:
                 errors.append(error)
         first = errors[0]
         if isinstance(first, KeyWrong) and card and self.own.recipient in card.former:
             raise KeyRotated(
-                f"{self.own.recipient} opened key {serial} of domain {domain.id} once, and was replaced since",
+                f"{self.own.recipient} opened key {serial} of scope {scope.id} once, and was replaced since",
                 f"Use the identity of one of its present recipients: {', '.join(card.recipients)}.",
             ) from first
         if isinstance(first, KeyWrong) and card:
             raise KeyWrong(first.what, f"It is for: {', '.join(card.recipients)}. Use one of their identities.")
         raise first
 
-    def _make(self, domain: Domain, serial: str) -> None:
+    def _make(self, scope: EncryptionScope, serial: str) -> None:
         """Wrap new secrets at the first place. Of several runs at once one wins, and all use its key.
 
         Its card names nobody until the key is there: one that does, without a key, tells of a key that was lost.
         """
-        self._tell(Card(domain.id, serial, self.clock(), ()))
+        self._tell(Card(scope.id, serial, self.clock(), ()))
         restic = self.randomness(32).hex()
-        key = DomainKey(domain, serial, self.new_identity(), restic, self.randomness(32), True)
+        key = ScopeKey(scope, serial, self.new_identity(), restic, self.randomness(32), True)
         body = wrap(key, self.own, self.recipients)
-        first, path = self.places[0], path_of(domain, serial)
+        first, path = self.places[0], path_of(scope, serial)
         made = first.site.write_new(first.bucket, path, body, content_type="application/age-encryption")
         if made and not gives_back(first.site, first.bucket, path, body):
             listed = first.site.versions(first.bucket, path)
@@ -320,13 +321,13 @@ class Keyring:
                 "Run again; if it lasts, ask the site's operator.",
             )
 
-    def _heal(self, key: DomainKey) -> None:
+    def _heal(self, key: ScopeKey) -> None:
         """Give a copy to each place that has none which opens. Raises IntegrityError, SiteError."""
-        path, good, lacking = path_of(key.domain, key.serial), b"", list[Place]()
+        path, good, lacking = path_of(key.scope, key.serial), b"", list[Place]()
         for place in self.places:
             try:
                 body = place.site.read(place.bucket, path)
-                opens = unwrap(body, self.own, key.domain, key.serial, f"{path} in {place}") == key
+                opens = unwrap(body, self.own, key.scope, key.serial, f"{path} in {place}") == key
             except (ObjectMissing, IntegrityError, KeyWrong):
                 opens = False
             if opens:
@@ -349,7 +350,7 @@ class Keyring:
         """
         body = encode_card(card)
         for place in self.places:
-            path = path_of(parse(card.domain), card.serial, "json")
+            path = path_of(parse(card.scope), card.serial, "json")
             stored = place.site.write(place.bucket, path, body, content_type="application/json")
             if not any(gives_back(place.site, place.bucket, path, body, stored.version_id) for _ in range(2)):
                 place.site.delete(place.bucket, path, version_id=stored.version_id)
@@ -363,7 +364,7 @@ class Keyring:
                     "Take the default retention off the bucket, or name another one under `buckets` in rempart.yaml.",
                 )
 
-    def _versions(self, place: Place, domain: Domain) -> list[tuple[str, str | None]]:
+    def _versions(self, place: Place, scope: EncryptionScope) -> list[tuple[str, str | None]]:
         """Every version of every wrapped copy at a place, delete markers among them."""
-        found = place.site.versions(place.bucket, f"{PREFIX}{domain.id}/")
+        found = place.site.versions(place.bucket, f"{PREFIX}{scope.id}/")
         return [(one.key, one.version_id) for one in found if one.key.endswith(".age")]

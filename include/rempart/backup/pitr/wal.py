@@ -1,10 +1,10 @@
 """What an archive of WAL is made of, and how its objects are named. Pure.
 
-An archive is what one PostgreSQL (named by its system identifier) wrote under one key of one erasure domain. Its
-objects are `wal/<domain>/<serial>/<system>/<name>.<moment>.<tag>.age`, gzip in age as every sealed object. The name is
+An archive is what one PostgreSQL (named by its system identifier) wrote under one key of one encryption scope. Its
+objects are `wal/<scope>/<serial>/<system>/<name>.<moment>.<tag>.age`, gzip in age as every sealed object. The name is
 that of a WAL segment or of a timeline's history, or `base` for the card of a base backup; the moment that of the
 segment's last commit, or of the base's end. The tag is a keyed hash over all of these and the content: without the
-domain's key nobody can make an object that is believed, nor give one another name or moment.
+scope's key nobody can make an object that is believed, nor give one another name or moment.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rempart.backup.keys import domains
-from rempart.backup.keys.domains import Domain
+from rempart.backup.keys import encryption_scopes
+from rempart.backup.keys.encryption_scopes import EncryptionScope
 from rempart.errors import IntegrityError
 from rempart.settings.schema import parse_duration
 
 PREFIX = "wal/"
 NAME = "point_in_time"
-"""Of the erasure domain: all databases of the server are in one base and one stream, and cannot be told apart."""
+"""Of the encryption scope: all databases of the server are in one base and one stream, and cannot be told apart."""
 BASE = "base"
 _SEGMENT = re.compile(r"[0-9A-F]{24}")
 _HISTORY = re.compile(r"[0-9A-F]{8}\.history")
 _KEY = re.compile(
-    rf"{PREFIX}(?P<domain>[a-z0-9_-]+)/(?P<serial>\d{{4}})/(?P<system>\d{{1,20}})/"
+    rf"{PREFIX}(?P<scope>[a-z0-9_-]+)/(?P<serial>\d{{4}})/(?P<system>\d{{1,20}})/"
     rf"(?P<name>[0-9A-F]{{24}}|[0-9A-F]{{8}}\.history|{BASE})\.(?P<moment>\d{{8}}T\d{{12}}Z|none)\.(?P<tag>[0-9a-f]{{64}})\.age"
 )
 _MOMENT = "%Y%m%dT%H%M%S%fZ"
@@ -38,15 +38,15 @@ _LOG = 1 << 32
 
 @dataclass(frozen=True, order=True)
 class Archive:
-    """Of one server (`system`, its identifier) under one key (`serial`) of one domain (its id)."""
+    """Of one server (`system`, its identifier) under one key (`serial`) of one scope (its id)."""
 
-    domain: str
+    scope: str
     serial: str
     system: str
 
     @property
     def prefix(self) -> str:
-        return f"{folder(self.domain, self.serial)}{self.system}/"
+        return f"{folder(self.scope, self.serial)}{self.system}/"
 
 
 @dataclass(frozen=True, order=True)
@@ -81,7 +81,7 @@ class Segment:
 class Base:
     """A base backup. Positions (`start`, `end`) are bytes in the stream; it can be recovered to moments after `ended`.
 
-    `snapshot` is the one of the domain's restic repository, `bytes` the size of the tar, `server` PostgreSQL's version.
+    `snapshot` is the one of the scope's restic repository, `bytes` the size of the tar, `server` PostgreSQL's version.
     """
 
     system: str
@@ -106,19 +106,19 @@ class Base:
         return (self.end - 1) // self.segment_bytes
 
 
-def folder(domain: str, serial: str) -> str:
+def folder(scope: str, serial: str) -> str:
     """Where all archives under one key stand."""
-    return f"{PREFIX}{domain}/{serial}/"
+    return f"{PREFIX}{scope}/{serial}/"
 
 
-def domain_of(keep: timedelta) -> Domain:
-    """The erasure domain of the archive."""
-    return Domain("platform", NAME, domains.text_of(keep))
+def scope_of(keep: timedelta) -> EncryptionScope:
+    """The encryption scope of the archive."""
+    return EncryptionScope("platform", NAME, encryption_scopes.text_of(keep))
 
 
 def kept_for(archive: Archive) -> timedelta:
-    """How long the window of an archive is, by its domain. Raises BackupError."""
-    return parse_duration(domains.parse(archive.domain).retention)
+    """How long the window of an archive is, by its scope. Raises BackupError."""
+    return parse_duration(encryption_scopes.parse(archive.scope).retention)
 
 
 def is_archived(name: str) -> bool:
@@ -157,8 +157,8 @@ def text_of_moment(moment: datetime | None) -> str:
 
 
 def tag_of(hash_key: bytes, archive: Archive, name: str, moment: datetime | None, sha256: str) -> str:
-    """What only a holder of the domain's key can say of a content (hex SHA-256) under a name and a moment."""
-    said = json.dumps([archive.domain, archive.serial, archive.system, name, text_of_moment(moment), sha256])
+    """What only a holder of the scope's key can say of a content (hex SHA-256) under a name and a moment."""
+    said = json.dumps([archive.scope, archive.serial, archive.system, name, text_of_moment(moment), sha256])
     return hmac.new(hash_key, b"rempart wal " + said.encode(), hashlib.sha256).hexdigest()
 
 
@@ -170,7 +170,7 @@ def parse(key: str) -> Entry | None:
         moment = None if found["moment"] == "none" else datetime.strptime(found["moment"], _MOMENT).replace(tzinfo=UTC)
     except ValueError:
         return None
-    return Entry(Archive(found["domain"], found["serial"], found["system"]), found["name"], moment, found["tag"])
+    return Entry(Archive(found["scope"], found["serial"], found["system"]), found["name"], moment, found["tag"])
 
 
 def encode_base(base: Base) -> bytes:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from rempart.backup.keys import age
-from rempart.backup.keys.wrapping import DomainKey
+from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.pitr import wal
 from rempart.backup.pitr.wal import Archive, Entry
 from rempart.backup.points import sealing
@@ -51,7 +51,7 @@ def listed(site: Site, bucket: str, prefix: str = wal.PREFIX) -> list[Stored]:
 def store(
     site: Site,
     bucket: str,
-    key: DomainKey,
+    key: ScopeKey,
     archive: Archive,
     name: str,
     moment: datetime | None,
@@ -88,7 +88,7 @@ def store(
     return entry
 
 
-def open_entry(site: Site, bucket: str, key: DomainKey, stored: Stored, file: Path) -> int:
+def open_entry(site: Site, bucket: str, key: ScopeKey, stored: Stored, file: Path) -> int:
     """Open an entry into a file, which appears once it is whole; its size. The newest version that is believed counts.
 
     Raises IntegrityError when none is what its name says, KeyWrong, ObjectMissing, SiteUnavailable.

@@ -1,10 +1,10 @@
 """The register of erasures: whom no restore may bring back. `erasures/<id>.json` in the bucket of backups of each site.
 
-    {"erasure":{"at":"...","by":"...","domain":"...","id":"...","key":"...","pipeline":"...","reason":"...",
+    {"erasure":{"at":"...","by":"...","scope":"...","id":"...","key":"...","pipeline":"...","reason":"...",
                 "serial":"...","subjects":["<64 hex digits>", ...],"v":1},"sig":"<base64>"}
 
 The middle is canonical JSON, and the ledger's key signs exactly its bytes, as it does with a heartbeat. A subject is
-the HMAC-SHA-256 of a row's key under a key of its own (`domain` and `serial` name it in the keyring): keys of rows can
+the HMAC-SHA-256 of a row's key under a key of its own (`scope` and `serial` name it in the keyring): keys of rows can
 be guessed, so a plain hash would tell who was erased. Entries are locked as long as a restore point may be kept.
 """
 
@@ -27,7 +27,7 @@ from rempart.sites.port import Site
 VERSION = 1
 PREFIX = "erasures/"
 KEYS = "erasures"
-"""Name of the domain of the platform whose hash key makes the pseudonyms."""
+"""Name of the scope of the platform whose hash key makes the pseudonyms."""
 Reason = Literal["consent-withdrawn", "legal-obligation", "no-longer-needed", "objection", "unlawful"]
 """Why: the cases of Article 17(1) GDPR. A code, so that nobody writes about a person."""
 REASONS: tuple[str, ...] = get_args(Reason)
@@ -37,7 +37,7 @@ _FORM = re.compile(r'\{"erasure":(?P<text>\{.*\}),' + SIGNED + r"\n?")
 _FIELDS: dict[str, type] = {
     "at": str,
     "by": str,
-    "domain": str,
+    "scope": str,
     "id": str,
     "key": str,
     "pipeline": str,
@@ -52,7 +52,7 @@ _FIELDS: dict[str, type] = {
 class Erasure:
     """One entry: the `subjects` (pseudonyms) of a pipeline, since when, who decided so as a role, and why.
 
-    `domain` and `serial` name the key in the keyring under which the pseudonyms were made.
+    `scope` and `serial` name the key in the keyring under which the pseudonyms were made.
     """
 
     id: str
@@ -61,7 +61,7 @@ class Erasure:
     subjects: tuple[str, ...]
     by: str
     reason: str
-    domain: str
+    scope: str
     serial: str
 
     def as_json(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def from_json(plain: Mapping[str, Any]) -> Erasure:
     at = datetime.fromisoformat(plain["at"])
     if at.tzinfo is None:
         raise ValueError("its moment is in no time zone")
-    names = ("pipeline", "by", "reason", "domain", "serial")
+    names = ("pipeline", "by", "reason", "scope", "serial")
     return Erasure(plain["id"], at, subjects=tuple(plain["subjects"]), **{name: str(plain[name]) for name in names})
 
 

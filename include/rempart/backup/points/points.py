@@ -30,12 +30,12 @@ _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6,16}")
 class Dump:
     """One database: where its dump is, and what was in it at the dump's moment (rows and digests by `schema.table`).
 
-    It is in the restic repository of an erasure domain and the key `serial` of it; `sha256` and `bytes` are of the dump
-    as it comes out.
+    It is in the restic repository of an encryption scope and the key `serial` of it; `sha256` and `bytes` are of the
+    dump as it comes out.
     """
 
     name: str
-    domain: str
+    scope: str
     serial: str
     snapshot: str
     sha256: str

@@ -100,9 +100,9 @@ def check_floor(wanted: RetentionPlan) -> None:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A dump in the restic repository of a domain and one key of it."""
+    """A dump in the restic repository of a scope and one key of it."""
 
-    domain: str
+    scope: str
     serial: str
     id: str
 
@@ -138,7 +138,7 @@ def needs(beginning: bytes) -> Needs:
             len(dumps),
             len(plain.get("dangling", ())),
             frozenset(str(dump["key"]) for dump in dumps if "key" in dump),
-            frozenset(Snapshot(str(one["domain"]), str(one["serial"]), str(one["snapshot"])) for one in stored),
+            frozenset(Snapshot(str(one["scope"]), str(one["serial"]), str(one["snapshot"])) for one in stored),
         )
     except (KeyError, TypeError, AttributeError) as cause:
         raise ValueError(f"it is no manifest ({type(cause).__name__})") from cause

@@ -7,19 +7,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rempart.backup.keys import age
-from rempart.backup.keys.domains import Domain
-from rempart.backup.keys.wrapping import DomainKey
+from rempart.backup.keys.encryption_scopes import EncryptionScope
+from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.points import sealing
 from rempart.backup.points.sealing import SealedObject
 from rempart.errors import IntegrityError, KeyWrong
 from rempart.sites.port import Site
 
 
-def versions_of(target: Site, bucket: str, domains: Iterable[Domain]) -> dict[str, dict[str, int]]:
+def versions_of(target: Site, bucket: str, scopes: Iterable[EncryptionScope]) -> dict[str, dict[str, int]]:
     """Sizes of the versions at the target, by key and version, the newest first."""
     found: dict[str, dict[str, int]] = {}
-    for domain in domains:
-        for info in target.versions(bucket, sealing.folder(domain)):
+    for scope in scopes:
+        for info in target.versions(bucket, sealing.folder(scope)):
             if info.version_id and not info.marker:
                 found.setdefault(info.key, {})[info.version_id] = info.size
     return found
@@ -42,9 +42,7 @@ class _Hashing:
             pass
 
 
-def unseal(
-    site: Site, bucket: str, key: DomainKey, sealed: SealedObject, file: Path, *, sha256: str, size: int
-) -> None:
+def unseal(site: Site, bucket: str, key: ScopeKey, sealed: SealedObject, file: Path, *, sha256: str, size: int) -> None:
     """Open a sealed object into a file, which appears once it is whole; `sha256` and `size` are those of the original.
 
     Raises IntegrityError when it is not what is on record, KeyWrong, ObjectMissing, SiteUnavailable.

@@ -1,7 +1,7 @@
 """Sealed objects: gzip, then age, under a name that tells nothing. `age -d -i KEY FILE | gunzip` reads one.
 
-An object is sealed once for its domain, however many restore points hold it. Its key is
-`sealed/<domain>/<hh>/<name>.age`, where the name is the HMAC-SHA256 of its SHA-256 under the domain's hash key: who
+An object is sealed once for its scope, however many restore points hold it. Its key is
+`sealed/<scope>/<hh>/<name>.age`, where the name is the HMAC-SHA256 of its SHA-256 under the scope's hash key: who
 lacks that key cannot tell from the names whether a file that he knows is among them.
 """
 
@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, BinaryIO, Literal
 
 from rempart.backup.keys import age
-from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.encryption_scopes import EncryptionScope
 from rempart.errors import IntegrityError
 
 PREFIX = "sealed/"
@@ -34,17 +34,17 @@ class Original:
     version: str | None
     sha256: str
     size: int
-    domain: Domain
+    scope: EncryptionScope
 
 
 @dataclass(frozen=True)
 class SealedObject:
     """Where the sealed form of an object is: `sha256` and `size` are of the encrypted bytes.
 
-    `serial` names the key of the domain that opens it; until `retained_until` nobody can delete it.
+    `serial` names the key of the scope that opens it; until `retained_until` nobody can delete it.
     """
 
-    domain: str
+    scope: str
     serial: str
     key: str
     version: str
@@ -53,15 +53,15 @@ class SealedObject:
     retained_until: datetime
 
 
-def key_of(domain: Domain, hash_key: bytes, sha256: str) -> str:
+def key_of(scope: EncryptionScope, hash_key: bytes, sha256: str) -> str:
     """Where the sealed form of a content stands."""
     name = hmac.new(hash_key, bytes.fromhex(sha256), hashlib.sha256).hexdigest()
-    return f"{folder(domain)}{name[:2]}/{name}.age"
+    return f"{folder(scope)}{name[:2]}/{name}.age"
 
 
-def folder(domain: Domain) -> str:
-    """Where all sealed objects of a domain stand."""
-    return f"{PREFIX}{domain.id}/"
+def folder(scope: EncryptionScope) -> str:
+    """Where all sealed objects of a scope stand."""
+    return f"{PREFIX}{scope.id}/"
 
 
 class _Compressing:

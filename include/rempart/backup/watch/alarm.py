@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from rempart.backup.watch.silence import Verdict
+from rempart.backup.watch.heartbeat_check import Verdict
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from rempart.backup.watch.silence import Heard, Limit, Unheard, span
+from rempart.backup.watch.heartbeat_check import Heard, Limit, Unheard, span
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import hmac
 import os
 from collections.abc import Mapping
 
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.settings.config import DATABASES, parse_connection
 
 _ITERATIONS = 4096

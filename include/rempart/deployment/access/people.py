@@ -1,7 +1,7 @@
 """The people who may use Airflow, in the tables of its FAB auth manager: Airflow itself may be down.
 
 A change of password or role, and a removal, end the person's logins: sessions are deleted here, and tokens carry a mark
-of the password that they were got with (rempart.web.doors.auth_manager).
+of the password that they were got with (rempart.web.security.auth_manager).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from werkzeug.security import check_password_hash
 
 from rempart.deployment.access import people
 from rempart.deployment.access.people import Session
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.settings import access
 from rempart.settings.access import Permission
 from rempart.settings.config import Connection, Connections

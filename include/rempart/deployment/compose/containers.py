@@ -16,11 +16,11 @@ from pathlib import Path
 
 from rempart.backup.databases.postgresql import find_tools
 from rempart.deployment.access import roles
-from rempart.deployment.compose import front, way_out
+from rempart.deployment.compose import egress_proxy, ingress
 from rempart.deployment.servers import airflow_server, external, mlflow_server, object_sites, postgresql
 from rempart.deployment.setup import credentials, environment, process_secrets, profiles, services, site_certificates
 from rempart.deployment.setup.bootstrap import read_pip_settings
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.deployment.setup.preflight import certificate_file
 from rempart.errors import RempartError, StackError
 from rempart.settings import config as configuration
@@ -69,8 +69,8 @@ SETTINGS = (
     Setting("REMPART_TRAINER", "job", "`trainer`: the image of jobs holds PyTorch as well."),
     Setting("REMPART_AIRFLOW_PORT", "18080", "Airflow's pages and REST API."),
     Setting("REMPART_MLFLOW_PORT", "15000", "MLflow's, likewise."),
-    Setting("REMPART_LISTEN", front.LOOPBACK, "Where the pages listen; any other address needs a certificate."),
-    Setting("REMPART_HOST", front.LOOPBACK, "As browsers name this machine; a certificate must hold it."),
+    Setting("REMPART_LISTEN", ingress.LOOPBACK, "Where the pages listen; any other address needs a certificate."),
+    Setting("REMPART_HOST", ingress.LOOPBACK, "As browsers name this machine; a certificate must hold it."),
     Setting("REMPART_SCHEDULER_MEMORY", "6g", "Of the container in which tasks run."),
     Setting("COMPOSE_PROFILES", "", "What else is started: celery, monitoring (`rempart init --profiles`)."),
     Setting("REMPART_EXECUTOR", "LocalExecutor", "What runs tasks; with profile `celery`: CeleryExecutor."),
@@ -93,7 +93,7 @@ _MADE = (
 
 def in_containers(stack: Stack) -> Stack:
     """The same stack with each service in a container of its own. Raises StackError for what cannot be one."""
-    way_out.check_services(stack)
+    egress_proxy.check_services(stack)
     return replace(stack, var=VAR, offset=0, containers=True)
 
 
@@ -166,7 +166,7 @@ def initialise(
     settings: Path,
     inherited: Mapping[str, str],
     chosen: Iterable[str] | None = None,
-    pair: front.Pair | None = None,
+    pair: ingress.CertificatePair | None = None,
     *,
     restored: Mapping[str, str] | None = None,
 ) -> None:
@@ -182,14 +182,14 @@ def initialise(
     master = folder / "secrets.env"
     existing = configuration.read_env_file(master)
     now, before = datetime.now(UTC), configuration.read_env_file(settings)
-    pem = front.read(pair, folder / front.FILE)
-    front.check(pem, wanted_settings(before), now)
+    pem = ingress.read(pair, folder / ingress.FILE)
+    ingress.check(pem, wanted_settings(before), now)
     if restored:
         refuse_others(inside, master, existing, restored)
         existing = {**restored, **existing}
     secrets = credentials.plan(inside, existing, credentials.new_token, credentials.new_fernet_key)
-    secrets |= way_out.given(inside, secrets, existing, inherited)
-    listed = way_out.allowed(inside, secrets, now.date())
+    secrets |= egress_proxy.given(inside, secrets, existing, inherited)
+    listed = egress_proxy.allowed(inside, secrets, now.date())
     if secrets != existing:
         credentials.write_secrets(master, secrets)
     certificates = {
@@ -197,10 +197,10 @@ def initialise(
         for site in inside.embedded_sites
     }
     wanted = files(inside, secrets, certificates) | _build_files(stack, inherited)
-    wanted |= {"egress.allowed": listed, front.FILE: pem}
+    wanted |= {"egress.allowed": listed, ingress.FILE: pem}
     for name, text in wanted.items():
         _write_mounted(folder / name, text)
-    made = way_out.settings(inside, secrets, listed) | front.settings(pem)
+    made = egress_proxy.settings(inside, secrets, listed) | ingress.settings(pem)
     credentials.write_private(settings, settings_text(before | lines, _as_named(stack, folder), made))
     logger.info(
         "%s: %d files, %d secrets %s",

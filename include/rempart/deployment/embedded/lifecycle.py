@@ -20,7 +20,7 @@ from rempart.deployment.embedded.logs import log_tail
 from rempart.deployment.embedded.supervision import ProcessState, Supervisor
 from rempart.deployment.servers import airflow_server, external, mlflow_server, object_sites, postgresql, schemas
 from rempart.deployment.setup import credentials, environment, launch, preflight
-from rempart.deployment.setup.layout import AIRFLOW_COMPONENTS, Stack
+from rempart.deployment.setup.paths import AIRFLOW_COMPONENTS, Stack
 from rempart.errors import ConnectionMissing, PreflightFailed, RempartError, SiteError, StackError
 from rempart.replication.continuity import PostgresqlContinuity
 from rempart.settings.config import Connections

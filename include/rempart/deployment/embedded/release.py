@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rempart.audit import lock
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import RempartError, StackError
 
 MIGRATES = ("apache-airflow-core", "mlflow")

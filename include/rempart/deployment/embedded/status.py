@@ -10,7 +10,7 @@ import psutil
 from rempart.deployment.embedded.lifecycle import ports_of
 from rempart.deployment.embedded.supervision import Supervisor
 from rempart.deployment.setup import environment, launch
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 
 
 @dataclass(frozen=True)

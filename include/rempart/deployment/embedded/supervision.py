@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rempart.deployment.setup import environment, services
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import StackError
 
 _ALIVE = ("RUNNING", "STARTING", "BACKOFF", "STOPPING")

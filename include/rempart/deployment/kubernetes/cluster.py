@@ -20,8 +20,8 @@ from rempart.deployment.compose import containers
 from rempart.deployment.servers import airflow_server, external, mlflow_server, schemas
 from rempart.deployment.setup import credentials, profiles
 from rempart.deployment.setup.credentials import KEPT
-from rempart.deployment.setup.layout import NAMESPACE as NAMESPACE
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import NAMESPACE as NAMESPACE
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import ConnectionMissing, StackError
 from rempart.settings import config as configuration
 from rempart.settings.config import TLS, parse_connection, watcher, witness

@@ -20,7 +20,7 @@ from rempart.deployment.servers.mlflow_server import address
 from rempart.deployment.servers.postgresql import connect
 from rempart.deployment.setup import environment
 from rempart.deployment.setup.credentials import write_private
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import StackError
 from rempart.settings.config import Connection
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from rempart.backup.databases.postgresql import find_tools
 from rempart.deployment.servers import airflow_server, mlflow_server, object_sites, postgresql
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import ConfigError
 from rempart.settings.config import Connection, Connections
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from rempart.deployment.servers import rest
 from rempart.deployment.setup import environment
 from rempart.deployment.setup.credentials import write_private
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import StackError
 from rempart.settings.config import TRACKED, Connection
 

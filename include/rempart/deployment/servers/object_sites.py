@@ -14,7 +14,7 @@ from rempart.audit.knocking import knock
 from rempart.backup.watch.heartbeat import PREFIX
 from rempart.deployment.setup import site_certificates
 from rempart.deployment.setup.credentials import session_key, write_private
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import SiteError, StackError
 from rempart.settings import config
 from rempart.settings.config import Config, Connection, Connections

@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 
 from rempart.deployment.setup import credentials, environment, launch, privileges, services
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import DatabaseUnavailable, StackError
 from rempart.settings.config import DATABASES, WAL_ARCHIVE, Connection, Connections
 

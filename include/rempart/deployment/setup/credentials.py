@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rempart.backup.keys import age, keyring
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import StackError
 from rempart.ledger import keys
 from rempart.settings import config as configuration
@@ -232,7 +232,7 @@ def take_over(stack: Stack, secrets: Mapping[str, str], *, replace: bool = False
     if (differing := others(existing, secrets)) and not replace:
         raise StackError(
             f"{stack.secrets} holds other secrets than the restore point: {', '.join(differing[:5])}",
-            "They are of another platform, or newer. Move that folder away or set REMPART_VAR, or say --i-know.",
+            "They are of another platform, or newer. Move that folder away or set REMPART_VAR, or say --force.",
         )
     wanted = {**existing, **secrets}
     if (name := "REMPART_POSTGRESQL_PASSWORD") in existing and (stack.postgresql_data / "PG_VERSION").is_file():

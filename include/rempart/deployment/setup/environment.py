@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from rempart.deployment.setup import process_secrets, profiles, site_certificates
 from rempart.deployment.setup.credentials import connections
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import ConnectionMissing
 from rempart.models.tracking import address
 from rempart.settings.config import Connection, Connections, tracker
@@ -220,7 +220,7 @@ def people(stack: Stack, address: str) -> dict[str, str]:
         }
     seconds = int(stack.config.access.session.total_seconds())
     return {
-        "CORE__AUTH_MANAGER": "rempart.web.doors.auth_manager.AuthManager",
+        "CORE__AUTH_MANAGER": "rempart.web.security.auth_manager.AuthManager",
         "API_AUTH__JWT_EXPIRATION_TIME": str(seconds),
         "API_AUTH__JWT_CLI_EXPIRATION_TIME": str(min(seconds, 3600)),
         "FAB__CONFIG_FILE": os.devnull,  # so that no file can open registration, or a role for everybody

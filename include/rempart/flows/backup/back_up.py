@@ -18,9 +18,9 @@ from typing import Any
 from rempart import __version__, canonical_json
 from rempart.backup.databases import not_held, postgresql
 from rempart.backup.databases.stored_dumps import StoredDump, dump_into
-from rempart.backup.keys import domains, platform_secrets
+from rempart.backup.keys import encryption_scopes, platform_secrets
+from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.keys.keyring import Keyring
-from rempart.backup.keys.wrapping import DomainKey
 from rempart.backup.points import chain, locking, points, references
 from rempart.coordination.active import backup_site, is_open
 from rempart.coordination.lease import Lease
@@ -35,8 +35,9 @@ from rempart.flows.replication.reconcile import before_bringing
 from rempart.flows.replication.replicate import bring
 from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.keys import kept_for, key_of, open_keyring, renewed_key, warn_of_escrow
-from rempart.flows.shared.pairs import BUCKETS, PATIENCE, holder, physical_bucket, turn_of_points
+from rempart.flows.shared.leases import PATIENCE, holder, points_lease
 from rempart.flows.shared.platform import Platform, classification_of
+from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
 from rempart.flows.shared.repositories import repository_of
 from rempart.flows.training import champions
 from rempart.settings import config as configuration
@@ -145,7 +146,7 @@ def back_up(
     """
     source = is_open(platform.active()).site
     where = backup_site(platform.config, source)
-    with platform.continuity.turn(turn_of_points(where), holder()) as lease:
+    with platform.continuity.hold_lease(points_lease(where), holder()) as lease:
         return _back_up(platform, source, where, lease, suffix, tools)
 
 
@@ -158,7 +159,7 @@ def _back_up(
     tools: postgresql.Tools | None,
 ) -> RestorePoint:
     config = platform.config
-    site = platform.site(where, classification_of(load_all()), "restore-point", beside=source)
+    site = platform.site(where, classification_of(load_all()), "restore-point", replica_of=source)
     require(platform, site, "restore points")
     bucket = config.buckets.backups
     tools = tools or postgresql.find_tools()
@@ -189,7 +190,7 @@ def _back_up(
     environment = platform_secrets.encode(
         platform_secrets.in_use(configuration.read_env_file(configuration.secrets_file()), configuration.environment())
     )
-    own = domains.Domain("platform", "platform", domains.text_of(kept))
+    own = encryption_scopes.EncryptionScope("platform", "platform", encryption_scopes.text_of(kept))
     kept_secrets = points.Secrets(
         seal_body(platform, keyring, environment, own, site, began + kept),
         hashlib.sha256(environment).hexdigest(),
@@ -318,13 +319,13 @@ class _Dumper:
             rows = postgresql.row_counts(session)
             digests = postgresql.digests(session) if name in DIGESTED else {}
             self.found.look(name, session)
-        domain = domains.of_database(name, kept_for(self.platform.config.backup.keep))
-        key = key_of(self.platform, self.keyring, domain)
+        scope = encryption_scopes.of_database(name, kept_for(self.platform.config.backup.keep))
+        key = key_of(self.platform, self.keyring, scope)
         try:
             stored = self._stored(key, frozen, len(rows))
         except RepositoryDamaged as error:  # what it holds is left as it is, and nothing is added to it any more
             logger.warning("%s. Starting a new repository", error.what)
-            key = renewed_key(self.platform, self.keyring, domain, error)
+            key = renewed_key(self.platform, self.keyring, scope, error)
             stored = self._stored(key, frozen, len(rows))
         logger.info(
             "dumped database %s: %.1f MB (%.1f MB new) in %.1f s",
@@ -333,10 +334,10 @@ class _Dumper:
             stored.bytes_added / 1e6,
             stored.seconds,
         )
-        held = points.Dump(name, domain.id, key.serial, stored.snapshot, stored.sha256, stored.bytes, rows, digests)
+        held = points.Dump(name, scope.id, key.serial, stored.snapshot, stored.sha256, stored.bytes, rows, digests)
         return held, stored.bytes_added
 
-    def _stored(self, key: DomainKey, frozen: _Frozen, tables: int) -> StoredDump:
+    def _stored(self, key: ScopeKey, frozen: _Frozen, tables: int) -> StoredDump:
         """Store a dump in the repository of a key. Make the repository if needed."""
         repository = repository_of(self.platform, self.site.name, key)
         tags = (f"point={self.point_id}",)

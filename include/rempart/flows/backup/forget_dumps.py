@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from rempart.backup.keys.domains import Domain, parse
+from rempart.backup.keys.encryption_scopes import EncryptionScope, parse
 from rempart.backup.keys.keyring import Keyring
 from rempart.backup.pitr import wal
 from rempart.backup.points import retention
@@ -37,20 +37,20 @@ def forget(
     if not needed:  # dumps of the first formats stand beside their manifest
         return {}
     keyring, forgotten = open_keyring(platform), dict[str, int]()
-    used, faults = {(one.domain, one.serial) for one in needed}, list[BackupError | IntegrityError]()
+    used, faults = {(one.scope, one.serial) for one in needed}, list[BackupError | IntegrityError]()
     for card in keyring.cards():
-        domain = parse(card.domain)
-        if card.destroyed or (domain.kind != "database" and domain.name != wal.NAME):
+        scope = parse(card.scope)
+        if card.destroyed or (scope.kind != "database" and scope.name != wal.NAME):
             continue
         try:
-            for kind, count in _forget(platform, site, keyring, (domain, card.serial), (needed, standing)).items():
-                forgotten[domain.id] = forgotten.get(domain.id, 0) + count
-                logger.info("%s: forgot %d %s", domain.id, count, kind)
+            for kind, count in _forget(platform, site, keyring, (scope, card.serial), (needed, standing)).items():
+                forgotten[scope.id] = forgotten.get(scope.id, 0) + count
+                logger.info("%s: forgot %d %s", scope.id, count, kind)
         except SiteUnavailable:
             raise
         except (BackupError, IntegrityError) as error:
-            logger.warning("%s %s: nothing forgotten in this repository: %s", domain.id, card.serial, error.what)
-            faults += [error] if (domain.id, card.serial) in used else []
+            logger.warning("%s %s: nothing forgotten in this repository: %s", scope.id, card.serial, error.what)
+            faults += [error] if (scope.id, card.serial) in used else []
     if faults:
         raise faults[0]
     return forgotten
@@ -60,20 +60,20 @@ def _forget(
     platform: Platform,
     site: str,
     keyring: Keyring,
-    named: tuple[Domain, str],
+    named: tuple[EncryptionScope, str],
     wanted: tuple[Collection[retention.Snapshot], Collection[str]],
 ) -> dict[str, int]:
     """Forget dumps in the repository of one key. Return the number of base backups or dumps."""
-    (domain, serial), (needed, standing) = named, wanted
-    key = keyring.open(domain, serial)
-    if domain.name == wal.NAME:
+    (scope, serial), (needed, standing) = named, wanted
+    key = keyring.open(scope, serial)
+    if scope.name == wal.NAME:
         bases = point_in_time.forget_bases(platform, open_site(platform, site), key)
         return {"base backups": bases} if bases else {}
     repository = repository_of(platform, site, key)
     stored = {
         one.id: tag.removeprefix(TAG) for one in repository.snapshots() for tag in one.tags if tag.startswith(TAG)
     }
-    kept = {one.id for one in needed if (one.domain, one.serial) == (domain.id, serial)}
+    kept = {one.id for one in needed if (one.scope, one.serial) == (scope.id, serial)}
     gone = retention.unneeded(stored, kept, standing)
     if gone:
         repository.forget(gone)

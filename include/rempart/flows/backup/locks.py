@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from rempart.backup.points import chain, clearing, locking, points
+from rempart.backup.points import chain, garbage, locking, points
 from rempart.backup.points.locking import FILE, POINTS, REPOSITORIES, Known, Listed, Version
 from rempart.errors import BackupError, IntegrityError, LockLapses, ObjectMissing, RempartError, SiteError
-from rempart.flows.shared.abreast import abreast
+from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
 from rempart.sites.once import bodies
 from rempart.sites.port import ObjectInfo, Site
@@ -178,7 +178,7 @@ def _retain(
         except RempartError as error:
             return version, error
 
-    for version, outcome in abreast(list(wanted), one, WORKERS):
+    for version, outcome in bounded_map(list(wanted), one, WORKERS):
         if isinstance(outcome, datetime):
             done[version] = outcome
         elif not isinstance(outcome, ObjectMissing):  # restic removed it meanwhile
@@ -198,7 +198,7 @@ def _retain_sealed(
 ) -> tuple[int, list[RempartError]]:
     key, version_id = manifest or (f"{points.prefix(point)}manifest.json", None)
     with site.open(bucket, key, version_id=version_id) as stream:
-        named = clearing.Named(stream)
+        named = garbage.Named(stream)
         wanted = {(key, version) for key, version, _ in named}
     if link:
         wanted |= {(one.key, str(one.version_id)) for one in site.versions(bucket, link) if not one.marker}

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from rempart.backup.keys import domains
+from rempart.backup.keys import encryption_scopes
 from rempart.backup.keys.keyring import Keyring
 from rempart.backup.points import chain, points
 from rempart.backup.points.sealing import Original, SealedObject
@@ -15,8 +15,8 @@ from rempart.errors import IntegrityError, ObjectMissing
 from rempart.flows.backup.mend_links import RECENT, hashes, named_links
 from rempart.flows.backup.seal import seal_objects
 from rempart.flows.shared.keys import kept_for
-from rempart.flows.shared.pairs import BUCKETS, catalogue, physical_bucket
 from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.replication_pairs import BUCKETS, catalogue, physical_bucket
 from rempart.settings.pipelines import load_all
 from rempart.sites.port import Site
 
@@ -31,9 +31,9 @@ def originals(platform: Platform, source: str, where: str) -> Iterator[Original]
     otherwise = kept_for(config.backup.keep)
     for name in BUCKETS:
         for replica in known.current(physical_bucket(config, name)):
-            domain = domains.of_object(name, replica.key, pipelines, config.retention, otherwise)
+            scope = encryption_scopes.of_object(name, replica.key, pipelines, config.retention, otherwise)
             version = replica.target_version or None
-            yield Original(name, replica.key, version, replica.sha256, replica.size, domain)
+            yield Original(name, replica.key, version, replica.sha256, replica.size, scope)
 
 
 def hold_objects(

@@ -11,11 +11,11 @@ from typing import Any
 from rempart.backup.points import locking, points, pruning, retention
 from rempart.backup.points.pruning import Cleared
 from rempart.errors import BackupError
-from rempart.flows.backup import clear, forget_dumps, locks
-from rempart.flows.backup.clear import ClearedVersions
+from rempart.flows.backup import collect_garbage, forget_dumps, locks
+from rempart.flows.backup.collect_garbage import ClearedVersions
 from rempart.flows.backup.locks import Extended
 from rempart.flows.backup.restore_points import Survey, open_site, survey_of
-from rempart.flows.shared.pairs import PATIENCE, turn_of_points, wait_for
+from rempart.flows.shared.leases import PATIENCE, points_lease, wait_for
 from rempart.flows.shared.platform import Platform
 from rempart.sites.port import Site
 
@@ -63,15 +63,15 @@ def prune(
     site = open_site(platform, where)
     if dry_run:
         return _look(platform, survey_of(platform, site))[0]
-    with wait_for(platform, turn_of_points(site.name), patience):
+    with wait_for(platform, points_lease(site.name), patience):
         found = survey_of(platform, site)
         extended = locks.extend(platform, site, _lasting(found), _outliving(platform, found))
         locks.refuse_hidden(site, extended)
         done, extended = _delete(platform, site, found, extended)
-        clear.sweep(platform, site, extended.spent)
+        collect_garbage.sweep(platform, site, extended.spent)
         cleared = None
-        if clear.is_due(platform, extended.known):
-            cleared = clear.clear(platform, site, extended.known)
+        if collect_garbage.is_due(platform, extended.known):
+            cleared = collect_garbage.clear(platform, site, extended.known)
             if cleared.sealed or cleared.old:
                 evidence = {"state": "cleared", "retained": done.retained, "cleared": asdict(cleared)}
                 platform.ledger.append("prune", site.name, evidence)

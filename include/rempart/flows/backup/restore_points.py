@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from rempart.backup.keys import domains
+from rempart.backup.keys import encryption_scopes
 from rempart.backup.points import chain, holds, locking, points, retention
 from rempart.backup.points.holds import Hold
 from rempart.coordination.active import backup_site
@@ -85,8 +85,8 @@ def open_site(platform: Platform, where: str | None) -> Site:
     """Return the site of restore points: the current backup site unless named. Raises PlacementDenied."""
     active = platform.active().site
     where = where or backup_site(platform.config, active)
-    beside = active if active != where else None
-    return platform.site(where, classification_of(load_all()), "restore-point", beside=beside)
+    replica_of = active if active != where else None
+    return platform.site(where, classification_of(load_all()), "restore-point", replica_of=replica_of)
 
 
 def survey_of(platform: Platform, site: Site) -> Survey:
@@ -132,7 +132,10 @@ def survey_of(platform: Platform, site: Site) -> Survey:
         tuple(point for point in plan.keep if point not in needs),
         {point: folders[point].bytes for point in retention.leftovers(folders.values())},
         tuple(sorted(one.id for one in folders.values() if one.manifest == "hidden")),
-        {point: domains.shortest({snapshot.domain for snapshot in one.snapshots}) for point, one in needs.items()},
+        {
+            point: encryption_scopes.shortest({snapshot.scope for snapshot in one.snapshots})
+            for point, one in needs.items()
+        },
     )
 
 

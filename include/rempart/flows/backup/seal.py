@@ -12,17 +12,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
-from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.encryption_scopes import EncryptionScope
+from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.keys.keyring import Keyring
-from rempart.backup.keys.wrapping import DomainKey
 from rempart.backup.points import sealing
 from rempart.backup.points.sealed_objects import unseal, versions_of
 from rempart.backup.points.sealing import Original, SealedObject
 from rempart.errors import IntegrityError, KeyWrong, LockLapses, ObjectMissing, RempartError, SiteError
-from rempart.flows.shared.abreast import abreast
+from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.keys import key_of
-from rempart.flows.shared.pairs import physical_bucket
 from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.replication_pairs import physical_bucket
 from rempart.replication.transfer import store_file, stored_sha256
 from rempart.settings.config import Config
 from rempart.sites.port import ObjectInfo, Site
@@ -63,12 +63,12 @@ def seal_objects(
     names the first one at the end. Raises LockLapses if a lock could not be extended; KeyMissing, KeyWrong;
     IntegrityError if a source differs from its record; SiteError.
     """
-    domains = sorted({one.domain for one in originals})
-    keys = {domain: key_of(platform, keyring, domain) for domain in domains}
-    named = [sealing.key_of(one.domain, keys[one.domain].hash_key, one.sha256) for one in originals]
+    scopes = sorted({one.scope for one in originals})
+    keys = {scope: key_of(platform, keyring, scope) for scope in scopes}
+    named = [sealing.key_of(one.scope, keys[one.scope].hash_key, one.sha256) for one in originals]
     wanted = dict(zip(named, originals, strict=True))
     bucket = platform.config.buckets.backups
-    present = versions_of(target, bucket, domains)
+    present = versions_of(target, bucket, scopes)
     before = {one.key: one for one in known}
     steps = sealing.plan(wanted, present, before, retain_until)
     done: dict[str, SealedObject] = {}
@@ -80,12 +80,12 @@ def seal_objects(
             original = wanted[key]
             try:
                 return key, sealer.take(
-                    steps[key], key, original, keys[original.domain], before.get(key), present.get(key, {})
+                    steps[key], key, original, keys[original.scope], before.get(key), present.get(key, {})
                 )
             except RempartError as error:
                 return key, error
 
-        outcomes = abreast(wanted, one, workers, go_on=lambda: len(failures) < MOST_FAILURES)
+        outcomes = bounded_map(wanted, one, workers, go_on=lambda: len(failures) < MOST_FAILURES)
         for number, (key, outcome) in enumerate(outcomes, 1):
             if isinstance(outcome, RempartError):
                 failures.append(outcome)
@@ -98,13 +98,13 @@ def seal_objects(
 
 
 def seal_body(
-    platform: Platform, keyring: Keyring, body: bytes, domain: Domain, target: Site, retain_until: datetime
+    platform: Platform, keyring: Keyring, body: bytes, scope: EncryptionScope, target: Site, retain_until: datetime
 ) -> SealedObject:
     """Encrypt a body at the target as `seal_objects` does. The plaintext never touches the disk."""
-    sha256, key = hashlib.sha256(body).hexdigest(), key_of(platform, keyring, domain)
-    original, bucket = Original("", "", None, sha256, len(body), domain), platform.config.buckets.backups
-    name = sealing.key_of(domain, key.hash_key, sha256)
-    present = versions_of(target, bucket, [domain]).get(name, {})
+    sha256, key = hashlib.sha256(body).hexdigest(), key_of(platform, keyring, scope)
+    original, bucket = Original("", "", None, sha256, len(body), scope), platform.config.buckets.backups
+    name = sealing.key_of(scope, key.hash_key, sha256)
+    present = versions_of(target, bucket, [scope]).get(name, {})
     with spool_folder() as folder:
         source, until = _Body(body), retain_until + AHEAD
         sealer = _Sealer(platform.config, source, target, bucket, folder, retain_until, until)
@@ -161,7 +161,7 @@ class _Sealer:
         step: sealing.Step,
         key: str,
         original: Original,
-        domain: DomainKey,
+        scope: ScopeKey,
         known: SealedObject | None,
         versions: Mapping[str, int],
     ) -> SealedObject:
@@ -169,9 +169,9 @@ class _Sealer:
             return known
         if known and step == "extend":
             return self._extended(known)
-        if step == "examine" and (found := self._examined(key, original, domain, versions)):
+        if step == "examine" and (found := self._examined(key, original, scope, versions)):
             return self._extended(found)
-        return self._stored(key, original, domain)
+        return self._stored(key, original, scope)
 
     def _extended(self, one: SealedObject) -> SealedObject:
         try:
@@ -188,7 +188,7 @@ class _Sealer:
             ) from cause
 
     def _examined(
-        self, key: str, original: Original, domain: DomainKey, versions: Mapping[str, int]
+        self, key: str, original: Original, scope: ScopeKey, versions: Mapping[str, int]
     ) -> SealedObject | None:
         """Return the newest version that decrypts to the recorded content, or None."""
         for version, size in versions.items():
@@ -196,8 +196,8 @@ class _Sealer:
             try:
                 sha256 = self._stored_sha256(key, version, size)
                 held = self.target.retained_until(self.bucket, key, version) or _NEVER
-                one = SealedObject(domain.domain.id, domain.serial, key, version, sha256, size, held)
-                unseal(self.target, self.bucket, domain, one, file, sha256=original.sha256, size=original.size)
+                one = SealedObject(scope.scope.id, scope.serial, key, version, sha256, size, held)
+                unseal(self.target, self.bucket, scope, one, file, sha256=original.sha256, size=original.size)
             except (IntegrityError, KeyWrong, ObjectMissing):
                 continue
             finally:
@@ -205,14 +205,14 @@ class _Sealer:
             return one
         return None
 
-    def _stored(self, key: str, original: Original, domain: DomainKey) -> SealedObject:
+    def _stored(self, key: str, original: Original, scope: ScopeKey) -> SealedObject:
         bucket, file = physical_bucket(self.config, original.bucket) if original.bucket else "", self._spool()
         try:
             with (
                 _opened(self.source, bucket, original.key, original.version, original.size) as stream,
                 file.open("xb") as out,
             ):
-                found = sealing.seal(stream, [domain.recipient], out)
+                found = sealing.seal(stream, [scope.recipient], out)
             if found != (original.sha256, original.size):
                 raise IntegrityError(
                     f"get {bucket}/{original.key} at site '{self.source.name}': SHA-256 is {found[0][:12]}…, "
@@ -236,7 +236,7 @@ class _Sealer:
                 "Run again. If it fails again, ask the operator of the site. The sealed object does not count.",
             )
         held = self.target.retained_until(self.bucket, key, stored.version_id) or _NEVER
-        one = SealedObject(domain.domain.id, domain.serial, key, stored.version_id, sha256, size, held)
+        one = SealedObject(scope.scope.id, scope.serial, key, stored.version_id, sha256, size, held)
         return one if held >= self.needed else self._extended(one)
 
     def _stored_sha256(self, key: str, version: str, size: int) -> str:

@@ -110,7 +110,7 @@ def door_sha256() -> str:
 
 def _site(platform: Platform) -> Site:
     active = platform.active().site
-    return platform.site(backup_site(platform.config, active), "internal", "restore-point", beside=active)
+    return platform.site(backup_site(platform.config, active), "internal", "restore-point", replica_of=active)
 
 
 def contents_of(root: Path, files: Mapping[str, Path], program: Path) -> Contents:

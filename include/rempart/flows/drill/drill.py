@@ -78,8 +78,8 @@ def drill(
             "Pass either the restore point or the scenario.",
         )
     active, holder = platform.active().site, _holder(platform, point_id)
-    beside = active if active != holder else None
-    site = platform.site(holder, classification_of(load_all()), "restore-point", beside=beside)
+    replica_of = active if active != holder else None
+    site = platform.site(holder, classification_of(load_all()), "restore-point", replica_of=replica_of)
     began = platform.clock()
     point_id = _choose(platform, site, point_id)
     with scratch.only_drill(platform.database("drill")):

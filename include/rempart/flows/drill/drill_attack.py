@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from rempart.backup.drill import attack, suspicion
+from rempart.backup.drill import anomalies, attack
+from rempart.backup.drill.anomalies import Candidate, Judged
 from rempart.backup.drill.checks import Check
-from rempart.backup.drill.suspicion import Candidate, Judged
 from rempart.backup.points import chain, points, retention
 from rempart.backup.points.chain import Link
 from rempart.backup.points.points import Manifest
@@ -18,8 +18,8 @@ from rempart.flows.backup.restore_points import ALL, proofs
 from rempart.flows.drill.drill_checks import Tally
 from rempart.flows.restore.restore_source import verified
 from rempart.flows.shared.erasures import rewritten
-from rempart.flows.shared.pairs import BUCKETS, physical_bucket
 from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
 from rempart.ledger.keys import signer
 from rempart.ledger.port import Kind
 from rempart.sites.port import Site
@@ -58,7 +58,7 @@ def find_clean(platform: Platform, site: Site, trusted: Mapping[str, bytes], tal
     tally.add(Check(what, whole, broken or f"{len(links)} links, each signed"))
     logical = {physical_bucket(platform.config, name): name for name in BUCKETS}
     erased = {(logical.get(bucket, bucket), key) for bucket, key in rewritten(platform.ledger)}
-    judged = tuple(suspicion.walk(_candidates(platform, site, links), promoted(platform), erased=erased))
+    judged = tuple(anomalies.walk(_candidates(platform, site, links), promoted(platform), erased=erased))
     clean = Clean(next((one.point for one in reversed(judged) if one.clean), None), judged, tuple(stored))
     what = "a clean restore point is found"
     if clean.point is None:
@@ -96,7 +96,7 @@ def _candidates(platform: Platform, site: Site, links: Iterable[Link]) -> Iterat
             doubts.append("its manifest differs from its record")
         if point in failed:
             doubts.append("its last drill failed")
-        yield suspicion.examine(point, vouched.get(point), body, tuple(doubts))
+        yield anomalies.examine(point, vouched.get(point), body, tuple(doubts))
 
 
 def promoted(platform: Platform) -> set[tuple[str, str]]:
@@ -122,6 +122,6 @@ def play(platform: Platform, clean: Clean, manifest: Manifest, seeds: tuple[byte
         if poison.link is None:
             tally.add(Check(what, None, "not run: the clean point holds too little data to attack"))
             continue
-        candidate = suspicion.examine(poison.point, links.get(poison.point), poison.body)
-        (judged,) = suspicion.walk([candidate], known, manifest)
+        candidate = anomalies.examine(poison.point, links.get(poison.point), poison.body)
+        (judged,) = anomalies.walk([candidate], known, manifest)
         tally.add(Check(what, not judged.clean, "; ".join(judged.doubts) or "the poisoned point has no finding"))

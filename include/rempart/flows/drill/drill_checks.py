@@ -14,7 +14,7 @@ from rempart.backup.databases import postgresql
 from rempart.backup.databases.stored_dumps import restore_from
 from rempart.backup.drill import airflow_schema, scratch, tracking_server
 from rempart.backup.drill.checks import Check, equal_predictions
-from rempart.backup.keys import domains, platform_secrets
+from rempart.backup.keys import encryption_scopes, platform_secrets
 from rempart.backup.keys.keyring import Keyring
 from rempart.backup.points import erasures as register
 from rempart.backup.points import points
@@ -22,8 +22,8 @@ from rempart.backup.points.sealed_objects import unseal
 from rempart.errors import RempartError
 from rempart.flows.restore import restore_checks
 from rempart.flows.shared import erasures
-from rempart.flows.shared.pairs import physical_bucket
 from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.replication_pairs import physical_bucket
 from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.postgresql import PostgresqlLedger
 from rempart.settings.config import DATABASES, Connection
@@ -98,15 +98,15 @@ class Sealed:
         entries, doubts = register.verified(
             register.read(self.site, self.platform.config.buckets.backups), self.platform.trusted_keys()
         )
-        for domain, serial in sorted({(one.domain, one.serial) for one in entries}):
-            self.keyring.open(domains.parse(domain), serial)
+        for scope, serial in sorted({(one.scope, one.serial) for one in entries}):
+            self.keyring.open(encryption_scopes.parse(scope), serial)
         if entries or doubts:
             wrong = [f"{file}: {why}" for file, why in doubts.items()]
             what = "the register of erasures is signed, and the keys of its pseudonyms open"
             yield Check(what, not wrong, wrong[0] if wrong else f"{len(entries)} entries")
 
     def _open(self, one: points.HeldObject | points.Secrets, file: Path) -> int:
-        key = self.keyring.open(domains.parse(one.sealed.domain), one.sealed.serial)
+        key = self.keyring.open(encryption_scopes.parse(one.sealed.scope), one.sealed.serial)
         backups = self.platform.config.buckets.backups
         unseal(self.site, backups, key, one.sealed, file, sha256=one.sha256, size=one.size)
         return one.size
@@ -148,7 +148,7 @@ class Restored:
 
     def restore(self, dump: points.Dump) -> tuple[dict[str, int], dict[str, str]]:
         """Restore one dump. Return rows and, if recorded, digests of each table."""
-        key, target = self.keyring.open(domains.parse(dump.domain), dump.serial), self.database(dump.name)
+        key, target = self.keyring.open(encryption_scopes.parse(dump.scope), dump.serial), self.database(dump.name)
         repository = repository_of(self.platform, self.site.name, key)
         restore_from(self.tools, repository, dump.snapshot, target, database=dump.name, sha256=dump.sha256)
         with postgresql.session(target, "count restored rows") as opened:

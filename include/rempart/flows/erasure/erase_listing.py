@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from rempart.errors import IntegrityError, ObjectMissing, RequestInvalid, SiteError
-from rempart.flows.shared.abreast import abreast
-from rempart.flows.shared.pairs import catalogue, physical_bucket
+from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.replication_pairs import catalogue, physical_bucket
 from rempart.ingestion import erasing, snapshots
 from rempart.sites.port import ObjectInfo, Site
 
@@ -59,7 +59,7 @@ def doubt(site: Site, bucket: str, wanted: Sequence[Version], listed: Sequence[O
             return False
         return True
 
-    hidden = [one for one, there in zip(lacking, abreast(lacking, is_there, WORKERS), strict=True) if there]
+    hidden = [one for one, there in zip(lacking, bounded_map(lacking, is_there, WORKERS), strict=True) if there]
     if hidden:
         raise SiteError(
             f"list {bucket} at site '{site.name}': the listing lacks {len(hidden)} versions that are there when they"

@@ -18,9 +18,10 @@ from rempart.backup.points.pruning import delete_unless_locked
 from rempart.errors import ObjectMissing, SiteError
 from rempart.flows.erasure.erase_listing import Version, doubt
 from rempart.flows.ingestion import ingest_run
-from rempart.flows.shared.abreast import abreast
-from rempart.flows.shared.pairs import PATIENCE, catalogue, turn_of, wait_for
+from rempart.flows.shared.bounded_map import bounded_map
+from rempart.flows.shared.leases import PATIENCE, pair_lease, wait_for
 from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.replication_pairs import catalogue
 from rempart.ingestion import erasing, landing, snapshots
 from rempart.ingestion.erasing import Cut, Gone, Kind
 from rempart.ingestion.snapshots import Part, Snapshot
@@ -125,7 +126,7 @@ class Search:
                 found, body = site.fetch(self.bucket, info.key, version_id=info.version_id)
                 return info, current, hashlib.sha256(body).hexdigest(), self._cut(kind, found, body)
 
-            for info, current, digest, cut in abreast(todo, look, WORKERS):
+            for info, current, digest, cut in bounded_map(todo, look, WORKERS):
                 if cut.unread:
                     scan.unread[info.key] = cut.unread
                 if cut.body is None and cut.file is None:
@@ -266,8 +267,8 @@ def clear(
         return 0, {}, {}
     deleted, locked, failed = 0, dict[str, datetime](), dict[str, str]()
     pairs = sorted({pair for one in platform.config.replication for pair in _directions(one.source, one.target)})
-    with ExitStack() as turns:
-        leases = {pair: turns.enter_context(wait_for(platform, turn_of(*pair), PATIENCE)) for pair in pairs}
+    with ExitStack() as waiting:
+        leases = {pair: waiting.enter_context(wait_for(platform, pair_lease(*pair), PATIENCE)) for pair in pairs}
         for name, site in sites.items():
             mine = [one for one in held if one.site == name]
             try:

@@ -1,7 +1,7 @@
 """Move the platform to another site and back: choose each next step and store its outcome.
 
-`coordination.failover` decides, `flows.failover.journey_steps` acts. Each step is safe to repeat. Its outcome is stored
-in the switchover once it is done, and the next run completes a killed one. Nothing is deleted at any site.
+`coordination.failover` decides, `flows.failover.switchover_steps` acts. Each step is safe to repeat. Its outcome is
+stored in the switchover once it is done, and the next run completes a killed one. Nothing is deleted at any site.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rempart.coordination.active import Active, ActiveSites, backup_site, journey_to
-from rempart.coordination.failover import Facts, Journey, Kind, Refused, Step, next_step
+from rempart.coordination.active import Active, ActiveSites, backup_site, switchover_to
+from rempart.coordination.failover import Facts, Kind, Refused, Step, Switchover, next_step
 from rempart.coordination.lease import Lease
 from rempart.errors import ConfigError, FailoverError
-from rempart.flows.failover import mirror
-from rempart.flows.failover.journey_steps import Follows, Steps, telling
-from rempart.flows.failover.tracking_switch import follows, unproxied
-from rempart.flows.replication import standby
+from rempart.flows.failover import published_state
+from rempart.flows.failover.switchover_steps import Steps, TrackingSwitch, telling
+from rempart.flows.failover.tracking_switch import switch_tracking, unproxied
+from rempart.flows.replication import target_readiness
 from rempart.flows.shared.platform import Platform
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class JourneyResult:
+class SwitchoverResult:
     """Result of a switchover, or its plan on a dry run. `steps` holds the outcomes, each with its seconds.
 
     `conflicts` names the `bucket/key` that both sites wrote: the version of the active site stays current, the other is
@@ -56,9 +56,9 @@ def fail_over(
     *,
     dry_run: bool = True,
     accept_loss: bool = False,
-    tracking: Follows = follows,
+    tracking: TrackingSwitch = switch_tracking,
     kind: Kind = "failover",
-) -> JourneyResult:
+) -> SwitchoverResult:
     """Make `target` the active site. Resume an unfinished switchover; change nothing if `target` is already active.
 
     Raises FailoverError if a step is refused, LeaseHeld while another run moves the platform, SiteError or
@@ -68,7 +68,7 @@ def fail_over(
     run = _Run(platform, tracking, accept_loss)
     if dry_run:
         return run.dry(target, kind)
-    with _sites(platform).turn(f"{kind} to {target}") as lease:
+    with _sites(platform).hold_lease(f"{kind} to {target}") as lease:
         return run.travel(lease, target, kind)
 
 
@@ -76,8 +76,8 @@ def fail_back(
     platform: Platform,
     *,
     dry_run: bool = True,
-    tracking: Follows = follows,
-) -> JourneyResult:
+    tracking: TrackingSwitch = switch_tracking,
+) -> SwitchoverResult:
     """Return to the site that rempart.yaml names: replicate while pipelines run, then move as `fail_over` does.
 
     Raises the errors of `fail_over`.
@@ -86,26 +86,31 @@ def fail_back(
     return fail_over(platform, home, dry_run=dry_run, tracking=tracking, kind="failback")
 
 
-def abandon(platform: Platform, *, dry_run: bool = True) -> JourneyResult:
+def abandon(platform: Platform, *, dry_run: bool = True) -> SwitchoverResult:
     """Cancel a switchover before its switch and remove the fence of its source.
 
     Raises FailoverError if no switchover is unfinished, LeaseHeld, DatabaseUnavailable.
     """
     now = platform.active()
-    if now.state != "fenced" or now.journey is None:
+    if now.state != "fenced" or now.switchover is None:
         raise FailoverError(
             f"No switchover to abandon: site '{now.site}' is active (generation {now.generation})",
             "Run `rempart failover --to SITE` to move the platform.",
         )
     plan = (f"pipelines continue at '{now.site}'",)
     if not dry_run:
-        with _sites(platform).turn("abandon") as lease:
-            journey = replace(now.journey, abandoned=True)
-            now = _sites(platform).advance(lease, now, Active(0, now.site, "active", journey))
-            body = {"journey": journey.id, "kind": journey.kind, "step": "abandon", "generation": now.generation}
-            platform.ledger.append("failover", _subject(journey), body)
-        mirror.write(platform)
-    return _result(now, now.journey, dry_run=dry_run, done=not dry_run, plan=plan)
+        with _sites(platform).hold_lease("abandon") as lease:
+            switchover = replace(now.switchover, abandoned=True)
+            now = _sites(platform).advance(lease, now, Active(0, now.site, "active", switchover))
+            body = {
+                "switchover": switchover.id,
+                "kind": switchover.kind,
+                "step": "abandon",
+                "generation": now.generation,
+            }
+            platform.ledger.append("failover", _subject(switchover), body)
+        published_state.write(platform)
+    return _result(now, now.switchover, dry_run=dry_run, done=not dry_run, plan=plan)
 
 
 def _sites(platform: Platform) -> ActiveSites:
@@ -119,18 +124,18 @@ def _check(platform: Platform, target: str) -> None:
         )
 
 
-def _subject(journey: Journey) -> str:
-    return f"{journey.source}->{journey.target}"
+def _subject(switchover: Switchover) -> str:
+    return f"{switchover.source}->{switchover.target}"
 
 
-def _result(now: Active, journey: Journey | None, **more: Any) -> JourneyResult:
-    steps: dict[str, Any] = {step: dict(outcome) for step, outcome in journey.steps.items()} if journey else {}
+def _result(now: Active, switchover: Switchover | None, **more: Any) -> SwitchoverResult:
+    steps: dict[str, Any] = {step: dict(outcome) for step, outcome in switchover.steps.items()} if switchover else {}
     drain = steps.get("drain", {})
     found = [key for step in ("diff", "drain") for key in steps.get(step, {}).get("conflicts", ())]
-    return JourneyResult(
-        kind=journey.kind if journey else "failover",
-        source=journey.source if journey else now.site,
-        target=journey.target if journey else now.site,
+    return SwitchoverResult(
+        kind=switchover.kind if switchover else "failover",
+        source=switchover.source if switchover else now.site,
+        target=switchover.target if switchover else now.site,
         active=now.site,
         generation=now.generation,
         steps=steps,
@@ -146,41 +151,41 @@ def _result(now: Active, journey: Journey | None, **more: Any) -> JourneyResult:
 class _Run:
     """One run of a switchover: the losses that it may accept, and how it reports."""
 
-    def __init__(self, platform: Platform, tracking: Follows, accept_loss: bool) -> None:
+    def __init__(self, platform: Platform, tracking: TrackingSwitch, accept_loss: bool) -> None:
         self.platform, self.accept_loss = platform, accept_loss
         self.steps = Steps(platform, tracking)
 
-    def facts(self, journey: Journey) -> Facts:
-        source = not journey.did("drain") and self.steps.answers(journey.source)
-        return Facts(source, self.steps.answers(journey.target), self.accept_loss)
+    def facts(self, switchover: Switchover) -> Facts:
+        source = not switchover.did("drain") and self.steps.answers(switchover.source)
+        return Facts(source, self.steps.answers(switchover.target), self.accept_loss)
 
     # --- the dry run --------------------------------------------------------------------------------------------------
 
-    def dry(self, target: str, kind: Kind) -> JourneyResult:
+    def dry(self, target: str, kind: Kind) -> SwitchoverResult:
         now = self.platform.active()
-        journey = journey_to(now, target, kind, "", accept_loss=self.accept_loss)
-        if journey is None:
+        switchover = switchover_to(now, target, kind, "", accept_loss=self.accept_loss)
+        if switchover is None:
             return _result(now, None, dry_run=True, done=True, plan=_already(target))
-        source, home = self.steps.answers(journey.source), self.steps.answers(target)
+        source, home = self.steps.answers(switchover.source), self.steps.answers(target)
         conflicts: tuple[str, ...] = ()
         lines = [
-            f"from '{journey.source}' (generation {now.generation}, {now.state}): {_said(source)}",
+            f"from '{switchover.source}' (generation {now.generation}, {now.state}): {_said(source)}",
             f"to '{target}': {_said(home)}",
         ]
-        refused = next_step(journey, Facts(source, home, self.accept_loss))
+        refused = next_step(switchover, Facts(source, home, self.accept_loss))
         if isinstance(refused, Refused):
             lines.append(f"would be refused: {refused.why}. {refused.remedy}")
-        lines.append("steps: " + ", ".join(step for step in journey.plan if not journey.did(step)))
-        last = standby.last_replication(self.platform, journey.source, target)
+        lines.append("steps: " + ", ".join(step for step in switchover.plan if not switchover.did(step)))
+        last = target_readiness.last_replication(self.platform, switchover.source, target)
         lag = float(last.body["lag_seconds"]) if last else None
         lines.append(
             f"last replication on record: ended {last.at:%Y-%m-%d %H:%M:%S} UTC with a lag of {lag:.0f} s"
             if last
-            else f"no recorded replication from '{journey.source}' to '{target}'"
+            else f"no recorded replication from '{switchover.source}' to '{target}'"
         )
         if source and home:
             with telling("comparing both sites"):
-                found = self.steps.reconcile(journey, write=False)
+                found = self.steps.reconcile(switchover, write=False)
             conflicts = found.conflicts
             lines.append(
                 f"{len(found.adopted)} objects exist only at '{target}' and would be adopted; {len(conflicts)} "
@@ -188,7 +193,7 @@ class _Run:
             )
             lines += [f"  conflict: {key}" for key in conflicts[:20]]
         lines += self._afterwards(target)
-        made = _result(now, journey, dry_run=True, done=False, plan=tuple(lines))
+        made = _result(now, switchover, dry_run=True, done=False, plan=tuple(lines))
         return replace(made, lag_seconds=lag, conflicts=conflicts)
 
     def _afterwards(self, target: str) -> Iterator[str]:
@@ -198,74 +203,81 @@ class _Run:
             yield f"no site for restore points: {error.what}"
         yield from unproxied(self.platform)
 
-    # --- the journey --------------------------------------------------------------------------------------------------
+    # --- the switchover ----------------------------------------------------------------------------------------------
 
-    def travel(self, lease: Lease, target: str, kind: Kind) -> JourneyResult:
+    def travel(self, lease: Lease, target: str, kind: Kind) -> SwitchoverResult:
         sites = _sites(self.platform)
         now = sites.active()
         moment = f"{self.platform.clock():%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-        journey = journey_to(now, target, kind, moment, accept_loss=self.accept_loss)
-        if journey is None:
+        switchover = switchover_to(now, target, kind, moment, accept_loss=self.accept_loss)
+        if switchover is None:
             if now.generation:
-                self.record(now, now.journey)
-                mirror.write(self.platform)
-            return _result(now, now.journey, dry_run=False, done=True, plan=_already(target))
+                self.record(now, now.switchover)
+                published_state.write(self.platform)
+            return _result(now, now.switchover, dry_run=False, done=True, plan=_already(target))
         while True:
-            self.record(now, journey)
-            facts = self.facts(journey)
-            step = next_step(journey, facts)
+            self.record(now, switchover)
+            facts = self.facts(switchover)
+            step = next_step(switchover, facts)
             if step is None:
-                return _result(now, journey, dry_run=False, done=True)
+                return _result(now, switchover, dry_run=False, done=True)
             if isinstance(step, Refused):
                 raise FailoverError(step.why, step.remedy)
             lease.check()
             began = time.monotonic()
             with telling(step):
-                now, journey = self.take(step, lease, now, journey, facts)
+                now, switchover = self.take(step, lease, now, switchover, facts)
             logger.info("%s: done in %.1f s", step, time.monotonic() - began)
 
-    def record(self, now: Active, journey: Journey | None) -> None:
+    def record(self, now: Active, switchover: Switchover | None) -> None:
         """Write every stored outcome of the switchover to the ledger as evidence, also after a killed run."""
-        if journey is None or not journey.steps:
+        if switchover is None or not switchover.steps:
             return
         known = {
-            (one.body.get("journey"), one.body.get("step"), one.body.get("at"))
-            for one in self.platform.ledger.find("failover", _subject(journey), limit=100)
+            (one.body.get("switchover"), one.body.get("step"), one.body.get("at"))
+            for one in self.platform.ledger.find("failover", _subject(switchover), limit=100)
         }
-        for step, outcome in ((step, journey.steps[step]) for step in journey.plan if step in journey.steps):
-            if (journey.id, step, outcome["at"]) not in known:
-                body = {"journey": journey.id, "kind": journey.kind, "step": step, "generation": now.generation}
-                body["accept_loss"] = journey.accept_loss
-                self.platform.ledger.append("failover", _subject(journey), {**body, **outcome})
+        for step, outcome in ((step, switchover.steps[step]) for step in switchover.plan if step in switchover.steps):
+            if (switchover.id, step, outcome["at"]) not in known:
+                body = {
+                    "switchover": switchover.id,
+                    "kind": switchover.kind,
+                    "step": step,
+                    "generation": now.generation,
+                }
+                body["accept_loss"] = switchover.accept_loss
+                self.platform.ledger.append("failover", _subject(switchover), {**body, **outcome})
 
-    def take(self, step: Step, lease: Lease, now: Active, journey: Journey, facts: Facts) -> tuple[Active, Journey]:
+    def take(
+        self, step: Step, lease: Lease, now: Active, switchover: Switchover, facts: Facts
+    ) -> tuple[Active, Switchover]:
         """Take one step and store its outcome. Raises the step's error after a bad outcome is stored."""
         began = time.monotonic()
 
-        def told(outcome: dict[str, Any]) -> Journey:
+        def told(outcome: dict[str, Any]) -> Switchover:
             seconds = round(time.monotonic() - began, 3)
-            return journey.with_step(
+            return switchover.with_step(
                 step, {**outcome, "seconds": seconds, "at": self.platform.clock().isoformat(timespec="microseconds")}
             )
 
         sites = _sites(self.platform)
         if step == "switch":
-            journey = told({"ok": True})
-            return sites.advance(lease, now, Active(0, journey.target, "active", journey)), journey
+            switchover = told({"ok": True})
+            return sites.advance(lease, now, Active(0, switchover.target, "active", switchover)), switchover
         if step == "fence" and now.state != "fenced":
             if facts.source_answers:  # what would stop the drain stops it before anybody has to wait
-                pair = self.steps.site(journey.source), self.steps.site(journey.target)
-                standby.require_proof(self.platform, pair)
-            now = sites.advance(lease, now, Active(0, journey.source, "fenced", journey))
-        outcome, fault = self.steps.take(step, now, journey, facts)
-        journey = told(outcome)
-        if now.journey and now.journey.id == journey.id:  # a failback's first steps stand in no generation yet
-            now = replace(now, journey=journey)
+                pair = self.steps.site(switchover.source), self.steps.site(switchover.target)
+                target_readiness.require_proof(self.platform, pair)
+            now = sites.advance(lease, now, Active(0, switchover.source, "fenced", switchover))
+        outcome, fault = self.steps.take(step, now, switchover, facts)
+        switchover = told(outcome)
+        if now.switchover and now.switchover.id == switchover.id:  # a failback's first steps stand in no generation yet
+            now = replace(now, switchover=switchover)
             sites.note(lease, now)
         if fault:
-            self.record(now, journey)
+            self.record(now, switchover)
             raise fault
-        return now, journey
+        return now, switchover
 
 
 def _already(target: str) -> tuple[str, ...]:
@@ -276,7 +288,7 @@ def _said(answers: bool) -> str:
     return "answers" if answers else "does NOT answer"
 
 
-def lines(result: JourneyResult) -> Iterator[str]:
+def lines(result: SwitchoverResult) -> Iterator[str]:
     """Yield the result of a switchover as lines for people; the plan of a dry run first."""
     yield from result.plan
     for step, outcome in result.steps.items():

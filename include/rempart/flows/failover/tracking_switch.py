@@ -17,7 +17,7 @@ SECONDS = 120.0
 _SHOWN = 20
 
 
-def follows(platform: Platform, active: Active, seconds: float = SECONDS) -> str:
+def switch_tracking(platform: Platform, active: Active, seconds: float = SECONDS) -> str:
     """Write an artifact through MLflow and find it at the active site. Raises StackError if it is never found."""
     tracking, site = platform.tracking(), platform.site(active.site, classification_of(load_all()))
     name = f".rempart-generation-{active.generation}"

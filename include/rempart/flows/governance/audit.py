@@ -37,10 +37,10 @@ from rempart.audit.packages import debian, image_contents, sbom
 from rempart.audit.packages.debian import DebianSystem
 from rempart.audit.packages.distributions import Distributions
 from rempart.audit.telemetry import Process
-from rempart.deployment.servers import follow
+from rempart.deployment.servers import mlflow_supervisor
 from rempart.deployment.setup import credentials as stack_credentials
 from rempart.deployment.setup import environment, launch, services
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import AuditError, ConnectionMissing, PipelineError
 from rempart.settings import config as configuration
 from rempart.settings import pipelines
@@ -225,7 +225,7 @@ class Audit:
                 plans.append(Process(name, services.service(self.stack, name).command, variables))
                 if name == "mlflow":  # and the server that it runs, at the site where the platform begins
                     server = environment.mlflow(self.stack, secrets, os.environ, self.stack.config.active_site)
-                    plans.append(Process(name, follow.command(self.stack), server))
+                    plans.append(Process(name, mlflow_supervisor.command(self.stack), server))
             except ConnectionMissing as missing:
                 what = f"How {name} would be started cannot be told: {missing.what}"
                 unknown.append(Finding(f"telemetry/unplanned-{name}", "medium", what, "environment", missing.hint))

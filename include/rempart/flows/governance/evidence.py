@@ -294,8 +294,8 @@ def export_to(platform: Platform, folder: Path) -> LocalExport:
     }
     site, _ = platform.evidence_site(config.checkpoint_site)
     written = _write_checkpoints(site, config.buckets.checkpoints, known, folder / "checkpoints")
-    beside, _ = platform.evidence_site(config.evidence_site)
-    _write_checkpoints(beside, config.buckets.evidence, known, folder / "checkpoints" / "copies")
+    replica_of, _ = platform.evidence_site(config.evidence_site)
+    _write_checkpoints(replica_of, config.buckets.evidence, known, folder / "checkpoints" / "copies")
     return LocalExport(records, written, str(folder))
 
 

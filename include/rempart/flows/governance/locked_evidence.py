@@ -112,7 +112,7 @@ def check(
         _refuse_emptied(places, known, gone)
     wrong = dict.fromkeys(gone, "it is gone")
     present = [one for one in known if one not in wrong]
-    looked = present if whole else [*_turn([one for one in recent if one not in wrong], platform), *older]
+    looked = present if whole else [*_rotating([one for one in recent if one not in wrong], platform), *older]
     looked = [one for one in dict.fromkeys(looked) if one not in wrong]
     for one in looked:
         site, bucket = places.of(one)
@@ -185,8 +185,8 @@ def _refuse_emptied(places: Places, known: Sequence[Expected], gone: Sequence[Ex
         )
 
 
-def _turn(present: Sequence[Expected], platform: Platform) -> list[Expected]:
-    """The objects of the newest export, and those of which it is the turn: by the clock, so that all come in time."""
+def _rotating(present: Sequence[Expected], platform: Platform) -> list[Expected]:
+    """The objects of the newest export, and those of which it is the lease: by the clock, so that all come in time."""
     newest = list(present[:3])
     rest = present[3:]
     if not rest:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rempart.deployment.access import people
 from rempart.deployment.access.people import Person, Session
-from rempart.deployment.setup.layout import external
+from rempart.deployment.setup.paths import external
 from rempart.errors import AccessError
 from rempart.flows.shared.platform import Platform
 from rempart.settings import access

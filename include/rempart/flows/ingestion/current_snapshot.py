@@ -100,8 +100,8 @@ def _line(before: Mapping[str, str | None], name: str | None) -> set[str]:
 
 def _went_back(run: Run, newest: Evidence) -> bool:
     """Return whether a person brought the dataset back to an earlier snapshot since: a restore or a lossy failover."""
-    ledger, journey = run.platform.ledger, run.active.journey
-    if run.site.name != newest.body["site"] and journey is not None and journey.accept_loss:
+    ledger, switchover = run.platform.ledger, run.active.switchover
+    if run.site.name != newest.body["site"] and switchover is not None and switchover.accept_loss:
         return True
     if any(
         one.seq > newest.seq and one.body.get("step") == "switch" and one.body.get("accept_loss")

@@ -12,7 +12,7 @@ from rempart.backup.points import locking
 from rempart.errors import ConfigError, ObjectMissing, RempartError, SiteUnavailable
 from rempart.flows.backup.locks import read_known
 from rempart.flows.doctor.doctor_site import least_protected
-from rempart.flows.shared.abreast import abreast
+from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform
 from rempart.settings.config import Config
 from rempart.sites.port import ObjectInfo, Site
@@ -94,7 +94,7 @@ def _ask(site: Site, bucket: str, versions: tuple[ObjectInfo, ...]) -> list[Lock
         until = site.retained_until(bucket, one.key, one.version_id) if one.version_id else None
         return Lock(f"{bucket}/{one.key}", until)
 
-    return list(abreast(versions, lock, WORKERS))
+    return list(bounded_map(versions, lock, WORKERS))
 
 
 def _of_points(platform: Platform, site: Site, now: datetime) -> dict[str, Any] | None:

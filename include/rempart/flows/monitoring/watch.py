@@ -14,8 +14,8 @@ from pathlib import Path
 
 from rempart.backup.watch.alarm import after, due
 from rempart.backup.watch.heartbeat import decode, key_of
+from rempart.backup.watch.heartbeat_check import Heard, Unheard, Verdict, judge
 from rempart.backup.watch.rpo import of_heartbeats
-from rempart.backup.watch.silence import Heard, Unheard, Verdict, judge
 from rempart.deployment.setup.credentials import write_private
 from rempart.errors import ObjectMissing, RempartError, SiteError, WatchError
 from rempart.flows.monitoring import watch_file

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from rempart.backup.watch import silence
+from rempart.backup.watch import heartbeat_check
 from rempart.backup.watch.heartbeat import KIND
 from rempart.errors import ConfigError, LedgerError
 from rempart.ledger.keys import parse_public
@@ -128,8 +128,8 @@ class Watch(Strict):
     def public_keys(self) -> list[bytes]:
         return [parse_public(text) for text in self.keys]
 
-    def limits(self) -> dict[str, silence.Limit]:
-        return {kind: silence.Limit(one.silence, one.rpo, one.lag) for kind, one in self.kinds.items()}
+    def limits(self) -> dict[str, heartbeat_check.Limit]:
+        return {kind: heartbeat_check.Limit(one.silence, one.rpo, one.lag) for kind, one in self.kinds.items()}
 
 
 def load(file: Path) -> Watch:

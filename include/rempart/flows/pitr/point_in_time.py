@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from rempart.backup.databases.postgresql import Tools, find_tools
-from rempart.backup.keys import domains
+from rempart.backup.keys import encryption_scopes
+from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.keys.keyring import Keyring
-from rempart.backup.keys.wrapping import DomainKey
 from rempart.backup.pitr import base_backup, recovery, wal, wal_store
 from rempart.backup.pitr.receiver import Server, look
 from rempart.backup.pitr.recovery import Course, Holdings
@@ -52,11 +52,11 @@ class Target:
     platform: Platform
     site: Site
     bucket: str
-    key: DomainKey
+    key: ScopeKey
     settings: PointInTime
 
     def archive(self, system: str) -> Archive:
-        return Archive(self.key.domain.id, self.key.serial, system)
+        return Archive(self.key.scope.id, self.key.serial, system)
 
     def until(self, moment: datetime) -> datetime:
         """Until when what was written at a moment is under lock: for as long as a moment of the window may need it."""
@@ -68,7 +68,7 @@ class Opened:
     """One archive as it stands at a site: what it lists, its bases by their cards, and its timelines' courses."""
 
     archive: Archive
-    key: DomainKey
+    key: ScopeKey
     bases: tuple[tuple[Base, Stored], ...]
     files: tuple[Stored, ...]
     courses: dict[int, Course]
@@ -109,16 +109,16 @@ def settings_of(config: Config) -> PointInTime:
 
 
 def open_target(platform: Platform) -> Target:
-    """Where the archive goes now: the site of the restore points. Makes the domain's key if there is none.
+    """Where the archive goes now: the site of the restore points. Makes the scope's key if there is none.
 
     Raises ConfigError, KeyMissing and its like, PlacementDenied, DatabaseUnavailable, SiteError.
     """
     config, settings = platform.config, settings_of(platform.config)
     active = platform.active().site
     name = backup_site(config, active)
-    site = platform.site(name, classification_of(load_all()), "restore-point", beside=active)
+    site = platform.site(name, classification_of(load_all()), "restore-point", replica_of=active)
     require(platform, site, "restore points")
-    key = key_of(platform, open_keyring(platform), wal.domain_of(settings.keep))
+    key = key_of(platform, open_keyring(platform), wal.scope_of(settings.keep))
     return Target(platform, site, config.buckets.backups, key, settings)
 
 
@@ -168,7 +168,7 @@ def take_base(target: Target, server: Server, tools: Tools | None = None) -> Bas
     return base
 
 
-def open_archive(site: Site, bucket: str, archive: Archive, key: DomainKey, listed: Sequence[Stored]) -> Opened:
+def open_archive(site: Site, bucket: str, archive: Archive, key: ScopeKey, listed: Sequence[Stored]) -> Opened:
     """Read the cards and histories of an archive. Raises IntegrityError, KeyWrong, SiteError."""
     ours = [one for one in listed if one.entry.archive == archive]
     bases, histories = [], dict[int, tuple[tuple[int, int], ...]]()
@@ -221,7 +221,7 @@ def prune(platform: Platform, keyring: Keyring, site: Site, live: Archive | None
     for archive in sorted({one.entry.archive for one in listed}):
         ours = [one for one in listed if one.entry.archive == archive]
         try:
-            key = keyring.open(domains.parse(archive.domain), archive.serial)
+            key = keyring.open(encryption_scopes.parse(archive.scope), archive.serial)
             doomed = _doomed(open_archive(site, bucket, archive, key, ours), now, live=archive == live)
         except KeyDestroyed:
             doomed = ours  # nobody can read it
@@ -273,13 +273,13 @@ def _doomed(opened: Opened, now: datetime, *, live: bool) -> list[Stored]:
     return gone + [one for one in opened.files if one.entry in unneeded]
 
 
-def forget_bases(platform: Platform, site: Site, key: DomainKey) -> int:
+def forget_bases(platform: Platform, site: Site, key: ScopeKey) -> int:
     """Take out of a key's repository the bases whose card is gone, and those that never had one; how many.
 
     It removes objects that restore points' locks cover, so the prune of restore points calls it, and nobody else.
     Raises IntegrityError, SiteError, BackupError.
     """
-    bucket, prefix = platform.config.buckets.backups, wal.folder(key.domain.id, key.serial)
+    bucket, prefix = platform.config.buckets.backups, wal.folder(key.scope.id, key.serial)
     listed = wal_store.listed(site, bucket, prefix)
     named = {
         base.snapshot

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rempart.backup.databases.postgresql import find_tools
-from rempart.backup.keys import age, domains
+from rempart.backup.keys import age, encryption_scopes
 from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.pitr import base_backup, recovery, wal, wal_store
 from rempart.backup.pitr.recovery import Route, Span
@@ -22,7 +22,7 @@ from rempart.backup.pitr.wal_store import Stored
 from rempart.errors import BackupError, ConfigError, KeyDestroyed, RempartError
 from rempart.flows.pitr.point_in_time import Opened, open_archive
 from rempart.flows.pitr.recover_server import Recovered, recover, verify
-from rempart.flows.shared.abreast import abreast
+from rempart.flows.shared.bounded_map import bounded_map
 from rempart.flows.shared.platform import Platform, classification_of
 from rempart.flows.shared.repositories import repository_of
 from rempart.settings.config import var_dir
@@ -62,8 +62,8 @@ def find(platform: Platform, site_name: str, identity: age.Identity, system: str
             f"There is no site '{name}' in rempart.yaml", f"Declared: {', '.join(platform.config.sites)}."
         )
     home = platform.config.active_site
-    beside = home if home != name else None
-    site = platform.site(name, classification_of(load_all()), "restore-point", beside=beside)
+    replica_of = home if home != name else None
+    site = platform.site(name, classification_of(load_all()), "restore-point", replica_of=replica_of)
     bucket = platform.config.buckets.backups
     listed = wal_store.listed(site, bucket)
     ring = Keyring((Place(site, bucket),), identity, (), platform.clock)
@@ -71,7 +71,7 @@ def find(platform: Platform, site_name: str, identity: age.Identity, system: str
     closed: list[str] = []
     for archive in sorted({one.entry.archive for one in listed if system in (None, one.entry.archive.system)}):
         try:
-            key = ring.open(domains.parse(archive.domain), archive.serial)
+            key = ring.open(encryption_scopes.parse(archive.scope), archive.serial)
         except KeyDestroyed as error:
             closed.append(f"{archive.prefix}: {error.what}")
             continue
@@ -181,7 +181,7 @@ def _fetch(found: Found, plan: Plan, folder: Path) -> None:
         if wal.is_segment(stored.entry.name):
             _hollow(file, size)
 
-    for _ in abreast(files, one, WORKERS):
+    for _ in bounded_map(files, one, WORKERS):
         pass
 
 
@@ -206,7 +206,7 @@ def status(found: Found, now: datetime) -> Iterator[str]:
 
 def _of(opened: Opened, now: datetime) -> Iterator[str]:
     held, size = opened.held(), sum(one.bytes for one in opened.files)
-    yield f"server {opened.archive.system}, {opened.archive.domain} {opened.archive.serial}"
+    yield f"server {opened.archive.system}, {opened.archive.scope} {opened.archive.serial}"
     segments = sum(wal.is_segment(one.entry.name) for one in opened.files)
     timelines = ", ".join(map(str, sorted(opened.courses)))
     yield f"  {len(opened.bases)} base backups, {segments} WAL segments ({size:,} bytes), timeline {timelines}"

@@ -10,8 +10,8 @@ from typing import Any
 from rempart.coordination.active import was_active
 from rempart.errors import IntegrityError, ObjectMissing
 from rempart.flows.doctor.doctor_site import last_record
-from rempart.flows.shared.pairs import BUCKETS, catalogue, physical_bucket
 from rempart.flows.shared.platform import Platform, classification_of
+from rempart.flows.shared.replication_pairs import BUCKETS, catalogue, physical_bucket
 from rempart.replication.divergence import Known, aside, diverged
 from rempart.replication.transfer import stored_sha256
 from rempart.replication.vouching import vouch

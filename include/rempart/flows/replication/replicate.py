@@ -20,8 +20,9 @@ from rempart.errors import ReplicationError, SiteError, SiteUnavailable
 from rempart.flows.doctor.doctor_site import require
 from rempart.flows.replication.reconcile import before_bringing
 from rempart.flows.shared.heartbeats import beat
-from rempart.flows.shared.pairs import catalogue, check_direction, pair_of, physical_bucket, when_free
+from rempart.flows.shared.leases import when_free
 from rempart.flows.shared.platform import Platform, classification_of
+from rempart.flows.shared.replication_pairs import catalogue, check_direction, pair_of, physical_bucket
 from rempart.replication.guards import DeleteLimits
 from rempart.replication.outcome import Outcome, Planned, Rules, Trouble, grade_of, lag_seconds, quantiles
 from rempart.replication.run import BucketRun
@@ -187,7 +188,7 @@ class OpenPair:
         self.platform, self.lease, self.thorough = platform, lease, thorough
         classification = classification_of(load_all())
         self.source: Site = platform.site(source, classification)
-        self.target: Site = platform.site(target, classification, "replica", beside=source)
+        self.target: Site = platform.site(target, classification, "replica", replica_of=source)
         self.able = (
             require(platform, self.source, "replication"),
             require(platform, self.target, "replication"),

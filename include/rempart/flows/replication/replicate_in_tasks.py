@@ -20,8 +20,9 @@ from rempart.coordination.lease import Lease
 from rempart.errors import RempartError, SiteUnavailable
 from rempart.flows.replication.reconcile import before_bringing
 from rempart.flows.replication.replicate import Measured, OpenPair, ReplicationResult, tell_watch
-from rempart.flows.shared.pairs import catalogue, check_direction, holder, pair_of, turn_of
+from rempart.flows.shared.leases import holder, pair_lease
 from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.replication_pairs import catalogue, check_direction, pair_of
 from rempart.replication.outcome import SHOWN, Outcome, Planned
 from rempart.replication.plan import Replica
 from rempart.replication.work import SiteStore, Store, decode
@@ -29,7 +30,7 @@ from rempart.sites.spool import spool_folder
 
 LAGS = 200
 """Limit of lag samples that a piece reports."""
-TURN_SECONDS = 900.0
+LEASE_SECONDS = 900.0
 """Seconds for which a run keeps its lease while none of its tasks runs."""
 
 
@@ -71,7 +72,7 @@ def prepare(platform: Platform, source: str, target: str, *, run_name: str | Non
     check_direction(platform, source)
     before_bringing(platform, source, target)
     who, run, began = run_name or holder(), secrets.token_hex(8), platform.clock()
-    lease = platform.continuity.take(turn_of(source, target), who, TURN_SECONDS, again=run_name is not None)
+    lease = platform.continuity.take(pair_lease(source, target), who, LEASE_SECONDS, again=run_name is not None)
     try:
         with spool_folder() as folder, OpenPair(platform, source, target, lease) as opened:
             plans = [opened.plan(name, _store(opened, run), folder) for name in pair.buckets]
@@ -90,7 +91,7 @@ def carry(platform: Platform, prepared: Prepared, piece: Mapping[str, str]) -> d
     """
     check_direction(platform, prepared.source)
     lease = _lease(prepared)
-    platform.continuity.renew(lease, TURN_SECONDS)
+    platform.continuity.renew(lease, LEASE_SECONDS)
     with _renewed(platform, lease), OpenPair(platform, prepared.source, prepared.target, lease) as opened:
         body = _store(opened, prepared.run).get(piece["piece"])
         outcome = opened.run(piece["bucket"]).carry(body, opened.progress())
@@ -114,7 +115,7 @@ def conclude(
     it; the rest of it is pending and failed. `measured` gets the result also if this raises, as in `replicate`.
     """
     lease = _lease(prepared)
-    platform.continuity.renew(lease, TURN_SECONDS)
+    platform.continuity.renew(lease, LEASE_SECONDS)
     told = {one["piece"]: one["outcome"] for one in outcomes}
     plans, began = prepared.planned, prepared.began
     try:
@@ -169,7 +170,7 @@ def _store(pair: OpenPair, run: str) -> Store:
 
 
 def _lease(prepared: Prepared) -> Lease:
-    return Lease(turn_of(prepared.source, prepared.target), prepared.generation, prepared.holder)
+    return Lease(pair_lease(prepared.source, prepared.target), prepared.generation, prepared.holder)
 
 
 @contextmanager
@@ -178,10 +179,10 @@ def _renewed(platform: Platform, lease: Lease) -> Iterator[None]:
     over = threading.Event()
 
     def keep() -> None:
-        while not over.wait(TURN_SECONDS / 10):
+        while not over.wait(LEASE_SECONDS / 10):
             try:
-                platform.continuity.renew(lease, TURN_SECONDS)
-            except RempartError:  # what is written next finds out whether the turn is over
+                platform.continuity.renew(lease, LEASE_SECONDS)
+            except RempartError:  # what is written next finds out whether the lease is over
                 if lease.lost.is_set():
                     return
 

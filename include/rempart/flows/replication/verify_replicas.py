@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, replace
 
 from rempart.errors import IntegrityError, ObjectMissing, RempartError, SiteError, SiteUnavailable
 from rempart.flows.replication.replicate import bring
-from rempart.flows.shared.pairs import PATIENCE, catalogue, pair_of, physical_bucket, when_free
+from rempart.flows.shared.leases import PATIENCE, when_free
 from rempart.flows.shared.platform import Platform, classification_of
+from rempart.flows.shared.replication_pairs import catalogue, pair_of, physical_bucket
 from rempart.replication.plan import DAMAGED, Replica
 from rempart.replication.read_back import READ_BACK_EVERY
 from rempart.replication.transfer import Throttle, proven_again, stored_sha256
@@ -46,7 +47,7 @@ def verify(platform: Platform, source: str, target: str, *, whole: bool = False)
     replaced, or if the replication failed for another object; LeaseHeld while the pair is replicated.
     """
     pair = pair_of(platform.config, source, target)
-    site = platform.site(target, classification_of(load_all()), "replica", beside=source)
+    site = platform.site(target, classification_of(load_all()), "replica", replica_of=source)
     known, throttle = catalogue(platform, source, target), Throttle(pair.bandwidth)
     replicas = read = size = 0
     damaged: list[tuple[str, Replica]] = []

@@ -15,15 +15,15 @@ from dataclasses import asdict, dataclass, field, replace
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.restic import Repository
 from rempart.backup.drill.checks import Check
-from rempart.backup.points.copies import Copies
 from rempart.backup.points.erasures import Erasure
+from rempart.backup.points.object_sources import Copies
 from rempart.backup.points.points import Dump
 from rempart.backup.points.restore_journal import Journal, Progress
-from rempart.backup.points.restoring import Selection
+from rempart.backup.points.restore_plan import Selection
 from rempart.deployment.compose import containers
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup import credentials
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import BackupError, ObjectMissing
 from rempart.flows.restore import restore_active, restore_checks, restore_erasures
 from rempart.flows.restore.restore_databases import Server, administrator, forget_replicas, give_rights, restore_all
@@ -36,8 +36,8 @@ from rempart.flows.restore.restore_refusals import (
     refuse_without_fernet_key,
 )
 from rempart.flows.restore.restore_source import OpenPoint, Wish
-from rempart.flows.shared.pairs import physical_bucket
 from rempart.flows.shared.platform import Platform, classification_of, open_platform
+from rempart.flows.shared.replication_pairs import physical_bucket
 from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings import config as configuration
@@ -128,9 +128,9 @@ class _Restore:
     def whole(self) -> RestoreResult:
         """Restore everything in place: secrets, databases, objects, then start and check the services."""
         environment = self.point.secrets()
-        refuse_without_fernet_key(self.point, environment, i_know=self.wish.i_know)
+        refuse_without_fernet_key(self.point, environment, force=self.wish.force)
         if not self.progress.opened:
-            register = restore_erasures.register_of(self.point, i_know=self.wish.i_know)
+            register = restore_erasures.register_of(self.point, force=self.wish.force)
             refuse_running(self.stack)
             with self._step("secrets"):
                 self._take_over(environment)
@@ -145,7 +145,7 @@ class _Restore:
                     give_rights(self.stack)
                 with self._step("objects"):
                     self._objects(target)
-                refuse_red(self.checks, i_know=self.wish.i_know)
+                refuse_red(self.checks, force=self.wish.force)
             self._erase_again(register)
             self._keep(replace(self.progress, opened=True))
         with self._step("services"):
@@ -176,9 +176,9 @@ class _Restore:
         databases, aside = self.selection.databases, self.wish.aside
         if databases and not aside:
             refuse_running(self.stack)
-        register = restore_erasures.register_of(self.point, i_know=self.wish.i_know)
+        register = restore_erasures.register_of(self.point, force=self.wish.force)
         if aside:
-            restore_erasures.refuse_beside(self.point, register, self.selection, i_know=self.wish.i_know)
+            restore_erasures.refuse_side_by_side(self.point, register, self.selection, force=self.wish.force)
         if not (self.runs or lifecycle.works(self.stack)):
             refuse_nothing_here(self.stack)
             with self._step("stores"):
@@ -209,7 +209,7 @@ class _Restore:
             checks = [*restore_erasures.apply_again(platform, self.point, register, home)]
         for check in checks:
             self._add(check)
-        refuse_red(checks, i_know=self.wish.i_know)
+        refuse_red(checks, force=self.wish.force)
 
     @contextmanager
     def _step(self, name: str) -> Iterator[None]:
@@ -238,12 +238,12 @@ class _Restore:
             existing = configuration.read_env_file(self.stack.secrets)
             containers.refuse_others(self.stack, self.stack.secrets, existing, environment)
             return
-        changed = credentials.take_over(self.stack, environment, replace=self.wish.i_know)
+        changed = credentials.take_over(self.stack, environment, replace=self.wish.force)
         logger.info("%s %d secrets in %s", "wrote" if changed else "found", len(environment), self.stack.secrets)
 
     def _server(self) -> Server:
         resolve = self.point.platform.connections
-        return Server(administrator(self.stack, resolve), resolve, self.tools, self.wish.aside, self.wish.i_know)
+        return Server(administrator(self.stack, resolve), resolve, self.tools, self.wish.aside, self.wish.force)
 
     def _databases(self) -> None:
         restore_all(self._server(), self.selection.databases, self._repository, self._database_is_there)
@@ -255,7 +255,7 @@ class _Restore:
             self._keep(replace(self.progress, databases=(*self.progress.databases, dump.name)))
 
     def _repository(self, dump: Dump) -> Repository:
-        key = self.point.keys.of(dump.domain, dump.serial)
+        key = self.point.keys.of(dump.scope, dump.serial)
         return repository_of(self.point.platform, self.point.site.name, key)
 
     def _target(self, platform: Platform) -> Site:
@@ -311,7 +311,7 @@ class _Restore:
             "link": self.point.link.seq,
             "parts": [str(part) for part in self.wish.parts] or ["all"],
             "aside": self.wish.aside,
-            "i_know": self.wish.i_know,
+            "force": self.wish.force,
             "active": platform.active().site,
         }
         before = self.point.platform.ledger_

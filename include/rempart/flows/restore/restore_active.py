@@ -12,7 +12,7 @@ from typing import Any
 
 from rempart.backup.points.points import Manifest
 from rempart.coordination.active import Active, backup_site
-from rempart.coordination.failover import Journey, Step, outcome_of_drain
+from rempart.coordination.failover import Step, Switchover, outcome_of_drain
 from rempart.errors import BackupError, ConfigError, RempartError
 from rempart.flows.failover.fail_over import fail_over
 from rempart.flows.restore.restore_source import Wish
@@ -41,7 +41,7 @@ def check(config: Config, wish: Wish) -> None:
         )
 
 
-def journey(manifest: Manifest, target: str, objects: int, began: datetime, now: datetime) -> Journey:
+def switchover(manifest: Manifest, target: str, objects: int, began: datetime, now: datetime) -> Switchover:
     """Return the failover switchover whose steps before the switch a restore has taken. Pure.
 
     `began` is the start of the restore; the age of the restore point is measured at that time.
@@ -59,7 +59,7 @@ def journey(manifest: Manifest, target: str, objects: int, began: datetime, now:
     }
     told = {"seconds": 0.0, "at": now.isoformat(timespec="microseconds")}
     steps: dict[Step, Mapping[str, Any]] = {step: {**outcome, **told} for step, outcome in found.items()}
-    return Journey(f"restore-{manifest.id}", "failover", manifest.source, target, True, steps=steps)
+    return Switchover(f"restore-{manifest.id}", "failover", manifest.source, target, True, steps=steps)
 
 
 def switch(platform: Platform, manifest: Manifest, target: str, objects: int, began: datetime) -> Active:
@@ -68,11 +68,11 @@ def switch(platform: Platform, manifest: Manifest, target: str, objects: int, be
     Ends any switchover that was unfinished when the restore point was made. Raises LeaseHeld, DatabaseUnavailable.
     """
     sites = platform.continuity.active_sites(platform.config.active_site)
-    with sites.turn(f"restore to {target}") as lease:
+    with sites.hold_lease(f"restore to {target}") as lease:
         now = sites.active()
         if (now.site, now.state) == (target, "active"):
             return now
-        made = journey(manifest, target, objects, began, platform.clock())
+        made = switchover(manifest, target, objects, began, platform.clock())
         return sites.advance(lease, now, Active(0, target, "active", made))
 
 
@@ -89,7 +89,7 @@ def no_backup(platform: Platform, active: str) -> str | None:
     config, where = platform.config, "nowhere"
     try:
         where = backup_site(config, active)
-        site = platform.site(where, classification_of(load_all()), "restore-point", beside=active)
+        site = platform.site(where, classification_of(load_all()), "restore-point", replica_of=active)
         next(iter(site.list(config.buckets.backups, "chain/")), None)
     except RempartError as error:
         return (

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rempart.backup.points.restoring import Selection, check_suffix, parse_part
-from rempart.deployment.setup.layout import Stack
+from rempart.backup.points.restore_plan import Selection, check_suffix, parse_part
+from rempart.deployment.setup.paths import Stack
 from rempart.flows.backup.restore_points import open_site
 from rempart.flows.restore import restore_report
 from rempart.flows.restore.restore import RestoreResult, remove, restore
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Beside:
+class SideBySideRestore:
     """Result of a side-by-side restore or removal (`did`), or its plan with `dry_run`.
 
     `databases` and `buckets` carry their names with the suffix. `result` is the result of a finished restore.
@@ -44,9 +44,9 @@ def restore_aside(
     point: str | None = None,
     parts: Sequence[str] = (),
     removing: bool = False,
-    i_know: bool = False,
+    force: bool = False,
     dry_run: bool = True,
-) -> Beside:
+) -> SideBySideRestore:
     """Restore parts (by default all) of a restore point into databases and buckets whose names end in `aside`.
 
     With `removing`, drop these databases and buckets. Uses the platform's own identity and public keys, and changes
@@ -54,7 +54,7 @@ def restore_aside(
     errors of `restore`.
     """
     wanted = tuple(parse_part(one) for one in parts)
-    wish = Wish(open_site(platform, None).name, point, wanted, check_suffix(aside), i_know)
+    wish = Wish(open_site(platform, None).name, point, wanted, check_suffix(aside), force)
     opened = open_point(find(platform, wish, platform.trusted_keys()), wish, own_identity(platform))
     selection = plan(opened, wish)
     for line in restore_report.explain(opened.manifest, selection, platform.clock()):
@@ -73,10 +73,10 @@ def restore_aside(
     return replace(planned, result=result)
 
 
-def _planned(point: OpenPoint, selection: Selection, aside: str, did: str, *, dry_run: bool) -> Beside:
+def _planned(point: OpenPoint, selection: Selection, aside: str, did: str, *, dry_run: bool) -> SideBySideRestore:
     config = point.platform.config
     buckets = sorted({str(getattr(config.buckets, one.bucket)) for one in selection.objects})
-    return Beside(
+    return SideBySideRestore(
         did,
         dry_run,
         point.manifest.id,

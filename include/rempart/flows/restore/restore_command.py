@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rempart.backup.drill import suspicion
+from rempart.backup.drill import anomalies
 from rempart.backup.points import points
-from rempart.backup.points.restoring import Selection
-from rempart.deployment.setup.layout import Stack
+from rempart.backup.points.restore_plan import Selection
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import IntegrityError, ObjectMissing, StackError
 from rempart.flows.governance import evidence
 from rempart.flows.restore import repair, restore_active, restore_erasures, restore_report
@@ -72,7 +72,7 @@ class Prepared:
                 f"WARNING   {doubt}. Find out whether this is an attack: docs/runbooks/restore-drill.md,"
                 " 'After an attack'"
             )
-        if not yes and (register := restore_erasures.register_of(self.point, i_know=self.wish.i_know)):
+        if not yes and (register := restore_erasures.register_of(self.point, force=self.wish.force)):
             yield f"erased    {len(register)} erasures are on record; the restore erases their subjects again"
         if self.wish.active:
             left = f"changes at '{manifest.source}' after the restore point are lost"
@@ -125,7 +125,7 @@ def doubts(found: Found, point: OpenPoint) -> tuple[str, ...]:
             clean = points.read(found.site, found.platform.config.buckets.backups, link.point, link.manifest_sha256)
         except (IntegrityError, ObjectMissing):
             continue
-        return suspicion.judge(clean, replace(point.manifest, dangling=()))  # what it lacks is told already
+        return anomalies.judge(clean, replace(point.manifest, dangling=()))  # what it lacks is told already
     return ()
 
 

@@ -16,11 +16,11 @@ from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.stored_dumps import restore_from
 from rempart.backup.drill.checks import Check, of_database
 from rempart.backup.points.points import Dump
-from rempart.backup.points.restoring import Meter
+from rempart.backup.points.restore_plan import Meter
 from rempart.coordination import database as continuity
 from rempart.deployment.servers import postgresql as embedded
 from rempart.deployment.setup import credentials
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import BackupError, RempartError
 from rempart.settings import config as configuration
 from rempart.settings.config import Connection, Connections
@@ -90,7 +90,7 @@ class Server:
         raise BackupError(
             f"Database '{self.name(dump.name)}' is not empty: {full[0]} has rows"
             + (f", and so have {len(full) - 1} other tables" if len(full) > 1 else ""),
-            "Restore side by side with --aside, or pass --i-know to drop the database and all its data.",
+            "Restore side by side with --aside, or pass --force to drop the database and all its data.",
         )
 
     def _filled(self, database: str) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from rempart.backup.drill.checks import Check
 from rempart.backup.points.erasures import Erasure
-from rempart.backup.points.restoring import Selection, dataset_of
+from rempart.backup.points.restore_plan import Selection, dataset_of
 from rempart.errors import BackupError, IntegrityError, RempartError
 from rempart.flows.erasure import erase
 from rempart.flows.restore.restore_source import OpenPoint
@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 _FEATURES = ("feast_offline", "feast_online")
 
 
-def register_of(point: OpenPoint, *, i_know: bool) -> list[Erasure]:
+def register_of(point: OpenPoint, *, force: bool) -> list[Erasure]:
     """Return every verified entry of a site's register, with its key available.
 
     Raises IntegrityError for a file without a trusted signature, which may hide or forge an erasure; KeyMissing and its
-    siblings for an entry whose key is gone. With `i_know` such a file is skipped with a warning. Raises SiteError if
+    siblings for an entry whose key is gone. With `force` such a file is skipped with a warning. Raises SiteError if
     the site of the restore point does not answer.
     """
     sites = {site.name: site for site in (point.site, *point.others)}
@@ -35,19 +35,19 @@ def register_of(point: OpenPoint, *, i_know: bool) -> list[Erasure]:
     entries, doubts, _ = erasures.registered(sites, bucket, point.trusted, point.site.name)
     for file, why in sorted(doubts.items()):
         told = f"{bucket}/{file} in the register of erasures is not trusted: {why}"
-        if not i_know:
+        if not force:
             raise IntegrityError(
                 told,
-                "Find out who wrote the file. If a key was rotated, pass its file with --trust. With --i-know "
+                "Find out who wrote the file. If a key was rotated, pass its file with --trust. With --force "
                 "the file is skipped: if the entry is genuine, the erased rows return.",
             )
         logger.warning("skipped: %s", told)
     kept = []
     for one in entries:
         try:
-            point.keys.of(one.domain, one.serial)
+            point.keys.of(one.scope, one.serial)
         except BackupError as error:
-            if not i_know:
+            if not force:
                 raise
             logger.warning("skipped erasure %s, which cannot be applied: %s", one.id, error.what)
         else:
@@ -68,10 +68,10 @@ def _datasets(selection: Selection) -> set[str | None]:
     return {dataset_of(one.key) for one in selection.objects if one.bucket == "lake"}
 
 
-def refuse_beside(point: OpenPoint, entries: Sequence[Erasure], selection: Selection, *, i_know: bool) -> None:
+def refuse_side_by_side(point: OpenPoint, entries: Sequence[Erasure], selection: Selection, *, force: bool) -> None:
     """Check that a side-by-side restore brings back no rows that were erased since the restore point.
 
-    Raises BackupError, because erasures are not applied side by side. With `i_know` it is only a warning.
+    Raises BackupError, because erasures are not applied side by side. With `force` it is only a warning.
     """
     features, datasets = any(one.name in _FEATURES for one in selection.databases), _datasets(selection)
     newer = [one for one in entries if one.at >= point.manifest.created_at]
@@ -79,10 +79,10 @@ def refuse_beside(point: OpenPoint, entries: Sequence[Erasure], selection: Selec
     if not back:
         return
     told = f"{len(back)} erasures are newer than the point ({', '.join(back[:3])})"
-    if not i_know:
+    if not force:
         raise BackupError(
             f"{told}: a side-by-side restore would hold those rows again",
-            "Restore in place, where the rows are erased again; or pass --i-know, and drop the restored data as "
+            "Restore in place, where the rows are erased again; or pass --force, and drop the restored data as "
             "soon as you have looked.",
         )
     logger.warning("%s: the side-by-side restore holds those rows again", told)
@@ -96,8 +96,8 @@ def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure]
     sites, _ = erasures.open_sites(platform, home)
     silent = erasures.register(platform, sites, entries, must=None)
 
-    def secret_of(domain: str, serial: str) -> bytes:
-        return point.keys.of(domain, serial).hash_key
+    def secret_of(scope: str, serial: str) -> bytes:
+        return point.keys.of(scope, serial).hash_key
 
     for name in sorted({one.pipeline for one in entries}):
         mine = [one for one in entries if one.pipeline == name]

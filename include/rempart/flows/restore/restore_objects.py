@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rempart.backup.points.copies import Copies
+from rempart.backup.points.object_sources import Copies
 from rempart.backup.points.points import HeldObject
-from rempart.backup.points.restoring import Meter, weight
+from rempart.backup.points.restore_plan import Meter, weight
 from rempart.errors import ObjectMissing, RempartError, SiteUnavailable
-from rempart.flows.shared.abreast import abreast
+from rempart.flows.shared.bounded_map import bounded_map
 from rempart.replication.transfer import read_back, store_file, stored_sha256
 from rempart.sites.port import ObjectInfo, Site
 from rempart.sites.spool import spool_folder
@@ -72,7 +72,7 @@ class Bringer:
                 except RempartError as error:
                     return held, error
 
-            for held, outcome in abreast(wanted, one, workers, go_on=lambda: len(failures) < MOST_FAILURES):
+            for held, outcome in bounded_map(wanted, one, workers, go_on=lambda: len(failures) < MOST_FAILURES):
                 if isinstance(outcome, RempartError):
                     failures.append(outcome)
                     continue

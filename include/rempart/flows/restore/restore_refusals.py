@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rempart.backup.drill.checks import Check
 from rempart.backup.keys import platform_secrets
 from rempart.deployment.embedded import lifecycle
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import BackupError
 from rempart.flows.restore.restore_source import OpenPoint
 
@@ -46,22 +46,22 @@ def refuse_nothing_here(stack: Stack) -> None:
         )
 
 
-def refuse_without_fernet_key(point: OpenPoint, environment: Mapping[str, str], *, i_know: bool) -> None:
+def refuse_without_fernet_key(point: OpenPoint, environment: Mapping[str, str], *, force: bool) -> None:
     """Check that Airflow's encrypted data will be readable after the restore. Raises BackupError."""
-    if not platform_secrets.has_fernet_key(environment) and not i_know:
+    if not platform_secrets.has_fernet_key(environment) and not force:
         raise BackupError(
             f"The secrets of restore point {point.link.point} lack Airflow's Fernet key: Airflow's connections "
             "and variables would be unreadable",
-            "Choose another restore point. With --i-know the restore continues without them and ends red.",
+            "Choose another restore point. With --force the restore continues without them and ends red.",
         )
 
 
-def refuse_red(checks: Iterable[Check], *, i_know: bool) -> None:
+def refuse_red(checks: Iterable[Check], *, force: bool) -> None:
     """Check that restored data equals its record before the services open. Raises BackupError."""
     red = [f"{check.what}: {check.detail}" for check in checks if check.ok is False]
-    if red and not i_know:
+    if red and not force:
         raise BackupError(
             f"The restored data differs from its record, so the services stay closed:\n{red[0]}",
-            "Restore an earlier restore point (--i-know replaces the restored data), and keep this one for the "
+            "Restore an earlier restore point (--force replaces the restored data), and keep this one for the "
             "investigation.",
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 
-from rempart.backup.points import restoring
+from rempart.backup.points import restore_plan
 from rempart.backup.points.chain import Link
 from rempart.backup.points.points import Manifest
-from rempart.backup.points.restoring import Selection
+from rempart.backup.points.restore_plan import Selection
 from rempart.flows.backup.point_report import age, size
 
 SKEW = timedelta(minutes=10)
@@ -40,11 +40,11 @@ def explain(manifest: Manifest, selection: Selection, now: datetime) -> Iterator
         yield f"LACKS     {one}"
     for name, version in sorted(manifest.champions.items()):
         yield f"champion  {name} version {version} (its versions: --only model:{name})"
-    for part, count, held in restoring.parts(manifest):
+    for part, count, held in restore_plan.parts(manifest):
         yield f"part      {part!s:<34}{count:>16}{size(held):>12}"
-    for domain, number in sorted(selection.withheld.items()):
+    for scope, number in sorted(selection.withheld.items()):
         yield (
-            f"erased    {number} objects of encryption scope {domain}: its key was destroyed, so they are not restored"
+            f"erased    {number} objects of encryption scope {scope}: its key was destroyed, so they are not restored"
         )
     yield (
         f"to restore: {len(selection.databases)} databases ({size(selection.dump_bytes)}) and"

@@ -14,20 +14,20 @@ from pathlib import Path
 from rempart.backup.databases import dump_tables, postgresql
 from rempart.backup.databases.stored_dumps import file_name
 from rempart.backup.keys import age, platform_secrets
-from rempart.backup.keys.domains import parse
+from rempart.backup.keys.encryption_scopes import parse
+from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.keys.keyring import CONNECTION, Keyring, Place
-from rempart.backup.keys.wrapping import DomainKey
-from rempart.backup.points import chain, points, references, restoring
+from rempart.backup.points import chain, points, references, restore_plan
 from rempart.backup.points.chain import Link, Stored
 from rempart.backup.points.points import Manifest
-from rempart.backup.points.restoring import Part, Selection
+from rempart.backup.points.restore_plan import Part, Selection
 from rempart.backup.points.sealed_objects import unseal
 from rempart.backup.points.sealing import SealedObject
 from rempart.errors import BackupError, ConfigError, ConnectionMissing, IntegrityError, KeyMissing, RempartError
 from rempart.flows.backup.mend_links import hashes, named_links
 from rempart.flows.shared.keys import own_identity
-from rempart.flows.shared.pairs import BUCKETS, physical_bucket
 from rempart.flows.shared.platform import Platform, classification_of
+from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
 from rempart.flows.shared.repositories import repository_of
 from rempart.ledger.keys import key_id, parse_public
 from rempart.ledger.memory import MemoryLedger
@@ -44,7 +44,7 @@ _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.S
 class Wish:
     """A restore request: a restore point of a site (default: the newest complete one) and the parts to restore.
 
-    `aside` is the suffix of a side-by-side restore. `i_know` allows operations that are refused otherwise. `active` is
+    `aside` is the suffix of a side-by-side restore. `force` allows operations that are refused otherwise. `active` is
     the site that becomes active and gets the objects (default: the site of the restore point).
     """
 
@@ -52,7 +52,7 @@ class Wish:
     point: str | None = None
     parts: tuple[Part, ...] = ()
     aside: str | None = None
-    i_know: bool = False
+    force: bool = False
     active: str | None = None
 
 
@@ -128,38 +128,38 @@ class Keys:
     """Keys of encryption scopes, each opened once from the first keyring that has it. Thread-safe."""
 
     rings: Sequence[Keyring]
-    _opened: dict[tuple[str, str], DomainKey] = field(default_factory=dict, repr=False)
+    _opened: dict[tuple[str, str], ScopeKey] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def of(self, domain: str, serial: str) -> DomainKey:
+    def of(self, scope: str, serial: str) -> ScopeKey:
         """Return the key of an encryption scope.
 
         Raises KeyMissing, KeyWrong, KeyRotated, KeyDestroyed, IntegrityError, SiteError.
         """
         with self._lock:
-            if (domain, serial) not in self._opened:
-                self._opened[domain, serial] = self._open(domain, serial)
-            return self._opened[domain, serial]
+            if (scope, serial) not in self._opened:
+                self._opened[scope, serial] = self._open(scope, serial)
+            return self._opened[scope, serial]
 
-    def of_sealed(self, sealed: SealedObject) -> DomainKey:
-        return self.of(sealed.domain, sealed.serial)
+    def of_sealed(self, sealed: SealedObject) -> ScopeKey:
+        return self.of(sealed.scope, sealed.serial)
 
-    def _open(self, domain: str, serial: str) -> DomainKey:
+    def _open(self, scope: str, serial: str) -> ScopeKey:
         first: RempartError | None = None
         for ring in self.rings:
             try:
-                return ring.open(parse(domain), serial)
+                return ring.open(parse(scope), serial)
             except (KeyMissing, IntegrityError) as error:
                 first = first or error
             except RempartError as error:
                 if first is None:
                     raise  # of the backup site; the others are only asked for what it lacks
                 raise first from error
-        raise first or KeyMissing(f"No site to read the key of {domain} from", "Pass a site with --site.")
+        raise first or KeyMissing(f"No site to read the key of {scope} from", "Pass a site with --site.")
 
     def destroyed(self) -> set[tuple[str, str]]:
         """Return scope and serial of each key that is marked as destroyed at the backup site."""
-        return {(card.domain, card.serial) for card in self.rings[0].cards() if card.destroyed}
+        return {(card.scope, card.serial) for card in self.rings[0].cards() if card.destroyed}
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def find(platform: Platform, wish: Wish, trusted: Mapping[str, bytes]) -> Found:
     site = site_of_points(platform, wish.site)
     bucket = platform.config.buckets.backups
     stored = chain.read(site, bucket, trusted, named=hashes(named_links(platform, site)))
-    links = verified(stored, trusted, before_break=wish.i_know and wish.point is not None)
+    links = verified(stored, trusted, before_break=wish.force and wish.point is not None)
     lost = chain.lost_points(stored, trusted)
     return Found(platform, site, links, frozenset(points.list(site, bucket)), trusted, lost)
 
@@ -218,13 +218,15 @@ def site_of_points(platform: Platform, name: str) -> Site:
         declared = ", ".join(platform.config.sites)
         raise ConfigError(f"Site '{name}' is not declared in rempart.yaml", f"Declared: {declared}.")
     home = platform.config.active_site
-    return platform.site(name, classification_of(load_all()), "restore-point", beside=home if home != name else None)
+    return platform.site(
+        name, classification_of(load_all()), "restore-point", replica_of=home if home != name else None
+    )
 
 
 def open_point(found: Found, wish: Wish, identity: age.Identity) -> OpenPoint:
     """Choose the point and read its manifest. Raises IntegrityError, BackupError, SiteError."""
     platform, site = found.platform, found.site
-    link = restoring.choose(found.links, found.present, wish.point, i_know=wish.i_know, lost=found.lost)
+    link = restore_plan.choose(found.links, found.present, wish.point, force=wish.force, lost=found.lost)
     bucket = platform.config.buckets.backups
     manifest = points.read(site, bucket, link.point, link.manifest_sha256)
     others = _others(platform, site.name)
@@ -252,9 +254,9 @@ def plan(point: OpenPoint, wish: Wish, tools: postgresql.Tools | None = None) ->
     """
     named = [part.name for part in wish.parts if part.kind == "model"]
     models = model_folders(point, named, tools or postgresql.find_tools()) if named else {}
-    selection = restoring.select(point.manifest, wish.parts, models, point.keys.destroyed())
-    for domain, serial in restoring.keys_needed(point.manifest, selection):
-        point.keys.of(domain, serial)
+    selection = restore_plan.select(point.manifest, wish.parts, models, point.keys.destroyed())
+    for scope, serial in restore_plan.keys_needed(point.manifest, selection):
+        point.keys.of(scope, serial)
     return selection
 
 
@@ -264,7 +266,7 @@ def model_folders(point: OpenPoint, names: Sequence[str], tools: postgresql.Tool
     Raises BackupError for an unknown model.
     """
     config, dump = point.platform.config, point.manifest.database("mlflow")
-    key = point.keys.of(dump.domain, dump.serial)
+    key = point.keys.of(dump.scope, dump.serial)
     with spool_folder() as folder:
         file = folder / "mlflow.dump"
         repository_of(point.platform, point.site.name, key).dump_file(dump.snapshot, file_name("mlflow"), file)

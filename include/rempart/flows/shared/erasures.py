@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from rempart.backup.keys.domains import Domain, parse, text_of
+from rempart.backup.keys.encryption_scopes import EncryptionScope, parse, text_of
 from rempart.backup.points import erasures
 from rempart.backup.points.erasures import Erasure
 from rempart.errors import ErasedMeanwhile, ObjectMissing, RempartError, SiteError, SiteUnavailable
@@ -31,7 +31,7 @@ ALL = 100_000
 Rewritten = Mapping[tuple[str, str], tuple[str, str] | None]
 """SHA-256 or key of the replacement of each object from which a row was erased, by bucket and key."""
 SecretOf = Callable[[str, str], bytes]
-"""The key of pseudonyms with this domain and serial."""
+"""The key of pseudonyms with this scope and serial."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Erased:
 def erased_by(pipeline: str, entries: Iterable[Erasure], secret_of: SecretOf) -> Erased | None:
     """Return the subjects that the entries name for this pipeline, or None."""
     mine = [one for one in entries if one.pipeline == pipeline]
-    keys = sorted({(one.domain, one.serial) for one in mine})
+    keys = sorted({(one.scope, one.serial) for one in mine})
     subjects = tuple(
-        (secret_of(*key), frozenset(who for one in mine if (one.domain, one.serial) == key for who in one.subjects))
+        (secret_of(*key), frozenset(who for one in mine if (one.scope, one.serial) == key for who in one.subjects))
         for key in keys
     )
     return Erased(pipeline, frozenset(one.id for one in mine), subjects) if mine else None
@@ -107,11 +107,11 @@ def secrets_of(platform: Platform) -> SecretOf:
     """Return a function that opens keys of pseudonyms with the platform's own key, and opens each key once."""
     opened: dict[tuple[str, str], bytes] = {}
 
-    def secret_of(domain: str, serial: str) -> bytes:
-        if (domain, serial) not in opened:
+    def secret_of(scope: str, serial: str) -> bytes:
+        if (scope, serial) not in opened:
             keyring = open_keyring(platform)
-            opened[domain, serial] = keyring.open(parse(domain), serial).hash_key
-        return opened[domain, serial]
+            opened[scope, serial] = keyring.open(parse(scope), serial).hash_key
+        return opened[scope, serial]
 
     return secret_of
 
@@ -124,11 +124,11 @@ def new_entry(
     Make that key if there is none.
     """
     now = platform.clock()
-    domain = Domain("platform", erasures.KEYS, text_of(kept_for(platform.config.backup.keep)))
-    key = key_of(platform, open_keyring(platform), domain)
+    scope = EncryptionScope("platform", erasures.KEYS, text_of(kept_for(platform.config.backup.keep)))
+    key = key_of(platform, open_keyring(platform), scope)
     who = tuple(sorted({erasures.pseudonym(key.hash_key, pipeline, one) for one in keys}))
     name = erasures.new_id(now, suffix or secrets.token_hex(4))
-    return Erasure(name, now, pipeline, who, by, reason, domain.id, key.serial)
+    return Erasure(name, now, pipeline, who, by, reason, scope.id, key.serial)
 
 
 def open_sites(platform: Platform, home: str | None = None) -> tuple[dict[str, Site], dict[str, str]]:

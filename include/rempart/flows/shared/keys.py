@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from rempart.backup.keys import age
-from rempart.backup.keys.domains import Domain, parse
+from rempart.backup.keys.encryption_scopes import EncryptionScope, parse
+from rempart.backup.keys.key_envelope import Card, ScopeKey
 from rempart.backup.keys.keyring import CONNECTION, Destruction, Keyring, Place
-from rempart.backup.keys.wrapping import Card, DomainKey
 from rempart.coordination.active import backup_site
 from rempart.errors import ConfigError, KeyMissing, KeyWrong, RepositoryDamaged
 from rempart.flows.shared.platform import Platform, classification_of
@@ -82,7 +82,7 @@ def open_keyring(platform: Platform) -> Keyring:
     active = platform.active().site
     names = (backup_site(config, active), active)
     places = (
-        Place(platform.site(names[0], classification, "restore-point", beside=active), config.buckets.backups),
+        Place(platform.site(names[0], classification, "restore-point", replica_of=active), config.buckets.backups),
         Place(platform.site(names[1], classification), config.buckets.backups),
     )
     own = own_identity(platform)
@@ -92,82 +92,82 @@ def open_keyring(platform: Platform) -> Keyring:
     return Keyring(places, own, escrow, platform.clock)
 
 
-def key_of(platform: Platform, keyring: Keyring, domain: Domain) -> DomainKey:
+def key_of(platform: Platform, keyring: Keyring, scope: EncryptionScope) -> ScopeKey:
     """Return the key that encrypts the objects of a scope. Make it if needed, with evidence of kind `backup-key`.
 
     Raises KeyMissing if the ledger records a key and no site has it: a new key would hide that older objects are
     unreadable. Otherwise raises the errors of `Keyring.open_or_make`.
     """
-    newest = platform.ledger.find("backup-key", domain.id, limit=1)
+    newest = platform.ledger.find("backup-key", scope.id, limit=1)
     lives = bool(newest) and newest[0].body["event"] != "destroyed"
-    if lives and not keyring.copies(domain):
+    if lives and not keyring.copies(scope):
         raise KeyMissing(
-            f"The key of encryption scope {domain.id} is missing at {', '.join(map(str, keyring.places))}",
+            f"The key of encryption scope {scope.id} is missing at {', '.join(map(str, keyring.places))}",
             "Put a copy of the key back; Rempart did not destroy it. If no copy is left, run `rempart keys "
             "destroy` to record the loss: the next backup makes a new key.",
         )
-    key = keyring.open_or_make(domain)
+    key = keyring.open_or_make(scope)
     if not lives or newest[0].body["serial"] != key.serial:
-        _record(platform, keyring, "made", domain.id, key.serial)
+        _record(platform, keyring, "made", scope.id, key.serial)
     return key
 
 
-def renewed_key(platform: Platform, keyring: Keyring, domain: Domain, damage: RepositoryDamaged) -> DomainKey:
+def renewed_key(platform: Platform, keyring: Keyring, scope: EncryptionScope, damage: RepositoryDamaged) -> ScopeKey:
     """Make another key for an encryption scope, which new objects use. Writes evidence of kind `backup-key`.
 
     Raises RepositoryDamaged after `RENEWALS` new keys within a day, and the errors of `Keyring.open_or_make`.
     """
     since = platform.clock() - timedelta(days=1)
-    newest = platform.ledger.find("backup-key", domain.id, limit=RENEWALS)
+    newest = platform.ledger.find("backup-key", scope.id, limit=RENEWALS)
     if sum(one.at > since and "why" in one.body for one in newest) == RENEWALS:
         raise RepositoryDamaged(
             f"{damage.what}; {RENEWALS} new repositories within a day failed the same way",
             "Ask the operator of the site, which alters or loses data, and set another backup.site in rempart.yaml.",
         )
-    key = keyring.renew(domain)
-    _record(platform, keyring, "made", domain.id, key.serial, why=damage.what)
+    key = keyring.renew(scope)
+    _record(platform, keyring, "made", scope.id, key.serial, why=damage.what)
     return key
 
 
-def _record(platform: Platform, keyring: Keyring, event: str, domain: str, serial: str, **more: object) -> None:
+def _record(platform: Platform, keyring: Keyring, event: str, scope: str, serial: str, **more: object) -> None:
     body = {"event": event, "serial": serial, "places": [str(place) for place in keyring.places], **more}
-    platform.ledger.append("backup-key", domain, {**body, "recipients": list(keyring.recipients)})
+    platform.ledger.append("backup-key", scope, {**body, "recipients": list(keyring.recipients)})
 
 
 def listing(keyring: Keyring) -> Iterator[str]:
     """Yield one line for each key, with the sites that lack a copy."""
     for card in keyring.cards():
         yield _line(keyring, card)
-    for (domain, serial), error in keyring.damaged().items():
-        yield f"{domain:<40} {serial}  DAMAGED KEY FILE: {error.what}"
+    for (scope, serial), error in keyring.damaged().items():
+        yield f"{scope:<40} {serial}  DAMAGED KEY FILE: {error.what}"
 
 
 def _line(keyring: Keyring, card: Card) -> str:
-    head = f"{card.domain:<40} {card.serial}  "
+    head = f"{card.scope:<40} {card.serial}  "
     if card.destroyed:
         return f"{head}destroyed on {card.destroyed:%Y-%m-%d %H:%M} UTC"
-    holders = keyring.copies(parse(card.domain)).get(card.serial, [])
+    holders = keyring.copies(parse(card.scope)).get(card.serial, [])
     lacking = [str(place) for place in keyring.places if place not in holders]
     names = ["the platform" if one == keyring.own.recipient else one for one in card.recipients]
     missing = f"; NO COPY in {', '.join(lacking)}" if lacking else ""
     return f"{head}made on {card.made:%Y-%m-%d}, opened by {', '.join(names)}{missing}"
 
 
-def destroy(platform: Platform, keyring: Keyring, domain_id: str, *, dry_run: bool = True) -> Destruction:
+def destroy(platform: Platform, keyring: Keyring, scope_id: str, *, dry_run: bool = True) -> Destruction:
     """Destroy the keys of an encryption scope at every site. Data encrypted with them becomes unreadable.
 
     The evidence is written after the deletion is verified. Raises BackupError (also KeyMissing), SiteError.
     """
-    domain = parse(domain_id)
-    planned = keyring.destroy(domain, dry_run=dry_run)
-    if not planned.serials and not platform.ledger.find("backup-key", domain.id, limit=1):
+    scope = parse(scope_id)
+    planned = keyring.destroy(scope, dry_run=dry_run)
+    if not planned.serials and not platform.ledger.find("backup-key", scope.id, limit=1):
         raise KeyMissing(
-            f"Encryption scope {domain.id} never had a key", "Run `rempart keys list` to see the scopes that have keys."
+            f"Encryption scope {scope.id} never had a key", "Run `rempart keys list` to see the scopes that have keys."
         )
     if dry_run:
         return planned
     serials = planned.serials or ("none",)
-    _record(platform, keyring, "destroyed", domain.id, serials[-1], serials=list(serials), copies=len(planned.copies))
+    _record(platform, keyring, "destroyed", scope.id, serials[-1], serials=list(serials), copies=len(planned.copies))
     return planned
 
 
@@ -177,7 +177,7 @@ def destruction_lines(done: Destruction, *, dry_run: bool) -> Iterator[str]:
         yield f"{'would be' if dry_run else 'were'} deleted: {copy}"
     if dry_run:
         yield (
-            f"Dry run: all data of {done.domain} would become unreadable in every restore point. Pass --yes to "
+            f"Dry run: all data of {done.scope} would become unreadable in every restore point. Pass --yes to "
             "destroy its keys."
         )
     else:
@@ -198,7 +198,7 @@ def rewrap(
         return tuple(one for one in keyring.cards() if not one.destroyed)
     done = keyring.rewrap(replace(keyring, own=opener) if opener else None)
     for card in done:
-        _record(platform, keyring, "rewrapped", card.domain, card.serial)
+        _record(platform, keyring, "rewrapped", card.scope, card.serial)
     return done
 
 
@@ -206,11 +206,11 @@ def rewrap_lines(keyring: Keyring, cards: Sequence[Card], *, dry_run: bool) -> I
     """Yield the recipients of each key, or with `dry_run` what would change, as lines for people."""
     for card in cards:
         if not dry_run:
-            yield f"{card.domain} {card.serial}: for {', '.join(card.recipients)}"
+            yield f"{card.scope} {card.serial}: for {', '.join(card.recipients)}"
             continue
         gone = [one for one in card.recipients if one not in keyring.recipients]
         new = [one for one in keyring.recipients if one not in card.recipients]
-        yield f"{card.domain} {card.serial}: new {', '.join(new) or '-'}; no longer {', '.join(gone) or '-'}"
+        yield f"{card.scope} {card.serial}: new {', '.join(new) or '-'}; no longer {', '.join(gone) or '-'}"
     if dry_run:
         yield "Dry run: nothing was changed. Pass --yes to rewrap the keys."
 

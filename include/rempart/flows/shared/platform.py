@@ -11,9 +11,9 @@ from typing import Literal
 from rempart.coordination.active import Active, is_open
 from rempart.errors import PipelineError
 from rempart.ledger import keys
+from rempart.ledger.attributed import AttributedLedger, Writer
 from rempart.ledger.port import Evidence, Ledger
 from rempart.ledger.postgresql import PostgresqlLedger
-from rempart.ledger.stamped import StampedLedger, Writer
 from rempart.replication.continuity import Continuity, PostgresqlContinuity
 from rempart.settings import config as configuration
 from rempart.settings.config import Config, Connection, Connections, witness
@@ -60,7 +60,7 @@ class Platform:
     _permitted: set[tuple[str, str, str]] = field(default_factory=set)
 
     def site(
-        self, name: str, classification: Classification, what: What = "data", *, beside: str | None = None
+        self, name: str, classification: Classification, what: What = "data", *, replica_of: str | None = None
     ) -> Site:
         """Return a site if the policy allows `what` of this classification there.
 
@@ -70,7 +70,7 @@ class Platform:
         connection = None
         if name not in self.sites and name in self.config.sites:
             connection = self.connections(self.config.sites[name].connection)
-        decision = self._decide(name, connection, classification, what, beside)
+        decision = self._decide(name, connection, classification, what, replica_of)
         self.record(decision)
         return self._open(name, name, connection, decision)
 
@@ -89,11 +89,16 @@ class Platform:
         return self._open(held, name, connection, decision), decision
 
     def _decide(
-        self, name: str, connection: Connection | None, classification: Classification, what: What, beside: str | None
+        self,
+        name: str,
+        connection: Connection | None,
+        classification: Classification,
+        what: What,
+        replica_of: str | None,
     ) -> Decision:
         endpoint = connection.extra.get("endpoint_url") if connection else None
         today = self.clock().date()
-        return decide_site(self.config, classification, what, name, on=today, endpoint=endpoint, beside=beside)
+        return decide_site(self.config, classification, what, name, on=today, endpoint=endpoint, replica_of=replica_of)
 
     def _open(self, held: str, name: str, connection: Connection | None, permission: Decision) -> Site:
         if connection:
@@ -183,7 +188,7 @@ class Platform:
     @property
     def ledger(self) -> Ledger:
         found = self.ledger_ or PostgresqlLedger(self.database("ledger"), self.signer)
-        return StampedLedger(found, self.writer) if self.writer else found
+        return AttributedLedger(found, self.writer) if self.writer else found
 
     def signer(self, connection: str = keys.CONNECTION) -> keys.Signer:
         """Return the key that signs ledger records. Raises LedgerError, ConnectionMissing."""

@@ -14,7 +14,7 @@ from rempart.backup.databases import postgresql
 from rempart.backup.drill.checks import Check
 from rempart.coordination.active import backup_site
 from rempart.deployment.embedded import lifecycle, release
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import UpgradeError
 from rempart.flows.restore import restore_checks
 from rempart.flows.shared.platform import Platform, classification_of, open_platform

@@ -11,7 +11,7 @@ from pathlib import Path
 from rempart.airflow_api import AirflowApi
 from rempart.backup.drill.checks import Check
 from rempart.deployment.embedded import lifecycle, release
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import RempartError, UpgradeError
 from rempart.flows.restore import restore_checks
 from rempart.flows.shared.platform import open_platform
@@ -48,7 +48,7 @@ def go_back(stack: Stack, begun: Begun) -> None:
         lifecycle.start_stores(stack)
         _record(stack, begun)
         only = [word for name in begun.migrates for word in ("--only", f"database:{name}")]
-        _before(stack, begun, ["restore", "--site", begun.site, "--point", begun.point, *only, "--i-know", "--yes"])
+        _before(stack, begun, ["restore", "--site", begun.site, "--point", begun.point, *only, "--force", "--yes"])
         lifecycle.down(stack)  # the supervisor was this release's
     release.forget(stack)
     _before(stack, begun, ["up"])

@@ -19,7 +19,7 @@ from rempart.deployment.embedded import lifecycle, release
 from rempart.deployment.servers import postgresql as embedded
 from rempart.deployment.servers import schemas
 from rempart.deployment.setup import environment
-from rempart.deployment.setup.layout import AIRFLOW_COMPONENTS, Stack
+from rempart.deployment.setup.paths import AIRFLOW_COMPONENTS, Stack
 from rempart.errors import PipelineError, RempartError, UpgradeError
 from rempart.flows.shared.platform import Platform
 from rempart.flows.upgrade.upgrade_plan import Facts

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from rempart.deployment.embedded.release import Release
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import UpgradeError
 
 Outcome = Literal["", "upgraded", "back"]

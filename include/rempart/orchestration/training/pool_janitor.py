@@ -13,7 +13,7 @@ from rempart.orchestration import runtime
 from rempart.settings import config
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import train_job
-from rempart.training.kubernetes.strays import Finding, PodSeen
+from rempart.training.kubernetes.orphans import Finding, PodSeen
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def sweep(*, dry_run: bool) -> dict[str, Any]:
     from kubernetes.config import ConfigException
     from urllib3.exceptions import HTTPError
 
-    from rempart.flows.training.sweep_pods import find_strays, note
+    from rempart.flows.training.clean_up_pods import find_strays, note
 
     platform = runtime.platform()
     api = AirflowApi(platform.connections("airflow_api"))

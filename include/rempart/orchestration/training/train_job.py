@@ -1,7 +1,7 @@
 """A job on several nodes: each attempt is a TrainJob, whose pods Kubeflow Trainer makes from the pool's runtime.
 
-What is done for every attempt, whatever it is in a cluster, stands in rempart.orchestration.training.pursuit. No node
-of an attempt gets credentials, so none can run, before all of them were admitted.
+What is done for every attempt, whatever it is in a cluster, stands in rempart.orchestration.training.training_operator.
+No node of an attempt gets credentials, so none can run, before all of them were admitted.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from urllib3.exceptions import HTTPError
 from rempart.errors import PlacementDenied
 from rempart.orchestration.training.api_answers import is_there, retried, told
 from rempart.orchestration.training.pod_triggers import BOUND
-from rempart.orchestration.training.pursuit import PAUSES, Denied, Pursuit, Taken
 from rempart.orchestration.training.train_job_trigger import POLL_SECONDS, TrainJobTrigger, new_lines, seconds_since
+from rempart.orchestration.training.training_operator import PAUSES, Denied, Taken, TrainingOperatorBase
 from rempart.settings.config import load
 from rempart.training.backends import readable
 from rempart.training.kubernetes import pod as pods
@@ -38,7 +38,7 @@ LATE_SECONDS = 120
 """A job that its own bound did not end is deleted so long after it."""
 
 
-class TrainJobOperator(Pursuit):
+class TrainJobOperator(TrainingOperatorBase):
     """Run the job that the task before it ordered, on as many nodes as its trainer says; it returns where it ran."""
 
     thing = "TrainJob"

@@ -1,6 +1,6 @@
 """A job on one node: each attempt is a pod, the provider's business (KubernetesPodOperator, deferrable).
 
-What is done for every attempt, whatever it is in a cluster, stands in rempart.orchestration.training.pursuit.
+What is done for every attempt, whatever it is in a cluster, stands in rempart.orchestration.training.training_operator.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError
 
 from rempart.orchestration.training.api_answers import is_there, retried
 from rempart.orchestration.training.pod_triggers import BOUND, PauseTrigger, TrainingPodTrigger, overdue
-from rempart.orchestration.training.pursuit import PAUSES, Pursuit, Taken
+from rempart.orchestration.training.training_operator import PAUSES, Taken, TrainingOperatorBase
 from rempart.settings.config import load
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import queue, verdict
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rempart.settings.pipeline import Pipeline
 
 
-class TrainingPodOperator(Pursuit, KubernetesPodOperator):
+class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
     """Run the job that the task before it ordered, on one node; it returns where it ran."""
 
     thing = "pod"

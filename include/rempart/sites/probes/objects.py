@@ -20,13 +20,13 @@ RACERS = 8
 
 def read_after_write(at: Scratch) -> str:
     """Bodies and absence, each at once after the change."""
-    for turn in range(3):
-        body = os.urandom(1000 + turn)
+    for attempt in range(3):
+        body = os.urandom(1000 + attempt)
         at.put("seen", body)
         if not at.is_there("seen"):
             raise Lie("a write was reported as done, and the object is not there")
         if at.get("seen") != body or at.head("seen")["ContentLength"] != len(body):
-            raise Lie(f"write {turn + 1} of one key gave back another body")
+            raise Lie(f"write {attempt + 1} of one key gave back another body")
         if at.names("seen") != ["seen"]:
             raise Lie("a listing at once after the write does not show it")
     at.put("empty")

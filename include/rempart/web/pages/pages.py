@@ -16,10 +16,10 @@ from rempart.settings import access
 from rempart.web import airflow_calls, sources
 from rempart.web.airflow_calls import AirflowRefused, Run
 from rempart.web.api import Kind, PageNumber, PointId, Sequence, Subject
-from rempart.web.doors.access import requires
 from rempart.web.pages import forms, posts
 from rempart.web.read_models import data, models, overview, points, sites
 from rempart.web.rendering import FOLDER, HEADERS, base, render
+from rempart.web.security.access import requires
 
 Reader = Annotated[BaseUser, Depends(requires("read"))]
 Auditor = Annotated[BaseUser, Depends(requires("read_evidence"))]

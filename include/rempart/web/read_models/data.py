@@ -9,7 +9,7 @@ from datetime import datetime
 from rempart.errors import PipelineError
 from rempart.web.facts import Facts, Unknown
 from rempart.web.read_models import quarantine
-from rempart.web.read_models.said import Moment, moment
+from rempart.web.read_models.messages import Moment, moment
 
 PAGE = 50
 

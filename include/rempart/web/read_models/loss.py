@@ -14,8 +14,8 @@ from rempart.settings.sections import ReplicationPair
 from rempart.sovereignty.places import site_placement
 from rempart.sovereignty.policy import independence
 from rempart.web.facts import Facts, Unknown
+from rempart.web.read_models.messages import STALE, Said, State, worst
 from rempart.web.read_models.points import standing
-from rempart.web.read_models.said import STALE, Said, State, worst
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rempart.models.gate import is_kept
 from rempart.models.metrics import LOWER_IS_BETTER
 from rempart.web.facts import Facts
 from rempart.web.read_models.lineage import Lineage, lineages
-from rempart.web.read_models.said import Moment, State, moment
+from rempart.web.read_models.messages import Moment, State, moment
 
 
 @dataclass(frozen=True)

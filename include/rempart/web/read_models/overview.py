@@ -21,9 +21,9 @@ from rempart.sovereignty.places import decide_pool, decide_server, decide_site
 from rempart.sovereignty.policy import Decision, What
 from rempart.web.facts import Facts, Unknown
 from rempart.web.read_models import loss
+from rempart.web.read_models.messages import Moment, Said, State, moment
 from rempart.web.read_models.models import Champion, champions
 from rempart.web.read_models.points import proof, standing
-from rempart.web.read_models.said import Moment, Said, State, moment
 
 DRILL_EVERY = timedelta(days=8)
 """The DAG `restore_drill` runs each week; a day later its proof counts as old."""
@@ -142,8 +142,8 @@ def _decisions(
         asked.append((shared, "restore-point", backup_site(config, home), home))
     witnesses = dict.fromkeys([config.evidence_site, config.checkpoint_site])
     asked += [("internal", "evidence", site, None) for site in witnesses]
-    for classification, what, site, beside in asked:
-        yield f"site {site}", decide_site(config, classification, what, site, on=today, beside=beside)
+    for classification, what, site, replica_of in asked:
+        yield f"site {site}", decide_site(config, classification, what, site, on=today, replica_of=replica_of)
     for server in SERVERS:
         for classification in own or [shared]:
             yield f"server {server}", decide_server(config, classification, server, on=today)

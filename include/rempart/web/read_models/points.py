@@ -10,7 +10,7 @@ from typing import Any
 from rempart.backup.databases.not_held import is_whole, of_record
 from rempart.ledger.port import Evidence
 from rempart.web.facts import Facts
-from rempart.web.read_models.said import Moment, State, moment
+from rempart.web.read_models.messages import Moment, State, moment
 
 
 @dataclass(frozen=True)

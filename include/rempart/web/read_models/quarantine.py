@@ -11,7 +11,7 @@ from rempart.errors import PipelineError
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.deliveries import HELD_BACK
 from rempart.web.facts import Facts, Unknown
-from rempart.web.read_models.said import Moment, State, moment
+from rempart.web.read_models.messages import Moment, State, moment
 
 SHOWN = 120
 """So many deliveries of an expectation's history at most, the newest."""

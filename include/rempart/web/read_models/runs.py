@@ -1,7 +1,7 @@
 """What a DAG, or one run of it, left in the ledger: by topic, each record as a sentence. Pure.
 
-A record names the run that wrote it (`rempart.ledger.stamped`); those from before that mark are found by the pipeline
-or pair that a DAG is of, and belong to no run.
+A record names the run that wrote it (`rempart.ledger.attributed`); those from before that mark are found by the
+pipeline or pair that a DAG is of, and belong to no run.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from datetime import datetime
 from typing import Any, Literal, get_args
 
 from rempart.backup.databases.not_held import is_whole, of_record
+from rempart.ledger.attributed import run_name, writer
 from rempart.ledger.port import Evidence, Kind
-from rempart.ledger.stamped import run_name, writer
 from rempart.settings.pipeline import Pipeline
 from rempart.training.placement import Option, plan, request_of
 from rempart.training.waiting import waiting_times
 from rempart.web.facts import NEWEST, Facts, Unknown
+from rempart.web.read_models.messages import Moment, Said, State, moment
 from rempart.web.read_models.overview import against
-from rempart.web.read_models.said import Moment, Said, State, moment
 
 Topic = Literal["snapshot", "quarantine", "candidate", "gate", "point", "drill", "replication", "usage", "placement"]
 TOPICS: tuple[Topic, ...] = get_args(Topic)

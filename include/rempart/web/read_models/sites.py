@@ -11,7 +11,7 @@ from rempart.settings.sections import ReplicationPair
 from rempart.sites.capabilities import CAPABILITIES, Proof, Purpose, from_json, missing
 from rempart.web.facts import Facts, Unknown
 from rempart.web.read_models import loss, overview
-from rempart.web.read_models.said import Moment, State, moment
+from rempart.web.read_models.messages import Moment, State, moment
 from rempart.web.read_models.usage import Usage, usage
 
 PURPOSES: Mapping[str, Purpose] = {

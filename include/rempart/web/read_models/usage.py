@@ -9,7 +9,7 @@ from typing import Any
 
 from rempart.ledger.port import Evidence
 from rempart.web.facts import Facts
-from rempart.web.read_models.said import State, worst
+from rempart.web.read_models.messages import State, worst
 
 OLD = timedelta(days=3)
 """The DAG `verify_replicas` measures each day: what was not measured for so long is not known any more."""

@@ -171,11 +171,11 @@ def script(file: Path, lines: str) -> Path:
 
 
 def test_restic_on_path_comes_first_then_what_setup_unpacked_and_none_is_too_old(tmp_path: Path) -> None:
-    beside = script(tmp_path / "venv" / "tools" / "bin" / "restic", 'echo "restic 0.18.0 compiled with go"')
+    tools_program = script(tmp_path / "venv" / "tools" / "bin" / "restic", 'echo "restic 0.18.0 compiled with go"')
     on_path = script(tmp_path / "bin" / "restic", 'echo "restic 0.18.1 compiled with go"')
     assert find_program(str(on_path.parent), tmp_path / "venv") == on_path
     old = script(tmp_path / "old" / "restic", 'echo "restic 0.14.0 compiled with go"')
-    assert find_program(str(old.parent), tmp_path / "venv") == beside
+    assert find_program(str(old.parent), tmp_path / "venv") == tools_program
     with pytest.raises(BackupError, match=r"old/restic is 0\.14\.0"):
         find_program(str(old.parent), tmp_path / "nowhere")
     with pytest.raises(BackupError, match="not on PATH"):

@@ -24,7 +24,7 @@ from rempart.flows.drill.drill import RPO, RTO
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import load
-from tests.journeys import in_memory
+from tests.switchovers import in_memory
 
 POINT = "20261125T120000Z-abcdef"
 CHECKS = [
@@ -120,7 +120,7 @@ def test_what_the_evidence_supports() -> None:
 def test_an_attack_and_a_switchover_on_record_support_article_11_6() -> None:
     ledger = MemoryLedger()
     ledger.append("drill", POINT, body(scenario="cyber-attack"))
-    ledger.append("failover", "journey", {"step": "resume", "ok": True})
+    ledger.append("failover", "switchover", {"step": "resume", "ok": True})
     found = reported(ledger)
     line = found.profiles[0].lines[0]
     assert line.finding == "supports" and {one.record for one in line.evidence} >= {2, 3}
@@ -190,7 +190,7 @@ def test_the_same_evidence_gives_the_same_report_whatever_comes_later() -> None:
     found = reported(ledger)
     record = ledger.find("drill")[0]
     ledger.append("drill", POINT, body(scenario="cyber-attack"))
-    ledger.append("failover", "journey", {"step": "resume", "ok": True})
+    ledger.append("failover", "switchover", {"step": "resume", "ok": True})
     assert drill_report.make(ledger, record, list(PROFILES.values())) == found
 
 

@@ -1,4 +1,4 @@
-"""Keys of erasure domains: made once, opened by each recipient, vouched for, destroyed in every copy."""
+"""Keys of encryption scopes: made once, opened by each recipient, vouched for, destroyed in every copy."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.backup.keys import age, wrapping
-from rempart.backup.keys.domains import Domain
+from rempart.backup.keys import age, key_envelope
+from rempart.backup.keys.encryption_scopes import EncryptionScope
+from rempart.backup.keys.key_envelope import Card
 from rempart.backup.keys.keyring import Keyring, Place, path_of
-from rempart.backup.keys.wrapping import Card
 from rempart.errors import (
     BackupError,
     IntegrityError,
@@ -30,7 +30,7 @@ from tests.memory_site import MemorySite
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BUCKET = "backups"
-BOOKINGS, LEDGER = Domain("dataset", "bookings", "395d"), Domain("database", "ledger", "372d")
+BOOKINGS, LEDGER = EncryptionScope("dataset", "bookings", "395d"), EncryptionScope("database", "ledger", "372d")
 PLATFORM, ESCROW, STRANGER = age.new_identity(), age.new_identity(), age.new_identity()
 
 
@@ -62,7 +62,7 @@ def test_a_key_is_made_once_and_stands_at_every_place(ring: Keyring) -> None:
     assert key.proven and key.serial == "0001" and len(key.hash_key) == 32
     assert ring.copies(BOOKINGS) == {"0001": list(ring.places)}
     assert ring.open_or_make(LEDGER).recipient != key.recipient
-    assert [(card.domain, card.made, card.recipients) for card in ring.cards(BOOKINGS)] == [
+    assert [(card.scope, card.made, card.recipients) for card in ring.cards(BOOKINGS)] == [
         (BOOKINGS.id, NOW, (PLATFORM.recipient, ESCROW.recipient))
     ]
 
@@ -119,17 +119,17 @@ def test_nothing_is_sealed_with_a_key_that_a_stranger_wrapped(ring: Keyring) -> 
         ring.open_or_make(BOOKINGS)
 
 
-def test_a_key_of_another_domain_does_not_pass_for_it(ring: Keyring) -> None:
+def test_a_key_of_another_scope_does_not_pass_for_it(ring: Keyring) -> None:
     ring.open_or_make(LEDGER)
     ring.open_or_make(BOOKINGS)
     for one in ring.places:
         one.site.write(BUCKET, f"keys/{BOOKINGS.id}/0001.age", one.site.read(BUCKET, f"keys/{LEDGER.id}/0001.age"))
-    with pytest.raises(IntegrityError, match="no key of this domain"):
+    with pytest.raises(IntegrityError, match="no key of this scope"):
         ring.open(BOOKINGS)
 
 
-def test_a_domain_that_never_had_a_key_and_one_whose_copies_are_gone(ring: Keyring) -> None:
-    with pytest.raises(KeyMissing, match=r"no key of domain dataset-bookings-395d in bucket backups at site 'haven'"):
+def test_a_scope_that_never_had_a_key_and_one_whose_copies_are_gone(ring: Keyring) -> None:
+    with pytest.raises(KeyMissing, match=r"no key of scope dataset-bookings-395d in bucket backups at site 'haven'"):
         ring.open(BOOKINGS)
     ring.open_or_make(BOOKINGS)
     for one in ring.places:
@@ -241,7 +241,7 @@ def test_rewrapping_lets_in_the_new_and_shuts_out_the_old(ring: Keyring) -> None
     keys = [ring.open_or_make(BOOKINGS), ring.open_or_make(LEDGER)]
     ring.destroy(LEDGER, dry_run=False)
     fresh = dataclasses.replace(ring, escrow=(STRANGER.recipient,))
-    assert [card.domain for card in fresh.rewrap()] == [BOOKINGS.id]
+    assert [card.scope for card in fresh.rewrap()] == [BOOKINGS.id]
     opened = dataclasses.replace(ring, own=STRANGER).open(BOOKINGS)
     assert opened.identity == keys[0].identity
     for one in ring.places:
@@ -280,13 +280,13 @@ cards = st.builds(
 
 @given(cards)
 def test_a_card_is_read_as_it_was_written(card: Card) -> None:
-    assert wrapping.decode_card(wrapping.encode_card(card), "it") == card
+    assert key_envelope.decode_card(key_envelope.encode_card(card), "it") == card
 
 
-@given(st.binary(max_size=60) | st.just(b"[]") | st.just(b'{"domain": "../x"}'))
+@given(st.binary(max_size=60) | st.just(b"[]") | st.just(b'{"scope": "../x"}'))
 def test_what_is_no_card_is_refused(body: bytes) -> None:
     with pytest.raises(IntegrityError, match="the card"):
-        wrapping.decode_card(body, "the card")
+        key_envelope.decode_card(body, "the card")
 
 
 class Altering(MemorySite):
@@ -419,7 +419,7 @@ def test_a_copy_that_was_stored_wrong_at_another_place_does_not_pass_for_a_copy(
 def test_a_copy_that_somebody_altered_is_put_back_before_it_is_needed(ring: Keyring) -> None:
     key, last = ring.open_or_make(BOOKINGS), ring.places[1]
     theirs = dataclasses.replace(key, identity=STRANGER)
-    for body in (b"damaged", wrapping.wrap(theirs, STRANGER, [STRANGER.recipient, PLATFORM.recipient])):
+    for body in (b"damaged", key_envelope.wrap(theirs, STRANGER, [STRANGER.recipient, PLATFORM.recipient])):
         last.site.write(BUCKET, f"keys/{BOOKINGS.id}/0001.age", body)
         assert ring.open_or_make(BOOKINGS) == key
         assert dataclasses.replace(ring, places=(last,)).open(BOOKINGS) == key

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.backup.keys import age, domains
-from rempart.backup.keys.wrapping import DomainKey
+from rempart.backup.keys import age, encryption_scopes
+from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.pitr import base_backup, wal, wal_store
 from rempart.backup.pitr.wal import Archive, Base, Entry
 from rempart.errors import IntegrityError, SiteError
 from tests.memory_site import MemorySite
 
 NOW = datetime(2099, 3, 1, 12, tzinfo=UTC)  # the site in memory has the real clock: these locks hold
-DOMAIN = wal.domain_of(timedelta(days=7))
-KEY = DomainKey(DOMAIN, "0001", age.new_identity(), "restic", b"k" * 32, True)
-ARCHIVE = Archive(DOMAIN.id, "0001", "7712187495124118497")
+SCOPE = wal.scope_of(timedelta(days=7))
+KEY = ScopeKey(SCOPE, "0001", age.new_identity(), "restic", b"k" * 32, True)
+ARCHIVE = Archive(SCOPE.id, "0001", "7712187495124118497")
 SEGMENT = "000000010000000A000000FE"
 
 moments = st.none() | st.integers(0, 10**11).map(lambda n: datetime(2020, 1, 1, tzinfo=UTC) + timedelta(milliseconds=n))
@@ -48,14 +48,14 @@ def test_positions_and_the_window_are_read():
     assert wal.position("A/FE000028") == (10 << 32) + 0xFE000028
     assert wal.number_of(SEGMENT, 16 << 20) * (16 << 20) == wal.position("A/FE000000")
     assert wal.kept_for(ARCHIVE) == timedelta(days=7)
-    assert domains.parse(ARCHIVE.domain) == DOMAIN
+    assert encryption_scopes.parse(ARCHIVE.scope) == SCOPE
 
 
 def test_a_tag_is_of_its_key_name_moment_and_content():
     made = {
         wal.tag_of(key, archive, name, moment, digest)
         for key in (b"k" * 32, b"l" * 32)
-        for archive in (ARCHIVE, Archive(DOMAIN.id, "0002", ARCHIVE.system))
+        for archive in (ARCHIVE, Archive(SCOPE.id, "0002", ARCHIVE.system))
         for name in (SEGMENT, wal.BASE)
         for moment in (NOW, None)
         for digest in ("a" * 64, "b" * 64)

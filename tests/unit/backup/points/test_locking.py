@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rempart.backup.points import clearing, locking, points, retention
-from rempart.backup.points.clearing import Named, fingerprint, lapsed, old_versions, unneeded
+from rempart.backup.points import garbage, locking, points, retention
+from rempart.backup.points.garbage import Named, fingerprint, lapsed, old_versions, unneeded
 from rempart.backup.points.locking import Known, covers, due, hidden, listed
 from rempart.flows.shared.keys import kept_for
 from rempart.ledger.keys import signer
@@ -79,8 +79,9 @@ def test_a_clearing_looks_at_so_many_and_begins_elsewhere_another_day() -> None:
 
 
 ONE = (
-    '{"bucket":"lake","key":"a \\"key\\":\\"sealed/x.age\\"","sealed":{"domain":"d","key":"sealed/d/aa/%d.age",'
-    '"retained_until":"2025-01-01T00:00:00+00:00","serial":"0001","sha256":"ab","size":12,"version":"v%d"},"sha256":"cd"}'
+    '{"bucket":"lake","key":"a \\"key\\":\\"sealed/x.age\\"","sealed":{"key":"sealed/d/aa/%d.age",'
+    '"retained_until":"2025-01-01T00:00:00+00:00","scope":"d","serial":"0001","sha256":"ab","size":12,"version":"v%d"},'
+    '"sha256":"cd"}'
 )
 
 
@@ -146,4 +147,4 @@ def test_old_versions_go_oldest_first_and_a_marker_only_with_all_that_it_hides()
     gone = [[one.version_id for one in group] for group in old_versions(found, (), NOW, 4 * DAY)]
     assert gone == [["1"], ["1", "m"]]
     assert old_versions(found, [("p", "1"), ("h", "3")], NOW, 4 * DAY) == []
-    assert clearing.EVERY < DAY
+    assert garbage.EVERY < DAY

@@ -180,7 +180,7 @@ def test_a_plan_below_the_floor_is_refused():
     check_floor(RetentionPlan(dict.fromkeys(ids[:2], ("daily",)), ()))
 
 
-DUMP = {"name": "airflow", "domain": "database-airflow-400d", "serial": "s1", "snapshot": "a1", "tables": {}}
+DUMP = {"name": "airflow", "scope": "database-airflow-400d", "serial": "s1", "snapshot": "a1", "tables": {}}
 MADE = {
     "champions": {"objects": "7", 'm": "objects":[': "8"},
     "databases": [DUMP],

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rempart.backup.keys import age
-from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.encryption_scopes import EncryptionScope
 from rempart.backup.points import sealing
 from rempart.backup.points.sealing import SealedObject
 from rempart.errors import ConfigError, IntegrityError, KeyWrong, SiteUnavailable
 
 ME, OTHER = age.new_identity(), age.new_identity()
-DOMAIN = Domain("dataset", "bookings", "395d")
+SCOPE = EncryptionScope("dataset", "bookings", "395d")
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -147,12 +147,12 @@ digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
 
 @given(digests, digests, st.binary(min_size=32, max_size=32), st.binary(min_size=32, max_size=32))
 def test_a_name_is_of_content_and_key_and_tells_neither(one: str, other: str, key: bytes, second: bytes) -> None:
-    name = sealing.key_of(DOMAIN, key, one)
-    assert (sealing.key_of(DOMAIN, key, other) == name) == (one == other)
-    assert (sealing.key_of(DOMAIN, second, one) == name) == (key == second)
+    name = sealing.key_of(SCOPE, key, one)
+    assert (sealing.key_of(SCOPE, key, other) == name) == (one == other)
+    assert (sealing.key_of(SCOPE, second, one) == name) == (key == second)
     assert one not in name and hashlib.sha256(bytes.fromhex(one)).hexdigest() not in name
-    prefix, domain, start, rest = name.split("/")
-    assert (prefix, domain, rest[:2], rest[64:]) == ("sealed", DOMAIN.id, start, ".age")
+    prefix, scope, start, rest = name.split("/")
+    assert (prefix, scope, rest[:2], rest[64:]) == ("sealed", SCOPE.id, start, ".age")
 
 
 keys = st.sampled_from(["sealed/a", "sealed/b", "sealed/c"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.backup.watch.alarm import after, due
-from rempart.backup.watch.silence import Verdict
+from rempart.backup.watch.heartbeat_check import Verdict
 
 NOW = datetime(2024, 2, 29, 12, 0, tzinfo=UTC)
 REMIND = timedelta(hours=4)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rempart.deployment.access import roles
-from rempart.deployment.setup import environment, layout, services
+from rempart.deployment.setup import environment, paths, services
 from rempart.settings import access, config
 from rempart.settings.sections import Access
 
@@ -17,9 +17,9 @@ WANTED = [access.role(name) for name in access.ROLES]
 THERE = {role.name: role.permissions for role in WANTED}
 
 
-def stack(var: Path, wanted: Access) -> layout.Stack:
+def stack(var: Path, wanted: Access) -> paths.Stack:
     loaded = config.load(ROOT / "rempart.yaml").model_copy(update={"access": wanted})
-    return layout.Stack(ROOT, var, loaded)
+    return paths.Stack(ROOT, var, loaded)
 
 
 def test_roles_that_are_as_they_must_be_change_nothing() -> None:
@@ -70,7 +70,7 @@ def test_another_auth_manager_restarts_airflow_and_nothing_else(tmp_path: Path) 
     one = services.supervisor_configuration(stack(tmp_path, Access()), None).split("[program:")
     other = services.supervisor_configuration(stack(tmp_path, Access(auth_manager="simple")), None).split("[program:")
     changed = {a.split("]")[0] for a, b in zip(one, other, strict=True) if a != b}
-    assert changed == set(layout.AIRFLOW_COMPONENTS)
+    assert changed == set(paths.AIRFLOW_COMPONENTS)
 
 
 def test_a_session_of_seconds_is_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 from rempart.deployment.compose import containers
 from rempart.deployment.servers.airflow_server import Health
 from rempart.deployment.setup import credentials
-from rempart.deployment.setup.layout import Stack
+from rempart.deployment.setup.paths import Stack
 from rempart.errors import DatabaseUnavailable, StackError
 from rempart.settings import config
 

@@ -13,7 +13,7 @@ from rempart.cli import upgrades
 from rempart.deployment.embedded import release
 from rempart.deployment.servers import postgresql, schemas
 from rempart.deployment.servers.schemas import Schema
-from rempart.deployment.setup import layout, services
+from rempart.deployment.setup import paths, services
 from rempart.errors import RempartError, StackError
 from rempart.flows.upgrade import upgrade_journal
 from rempart.flows.upgrade.upgrade_journal import Begun
@@ -23,14 +23,14 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> layout.Stack:
-    made = layout.Stack(ROOT, tmp_path / "var", config.load(ROOT / "rempart.yaml"), 0, "/opt/a venv/bin/python")
+def stack(tmp_path: Path) -> paths.Stack:
+    made = paths.Stack(ROOT, tmp_path / "var", config.load(ROOT / "rempart.yaml"), 0, "/opt/a venv/bin/python")
     made.prepare()
     return made
 
 
 @pytest.fixture
-def before(stack: layout.Stack, tmp_path: Path) -> layout.Stack:
+def before(stack: paths.Stack, tmp_path: Path) -> paths.Stack:
     """A checkout of the release before, with an older MLflow, which has started the stack."""
     root = tmp_path / "the one before"
     for name in ("requirements.txt", "pyproject.toml", "rempart.yaml", "include/rempart/backup/points/points.py"):
@@ -54,7 +54,7 @@ def test_a_checkout_is_told_by_its_own_files() -> None:
 
 
 def test_a_release_that_kept_no_record_is_found_by_what_the_supervisor_runs(
-    stack: layout.Stack, before: layout.Stack
+    stack: paths.Stack, before: paths.Stack
 ) -> None:
     found = release.recorded(stack)
     assert found and found.root == before.root and found.python == sys.executable
@@ -64,7 +64,7 @@ def test_a_release_that_kept_no_record_is_found_by_what_the_supervisor_runs(
 
 
 def test_a_record_tells_of_a_release_whose_folder_holds_another_one_by_now(
-    stack: layout.Stack, before: layout.Stack
+    stack: paths.Stack, before: paths.Stack
 ) -> None:
     release.record(stack, release.of_checkout(before.root, before.python))
     shutil.copy(ROOT / "requirements.txt", before.root / "requirements.txt")
@@ -73,12 +73,12 @@ def test_a_record_tells_of_a_release_whose_folder_holds_another_one_by_now(
     assert not found.same_code(release.of_checkout(before.root, before.python))
 
 
-def test_a_new_stack_was_started_by_nobody(stack: layout.Stack) -> None:
+def test_a_new_stack_was_started_by_nobody(stack: paths.Stack) -> None:
     assert release.recorded(stack) is None
     release.check(None, release.of_checkout(ROOT, "python"), migrate=False)
 
 
-def test_another_release_does_not_migrate_databases_unless_that_is_said(before: layout.Stack) -> None:
+def test_another_release_does_not_migrate_databases_unless_that_is_said(before: paths.Stack) -> None:
     was, ours = release.recorded(before), release.of_checkout(ROOT, "python")
     with pytest.raises(StackError, match=r"mlflow 3\.16\.1") as refused:
         release.check(was, ours, migrate=False)
@@ -99,14 +99,14 @@ def test_a_schema_is_only_migrated_where_that_is_said_and_a_later_one_never() ->
     schemas.check([dataclasses.replace(old, found=""), dataclasses.replace(old, found="b")], migrate=False)
 
 
-def test_data_of_another_version_of_postgresql_are_not_started(stack: layout.Stack) -> None:
+def test_data_of_another_version_of_postgresql_are_not_started(stack: paths.Stack) -> None:
     stack.postgresql_data.mkdir(parents=True)
     (stack.postgresql_data / "PG_VERSION").write_text("17\n")
     with pytest.raises(StackError, match="PostgreSQL 17"):
         postgresql.initialise(stack, "none")
 
 
-def test_an_upgrade_that_was_begun_is_read_as_it_was_written(stack: layout.Stack, before: layout.Stack) -> None:
+def test_an_upgrade_that_was_begun_is_read_as_it_was_written(stack: paths.Stack, before: paths.Stack) -> None:
     assert upgrade_journal.read(stack) is None
     found = release.recorded(stack)
     assert found
@@ -119,7 +119,7 @@ def test_an_upgrade_that_was_begun_is_read_as_it_was_written(stack: layout.Stack
 
 
 def test_nobody_goes_back_without_an_upgrade_or_without_the_release_before(
-    stack: layout.Stack, before: layout.Stack, capsys: pytest.CaptureFixture[str]
+    stack: paths.Stack, before: paths.Stack, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(RempartError, match="No upgrade"):
         upgrades.go_back(stack, yes=False)
@@ -136,7 +136,7 @@ def test_nobody_goes_back_without_an_upgrade_or_without_the_release_before(
 
 
 def test_the_release_before_works_with_its_own_programs_and_its_failure_is_told(
-    stack: layout.Stack, before: layout.Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stack: paths.Stack, before: paths.Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, told = release.recorded(stack), tmp_path / "told"
     assert found
@@ -157,7 +157,7 @@ def test_the_release_before_works_with_its_own_programs_and_its_failure_is_told(
     assert release.recorded(stack) is None, "it would refuse to follow on a later one"
 
 
-def test_an_upgrade_without_a_platform_names_what_is_missing(stack: layout.Stack) -> None:
+def test_an_upgrade_without_a_platform_names_what_is_missing(stack: paths.Stack) -> None:
     for words in ({"check": True, "yes": False}, {"check": False, "yes": True}):
         with pytest.raises(RempartError, match="no platform in") as refused:
             upgrades.take_over(stack, **words)

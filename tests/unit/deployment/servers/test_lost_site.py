@@ -8,21 +8,21 @@ import pytest
 
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.servers import external
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from rempart.errors import ConnectionMissing, RempartError, SiteError, SiteUnavailable
 from rempart.settings.config import Connection
 from rempart.settings.sections import External, StackService
-from tests import journeys
+from tests import switchovers
 
 
 @pytest.mark.parametrize("fault", [SiteUnavailable, SiteError, ConnectionMissing])
 def test_a_lost_site_stops_nobody_once_another_one_is_active(
     fault: type[RempartError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = journeys.in_memory().config
+    config = switchovers.in_memory().config
     outside = StackService(external=External(url="https://s3.example", connection="s3_primary"))
     services = {**config.services, "primary": outside, "haven": outside}
-    stack = layout.Stack(Path("/nowhere"), Path("/nowhere/var"), config.model_copy(update={"services": services}))
+    stack = paths.Stack(Path("/nowhere"), Path("/nowhere/var"), config.model_copy(update={"services": services}))
 
     def gone(*said: object) -> str:
         raise fault("site 'primary': no answer", "Wait.")

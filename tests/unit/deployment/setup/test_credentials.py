@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rempart.deployment.setup import credentials, environment, layout
+from rempart.deployment.setup import credentials, environment, paths
 from rempart.errors import StackError
 from rempart.ledger import keys
 from rempart.settings import config
@@ -17,8 +17,8 @@ from rempart.settings.telemetry import TELEMETRY_OFF
 ROOT = Path(__file__).resolve().parents[4]
 
 
-def make(var: Path, offset: int = 0) -> layout.Stack:
-    return layout.Stack(ROOT, var, config.load(ROOT / "rempart.yaml"), offset)
+def make(var: Path, offset: int = 0) -> paths.Stack:
+    return paths.Stack(ROOT, var, config.load(ROOT / "rempart.yaml"), offset)
 
 
 def test_secrets_are_kept_while_ports_move(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rempart.deployment.setup import launch, layout
+from rempart.deployment.setup import launch, paths
 from rempart.settings import config
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -35,8 +35,8 @@ time.sleep(120)
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> layout.Stack:  # not the running one
-    return layout.Stack(ROOT, tmp_path, config.load(ROOT / "rempart.yaml"))
+def stack(tmp_path: Path) -> paths.Stack:  # not the running one
+    return paths.Stack(ROOT, tmp_path, config.load(ROOT / "rempart.yaml"))
 
 
 def start(marker: str) -> tuple[subprocess.Popen[str], psutil.Process]:
@@ -48,7 +48,7 @@ def start(marker: str) -> tuple[subprocess.Popen[str], psutil.Process]:
 
 
 @pytest.fixture
-def servers(stack: layout.Stack) -> Iterator[dict[str, tuple[subprocess.Popen[str], psutil.Process]]]:
+def servers(stack: paths.Stack) -> Iterator[dict[str, tuple[subprocess.Popen[str], psutil.Process]]]:
     made = {name: start(f"{stack.id}:{name}") for name in ("airflow-scheduler", "mlflow")}
     yield made
     for server, child in made.values():
@@ -63,7 +63,7 @@ def gone(process: psutil.Process) -> bool:
 
 
 def test_the_descendants_of_a_killed_service_are_ended(
-    stack: layout.Stack,
+    stack: paths.Stack,
     servers: dict[str, tuple[subprocess.Popen[str], psutil.Process]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -80,7 +80,7 @@ def test_the_descendants_of_a_killed_service_are_ended(
 
 
 def test_members_of_its_group_are_ended_though_their_environment_tells_nothing(
-    stack: layout.Stack, monkeypatch: pytest.MonkeyPatch
+    stack: paths.Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow's task workers hide their environment from an ordinary user; here the child has no marker at all."""
     monkeypatch.setattr(launch.end, "__defaults__", (0.5,))
@@ -103,7 +103,7 @@ def test_members_of_its_group_are_ended_though_their_environment_tells_nothing(
             child.kill()
 
 
-def test_a_group_on_record_whose_number_is_another_processs_by_now_is_left_alone(stack: layout.Stack) -> None:
+def test_a_group_on_record_whose_number_is_another_processs_by_now_is_left_alone(stack: paths.Stack) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     try:
         launch.record_group(stack, "mlflow", other.pid)
@@ -118,7 +118,7 @@ def test_a_group_on_record_whose_number_is_another_processs_by_now_is_left_alone
         other.wait()
 
 
-def test_a_group_that_is_forgotten_is_nobodys_leftover(stack: layout.Stack) -> None:
+def test_a_group_that_is_forgotten_is_nobodys_leftover(stack: paths.Stack) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     try:
         launch.record_group(stack, "guard", other.pid)
@@ -130,21 +130,21 @@ def test_a_group_that_is_forgotten_is_nobodys_leftover(stack: layout.Stack) -> N
 
 
 def test_only_this_stacks_processes_are_found(
-    stack: layout.Stack, servers: dict[str, tuple[subprocess.Popen[str], psutil.Process]], tmp_path: Path
+    stack: paths.Stack, servers: dict[str, tuple[subprocess.Popen[str], psutil.Process]], tmp_path: Path
 ) -> None:
     assert {p.pid for p in launch.leftovers(stack)} == {s.pid for s, _ in servers.values()} | {
         c.pid for _, c in servers.values()
     }
-    neighbour = layout.Stack(ROOT, tmp_path / "other", stack.config)
+    neighbour = paths.Stack(ROOT, tmp_path / "other", stack.config)
     assert launch.leftovers(neighbour) == []
 
 
-def test_a_service_never_ends_itself_or_its_ancestors(stack: layout.Stack) -> None:
+def test_a_service_never_ends_itself_or_its_ancestors(stack: paths.Stack) -> None:
     program = (
         "import sys; from pathlib import Path; from rempart.settings import config\n"
-        "from rempart.deployment.setup import launch, layout\n"
+        "from rempart.deployment.setup import launch, paths\n"
         "root, var = map(Path, sys.argv[1:])\n"
-        "print(launch.reap(layout.Stack(root, var, config.load(root / 'rempart.yaml')), 'mlflow'))"
+        "print(launch.reap(paths.Stack(root, var, config.load(root / 'rempart.yaml')), 'mlflow'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(stack.root), str(stack.var)],

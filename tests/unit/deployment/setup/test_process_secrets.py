@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rempart.deployment.compose import containers
-from rempart.deployment.setup import credentials, environment, layout, process_secrets, profiles
+from rempart.deployment.setup import credentials, environment, paths, process_secrets, profiles
 from rempart.deployment.setup.process_secrets import HOLDS, KINDS, held, kind
 from rempart.settings import config
 
@@ -18,21 +18,21 @@ EXPORTED = {"AIRFLOW_CONN_CRM": "http://u:exported@crm", "AIRFLOW_CONN_LEDGER_KE
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> layout.Stack:
-    return layout.Stack(ROOT, tmp_path, config.load(ROOT / "rempart.yaml"))
+def stack(tmp_path: Path) -> paths.Stack:
+    return paths.Stack(ROOT, tmp_path, config.load(ROOT / "rempart.yaml"))
 
 
-def secrets_of(stack: layout.Stack) -> dict[str, str]:
+def secrets_of(stack: paths.Stack) -> dict[str, str]:
     numbers = iter(range(10_000))
     return credentials.plan(stack, {}, lambda: f"secret-{next(numbers)}-", lambda: "secret-fernet-")
 
 
-def kinds_in(text: str, secrets: dict[str, str], stack: layout.Stack) -> set[str | None]:
+def kinds_in(text: str, secrets: dict[str, str], stack: paths.Stack) -> set[str | None]:
     passwords = {name: json.loads(one)["password"] if one.startswith("{") else one for name, one in secrets.items()}
     return {kind(name, stack.config) for name, password in passwords.items() if password in text}
 
 
-def test_every_secret_has_a_kind_and_every_kind_a_process(stack: layout.Stack) -> None:
+def test_every_secret_has_a_kind_and_every_kind_a_process(stack: paths.Stack) -> None:
     for one in (stack, containers.in_containers(stack)):
         assert [name for name in secrets_of(one) if kind(name, stack.config) is None] == []
     names = {one.name for one in KINDS}
@@ -41,9 +41,9 @@ def test_every_secret_has_a_kind_and_every_kind_a_process(stack: layout.Stack) -
 
 
 @pytest.mark.parametrize("executor", profiles.PARALLELISM)
-@pytest.mark.parametrize("service", [*layout.AIRFLOW_COMPONENTS, layout.WORKER, "airflow-workload", "site-primary"])
+@pytest.mark.parametrize("service", [*paths.AIRFLOW_COMPONENTS, paths.WORKER, "airflow-workload", "site-primary"])
 def test_the_environment_of_a_process_holds_its_own_kinds_alone(
-    stack: layout.Stack, service: str, executor: str
+    stack: paths.Stack, service: str, executor: str
 ) -> None:
     inside = containers.in_containers(stack)
     secrets = secrets_of(inside)
@@ -57,7 +57,7 @@ def test_the_environment_of_a_process_holds_its_own_kinds_alone(
     assert ("AIRFLOW_CONN_CRM" in made) == ("team connections" in wanted), "what somebody exported is held, too"
 
 
-def test_who_needs_no_signature_holds_no_signing_key(stack: layout.Stack) -> None:
+def test_who_needs_no_signature_holds_no_signing_key(stack: paths.Stack) -> None:
     keys = {"signing key", "backup key", "site keys", "backup databases", "checkpoint key"}
     for process in ("airflow-api-server", "airflow-dag-processor", "airflow-triggerer"):
         assert not held(process, stack.config) & keys, process
@@ -67,7 +67,7 @@ def test_who_needs_no_signature_holds_no_signing_key(stack: layout.Stack) -> Non
     assert not {"Airflow tokens", "Airflow sessions"} & held("airflow-worker", stack.config, "CeleryExecutor")
 
 
-def test_the_admins_password_is_with_the_api_server_only_where_that_checks_it(stack: layout.Stack) -> None:
+def test_the_admins_password_is_with_the_api_server_only_where_that_checks_it(stack: paths.Stack) -> None:
     simple = stack.config.access.model_copy(update={"auth_manager": "simple"})
     other = replace(stack, config=stack.config.model_copy(update={"access": simple}))
     for one, holds in ((stack, False), (other, True)):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rempart.deployment.servers import object_sites
-from rempart.deployment.setup import credentials, layout, services
+from rempart.deployment.setup import credentials, paths, services
 from rempart.errors import StackError
 from rempart.settings import config
 from rempart.settings.sections import External, PointInTime, StackService
@@ -20,8 +20,8 @@ from rempart.settings.sections import External, PointInTime, StackService
 ROOT = Path(__file__).resolve().parents[4]
 
 
-def make(var: Path, offset: int = 0) -> layout.Stack:
-    return layout.Stack(ROOT, var, config.load(ROOT / "rempart.yaml"), offset, "/opt/a venv/bin/python")
+def make(var: Path, offset: int = 0) -> paths.Stack:
+    return paths.Stack(ROOT, var, config.load(ROOT / "rempart.yaml"), offset, "/opt/a venv/bin/python")
 
 
 def parse(text: str) -> configparser.RawConfigParser:

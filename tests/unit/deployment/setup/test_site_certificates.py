@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from rempart.deployment.compose import containers
-from rempart.deployment.setup import layout, site_certificates
+from rempart.deployment.setup import paths, site_certificates
 from rempart.deployment.setup.site_certificates import FILES, LIFETIME, RENEWED
 from rempart.settings import config
 
@@ -77,7 +77,7 @@ def test_every_service_asks_for_the_certificate_and_lets_one_name_in() -> None:
 
 
 def test_init_keeps_those_of_containers(tmp_path: Path) -> None:
-    stack = layout.Stack(ROOT, tmp_path / "var", config.load(ROOT / "rempart.yaml"), python="/usr/bin/python3")
+    stack = paths.Stack(ROOT, tmp_path / "var", config.load(ROOT / "rempart.yaml"), python="/usr/bin/python3")
     folder = tmp_path / "var" / "compose"
     containers.initialise(stack, tmp_path / ".env", {})
     before = {site: site_certificates.read(folder, f"{site}.") for site in stack.embedded_sites}

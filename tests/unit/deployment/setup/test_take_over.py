@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from rempart.deployment.setup import credentials, layout
+from rempart.deployment.setup import credentials, paths
 from rempart.errors import StackError
 from rempart.settings import config
 
 ROOT = Path(__file__).resolve().parents[4]
 
 
-def make(var: Path, offset: int = 0) -> layout.Stack:
-    return layout.Stack(ROOT, var / "var", config.load(ROOT / "rempart.yaml"), offset)
+def make(var: Path, offset: int = 0) -> paths.Stack:
+    return paths.Stack(ROOT, var / "var", config.load(ROOT / "rempart.yaml"), offset)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from rempart.backup.databases.restic_answers import Snapshot
-from rempart.backup.keys import domains
+from rempart.backup.keys import encryption_scopes
 from rempart.backup.points import retention
 from rempart.errors import IntegrityError, KeyWrong, RepositoryDamaged, SiteUnavailable
 from rempart.flows.backup import forget_dumps
@@ -44,21 +44,21 @@ def repositories(house: House, monkeypatch: pytest.MonkeyPatch) -> dict[str, Rep
     """By database; each with a key of its own."""
     made = {name: Repository(name) for name in ("airflow", "feast", "mlflow")}
     for name in made:
-        house.ring.open_or_make(domains.of_database(name, KEPT))
+        house.ring.open_or_make(encryption_scopes.of_database(name, KEPT))
     monkeypatch.setattr(forget_dumps, "open_keyring", lambda platform: house.ring)
-    monkeypatch.setattr(forget_dumps, "repository_of", lambda platform, site, key: made[key.domain.name])
+    monkeypatch.setattr(forget_dumps, "repository_of", lambda platform, site, key: made[key.scope.name])
     return made
 
 
 def forgotten(house: House, *needed: str) -> dict[str, int]:
     """What a prune forgets that keeps one point, which names a dump of each of these databases."""
-    kept = {retention.Snapshot(domains.of_database(name, KEPT).id, "0001", f"{name}-kept") for name in needed}
+    kept = {retention.Snapshot(encryption_scopes.of_database(name, KEPT).id, "0001", f"{name}-kept") for name in needed}
     return forget_dumps.forget(house.platform, "haven", kept, ["20260104T000000Z-abcdef"])
 
 
 def damage(house: House, name: str, kind: str) -> None:
     for place in house.ring.places:
-        flip(place.site, place.bucket, f"keys/{domains.of_database(name, KEPT).id}/0001.{kind}")  # type: ignore[arg-type]
+        flip(place.site, place.bucket, f"keys/{encryption_scopes.of_database(name, KEPT).id}/0001.{kind}")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["age", "json"])
@@ -67,7 +67,7 @@ def test_x7_a_flipped_key_or_card_of_something_else_does_not_stop_a_prune(
 ) -> None:
     damage(house, "feast", kind)
     done = forgotten(house, "airflow", "mlflow")
-    assert set(done) >= {domains.of_database(name, KEPT).id for name in ("airflow", "mlflow")}
+    assert set(done) >= {encryption_scopes.of_database(name, KEPT).id for name in ("airflow", "mlflow")}
     for name in ("airflow", "mlflow"):
         assert list(repositories[name].stored) == [f"{name}-kept"]
     if kind == "age":

@@ -18,7 +18,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.sections import Keep
 from rempart.sites.port import Site
-from tests import journeys, made_points
+from tests import made_points, switchovers
 
 NOW = datetime(2026, 11, 25, 12, 10, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -27,7 +27,7 @@ DAY = timedelta(days=1)
 @pytest.fixture
 def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
     monkeypatch.setenv("REMPART_HOME", str(Path(__file__).parents[4]))
-    made = journeys.in_memory(clock=lambda: NOW)
+    made = switchovers.in_memory(clock=lambda: NOW)
     keep = Keep(hourly=1, daily=4, weekly=0, monthly=0)
     backup = made.config.backup.model_copy(update={"keep": keep, "locked": timedelta(0)})
     return dataclasses.replace(made, config=made.config.model_copy(update={"backup": backup}))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rempart.backup.keys import age
-from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.encryption_scopes import EncryptionScope
 from rempart.backup.keys.keyring import Keyring, Place
 from rempart.backup.points.sealed_objects import unseal
 from rempart.backup.points.sealing import Original, SealedObject
@@ -31,12 +31,12 @@ from rempart.flows.backup.seal import seal_objects
 from rempart.flows.shared import keys as flow
 from rempart.flows.shared.platform import Platform
 from rempart.settings.config import Connection
-from tests.journeys import in_memory
 from tests.memory_site import MemorySite
+from tests.switchovers import in_memory
 
 NOW = datetime(2099, 3, 1, 12, tzinfo=UTC)  # the site in memory has the real clock: these locks hold
 UNTIL = NOW + timedelta(days=30)
-BOOKINGS, MODELS = Domain("dataset", "bookings", "395d"), Domain("platform", "platform", "372d")
+BOOKINGS, MODELS = EncryptionScope("dataset", "bookings", "395d"), EncryptionScope("platform", "platform", "372d")
 OWN, ESCROW = age.new_identity(), age.new_identity()
 
 
@@ -68,16 +68,16 @@ class House:
     lake: MemorySite
     haven: Faulty
 
-    def put(self, key: str, body: bytes, domain: Domain = BOOKINGS) -> Original:
+    def put(self, key: str, body: bytes, scope: EncryptionScope = BOOKINGS) -> Original:
         stored = self.lake.write("lake", key, body)
-        return Original("lake", key, stored.version_id, hashlib.sha256(body).hexdigest(), len(body), domain)
+        return Original("lake", key, stored.version_id, hashlib.sha256(body).hexdigest(), len(body), scope)
 
     def seal(self, *originals: Original, **more: Any) -> tuple[SealedObject, ...]:
         until = more.pop("until", UNTIL)
         return seal_objects(self.platform, self.ring, self.lake, originals, self.haven, until, **more)
 
     def open(self, sealed: SealedObject, original: Original, folder: Path) -> bytes:
-        key, file = self.ring.open(original.domain, sealed.serial), folder / "opened"
+        key, file = self.ring.open(original.scope, sealed.serial), folder / "opened"
         unseal(self.haven, "backups", key, sealed, file, sha256=original.sha256, size=original.size)
         return file.read_bytes()
 

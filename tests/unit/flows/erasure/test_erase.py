@@ -27,7 +27,7 @@ from rempart.flows.ingestion.ingest import ingest
 from rempart.flows.ingestion.quarantine import look
 from rempart.flows.ingestion.reingest import reingest
 from rempart.flows.shared import erasures
-from rempart.flows.shared.pairs import turn_of
+from rempart.flows.shared.leases import pair_lease
 from rempart.ingestion import snapshots
 from rempart.replication.plan import Replica
 from rempart.settings.pipeline import Pipeline
@@ -242,7 +242,7 @@ def test_l1_a_listing_that_hides_what_replication_knows_of_is_no_erasure(
     row = Replica(
         old.key, str(mine), 0, False, old.size, "", old.etag, NOW, str(theirs), "", "read back", NOW, NOW, **state
     )
-    with lake.platform.continuity.turn(turn_of(*way), "test") as lease:
+    with lake.platform.continuity.hold_lease(pair_lease(*way), "test") as lease:
         pair.record(lake.bucket, [row], lease)
     with monkeypatch.context() as lie:
         lie.setattr(
@@ -260,7 +260,7 @@ def test_a_version_of_the_site_that_was_there_before_stops_no_erasure(lake: Lake
     way = ("haven", "primary")
     key = f"raw/hotel_bookings/{second(lake)}/two.csv"
     row = Replica(key, "of/another", 0, False, 1, "", "", NOW, "of/another", "", "read back", NOW, NOW)
-    with lake.platform.continuity.turn(turn_of(*way), "test") as lease:
+    with lake.platform.continuity.hold_lease(pair_lease(*way), "test") as lease:
         lake.platform.continuity.catalogue(*way).record(lake.bucket, [row], lease)
     for name in way:
         refuse(lake.site(name))

@@ -19,12 +19,12 @@ from rempart.errors import (
     SiteFenced,
     SiteUnavailable,
 )
-from rempart.flows.failover import mirror
+from rempart.flows.failover import published_state
 from rempart.flows.failover.fail_over import abandon, fail_back, fail_over, lines
 from rempart.flows.shared.platform import Platform
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
-from tests import journeys
+from tests import switchovers
 
 ROOT = Path(__file__).parents[4]
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[4]
 @pytest.fixture
 def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
     monkeypatch.setenv("REMPART_HOME", str(ROOT))
-    return journeys.in_memory()
+    return switchovers.in_memory()
 
 
 class Gone:
@@ -61,11 +61,11 @@ def steps(platform: Platform) -> list[str]:
 
 
 def test_a_failover_brings_everything_and_pipelines_work_at_the_other_site(platform: Platform) -> None:
-    made = journeys.fill(platform)
+    made = switchovers.fill(platform)
     platform.sites["primary"].write(platform.config.buckets.landing, "waiting/a.csv", b"rows")
-    result = journeys.over(platform)
+    result = switchovers.over(platform)
     assert (result.done, result.active, result.generation) == (True, "haven", 2)
-    assert journeys.content(platform, "haven") == made
+    assert switchovers.content(platform, "haven") == made
     assert platform.sites["haven"].read(platform.config.buckets.landing, "waiting/a.csv") == b"rows"
     assert platform.active_site("personal").name == "haven"
     assert steps(platform) == ["fence", "drain", "verify", "switch", "resume"]
@@ -76,7 +76,7 @@ def test_a_failover_brings_everything_and_pipelines_work_at_the_other_site(platf
 
 
 def test_a_dry_run_tells_the_plan_and_changes_nothing(platform: Platform) -> None:
-    journeys.fill(platform)
+    switchovers.fill(platform)
     result = fail_over(platform, "haven")
     assert (result.dry_run, result.done) == (True, False)
     text = "\n".join(result.plan)
@@ -84,82 +84,82 @@ def test_a_dry_run_tells_the_plan_and_changes_nothing(platform: Platform) -> Non
     assert "no recorded replication from 'primary' to 'haven'" in text
     assert "restore points would go to 'primary'" in text
     assert platform.active().generation == 0 and not platform.ledger.find("failover")
-    assert not journeys.content(platform, "haven")
+    assert not switchovers.content(platform, "haven")
     assert list(lines(result))[: len(result.plan)] == list(result.plan)
 
 
 def test_again_changes_nothing(platform: Platform) -> None:
-    journeys.fill(platform)
-    journeys.over(platform)
-    before = platform.active(), len(platform.ledger.find("failover")), journeys.content(platform, "haven")
-    assert journeys.over(platform).done
-    assert (platform.active(), len(platform.ledger.find("failover")), journeys.content(platform, "haven")) == before
+    switchovers.fill(platform)
+    switchovers.over(platform)
+    before = platform.active(), len(platform.ledger.find("failover")), switchovers.content(platform, "haven")
+    assert switchovers.over(platform).done
+    assert (platform.active(), len(platform.ledger.find("failover")), switchovers.content(platform, "haven")) == before
 
 
 def test_a_source_that_is_gone_is_left_only_by_the_operators_word_and_the_loss_is_told(platform: Platform) -> None:
-    made = journeys.fill(platform)
-    journeys.over(platform)
-    journeys.back(platform)
-    late = journeys.fill(platform, prefix="late")
+    made = switchovers.fill(platform)
+    switchovers.over(platform)
+    switchovers.back(platform)
+    late = switchovers.fill(platform, prefix="late")
     dead = gone(platform, "primary")
     with pytest.raises(FailoverError, match="does not answer") as refused:
-        journeys.over(dead)
+        switchovers.over(dead)
     assert "--accept-loss" in refused.value.hint and platform.active().state == "active"
     plan = fail_over(dead, "haven")
     assert any("would be refused" in line for line in plan.plan)
-    result = journeys.over(dead, accept_loss=True)
-    assert result.done and journeys.content(platform, "haven") == made
+    result = switchovers.over(dead, accept_loss=True)
+    assert result.done and switchovers.content(platform, "haven") == made
     assert result.unknown is None or "nothing is known" in result.unknown
     assert not result.steps["drain"]["complete"] and result.steps["drain"]["ok"]
     assert "behind" in result.steps["resume"]["mirrors"]["primary"]
     # the primary comes back with what nobody replicated
-    home = journeys.back(platform)
+    home = switchovers.back(platform)
     assert home.active == "primary" and home.steps["diff"]["adopted_count"] == len(late)
-    assert journeys.content(platform, "primary") == journeys.content(platform, "haven") == made | late
+    assert switchovers.content(platform, "primary") == switchovers.content(platform, "haven") == made | late
     assert steps(platform)[-7:] == ["diff", "reverse", "fence", "drain", "verify", "switch", "resume"]
 
 
 def test_a_source_that_refuses_everything_is_as_good_as_gone(platform: Platform) -> None:
-    made = journeys.fill(platform)
-    journeys.over(platform)
-    journeys.back(platform)
+    made = switchovers.fill(platform)
+    switchovers.over(platform)
+    switchovers.back(platform)
     closed = gone(platform, "primary", Closed)
     with pytest.raises(FailoverError, match="does not answer"):
-        journeys.over(closed)
-    assert journeys.over(closed, accept_loss=True).active == "haven"
-    assert journeys.content(platform, "haven") == made
+        switchovers.over(closed)
+    assert switchovers.over(closed, accept_loss=True).active == "haven"
+    assert switchovers.content(platform, "haven") == made
 
 
 def test_a_failback_brings_home_what_was_written_meanwhile(platform: Platform) -> None:
-    made = journeys.fill(platform)
-    journeys.over(platform)
-    meanwhile = journeys.fill(platform, "haven", prefix="meanwhile")
+    made = switchovers.fill(platform)
+    switchovers.over(platform)
+    meanwhile = switchovers.fill(platform, "haven", prefix="meanwhile")
     platform.sites["haven"].write("lake", "k/000", b"changed at haven")
-    result = journeys.back(platform)
+    result = switchovers.back(platform)
     assert (result.active, result.generation, result.conflicts) == ("primary", 4, ())
     wanted = made | meanwhile | {"lake/k/000": b"changed at haven"}
-    assert journeys.content(platform, "primary") == journeys.content(platform, "haven") == wanted
+    assert switchovers.content(platform, "primary") == switchovers.content(platform, "haven") == wanted
 
 
 def test_there_is_no_way_to_a_site_that_does_not_answer(platform: Platform) -> None:
     with pytest.raises(FailoverError, match="'haven', the target, does not answer"):
-        journeys.over(gone(platform, "haven"), accept_loss=True)
+        switchovers.over(gone(platform, "haven"), accept_loss=True)
     assert platform.active().generation == 0
     with pytest.raises(ConfigError, match="Site 'nowhere' is not declared"):
-        journeys.over(platform, "nowhere")
+        switchovers.over(platform, "nowhere")
 
 
 def test_a_writer_of_an_earlier_generation_commits_nothing(platform: Platform) -> None:
     began = platform.active()
-    journeys.over(platform)
+    switchovers.over(platform)
     with pytest.raises(SiteFenced, match="began at 'primary'"), platform.committing(began):
         pytest.fail("it committed")
 
 
 def test_a_fence_waits_for_who_is_committing_and_can_be_lifted(platform: Platform) -> None:
-    journeys.fill(platform)
+    switchovers.fill(platform)
     with platform.committing(platform.active()), pytest.raises(FailoverError, match="A task still commits"):
-        journeys.over(platform)
+        switchovers.over(platform)
     assert platform.active().state == "fenced"
     with pytest.raises(SiteFenced, match="is fenced"):
         platform.active_site("personal")
@@ -169,13 +169,13 @@ def test_a_fence_waits_for_who_is_committing_and_can_be_lifted(platform: Platfor
     assert platform.active_site("personal").name == "primary"
     with pytest.raises(FailoverError, match="No switchover to abandon"):
         abandon(platform)
-    assert journeys.over(platform).done
+    assert switchovers.over(platform).done
 
 
 def test_an_object_that_is_not_what_was_replicated_stops_the_switch_and_is_mended(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = journeys.fill(platform)
+    made = switchovers.fill(platform)
     haven = platform.sites["haven"]
 
     def rotten(name: str) -> None:
@@ -183,10 +183,10 @@ def test_an_object_that_is_not_what_was_replicated_stops_the_switch_and_is_mende
             haven.write("lake", "k/000", b"rotten")
 
     with pytest.raises(FailoverError, match="1 of 6 objects at 'haven' differ from their verified replicas"):
-        journeys.over(journeys.with_faults(platform, rotten))
+        switchovers.over(switchovers.with_faults(platform, rotten))
     assert platform.active().state == "fenced" and steps(platform)[-1] == "verify"
-    assert journeys.over(platform).done
-    assert journeys.content(platform, "haven") == made
+    assert switchovers.over(platform).done
+    assert switchovers.content(platform, "haven") == made
 
 
 def test_mlflow_that_does_not_follow_leaves_the_switch_done_and_the_rest_to_a_further_run(platform: Platform) -> None:
@@ -196,13 +196,13 @@ def test_mlflow_that_does_not_follow_leaves_the_switch_done_and_the_rest_to_a_fu
     with pytest.raises(FailoverError, match="'haven' is the active site, but MLflow did not switch"):
         fail_over(platform, "haven", dry_run=False, tracking=elsewhere)
     assert platform.active_site("personal").name == "haven"
-    assert journeys.over(platform).done and steps(platform)[-2:] == ["resume", "resume"]
+    assert switchovers.over(platform).done and steps(platform)[-2:] == ["resume", "resume"]
 
 
 def test_two_at_once_are_one_turn(platform: Platform) -> None:
-    turn = platform.continuity.active_sites("primary").turn("somebody else")
-    with turn, pytest.raises(LeaseHeld, match="somebody else"):
-        journeys.over(platform)
+    hold_lease = platform.continuity.active_sites("primary").hold_lease("somebody else")
+    with hold_lease, pytest.raises(LeaseHeld, match="somebody else"):
+        switchovers.over(platform)
     assert platform.active().generation == 0
 
 
@@ -218,13 +218,13 @@ def test_x1_cut_off_at_every_effect_a_further_run_converges(monkeypatch: pytest.
         effects[0] += 1
 
     def prepared() -> tuple[Platform, dict[str, bytes]]:
-        fresh = journeys.in_memory()
-        made = journeys.fill(fresh, count=3)
+        fresh = switchovers.in_memory()
+        made = switchovers.fill(fresh, count=3)
         fresh.sites["haven"].write("lake", "only/here", b"haven's own")
         return fresh, made | {"lake/only/here": b"haven's own"}
 
     first, _ = prepared()
-    journeys.over(journeys.with_faults(first, count))
+    switchovers.over(switchovers.with_faults(first, count))
     assert effects[0] > 30
     for cut in range(1, effects[0] + 1):
         platform, made = prepared()
@@ -236,42 +236,42 @@ def test_x1_cut_off_at_every_effect_a_further_run_converges(monkeypatch: pytest.
                 raise Killed(what)
 
         with pytest.raises(Killed):
-            journeys.over(journeys.with_faults(platform, kill))
+            switchovers.over(switchovers.with_faults(platform, kill))
         assert platform.active().site in ("primary", "haven")
-        result = journeys.over(platform)
+        result = switchovers.over(platform)
         assert result.done and result.active == "haven"
-        assert journeys.content(platform, "haven") == made, f"cut at effect {cut}"
+        assert switchovers.content(platform, "haven") == made, f"cut at effect {cut}"
         found = steps(platform)
         assert [*dict.fromkeys(found)] == ["fence", "drain", "verify", "switch", "resume"], f"cut at effect {cut}"
         assert found.count("fence") == found.count("switch") == 1
 
 
 def test_each_site_is_told_and_one_that_was_away_catches_up(platform: Platform) -> None:
-    journeys.over(gone(platform, "primary"), accept_loss=True)
-    assert "no published state" in str(mirror.read(platform)["primary"])
-    journeys.over(platform)  # nothing to do but this
+    switchovers.over(gone(platform, "primary"), accept_loss=True)
+    assert "no published state" in str(published_state.read(platform)["primary"])
+    switchovers.over(platform)  # nothing to do but this
     for name in ("primary", "haven"):
-        told = json.loads(platform.sites[name].read(platform.config.buckets.backups, mirror.KEY))
+        told = json.loads(platform.sites[name].read(platform.config.buckets.backups, published_state.KEY))
         assert (told["generation"], told["site"], told["state"]) == (2, "haven", "active")
 
 
 def test_a_person_reads_each_step_and_where_the_platform_is(platform: Platform) -> None:
-    journeys.fill(platform)
-    text = "\n".join(lines(journeys.over(platform)))
+    switchovers.fill(platform)
+    text = "\n".join(lines(switchovers.over(platform)))
     assert "drain" in text and "copied 6" in text and "'haven' is the active site (generation 2)" in text
     plan = "\n".join(lines(fail_back(platform)))
     assert "'primary' would be the active site" in plan
 
 
 def test_a_failback_from_home_has_nothing_to_do(platform: Platform) -> None:
-    assert journeys.back(platform).done and platform.active().generation == 0
+    assert switchovers.back(platform).done and platform.active().generation == 0
     assert config.load().active_site == "primary"
 
 
 def test_where_the_platform_is_is_told_also_without_the_database(platform: Platform) -> None:
-    assert list(mirror.lines(platform)) == ["'primary' is active (generation 0)"]
-    journeys.over(platform)
-    text = "\n".join(mirror.lines(platform))
+    assert list(published_state.lines(platform)) == ["'primary' is active (generation 0)"]
+    switchovers.over(platform)
+    text = "\n".join(published_state.lines(platform))
     assert text.startswith("'haven' is active (generation 2)") and "run `rempart failback` to return there" in text
     assert "primary fenced  (failover primary -> haven)" in text
 
@@ -283,25 +283,25 @@ def test_where_the_platform_is_is_told_also_without_the_database(platform: Platf
 
             return Generations(first)
 
-    away = "\n".join(mirror.lines(dataclasses.replace(platform, continuity_=Away())))
+    away = "\n".join(published_state.lines(dataclasses.replace(platform, continuity_=Away())))
     assert "no answer" in away and "'generation': 2, 'site': 'haven'" in away
 
 
-def test_a_journey_under_way_is_told_with_the_command_that_goes_on(platform: Platform) -> None:
+def test_a_switchover_under_way_is_told_with_the_command_that_goes_on(platform: Platform) -> None:
     with platform.committing(platform.active()), pytest.raises(FailoverError):
-        journeys.over(platform)
-    text = "\n".join(mirror.lines(platform))
+        switchovers.over(platform)
+    text = "\n".join(published_state.lines(platform))
     assert "failover from 'primary' to 'haven' is in progress: fence to do, drain to do" in text
     assert "run `rempart failover --to haven --yes` to continue" in text
 
 
 def test_a_site_that_was_not_proven_is_refused_before_anything_is_fenced(platform: Platform) -> None:
-    journeys.fill(platform)
+    switchovers.fill(platform)
     probed = platform.sites["haven"].probe("doctor", platform.clock()).as_json()
     lacking = [
         {**one, "outcome": "absent"} if one["capability"] == "read-after-write" else one for one in probed["proofs"]
     ]
     platform.ledger.append("capabilities", "haven", {**probed, "proofs": lacking})
     with pytest.raises(CapabilityMissing, match="'haven'"):
-        journeys.over(platform)
+        switchovers.over(platform)
     assert platform.active().generation == 0

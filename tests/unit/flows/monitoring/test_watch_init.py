@@ -15,7 +15,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import signer
 from rempart.settings.config import Connection
 from rempart.settings.sections import PointInTime
-from tests import journeys
+from tests import switchovers
 
 SEED = bytes(31) + b"9"
 
@@ -29,7 +29,7 @@ def connections(name: str) -> Connection:
 
 @pytest.fixture
 def platform() -> Platform:
-    return dataclasses.replace(journeys.in_memory(), connections=connections)
+    return dataclasses.replace(switchovers.in_memory(), connections=connections)
 
 
 def test_the_file_has_what_the_platform_promised_and_no_secret(platform: Platform, tmp_path: Path) -> None:

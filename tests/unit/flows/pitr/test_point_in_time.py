@@ -20,9 +20,9 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.memory import MemoryLedger
 from rempart.settings.config import load
 from rempart.settings.sections import PointInTime
-from tests.journeys import ROOT
 from tests.memory_site import MemorySite
 from tests.restorable import flip
+from tests.switchovers import ROOT
 
 SIZE, DAY = 16 << 20, timedelta(days=1)
 NOW = datetime.now(UTC)
@@ -39,8 +39,8 @@ class World:
         config = config.model_copy(update={"backup": backup})
         self.platform = Platform(config, lambda name: pytest.fail(name), ledger_=MemoryLedger())
         self.ring = Keyring((Place(self.site, "backups"),), age.new_identity(), (), lambda: NOW)
-        self.key = self.ring.open_or_make(wal.domain_of(7 * DAY))
-        self.archive = Archive(self.key.domain.id, self.key.serial, "77")
+        self.key = self.ring.open_or_make(wal.scope_of(7 * DAY))
+        self.archive = Archive(self.key.scope.id, self.key.serial, "77")
         for number in range(30):
             self.put(wal.segment_name(1, number, SIZE), NOW + (number + 0.5) * DAY, b"wal")
         for number in (0, 10, 20):
@@ -92,20 +92,20 @@ def test_a_server_that_is_gone_leaves_once_its_window_is_over_and_a_live_one_nev
 
 
 def test_what_a_destroyed_key_sealed_goes_and_is_told(world: World) -> None:
-    world.ring.destroy(world.key.domain, dry_run=False)
+    world.ring.destroy(world.key.scope, dry_run=False)
     done = point_in_time.prune(world.at(9), world.ring, world.site, world.archive, dry_run=False)
     assert (done.bases, done.files) == (3, 30)
 
 
 @pytest.mark.parametrize("older", [False, True])
 def test_x7_an_archive_whose_key_is_damaged_stops_no_other_one_and_is_told(world: World, older: bool) -> None:
-    key = world.ring.renew(world.key.domain)
-    other = Archive(key.domain.id, key.serial, "11" if older else "99")
+    key = world.ring.renew(world.key.scope)
+    other = Archive(key.scope.id, key.serial, "11" if older else "99")
     for number in range(3):
         name = wal.segment_name(1, number, SIZE)
         wal_store.store(world.site, "backups", key, other, name, NOW, io.BytesIO(b"wal"), NOW - DAY)
-    flip(world.site, "backups", f"keys/{key.domain.id}/{key.serial}.age")
-    with pytest.raises((BackupError, IntegrityError), match=rf"keys/{key.domain.id}/{key.serial}\.age"):
+    flip(world.site, "backups", f"keys/{key.scope.id}/{key.serial}.age")
+    with pytest.raises((BackupError, IntegrityError), match=rf"keys/{key.scope.id}/{key.serial}\.age"):
         point_in_time.prune(world.at(29), world.ring, world.site, world.archive, dry_run=False)
     [record] = world.platform.ledger.find("prune")
     assert (record.subject, record.body["bases"], record.body["files"]) == ("wal haven", 2, 20)

@@ -10,7 +10,7 @@ import pytest
 
 from rempart.backup.databases.postgresql import Tools
 from rempart.backup.keys import age
-from rempart.backup.keys.wrapping import DomainKey
+from rempart.backup.keys.key_envelope import ScopeKey
 from rempart.backup.pitr import receiver, wal, wal_store
 from rempart.errors import BackupError, ConfigError
 from rempart.flows.pitr.point_in_time import Target
@@ -18,8 +18,8 @@ from rempart.flows.pitr.wal_archive import Archiver
 from rempart.flows.shared.platform import Platform
 from rempart.settings.config import load
 from rempart.settings.sections import PointInTime
-from tests.journeys import ROOT
 from tests.memory_site import MemorySite
+from tests.switchovers import ROOT
 
 SYSTEM, COMMIT = "77", datetime(2099, 1, 1, tzinfo=UTC)
 
@@ -34,7 +34,7 @@ def archiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archiver:
     platform = Platform(config.model_copy(update={"backup": backup}), lambda name: pytest.fail(name))
     site = MemorySite("haven")
     site.ensure_bucket("backups", versioned=True, locked=True)
-    key = DomainKey(wal.domain_of(settings.keep), "0001", age.new_identity(), "restic", b"k" * 32, True)
+    key = ScopeKey(wal.scope_of(settings.keep), "0001", age.new_identity(), "restic", b"k" * 32, True)
     made = Archiver(platform, tmp_path / "wal", threading.Event(), Tools(tmp_path))
     made._target, made._system = Target(platform, site, "backups", key, settings), SYSTEM
     return made

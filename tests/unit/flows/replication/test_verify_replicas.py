@@ -12,10 +12,11 @@ import pytest
 
 from rempart.flows.replication.replicate import replicate
 from rempart.flows.replication.verify_replicas import verify
-from rempart.flows.shared.pairs import catalogue, turn_of
+from rempart.flows.shared.leases import pair_lease
 from rempart.flows.shared.platform import Platform
+from rempart.flows.shared.replication_pairs import catalogue
 from rempart.replication.plan import Replica
-from tests.journeys import fill, in_memory
+from tests.switchovers import fill, in_memory
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PAIR = ("primary", "haven")
@@ -42,7 +43,7 @@ def test_what_another_run_records_while_replicas_are_read_back_stands(
     @contextmanager
     def meanwhile(where: str, key: str, **more: Any) -> Iterator[BinaryIO]:
         if key == row.key:
-            with platform.continuity.turn(turn_of(*PAIR), "another run") as lease:
+            with platform.continuity.hold_lease(pair_lease(*PAIR), "another run") as lease:
                 catalogue(platform, *PAIR).forget(bucket, [row], lease)
                 catalogue(platform, *PAIR).record(bucket, after, lease)
         with opened(where, key, **more) as body:

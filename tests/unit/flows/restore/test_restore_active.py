@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from rempart.backup.points.points import Manifest, Secrets
-from rempart.backup.points.restoring import Part
+from rempart.backup.points.restore_plan import Part
 from rempart.backup.points.sealing import SealedObject
-from rempart.coordination.active import Active, ActiveSites, journey_to
-from rempart.coordination.failover import Journey
+from rempart.coordination.active import Active, ActiveSites, switchover_to
+from rempart.coordination.failover import Switchover
 from rempart.errors import BackupError, ConfigError, RempartError, SiteUnavailable
-from rempart.flows.failover import fail_over, mirror
+from rempart.flows.failover import fail_over, published_state
 from rempart.flows.restore import restore_active
 from rempart.flows.restore.restore_source import Wish
 from rempart.flows.shared.platform import Platform
-from tests import journeys
+from tests import switchovers
 
 ROOT = Path(__file__).parents[4]
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -46,9 +46,9 @@ def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
     monkeypatch.setattr(
         restore_active,
         "fail_over",
-        lambda *said, **more: fail_over.fail_over(*said, **more, tracking=journeys.follows),
+        lambda *said, **more: fail_over.fail_over(*said, **more, tracking=switchovers.switch_tracking),
     )
-    made = journeys.in_memory(clock=lambda: NOW)
+    made = switchovers.in_memory(clock=lambda: NOW)
     return dataclasses.replace(made, sites={**made.sites, "primary": Gone()})  # type: ignore[dict-item]
 
 
@@ -68,9 +68,9 @@ def test_the_platform_is_at_haven_with_evidence_of_each_step_and_its_loss(platfo
     assert [one["step"] for one in records] == ["fence", "drain", "verify", "switch", "resume"]
     assert records[1]["lag_seconds"] == 1800 and POINT.id in records[1]["unknown"] and not records[1]["complete"]
     assert records[2]["objects"] == 7
-    told = "\n".join(mirror.lines(platform))
+    told = "\n".join(published_state.lines(platform))
     assert "'haven' is active" in told and "in progress" not in told and "run `rempart failback` to return" in told
-    assert journey_to(platform.active(), "primary", "failback", "new") is not None
+    assert switchover_to(platform.active(), "primary", "failback", "new") is not None
 
 
 def test_a_second_time_nothing_changes(platform: Platform) -> None:
@@ -81,17 +81,17 @@ def test_a_second_time_nothing_changes(platform: Platform) -> None:
 
 def test_a_run_that_was_killed_after_the_switch_is_resumed(platform: Platform) -> None:
     restore_active.switch(platform, POINT, "haven", 7, NOW)
-    assert "run `rempart failover --to haven" in "\n".join(mirror.lines(platform))
+    assert "run `rempart failover --to haven" in "\n".join(published_state.lines(platform))
     restored(platform)
-    assert "under way" not in "\n".join(mirror.lines(platform))
+    assert "under way" not in "\n".join(published_state.lines(platform))
 
 
 def test_a_point_that_was_made_while_the_platform_moved_is_moved_all_the_same(platform: Platform) -> None:
-    with sites(platform).turn("test") as lease:
-        begun = Journey("j", "failover", "primary", "haven", False)
+    with sites(platform).hold_lease("test") as lease:
+        begun = Switchover("j", "failover", "primary", "haven", False)
         sites(platform).advance(lease, platform.active(), Active(0, "primary", "fenced", begun))
     assert (restored(platform).state, platform.active().generation) == ("active", 2)
-    assert platform.active().journey and platform.active().journey.over
+    assert platform.active().switchover and platform.active().switchover.over
 
 
 def test_who_restores_and_who_asks_later_is_told_that_nothing_backs_it_up(platform: Platform) -> None:
@@ -100,7 +100,7 @@ def test_who_restores_and_who_asks_later_is_told_that_nothing_backs_it_up(platfo
     first, second = restore_active.lines(platform)
     assert first == "'haven' is the active site; rempart.yaml names 'primary'"
     assert second.startswith(restore_active.NO_BACKUP) and "'primary': no answer" in second and "backup.site" in second
-    back = dataclasses.replace(platform, sites=journeys.in_memory().sites)
+    back = dataclasses.replace(platform, sites=switchovers.in_memory().sites)
     assert restore_active.no_backup(back, "haven") is None
 
 
@@ -114,4 +114,4 @@ def test_who_restores_and_who_asks_later_is_told_that_nothing_backs_it_up(platfo
 )
 def test_only_a_whole_restore_moves_the_platform(wish: Wish, refusal: type[RempartError], said: str) -> None:
     with pytest.raises(refusal, match=said):
-        restore_active.check(journeys.in_memory().config, wish)
+        restore_active.check(switchovers.in_memory().config, wish)

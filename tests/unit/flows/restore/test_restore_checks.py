@@ -84,6 +84,6 @@ def test_a_bringer_does_nothing_for_nothing() -> None:
 def test_no_service_is_opened_on_data_that_is_not_as_on_record() -> None:
     red = Check("database mlflow has the rows on record", False, "differs: public.runs: 1 instead of 2")
     with pytest.raises(BackupError, match=r"the services stay closed:\ndatabase mlflow .* 1 instead of 2"):
-        refuse_red([Check("x", True, ""), Check("y", None, "not run"), red], i_know=False)
-    refuse_red([red], i_know=True)
-    refuse_red([Check("y", None, "not run")], i_know=False)
+        refuse_red([Check("x", True, ""), Check("y", None, "not run"), red], force=False)
+    refuse_red([red], force=True)
+    refuse_red([Check("y", None, "not run")], force=False)

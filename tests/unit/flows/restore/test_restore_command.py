@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from rempart.backup.keys import age
 from rempart.cli import app
-from rempart.deployment.setup import layout
+from rempart.deployment.setup import paths
 from rempart.errors import BackupError, RempartError, StackError
 from rempart.flows.restore import restore_command
 from rempart.flows.restore.restore import RestoreResult
@@ -33,8 +33,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> House:
 @pytest.fixture
 def run(made: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Type it, with the keys in files; the lines of the answer."""
-    stack = dataclasses.replace(layout.current(), var=tmp_path / "var")
-    monkeypatch.setattr(layout, "current", lambda: stack)
+    stack = dataclasses.replace(paths.current(), var=tmp_path / "var")
+    monkeypatch.setattr(paths, "current", lambda: stack)
     age.write_identity_file(tmp_path / "escrow.key", ESCROW, NOW)
     (tmp_path / "public.pem").write_text(to_pem(SIGNER.public))
     keys = ["--identity", str(tmp_path / "escrow.key"), "--trust", str(tmp_path / "public.pem")]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rempart.backup.keys.domains import parse
+from rempart.backup.keys.encryption_scopes import parse
 from rempart.backup.points.erasures import Erasure
-from rempart.backup.points.restoring import Selection
+from rempart.backup.points.restore_plan import Selection
 from rempart.flows.erasure import erase as flow
 from rempart.flows.restore import restore_erasures
 from rempart.flows.shared import erasures
@@ -40,7 +40,7 @@ def came_back() -> tuple[Lake, list[Erasure], Any]:
     for key, (info, body) in before.items():
         home.write(lake.bucket, key, body, metadata={k: v for k, v in info.metadata.items() if k != "sha256"})
     ring = open_keyring(lake.platform)
-    point = SimpleNamespace(keys=SimpleNamespace(of=lambda domain, serial: ring.open(parse(domain), serial)))
+    point = SimpleNamespace(keys=SimpleNamespace(of=lambda scope, serial: ring.open(parse(scope), serial)))
     assert lake.holders(WHO)
     return Lake(replace(lake.platform, ledger_=MemoryLedger())), entries, point
 

@@ -18,7 +18,7 @@ from rempart.flows.shared.heartbeats import beat
 from rempart.flows.shared.platform import Platform
 from rempart.ledger.keys import signer
 from rempart.settings.config import Connection, witness
-from tests import journeys
+from tests import switchovers
 from tests.memory_site import MemorySite
 
 ROOT = Path(__file__).parents[4]
@@ -36,7 +36,7 @@ def connections(name: str) -> Connection:
 def platform(monkeypatch: pytest.MonkeyPatch) -> Platform:
     """Two sites in memory; the backup site's own credentials stand for those that can only add, too."""
     monkeypatch.setenv("REMPART_HOME", str(ROOT))
-    made = dataclasses.replace(journeys.in_memory(), connections=connections)
+    made = dataclasses.replace(switchovers.in_memory(), connections=connections)
     made.sites[witness("haven")] = made.sites["haven"]
     return made
 

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.encryption_scopes import EncryptionScope
 from rempart.errors import RepositoryDamaged
 from rempart.flows.shared.keys import RENEWALS, key_of, open_keyring, renewed_key
 from tests.erasable import in_two_memories
 
-LEDGER = Domain("database", "ledger", "372d")
+LEDGER = EncryptionScope("database", "ledger", "372d")
 DAMAGE = RepositoryDamaged("restic dump: it does not give back what was stored in it", "Another one is begun.")
 
 

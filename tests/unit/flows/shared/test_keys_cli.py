@@ -11,19 +11,19 @@ import yaml
 from typer.testing import CliRunner
 
 from rempart.backup.keys import age
-from rempart.backup.keys.domains import Domain
+from rempart.backup.keys.encryption_scopes import EncryptionScope
 from rempart.cli import app
-from rempart.deployment.setup import credentials, layout
+from rempart.deployment.setup import credentials, paths
 from rempart.errors import ConfigError, KeyDestroyed
 from rempart.flows.shared import keys as flow
 from rempart.flows.shared import platform as platforms
 from rempart.flows.shared.platform import Platform
 from rempart.settings import config
 from rempart.settings.config import Connection
-from tests.journeys import in_memory
+from tests.switchovers import in_memory
 
 ROOT = Path(__file__).parents[4]
-BOOKINGS = Domain("dataset", "bookings", "395d")
+BOOKINGS = EncryptionScope("dataset", "bookings", "395d")
 OWN = age.new_identity()
 
 
@@ -109,7 +109,7 @@ def test_a_private_key_in_rempart_yaml_is_refused_and_not_shown(tmp_path: Path) 
 
 
 def test_the_embedded_stack_makes_the_platforms_own_key_once(tmp_path: Path) -> None:
-    stack = layout.Stack(ROOT, tmp_path, config.load(ROOT / "rempart.yaml"), 0)
+    stack = paths.Stack(ROOT, tmp_path, config.load(ROOT / "rempart.yaml"), 0)
     for _ in range(2):
         resolve = credentials.connections(stack, credentials.ensure(stack))
         found = flow.own_identity(dataclasses.replace(in_memory(), connections=resolve))

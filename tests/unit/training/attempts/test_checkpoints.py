@@ -33,7 +33,7 @@ def test_a_commit_keeps_the_newest_and_one_before_and_deletes_nothing_that_is_na
 
 
 @given(MANIFESTS)
-def test_a_manifest_survives_its_journey(manifest):
+def test_a_manifest_survives_a_round_trip(manifest):
     assert ck.parse_manifest(manifest.to_json(), SPEC.job_id) == manifest
     for one in manifest.kept:
         assert [*ck.without(manifest, one).kept] == [other for other in manifest.kept if other != one]

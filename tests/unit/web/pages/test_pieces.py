@@ -19,13 +19,13 @@ from starlette.testclient import TestClient
 
 from rempart.web import charts
 from rempart.web.facts import Unknown
-from rempart.web.kept import Kept
 from rempart.web.metrics import METRICS, exposition
 from rempart.web.mount import Cockpit
 from rempart.web.pages import forms
 from rempart.web.read_models.overview import places
 from rempart.web.read_models.points import points
 from rempart.web.read_models.sites import history
+from rempart.web.refreshing_cache import RefreshingCache
 from rempart.web.wording import Texts
 from tests.cockpit import NOW, Watched
 
@@ -41,7 +41,7 @@ def test_requests_read_the_kept_value_while_a_slow_source_is_asked_once() -> Non
             go.wait(5)
         return len(asked)
 
-    kept = Kept(gather, 15, monotonic=lambda: now[0])
+    kept = RefreshingCache(gather, 15, monotonic=lambda: now[0])
     assert kept.get() == 1
     now[0] = 20.0
     assert [kept.get() for _ in range(5)] == [1] * 5
@@ -58,7 +58,7 @@ def test_a_request_waits_where_the_kept_value_is_older_than_it_wants_and_no_long
             go.wait(5)
         return found[0]
 
-    kept = Kept(gather, 15, patience=0.5, monotonic=lambda: now[0])
+    kept = RefreshingCache(gather, 15, patience=0.5, monotonic=lambda: now[0])
     assert kept.get(60) == 1
     now[0] = 600.0  # nobody looked meanwhile: what was known then is no answer
     assert kept.get(60) == 2
@@ -70,7 +70,7 @@ def test_a_request_waits_where_the_kept_value_is_older_than_it_wants_and_no_long
 def test_a_gathering_that_fails_leaves_the_older_value() -> None:
     found = iter([1])
     now = [0.0]
-    kept = Kept(lambda: next(found), 15, monotonic=lambda: now[0])
+    kept = RefreshingCache(lambda: next(found), 15, monotonic=lambda: now[0])
     assert kept.get() == 1
     now[0] = 20.0
     assert kept.get() == 1

@@ -18,12 +18,12 @@ from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.deliveries import HELD_BACK
 from rempart.settings import access
 from rempart.web import charts, sources
-from rempart.web.doors import sealed_rows
 from rempart.web.facts import Unknown
 from rempart.web.read_models import models, quarantine
+from rempart.web.security import sealed_rows
 from rempart.web.wording import Texts
 from tests.cockpit import DELIVERY, GATE, NOW, POINT, RULES, Watched
-from tests.unit.web.test_doors import LOOK, House, house
+from tests.unit.web.test_routes import LOOK, House, house
 
 pytestmark = pytest.mark.airflow
 __all__ = ["house"]  # the fixture

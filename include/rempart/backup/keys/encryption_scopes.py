@@ -1,0 +1,100 @@
+"""Encryption scopes: what is readable by one key, and unreadable everywhere once that key is destroyed. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal, get_args
+
+from rempart.errors import BackupError, PipelineError
+from rempart.settings.pipeline import Pipeline
+from rempart.settings.sections import Classification, Retention
+
+ScopeKind = Literal["dataset", "database", "platform"]
+_NAME = r"[a-z][a-z0-9_]{0,39}"
+_FORM = re.compile(rf"({'|'.join(get_args(ScopeKind))})-({_NAME})-([1-9][0-9]{{0,5}}[dhms])")
+_KEPT_AS: Mapping[str, Literal["raw", "quarantine", "snapshots"]] = {
+    "raw": "raw",
+    "quarantine": "quarantine",
+    "snapshots": "snapshots",
+    "training": "snapshots",
+}
+"""Folders of the lake that hold one folder for each pipeline, and how long their objects are kept."""
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+@dataclass(frozen=True, order=True)
+class EncryptionScope:
+    """One dataset, database, or the platform itself, with how long it is kept, such as `395d`.
+
+    Its id is part of object keys. Raises BackupError for what cannot be one.
+    """
+
+    kind: ScopeKind
+    name: str
+    retention: str
+
+    def __post_init__(self) -> None:
+        if not _FORM.fullmatch(self.id):
+            raise BackupError(
+                f"'{self.id[:80]}' cannot be an encryption scope",
+                "Write dataset, database or platform, a name and a retention: dataset-bookings-395d.",
+            )
+
+    @property
+    def id(self) -> str:
+        return f"{self.kind}-{self.name}-{self.retention}"
+
+
+def parse(scope_id: str) -> EncryptionScope:
+    """The scope with an id. Raises BackupError."""
+    kind, _, rest = scope_id.partition("-")
+    name, _, retention = rest.partition("-")
+    return EncryptionScope(kind, name, retention)  # type: ignore[arg-type] # checked there
+
+
+def text_of(retention: timedelta) -> str:
+    """A retention in the largest unit in which it is a whole number: `395d`, `36h`."""
+    seconds = max(1, int(retention.total_seconds()))
+    return next(f"{seconds // length}{unit}" for unit, length in _UNITS if seconds % length == 0)
+
+
+def shortest(ids: Iterable[str]) -> timedelta | None:
+    """The shortest retention among scopes, by their ids, zero for what is none; None without any."""
+    matched = [_FORM.fullmatch(scope_id) for scope_id in ids]
+    lengths = [
+        timedelta(seconds=int(form[3][:-1]) * dict(_UNITS)[form[3][-1]]) if form else timedelta(0) for form in matched
+    ]
+    return min(lengths, default=None)
+
+
+def of_object(
+    bucket: str,
+    key: str,
+    pipelines: Mapping[str, Pipeline | PipelineError],
+    retention: Mapping[Classification, Retention],
+    otherwise: timedelta,
+) -> EncryptionScope:
+    """The scope of an object; `bucket` is the logical name.
+
+    What stands in a pipeline's own folder of the lake belongs to its dataset, kept as the pipeline's classification
+    says; a pipeline that is gone, or does not load, counts as `personal`: what it holds is not known. Anything else,
+    models among it, belongs to the platform, kept for `otherwise`.
+    """
+    folder, _, rest = key.partition("/")
+    name, slash, _ = rest.partition("/")
+    part = _KEPT_AS.get(folder) if bucket == "lake" and slash else None
+    if part is None or not re.fullmatch(_NAME, name):
+        return EncryptionScope("platform", "platform", text_of(otherwise))
+    found = pipelines.get(name)
+    classification: Classification = found.classification if isinstance(found, Pipeline) else "personal"
+    if classification not in retention:
+        return EncryptionScope("dataset", name, text_of(otherwise))
+    return EncryptionScope("dataset", name, text_of(getattr(retention[classification], part)))
+
+
+def of_database(name: str, kept: timedelta) -> EncryptionScope:
+    """The scope of a database whose dumps are kept so long."""
+    return EncryptionScope("database", name, text_of(kept))

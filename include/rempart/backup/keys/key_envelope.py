@@ -1,0 +1,113 @@
+"""What is kept of a scope's key: its secrets, encrypted to each recipient, and a card in the clear that says for whom.
+
+Wrapping needs nothing but the recipients, which are no secrets. So the platform proves, with a code that only a holder
+of its own key can make, that it was the platform who wrapped a key: a stranger's would be his to read with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from rempart.backup.keys import age
+from rempart.backup.keys.encryption_scopes import EncryptionScope, parse
+from rempart.errors import BackupError, ConfigError, IntegrityError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ScopeKey:
+    """The secrets of one scope. None of them ever appears in a repr.
+
+    `identity` opens what is sealed for `recipient`, `restic_password` the scope's repository, and `hash_key` (32
+    bytes) names its objects. `proven`: whoever wrapped it held the platform's own key, so
+    something may be sealed with it.
+    """
+
+    scope: EncryptionScope
+    serial: str
+    identity: age.Identity = field(repr=False)
+    restic_password: str = field(repr=False)
+    hash_key: bytes = field(repr=False)
+    proven: bool
+
+    @property
+    def recipient(self) -> str:
+        return self.identity.recipient
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is said of a key in the clear: who can open it, who could, and when it was made or destroyed."""
+
+    scope: str
+    serial: str
+    made: datetime
+    recipients: tuple[str, ...]
+    former: tuple[str, ...] = ()
+    destroyed: datetime | None = None
+
+
+def proof(own: age.Identity, scope: EncryptionScope, serial: str, recipient: str) -> str:
+    """What only a holder of the platform's own key can say of a scope's key."""
+    said = json.dumps([FORMAT, scope.id, serial, recipient]).encode()
+    return hmac.new(own.secret.encode(), b"rempart scope key " + said, hashlib.sha256).hexdigest()
+
+
+def wrap(key: ScopeKey, own: age.Identity, recipients: Iterable[str]) -> bytes:
+    """A key's secrets as JSON, for each recipient, vouched for by the platform's own identity."""
+    plain = {
+        "format": FORMAT,
+        "scope": key.scope.id,
+        "serial": key.serial,
+        "identity": key.identity.secret,
+        "restic_password": key.restic_password,
+        "hash_key": key.hash_key.hex(),
+        "proof": proof(own, key.scope, key.serial, key.recipient),
+    }
+    return age.encrypt(json.dumps(plain, indent=1).encode(), recipients)
+
+
+def unwrap(body: bytes, own: age.Identity, scope: EncryptionScope, serial: str, where: str) -> ScopeKey:
+    """The key in a wrapped copy. Raises KeyWrong; IntegrityError if it is not that of this scope and serial."""
+    opened = age.decrypt(body, own, where)
+    try:
+        plain: dict[str, Any] = json.loads(opened)
+        if (plain["format"], plain["scope"], plain["serial"]) != (FORMAT, scope.id, serial):
+            raise ValueError
+        identity = age.read_identity(plain["identity"], where)
+        proven = hmac.compare_digest(plain["proof"], proof(own, scope, serial, identity.recipient))
+        hash_key = bytes.fromhex(plain["hash_key"])
+        return ScopeKey(scope, serial, identity, str(plain["restic_password"]), hash_key, proven)
+    except (ValueError, KeyError, TypeError, ConfigError):  # the cause could quote a secret
+        raise IntegrityError(f"{where} holds no key of this scope and serial", "Take another copy.") from None
+
+
+def encode_card(card: Card) -> bytes:
+    """A card as JSON."""
+    plain = {"format": FORMAT, **card.__dict__, "made": card.made.isoformat()}
+    plain["destroyed"] = card.destroyed.isoformat() if card.destroyed else None
+    return (json.dumps(plain, indent=1, sort_keys=True) + "\n").encode()
+
+
+def decode_card(body: bytes, where: str) -> Card:
+    """A card from its bytes; `where` names it. Raises IntegrityError."""
+    try:
+        plain: dict[str, Any] = json.loads(body)
+        destroyed = plain["destroyed"]
+        return Card(
+            parse(plain["scope"]).id,
+            str(plain["serial"]),
+            datetime.fromisoformat(plain["made"]),
+            tuple(map(str, plain["recipients"])),
+            tuple(map(str, plain["former"])),
+            datetime.fromisoformat(destroyed) if destroyed else None,
+        )
+    except (ValueError, KeyError, TypeError, BackupError) as cause:
+        raise IntegrityError(f"{where} is not readable ({type(cause).__name__})", "Put a copy of it back.") from cause

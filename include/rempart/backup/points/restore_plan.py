@@ -1,0 +1,240 @@
+"""What a restore does, decided before anything is done: which point, which parts of it, what is refused. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from rempart.backup.points import chain
+from rempart.backup.points.chain import Link
+from rempart.backup.points.points import Dump, HeldObject, Manifest
+from rempart.errors import BackupError, IntegrityError
+
+PartKind = Literal["database", "bucket", "model", "dataset"]
+BUCKETS = ("artifacts", "lake")
+"""Logical names, in the order in which they are restored: without artifacts no model loads."""
+REQUEST_BYTES = 256 << 10
+"""What an object costs in time beside its bytes, told as bytes."""
+_SUFFIX = re.compile(r"[a-z][a-z0-9]{0,19}")
+_PART = re.compile(rf"({'|'.join(get_args(PartKind))}):([A-Za-z0-9][A-Za-z0-9_.-]{{0,127}})")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What of a point is wanted: `database:mlflow`, `bucket:lake`, `model:NAME`, `dataset:NAME`."""
+
+    kind: PartKind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+
+def parse_part(text: str) -> Part:
+    """The part that a text names. Raises BackupError."""
+    found = _PART.fullmatch(text)
+    if found is None or (found[1] == "bucket" and found[2] not in BUCKETS):
+        raise BackupError(
+            f"'{text[:80]}' is no part of a restore point",
+            "Write database:NAME, bucket:lake, bucket:artifacts, model:NAME or dataset:NAME.",
+        )
+    return Part(found[1], found[2])  # type: ignore[arg-type] # the expression has these alone
+
+
+def check_suffix(text: str) -> str:
+    """What names of databases and buckets beside the platform's own end in. Raises BackupError."""
+    if not _SUFFIX.fullmatch(text):
+        raise BackupError(
+            f"'{text[:40]}' cannot end the name of a database and of a bucket",
+            "Take a letter, then up to 19 letters and digits: --aside before.",
+        )
+    return text
+
+
+def choose(
+    links: Sequence[Link],
+    present: Collection[str],
+    named: str | None,
+    *,
+    force: bool,
+    lost: Collection[str] = frozenset(),
+) -> Link:
+    """The link of the point to restore: the one that is named, else the newest that lacks nothing.
+
+    `links` are verified, in order; `present` are the points whose manifest the site has, `lost` those whose link is
+    marked as lost: they are passed by, and cannot be named. Raises IntegrityError for
+    points that nobody vouches for, BackupError for a point that is older than the newest; both unless `force`.
+    """
+    newest = {link.point: link for link in links}
+    if links and not force:
+        first = min(newest)
+        if strangers := sorted({*present} - {*newest, *lost} - {point for point in present if point <= first}):
+            raise IntegrityError(
+                f"No link of the chain vouches for {len(strangers)} restore points at the site, among them"
+                f" {strangers[-1]}: somebody wrote them, or took links away",
+                "Find out who; the ledger and its checkpoints tell what was written. With --force they are passed by.",
+            )
+    there = sorted((link for point, link in newest.items() if point in present), key=lambda link: link.seq)
+    whole = [link for link in there if link.consistent]
+    if named is None:
+        if whole:
+            return whole[-1]
+        raise BackupError(
+            "The site holds no restore point that lacks nothing"
+            + (f"; it holds {len(there)} that lack something, the newest is {there[-1].point}" if there else ""),
+            "Name one with --point, and expect what `--explain` says that it lacks." if there else "Try another site.",
+        )
+    link = chain.of_point(links, named)
+    if named not in present:
+        raise BackupError(
+            f"Restore point {named} has no manifest at the site any more: it was pruned, or somebody deleted it",
+            "Choose another point: --list shows them.",
+        )
+    if whole and whole[-1].seq > link.seq and not force:
+        raise BackupError(
+            f"Restore point {named} is older than {whole[-1].point}, the newest that lacks nothing:"
+            f" what was done in {(whole[-1].at - link.at)} between them would be lost",
+            "Restore the newest, or say --force.",
+        )
+    return link
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is restored of a point.
+
+    `withheld`: how many objects stay gone, for their key was destroyed on purpose, by scope.
+    """
+
+    databases: tuple[Dump, ...]
+    objects: tuple[HeldObject, ...]
+    whole: bool
+    withheld: Mapping[str, int]
+
+    @property
+    def object_bytes(self) -> int:
+        return sum(obj.size for obj in self.objects)
+
+    @property
+    def dump_bytes(self) -> int:
+        return sum(database.bytes for database in self.databases)
+
+
+def select(
+    manifest: Manifest,
+    parts: Sequence[Part] = (),
+    models: Mapping[str, Collection[str]] | None = None,
+    destroyed: Collection[tuple[str, str]] = (),
+) -> Selection:
+    """The databases, the largest first, and objects of the parts, or of all.
+
+    `models`: the folders in the bucket of artifacts where each named model's versions are, each ending in a slash.
+    `destroyed`: scope and serial of keys that were destroyed. Raises BackupError for a part that the point lacks.
+    """
+    databases: dict[str, Dump] = {}
+    objects: dict[tuple[str, str], HeldObject] = {}
+    for part in parts:
+        found = 0
+        if part.kind == "database":
+            databases[part.name] = manifest.database(part.name)
+            continue
+        for obj in manifest.objects:
+            if _belongs(obj, part, models or {}):
+                objects[obj.bucket, obj.key] = obj
+                found += 1
+        if not found:
+            raise BackupError(f"Restore point {manifest.id} holds nothing of {part}", "--explain names its parts.")
+    if not parts:
+        databases = {database.name: database for database in manifest.databases}
+        objects = {(obj.bucket, obj.key): obj for obj in manifest.objects}
+    gone = set(destroyed)
+    withheld: dict[str, int] = {}
+    kept = []
+    for obj in sorted(objects.values(), key=lambda obj: (BUCKETS.index(obj.bucket), obj.key)):
+        if (obj.sealed.scope, obj.sealed.serial) in gone:
+            withheld[obj.sealed.scope] = withheld.get(obj.sealed.scope, 0) + 1
+        else:
+            kept.append(obj)
+    return Selection(
+        tuple(sorted(databases.values(), key=lambda database: (-database.bytes, database.name))),
+        tuple(kept),
+        not parts,
+        withheld,
+    )
+
+
+def _belongs(held_object: HeldObject, part: Part, models: Mapping[str, Collection[str]]) -> bool:
+    if part.kind == "bucket":
+        return held_object.bucket == part.name
+    if part.kind == "dataset":
+        return held_object.bucket == "lake" and dataset_of(held_object.key) == part.name
+    return held_object.bucket == "artifacts" and any(
+        held_object.key.startswith(folder) for folder in models.get(part.name, ())
+    )
+
+
+def dataset_of(key: str) -> str | None:
+    """The pipeline in whose folder an object of the lake stands, as `<what>/<pipeline>/...`."""
+    parts = key.split("/")
+    return parts[1] if len(parts) > 2 else None
+
+
+def keys_needed(manifest: Manifest, selection: Selection) -> list[tuple[str, str]]:
+    """Domain and serial of every key without which a restore cannot end: of databases, and of the secrets."""
+    needed = {(database.scope, database.serial) for database in selection.databases}
+    if selection.whole:
+        needed.add((manifest.secrets.sealed.scope, manifest.secrets.sealed.serial))
+    return sorted(needed)
+
+
+@dataclass
+class Meter:
+    """How far something is, and how long it will still take, at the pace so far. `now` in seconds of any clock."""
+
+    what: str
+    total: float
+    began: float
+    every: float = 5.0
+    done: float = 0.0
+    told: float | None = None
+
+    def add(self, amount: float, now: float) -> str | None:
+        """Count what was done; a line to tell, every few seconds."""
+        self.done += amount
+        if now - (self.began if self.told is None else self.told) < self.every:
+            return None
+        self.told = now
+        left = time_left(self.done, self.total, now - self.began)
+        share = 100 * self.done / self.total if self.total else 100.0
+        return f"{self.what}: {share:.0f} %" + (f", about {span(left)} left" if left is not None else "")
+
+
+def time_left(done: float, total: float, seconds: float) -> float | None:
+    """Seconds that the rest takes at the pace so far; None while nothing is done."""
+    return max(total - done, 0.0) * seconds / done if done > 0 else None
+
+
+def weight(size: int) -> int:
+    """What an object counts for in a meter."""
+    return size + REQUEST_BYTES
+
+
+def span(seconds: float) -> str:
+    """Seconds for people."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def parts(manifest: Manifest) -> Iterator[tuple[Part, str, int]]:
+    """Every part of a point but models: how many tables or objects, and bytes."""
+    for dump in sorted(manifest.databases, key=lambda database: database.name):
+        yield Part("database", dump.name), f"{len(dump.tables)} tables", dump.bytes
+    sums: dict[Part, tuple[int, int]] = {}
+    for obj in manifest.objects:
+        owner = dataset_of(obj.key) if obj.bucket == "lake" else None
+        for part in (Part("bucket", obj.bucket), *([Part("dataset", owner)] if owner else [])):
+            count, held = sums.get(part, (0, 0))
+            sums[part] = (count + 1, held + obj.size)
+    for part, (count, held) in sorted(sums.items(), key=lambda item: str(item[0])):
+        yield part, f"{count} objects", held

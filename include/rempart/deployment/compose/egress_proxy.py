@@ -1,0 +1,184 @@
+"""The way out of the containers: what the team runs elsewhere, how it is reached, and what the proxy may let through.
+
+The proxy's list is the policy's own (`rempart.sovereignty.egress.rules`), as the audit hook and the rules for networks
+have it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import date
+
+from rempart.backup.keys import keyring
+from rempart.deployment.servers import external
+from rempart.deployment.setup.paths import Stack
+from rempart.deployment.setup.preflight import CONTAINERS
+from rempart.errors import ConnectionMissing, StackError
+from rempart.ledger import keys
+from rempart.settings import config as configuration
+from rempart.settings.config import Connection, Connections, witness
+from rempart.sovereignty import egress, proxy
+from rempart.sovereignty.places import declared_connections, platform_connections
+
+SITES = ("primary", "haven")
+"""The sites that docker-compose.yml starts, unless they are external."""
+_OWN = ("postgresql", *SITES)
+_FILES_OF_THIS_MACHINE = ("ca_bundle", "kube_config_path", "extra__kubernetes__kube_config_path")
+"""What a connection's extra may name, and no container would find."""
+
+
+def check_services(stack: Stack) -> None:
+    """Raises StackError for what docker-compose.yml can neither start nor leave to the team."""
+    if others := [name for name in ("mlflow", "airflow") if stack.external(name)]:
+        raise StackError(
+            f"docker-compose.yml starts {' and '.join(others)} itself, and rempart.yaml says: external",
+            "Take `external` out, or run the platform with `rempart up`, which leaves such a service to you.",
+        )
+    if others := [name for name in stack.embedded_sites if name not in SITES]:
+        raise StackError(
+            f"docker-compose.yml starts no site called {', '.join(others)}; it starts {' and '.join(SITES)}",
+            "Say under services where it is (external), or call it as one of those.",
+        )
+
+
+def needed(stack: Stack) -> list[str]:
+    """Connections without which the services of the team could not be used."""
+    names = []
+    for name, place in stack.config.sites.items():
+        if stack.external(name):
+            names.append(place.connection)
+            if name == stack.config.checkpoint_site:
+                names.append(witness(name))
+    if server := stack.external("postgresql"):
+        names += [server.connection, *(f"pg_{role}" for role in stack.config.roles)]
+        names += [keys.CONNECTION, keyring.CONNECTION]
+    return list(dict.fromkeys(names))
+
+
+def given(
+    stack: Stack, own: Mapping[str, str], existing: Mapping[str, str], inherited: Mapping[str, str]
+) -> dict[str, str]:
+    """The team's connections by variable: from the environment, else as an earlier `rempart init` was given them.
+
+    `own` are those that the platform makes. Raises ConnectionMissing, StackError.
+    """
+    must = needed(stack)
+    may = sorted(declared_connections(stack.config) | platform_connections(stack.config) | {keys.NEXT_CONNECTION})
+    found = {}
+    for name in dict.fromkeys([*must, *may]):
+        variable = f"AIRFLOW_CONN_{name.upper()}"
+        if variable in own:
+            continue
+        if text := inherited.get(variable) or existing.get(variable):
+            found[variable] = _one_line(text)
+        elif name in must:
+            raise ConnectionMissing(
+                f"Connection '{name}' is not defined, and rempart.yaml declares a service that is reached by it",
+                f"Set {variable} for `rempart init` (docs/how-to/external-services.md). It is kept in var/compose.",
+            )
+    resolve = _resolver(found)
+    for variable in found:
+        _check_connection(resolve(variable.removeprefix("AIRFLOW_CONN_").lower()), variable)
+    for name in stack.config.services:
+        if service := stack.external(name):
+            external.check_names(stack, name, service.url, resolve(service.connection))
+    if "postgresql" not in stack.services:
+        server(stack, resolve)
+    return found
+
+
+def _one_line(text: str) -> str:
+    """JSON over several lines as one: a file of variables has a line for each."""
+    try:
+        return json.dumps(json.loads(text)) if text.lstrip().startswith("{") else text.strip()
+    except ValueError:  # told, without its text, by who parses it
+        return text.replace("\n", " ")
+
+
+def _resolver(variables: Mapping[str, str]) -> Connections:
+    """Connections out of these variables alone: this machine's environment is not the containers'."""
+
+    def resolve(name: str) -> Connection:
+        variable = f"AIRFLOW_CONN_{name.upper()}"
+        if variable not in variables:
+            raise ConnectionMissing(f"Connection '{name}' is not defined", f"Set {variable} for `rempart init`.")
+        try:
+            return configuration.parse_connection(name, variables[variable])
+        except ValueError:
+            # the cause would quote the value, which holds the password
+            raise ConnectionMissing(
+                f"{variable} is neither JSON nor a URI", "Write it as Airflow documents its connection variables."
+            ) from None
+
+    return resolve
+
+
+def _check_connection(connection: Connection, variable: str) -> None:
+    """Raises StackError for one that would lead nowhere from a container."""
+    for key in _FILES_OF_THIS_MACHINE:
+        if connection.extra.get(key):
+            raise StackError(
+                f"{variable}: extra.{key} names a file of this machine, which no container sees",
+                "Give the content (kube_config), or use a certificate that Debian's authorities vouch for.",
+            )
+    endpoint = egress.endpoint_of(connection)
+    if endpoint and egress.is_this_machine(egress.parse_endpoint(endpoint)[0]):
+        raise StackError(
+            f"{variable} leads to {endpoint}: in a container, that is the container itself",
+            "Name the host by which other machines reach it, there and in rempart.yaml.",
+        )
+
+
+def server(stack: Stack, resolve: Connections) -> tuple[str, int] | None:
+    """Name and port of the team's PostgreSQL; None if the platform has its own. Raises StackError.
+
+    libpq knows no proxy, so a container stands in under the server's own name, and passes connections on: one server,
+    and one that has a name.
+    """
+    declared = stack.external("postgresql")
+    if declared is None:
+        return None
+    names = [declared.connection, *(f"pg_{role}" for role in stack.config.roles)]
+    found = {name: (resolve(name).host, resolve(name).port or 5432) for name in names}
+    host, port = found[declared.connection]
+    if others := [name for name, place in found.items() if place != (host, port)]:
+        raise StackError(
+            f"Connections {', '.join(others)} lead to another server than '{declared.connection}' ({host}:{port})",
+            "In containers all databases are on one server: correct them, or use `rempart up`.",
+        )
+    if egress.is_address(host) or "." not in host:
+        raise StackError(
+            f"PostgreSQL is at '{host}': containers reach it by a name with a dot, as its certificate has it",
+            "Name it so in services.postgresql.external.url and in each connection pg_*.",
+        )
+    return host, port
+
+
+def allowed(stack: Stack, secrets: Mapping[str, str], on: date) -> str:
+    """The proxy's list: where the policy lets containers go, as squid reads it. Raises ConfigError."""
+    found = egress.rules(stack.config, egress.endpoints(stack.config, _resolver(secrets)), on=on)
+    inside = {stack.host(name) for name in ("postgresql", *CONTAINERS, "mlflow", *stack.embedded_sites)}
+    return proxy.squid(found, inside)
+
+
+def settings(stack: Stack, secrets: Mapping[str, str], listed: str) -> dict[str, str]:
+    """Of `.env`: which services are containers, where a PostgreSQL of the team's own is, and which list holds."""
+    place = server(stack, _resolver(secrets))
+    own = {f"REMPART_OWN_{name.upper()}": str(int(_is_own(stack, name))) for name in _OWN}
+    return own | {
+        "REMPART_PASS": "1" if place else "0",
+        "REMPART_POSTGRESQL_HOST": place[0] if place else "postgresql.invalid",
+        "REMPART_POSTGRESQL_PORT": str(place[1]) if place else "5432",
+        "REMPART_ALLOWED": digest(listed),
+    }
+
+
+def _is_own(stack: Stack, name: str) -> bool:
+    return name in stack.embedded_sites or (name == "postgresql" and not stack.external(name))
+
+
+def digest(text: str) -> str:
+    """Stands for a file in `.env`, so that another one makes another container."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,79 @@
+"""Whether a container's service works: `python -m rempart.deployment.compose.health_check SERVICE`, exit code 0 or 1.
+
+Standard library only: it runs every few seconds, and importing the platform would cost a second each time.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from rempart.deployment.setup.preflight import CONTAINERS, DEFAULT_PORTS, OPTIONAL_PORTS
+
+_BEATS = "/0.celeryev/worker.heartbeat"
+"""The broker's channel in which Celery's workers say every two seconds that they work."""
+_PASSWORD = "REMPART_AIRFLOW_BROKER_PASSWORD="  # noqa: S105 # a name
+
+
+def _answer(host: str, port: int, path: str) -> bytes:
+    """Straight from the server, past any proxy. Raises OSError when it refuses, too."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://{host}:{port}{path}", timeout=5) as answer:
+        body: bytes = answer.read()
+    return body
+
+
+def beats(broker: tuple[str, int], password: str, worker: str, patience: float = 6.0) -> bool:
+    """Whether a worker's heartbeat comes through the broker. Raises OSError when that refuses, or is silent."""
+    deadline, known = time.monotonic() + patience, f"celery@{worker}"
+    with socket.create_connection(broker, timeout=patience) as connection:
+        connection.sendall(f"AUTH airflow {password}\r\nSUBSCRIBE {_BEATS}\r\n".encode())
+        with connection.makefile("rb") as lines:
+            for line in lines:
+                if line.startswith(b"-"):
+                    raise PermissionError(f"the broker says {line.decode(errors='replace').strip()}")
+                if line.startswith(b"{") and known in _body(line):
+                    return True
+                if time.monotonic() > deadline:
+                    break
+    return False
+
+
+def _body(message: bytes) -> str:
+    """What stands in a message of kombu."""
+    return base64.b64decode(json.loads(message)["body"]).decode(errors="replace")
+
+
+def _password() -> str:
+    text = (Path(os.environ["REMPART_VAR"]) / "secrets.env").read_text(encoding="utf-8")
+    return next((line.removeprefix(_PASSWORD) for line in text.splitlines() if line.startswith(_PASSWORD)), "")
+
+
+def is_healthy(service: str) -> bool:
+    """MLflow by its own word, a worker by its heartbeat, the rest of Airflow by those that its API server tells of."""
+    if service == "worker":
+        return beats(("broker", OPTIONAL_PORTS["broker"]), _password(), socket.gethostname())
+    if service == "mlflow":
+        return bool(_answer("127.0.0.1", DEFAULT_PORTS["mlflow"], "/health"))
+    host = "127.0.0.1" if service == CONTAINERS["airflow"] else CONTAINERS["airflow"]
+    told = json.loads(_answer(host, DEFAULT_PORTS["airflow"], "/api/v2/monitor/health"))
+    part = "metadatabase" if service == CONTAINERS["airflow"] else service.replace("-", "_")
+    return bool(told[part]["status"] == "healthy")
+
+
+def main(service: str) -> int:
+    try:
+        return 0 if is_healthy(service) else 1
+    except (OSError, ValueError, KeyError) as fault:
+        sys.stdout.write(f"{service}: {fault}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

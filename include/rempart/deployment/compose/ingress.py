@@ -1,0 +1,105 @@
+"""What others reach of the containers: by TLS with a certificate given to `rempart init`, or here alone."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from rempart.deployment.compose.egress_proxy import digest
+from rempart.errors import StackError
+
+FILE = "gate.pem"
+"""Chain and key in one, as haproxy reads them."""
+LOOPBACK = "127.0.0.1"
+_GIVE = "rempart init --certificate FILE --key FILE"
+
+
+@dataclass(frozen=True)
+class CertificatePair:
+    """A certificate with its chain, and its key: files in PEM."""
+
+    certificate: Path
+    key: Path
+
+
+def read(pair: CertificatePair | None, kept: Path) -> str:
+    """The chain and key in PEM: of the pair, else what an earlier `rempart init` was given, else empty."""
+    if pair is None:
+        return kept.read_text(encoding="utf-8") if kept.is_file() else ""
+    try:
+        return "".join(file.read_text(encoding="utf-8").rstrip() + "\n" for file in (pair.certificate, pair.key))
+    except (OSError, ValueError) as cause:
+        raise StackError(
+            f"The certificate {pair.certificate} or its key {pair.key} cannot be read: {type(cause).__name__}",
+            "Name two files in PEM that you may read: the certificate with its chain, and its key.",
+        ) from cause
+
+
+def check(pem: str, wanted: Mapping[str, str], now: datetime) -> None:
+    """Whether pages may be published as `.env` wants it. Raises StackError, which quotes nothing of the key."""
+    host, listen = wanted["REMPART_HOST"], wanted["REMPART_LISTEN"]
+    if not pem:
+        if listen != LOOPBACK:
+            raise StackError(
+                f"REMPART_LISTEN is {listen}: passwords would cross the network as they are",
+                f"Give a certificate ({_GIVE}), or set REMPART_LISTEN={LOOPBACK} in .env.",
+            )
+        return
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+    try:
+        certificate = x509.load_pem_x509_certificates(pem.encode())[0]
+        key = load_pem_private_key(pem.encode(), None)
+    except (ValueError, TypeError) as cause:
+        raise StackError(
+            "The certificate or its key is not PEM, or the key is encrypted",
+            f"{_GIVE}: a certificate with its chain, and a key without passphrase.",
+        ) from cause
+    public = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if certificate.public_key().public_bytes(*public) != key.public_key().public_bytes(*public):
+        raise StackError(
+            "The key is not the certificate's",
+            f"{_GIVE}: both from one order; your own certificate first, then its chain.",
+        )
+    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        raise StackError(
+            f"The certificate holds from {certificate.not_valid_before_utc:%Y-%m-%d} to "
+            f"{certificate.not_valid_after_utc:%Y-%m-%d}, and today is {now:%Y-%m-%d}",
+            f"Renew it, then {_GIVE}.",
+        )
+    if not _covers(names := _names(certificate), host):
+        raise StackError(
+            f"The certificate is for {', '.join(names) or 'no host'}, and REMPART_HOST is {host}",
+            "Set REMPART_HOST in .env to the name by which browsers reach this machine; the certificate must hold it.",
+        )
+
+
+def _names(certificate: object) -> list[str]:
+    from cryptography import x509
+
+    assert isinstance(certificate, x509.Certificate)  # noqa: S101 # cryptography is imported where it is used
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    addresses = [str(address) for address in found.get_values_for_type(x509.IPAddress)]
+    return [*found.get_values_for_type(x509.DNSName), *addresses]
+
+
+def _covers(names: list[str], host: str) -> bool:
+    """Whether a name holds for a host: itself, or a `*.` for one label (RFC 6125)."""
+    try:
+        return str(ipaddress.ip_address(host)) in names
+    except ValueError:
+        wanted = host.lower()
+        return any(name.lower() in (wanted, f"*.{wanted.partition('.')[2]}") for name in names)
+
+
+def settings(pem: str) -> dict[str, str]:
+    """Of `.env`: how the pages are spoken to, and which certificate holds."""
+    scheme = "https" if pem else "http"
+    return {"REMPART_SCHEME": scheme, "REMPART_CERTIFICATE": digest(pem) if pem else "none"}

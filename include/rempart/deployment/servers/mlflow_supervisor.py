@@ -1,0 +1,151 @@
+"""Runs the MLflow server at the active site: a child that ends when the site is fenced, and begins anew at the next.
+
+`rempart run mlflow` is how MLflow is started. While its server runs, this process is a writer like any other:
+a fence is complete only once the server of the earlier generation has ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import psutil
+
+from rempart.coordination.active import Active, ActiveSites
+from rempart.deployment.servers import mlflow_server
+from rempart.deployment.setup import environment, launch
+from rempart.deployment.setup.credentials import connections
+from rempart.deployment.setup.paths import Stack
+from rempart.errors import ConnectionMissing, DatabaseUnavailable, RempartError, SiteFenced
+from rempart.replication.continuity import PostgresqlContinuity
+from rempart.settings import config as configuration
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 2.0
+"""How often the generation is read, and so how long a fence waits for the server to be told."""
+Start = Callable[[str], "subprocess.Popen[bytes]"]
+
+
+def supervise(sites: ActiveSites, start: Start, poll: float = POLL_SECONDS) -> int:
+    """Run a server at the active site, whichever that is; its exit status when it ends by itself.
+
+    While the database does not answer, the server that runs goes on.
+    """
+    while True:
+        began, child = _open(sites, poll), None
+        try:
+            while True:
+                try:
+                    with sites.committing(began, lasting=True) as unchanged:
+                        if child is None:
+                            logger.info("starting at site '%s' (generation %d)", began.site, began.generation)
+                            child = start(began.site)
+                        while unchanged():
+                            if (code := _wait(child, poll)) is not None:
+                                return code
+                    break
+                except SiteFenced:
+                    break
+                except DatabaseUnavailable as error:
+                    logger.warning("%s", error.what)
+                    if child and (code := _wait(child, poll)) is not None:
+                        return code
+        finally:
+            _end(child)
+        logger.info("generation %d is over: the server has stopped", began.generation)
+
+
+def _open(sites: ActiveSites, poll: float) -> Active:
+    """The generation, once it is an active one."""
+    told = ""
+    while True:
+        try:
+            now = sites.active()
+            if now.state == "active":
+                return now
+            found = f"site '{now.site}' is fenced (generation {now.generation}): waiting for the switch to end"
+        except RempartError as error:
+            found = error.what
+        if found != told:
+            logger.info("%s", found)
+            told = found
+        time.sleep(poll)
+
+
+def _wait(child: subprocess.Popen[bytes], seconds: float) -> int | None:
+    try:
+        return child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _end(child: subprocess.Popen[bytes] | None) -> None:
+    """End the server and all that it started."""
+    if child is None:
+        return
+    try:
+        parent = psutil.Process(child.pid)
+        launch.end([parent, *parent.children(recursive=True)])
+    except psutil.NoSuchProcess:
+        pass
+    child.wait()
+
+
+def command(stack: Stack, host: str = "127.0.0.1", port: int = 5000, allowed: str = "") -> tuple[str, ...]:
+    """The server's command line; it holds no secret."""
+    bucket = stack.config.buckets.artifacts
+    return (
+        *(stack.python, "-m", "mlflow", "server", "--app-name", mlflow_server.APP),
+        *("--host", host, "--port", str(port), "--workers", "1", "--allowed-hosts", allowed),
+        *("--serve-artifacts", "--artifacts-destination", f"s3://{bucket}/{mlflow_server.PREFIX}"),
+    )
+
+
+def run_mlflow(stack: Stack, *, host: str = "127.0.0.1", port: int | None = None, allowed: str = "") -> int:
+    """Run MLflow as this platform's tracking server until it ends by itself or this process is asked to.
+
+    `allowed` names the hosts by which clients reach it, as `host:port`. Raises ConnectionMissing.
+    """
+    secrets = configuration.environment() | configuration.read_env_file(stack.secrets)
+    resolve = connections(stack, secrets)
+    port = port or stack.ports.get("mlflow") or resolve("mlflow").port or 5000
+    known = ",".join(filter(None, (f"127.0.0.1:{port},localhost:{port}", allowed)))
+    mlflow_server.write_authentication(stack, resolve("pg_mlflow"))
+    sites = PostgresqlContinuity(resolve("pg_continuity")).active_sites(stack.config.active_site)
+    marker = {environment.MARKER: f"{stack.id}:mlflow"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_CONN_")}
+
+    def start(active: str) -> subprocess.Popen[bytes]:
+        try:
+            variables = environment.mlflow(stack, secrets, inherited, active) | marker
+        except KeyError as cause:
+            raise ConnectionMissing(
+                f"{cause} is not defined", "Run `rempart up`, or set it (see the how-to)."
+            ) from cause
+        if checksums := mlflow_server.upload_checksums(variables, stack.config.buckets.artifacts):
+            variables |= checksums
+        else:
+            logger.warning(
+                "site '%s' was not seen to keep a checksum: uploads carry none and count as unvouched", active
+            )
+        return subprocess.Popen(command(stack, host, port, known), env=variables, cwd=_folder(stack))
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
+    return supervise(sites, start)
+
+
+def _folder(stack: Stack) -> Path:
+    stack.var.mkdir(parents=True, exist_ok=True)
+    return stack.var

@@ -1,0 +1,90 @@
+"""Publish the newest generation of the active site at each site, for readers without the database."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from rempart import canonical_json
+from rempart.coordination.active import Active
+from rempart.errors import DatabaseUnavailable, ObjectMissing, RempartError
+from rempart.flows.shared.platform import Platform, classification_of
+from rempart.settings.pipelines import load_all
+
+logger = logging.getLogger(__name__)
+
+KEY = "continuity/active.json"
+
+
+def body(active: Active) -> bytes:
+    """Return the published state of a site: canonical JSON without secrets."""
+    at = active.at.isoformat() if active.at else None
+    plain = {"generation": active.generation, "site": active.site, "state": active.state, "at": at}
+    return canonical_json.encode(plain) + b"\n"
+
+
+def write(platform: Platform) -> dict[str, str]:
+    """Update the published state at every site that answers. Return the outcome for each; a silent site is no error."""
+    active, classification = platform.active(), classification_of(load_all())
+    wanted, bucket = body(active), platform.config.buckets.backups
+    found = {}
+    for name in platform.config.sites:
+        try:
+            site = platform.site(name, classification)
+            if _there(platform, name) != wanted:
+                site.write(bucket, KEY, wanted, content_type="application/json")
+            found[name] = f"generation {active.generation}"
+        except RempartError as error:
+            found[name] = f"behind: {error.what}"
+            logger.warning("published state at site '%s': %s", name, found[name])
+    return found
+
+
+def _there(platform: Platform, name: str) -> bytes | None:
+    try:
+        return platform.site(name, classification_of(load_all())).read(platform.config.buckets.backups, KEY)
+    except ObjectMissing:
+        return None
+
+
+def lines(platform: Platform) -> Iterator[str]:
+    """Yield the active site, an unfinished switchover and the history; from the sites if the database is
+    unavailable.
+    """
+    sites = platform.continuity.active_sites(platform.config.active_site)
+    try:
+        now, history = sites.active(), sites.history()
+    except DatabaseUnavailable as error:
+        yield f"{error.what}; the last switchover according to the sites:"
+        for name, told in read(platform).items():
+            yield f"  site {name}: {told}"
+        return
+    yield f"'{now.site}' is {now.state} (generation {now.generation})"
+    if now.switchover and not now.switchover.over:
+        switchover = now.switchover
+        done = ", ".join(f"{step} {'done' if switchover.did(step) else 'to do'}" for step in switchover.plan)
+        yield f"{switchover.kind} from '{switchover.source}' to '{switchover.target}' is in progress: {done}"
+        yield f"run `rempart failover --to {switchover.target} --yes` to continue"
+    elif now.site != platform.config.active_site:
+        yield f"rempart.yaml names '{platform.config.active_site}': run `rempart failback` to return there"
+    for one in history:
+        why = (
+            f"{one.switchover.kind} {one.switchover.source} -> {one.switchover.target}"
+            if one.switchover
+            else "written by hand"
+        )
+        yield f"  {one.generation:>4}  {one.at:%Y-%m-%d %H:%M:%S} UTC  {one.site} {one.state}  ({why})"
+
+
+def read(platform: Platform) -> dict[str, dict[str, Any] | str]:
+    """Return the published state of each site, or why it cannot be read."""
+    found: dict[str, dict[str, Any] | str] = {}
+    for name in platform.config.sites:
+        try:
+            text = _there(platform, name)
+            found[name] = json.loads(text) if text else "no published state: the platform was never switched"
+        except (RempartError, ValueError) as error:
+            found[name] = error.what if isinstance(error, RempartError) else "not JSON"
+    return found

@@ -1,0 +1,259 @@
+"""Carry out the steps of a switchover from one site to another.
+
+`flows.failover.fail_over` calls the steps in order. Each returns its outcome and, if it is bad, the error to raise
+after the outcome is stored. Each is safe to repeat.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rempart.coordination.active import Active
+from rempart.coordination.failover import Facts, Step, Switchover, outcome_of_drain
+from rempart.errors import (
+    FailoverError,
+    LeaseHeld,
+    LeaseLost,
+    ObjectMissing,
+    RempartError,
+    ReplicationError,
+    SiteError,
+    SiteUnavailable,
+)
+from rempart.flows.failover import published_state
+from rempart.flows.replication import target_readiness
+from rempart.flows.replication.reconcile import Reconciled, carry, reconcile
+from rempart.flows.shared.platform import Platform, classification_of
+from rempart.flows.shared.replication_pairs import BUCKETS, physical_bucket
+from rempart.replication.transfer import stored_sha256
+from rempart.settings.pipelines import load_all
+from rempart.sites.port import Site
+
+logger = logging.getLogger(__name__)
+
+TrackingSwitch = Callable[[Platform, Active], str]
+"""Make MLflow write to the active site, and return how."""
+Taken = tuple[dict[str, Any], RempartError | None]
+"""The outcome of a step, and the error to raise after the outcome is stored."""
+READ_BACK = 25
+"""Number of objects per bucket that are read back before the switch. The others are compared by listing."""
+WRITERS_SECONDS = 60.0
+"""Seconds for which the fence waits for tasks that were committing when it was set."""
+_QUIET_SECONDS = 5.0
+
+
+@contextmanager
+def telling(what: str) -> Iterator[None]:
+    """Log an operation at its start and every five seconds, so that it does not look stuck."""
+    logger.info("%s ...", what)
+    over, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not over.wait(_QUIET_SECONDS):
+            logger.info("%s ... %.0f s", what, time.monotonic() - began)
+
+    thread = threading.Thread(target=tell, name="telling", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+class Steps:
+    """Steps of a switchover at its two sites. `tracking` switches MLflow."""
+
+    def __init__(self, platform: Platform, tracking: TrackingSwitch) -> None:
+        self.platform, self.tracking = platform, tracking
+        self.classification = classification_of(load_all())
+
+    def take(self, step: Step, now: Active, switchover: Switchover, facts: Facts) -> Taken:
+        """Take any step except the switch. The caller moves the active site."""
+        match step:
+            case "fence":
+                return self.fence(switchover, facts)
+            case "diff":
+                return self.diff(switchover)
+            case "reverse":
+                return self.reverse(switchover)
+            case "drain":
+                return self.drain(switchover)
+            case "verify":
+                return self.verify(switchover)
+            case _:
+                return self.resume(now, switchover)
+
+    def site(self, name: str) -> Site:
+        return self.platform.site(name, self.classification)
+
+    def answers(self, name: str) -> bool:
+        """Return whether a site lists the shared buckets.
+
+        A site that refuses (closed account, revoked key) does not.
+        """
+        with telling(f"asking site '{name}'"):
+            try:
+                for logical in BUCKETS:
+                    next(iter(self.site(name).list(physical_bucket(self.platform.config, logical))), None)
+            except SiteError as error:
+                logger.warning("%s", error.what)
+                return False
+        return True
+
+    def fence(self, switchover: Switchover, facts: Facts) -> Taken:
+        """Wait for tasks that were committing when the fence was set. Wait only briefly at a lost site."""
+        patience = WRITERS_SECONDS if facts.source_answers else _QUIET_SECONDS
+        settled = self.platform.continuity.active_sites(self.platform.config.active_site).settle(patience)
+        if settled or not facts.source_answers:
+            return {"ok": True, "writers": "none" if settled else "skipped: the site does not answer"}, None
+        return {"ok": False, "writers": f"still committing after {patience:.0f} s"}, FailoverError(
+            f"A task still commits at '{switchover.source}' {patience:.0f} s after the fence; no new task can start "
+            "a commit",
+            "End the running task (ingest, train, validate), or restart the MLflow server, and run again. "
+            "`rempart failover --abandon --yes` removes the fence.",
+        )
+
+    def reconcile(self, switchover: Switchover, *, write: bool) -> Reconciled:
+        return reconcile(
+            self.platform,
+            self.site(switchover.source),
+            self.site(switchover.target),
+            self.platform.active().generation,
+            write=write,
+        )
+
+    def diff(self, switchover: Switchover) -> Taken:
+        """Adopt unreplicated objects of the target. Keep both versions of keys that both sites wrote."""
+        return {"ok": True, **self.reconcile(switchover, write=True).as_json()}, None
+
+    def reverse(self, switchover: Switchover) -> Taken:
+        target_readiness.bring_all(self.platform, switchover.source, switchover.target)
+        return {"ok": True, **self.brought(switchover)}, None
+
+    def brought(self, switchover: Switchover) -> dict[str, Any]:
+        """Return the body of the newest recorded replication."""
+        last = target_readiness.last_replication(self.platform, switchover.source, switchover.target)
+        return {name: last.body[name] for name in ("objects", "bytes", "copied", "verified")} if last else {}
+
+    def drain(self, switchover: Switchover) -> Taken:
+        """Copy what the target lacks. Missing objects count as lost only after the operator accepts the loss."""
+        fault: RempartError | None = SiteUnavailable(
+            f"Site '{switchover.source}' no longer answers", "Run again: the drain continues."
+        )
+        told: dict[str, Any] = {}
+        answered = complete = False
+        for _ in range(2 if switchover.accept_loss else 1):  # a source that is to be left gets a second chance
+            if not self.answers(switchover.source):
+                break
+            answered = True
+            try:
+                told |= self.reconcile(switchover, write=True).as_json()
+                told["deliveries"] = self.deliveries(switchover)
+                target_readiness.bring_all(self.platform, switchover.source, switchover.target)
+                fault = None
+            except SiteError as error:
+                fault = error
+                continue
+            except ReplicationError as error:  # too much is gone at the source: that is no reason to stay there
+                if isinstance(error, LeaseHeld | LeaseLost):
+                    raise
+                told["deletes"] = error.what
+            last = target_readiness.last_replication(self.platform, switchover.source, switchover.target)
+            complete = last is not None and target_readiness.arrived(last)
+            fault = None if complete else _incomplete(switchover)
+            told |= self.brought(switchover)
+            break
+        last = target_readiness.last_replication(self.platform, switchover.source, switchover.target)
+        outcome = outcome_of_drain(
+            answered=answered,
+            complete=complete,
+            accepted=switchover.accept_loss,
+            lag_seconds=float(last.body["lag_seconds"]) if last else None,
+            known_at=last.at if last else None,
+            failed=tuple(last.body["failed"]) if last else (),
+            failures=int(last.body["failures"]) if last else 0,
+            **told,
+        )
+        if not outcome["ok"]:
+            return outcome, fault
+        if not complete:
+            logger.warning("accepted as lost: %s", outcome["unknown"])
+        return outcome, None
+
+    def deliveries(self, switchover: Switchover) -> int:
+        """Copy the deliveries that wait for ingestion. Return their number."""
+        bucket = self.platform.config.buckets.landing
+        source, target = self.site(switchover.source), self.site(switchover.target)
+        return sum(carry(source, target, bucket, info.key) for info in source.list(bucket))
+
+    def verify(self, switchover: Switchover) -> Taken:
+        """Compare the target's listing with the verified replicas, and read back a random sample of each bucket."""
+        target = self.site(switchover.target)
+        objects = read = 0
+        bad: list[str] = []
+        for name in BUCKETS:
+            bucket = physical_bucket(self.platform.config, name)
+            there = {info.key: info for info in target.list(bucket)}
+            good = []
+            for replica in target_readiness.verified(self.platform, switchover.source, switchover.target, name):
+                objects += 1
+                info = there.get(replica.key)
+                if info is None or not replica.stands_in(info):
+                    bad.append(f"{bucket}/{replica.key}")
+                else:
+                    good.append(replica)
+            for replica in random.Random(switchover.id).sample(good, min(READ_BACK, len(good))):  # noqa: S311 # a sample
+                read += 1
+                try:
+                    same = stored_sha256(target, bucket, replica.key) == replica.sha256
+                except ObjectMissing:
+                    same = False
+                if not same:
+                    bad.append(f"{bucket}/{replica.key}")
+        drained = bool(switchover.steps["drain"]["complete"])
+        ok = not bad or (switchover.accept_loss and not drained)
+        outcome = {"ok": ok, "objects": objects, "read_back": read, "wrong": bad[:100], "wrong_count": len(bad)}
+        if ok:
+            return outcome, None
+        return outcome, FailoverError(
+            f"{len(bad)} of {objects} objects at '{switchover.target}' differ from their verified replicas: "
+            + ", ".join(bad[:5]),
+            "Run again to copy them again. If they differ again, stop using the site (`rempart doctor site`).",
+        )
+
+    def resume(self, now: Active, switchover: Switchover) -> Taken:
+        """Open the new site: it accepts writes, each site that answers gets the generation, MLflow writes to the new
+        site.
+        """
+        site, bucket = self.site(switchover.target), self.platform.config.buckets.landing
+        key, body = ".rempart/active", f"generation {now.generation}".encode()
+        site.write(bucket, key, body)
+        if site.read(bucket, key) != body:
+            return {"ok": False}, SiteError(
+                f"Site '{site.name}' returned other bytes than were written",
+                "Ask the operator of the site, and do not use it.",
+            )
+        site.delete(bucket, key)
+        mirrors = published_state.write(self.platform)
+        try:
+            tracking = self.tracking(self.platform, now)
+        except RempartError as error:
+            return {"ok": False, "mirrors": mirrors, "tracking": error.what}, FailoverError(
+                f"'{switchover.target}' is the active site, but MLflow did not switch: {error.what}",
+                f"{error.hint} Check that MLflow runs as `rempart run mlflow` (`rempart logs mlflow`), then run again.",
+            )
+        return {"ok": True, "mirrors": mirrors, "tracking": tracking}, None
+
+
+def _incomplete(switchover: Switchover) -> FailoverError:
+    return FailoverError(
+        f"Some objects of '{switchover.source}' are not at '{switchover.target}' yet",
+        "Run again. If it fails again, read the last record of kind replication (docs/runbooks/replica.md).",
+    )

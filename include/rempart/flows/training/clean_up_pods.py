@@ -1,0 +1,58 @@
+"""Strays among the pods of jobs: judged by the jobs' records and by the state of the Airflow task that began each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import quote
+
+from rempart.airflow_api import AirflowApi, AirflowApiError
+from rempart.errors import ObjectMissing, RempartError
+from rempart.flows.shared.platform import Platform
+from rempart.settings.pipelines import named
+from rempart.training.attempts.record import ORDER, Record, read_order
+from rempart.training.kubernetes.orphans import Finding, Known, PodSeen, judge
+
+
+def find_strays(platform: Platform, api: AirflowApi, pods: Iterable[tuple[PodSeen, str]]) -> list[Finding]:
+    """Judge each pod; with it stands the pipeline that its label names. Nothing is changed."""
+    return [judge(pod, _known(platform, api, pod, pipeline), platform.clock()) for pod, pipeline in pods]
+
+
+def note(platform: Platform, finding: Finding, pipeline: str) -> None:
+    """End the attempt of a stray on its record, if it is still open there."""
+    if record := _record(platform, finding.pod, pipeline):
+        record.end(finding.pod.attempt, "ended", f"the janitor deleted its pod: {finding.why}", platform.clock(), None)
+
+
+def _record(platform: Platform, pod: PodSeen, pipeline: str) -> Record | None:
+    site = platform.active_site(named(pipeline).classification)
+    try:
+        return read_order(site, platform.config.buckets.artifacts, f"jobs/{pod.job_id}/{ORDER}")
+    except ObjectMissing:
+        return None
+
+
+def _known(platform: Platform, api: AirflowApi, pod: PodSeen, pipeline: str) -> Known:
+    try:
+        record = _record(platform, pod, pipeline)
+        attempts = record.attempts() if record else []
+        attempt = next((one for one in attempts if one.number == pod.attempt), None)
+        if record is None or attempt is None or attempt.outcome is not None:
+            return Known(attempt)
+        return Known(attempt, _task_state(api, record.begun_by(pod.attempt)))
+    except RempartError as fault:
+        return Known(unknown=fault.what)
+
+
+def _task_state(api: AirflowApi, by: dict[str, Any]) -> str | None:
+    path = f"/api/v2/dags/{quote(by['dag'])}/dagRuns/{quote(by['run'], safe='')}/taskInstances/{quote(by['task'])}"
+    index = int(by.get("map_index", -1))
+    try:
+        found = api.get(path if index < 0 else f"{path}/{index}")
+    except AirflowApiError as fault:
+        if "HTTP 404" in fault.what:
+            return None
+        raise
+    state: str | None = found["state"]
+    return state or "scheduled"

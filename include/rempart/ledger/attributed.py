@@ -1,0 +1,68 @@
+"""A ledger whose new records say which run of which DAG wrote them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rempart.ledger.chain import Entry
+from rempart.ledger.keys import Signer
+from rempart.ledger.port import Evidence, Kind, Ledger
+
+KEY = "written_by"
+"""Where a record's body says it: `{"dag": ..., "run": ..., "task": ...}`."""
+_MADE_BY_AIRFLOW = re.compile(r"[a-z_]{1,30}__\d{4}-\d{2}-\d{2}T[\d:.]{5,15}\+00:00(_\w{1,8})?")
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A task of a run of a DAG, by Airflow's ids; `run` as `run_name` gives it."""
+
+    dag: str
+    run: str
+    task: str
+
+
+def run_name(run_id: str) -> str:
+    """How evidence names a run: by its id, or that id's digest if a person chose it, for it may hold anything."""
+    if _MADE_BY_AIRFLOW.fullmatch(run_id):
+        return run_id
+    return f"sha256:{hashlib.sha256(run_id.encode()).hexdigest()}"
+
+
+class AttributedLedger:
+    """Another ledger; what is appended through this one names its writer. What is read is as it was written."""
+
+    def __init__(self, ledger: Ledger, writer: Writer) -> None:
+        self._ledger, self._writer = ledger, writer
+
+    def append(self, kind: Kind, subject: str, body: Mapping[str, Any]) -> Evidence:
+        return self._ledger.append(kind, subject, {**body, KEY: asdict(self._writer)})
+
+    def find(self, kind: Kind, subject: str | None = None, *, limit: int = 100) -> list[Evidence]:
+        return self._ledger.find(kind, subject, limit=limit)
+
+    def forged(self, *, limit: int = 100) -> list[Entry]:
+        return self._ledger.forged(limit=limit)
+
+    def page(
+        self, *, before: int | None = None, kind: str | None = None, subject: str | None = None, limit: int = 50
+    ) -> list[Entry]:
+        return self._ledger.page(before=before, kind=kind, subject=subject, limit=limit)
+
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        return self._ledger.entries(after)
+
+    def rotate(self, new: Signer) -> Evidence:
+        return self._ledger.rotate(new)
+
+
+def writer(record: Evidence) -> Writer | None:
+    """Who wrote a record; None for one that no run wrote, or that is older than this mark."""
+    told = record.body.get(KEY)
+    if not isinstance(told, Mapping) or not all(isinstance(told.get(name), str) for name in ("dag", "run", "task")):
+        return None
+    return Writer(told["dag"], told["run"], told["task"])

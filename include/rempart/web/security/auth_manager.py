@@ -1,0 +1,87 @@
+"""Airflow's FAB auth manager, stricter: who may move the platform, old tokens, guessed passwords, cookies."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.fab.auth_manager.fab_auth_manager import FabAuthManager
+from fastapi import HTTPException, status
+from limits import parse
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from rempart.settings import access
+from rempart.web.security.secure_cookies import SecureCookies
+
+if TYPE_CHECKING:
+    from airflow.api_fastapi.auth.managers.base_auth_manager import ResourceMethod
+    from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+    from airflow.providers.fab.auth_manager.models import User
+
+MARK = "key"
+"""Claim of a token: which password it was got with."""
+WRONG_PASSWORDS = parse("10 per minute")
+"""So many for one user name at `/auth/token`, which FAB does not limit as it does its login page."""
+
+
+def mark(user: User) -> str:
+    """Names a user's password without telling anything of it: another password, another mark."""
+    return hashlib.sha256((user.password or "").encode()).hexdigest()[:16]
+
+
+class AuthManager(FabAuthManager):
+    """What `access.auth_manager: fab` makes Airflow ask."""
+
+    _wrong = MovingWindowRateLimiter(MemoryStorage())
+
+    def get_fastapi_middlewares(self) -> list[tuple[Any, dict[str, Any]]]:
+        """Cookies that travel encrypted alone, where Airflow's pages are reached so."""
+        own: list[tuple[Any, dict[str, Any]]] = super().get_fastapi_middlewares()
+        return [*own, (SecureCookies, {})] if self.apiserver_endpoint.startswith("https://") else own
+
+    def serialize_user(self, user: User) -> dict[str, Any]:
+        return {**super().serialize_user(user), MARK: mark(user)}
+
+    def deserialize_user(self, token: dict[str, Any]) -> User:  # type: ignore[override] # FAB wraps its own in a cache
+        """The user that a token names. Raises ValueError for one that was got with an earlier password."""
+        user = super().deserialize_user(token)
+        if token.get(MARK) != mark(user):
+            self.cache.pop(int(token["sub"]), None)  # it may be newer than what was kept
+            user = super().deserialize_user(token)
+            if token.get(MARK) != mark(user):
+                raise ValueError(f"The password of user {token['sub']} was changed since this token was made")
+        return user
+
+    def create_token(self, headers: dict[str, str], body: dict[str, Any]) -> User | None:
+        """The user of a name and password. Raises HTTPException 429 after too many wrong ones for that name."""
+        name = str(body.get("username")).lower()[:64]
+        if not self._wrong.test(WRONG_PASSWORDS, name):
+            raise HTTPException(status.HTTP_429_TOO_MANY_REQUESTS, "Too many wrong passwords; try again in a minute.")
+        user = super().create_token(headers=headers, body=body)
+        if user is None:
+            self._wrong.hit(WRONG_PASSWORDS, name)
+        return user
+
+    def is_authorized_dag(
+        self,
+        *,
+        method: ResourceMethod,
+        user: User,
+        access_entity: DagAccessEntity | None = None,
+        details: DagDetails | None = None,
+    ) -> bool:
+        """As FAB says, but a DAG that moves the platform is changed by those alone who may fail over."""
+        allowed: bool = super().is_authorized_dag(
+            method=method, user=user, access_entity=access_entity, details=details
+        )
+        if not allowed or method == "GET":
+            return allowed
+        return access.needed(details.id if details else None) in access.capabilities(user)
+
+    def get_authorized_dag_ids(self, *, user: User, method: ResourceMethod = "GET", **more: Any) -> set[str]:
+        """The same for lists: what a change of many DAGs at once applies to."""
+        found: set[str] = super().get_authorized_dag_ids(user=user, method=method, **more)
+        if method == "GET" or "fail_over" in access.capabilities(user):
+            return found
+        return found - access.RESERVED
