@@ -185,25 +185,22 @@ class Trial:
     pipeline: Pipeline
     clusters: Mapping[str, Any]
     home: Path
-    log: list[str] = dataclasses.field(default_factory=list)
     command: tuple[str, ...] = ()
     """What pods run instead of the job's command."""
 
     def order(self, params: Mapping[str, Param] | None = None) -> pod_job.Ordered:
         """Order a training on the small data set."""
         with self.here():
-            return pod_job.place(self.platform, self.pipeline, self.spec(params), progress=self.log.append)
+            return pod_job.place(self.platform, self.pipeline, self.spec(params))
 
     def spec(self, params: Mapping[str, Param] | None = None) -> JobSpec:
-        return train.order(
-            self.platform, self.pipeline, stage.table(), "s1", params=params or {}, progress=self.log.append
-        )
+        return train.order(self.platform, self.pipeline, stage.table(), "s1", params=params or {})
 
     def job(self, ordered: pod_job.Ordered) -> pod_job.PodJob:
         return pod_job.ordered_job(self.platform, self.pipeline, ordered.bucket, ordered.key)
 
     def finish(self, ordered: pod_job.Ordered) -> train.TrainResult:
-        return pod_job.finish(self.platform, self.pipeline, ordered.bucket, ordered.key, self.log.append)
+        return pod_job.finish(self.platform, self.pipeline, ordered.bucket, ordered.key)
 
     def attempts(self, ordered: pod_job.Ordered) -> list[tuple[str, str | None]]:
         """Pool and outcome of each attempt."""

@@ -172,7 +172,7 @@ def test_a_listed_address_passes_on_its_port() -> None:
 
 def test_one_record_for_each_destination_and_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
-    with caplog.at_level(logging.ERROR, "rempart.egress"):
+    with caplog.at_level(logging.ERROR):
         for host in ("evil.test", "evil.test", "other.test"):
             with pytest.raises(EgressDenied):
                 world.look_up(host, 443)
@@ -189,7 +189,7 @@ def test_a_refusal_stands_when_the_ledger_does_not_answer_and_the_log_says_so(ca
         raise LedgerError("append egress-denial: no answer", "Check that PostgreSQL runs.")
 
     world.guard._record = down
-    with caplog.at_level(logging.ERROR, "rempart.egress"), pytest.raises(EgressDenied):
+    with caplog.at_level(logging.ERROR), pytest.raises(EgressDenied):
         world.look_up("evil.test", 443)
     assert "could not be recorded in the ledger: append egress-denial: no answer" in caplog.text
 
@@ -201,7 +201,7 @@ def test_a_drivers_words_stay_out_of_the_log(caplog: pytest.LogCaptureFixture) -
         raise RuntimeError("postgresql://user:hunter2@host")
 
     world.guard._record = down
-    with caplog.at_level(logging.ERROR, "rempart.egress"), pytest.raises(EgressDenied):
+    with caplog.at_level(logging.ERROR), pytest.raises(EgressDenied):
         world.look_up("evil.test", 443)
     assert "RuntimeError" in caplog.text
     assert "hunter2" not in caplog.text
@@ -231,7 +231,7 @@ def test_without_a_readable_configuration_everything_is_refused_but_this_machine
     guard = Guard(unreadable, lambda wanted, decision: None)
     guard.judge("socket.getaddrinfo", ("localhost", 80, 0, 0, 0))
     with (
-        caplog.at_level(logging.ERROR, "rempart.egress"),
+        caplog.at_level(logging.ERROR),
         pytest.raises(EgressDenied, match=r"rempart\.yaml is not valid"),
     ):
         guard.judge("socket.getaddrinfo", ("example.org", 80, 0, 0, 0))
