@@ -14,11 +14,11 @@ that the export relies on.
 and what earlier runs wrote in turn: a site that altered or lost some of it gets the same bytes again, told in evidence
 of kind `repair`.
 
-**When it fails** with `is not the one in evidence/...`: the database was rewritten, or restored to an earlier point.
-Stop, and follow docs/how-to/verify-the-ledger.md. With `nothing of what was exported is left`: find out who emptied the
-bucket, then `rempart ledger repair --yes`. With `must not be used for evidence`: docs/runbooks/site.md. Any other
-message names the site or database to look at. When only `check_foreign` is red, somebody put objects with names of
-segments beside ours: the export is complete, and the site's key must be replaced.
+**When it fails** with `differs from the one in evidence/...`: the database was rewritten, or restored to an earlier
+point. Stop, and follow docs/how-to/verify-the-ledger.md. With `No exported object is left`: find out who emptied the
+bucket, then run `rempart ledger repair --yes`. With `must not be used for evidence`: docs/runbooks/site.md. Any other
+message names the site or database to look at. When only `check_foreign` is red, somebody added objects that are named
+like segments: the export is complete, and the site's key must be replaced.
 """
 
 from typing import Any

@@ -155,7 +155,7 @@ def test_a_database_that_was_brought_back_is_still_found_by_a_segment_of_ours(
     del platform.ledger.chain[newest[0] - 2 :]
     kept = len(platform.ledger.chain)
     platform.ledger.records[:] = [one for one in platform.ledger.records if one.seq <= kept]
-    with pytest.raises(LedgerBroken, match="of the ledger is not the one in evidence/ledger/"):
+    with pytest.raises(LedgerBroken, match="of the ledger differs from the one in evidence/ledger/"):
         export(platform)
 
 

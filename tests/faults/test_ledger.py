@@ -211,7 +211,7 @@ def test_an_insider_with_superuser_and_signing_key_is_found_against_the_locked_c
     code, said = judged(tmp_path / "audit", key)
     assert code == 1 and "Record 27 of the ledger: it is not the one that checkpoint" in said, said
     # and the next export stops by itself
-    with pytest.raises(LedgerBroken, match="Record 27 of the ledger is not the one in evidence/ledger/"):
+    with pytest.raises(LedgerBroken, match="Record 27 of the ledger differs from the one in evidence/ledger/"):
         export(platform)
 
 

@@ -288,7 +288,7 @@ def test_i11_a_segment_is_not_made_anew_from_a_database_that_says_something_else
     chain = platform.ledger.chain
     place = int(key[7:19]) - 1
     chain[place] = dataclasses.replace(chain[place], text=chain[place].text.replace('"v":1', '"v":2'))
-    with pytest.raises(LedgerBroken, match=r"Records \d+ to \d+ of the ledger are not those that were exported"):
+    with pytest.raises(LedgerBroken, match=r"Records \d+ to \d+ of the ledger differ from those exported"):
         export(platform)
 
 

@@ -135,7 +135,7 @@ def test_the_gate_promotes_refuses_and_is_readable_in_mlflow(fast):
     judged = validate(platform, pipeline)
     assert judged.promoted and judged.champion == first.version and judged.previous is None
     again = validate(platform, pipeline)
-    assert again.promoted and again.reasons[0] == f"version {first.version} is the champion already"
+    assert again.promoted and again.reasons[0] == f"version {first.version} is already the champion"
     assert len(platform.ledger.find("promotion", pipeline.name)) == 1
 
     bad = train(BAD)
@@ -154,7 +154,7 @@ def test_a_rollback_gives_the_alias_back_and_the_version_is_not_promoted_again_b
     platform, pipeline, train = fast
     first = train().version
     validate(platform, pipeline)
-    with pytest.raises(TrainingError, match="no champion before"):
+    with pytest.raises(TrainingError, match="no earlier champion"):
         roll_back(platform, pipeline)
     second = train({"max_iter": 80}).version
     assert validate(platform, pipeline).promoted
@@ -180,7 +180,7 @@ def test_a_rollback_of_a_plan_moves_nothing_once_another_is_champion_and_is_done
         versions.append(train({"max_iter": trees}).version)
         assert validate(platform, pipeline).promoted
     with pytest.raises(
-        ModelRefused, match=f"back from version {versions[1]}, and the champion is version {versions[2]}"
+        ModelRefused, match=f"back from version {versions[1]}, but the champion is now version {versions[2]}"
     ):
         roll_back(platform, pipeline, dry_run=False, replaces=versions[1])
     assert registry.champion(platform.tracking(), pipeline.name) == versions[2]

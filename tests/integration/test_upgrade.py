@@ -20,7 +20,7 @@ pytestmark = pytest.mark.stack
 def test_the_release_that_runs_finds_nothing_to_do(stack: paths.Stack, capsys: pytest.CaptureFixture[str]) -> None:
     upgrades.take_over(stack, check=True, yes=False)
     told = capsys.readouterr().out.splitlines()
-    assert told[-1] == "This release runs here already: there is nothing to do."
+    assert told[-1] == "This release already runs: nothing to do."
     assert {line.split()[0] for line in told[:-1]} == {"ok"}
     assert any("schema of MLflow's users" in line for line in told) and any("records verify" in line for line in told)
     assert not (stack.var / "upgrade.json").exists()

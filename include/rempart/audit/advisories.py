@@ -1,7 +1,7 @@
-"""The offline advisory database: OSV files in a folder or in zip archives, read in memory and never unpacked.
+"""Read the offline advisory database: OSV files in a folder or zip archives, in memory and never unpacked.
 
-Its content comes from outside and is treated so: sizes are limited, nothing is written or followed, and an entry that
-cannot be read is a finding. Format: https://ossf.github.io/osv-schema/ (read 2026-11).
+Its content is untrusted: sizes are limited, nothing is written or followed, and an unreadable entry is a finding.
+Format: https://ossf.github.io/osv-schema/ (read 2026-11).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from rempart.errors import AuditError
 
 MAX_ENTRY = 8 << 20
-"""Bytes of one advisory, unpacked. The largest known are a few hundred KiB."""
+"""Limit of one unpacked advisory, in bytes. The largest known are a few hundred KiB."""
 MAX_TOTAL = 8 << 30
-"""Bytes of one database, unpacked."""
+"""Limit of one unpacked database, in bytes."""
 MAX_ENTRIES = 2_000_000
 MAX_ARCHIVE = 512 << 20
-"""Bytes of one archive: its list of members is held in memory."""
+"""Limit of one archive, in bytes: its list of members is held in memory."""
 
 
 def _plain(value: object) -> object:
-    """Text that is safe to print: one line, no control characters, no more than a line or two."""
+    """Return text that is safe to print: one line, no control characters, limited length."""
     if not isinstance(value, str) or (len(value) <= 300 and value.isprintable()):
         return value
     return "".join(c if c.isprintable() else " " for c in value[:300]).strip()
@@ -103,7 +103,7 @@ class Advisory(_Osv):
 
 @dataclass(frozen=True)
 class Package:
-    """What is looked up: an ecosystem in OSV's words (`PyPI`, `Debian:13`), a name, a version."""
+    """A package to look up: an OSV ecosystem (`PyPI`, `Debian:13`), a name, a version."""
 
     ecosystem: str
     name: str
@@ -113,7 +113,7 @@ class Package:
 
 @dataclass
 class Database:
-    """What the database says of the wanted packages, how much it holds for each ecosystem, and what was unreadable."""
+    """Advisories about the wanted packages, number of entries per ecosystem, and unreadable entries."""
 
     path: str
     advisories: list[Advisory] = field(default_factory=list)
@@ -124,7 +124,7 @@ class Database:
 
 
 def ecosystem_family(ecosystem: str) -> str:
-    """`Debian` for `Debian:13`: a database holds a family as a whole."""
+    """Return `Debian` for `Debian:13`: a database holds a family as a whole."""
     return ecosystem.partition(":")[0]
 
 
@@ -133,7 +133,7 @@ def canonical(ecosystem: str, name: str) -> str:
 
 
 def speaks_of(affected: Affected, ecosystem: str, name: str) -> bool:
-    """Whether an advisory's entry is about this package; one about all of Debian is about each release of it."""
+    """Return whether an advisory's entry is about this package; one about all of Debian is about each release."""
     package = affected.package
     return (
         package is not None
@@ -155,7 +155,7 @@ def read(path: Path, wanted: Mapping[str, Collection[str]], now: datetime) -> Da
         if total > MAX_TOTAL or count > MAX_ENTRIES:
             raise AuditError(
                 f"{path} is larger than an advisory database can be ({count} entries, {total >> 20} MiB unpacked)",
-                "Mirror it anew from a source that you trust, with the ecosystems PyPI and Debian alone.",
+                "Mirror it again from a trusted source, with the ecosystems PyPI and Debian only.",
             )
         if content is None:
             database.unreadable.append(name)
@@ -200,12 +200,12 @@ def _take(
 
 
 def _label(name: str) -> str:
-    """A file's name as a report may show it: printable, no path of an archive is ever used for anything else."""
+    """Return a file's name as printable text for a report; archive paths are used for nothing else."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name.rpartition("/")[2])[:80] or "_"
 
 
 def _entries(path: Path) -> Iterator[tuple[str, bytes | None]]:
-    """Every JSON file of a folder or zip; None for one that is too large or damaged. Links are not followed."""
+    """Yield every JSON file of a folder or zip; None for one that is too large or damaged. Links are not followed."""
     if path.is_file():
         yield from _zip_entries(path)
         return
@@ -228,7 +228,7 @@ def _zip_entries(file: Path) -> Iterator[tuple[str, bytes | None]]:
                 if member.filename.endswith(".json"):
                     yield _label(member.filename), _member(archive, member)
     except (zipfile.BadZipFile, OSError) as cause:
-        raise AuditError(f"{file} is not a zip archive that can be read: {cause}", "Mirror it anew.") from cause
+        raise AuditError(f"{file} is not a zip archive that can be read: {cause}", "Mirror it again.") from cause
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | None:

@@ -54,7 +54,7 @@ KNOWN = frozenset(
 """Defaults of the software that the platform is made of, and what people type instead of a password."""
 
 LEAST_BITS = 64.0
-"""Below it, a secret counts as weak. A generated one has about 128 bits or more."""
+"""Entropy below which a secret is weak, in bits. A generated one has about 128 or more."""
 
 _SECRET_NAME = re.compile(r"(?<!PUBLIC)(?:^|_)(PASSWORD|PASSWD|SECRET|TOKEN|KEY|SECRET_KEY|JWT_SECRET|FERNET_KEY)\Z")
 _OURS = ("AIRFLOW__", "MLFLOW_", "REMPART_", "WEED_")
@@ -70,14 +70,14 @@ class PrivateFile:
 
 
 def bits(secret: str) -> float:
-    """An upper bound of a secret's entropy in bits, from how its characters are spread: `aaaa` has none."""
+    """Return an upper bound of a secret's entropy in bits, from the distribution of its characters: `aaaa` has none."""
     counts = Counter(secret)
     length = len(secret)
     return -sum(count * math.log2(count / length) for count in counts.values()) if length else 0.0
 
 
 def weakness(secret: str, login: str = "") -> tuple[str, Severity] | None:
-    """Why a secret is no good, and how bad that is; None if nothing stands against it."""
+    """Return why a secret is weak, and how severe that is, or None."""
     if not secret:
         return "is empty", "high"
     if secret.lower() in KNOWN:
@@ -90,7 +90,7 @@ def weakness(secret: str, login: str = "") -> tuple[str, Severity] | None:
 
 
 def secrets_of(variables: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """Each secret and its login by the name of what holds it, and the connections that cannot be read.
+    """Return each secret with its login by the name of its holder, and unreadable connections.
 
     A connection without login and password (one that uses the identity of its machine) holds none.
     """
@@ -122,7 +122,7 @@ def _of_connection(name: str, connection: Connection) -> dict[str, tuple[str, st
 
 
 def check(variables: Mapping[str, str], files: Sequence[PrivateFile], absent: Sequence[str] = ()) -> CheckResult:
-    """Findings about the secrets of the stack and of the environment, by name, and about the files that hold them."""
+    """Return findings about the secrets of the stack and of the environment, by name, and about their files."""
     found, unreadable = secrets_of(variables)
     findings = []
     for name, (secret, login) in found.items():

@@ -1,4 +1,6 @@
-"""Which ports are open: where services are told to listen, what listens, what answers anybody, what goes in clear."""
+"""Check ports: where services are configured to listen, what listens, what answers without credentials, what is
+unencrypted.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ _BINDS: tuple[tuple[str, str], ...] = (
     ("site-", r"^-ip\.bind=(.*)$"),
     ("mlflow", r"^--host$"),
 )
-"""How each kind of service is told where to listen: a pattern of an argument; without a group, the next one tells."""
+"""How each kind of service is configured to listen: a pattern of an argument; without a group, the next argument."""
 
 
 _GUARDS: Mapping[str, tuple[Protocol, str]] = {
@@ -25,14 +27,14 @@ _GUARDS: Mapping[str, tuple[Protocol, str]] = {
     "mlflow": ("http", "/api/2.0/mlflow/experiments/search?max_results=1"),
     "airflow": ("http", "/api/v2/dags"),
 }
-"""How each declared port asks who is there, and what HTTP is asked for: something that only a user may see."""
+"""How each declared port authenticates clients, and the HTTP path that only a user may see."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """A TCP socket that waits for connections, and the service that it belongs to.
+    """A listening TCP socket and its service.
 
-    `answer`: what it says to somebody without credentials; None if it was not asked.
+    `answer`: its answer without credentials; None if it was not asked.
     """
 
     service: str
@@ -52,12 +54,15 @@ class SocketFile:
 
 
 def guard_of(part: str) -> tuple[Protocol, str]:
-    """How a declared port, named as in the stack's ports, asks who is there; of a site: `primary`, `primary master`."""
+    """Return how a declared port, named as in the stack's ports, authenticates clients; for a site:
+
+    `primary`, `primary master`.
+    """
     return _GUARDS.get(part) or (("certificate", "/") if " " in part else ("http", "/"))
 
 
 def is_local(address: str) -> bool:
-    """Whether only this machine can reach an address. A name counts as local only if it is `localhost`."""
+    """Return whether only this machine can reach an address. Of names only `localhost` counts as local."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -67,7 +72,9 @@ def is_local(address: str) -> bool:
 
 
 def planned_addresses(process: Process) -> list[str] | None:
-    """Where a service is told to listen; empty if it is told nowhere; None if it opens no door that we know of."""
+    """Return the addresses on which a service is configured to listen; empty without any; None if it opens no known
+    port.
+    """
     if process.service == "airflow-api-server":
         return [host] if (host := process.environment.get("AIRFLOW__API__HOST")) else []
     if process.service in ("airflow-scheduler", "airflow-triggerer"):
@@ -89,7 +96,10 @@ def check(
     endpoints: Mapping[str, str],
     sockets: Sequence[SocketFile] = (),
 ) -> CheckResult:
-    """Findings about ports. `listeners` is None if the stack does not run; `endpoints`: URLs or host:port, by name."""
+    """Return findings about ports.
+
+    `listeners` is None if the stack is stopped; `endpoints`: URLs or host:port, by name.
+    """
     findings = []
     for process in planned:
         addresses = planned_addresses(process)
@@ -144,9 +154,9 @@ def check(
 
 
 def check_in_container(endpoints: Mapping[str, str], own: Collection[str]) -> CheckResult:
-    """The same where each service is in a container of its own, and `own` are the names of those.
+    """Return findings about ports if each service has its own container; `own` holds the containers' names.
 
-    What others reach is then not for addresses to say, but for the published ports and the networks.
+    The published ports and the networks, not the addresses, then decide what others reach.
     """
     others = {name: url for name, url in endpoints.items() if urlsplit(url).hostname not in own}
     what = "Each service is in a container of its own: from here neither processes nor sockets of the others are seen"

@@ -1,6 +1,6 @@
-"""What an audit finds: findings with severities, exceptions that somebody answers for, and the verdict.
+"""Build an audit's result: findings with severities, accepted exceptions, and the verdict.
 
-Every check says what it looked at. What it could not look at is a finding, so an audit never passes by not looking.
+Every check names what it examined. What it could not examine is a finding, so an audit never passes without looking.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SEVERITIES: tuple[Severity, ...] = ("critical", "high", "medium", "low", "info")
 
 @dataclass(frozen=True)
 class Acceptance:
-    """Who accepted a finding, why, and until when."""
+    """Acceptance of a finding: by whom, why, until when."""
 
     owner: str
     reason: str
@@ -70,7 +70,7 @@ class BillOfMaterials:
 
 @dataclass(frozen=True)
 class AdvisoryAge:
-    """How old the offline advisory database is for one ecosystem: days since its newest entry."""
+    """Age of the offline advisory database for one ecosystem, in days since its newest entry."""
 
     ecosystem: str
     entries: int
@@ -80,7 +80,7 @@ class AdvisoryAge:
 
 @dataclass(frozen=True)
 class Report:
-    """The result. Exit code 0: nothing above low; 1: medium; 2: high or critical. Accepted ones do not count."""
+    """The result. Exit code 0: nothing above low; 1: medium; 2: high or critical. Accepted findings do not count."""
 
     audited_at: datetime
     rempart: str
@@ -96,12 +96,12 @@ class Report:
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """The worst first, then by id."""
+    """Return the findings, the worst first, then by id."""
     return sorted(findings, key=lambda finding: (SEVERITIES.index(finding.severity), finding.id))
 
 
 def exit_code(findings: Iterable[Finding]) -> Literal[0, 1, 2]:
-    """0: nothing above low. 1: the worst is medium. 2: high or critical. Accepted findings do not count."""
+    """Return 0 for nothing above low, 1 for medium, 2 for high or critical. Accepted findings do not count."""
     counted = {finding.severity for finding in findings if finding.accepted is None}
     if counted & {"critical", "high"}:
         return 2
@@ -156,7 +156,7 @@ def report(
     advisories: Sequence[AdvisoryAge] = (),
     advisories_path: str | None = None,
 ) -> Report:
-    """The verdict over every check. `at` is aware."""
+    """Return the verdict over every check. `at` is aware."""
     found = [finding for check in checks for finding in check.findings]
     settled = ordered(settle(found, exceptions, at.date()))
     counting = tuple(finding for finding in settled if finding.accepted is None)
@@ -179,7 +179,7 @@ _MEANING = {0: "nothing above low", 1: "the worst is medium", 2: "high or critic
 
 
 def readable(found: Report) -> str:
-    """The report for a terminal."""
+    """Yield the report for a terminal."""
     lines = [f"rempart audit, {found.audited_at:%Y-%m-%d %H:%M} UTC, rempart {found.rempart}", ""]
     width = max(len(check.check) for check in found.checks)
     lines += [

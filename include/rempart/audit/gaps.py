@@ -1,4 +1,4 @@
-"""Where rempart.yaml leaves a gap: a classification without a rule, a pipeline that is refused, facts in doubt."""
+"""Find gaps in rempart.yaml: a classification without a rule, a refused pipeline, doubtful facts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POLICY = "rempart.yaml: policy"
 
 
 def check_policy(config: Config, pipelines: Mapping[str, Pipeline | None], on: date) -> CheckResult:
-    """Gaps of the policy. A pipeline that is None has a file that is not valid."""
+    """Return gaps of the policy. A pipeline that is None has an invalid file."""
     findings = [*_rules(config, on), *_pipelines(config, pipelines, on), *_independence(config), *_jobs(config)]
     looked = f"{len(config.policy)} rules, {len(config.sites)} sites, {len(pipelines)} pipelines"
     return CheckResult("policy", looked, tuple(findings))
@@ -75,7 +75,7 @@ def _denied(pipeline: str, subject: str, decision: Decision, where: str) -> Find
 
 
 def _jobs(config: Config) -> Iterator[Finding]:
-    """What jobs in pools can reach beside their own data."""
+    """Return findings about what jobs in pools can reach in addition to their own data."""
     if config.training.backend != "kubernetes":
         return
     where = f"rempart.yaml: sites.{config.active_site}.job_credentials"
@@ -99,7 +99,7 @@ def _jobs(config: Config) -> Iterator[Finding]:
 
 
 def _independence(config: Config) -> Iterator[Finding]:
-    """Whether any site outlives the operators of the active one, and what a rule asks for that no site can give."""
+    """Return findings about sites that share operators with the active one, and about rules that no site can meet."""
     active = config.active_site
     here = site_placement(config, active)
     outlives = [
@@ -123,9 +123,9 @@ def _independence(config: Config) -> Iterator[Finding]:
 
 
 def check_facts(config: Config, overridden: Mapping[str, Any], shipped: Collection[str], on: date) -> CheckResult:
-    """Facts about the operators in use that are old, uncertain or without a source.
+    """Return findings about operators' facts that are old, uncertain or without a source.
 
-    `overridden` is the section `operators` of rempart.yaml as it stands there; `shipped` names the catalogue's entries.
+    `overridden` is the section `operators` of rempart.yaml; `shipped` names the catalogue's entries.
     """
     used = facts.in_use(config)
     findings = list(_stale(used, overridden, on, config))
@@ -178,7 +178,7 @@ def _walk(node: Any, path: str = "") -> Iterator[tuple[str, Sourced]]:
 
 
 def _has_source(entry: Any) -> bool:
-    """Whether an entry of rempart.yaml names a source for itself, or for each of the facts that it states."""
+    """Return whether an entry of rempart.yaml names a source for itself, or for each of its facts."""
     if not isinstance(entry, Mapping):
         return False
     if entry.get("source"):

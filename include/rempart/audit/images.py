@@ -16,7 +16,7 @@ from rempart.errors import AuditError
 
 
 def read_debian(path: Path) -> DebianSystem:
-    """A Debian system from its status file, its root, or a bill of materials that we wrote. Raises AuditError."""
+    """Read a Debian system from its status file, its root, or a bill of materials of ours. Raises AuditError."""
     if path.suffix != ".json":
         return debian.read_system(path)
     try:
@@ -27,7 +27,7 @@ def read_debian(path: Path) -> DebianSystem:
 
 
 def packages_of(system: DebianSystem) -> list[Package]:
-    """One for each source package and version: advisories of Debian speak of sources."""
+    """Return one package for each source package and version: Debian's advisories name sources."""
     built: dict[tuple[str, str], list[str]] = {}
     for package in system.packages:
         built.setdefault((package.source, package.source_version), []).append(package.name)
@@ -39,7 +39,7 @@ def packages_of(system: DebianSystem) -> list[Package]:
 
 
 def unplaced(system: DebianSystem) -> Finding:
-    """That nobody can tell which advisories concern a system whose release is not known."""
+    """Return a finding about a system of unknown release, for which advisories cannot be matched."""
     return not_checked(
         f"Vulnerabilities of {len(system.packages)} packages were not checked: their Debian release is not known",
         system.where,

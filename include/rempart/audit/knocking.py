@@ -1,6 +1,6 @@
-"""How a port answers somebody who has no credentials.
+"""Test how a port answers without credentials.
 
-One connection for each protocol. Nothing is written there, and nothing is read but what the server offers by itself.
+One connection for each protocol. Only what the server offers by itself is read, and nothing is written.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Protocol = Literal["certificate", "http", "postgresql", "unknown"]
-"""How a port is to guard itself: by the client's certificate, HTTP's 401 or 403, PostgreSQL's password; or unknown."""
+"""Kinds of authentication: client certificate, HTTP 401 or 403, PostgreSQL password; or unknown."""
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
-"""What every HTTP/2 client, and so gRPC's, begins with: its preface and empty settings."""
+"""First bytes of every HTTP/2 client, and so of gRPC's: its preface and empty settings."""
 REFUSED = frozenset({401, 403})
 _PATIENCE = 2.0
 _LONGEST = 4096
@@ -23,7 +23,7 @@ _LONGEST = 4096
 
 @dataclass(frozen=True)
 class Answer:
-    """What a port said, and whether it gives nothing to somebody without credentials."""
+    """A port's answer, and whether it refuses clients without credentials."""
 
     text: str
     shut: bool
@@ -58,7 +58,7 @@ def _receive(connection: socket.socket) -> bytes:
 
 
 def _tls(host: str, port: int) -> Answer | None:
-    """The answer to TLS without a certificate; None if the port does not speak TLS."""
+    """Return the answer to TLS without a certificate; None if the port does not speak TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # whose server it is does not matter here
     context.set_alpn_protocols(["h2"])
@@ -78,7 +78,7 @@ def _tls(host: str, port: int) -> Answer | None:
 
 
 def _in_clear(host: str, port: int) -> Answer:
-    """The answer to HTTP/2 in clear."""
+    """Return the answer to unencrypted HTTP/2."""
     with _connect(host, port) as connection:
         connection.sendall(HTTP2)
         received = _receive(connection)
@@ -102,7 +102,7 @@ def _http(host: str, port: int, path: str) -> Answer:
 
 
 def _postgresql(host: str, port: int) -> Answer:
-    """The answer to a session of the superuser `postgres` without a password."""
+    """Return the answer to a session of the superuser `postgres` without a password."""
     parameters = b"user\0postgres\0database\0postgres\0\0"
     with _connect(host, port) as connection:
         connection.sendall(struct.pack("!II", len(parameters) + 8, 196608) + parameters)

@@ -1,8 +1,8 @@
-"""Which licence each locked distribution has, as an SPDX expression, and whether the owner's list permits it.
+"""Determine the licence of each locked distribution as an SPDX expression, and whether the owner's list permits it.
 
-What a distribution says of itself is taken only where it is clear: a valid SPDX expression, a classifier that names one
-licence, or a licence text of the BSD family where the metadata says BSD. The rest is read by a person once and recorded
-in include/licences.yaml, with its source. What is still unknown is a finding, never a pass.
+A distribution's own statement counts only if it is clear: a valid SPDX expression, a classifier that names one licence,
+or a BSD licence text with BSD metadata. A person reads the others once and records them in include/licences.yaml, with
+the source. An unknown licence is a finding, never a pass.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _specifier(value: str) -> str:
 
 
 class Reviewed(Strict):
-    """A licence that a person read, because the metadata does not say it clearly."""
+    """A licence that a person read because the metadata is unclear."""
 
     licence: str = Field(description="SPDX expression.")
     versions: str = Field(description="PEP 440 specifier: the versions that the reading holds for.")
@@ -44,7 +44,7 @@ class Reviewed(Strict):
 
 
 class Bundled(Strict):
-    """A program inside a distribution that is not its own: it has a version and a licence of its own."""
+    """A program inside a distribution, with a version and a licence of its own."""
 
     name: str
     version: str
@@ -65,7 +65,7 @@ class Review(Strict):
 
 
 def read_review(file: Path) -> Review:
-    """The reviewed licences. Raises ConfigError."""
+    """Return the reviewed licences. Raises ConfigError."""
     try:
         return Review.model_validate(read_yaml(file))
     except ValidationError as cause:
@@ -74,7 +74,7 @@ def read_review(file: Path) -> Review:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What an installed distribution says of its licence. `texts` are its licence files."""
+    """Licence metadata of an installed distribution. `texts` are its licence files."""
 
     version: str
     expression: str = ""
@@ -85,7 +85,7 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Licence:
-    """The licence of one locked distribution; None where nobody knows it. `known_from` says how it was found."""
+    """The licence of one locked distribution, or None if unknown. `known_from` tells how it was found."""
 
     locked: Locked
     expression: str | None
@@ -112,7 +112,7 @@ _SPELLINGS = {
     "isc license": "ISC",
     "3-clause bsd license": "BSD-3-Clause",
 }
-"""Free text of the metadata that names one licence, in lower case."""
+"""Free text in metadata that names one licence, in lower case."""
 
 
 def _valid(text: str) -> str | None:
@@ -123,7 +123,7 @@ def _valid(text: str) -> str | None:
 
 
 def _bsd_variant(texts: Iterable[str]) -> str | None:
-    """BSD with two or three clauses, by the clauses that the text has; the stricter if it has both kinds."""
+    """Return BSD with two or three clauses, by the text; the stricter if it has both kinds."""
     found = None
     for text in texts:
         plain = " ".join(text.lower().split())
@@ -138,7 +138,7 @@ def _bsd_variant(texts: Iterable[str]) -> str | None:
 
 
 def declared(metadata: Metadata) -> tuple[str | None, str]:
-    """What the metadata says clearly, and where; (None, why) if it does not."""
+    """Return the clear statement of the metadata and its place, or (None, why)."""
     if metadata.expression:
         valid = _valid(metadata.expression)
         return (valid, "License-Expression") if valid else (None, f"not SPDX: {metadata.expression[:60]}")
@@ -155,7 +155,7 @@ def declared(metadata: Metadata) -> tuple[str | None, str]:
 
 
 def licence_of(locked: Locked, installed: Mapping[str, Metadata], review: Review) -> Licence:
-    """The licence of one line of the lock: as reviewed, else as the distribution declares it."""
+    """Return the licence of one line of the lock: reviewed, else declared by the distribution."""
     reviewed = review.reviewed.get(locked.name)
     if reviewed and SpecifierSet(reviewed.versions).contains(locked.version, prereleases=True):
         return Licence(locked, reviewed.licence, "reviewed")
@@ -168,7 +168,7 @@ def licence_of(locked: Locked, installed: Mapping[str, Metadata], review: Review
 
 
 def permitted(expression: str, allowed: Collection[str]) -> bool:
-    """Whether an SPDX expression can be met with allowed licences: one side of an OR, both of an AND."""
+    """Return whether an SPDX expression can be met with allowed licences: one side of an OR, both of an AND."""
     words = re.findall(r"\(|\)|[^\s()]+", expression)
     permits = {name.lower() for name in allowed}
 
@@ -206,7 +206,9 @@ def permitted(expression: str, allowed: Collection[str]) -> bool:
 
 
 def check(licences: Iterable[Licence], review: Review, allowed: Collection[str]) -> CheckResult:
-    """A finding for every licence that is unknown or not on the owner's list, of locked and of bundled programs."""
+    """Return a finding for every licence, of locked and bundled programs, that is unknown or not on the owner's
+    list.
+    """
     found = list(licences)
     findings = [finding for licence in found for finding in _judge(licence, allowed)]
     names = {licence.locked.name: licence.locked.version for licence in found}
@@ -245,7 +247,7 @@ def _outside(subject: str, expression: str, where: str) -> Finding:
 
 
 def page(licences: Iterable[Licence], review: Review) -> str:
-    """docs/reference/licences.md, without its head."""
+    """Return docs/reference/licences.md without its head."""
     lines = [
         "# Licences\n",
         "Every distribution of requirements.txt, with its licence as an SPDX expression. `rempart audit` fails on a",

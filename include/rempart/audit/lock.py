@@ -27,12 +27,12 @@ class Locked:
 
     @property
     def reference(self) -> str:
-        """Names this line in a bill of materials."""
+        """Return the name of this line in a bill of materials."""
         return f"pkg:pypi/{self.name}@{self.version}"
 
 
 def read(text: str) -> tuple[Locked, ...]:
-    """The lines of a lock as `uv pip compile --generate-hashes` writes them. Raises AuditError for anything else."""
+    """Return the lines of a lock written by `uv pip compile --generate-hashes`. Raises AuditError for anything else."""
     found: list[Locked] = []
     for block in re.split(r"\n(?=\S)", text):
         head, *rest = block.splitlines() or [""]
@@ -64,7 +64,9 @@ def _locked(head: str, rest: list[str]) -> Locked:
 
 
 def differences(installed: Mapping[str, str], *locks: Iterable[Locked]) -> tuple[dict[str, str], dict[str, str]]:
-    """What is installed otherwise than locked, and what no lock names: both from name to installed version."""
+    """Return packages installed in other versions than locked, and unlocked ones: both from name to installed
+    version.
+    """
     pinned: dict[str, set[str]] = {}
     for lock in locks:
         for locked in lock:

@@ -1,4 +1,4 @@
-"""Whether each switch that keeps a dependency from phoning home is set, in services as planned and as they run."""
+"""Check that telemetry switches of dependencies are set, in planned and in running services."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rempart.audit.findings import CheckResult, Finding
 
 @dataclass(frozen=True)
 class Switch:
-    """An environment variable, and the values (lower case) that turn a package's telemetry off."""
+    """An environment variable, and the values (lower case) that disable a package's telemetry."""
 
     package: str
     variable: str
@@ -30,10 +30,10 @@ SWITCHES = (
     Switch("onnxruntime", "ORT_DISABLE_TELEMETRY", _YES),
     Switch("huggingface-hub", "HF_HUB_DISABLE_TELEMETRY", _YES),
 )
-"""Kept apart from the stack's own list, so that one can be held against the other."""
+"""Separate from the stack's own list, so that both can be compared."""
 
 FLAGS = {"weed": "-master.telemetry=false"}
-"""Programs that are told on their command line."""
+"""Programs with a switch on the command line."""
 
 CLIENTS = frozenset(
     [
@@ -56,7 +56,7 @@ CLIENTS = frozenset(
 
 @dataclass(frozen=True)
 class Process:
-    """One service as planned, or one running process of it. `pid` is None for a plan."""
+    """A planned service, or one of its running processes. `pid` is None for a plan."""
 
     service: str
     command: tuple[str, ...]
@@ -71,7 +71,7 @@ class Process:
 def check(
     processes: Sequence[Process], packages: Collection[str], unseen: Sequence[str], external: Iterable[str]
 ) -> CheckResult:
-    """A finding for each switch that is not set. `packages`: the locked names; `unseen`: what could not be read."""
+    """Return a finding for each unset switch. `packages`: locked names; `unseen`: what could not be read."""
     switches = [switch for switch in SWITCHES if switch.package in packages]
     findings = []
     for switch in switches:

@@ -1,6 +1,6 @@
-"""Which advisories concern which package, and how bad they are. Pure.
+"""Match advisories to packages, and rate their severity. Pure.
 
-Versions compare by PEP 440 for PyPI and as dpkg does for Debian; a range is evaluated as the OSV schema lays down.
+Versions compare by PEP 440 for PyPI and as dpkg does for Debian; ranges are evaluated as in the OSV schema.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Key = Callable[[str], Any]
 
 
 def key_of(ecosystem: str) -> Key:
-    """How versions of an ecosystem compare: a sort key that raises ValueError for what is no version."""
+    """Return an ecosystem's sort key of versions, which raises ValueError for an invalid version."""
     return _pep440 if ecosystem == "PyPI" else version_key
 
 
@@ -36,7 +36,7 @@ def _pep440(version: str) -> Version:
 
 
 def judge(affected: Affected, version: str, key: Key) -> Answer:
-    """Whether a version is affected. Undecided if neither versions nor ranges can tell."""
+    """Return whether a version is affected. Undecided if neither versions nor ranges tell."""
     if version in affected.versions:
         return "affected"
     try:
@@ -65,7 +65,9 @@ def _key_or_none(version: str, key: Key) -> Any:
 
 
 def _inside(span: Range, ours: Any, key: Key) -> bool:
-    """The last event at or before our version decides; at the same version `introduced` outweighs `fixed`."""
+    """Return whether a version is inside a range: the last event at or before it decides; `introduced` outweighs
+    `fixed`.
+    """
     limits = [event.limit for event in span.events if event.limit]
     if limits and "*" not in limits and not any(ours < key(limit) for limit in limits):
         return False
@@ -85,7 +87,7 @@ def _inside(span: Range, ours: Any, key: Key) -> bool:
 
 
 def fixed_in(affected: Affected, version: str, key: Key) -> str | None:
-    """The lowest version above ours that an advisory calls fixed."""
+    """Return the lowest higher version that an advisory calls fixed."""
     try:
         ours = key(version)
         fixes = [
@@ -117,7 +119,7 @@ _METRICS = {
 
 
 def cvss3_score(vector: str) -> float | None:
-    """The base score of a CVSS 3.0 or 3.1 vector; None for any other text.
+    """Return the base score of a CVSS 3.0 or 3.1 vector; None for other text.
 
     Source: https://www.first.org/cvss/v3.1/specification-document, section 7.
     """
@@ -144,7 +146,7 @@ def cvss3_score(vector: str) -> float | None:
 
 
 def severity(advisory: Advisory, affected: Affected) -> Severity | None:
-    """As the advisory rates itself: in a word, else by its CVSS 3 score; None if it does neither."""
+    """Return an advisory's own severity: a word, else its CVSS 3 score, else None."""
     for says in (affected.ecosystem_specific, affected.database_specific, advisory.database_specific):
         for field in ("severity", "urgency"):
             if (word := str((says or {}).get(field, "")).lower()) in _WORDS:
@@ -161,7 +163,7 @@ def severity(advisory: Advisory, affected: Affected) -> Severity | None:
 
 @dataclass(frozen=True)
 class Match:
-    """One advisory that concerns one package, or may."""
+    """An advisory that affects, or may affect, a package."""
 
     package: Package
     advisory: Advisory
@@ -171,13 +173,13 @@ class Match:
 
     @property
     def names(self) -> frozenset[str]:
-        """Its names: a Debian entry that stands for one upstream advisory is the same thing."""
+        """Return its names: a Debian entry for one upstream advisory is the same vulnerability."""
         upstream = self.advisory.upstream if len(self.advisory.upstream) == 1 else []
         return frozenset([self.advisory.id, *self.advisory.aliases, *upstream])
 
 
 def matches(database: Database, packages: Iterable[Package]) -> list[Match]:
-    """Every pair of package and advisory that is affected, or could not be decided."""
+    """Yield every affected or undecided pair of package and advisory."""
     by_name: dict[str, list[tuple[Advisory, Affected]]] = {}
     for advisory in database.advisories:
         for affected in advisory.affected:
@@ -197,7 +199,7 @@ def matches(database: Database, packages: Iterable[Package]) -> list[Match]:
 
 
 def merged(found: Sequence[Match]) -> list[list[Match]]:
-    """Matches of one package whose advisories share a name are one vulnerability."""
+    """Merge matches of one package whose advisories share a name."""
     groups: dict[Package, list[tuple[set[str], list[Match]]]] = {}
     for match in found:
         others = groups.setdefault(match.package, [])
@@ -240,7 +242,7 @@ def _finding(group: Sequence[Match]) -> Finding:
 
 
 def ages(database: Database, now: datetime) -> list[AdvisoryAge]:
-    """How old the database is, for each ecosystem of which it holds anything with a date."""
+    """Return the age of the database for each ecosystem with a dated entry."""
     return [
         AdvisoryAge(family, database.entries[family], newest, max(0, (now - newest).days))
         for family, newest in sorted(database.newest.items())
@@ -248,7 +250,7 @@ def ages(database: Database, now: datetime) -> list[AdvisoryAge]:
 
 
 def not_checked(what: str, where: str, remedy: str, subject: str = "database") -> Finding:
-    """The database is not there, or says nothing about an ecosystem: that is not "no vulnerabilities"."""
+    """Return a finding if the database is missing or lacks an ecosystem, which is not "no vulnerabilities"."""
     return Finding(f"vulnerabilities/not-checked-{subject}", "medium", what, where, remedy)
 
 
@@ -256,7 +258,7 @@ _MIRROR = "Mirror the OSV project's export into your network and name it in audi
 
 
 def check(database: Database | None, packages: Sequence[Package], max_age: timedelta, now: datetime) -> CheckResult:
-    """Findings about the packages, and about the database itself. None: no database was given."""
+    """Return findings about packages, and about the database itself. None: no database was given."""
     where = "rempart.yaml: audit.advisories"
     if database is None:
         what = f"Known vulnerabilities of {len(packages)} packages were not checked: there is no advisory database"
@@ -290,7 +292,7 @@ def _family_findings(
 
 
 def not_covered(programs: Sequence[str], libraries: int, where: str) -> Finding | None:
-    """What wheels bring along, which no advisory of PyPI names: programs by name, and native libraries by number."""
+    """Return findings about bundled parts that no PyPI advisory names: programs by name, native libraries by number."""
     parts = [*programs, *([f"{libraries} native libraries"] if libraries else [])]
     if not parts:
         return None

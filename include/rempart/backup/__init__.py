@@ -1,1 +1,1 @@
-"""Restore points: databases dumped consistently, objects by hash, one manifest written last; and what proves them."""
+"""Write, verify and open restore points: consistent database dumps, objects by hash, and one manifest written last."""

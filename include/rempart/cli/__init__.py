@@ -25,7 +25,7 @@ from rempart.errors import RempartError
 
 
 def main() -> None:
-    """Run the command line; an error of ours is told in two lines, without a traceback."""
+    """Run the command line. An error of ours is printed in two lines, without a traceback."""
     from rempart.deployment.embedded import lifecycle
 
     lifecycle.adopt_environment()

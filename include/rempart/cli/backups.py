@@ -33,7 +33,7 @@ def points_list(site: PointSite = None) -> None:
 
 @points_app.command("explain")
 def points_explain(point: Point, site: PointSite = None) -> None:
-    """Tell all that is known of one restore point, and what every reason to keep it means."""
+    """Explain one restore point, and what every reason to keep it means."""
     from rempart.flows.backup import point_report, restore_points
     from rempart.flows.shared.platform import open_platform
 
@@ -86,7 +86,7 @@ def points_prune(
     for line in point_report.prune_lines(done):
         typer.echo(line)
     if done.dry_run:
-        typer.echo("Nothing was deleted. Say --yes to do it.")
+        typer.echo("Nothing was deleted. Pass --yes to do it.")
 
 
 @points_app.command("repair")
@@ -102,14 +102,14 @@ def points_repair(
         bool, typer.Option("--mark-lost", help="Mark links of which no true copy is left, so that backups go on.")
     ] = False,
 ) -> None:
-    """Bring back restore points that somebody hid at the site, and links of their chain that are altered or gone."""
+    """Restore hidden restore points at the site, and altered or missing links of their chain."""
     from rempart.flows.restore import repair
 
     done = repair.command(site, trust or (), dry_run=not yes, mark_lost=mark_lost)
     for line in done.lines():
         typer.echo(line)
     if done.dry_run and (done.keys or done.links.healed):
-        typer.echo("Nothing was changed. Say --yes to do it.")
+        typer.echo("Nothing was changed. Pass --yes to do it.")
     if len(done.links.lost) > len(done.links.marked):
         typer.echo(
             "What a lost link vouched for cannot be restored, and no backup goes on until each is marked as lost:"
@@ -143,9 +143,9 @@ def restore_cli(
         int, typer.Option(min=0, help="In containers: seconds to wait until somebody has started MLflow and Airflow.")
     ] = 0,
 ) -> None:
-    """Restore the platform, or a part of it, from a site and the escrowed keys alone; needs no Airflow.
+    """Restore the platform, or a part of it, from a site and the escrowed keys; needs no Airflow.
 
-    A run that was cut off goes on where it was when it is started again.
+    Start it again to continue an interrupted run.
     """
     from rempart.backup.points.restore_plan import check_suffix, parse_part
     from rempart.deployment.setup import paths
@@ -166,7 +166,7 @@ def restore_cli(
     if explain:
         return
     if not yes:
-        typer.echo("Dry run: nothing was changed. Pass --yes to restore.")
+        typer.echo("Nothing was changed. Pass --yes to restore.")
         return
     for line in flow.carry_out(stack, prepared, wait):
         typer.echo(line)
@@ -221,7 +221,7 @@ def keys_rewrap(
         bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is changed.")
     ] = False,
 ) -> None:
-    """Wrap every key for the recipients of rempart.yaml and the platform's own key, and for nobody else."""
+    """Wrap every key for the recipients of rempart.yaml and the platform's own key, and for no other."""
     from rempart.backup.keys.age import read_identity_file
     from rempart.flows.shared import keys as flow
     from rempart.flows.shared.platform import open_platform
@@ -242,9 +242,9 @@ def watch(
     file: Annotated[Path, typer.Option(help="As `rempart watch init` writes it.")] = Path("watch.yaml"),
     state: Annotated[Path | None, typer.Option(help="Who was told what, instead of `state` in the file.")] = None,
 ) -> None:
-    """Tell somebody when backup, replication or drill fall silent; runs outside Airflow, best at another operator.
+    """Alert when backup, replication or drill heartbeats are missing; runs outside Airflow, best at another operator.
 
-    Exit code of --once: 0: all is green; 1: something is red; 2: it could not be judged, or somebody not be told.
+    Exit code of --once: 0: all is green; 1: something is red; 2: the check or an alert failed.
     """
     if context.invoked_subcommand:
         return

@@ -29,9 +29,9 @@ def bundle_store(
         Path | None, typer.Option(help="A folder for the wheels; those in it are not fetched again.")
     ] = None,
 ) -> None:
-    """Bring code, wheels of the lock and restic to the backup site, signed and locked; only what changed is sent.
+    """Store code, wheels of the lock and restic at the backup site, signed and locked; only changes are sent.
 
-    A run that was cut off goes on where it was when it is started again.
+    Start it again to continue an interrupted run.
     """
     from rempart.flows.bundle import bundle as flow
     from rempart.flows.shared.platform import open_platform
@@ -50,7 +50,7 @@ def bundle_write(
         Path | None, typer.Option(help="A folder for the wheels; those in it are not fetched again.")
     ] = None,
 ) -> None:
-    """Write what a machine without a network needs to one folder, signed with the ledger's key."""
+    """Write everything that a machine without a network needs to one folder, signed with the ledger's key."""
     from importlib.metadata import version
 
     from rempart.flows.bundle import bundle_folder

@@ -22,7 +22,10 @@ def replicate_pair(
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Bring one site up to date with another, now. Exit code 1: a key failed, or the lag is above its objective."""
+    """Copy new and changed objects from one site to another.
+
+    Exit code 1: a key failed, or the lag exceeds its objective.
+    """
     from rempart.flows.replication import replicate as flow
     from rempart.flows.shared.platform import open_platform
 
@@ -54,7 +57,7 @@ def verify_replica(
 
 @app.command()
 def active() -> None:
-    """Tell which site is the active one, how far a switch is, and every generation before."""
+    """Show the active site, the progress of a switchover, and every earlier generation."""
     from rempart.flows.failover import published_state
     from rempart.flows.shared.platform import open_platform
 
@@ -107,4 +110,4 @@ def _tell_switchover(result: SwitchoverResult) -> None:
     for line in flow.lines(result):
         typer.echo(line)
     if result.dry_run and not result.done:
-        typer.echo("Nothing was changed. Say --yes to do it.")
+        typer.echo("Nothing was changed. Pass --yes to do it.")

@@ -40,7 +40,7 @@ class Demo:
         self.out(f"{time.monotonic() - self.started:6.1f} s  {stage:<12} {line}")
 
     def check(self, ok: bool, fact: str) -> None:
-        """A fact that must be true for the demo to succeed."""
+        """Check a fact that must be true for the demo to succeed."""
         if not ok:
             self.failures.append(fact)
         self.out(f"          {'✓' if ok else '✗'} {fact}")
@@ -54,8 +54,9 @@ class Demo:
         conf: dict[str, Any] | None = None,
         since: datetime | None = None,
     ) -> dict[str, Any]:
-        """Follow one run to its end and return what its task returned: the run that an asset started since a time,
-        or, without a time, one that is triggered here."""
+        """Wait for one run to end and return its task's result: the run that an asset started since a time, or,
+        without a time, one triggered here.
+        """
 
         def tell(line: str) -> None:
             self.tell(stage, line)
@@ -119,7 +120,7 @@ class Demo:
         return since
 
     def rows(self) -> dict[str, int]:
-        """Delivered, accepted and quarantined rows over all deliveries on record."""
+        """Return delivered, accepted and quarantined rows over all recorded deliveries."""
         from rempart.ingestion.deliveries import totals
 
         totalled = totals(
@@ -130,7 +131,7 @@ class Demo:
         return {key: totalled[key] for key in ("delivered", "accepted", "quarantined")}
 
     def continuity(self, since: datetime) -> None:
-        """The restore point that the promotion started, the replica, and the drill."""
+        """Check the restore point that the promotion started, the replica, and the drill."""
         point = self.run("backup", "backup_platform", "back_up", since=since)
         self.report["restore_point"] = {"id": point["id"], "bytes": point["bytes"]}
         pair = self.platform.config.replication[0]
@@ -148,7 +149,7 @@ class Demo:
         )
 
     def refusal(self) -> None:
-        """A deliberately bad candidate must be refused, and the champion stay."""
+        """Check that a deliberately bad candidate is refused, and the champion stays."""
         since = datetime.now(UTC)
         self.run("bad model", f"train_{PIPELINE}", "train", conf={"trainer_params": BAD_PARAMS})
         judged = self.run("gate", f"validate_model_{PIPELINE}", "validate", since=since)
@@ -160,7 +161,7 @@ class Demo:
 
 
 def summary(report: dict[str, Any]) -> list[str]:
-    """The table at the end."""
+    """Yield the table at the end."""
     rows, model, drill = report["rows"], report["model"], report["drill"]
     lines = [
         ("rows", f"{rows['delivered']} delivered = {rows['accepted']} accepted + {rows['quarantined']} quarantined"),
@@ -183,7 +184,7 @@ def summary(report: dict[str, Any]) -> list[str]:
 
 
 def run(start_stack: Callable[[], None], out: Callable[[str], None] = print) -> bool:
-    """Run the demo against this project's stack and write var/demo-report.json; whether everything was true."""
+    """Run the demo against this project's stack and write var/demo-report.json. Return whether every check passed."""
     began = time.monotonic()
     setup_seconds = float(os.environ.get("REMPART_SETUP_SECONDS", "0"))
     start_stack()

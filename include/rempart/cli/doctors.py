@@ -33,9 +33,9 @@ def doctor_site(
     name: Annotated[str | None, typer.Argument(help="As under sites in rempart.yaml; all of them by default.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Try what a site can do, on the site itself, and keep the outcome as evidence. Its own bucket alone is touched.
+    """Probe a site in a bucket of its own, and record the outcome as evidence.
 
-    Exit code 0: every purpose may rely on it; 1: one may not; 2: a site did not answer.
+    Exit code 0: usable for every purpose; 1: not for some; 2: a site did not answer.
     """
     from rempart.flows.doctor import doctor_site as flow
     from rempart.flows.shared.platform import open_platform
@@ -49,7 +49,7 @@ def doctor_site(
 
 @doctor_app.command("database")
 def doctor_database() -> None:
-    """Try with PostgreSQL's own programs whether backups can read each database. Exit code 1: one cannot be read."""
+    """Check with PostgreSQL's own programs that backups can read each database. Exit code 1: one cannot be read."""
     from rempart.flows.doctor import doctor_database as flow
     from rempart.flows.shared.platform import open_platform
 

@@ -77,7 +77,7 @@ def classification_lower(
 def policy_show(
     reasons: Annotated[bool, typer.Option(help="Tell every reason, also of what is allowed.")] = False,
 ) -> None:
-    """What may be where: each place of rempart.yaml with each classification, and why not."""
+    """Show for each place of rempart.yaml which classifications it may hold, and why not."""
     from rempart.settings import config
     from rempart.sovereignty.places import overview
 
@@ -138,7 +138,7 @@ def new_pipeline(
     csv: Annotated[Path, typer.Argument(help="A delivery, as .csv or .csv.gz.")],
     name: Annotated[str | None, typer.Option(help="The pipeline's name; by default the file's.")] = None,
 ) -> None:
-    """Draft a pipeline file from one delivery: types, key, time, target and ranges, for you to correct."""
+    """Draft a pipeline file from one delivery (types, key, time, target, ranges) for you to correct."""
     from rempart.ingestion.draft import save_draft
 
     file = save_draft(csv, name)
@@ -176,7 +176,7 @@ def ledger_show(
     after: Annotated[int | None, typer.Option(help="From the record after this number on; else the newest.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many records.")] = 20,
 ) -> None:
-    """Show records as they are stored, one JSON text a line."""
+    """Show stored records, one JSON text a line."""
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
 
@@ -186,7 +186,7 @@ def ledger_show(
 
 @ledger_app.command("rotate-key")
 def ledger_rotate_key() -> None:
-    """Replace the signing key: the old one signs for the new one, and is gone."""
+    """Replace the signing key: the old key signs the new one, and is deleted."""
     from rempart.deployment.setup import credentials, paths
     from rempart.flows.governance import evidence
     from rempart.flows.shared.platform import open_platform
@@ -212,7 +212,7 @@ def ledger_repair(
         typer.echo(f"{where} can be put again: {why}")
     typer.echo(f"{done.read} objects were read back; {len(done.healed)} {'were' if yes else 'can be'} put again")
     if done.healed and not yes:
-        typer.echo("Nothing was changed. Say --yes to do it.")
+        typer.echo("Nothing was changed. Pass --yes to do it.")
 
 
 @ledger_app.command("remove-forged")
@@ -221,7 +221,7 @@ def ledger_remove_forged(
         bool, typer.Option("--yes", help="Do it. Without it the records are shown and nothing is changed.")
     ] = False,
 ) -> None:
-    """Remove records that somebody wrote past the platform: they are ignored, and nothing is appended after them."""
+    """Remove records written without the platform: they are ignored, and block new ones."""
     from rempart.deployment.setup import paths
     from rempart.flows.governance import forged
     from rempart.flows.restore.restore_databases import administrator
@@ -235,7 +235,7 @@ def ledger_remove_forged(
     if done.copy:
         typer.echo(f"A copy is in {done.copy}. Change the password of the role ledger, and find out who had it.")
     elif done.entries:
-        typer.echo("Nothing was changed. Say --yes to remove them; a copy is kept.")
+        typer.echo("Nothing was changed. Pass --yes to remove them; a copy is kept.")
 
 
 @app.command()
@@ -248,7 +248,7 @@ def audit(
     ] = None,
     advisories: Annotated[Path | None, typer.Option(help="Advisory database, instead of audit.advisories.")] = None,
 ) -> None:
-    """Look for what is open, unknown, vulnerable. Exit code 0: nothing above low; 1: medium; 2: worse; 3: not made."""
+    """Find open, unknown and vulnerable parts. Exit code 0: nothing above low; 1: medium; 2: worse; 3: not run."""
     from rempart.audit import findings
     from rempart.deployment.setup import paths
     from rempart.flows.governance import audit as flow

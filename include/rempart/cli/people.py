@@ -15,7 +15,7 @@ Ask = Annotated[bool, typer.Option("--ask", help="Ask for the password, or read 
 
 @users_app.command("list")
 def list_users() -> None:
-    """Show everybody, with role and last login; the number is what evidence calls a person."""
+    """Show all people with role and last login; evidence uses their numbers."""
     from rempart.flows.governance import people
     from rempart.flows.shared.platform import open_platform
 
@@ -34,7 +34,7 @@ def add_user(
     role: Annotated[str, typer.Option(help="viewer, auditor, operator or admin.")],
     ask: Ask = False,
 ) -> None:
-    """Let a person in. The password is made here and shown once, unless you give one."""
+    """Add a person. The password is generated and shown once, unless you give one."""
     from rempart.flows.governance import people
     from rempart.flows.shared.platform import open_platform
 
@@ -46,7 +46,7 @@ def add_user(
 
 @users_app.command("remove")
 def remove_user(name: Name) -> None:
-    """Take a person's access away; whoever is logged in by that name is out within half a minute."""
+    """Remove a person's access; their sessions end within half a minute."""
     from rempart.flows.governance import people
     from rempart.flows.shared.platform import open_platform
 
@@ -56,7 +56,7 @@ def remove_user(name: Name) -> None:
 
 @users_app.command("password")
 def change_password(name: Name, ask: Ask = False) -> None:
-    """Give a person another password, which ends its logins within half a minute."""
+    """Set another password, which ends the person's sessions within half a minute."""
     from rempart.flows.governance import people
     from rempart.flows.shared.platform import open_platform
 
@@ -68,7 +68,7 @@ def change_password(name: Name, ask: Ask = False) -> None:
 
 @users_app.command("role")
 def change_role(name: Name, role: Annotated[str, typer.Argument(help="viewer, auditor, operator or admin.")]) -> None:
-    """Give a person another role; it counts within half a minute."""
+    """Set another role; it applies within half a minute."""
     from rempart.flows.governance import people
     from rempart.flows.shared.platform import open_platform
 
@@ -77,7 +77,7 @@ def change_role(name: Name, role: Annotated[str, typer.Argument(help="viewer, au
 
 
 def _given() -> str:
-    """A password from the terminal, unseen and twice, or the first line of the standard input."""
+    """Read a password twice from the terminal without echo, or from the first line of standard input."""
     if sys.stdin.isatty():
         return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
     return sys.stdin.readline().rstrip("\r\n")

@@ -63,7 +63,7 @@ def pitr_prune(
     if done.retained_until:
         typer.echo(f"retained: {done.retained}, the last of them until {done.retained_until:%Y-%m-%d %H:%M} UTC")
     if done.dry_run:
-        typer.echo("Nothing was deleted. Say --yes to do it.")
+        typer.echo("Nothing was deleted. Pass --yes to do it.")
 
 
 @pitr_app.command("restore")
@@ -78,7 +78,7 @@ def pitr_restore(
         bool, typer.Option("--yes", help="Do it. Without it the plan is shown and nothing is fetched.")
     ] = False,
 ) -> None:
-    """Bring a copy of the whole server, in a folder of its own, to a chosen second; what runs is not touched."""
+    """Recover a copy of the whole server to a chosen second in a folder of its own; the running server is unchanged."""
     from rempart.flows.pitr import restore_to_moment as flow
     from rempart.flows.restore.restore_source import detached, identity_of
 
@@ -89,7 +89,7 @@ def pitr_restore(
     for line in flow.lines(found, planned, to):
         typer.echo(line)
     if not yes:
-        typer.echo("Nothing was fetched. Say --yes to do it.")
+        typer.echo("Nothing was fetched. Pass --yes to do it.")
         return
     for line in flow.told(flow.restore(found, planned, to.absolute()), to):
         typer.echo(line)
@@ -99,7 +99,7 @@ def pitr_restore(
 def run_wal_archive(
     folder: Annotated[Path | None, typer.Option(help="Where WAL waits for the site; by default wal in var.")] = None,
 ) -> None:
-    """Archive PostgreSQL's WAL and base backups at the backup site, until it is ended."""
+    """Archive PostgreSQL's WAL and base backups at the backup site, until the process is ended."""
     from rempart.deployment.setup.environment import MARKER
     from rempart.flows.pitr.wal_archive import Archiver
     from rempart.flows.shared.platform import open_platform

@@ -11,7 +11,7 @@ from rempart.cli.root import quarantine_app
 
 @quarantine_app.callback()
 def group() -> None:
-    """Deliveries that are held back."""
+    """Manage held-back deliveries."""
 
 
 @quarantine_app.command("accept")

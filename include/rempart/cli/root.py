@@ -1,4 +1,4 @@
-"""The root of the command line, and its groups: the modules beside this one fill them."""
+"""Root of the command line and its groups; the sibling modules add the commands."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def up(
         bool, typer.Option("--stores", help="PostgreSQL and the sites alone, as a restore into place needs them.")
     ] = False,
 ) -> None:
-    """Start the embedded stack, or what of it does not run, and prove that each service works."""
+    """Start the stopped services of the embedded stack, and check that each works."""
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import paths
 
@@ -94,7 +94,7 @@ def init(
 
 @app.command()
 def prepare() -> None:
-    """In a container: make databases, roles, buckets and Airflow's schema on the servers of the others."""
+    """Create databases, roles, buckets and Airflow's schema on the other containers' servers; runs in a container."""
     from rempart.deployment.compose import containers
     from rempart.deployment.kubernetes import cluster
     from rempart.deployment.setup import paths
@@ -108,7 +108,7 @@ def prepare() -> None:
 
 @app.command()
 def down() -> None:
-    """Stop the embedded stack and prove that no process is left."""
+    """Stop the embedded stack and check that no process is left."""
     from rempart.deployment.embedded import lifecycle
     from rempart.deployment.setup import paths
 
@@ -117,10 +117,10 @@ def down() -> None:
 
 @app.command()
 def status() -> None:
-    """Show every service, its process, port and memory.
+    """Show every service with its process, port and memory.
 
-    Exit code 1 if a service does not run, no backup has a place, a champion needs a store that restore points lack, or
-    somebody moved a model's alias champion in MLflow.
+    Exit code 1 if a service is stopped, backups have no site, restore points do not cover a store that a champion
+    needs, or a model's champion alias was moved in MLflow.
     """
     from rempart.deployment.embedded.status import all_run, services
     from rempart.deployment.setup import paths
@@ -177,7 +177,7 @@ def logs(
 
 @app.command("preflight")
 def check_machine() -> None:
-    """Check that this machine has what the stack needs, and say the remedy for whatever it lacks."""
+    """Check that this machine has what the stack needs, and print the remedy for what is missing."""
     from rempart.deployment.setup import paths, preflight
 
     stack = paths.current()
@@ -215,7 +215,7 @@ def password(service: Annotated[str, typer.Argument(help="airflow, mlflow or mon
 
     connections = {"airflow": "airflow_api", "mlflow": "mlflow", "monitoring": "monitoring"}
     if service not in connections:
-        raise ConfigError(f"'{service}' has no web user", f"Name one of: {', '.join(connections)}.")
+        raise ConfigError(f"'{service}' has no web user", f"Choose one of: {', '.join(connections)}.")
     typer.echo(config.environment_connections(connections[service]).password)
 
 
@@ -225,7 +225,7 @@ def run_mlflow(
     port: Annotated[int | None, typer.Option(help="By default that of the stack, or of connection mlflow.")] = None,
     allowed_hosts: Annotated[str, typer.Option(help="Other hosts that clients reach it by: host:port,host:port.")] = "",
 ) -> None:
-    """Run the MLflow server at the active site; it stops while that is fenced, and starts anew where it is next."""
+    """Run the MLflow server at the active site; it stops while the site is fenced, and restarts at the next one."""
     from rempart.deployment.servers import mlflow_supervisor
     from rempart.deployment.setup import paths
 
@@ -236,7 +236,7 @@ def run_mlflow(
 def run_airflow(
     component: Annotated[str, typer.Argument(help="api-server, scheduler, dag-processor, triggerer or worker")],
 ) -> None:
-    """Become one of Airflow's components, with the platform's settings and connections."""
+    """Run one of Airflow's components with the platform's settings and connections."""
     from rempart.deployment.kubernetes import cluster
     from rempart.deployment.setup import launch, paths
 
@@ -253,7 +253,7 @@ def run_workload(
         str, typer.Option(help="In the container of this component, which holds fewer secrets than a task's.")
     ] = "",
 ) -> None:
-    """Become any program, with Airflow's settings and connections: what an executor starts in a pod of its own."""
+    """Run any program with Airflow's settings and connections: an executor starts this in its own pod."""
     from rempart.deployment.setup import launch, paths
 
     launch.run_workload(paths.current(), command, component)

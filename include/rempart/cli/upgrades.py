@@ -50,7 +50,7 @@ def take_over(stack: Stack, *, check: bool, yes: bool) -> None:
             typer.echo(line.text())
         flow.check(lines)
         if flow.is_current(facts):
-            typer.echo("This release runs here already: there is nothing to do.")
+            typer.echo("This release already runs: nothing to do.")
             return
         if check:
             return
@@ -71,7 +71,7 @@ def go_back(stack: Stack, *, yes: bool) -> None:
     for line in flow.plan(begun):
         typer.echo(line)
     if not yes:
-        typer.echo("Nothing was changed. Say --yes to do it.")
+        typer.echo("Nothing was changed. Pass --yes to do it.")
         return
     flow.go_back(stack, begun)
     typer.echo(f"{begun.before.root} works here again. Work on from there; this checkout starts nothing more.")

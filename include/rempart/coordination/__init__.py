@@ -1,1 +1,1 @@
-"""Leases, the active site, and the database that keeps them."""
+"""Manage leases, the active site, and the continuity database."""

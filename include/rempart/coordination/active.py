@@ -45,13 +45,13 @@ class Active:
 
 
 class ActiveSites(Protocol):
-    """Where the generations are kept. Errors: DatabaseUnavailable, ReplicationError."""
+    """Store of the generations. Errors: DatabaseUnavailable, ReplicationError."""
 
     def active(self) -> Active:
-        """The newest generation."""
+        """Return the newest generation."""
 
     def history(self) -> list[Active]:
-        """Every generation on record, newest first."""
+        """Return every recorded generation, newest first."""
 
     def hold_lease(self, holder: str) -> AbstractContextManager[Lease]:
         """The only switchover, while the block runs. Raises LeaseHeld."""
@@ -63,21 +63,24 @@ class ActiveSites(Protocol):
         """Keep the switchover of the newest generation. Raises as `advance`."""
 
     def committing(self, began: Active, *, lasting: bool = False) -> AbstractContextManager[Callable[[], bool]]:
-        """While the block runs no fence is complete, and, unless it is `lasting` (a server's life), no barrier closed.
+        """Keep fences (and, unless `lasting` as for a server's life, barriers) from completing while the block runs.
 
-        Raises SiteFenced unless `began` is still the newest. The block gets a question: is it still the newest, and is
-        it still waited for (else DatabaseUnavailable)?
+        Raises SiteFenced unless `began` is still the newest. The block gets a function that checks this again and that
+        others still wait (else DatabaseUnavailable).
         """
 
     def barrier(self, seconds: float) -> AbstractContextManager[None]:
-        """While the block runs nobody is `committing`: writers wait. Raises LeaseHeld if one still is by then."""
+        """Keep writers from `committing` while the block runs.
+
+        Raises LeaseHeld if one still commits at the deadline.
+        """
 
     def settle(self, seconds: float) -> bool:
-        """Wait until nobody is `committing`; False if somebody still is."""
+        """Wait until nobody is `committing`. Return False if somebody still is."""
 
 
 def is_open(active: Active) -> Active:
-    """The same, if pipelines may work there. Raises SiteFenced."""
+    """Return the state if pipelines may work there. Raises SiteFenced."""
     if active.state == "fenced":
         where = f" to '{active.switchover.target}'" if active.switchover else ""
         raise SiteFenced(
@@ -88,7 +91,7 @@ def is_open(active: Active) -> Active:
 
 
 def _unchanged(began: Active, now: Active) -> None:
-    """Raises SiteFenced for a writer that began under an earlier generation, or finds its site fenced."""
+    """Check that a writer's generation is the newest and its site not fenced. Raises SiteFenced."""
     is_open(now)
     if now.generation != began.generation:
         raise SiteFenced(
@@ -110,18 +113,18 @@ def switchover_to(
         return replace(switchover, accept_loss=switchover.accept_loss or accept_loss)
     if switchover and not switchover.did("switch"):
         raise FailoverError(
-            f"The platform is on its way from '{switchover.source}' to '{switchover.target}', not to '{target}'",
+            f"The platform is moving from '{switchover.source}' to '{switchover.target}', not to '{target}'",
             f"End that first: `rempart failover --to {switchover.target} --yes` or `rempart failover --abandon --yes`.",
         )
     return None if active.site == target else Switchover(new_id, kind, active.site, target, accept_loss)
 
 
 def was_active(history: Sequence[Active], first: str, site: str, at: datetime) -> bool:
-    """Whether a site was the active one at a time; `history` is newest first, `first` the site of one without any.
+    """Return whether a site was active at a time; `history` is newest first, `first` the site before any generation.
 
-    The oldest generation is a fence, and names the site before it, whatever the configuration says by now.
-    A version that was written in that time is one that pipelines committed. The clocks of sites and database differ:
-    what was written within that difference of a switch may count to the wrong side.
+    The oldest generation is a fence and names the site before it, whatever the configuration says now. A version
+    written in that time was committed by pipelines. Clocks of sites and database differ: versions within that
+    difference of a switch may count to the wrong side.
     """
     for one in history:
         if one.at and one.at <= at:
@@ -130,7 +133,7 @@ def was_active(history: Sequence[Active], first: str, site: str, at: datetime) -
 
 
 def other_site(config: Config, active: str) -> str | None:
-    """The site that stands by for the active one: the other of a replication pair."""
+    """Return the standby site of the active one: the other of a replication pair."""
     for pair in config.replication:
         if active in (pair.source, pair.target):
             return pair.target if pair.source == active else pair.source
@@ -138,7 +141,7 @@ def other_site(config: Config, active: str) -> str | None:
 
 
 def backup_site(config: Config, active: str) -> str:
-    """Where restore points go: `backup.site`, or, if that is the active site, the other of its pair.
+    """Return where restore points go: `backup.site`, or, if that is active, the other of its pair.
 
     Raises ConfigError if there is no other: a restore point at the active site would be lost with it.
     """
@@ -166,7 +169,7 @@ def _row(row: tuple[Any, ...]) -> Active:
 
 @dataclass(frozen=True)
 class PostgresqlActiveSites:
-    """In the database `continuity` (include/sql/continuity.sql); `first` is the site while the table is empty."""
+    """Active site in the database `continuity` (include/sql/continuity.sql); `first` is the site of an empty table."""
 
     connection: Connection
     first: str

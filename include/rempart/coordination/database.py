@@ -16,9 +16,9 @@ Session = psycopg.Connection[tuple[Any, ...]]
 
 @contextmanager
 def session(connection: Connection, doing: str) -> Iterator[Session]:
-    """One session in UTC; each `with session.transaction()` commits on its own.
+    """Open a session in UTC; each `with session.transaction()` commits separately.
 
-    Raises DatabaseUnavailable when PostgreSQL does not answer, ReplicationError for what it refuses.
+    Raises DatabaseUnavailable if PostgreSQL does not answer, ReplicationError for refusals.
     """
     where = f"{doing} in {connection.schema} ({connection.host}:{connection.port})"
     try:

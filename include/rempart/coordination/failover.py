@@ -23,10 +23,10 @@ Kind = Literal["failover", "failback"]
 
 @dataclass(frozen=True)
 class Switchover:
-    """One failover or failback, and the outcome of each step that was taken. `accept_loss` is the operator's word.
+    """One failover or failback, with the outcome of each taken step. `accept_loss` is the operator's decision.
 
-    An outcome has `ok`, and what a person wants to know of the step; one that is not `ok` is taken again. `abandoned`:
-    the operator stayed at the source.
+    An outcome has `ok`, and facts for people; a step without `ok` is taken again. `abandoned`: the operator stayed at
+    the source.
     """
 
     id: str
@@ -46,7 +46,7 @@ class Switchover:
 
     @property
     def plan(self) -> tuple[Step, ...]:
-        """Its steps, in order."""
+        """Return its steps, in order."""
         return STEPS if self.kind == "failback" else tuple(step for step in STEPS if step not in BEFORE)
 
     def with_step(self, step: Step, outcome: Mapping[str, Any]) -> Switchover:
@@ -74,7 +74,7 @@ class Switchover:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found before a step: whether each site answers now, and whether the operator accepts a loss."""
+    """Facts before a step: whether each site answers now, and whether the operator accepts a loss."""
 
     source_answers: bool
     target_answers: bool
@@ -83,7 +83,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Refused:
-    """No step may be taken now: why, and what to do."""
+    """A refused step: why, and the remedy."""
 
     why: str
     remedy: str
@@ -123,8 +123,8 @@ def _gone(switchover: Switchover) -> Refused:
     return Refused(
         f"Site '{switchover.source}', the source, does not answer: what '{switchover.target}' lacks would be left "
         "behind",
-        f"Wait for '{switchover.source}' and run again; or, if it does not come back in time, run "
-        f"`rempart failover --to {switchover.target} --accept-loss`, which lists what is lost as far as it is known.",
+        f"Wait for '{switchover.source}' and run again; or, if it does not return in time, run `rempart failover "
+        f"--to {switchover.target} --accept-loss`, which lists the loss as far as it is known.",
     )
 
 
@@ -139,10 +139,10 @@ def outcome_of_drain(
     failures: int = 0,
     **told: Any,
 ) -> dict[str, Any]:
-    """What a drain came to. Pure.
+    """Return the outcome of a drain. Pure.
 
-    `known_at` is when the lag was measured; of changes after that nothing is known, and None says that no replication
-    is on record at all. `failed` names what did not arrive.
+    `known_at` is when the lag was measured; later changes are unknown, and None means no recorded replication. `failed`
+    names what did not arrive.
     """
     return {
         "ok": complete or accepted,

@@ -1,7 +1,7 @@
-"""One holder at a time: leases in PostgreSQL, with a generation that fences off whoever was paused past the end of his.
+"""Hold leases in PostgreSQL, with a generation that fences off a holder who was paused beyond the lease.
 
-Time is the database server's, so clocks of workers that differ change nothing. A holder renews while it works; what it
-writes to the database goes through `fence` in the same transaction, so that a stale holder commits nothing.
+Time is the database server's, so workers' clocks do not matter. A holder renews while it works; its writes to the
+database go through `fence` in the same transaction, so that a stale holder commits nothing.
 """
 
 from __future__ import annotations

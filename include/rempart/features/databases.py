@@ -29,12 +29,12 @@ class FeatureDatabases:
 
 
 def sslmode(connection: Connection) -> str:
-    """libpq's sslmode: what was said of the connection, else `disable` on the loopback and `prefer` elsewhere."""
+    """Return libpq's sslmode: the connection's own, else `disable` on the loopback and `prefer` elsewhere."""
     return str(connection.tls().get("sslmode", "")) or ("disable" if connection.host in _LOOPBACK else "prefer")
 
 
 def registry_url(connection: Connection) -> str:
-    """The registry's SQLAlchemy URL; it holds the password: never log it."""
+    """Return the registry's SQLAlchemy URL. It holds the password: never log it."""
     tls = urlencode(connection.tls() | {"sslmode": sslmode(connection)})
     plain = connection.postgresql_url("postgresql+psycopg").partition("?")[0]
     return f"{plain}?{tls}&connect_timeout=10"
@@ -42,10 +42,10 @@ def registry_url(connection: Connection) -> str:
 
 @contextmanager
 def session(connection: Connection, doing: str) -> Iterator[Session]:
-    """One transaction, committed on leaving, in UTC.
+    """Open one transaction in UTC, committed at the end.
 
-    Raises DatabaseUnavailable when PostgreSQL does not answer, FeatureError for anything that it refuses. The latter
-    has no cause: PostgreSQL quotes the offending values in its messages, and these may be personal.
+    Raises DatabaseUnavailable if PostgreSQL does not answer, FeatureError for refusals, without a cause: PostgreSQL
+    quotes the offending values in its messages, and these may be personal.
     """
     where = f"{doing} in {connection.schema} ({connection.host}:{connection.port or 5432})"
     try:

@@ -34,11 +34,11 @@ class Load:
 
 
 def load(databases: FeatureDatabases, pipeline: Pipeline, table: pa.Table, snapshot_id: str, at: datetime) -> Load:
-    """Make the offline store hold exactly this snapshot, in one transaction; only rows that differ are written.
+    """Load exactly this snapshot into the offline store, in one transaction; only differing rows are written.
 
-    `table` has one row per key with the pipeline's columns (Arrow types as `ingestion.snapshots.load_table`). `at`
-    (UTC) is stamped on changed rows. Raises FeatureError (rows without a key or a moment, columns missing, names that
-    are too long or taken) and DatabaseUnavailable.
+    `table` has one row per key with the pipeline's columns (Arrow types as `ingestion.snapshots.load_table`). Changed
+    rows get the time `at` (UTC). Raises FeatureError (rows without a key or a moment, columns missing, names that are
+    too long or taken) and DatabaseUnavailable.
     """
     views = view_tables(pipeline)
     if missing := [column for column in pipeline.columns if column not in table.column_names]:
@@ -82,13 +82,13 @@ def load(databases: FeatureDatabases, pipeline: Pipeline, table: pa.Table, snaps
 
 
 def loaded_snapshot(databases: FeatureDatabases, pipeline: Pipeline) -> str:
-    """The id of the snapshot in the offline store. Raises FeatureError if none was loaded."""
+    """Return the id of the snapshot in the offline store. Raises FeatureError if none was loaded."""
     with session(databases.offline, f"look up the snapshot of '{pipeline.name}'") as opened:
         return snapshot_in(opened, pipeline)
 
 
 def snapshot_in(opened: Session, pipeline: Pipeline) -> str:
-    """The same, as this session's transaction sees it."""
+    """Return the loaded snapshot's id as this session's transaction sees it."""
     found = None
     if opened.execute("SELECT to_regclass('feature_loads')").fetchone() != (None,):
         found = opened.execute("SELECT snapshot FROM feature_loads WHERE pipeline = %s", (pipeline.name,)).fetchone()
@@ -100,7 +100,7 @@ def snapshot_in(opened: Session, pipeline: Pipeline) -> str:
 
 
 def keys(databases: FeatureDatabases, pipeline: Pipeline) -> list[tuple[Any, ...]]:
-    """The key of every row in the offline store; none where nothing was loaded. Raises as `load`."""
+    """Return the key of every row in the offline store; empty if nothing was loaded. Raises the errors of `load`."""
     with session(databases.offline, f"read the keys of '{pipeline.name}'") as opened:
         table = rows_table(pipeline)
         if opened.execute("SELECT to_regclass(%s)", (f'public."{table}"',)).fetchone() == (None,):
@@ -110,10 +110,10 @@ def keys(databases: FeatureDatabases, pipeline: Pipeline) -> list[tuple[Any, ...
 
 
 def _register(opened: Session, pipeline: Pipeline, views: tuple[ViewTable, ...]) -> None:
-    """Record which tables are this pipeline's, and drop those of views that it lost.
+    """Record this pipeline's tables, and drop those of removed views.
 
     Two pipelines can ask for one name (`hotel` with a view `room_price`, `hotel_room` with a view `price`): the second
-    is refused, since the first one's rows would be taken for vanished.
+    is refused, because the first one's rows would count as vanished.
     """
     owned: list[tuple[str, str, str | None]] = [("rows", rows_table(pipeline), None)]
     owned += [(view.view, view.table, view.online_table) for view in views]
@@ -180,7 +180,7 @@ def _count(opened: Session, table: str) -> int:
 
 
 def _csv(table: pa.Table) -> Iterator[Any]:
-    """Blocks of CSV as COPY reads it: strings quoted, so that an empty one differs from NULL."""
+    """Yield blocks of CSV in COPY's format: strings quoted, so that an empty one differs from NULL."""
     import pyarrow as pa
     import pyarrow.csv as csv
 

@@ -23,7 +23,7 @@ _BATCH = 20_000
 
 @dataclass(frozen=True)
 class Materialized:
-    """Entity rows written, entity rows now in the online store, and the span of the written ones' event times."""
+    """Result: entity rows written, entity rows in the online store, and the span of the written ones' event times."""
 
     written: int
     online: int
@@ -71,9 +71,9 @@ def materialize(
 def online_rows(
     databases: FeatureDatabases, pipeline: Pipeline, view: str, keys: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The newest features of entities, one dict per key in the order given: the key's columns and the view's features.
+    """Return the newest features of entities, one dict per key in order: the key's columns and the view's features.
 
-    Features of an entity that the online store does not know are None. Raises FeatureError and DatabaseUnavailable.
+    Features of an unknown entity are None. Raises FeatureError and DatabaseUnavailable.
     """
     table = next((table for table in view_tables(pipeline) if table.view == view), None)
     if table is None:
@@ -97,7 +97,7 @@ def online_rows(
 def _materialize_view(
     databases: FeatureDatabases, pipeline: Pipeline, table: ViewTable, offline: Session, store: Any
 ) -> tuple[int, list[Step]]:
-    """Write what changed; if the online store then lacks entities (it was restored or emptied), write everything."""
+    """Write changed entities; if the online store then lacks some (it was restored or emptied), write all."""
     state = _state(offline, pipeline, table)
     done: list[Step] = []
     for everything in (False, True):
@@ -139,7 +139,7 @@ def _state(offline: Session, pipeline: Pipeline, table: ViewTable) -> ViewState:
 
 
 def _newest(offline: Session, table: ViewTable, since: datetime | None) -> Iterator[pd.DataFrame]:
-    """Data frames of the newest row of each entity that has a row loaded after `since`."""
+    """Yield data frames with the newest row of each entity that has a row loaded after `since`."""
     import pandas as pd
     import pyarrow as pa
 
@@ -174,7 +174,7 @@ def _write(store: Any, table: ViewTable, batch: pd.DataFrame) -> int:
 
 
 def _online(databases: FeatureDatabases, pipeline: Pipeline, table: ViewTable) -> int:
-    """Entities in the online store. Each has every feature, written in one transaction, so counting one is enough."""
+    """Count the entities in the online store. Each has every feature, written in one transaction, so one is enough."""
     with session(databases.online, f"count view '{table.view}' of '{pipeline.name}'") as online:
         row = online.execute(
             sql.SQL("SELECT count(*) FROM {} WHERE feature_name = %s").format(tables.name(table.online_table)),

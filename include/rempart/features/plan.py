@@ -1,4 +1,4 @@
-"""What a pipeline's feature store looks like, and what has to be written to the online store. Pure."""
+"""Plan a pipeline's feature store, and what to write to the online store. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RESERVED = ("event_timestamp", "entity_timestamp", "created_timestamp", "loaded_
 """Column names that the feature store needs for itself."""
 
 LONGEST_IDENTIFIER = 63
-"""PostgreSQL cuts longer names without an error, and two could become one."""
+"""Maximum length of a name: PostgreSQL silently cuts longer ones, and two could become one."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Field:
 class ViewTable:
     """The offline table of one feature view.
 
-    `by` are the columns that identify its entity; they are stored as one column, `join_key`, because Feast's
-    point-in-time join concatenates several without a separator and would mix up ("ab", "c") and ("a", "bc").
+    `by` are the columns that identify its entity, stored as one column, `join_key`: Feast's point-in-time join
+    concatenates several without a separator and would confuse ("ab", "c") with ("a", "bc").
     """
 
     view: str
@@ -61,17 +61,17 @@ class ViewTable:
 
     @property
     def fresh(self) -> str:
-        """The temporary table that holds what the view should be."""
+        """Return the temporary table with the wanted content of the view."""
         return f"fresh {self.view}"
 
 
 def rows_table(pipeline: Pipeline) -> str:
-    """The table that holds the snapshot's rows, with the moment of the prediction as `event_timestamp`."""
+    """Return the table of the snapshot's rows, with the moment of the prediction as `event_timestamp`."""
     return f"{pipeline.name}__rows"
 
 
 def view_tables(pipeline: Pipeline) -> tuple[ViewTable, ...]:
-    """The offline table of each view, in the file's order. Raises FeatureError if the stores cannot hold one."""
+    """Return the offline table of each view, in the file's order. Raises FeatureError if a store cannot hold one."""
     tables = tuple(_view_table(pipeline, name) for name in pipeline.features)
     if faults := [*_faults(pipeline, tables)]:
         raise FeatureError(
@@ -138,9 +138,9 @@ def _faults(pipeline: Pipeline, tables: tuple[ViewTable, ...]) -> Iterator[str]:
 
 
 def entity_key(table: ViewTable, pipeline: Pipeline, key: Mapping[str, Any]) -> int | str:
-    """The value of `join_key` for the columns in `key`; the same text that `tables.join_key` makes in SQL.
+    """Return the value of `join_key` for the columns in `key`, equal to the text that `tables.join_key` makes in SQL.
 
-    Raises FeatureError when a column is missing; never quotes a value.
+    Raises FeatureError if a column is missing; never quotes a value.
     """
     if missing := [column for column in table.by if key.get(column) is None]:
         raise FeatureError(
@@ -171,7 +171,7 @@ class Span:
 
 @dataclass(frozen=True)
 class ViewState:
-    """Where a view stands before materialization.
+    """State of a view before materialization.
 
     `watermark`: the load up to which the online store was written, None if never. `all`: every entity of the offline
     store. `changed`: those with a row loaded after the watermark.
@@ -196,10 +196,10 @@ class Step:
 
 
 def next_step(state: ViewState, *, everything: bool = False) -> Step | None:
-    """What to write to the online store, or None when nothing changed since the watermark.
+    """Return what to write to the online store, or None if nothing changed since the watermark.
 
-    A changed entity is written whole, with its newest row, however old the row that changed: a window over event times
-    would miss a late delivery, or set other entities back to values older than those they have.
+    A changed entity is written whole, with its newest row, however old the changed row is: a window over event times
+    would miss a late delivery, or reset other entities to older values.
     """
     since = None if everything else state.watermark
     span = state.all if since is None else state.changed

@@ -19,7 +19,7 @@ ONLINE_STORE = "rempart.features.copy_online_store.CopyOnlineStore"
 
 @contextmanager
 def feature_store(databases: FeatureDatabases, pipeline: Pipeline, online_store: str = ONLINE_STORE) -> Iterator[Any]:
-    """A `feast.FeatureStore` whose project is the pipeline; its connections are closed on leaving.
+    """Provide a `feast.FeatureStore` whose project is the pipeline, and close its connections at the end.
 
     Raises FeatureError and DatabaseUnavailable.
     """

@@ -28,7 +28,7 @@ _STATE = sql.SQL("""
     COMMENT ON COLUMN feature_views.watermark IS
         'The load up to which the view is in the online store. Kept here since Feast''s apply can reset its own.';
 """)
-"""What was loaded, which tables belong to whom, and how far the online store is; all in the offline database."""
+"""State tables in the offline database: loaded snapshot, owners of tables, progress of the online store."""
 
 _CALENDAR = {
     "year": "YEAR",
@@ -48,12 +48,12 @@ def name(identifier: str) -> sql.Identifier:
 
 
 def names(identifiers: Iterable[str], prefix: str | None = None) -> sql.Composed:
-    """Quoted and comma-separated; each after the table alias `prefix` if given."""
+    """Return quoted, comma-separated names, each after the table alias `prefix` if given."""
     return sql.SQL(", ").join(sql.Identifier(prefix, i) if prefix else sql.Identifier(i) for i in identifiers)
 
 
 def day(pipeline: Pipeline, moment: str) -> sql.Composed:
-    """The date of a moment of the row's life."""
+    """Return the date of a moment of the row's life."""
     spec = pipeline.moments[moment]
     if spec.minus_days is None:
         return sql.SQL("{}").format(name(spec.column))
@@ -61,12 +61,12 @@ def day(pipeline: Pipeline, moment: str) -> sql.Composed:
 
 
 def midnight(date: sql.Composable) -> sql.Composed:
-    """A date as a point in time: its midnight in UTC."""
+    """Return a date as its midnight in UTC."""
     return sql.SQL("({}::timestamp AT TIME ZONE 'UTC')").format(date)
 
 
 def join_key(table: ViewTable) -> sql.Composed:
-    """What identifies the view's entity; the same text that `plan.entity_key` makes. NULL if a part is NULL."""
+    """Return the view's entity key, equal to the text of `plan.entity_key`. NULL if a part is NULL."""
     if table.join_type == "bigint":
         return sql.SQL("{}").format(name(table.by[0]))
     if len(table.by) == 1:
@@ -93,7 +93,7 @@ def view_columns(table: ViewTable) -> Columns:
 
 
 def select_view(pipeline: Pipeline, table: ViewTable) -> sql.Composed:
-    """The rows of a view's table, computed from the rows of the snapshot."""
+    """Return the query of a view's table over the snapshot's rows."""
     view = pipeline.features[table.view]
     if isinstance(view, TrailingView):
         return _select_trailing(pipeline, table, view)
@@ -113,9 +113,9 @@ def _select_row(pipeline: Pipeline, table: ViewTable, view: RowView) -> sql.Comp
 
 
 def _select_trailing(pipeline: Pipeline, table: ViewTable, view: TrailingView) -> sql.Composed:
-    """Aggregates over (day - days, day], dated the day after: whoever asks at day E sees only rows before E.
+    """Return the query of aggregates over (day - days, day], dated the day after: day E sees only rows before E.
 
-    Sums are `numeric`, so exact: neither the order of rows nor a row that left the window leaves a trace in the result.
+    Sums are `numeric`, so exact: neither the order of rows nor rows that left the window affect the result.
     """
     daily = [
         sql.SQL("{} AS entity").format(join_key(table)),
@@ -158,7 +158,10 @@ def _select_trailing(pipeline: Pipeline, table: ViewTable, view: TrailingView) -
 
 
 def lock(session: Session, pipeline: Pipeline) -> None:
-    """Until the transaction ends, nobody else loads or materializes this pipeline. Creates the state's tables."""
+    """Lock the pipeline against other loads and materializations until the transaction ends.
+
+    Create the state tables.
+    """
     if session.execute("SELECT to_regclass('feature_views')").fetchone() == (None,):
         session.execute("SELECT pg_advisory_xact_lock(hashtextextended('rempart features', 0))")
         session.execute(_STATE)
@@ -166,7 +169,7 @@ def lock(session: Session, pipeline: Pipeline) -> None:
 
 
 def ensure(session: Session, table: str, columns: Columns, key: Sequence[str]) -> bool:
-    """Create the table, or create it anew if the pipeline changed its columns. True if the table is new and empty."""
+    """Create the table, again if the pipeline changed its columns. Return True if the table is new and empty."""
     expected = [*columns, ("loaded_at", "timestamptz")]
     found = session.execute(
         "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute"

@@ -21,18 +21,18 @@ _BATCH = 10_000
 
 
 def plain_columns(pipeline: Pipeline) -> list[str]:
-    """Columns of the snapshot that stand beside the features: key, target, holdout and the baseline's."""
+    """Return columns of the snapshot stored with the features: key, target, holdout and the baseline's."""
     baseline = [column.split(".", 1)[0] for column in pipeline.gate.baseline_by]
     return list(dict.fromkeys([*pipeline.key, pipeline.prediction.target, pipeline.holdout.column, *baseline]))
 
 
 def point_in_time(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.Table, str]:
-    """The training set and the id of the snapshot that it was made of, read in one transaction: never of two snapshots.
+    """Return the training set and the id of its snapshot, read in one transaction: never of two snapshots.
 
     One row per row of the loaded snapshot, sorted by key: the key, `event_timestamp` (the moment of the prediction,
     UTC), `plain_columns`, then every `pipeline.model_inputs()` column. Feast writes the query, which joins each view's
-    newest row at or before that moment. A load that is committed meanwhile changes nothing. Raises FeatureError when
-    rows were lost or multiplied, or nothing was loaded; DatabaseUnavailable.
+    newest row at or before that moment. A concurrent load changes nothing. Raises FeatureError if rows were lost or
+    multiplied, or nothing was loaded; DatabaseUnavailable.
     """
     for _ in range(_ATTEMPTS):
         if (found := _read(databases, pipeline)) is not None:
@@ -44,7 +44,7 @@ def point_in_time(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.T
 
 
 def _read(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.Table, str] | None:
-    """The training set and its snapshot; None if Feast wrote its query for the rows of another snapshot."""
+    """Return the training set and its snapshot; None if Feast wrote its query for another snapshot."""
     with session(databases.offline, f"read the training set of '{pipeline.name}'") as opened:
         opened.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         snapshot = offline.snapshot_in(opened, pipeline)
@@ -58,15 +58,16 @@ def _read(databases: FeatureDatabases, pipeline: Pipeline) -> tuple[pa.Table, st
     if table.num_rows != expected:
         raise FeatureError(
             f"The point-in-time join of '{pipeline.name}' made {table.num_rows} rows of {expected}",
-            "Do not train on it. Run the materialization again; if it stays so, a view has two rows for one moment.",
+            "Do not train on it. Run the materialization again; if it fails again, look for a view with two rows "
+            "for one moment.",
         )
     return table.sort_by([(key, "ascending") for key in pipeline.key]), snapshot
 
 
 def _joining_query(databases: FeatureDatabases, pipeline: Pipeline, entities: str, first: Any, last: Any) -> str | None:
-    """Feast's query for the rows of `entities`; None if it limits the views to less than `first` to `last`.
+    """Return Feast's query for the rows of `entities`; None if it limits the views to less than `first` to `last`.
 
-    Feast looks at the span of the event times itself, outside our transaction.
+    Feast reads the span of the event times itself, outside our transaction.
     """
     inputs = pipeline.model_inputs()
     wanted = [
@@ -85,7 +86,7 @@ def _joining_query(databases: FeatureDatabases, pipeline: Pipeline, entities: st
 
 
 def _fetch(opened: Session, pipeline: Pipeline, query: str) -> pa.Table:
-    """The query's rows, in batches, with the columns and types of the training set."""
+    """Yield the query's rows in batches, with the columns and types of the training set."""
     import pyarrow as pa
 
     kinds = _kinds(pipeline)
@@ -103,7 +104,7 @@ def _fetch(opened: Session, pipeline: Pipeline, query: str) -> pa.Table:
 
 
 def _kinds(pipeline: Pipeline) -> dict[str, pa.DataType]:
-    """The columns of the training set, in order, and their Arrow types."""
+    """Return the columns of the training set in order, with their Arrow types."""
     import pyarrow as pa
 
     arrow = {
@@ -121,7 +122,7 @@ def _kinds(pipeline: Pipeline) -> dict[str, pa.DataType]:
 
 
 def _entity_query(pipeline: Pipeline) -> sql.Composed:
-    """The entity rows: the plain columns, the moment, and the join key of each view."""
+    """Return the query of entity rows: the plain columns, the moment, and the join key of each view."""
     plain = plain_columns(pipeline)
     keys = {view.join_key: tables.join_key(view) for view in view_tables(pipeline)}
     selected = [

@@ -1,4 +1,4 @@
-"""Which of the valid new rows are new facts (one row per key, and the first one stands), and when too few are valid."""
+"""Choose the new facts among valid new rows (the first row of each key stands), and detect too few valid rows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 DUPLICATE = "duplicate of an accepted row"
 CONFLICT = "key already accepted with other values"
 HELD = "held back: too many rows of its delivery were refused"
-"""Why a good row is in quarantine."""
+"""Reason of a good row in quarantine."""
 _AT_A_TIME = 20_000
 """Rows that are compared at once."""
 
 
 def held_back(counts: Sequence[tuple[int, int]], limit: float) -> frozenset[int]:
-    """Which deliveries of a run are held back; `counts`: rows delivered and refused of each.
+    """Return the held-back deliveries of a run; `counts`: rows delivered and refused of each.
 
-    None, unless a larger share than `limit` of all rows was refused; then each delivery of which that is true.
+    None unless more than the share `limit` of all rows was refused; then every delivery that exceeds it.
     """
     if sum(refused for _, refused in counts) <= limit * sum(delivered for delivered, _ in counts):
         return frozenset()
@@ -27,7 +27,7 @@ def held_back(counts: Sequence[tuple[int, int]], limit: float) -> frozenset[int]
 
 
 def judge_keys(current: pa.Table | None, new: pa.Table, key: Sequence[str]) -> tuple[list[int], dict[int, str]]:
-    """Indices of the new rows to accept, in order, and the reason against each of the others.
+    """Return indices of the new rows to accept, in order, and the reason against each of the others.
 
     Both tables have the same schema; `current` holds one row per key.
     """
@@ -55,7 +55,7 @@ def judge_keys(current: pa.Table | None, new: pa.Table, key: Sequence[str]) -> t
 
 
 def _equal(left: pa.Table, right: pa.Table) -> list[bool]:
-    """Row by row: are all columns equal, nulls included?"""
+    """Return row by row whether all columns are equal, including nulls."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

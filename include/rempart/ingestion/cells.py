@@ -1,6 +1,6 @@
-"""Text cells as typed columns, with a reason for each cell that has no place in its column.
+"""Convert text cells to typed columns, with a reason for each cell that does not fit its column.
 
-Strict on purpose: what a person would have to guess (a decimal comma, a day before a month) is refused, never guessed.
+Strict on purpose: ambiguous values (a decimal comma, a day before a month) are refused, never guessed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Faults = list[tuple[Any, str]]
 
 
 class TooManyFaults(Exception):
-    """More rows have a fault than are refused one by one; the message names the fault that passed the limit."""
+    """Raised when more rows have a fault than are refused one by one; the message names the deciding fault."""
 
 
 def convert(
@@ -37,10 +37,11 @@ def convert(
     null_values: Sequence[str],
     most: int | None = None,
 ) -> tuple[pa.Table, dict[int, list[str]]]:
-    """Typed columns of all rows (lists, or a table with these columns as text), and the reasons against rows by index.
+    """Return typed columns of all rows (lists, or a table with these columns as text), and reasons against rows by
+    index.
 
-    `required` columns (key, partition) may not be empty even if nullable. A cell with a reason against it is null in
-    the table. Raises TooManyFaults where more than `most` rows have one.
+    `required` columns (key, partition) may not be empty even if nullable. A refused cell is null in the table. Raises
+    TooManyFaults if more than `most` rows have a fault.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

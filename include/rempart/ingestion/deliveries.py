@@ -1,4 +1,4 @@
-"""What became of each delivery, on record at the site: the proof that no row was dropped."""
+"""Record the outcome of each delivery at the site: the proof that no row was dropped."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rempart.sites.once import gives_back, put_again
 from rempart.sites.port import Site
 
 HELD_BACK = "held back"
-"""The outcome of a delivery of which no row is accepted, because too many were refused."""
+"""Outcome of a held-back delivery: no row is accepted, because too many were refused."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one delivery: accepted + quarantined = delivered. Holds counts and reasons, no row's value.
+    """Outcome of one delivery: accepted + quarantined = delivered. Holds counts and reasons, no values.
 
-    `judged` rows were held against the expectations, of which `unexpected` says, by reason, how many rows broke each;
-    the others had a fault before that. `again` counts how often it was taken in again, and `added` the rows that the
-    last time accepted. `held`: its good rows are in quarantine too, until a person accepts them.
+    `judged` rows were checked against the expectations; `unexpected` counts, by reason, the rows that broke each. The
+    other rows had an earlier fault. `again` counts repeated ingestions, and `added` the rows that the last one
+    accepted. `held`: its good rows are in quarantine too, until a person accepts them.
     """
 
     sha256: str
@@ -92,7 +92,7 @@ def outcome_again(
     rules: Sequence[str],
     held: bool = False,
 ) -> Outcome:
-    """What became of a delivery that was taken in once more, when `added` of its rows were accepted besides."""
+    """Return the outcome of a delivery that was ingested again, with `added` newly accepted rows."""
     accepted, reasons = delivered - len(refused), _by_reason(refused)
     return Outcome(
         str(before["sha256"]),
@@ -115,7 +115,7 @@ def outcome_again(
 
 
 def attempt(outcome_json: Mapping[str, Any]) -> int:
-    """How often a delivery was taken in again."""
+    """Return how often a delivery was ingested again."""
     return int(outcome_json.get("again", 0))
 
 
@@ -136,18 +136,18 @@ def outcome_key(pipeline: str, sha256: str) -> str:
 
 
 def is_known(site: Site, bucket: str, pipeline: str, sha256: str) -> bool:
-    """Whether a delivery with these bytes was taken in before, and what became of it can be read."""
+    """Return whether a delivery with these bytes was ingested before and has a readable outcome."""
     return _recorded(site, bucket, outcome_key(pipeline, sha256)) is not None
 
 
 def read(site: Site, bucket: str, pipeline: str, sha256: str) -> dict[str, Any]:
-    """What became of a delivery. Raises ObjectMissing."""
+    """Return the outcome of a delivery. Raises ObjectMissing."""
     found: dict[str, Any] = json.loads(site.read(bucket, outcome_key(pipeline, sha256)))
     return found
 
 
 def record(site: Site, bucket: str, pipeline: str, outcome_json: Mapping[str, Any]) -> None:
-    """Write what became of a delivery; from here on it is known. The same again, or an earlier one, changes nothing."""
+    """Write the outcome of a delivery, which makes it known. The same or an earlier outcome changes nothing."""
     key, body = outcome_key(pipeline, str(outcome_json["sha256"])), canonical_json.encode(outcome_json)
     if site.write_new(bucket, key, body, content_type="application/json"):
         if gives_back(site, bucket, key, body):
@@ -158,7 +158,7 @@ def record(site: Site, bucket: str, pipeline: str, outcome_json: Mapping[str, An
 
 
 def _recorded(site: Site, bucket: str, key: str) -> Mapping[str, Any] | None:
-    """The outcome at a key; None if it is gone or damaged. Raises SiteError."""
+    """Return the outcome at a key, or None if missing or damaged. Raises SiteError."""
     try:
         found = json.loads(site.read(bucket, key))
     except (ObjectMissing, IntegrityError, ValueError):
@@ -167,12 +167,12 @@ def _recorded(site: Site, bucket: str, key: str) -> Mapping[str, Any] | None:
 
 
 def outcomes(site: Site, bucket: str, pipeline: str) -> list[dict[str, Any]]:
-    """What became of every delivery so far."""
+    """Return the outcome of every delivery so far."""
     return [json.loads(site.read(bucket, found.key)) for found in site.list(bucket, f"deliveries/{pipeline}/")]
 
 
 def totals(site: Site, bucket: str, pipeline: str) -> dict[str, int]:
-    """Rows delivered, accepted and quarantined over all deliveries so far, and how many deliveries there were."""
+    """Return rows delivered, accepted and quarantined over all deliveries so far, and the number of deliveries."""
     found = outcomes(site, bucket, pipeline)
     counted = {name: sum(delivery[name] for delivery in found) for name in ("delivered", "accepted", "quarantined")}
     return {"deliveries": len(found), **counted}

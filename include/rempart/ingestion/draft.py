@@ -1,8 +1,7 @@
 """Draft a pipeline file from one delivery, for a person to correct.
 
-Everything that the file cannot tell (what is personal, what is known when, what to predict) is a guess that loads,
-marked `# CHECK:`. Values of free text never enter the draft; those of short closed lists do, since they are the
-schema.
+Everything that the file cannot show (what is personal, when it is known, what to predict) is a guess that loads, marked
+`# CHECK:`. Values of free text never enter the draft; those of short closed lists do, because they are the schema.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _YAML_WORDS = {"yes", "no", "true", "false", "on", "off", "null", "y", "n"}
 
 @dataclass(frozen=True)
 class ColumnFacts:
-    """What one column of the file shows."""
+    """Facts about one column of the file."""
 
     name: str
     type: ColumnType
@@ -46,7 +45,7 @@ class ColumnFacts:
 
 @dataclass(frozen=True)
 class Survey:
-    """What the whole file shows, and what was guessed from it."""
+    """Facts about the whole file, and guesses from it."""
 
     name: str
     source: Source
@@ -60,12 +59,15 @@ class Survey:
     limit: float
 
     def named(self, *types: str) -> list[ColumnFacts]:
-        """Columns of these types that are neither key nor target."""
+        """Return columns of these types that are neither key nor target."""
         return [c for c in self.columns if c.type in types and c.name not in self.key and c.name != self.target.name]
 
 
 def draft_pipeline(csv: Path, name: str | None = None) -> str:
-    """YAML of a pipeline for deliveries like this file (.csv or .csv.gz); it loads as it is. Raises PipelineError."""
+    """Return YAML of a pipeline for deliveries like this file (.csv or .csv.gz); it loads unchanged.
+
+    Raises PipelineError.
+    """
     return "\n".join(_lines(survey(csv, name))) + "\n"
 
 
@@ -95,7 +97,8 @@ def survey(csv: Path, name: str | None = None) -> Survey:
     if not times:
         raise PipelineError(
             f"No column of {csv.name} holds dates written YYYY-MM-DD",
-            "Add one that says when a row happened: snapshots are kept by month, and models are tested on later rows.",
+            "Add a date column that tells when a row happened: snapshots are stored by month, and models are "
+            "tested on later rows.",
         )
     key, certain = _key(columns, table)
     free = [c for c in columns if c.name not in key]
@@ -155,7 +158,7 @@ def _read(csv: Path, pipeline: str) -> tuple[Source, list[str], Sequence[Sequenc
 
 
 def _is_null_token(token: str, values: Sequence[str]) -> bool:
-    """A word for 'nothing', if the rest of the column is numbers or dates."""
+    """Return whether a value means null in a column of numbers or dates."""
     rest = [value for value in values if value not in (token, "")]
     return token in values and bool(rest) and all(re.search(NUMBER, v) or re.search(DATE, v) for v in rest)
 
@@ -191,7 +194,7 @@ def _facts(name: str, values: Sequence[str], nulls: Sequence[str]) -> ColumnFact
 
 
 def _key(columns: Sequence[ColumnFacts], table: dict[str, list[str]]) -> tuple[tuple[str, ...], bool]:
-    """The likeliest key: a unique column, else two or three that are unique together; and whether it is one here."""
+    """Return the likeliest key (a unique column, else two or three unique together), and whether it is unique here."""
     alone = [c for c in columns if c.unique and c.type in ("integer", "string", "date", "category")]
     if alone:
         return (min(alone, key=lambda c: "id" not in c.name.split("_")).name,), True  # else the leftmost
@@ -205,7 +208,7 @@ def _key(columns: Sequence[ColumnFacts], table: dict[str, list[str]]) -> tuple[t
 
 
 def _naive_limit(target: ColumnFacts, values: Sequence[str]) -> float:
-    """What a constant guess would score: mean absolute deviation, or the log loss of equally likely classes."""
+    """Return the score of a constant guess: mean absolute deviation, or the log loss of equally likely classes."""
     if target.type in ("number", "integer"):
         numbers = [float(value) for value in values]
         centre = fmean(numbers)
@@ -224,7 +227,7 @@ def _list(values: Sequence[str]) -> str:
 
 
 def _outwards(value: float, up: bool) -> float:
-    """Rounded away from the data, to two digits."""
+    """Round away from the data, to two digits."""
     if not value:
         return 0
     step = 10.0 ** (math.floor(math.log10(abs(value))) - 1)

@@ -1,7 +1,7 @@
-"""Takes the rows of some keys out of an object: bytes in, bytes out; of a delivery file in, file out.
+"""Remove the rows of some keys from an object: bytes in, bytes out; for a delivery file in, file out.
 
-A delivery loses the lines of these rows, and keeps all others byte for byte; a quarantine file, a part of a snapshot
-and a training set lose their rows. What cannot be read cannot be searched: it is counted, and a person has to look.
+A delivery loses the lines of these rows and keeps all others byte for byte; a quarantine file, a part of a snapshot and
+a training set lose their rows. An unreadable object cannot be searched: it is counted, and a person must check it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ERASED = "erased"
-"""Why a row is refused whose key is in the register of erasures; nothing of it is kept."""
+"""Reason of a refused row whose key is in the register of erasures; nothing of it is stored."""
 Kind = Literal["delivery", "quarantine", "part", "training set", "manifest"]
 Gone = Callable[[Sequence[Any]], bool]
-"""Whether the row with this key (typed values, in the order of the pipeline's `key`) was erased."""
+"""Returns whether the row with this key (typed values, in the order of the pipeline's `key`) was erased."""
 _BATCH = 5_000
 """Lines or rows of a delivery that are judged at once."""
 _CONFLICT = re.compile(r"conflicts/[^/]+/")
@@ -37,10 +37,10 @@ _CONFLICT = re.compile(r"conflicts/[^/]+/")
 
 @dataclass(frozen=True)
 class Cut:
-    """Rest of an object after `rows` were taken out: `body`, or of a delivery `file`; both None if nothing was.
+    """Rest of an object after `rows` were removed: `body`, or for a delivery `file`; both None if nothing was removed.
 
-    `lines` of a delivery were taken out, and `header` are its columns. `unread` rows could not be searched: no key
-    could be told of them.
+    `lines` of a delivery were removed, and `header` are its columns. `unread` rows had no readable key and were not
+    searched.
     """
 
     body: bytes | None = None
@@ -52,7 +52,7 @@ class Cut:
 
 
 def kind_of(key: str, pipeline: str) -> Kind | None:
-    """What an object of the lake holds of a pipeline's rows; None for what holds none."""
+    """Return the kind of a pipeline's rows in a lake object, or None."""
     key = _CONFLICT.sub("", key, count=1)
     if key.startswith(f"raw/{pipeline}/"):
         return "delivery"
@@ -67,12 +67,12 @@ def kind_of(key: str, pipeline: str) -> Kind | None:
 
 
 def keys_of(table: pa.Table, key: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """The key of each row, in order."""
+    """Return the key of each row, in order."""
     return zip(*(table[column].to_pylist() for column in key), strict=True)
 
 
 def split(table: pa.Table, key: Sequence[str], gone: Gone) -> tuple[pa.Table, pa.Table]:
-    """The rows of a table that were not erased (the table itself if none was), and those that were."""
+    """Return the rows of a table that were not erased (the table itself if none was), and those that were."""
     import pyarrow as pa
 
     struck = [gone(values) for values in keys_of(table, key)]
@@ -82,7 +82,7 @@ def split(table: pa.Table, key: Sequence[str], gone: Gone) -> tuple[pa.Table, pa
 
 
 def cut_table(body: bytes, kind: Kind, key: Sequence[str], gone: Gone) -> Cut:
-    """A part or a training set (Parquet) without these rows."""
+    """Return a part or a training set (Parquet) without these rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -141,7 +141,7 @@ def cut_delivery(file: Path, pipeline: Pipeline, gone: Gone, out: Path | None = 
 
 @dataclass
 class _Cutting:
-    """Takes pieces of a delivery, in order; writes those that stay."""
+    """Takes pieces of a delivery in order; writes those that stay."""
 
     pipeline: Pipeline
     gone: Gone
@@ -174,7 +174,7 @@ class _Cutting:
 
 @contextmanager
 def _writing(file: Path, encoding: str, start: bytes) -> Iterator[TextIO]:
-    """A text file, gzipped where the delivery that begins with `start` was."""
+    """Open a text file, gzipped if the delivery that begins with `start` was."""
     with ExitStack() as opened:
         raw: Any = opened.enter_context(file.open("wb"))
         if start == b"\x1f\x8b":
@@ -183,7 +183,7 @@ def _writing(file: Path, encoding: str, start: bytes) -> Iterator[TextIO]:
 
 
 def cut_quarantine(body: bytes, header: Sequence[str] | None, pipeline: Pipeline, gone: Gone) -> Cut:
-    """A quarantine file without these rows; `header`: the columns of its delivery, else those of the schema count."""
+    """Return a quarantine file without these rows; `header`: its delivery's columns (default: the schema's)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -208,7 +208,7 @@ def _fields(text: str, delimiter: str) -> Sequence[str]:
 def _struck(
     rows: Sequence[Sequence[str]], header: Sequence[str], pipeline: Pipeline, gone: Gone
 ) -> tuple[set[int], int]:
-    """Which rows of text were erased, and of how many no key can be told."""
+    """Return which text rows were erased, and the number of rows without a readable key."""
     if not set(pipeline.key) <= set(header):
         return set(), len(rows)
     places = [list(header).index(column) for column in pipeline.key]
@@ -226,14 +226,14 @@ def _struck(
 
 
 def typed_keys(rows: Sequence[Sequence[str]], pipeline: Pipeline) -> list[tuple[Any, ...] | None]:
-    """Keys of rows, given as text in the order of the pipeline's `key`, in their types; None for what is no key."""
+    """Return typed keys of rows given as text in the order of the pipeline's `key`; None for an invalid key."""
     columns = {name: pipeline.columns[name] for name in pipeline.key}
     table, against = cells.convert(rows, columns, required=pipeline.key, null_values=pipeline.source.null_values)
     return [None if row in against else values for row, values in enumerate(keys_of(table, pipeline.key))]
 
 
 def strike(rows: Rows, lines: frozenset[int]) -> Rows:
-    """A delivery's rows, of which those on these lines are refused as erased, and nothing of them is kept."""
+    """Return a delivery's rows with those on these lines refused as erased, without their text."""
     kept = [i for i, line in enumerate(rows.lines) if line not in lines]
     refused = [RefusedRow(row.line, (ERASED,), "") if row.line in lines else row for row in rows.refused]
     refused += [RefusedRow(line, (ERASED,), "") for line in rows.lines if line in lines]
@@ -241,9 +241,9 @@ def strike(rows: Rows, lines: frozenset[int]) -> Rows:
 
 
 def succeed(found: Iterable[Snapshot], parts: Mapping[str, Part]) -> dict[str, Snapshot]:
-    """What takes the place of each snapshot that names a part which was cut (`parts`: its successor, by SHA-256).
+    """Return the replacement of each snapshot with a cut part (`parts`: its replacement, by SHA-256).
 
-    By the id of the one that it replaces. A successor follows on the successor of the one before it.
+    By the id of the replaced snapshot. A replacement follows the replacement of its predecessor.
     """
     made: dict[str, Snapshot] = {}
     for snapshot in found:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROW = "_row"
-"""The index column: a row's position, which is nobody's data."""
+"""Name of the index column: a row's position, which is no data."""
 
 ROW_LEVEL = frozenset(
     {
@@ -52,7 +52,7 @@ make a row's fate depend on the company it arrived in."""
 
 
 def check_names(expectations: Sequence[Expectation]) -> None:
-    """Raise PipelineError for one that does not judge each row by itself. Great Expectations is not loaded."""
+    """Check that each expectation judges rows independently. Raises PipelineError. Great Expectations is not loaded."""
     for index, expectation in enumerate(expectations):
         _check_name(index, expectation)
 
@@ -79,7 +79,7 @@ def _class_of(index: int, expectation: Expectation) -> Any:
 
 
 def _argument(value: object) -> object:
-    """Dates in YAML are compared with date columns, which pandas holds as timestamps."""
+    """Convert an argument: dates in YAML are compared with date columns, which pandas holds as timestamps."""
     if isinstance(value, list):
         return [_argument(item) for item in value]
     if isinstance(value, date):
@@ -90,7 +90,7 @@ def _argument(value: object) -> object:
 
 
 def build(expectations: Sequence[Expectation]) -> list[Any]:
-    """The Great Expectations objects. Raises PipelineError for an unknown name or wrong arguments."""
+    """Return the Great Expectations objects. Raises PipelineError for an unknown name or wrong arguments."""
     for i, expectation in enumerate(expectations):
         patterns.check(i, expectation)
     with _quiet():
@@ -109,10 +109,10 @@ def _build(index: int, expectation: Expectation) -> Any:
 
 
 def broken(expectations: Sequence[Expectation], table: pa.Table) -> dict[int, list[str]]:
-    """Reasons against rows, by position in the table; rows that meet every expectation are absent.
+    """Return reasons against rows, by position in the table; rows that meet every expectation are absent.
 
-    An empty cell meets an expectation about one column (that it may not be empty is the schema's matter); one about
-    several columns has `ignore_row_if`. Raises PipelineError when an expectation cannot be applied to its columns.
+    An empty cell meets an expectation about one column (the schema decides whether it may be empty); one about several
+    columns has `ignore_row_if`. Raises PipelineError if an expectation cannot be applied to its columns.
     """
     if not expectations or not table.num_rows:
         return {}
@@ -129,7 +129,7 @@ def broken(expectations: Sequence[Expectation], table: pa.Table) -> dict[int, li
 
 
 def columns(expectation: Expectation) -> list[str]:
-    """The columns that an expectation is about."""
+    """Return the columns of an expectation."""
     named = [value for name, value in expectation.arguments.items() if name.startswith("column")]
     return [column for value in named for column in (value if isinstance(value, list) else [value])]
 

@@ -1,7 +1,7 @@
-"""Reads deliveries in a process of its own, under limits of memory and time: a hostile file harms only itself.
+"""Read deliveries in a separate process with limits of memory and time: a hostile file harms only that process.
 
-One such process serves this one, delivery after delivery; where it dies or takes too long, that delivery is refused as
-a whole, and the next one gets a new process.
+One such process serves this one, delivery after delivery; if it dies or takes too long, that delivery is refused as a
+whole, and the next one gets a new process.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SECONDS = 300.0
-"""For one delivery."""
+"""Seconds for one delivery."""
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR")
-"""The variables that the process gets: none of them is a secret."""
+"""Environment variables of the process: none of them is a secret."""
 _FIXED = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -43,7 +43,7 @@ _reader: _Reader | None = None
 
 
 def read(file: Path, name: str, source: Source, columns: Sequence[str]) -> Rows:
-    """The rows of a delivery that lies in a file; they stay on disk, and are mapped into memory."""
+    """Return the rows of a delivery file; they stay on disk, mapped into memory."""
     with tempfile.TemporaryDirectory(prefix="rempart-rows-", ignore_cleanup_errors=True) as folder:
         out = Path(folder) / "rows"
         order = {
@@ -67,7 +67,7 @@ def _mapped(file: Path) -> pa.Table:
 
 
 def _ask(order: str) -> str | None:
-    """Why the file is refused as a whole, if it is."""
+    """Return why the file is refused as a whole, if it is."""
     reader = _running()
     process = reader.process
     assert process.stdin is not None and process.stdout is not None  # noqa: S101 - pipes, as asked for
@@ -114,7 +114,7 @@ def idle() -> int:
 
 
 def end() -> None:
-    """End the process; the next delivery starts a new one. One that another process started is left alone."""
+    """End the process; the next delivery starts a new one. A process of another parent is left alone."""
     global _reader
     reader, _reader = _reader, None
     if reader is not None and reader.owner == os.getpid():

@@ -1,6 +1,6 @@
-"""The landing bucket and the quarantine: what waits, in which order it is taken in, and what is kept of refused rows.
+"""Manage the landing bucket and the quarantine: waiting files, their order, and stored refused rows.
 
-A delivery is known by its SHA-256: the same bytes again, under any name, are the same delivery and change nothing.
+A delivery is identified by its SHA-256: the same bytes under another name are the same delivery and change nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rempart.sites.port import ObjectInfo, Site
 
 _TYPE = "application/octet-stream"
 _AT_ONCE = 8 << 20
-"""Bytes of a delivery that is written in one request."""
+"""Size up to which a delivery is written in one request, in bytes."""
 _AT_A_TIME = 5_000
 """Rows of a row group: their reasons and text are in memory while it is written."""
 
@@ -36,20 +36,20 @@ class Arrival:
 
     @property
     def name(self) -> str:
-        """The file's name, without its folders."""
+        """Return the file's name, without its folders."""
         return self.key.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
 class LandingPlan:
-    """What a run does with the files that wait: take in `new`, in order; `known` ones need nothing."""
+    """Plan for waiting files: ingest `new` in order; `known` ones need nothing."""
 
     new: tuple[Arrival, ...]
     known: tuple[Arrival, ...]
 
 
 def plan(arrivals: Sequence[Arrival], known: Collection[str]) -> LandingPlan:
-    """Oldest first (then by key), so that of two rows with one key the first delivered stands."""
+    """Order files oldest first (then by key), so that of two rows with one key the first delivered stands."""
     new: dict[str, Arrival] = {}
     repeated: list[Arrival] = []
     for arrival in sorted(arrivals, key=lambda a: (a.landed_at, a.key)):
@@ -65,9 +65,9 @@ def raw_key(pipeline: str, arrival: Arrival) -> str:
 
 
 def raw_of(site: Site, bucket: str, pipeline: str, sha256: str) -> ObjectInfo | None:
-    """A delivery as it is kept, by the SHA-256 that it was received with; None if it is gone.
+    """Return a stored delivery by its original SHA-256, or None if it is gone.
 
-    Where rows were erased from it, it stands under its own SHA-256 now, and says of which delivery it is.
+    After an erasure it is stored under its new SHA-256, and names the original delivery.
     """
     folder = f"raw/{pipeline}/"
     for found in site.list(bucket, f"{folder}{sha256}/"):
@@ -77,17 +77,17 @@ def raw_of(site: Site, bucket: str, pipeline: str, sha256: str) -> ObjectInfo | 
 
 
 def quarantine_key(pipeline: str, sha256: str, again: int = 0) -> str:
-    """Where a delivery's refused rows are; each time that it is taken in again has an object of its own."""
+    """Return the key of a delivery's refused rows; each repeated ingestion has its own object."""
     return f"quarantine/{pipeline}/{sha256}{f'-{again}' if again else ''}.parquet"
 
 
 def delivery_of(quarantine_key: str) -> str:
-    """The SHA-256 of the delivery that a quarantine's key names."""
+    """Return the SHA-256 of the delivery in a quarantine's key."""
     return quarantine_key.rsplit("/", 1)[-1].removesuffix(".parquet").partition("-")[0]
 
 
 def waiting(site: Site, bucket: str, prefix: str) -> list[ObjectInfo]:
-    """Files under a landing prefix; empty objects that stand for folders are no files."""
+    """Return files under a landing prefix; empty objects that stand for folders are skipped."""
     return [found for found in site.list(bucket, prefix) if not (found.key.endswith("/") and not found.size)]
 
 
@@ -179,7 +179,7 @@ def quarantine(
 
 
 def refused_rows(body: bytes) -> list[RefusedRow]:
-    """The rows in a quarantine object, by line. Several reasons of one row are one text there."""
+    """Return the rows in a quarantine object, by line. Several reasons of one row are one text."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -188,7 +188,7 @@ def refused_rows(body: bytes) -> list[RefusedRow]:
 
 
 def clear(site: Site, bucket: str, arrival: Arrival) -> None:
-    """Remove a file from the landing bucket, unless another one took its place (the next run takes that)."""
+    """Remove a file from the landing bucket, unless it was replaced (the next run ingests that)."""
     try:
         now = site.head(bucket, arrival.key)
     except ObjectMissing:

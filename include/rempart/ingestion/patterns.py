@@ -1,4 +1,4 @@
-"""Expectations about regular expressions, judged by RE2: its time grows with the text, whatever pattern and text are.
+"""Judge expectations about regular expressions with RE2, whose time is linear in the text for any pattern.
 
 Python's own engine, which Great Expectations uses, can take hours for one value of forty characters. RE2 comes with
 Arrow; it has no look-around and no back references, and `$` is the end of the text.
@@ -62,7 +62,7 @@ def check(index: int, expectation: Expectation) -> None:
 
 
 def _check_schema(index: int, arguments: Any) -> None:
-    """A JSON schema's own patterns would be judged by Python's engine, on every value."""
+    """Refuse patterns in a JSON schema: Python's engine would judge them on every value."""
     found = [key for key in _keys(arguments.get("json_schema")) if key in ("pattern", "patternProperties", "format")]
     if found:
         raise PipelineError(
@@ -87,7 +87,7 @@ def _patterns(expectation: Expectation) -> list[str]:
 
 
 def broken(index: int, expectation: Expectation, table: pa.Table) -> list[int]:
-    """Which rows break the expectation, by position; an empty cell meets it. Raises PipelineError."""
+    """Return which rows break the expectation, by position; an empty cell meets it. Raises PipelineError."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

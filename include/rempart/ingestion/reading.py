@@ -1,10 +1,10 @@
-"""One delivery's bytes as rows: each with its line number and its text as received, none dropped.
+"""Read one delivery's bytes as rows: each with its line number and original text, none dropped.
 
-A fault of the file as a whole (unreadable, wrong columns, beyond a limit) refuses the file; a fault of one row refuses
-that row. A reason names a column or a rule and never a value; not even an unexpected column's name, since in a file
-without a header that name is the first row's value.
+A fault of the whole file (unreadable, wrong columns, beyond a limit) refuses the file; a fault of one row refuses that
+row. A reason names a column or a rule, never a value; not even an unexpected column's name, because in a file without a
+header that name is the first row's value.
 
-The file is read as a stream, in memory that does not grow with it.
+The file is read as a stream, in constant memory.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 1_000_000
 MAX_LINES = 3_000_000
-"""Lines of a file, blank ones and those inside of rows among them."""
+"""Limit of lines of a file, including blank ones and those inside rows."""
 MAX_COLUMNS = 2_000
 MAX_TEXT = 1 << 20
 """Longest line, and longest row of several lines, in characters."""
 LONGEST = 64 << 20
 """Longest line, in characters, of a delivery from which rows are erased."""
 MAX_REFUSED = 60_000
-"""Rows that are refused one by one; a file with more of them is refused as a whole, and counts as one."""
+"""Limit of rows refused one by one; a file with more is refused as a whole, and counts as one."""
 MAX_REFUSED_TEXT = 32 << 20
-"""Bytes of the text of all rows that are refused one by one."""
+"""Limit of the text of all individually refused rows, in bytes."""
 MAX_LINES_PER_ROW = 1000
-"""A quoted field may hold newlines; past so many, the quote is taken for a stray one."""
+"""Limit of newlines in a quoted field; beyond it, the quote counts as a stray one."""
 EMPTY, NO_ROWS = "the file is empty", "the file holds a header and no rows"
 LINE, RAW = "_line", "_raw"
-"""Columns beside those of the schema: a row's first line in the file (the header is line 1), and its text."""
+"""Columns added to the schema's: a row's first line in the file (the header is line 1), and its text."""
 _UTF8_BOM = b"\xef\xbb\xbf"
 _BATCH = 5_000
 _OTHER_FORMATS = {
@@ -81,18 +81,18 @@ class Rows:
         refused: Sequence[RefusedRow] = (),
         columns: Sequence[str] = (),
     ) -> Rows:
-        """Rows at hand. `cells[i]` (in the order of the schema), `lines[i]` and `raw[i]` belong to one row."""
+        """Build rows in memory. `cells[i]` (in the order of the schema), `lines[i]` and `raw[i]` belong to one row."""
         names = columns or [str(i) for i in range(len(cells[0]) if cells else 0)]
         return Rows(_table(names, cells, lines, raw), refused)
 
     @property
     def count(self) -> int:
-        """How many rows were read and are not refused so far."""
+        """Return how many rows were read and are not refused so far."""
         return self.table.num_rows if self.table is not None else 0
 
     @property
     def delivered(self) -> int:
-        """How many rows the delivery holds; 0 where the file could not be read."""
+        """Return how many rows the delivery holds; 0 if the file was unreadable."""
         return self.count + len(self.refused)
 
     @property
@@ -111,7 +111,7 @@ class Rows:
         return self.table[RAW].to_pylist() if self.table is not None else []
 
     def places(self, indexes: Sequence[int]) -> Iterator[tuple[int, int, str]]:
-        """Index, line and text of some rows, in ascending order; a batch of them is in memory at a time."""
+        """Yield index, line and text of some rows, in ascending order; one batch is in memory at a time."""
         if self.table is None:
             return
         import numpy as np
@@ -125,7 +125,7 @@ class Rows:
             start += batch.num_rows
 
     def text(self, indexes: Sequence[int]) -> int:
-        """Bytes of the text of some rows."""
+        """Return the size of some rows' text in bytes."""
         if self.table is None or not indexes:
             return 0
         import pyarrow as pa
@@ -134,7 +134,7 @@ class Rows:
         return int(pc.sum(pc.binary_length(self.table[RAW]).take(pa.array(indexes, pa.int64()))).as_py() or 0)
 
     def pick(self, indexes: Sequence[int], lines: Sequence[int] | None = None) -> pa.Table | None:
-        """The table with these rows alone, on other lines if they are given."""
+        """Return the table with these rows only, on other lines if given."""
         if self.table is None:
             return None
         import pyarrow as pa
@@ -166,7 +166,7 @@ class Batch:
 
 
 def read(name: str, body: bytes, source: Source, columns: Sequence[str]) -> Rows:
-    """The rows of a delivery at hand, such as a sample. Deliveries of others are read by `isolated`."""
+    """Return the rows of a delivery in memory, such as a sample. Foreign deliveries are read by `isolated`."""
     import pyarrow as pa
 
     tables, refused = [], []
@@ -180,9 +180,9 @@ def read(name: str, body: bytes, source: Source, columns: Sequence[str]) -> Rows
 
 
 def scan(name: str, stream: BinaryIO, size: int, source: Source, columns: Sequence[str]) -> Iterator[Batch]:
-    """The rows of a file of `size` bytes, in batches. Raises Unreadable.
+    """Yield the rows of a file of `size` bytes, in batches. Raises Unreadable.
 
-    Accepts .csv and .csv.gz, a byte order mark, any line ends, columns in any order. Blank lines are no rows.
+    Accepts .csv and .csv.gz, a byte order mark, any line ends, columns in any order. Blank lines are skipped.
     """
     if not name.lower().endswith((".csv", ".csv.gz")):
         raise Unreadable("the file's name ends neither in .csv nor in .csv.gz")
@@ -219,7 +219,7 @@ class _Lines:
         self.number = 1
 
     def peek(self, index: int) -> str | None:
-        """The line `index` lines from here; None past the end. Raises Unreadable."""
+        """Return the line `index` lines ahead, or None past the end. Raises Unreadable."""
         while len(self._ahead) <= index:
             try:
                 line = self._text.readline(self._limit + 1)
@@ -233,7 +233,7 @@ class _Lines:
         return self._ahead[index]
 
     def take(self, count: int) -> str:
-        """The next lines, as one text; from here on, those after them are next."""
+        """Return the next lines as one text, and move past them."""
         self.number += count
         if self.number > MAX_LINES and self._limit == MAX_TEXT:
             raise Unreadable(f"the file has more than {MAX_LINES} lines")
@@ -245,7 +245,7 @@ class _Lines:
             self.take(1)
 
     def following(self) -> Iterator[str]:
-        """The lines from here on, as many as one row may have."""
+        """Return the following lines, as many as one row may have."""
         length = 0
         for index in range(MAX_LINES_PER_ROW):
             if (line := self.peek(index)) is None or (length := length + len(line)) > MAX_TEXT:
@@ -342,7 +342,10 @@ class _Record:
 
 
 def _records(lines: _Lines, delimiter: str, width: int) -> Iterator[_Record]:
-    """Lines as records. A quote that opens a record of the wrong width, or never closes, costs its own line only."""
+    """Yield lines as records.
+
+    A quote that opens a record of the wrong width, or never closes, costs only its own line.
+    """
     while (line := lines.peek(0)) is not None:
         number, plain = lines.number, line.rstrip("\r\n")
         if '"' not in line:
@@ -365,7 +368,7 @@ def _records(lines: _Lines, delimiter: str, width: int) -> Iterator[_Record]:
 
 
 def _select(records: Iterator[_Record], order: Sequence[int]) -> Generator[Batch, None, int]:
-    """The records in batches, with their fields in this order; returns how many rows there were."""
+    """Yield the records in batches, with their fields in this order. Return the number of rows."""
     batch, rows, refused, text = Batch(), 0, 0, 0
     width = len(order)
     for record in records:

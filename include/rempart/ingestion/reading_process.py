@@ -1,4 +1,4 @@
-"""The process that reads deliveries: it holds no secret, and its memory is limited. `isolated` starts it and asks it.
+"""Read deliveries in a process without secrets and with limited memory. `isolated` starts it and sends orders.
 
 It takes one order a line (JSON: the file, its name, the source, the columns, where the rows go), and answers in one
 line: `{"fault": null}`, or why the file is refused.
@@ -18,7 +18,7 @@ from rempart.ingestion.unpacking import Unreadable
 from rempart.settings.pipeline import Source
 
 MEMORY = 128 << 20
-"""Bytes that reading one delivery may take beyond what the idle process has."""
+"""Bytes that reading one delivery may take in addition to the idle process."""
 BEYOND = f"reading the file takes more than {MEMORY >> 20} MiB of memory"
 
 
@@ -35,7 +35,7 @@ def limit_memory(more: int) -> None:
 
 
 def work(order: Mapping[str, Any]) -> str | None:
-    """Read one file into two Arrow files (`out` and `out`.refused); why it is refused as a whole, if it is."""
+    """Read one file into two Arrow files (`out` and `out`.refused). Return why it is refused as a whole, if it is."""
     import pyarrow as pa
 
     columns, out = order["columns"], Path(order["out"])

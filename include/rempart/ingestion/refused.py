@@ -1,4 +1,4 @@
-"""The refused rows of one delivery, kept as places and reasons: their text stays in the file that was read."""
+"""Hold the refused rows of one delivery as places and reasons: their text stays in the file."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Refused(Sequence[RefusedRow]):
 
     @staticmethod
     def of(rows: Rows, against: Mapping[int, Reasons]) -> Refused:
-        """The rows refused when a delivery was read, and those with a reason against them by their index."""
+        """Return rows refused while reading, and those with a reason against them by their index."""
         import numpy as np
 
         indexes: Any = np.sort(np.fromiter(against, np.int64, len(against)))
         return Refused(rows.refused, rows, indexes, [against[i] for i in indexes.tolist()])
 
     def with_all_others(self, reason: str) -> Refused:
-        """All rows of the delivery, those that were not refused for this reason."""
+        """Return all rows of the delivery, the others refused for this reason."""
         reasons: list[Reasons] = [(reason,)] * self.rows.count
         for index, why in zip(self.indexes, self.reasons, strict=True):
             reasons[index] = why
@@ -62,13 +62,13 @@ class Refused(Sequence[RefusedRow]):
 
 
 def refused_when_read(table: pa.Table) -> Refused:
-    """Rows that the reader refused: `LINE`, the reason and `RAW`."""
+    """Return rows that the reader refused: `LINE`, the reason and `RAW`."""
     reasons = [(why,) for why in table["reason"].to_pylist()]
     alike = list(shared(dict(enumerate(reasons))).values())
     return Refused((), Rows(table), range(len(alike)), alike)
 
 
 def shared(against: Mapping[int, Sequence[str]]) -> dict[int, Reasons]:
-    """The same reasons as one tuple for all rows that have them."""
+    """Return equal reasons as one tuple for all rows that have them."""
     known: dict[Reasons, Reasons] = {}
     return {row: known.setdefault(reasons, reasons) for row, reasons in ((r, tuple(why)) for r, why in against.items())}

@@ -11,10 +11,10 @@ from rempart.errors import IngestError
 
 
 def deliveries(file: Path, date_column: str = "arrival_date") -> Iterator[tuple[str, bytes]]:
-    """One CSV per ISO week of `date_column`, in order of time: (file name, bytes with a header line).
+    """Yield one CSV per ISO week of `date_column`, in order of time: (file name, bytes with a header line).
 
-    The source must be a gzipped CSV without quoted newlines. Lines are passed on unchanged and in their order, so the
-    same file always gives the same bytes. Raises IngestError.
+    The source must be a gzipped CSV without quoted newlines. Lines are unchanged and in order, so the same file always
+    gives the same bytes. Raises IngestError.
     """
     try:
         lines = gzip.decompress(file.read_bytes()).decode().splitlines(keepends=True)

@@ -1,8 +1,8 @@
-"""Snapshots: immutable, content-hashed versions of a dataset, as Parquet parts by month and a manifest.
+"""Write and read snapshots: immutable, content-hashed versions of a data set, as Parquet parts by month and a manifest.
 
 A snapshot holds every row accepted so far. Its id is a hash of its content, so the same rows give the same id however
-they were delivered, and a month that did not change keeps its part. A part is needed as long as any kept manifest
-names it, whatever its own `retain-until` says.
+they were delivered, and an unchanged month keeps its part. A part is needed as long as any kept manifest names it,
+whatever its own `retain-until` says.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Snapshot:
     key: tuple[str, ...]
     partition_by: str
     deliveries: tuple[Mapping[str, Any], ...] = ()
-    """What became of the deliveries that this snapshot added (`deliveries.Outcome` as JSON)."""
+    """Outcomes of the deliveries that this snapshot added (`deliveries.Outcome` as JSON)."""
 
 
 def folder(pipeline: str) -> str:
@@ -67,7 +67,7 @@ def folder(pipeline: str) -> str:
 
 
 def _content(snapshot: Snapshot) -> dict[str, Any]:
-    """The part of the manifest that the id is a hash of: schema and parts, no times."""
+    """Return the part of the manifest that the id hashes: schema and parts, no times."""
     return {
         "columns": [[name, column.type, column.nullable] for name, column in snapshot.columns.items()],
         "key": list(snapshot.key),
@@ -77,12 +77,12 @@ def _content(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def content_id(snapshot: Snapshot) -> str:
-    """The id that a snapshot's content gives it."""
+    """Return the id of a snapshot's content."""
     return hashlib.sha256(canonical_json.encode(_content(snapshot))).hexdigest()[:16]
 
 
 def manifest(snapshot: Snapshot) -> bytes:
-    """The manifest as stored."""
+    """Return the manifest as stored."""
     return canonical_json.encode(
         {
             "format": 1,
@@ -100,7 +100,7 @@ def manifest(snapshot: Snapshot) -> bytes:
 
 
 def current(site: Site, bucket: str, pipeline_name: str) -> Snapshot | None:
-    """The newest committed snapshot, or None before the first. Raises SiteError, IntegrityError."""
+    """Return the newest committed snapshot, or None before the first. Raises SiteError, IntegrityError."""
     key = f"{folder(pipeline_name)}current.json"
     try:
         named = str(json.loads(site.read(bucket, key))["id"])
@@ -112,7 +112,7 @@ def current(site: Site, bucket: str, pipeline_name: str) -> Snapshot | None:
 
 
 def read(site: Site, bucket: str, pipeline_name: str, snapshot_id: str) -> Snapshot:
-    """A snapshot by its id. Raises ObjectMissing, IntegrityError (the manifest is not what the id says)."""
+    """Return a snapshot by its id. Raises ObjectMissing, IntegrityError if the manifest does not match the id."""
     key = f"{folder(pipeline_name)}{snapshot_id}.json"
     body = site.read(bucket, key)
     try:
@@ -125,7 +125,7 @@ def read(site: Site, bucket: str, pipeline_name: str, snapshot_id: str) -> Snaps
 
 
 def parse(body: bytes, pipeline_name: str) -> Snapshot:
-    """The snapshot in a manifest's bytes. Raises ValueError when they are none."""
+    """Return the snapshot in a manifest's bytes. Raises ValueError for invalid bytes."""
     try:
         found = json.loads(body)
         content = found["content"]
@@ -158,7 +158,7 @@ def _altered(site: Site, bucket: str, key: str, why: str) -> IntegrityError:
 
 
 def arrow_schema(columns: Mapping[str, SnapshotColumn]) -> pa.Schema:
-    """Arrow types of a snapshot's columns."""
+    """Return the Arrow types of a snapshot's columns."""
     import pyarrow as pa
 
     types = {
@@ -173,7 +173,7 @@ def arrow_schema(columns: Mapping[str, SnapshotColumn]) -> pa.Schema:
 
 
 def load_table(site: Site, bucket: str, snapshot: Snapshot) -> pa.Table:
-    """All rows, parts in order of month, rows in order of key. Raises IntegrityError, ObjectMissing."""
+    """Return all rows, parts in order of month, rows in order of key. Raises IntegrityError, ObjectMissing."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -186,7 +186,7 @@ def load_table(site: Site, bucket: str, snapshot: Snapshot) -> pa.Table:
 
 
 def snapshot_columns(pipeline: Pipeline) -> dict[str, SnapshotColumn]:
-    """The columns that a pipeline's snapshot has; key and partition columns are never null."""
+    """Return the columns of a pipeline's snapshot; key and partition columns are never null."""
     needed = {*pipeline.key, pipeline.partition_by}
     return {
         name: SnapshotColumn(column.type, column.nullable and name not in needed)
@@ -195,9 +195,9 @@ def snapshot_columns(pipeline: Pipeline) -> dict[str, SnapshotColumn]:
 
 
 def conform(table: pa.Table, before: Snapshot, pipeline: Pipeline) -> pa.Table:
-    """Rows accepted under an earlier schema, in the present one. Raises IngestError where that needs a decision.
+    """Convert rows accepted under an earlier schema to the present one. Raises IngestError if that needs a decision.
 
-    A new nullable column is null for them, a column that left the schema is left out, a new order is taken over.
+    A new nullable column is null for them, a removed column is dropped, a new order is adopted.
     """
     import pyarrow as pa
 
@@ -210,7 +210,7 @@ def conform(table: pa.Table, before: Snapshot, pipeline: Pipeline) -> pa.Table:
         if had is None and not has.nullable:
             raise IngestError(
                 f"{where} has no column '{field.name}', which is not nullable",
-                f"Set `nullable: true` at {remedy}: rows accepted before cannot have a value there.",
+                f"Set `nullable: true` at {remedy}: rows accepted earlier have no value there.",
             )
         if had is None:
             arrays.append(pa.nulls(table.num_rows, field.type))
@@ -230,7 +230,7 @@ def conform(table: pa.Table, before: Snapshot, pipeline: Pipeline) -> pa.Table:
 
 
 def encode(table: pa.Table, key: Sequence[str]) -> bytes:
-    """A part's bytes: sorted by key, the same rows always the same bytes (for one version of Arrow)."""
+    """Return a part's bytes: sorted by key, equal rows give equal bytes (for one version of Arrow)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -241,7 +241,7 @@ def encode(table: pa.Table, key: Sequence[str]) -> bytes:
 
 
 def months(table: pa.Table, column: str) -> dict[str, pa.Table]:
-    """A table's rows by month of a date column, months as `YYYY-MM` in order."""
+    """Group a table's rows by month of a date column, months as `YYYY-MM` in order."""
     import pyarrow.compute as pc
 
     # not strftime: it needs the time zone database and pads years as the platform likes
@@ -261,9 +261,9 @@ def draw_up(
     now: datetime,
     retain_until: date,
 ) -> tuple[Snapshot, list[tuple[Part, bytes]]]:
-    """The snapshot of `rows` (all of them), and the parts that it adds to `before`'s; nothing is written.
+    """Build the snapshot of `rows` (all of them), and its parts that `before` lacks, without writing.
 
-    `changed` names the months that got new rows. Where the schema, the key or the partition changed, every part is new.
+    `changed` names the months with new rows. If the schema, the key or the partition changed, every part is new.
     """
     columns = snapshot_columns(pipeline)
     same_form = before is not None and (list(before.columns.items()), before.key, before.partition_by) == (
@@ -300,10 +300,9 @@ def draw_up(
 
 
 def commit(site: Site, bucket: str, snapshot: Snapshot, added: Sequence[tuple[Part, bytes]]) -> None:
-    """Write parts, then manifest, then switch `current.json`: a reader sees the old snapshot or the new one.
+    """Write parts, then manifest, then switch `current.json`: readers see the old or the new snapshot.
 
-    Each of them is read back before the next. Raises IntegrityError for a site that does not give back what it stored,
-    SiteError.
+    Each object is read back before the next. Raises IntegrityError if the site returns other bytes, SiteError.
     """
     kept = {"retain-until": snapshot.retain_until.isoformat()}
     for part, body in added:

@@ -10,11 +10,11 @@ from typing import BinaryIO
 MAX_BYTES = 1 << 29
 """Largest delivery, unpacked (512 MiB)."""
 MAX_RATIO, RATIO_FROM = 200, 16 << 20
-"""How many times its size a gzip file may unpack to, once it is past so many bytes."""
+"""Maximum factor by which a gzip file may grow when unpacked, beyond a minimum size."""
 
 
 class Unreadable(Exception):
-    """The file as a whole is refused; the message says why, without any of its content."""
+    """Raised when the file as a whole is refused; the message has the reason and no content."""
 
 
 class _Bounded(io.RawIOBase):

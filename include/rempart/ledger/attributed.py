@@ -1,4 +1,4 @@
-"""A ledger whose new records say which run of which DAG wrote them."""
+"""Provide a ledger whose new records name the DAG run that wrote them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rempart.ledger.keys import Signer
 from rempart.ledger.port import Evidence, Kind, Ledger
 
 KEY = "written_by"
-"""Where a record's body says it: `{"dag": ..., "run": ..., "task": ...}`."""
+"""Field of a record's body: `{"dag": ..., "run": ..., "task": ...}`."""
 _MADE_BY_AIRFLOW = re.compile(r"[a-z_]{1,30}__\d{4}-\d{2}-\d{2}T[\d:.]{5,15}\+00:00(_\w{1,8})?")
 
 
@@ -27,14 +27,16 @@ class Writer:
 
 
 def run_name(run_id: str) -> str:
-    """How evidence names a run: by its id, or that id's digest if a person chose it, for it may hold anything."""
+    """Return how evidence names a run: by its id, or by the id's digest if a person chose it, because it may hold
+    anything.
+    """
     if _MADE_BY_AIRFLOW.fullmatch(run_id):
         return run_id
     return f"sha256:{hashlib.sha256(run_id.encode()).hexdigest()}"
 
 
 class AttributedLedger:
-    """Another ledger; what is appended through this one names its writer. What is read is as it was written."""
+    """A ledger that adds the writer to appended records. Reads are unchanged."""
 
     def __init__(self, ledger: Ledger, writer: Writer) -> None:
         self._ledger, self._writer = ledger, writer
@@ -61,7 +63,7 @@ class AttributedLedger:
 
 
 def writer(record: Evidence) -> Writer | None:
-    """Who wrote a record; None for one that no run wrote, or that is older than this mark."""
+    """Return the writer of a record; None if no run wrote it, or it is older than this field."""
     told = record.body.get(KEY)
     if not isinstance(told, Mapping) or not all(isinstance(told.get(name), str) for name in ("dag", "run", "task")):
         return None

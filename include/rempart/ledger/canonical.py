@@ -10,7 +10,7 @@ from rempart.canonical_json import NotCanonical
 from rempart.errors import LedgerError
 
 WHOLE = "the record itself"
-"""What the empty path is called."""
+"""Name of the empty path."""
 
 
 def canonical(value: Any) -> str:

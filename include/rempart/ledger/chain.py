@@ -26,8 +26,10 @@ from rempart.ledger.keys import Signer, to_base64
 
 VERSION = 1
 SIGNED = r'"sig":"(?P<sig>[A-Za-z0-9+/]{85}[AQgw]==)"\}'
-"""How a signed text ends: the Ed25519 signature, spelt in one way alone. Of its last letter in base64 four bits do not
-count, so that sixteen letters would read the same."""
+"""Pattern of the end of a signed text: the Ed25519 signature in its only valid spelling.
+
+Four bits of the last base64 letter do not count, so sixteen letters would read the same.
+"""
 _LINE = re.compile(r'\{"hash":"(?P<hash>[0-9a-f]{64})","record":(?P<text>\{.*\}),' + SIGNED)
 _CHECKPOINT = re.compile(r'\{"checkpoint":(?P<text>\{.*\}),' + SIGNED)
 _FIELDS: dict[str, tuple[type, ...]] = {
@@ -61,13 +63,13 @@ class Entry:
 
     @property
     def line(self) -> str:
-        """The record's line in an export, without the line end."""
+        """Return the record's line in an export, without the line end."""
         return f'{{"hash":"{self.hash}","record":{self.text},"sig":"{self.sig}"}}'
 
 
 @dataclass(frozen=True)
 class Head:
-    """Where a chain ends: the newest record's number and hash, and the id of the key that signs the next one."""
+    """End of a chain: the newest record's number and hash, and the id of the key that signs the next one."""
 
     seq: int = 0
     hash: str | None = None
@@ -75,12 +77,12 @@ class Head:
 
 
 def text_of_time(at: datetime) -> str:
-    """An aware moment as records write it: UTC, microseconds, Z."""
+    """Return an aware moment in the form of records: UTC, microseconds, Z."""
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
 def extend(head: Head, at: datetime, kind: str, subject: str, body: Mapping[str, Any], signer: Signer) -> Entry:
-    """The next record of a chain, signed. Raises LedgerError for a body that no record may hold."""
+    """Return the next record of a chain, signed. Raises LedgerError for an invalid body."""
     record = {
         "v": VERSION,
         "seq": head.seq + 1,
@@ -98,13 +100,15 @@ def extend(head: Head, at: datetime, kind: str, subject: str, body: Mapping[str,
 
 
 def introduce(head: Head, at: datetime, new: Signer, signer: Signer) -> Entry:
-    """The record that introduces a key: signed with itself at the start of a chain, else with the key before."""
+    """Return the record that introduces a key: signed with itself at the start of a chain, else with the previous
+    key.
+    """
     body = {"public": to_base64(new.public), "replaces": head.key}
     return extend(head, at, "key", new.id, body, signer)
 
 
 def checkpoint(head: Head, at: datetime, signer: Signer) -> str:
-    """A signed statement that the chain ends here, as the line that is stored."""
+    """Return a signed statement that the chain ends here, as the stored line."""
     text = canonical(
         {
             "v": VERSION,
@@ -119,7 +123,7 @@ def checkpoint(head: Head, at: datetime, signer: Signer) -> str:
 
 
 def read_line(line: str) -> tuple[Entry, dict[str, Any]]:
-    """An export's line and the record in it, its form checked and nothing else. Raises ValueError."""
+    """Return an export's line and its record; only its form is checked. Raises ValueError."""
     if not (found := _LINE.fullmatch(line)):
         raise ValueError("the line is not one of an export")
     record = _fields(found["text"], _FIELDS)
@@ -139,7 +143,7 @@ class Checkpoint:
 
 
 def read_checkpoint(name: str, text: str) -> Checkpoint:
-    """A checkpoint's line, its form checked and nothing else. Raises ValueError."""
+    """Return a checkpoint from its line; only its form is checked. Raises ValueError."""
     if not (found := _CHECKPOINT.fullmatch(text.rstrip("\n"))):
         raise ValueError("it is no checkpoint")
     stated = _fields(found["text"], _CHECKPOINT_FIELDS)

@@ -1,7 +1,7 @@
-"""One record, looked at in its place: its own bytes, the record before it, and the keys that the ledger introduced.
+"""Examine one record in its place: its bytes, the record before it, and the keys that the ledger introduced.
 
-This tells whether the database still holds together there. It does not replace `rempart ledger verify`: whoever holds
-database and key can write a chain that agrees with itself, and only a checkpoint under lock speaks against it.
+This shows whether the database is consistent there. It does not replace `rempart ledger verify`: whoever controls
+database and key can write a consistent chain, and only a locked checkpoint contradicts it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ What = Literal["form", "hash", "follows", "key", "signature"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `detail` is the value that decided."""
+    """One examined property; `detail` is the deciding value."""
 
     what: What
     ok: bool
@@ -29,7 +29,7 @@ class Finding:
 
 
 def examine(entry: Entry, before: Entry | None, introduced: Iterable[Evidence]) -> tuple[Finding, ...]:
-    """What is right and wrong of a record; `before` is the one before it, `introduced` every record of kind `key`."""
+    """Return findings about a record; `before` is the previous record, `introduced` every record of kind `key`."""
     try:
         _, record = read_line(entry.line)
     except ValueError as fault:
@@ -50,6 +50,6 @@ def examine(entry: Entry, before: Entry | None, introduced: Iterable[Evidence]) 
 
 
 def _signing(record: dict[str, Any], introduced: Iterable[Evidence]) -> Evidence | None:
-    """The key that signs a record: the newest that was introduced before it; the first record introduces its own."""
+    """Return the key that signs a record: the newest one introduced before it; the first record introduces its own."""
     known = [key for key in introduced if key.seq < record["seq"] or record["seq"] == key.seq == 1]
     return max(known, key=lambda key: key.seq, default=None)

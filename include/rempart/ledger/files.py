@@ -14,13 +14,13 @@ from rempart.ledger.verification import Verdict, verify
 
 
 def public_key(given: str) -> bytes:
-    """The public key that an option names: a file in PEM or hex, or 64 hex digits themselves. Raises LedgerError."""
+    """Return the public key that an option names: a file in PEM or hex, or 64 hex digits. Raises LedgerError."""
     file = Path(given)
     return parse_public(file.read_text(encoding="utf-8") if len(given) != 64 and file.is_file() else given)
 
 
 def lines(files: Iterable[Path]) -> Iterator[str]:
-    """The lines of the files, one after the other."""
+    """Yield the lines of the files in order."""
     for file in files:
         # whatever is no UTF-8 must come as far as verification, which names the record
         with file.open(encoding="utf-8", errors="surrogateescape", newline="\n") as stream:
@@ -28,15 +28,15 @@ def lines(files: Iterable[Path]) -> Iterator[str]:
 
 
 def segments(place: Path) -> list[Path]:
-    """The files that hold records: the file itself, or every .jsonl below the folder. Raises LedgerError."""
+    """Return the files with records: the file itself, or every .jsonl below the folder. Raises LedgerError."""
     found = sorted(place.rglob("*.jsonl"), key=lambda file: file.name) if place.is_dir() else [place]
     if not found or not found[0].is_file():
-        raise LedgerError(f"There is no export at {place}", "Name the folder of an export, or one of its .jsonl files.")
+        raise LedgerError(f"There is no export at {place}", "Pass the folder of an export, or one of its .jsonl files.")
     return found
 
 
 def checkpoints(place: Path) -> dict[str, str]:
-    """The checkpoints below a folder, by file name. Raises LedgerError if there is none."""
+    """Return the checkpoints below a folder, by file name. Raises LedgerError without any."""
     found = {str(file.relative_to(place)): file for file in sorted(place.rglob("*.json"))}
     if not found:
         raise LedgerError(
@@ -46,10 +46,10 @@ def checkpoints(place: Path) -> dict[str, str]:
 
 
 def verify_files(place: Path, trusted: Sequence[str], witnesses: Path | None) -> Verdict:
-    """Verify an export; `witnesses` is the folder of checkpoints, by default the export's own. Raises LedgerError.
+    """Verify an export; `witnesses` is the folder of checkpoints (default: the export's own). Raises LedgerError.
 
-    Below the folders several copies of a segment or checkpoint may lie, each in a folder of its own: one that a site
-    damaged is passed by for one that is whole.
+    A segment or checkpoint may have several copies, each in a folder of its own: a damaged copy is skipped if another
+    is intact.
     """
     own = place / "checkpoints"
     folder = witnesses or (own if own.is_dir() else None)
@@ -60,7 +60,7 @@ def verify_files(place: Path, trusted: Sequence[str], witnesses: Path | None) ->
 
 
 def _copies(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The files to read, and those that are damaged while another of the same name is whole."""
+    """Return the files to read, and damaged ones with an intact copy."""
     named: dict[str, list[Path]] = {}
     for file in files:
         named.setdefault(file.name, []).append(file)
@@ -74,7 +74,7 @@ def _copies(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def _is_whole(line: str) -> bool:
-    """Whether a line is one of an export, and has the hash that stands in it."""
+    """Return whether a line of an export matches its hash."""
     try:
         entry, _ = read_line(line.rstrip("\n"))
     except ValueError:
@@ -83,7 +83,7 @@ def _is_whole(line: str) -> bool:
 
 
 def report(verdict: Verdict) -> Iterator[str]:
-    """What verification saw, for a person."""
+    """Yield the result of a verification for people."""
     yield f"records      {verdict.records}" + (f", {verdict.first_at} to {verdict.last_at}" if verdict.records else "")
     for use in verdict.keys:
         yield f"key          {use.id}, since record {use.since}, signed {use.records}: {use.public}"

@@ -1,4 +1,4 @@
-"""Ed25519 keys of the ledger. A key's id is the start of its public half's SHA-256, so no other key can have it.
+"""Manage Ed25519 keys of the ledger. A key's id is the start of its public half's SHA-256, so it is unique.
 
 The private half is the Airflow connection `ledger_key`: login is the id, password the raw seed of 32 bytes in base64.
 """
@@ -22,11 +22,11 @@ CONNECTION = "ledger_key"
 NEXT_CONNECTION = "ledger_key_next"
 """The key that `rempart ledger rotate-key` introduces."""
 _SPKI = bytes.fromhex("302a300506032b6570032100")
-"""What precedes the 32 bytes of an Ed25519 public key in DER (RFC 8410)."""
+"""DER prefix of the 32 bytes of an Ed25519 public key (RFC 8410)."""
 
 
 def key_id(public: bytes) -> str:
-    """The first 16 hex digits of the SHA-256 of a public key in DER."""
+    """Return the first 16 hex digits of the SHA-256 of a public key in DER."""
     return hashlib.sha256(_SPKI + public).hexdigest()[:16]
 
 
@@ -39,18 +39,18 @@ class Signer:
     _private: Ed25519PrivateKey = field(repr=False, compare=False)
 
     def sign(self, data: bytes) -> bytes:
-        """The 64 bytes of the signature."""
+        """Return the 64 bytes of the signature."""
         return self._private.sign(data)
 
 
 def signer(seed: bytes) -> Signer:
-    """The key that grows from a seed of 32 bytes. Raises LedgerError for another length."""
+    """Return the key of a seed of 32 bytes. Raises LedgerError for another length."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     if len(seed) != 32:
         raise LedgerError(
             f"A key of the ledger is 32 bytes, not {len(seed)}",
-            "Make one with `openssl rand -base64 32` and store it as the connection's password.",
+            "Make a seed with `openssl rand -base64 32` and store it as the connection's password.",
         )
     private = Ed25519PrivateKey.from_private_bytes(seed)
     public = private.public_key().public_bytes_raw()
@@ -58,7 +58,7 @@ def signer(seed: bytes) -> Signer:
 
 
 def from_connection(connection: Connection) -> Signer:
-    """The key of a connection; its login may be empty. Raises LedgerError, which never quotes the seed."""
+    """Return the key of a connection, whose login may be empty. Raises LedgerError, which never quotes the seed."""
     where = f"Connection '{connection.name}'"
     try:
         seed = base64.b64decode(connection.password, validate=True)
@@ -66,7 +66,7 @@ def from_connection(connection: Connection) -> Signer:
         # the cause could quote the password
         raise LedgerError(
             f"{where} holds no key of the ledger: its password is not base64",
-            "Its password is the 32 raw bytes of an Ed25519 seed, as `openssl rand -base64 32` makes them.",
+            "Set its password to the 32 raw bytes of an Ed25519 seed, made with `openssl rand -base64 32`.",
         ) from None
     made = signer(seed)
     if connection.login not in ("", made.id):
@@ -78,7 +78,7 @@ def from_connection(connection: Connection) -> Signer:
 
 
 def is_signed(public: bytes, signature: bytes, data: bytes) -> bool:
-    """Whether a signature over the data is that of the public key (32 bytes)."""
+    """Return whether a signature over the data belongs to the public key (32 bytes)."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -90,12 +90,12 @@ def is_signed(public: bytes, signature: bytes, data: bytes) -> bool:
 
 
 def to_base64(public: bytes) -> str:
-    """A public key as a record of kind `key` holds it: DER in base64, the middle line of PEM."""
+    """Return a public key in the form of a record of kind `key`: DER in base64, the middle line of PEM."""
     return base64.b64encode(_SPKI + public).decode()
 
 
 def from_base64(text: object) -> bytes | None:
-    """The 32 bytes of a public key that `to_base64` wrote; None for anything else."""
+    """Return the 32 bytes of a public key from `to_base64`; None for anything else."""
     if not isinstance(text, str) or len(text) != 60:
         return None
     try:
@@ -106,12 +106,12 @@ def from_base64(text: object) -> bytes | None:
 
 
 def to_pem(public: bytes) -> str:
-    """A public key as every TLS tool reads it."""
+    """Return a public key in PEM."""
     return f"-----BEGIN PUBLIC KEY-----\n{to_base64(public)}\n-----END PUBLIC KEY-----\n"
 
 
 def parse_public(text: str) -> bytes:
-    """The 32 bytes of a public key given in PEM, as its middle line alone, or as 64 hex digits. Raises LedgerError."""
+    """Return the 32 bytes of a public key in PEM, as its middle line, or as 64 hex digits. Raises LedgerError."""
     body = "".join(text.split()).removeprefix("-----BEGINPUBLICKEY-----").removesuffix("-----ENDPUBLICKEY-----")
     found = from_base64(body)
     if found is None and re.fullmatch("[0-9a-fA-F]{64}", body):

@@ -59,7 +59,7 @@ class MemoryLedger:
 
 
 def evidence(text: str) -> Evidence:
-    """A record's text as evidence."""
+    """Return a record's text as evidence."""
     record = parse(text)
     at = datetime.fromisoformat(record["at"])
     return Evidence(record["seq"], at, record["kind"], record["subject"], record["body"])

@@ -69,22 +69,22 @@ class Ledger(Protocol):
         """Write one record and return it with its number. The body is finite, plain JSON (see ledger.canonical)."""
 
     def find(self, kind: Kind, subject: str | None = None, *, limit: int = 100) -> list[Evidence]:
-        """Records of a kind (and a subject), newest first, each verified: what this gives may be acted on.
+        """Return records of a kind (and a subject), newest first, each verified, so that callers may act on them.
 
-        A record that the key of the chain did not sign at its place is left out and named in the log
-        (`ledger.reading`); `page` and `entries` give what is stored, for whoever looks at it or verifies it as a whole.
+        A record that the chain's key did not sign at its place is left out and logged (`ledger.reading`); `page` and
+        `entries` return what is stored, for display and verification.
         """
 
     def forged(self, *, limit: int = 100) -> list[Entry]:
-        """Records at the end of the chain that its key did not sign, newest first: nothing follows them."""
+        """Return records without a valid signature at the end of the chain, newest first: nothing follows them."""
 
     def page(
         self, *, before: int | None = None, kind: str | None = None, subject: str | None = None, limit: int = 50
     ) -> list[Entry]:
-        """Records of the chain as they are stored, newest first, those with a smaller number than `before`."""
+        """Return stored records of the chain, newest first, with a smaller number than `before`."""
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
-        """The chain as it is stored, from the record after this number on, in order."""
+        """Return the stored chain after this number, in order."""
 
     def rotate(self, new: Signer) -> Evidence:
-        """Introduce the key that signs from now on, signed with the present one; nothing if it was introduced."""
+        """Introduce the next signing key, signed with the current one; do nothing if it was introduced."""

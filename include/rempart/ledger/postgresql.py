@@ -38,9 +38,9 @@ FROM evidence_unsigned u
 
 
 class PostgresqlLedger:
-    """Evidence in the `ledger` database; each append is one transaction, and writers take turns.
+    """Evidence in the `ledger` database; each append is one transaction, and writers wait for each other.
 
-    `signer` is asked for the key when something is written: a ledger without one can only be read.
+    `signer` is called for the key at each write: a ledger without one is read-only.
     """
 
     def __init__(self, connection: Connection, signer: Callable[[], Signer] | None = None) -> None:
@@ -140,7 +140,10 @@ class PostgresqlLedger:
 
 
 def _take_head(session: Session, key: Signer) -> tuple[Head, datetime]:
-    """Where the chain ends, held until the transaction does; begun if it is empty. Raises LedgerError, LedgerBroken."""
+    """Return the end of the chain, locked until the transaction ends; start an empty chain.
+
+    Raises LedgerError, LedgerBroken.
+    """
     session.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
     # a statement of its own: its snapshot must be younger than the lock
     row = session.execute(_HEAD).fetchone()
@@ -160,7 +163,7 @@ def _take_head(session: Session, key: Signer) -> tuple[Head, datetime]:
     if current.id != key.id:
         raise LedgerError(
             f"The key of the ledger is {current.id}, and this process has key {key.id}",
-            "If the key was rotated, restart what still has the old one (`rempart down`, then `rempart up`).",
+            "If the key was rotated, restart the processes with the old one (`rempart down`, then `rempart up`).",
         )
     return Head(seq, digest, current.id), at
 
@@ -185,7 +188,10 @@ def _insert(session: Session, entry: Entry) -> None:
 
 
 def _counted(keys: KeyChain, seq: int, text: str, sig: str | None) -> Evidence | None:
-    """A stored record as evidence, if it counts: those from before the chain do, which nobody can write any more."""
+    """Return a stored record as evidence if valid.
+
+    Records from before the chain are valid: nobody can write them any more.
+    """
     return _evidence(text) if seq < 1 or keys.read(text, sig or "") else None
 
 

@@ -1,9 +1,8 @@
-"""Which stored records count: those that the key of the chain signed at their place. Who acts on a record asks here.
+"""Decide which stored records are valid: those signed by the chain's key at their place. Callers act only on these.
 
-The database's role may insert, so what stands in the table is a claim. A record counts if it has the form of one, names
-the key that signs at its number, and carries that key's signature; a key counts if the key before it signed the record
-that introduces it, and the first if it signed itself. A signature that was verified once in this process is not
-verified again.
+The database's role may insert, so a stored row is only a claim. A record is valid if it has the right form, names the
+key that signs at its number, and carries that key's signature; a key is valid if the previous key signed the record
+that introduces it, and the first if it signed itself. A signature is verified once in this process.
 """
 
 from __future__ import annotations
@@ -44,16 +43,16 @@ class KeyChain:
 
     @property
     def current(self) -> Introduced | None:
-        """The key that signs the next record; None for a chain that has not begun."""
+        """Return the key that signs the next record; None for a chain that has not begun."""
         return self.keys[-1] if self.keys else None
 
     def signing(self, seq: int) -> Introduced | None:
-        """The key that signs the record of this number. The first record is signed by the key that it introduces."""
+        """Return the key that signs the record of this number. The first record is signed by the key it introduces."""
         known = [one for one in self.keys if one.seq < seq or one.seq == seq == 1]
         return known[-1] if known else None
 
     def read(self, text: str, sig: str) -> dict[str, Any] | None:
-        """The record of a stored text if its key signed it, else None; the log names one that does not count."""
+        """Return the record of a stored text if its key signed it, else None; the log names invalid ones."""
         record = _record(text)
         key = self.signing(record["seq"]) if record else None
         if record and key and record["key"] == key.id and _is_signed(key.public, text, sig):
@@ -63,9 +62,9 @@ class KeyChain:
 
 
 def key_chain(rows: Iterable[tuple[str, str]]) -> KeyChain:
-    """The keys that the records of kind `key` introduce; `rows` are text and signature of each, in order.
+    """Return the keys introduced by records of kind `key`; `rows` are text and signature of each, in order.
 
-    A record that the key before it did not sign introduces nothing, and later ones are held against the key before it.
+    A record that the previous key did not sign introduces nothing, and later ones are checked against the previous key.
     """
     chain = KeyChain()
     for text, sig in rows:
@@ -84,7 +83,7 @@ def key_chain(rows: Iterable[tuple[str, str]]) -> KeyChain:
 
 
 def _record(text: str) -> dict[str, Any] | None:
-    """The text as a record, if it has the form of one."""
+    """Return the text as a record if it has the right form."""
     try:
         plain = json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Verification of a chain of evidence by a stranger: pure, in one pass, from public keys and checkpoints alone."""
+"""Verify a chain of evidence without the platform: pure, in one pass, from public keys and checkpoints alone."""
 
 from __future__ import annotations
 
@@ -41,11 +41,10 @@ class KeyUse:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What verification saw, up to the first broken record if there is one.
+    """Result of a verification, up to the first broken record if any.
 
-    `covered` is the newest record under a checkpoint; records after it are signed and chained, but whoever holds the
-    database and the key could still replace them. `damaged`: files that were passed by, for another copy of the same
-    name is whole.
+    `covered` is the newest record under a checkpoint; later records are signed and chained, but whoever controls
+    database and key could still replace them. `damaged`: skipped files with an intact copy of the same name.
     """
 
     records: int
@@ -65,7 +64,7 @@ class Verdict:
 
 @dataclass
 class Chain:
-    """A chain as it is followed, one line after the other. `trusted` are the ids of keys that may begin it."""
+    """A chain being verified, line after line. `trusted` are the ids of keys that may start it."""
 
     trusted: frozenset[str]
     head: Head = field(default_factory=Head)
@@ -75,7 +74,7 @@ class Chain:
     _digests: bytearray = field(default_factory=bytearray)
 
     def take(self, line: str) -> Broken | None:
-        """Follow one more line, or say what is wrong with it. A line that was taken before may come again unchanged."""
+        """Take the next line, or return what is wrong with it. A line may come again unchanged."""
         expected = self.head.seq + 1
         try:
             entry, record = read_line(line)
@@ -127,7 +126,7 @@ class Chain:
 
 
 def _introduced(record: Mapping[str, Any]) -> bytes | None:
-    """The public half that a record of kind `key` introduces under its true id, else None."""
+    """Return the public half that a record of kind `key` introduces under its true id, else None."""
     public = from_base64(record["body"].get("public"))
     if record["kind"] != "key" or public is None or key_id(public) != record["subject"]:
         return None
@@ -135,7 +134,7 @@ def _introduced(record: Mapping[str, Any]) -> bytes | None:
 
 
 def _unsigned(checkpoint: Checkpoint, chain: Chain) -> Broken | None:
-    """Whether the key of the chain at its record did not sign a checkpoint."""
+    """Return whether the chain's key at its record did not sign a checkpoint."""
     known = {use.id: use for use in chain.keys}
     signing = known.get(checkpoint.key) if checkpoint.seq > chain.head.seq else chain.keys[-1]
     if (
@@ -149,7 +148,7 @@ def _unsigned(checkpoint: Checkpoint, chain: Chain) -> Broken | None:
 
 
 def _against(checkpoint: Checkpoint, chain: Chain) -> Broken | None:
-    """What is wrong between a signed checkpoint and the chain that has just reached its record, or ended before it."""
+    """Return what is wrong between a signed checkpoint and the chain at its record, or after its end."""
     where = f"checkpoint {checkpoint.name}"
     if checkpoint.seq > chain.head.seq:
         what = f"it is missing: {where} saw it, and the chain ends at record {chain.head.seq} (its tail was cut off)"
@@ -162,10 +161,10 @@ def _against(checkpoint: Checkpoint, chain: Chain) -> Broken | None:
 
 @dataclass
 class _Witnesses:
-    """Checkpoints, held against the chain as it is followed. Those of one name are copies of the same statement.
+    """Checkpoints compared with the chain as it is read. Those of one name are copies of the same statement.
 
-    A copy that no key of the chain signed counts against the chain unless another copy of its name agrees with it. One
-    that is signed and says something else always does.
+    A copy without a valid signature counts against the chain unless another copy of its name agrees. A signed one that
+    differs always does.
     """
 
     waiting: list[Checkpoint]
@@ -210,11 +209,11 @@ def _stem(name: str) -> str:
 
 
 def verify(lines: Iterable[str], trusted: Iterable[bytes], checkpoints: Mapping[str, str]) -> Verdict:
-    """Verify a chain from its first record, with the public keys (32 bytes each) that may begin it. Pure; streams.
+    """Verify a chain from its first record, with the public keys (32 bytes each) that may start it. Pure; streams.
 
     `lines` come in the order of their numbers; overlapping segments may repeat a line. `checkpoints` are the contents
-    of checkpoint objects by name: every one must agree, but for a damaged copy of one that does (the same name below
-    another folder). Keeps 32 bytes for each record.
+    of checkpoint objects by name: all must agree, except a damaged copy of one that does (the same name below another
+    folder). Keeps 32 bytes for each record.
     """
     chain = Chain(frozenset(key_id(public) for public in trusted))
     witnesses = _witnesses(checkpoints)

@@ -1,1 +1,1 @@
-"""Models: what one is (features, encoding, format), the gate, the registry, and the only way to load one."""
+"""Describe, judge, register and load models: features, encoding, format, gate, registry."""

@@ -1,4 +1,4 @@
-"""MLflow's artifact locations: those that the tracking server serves follow a switch of the site, others do not."""
+"""Find MLflow artifact locations that bypass the tracking server and so do not switch sites."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Unproxied:
 
 
 def unproxied(rows: Iterable[Location], root: str) -> Iterator[Unproxied]:
-    """The locations that do not follow a switch. `root` is what the server serves: `s3://artifacts/mlflow`. Pure."""
+    """Return the locations that do not switch. `root` is what the server serves: `s3://artifacts/mlflow`. Pure."""
     for row in rows:
         if row.location.startswith(PROXIED):
             continue
@@ -51,7 +51,7 @@ def unproxied(rows: Iterable[Location], root: str) -> Iterator[Unproxied]:
 
 
 def read(connection: Connection) -> list[Location]:
-    """Every location on record in MLflow's database. Raises DatabaseUnavailable."""
+    """Return every location in MLflow's database. Raises DatabaseUnavailable."""
     import psycopg
 
     found: list[Location] = []

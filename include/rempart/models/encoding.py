@@ -1,8 +1,8 @@
-"""From a table's feature columns to the matrix that a model reads, by the feature declarations alone.
+"""Encode a table's feature columns as the model's matrix, from the feature declarations alone.
 
 Nothing is fitted: numbers and booleans are float32 with null as NaN; a category is one column of 0 and 1 per declared
-value, in the order declared, all 0 when it is null. So the same table gives the same matrix at training and ever after,
-and a model carries no value of the data.
+value, in the declared order, all 0 when it is null. So the same table always gives the same matrix, and a model carries
+no value of the data.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Feature:
             )
 
     def columns(self) -> tuple[str, ...]:
-        """Names of its matrix columns; of a category `name=value`."""
+        """Return the names of its matrix columns; for a category `name=value`."""
         return tuple(f"{self.name}={value}" for value in self.values) or (self.name,)
 
     def as_json(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Feature:
 
 
 def features_of(pipeline: Pipeline) -> tuple[Feature, ...]:
-    """The pipeline's model inputs with their types."""
+    """Return the pipeline's model inputs with their types."""
     found: dict[str, Feature] = {}
     for view_name, view in pipeline.features.items():
         for feature in view.features():
@@ -65,14 +65,14 @@ def features_of(pipeline: Pipeline) -> tuple[Feature, ...]:
 
 
 def matrix_columns(features: Sequence[Feature]) -> list[str]:
-    """Names of the matrix's columns, in order."""
+    """Return the names of the matrix's columns, in order."""
     return [column for feature in features for column in feature.columns()]
 
 
 def encode(features: Sequence[Feature], table: pa.Table) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The matrix [rows, matrix columns], float32.
+    """Return the matrix [rows, matrix columns], float32.
 
-    Raises TrainingError naming the feature (never a value) when a column is missing, has another type, or holds a value
+    Raises TrainingError with the feature (never a value) if a column is missing, has another type, or holds a value
     outside its closed list.
     """
     import numpy as np

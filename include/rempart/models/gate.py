@@ -12,14 +12,14 @@ from rempart.settings.pipeline import Gate
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the candidate passed, and one readable reason per rule, passing rules included."""
+    """Verdict: whether the candidate passed, with one readable reason per rule, including passed rules."""
 
     passed: bool
     reasons: tuple[str, ...]
 
 
 def is_kept(reason: str) -> bool:
-    """Whether a verdict's reason tells of a rule that was kept."""
+    """Return whether a verdict's reason describes a passed rule."""
     return reason.startswith("passed: ")
 
 

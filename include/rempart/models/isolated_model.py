@@ -1,7 +1,7 @@
-"""Runs a stored model in a process of its own, under limits of memory and time.
+"""Run a stored model in a separate process with limits of memory and time.
 
-A small ONNX file can ask for gigabytes, or for hours. The allow list of operators leaves little of that; these limits
-hold for the rest. The process ends with the object.
+A small ONNX file can request gigabytes, or hours. The allow list of operators prevents most of that; these limits cover
+the rest. The process ends with the object.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 MEMORY = 1 << 30
-"""Bytes that a model may take beside four times its own size."""
+"""Bytes that a model may take in addition to four times its own size."""
 SECONDS = 300.0
-"""For opening the model, and for each prediction."""
+"""Seconds for opening the model, and for each prediction."""
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "REMPART_HOME")
-"""The variables that the process gets: none of them is a secret."""
+"""Environment variables of the process: none of them is a secret."""
 _FIXED = TELEMETRY_OFF | {"OMP_NUM_THREADS": "2", "MALLOC_ARENA_MAX": "2"}
 _HINT = "Do not use this version. Validate another candidate, or roll back; then find out what the model is."
 
 
 class IsolatedModel:
-    """A model that is open in a process of its own. Raises ModelRefused, here and in `run`."""
+    """A model opened in a separate process. Raises ModelRefused, here and in `run`."""
 
     def __init__(self, body: bytes) -> None:
         onnx_format.parse(body)
@@ -57,7 +57,7 @@ class IsolatedModel:
         self._heed(self._answer("opening"))
 
     def run(self, matrix: Any, task: str, classes: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """As `onnx_format.run`."""
+        """Predict as `onnx_format.run` does."""
         import numpy as np
 
         folder = Path(self._folder.name)

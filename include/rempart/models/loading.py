@@ -1,8 +1,8 @@
-"""The only way to load a model.
+"""Load models: the only way to do so.
 
 MLflow's own loaders execute what the artifact says: a loader module, a pickle, a list of trusted types. None of that is
-read here. The evidence written at training says which files a version has and their SHA-256; one that is missing or
-altered refuses the whole model, and only `model.onnx` is opened. Files that are not on record are told and never read.
+read here. The training evidence names a version's files and their SHA-256; a missing or altered one refuses the whole
+model, and only `model.onnx` is opened. Unrecorded files are reported and never read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _HINT = "Do not use this version. Validate another candidate, or roll back; then
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model whose files are the ones on record. `ignored`: names beside them in MLflow, which were not read."""
+    """A model whose files match the record. `ignored`: unrecorded files in MLflow, which were not read."""
 
     name: str
     version: str
@@ -46,17 +46,17 @@ class LoadedModel:
 
     @property
     def told(self) -> str:
-        """One line about what was ignored; empty if nothing was."""
+        """Return one line about ignored files; empty without any."""
         if not self.ignored:
             return ""
         shown = ", ".join(repr(name[:80]) for name in self.ignored[:_SHOWN])
         return f"version {self.version}: ignored {len(self.ignored)} files that are not on record: {shown}"
 
     def predict(self, table: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Predictions for a table that holds the features' columns.
+        """Return predictions for a table with the features' columns.
 
-        Regression: [rows]; classification: [rows, classes], probabilities in the order of the target's values.
-        Raises TrainingError naming the feature that the table lacks, ModelRefused.
+        Regression: [rows]; classification: [rows, classes], probabilities in the order of the target's values. Raises
+        TrainingError with the missing feature, ModelRefused.
         """
         classes = len(self.target.values) if self.target else 0
         return self._model.run(encode(self.features, table), self.task, classes)
@@ -81,7 +81,7 @@ def load(tracking: Connection, record: Mapping[str, Any]) -> LoadedModel:
 def _verified_model(
     client: MlflowClient, name: str, version: str, record: Mapping[str, Any]
 ) -> tuple[bytes, tuple[str, ...]]:
-    """model.onnx, after every file on record was compared with it; and the names that are not on record."""
+    """Return model.onnx after comparing every recorded file, and the names of unrecorded files."""
     where, files = f"Model {name} version {version}", dict(record["files"])
     model_id = str(record["model_id"])
     if (source := client.get_model_version(name, version).source) != f"models:/{model_id}":
@@ -105,7 +105,7 @@ def _verified_model(
 
 
 def _list(client: MlflowClient, model_id: str, files: Mapping[str, str]) -> set[str]:
-    """Every file of a logged model beside those on record, by path; a folder without any of them with a slash."""
+    """Return every unrecorded file of a logged model by path; a folder without recorded files with a slash."""
     folders = {str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."}
     found: set[str] = set()
     for folder in [None, *sorted(folders)]:
@@ -118,7 +118,7 @@ def _list(client: MlflowClient, model_id: str, files: Mapping[str, str]) -> set[
 
 
 def _download(location: str, path: str, to: Path) -> bytes:
-    """One file, and no folder: MLflow's own call takes a name for a folder once somebody added a file below it."""
+    """Download one file: MLflow's own call takes a name for a folder once somebody added a file below it."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     get_artifact_repository(location)._download_file(path, str(to))  # type: ignore[no-untyped-call] # it has no types

@@ -17,9 +17,9 @@ _SMALLEST = 1e-15
 
 
 def target_values(target: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The target [rows]: the number itself, or the position of the class in `target.values`.
+    """Return the target [rows]: the number itself, or the position of the class in `target.values`.
 
-    Raises TrainingError when a row has none, or a class outside the closed list.
+    Raises TrainingError if a row has none, or a class outside the closed list.
     """
     import numpy as np
     import pyarrow as pa
@@ -40,16 +40,16 @@ def target_values(target: Feature, table: pa.Table) -> np.ndarray[Any, np.dtype[
 
 
 def class_names(column: Any) -> Any:
-    """A class column as strings; booleans as `false` and `true`."""
+    """Return a class column as strings; booleans as `false` and `true`."""
     import pyarrow as pa
 
     return column.cast(pa.string())
 
 
 def score(task: str, truth: Any, predicted: Any) -> dict[str, float]:
-    """`mae` and `rmse` in the target's unit, or `log_loss` (nats) and `accuracy` (share).
+    """Return `mae` and `rmse` in the target's unit, or `log_loss` (nats) and `accuracy` (share).
 
-    truth: [n]; predicted: [n], or [n, classes] probabilities. Not finite when a prediction is not.
+    truth: [n]; predicted: [n], or [n, classes] probabilities. Not finite if a prediction is not.
     """
     import numpy as np
 
@@ -64,7 +64,7 @@ def score(task: str, truth: Any, predicted: Any) -> dict[str, float]:
 
 
 def group_keys(table: pa.Table, by: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Each row's baseline group: columns, or calendar parts as `arrival_date.month`."""
+    """Return each row's baseline group: columns, or calendar parts as `arrival_date.month`."""
     import pyarrow.compute as pc
 
     parts = {
@@ -84,10 +84,10 @@ def group_keys(table: pa.Table, by: Sequence[str]) -> list[tuple[Any, ...]]:
 
 
 def baselines(task: str, target: Feature, by: Sequence[str], train: pa.Table, holdout: pa.Table) -> dict[str, float]:
-    """Scores on the held-out rows of two naive predictions learnt from the training rows.
+    """Return scores on the held-out rows of two naive predictions learnt from the training rows.
 
-    The plain names are those of the group's mean (a class's share, with one more of each class), or of all training
-    rows where the group is new; `overall_*` those of the mean (share) of all training rows.
+    Plain names use the group's mean (a class's share, with one more of each class), or that of all training rows for a
+    new group; `overall_*` use the mean (share) of all training rows.
     """
     import numpy as np
 

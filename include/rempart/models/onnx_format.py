@@ -30,7 +30,7 @@ says itself (ConstantOfShape, Expand, Tile, Range, Pad, Resize)."""
 
 
 def parse(body: bytes) -> onnx.ModelProto:
-    """The model, refused unless it is self-contained and uses standard operators only. Raises ModelRefused."""
+    """Return the model if it is self-contained and uses only standard operators. Raises ModelRefused."""
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # it ships no types
 
@@ -64,7 +64,7 @@ def _refused(why: str) -> ModelRefused:
 
 
 def _graphs(graph: Any) -> Iterator[Any]:
-    """A graph and every graph inside its nodes."""
+    """Yield a graph and every graph inside its nodes."""
     waiting = [graph]
     while waiting:
         inner = waiting.pop()
@@ -97,7 +97,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 
 def open_session(body: bytes) -> onnxruntime.InferenceSession:
-    """An inference session on the CPU, from bytes, after `parse`. Raises ModelRefused."""
+    """Return an inference session on the CPU, from bytes, after `parse`. Raises ModelRefused."""
     import onnxruntime
 
     model = parse(body)
@@ -114,10 +114,10 @@ def open_session(body: bytes) -> onnxruntime.InferenceSession:
 
 
 def run(session: onnxruntime.InferenceSession, matrix: Any, task: str, classes: int) -> Any:
-    """Predictions for a float32 matrix [n, k], as float64.
+    """Return predictions for a float32 matrix [n, k], as float64.
 
-    Regression: [n], in the target's unit. Classification: [n, classes], the probability of each class.
-    Raises ModelRefused when the model's outputs have another shape.
+    Regression: [n], in the target's unit. Classification: [n, classes], the probability of each class. Raises
+    ModelRefused if the model's outputs have another shape.
     """
     import numpy as np
 
@@ -126,7 +126,7 @@ def run(session: onnxruntime.InferenceSession, matrix: Any, task: str, classes: 
     except Exception as cause:  # as above
         raise ModelRefused(
             f"The model cannot read a matrix of {matrix.shape[1]} columns ({type(cause).__name__})",
-            "Its features on record are not the ones that it was trained on: train again.",
+            "Train again: the recorded features differ from those of the training.",
         ) from cause
     arrays = [np.asarray(output) for output in outputs if isinstance(output, np.ndarray)]
     wanted = (len(matrix),) if task == "regression" else (len(matrix), classes)
@@ -139,5 +139,5 @@ def run(session: onnxruntime.InferenceSession, matrix: Any, task: str, classes: 
             return array.astype(np.float64)
     raise ModelRefused(
         f"The model gives no float output of shape {list(wanted)}",
-        "A regression gives one number a row; a classification, one probability a class (zipmap off).",
+        "Return one number per row for a regression, one probability per class for a classification (zipmap off).",
     )

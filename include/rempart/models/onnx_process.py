@@ -1,8 +1,8 @@
-"""The process that runs one ONNX model: its memory is limited, and it holds no secret. `isolated_model` starts it.
+"""Run one ONNX model in a process with limited memory and without secrets. `isolated_model` starts it.
 
-Its arguments are the model's file and how many bytes it may take. It answers each line that it reads (JSON: the
-matrix's file, where the predictions go, the task, the number of classes) with one line: `{}`, or `{"what", "hint"}` of
-a refusal. The first line that it writes says so of the model itself.
+Its arguments are the model's file and its memory limit in bytes. It answers each line (JSON: the matrix's file, where
+the predictions go, the task, the number of classes) with one line: `{}`, or `{"what", "hint"}` of a refusal. Its first
+line does the same for the model itself.
 """
 
 from __future__ import annotations

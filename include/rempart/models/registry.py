@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 TAG = "rempart."
-"""Prefix of the tags that a version carries beside `stage`, `gate` and `gate_reasons`."""
+"""Prefix of a version's tags in addition to `stage`, `gate` and `gate_reasons`."""
 
 
 def champion(tracking: Connection, name: str) -> str | None:
-    """The champion's version. Raises TrackingUnavailable, TrackingRefused."""
+    """Return the champion's version. Raises TrackingUnavailable, TrackingRefused."""
     return _aliased(tracking, name, CHAMPION)
 
 
 def champions(tracking: Connection) -> dict[str, str]:
-    """The version with the alias `champion`, by model. Raises TrackingUnavailable, TrackingRefused."""
+    """Return the version with the alias `champion`, by model. Raises TrackingUnavailable, TrackingRefused."""
     with session(tracking, "look up every champion") as client:
         found, token = dict[str, str](), None
         while True:
@@ -33,7 +33,7 @@ def champions(tracking: Connection) -> dict[str, str]:
 
 
 def candidate(tracking: Connection, name: str) -> str | None:
-    """The newest candidate's version. Raises TrackingUnavailable, TrackingRefused."""
+    """Return the newest candidate's version. Raises TrackingUnavailable, TrackingRefused."""
     return _aliased(tracking, name, CANDIDATE)
 
 
@@ -48,9 +48,10 @@ def _aliases(client: MlflowClient, name: str) -> dict[str, str]:
 
 
 def contents(tracking: Connection) -> tuple[frozenset[tuple[str, int]], frozenset[tuple[str, str, int]]]:
-    """Every experiment (id, time made) and model version (name, version, time made) that the server shows.
+    """Return every experiment (id, creation time) and model version (name, version, creation time) of the server.
 
-    Times are milliseconds since the epoch. Raises TrackingUnavailable, TrackingRefused."""
+    Times are milliseconds since the epoch. Raises TrackingUnavailable, TrackingRefused.
+    """
     from mlflow.entities import ViewType
 
     with session(tracking, "list what the registry holds") as client:
@@ -79,7 +80,7 @@ def register(
     model_id: str,
     tags: Mapping[str, str],
 ) -> str:
-    """The version of a job's model, made unless the job has one; it gets the alias `candidate`.
+    """Return the version of a job's model, made if missing; it gets the alias `candidate`.
 
     Raises TrackingUnavailable, TrackingRefused.
     """
@@ -118,7 +119,7 @@ def remove_champion(tracking: Connection, name: str) -> None:
 
 
 def refuse(tracking: Connection, name: str, version: str, reasons: tuple[str, ...]) -> None:
-    """Leave a candidate as it is, with the gate's reasons where MLflow's pages show them. Safe to repeat."""
+    """Leave a candidate unchanged, with the gate's reasons on MLflow's pages. Safe to repeat."""
     with session(tracking, f"mark version {version} of model {name} as refused") as client:
         _tag(client, name, version, {"gate": "refused", "gate_reasons": _lines(reasons)})
         client.update_model_version(name, version, description="Refused by the gate: " + _lines(reasons))

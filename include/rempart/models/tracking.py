@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def address(connection: Connection) -> str:
-    """The server's URL, without credentials."""
+    """Return the server's URL, without credentials."""
     port = f":{connection.port}" if connection.port else ""
     return f"{connection.schema or 'http'}://{connection.host}{port}"
 
 
 @contextmanager
 def session(connection: Connection, doing: str = "use") -> Iterator[MlflowClient]:
-    """Points mlflow at the server with its credentials, and gives a client; all is put back at the end.
+    """Point mlflow at the server with its credentials, provide a client, and restore everything at the end.
 
-    `doing` says in errors what was tried. Raises TrackingUnavailable when the server does not answer or fails,
-    TrackingRefused when it answers no. One session at a time in a process: MLflow keeps its address process-wide.
+    `doing` names the operation in errors. Raises TrackingUnavailable if the server fails or does not answer,
+    TrackingRefused if it refuses. One session at a time in a process, because MLflow keeps its address process-wide.
     """
     url = address(connection)
     settings = {
@@ -74,7 +74,7 @@ def session(connection: Connection, doing: str = "use") -> Iterator[MlflowClient
 
 @contextmanager
 def translated(url: str, doing: str) -> Iterator[None]:
-    """MLflow's errors as ours."""
+    """Translate MLflow's errors into ours."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import HTTPError, RequestException
 

@@ -1,7 +1,7 @@
-"""Users of MLflow that last for one attempt of a job, and may do no more than log to one experiment.
+"""Manage MLflow users that exist for one attempt of a job and may only log to one experiment.
 
-They are MLflow's own (its basic-auth app), made and removed by the platform's user, who is an administrator there. A
-password that was found right stays so for `auth_cache_ttl_seconds` after its user is gone.
+They are MLflow's own users (its basic-auth app), made and removed by the platform's user, who is an administrator
+there. A verified password stays valid for `auth_cache_ttl_seconds` after its user is removed.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 JOB = "job-"
-"""What the name of each user of a job begins with. MLflow's server lets such a user do what a job does, and no more."""
+"""Prefix of the names of a job's users. MLflow's server lets such a user do only what a job does."""
 _USERS = "/api/2.0/mlflow/users"
 _GRANT = "/api/3.0/mlflow/users/permissions/grant"
 
 
 def create(tracking: Connection, prefix: str, experiment: str) -> Connection:
-    """A new user whose name begins with `prefix` and who may log to an experiment, made if missing: as a connection.
+    """Make a user whose name begins with `prefix` and who may log to an experiment, made if missing. Return a
+    connection.
 
-    Raises TrackingUnavailable, TrackingRefused (also where the server has no users), ValueError for a prefix that does
-    not begin with JOB: such a user would be a person's.
+    Raises TrackingUnavailable, TrackingRefused (also if the server has no users), ValueError for a prefix that does not
+    begin with JOB: such a user would be a person's.
     """
     if not prefix.startswith(JOB):
         raise ValueError(f"the name of a job's user begins with {JOB}")
@@ -55,7 +56,7 @@ def _experiment(client: MlflowClient, name: str) -> str:
 
 
 def _ask(tracking: Connection, method: str, path: str, body: dict[str, str] | None) -> Any:
-    """One request within a session, which holds the credentials."""
+    """Send one request within a session, which holds the credentials."""
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request, verify_rest_response
 

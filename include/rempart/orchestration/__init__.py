@@ -1,1 +1,1 @@
-"""Adapts flows to Airflow; holds no rule of its own."""
+"""Adapt flows to Airflow, without rules of its own."""

@@ -1,4 +1,4 @@
-"""The servers that Airflow's own configuration names: its processes must reach them, whatever is declared elsewhere."""
+"""Find the servers of Airflow's own configuration: its processes must reach them, whatever is declared elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EGRESS_PROXY = ("egress", 13128)
 
 
 def airflow_destinations() -> Iterator[Destination]:
-    """The servers of Airflow's own configuration, and this machine by its name. Raises ConfigError."""
+    """Return the servers of Airflow's own configuration, and this machine by its name. Raises ConfigError."""
     from airflow.configuration import conf
 
     def setting(section: str, key: str) -> str:

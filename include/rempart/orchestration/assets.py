@@ -1,4 +1,4 @@
-"""The assets that join the DAGs: each stage updates one and the next starts on it."""
+"""Define the assets that connect the DAGs: each stage updates one, and the next stage starts on it."""
 
 from __future__ import annotations
 
@@ -10,30 +10,33 @@ def _asset(kind: str, of: str) -> Asset:
 
 
 def snapshot(pipeline: str) -> Asset:
-    """A new snapshot of the pipeline's dataset."""
+    """Return the asset for a new snapshot of the pipeline's data set."""
     return _asset("snapshot", pipeline)
 
 
 def features(pipeline: str) -> Asset:
-    """The feature store holds the newest snapshot."""
+    """Return the asset for a feature store that holds the newest snapshot."""
     return _asset("features", pipeline)
 
 
 def candidate(pipeline: str) -> Asset:
-    """A new candidate is registered."""
+    """Return the asset for a newly registered candidate."""
     return _asset("candidate", pipeline)
 
 
 def champion(pipeline: str) -> Asset:
-    """The champion alias moved."""
+    """Return the asset for a moved champion alias."""
     return _asset("champion", pipeline)
 
 
 def replica(source: str, target: str) -> Asset:
-    """The target is as the source was, within the pair's objective for the lag; the event's extra says how far."""
+    """Return the asset for a target that equals its source within the lag objective.
+
+    The event's extra holds the lag.
+    """
     return _asset("replica", f"{source}_to_{target}")
 
 
 def restore_point() -> Asset:
-    """A new restore point is committed."""
+    """Return the asset for a new committed restore point."""
     return _asset("restore_point", "platform")

@@ -1,7 +1,7 @@
-"""How Airflow's asynchronous sessions trust its database: asyncpg takes no TLS setting from a URL of SQLAlchemy's.
+"""Set TLS for Airflow's asynchronous sessions: asyncpg takes no TLS setting from an SQLAlchemy URL.
 
-Airflow imports CONNECT_ARGS (`database.sql_alchemy_connect_args_async`) before anything else of it works: no import of
-Airflow here.
+Airflow imports CONNECT_ARGS (`database.sql_alchemy_connect_args_async`) before its other modules work, so this module
+imports nothing of Airflow.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _SYSTEM = "system"
 
 
 def connect_args(url: str) -> dict[str, Any]:
-    """What asyncpg is given to do as libpq does with the TLS settings in this URL; nothing if it has none.
+    """Return asyncpg arguments that match libpq's behaviour for the TLS settings of this URL; empty without any.
 
-    Raises OSError, ssl.SSLError for files that cannot be read.
+    Raises OSError, ssl.SSLError for unreadable files.
     """
     query = dict(parse_qsl(urlsplit(url).query))
     mode, root = query.get("sslmode"), query.get("sslrootcert")

@@ -25,10 +25,11 @@ LONGEST_TAG = 100
 
 
 def at(cron: str) -> CronTriggerTimetable:
-    """The times of a cron expression in UTC; a platform that is new begins with the next one.
+    """Return the times of a cron expression in UTC. A new platform starts with the next one.
 
-    Airflow would begin with the last one for a tenth of the interval: a weekly drill on its first day, without a point.
-    `False` means that tenth as well. Five minutes, so that the first time is not lost if it comes as the file is read.
+    By default Airflow would start with the last one for a tenth of the interval: a weekly drill on its first day,
+    without a restore point. `False` means that tenth as well. The five minutes keep a time at which the file is just
+    read.
     """
     return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(minutes=5))
 
@@ -129,9 +130,9 @@ def _built(dag_id: str, pipeline: Pipeline, build: Callable[[str, Pipeline], DAG
 
 
 def broken_dag(dag_id: str, pipeline: str, error: RempartError) -> DAG:
-    """A paused DAG whose page tells what is wrong and what to do, and whose one task fails with the same words.
+    """Return a paused DAG whose page shows the error and the remedy, and whose only task fails with the same words.
 
-    It handles no data; it states the highest classification that the policy knows, so that it passes the rules itself.
+    It handles no data. It states the highest classification of the policy, so that it passes the rules itself.
     """
     doc = f"# {pipeline}: the pipeline cannot run\n\n```\n{error.what}\n```\n\n**What to do:** {error.hint}\n"
     defaults = config.load().dags

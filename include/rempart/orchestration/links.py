@@ -14,7 +14,7 @@ from airflow.sdk import BaseOperator, BaseOperatorLink, XComArg
 from rempart.orchestration.pages import At, Page
 
 MLFLOW_URL = "REMPART_MLFLOW_URL"
-"""Where people reach MLflow's pages, in the environment of tasks; without it there is no link there."""
+"""Environment variable of tasks with the public address of MLflow's pages; without it there is no link."""
 
 
 class PageLink(BaseOperatorLink):
@@ -32,7 +32,10 @@ class PageLink(BaseOperatorLink):
         return f"_link_rempart_{self._page.name.lower().replace(' ', '_')}"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """In the worker, where `ti_key` is the running task. Empty where there is no page: Airflow shows no link."""
+        """Return the address in the worker, where `ti_key` is the running task.
+
+        Empty if there is no page: Airflow shows no link.
+        """
         from airflow.configuration import conf
 
         returned = ti_key.xcom_pull(task_ids=ti_key.task_id, default=None)

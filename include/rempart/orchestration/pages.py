@@ -1,7 +1,7 @@
-"""Where the tasks of our DAGs link to: a run in MLflow, and pages of the cockpit that tell of the run. Pure.
+"""Compute where tasks of our DAGs link to: runs in MLflow, and pages of the cockpit about the run. Pure.
 
-Links of the cockpit are paths below Airflow's own prefix, without a host: they work by whatever name a browser reaches
-Airflow. What they lead to asks for its own rights.
+Cockpit links are paths below Airflow's own prefix without a host, so they work under every name of Airflow. Their
+targets check rights themselves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 TAG = "rempart"
-"""Of the DAGs that are ours."""
+"""Tag of our DAGs."""
 COCKPIT = "rempart"
 
 
@@ -44,7 +44,7 @@ def _of_run(topic: str) -> Callable[[At], str]:
 
 
 def _point(name: str) -> Callable[[At], str]:
-    """The restore point that the task returned; what the run wrote, where it returned none."""
+    """Return the restore point that the task returned, or what the run wrote."""
 
     def to(at: At) -> str:
         point = at.returned.get(name)

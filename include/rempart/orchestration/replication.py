@@ -1,4 +1,4 @@
-"""What the DAG of replication has beside its tasks: what is no turn of its, gauges, and the alert of a late run."""
+"""Support the replication DAG: skip other runs' leases, send gauges, alert about late runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rempart.flows.replication.replicate import ReplicationResult
 
 TASKS = 256
-"""The most tasks that one run copies with; Airflow maps no task over more than 1,024 values by default."""
+"""Limit of copy tasks in one run. Airflow maps a task over at most 1,024 values by default."""
 GAUGES = ("lag_seconds", "lag_p50", "lag_p95", "lag_max", "pending", "pending_bytes", "failures", "throughput")
 """Fields of a result that are sent as `rempart.replication.<field>` (docs/how-to/observe-replication.md)."""
 NO_RETRY = ExceptionRetryPolicy(
@@ -32,7 +32,9 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def skipped_without_lease() -> Iterator[None]:
-    """Skip the task, with the error's words, if the pair is another run's turn or its source not the active site."""
+    """Skip the task if another run holds the pair's lease or the source is not the active site, with the error's
+    text.
+    """
     from airflow.sdk.exceptions import AirflowSkipException
 
     try:
@@ -42,13 +44,13 @@ def skipped_without_lease() -> Iterator[None]:
 
 
 def shares(pieces: Sequence[dict[str, str]]) -> list[list[dict[str, str]]]:
-    """The pieces of work for each task: one each, as long as that is no more than `TASKS`."""
+    """Split the pieces of work among tasks: one each up to `TASKS` pieces."""
     count = min(len(pieces), TASKS)
     return [list(pieces[n::count]) for n in range(count)]
 
 
 def send_gauges(source: str, target: str, result: ReplicationResult) -> None:
-    """Hand what was measured to Airflow's metrics, which go nowhere unless its configuration says where."""
+    """Send the measurements to Airflow's metrics, which go nowhere unless configured."""
     from airflow.sdk.observability import stats
 
     tags = {"source": source, "target": target}
@@ -59,15 +61,16 @@ def send_gauges(source: str, target: str, result: ReplicationResult) -> None:
 
 
 def late_alert(pair: ReplicationPair) -> DeadlineAlert:
-    """Tell of a run that goes on when the pair's objective for the lag has passed since it was queued."""
+    """Return the alert for a run that is still running after the pair's lag objective."""
     callback = AsyncCallback(tell_late, kwargs={"source": pair.source, "target": pair.target})
     return DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, pair.lag_objective, callback)
 
 
 async def tell_late(source: str, target: str, context: dict[str, Any]) -> None:
-    """Runs in the triggerer, which cannot sign evidence: an error line in its log. `conclude` writes the evidence.
+    """Log an error line in the triggerer, which cannot sign evidence; `conclude` writes the evidence.
 
-    Airflow 3.3.2 also calls it for a run that failed before its deadline (apache/airflow #60927). That one was red.
+    Airflow 3.3.2 also calls it for a run that failed before its deadline (apache/airflow #60927). That run is red
+    already.
     """
     run = context["dag_run"]
     if run["end_date"]:

@@ -1,4 +1,4 @@
-"""Which failed tasks Airflow tries again."""
+"""Decide which failed tasks Airflow retries."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Writes the note of a DAG run when it ends: what was done, in one to three lines.
+"""Write the note of a DAG run when it ends: the result, in one to three lines.
 
-Airflow calls this in the scheduler, in the transaction in which the run's state changes. So everything here is one
-short piece of that transaction under a savepoint, with a time limit of its own: whatever goes wrong is undone to the
-savepoint and logged, and the run's state changes as if nobody had listened. A failed task leaves its words for it, in
-the worker. This module is loaded with the plugin in each of Airflow's processes: it imports nothing heavy at its top.
+Airflow calls this in the scheduler, in the transaction in which the run's state changes. So everything is one short
+piece of that transaction under a savepoint with its own time limit: an error is undone to the savepoint and logged, and
+the run's state changes all the same. In the worker, a failed task stores its message for the note. The plugin loads
+this module in each of Airflow's processes, so it imports nothing heavy at its top.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MANY = 100  # rows; more than a run of ours has
 
 
 class RunListener:
-    """What the plugin registers."""
+    """The listener that the plugin registers."""
 
     @hookimpl
     def on_dag_run_success(self, dag_run: Any, msg: str) -> None:
@@ -42,7 +42,7 @@ class RunListener:
 
     @hookimpl
     def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:
-        """In the worker: keep what an error of ours says for the note. Others may say anything, and are not kept."""
+        """Store an error of ours for the note, in the worker. Other errors may quote data and are not stored."""
         try:
             from rempart.errors import RempartError
 
@@ -72,7 +72,7 @@ def _told(dag_run: Any, msg: str) -> None:
 
 
 def write(connection: Connection, run: int) -> None:
-    """Write the note of a run that has ended, unless there is one that somebody wrote. `run`: its number in Airflow."""
+    """Write the note of an ended run, unless somebody wrote one. `run` is its number in Airflow."""
     from airflow.models.dagrun import DagRunNote
     from sqlalchemy import func, text
     from sqlalchemy.dialects.postgresql import insert
@@ -93,7 +93,7 @@ def write(connection: Connection, run: int) -> None:
 
 
 def _found(connection: Connection, run: int) -> tuple[Mapping[str, Any], Mapping[str, Sequence[str]]]:
-    """What the run's tasks returned, and what those that failed said."""
+    """Return what the run's tasks returned, and the messages of those that failed."""
     from airflow.models.dagrun import DagRun
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.xcom import XComModel

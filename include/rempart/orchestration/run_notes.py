@@ -1,6 +1,6 @@
-"""What the note of a DAG run says, from what its tasks returned. Pure, and imports nothing but the standard library.
+"""Build the note of a DAG run from the results of its tasks. Pure; imports only the standard library.
 
-Counts, ids and the platform's own words alone: no value of data, and nothing that a task did not already tell.
+It holds only counts, ids and the platform's own words: no data, and nothing that a task did not already show.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 MARK = "Rempart: "
-"""How each note of ours begins: a note that does not is somebody's own, and stays."""
+"""Prefix of our notes: a note without it was written by somebody else, and stays."""
 FAILURE = "rempart_failure"
 """XCom of a failed task: what failed and what to do, in the words of the error."""
 LONGEST = 900
@@ -20,10 +20,9 @@ Told = Mapping[str, Any]
 
 
 def note(returned: Mapping[str, Any], failed: Mapping[str, Sequence[str]]) -> str | None:
-    """One to three lines; None where there is nothing to tell.
+    """Return one to three lines, or None if there is nothing to report.
 
-    `returned`: what tasks returned, by their ids. `failed`: for each failed task what its error said, which may be
-    nothing (a killed process says nothing).
+    `returned`: results of tasks, by id. `failed`: the error of each failed task, empty for a killed process.
     """
     lines = [line for task, words in failed.items() for line in _failed(task, words)]
     for task, told in sorted(returned.items(), key=lambda one: TASKS.index(kind_of(one[0]) or TASKS[-1])):
@@ -34,7 +33,7 @@ def note(returned: Mapping[str, Any], failed: Mapping[str, Sequence[str]]) -> st
 
 
 def kind_of(task: str) -> str | None:
-    """Which of TASKS a task is; `verify_primary_to_haven` is a `verify`."""
+    """Return the kind of a task in TASKS; `verify_primary_to_haven` is a `verify`."""
     return task if task in _TELLERS else "verify" if task.startswith("verify_") else None
 
 
@@ -46,7 +45,7 @@ def _failed(task: str, words: Sequence[str]) -> list[str]:
 
 
 def _safely(tell: Callable[[Told], str | None], told: Told) -> str | None:
-    """A result of another form (an older release's run) has no line; the others are told."""
+    """Return a line, or None for a result of another form (an older release's run)."""
     try:
         return tell(told)
     except (KeyError, TypeError, ValueError):
@@ -181,4 +180,4 @@ _TELLERS: Mapping[str, Callable[[Told], str | None]] = {
     "fail_back": _switchover,
 }
 TASKS = tuple(_TELLERS)
-"""Ids of the tasks whose results are told."""
+"""Ids of the tasks whose results appear in notes."""

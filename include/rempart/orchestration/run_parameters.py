@@ -1,8 +1,8 @@
-"""Refuses a run that is asked for with a parameter that its DAG does not have.
+"""Refuse a run with a parameter that its DAG does not have.
 
-Airflow checks the values of the parameters that a DAG declares, and takes any others without a word: a misspelt
-`dry_run` would be lost. Every way to ask for a run (REST, UI, CLI, backfill, another DAG) ends in one function of
-Airflow, which is wrapped here for the DAGs of this project; the REST API answers 400.
+Airflow checks the values of declared parameters and silently accepts others: a misspelt `dry_run` would be lost. Every
+way to request a run (REST, UI, CLI, backfill, another DAG) ends in one function of Airflow, which is wrapped here for
+the DAGs of this project; the REST API answers 400.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rempart.orchestration.pages import TAG
 
 
 def unknown(conf: Iterable[str], declared: Iterable[str]) -> str | None:
-    """The message about parameters that are not declared; None if all of them are. Pure."""
+    """Return the message about undeclared parameters, or None. Pure."""
     known = sorted(declared)
     strange = sorted(str(name)[:60] for name in set(conf) - set(known))
     if not strange:

@@ -46,14 +46,14 @@ def airflow_connection(name: str) -> Connection:
 
 
 def platform() -> Platform:
-    """The platform of rempart.yaml with Airflow's connections; in a task, its evidence names the task."""
+    """Return the platform of rempart.yaml with Airflow's connections. In a task, its evidence names the task."""
     from rempart.flows.shared.platform import open_platform
 
     return replace(open_platform(airflow_connection), writer=writer(os.environ))
 
 
 def writer(environment: Mapping[str, str]) -> Writer | None:
-    """The task whose process this is, by the variables that Airflow sets in it; None outside of tasks."""
+    """Return the task of this process, from Airflow's environment variables; None outside of tasks."""
     from rempart.ledger.attributed import Writer, run_name
 
     dag, run, task = (environment.get(f"AIRFLOW_CTX_{name}") for name in ("DAG_ID", "DAG_RUN_ID", "TASK_ID"))
@@ -61,14 +61,14 @@ def writer(environment: Mapping[str, str]) -> Writer | None:
 
 
 def pipeline(name: str) -> Pipeline:
-    """The pipeline as its file says now, which may be later than when the DAG was parsed."""
+    """Return the pipeline from its file, which may be newer than the parsed DAG."""
     from rempart.settings.pipelines import named
 
     return named(name)
 
 
 def as_json(result: Any) -> dict[str, Any]:
-    """A flow's result as plain JSON, for REST callers to read as it is (Airflow wraps tuples in type information)."""
+    """Return a flow's result as plain JSON for REST callers (Airflow wraps tuples in type information)."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(result)))
     return plain
 
@@ -81,7 +81,7 @@ def logged(result: Result, lines: Callable[[Result], Iterable[str]]) -> Result:
 
 
 def keep_canary() -> None:
-    """Have Airflow keep one variable of ours, encrypted, so that each drill has something to decrypt."""
+    """Store one encrypted variable in Airflow, so that each drill has something to decrypt."""
     from airflow.sdk import Variable
 
     from rempart.backup.keys.platform_secrets import CANARY, CANARY_VALUE

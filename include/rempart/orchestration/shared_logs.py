@@ -1,7 +1,7 @@
-"""Airflow's logging where components read one disk: `[logging] logging_config_class` names this module.
+"""Configure Airflow's logging for components that share a disk: `[logging] logging_config_class` names this module.
 
-No worker serves its logs by HTTP here (`--skip-serve-logs`): the API server reads the file of a running task. Airflow's
-own handler would ask the worker's log server as well, and put the refused connection into each running task's log.
+No worker serves logs by HTTP here (`--skip-serve-logs`): the API server reads the file of a running task. Airflow's own
+handler would also ask the worker's log server, and log the refused connection in each running task's log.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class FileHandler(FileTaskHandler):
 
 
 def without_log_server(default: dict[str, Any]) -> dict[str, Any]:
-    """Airflow's configuration of its logs with that handler in place of its own."""
+    """Return Airflow's logging configuration with this handler in place of its own."""
     found = deepcopy(default)
     found["handlers"]["task"]["class"] = f"{FileHandler.__module__}.{FileHandler.__qualname__}"
     return found

@@ -1,7 +1,7 @@
-"""Airflow's logging where components share no volume: `[logging] logging_config_class` in pods names this module.
+"""Configure Airflow's logging for components without a shared volume: `[logging] logging_config_class` in pods.
 
-Airflow finds REMOTE_TASK_LOG beside the configuration, asks it to upload a task's log when the task has ended, and to
-read it for the pages. Its own class for S3 would bring a provider of 30 packages, and know nothing of the active site.
+Airflow finds REMOTE_TASK_LOG in this module, uploads a task's log with it when the task has ended, and reads the log
+for its pages. Airflow's own S3 class would need a provider of 30 packages, and does not know the active site.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from rempart.orchestration.shared_logs import LOGGING_CONFIG as LOGGING_CONFIG
 
 
 class SiteTaskLog:
-    """What Airflow calls a RemoteLogIO. An upload that fails is told by Airflow, and fails no task."""
+    """Implements Airflow's RemoteLogIO. A failed upload is reported by Airflow and fails no task."""
 
     processors: tuple[Any, ...] = ()
 
     def upload(self, path: os.PathLike[str] | str, ti: Any = None) -> None:
-        """Bring a finished log to the active site; the file goes, for nobody else reads it here."""
+        """Upload a finished log to the active site and delete the local file."""
         from rempart.flows.shared import task_logs
         from rempart.flows.shared.platform import open_platform
 
@@ -30,7 +30,7 @@ class SiteTaskLog:
         file.unlink()
 
     def read(self, relative_path: str, ti: Any = None) -> tuple[list[str], list[str] | None]:
-        """Where a task's log was found, and what stands in it; why not, where it cannot be read."""
+        """Return where a task's log was found and its content, or why it cannot be read."""
         from rempart.errors import RempartError
         from rempart.flows.shared import task_logs
         from rempart.flows.shared.platform import open_platform

@@ -1,1 +1,1 @@
-"""Replication: bring every object of one site to another, and know what is there. Nothing is deleted at the target."""
+"""Replicate every object of one site to another, and record the verified replicas. Nothing is deleted at the target."""

@@ -54,44 +54,48 @@ class Catalogue(Protocol):
     """The replicas of one pair, by physical bucket. Reads need no lease."""
 
     def rows(self, bucket: str) -> Iterator[Replica]:
-        """All, in the order of their keys' bytes, then of their places."""
+        """Yield all rows in the order of their keys' bytes, then of their places."""
 
     def current(self, bucket: str) -> Iterator[Replica]:
-        """What a reader of the target finds: of each key the newest, if it is a body and the source still lists it."""
+        """Yield what a reader of the target finds: each key's newest row, if it is a body and the source still lists
+        it.
+        """
 
     def missing(self, bucket: str) -> Iterator[Replica]:
-        """What the last complete listing of the source did not have, in the order of keys."""
+        """Yield the rows that the source's last complete listing lacked, in the order of keys."""
 
     def copied_since(self, bucket: str, moment: datetime) -> Iterator[Replica]:
-        """What was copied at that moment or later, in the order of keys."""
+        """Yield the rows copied at that moment or later, in the order of keys."""
 
     def of_keys(self, bucket: str, keys: Sequence[str]) -> Iterator[Replica]:
-        """All rows of some keys."""
+        """Return all rows of some keys."""
 
     def compared(self, bucket: str) -> datetime | None:
-        """When all versions of all keys were compared last."""
+        """Return when all versions of all keys were last compared."""
 
     def note_comparison(self, bucket: str, at: datetime, lease: Lease) -> None:
-        """Keep that moment. Raises LeaseLost."""
+        """Store the time of a complete comparison. Raises LeaseLost."""
 
     def oldest_proofs(self, bucket: str, limit: int) -> list[Replica]:
-        """Bodies whose last proof is the oldest."""
+        """Return the bodies with the oldest proofs."""
 
     def unread(self, bucket: str, limit: int) -> list[Replica]:
-        """Bodies that the target accepted and nobody has read there, the oldest first."""
+        """Return the accepted bodies that were never read at the target, oldest first."""
 
     def count(self, bucket: str) -> int:
-        """How many bodies there are."""
+        """Return the number of bodies."""
 
     def record(self, bucket: str, replicas: Sequence[Replica], lease: Lease) -> None:
-        """Add them, or replace those of the same key and version. Raises LeaseLost."""
+        """Add rows, or replace those with the same key and version. Raises LeaseLost."""
 
     def forget(self, bucket: str, replicas: Sequence[Replica], lease: Lease) -> None:
-        """Remove them. Raises LeaseLost."""
+        """Remove rows. Raises LeaseLost."""
 
 
 def newest_bodies(rows: Iterable[Replica]) -> Iterator[Replica]:
-    """Of rows in the order of keys and places: each key's newest, if it is a body and the source still lists it."""
+    """Yield each key's newest row, if it is a body and the source still lists it, from rows ordered by key and
+    place.
+    """
     last: Replica | None = None
     for row in rows:
         if last is not None and last.key != row.key and _counts(last):
@@ -189,7 +193,7 @@ def _upsert(opened: Session, whose: tuple[str, ...], replicas: Sequence[Replica]
 
 
 class MemoryCatalogue:
-    """The same in memory; one process, so that a lease is whole as long as it was not lost."""
+    """The catalogue in memory, for one process: a lease holds until it is lost."""
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[tuple[str, str], Replica]] = {}
@@ -244,7 +248,7 @@ class MemoryCatalogue:
 
 
 def sighted(row: Replica, now: datetime) -> Replica:
-    """A replica that a complete listing of the source did not have."""
+    """Return a replica that a complete listing of the source lacked."""
     return replace(row, missing_since=row.missing_since or now, sightings=row.sightings + 1)
 
 

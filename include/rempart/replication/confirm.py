@@ -1,7 +1,7 @@
-"""See at the target that what was put is there as it was sent, and that a target's listing is not believed blindly.
+"""Confirm at the target that stored objects equal what was sent, and check the target's listing itself.
 
-What the site answers to a put proves nothing. A listing tells the size and ETag of what is stored; they are compared
-with those of the bytes that were sent. A replica that does not agree is read, and the bytes decide.
+The answer to a put proves nothing. A listing shows size and ETag of the stored object; they are compared with those of
+the sent bytes. A replica that differs is read, and its bytes decide.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from rempart.sites.port import ObjectInfo, Site
 PAGE = 1000
 """Entries in one page of a listing."""
 SAMPLED = 100
-"""Replicas that are asked for by name at the source, at least, of those that its listing lacks."""
+"""Minimum number of replicas requested by name at the source, of those missing in its listing."""
 FEW = 100
-"""Replicas that are looked up one by one, however few pages a listing has: several at a time, they take less long."""
+"""Number of replicas that are requested one by one however few pages a listing has: in parallel this is faster."""
 Shown = tuple[Replica, ObjectInfo | None]
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A replica that the target does not have as it was sent, and why."""
+    """A replica that the target lacks or stores differently, and why."""
 
     row: Replica
     error: IntegrityError
@@ -36,7 +36,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """Looks at one bucket of the target. `listing`: its entries in order, all versions or what a reader finds."""
+    """Checks one bucket of the target. `listing`: its entries in order, all versions or what a reader finds."""
 
     target: Site
     bucket: str
@@ -46,9 +46,9 @@ class Confirmation:
     throttle: Throttle
 
     def examine(self, rows: Iterable[Replica], objects: int) -> Iterator[Replica | Lost]:
-        """Rows that no listing shows as they were sent: those that proved right when they were read, and lost ones.
+        """Check rows that no listing shows as sent. Return those proven right by reading, and lost ones.
 
-        `objects`: about how many the target has; few rows are looked up one by one, more of them in one listing.
+        `objects`: approximate number at the target; few rows are requested one by one, more of them in one listing.
         """
         waiting = iter(rows)
         some = list(islice(waiting, max(FEW, objects // PAGE)))
@@ -92,11 +92,10 @@ class Confirmation:
 def doubt_listing(
     target: Site, bucket: str, rows: Sequence[tuple[Replica, bool]], missing: int, known: int, pool: ThreadPoolExecutor
 ) -> None:
-    """Raises SiteError for a listing of the target that lacks what the target has.
+    """Check by name that the target's listing is complete. Raises SiteError if it is not.
 
-    `rows`: a sample of the `missing` replicas that the listing does not show as they were put (of `known`), each with
-    whether it is its key's newest. A replica that is there when it is asked for by name proves the listing wrong; then
-    what it lacks is not copied again.
+    `rows`: a sample of the `missing` replicas (of `known`) that the listing does not show as sent, each with whether it
+    is its key's newest. If one is found by name, the listing is wrong; then missing objects are not copied again.
     """
 
     def is_there(sampled: tuple[Replica, bool]) -> bool:
@@ -119,7 +118,7 @@ def doubt_listing(
 
 @dataclass
 class Sample:
-    """Replicas spread evenly over all that were added, in constant memory."""
+    """Evenly spread sample of all added replicas, in constant memory."""
 
     rows: list[Replica] = field(default_factory=list)
     added: int = 0
@@ -135,10 +134,10 @@ class Sample:
 
 
 def doubt_source(source: Site, bucket: str, missing: Sample, versions: bool, pool: ThreadPoolExecutor) -> None:
-    """Raise SiteError for a listing of the source that lacks objects which the source has.
+    """Check by name that the source's listing is complete. Raises SiteError if it is not.
 
-    `missing`: what was copied before and is not listed now. `versions`: whether the listing was one of all versions.
-    Objects that were deleted are not found by name either, and the listing stands.
+    `missing`: objects copied before and not listed now. `versions`: whether the listing showed all versions. Deleted
+    objects are not found by name either, so the listing stands.
     """
 
     def is_there(row: Replica) -> bool:

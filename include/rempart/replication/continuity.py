@@ -1,4 +1,4 @@
-"""Where continuity is kept: turns, catalogues and the active site in PostgreSQL, or in memory for tests."""
+"""Store leases, catalogues and the active site in PostgreSQL, or in memory for tests."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from rempart.settings.config import Connection
 
 
 class Continuity(Protocol):
-    """The turns and the catalogues of all pairs. Errors: DatabaseUnavailable, ReplicationError."""
+    """Leases and catalogues of all pairs. Errors: DatabaseUnavailable, ReplicationError."""
 
     def catalogue(self, source: str, target: str) -> Catalogue: ...
 
     def active_sites(self, first: str) -> ActiveSites:
-        """The generations of the active site; `first` is the site of a platform that was never switched."""
+        """Return the generations of the active site; `first` is the site of a platform that was never switched."""
 
     def hold_lease(self, name: str, holder: str) -> AbstractContextManager[Lease]:
-        """The only run of that name, while the block runs. Raises LeaseHeld."""
+        """Hold a named lease while the block runs. Raises LeaseHeld."""
 
     def take(self, name: str, holder: str, seconds: float, *, again: bool = False) -> Lease:
         """A lease that nobody renews unless its holder does: for runs of several processes. Raises LeaseHeld.
@@ -33,7 +33,7 @@ class Continuity(Protocol):
         """
 
     def renew(self, lease: Lease, seconds: float) -> None:
-        """Raises LeaseLost."""
+        """Renew a lease. Raises LeaseLost."""
 
     def still(self, lease: Lease) -> AbstractContextManager[None]:
         """While the block runs, nobody else can take the lease: for what is written elsewhere. Raises LeaseLost."""
@@ -42,7 +42,7 @@ class Continuity(Protocol):
 
 
 class PostgresqlContinuity:
-    """In the database `continuity`."""
+    """Continuity in the database `continuity`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -70,7 +70,7 @@ class PostgresqlContinuity:
 
 
 class MemoryContinuity:
-    """In memory: turns of this process."""
+    """Continuity in memory, with leases of this process."""
 
     def __init__(self) -> None:
         self._catalogues: dict[tuple[str, str], MemoryCatalogue] = {}

@@ -1,8 +1,8 @@
-"""What two sites have that the other lacks, when both may have been written: found from listings, lost nowhere. Pure.
+"""Find what two sites lack from each other if both were written, from their listings, without losing anything. Pure.
 
-A version is *known* when the catalogue of either direction has it: then it was at both sites once, and is an ancestor
-of whatever else is found. An unknown version was written at that site alone. If the standby wrote it while it was the
-active site, a replication had it still to bring: it goes over any known version. If not, nobody was to write there.
+A version is *known* if the catalogue of either direction has it: then it was at both sites once, and precedes anything
+else found. An unknown version was written at that site alone. If the standby site wrote it while it was active, a
+replication was pending: it replaces any known version. Otherwise nobody was allowed to write there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rempart.sites.port import ObjectInfo
 
 
 class Known(NamedTuple):
-    """One version of an object by its ETag at one site, which is only ever compared with that site's."""
+    """One version of an object by its ETag at one site. ETags are compared only within a site."""
 
     key: str
     etag: str
@@ -24,10 +24,10 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class Divergence:
-    """`adopt`: what a replication still had to bring, and keys that the standby alone has; oldest first.
+    """Result: `adopt` lists pending changes of the standby site and keys that only it has, oldest first.
 
-    `both`: keys of which each site has a version of its own, or that one of them deleted. Equal bytes are no conflict,
-    which only a look at them can tell.
+    `both`: keys with a version of their own at each site, or deleted at one of them. Equal bytes are no conflict, which
+    only reading reveals.
     """
 
     adopt: tuple[ObjectInfo, ...]
@@ -41,9 +41,9 @@ def diverged(
     known_active: Iterable[Known],
     was_active: Callable[[datetime], bool],
 ) -> Divergence:
-    """Compare complete listings of one bucket; `was_active` tells whether the standby was the active site at a time.
+    """Compare complete listings of one bucket; `was_active` tells whether the standby site was ever active.
 
-    What the standby never wrote alone needs nothing but a replication, and is not named.
+    Keys that the standby site never wrote alone only need a replication, and are left out.
     """
     there: Mapping[str, ObjectInfo] = {info.key: info for info in active}
     at_standby, at_active = set(known_standby), set(known_active)
@@ -65,5 +65,5 @@ def _age(info: ObjectInfo) -> tuple[float, str]:
 
 
 def aside(generation: int, key: str) -> str:
-    """Where the standby's version of a key is kept when the active site has one of its own."""
+    """Return the key for the standby site's version if the active site has a version of its own."""
     return f"conflicts/{generation}/{key}"

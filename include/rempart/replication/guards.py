@@ -1,4 +1,4 @@
-"""What keeps a run from hiding at the target what is gone at the source by accident. Pure."""
+"""Limit what a run hides at the target, in case objects vanished at the source by accident. Pure."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rempart.replication.plan import Replica
 
 @dataclass(frozen=True)
 class DeleteLimits:
-    """How much may vanish in one run without somebody's word: `share` of the known keys, and `count` of them.
+    """Limits of vanished keys in one run without confirmation: `share` of the known keys, and `count`.
 
-    Below `floor` keys the share says nothing.
+    Below `floor` keys the share is ignored.
     """
 
     share: float = 0.1
@@ -21,7 +21,7 @@ class DeleteLimits:
 
 
 def stop_and_ask(hides: int, known: int, limits: DeleteLimits, accepted: int = 0) -> str | None:
-    """Why so many keys are not hidden at the target without somebody's word; None if they may be."""
+    """Return why this many keys need confirmation before they are hidden at the target, or None."""
     if hides <= max(accepted, limits.floor):
         return None
     if hides > limits.count:
@@ -32,7 +32,7 @@ def stop_and_ask(hides: int, known: int, limits: DeleteLimits, accepted: int = 0
 
 
 def may_hide(replica: Replica, now: datetime, *, sightings: int, interval: timedelta) -> bool:
-    """Whether a key that the source no longer lists may be hidden at the target: never on one sighting."""
+    """Return whether a key missing at the source may be hidden at the target: never after one listing alone."""
     return (
         replica.missing_since is not None
         and replica.hidden is None

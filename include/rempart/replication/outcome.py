@@ -1,4 +1,4 @@
-"""What a run is told, what it plans, and what comes of it: plain values that tasks hand on as JSON."""
+"""Define rules, plan and outcome of a run: plain values that tasks pass on as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Rules:
-    """How a pair is replicated. `keep`: what was hidden or overwritten at the target stays readable so long."""
+    """How a pair is replicated. `keep`: how long hidden or overwritten versions stay readable at the target."""
 
     limits: DeleteLimits = field(default_factory=DeleteLimits)
     sightings: int = 2
@@ -42,10 +42,10 @@ class Trouble:
 
 @dataclass
 class Outcome:
-    """What came of a run, or of a part of it; parts add up.
+    """Outcome of a run, or of a part of it; parts can be added.
 
-    Of `verified` objects `accepted` were not read at the target yet, the oldest of them since `unread`; of `unvouched`
-    nobody vouches for the source's bytes.
+    Of `verified` objects, `accepted` were not read at the target yet, the oldest since `unread`; `unvouched` have no
+    writer's digest of the source's bytes.
     """
 
     objects: int = 0
@@ -89,7 +89,7 @@ class Outcome:
         self._unread_since(other.unread)
 
     def arrived(self, row: Replica) -> None:
-        """An object that has a verified replica now."""
+        """Count an object that now has a verified replica."""
         self.verified += 1
         self.unvouched += row.vouched == "none"
         if row.basis == ACCEPTED:
@@ -97,7 +97,7 @@ class Outcome:
             self._unread_since(row.copied)
 
     def departed(self, row: Replica) -> None:
-        """One that was counted by `arrived`, and has none."""
+        """Uncount an object of `arrived` that has no verified replica."""
         self.verified -= 1
         self.unvouched -= row.vouched == "none"
         self.accepted -= row.basis == ACCEPTED
@@ -111,14 +111,14 @@ class Outcome:
             self.oldest = min(self.oldest or moment, moment)
 
     def trouble(self, key: str, error: RempartError, copies: Sequence[Copy]) -> None:
-        """A key that did not reach the target, and its copies, which are still to be made."""
+        """Count a key that failed, and its pending copies."""
         self.failures += 1
         self.waits(copies)
         if len(self.troubles) < SHOWN:
             self.troubles.append(Trouble(key, error.what, error.hint, error.transient))
 
     def waits(self, copies: Sequence[Copy]) -> None:
-        """Copies that are still to be made."""
+        """Count pending copies."""
         self.waiting += len(copies)
         self.waiting_bytes += sum(copy.source.size for copy in copies)
         self.waits_since(min((copy.source.modified for copy in copies), default=None))
@@ -126,9 +126,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Planned:
-    """What is to be done in one bucket: pieces with copies, pieces of keys to hide, and what the merge saw.
+    """Work in one bucket: pieces with copies, pieces of keys to hide, and the counts of the merge.
 
-    `outcome`: as it stands before anything is copied; `todo`: the copies of the pieces, as waiting.
+    `outcome`: the state before any copy; `todo`: the copies of the pieces, as pending.
     """
 
     bucket: str
@@ -144,8 +144,11 @@ class Planned:
 
 @dataclass(frozen=True)
 class Grade:
-    """What a green stands on: `read_back` objects were read at the target, `accepted` were taken by checksum alone and
-    are read back by `due`; for the source's bytes of `unvouched` nobody vouches."""
+    """Basis of a verification:
+
+    `read_back` objects were read at the target, `accepted` only matched a checksum and are read back by `due`;
+    `unvouched` have no writer's digest.
+    """
 
     read_back: int
     accepted: int
@@ -160,18 +163,18 @@ class Grade:
 
 
 def grade_of(outcome: Outcome) -> Grade:
-    """The grade of what an outcome calls verified."""
+    """Return the grade of an outcome's verified objects."""
     due = outcome.unread + READ_BACK_WITHIN if outcome.unread and outcome.accepted else None
     return Grade(outcome.verified - outcome.accepted, outcome.accepted, due, outcome.unvouched)
 
 
 def lag_seconds(oldest: datetime | None, now: datetime) -> float:
-    """Age of the oldest change at the source that has no verified replica; 0 when every change has one."""
+    """Return the age of the oldest change at the source without a verified replica; 0 if there is none."""
     return 0.0 if oldest is None else max(0.0, (now - oldest).total_seconds())
 
 
 def quantiles(values: Collection[float]) -> tuple[float, float, float]:
-    """Median, 95th percentile and maximum; zeros for none."""
+    """Return median, 95th percentile and maximum; zeros without values."""
     if not values:
         return 0.0, 0.0, 0.0
     ordered = sorted(values)

@@ -1,4 +1,4 @@
-"""A plan on its way into pieces of a store."""
+"""Write a plan in pieces to a store."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from rempart.replication.plan import KeyPlan
 from rempart.replication.work import Store, encode
 
 PIECE, PIECE_BYTES = 2000, 8 << 30
-"""The most keys, and about the most bytes, of one piece of work."""
+"""Limit of keys, and approximate limit of bytes, in one piece of work."""
 
 
 class Pieces:
-    """Plans on their way into pieces of a store."""
+    """Writes plans in pieces to a store."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name = store, name

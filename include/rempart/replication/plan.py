@@ -1,6 +1,6 @@
-"""What to copy: a pure merge of two listings and the catalogue, key by key, in constant memory.
+"""Plan what to copy: a pure merge of two listings and the catalogue, key by key, in constant memory.
 
-All three come in the order of their keys' UTF-8 bytes, with the versions of a key newest first, as S3 lists them.
+All three are ordered by their keys' UTF-8 bytes, with the versions of a key newest first, as S3 lists them.
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ LONG = 255
 Why = Literal["new", "changed", "replica missing", "replica altered", "out of order"]
 Basis = Literal["read back", "checked on arrival", "found there", "marker"]
 ACCEPTED: Basis = "checked on arrival"
-"""The target checked the SHA-256 and listed the object as it was sent; nobody has read it there yet."""
+"""The target checked the SHA-256 and listed the object as sent; nobody has read it there yet."""
 DAMAGED = "damaged"
 """The ETag of a replica that is not what was copied: no listing agrees with it, so a comparison copies it again."""
 Voucher = Literal["writer", "checksum", "checksum of parts", "none"]
-"""Who vouches that the source gave the bytes that were stored there: its writer's record, a checksum that the writer
-sent along, or nobody."""
+"""Origin of the source's digest: its writer's record, a checksum sent by the writer, or none."""
 
 
 def risks(key: str, *, folder: bool = False) -> frozenset[str]:
-    """The capabilities without which a site may take a key for another; none for most keys.
+    """Return the capabilities without which a site may confuse a key with another; empty for most keys.
 
-    `folder`: other keys have this one before one of their slashes. A server that keeps files has no place for a file
-    and a folder of one name.
+    `folder`: other keys have this one before one of their slashes. A server that stores files cannot hold a file and a
+    folder of one name.
     """
     found = set()
     if folder or "\\" in key or any(step in ("", ".", "..") for step in key.split("/")):
@@ -47,13 +46,13 @@ def risks(key: str, *, folder: bool = False) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Replica:
-    """One version of an object, or a delete marker, whose copy at the target was verified.
+    """One version of an object, or a delete marker, with a verified copy at the target.
 
-    `etag`, `modified` and `version` are the source's, `target_etag` and `target_version` the target's: an ETag is only
-    ever compared with an earlier one of the same site, since it depends on how an object was uploaded. `place` orders
-    the versions of a key as they were put at the target. `missing_since` and `sightings`: how long, and in how many
-    complete listings one after another, the source did not have it; `hidden`: since when a delete marker of ours
-    hides it at the target. `vouched`: who vouches for the bytes that the source gave.
+    `etag`, `modified` and `version` are the source's, `target_etag` and `target_version` the target's: an ETag is
+    compared only with earlier ones of the same site, because it depends on how an object was uploaded. `place` orders
+    the versions of a key at the target. `missing_since` and `sightings`: since when, and in how many consecutive
+    complete listings, the source lacked it. `hidden`: since when our delete marker hides it at the target. `vouched`:
+    origin of the source's digest.
     """
 
     key: str
@@ -75,19 +74,22 @@ class Replica:
     vouched: Voucher = "none"
 
     def is_of(self, info: ObjectInfo) -> bool:
-        """Whether the source still has what was copied. A version never changes; without versions three facts tell."""
+        """Return whether the source still has what was copied.
+
+        A version never changes; without versions three facts decide.
+        """
         return (self.size, self.etag, self.marker) == (info.size, info.etag, info.marker) and (
             bool(self.version) or self.modified == info.modified
         )
 
     def stands_in(self, info: ObjectInfo) -> bool:
-        """Whether the target still lists what was put there."""
+        """Return whether the target still lists what was stored there."""
         return (self.marker, self.size, self.target_etag) == (info.marker, info.size, info.etag)
 
 
 @dataclass(frozen=True)
 class Copy:
-    """One version to bring to the target, as the `place`-th of its key.
+    """One version to copy to the target, as the `place`-th of its key.
 
     `perhaps`: a version at the target that no catalogue knows and that may be this one.
     """
@@ -100,11 +102,11 @@ class Copy:
 
 @dataclass(frozen=True)
 class KeyPlan:
-    """What is to be done about one key. `copies` go in order, and if one fails none after it is tried.
+    """Work for one key. `copies` run in order; after a failure the rest is skipped.
 
-    `hides`: a reader of the target would no longer find the key. `missing`: replicas that the source does not list any
-    more; `back`: those that it lists again. `surplus`: versions at the target that were superseded there, by age.
-    `folder`: other keys have this one before a slash.
+    `hides`: readers of the target would no longer find the key. `missing`: replicas that the source no longer lists;
+    `back`: those listed again. `surplus`: superseded versions at the target, by age. `folder`: other keys have this one
+    before a slash.
     """
 
     key: str
@@ -121,11 +123,11 @@ class KeyPlan:
 
 @dataclass
 class Tally:
-    """What a merge saw: keys and bytes that can be read at the source; of them verified ones; keys in the catalogue;
-    keys that can be read at the target alone; keys to hide there.
+    """Counts of a merge: readable keys and bytes at the source; verified ones; keys in the catalogue; keys readable
+    only at the target; keys to hide there.
 
-    Of the verified ones: `accepted` were not read at the target yet, the oldest of them since `unread`; of `unvouched`
-    nobody vouches for the source's bytes.
+    Of the verified ones, `accepted` were not read at the target yet, the oldest since `unread`; `unvouched` have no
+    writer's digest.
     """
 
     objects: int = 0
@@ -145,10 +147,10 @@ def plan_key(
     known: Sequence[Replica],
     target: Sequence[ObjectInfo] | None,
 ) -> KeyPlan:
-    """One key: `source` and `target` newest first, `target` None if it was not listed; `known` in any order.
+    """Plan one key: `source` and `target` newest first, `target` None if not listed; `known` in any order.
 
-    What stands at the target is kept as far as it is the beginning of the source's history; what follows is put again,
-    so that a reader finds the same sequence of versions and markers.
+    Versions at the target stay as far as they are the beginning of the source's history; the following ones are stored
+    again, so that readers find the same sequence of versions and markers.
     """
     by_version = {replica.version: replica for replica in known}
     standing = (
@@ -214,7 +216,7 @@ def _again(info: ObjectInfo, known: dict[str, Replica]) -> Why:
 def _twins(
     history: Sequence[ObjectInfo], known: Sequence[Replica], target: Sequence[ObjectInfo] | None
 ) -> dict[str, ObjectInfo]:
-    """Versions at the target that may be those of the source, by the source's, where the catalogue was lost."""
+    """Return versions at the target that may equal the source's, by source version, if the catalogue was lost."""
     if known or not target or len(target) > len(history):
         return {}
     pairs = list(zip(history, reversed(target), strict=False))
@@ -224,7 +226,7 @@ def _twins(
 
 
 def surplus(target: Sequence[ObjectInfo], known: Sequence[Replica], before: datetime) -> tuple[ObjectInfo, ...]:
-    """Versions of a key of ours at the target that no replica needs any more and that were superseded before then."""
+    """Return superseded versions of our keys at the target that no replica needs."""
     ours = {replica.target_version for replica in known}
     return tuple(
         older
@@ -242,10 +244,10 @@ def merge(
     superseded_before: datetime | None = None,
     where: str = "whole bucket",
 ) -> Iterator[KeyPlan]:
-    """Plans of all keys for which something is to be done; `tally` is filled on the way.
+    """Yield plans of all keys with work; `tally` is filled on the way.
 
-    A plan of a key that other keys use as a folder comes once that is known. Raises SiteError for a listing that is out
-    of order, or that is empty though there were objects before.
+    The plan of a key that others use as a folder is yielded once that is known. Raises SiteError for an unordered
+    listing, or an empty one where objects were before.
     """
 
     def plans() -> Iterator[tuple[str, KeyPlan | None]]:
@@ -268,10 +270,10 @@ def differing(
     tally: Tally,
     where: str = "whole bucket",
 ) -> Iterator[tuple[str, bool]]:
-    """Keys at which to look closer, and whether each is a folder of others, from listings without versions.
+    """Yield keys to examine, and whether each is a folder of others, from listings without versions.
 
-    `known` holds all replicas; what they have of a key's newest version is compared. That an older version came or went
-    is not seen here: a merge of all versions finds it. Raises as `merge`.
+    `known` holds all replicas; only a key's newest version is compared. Changes of older versions are found by a merge
+    of all versions. Raises the errors of `merge`.
     """
 
     def keys() -> Iterator[tuple[str, str | None]]:
@@ -308,7 +310,7 @@ T = TypeVar("T")
 
 
 def _with_folders(found: Iterable[tuple[str, T | None]]) -> Iterator[tuple[T, bool]]:
-    """What comes with keys in order, each with whether other keys have its key before a slash, once that is known."""
+    """Add to ordered keys whether other keys have them before a slash, once that is known."""
     open_: list[tuple[str, T, bool]] = []  # of keys that begin the present one: at most as many as it has letters
     for key, what in found:
         while open_ and not key.startswith(open_[-1][0]):
@@ -322,7 +324,7 @@ def _with_folders(found: Iterable[tuple[str, T | None]]) -> Iterator[tuple[T, bo
 
 
 def check_source(tally: Tally, where: str) -> None:
-    """Raises SiteError for a source that lists nothing though there were objects before."""
+    """Check that the source is not suddenly empty. Raises SiteError."""
     if not tally.objects and tally.known:
         raise SiteError(
             f"The source lists no object ({where}), though {tally.known} were replicated from it",
@@ -332,9 +334,9 @@ def check_source(tally: Tally, where: str) -> None:
 
 
 def by_key(*sides: Iterable[Any]) -> Iterator[tuple[str, list[list[Any]]]]:
-    """Entries of several ordered listings, key by key: for each side its entries of that key.
+    """Group the entries of several ordered listings by key.
 
-    Raises SiteError for a side that is out of order.
+    Raises SiteError for an unordered listing.
     """
     groups = [_grouped(side, n) for n, side in enumerate(sides)]
     for _, found in groupby(heapq.merge(*groups, key=lambda group: group[:2]), key=lambda group: group[0]):
@@ -377,7 +379,7 @@ def recount(
     target: Sequence[ObjectInfo],
     listed: bool = True,
 ) -> None:
-    """Count a key that `differing` has counted as known and as an object already."""
+    """Correct the counts of a key that `differing` has already counted."""
     if source and not source[0].marker:
         tally.bytes += source[0].size
         tally.current += not made.copies

@@ -1,8 +1,7 @@
-"""One run of a pair over one bucket, in three stages that may be three processes: plan, carry, settle.
+"""Run a pair's replication for one bucket, in three stages that may be three processes: plan, carry, settle.
 
-`plan` lists both sides completely before anything is changed, and leaves pieces of work. `carry` makes the copies of
-one piece. `settle` sees that what was copied is there, hides what is gone at the source if the guards let it, and
-deletes for good what was hidden long ago.
+`plan` lists both sites completely before any change, and stores pieces of work. `carry` copies one piece. `settle`
+confirms the copies, hides objects that are gone at the source within the limits, and purges long-hidden ones.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ from rempart.sites.port import ObjectInfo, Site
 RECORDED = 500
 """Replicas that are written to the catalogue at a time."""
 CLOSER = 1000
-"""Keys that are looked at one by one; of more, unless they are few among all, the whole bucket is compared."""
+"""Number of keys examined one by one; beyond it, unless few among all, the whole bucket is compared."""
 NOT_SHOWN = ("replica missing", "replica altered")
-"""Why something is copied again: the target's listing does not show a replica as it was put."""
+"""Reason for copying again: the target's listing does not show a replica as stored."""
 
 
 class BucketRun:
-    """The stages for one bucket of a pair. `pool`: where requests are made; `skip`: keys that are not replicated."""
+    """The stages for one bucket of a pair. `pool`: threads of the requests; `skip`: keys that are not replicated."""
 
     def __init__(
         self,
@@ -72,10 +71,10 @@ class BucketRun:
     # --- plan ---------------------------------------------------------------------------------------------------------
 
     def plan(self, store: Store, folder: Path) -> Planned:
-        """Compare both sides. Changes nothing but the sightings of what is missing, once both listings were complete.
+        """Compare both sites. Changes only the sightings of missing objects, after both complete listings.
 
-        All versions of all keys are compared once in `rules.compare`; in between only what a reader finds of each key,
-        and all versions of those that differ. Raises SiteError, LeaseLost.
+        All versions of all keys are compared once in `rules.compare`; otherwise only what readers find, and all
+        versions of differing keys. Raises SiteError, LeaseLost.
         """
         began, tally, outcome, todo = self._clock(), Tally(), Outcome(), Outcome()
         both = self._source.keeps_versions(self._bucket) and self._target.keeps_versions(self._bucket)
@@ -126,7 +125,7 @@ class BucketRun:
         return Planned(self._bucket, began, copy, hide, both, tally.hides, tally.known, outcome, todo)
 
     def _doubt(self, doubted: Sequence[Copy], unshown: int, tally: Tally) -> None:
-        """Look by name at some replicas that the target's listing does not show. Raises SiteError if they are there."""
+        """Request some replicas that the target's listing lacks by name. Raises SiteError if they exist."""
         if not doubted:
             return
         rows: dict[str, list[Replica]] = {copy.source.key: [] for copy in doubted}
@@ -149,7 +148,7 @@ class BucketRun:
         return f"{self._bucket} at site '{self._source.name}'"
 
     def _differing(self, folder: Path, tally: Tally, now: datetime) -> Iterator[KeyPlan] | None:
-        """Plans of the keys of which a reader finds something else; None if they are many: then all are compared."""
+        """Return plans of keys that differ for readers; None if there are many: then all are compared."""
         found: list[tuple[str, bool]] = []
         known = self._catalogue.rows(self._bucket)
         target = self._listing(self._target, self._target_able, folder, False)
@@ -177,7 +176,7 @@ class BucketRun:
                 yield replace(made, folder=wanted[key])
 
     def _history(self, site: Site, key: str) -> list[ObjectInfo]:
-        """All versions of one key, newest first."""
+        """Return all versions of one key, newest first."""
         history = []
         for one in site.versions(self._bucket, key):
             if one.key == key:
@@ -192,7 +191,7 @@ class BucketRun:
         return listing if able.outcome("listing order") == "proven" else in_order(listing, folder)
 
     def _lacking(self, plan: KeyPlan) -> list[str]:
-        """What the target was not proven able to do, and must be, to keep a key apart from others."""
+        """Return the unproven capabilities of the target that keep a key apart from others."""
         if not plan.copies:
             return []
         wanted = risks(plan.key, folder=plan.folder)
@@ -206,7 +205,7 @@ class BucketRun:
     # --- carry --------------------------------------------------------------------------------------------------------
 
     def carry(self, body: bytes, report: Callable[[Carried], object] | None = None) -> Outcome:
-        """Make the copies of one piece; a key that fails stops no other. Raises LeaseLost."""
+        """Copy one piece. A failed key does not stop the others. Raises LeaseLost."""
         return self._carry(decode(body), report)
 
     def _carry(self, plans: Iterable[KeyPlan], report: Callable[[Carried], object] | None = None) -> Outcome:
@@ -268,10 +267,10 @@ class BucketRun:
     def settle(
         self, planned: Planned, store: Store, folder: Path, accepted: int = 0
     ) -> tuple[Outcome, ReplicationError | None]:
-        """Confirm what was copied, hide what is gone, delete for good what was hidden long ago.
+        """Confirm copies, hide deleted objects, purge long-hidden ones.
 
-        The error tells that too much is gone at the source for nobody to be asked: then nothing was hidden. Raises
-        SiteError, LeaseLost.
+        The returned error tells that too much is gone at the source: then nothing was hidden. Raises SiteError,
+        LeaseLost.
         """
         outcome, now = Outcome(), self._clock()
         gone = list(self._ripe(now))
@@ -302,7 +301,7 @@ class BucketRun:
         return outcome, None
 
     def _ripe(self, now: datetime) -> Iterator[list[Replica]]:
-        """The replicas of keys of which the source has nothing any more, and that may be hidden."""
+        """Return the replicas of deleted keys that may be hidden."""
         rules = self._rules
         for key, found in groupby(self._catalogue.missing(self._bucket), key=lambda row: row.key):
             rows = list(found)
@@ -312,7 +311,7 @@ class BucketRun:
                 yield rows
 
     def _is_gone(self, key: str) -> bool:
-        """Whether the source has no such object; asked again, right before it is hidden."""
+        """Return whether the source lacks the object, asked again right before hiding it."""
         try:
             self._source.head(self._bucket, key)
         except ObjectMissing:
@@ -320,7 +319,7 @@ class BucketRun:
         return False
 
     def _purge(self, now: datetime) -> int:
-        """Delete for good what the source no longer has and what was hidden, or only a version, for long enough."""
+        """Purge objects that are gone at the source and were hidden or superseded for long enough."""
         before, batch, count = now - self._rules.keep, [], 0
         for row in self._catalogue.missing(self._bucket):
             since = row.hidden or row.missing_since
@@ -337,7 +336,7 @@ class BucketRun:
         return count
 
     def _confirm(self, planned: Planned, folder: Path) -> Outcome:
-        """See that what the target said it stored is there. What is not is marked, so that it is copied again."""
+        """Check that the target has what it said it stored. Mark the others, so that they are copied again."""
         outcome, lost, read = Outcome(), [], []
         copied = self._catalogue.copied_since(self._bucket, planned.began)
         accepted = (row for row in copied if row.basis == ACCEPTED)
@@ -367,7 +366,7 @@ class BucketRun:
         return outcome
 
     def _newest(self, keys: Iterable[str]) -> dict[str, int]:
-        """The place of each key's newest row in the catalogue."""
+        """Return the place of each key's newest row in the catalogue."""
         places: dict[str, int] = {}
         for row in self._catalogue.of_keys(self._bucket, list(dict.fromkeys(keys))):
             places[row.key] = max(row.place, places.get(row.key, -1))

@@ -1,6 +1,6 @@
-"""Carry out the plan of one key: each version streamed to the target, verified there, and told as a replica.
+"""Copy the versions of one key: stream each to the target, verify it there, and return replicas.
 
-A version that fails stops those after it of the same key, so that their order holds, and no other key.
+A failed version stops the later ones of its key, so that their order holds, but no other key.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOST_PARTS = 1000
 ONE_PUT = 1 << 30
 """A larger file goes in parts: at many operators a put may not exceed 5 GiB."""
 AT_ONCE = 4
-"""Parts of one object under way at a time."""
+"""Number of parts of one object uploaded in parallel."""
 _CHUNK = 1 << 20
 
 
@@ -44,9 +44,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Carried:
-    """What came of one key: replicas, how many of them were put (the others were there), their bytes, what failed.
+    """Result of one key: replicas, number and bytes of new copies (the others existed), the failure.
 
-    `hidden`: a reader of the target no longer finds the key, as was seen there.
+    `hidden`: readers of the target no longer find the key, as checked there.
     """
 
     replicas: tuple[Replica, ...] = ()
@@ -58,7 +58,7 @@ class Carried:
 
 
 class Throttle:
-    """No more than so many bytes a second, over all threads; None for no limit."""
+    """Limits the bytes per second over all threads; None for no limit."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Throttle:
         self._free, self._lock = now(), threading.Lock()
 
     def take(self, size: int) -> None:
-        """Wait until that many more bytes may pass."""
+        """Wait until that many more bytes are allowed."""
         if not self._rate:
             return
         with self._lock:
@@ -82,11 +82,11 @@ class Throttle:
 
 @dataclass(frozen=True)
 class Mover:
-    """Brings versions of one bucket from a source to a target.
+    """Copies versions of one bucket from a source to a target.
 
-    `arrival`: the target was proven to refuse a body that is not of its SHA-256, so one that it took is verified; else
-    each is read back. `parts_arrival`: the same of parts. `md5_etags`: the source was proven to give the MD5 as ETag.
-    `tags`: tags are copied, at one more request for each object.
+    `arrival`: the target is proven to refuse a body with a wrong SHA-256, so accepted bodies are verified; otherwise
+    each is read back. `parts_arrival`: the same for parts. `md5_etags`: the source is proven to return the MD5 as ETag.
+    `tags`: copy tags, with one more request for each object.
     """
 
     source: Site
@@ -99,10 +99,10 @@ class Mover:
     tags: bool = True
     throttle: Throttle = field(default_factory=lambda: Throttle(None))
     kept: list[bool] = field(default_factory=list)
-    """Whether the target's bucket keeps versions, once that was asked."""
+    """Whether the target's bucket keeps versions, once asked."""
 
     def carry(self, plan: KeyPlan) -> Carried:
-        """Make the copies of one key, in order. Errors of the sites become a failure."""
+        """Copy the versions of one key in order. Errors of the sites become a failure."""
         replicas: list[Replica] = []
         put = size = 0
         for n, copy in enumerate(plan.copies):
@@ -146,10 +146,10 @@ class Mover:
         return self._replica(copy, info, stored, came.sha256, basis, voucher)
 
     def _sent_etag(self, info: ObjectInfo, stored: ObjectInfo, body: bytes) -> str:
-        """The ETag that a listing of the target has to show for a body that was put whole: its MD5.
+        """Return the ETag that the target must list for a body stored in one piece: its MD5.
 
-        Not computed where both sites tell the same one: an MD5 that the source has from the writer's bytes, and the
-        target from what it received.
+        Not computed if both sites report the same: the source's MD5 is from the writer's bytes, the target's from what
+        it received.
         """
         return info.etag if self.md5_etags and info.etag == stored.etag else md5(body).hex()
 
@@ -162,7 +162,7 @@ class Mover:
         return self._replica(copy, copy.source, stored, "", "found there" if copy.perhaps else "marker", "writer")
 
     def _newest_marker(self, key: str) -> str | None:
-        """The version of the delete marker that stands for a key, where the answer to the delete did not tell it."""
+        """Return the version of a key's delete marker if the answer to the delete lacked it."""
         if not self._keeps_versions():
             return None
         newest = next((version for version in self.target.versions(self.bucket, key) if version.key == key), None)
@@ -171,7 +171,7 @@ class Mover:
         return newest.version_id
 
     def _in_parts(self, key: str, copy: Copy) -> Replica:
-        """A large object, in constant memory; parts that an earlier run stored are not sent again."""
+        """Copy a large object in constant memory. Parts stored by an earlier run are not sent again."""
         info = self.source.head(self.bucket, key, version_id=copy.source.version_id, tags=self.tags)
         if copy.source.version_id:
             check_listed(f"head {self.bucket}/{key} at site '{self.source.name}'", copy.source, info)
@@ -208,7 +208,7 @@ class Mover:
         return self._replica(copy, info, stored, came.sha256, basis, voucher)
 
     def _checks(self, info: ObjectInfo) -> Checks | None:
-        """What the source tells of a body without its writer's record; asked for only then."""
+        """Return the site's checksums of a body without its writer's record, requested only if needed."""
         return None if info.sha256 else self.source.checks(self.bucket, info.key, version_id=info.version_id)
 
     def _vouch(self, info: ObjectInfo, checks: Checks | None, came: Digests) -> Voucher:
@@ -216,7 +216,7 @@ class Mover:
         return vouch(where, info, checks, came, md5_etags=self.md5_etags)
 
     def _found(self, key: str, perhaps: ObjectInfo | None, sha256: str) -> ObjectInfo | None:
-        """The version at the target, if it gives back exactly these bytes (after a crash, or without a catalogue)."""
+        """Return the version at the target with exactly these bytes, if any (after a crash, or without a catalogue)."""
         if perhaps is None:
             return None
         try:
@@ -226,7 +226,7 @@ class Mover:
         return perhaps if same else None
 
     def _verified(self, stored: ObjectInfo, sent_etag: str, sha256: str, arrival: bool) -> tuple[ObjectInfo, Basis]:
-        """What was put, with the ETag that a listing of the target has to show; and what its verification stands on."""
+        """Return what was stored, the ETag that the target must list, and how it was verified."""
         if not stored.version_id and self._keeps_versions():
             stored = self._with_version(stored, sent_etag, sha256)
         if arrival:
@@ -245,7 +245,7 @@ class Mover:
         return self.kept[0]
 
     def _with_version(self, stored: ObjectInfo, sent_etag: str, sha256: str) -> ObjectInfo:
-        """What was put, where the answer told no version: the site is asked for it. Raises SiteError."""
+        """Add the version to what was stored: ask the site if its answer lacked it. Raises SiteError."""
         there = self.target.head(self.bucket, stored.key)
         same = there.size == stored.size and (there.sha256 == sha256 or there.etag == sent_etag)
         if not same or not there.version_id:
@@ -292,9 +292,9 @@ class Mover:
 def store_file(
     site: Site, bucket: str, like: ObjectInfo, file: Path, *, retain_until: datetime | None = None
 ) -> ObjectInfo:
-    """Store a file as `like` says (key, size, metadata with its `sha256`, content type); a large one goes in parts.
+    """Store a file as `like` describes (key, size, metadata with its `sha256`, content type); a large one in parts.
 
-    With `retain_until`, under lock: one that went in parts only once it is whole.
+    With `retain_until` it is locked; an upload in parts only once it is complete.
     """
     if like.size <= ONE_PUT:
         return site.write_file(
@@ -317,7 +317,10 @@ def store_file(
 
 
 def stored_sha256(site: Site, bucket: str, key: str, *, version_id: str | None = None, once: bool = False) -> str:
-    """SHA-256 of what the site gives back, in constant memory; `once` as in `Site.open`. Raises ObjectMissing."""
+    """Return the SHA-256 of what the site returns, in constant memory; `once` as in `Site.open`.
+
+    Raises ObjectMissing.
+    """
     return read_through(site, bucket, key, version_id, Digests(etag=False), once=once).sha256
 
 
@@ -332,12 +335,12 @@ def read_through(
 
 
 def _digests(checks: Checks | None) -> Digests:
-    """Those that a source's account of a body is compared with."""
+    """Return the digests that the source's account of a body is compared with."""
     return Digests(checks.part if checks else 0, etag=checks is not None)
 
 
 def read_back(target: Site, bucket: str, stored: ObjectInfo, sha256: str) -> None:
-    """Raises IntegrityError unless the target gives back what it said it stored."""
+    """Check that the target returns what it said it stored. Raises IntegrityError."""
     where = f"{bucket}/{stored.key} at site '{target.name}'"
     try:
         found = stored_sha256(target, bucket, stored.key, version_id=stored.version_id)
@@ -351,7 +354,7 @@ def read_back(target: Site, bucket: str, stored: ObjectInfo, sha256: str) -> Non
 
 
 def see_hidden(target: Site, bucket: str, key: str) -> None:
-    """Raises IntegrityError unless a reader of the target no longer finds a key for which a delete marker was put."""
+    """Check that readers of the target no longer find a key with a delete marker. Raises IntegrityError."""
     try:
         target.head(bucket, key)
     except ObjectMissing:
@@ -370,7 +373,7 @@ def absent(target: Site, bucket: str, key: str) -> IntegrityError:
 
 
 def as_stored(replica: Replica) -> ObjectInfo:
-    """A replica as the target lists it."""
+    """Return a replica as the target lists it."""
     return ObjectInfo(
         replica.key,
         replica.size,

@@ -1,7 +1,7 @@
-"""Whether the bytes that came from a source are those that were stored there, and who vouches for that. Pure.
+"""Decide whether a source returned the stored bytes, and on what evidence. Pure.
 
-A writer vouches: by the SHA-256 in the object's metadata, or by a checksum that it sent along and the site kept. An
-ETag is the site's own account of what it received. It is compared, and vouches for nothing; nor does a second read.
+Evidence is the SHA-256 in the object's metadata, or a checksum sent by the writer and kept by the site. An ETag is the
+site's own account of what it received: it is compared, but is no evidence; nor is a second read.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from rempart.sites.port import Checks, ObjectInfo
 
 
 def vouch(where: str, info: ObjectInfo, checks: Checks | None, came: Digests, *, md5_etags: bool) -> Voucher:
-    """Who vouches for the bytes that came. Raises IntegrityError for bytes that are not those on record.
+    """Return the evidence for the received bytes. Raises IntegrityError if they differ from the record.
 
-    `checks`: what the site tells of the body; needed only without the writer's record. `md5_etags`: the site was proven
-    to give the MD5 as ETag.
+    `checks`: the site's checksums of the body, needed only without the writer's record. `md5_etags`: the site is proven
+    to return the MD5 as ETag.
     """
     if info.sha256:
         if info.sha256 != came.sha256:
@@ -41,7 +41,7 @@ def vouch(where: str, info: ObjectInfo, checks: Checks | None, came: Digests, *,
 
 
 def _is_regular(checks: Checks) -> bool:
-    """Whether the first part tells the length of all but the last."""
+    """Return whether the first part has the length of all parts but the last."""
     count = checks.etag.rpartition("-")[2]
     return bool(checks.part) and count == str(-(-checks.size // checks.part))
 

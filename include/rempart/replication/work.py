@@ -1,4 +1,4 @@
-"""What a merge found to do, in pieces: kept on disk for this process, or at the target site for tasks elsewhere."""
+"""Store the work found by a merge in pieces: on disk for this process, or at the target site for tasks elsewhere."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _BATCH = 500
 
 
 class Store(Protocol):
-    """Where pieces of work lie."""
+    """Stores pieces of work."""
 
     def put(self, name: str, body: bytes) -> None: ...
 
     def get(self, name: str) -> bytes: ...
 
     def drop(self, names: Iterable[str]) -> None:
-        """Remove pieces that were carried."""
+        """Remove finished pieces."""
 
 
 class FolderStore:
-    """In a folder of this process."""
+    """Stores pieces in a folder of this process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -49,7 +49,7 @@ class FolderStore:
 
 
 class SiteStore:
-    """Below a prefix of a bucket, for tasks that run elsewhere."""
+    """Stores pieces below a prefix of a bucket, for tasks on other machines."""
 
     def __init__(self, site: Site, bucket: str, prefix: str) -> None:
         self._site, self._bucket, self._prefix = site, bucket, prefix
@@ -69,7 +69,7 @@ class SiteStore:
 
 
 def encode(plans: Iterable[KeyPlan]) -> bytes:
-    """One line for each key: its copies, whether it is a folder of other keys, whether it is hidden."""
+    """Return one line for each key: its copies, whether it is a folder of other keys, whether it is hidden."""
     lines = (
         json.dumps(
             {
@@ -87,7 +87,7 @@ def encode(plans: Iterable[KeyPlan]) -> bytes:
 
 
 def decode(body: bytes) -> Iterator[KeyPlan]:
-    """The plans again; `missing` and `back` are not part of them. Raises ValueError for other bytes."""
+    """Return the plans from their lines, without `missing` and `back`. Raises ValueError for other bytes."""
     for line in filter(None, body.split(b"\n")):
         plain = json.loads(line)
         copies = tuple(
@@ -104,7 +104,7 @@ def decode(body: bytes) -> Iterator[KeyPlan]:
 
 
 def encode_row(row: Replica) -> bytes:
-    """A replica as one line."""
+    """Return a replica as one line."""
     return json.dumps(_plain(asdict(row)), separators=(",", ":")).encode() + b"\n"
 
 
@@ -126,9 +126,9 @@ def _info(plain: dict[str, Any]) -> ObjectInfo:
 
 
 def in_order(listing: Iterable[ObjectInfo], folder: Path) -> Iterator[ObjectInfo]:
-    """A listing in the order of keys' bytes, whatever order a site lists in; the versions of a key stay as they come.
+    """Return a listing in the order of keys' bytes; the versions of a key keep their order.
 
-    In constant memory: a long one is sorted on disk, in `folder`.
+    In constant memory: a long listing is sorted on disk, in `folder`.
     """
     held: list[ObjectInfo] = []
     more = iter(listing)
@@ -166,7 +166,7 @@ def _on_disk(held: list[ObjectInfo], more: Iterator[ObjectInfo], folder: Path) -
 
 
 def ahead(listing: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
-    """The same entries, asked for from now on by a thread of their own, some pages ahead of who reads them."""
+    """Yield the same entries, prefetched some pages ahead by a thread."""
     batches: Queue[list[ObjectInfo] | BaseException | None] = Queue(maxsize=8)
     stopped = threading.Event()
 

@@ -1,7 +1,7 @@
-"""Who may do what, pure: the roles of people, what each may do in Airflow, and what it may do on Rempart's own pages.
+"""Define roles: what each may do in Airflow, and on Rempart's own pages. Pure.
 
-One table says both. `rempart up` writes it into the tables of Airflow's FAB auth manager
-(rempart.deployment.access.roles); routes under /rempart ask `capabilities(user)`, whichever auth manager made the user.
+One table defines both. `rempart up` writes it into the tables of Airflow's FAB auth manager
+(rempart.deployment.access.roles); routes under /rempart call `capabilities(user)` with either auth manager.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ _MEANINGS: dict[RoleName, str] = {
 
 
 def granted(permissions: Collection[Permission]) -> frozenset[Capability]:
-    """The capabilities that permissions of FAB's tables amount to."""
+    """Return the capabilities that correspond to permissions in FAB's tables."""
     return frozenset(capability for capability, asked in _ASKED.items() if asked in permissions)
 
 
 def role(name: RoleName) -> Role:
-    """One role, as the table says."""
+    """Return a role from the table."""
     column = ROLES.index(name)
     permissions = frozenset(
         (_ACTIONS[letter], resource) for resource, rights in RIGHTS.items() for letter in rights[column]
@@ -109,9 +109,9 @@ def role(name: RoleName) -> Role:
 
 
 def capabilities(user: object) -> frozenset[Capability]:
-    """What the user of a request may do on Rempart's pages; nothing, if neither auth manager made it.
+    """Return what the user of a request may do on Rempart's pages; empty for other auth managers.
 
-    `user` is what Airflow's `get_user` gives: FAB's has `perms`, the simple auth manager's has `role`.
+    `user` comes from Airflow's `get_user`: FAB's has `perms`, the simple auth manager's has `role`.
     """
     if (permissions := getattr(user, "perms", None)) is not None:
         return granted(permissions)
@@ -121,5 +121,8 @@ def capabilities(user: object) -> frozenset[Capability]:
 
 
 def needed(dag_id: str | None) -> Capability:
-    """What it takes to start or change a DAG and its runs; None: a request that names no DAG, and so may mean any."""
+    """Return the right needed to start or change a DAG and its runs.
+
+    None: the request names no DAG, so any is possible.
+    """
     return "fail_over" if dag_id is None or dag_id in RESERVED else "operate"

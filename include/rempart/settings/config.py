@@ -1,7 +1,7 @@
-"""rempart.yaml and the environment, validated once: the only reader of both.
+"""Read and validate rempart.yaml and the environment: the only reader of both.
 
-Secrets never stand in rempart.yaml. It names Airflow connections; this module resolves them from `AIRFLOW_CONN_<NAME>`
-in the environment or in the stack's secrets file, and the orchestration from any secrets backend that Airflow knows.
+rempart.yaml holds no secrets. It names Airflow connections; this module resolves them from `AIRFLOW_CONN_<NAME>` in the
+environment or in the stack's secrets file, and the orchestration from any secrets backend of Airflow.
 """
 
 from __future__ import annotations
@@ -50,16 +50,18 @@ WAL_ARCHIVE = "wal_archive"
 
 
 class Config(Strict):
-    """The whole of rempart.yaml."""
+    """Content of rempart.yaml."""
 
-    operators: dict[str, Operator] = Field(description="Beside the shipped catalogue, or over its facts.")
+    operators: dict[str, Operator] = Field(description="Adds to the shipped catalogue, or overrides its facts.")
     sites: dict[str, SiteConfig]
     active_site: str = Field(description="The site where pipelines read and write.")
     policy: dict[Classification, PolicyRule]
     retention: dict[Classification, Retention]
     buckets: Buckets = Buckets()
     registries: dict[str, Registry] = Field(default_factory=dict, description="By host, or host/path.")
-    connections: dict[str, DeclaredConnection] = Field(default_factory=dict, description="Beside the platform's own.")
+    connections: dict[str, DeclaredConnection] = Field(
+        default_factory=dict, description=("In addition to the platform's own.")
+    )
     hosts: dict[str, Place] = Field(default_factory=dict, description="Other hosts that tasks may reach: host[:port].")
     pools: dict[str, Pool] = Field(default_factory=dict)
     machine: Place | None = Field(
@@ -76,26 +78,26 @@ class Config(Strict):
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """The roles of PostgreSQL that log in; the connection of role `x` is named `pg_x`."""
+        """Return PostgreSQL's login roles; the connection of role `x` is named `pg_x`."""
         return (*DATABASES, "backup", "drill", *([WAL_ARCHIVE] if self.backup.point_in_time else []))
 
     @property
     def evidence_site(self) -> str:
-        """The site of the ledger's export."""
+        """Return the site of the ledger's export."""
         return self.evidence.site or self.active_site
 
     @property
     def checkpoint_site(self) -> str:
-        """The site of the checkpoints that witness it."""
+        """Return the site of the checkpoints that witness the export."""
         return self.evidence.checkpoint_site or self.backup.site
 
     def server_place(self, name: str) -> Place | None:
-        """Where one of SERVERS is: as declared for an external one, else the machine. None if nobody declared it."""
+        """Return the place of one of SERVERS: declared for an external one, else the machine. None if undeclared."""
         declared = self.services[name].external if name in self.services else None
         return declared.place if declared else self.machine
 
     def places(self) -> dict[str, Place]:
-        """Every place that the file names, by its path there."""
+        """Return every place in the file, by its path there."""
         sections: dict[str, Mapping[str, Place]] = {
             "sites": self.sites,
             "registries": self.registries,
@@ -164,7 +166,7 @@ class Config(Strict):
         return self
 
     def _check_servers(self) -> None:
-        """Raises ValueError where nobody declared the place of a server, or somebody declared a site's place twice."""
+        """Check that each server has exactly one declared place. Raises ValueError."""
         for name, service in self.services.items():
             declared = service.external
             if declared is None:
@@ -204,7 +206,7 @@ class Connection:
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def tls(self) -> dict[str, Any]:
-        """libpq's TLS settings, of `extra` and of the environment (PGSSLMODE, ...); of two modes the stricter one."""
+        """Return libpq's TLS settings from `extra` and the environment (PGSSLMODE, ...); the stricter of two modes."""
         inherited = {name: os.environ.get(f"PG{name.upper()}", "") for name in TLS}
         found = {name: value for name, value in inherited.items() if value}
         found |= {name: str(self.extra[name]) for name in TLS if name in self.extra}
@@ -212,7 +214,8 @@ class Connection:
         return found | ({"sslmode": max(modes, key=SSL_MODES.index)} if modes else {})
 
     def postgresql_url(self, driver: str = "postgresql") -> str:
-        """A URL for libpq (`postgresql`) or SQLAlchemy (`postgresql+psycopg`); holds the password: never log it.
+        """Return a URL for libpq (`postgresql`) or SQLAlchemy (`postgresql+psycopg`). It holds the password: never log
+        it.
 
         asyncpg takes no TLS settings from it: see `rempart.orchestration.async_sessions`.
         """
@@ -227,26 +230,26 @@ Connections = Callable[[str], Connection]
 
 
 def witness(site: str) -> str:
-    """The connection that can only add to the bucket of checkpoints at a site."""
+    """Return the connection that can only add to the checkpoint bucket of a site."""
     return f"s3_witness_{site}"
 
 
 def watcher(site: str) -> str:
-    """The connection that can only read heartbeats at a site: for the watch, the platform does not use it."""
+    """Return the connection that can only read heartbeats of a site. Only the watch uses it."""
     return f"s3_watch_{site}"
 
 
 TRACKED = "mlflow"
-"""Where MLflow's server keeps artifacts in their bucket, the same at every site."""
+"""Prefix of MLflow's artifacts in their bucket, the same at every site."""
 
 
 def tracker(site: str) -> str:
-    """The connection with which MLflow's server keeps artifacts at a site: it reaches its own prefix alone."""
+    """Return the connection of MLflow's server for artifacts at a site: it reaches its own prefix only."""
     return f"s3_mlflow_{site}"
 
 
 def project_root() -> Path:
-    """The folder of rempart.yaml: `REMPART_HOME`, else the nearest folder above the working directory that has one."""
+    """Return the folder of rempart.yaml: `REMPART_HOME`, else the nearest folder upwards from the working directory."""
     if home := os.environ.get("REMPART_HOME"):
         return Path(home)
     for folder in (Path.cwd(), *Path.cwd().parents):
@@ -259,17 +262,17 @@ def project_root() -> Path:
 
 
 def var_dir() -> Path:
-    """Where the embedded stack keeps its state: `REMPART_VAR`, else `var/` in the project."""
+    """Return the state folder of the embedded stack: `REMPART_VAR`, else `var/` in the project."""
     return Path(os.environ.get("REMPART_VAR") or project_root() / "var")
 
 
 def secrets_file() -> Path:
-    """KEY=value lines of the embedded stack, mode 0600, generated once."""
+    """Return the file of the embedded stack's secrets: KEY=value lines, mode 0600, generated once."""
     return var_dir() / "secrets.env"
 
 
 def operators_dir(file: Path) -> Path:
-    """Where the shipped catalogue of operators is, beside a rempart.yaml."""
+    """Return the folder of the shipped operator catalogue, next to a rempart.yaml."""
     return file.parent / "include" / "operators"
 
 
@@ -289,7 +292,7 @@ def _load(file: Path, modified: tuple[float, ...]) -> Config:
 
 
 def load(file: Path | None = None) -> Config:
-    """The validated configuration; read again only when the file changed. Raises ConfigError."""
+    """Return the validated configuration; read again only if the file changed. Raises ConfigError."""
     file = file or project_root() / "rempart.yaml"
     if not file.is_file():
         raise ConfigError(f"{file} does not exist", "Create it from the rempart.yaml that the project ships.")
@@ -297,7 +300,10 @@ def load(file: Path | None = None) -> Config:
 
 
 def _modified(folder: Path) -> list[float]:
-    """When each file of a folder was modified, by name. Asked whenever Airflow reads a DAG file: it must be quick."""
+    """Return the modification time of each file of a folder, by name.
+
+    Airflow calls it for each DAG file: it must be fast.
+    """
     try:
         with os.scandir(folder) as found:
             return [time for _, time in sorted((one.name, one.stat().st_mtime) for one in found)]
@@ -306,7 +312,7 @@ def _modified(folder: Path) -> list[float]:
 
 
 def read_env_file(file: Path) -> dict[str, str]:
-    """KEY=value lines; values are taken literally, blank lines and # comments are skipped."""
+    """Read KEY=value lines literally, without blank lines and # comments."""
     if not file.is_file():
         return {}
     pairs = (
@@ -318,12 +324,12 @@ def read_env_file(file: Path) -> dict[str, str]:
 
 
 def environment() -> dict[str, str]:
-    """The process environment over the stack's secrets file."""
+    """Return the process environment merged over the stack's secrets file."""
     return {**read_env_file(secrets_file()), **os.environ}
 
 
 def parse_connection(name: str, text: str) -> Connection:
-    """An `AIRFLOW_CONN_*` value, as JSON or as a URI."""
+    """Parse an `AIRFLOW_CONN_*` value, as JSON or as a URI."""
     if text.lstrip().startswith("{"):
         data = json.loads(text)
         extra = data.get("extra") or {}
@@ -356,8 +362,8 @@ def environment_connections(name: str) -> Connection:
     if not (text := environment().get(variable)):
         raise ConnectionMissing(
             f"Connection '{name}' is not defined",
-            f"Of a server of your own: set {variable} in the environment (docs/how-to/external-services.md). Of the "
-            f"embedded stack: `rempart up` writes it to {secrets_file()}.",
+            f"For your own server, set {variable} in the environment (docs/how-to/external-services.md). For the "
+            f"embedded stack, run `rempart up`, which writes it to {secrets_file()}.",
         )
     try:
         return parse_connection(name, text)

@@ -1,7 +1,7 @@
-"""Facts about the companies that run infrastructure: who they are, under whose law, what each service of theirs is.
+"""Read facts about operators: companies that run infrastructure, their jurisdiction, and their services.
 
 The shipped catalogue is one file per operator under include/operators; rempart.yaml adds entries and overrides facts.
-Every fact says where it was read (`source`) and when (`as_of`). One that is not certain says so, and counts as unknown.
+Every fact has its source (`source`) and date (`as_of`). An uncertain fact says so, and counts as unknown.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Region(Sourced):
 
 
 class Qualification(Sourced):
-    """What an authority attested of a service. `SecNumCloud-3.2` alone is short for a name and a version."""
+    """An authority's attestation of a service. `SecNumCloud-3.2` alone is short for a name and a version."""
 
     name: str
     version: str | None = None
@@ -76,7 +76,7 @@ class Qualification(Sourced):
 
 
 class Technology(Sourced):
-    """A product that a service is built on, and who controls it: a country, or `open` for open source nobody owns."""
+    """A product that a service is built on, and who controls it: a country, or `open` for ownerless open source."""
 
     name: str
     origin: str = Field(pattern=r"^([A-Z]{2}|open)$")
@@ -91,7 +91,7 @@ class SubProcessor(Sourced):
 
 
 class Service(Sourced):
-    """What one uses of an operator. Qualifications belong to it, not to the operator."""
+    """A service of an operator. Qualifications belong to the service, not to the operator."""
 
     name: str = ""
     runs_on: Names = Field(description="Operators whose infrastructure it runs on in the end, itself included.")
@@ -116,15 +116,17 @@ class Operator(Sourced):
 
 
 def split_qualification(text: str) -> tuple[str, str | None]:
-    """`SecNumCloud-3.2` as name and version; `HDS` has none, and in `ISO-27001` the number is part of the name."""
+    """Split `SecNumCloud-3.2` into name and version; `HDS` has none, and in `ISO-27001` the number is part of the
+    name.
+    """
     name, _, version = text.rpartition("-")
     return (name, version) if name and "." in version else (text, None)
 
 
 def read_catalogue(folder: Path, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
-    """The shipped entries as plain data, by operator: all of them, or the named ones and what they run on.
+    """Return shipped entries as plain data, by operator: all, or the named ones and those they run on.
 
-    Reading all takes a tenth of a second, which each process of Airflow would pay. Raises ConfigError.
+    Reading all takes a tenth of a second in each process of Airflow. Raises ConfigError.
     """
     if names is None:
         return {file.stem: read_yaml(file) for file in sorted(folder.glob("*.yaml"))}
@@ -139,7 +141,7 @@ def read_catalogue(folder: Path, names: Iterable[str] | None = None) -> dict[str
 
 
 def _below(entry: Mapping[str, Any]) -> list[str]:
-    """The operators that an entry's services run on, as far as it is well formed (the validation judges that)."""
+    """Return the operators that an entry's services run on, as far as the entry is well-formed."""
     services = entry.get("services")
     all_services = services.values() if isinstance(services, Mapping) else ()
     listed = [one.get("runs_on") for one in all_services if isinstance(one, Mapping)]
@@ -147,7 +149,7 @@ def _below(entry: Mapping[str, Any]) -> list[str]:
 
 
 def named_operators(data: Mapping[str, Any]) -> set[str]:
-    """Every operator that a rempart.yaml names, wherever it names one."""
+    """Return every operator that a rempart.yaml names."""
     overrides = data.get("operators")
     names: set[str] = set()
     if isinstance(machine := data.get("machine"), Mapping) and isinstance(machine.get("operator"), str):
@@ -169,7 +171,7 @@ def named_operators(data: Mapping[str, Any]) -> set[str]:
 
 
 def merge(shipped: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The overrides over the shipped entries, key by key; a list replaces a list."""
+    """Merge overrides into the shipped entries, key by key; a list replaces a list."""
     merged = dict(shipped)
     for key, value in overrides.items():
         before = merged.get(key)

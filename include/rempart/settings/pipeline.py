@@ -1,7 +1,7 @@
-"""The pipeline file: source, schema, expectations, features, prediction, trainer and gate of one dataset.
+"""Define the pipeline file: source, schema, expectations, features, prediction, trainer and gate of one data set.
 
-A pipeline declares *moments* (in order of time) and says of each column at which moment it is known. A feature may use
-only what is known at its own moment, so a leak from the future is refused when the file is read, before any run.
+A pipeline declares *moments* (in order of time), and for each column the moment from which it is known. A feature may
+use only what is known at its own moment, so a leak from the future is refused when the file is read, before any run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CalendarPart = Literal["year", "month", "week", "day_of_month", "day_of_week", "
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 Metric = Literal["mae", "rmse", "accuracy", "log_loss"]
 METRICS: dict[str, tuple[Metric, ...]] = {"regression": ("mae", "rmse"), "classification": ("log_loss", "accuracy")}
-"""Metrics of each task; all are computed, the gate names the one that decides."""
+"""Metrics of each task; all are computed, and the gate names the deciding one."""
 
 PREFIX = r"[A-Za-z0-9_\-]+/([A-Za-z0-9_\-]+/)*"
 """A folder of the landing bucket, such as `hotel_bookings/` or `hotel/bookings/`."""
@@ -104,7 +104,7 @@ View = Annotated[RowView | TrailingView, Field(discriminator="kind")]
 
 
 class Prediction(Strict):
-    """What is predicted, and when: only what is known at that moment is used."""
+    """The prediction and its moment: it uses only what is known at that moment."""
 
     target: str
     task: Literal["regression", "classification"]
@@ -161,7 +161,7 @@ class Gate(Strict):
 
 
 class Lowered(Strict):
-    """What counts as less protected than the data it is derived from, and the ledger's record of who judged so."""
+    """A derived kind of data with a lower classification, and the ledger's record of the judgement."""
 
     to: Classification
     evidence: int = Field(ge=1, description="Number of the record that `rempart classification lower` wrote.")
@@ -185,7 +185,7 @@ class Schedules(Strict):
 
 
 class Pipeline(Strict):
-    """One pipeline file, validated as a whole."""
+    """A pipeline file, validated as a whole."""
 
     name: Name
     description: str = ""
@@ -223,9 +223,9 @@ class Pipeline(Strict):
         return views
 
     def reading_from(self, prefix: str) -> Pipeline:
-        """The same pipeline, reading one folder below its own prefix. Raises PipelineError for any other prefix.
+        """Return the pipeline restricted to one folder below its own prefix. Raises PipelineError for any other prefix.
 
-        Another pipeline's deliveries may have another classification, which they would lose here.
+        Deliveries of another pipeline may have another classification, which they would lose here.
         """
         if not re.fullmatch(self.own_prefixes, prefix) or len(prefix) > 200:
             raise PipelineError(
@@ -237,18 +237,18 @@ class Pipeline(Strict):
 
     @property
     def own_prefixes(self) -> str:
-        """Pattern of the prefixes that a run of this pipeline may read: its own, and folders below it."""
+        """Return a pattern of the prefixes that a run may read: the pipeline's own, and folders below it."""
         return rf"{re.escape(self.source.prefix)}([A-Za-z0-9_\-]+/)*"
 
     def known_by(self, column: str, moment: str) -> bool:
-        """Whether a column's value is known at a moment."""
+        """Return whether a column's value is known at a moment."""
         order = list(self.moments)
         return order.index(self.columns[column].known) <= order.index(moment)
 
     def model_inputs(self) -> list[str]:
-        """References (`view__feature`) of the model's inputs, in order: numbers, booleans and closed categories.
+        """Return references (`view__feature`) of the model's inputs in order: numbers, booleans and closed categories.
 
-        Free text never enters a model: it may hold personal values, which a model file would carry along.
+        Free text never enters a model: it may hold personal values, which the model file would contain.
         """
         return [
             f"{name}__{feature}"

@@ -1,4 +1,4 @@
-"""The pipeline files of this project: read, validated, and held against one another."""
+"""Read, validate and compare the pipeline files of this project."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rempart.settings.schema import explain, read_yaml
 
 
 def pipelines_dir() -> Path:
-    """Where the pipeline files are."""
+    """Return the folder of the pipeline files."""
     return project_root() / "include" / "pipelines"
 
 
@@ -86,7 +86,7 @@ def load_all(
 
 
 def declared_prefixes(files: Iterable[Path]) -> dict[str, str]:
-    """The prefix that each pipeline file declares, by the file's stem, whether or not the rest of it is valid."""
+    """Return the prefix of each pipeline file by its stem, even if the rest of the file is invalid."""
     found = {}
     for file in files:
         try:
@@ -99,7 +99,7 @@ def declared_prefixes(files: Iterable[Path]) -> dict[str, str]:
 
 
 def check_prefix(file: Path, prefixes: Mapping[str, str]) -> None:
-    """Raise PipelineError if a pipeline shares its prefix with another one, or one lies inside the other."""
+    """Check that no other pipeline shares, contains or lies inside this prefix. Raises PipelineError."""
     mine = prefixes.get(file.stem, "")
     if others := [n for n, p in prefixes.items() if n != file.stem and (p.startswith(mine) or mine.startswith(p))]:
         told = ", ".join(f"'{prefixes[name]}' of pipeline '{name}'" for name in sorted(others)[:5])
@@ -110,7 +110,7 @@ def check_prefix(file: Path, prefixes: Mapping[str, str]) -> None:
 
 
 def named(name: str) -> Pipeline:
-    """The pipeline of that name. Raises PipelineError."""
+    """Return the pipeline of that name. Raises PipelineError."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
         raise PipelineError(f"'{name[:60]}' cannot be a pipeline's name", "Use lower case letters, digits and _.")
     file = pipelines_dir() / f"{name}.yaml"

@@ -1,8 +1,8 @@
-"""Reads YAML as plain data, within bounds: the only place that does.
+"""Read YAML as plain data within bounds: the only YAML reader.
 
-Stricter than YAML's own loaders. A key that stands twice in one mapping is refused, because the last one would win
-unseen. Aliases (`*name`) are allowed, but count with everything they repeat, so that a short text cannot become
-millions of values.
+Stricter than YAML's own loaders. A duplicate key in a mapping is refused, because the last one would win silently.
+Aliases (`*name`) are allowed but count with everything they repeat, so that a short text cannot become millions of
+values.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 MAX_TEXT = 4 << 20
-"""Characters of one text. The largest file that the project ships has 40,000."""
+"""Limit of characters of one text. The largest shipped file has 40,000."""
 MAX_VALUES = 200_000
-"""Values of one text, each counted as often as aliases repeat it."""
+"""Limit of values of one text, counted as often as aliases repeat them."""
 MAX_DEPTH = 60
 """Levels of lists and mappings inside each other."""
 
@@ -45,7 +45,7 @@ class _Loader(_Base):  # type: ignore[misc] # which of two classes is known only
 
 
 def load(text: str) -> Any:
-    """The data of one YAML document. Raises yaml.YAMLError (`Refused` where this module's rules are broken)."""
+    """Return the data of one YAML document. Raises yaml.YAMLError (`Refused` for a broken rule of this module)."""
     if len(text) > MAX_TEXT:
         raise Refused(f"the text has {len(text)} characters, more than {MAX_TEXT}")
     loader = _Loader(text)

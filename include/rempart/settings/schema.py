@@ -1,4 +1,4 @@
-"""What every YAML file of ours has in common: strict sections, durations, faults told by their path in the file."""
+"""Shared parts of our YAML files: strict sections, durations, error messages with their path in the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def parse_duration(value: object) -> timedelta:
-    """`90d`, `15m`, `1h` as a timedelta. Raises ValueError for anything else."""
+    """Parse `90d`, `15m` or `1h` as a timedelta. Raises ValueError for anything else."""
     if isinstance(value, str) and (found := re.fullmatch(r"(\d+)\s*([smhdw])", value)):
         return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
     if isinstance(value, timedelta):
@@ -35,7 +35,7 @@ class Strict(BaseModel):
 
 
 def explain(error: ValidationError, file: Path) -> str:
-    """One line per fault: the file, the path in it, what is wrong."""
+    """Return one line per fault: the file, the path in it, the error."""
     lines = []
     for fault in error.errors():
         # pydantic adds the tag of a discriminated union to the path; a reader of the file does not know it
@@ -50,7 +50,7 @@ def explain(error: ValidationError, file: Path) -> str:
 
 
 def read_yaml(file: Path, error: type[ConfigError] = ConfigError) -> dict[str, Any]:
-    """A YAML mapping, read without constructing anything but plain data; a key that stands twice is refused."""
+    """Read a YAML mapping as plain data only; duplicate keys are refused."""
     try:
         data = plain_yaml.load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as cause:

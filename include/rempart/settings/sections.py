@@ -1,5 +1,4 @@
-"""The sections of rempart.yaml, one class each; rempart.settings.config.Config is the whole and checks their
-references."""
+"""Define the sections of rempart.yaml, one class each; rempart.settings.config.Config checks their references."""
 
 from __future__ import annotations
 
@@ -14,17 +13,17 @@ from rempart.settings.schema import Duration, Strict
 Classification = Literal["public", "internal", "personal", "sensitive"]
 
 SHORTEST_SESSION = timedelta(minutes=15)
-"""Of STS AssumeRole: AWS and those who follow it refuse less than 900 s."""
+"""Minimum duration of STS AssumeRole sessions: AWS and compatible services refuse less than 900 s."""
 
 MOST_LISTED = 10_000_000
-"""The entries of one listing, unless a site says otherwise."""
+"""Limit of entries in one listing, unless a site sets another."""
 
 Countries = list[Annotated[str, Field(pattern=r"^([A-Z]{2}|EEA|ADEQUACY)$")]]
 """Countries by their ISO 3166 code, and groups of countries."""
 
 
 class Place(Strict):
-    """A service of an operator in one of its regions."""
+    """A service of an operator in a region."""
 
     operator: str
     service: str
@@ -32,10 +31,10 @@ class Place(Strict):
 
 
 class JobCredentials(Strict):
-    """What a job in a pool gets to reach the site with.
+    """Credentials with which a job in a pool reaches the site.
 
-    `session`: a session that ends by itself, limited to the job's own objects, from the site's STS. `connection`: the
-    key of another connection, whose rights you limit at the operator. `platform`: the site's own key, which may do all.
+    `session`: a temporary session from the site's STS, limited to the job's own objects. `connection`: the key of
+    another connection, whose rights you limit at the operator. `platform`: the site's own key, with all rights.
     """
 
     kind: Literal["session", "connection", "platform"]
@@ -77,7 +76,7 @@ class SiteConfig(Place):
 
 
 class PolicyRule(Strict):
-    """Where one classification may be placed: countries, or the groups EU, EEA, ADEQUACY. An empty list allows none."""
+    """Countries or groups (EU, EEA, ADEQUACY) where one classification may be placed. An empty list allows none."""
 
     jurisdictions: Countries = Field(description="Of the place itself, its operator and the infrastructure below it.")
     owner_jurisdictions: Countries = Field(description="Of the ultimate owners of both: laws that reach abroad.")
@@ -157,7 +156,7 @@ class EvidenceConfig(Strict):
 
 
 class AuditException(Strict):
-    """A finding that somebody answers for, until a date."""
+    """A finding that somebody accepts until a date."""
 
     finding: str
     owner: str
@@ -166,7 +165,7 @@ class AuditException(Strict):
 
 
 class AuditConfig(Strict):
-    """What `rempart audit` measures against."""
+    """Criteria of `rempart audit`."""
 
     facts_max_age: Duration = timedelta(days=365)
     licences: list[str] = Field(default_factory=list, description="SPDX identifiers that dependencies may have.")
@@ -176,7 +175,7 @@ class AuditConfig(Strict):
 
 
 class Retention(Strict):
-    """How long data of one classification is kept."""
+    """Retention of the data of one classification."""
 
     raw: Duration
     quarantine: Duration
@@ -196,10 +195,10 @@ class Buckets(Strict):
 
 
 class Deletes(Strict):
-    """What has to be so before an object that is gone at the source is hidden at the target, and later deleted.
+    """Conditions for hiding, and later deleting, objects at the target that are gone at the source.
 
-    More than `share` or `count` in one run, and replication stops and asks: a bucket that lost much of what it held is
-    an accident more often than a wish.
+    More than `share` or `count` in one run stops the replication and asks: a large loss is more often an accident than
+    intended.
     """
 
     share: float = Field(default=0.1, gt=0, le=1, description="Of the objects, at most this part in one run.")
@@ -220,14 +219,14 @@ class Window(Strict):
     end: time
 
     def open_at(self, moment: time) -> bool:
-        """Whether a time of day is in the window, which may go past midnight."""
+        """Return whether a time of day is inside the window, which may cross midnight."""
         if self.begin <= self.end:
             return self.begin <= moment < self.end
         return moment >= self.begin or moment < self.end
 
 
 class ReplicationPair(Strict):
-    """One source and one target site."""
+    """A source and a target site."""
 
     source: str
     target: str
@@ -250,7 +249,7 @@ class ReplicationPair(Strict):
 
 
 class Keep(Strict):
-    """How many restore points of each age are kept."""
+    """Number of restore points kept of each age."""
 
     hourly: int = Field(default=24, ge=1)
     daily: int = Field(default=14, ge=1)
@@ -259,9 +258,9 @@ class Keep(Strict):
 
 
 class PointInTime(Strict):
-    """Point-in-time recovery of a PostgreSQL that the team runs itself: base backups, and all WAL since.
+    """Point-in-time recovery of a PostgreSQL that the team runs itself: base backups and all WAL since.
 
-    Every database of the server is in it, so somebody who was erased can be recovered for `keep` and `base_every`.
+    The archive holds every database of the server, so an erased person can be recovered for `keep` plus `base_every`.
     """
 
     base_every: Duration = Field(default="1d", validate_default=True, description="A base backup is taken so often.")
@@ -282,7 +281,7 @@ class PointInTime(Strict):
 
 
 class BackupConfig(Strict):
-    """Where restore points go, how often, and the objectives that they serve."""
+    """Where restore points go, how often, and their objectives."""
 
     site: str
     every: Duration = timedelta(minutes=30)
@@ -341,10 +340,10 @@ class Training(Strict):
 
 
 class External(Strict):
-    """A service that the team runs itself: `rempart up` checks it and never starts one.
+    """A service that the team runs itself: `rempart up` checks it and never starts it.
 
-    PostgreSQL, MLflow and Airflow need `operator`, `service` and `region`: the policy judges where they are. A site's
-    place stands under `sites`.
+    PostgreSQL, MLflow and Airflow need `operator`, `service` and `region` for the policy. A site's place is under
+    `sites`.
     """
 
     url: str
@@ -355,14 +354,14 @@ class External(Strict):
 
     @property
     def place(self) -> Place | None:
-        """Where it is; None unless operator, service and region are all declared."""
+        """Return the service's place, or None unless operator, service and region are all declared."""
         if self.operator is None or self.service is None or self.region is None:
             return None
         return Place(operator=self.operator, service=self.service, region=self.region)
 
 
 class Access(Strict):
-    """Who may use Airflow's pages and API: `simple` knows the platform's own admin alone, `fab` people with roles."""
+    """Who may use Airflow's pages and API: `simple` has only the platform's admin, `fab` has people with roles."""
 
     auth_manager: Literal["simple", "fab"] = "fab"
     session: Duration = Field(
@@ -377,14 +376,14 @@ class Access(Strict):
 
 
 class StackService(Strict):
-    """One service of the stack: started here, or external."""
+    """A service of the stack: started here, or external."""
 
     port: int | None = Field(default=None, ge=1024, le=65535, description="Listen here instead of the default port.")
     external: External | None = None
 
 
 class DagDefaults(Strict):
-    """What every DAG gets, from one place."""
+    """Shared defaults of all DAGs."""
 
     owner: str = "mlops"
     retries: int = Field(default=2, ge=0)

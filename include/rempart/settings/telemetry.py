@@ -1,4 +1,4 @@
-"""The one list of switches that keep a dependency from phoning home. Every process of ours starts with all of them."""
+"""Switches that disable telemetry of dependencies. Every process of ours starts with all of them."""
 
 from __future__ import annotations
 

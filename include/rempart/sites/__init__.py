@@ -1,1 +1,1 @@
-"""Sites: S3-compatible locations behind one narrow interface."""
+"""Access S3-compatible sites through one narrow interface."""

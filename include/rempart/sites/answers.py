@@ -1,4 +1,4 @@
-"""What an answer of an S3 server must hold, and an error for an answer that does not hold it."""
+"""Read the required fields of an S3 server's answer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class NotUnderstood(Exception):
 
 
 def fact(answer: Mapping[str, Any], name: str) -> Any:
-    """A field of an answer that every S3 server must send, such as ETag. Raises NotUnderstood if it is missing."""
+    """Return a field that every S3 server must send, such as ETag. Raises NotUnderstood if it is missing."""
     if (found := answer.get(name)) is None:
         raise NotUnderstood(f"the answer has no {name}")
     return found
 
 
 def etag(answer: Mapping[str, Any]) -> str:
-    """The ETag of an answer, without its quotes. Raises NotUnderstood if it is missing."""
+    """Return the ETag of an answer without its quotes. Raises NotUnderstood if it is missing."""
     if not (found := str(fact(answer, "ETag")).strip('"')):
         raise NotUnderstood("the answer has an empty ETag")
     return found

@@ -1,7 +1,7 @@
-"""What a site must be able to do, what was proven of it, and who relies on it. Pure.
+"""Define the capabilities of a site, their proofs, and the purposes that need them. Pure.
 
-A capability that was not proven counts as missing, whatever the operator's documentation says: who relies on one asks
-`missing` first, and refuses to work without it or works in the way that `without` describes.
+An unproven capability counts as missing, whatever the operator's documentation says: code that needs one calls
+`missing` first, and refuses to work without it or uses the way in `without`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VALID = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Capability:
-    """Something that a site can be seen to do, and what Rempart does about it where it is not proven.
+    """A capability of a site, and what Rempart does if it is not proven.
 
     `needed_by`: purposes that are refused without it.
     """
@@ -106,20 +106,20 @@ CAPABILITIES: tuple[Capability, ...] = (
     Capability("tags", "tags are kept with an object", "tags are not copied there"),
     Capability("clock", "its clock and ours differ by less than a minute", "nothing is locked there", _LOCKED),
 )
-"""Every one, in the order of the report."""
+"""All capabilities, in the order of the report."""
 BY_NAME = {capability.name: capability for capability in CAPABILITIES}
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What came out of trying one capability."""
+    """Outcome of probing one capability."""
 
     capability: str
     outcome: Outcome
     found: str
 
     def line(self) -> str:
-        """The proof, readable; unless it is proven, with who needs it and what is done without it."""
+        """Return the proof as text; unless proven, with the purposes that need it and the alternative."""
         text = f"{self.outcome:<8} {self.capability:<20} {self.found}"
         if self.outcome == "proven":
             return text
@@ -129,7 +129,10 @@ class Proof:
 
 @dataclass(frozen=True)
 class CapabilityRecord:
-    """What was proven of one site at one moment. `figures`: throughput in MB/s and the like, which prove nothing."""
+    """Proven capabilities of one site at one moment.
+
+    `figures`: throughput in MB/s and the like, which prove nothing.
+    """
 
     site: str
     endpoint: str
@@ -142,7 +145,7 @@ class CapabilityRecord:
 
     @property
     def lies(self) -> tuple[str, ...]:
-        """What the site claims, and does not do."""
+        """Return the capabilities that the site claims but does not have."""
         return tuple(proof.capability for proof in self.proofs if proof.outcome == CLAIMED)
 
     def as_json(self) -> dict[str, Any]:
@@ -155,20 +158,20 @@ class CapabilityRecord:
         }
 
     def lines(self) -> Iterator[str]:
-        """The report."""
+        """Return the report."""
         yield f"site {self.site} ({self.endpoint})"
         yield from (proof.line() for proof in self.proofs)
         yield from self.purposes()
 
     def purposes(self) -> Iterator[str]:
-        """For what the site may be used, and why not for the rest."""
+        """Return the purposes that the site may be used for, and why not for the others."""
         for purpose in _ALL:
             lacking = missing(self, purpose, self.at)
             yield f"{'ok' if not lacking else 'REFUSED':<8} {purpose}" + (f": {'; '.join(lacking)}" if lacking else "")
 
 
 def from_json(body: Mapping[str, Any]) -> CapabilityRecord:
-    """Raises KeyError, TypeError, ValueError for what is no record."""
+    """Return a record from JSON. Raises KeyError, TypeError, ValueError for an invalid record."""
     proofs = tuple(Proof(**proof) for proof in body["proofs"])
     if any(proof.outcome not in get_args(Outcome) for proof in proofs):
         raise ValueError("an outcome is none")
@@ -177,7 +180,7 @@ def from_json(body: Mapping[str, Any]) -> CapabilityRecord:
 
 
 def complete(proofs: Iterable[Proof]) -> tuple[Proof, ...]:
-    """One proof of each capability, in the report's order; of what was not tried, that it was not."""
+    """Return one proof of each capability, in the report's order; untried ones are `not run`."""
     found = {proof.capability: proof for proof in proofs}
     return tuple(
         found.get(capability.name, Proof(capability.name, "not run", "it was not tried")) for capability in CAPABILITIES
@@ -185,13 +188,13 @@ def complete(proofs: Iterable[Proof]) -> tuple[Proof, ...]:
 
 
 def undecided(record: CapabilityRecord, purpose: Purpose) -> bool:
-    """Whether something that a purpose needs was not tried, and nothing that it needs is lacking: probe again."""
+    """Return whether a purpose needs an untried capability and no missing one: probe again."""
     outcomes = {record.outcome(capability.name) for capability in CAPABILITIES if purpose in capability.needed_by}
     return "not run" in outcomes and outcomes <= {"not run", "proven"}
 
 
 def missing(record: CapabilityRecord | None, purpose: Purpose, now: datetime) -> tuple[str, ...]:
-    """Why a site must not be used for a purpose; empty if everything that it needs was proven, and lately."""
+    """Return why a site must not be used for a purpose; empty if all needed capabilities were proven recently."""
     if record is None:
         return ("it was never probed",)
     if now - record.at > VALID:

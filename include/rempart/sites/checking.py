@@ -1,4 +1,4 @@
-"""Whether what a site answered is what was asked for: the listed object, the range, the bytes on record. Pure."""
+"""Check a site's answers: the listed object, the range, the recorded bytes. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OPERATOR = "Nothing was taken over. Run again; if it lasts, ask the site's oper
 
 
 def checks_of(answer: Mapping[str, Any], first: Mapping[str, Any] | None) -> Checks:
-    """The checksums in an answer to HEAD; `first`: the answer to HEAD of the first part, for an object of several.
+    """Return the checksums in an answer to HEAD; `first`: the answer to HEAD of the first part, for several parts.
 
     Raises NotUnderstood.
     """
@@ -43,7 +43,7 @@ def _hex(checksum: str) -> str:
 
 
 def check_listed(where: str, listed: ObjectInfo, info: ObjectInfo) -> None:
-    """Raises IntegrityError for an answer that is not of the object that was listed."""
+    """Check that an answer describes the listed object. Raises IntegrityError."""
     if (info.size, info.etag) == (listed.size, listed.etag or info.etag):
         return
     raise IntegrityError(
@@ -54,7 +54,7 @@ def check_listed(where: str, listed: ObjectInfo, info: ObjectInfo) -> None:
 
 
 def check_range(where: str, start: int, length: int, told: str | None, size: int) -> None:
-    """Raises SiteUnavailable unless a body of `size` bytes is the range that was asked for, as `told` says."""
+    """Check that a body of `size` bytes is the requested range according to `told`. Raises SiteUnavailable."""
     wanted = f"bytes {start}-{start + length - 1}/"
     if size != length or (told is None and start) or (told is not None and not told.startswith(wanted)):
         raise SiteUnavailable(
@@ -64,7 +64,7 @@ def check_range(where: str, start: int, length: int, told: str | None, size: int
 
 
 def check_sha256(where: str, body: bytes, recorded: str, whose: str) -> None:
-    """Raises IntegrityError for a body that is not of the SHA-256 on record."""
+    """Check a body against the SHA-256 on record. Raises IntegrityError."""
     if (found := hashlib.sha256(body).hexdigest()) != recorded:
         raise IntegrityError(
             f"{where}: SHA-256 {found[:12]}…, {whose} {recorded[:12]}…",
@@ -73,9 +73,9 @@ def check_sha256(where: str, body: bytes, recorded: str, whose: str) -> None:
 
 
 def is_error(body: bytes, known: Mapping[str, Any] | None) -> str | None:
-    """The code of an S3 error that came as a body under status 200; None for the object's own bytes.
+    """Return the code of an S3 error sent as a body with status 200; None for the object's own bytes.
 
-    `known`: the facts by HEAD; an object may hold such a document, too, and then they agree with the body.
+    `known`: the facts by HEAD; an object may contain such a document, and then they agree with the body.
     """
     code = error_code(body)
     if code is None or known is None:

@@ -1,4 +1,4 @@
-"""What a body is compared with: SHA-256, MD5, and the same of parts as S3 computes them. Pure."""
+"""Compute digests of a body: SHA-256, MD5, and the same of parts as S3 computes them. Pure."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ _MD5 = re.compile(r"[0-9a-f]{32}(-[1-9][0-9]*)?")
 
 
 class Digests:
-    """SHA-256 and ETag of a body that comes in chunks. `part`: bytes of each part but the last; 0: it is one piece.
+    """SHA-256 and ETag of a body in chunks. `part`: bytes of each part but the last; 0 for one piece.
 
-    The ETag is the one of S3: the MD5 of a body that was sent whole, the MD5 of the parts' MD5s of one that was not;
-    without `etag` it is not computed.
+    The ETag is S3's: the MD5 of a body in one piece, the MD5 of the parts' MD5s otherwise; not computed without `etag`.
     """
 
     def __init__(self, part: int = 0, *, etag: bool = True) -> None:
@@ -55,18 +54,20 @@ class Digests:
 
     @property
     def sha256(self) -> str:
-        """Of the whole, hex."""
+        """Return the SHA-256 of the whole, hex."""
         return self._whole.hexdigest()
 
     @property
     def etag(self) -> str:
-        """As S3 would give it."""
+        """Return the ETag that S3 would give."""
         self._close()
         return etag_of_parts(self._md5s) if self._part else str(self._md5.hexdigest())
 
     @property
     def composite(self) -> str:
-        """The SHA-256 of the parts' SHA-256s as S3 tells it, base64 and the count of parts; empty for one piece."""
+        """Return the SHA-256 of the parts' SHA-256s as S3 writes it, base64 and number of parts; empty for one
+        piece.
+        """
         if not self._part:
             return ""
         self._close()
@@ -79,7 +80,7 @@ class Digests:
 
 
 def of_file(file: Path, part: int = 0) -> Digests:
-    """Of a file; `part` as in Digests."""
+    """Return the digests of a file; `part` as in Digests."""
     found = Digests(part)
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
@@ -92,18 +93,18 @@ def md5(body: bytes) -> bytes:
 
 
 def etag_of_parts(md5s: Iterable[bytes]) -> str:
-    """The ETag that S3 gives an object of parts with these MD5s, in order."""
+    """Return the ETag that S3 gives an object of parts with these MD5s, in order."""
     parts = list(md5s)
     return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
 
 
 def may_be_md5(etag: str) -> bool:
-    """Whether an ETag has the form of an MD5, of a body or of parts."""
+    """Return whether an ETag has the form of an MD5, of a body or of parts."""
     return bool(_MD5.fullmatch(etag))
 
 
 def error_code(body: bytes) -> str | None:
-    """The code in a body that is an S3 error document; None for any other body."""
+    """Return the code in an S3 error document; None for any other body."""
     if len(body) > ERROR_BYTES or b"<Error" not in body[:1000]:
         return None
     try:

@@ -1,7 +1,7 @@
-"""Pages of a listing, as the server wrote them.
+"""Keep the order of entries in listing pages as the server wrote them.
 
-botocore parts versions from delete markers, whose order among each other is the order in which they happened, and takes
-several times as long. So its client is told to hand the entries of a page over as they stand in the XML.
+botocore separates versions from delete markers and so loses their order, which is the order of events; it also takes
+several times as long. So its client returns the entries of a page in the order of the XML.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ROOTS = ("ListBucketResult", "ListVersionsResult")
 
 
 def keep_order(client: Any) -> None:
-    """Have a boto3 client hand over the entries of its listings in order."""
+    """Make a boto3 client return the entries of its listings in order."""
     for operation in ("ListObjectsV2", "ListObjectVersions"):
         client.meta.events.register(f"before-parse.s3.{operation}", _read_page)
 

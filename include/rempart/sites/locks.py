@@ -1,4 +1,4 @@
-"""Object locks at an S3 site, in compliance mode: what they need of a bucket, how long one holds, how to extend it."""
+"""Set and extend object locks at an S3 site, in compliance mode."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 from rempart.errors import SiteError
 
 _NOT_LOCKED = ("NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "InvalidRequest")
-"""Of a version without a lock, and in a bucket without locks."""
+"""Error codes for a version without a lock, or a bucket without locks."""
 
 
 def lock_until(retain_until: datetime | None) -> dict[str, Any]:
-    """The parameters of a put whose object is locked until then; none without a time."""
+    """Return the parameters of a put that locks its object; empty without a time."""
     if retain_until is None:
         return {}
     return {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": retain_until}
 
 
 class Locks:
-    """The locks of a site's buckets; `site` names it. Errors of boto3 are the caller's to translate."""
+    """Object locks of a site's buckets; `site` names it. Callers translate boto3's errors."""
 
     def __init__(self, client: Any, site: str) -> None:
         self._client, self._site = client, site
         self._buckets: set[str] = set()
 
     def check_bucket(self, bucket: str) -> None:
-        """Raises SiteError unless the bucket was made with object lock."""
+        """Check that the bucket was made with object lock. Raises SiteError."""
         if bucket in self._buckets:
             return
         try:
@@ -39,12 +39,12 @@ class Locks:
         if enabled != "Enabled":
             raise SiteError(
                 f"bucket {bucket} at {self._site} was made without object lock",
-                "Name another bucket under `buckets` in rempart.yaml, or copy it to one with object lock.",
+                "Set another bucket under `buckets` in rempart.yaml, or copy its content to one with object lock.",
             )
         self._buckets.add(bucket)  # it is for good
 
     def retained_until(self, bucket: str, key: str, version_id: str) -> datetime | None:
-        """As `Site.retained_until`."""
+        """Return the end of the lock as `Site.retained_until` does."""
         try:
             answer = self._client.get_object_retention(Bucket=bucket, Key=key, VersionId=version_id)
         except self._client.exceptions.ClientError as error:
@@ -58,7 +58,7 @@ class Locks:
         return until and until.astimezone(UTC)
 
     def retain(self, bucket: str, key: str, version_id: str, until: datetime) -> datetime:
-        """As `Site.retain`: what the site tells afterwards counts. Raises SiteError if that is earlier."""
+        """Extend the lock as `Site.retain` does: the site's later answer counts. Raises SiteError if it is earlier."""
         self.check_bucket(bucket)  # SeaweedFS 4.48 takes a lock in any bucket, and holds to it only in one with locks
         now = self.retained_until(bucket, key, version_id)
         if now is None or now < until:

@@ -16,16 +16,16 @@ from rempart.sites.port import ObjectInfo, Site
 
 TRIES = 3
 LOOKED_AT = 200
-"""Versions of a key that are read at most: somebody may put any number on top."""
+"""Limit of versions of a key that are read: somebody may put any number on top."""
 MOST_BYTES = 1 << 30
-"""A larger version is nobody's of ours, and is not read: whoever has the site's key could fill the memory with it."""
+"""Limit of a version's size. A larger one is not ours and could fill the memory, so it is not read."""
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
 def bodies(site: Site, bucket: str, key: str, size: int | None = None) -> Iterator[tuple[ObjectInfo, bytes]]:
-    """Yield the versions of a key with their bodies, the oldest first: that is the one that its writer made.
+    """Yield the versions of a key with their bodies, oldest first: the first is its writer's.
 
-    With `size`, in bytes, only those of that size.
+    With `size`, only versions of that many bytes.
     """
     listed = (version for version in site.versions(bucket, key) if version.key == key and not version.marker)
     found = [version for version in listed if (version.size <= MOST_BYTES if size is None else version.size == size)]
@@ -39,9 +39,9 @@ def bodies(site: Site, bucket: str, key: str, size: int | None = None) -> Iterat
 
 
 def read_named(site: Site, bucket: str, key: str, sha256: str) -> bytes:
-    """The body with the SHA-256 on record, of whichever version has it.
+    """Return the body with the recorded SHA-256, from whichever version has it.
 
-    Raises ObjectMissing when a reader finds no version, IntegrityError when none that is there has it, SiteError.
+    Raises ObjectMissing if readers find no version, IntegrityError if no existing version matches, SiteError.
     """
     try:
         return site.read(bucket, key, sha256=sha256)
@@ -61,10 +61,10 @@ def store_once(
     content_type: str,
     retain_until: datetime | None = None,
 ) -> ObjectInfo | None:
-    """Store a body under a key of its own, read it back, and have that version locked; None: another body is there.
+    """Store a body under a key of its own, read it back and lock it. Return None if another body exists.
 
-    If the answer to the put was lost and the body is there, that is a success. Raises IntegrityError for a site that
-    does not give back what it stored, SiteError.
+    If the answer to the put was lost and the body exists, that is a success. Raises IntegrityError if the site returns
+    other bytes, SiteError.
     """
     new, unanswered = False, None
     try:
@@ -79,9 +79,9 @@ def store_once(
 
 
 def keep(site: Site, bucket: str, key: str, body: bytes, *, metadata: Mapping[str, str], content_type: str) -> None:
-    """Have a reader find a body under a key of its own: written unless it is there, read back, and put again if wrong.
+    """Make readers find a body under a key of its own: write it if missing, read it back, put it again if wrong.
 
-    Raises IntegrityError for a site that does not give back what it stored, SiteError.
+    Raises IntegrityError if the site returns other bytes, SiteError.
     """
     site.write_new(bucket, key, body, metadata=metadata, content_type=content_type)
     if not gives_back(site, bucket, key, body):
@@ -100,8 +100,8 @@ def put_again(
 ) -> ObjectInfo:
     """Put the right bytes as another version of a key, read them back, and lock them.
 
-    What is not to be locked and was stored wrong is deleted again, so that a reader finds what was there before.
-    Raises IntegrityError for a site that does not give back what it stored, SiteError.
+    An unlocked version that was stored wrong is deleted again, so that readers find the previous one. Raises
+    IntegrityError if the site returns other bytes, SiteError.
     """
     for _ in range(TRIES):
         stored = site.write(bucket, key, body, metadata=metadata, content_type=content_type)
@@ -117,7 +117,7 @@ def put_again(
 
 
 def gives_back(site: Site, bucket: str, key: str, body: bytes, version_id: str | None = None) -> bool:
-    """Whether a version (the newest without one) is a body. Raises SiteError."""
+    """Return whether a version (default: the newest) equals a body. Raises SiteError."""
     try:
         return site.fetch(bucket, key, version_id=version_id)[1] == body
     except (ObjectMissing, IntegrityError):
@@ -129,13 +129,13 @@ def _version(site: Site, bucket: str, key: str, body: bytes) -> ObjectInfo | Non
 
 
 def _locked(site: Site, bucket: str, info: ObjectInfo, until: datetime | None) -> ObjectInfo:
-    """Have a version locked until then. Raises SiteError where no version was made."""
+    """Lock a version. Raises SiteError if no version was made."""
     if until is None:
         return info
     if info.version_id is None:
         raise SiteError(
             f"put {bucket}/{info.key} at site '{site.name}': no version was made, so nothing can be locked",
-            "Make the bucket with object lock, or name another one under `buckets` in rempart.yaml.",
+            "Create the bucket with object lock, or set another bucket under `buckets` in rempart.yaml.",
         )
     held = site.retained_until(bucket, info.key, info.version_id) or _LONG_AGO
     if held < until.replace(microsecond=0):

@@ -1,6 +1,6 @@
 """Walk the pages of a listing in constant memory, and refuse a listing that repeats itself or does not end.
 
-A page is known by its continuation token and by its first and last entry. Both sequences go through Brent's cycle
+A page is identified by its continuation token and by its first and last entry. Both sequences go through Brent's cycle
 detection (R. P. Brent, "An improved Monte Carlo factorization algorithm", BIT 20, 1980): it keeps one earlier page, and
 finds every cycle after at most three times as many pages as the cycle and its beginning have. Endless pages of new
 entries end at the configured maximum.
@@ -16,7 +16,7 @@ from rempart.errors import ListingRefused
 from rempart.settings.sections import MOST_LISTED
 
 PAGE_COUNTS, EMPTY_COUNTS = 1_000, 10_000
-"""A page counts as this many entries at least, S3's own size of a page; an empty one counts as more."""
+"""Minimum entries that a page counts as, S3's own page size; an empty page counts as more."""
 Page = Mapping[str, Any]
 
 
@@ -29,7 +29,7 @@ class Cycle:
     _since: int = 0
 
     def closes(self, item: Hashable) -> bool:
-        """Take the next item; True if it is the one that was kept."""
+        """Take the next item. Return True if it equals the kept one."""
         if item == self._kept:
             return True
         self._since += 1
@@ -40,9 +40,9 @@ class Cycle:
 
 @dataclass
 class Guard:
-    """The checks of one listing. `where` names it in errors; `most` is the highest number of entries to accept.
+    """Checks of one listing. `where` names it in errors; `most` is the maximum number of entries.
 
-    `rising`: the server was proven to list in order, so the sort key of an entry is never lower than the last one.
+    `rising`: the server is proven to list in order, so an entry's sort key is never lower than the last one.
     """
 
     where: str

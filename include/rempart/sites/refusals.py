@@ -147,9 +147,9 @@ _UNKNOWN = _Cause(
 
 
 def translate(where: str, response: Mapping[str, Any], *, site: str, connection: str, now: datetime) -> SiteError:
-    """The error for a response that refuses a request; `where` names operation, object and site.
+    """Return the error for a response that refuses a request; `where` names operation, object and site.
 
-    A refusal that may come from a wrong clock is told as such if the Date of the response is far from `now`.
+    A refusal that may come from a wrong clock says so if the Date of the response is far from `now`.
     """
     code, facts = str(response.get("Error", {}).get("Code", "")), response.get("ResponseMetadata", {})
     status, skew = facts.get("HTTPStatusCode"), skew_of(facts.get("HTTPHeaders", {}), now)
@@ -169,7 +169,7 @@ def translate(where: str, response: Mapping[str, Any], *, site: str, connection:
 
 
 def skew_of(headers: Mapping[str, str], now: datetime) -> timedelta | None:
-    """How far a server's clock is ahead of ours, by the Date of its answer; None if it sent none that is valid."""
+    """Return how far a server's clock is ahead of ours, by the Date of its answer, or None."""
     try:
         told = parsedate_to_datetime(headers["date"])
     except (KeyError, ValueError, TypeError):
@@ -178,7 +178,7 @@ def skew_of(headers: Mapping[str, str], now: datetime) -> timedelta | None:
 
 
 def _message(response: Mapping[str, Any], cause: _Cause) -> str:
-    """The server's own words, where only they say what it does not accept."""
+    """Return the server's own message if only it tells what is not accepted."""
     if cause.error is not RequestInvalid and cause is not _UNKNOWN:
         return ""
     words = str(response.get("Error", {}).get("Message", ""))

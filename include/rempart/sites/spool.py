@@ -1,6 +1,6 @@
-"""Folders on local disk for bodies on their way: private, and gone with their process, even one that was killed.
+"""Provide private folders on local disk for bodies in transit, removed with their process, even if it is killed.
 
-Each is locked by the process that uses it; the next caller removes those that nobody holds any more.
+Each is locked by the process that uses it; the next caller removes unlocked ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _GRACE_SECONDS = 60  # a folder is made a moment before it is locked
 
 @contextmanager
 def spool_folder() -> Iterator[Path]:
-    """An empty folder that only this user can enter; removed at the end, with those that killed processes left."""
+    """Provide an empty folder that only this user can enter; remove it at the end, with those of killed processes."""
     remove_orphans(time.time())
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     handle = os.open(folder, os.O_RDONLY)

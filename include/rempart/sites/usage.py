@@ -1,4 +1,4 @@
-"""What a bucket holds, and which of its locks end soon: one pass over a listing, in memory that does not grow. Pure."""
+"""Measure a bucket and its soon-ending locks: one pass over a listing, in constant memory. Pure."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ class Usage:
 def measure(
     versions: Iterable[ObjectInfo], *, after: datetime | None = None, most: int = 0
 ) -> tuple[Usage, tuple[ObjectInfo, ...]]:
-    """What a listing of all versions adds up to, those of a key one after another and the newest first.
+    """Return the totals of a listing of all versions, each key's together and newest first.
 
-    With `most`, also so many bodies that were written after a moment, the oldest first: locks of one length end in that
-    order.
+    With `most`, also that many bodies written after a moment, oldest first: locks of equal length end in that order.
     """
     objects = size = old_versions = old_bytes = markers = 0
     oldest: list[tuple[float, int, ObjectInfo]] = []
@@ -55,14 +54,14 @@ def measure(
 
 @dataclass(frozen=True)
 class Lock:
-    """Until when nobody can delete a version, as its site tells; None: anybody with the site's key can, now."""
+    """End of a version's lock as its site reports it; None: anyone with the site's key can delete it now."""
 
     name: str
     until: datetime | None
 
 
 def lapsing(locks: Iterable[Lock], by: datetime) -> tuple[Lock, ...]:
-    """Those that end by then, the first to end first."""
+    """Return the locks that end by then, the first to end first."""
     found = [lock for lock in locks if lock.until is None or lock.until <= by]
     return tuple(
         sorted(found, key=lambda lock: (lock.until is not None, lock.until and lock.until.timestamp(), lock.name))

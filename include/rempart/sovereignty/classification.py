@@ -1,4 +1,4 @@
-"""How a classification flows: what is derived from data has the data's classification until a declared step lowers it.
+"""Derive classifications: derived data has its source's classification until a declared step lowers it.
 
 A step is declared in the pipeline file (`lowered`) by the sequence number of a ledger record of kind `classification`,
 which says who judged what, and why. Without both, nothing is lowered.
@@ -18,15 +18,15 @@ ORDER: tuple[Classification, ...] = ("public", "internal", "personal", "sensitiv
 
 
 def named(text: str) -> Classification:
-    """A classification by its name. Raises ConfigError."""
+    """Return a classification by its name. Raises ConfigError."""
     found = next((level for level in ORDER if level == text), None)
     if found is None:
-        raise ConfigError(f"'{text}' is not a classification", f"Name one of: {', '.join(ORDER)}.")
+        raise ConfigError(f"'{text}' is not a classification", f"Choose one of: {', '.join(ORDER)}.")
     return found
 
 
 def highest(classifications: Iterable[Classification]) -> Classification:
-    """What a thing made of several has: the most protected. Of nothing at all: `sensitive`, as the unknown is."""
+    """Return the highest of several classifications; `sensitive` for none, as for unknown."""
     return max(classifications, key=ORDER.index, default="sensitive")
 
 
@@ -40,10 +40,10 @@ class Lowering:
 
 
 def derived(source: Classification, lowering: Lowering | None, record: Mapping[str, Any] | None) -> Classification:
-    """The classification of something derived from data of `source`.
+    """Return the classification of data derived from `source`.
 
-    `record` is the body of the ledger's record that the step names, or None if there is none of kind `classification`.
-    Raises PlacementDenied if the record does not say what the step declares.
+    `record` is the body of the named ledger record, or None if there is none of kind `classification`. Raises
+    PlacementDenied if the record differs from the declared step.
     """
     if lowering is None:
         return source

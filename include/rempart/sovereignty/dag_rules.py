@@ -1,6 +1,6 @@
-"""What every DAG must state before it may run, judged from plain facts: ours and a user's own alike.
+"""Judge what every DAG must state before it may run, from plain facts: our DAGs and a user's alike.
 
-Pure and fast: Airflow asks whenever it reads a DAG file. What is known only when a task runs counts as not allowed.
+Pure and fast: Airflow asks whenever it reads a DAG file. A value that is known only at run time counts as not allowed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from rempart.sovereignty.policy import Decision
 
 TAG = "classification:"
 NOBODY = frozenset({"", "airflow"})
-"""Owners that name nobody: Airflow fills in `airflow` where a DAG states none."""
+"""Owners that name nobody: Airflow uses `airflow` if a DAG states none."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """What an argument names; `value` is None where that is known only when the task runs."""
+    """The value of an argument; `value` is None if it is known only at run time."""
 
     argument: str
     value: str | None
@@ -40,7 +40,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Image:
-    """A container image of a task; those of pods are rewritten to a declared mirror when the pod is made."""
+    """A container image of a task; for pods it is rewritten to a declared mirror when the pod is made."""
 
     argument: str
     value: str | None
@@ -48,7 +48,7 @@ class Image:
 
 
 class TaskFacts(NamedTuple):
-    """What the rules need to know of one task: a tuple, made in a third of a dataclass's time for each task read."""
+    """Facts of one task for the rules: a tuple, which takes a third of a dataclass's time to make."""
 
     task_id: str
     owner: str
@@ -56,12 +56,12 @@ class TaskFacts(NamedTuple):
     connections: tuple[Named, ...] = ()
     images: tuple[Image, ...] = ()
     clusters: tuple[str, ...] = ()
-    """Arguments that choose a Kubernetes cluster beside the declared connection."""
+    """Arguments that choose a Kubernetes cluster in addition to the declared connection."""
 
 
 @dataclass(frozen=True)
 class DagFacts:
-    """What the rules need to know of one DAG; `connections` are those of its own callbacks and asset watchers."""
+    """Facts of one DAG for the rules; `connections` are those of its own callbacks and asset watchers."""
 
     dag_id: str
     tags: frozenset[str]
@@ -80,24 +80,24 @@ class Violation:
 
 
 def tag_of(classification: str) -> str:
-    """The tag by which a DAG states its classification."""
+    """Return the tag with which a DAG states its classification."""
     return TAG + classification
 
 
 def stated_classification(tags: Iterable[str]) -> Classification | None:
-    """The one known classification that the tags state; None when they state none, several, or an unknown one."""
+    """Return the one known classification in the tags; None for none, several, or an unknown one."""
     stated = {tag.removeprefix(TAG) for tag in tags if tag.startswith(TAG)}
     return next((name for name in ORDER if stated == {name}), None)
 
 
 Judged = dict[tuple[str | None, date, Named | Image], tuple[Violation, ...]]
-"""What was judged already, of one configuration: the DAGs of a folder name the same few things."""
+"""Cached verdicts for one configuration: the DAGs of a folder name the same few things."""
 
 
 def violations(config: Config, dag: DagFacts, *, on: date, judged: Judged | None = None) -> tuple[Violation, ...]:
-    """Every rule that the DAG breaks, in the order of its tasks; empty when it may run.
+    """Return every rule that the DAG breaks, in the order of its tasks; empty if it may run.
 
-    `judged` spares work between DAGs: an empty dict at first, never used with another configuration.
+    `judged` caches verdicts between DAGs: an empty dict at first, never used with another configuration.
     """
     classification = stated_classification(dag.tags)
     known = {} if judged is None else judged
@@ -123,7 +123,7 @@ def violations(config: Config, dag: DagFacts, *, on: date, judged: Judged | None
 
 
 def message(dag_id: str, found: tuple[Violation, ...]) -> str:
-    """All violations of a DAG as the one text that Airflow shows as its import error."""
+    """Return all violations of a DAG as one text, which Airflow shows as its import error."""
     lines = [f"DAG {dag_id} breaks {len(found)} {'rules' if len(found) > 1 else 'rule'} of this platform:"]
     for number, violation in enumerate(found, start=1):
         where = f"task {violation.task}" if violation.task else "the DAG"
@@ -239,7 +239,7 @@ def _denied(rule: str, what: str, decision: Decision) -> Violation:
 
 
 def pipeline_violations(config: Config, classification: Classification, *, on: date) -> tuple[Violation, ...]:
-    """Every place where a pipeline's data would come to rest and may not, and the lack of a declared retention."""
+    """Return every place where a pipeline's data would be stored without permission, and a missing retention."""
     return tuple(_pipeline(config, classification, on))
 
 

@@ -1,7 +1,7 @@
-"""Which hosts the platform may reach: one list, read from the configuration, for the audit hook and for the network.
+"""Compute the hosts that the platform may reach: one list from the configuration, for the audit hook and the network.
 
-A destination stands on the list only if the policy allows its place for at least one classification; what it refuses is
-kept beside it, with every decision. Addresses of this machine (loopback) are no egress and stand in no list.
+A destination is listed only if the policy allows its place for at least one classification; refused ones are kept with
+every decision. Addresses of this machine (loopback) are no egress and are in no list.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Destination:
 
     @property
     def name(self) -> str:
-        """The host without the `*.` of a pattern."""
+        """Return the host without the `*.` of a pattern."""
         return self.host.removeprefix("*.")
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class EgressRules:
-    """What may be reached. `pulls` are registries: nodes pull images from them, tasks do not."""
+    """Allowed destinations. `pulls` are registries: nodes pull images from them, tasks do not connect."""
 
     allowed: tuple[Destination, ...]
     pulls: tuple[Destination, ...] = ()
@@ -81,17 +81,17 @@ class EgressRules:
 
     @property
     def refusals(self) -> tuple[Judged, ...]:
-        """Destinations that the configuration names and the policy allows for no classification."""
+        """Return configured destinations that the policy allows for no classification."""
         return tuple(judgement for judgement in self.judged if not judgement.allowed)
 
     @property
     def refused(self) -> tuple[Decision, ...]:
-        """Every decision against them."""
+        """Return every decision against them."""
         return tuple(decision for refusal in self.refusals for decision in refusal.decisions)
 
 
 def parse_endpoint(text: str) -> tuple[str, int | None]:
-    """A URL or `host[:port]` as host and port; the port of a URL is its scheme's unless it names one."""
+    """Return host and port of a URL or `host[:port]`; a URL's port defaults to that of its scheme."""
     if "://" not in text:
         return split_host(text)
     url = urlsplit(text)
@@ -101,7 +101,9 @@ def parse_endpoint(text: str) -> tuple[str, int | None]:
 
 @lru_cache(maxsize=4096)
 def normalise(host: str) -> str:
-    """A host as it is compared: lower case, no final dot, IDNA; an address in its shortest form, IPv4 out of IPv6."""
+    """Normalise a host for comparison: lower case, no final dot, IDNA; an address in its shortest form, IPv4 out of
+    IPv6.
+    """
     host = host.strip().strip("[]").rstrip(".").lower()
     if address := _address(host):
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
@@ -120,13 +122,13 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def is_address(host: str) -> bool:
-    """Whether it is an address rather than a name."""
+    """Return whether a host is an address rather than a name."""
     return _address(host) is not None
 
 
 @lru_cache(maxsize=4096)
 def is_this_machine(host: str) -> bool:
-    """Loopback, by name or address, and the unspecified address (Linux connects it to loopback)."""
+    """Return whether a host is loopback, by name or address, or unspecified (Linux connects it to loopback)."""
     host = normalise(host)
     if host in ("", "localhost"):
         return True
@@ -135,7 +137,7 @@ def is_this_machine(host: str) -> bool:
 
 
 def matches(destination: Destination, host: str, port: int | None) -> bool:
-    """Whether a destination covers a host and port. Without a port (a look-up), any port of it will do."""
+    """Return whether a destination covers a host and port. Without a port (a look-up), any of its ports matches."""
     if None not in (destination.port, port) and destination.port != port:
         return False
     host, listed = normalise(host), normalise(destination.host)
@@ -143,12 +145,15 @@ def matches(destination: Destination, host: str, port: int | None) -> bool:
 
 
 def is_allowed(rules: EgressRules, host: str, port: int | None) -> bool:
-    """Whether a task may reach this host and port (or, without a port, look its name up)."""
+    """Return whether a task may reach this host and port (or, without a port, look its name up)."""
     return is_this_machine(host) or any(matches(destination, host, port) for destination in rules.allowed)
 
 
 def rules(config: Config, endpoints: Mapping[str, str], *, on: date, own: Iterable[Destination] = ()) -> EgressRules:
-    """The list. `endpoints` are connections' URLs or host:port, by name; `own` are those of Airflow's settings."""
+    """Return the list.
+
+    `endpoints` are connections' URLs or host:port, by name; `own` are those of Airflow's settings.
+    """
 
     def judge(entries: Iterable[tuple[Destination, Judge]]) -> tuple[Judged, ...]:
         return tuple(Judged(place, tuple(judge(name) for name in config.policy)) for place, judge in entries)
@@ -249,7 +254,7 @@ def _registries(config: Config, on: date) -> Iterator[tuple[Destination, Judge]]
 
 
 def decision_against(config: Config, found: EgressRules, host: str, port: int | None, *, on: date) -> Decision:
-    """Why a host that is not allowed is not: of the decisions on its entry, the one with the fewest reasons against."""
+    """Return why a host is not allowed: the decision on its entry with the fewest reasons against."""
     for refusal in found.refusals:
         if matches(refusal.destination, host, port) and refusal.decisions:
             return min(refusal.decisions, key=lambda decision: len(decision.against))
@@ -273,7 +278,7 @@ def decision_against(config: Config, found: EgressRules, host: str, port: int | 
 
 
 def endpoint_of(connection: Connection) -> str | None:
-    """Where a connection leads, as a URL or host:port; None if it names no host. Raises ConfigError."""
+    """Return a connection's destination as a URL or host:port; None if it names no host. Raises ConfigError."""
     extra: Mapping[str, Any] = connection.extra
     if url := extra.get("endpoint_url"):
         return str(url)
@@ -288,7 +293,7 @@ def endpoint_of(connection: Connection) -> str | None:
 
 
 def _kubernetes_server(name: str, kube_config: object) -> str | None:
-    """The API server of a kubeconfig's current context, or of its only cluster. Raises ConfigError."""
+    """Return the API server of a kubeconfig's current context, or of its only cluster. Raises ConfigError."""
     try:
         data: Any = plain_yaml.load(kube_config) if isinstance(kube_config, str) else kube_config
         contexts = {context["name"]: context["context"]["cluster"] for context in data.get("contexts", ())}
@@ -303,7 +308,7 @@ def _kubernetes_server(name: str, kube_config: object) -> str | None:
 
 
 def endpoints(config: Config, resolve: Connections) -> dict[str, str]:
-    """Where the declared connections lead, by name; those that `resolve` does not know are left out."""
+    """Return the destinations of declared connections, by name; those unknown to `resolve` are left out."""
     found = {}
     for name in sorted(declared_connections(config) | platform_connections(config)):
         try:

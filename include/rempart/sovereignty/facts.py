@@ -1,8 +1,7 @@
-"""Which facts about operators are too old to rely on. Pure: the day comes in as an argument.
+"""Find facts about operators that are too old to rely on. Pure: the day is an argument.
 
-A fact's age counts from its `as_of`; one without takes that of the entry that holds it, so a date on the operator
-stands for all that is below it. An old fact still decides: it may be as true as ever. The warning asks a person to read
-the source again.
+A fact's age counts from its `as_of`, or from that of the containing entry, so a date on the operator applies to
+everything below it. An old fact still decides: the warning asks a person to read the source again.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class StaleFact:
 
 
 def stale(operators: Mapping[str, Operator], on: date, max_age: timedelta) -> list[StaleFact]:
-    """The facts that on this day are older than `max_age`, are dated later than the day, or have no date at all."""
+    """Return the facts older than `max_age` on this day, dated later, or without a date."""
     found = []
     for name, operator in operators.items():
         for path, as_of in dated_facts(operator):
@@ -42,12 +41,14 @@ def stale(operators: Mapping[str, Operator], on: date, max_age: timedelta) -> li
 
 
 def facts_of(operator: Operator) -> Iterator[tuple[str, Sourced]]:
-    """Every fact of an entry by its path (`services.object-storage.qualifications.0`; empty for the entry itself)."""
+    """Return every fact of an entry by its path (`services.object-storage.qualifications.0`; empty for the entry
+    itself).
+    """
     return ((path, fact) for path, fact, _ in _walk("", operator, None))
 
 
 def dated_facts(operator: Operator) -> Iterator[tuple[str, date | None]]:
-    """Every fact of an entry by its path, with the date that counts for it."""
+    """Return every fact of an entry by its path, with its effective date."""
     return ((path, as_of) for path, _, as_of in _walk("", operator, None))
 
 
@@ -69,7 +70,7 @@ def _walk(path: str, node: Any, inherited: date | None) -> Iterator[tuple[str, S
 
 
 def in_use(config: Config) -> dict[str, Operator]:
-    """The operators that rempart.yaml places something at, and those whose infrastructure that runs on."""
+    """Return the operators of places in rempart.yaml, and those whose infrastructure they run on."""
     names: dict[str, None] = {}
     for place in config.places().values():
         names |= dict.fromkeys((place.operator, *config.operators[place.operator].services[place.service].runs_on))
@@ -77,7 +78,7 @@ def in_use(config: Config) -> dict[str, Operator]:
 
 
 def summaries(facts: Iterable[StaleFact], max_age: timedelta) -> list[str]:
-    """One line for each operator: how many of its facts to read again, and the oldest of them."""
+    """Return one line for each operator: how many facts to read again, and the oldest of them."""
     by_operator: dict[str, list[StaleFact]] = {}
     for fact in facts:
         by_operator.setdefault(fact.operator, []).append(fact)

@@ -26,5 +26,5 @@ GROUPS = {"EU": EU, "EEA": EEA, "ADEQUACY": ADEQUACY}
 
 
 def covers(allowed: Iterable[str], country: str) -> bool:
-    """Whether a list of countries and groups holds a country."""
+    """Return whether a list of countries and groups contains a country."""
     return any(country in GROUPS.get(name, {name}) for name in allowed)

@@ -39,12 +39,12 @@ PLATFORM_CONNECTIONS = frozenset(
 
 
 def placement(label: str, place: Place, host: str | None = None) -> Placement:
-    """A place of rempart.yaml as the policy judges it."""
+    """Return a place of rempart.yaml in the form that the policy judges."""
     return Placement(label, place.operator, place.service, place.region, host)
 
 
 def site_placement(config: Config, name: str, endpoint: str | None = None) -> Placement | None:
-    """A site's place; with its endpoint (a URL), the host that it answers at. None for a site that is not declared."""
+    """Return a site's place; with its endpoint (a URL), also its host. None for an undeclared site."""
     if (place := config.sites.get(name)) is None:
         return None
     return placement(f"site '{name}'", place, (urlsplit(endpoint).hostname or "") if endpoint is not None else None)
@@ -60,7 +60,10 @@ def decide_site(
     endpoint: str | None = None,
     replica_of: str | None = None,
 ) -> Decision:
-    """May `what` of a classification be at this site? `beside` names the site that it is a copy of."""
+    """Decide whether `what` of a classification may be at this site.
+
+    `beside` names the site with the original of a copy.
+    """
     here = site_placement(config, site, endpoint)
     if here is None:
         return _undeclared(classification, what, "sites", site, config.sites)
@@ -74,16 +77,16 @@ def decide_site(
 
 
 def server_of(connection: str) -> str | None:
-    """The server that a connection of the platform leads to; None for one that leads to none of them."""
+    """Return the platform server of a connection, or None."""
     if connection.startswith("pg_"):
         return "postgresql"
     return {"mlflow": "mlflow", "airflow_api": "airflow"}.get(connection)
 
 
 def decide_server(config: Config, classification: str, name: str, *, on: date, host: str | None = None) -> Decision:
-    """May a server of the platform itself hold data of this classification where it is?
+    """Decide whether a server of the platform may hold data of this classification at its place.
 
-    `host`: where a connection leads; another host than the declared one belongs to a place that nobody declared.
+    `host`: the connection's host; if it differs from the declared one, its place is undeclared.
     """
     label, what = f"server '{name}'", HOLDS[name]
     external = config.services[name].external if name in config.services else None
@@ -101,10 +104,10 @@ def decide_server(config: Config, classification: str, name: str, *, on: date, h
 
 
 def _is_inside(host: str) -> bool:
-    """Whether a host is this machine, or a container or a Service beside this one.
+    """Return whether a host is this machine, or a neighbouring container or Service.
 
-    Their names have no dot. Pools of a cluster know a Service of the platform's own namespace by a longer name.
-    A Service of another namespace is somebody else's, and may lead out of the cluster.
+    Their names have no dot. Pools of a cluster use a longer name for a Service of the platform's own namespace. A
+    Service of another namespace is foreign, and may lead out of the cluster.
     """
     bare = not any(sign in host for sign in ".:")
     return bare or host.startswith("127.") or host == "::1" or _SERVICE.fullmatch(host) is not None
@@ -115,14 +118,14 @@ _SERVICE = re.compile(r"[^.:]+\.airflow\.svc", re.IGNORECASE)
 
 
 def decide_pool(config: Config, classification: str, what: What, pool: str, *, on: date) -> Decision:
-    """May a job on data of this classification run in this pool?"""
+    """Decide whether a job on data of this classification may run in this pool."""
     if (place := config.pools.get(pool)) is None:
         return _undeclared(classification, what, "pools", pool, config.pools)
     return decide(config, classification, what, placement(f"pool '{pool}'", place), on=on)
 
 
 def decide_connection(config: Config, classification: str, conn_id: str, *, on: date) -> Decision:
-    """May data of this classification go through this Airflow connection?"""
+    """Decide whether data of this classification may go through this Airflow connection."""
     label = f"connection '{conn_id}'"
     for name, site in config.sites.items():
         if conn_id == site.connection:
@@ -140,14 +143,14 @@ def decide_connection(config: Config, classification: str, conn_id: str, *, on: 
 
 
 def declared_connections(config: Config) -> frozenset[str]:
-    """Every Airflow connection that DAGs may name, if the policy allows where it leads."""
+    """Return every Airflow connection that DAGs may name, if the policy allows its destination."""
     sites = (site.connection for site in config.sites.values())
     pools = (pool.kubernetes_connection for pool in config.pools.values())
     return frozenset([*config.connections, *sites, *pools])
 
 
 def platform_connections(config: Config) -> frozenset[str]:
-    """The connections that the platform itself works with; no DAG names them."""
+    """Return the platform's own connections; no DAG names them."""
     external = (service.external.connection for service in config.services.values() if service.external)
     offered = (site.job_credentials for site in config.sites.values())
     jobs = (one.connection for one in offered if one and one.connection)
@@ -157,7 +160,7 @@ def platform_connections(config: Config) -> frozenset[str]:
 
 
 def full_image(image: str) -> str:
-    """An image's name with its registry: `python:3.11` is `docker.io/library/python:3.11`."""
+    """Return an image's name with its registry: `python:3.11` is `docker.io/library/python:3.11`."""
     first, slash, _ = image.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
         return image
@@ -169,7 +172,7 @@ def _within(image: str, registry: str) -> bool:
 
 
 def rewrite_image(config: Config, image: str) -> str:
-    """The image as pulled from the registry that mirrors its own, or unchanged. The longest match counts."""
+    """Return the image from the registry that mirrors its own, or unchanged. The longest match counts."""
     name = full_image(image)
     mirrors = [
         (origin, registry)
@@ -184,7 +187,7 @@ def rewrite_image(config: Config, image: str) -> str:
 
 
 def decide_image(config: Config, classification: str, image: str, *, on: date) -> Decision:
-    """May a pod that handles this classification run this image (as it will be pulled, mirrors applied)?"""
+    """Decide whether a pod of this classification may run this image (as pulled, after mirrors)."""
     name = full_image(rewrite_image(config, image))
     label = f"image '{image}'"
     registry = max((r for r in config.registries if _within(name, r)), key=len, default=None)
@@ -197,7 +200,9 @@ def decide_image(config: Config, classification: str, image: str, *, on: date) -
 
 
 def decide_host(config: Config, classification: str, host: str, port: int | None, *, on: date) -> Decision:
-    """May data of this classification be sent to this host? Yes if one declared place that it belongs to allows it."""
+    """Decide whether data of this classification may be sent to this host: yes if one declared place of it allows
+    it.
+    """
     label = f"host '{host}'" + (f" port {port}" if port else "")
     found = [
         _named(label, decide(config, classification, "host", place, on=on))
@@ -232,7 +237,7 @@ def _places_of_host(config: Config, host: str, port: int | None) -> list[Placeme
 
 
 def split_host(text: str) -> tuple[str, int | None]:
-    """`host[:port]` as name and port; an IPv6 address stands in brackets."""
+    """Split `host[:port]` into name and port; an IPv6 address is in brackets."""
     parts = urlsplit(f"//{text}")
     return parts.hostname or text, parts.port
 
@@ -249,7 +254,9 @@ def _undeclared(classification: str, what: What, section: str, name: str, among:
 
 
 def in_use(config: Config, classifications: Iterable[str], *, on: date) -> list[Decision]:
-    """What pipelines of these classifications need: data, replicas, restore points, and the platform's own servers."""
+    """Return what pipelines of these classifications need: data, replicas, restore points, and the platform's
+    servers.
+    """
     home = config.active_site
     found = []
     for name in classifications:
@@ -262,10 +269,10 @@ def in_use(config: Config, classifications: Iterable[str], *, on: date) -> list[
 
 
 def overview(config: Config, *, on: date) -> list[Decision]:
-    """What may be where, as rempart.yaml stands: each place that it names, with each classification of its policy.
+    """Return a decision for each place in rempart.yaml with each classification of its policy.
 
-    A site is asked for data where pipelines work, for restore points where backups go, for replicas where pairs lead.
-    The platform's own servers are asked for what they hold. Evidence is internal.
+    A site is judged for data where pipelines work, for restore points where backups go, for replicas where pairs lead;
+    the platform's servers for what they hold. Evidence is internal.
     """
     home = config.active_site
     asked: list[tuple[What, str, str | None]] = [("data", home, None), ("restore-point", config.backup.site, home)]

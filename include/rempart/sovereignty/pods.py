@@ -1,8 +1,8 @@
-"""Where a pod may run and as what: the decision, and the pod with its region, mirrored images and restrictions.
+"""Decide where a pod may run, and set its region, mirrored images and restrictions.
 
-Pure, over a pod as Kubernetes' API writes it (camelCase dicts). What contradicts the restricted profile of the Pod
-Security Standards is refused, so that nobody wonders why a pod behaves differently; what is left open is filled in.
-Source of the profile: https://kubernetes.io/docs/concepts/security/pod-security-standards/
+Pure, over a pod as a Kubernetes API object (camelCase dicts). A pod that contradicts the restricted profile of the Pod
+Security Standards is refused, so that no pod is silently changed; open settings are filled in. Source of the profile:
+https://kubernetes.io/docs/concepts/security/pod-security-standards/
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class PodPlan:
 def plan(
     config: Config, pod: Mapping[str, Any], stated: Iterable[str] = (), *, connection: str | None = None, on: date
 ) -> PodPlan:
-    """Decide about a pod on a day, and write the pod that may run.
+    """Decide about a pod on a day, and return the pod that may run.
 
-    `stated` are classifications known besides the pod's own label or annotation: the highest counts. `connection` is
-    the Airflow connection through which the pod will be made, if known: a pool's facts hold for its cluster alone.
+    `stated` are classifications known in addition to the pod's own label or annotation: the highest counts.
+    `connection` is the Airflow connection that makes the pod, if known: a pool's facts hold for its cluster only.
     """
     made = deepcopy(dict(pod))
     metadata, spec = made.setdefault("metadata", {}), made.setdefault("spec", {})
@@ -70,14 +70,14 @@ def plan(
 
 
 def settle(config: Config, pool: str, spec: dict[str, Any]) -> None:
-    """Hold a pod's spec in its pool's region, with mirrored images and the restricted profile, in place."""
+    """Set a pod spec's region, mirrored images and restricted profile in place."""
     _mirror(config, spec)
     _hold_in_region(config, pool, spec)
     _restrict(spec)
 
 
 def images(spec: Mapping[str, Any]) -> list[str]:
-    """Every image of a pod, those of init and sidecar containers included."""
+    """Return every image of a pod, including init and sidecar containers."""
     return list(dict.fromkeys(container["image"] for container in _containers(spec) if container.get("image")))
 
 
@@ -101,7 +101,7 @@ def _unclassified(claims: list[str], unknown: list[str]) -> Iterator[Reason]:
 
 
 def _pool(config: Config, namespace: str, connection: str | None) -> tuple[str | None, Reason | None]:
-    """The one pool that a namespace is, or why there is none."""
+    """Return the only pool of a namespace, or why there is none."""
     here = [name for name, pool in config.pools.items() if pool.namespace == namespace]
     found = [name for name in here if connection in (None, config.pools[name].kubernetes_connection)]
     if len(found) == 1:
@@ -121,13 +121,13 @@ def _pool(config: Config, namespace: str, connection: str | None) -> tuple[str |
 
 
 def _region(config: Config, pool: str) -> tuple[str, str]:
-    """The pool's region as its cluster's nodes are labelled: by `node_selector`, else as the operator names it."""
+    """Return the pool's region as in the nodes' labels: from `node_selector`, else the operator's name."""
     declared = config.pools[pool]
     return REGION, declared.node_selector.get(REGION, declared.region)
 
 
 def _elsewhere(config: Config, pool: str, spec: Mapping[str, Any]) -> Iterator[Reason]:
-    """Node labels that the pod asks for against those of its pool."""
+    """Return node labels that the pod requests and that contradict its pool."""
     key, region = _region(config, pool)
     for label, value in {**config.pools[pool].node_selector, key: region}.items():
         asked = (spec.get("nodeSelector") or {}).get(label, value)
@@ -142,7 +142,7 @@ def _mirror(config: Config, spec: Mapping[str, Any]) -> None:
 
 
 def _hold_in_region(config: Config, pool: str, spec: dict[str, Any]) -> None:
-    """Require the region in each alternative that the pod already allows: Kubernetes takes any one of them."""
+    """Require the region in each alternative that the pod allows: Kubernetes takes any one of them."""
     key, region = _region(config, pool)
     if selector := config.pools[pool].node_selector:
         spec["nodeSelector"] = {**(spec.get("nodeSelector") or {}), **selector}
@@ -166,7 +166,7 @@ def _hold_in_region(config: Config, pool: str, spec: dict[str, Any]) -> None:
 
 
 def _insecure(spec: Mapping[str, Any]) -> Iterator[Reason]:
-    """What the pod asks for against the restricted profile."""
+    """Return what the pod requests against the restricted profile."""
 
     def refused(what: str, remedy: str) -> Reason:
         return Reason(False, "restricted", what, remedy)

@@ -1,7 +1,7 @@
-"""The policy's answer about one placement: a pure function of the configuration and a date.
+"""Decide about one placement: a pure function of the configuration and a date.
 
-Each condition gives reasons for or against, and a placement is allowed only if nothing stands against it. So a further
-condition can only deny more, and what is unknown (an operator, a classification, a fact that is not certain) denies.
+Each condition gives reasons for or against, and a placement is allowed only without a reason against. So a further
+condition can only deny more, and anything unknown (an operator, a classification, an uncertain fact) denies.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether something of a classification may be at a place, with every reason for and against."""
+    """Decision about a classification at a place, with every reason for and against."""
 
     allowed: bool
     classification: str
@@ -74,11 +74,11 @@ class Decision:
         return tuple(reason for reason in self.reasons if reason.ok)
 
     def as_json(self) -> dict[str, Any]:
-        """The decision as evidence keeps it."""
+        """Return the decision in the form of evidence."""
         return asdict(self) | {"reasons": [asdict(reason) for reason in self.reasons]}
 
     def explain(self) -> str:
-        """Every reason on a line of its own, those against first, each of them with its remedy."""
+        """Return every reason on a line of its own, those against first, with their remedies."""
         verdict = "allowed" if self.allowed else "denied"
         lines = [f"{self.what} ({self.classification}) at {self.place}: {verdict}"]
         lines += [f"  no   {r.rule}: {r.fact}\n       what to do: {r.remedy}" for r in self.against]
@@ -86,7 +86,7 @@ class Decision:
         return "\n".join(lines)
 
     def refusal(self) -> PlacementDenied:
-        """The denial as an error: each rule that denied, and its remedy."""
+        """Return the denial as an error: each denying rule, and its remedy."""
         return PlacementDenied(
             f"{self.what} ({self.classification}) may not be at {self.place}: "
             + "; ".join(f"{r.rule}: {r.fact}" for r in self.against),
@@ -95,13 +95,13 @@ class Decision:
 
 
 def verdict(classification: str, what: What, place: str, reasons: Iterable[Reason]) -> Decision:
-    """The decision that follows from the reasons; none at all is a denial."""
+    """Return the decision from the reasons; none at all is a denial."""
     found = tuple(reasons)
     return Decision(bool(found) and all(r.ok for r in found), classification, what, place, found)
 
 
 def unknown(classification: str, what: What, place: str, rule: str, fact: str, remedy: str) -> Decision:
-    """A denial of something that the configuration does not know."""
+    """Return a denial of something that the configuration does not know."""
     return verdict(classification, what, place, [Reason(False, rule, fact, remedy)])
 
 
@@ -114,7 +114,10 @@ def decide(
     on: date,
     replica_of: Placement | None = None,
 ) -> Decision:
-    """May `what` of this classification be at this place on this day? `beside` is the place that it is a copy of."""
+    """Decide whether `what` of this classification may be at this place on this day.
+
+    `beside` is the original's place for a copy.
+    """
     return verdict(
         classification, what, placement.label, _reasons(config, classification, what, placement, on, replica_of)
     )
@@ -215,7 +218,7 @@ def _version(text: str | None) -> tuple[int, ...]:
 
 
 def _shortfall(held: Qualification, version: str | None, region: str, on: date) -> str:
-    """Why a qualification of the right name does not count, or an empty text."""
+    """Return why a qualification of the right name does not count, or an empty text."""
     if not held.certain:
         return f"{held} is not certain: {held.note}"
     if version and (not held.version or _version(held.version) < _version(version)):
@@ -244,7 +247,9 @@ def _qualification(path: str, wanted: str, place: Placement, service: Service, o
 
 
 def independence(config: Config, rule: str, place: Placement, replica_of: Placement | None) -> Reason:
-    """Whether two places share no infrastructure, so that one outlives the other's operators."""
+    """Return reasons about shared infrastructure of two places: one should survive the loss of the other's
+    operators.
+    """
     remedy = "Choose a place whose `runs_on` differs from that of the place it is a copy of."
     if replica_of is None:
         return Reason(False, rule, "what it must be independent of is not stated", remedy)
@@ -265,13 +270,15 @@ def independence(config: Config, rule: str, place: Placement, replica_of: Placem
 
 
 def endpoint_hosts(service: Service, region: str) -> tuple[str, ...]:
-    """The host names of a service's endpoints in a region."""
+    """Return the host names of a service's endpoints in a region."""
     hosts = (urlsplit(endpoint.replace("{region}", region)).hostname for endpoint in service.endpoints)
     return tuple(host for host in hosts if host)
 
 
 def is_host_of(host: str, pattern: str) -> bool:
-    """Whether a host is the pattern, under a `*.` pattern, or (a virtual-hosted bucket) a name below the pattern."""
+    """Return whether a host equals the pattern, matches a `*.` pattern, or is a name below it (a virtual-hosted
+    bucket).
+    """
     host, pattern = host.lower().rstrip("."), pattern.lower().removeprefix("*.")
     is_address = re.fullmatch(r"[\d.]+|.*:.*", pattern) is not None
     return host == pattern or (not is_address and host.endswith(f".{pattern}"))

@@ -1,7 +1,7 @@
-"""The allow-list as rules of squid, the proxy through which containers go out: by name and port, all else denied.
+"""Render the allow-list as rules of squid, the egress proxy of the containers: by name and port, all else denied.
 
-What squid is told here is what may be reached; that everything else is denied and logged stands in its own settings
-(deploy/images/egress.cfg). Source: squid 6's reference of `acl` and `http_access`.
+These rules only allow; squid's own settings deny and log everything else (deploy/images/egress.cfg). Source: squid 6's
+reference of `acl` and `http_access`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ _NAME = re.compile(r"[A-Za-z0-9._:\[\]-]+")
 
 
 def outward(rules: EgressRules, inside: Collection[str]) -> tuple[Destination, ...]:
-    """The destinations beyond the containers, whose names are `inside`. Registries are for nodes, not for tasks."""
+    """Return destinations outside of the containers, whose names are `inside`.
+
+    Registries are for nodes, not for tasks.
+    """
     return tuple(destination for destination in rules.allowed if normalise(destination.name) not in inside)
 
 
 def squid(rules: EgressRules, inside: Collection[str]) -> str:
-    """The lines of squid's settings that allow what the policy allows: one entry each, with its reason."""
+    """Return squid's lines that allow what the policy allows: one entry each, with its reason."""
     lines = ["# Where containers may go, from rempart.yaml by `rempart init`. Everything else is denied, and logged."]
     found = outward(rules, inside)
     for number, destination in enumerate(found):
@@ -43,7 +46,7 @@ def squid(rules: EgressRules, inside: Collection[str]) -> str:
 
 
 def _domain(destination: Destination) -> str:
-    """A host as squid compares it: text only, nothing is looked up for it. A leading dot: and every name below."""
+    """Return a host for squid's text comparison, without look-ups. A leading dot includes every name below."""
     name = normalise(destination.name)
     if is_address(name):
         return f"[{name}]" if ":" in name else name

@@ -1,8 +1,8 @@
-"""The allow-list as rules for the network: Kubernetes NetworkPolicies, Cilium policies, an nftables rule set. All text.
+"""Render the allow-list as network rules: Kubernetes NetworkPolicies, Cilium policies, an nftables rule set. Text only.
 
-What a form cannot say stands in the file's head as NOT COVERED, never in silence. No secret can occur: the input holds
-host names, ports, addresses and the configuration's own words. Sources: the reference of networking.k8s.io/v1
-NetworkPolicy, Cilium's "DNS based policies" (`*` stands for one label), nft(8).
+The file's head lists as NOT COVERED what a form cannot express. The input holds no secrets: only host names, ports,
+addresses and the configuration's words. Sources: the reference of networking.k8s.io/v1 NetworkPolicy, Cilium's "DNS
+based policies" (`*` stands for one label), nft(8).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Cluster:
 
 
 def for_jobs(rules: EgressRules) -> EgressRules:
-    """What a job needs of the list: the sites and the tracking server, nothing else of the platform."""
+    """Return the destinations that a job needs: the sites and the tracking server only."""
     needed = [destination for destination in rules.allowed if destination.why.startswith(_OF_JOBS)]
     return replace(rules, allowed=tuple(needed), pulls=rules.pulls)
 
@@ -48,24 +48,24 @@ _OF_JOBS = ("sites.", "connection mlflow,", "services.mlflow.")
 
 
 def _inside(rules: EgressRules, cluster: Cluster, namespace: str) -> list[str]:
-    """Other namespaces that a namespace reaches: those of the services that it needs; Airflow's also its own."""
+    """Return other namespaces that a namespace reaches: those of needed services; for Airflow also its own."""
     named = {space for destination in rules.allowed if (space := service_namespace(destination.host))}
     return sorted((named | ({cluster.platform} if namespace == cluster.platform else set())) - {namespace})
 
 
 def service_namespace(host: str) -> str | None:
-    """The namespace of a name inside a cluster (`mlflow.tools.svc.cluster.local`); None for every other name."""
+    """Return the namespace of an in-cluster name (`mlflow.tools.svc.cluster.local`), or None."""
     found = re.fullmatch(r"[^.]+\.([^.]+)\.svc(\.cluster\.local)?", normalise(host))
     return found[1] if found else None
 
 
 def _is_neighbour(host: str) -> bool:
-    """A bare name: a service in the namespace of whoever asks."""
+    """Return whether a host is a bare name: a service in the namespace of the client."""
     return "." not in host and ":" not in host
 
 
 def destinations(rules: EgressRules, form: Form) -> tuple[Destination, ...]:
-    """What a form has rules for by name or address: a host pulls images too, and a cluster's own services are pods."""
+    """Return the destinations with rules in a form: a host also pulls images, and a cluster's own services are pods."""
     if form == "nftables":
         return (*rules.allowed, *rules.pulls)
     return tuple(
@@ -76,19 +76,19 @@ def destinations(rules: EgressRules, form: Form) -> tuple[Destination, ...]:
 
 
 def addresses_of(destination: Destination, addresses: Addresses) -> tuple[str, ...]:
-    """A destination's addresses: itself if it is one, else those that its name resolved to."""
+    """Return a destination's addresses: itself, or those that its name resolved to."""
     name = normalise(destination.name)
     return (name,) if is_address(name) else tuple(sorted(map(normalise, addresses.get(name, ()))))
 
 
 def names(destinations: Iterable[Destination]) -> tuple[str, ...]:
-    """The names that rules by address need resolved."""
+    """Return the names that rules by address need resolved."""
     every = (normalise(destination.name) for destination in destinations)
     return tuple(sorted({name for name in every if not is_address(name)}))
 
 
 def unresolved(destinations: Iterable[Destination], addresses: Addresses) -> tuple[str, ...]:
-    """Names without an address: rules by address cannot allow them."""
+    """Return names without an address: rules by address cannot allow them."""
     return tuple(name for name in names(destinations) if not addresses.get(name))
 
 
@@ -114,7 +114,7 @@ def _listing(destinations: Iterable[Destination], addresses: Addresses | None) -
 
 
 def refused(rules: EgressRules) -> list[str]:
-    """Lines that name what is declared and allowed for no classification."""
+    """Return lines that name declared destinations allowed for no classification."""
     if not rules.refusals:
         return []
     head = "Declared, and refused by the policy (`rempart policy explain HOST` gives the reasons):"
@@ -155,7 +155,7 @@ def _port(port: int | None) -> dict[str, Any]:
 
 
 def kubernetes(rules: EgressRules, addresses: Addresses, cluster: Cluster) -> dict[str, str]:
-    """NetworkPolicies by file name, one per namespace: nothing leaves but DNS and the addresses of what is allowed."""
+    """Return NetworkPolicies by file name, one per namespace: only DNS and the allowed addresses can be reached."""
     texts = {}
     for namespace in cluster.namespaces:
         own = rules if namespace == cluster.platform else for_jobs(rules)
@@ -229,7 +229,7 @@ def _cilium_pods(labels: Mapping[str, str]) -> dict[str, Any]:
 
 
 def cilium(rules: EgressRules, cluster: Cluster) -> dict[str, str]:
-    """CiliumNetworkPolicies by file name, one per namespace: by name, and look-ups of those names alone."""
+    """Return CiliumNetworkPolicies by file name, one per namespace: by name, with look-ups of those names only."""
     texts = {}
     for namespace in cluster.namespaces:
         own = rules if namespace == cluster.platform else for_jobs(rules)
@@ -289,7 +289,7 @@ def _set(name: str, kind: str, elements: Sequence[str]) -> str:
 def nftables(
     rules: EgressRules, addresses: Addresses, *, uids: Sequence[int] = (), resolvers: Sequence[str] = ()
 ) -> str:
-    """A rule set for `nft -f`: what these users (all, if none is given) send, or nothing but what is allowed."""
+    """Return a rule set for `nft -f` that restricts what these users (all, if none is given) send."""
     here = destinations(rules, "nftables")
     sets = []
     for version in (4, 6):
@@ -346,4 +346,4 @@ def nftables(
 
 _FAMILIES = ((4, "ip"), (6, "ip6"))
 _NEIGHBOURHOOD = "nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld-listener-report, mld2-listener-report"
-"""What IPv6 itself needs to find its neighbours; no router passes it on."""
+"""Types of ICMPv6 that find neighbours; no router forwards them."""

@@ -1,4 +1,4 @@
-"""Who may make which call at MLflow's server: the list, the checks of a job's calls, and the app that enforces them.
+"""Restrict calls to MLflow's server: the list of calls, the checks of a job's calls, and the app that enforces them.
 
-It runs inside the server's process, around MLflow's basic-auth app, so MLflow's own port is no way past it.
+The app runs inside the server's process, around MLflow's basic-auth app, so MLflow's own port does not bypass it.
 """

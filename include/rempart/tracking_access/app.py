@@ -27,7 +27,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 NAME = "rempart"
-"""Of the entry point in group `mlflow.app`."""
+"""Name of the entry point in group `mlflow.app`."""
 READER, READER_PASSWORD = "rempart-reader", "REMPART_AIRFLOW_MLFLOW_PASSWORD"
 """The user with which tasks read MLflow, and the variable that holds its password."""
 MOST_BODY = 4 * 1024 * 1024
@@ -37,13 +37,13 @@ logger = logging.getLogger(__name__)
 
 
 class Users(Protocol):
-    """Who is who, and what is whose: answers of MLflow's own stores. Each call may take a while."""
+    """Users and owners from MLflow's own stores. Each call may take a while."""
 
     def administrator(self, name: str, password: str) -> bool | None:
-        """Whether a user is an administrator; None if there is no such user, or its password is another one."""
+        """Return whether a user is an administrator; None for an unknown user or a wrong password."""
 
     def owner(self, kind: str, name: str) -> tuple[str, str] | None:
-        """The user that made a run or model, and its experiment; None where there is none."""
+        """Return the user that made a run or model, and its experiment; None if it does not exist."""
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Access:
         await self.inner(scope, receive, send)
 
     async def _user(self, scope: Scope) -> tuple[str, Role] | None:
-        """Name and role of the user whose name and password the one header says; None if it says nobody's."""
+        """Return name and role of the user in the Authorization header; None if invalid."""
         given = [value for name, value in scope["headers"] if name.lower() == b"authorization"]
         if len(given) != 1 or (said := _credentials(given[0])) is None:
             return None
@@ -103,7 +103,7 @@ class Access:
         return said[0], "platform" if administrator else "person"
 
     async def _as_job(self, call: Call, user: str, scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
-        """The request to hand on: all that it names is the user's own. Raises NotAllowed."""
+        """Return the request to pass on if all that it names belongs to the user. Raises NotAllowed."""
         upload = job_calls.is_upload(call)
         body = b"" if upload else await _body(scope, receive)
         wanted = job_calls.demand(call, scope.get("query_string") or b"", body, user)
@@ -116,7 +116,7 @@ class Access:
         return (scope, receive) if wanted.body is None else _handed_on(scope, receive, wanted.body)
 
     async def _owner(self, kind: str, name: str) -> tuple[str, str] | None:
-        """Whose a run or model is: remembered, since it never changes."""
+        """Return the owner of a run or model, cached because it never changes."""
         if (known := self._owners.get((kind, name))) is not None:
             return known
         found: tuple[str, str] | None = await _in_thread(lambda: self.users.owner(kind, name))
@@ -145,7 +145,7 @@ def _credentials(header: bytes) -> tuple[str, str] | None:
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes:
-    """The whole body of a call. Raises NotAllowed for one that is longer than MOST_BODY, or is compressed."""
+    """Return the whole body of a call. Raises NotAllowed if it is longer than MOST_BODY, or compressed."""
     if any(name.lower() == b"content-encoding" for name, _ in scope["headers"]):
         raise NotAllowed("a compressed body")
     parts, size = [], 0
@@ -161,7 +161,7 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
 
 
 async def _without_places(scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
-    """A call that makes an experiment: nobody chooses where its artifacts lie. Raises NotAllowed."""
+    """Check that a call that makes an experiment does not choose an artifact location. Raises NotAllowed."""
     body = await _body(scope, receive)
     if scope.get("query_string"):
         raise NotAllowed("a query")
@@ -171,7 +171,7 @@ async def _without_places(scope: Scope, receive: Receive) -> tuple[Scope, Receiv
 
 
 def _handed_on(scope: Scope, receive: Receive, body: bytes) -> tuple[Scope, Receive]:
-    """The request with this body and no other."""
+    """Return the request with this body."""
     headers = [
         (name, value)
         for name, value in scope["headers"]
@@ -230,9 +230,9 @@ class MlflowUsers:
 
 
 def ensure_reader(variables: Mapping[str, str]) -> None:
-    """Make the user with which tasks read MLflow, or give it the password of these settings, if they have one.
+    """Make the user with which tasks read MLflow, or set its password from these settings, if any.
 
-    It reads every experiment and registered model, and may write nothing: for the list, it is a person.
+    It reads every experiment and registered model, and writes nothing: in the list it counts as a person.
     """
     from mlflow.server import auth
 
@@ -247,7 +247,7 @@ def ensure_reader(variables: Mapping[str, str]) -> None:
 
 
 def registered(served: Any) -> Iterable[tuple[str, str]]:
-    """Method and rule of every route of MLflow's FastAPI app and of the Flask app below it."""
+    """Return method and rule of every route of MLflow's FastAPI app and of the Flask app below it."""
     from mlflow.server import app as flask_app
 
     for rule in flask_app.url_map.iter_rules():
@@ -258,7 +258,7 @@ def registered(served: Any) -> Iterable[tuple[str, str]]:
 
 
 def create_app() -> App:
-    """MLflow's app behind the list. Raises RuntimeError where the server is not one that asks this app for all."""
+    """Return MLflow's app behind the list. Raises RuntimeError if the server does not route all calls through it."""
     if os.environ.get("_MLFLOW_SGI_NAME") != "uvicorn":
         raise RuntimeError("MLflow's server runs Rempart's app under uvicorn alone: start it without gunicorn options.")
     from mlflow.server import auth

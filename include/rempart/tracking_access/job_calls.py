@@ -30,9 +30,9 @@ class NotAllowed(Exception):
 
 @dataclass(frozen=True)
 class Demand:
-    """What must be the user's own for a call, and the body to hand on (None: the call's own body, which is a file).
+    """Objects that must belong to the user for a call, and the body to pass on (None: the call's own body, a file).
 
-    `experiment` is the one that all of them must be in, where the call names it.
+    `experiment` must contain all of them, if the call names it.
     """
 
     runs: frozenset[str] = frozenset()
@@ -49,7 +49,7 @@ class _Shape:
     keys: frozenset[str] = frozenset()
     runs: bool = False
     owned: bool = field(default=False)
-    """Whether the call makes something that gets the tag of its owner."""
+    """Whether the call makes an object that gets its owner's tag."""
 
 
 _SHAPES = {
@@ -80,12 +80,12 @@ _SHAPES = {
 
 
 def is_upload(call: Call) -> bool:
-    """Whether the body of a call is a file, which is not read here."""
+    """Return whether a call's body is a file, which is not read here."""
     return call.route.method == "PUT"
 
 
 def demand(call: Call, query: bytes, body: bytes, user: str) -> Demand:
-    """What a call of a job's user needs, and its body with the owner's tag. Raises NotAllowed."""
+    """Return what a call of a job's user needs, and its body with the owner's tag. Raises NotAllowed."""
     if is_upload(call):
         if query:
             raise NotAllowed("an upload has no query")
@@ -111,7 +111,7 @@ def demand(call: Call, query: bytes, body: bytes, user: str) -> Demand:
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """A JSON object, each of whose keys stands there once. Raises NotAllowed."""
+    """Return a JSON object without duplicate keys. Raises NotAllowed."""
     try:
         found = json.loads(body.decode("utf-8"), object_pairs_hook=_object)
     except (ValueError, RecursionError):
@@ -139,7 +139,7 @@ def _query(query: bytes, shape: _Shape) -> dict[str, str]:
 
 
 def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key with its value, at any depth."""
+    """Yield every key with its value, at any depth."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield str(key), inner
@@ -168,7 +168,10 @@ def _tags(value: Any) -> list[Any]:
 
 
 def _upload(path: str) -> Demand:
-    """Of an upload: `<experiment>/<run>/artifacts/...` or `<experiment>/models/<model>/artifacts/...`."""
+    """Return the objects of an upload:
+
+    `<experiment>/<run>/artifacts/...` or `<experiment>/models/<model>/artifacts/...`.
+    """
     if (found := _ARTIFACT.fullmatch(path)) is None:
         raise NotAllowed("a place for artifacts of no run and no model")
     run, model = found["run"], found["model"]

@@ -1,7 +1,7 @@
-"""Match a call with the list of routes, `routes.txt`: who may make it. Pure but for reading the list.
+"""Match a call with the list of routes, `routes.txt`, to decide who may make it. Pure except for reading the list.
 
-A call is judged by every line that its path fits, and allowed only if all of them allow it: whichever of them the
-server takes, the answer is the same.
+A call is judged by every line that matches its path, and allowed only if all allow it: whichever the server takes, the
+answer is the same.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Route:
     who: frozenset[str]
 
     def parameters(self, path: str) -> dict[str, str] | None:
-        """The parameters of a path that fits the template; None if it does not fit."""
+        """Return the parameters of a path that matches the template, or None."""
         found = _pattern(self.template).fullmatch(path)
         return found.groupdict() if found else None
 
@@ -46,9 +46,9 @@ class Call:
 
 
 def read(text: str) -> list[Route]:
-    """The lines of a list. `{api}` stands for api and ajax-api; a job's calls go by api alone.
+    """Return the lines of a list. `{api}` stands for api and ajax-api; a job's calls use api only.
 
-    Raises ValueError for a line that is none.
+    Raises ValueError for an invalid line.
     """
     found = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -65,14 +65,14 @@ def read(text: str) -> list[Route]:
 
 @cache
 def listed() -> tuple[Route, ...]:
-    """The platform's list."""
+    """Return the platform's list."""
     return tuple(read(Path(__file__).with_name("routes.txt").read_text(encoding="utf-8")))
 
 
 def is_plain(path: str, raw: bytes = b"") -> bool:
-    """Whether a decoded path means what it says: no empty segment, no dots, no second encoding, no odd character.
+    """Return whether a decoded path is unambiguous: no empty segment, no dots, no double encoding, no odd character.
 
-    `raw` is the path as it came. `/` alone is plain.
+    `raw` is the path as received. `/` alone is plain.
     """
     if _RAW.search(raw) or len(path) > _MOST or not path.startswith("/"):
         return False
@@ -80,7 +80,7 @@ def is_plain(path: str, raw: bytes = b"") -> bool:
 
 
 def allowed(routes: Sequence[Route], role: str, method: str, path: str) -> Call | None:
-    """The call if `role` may make it; None if no line, or not every line that the path fits, allows it."""
+    """Return the call if `role` may make it; None if no line, or not every matching line, allows it."""
     method = "GET" if method == "HEAD" else method
     fitting = [(route, route.parameters(path)) for route in routes if route.method == method]
     calls = [Call(route, parameters) for route, parameters in fitting if parameters is not None]
@@ -90,13 +90,13 @@ def allowed(routes: Sequence[Route], role: str, method: str, path: str) -> Call 
 
 
 def template(rule: str) -> str:
-    """A rule of Flask's or FastAPI's as the list writes it."""
+    """Return a rule of Flask or FastAPI in the list's form."""
     rule = re.sub(r"\{(\w+):path\}", r"<path:\1>", rule)
     return re.sub(r"\{(\w+)\}", r"<\1>", rule)
 
 
 def unlisted(routes: Iterable[Route], registered: Iterable[tuple[str, str]]) -> list[str]:
-    """Registered rules (method, rule) that stand in no line of the list, as a person would write them there."""
+    """Return registered rules (method, rule) that no line of the list covers, in the list's form."""
     known = {(route.method, route.template) for route in routes}
     found = {(method, template(rule)) for method, rule in registered}
     return sorted(f"{method} {rule}" for method, rule in found - known)

@@ -1,4 +1,6 @@
-"""Whether an address answers. No credentials are sent: any answer, a refusal too, shows that the way is open."""
+"""Check whether an address answers, without credentials: any answer, even a refusal, shows that the network path is
+open.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,10 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def reach(target: str, timeout: float = SECONDS) -> tuple[bool, str]:
-    """Whether `scheme://host:port` answers: HTTP by a request without credentials, anything else by a connection."""
+    """Return whether `scheme://host:port` answers:
+
+    HTTP to a request without credentials, anything else to a connection.
+    """
     try:
         url = urlsplit(target)
         host, port = url.hostname or "", url.port or _PORTS.get(url.scheme, 0)

@@ -1,4 +1,4 @@
-"""Where a job runs. Every backend starts the same entry point with the same spec, and reads the same result."""
+"""Run a job on a backend. Every backend starts the same entry point with the same spec, and reads the same result."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class TrainingBackend(Protocol):
     def run(self, spec: JobSpec) -> JobResult:
         """Run a job to its end and return its result; `progress` gets readable lines.
 
-        A job that was done before is adopted. Raises TrainingError with the last log lines, or TrackingUnavailable
-        when all is trained and only MLflow did not answer: run again.
+        An existing result is reused. Raises TrainingError with the last log lines, or TrackingUnavailable if everything
+        is trained and only MLflow did not answer: run again.
         """
 
 
 def stored_result(site: Site, spec: JobSpec) -> JobResult:
-    """The result that a job left at the site. Raises TrainingError when there is none, or it is not usable."""
+    """Return the job's stored result. Raises TrainingError if it is missing or unusable."""
     try:
         body = site.read(spec.output.bucket, spec.key("result.json"))
     except ObjectMissing as cause:
@@ -55,9 +55,9 @@ def stored_result(site: Site, spec: JobSpec) -> JobResult:
 
 @dataclass(frozen=True)
 class LocalBackend:
-    """A process on this machine; of a job on several nodes, one for each, which share it.
+    """Runs a job as a process on this machine, or one process for each node.
 
-    They get the connections that the spec names, and no others.
+    The processes get only the connections that the spec names.
     """
 
     site: Site
@@ -110,7 +110,7 @@ class LocalBackend:
         if status == INTERRUPTED:
             raise PoolUnavailable(
                 f"Job {spec.job_id} was asked to end. Its last lines:\n{log}",
-                "Run again: it goes on from its last checkpoint.",
+                "Run again: the job continues from its last checkpoint.",
             )
         if status:
             raise TrainingError(
@@ -120,7 +120,9 @@ class LocalBackend:
         return stored_result(self.site, spec)
 
     def _started(self, spec: JobSpec) -> tuple[list[subprocess.Popen[bytes]], BinaryIO]:
-        """A process for each node, and the lines of all; each line is written at once, so they do not mix."""
+        """Start a process for each node and yield the lines of all; each line is written at once, so lines do not
+        mix.
+        """
         reading, writing = os.pipe()
         processes: list[subprocess.Popen[bytes]] = []
         try:
@@ -146,7 +148,7 @@ class LocalBackend:
         return processes, os.fdopen(reading, "rb")
 
     def _environment(self, spec: JobSpec) -> dict[str, str]:
-        """This process's environment without Airflow's settings and connections, and the job's connections."""
+        """Return this process's environment without Airflow's settings and connections, with the job's connections."""
         others = ("AIRFLOW", "_AIRFLOW", "PG", "MLFLOW_", "PET_")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(others)}
         names = {spec.dataset.site.connection, spec.output.site.connection, spec.tracking.connection}
@@ -156,7 +158,7 @@ class LocalBackend:
 
 
 def _places(nodes: int) -> list[dict[str, str]]:
-    """What tells each process its place among several, as Kubeflow's torch runtime does; all on this machine alone."""
+    """Return the variables that tell each process its place, as Kubeflow's torch runtime sets them, on this machine."""
     if nodes == 1:
         return [{}]
     with socket.socket() as free:
@@ -183,12 +185,12 @@ def _entry_point(spec: JobSpec) -> tuple[str, ...]:
 
 
 def as_json(connection: Connection) -> str:
-    """A connection as `AIRFLOW_CONN_*` holds it; it has the password: never log it."""
+    """Return a connection in the form of `AIRFLOW_CONN_*`. It holds the password: never log it."""
     return json.dumps({key: value for key, value in asdict(connection).items() if key != "name"}, default=dict)
 
 
 def readable(line: str) -> str:
-    """A progress line of the job as text; any other line as it is, cut to 300 characters."""
+    """Return a progress line of the job as text; any other line unchanged, cut to 300 characters."""
     try:
         data = json.loads(line)
     except ValueError:

@@ -1,7 +1,7 @@
-"""What a job needs of its sites, and nothing else: as rights, and as the policy of a session. Pure.
+"""Compute what a job needs of its sites, as rights and as a session policy. Pure.
 
-A job reads its training set, and reads, writes and lists below `jobs/<id>/`. It deletes its checkpoints alone, and
-cannot write its own record (`order.json`, `attempts/`), which the platform decides and testifies by.
+A job reads its training set, and reads, writes and lists below `jobs/<id>/`. It deletes only its checkpoints, and
+cannot write its own record (`order.json`, `attempts/`), on which the platform relies.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from rempart.training.job import JobSpec, Place
 LONGEST_POLICY = 2048
 """Characters of a session's policy. Source: AWS STS, AssumeRole, parameter Policy; SeaweedFS 4.48 holds to it too."""
 _WIDENS = "*?$"
-"""A pattern, or a variable, in a policy's resource: in a key they would name more than the key."""
+"""Characters that mean a pattern or a variable in a policy's resource: in a key they would match more than the key."""
 
 
 @dataclass(frozen=True)
 class Rights:
-    """A job's rights at one site: objects (bucket, key) that it reads, and bucket and prefix of its own, if any."""
+    """A job's rights at one site: objects (bucket, key) to read, and bucket and prefix of its own, if any."""
 
     site: Place
     reads: tuple[tuple[str, str], ...] = ()
@@ -32,7 +32,7 @@ class Rights:
 
 
 def rights(spec: JobSpec) -> tuple[Rights, ...]:
-    """One for each site that a job works at."""
+    """Return the rights at each site of a job."""
     reads = ((spec.dataset.bucket, spec.dataset.key),)
     own = (spec.output.bucket, spec.key(""))
     if spec.dataset.site.name == spec.output.site.name:
@@ -41,7 +41,7 @@ def rights(spec: JobSpec) -> tuple[Rights, ...]:
 
 
 def policy(given: Rights) -> dict[str, Any]:
-    """The rights as an IAM policy. Raises TrainingError for a name that would stand for more than itself."""
+    """Return the rights as an IAM policy. Raises TrainingError for a name that would match more than itself."""
     statements = []
     if given.reads:
         statements.append(_allow(["s3:GetObject"], [_arn(bucket, key) for bucket, key in given.reads]))
@@ -59,7 +59,7 @@ def policy(given: Rights) -> dict[str, Any]:
 
 
 def text(document: Mapping[str, Any]) -> str:
-    """A policy as STS takes it. Raises TrainingError for one that is too long."""
+    """Return a policy in STS form. Raises TrainingError if it is too long."""
     written = json.dumps(document, separators=(",", ":"), sort_keys=True)
     if len(written) > LONGEST_POLICY:
         raise TrainingError(

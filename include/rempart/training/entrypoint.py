@@ -57,14 +57,14 @@ T = TypeVar("T")
 TRY_AGAIN, SESSION_OVER = 75, 77
 ATTEMPTS, PAUSE_SECONDS = 3, 2.0
 _LIBRARIES = ("boto3", "mlflow", "onnx", "onnxruntime", "pyarrow.parquet", "rempart.sites.s3.site", "sklearn")
-"""What every job loads sooner or later."""
+"""Modules that every job loads sooner or later."""
 TRAIN, NOTHING = b"train", b"nothing"
-"""What the first of several nodes tells the others to do."""
+"""Commands of the first node to the others."""
 
 
 @dataclass(frozen=True)
 class World:
-    """What a job reaches, who stops it, and the seconds between two checkpoints (0: one after each step)."""
+    """What a job uses: sites, interruption, and seconds between two checkpoints (0: after each step)."""
 
     site: Callable[[Place], Site]
     connections: Connections
@@ -76,10 +76,10 @@ class World:
 
 
 def run_job(spec: JobSpec, world: World) -> JobResult:
-    """Do a job, or what is left of it, and return its result.
+    """Run a job, or the rest of it, and return its result.
 
-    Of several nodes, this is what the first one does. Raises TrainingError, TrackingUnavailable, TrackingRefused,
-    SiteError, IntegrityError; Interrupted if asked to end, or if another node is gone.
+    With several nodes, this runs on the first. Raises TrainingError, TrackingUnavailable, TrackingRefused, SiteError,
+    IntegrityError; Interrupted if asked to end, or if another node is gone.
     """
     _check(spec, world.group)
     site, bucket = world.site(spec.output.site), spec.output.bucket
@@ -119,7 +119,10 @@ def run_job(spec: JobSpec, world: World) -> JobResult:
 
 
 def share_job(spec: JobSpec, world: World) -> None:
-    """What a node other than the first does of a job; it returns when the first has the result. Raises as `run_job`."""
+    """Run a job's part on a node other than the first, until the first has the result.
+
+    Raises the errors of `run_job`.
+    """
     _check(spec, world.group)
     if world.group.broadcast() == TRAIN:
         checkpoints = Checkpoints(world.site(spec.output.site), spec, world.progress)
@@ -152,7 +155,7 @@ def _check(spec: JobSpec, group: Group) -> None:
 
 
 def _made(spec: JobSpec, site: Site, checkpoints: Checkpoints, world: World) -> tuple[Outputs, Work]:
-    """Complete outputs, stored at the site, and the work as of this attempt."""
+    """Return complete outputs, stored at the site, and the work of this attempt."""
     if (before := _trained_before(spec, site)) is not None:
         world.group.broadcast(NOTHING)
         world.progress("trained before", job_id=spec.job_id)
@@ -186,7 +189,7 @@ def _read(site: Site, bucket: str, key: str) -> bytes | None:
 
 
 def _trained_before(spec: JobSpec, site: Site) -> Outputs | None:
-    """Complete outputs of an earlier attempt; None when there are none, or one is not as its metrics.json says."""
+    """Return complete outputs of an earlier attempt, or None if missing or different from its metrics.json."""
     if (body := _read(site, spec.output.bucket, spec.key("metrics.json"))) is None:
         return None
     facts = json.loads(body)
@@ -207,7 +210,7 @@ def _print(stage: str, **facts: Any) -> None:
 
 
 def _connection(name: str) -> Connection:
-    """A connection of the job, from its environment alone. Raises ConnectionMissing."""
+    """Return a connection of the job from its environment only. Raises ConnectionMissing."""
     variable = f"AIRFLOW_CONN_{name.upper()}"
     hint = "Whoever starts the job gives it the connections that its spec names, as JSON or URIs."
     if not (text := os.environ.get(variable)):
@@ -219,7 +222,7 @@ def _connection(name: str) -> Connection:
 
 
 def _site_of(spec: JobSpec, connections: Connections) -> Callable[[Place], Site]:
-    """Opens sites for a job, each only where the permission in its spec lets it."""
+    """Return a function that opens sites permitted by the spec."""
     from rempart.sites.s3.site import S3Site
 
     opened: dict[str, Site] = {}
@@ -236,7 +239,10 @@ def _site_of(spec: JobSpec, connections: Connections) -> Callable[[Place], Site]
 
 
 def read_spec(named: str) -> JobSpec:
-    """The spec in a file, on standard input (`-`), or in an environment variable (`env:NAME`). Raises TrainingError."""
+    """Return the spec from a file, standard input (`-`) or an environment variable (`env:NAME`).
+
+    Raises TrainingError.
+    """
     if named == "-":
         return parse_spec(sys.stdin.read())
     if (variable := named.removeprefix("env:")) != named:
@@ -254,7 +260,7 @@ def read_spec(named: str) -> JobSpec:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one job; the exit status."""
+    """Run one job. Return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m rempart.training.entrypoint", description=__doc__)
     where = "file of the job spec (JSON), - for standard input, or env:NAME for an environment variable"
     parser.add_argument("--spec", required=True, help=where)
@@ -344,7 +350,7 @@ def _node(group: Group) -> dict[str, int]:
 
 
 def _nothing(*_: Any, **__: Any) -> None:
-    """The progress of a node other than the first: one is enough."""
+    """Ignore progress of nodes other than the first."""
 
 
 if __name__ == "__main__":

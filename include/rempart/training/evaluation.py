@@ -1,4 +1,4 @@
-"""What a job measures of its model on the held-out rows."""
+"""Measure a job's model on the held-out rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAMPLE = 1000
 def permutation_importance(
     body: bytes, features: Sequence[Feature], matrix: Any, truth: Any, task: str, classes: int, seed: int
 ) -> dict[str, float]:
-    """How much mae (log_loss) rises when a feature's columns are shuffled together, per feature.
+    """Return per feature how much mae (log_loss) rises when the feature's columns are shuffled together.
 
     matrix: float32 [n, matrix columns] of held-out rows; truth: [n]. The same seed gives the same numbers.
     """

@@ -1,4 +1,4 @@
-"""What a job leaves in MLflow: a run with parameters, metrics, tags and plots, and its model.
+"""Log a job to MLflow: a run with parameters, metrics, tags and plots, and its model.
 
 The model has a signature and an input example; the example is made from the features' declarations, never from data.
 """
@@ -42,10 +42,10 @@ def log(
     metrics: Mapping[str, float],
     files: Mapping[str, bytes],
 ) -> Logged:
-    """Log one job as a new run. `files`: model.onnx, and what else becomes an artifact of the run.
+    """Log one job as a new run. `files`: model.onnx, and further artifacts of the run.
 
-    A run that could not be completed is marked FAILED, if MLflow still answers, and counts for nothing.
-    Raises TrackingUnavailable, TrackingRefused.
+    An incomplete run is marked FAILED, if MLflow still answers, and does not count. Raises TrackingUnavailable,
+    TrackingRefused.
     """
     with session(tracking, f"log job {spec.job_id}") as client:
         experiment = client.get_experiment_by_name(spec.tracking.experiment)
@@ -111,7 +111,7 @@ def _log_model(
     metrics: Mapping[str, float],
     body: bytes,
 ) -> tuple[str, dict[str, str]]:
-    """The logged model's id, and its files with their SHA-256, taken before the upload."""
+    """Return the logged model's id, and its files with their SHA-256, computed before the upload."""
     from mlflow.entities import LoggedModelOutput
 
     made = client.create_logged_model(
@@ -140,7 +140,7 @@ def _log_model(
 def _save(
     tree: Path, body: bytes, features: Sequence[Feature], task: str, run_id: str, model_id: str, location: str
 ) -> None:
-    """The model as MLflow keeps one: MLmodel, model.onnx, requirements, signature, example."""
+    """Save the model in MLflow's layout: MLmodel, model.onnx, requirements, signature, example."""
     import mlflow.onnx
     import numpy as np
     import onnx
@@ -176,7 +176,9 @@ def _save(
 
 
 def synthetic_example(features: Sequence[Feature]) -> Any:
-    """A float32 matrix [EXAMPLE_ROWS, columns] by declaration: 0, 1, 2 for numbers, each category's first values."""
+    """Return a float32 matrix [EXAMPLE_ROWS, columns] from declarations: 0, 1, 2 for numbers, each category's first
+    values.
+    """
     import numpy as np
 
     rows = []

@@ -1,7 +1,7 @@
-"""The contract between whoever orders a training and the job that does it: a spec goes in, a result comes out, as JSON.
+"""Define the contract between the orderer of a training and its job: a spec goes in, a result comes out, as JSON.
 
-A spec holds all that a job needs but secrets, which it resolves by name. Its id is derived from what determines the
-outcome, so the same order is the same job: a job that was done is adopted, not repeated.
+A spec holds all that a job needs except secrets, which it resolves by name. Its id is derived from what determines the
+outcome, so equal orders are the same job, and a finished job is reused.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from rempart.settings.schema import Strict
 from rempart.settings.sections import Classification
 
 VERSION: Literal[2] = 2
-"""Of the contract. Whoever orders a job and the image that runs it must agree on it."""
+"""Version of the contract. The orderer of a job and the image that runs it must agree on it."""
 SHA256 = r"^[0-9a-f]{64}$"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-"""The Python that runs here. Another one may have other versions of the locked libraries."""
+"""The running Python version. Another one may have other versions of the locked libraries."""
 Param = bool | int | float | str
 
 
@@ -64,7 +64,7 @@ class Dataset(Strict):
 
 
 class TrainerSpec(Strict):
-    """Which trainer, with which parameters."""
+    """A trainer with its parameters."""
 
     use: str
     params: dict[str, Param] = Field(default_factory=dict)
@@ -72,7 +72,7 @@ class TrainerSpec(Strict):
 
 
 class Tracking(Strict):
-    """Where the job logs."""
+    """The MLflow server and experiment of the job."""
 
     connection: str
     experiment: str
@@ -80,7 +80,7 @@ class Tracking(Strict):
 
 
 class Output(Strict):
-    """Where the job writes its files."""
+    """Location of the job's files."""
 
     site: Place
     bucket: str
@@ -88,10 +88,10 @@ class Output(Strict):
 
 
 class Permission(Strict):
-    """What the policy allowed for one attempt of a job.
+    """The policy's permission for one attempt of a job.
 
-    `hosts`: by site, the hosts at which it may answer. `until`: the last day on which the job may open them.
-    `decision`: SHA-256 of the policy's decisions about these sites, by which their evidence is found.
+    `hosts`: by site, its allowed hosts. `until`: the last day on which the job may open them. `decision`: SHA-256 of
+    the policy's decisions about these sites, which identifies their evidence.
     """
 
     hosts: dict[str, tuple[str, ...]] = Field(min_length=1)
@@ -100,10 +100,10 @@ class Permission(Strict):
 
 
 class JobSpec(Strict):
-    """One training job, version 2 of the contract. `nodes`: the processes that share it, one on each node.
+    """One training job, version 2 of the contract. `nodes`: its processes, one on each node.
 
-    `permission` is written for each attempt (rempart.training.permission) and is no part of the job's identity. Nor is
-    `python`, the version that ordered the job: where it matters, the code's version differs too.
+    `permission` is written for each attempt (rempart.training.permission) and is no part of the job's identity. Neither
+    is `python`, the orderer's version: where it matters, the code's version differs too.
     """
 
     version: Literal[2] = VERSION
@@ -133,7 +133,7 @@ class JobSpec(Strict):
         return self
 
     def identity(self) -> str:
-        """First 16 hex digits of the SHA-256 of all that determines the outcome."""
+        """Return the first 16 hex digits of the SHA-256 of all that determines the outcome."""
         determining = {
             "version": self.version,
             "pipeline": self.pipeline,
@@ -149,7 +149,7 @@ class JobSpec(Strict):
         return hashlib.sha256(canonical_json.encode(determining)).hexdigest()[:16]
 
     def key(self, name: str) -> str:
-        """Object key of one of the job's files."""
+        """Return the object key of one of the job's files."""
         return f"{self.output.prefix}{self.job_id}/{name}"
 
     def to_json(self) -> bytes:
@@ -157,11 +157,11 @@ class JobSpec(Strict):
 
 
 class Work(Strict):
-    """What a model cost, in steps of its trainer (iterations, updates); all 0 for a trainer that counts none.
+    """Work for a model, in trainer steps (iterations, updates); all 0 for a trainer that counts none.
 
-    `steps`: of the finished model; `done_here`: computed by the attempt that ended with the result; `resumed_from`: the
-    step it went on from; `total_over_attempts`: computed by all attempts, as far as checkpoints told. What an attempt
-    that was killed did after its last checkpoint is known to nobody, so the total is a lower bound then.
+    `steps`: of the finished model; `done_here`: of the attempt with the result; `resumed_from`: the step it continued
+    from; `total_over_attempts`: of all attempts, as far as checkpoints tell. Work of a killed attempt after its last
+    checkpoint is unknown, so the total is then a lower bound.
     """
 
     steps: int = Field(default=0, ge=0)
@@ -171,10 +171,10 @@ class Work(Strict):
 
 
 class JobResult(Strict):
-    """What a job gave. `files`: SHA-256 of its objects at the site; `model_files`: of the model's tree in MLflow.
+    """Result of a job. `files`: SHA-256 of its objects at the site; `model_files`: of the model's files in MLflow.
 
-    `made_with`: what the trainer ran on, as far as it says so (PyTorch: version, device, precision). `decision`: the
-    digest of the policy's decision that the job's spec carried.
+    `made_with`: what the trainer ran on, if reported (PyTorch: version, device, precision). `decision`: the digest of
+    the policy's decision in the job's spec.
     """
 
     version: Literal[2] = VERSION
@@ -224,13 +224,13 @@ def _parse(what: str, model: Any, body: bytes | str, hint: str) -> Any:
 
 
 def parse_spec(body: bytes | str) -> JobSpec:
-    """A spec from JSON. Raises TrainingError naming each fault."""
+    """Return a spec from JSON. Raises TrainingError with each fault."""
     spec: JobSpec = _parse("The job spec", JobSpec, body, "Make the spec with rempart.training.job.JobSpec, version 2.")
     return spec
 
 
 def parse_result(body: bytes | str, job_id: str) -> JobResult:
-    """A result from JSON, refused when it is malformed, not finite or another job's. Raises TrainingError."""
+    """Return a result from JSON. Raises TrainingError if it is malformed, not finite or another job's."""
     result: JobResult = _parse(
         f"The result of job {job_id}", JobResult, body, "Delete the job's result.json and run the training again."
     )

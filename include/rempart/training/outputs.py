@@ -1,4 +1,4 @@
-"""What a job makes of its spec: the rows read, a model trained and judged on the held-out rows, its files by name."""
+"""Produce a job's outputs from its spec: read rows, train, judge on held-out rows, name the files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Outputs:
 
 
 def seen(spec: JobSpec) -> tuple[tuple[Feature, ...], dict[str, Any]]:
-    """The features that the model sees, and the trainer's parameters."""
+    """Return the features that the model sees, and the trainer's parameters."""
     return trainers.left_out([feature.feature() for feature in spec.features], spec.trainer.params)
 
 
@@ -98,7 +98,7 @@ def make(spec: JobSpec, site: Callable[[Place], Site], progress: Progress, run: 
 
 
 def share(spec: JobSpec, site: Callable[[Place], Site], run: Run) -> None:
-    """The part of a node other than the first: it trains along, and makes no files. Raises as `make`."""
+    """Take part in the training on a node other than the first, without files. Raises the errors of `make`."""
     features, params = seen(spec)
     target = spec.target.feature()
     train, _ = _dataset(spec, site)
@@ -109,7 +109,7 @@ def share(spec: JobSpec, site: Callable[[Place], Site], run: Run) -> None:
 
 
 def _dataset(spec: JobSpec, site: Callable[[Place], Site]) -> tuple[pa.Table, pa.Table]:
-    """Training and held-out rows of the frozen dataset, its SHA-256 checked."""
+    """Return training and held-out rows of the frozen data set, after checking its SHA-256."""
     place = spec.dataset
     body = site(place.site).read(place.bucket, place.key, sha256=place.sha256)
     train, holdout = split_rows(body)
@@ -122,7 +122,7 @@ def _dataset(spec: JobSpec, site: Callable[[Place], Site]) -> tuple[pa.Table, pa
 
 
 def split_rows(body: bytes) -> tuple[pa.Table, pa.Table]:
-    """Training and held-out rows of a frozen training set's Parquet bytes."""
+    """Return training and held-out rows from a frozen training set's Parquet bytes."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 

@@ -1,7 +1,7 @@
-"""What the policy allows a job, as its spec carries it: a job in a pool has no rempart.yaml to ask. Pure.
+"""Carry the policy's permission in a job's spec: a job in a pool has no rempart.yaml. Pure.
 
-Whoever starts an attempt asks the policy and writes the answer into the spec (`permit`). The job opens a site only
-where that answer lets it (`decide`).
+Whoever starts an attempt asks the policy and writes the answer into the spec (`permit`). The job opens a site only if
+that answer allows it (`decide`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _ASK_AGAIN = "Run the training again: each attempt asks the policy anew."
 
 
 def decisions(config: Config, spec: JobSpec, *, on: date) -> tuple[Decision, ...]:
-    """The policy's answer about each site of a job, on a day."""
+    """Return the policy's answer about each site of a job, on a day."""
     names = sorted({spec.dataset.site.name, spec.output.site.name})
     return tuple(decide_site(config, spec.classification, "data", name, on=on) for name in names)
 
 
 def permit(config: Config, spec: JobSpec, *, on: date) -> JobSpec:
-    """The spec with the policy's permission of that day, for one attempt. Raises PlacementDenied."""
+    """Return the spec with the policy's permission of that day, for one attempt. Raises PlacementDenied."""
     found = decisions(config, spec, on=on)
     for decision in found:
         if not decision.allowed:
@@ -47,14 +47,14 @@ def permit(config: Config, spec: JobSpec, *, on: date) -> JobSpec:
 
 
 def permission_of(spec: JobSpec) -> Permission:
-    """The permission of a spec. Raises TrainingError for a spec without one."""
+    """Return the permission in a spec. Raises TrainingError without one."""
     if spec.permission is None:
         raise TrainingError(f"The spec of job {spec.job_id} carries no permission of the policy", _ASK_AGAIN)
     return spec.permission
 
 
 def decide(spec: JobSpec, site: str, endpoint: str | None, *, on: date) -> Decision:
-    """May a job's data be at this endpoint (a URL) of a site, as its spec says? Raises TrainingError."""
+    """Check whether the spec allows a job's data at this endpoint (a URL) of a site. Raises TrainingError."""
     permission = permission_of(spec)
     hosts, host = permission.hosts.get(site, ()), (urlsplit(endpoint or "").hostname or "")
     known = any(is_host_of(host, allowed) for allowed in hosts)

@@ -1,7 +1,7 @@
-"""Where a job may run, in which order it asks, and what comes next: pure functions of the pools and of what happened.
+"""Decide where a job may run, in which order pools are tried, and the next step: pure functions.
 
 The plan names every pool with the reasons that admit or exclude it. The step after each attempt follows from the job's
-record alone, so whoever resumes the job (a retry, a cleared task, another scheduler) goes on where it stood.
+record alone, so whoever resumes the job (a retry, a cleared task, another scheduler) continues there.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Outcome = Literal["succeeded", "capacity", "interrupted", "unreachable", "denied
 not let it. `failed`: the training code's fault. `ended`: somebody ended it."""
 _MOVES_ON: frozenset[Outcome] = frozenset(("capacity", "interrupted", "unreachable", "denied"))
 LONGEST_PAUSE = 10
-"""The pause between rounds doubles up to this many times the configured one."""
+"""Maximum factor by which the pause between rounds grows."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a job asks for. `limit` is how long it may run, for the price; `order` names pools, first one first.
+    """A job's request. `limit` is its maximum run time, for the price; `order` names pools in order of preference.
 
-    `gpus` are those of each of its `nodes`: pods that run at the same time, each on a machine that it is given.
+    `gpus` counts those of each of its `nodes`: pods that run at the same time, each on a machine of its own.
     """
 
     classification: Classification
@@ -41,7 +41,7 @@ class Request:
 
     @property
     def all_gpus(self) -> int:
-        """GPUs of all nodes together."""
+        """Return the GPUs of all nodes together."""
         return self.gpus * self.nodes
 
 
@@ -63,7 +63,7 @@ class Option:
     reasons: tuple[str, ...]
     nodes: int = 1
     waiting: Waiting | None = None
-    """How long the last jobs waited that the pool took; None where that is not known."""
+    """Waiting time of the last jobs in the pool, or None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,17 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Plan:
-    """Pools in the order to ask them, and those that are never asked."""
+    """Pools in the order to try them, and excluded pools."""
 
     options: tuple[Option, ...]
     excluded: tuple[Excluded, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The plan as a task's page shows it."""
+        """Return the plan for a task's page."""
         return asdict(self)
 
     def lines(self) -> Iterator[str]:
-        """The plan, readable: one line a pool, one for its waiting time, and one for each reason."""
+        """Return the plan as text: one line per pool, one for its waiting time, and one for each reason."""
         for number, option in enumerate(self.options, start=1):
             price = "price not declared" if option.euros_at_most is None else f"at most {option.euros_at_most:.2f} EUR"
             asked = f"{option.gpus} GPU" if option.nodes == 1 else f"{option.nodes} nodes with {option.gpus} GPU each"
@@ -104,7 +104,7 @@ class Plan:
 
 
 def request_of(config: Config, pipeline: Pipeline) -> Request:
-    """What a pipeline's jobs ask for: by its trainer, else by `training` of rempart.yaml."""
+    """Return the request of a pipeline's jobs: from its trainer, else from `training` in rempart.yaml."""
     trainer, settings = pipeline.trainer, config.training
     order = trainer.pools or settings.pools or list(config.pools)
     gpus = settings.gpus if trainer.gpus is None else trainer.gpus
@@ -119,10 +119,10 @@ def plan(
     free: Mapping[str, int] | None = None,
     waiting: Mapping[str, Waiting] | None = None,
 ) -> Plan:
-    """Every declared pool, admitted or excluded, on a day.
+    """Return every declared pool, admitted or excluded, on a day.
 
-    `free` tells how many GPUs a pool is known to have free: pools known to have too few are asked after the others, in
-    the same order. A pool of which nothing is known keeps its place. `waiting` is told, and changes no order.
+    `free` holds the known free GPUs of pools: pools with too few are tried after the others, in the same order. A pool
+    without known capacity keeps its place. `waiting` is shown, and changes no order.
     """
     options, excluded = [], []
     for name in dict.fromkeys((*request.order, *config.pools)):
@@ -137,7 +137,7 @@ def plan(
 
 
 def image_for(config: Config, pool: Pool) -> str:
-    """The job's image as this pool pulls it: from the pool's registry, if one is named, else from the image's own."""
+    """Return the job's image as this pool pulls it: from the pool's registry if named, else from its own."""
     image = config.training.image or ""
     if pool.registry is None:
         return image
@@ -241,11 +241,11 @@ Step = Start | Resume | Wait | GiveUp
 def next_step(
     plan: Plan, attempts: Sequence[Attempt], *, now: datetime, since: datetime, deadline: timedelta, pause: timedelta
 ) -> Step:
-    """What a job does next.
+    """Return a job's next step.
 
-    `attempts` in their order; `since` is when this pursuit began, against which `deadline` counts. Each round asks
-    every pool of the plan once, in order; after a full round it pauses. A pool on which the job's pod landed on a node
-    that the policy refused is not asked again.
+    `attempts` are in order; `since` is the start of this run, from which `deadline` counts. Each round tries every pool
+    of the plan once, in order; after a full round it pauses. A pool is not tried again after its node was refused by
+    the policy.
     """
     if attempts and attempts[-1].outcome is None:
         option = plan.option(attempts[-1].pool)
@@ -273,7 +273,7 @@ def next_step(
 
 
 def _rounds(attempts: Sequence[Attempt]) -> list[list[Attempt]]:
-    """Attempts by round: a round ends when a pool is asked again, and whatever does not move on begins a new one."""
+    """Group attempts by round: a new round begins when a pool is tried again, or the order does not move on."""
     rounds: list[list[Attempt]] = [[]]
     for attempt in attempts:
         if any(attempt.pool == earlier.pool for earlier in rounds[-1]):
@@ -285,7 +285,7 @@ def _rounds(attempts: Sequence[Attempt]) -> list[list[Attempt]]:
 
 
 def _answers(plan: Plan, attempts: Sequence[Attempt]) -> str:
-    """The last answer of each pool, and why the others are not asked."""
+    """Return the last answer of each pool, and why the others are not tried."""
     last = {attempt.pool: attempt for attempt in attempts}
     told = [f"{pool}: {attempt.outcome} ({attempt.cause})" for pool, attempt in last.items()]
     told += [

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 MIN_ROWS = 5
-"""Fewer rows than this are never drawn as one mark."""
+"""Minimum number of rows that one mark represents."""
 
 
 def predicted_vs_actual(truth: Any, predicted: Any, target: str) -> bytes:
-    """PNG of a regression on held-out rows, [n] each: a hexagon stands for at least MIN_ROWS rows, and the line for the
-    mean of each twentieth of the rows, in order of prediction."""
+    """Return a PNG of a regression on held-out rows, [n] each: a hexagon stands for at least MIN_ROWS rows, the line
+    for the mean of each twentieth of the rows, in order of prediction.
+    """
     import numpy as np
 
     figure, axes = _figure()
@@ -30,7 +31,9 @@ def predicted_vs_actual(truth: Any, predicted: Any, target: str) -> bytes:
 
 
 def reliability(truth: Any, probabilities: Any, target: str, classes: Sequence[str]) -> bytes:
-    """PNG of a classification on held-out rows: per class, the share that came true for each tenth of the rows."""
+    """Return a PNG of a classification on held-out rows: per class, the share that came true for each tenth of the
+    rows.
+    """
     import numpy as np
 
     figure, axes = _figure()
@@ -46,7 +49,7 @@ def reliability(truth: Any, probabilities: Any, target: str, classes: Sequence[s
 
 
 def importance(shares: Mapping[str, float], what: str) -> bytes:
-    """PNG of how much worse the metric gets when one feature is shuffled; the 20 that matter most."""
+    """Return a PNG of how much worse the metric gets when one feature is shuffled; the 20 most important ones."""
     top = sorted(shares.items(), key=lambda item: item[1])[-20:]
     figure, axes = _figure()
     axes.barh([name for name, _ in top], [value for _, value in top], color="#3b6ea5")

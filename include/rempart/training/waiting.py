@@ -1,4 +1,4 @@
-"""How long jobs waited for a pool: the median of its last placements on record. Pure."""
+"""Compute how long jobs waited for a pool: the median of its last recorded placements. Pure."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Waiting:
     jobs: int
 
     def text(self) -> str:
-        """Such as "about 40 min by the last 20 jobs"."""
+        """Return the waiting time as text: "about 40 min by the last 20 jobs"."""
         return f"about {_length(self.seconds)} by the last {f'{self.jobs} jobs' if self.jobs > 1 else 'job'}"
 
 
 def waiting_times(placements: Iterable[Mapping[str, Any]]) -> dict[str, Waiting]:
-    """The waiting time of each pool that is known.
+    """Return the known waiting time of each pool.
 
-    `placements` are bodies of placement records, newest first. A record without `waited` (seconds) does not count. Only
-    jobs that a pool took are on record: one that moved on to the next pool is not in its median.
+    `placements` are bodies of placement records, newest first. A record without `waited` (seconds) is ignored. Only
+    jobs that ran in a pool are recorded: a job that moved to another pool is not in its median.
     """
     found: dict[str, list[float]] = {}
     for body in placements:
@@ -44,7 +44,7 @@ def waiting_times(placements: Iterable[Mapping[str, Any]]) -> dict[str, Waiting]
 
 
 def _seconds(value: Any) -> float | None:
-    """A length of time that was written as a number; None for anything else."""
+    """Return a duration written as a number, or None."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
         return None
     return float(value)

@@ -1,1 +1,1 @@
-"""What Rempart adds to Airflow's web server."""
+"""Extend Airflow's web server with the cockpit."""

@@ -43,7 +43,7 @@ async def start_drill(request: Request, point: str) -> str:
 
 
 async def drills(request: Request, limit: int = 5) -> tuple[Run, ...]:
-    """The newest runs of the drill. Raises AirflowRefused."""
+    """Return the newest runs of the drill. Raises AirflowRefused."""
     path = f"/api/v2/dags/{DRILL}/dagRuns?order_by=-run_after&limit={limit}"
     found = (await _call(request, "GET", path))["dag_runs"]
     return tuple(
@@ -76,13 +76,13 @@ async def start(request: Request, dag_id: str, conf: Mapping[str, Any]) -> str:
 
 
 async def asked(request: Request, dag_id: str, run: str) -> Asked:
-    """A run as it stands. Raises AirflowRefused, also where there is none of this id."""
+    """Return the current state of a run. Raises AirflowRefused, also for an unknown id."""
     found = await _call(request, "GET", f"/api/v2/dags/{dag_id}/dagRuns/{quote(run, safe='')}")
     return Asked(str(found["dag_run_id"]), str(found["state"]), dict(found.get("conf") or {}))
 
 
 async def returned(request: Request, dag_id: str, run: str, task: str) -> Any:
-    """What a task of a run returned. Raises AirflowRefused."""
+    """Return the result of a run's task. Raises AirflowRefused."""
     path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run, safe='')}/taskInstances/{task}/xcomEntries/return_value"
     return (await _call(request, "GET", path))["value"]
 

@@ -1,4 +1,4 @@
-"""What the pages show, as JSON: the read models as they are, with an OpenAPI document; and figures for Prometheus."""
+"""Serve the pages' content as JSON (the read models, with an OpenAPI document), and figures for Prometheus."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ router = APIRouter(prefix="/api")
 
 @router.get("/overview", dependencies=[READ])
 def read_overview() -> overview.Overview:
-    """The verdict, where everything lives, figures against objectives, open denials, champions."""
+    """Return the verdict, all places, figures against objectives, open denials, champions."""
     return overview.overview(sources.newest(), sources.now())
 
 
 @router.get("/sites", dependencies=[READ])
 def read_sites() -> sites.Sites:
-    """Each site's proven capabilities, and each pair's lag over time."""
+    """Return each site's proven capabilities, and each pair's lag over time."""
     return sites.sites(sources.newest(), sources.now())
 
 
 @router.get("/restore-points", dependencies=[READ])
 def read_points() -> points.Points:
-    """The restore points that stand, newest first."""
+    """Return the existing restore points, newest first."""
     return points.points(sources.newest(), sources.now())
 
 
 @router.get("/restore-points/{point}", dependencies=[READ])
 def read_point(point: PointId) -> points.Explained:
-    """One restore point, its drills, and the decision that allowed its place."""
+    """Return one restore point, its drills, and the decision that allowed its place."""
     try:
         return sources.point(point)
     except ObjectMissing as error:
@@ -53,25 +53,25 @@ def read_point(point: PointId) -> points.Explained:
 
 @router.get("/models", dependencies=[READ])
 def read_models() -> models.Models:
-    """Champions, what the gate said of each version, and lineage."""
+    """Return champions, the gate's verdict on each version, and lineage."""
     return models.models(sources.newest(), sources.now())
 
 
 @router.get("/data", dependencies=[READ])
 def read_data(page: PageNumber = 0) -> data.Data:
-    """Pipelines, and snapshots with their counts, newest first."""
+    """Return pipelines, and snapshots with their counts, newest first."""
     return data.data(sources.newest(), sources.now(), page)
 
 
 @router.get("/ledger", dependencies=[EVIDENCE])
 def read_ledger(kind: Kind = None, subject: Subject = None, before: Before = None) -> evidence.EvidencePage:
-    """A page of the ledger, newest first."""
+    """Return a page of the ledger, newest first."""
     return sources.page(kind or None, subject or None, before)
 
 
 @router.get("/ledger/export", dependencies=[EVIDENCE], response_class=PlainTextResponse)
 def export_ledger(after: Annotated[int, Query(ge=0, le=2**53)] = 0) -> StreamingResponse:
-    """The chain from the record after `after` on, one line for each, as `rempart ledger export` writes them."""
+    """Return the chain after record `after`, one line for each record, in the format of `rempart ledger export`."""
     entries = sources.ledger().entries(after)
 
     def lines() -> Iterator[str]:
@@ -85,7 +85,7 @@ def export_ledger(after: Annotated[int, Query(ge=0, le=2**53)] = 0) -> Streaming
 
 @router.get("/ledger/{seq}", dependencies=[EVIDENCE])
 def read_record(seq: Sequence) -> evidence.Examined:
-    """One record, and what is found when it is looked at in its place."""
+    """Return one record with findings about it in its place."""
     try:
         return sources.record(seq)
     except ObjectMissing as error:
@@ -94,7 +94,7 @@ def read_record(seq: Sequence) -> evidence.Examined:
 
 @router.get("/openapi.json", dependencies=[READ], include_in_schema=False)
 def openapi(request: Request) -> JSONResponse:
-    """The OpenAPI document of these routes."""
+    """Return the OpenAPI document of these routes."""
     document: dict[str, Any] = request.app.openapi()
     return JSONResponse(document | {"servers": [{"url": request.scope.get("root_path", "")}]})
 
@@ -104,6 +104,6 @@ figures = APIRouter()
 
 @figures.get("/metrics", dependencies=[READ], response_class=PlainTextResponse)
 def read_metrics() -> PlainTextResponse:
-    """Lag, restore points, drills, denials and quarantine in the text format of Prometheus."""
+    """Return lag, restore points, drills, denials and quarantine in the text format of Prometheus."""
     text = metrics.exposition(sources.newest(), sources.now())
     return PlainTextResponse(text, media_type=metrics.CONTENT_TYPE, headers={"Cache-Control": "no-store"})

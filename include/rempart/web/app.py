@@ -28,7 +28,7 @@ app = FastAPI(title="Rempart", version="1", docs_url=None, redoc_url=None, opena
 
 @app.get("/evidence", dependencies=[Depends(requires("read_evidence"))])
 def newest_evidence() -> dict[str, Any]:
-    """The newest record of each kind: what was last ingested, promoted, denied, backed up, proved and so on."""
+    """Return the newest record of each kind."""
     ledger = sources.ledger()
     found = {kind: ledger.find(kind, limit=1) for kind in KINDS}
     return {kind: asdict(records[0]) for kind, records in found.items() if records}
@@ -44,7 +44,7 @@ for part in (quarantine_pages, rollback_pages, run_pages):
 
 @app.exception_handler(HTTPException)
 async def refuse(request: Request, error: HTTPException) -> Response:
-    """Who may not, or asked for what is not there, is told so in the form that he asked in."""
+    """Answer a refused or unknown request in the format of the request."""
     if _is_plain(request):
         return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)
     return render(request, "error", status=error.status_code, number="", detail=str(error.detail))
@@ -52,7 +52,7 @@ async def refuse(request: Request, error: HTTPException) -> Response:
 
 @app.exception_handler(RempartError)
 async def tell(request: Request, error: RempartError) -> Response:
-    """What the platform could not do, with the remedy: a database that does not answer is no broken page."""
+    """Answer with a platform error and its remedy, for example if a database does not answer."""
     logger.warning("A page under /rempart: %s", error)
     if _is_plain(request):
         return JSONResponse({"detail": error.what, "hint": error.hint}, 503)
@@ -61,7 +61,7 @@ async def tell(request: Request, error: RempartError) -> Response:
 
 @app.exception_handler(Exception)
 async def stumble(request: Request, error: Exception) -> Response:
-    """A fault of ours: a number for the reader, the cause under that number in the log."""
+    """Answer an internal error with a number; the log has the cause under that number."""
     number = secrets.token_hex(4)
     logger.error("Incident %s on %s", number, request.url.path, exc_info=error)
     if _is_plain(request):

@@ -1,6 +1,6 @@
-"""Charts as inline SVG, made by pure functions: no script, no style of their own, a title for who cannot see them.
+"""Draw charts as inline SVG with pure functions: no script, no inline style, a title for screen readers.
 
-Colours come from classes in cockpit.css; a state also has a shape, so that no colour is needed to read it.
+Colours come from classes in cockpit.css; a state also has a shape, so it is readable without colour.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WIDTH, LEFT, RIGHT = 960, 70, 16
 
 
 def lag_chart(title: str, history: Sequence[Measured], objective: float, t: Texts) -> Markup:
-    """Lag over time as a line, with the objective as a dashed one; the highest lag decides the scale."""
+    """Draw the lag over time as a line, with the objective as a dashed one; the highest lag sets the scale."""
     if not history:
         return Markup()
     height, top, bottom = 180, 16, 26
@@ -52,7 +52,7 @@ def lag_chart(title: str, history: Sequence[Measured], objective: float, t: Text
 def amount_chart(
     title: str, amounts: Sequence[tuple[datetime, float]], write: Callable[[float], str], t: Texts
 ) -> Markup:
-    """An amount over time as a line, from nothing up; `write` puts one into words. None of fewer than two amounts."""
+    """Draw an amount over time as a line from zero; `write` formats an amount. None for fewer than two amounts."""
     if len(amounts) < 2:
         return Markup()
     height, top, bottom = 140, 16, 26
@@ -93,7 +93,7 @@ def points_chart(title: str, points: Sequence[Point], t: Texts) -> Markup:
 
 
 def sites_diagram(title: str, places: Sequence[Place], pairs: Iterable[tuple[str, str, State]], t: Texts) -> Markup:
-    """Sites and pools as boxes within their jurisdictions, and an arrow for each pair that replicates."""
+    """Draw sites and pools as boxes within their jurisdictions, and an arrow for each replicating pair."""
     if not places:
         return Markup()
     laws = sorted({one.jurisdiction for one in places})
@@ -120,9 +120,9 @@ def sites_diagram(title: str, places: Sequence[Place], pairs: Iterable[tuple[str
 
 
 def expectation_chart(title: str, history: Sequence[Result], t: Texts) -> Markup:
-    """The share of each delivery's rows that broke an expectation: a disc for none, a ring for some or for not known.
+    """Draw the share of each delivery's rows that broke an expectation: a disc for none, a ring for some or unknown.
 
-    One delivery beside the next, oldest first, whenever they came: several come at once.
+    Deliveries are placed side by side, oldest first, regardless of time: several arrive at once.
     """
     if not history:
         return Markup()
@@ -148,7 +148,7 @@ def expectation_chart(title: str, history: Sequence[Result], t: Texts) -> Markup
 
 
 def gate_plot(title: str, plot: Plot, t: Texts) -> Markup:
-    """A version's metric as a dashed line across the bounds of the gate: each bar is what that bound allows."""
+    """Draw a version's metric as a dashed line across the gate's bounds: each bar is the range that a bound allows."""
     left, right, row, top = 250, 560, 26, 30
     top_value = max(plot.value, *(one.value for one in plot.bounds)) * 1.1 or 1.0
     scale = max(top_value, 1.0) if not plot.lower_is_better else top_value
@@ -213,7 +213,7 @@ def _x(at: datetime, first: datetime, last: datetime) -> float:
 
 
 def _dot(state: State, x: float, y: float) -> str:
-    """A mark, left open for its title."""
+    """Draw a mark, left open for its title."""
     if state == "bad":
         cross = f"M{x - 5:.1f},{y - 5:.1f} l10,10 m0,-10 l-10,10"
         return f'<g class="mark bad"><path d="{cross}"/>'

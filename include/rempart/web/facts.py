@@ -1,6 +1,6 @@
-"""What the pages tell of, gathered from the configuration and the databases: the cockpit asks no site and no server.
+"""Gather the facts for the pages from the configuration and the databases; no site or server is asked.
 
-Each source is asked by itself. One that fails gives `Unknown` with the reason, and the others are shown.
+Each source is read separately. A failed one gives `Unknown` with the reason, and the others are shown.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NEWEST: Mapping[Kind, int] = {
     "capabilities": 50,
     "usage": 400,
 }
-"""Of which kinds of evidence the pages tell, and how many records of each at most: so one round is a bounded read."""
+"""Kinds of evidence on the pages, and the limit of records of each: one round is a bounded read."""
 
 FORGED = 100
 """Forged records that are counted at most."""
@@ -60,9 +60,9 @@ class Unknown:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that was found at one moment. `evidence` is newest first, by kind; `head`: the hash of the newest of all.
+    """All facts at one moment. `evidence` is newest first, by kind; `head`: the hash of the newest record.
 
-    `forged`: how many records at the end of the ledger its key did not sign, at most FORGED.
+    `forged`: number of records without a valid signature at the end of the ledger, at most FORGED.
     """
 
     at: datetime
@@ -74,11 +74,13 @@ class Facts:
     forged: int = 0
 
     def of(self, kind: Kind) -> tuple[Evidence, ...]:
-        """The records of a kind; none, if the ledger did not answer: who counts them asks `evidence` first."""
+        """Return the records of a kind; empty if the ledger did not answer: callers that count check `evidence`
+        first.
+        """
         return () if isinstance(self.evidence, Unknown) else self.evidence.get(kind, ())
 
     def unknown(self) -> dict[str, str]:
-        """Which sources gave nothing, and why."""
+        """Return the sources without an answer, and why."""
         sources = {
             "configuration": self.config,
             "active site": self.active,
@@ -89,7 +91,7 @@ class Facts:
 
 
 def gather(open_platform: Callable[[], Platform], clock: Callable[[], datetime], before: Facts | None = None) -> Facts:
-    """One round over all sources; never raises for one of them. Evidence of `before` stands while the chain does."""
+    """Gather all sources once; a failed one does not raise. Evidence of `before` stays while the chain does."""
     platform = known("the platform", open_platform)
     if isinstance(platform, Unknown):
         return Facts(clock(), known("rempart.yaml", configuration.load), platform, platform, platform)
@@ -100,7 +102,7 @@ def gather(open_platform: Callable[[], Platform], clock: Callable[[], datetime],
 
 
 def _evidence(ledger: Ledger, before: Facts | None) -> tuple[str, Mapping[Kind, tuple[Evidence, ...]], int]:
-    """The newest records of each kind. Thousands are read only when one came: that takes longer than all else here."""
+    """Return the newest records of each kind. Thousands are read only after a new one: that is the slowest part."""
     newest = ledger.page(limit=1)
     head = newest[0].hash if newest else ""
     if before is not None and before.head == head and not isinstance(before.evidence, Unknown):
@@ -110,7 +112,7 @@ def _evidence(ledger: Ledger, before: Facts | None) -> tuple[str, Mapping[Kind, 
 
 
 def known(source: str, ask: Callable[[], T]) -> T | Unknown:
-    """What a source gave, or why it gave nothing."""
+    """Return what a source gave, or why it gave nothing."""
     try:
         return ask()
     except RempartError as error:

@@ -1,6 +1,6 @@
-"""The platform's figures in the text format of Prometheus, made from the same facts as the pages. Pure.
+"""Render the platform's figures in the text format of Prometheus, from the same facts as the pages. Pure.
 
-What is not known has no sample, and `rempart_source_up` says which source gave nothing: an alert on absence tells it.
+An unknown figure has no sample, and `rempart_source_up` shows which source gave nothing: alerts on absence detect it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Sample = tuple[str, Mapping[str, str], float]
 
 
 def exposition(facts: Facts, now: datetime) -> str:
-    """The whole text."""
+    """Return the whole text."""
     found = list(_samples(facts, now))
     lines: list[str] = []
     for name, help_text in METRICS.items():

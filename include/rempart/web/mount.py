@@ -1,9 +1,8 @@
-"""What Airflow mounts under /rempart: an application that is imported with its first request, and a boundary around it.
+"""Mount the cockpit under /rempart: an application that is imported at its first request, inside an error boundary.
 
-Airflow imports plugins in each of its processes, tasks included, and only the API server serves pages: so this module
-imports the standard library and one constant. Whatever goes wrong beneath it becomes an answer with a number, and the
-API server's log has the cause under that number: a broken page, or a cockpit that cannot even be imported, takes
-nothing else down.
+Airflow imports plugins in each of its processes, including tasks, and only the API server serves pages: so this module
+imports only the standard library and one constant. An error below it becomes an answer with a number, and the API
+server's log has the cause under that number: a broken page, or a cockpit that cannot be imported, affects nothing else.
 """
 
 from __future__ import annotations

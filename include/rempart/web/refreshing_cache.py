@@ -1,4 +1,4 @@
-"""A value that is gathered beside the requests: they read the newest one there is, and it says how old it is."""
+"""Cache a value that is refreshed in the background; requests read the newest one, which has its time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ logger = logging.getLogger(__name__)
 
 
 class RefreshingCache(Generic[T]):
-    """What `gather` gave last; a request that finds it older than `lasts` seconds has it gathered anew, and waits not.
+    """Cache of the last result of `gather`. A value older than `lasts` seconds refreshes in the background and is
+    returned.
 
-    Only where there is none yet, or none as young as the request wants, does it wait: `first_patience` seconds at most
-    for the first value, else `patience`. At most one gathering goes on at a time. One that fails leaves the older
-    value, whose age then tells.
+    A request waits only if there is no value yet, or none as recent as required: at most `first_patience` seconds for
+    the first value, else `patience`. At most one refresh runs at a time. A failed one keeps the older value, whose age
+    shows it.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class RefreshingCache(Generic[T]):
         self._going: threading.Event | None = None
 
     def get(self, within: float = float("inf")) -> T | None:
-        """The newest value, from the last `within` seconds if it can be had in time; None if there is none yet."""
+        """Return the newest value, at most `within` seconds old if available in time; None if there is none yet."""
         with self._lock:
             age = self._monotonic() - self._at
             late = age > within
@@ -52,7 +53,7 @@ class RefreshingCache(Generic[T]):
 
     @property
     def last(self) -> T | None:
-        """What was gathered last, however old."""
+        """Return the last value, however old."""
         return self._value
 
     def _run(self, done: threading.Event) -> None:

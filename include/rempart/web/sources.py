@@ -53,7 +53,7 @@ def point(name: str) -> points.Explained:
     for within in (RECENT, JUST_NOW):
         if found := points.explain(newest(within), name, now()):
             return found
-    raise ObjectMissing(f"No restore point {name} is on record", "Choose one that the page of restore points lists.")
+    raise ObjectMissing(f"No restore point {name} is on record", "Choose one from the page of restore points.")
 
 
 def ledger() -> Ledger:
@@ -72,5 +72,5 @@ def record(seq: int) -> evidence.Examined:
     opened = ledger()
     found = opened.page(before=seq + 1, limit=2)
     if not found or found[0].seq != seq:
-        raise ObjectMissing(f"The ledger has no record {seq}", "Choose one that the page of evidence lists.")
+        raise ObjectMissing(f"The ledger has no record {seq}", "Choose one from the page of evidence.")
     return evidence.examined(found[0], found[1] if len(found) > 1 else None, opened.find("key", limit=1000))

@@ -181,7 +181,7 @@ def test_a_database_that_no_longer_says_what_was_exported_stops_the_export(
     export(platform)
     assert isinstance(platform.ledger, MemoryLedger)
     attack(platform.ledger.chain)
-    with pytest.raises(LedgerBroken, match=r"Record 7 of the ledger is not the one in evidence/ledger/") as found:
+    with pytest.raises(LedgerBroken, match=r"Record 7 of the ledger differs from the one in evidence/ledger/") as found:
         export(platform)
     assert "verify-the-ledger" in found.value.hint
     assert not found.value.transient

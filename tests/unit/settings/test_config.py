@@ -167,4 +167,4 @@ def test_a_missing_connection_of_a_server_of_ones_own_is_not_said_to_come_from_r
     monkeypatch.setenv("REMPART_VAR", str(tmp_path))
     with pytest.raises(ConnectionMissing, match="'pg_admin' is not defined") as error:
         config.environment_connections("pg_admin")
-    assert error.value.hint.startswith("Of a server of your own: set AIRFLOW_CONN_PG_ADMIN")
+    assert error.value.hint.startswith("For your own server, set AIRFLOW_CONN_PG_ADMIN")

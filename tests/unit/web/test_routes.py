@@ -230,15 +230,11 @@ def test_a_run_of_which_nobody_knows_is_not_told_as_one_that_wrote_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = "/run?dag_id=restore_drill&run_id=r"
-    assert "This page found nothing that this run wrote" in house.call("GET", run, "viewer").text
+    assert "No record of this run was found" in house.call("GET", run, "viewer").text
     blind = house.watched.facts(evidence=Unknown("the ledger: no answer"))
     monkeypatch.setattr(sources, "newest", lambda *within: blind)
     text = house.call("GET", run, "viewer").text
-    assert (
-        "This page found nothing that this run wrote" not in text
-        and "not known" in text
-        and "the ledger: no answer" in text
-    )
+    assert "No record of this run was found" not in text and "unknown" in text and "the ledger: no answer" in text
 
 
 def test_a_page_in_another_language_is_still_that_page(house: House) -> None:

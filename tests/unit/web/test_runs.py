@@ -80,14 +80,14 @@ def test_a_look_and_a_measurement_are_told_by_their_runs() -> None:
     facts = watched.facts()
     (look,) = runs.of_run(facts, "show_quarantine_hotel_bookings", RUN, None, NOW).sections
     assert Texts("en").said(look.records[0].said) == (
-        "2 of 3 rows in quarantine of delivery abababababab were looked at, by user 1."
+        "user 1 looked at 2 of 3 quarantined rows of delivery abababababab."
     )
     (measured,) = runs.of_run(facts, "verify_replicas", RUN, None, NOW).sections
     assert (measured.records[0].state, measured.records[0].why) == ("unknown", ("refused",))
     (delivered,) = facts.of("deliveries")
     watched.record("acceptance", "hotel_bookings", {"lost": "0a1b", "shown": None, "site": "primary", "by": "user 1"})
     (lost,) = watched.facts().of("acceptance")
-    assert "loss of snapshot 0a1b was accepted by user 1" in Texts("en").said(runs.told(lost).said)
+    assert "user 1 accepted the loss of snapshot 0a1b" in Texts("en").said(runs.told(lost).said)
     told = Texts("en").said(runs.told(delivered).said)
     assert told == "Deliveries: 1. 20 rows delivered, 17 accepted, 3 in quarantine."
 
@@ -126,8 +126,8 @@ def test_the_tab_of_a_training_says_how_long_jobs_waited_for_each_pool(tmp_path:
     facts = replace(watched.facts(), config=load(pods.project(tmp_path) / "rempart.yaml"))
     found = runs.of_dag(facts, "train_hotel_bookings", NOW).waits
     assert [Texts("en").said(one) for one in found] == [
-        "pool gpu-a: about 40 min by the last 20 jobs",
-        "pool gpu-b: unknown, no job that it took is on record",
+        "pool gpu-a: about 40 min, from the last 20 jobs",
+        "pool gpu-b: unknown, no job on record",
     ]
     assert Texts("fr").said(found[0]) == "pool gpu-a : environ 40 min d’après les 20 dernières tâches"
     assert not runs.of_dag(facts, "ingest_hotel_bookings", NOW).waits

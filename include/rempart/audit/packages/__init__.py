@@ -1,1 +1,1 @@
-"""Which packages there are: in the lock, installed, in images and in Debian's databases; their bill of materials."""
+"""List packages in the lock, the environment, images and Debian's databases; write their bill of materials."""

@@ -1,4 +1,4 @@
-"""Debian packages: what a dpkg status file lists, and the order of their versions. Pure but for the reading."""
+"""Read Debian packages from a dpkg status file, and order their versions. Pure except for reading."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DebianPackage:
 
 @dataclass(frozen=True)
 class DebianSystem:
-    """The packages of one machine or image. `release` is its number, such as 13; empty if not known."""
+    """Debian packages of one machine or image. `release` is its number, such as 13; empty if unknown."""
 
     where: str
     distribution: str
@@ -37,9 +37,10 @@ class DebianSystem:
 
 
 def version_key(version: str) -> VersionKey:
-    """A key that sorts as dpkg does: epoch, upstream version, revision; `~` before everything, letters before the rest.
+    """Return a key that sorts as dpkg does: epoch, upstream version, revision; `~` before everything, letters before
+    the rest.
 
-    Source: Debian Policy 5.6.12. Raises ValueError for what is no version.
+    Source: Debian Policy 5.6.12. Raises ValueError for an invalid version.
     """
     if not re.fullmatch(r"[0-9]+:[0-9A-Za-z.+:~-]+|[0-9A-Za-z.+~-]+", version):
         raise ValueError(f"not a Debian version: {version[:60]!r}")
@@ -53,7 +54,7 @@ def version_key(version: str) -> VersionKey:
 
 
 def _number(digits: str) -> tuple[int, str]:
-    """Orders digits by value, however many: by length, then as text."""
+    """Return a key that orders digits by value: by length, then as text."""
     plain = digits.lstrip("0")
     return len(plain), plain
 
@@ -65,7 +66,10 @@ def _order(character: str) -> int:
 
 
 def _part(text: str) -> tuple[object, ...]:
-    """Text and number in turn. The 0 at the end of each text is the end of it: after `~`, before anything else."""
+    """Split into text and numbers in turn.
+
+    The 0 at the end of each text is its end: after `~`, before anything else.
+    """
     end: tuple[object, ...] = ((0,), (0, ""))
     pairs: list[tuple[object, ...]] = [
         ((*(_order(character) for character in other), 0), _number(digits))
@@ -77,7 +81,7 @@ def _part(text: str) -> tuple[object, ...]:
 
 
 def read_system(path: Path, release: str = "") -> DebianSystem:
-    """A dpkg status file, or the root of an unpacked image, whose os-release tells the release. Raises AuditError."""
+    """Read a dpkg status file, or the root of an unpacked image with its os-release. Raises AuditError."""
     file = path / "var/lib/dpkg/status" if path.is_dir() else path
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
@@ -93,7 +97,7 @@ def read_system(path: Path, release: str = "") -> DebianSystem:
 
 
 def _os_release(status: Path) -> tuple[str, str]:
-    """ID and VERSION_ID of the system that a status file at its usual place belongs to."""
+    """Return ID and VERSION_ID of the system of a status file at its usual place."""
     if status.parts[-4:] != ("var", "lib", "dpkg", "status"):
         return "debian", ""
     root = status.parents[3]
@@ -135,7 +139,7 @@ def _alternatives(*fields: str) -> Iterator[tuple[str, ...]]:
 
 
 def depends_on(packages: Iterable[DebianPackage]) -> dict[str, tuple[str, ...]]:
-    """Which installed packages each package depends on: every alternative that is there counts."""
+    """Return the installed dependencies of each package: every installed alternative counts."""
     found = list(packages)
     providers: dict[str, set[str]] = {}
     for package in found:

@@ -1,4 +1,4 @@
-"""The lock of a project beside what is installed here: the facts from which bill of materials and licences follow."""
+"""Compare a project's lock with the installed environment, for the bill of materials and the licences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rempart.errors import AuditError
 
 @dataclass(frozen=True)
 class Distributions:
-    """The lock of a project beside what is installed in this environment."""
+    """A project's lock and the distributions installed in this environment."""
 
     root: Path
 
@@ -43,12 +43,12 @@ class Distributions:
 
     @cached_property
     def unlocked(self) -> dict[str, str]:
-        """What is installed though no lock names it, with its version."""
+        """Return installed packages that no lock names, with their versions."""
         return self._differences[1]
 
     @cached_property
     def differing(self) -> dict[str, str]:
-        """What is installed in another version than locked."""
+        """Return packages installed in another version than locked."""
         return self._differences[0]
 
     @cached_property
@@ -59,14 +59,14 @@ class Distributions:
 
     @cached_property
     def inside(self) -> tuple[str, ...]:
-        """Programs inside locked distributions, with version and distribution."""
+        """Return programs inside locked distributions, with version and distribution."""
         names = {locked.name for locked in self.locked}
         bundled = [(name, part) for name, parts in self.review.bundled.items() if name in names for part in parts]
         return tuple(f"{part.name} {part.version} ({name})" for name, part in bundled)
 
     @cached_property
     def native_libraries(self) -> int:
-        """Native libraries that the installed wheels of the lock bring along."""
+        """Return native libraries in the installed wheels of the lock."""
         names = {locked.name for locked in self.locked}
         return sum(
             installed.native_libraries(distribution) for name, distribution in self.installed.items() if name in names
@@ -74,7 +74,7 @@ class Distributions:
 
 
 def read_text(file: Path) -> str:
-    """A file of the project. Raises AuditError."""
+    """Return the text of a project file. Raises AuditError."""
     try:
         return file.read_text(encoding="utf-8")
     except OSError as cause:

@@ -1,4 +1,4 @@
-"""What an image holds, read from its unpacked root: Debian packages, Python distributions, programs inside those."""
+"""Read an image's contents from its unpacked root: Debian packages, Python distributions, programs inside those."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rempart.audit.packages.debian import DebianSystem
 from rempart.errors import AuditError
 
 _SITES = ("opt/*", "opt/*/.venv*/lib/python3*/site-packages", "usr/local/lib/python3*/dist-packages")
-"""Where an image of ours has Python distributions. What Debian installs is in dpkg's list."""
+"""Folders of Python distributions in our images. Debian's own are in dpkg's list."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A program inside a distribution; the SHA-256 is that of its file in the image."""
+    """A program inside a distribution, with the SHA-256 of its file in the image."""
 
     name: str
     version: str
@@ -43,14 +43,14 @@ class Distributed:
 
 @dataclass(frozen=True)
 class ImageContents:
-    """Everything that an image holds and somebody else made."""
+    """All third-party contents of an image."""
 
     system: DebianSystem
     distributions: tuple[Distributed, ...]
 
 
 def read(root: Path, review: Review) -> ImageContents:
-    """The contents of an unpacked image. Raises AuditError for what is none, or lacks a program that it must have."""
+    """Return the contents of an unpacked image. Raises AuditError if it is none, or lacks a required program."""
     found: dict[tuple[str, str], Distributed] = {}
     for pattern in _SITES:
         for site in sorted(root.glob(pattern)):

@@ -1,4 +1,4 @@
-"""What is installed in this Python environment, read from the metadata of its distributions."""
+"""Read installed Python distributions from their metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _LICENCE_FILE = re.compile(r"(licen[cs]e|copying)[^/]*\Z", re.IGNORECASE)
 
 
 def by_name() -> dict[str, Distribution]:
-    """Every installed distribution but our own, by canonical name. The first on the path counts, as for imports."""
+    """Return every installed distribution except our own, by canonical name.
+
+    The first on the path counts, as for imports.
+    """
     found: dict[str, Distribution] = {}
     for distribution in distributions():
         name = canonicalize_name(distribution.metadata["Name"] or "")
@@ -30,7 +33,7 @@ def _texts(distribution: Distribution) -> tuple[str, ...]:
 
 
 def licence_metadata(distribution: Distribution) -> Metadata:
-    """What a distribution says of its licence; its licence files are read only where the metadata is not enough."""
+    """Return a distribution's licence metadata; licence files are read only if the metadata is not enough."""
     head = distribution.metadata
     classifiers = tuple(
         text.removeprefix("License :: ")
@@ -44,7 +47,7 @@ def licence_metadata(distribution: Distribution) -> Metadata:
 
 
 def native_libraries(distribution: Distribution) -> int:
-    """Shared libraries that a wheel brings along from its build machine (in its `.libs` folder)."""
+    """Return shared libraries in a wheel from its build machine (in its `.libs` folder)."""
     return sum(
         any(part.endswith(".libs") for part in PurePosixPath(str(file)).parts[:1]) and ".so" in file.name
         for file in distribution.files or ()

@@ -1,7 +1,7 @@
-"""CycloneDX 1.6 bills of materials, of the lock, a Debian system, an image. The same input gives the same bytes.
+"""Write CycloneDX 1.6 bills of materials of the lock, a Debian system, an image. Equal input gives equal bytes.
 
-Neither a random serial number nor the time of day goes in: the serial is derived from the content, and a time stands in
-it only if the caller gives one.
+They contain neither a random serial number nor the time of day: the serial is derived from the content, and a time is
+included only if the caller gives one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _expression(text: str | None) -> list[Any]:
 
 
 def of_lock(licences: Iterable[Licence], review: Review, version: str, *, at: datetime | None = None) -> str:
-    """The lock as CycloneDX JSON: each distribution with licence, the hashes that the lock accepts, and its needs."""
+    """Return the lock as CycloneDX JSON: each distribution with licence, accepted hashes, and dependencies."""
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.component import Component, ComponentType
     from packageurl import PackageURL
@@ -88,7 +88,9 @@ def of_lock(licences: Iterable[Licence], review: Review, version: str, *, at: da
 
 
 def of_debian(system: DebianSystem, *, at: datetime | None = None) -> str:
-    """A Debian system as CycloneDX JSON. Licences are not in it: each package's copyright file states them as prose."""
+    """Return a Debian system as CycloneDX JSON, without licences: each package's copyright file states them as
+    prose.
+    """
     bom, root = _bom(system.distribution, system.release or "unknown", operating_system=True)
     _add_debian(bom, system)
     bom.register_dependency(root, bom.components)
@@ -96,7 +98,7 @@ def of_debian(system: DebianSystem, *, at: datetime | None = None) -> str:
 
 
 def of_image(name: str, version: str, contents: ImageContents, *, at: datetime | None = None) -> str:
-    """An image as CycloneDX JSON: its Debian packages, its Python distributions with licence, the programs inside."""
+    """Return an image as CycloneDX JSON: Debian packages, Python distributions with licences, programs inside."""
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.component import Component, ComponentType
     from packageurl import PackageURL
@@ -193,12 +195,12 @@ def _text(bom: Bom, at: datetime | None) -> str:
 
 
 def component_count(text: str) -> int:
-    """How many components a bill of materials lists at its top level."""
+    """Return the number of top-level components in a bill of materials."""
     return len(json.loads(text).get("components", []))
 
 
 def debian_of(document: Mapping[str, Any], where: str) -> DebianSystem:
-    """The Debian system that a bill of materials of ours describes. Raises AuditError."""
+    """Return the Debian system in a bill of materials of ours. Raises AuditError."""
     packages, systems = [], set()
     for component in document.get("components") or ():
         purl = str(component.get("purl", ""))

@@ -1,1 +1,1 @@
-"""The bootstrap bundle: what a bare machine needs to restore, besides the restore points."""
+"""Write and open the bootstrap bundle: what a bare machine needs to restore, in addition to the restore points."""

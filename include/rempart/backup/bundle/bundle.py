@@ -1,9 +1,9 @@
-"""The bootstrap bundle at the backup site: what a bare machine needs to restore, besides the restore points.
+"""Store and verify the bootstrap bundle at the backup site.
 
 `bundle/files/<sha256>` holds each file once. `bundle/<utc time>-<digest>.json` is an index, `{"bundle":{...},"sig":
-"<base64>"}`: canonical JSON that names every file with its SHA-256 and size, signed with the ledger's key like a link
-of the chain (backup.points.chain). `bundle/open_bundle.py` fetches it where nothing of ours is. All stand under lock,
-and none is encrypted: they hold neither secrets nor data, and are needed before any key is at hand.
+"<base64>"}`: canonical JSON with the SHA-256 and size of every file, signed with the ledger's key like a link of the
+chain (backup.points.chain). `bundle/open_bundle.py` fetches it on a bare machine. All objects are locked, and none is
+encrypted: they hold neither secrets nor data, and are needed before any key is available.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a bundle is of, told without its files: SHA-256 of the locks and of the code, and the machine they fit."""
+    """Identity of a bundle without its files: SHA-256 of the locks and of the code, and the machine they fit."""
 
     locks: str
     code: str
@@ -54,7 +54,7 @@ class Contents:
 class Index:
     """A bundle. `entry` is the program in the code that makes its environment; `key` signs it.
 
-    `images`: references of the images in one that is carried; that of the backup site has none.
+    `images`: references of the images in a carried bundle; empty in that of the backup site.
     """
 
     at: datetime
@@ -70,7 +70,7 @@ class Index:
 
 
 def encode(index: Index, signer: Signer) -> bytes:
-    """The file of an index, signed."""
+    """Return the signed file of an index."""
     plain = {
         "v": VERSION,
         "at": text_of_time(index.at),
@@ -89,7 +89,7 @@ def encode(index: Index, signer: Signer) -> bytes:
 
 
 def decode(body: bytes, keys: Mapping[str, bytes]) -> Index:
-    """An index that one of the keys signed. Raises IntegrityError."""
+    """Return an index signed by one of the keys. Raises IntegrityError."""
     try:
         plain: dict[str, Any] = open_bundle.read_index(body, keys)
     except open_bundle.Refused as cause:
@@ -98,7 +98,7 @@ def decode(body: bytes, keys: Mapping[str, bytes]) -> Index:
 
 
 def index_of(plain: Mapping[str, Any]) -> Index:
-    """An index that was read and verified."""
+    """Return the verified index of a bundle."""
     contents = Contents(plain["locks"], plain["code"], plain["restic"], plain["python"], plain["platform"])
     files = {name: Held(one["sha256"], one["size"]) for name, one in plain["files"].items()}
     images = tuple(plain.get("images", ()))
@@ -106,7 +106,7 @@ def index_of(plain: Mapping[str, Any]) -> Index:
 
 
 def key_of(index: Index, body: bytes) -> str:
-    """Where an index stands: by its time, then by what it says."""
+    """Return the key of an index: its time, then a digest of its content."""
     at = index.at.astimezone(UTC)
     return f"{open_bundle.FOLDER}{at:%Y%m%dT%H%M%SZ}-{hashlib.sha256(body).hexdigest()[:12]}.json"
 
@@ -116,9 +116,9 @@ def file_key(held: Held) -> str:
 
 
 def newest(site: Site, bucket: str, keys: Mapping[str, bytes], machine: tuple[str, str]) -> tuple[str, Index] | None:
-    """Key and content of the newest index for a machine (Python, platform) that verifies; None where there is none.
+    """Return key and content of the newest valid index for a machine (Python, platform), or None.
 
-    One that does not verify is told and passed by. Raises SiteError.
+    An invalid index is reported and skipped. Raises SiteError.
     """
     names = [info.key for info in site.list(bucket, open_bundle.FOLDER) if open_bundle.INDEX.fullmatch(info.key)]
     for name in sorted(names, reverse=True):
@@ -133,10 +133,10 @@ def newest(site: Site, bucket: str, keys: Mapping[str, bytes], machine: tuple[st
 
 
 def to_send(index: Index, present: Mapping[str, ObjectInfo], known: Mapping[str, Held]) -> tuple[str, ...]:
-    """Names of the files that the site lacks; pure.
+    """Return the names of files that the site lacks. Pure.
 
-    `present` is what it lists, by key; of that only what an earlier index vouches for (`known`, by key) is believed.
-    What has another size than it must is put again.
+    `present` is the site's listing, by key; only files in an earlier index (`known`, by key) are trusted. Files of
+    another size are sent again.
     """
     lacking = []
     for name, held in sorted(index.files.items()):
@@ -148,7 +148,7 @@ def to_send(index: Index, present: Mapping[str, ObjectInfo], known: Mapping[str,
 
 
 def current(site: Site, bucket: str) -> dict[str, ObjectInfo]:
-    """The current version of each file of bundles, by key."""
+    """Return the current version of each bundle file, by key."""
     found: dict[str, ObjectInfo] = {}
     hidden: set[str] = set()
     for info in site.versions(bucket, open_bundle.FILES):  # those of a key come newest first
@@ -170,9 +170,9 @@ def store(
     known: Mapping[str, Held],
     progress: Callable[[int], object] = lambda size: None,
 ) -> tuple[str, int]:
-    """Bring a bundle to the site, the index last, all under lock until then: the index's key and the bytes sent.
+    """Store a bundle at the site, the index last, all locked. Return the index's key and the bytes sent.
 
-    `source` gives the file of a name that has to be sent. Run again, it goes on. Raises SiteError, and as `source`.
+    `source` returns a file to send by its name. A second run continues. Raises SiteError, and the errors of `source`.
     """
     present = current(site, bucket)
     lacking = to_send(index, present, known)
@@ -193,7 +193,7 @@ def store(
 
 
 def _is(site: Site, bucket: str, there: ObjectInfo, held: Held) -> bool:
-    """Whether what somebody put there, an earlier run or a stranger, has the bytes that it must have."""
+    """Return whether an existing object, of an earlier run or a stranger, has the expected bytes."""
     digest = hashlib.sha256()
     with site.open(bucket, there.key, version_id=there.version_id) as stream:
         while piece := stream.read(open_bundle.CHUNK):
@@ -219,7 +219,7 @@ def extend(site: Site, bucket: str, index: Index, until: datetime) -> None:
 
 
 def _put_door(site: Site, bucket: str, until: datetime) -> None:
-    """The program that fetches a bundle, beside it, unless it stands there already."""
+    """Store the program that fetches a bundle, unless it is there."""
     file = Path(open_bundle.__file__)
     try:
         info, body = site.fetch(bucket, DOOR)
@@ -238,6 +238,6 @@ def lock(site: Site, bucket: str, key: str, until: datetime) -> None:
 
 
 def locked_until(site: Site, bucket: str, key: str) -> datetime | None:
-    """Until when the current version of an index is locked. Raises ObjectMissing, SiteError."""
+    """Return until when the current version of an index is locked. Raises ObjectMissing, SiteError."""
     version = site.head(bucket, key).version_id
     return site.retained_until(bucket, key, version) if version else None

@@ -1,8 +1,8 @@
-"""Brings a bundle to a bare machine and installs it: `python3 open_bundle.py --help`. Standard library only.
+"""Fetch a bundle to a bare machine and install it: `python3 open_bundle.py --help`. Standard library only.
 
-This file stands alone: at the site as `bundle/open_bundle.py`, and best kept beside the escrowed keys. It believes what
-the ledger's public key signed and nothing else. Exit code 0: everything is in place; 1: the last line says why not.
-Without an endpoint the bundle lies in the folder already, as it was carried there: then nothing is fetched.
+This file stands alone: at the site as `bundle/open_bundle.py`, best also stored with the escrowed keys. It trusts only
+the signature of the ledger's public key. Exit code 0: everything is in place; 1: the last line gives the reason.
+Without an endpoint the bundle is already in the folder, where it was carried: then nothing is fetched.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Line(logging.Formatter):
 
 
 class Refused(Exception):
-    """What was found may not be used, or could not be had."""
+    """Raised when a bundle or file is missing or must not be used."""
 
 
 # --- Ed25519, verification alone, as RFC 8032 has it ------------------------------------------------------------------
@@ -79,7 +79,7 @@ def _times(number: int, point: Point) -> Point:
 
 
 def _decoded(text: bytes) -> Point:
-    """A point from its 32 bytes. Raises ValueError for bytes that are none."""
+    """Return a point from its 32 bytes. Raises ValueError for invalid bytes."""
     number = int.from_bytes(text, "little")
     y, sign = number & ((1 << 255) - 1), number >> 255
     square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
@@ -95,7 +95,7 @@ _BASE = _decoded(bytes.fromhex("58" + "66" * 31))
 
 
 def verifies(public: bytes, signature: bytes, text: bytes) -> bool:
-    """Whether an Ed25519 signature of 64 bytes over a text is by the key of these 32 bytes."""
+    """Return whether a 64-byte Ed25519 signature of a text belongs to this 32-byte key."""
     try:
         key, nonce = _decoded(public), _decoded(signature[:32])
     except ValueError:
@@ -108,7 +108,7 @@ def verifies(public: bytes, signature: bytes, text: bytes) -> bool:
 
 
 def public_keys(texts: Iterable[str]) -> dict[str, bytes]:
-    """Ed25519 public keys of files in PEM, by the ledger's id for each."""
+    """Read Ed25519 public keys from PEM files, by the ledger's id."""
     pattern = r"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----"
     found = [base64.b64decode(one) for text in texts for one in re.findall(pattern, text)]
     return {hashlib.sha256(one).hexdigest()[:16]: one[len(SPKI) :] for one in found if one.startswith(SPKI)}
@@ -118,7 +118,7 @@ def public_keys(texts: Iterable[str]) -> dict[str, bytes]:
 
 
 def read_index(body: bytes, keys: Mapping[str, bytes]) -> dict[str, Any]:
-    """The index of a bundle. Raises Refused unless one of the keys signed it."""
+    """Return the index of a bundle. Raises Refused unless one of the keys signed it."""
     found = _SIGNED.fullmatch(body.decode("utf-8", errors="replace"))
     if not found:
         raise Refused("it is no index of a bundle")
@@ -131,7 +131,7 @@ def read_index(body: bytes, keys: Mapping[str, bytes]) -> dict[str, Any]:
 
 
 def this_machine() -> tuple[str, str]:
-    """Python and platform, as an index names them: wheels are made for these."""
+    """Return Python version and platform as an index names them: wheels depend on both."""
     return f"{sys.version_info[0]}.{sys.version_info[1]}", sysconfig.get_platform()
 
 
@@ -171,7 +171,7 @@ def sha256_of(file: Path) -> str:
 
 
 def bring(index: Mapping[str, Any], opener: Open, folder: Path) -> int:
-    """Bring each file that is not there yet, checked against the index; how many bytes came. Raises Refused."""
+    """Fetch each missing file and check it against the index. Return the number of bytes. Raises Refused."""
     came, told, total = 0, time.monotonic(), sum(one["size"] for one in index["files"].values())
     done = 0
     for name, held in sorted(index["files"].items()):
@@ -194,9 +194,9 @@ def bring(index: Mapping[str, Any], opener: Open, folder: Path) -> int:
 
 
 def check(index: Mapping[str, Any], folder: Path) -> None:
-    """A bundle that was carried here, against its index: every file as it was signed, and nothing that nobody signed.
+    """Check a carried bundle against its index: every file is as signed, and no other file exists.
 
-    Raises Refused, naming what differs.
+    Raises Refused with the difference.
     """
     real, names = folder.resolve(), set(index["files"])
     wrong = [
@@ -262,7 +262,7 @@ class Bucket:
         return self._get(f"{self.path}/{quote(key, safe='/-_.~')}")
 
     def names(self) -> list[str]:
-        """The keys of indexes."""
+        """Return the keys of the indexes."""
         found, after = list[str](), ""
         while True:
             query = "list-type=2&prefix=bundle%2F2" + (f"&start-after={quote(after, safe='')}" if after else "")
@@ -282,7 +282,7 @@ class Bucket:
 
 
 def install(index: Mapping[str, Any], folder: Path) -> Path:
-    """Unpack the code and make its environment of the wheels alone, offline; where the code is. Raises Refused."""
+    """Unpack the code and make its environment offline from the wheels. Return the code's folder. Raises Refused."""
     home, tools = folder / "rempart", folder / "tools"
     if (home / ".venv" / "rempart-installed").is_file():
         return home  # by an earlier run: what somebody changed there since stays
@@ -309,9 +309,9 @@ def _unpack(folder: Path, home: Path) -> None:
 
 
 def load(index: Mapping[str, Any], folder: Path) -> Path:
-    """Unpack the code, and let its own program hand the images to this machine's Engine; where the code is.
+    """Unpack the code and let its program load the images into this machine's Engine. Return the code's folder.
 
-    Nothing is installed on the machine. Raises Refused.
+    Installs nothing on the machine. Raises Refused.
     """
     home = folder / "rempart"
     if not (home / "rempart.yaml").is_file():  # of an earlier run: what somebody changed there since stays
@@ -323,9 +323,7 @@ def load(index: Mapping[str, Any], folder: Path) -> Path:
 
 
 def brought(said: argparse.Namespace, keys: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
-    """The index of the bundle that is fetched from a site, or was carried into the folder; every file is there, as it
-    was signed. Raises Refused.
-    """
+    """Return the index of a fetched or carried bundle; every file is there as signed. Raises Refused."""
     if not said.endpoint:
         names = [f"{FOLDER}{file.name}" for file in (folder / FOLDER).glob("*.json")]
         index = choose(names, lambda name: (folder / name).open("rb"), keys, images=said.containers)

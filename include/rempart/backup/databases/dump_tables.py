@@ -1,4 +1,4 @@
-"""Rows of one table straight from a dump, without a database."""
+"""Read rows of one table directly from a dump, without a database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = Mapping[str, str | None]
 
 
 def rows(tools: Tools, file: Path, table: str) -> list[Row]:
-    """Every row of a table in PostgreSQL's custom format, values as text. Raises BackupError."""
+    """Yield every row of a table in PostgreSQL's custom format, values as text. Raises BackupError."""
     command = [str(tools.folder / "pg_restore"), "--data-only", f"--table={table}", "--file=-", str(file)]
     with ending(start(command, {"LC_ALL": "C"})) as process:
         said, told = Messages(process.stderr), process.stdout
@@ -31,7 +31,7 @@ def rows(tools: Tools, file: Path, table: str) -> list[Row]:
 
 
 def copied(lines: Iterable[str]) -> Iterator[Row]:
-    """The rows of COPY statements, as pg_restore writes them."""
+    """Yield the rows of COPY statements as pg_restore writes them."""
     columns: list[str] | None = None
     for line in lines:
         if columns is None:

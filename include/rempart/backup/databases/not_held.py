@@ -15,7 +15,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class NotHeld:
-    """A store of the platform that the point lacks: which, why, and the champions (`name version n`) that need it."""
+    """A store that the restore point does not cover: which, why, and the champions (`name version n`) that need it."""
 
     store: str
     fact: str
@@ -29,14 +29,14 @@ class NotHeld:
 
 
 def from_json(plain: Mapping[str, Any]) -> NotHeld:
-    """A store as manifest and ledger keep it. Raises KeyError, TypeError."""
+    """Return a store from its form in manifest and ledger. Raises KeyError, TypeError."""
     return NotHeld(str(plain["store"]), str(plain["fact"]), tuple(str(consumer) for consumer in plain["needed_by"]))
 
 
 @dataclass(frozen=True)
 class Registry:
-    """What a tracking server or its database lists: experiments (id, time made) and model versions (name, version, time
-    made). Times are milliseconds since the epoch, as MLflow keeps them.
+    """Content of a tracking server or its database: experiments (id, creation time) and model versions (name,
+    version, creation time). Times are milliseconds since the epoch, as in MLflow.
     """
 
     experiments: frozenset[tuple[str, int]]
@@ -44,10 +44,10 @@ class Registry:
 
 
 def of_tracking(server: Registry | str, dump: Registry, where: str) -> str | None:
-    """Why the dump of database `mlflow` does not hold what the tracking server shows; None if it does.
+    """Return why the dump of database `mlflow` lacks what the tracking server shows, or None.
 
-    `server` was asked before the dump's snapshot was opened; a text says why it did not answer. Two databases never
-    share the moment at which each experiment was made, so a dump of another database lacks them.
+    `server` was asked before the dump's snapshot was opened; a text explains why it did not answer. Two databases never
+    share every experiment's creation time, so the dump of another database is detected.
     """
     if isinstance(server, str):
         return f"the tracking server at {where} did not say what it holds ({server}), so nobody knows"
@@ -62,14 +62,14 @@ def of_tracking(server: Registry | str, dump: Registry, where: str) -> str | Non
 
 
 def champions_lacking(champions: Mapping[str, str], versions: Iterable[tuple[str, str]]) -> NotHeld | None:
-    """The champions on record in the ledger that the registry's dump does not have; None if it has them all."""
+    """Return the recorded champions that the registry's dump lacks, or None."""
     known = set(versions)
     lacking = tuple(f"{name} version {v}" for name, v in sorted(champions.items()) if (name, v) not in known)
     return NotHeld("mlflow", "the dump of the registry lacks champions", lacking) if lacking else None
 
 
 def of_locations(located: Iterable[tuple[str, str]], buckets: Collection[str]) -> tuple[NotHeld, ...]:
-    """Artifact stores (experiment's name, location) outside of the platform's buckets, each once."""
+    """Return artifact stores (experiment name, location) outside of the platform's buckets, each once."""
     found: dict[str, list[str]] = {}
     for experiment, location in located:
         parts = urlsplit(location)
@@ -85,15 +85,15 @@ def _few(names: Sequence[str]) -> str:
 
 
 def needed(found: Iterable[NotHeld]) -> tuple[str, ...]:
-    """The champions that a point cannot bring back, by name."""
+    """Return the champions that a restore point cannot restore, by name."""
     return tuple(sorted({champion for store in found for champion in store.needed_by}))
 
 
 def of_record(body: Mapping[str, Any]) -> tuple[NotHeld, ...]:
-    """The stores that the ledger's record of a restore point names."""
+    """Return the uncovered stores in the ledger's record of a restore point."""
     return tuple(from_json(store) for store in body.get("not_held") or ())
 
 
 def is_whole(body: Mapping[str, Any]) -> bool:
-    """Whether a point, by its record, is consistent and holds all that its champions need."""
+    """Return whether a restore point, by its record, is consistent and covers all that its champions need."""
     return not body.get("dangling") and not needed(of_record(body))

@@ -17,7 +17,7 @@ from rempart.errors import BackupError, DatabaseUnavailable, RempartError
 from rempart.settings.config import Connection
 
 LAST_SECONDS = 2 * 3600.0
-"""What pg_restore does when it has read all of a dump, such as building indexes, may take so long."""
+"""Seconds that pg_restore may work after it has read all of a dump, for example on indexes."""
 _PLAIN = {"LC_ALL": "C"}
 
 
@@ -34,7 +34,7 @@ class Feed:
         self._process.stdin.flush()
 
     def end(self) -> tuple[int, str]:
-        """Its exit status and messages, once it has done what is left to do. Raises DatabaseUnavailable."""
+        """Return its exit status and messages after the remaining work. Raises DatabaseUnavailable."""
         assert self._process.stdin is not None  # noqa: S101 - it was started with a pipe
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -58,7 +58,7 @@ def _running(
 
 
 def reading_through(tools: Tools) -> contextlib.AbstractContextManager[Feed]:
-    """A pg_restore that reads a dump to its end and needs no database."""
+    """Run a pg_restore that reads a dump to its end without a database."""
     return _running(tools, ["--file=/dev/null"], _PLAIN)
 
 
@@ -70,7 +70,7 @@ class Contents:
         self._reading = True
 
     def feed(self, chunk: bytes) -> bool:
-        """Whether it wants more after this chunk."""
+        """Feed a chunk. Return whether more is needed."""
         if self._reading:
             try:
                 self._feed.feed(chunk)
@@ -79,7 +79,7 @@ class Contents:
         return self._reading
 
     def entries(self) -> list[str]:
-        """The table of contents, a line for each entry. Raises BackupError."""
+        """Return the table of contents, one line for each entry. Raises BackupError."""
         status, messages = self._feed.end()
         self._reading = False
         if status != 0:
@@ -93,7 +93,7 @@ class Contents:
 
 @contextmanager
 def listing(tools: Tools, database: str) -> Iterator[Contents]:
-    """The table of contents of a dump that is fed to it."""
+    """Return the table of contents of a dump as it is fed."""
     # into a file, not a pipe: nobody reads while the beginning of the dump is written
     with tempfile.TemporaryFile() as out, _running(tools, ["--list"], _PLAIN, out) as feed:
         yield Contents(feed, out, database)
@@ -126,13 +126,13 @@ class Target:
         self._feed.feed(self._held)
 
     def end(self) -> tuple[int, str]:
-        """pg_restore's exit status and messages, once something was fed."""
+        """Return pg_restore's exit status and messages, if anything was fed."""
         return self._feed.end() if self._feed else (-1, "")
 
 
 @contextmanager
 def restoring(tools: Tools, connection: Connection, database: str) -> Iterator[Target]:
-    """A restore of a dump of `database` into the connection's."""
+    """Restore a dump of `database` into the connection's database."""
     with contextlib.ExitStack() as stack:
 
         def begin(entries: Sequence[str]) -> Feed:
@@ -148,21 +148,21 @@ def restoring(tools: Tools, connection: Connection, database: str) -> Iterator[T
 
 
 def restorable(entries: Sequence[str]) -> list[str]:
-    """The entries of a table of contents that the owner of a database can restore.
+    """Return the entries of a table of contents that a database owner can restore.
 
-    A comment on an extension is only for who made it; the extension itself may have been there before.
+    A comment on an extension is restorable only by the extension's creator; the extension itself may exist already.
     """
     return [entry for entry in entries if " COMMENT - EXTENSION " not in entry]
 
 
 def extensions(entries: Sequence[str]) -> tuple[str, ...]:
-    """The extensions that a dump needs, by its table of contents."""
+    """Return the extensions that a dump needs, from its table of contents."""
     found = (re.match(r"\d+; \d+ \d+ EXTENSION - (\S+)", entry) for entry in entries)
     return tuple(sorted(extension[1] for extension in found if extension))
 
 
 def restore_failure(name: str, status: int, messages: str) -> RempartError:
-    """Why pg_restore gave up, by what it wrote."""
+    """Return why pg_restore failed, from its messages."""
     if re.search("connection to server|server closed the connection", messages):
         return DatabaseUnavailable(
             f"pg_restore into '{name}': PostgreSQL went away, nothing was restored",
@@ -180,7 +180,7 @@ def restore_failure(name: str, status: int, messages: str) -> RempartError:
 
 
 def _need_extensions(name: str, connection: Connection, wanted: Sequence[str]) -> None:
-    """Raises BackupError when the server does not offer what a dump needs."""
+    """Check that the server offers the extensions of a dump. Raises BackupError."""
     with postgresql.session(connection, "look for extensions") as opened:
         offered = {str(row[0]) for row in opened.execute("SELECT name FROM pg_available_extensions").fetchall()}
     if missing := [extension for extension in wanted if extension not in offered]:

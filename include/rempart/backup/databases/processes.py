@@ -1,4 +1,4 @@
-"""Runs programs under watch: in a process group of their own, ended as a whole when nothing moves any more."""
+"""Run programs in process groups of their own, and end a group that makes no progress."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from rempart.errors import BackupError
 CHUNK = 1 << 20
 """Bytes of a stream that are handled at a time."""
 _LINES, _LINE = 1000, 4096
-"""What is kept of a program's messages: so many of its last lines, so many bytes of each."""
+"""Limits of a program's messages: number of last lines, and bytes of each."""
 _GRACE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended: its exit status (negative: the signal that ended it), and what it wrote."""
+    """Result of a program: its exit status (negative: the signal that ended it), and its messages."""
 
     status: int
     lines: tuple[str, ...] = ()
@@ -43,11 +43,11 @@ class Watch:
         self.stalled = False
 
     def progress(self) -> None:
-        """Something moved: the time begins anew."""
+        """Note progress: the timeout starts again."""
         self._since = time.monotonic()
 
     def pause(self) -> None:
-        """It is somebody else's turn: no time runs until the next progress."""
+        """Suspend the timeout until the next progress, while another program works."""
         self._since = None
 
     @contextmanager
@@ -138,14 +138,14 @@ class Messages:
                 self._heed(text)
 
     def end(self) -> tuple[str, ...]:
-        """All that was kept, once the program has closed its end."""
+        """Return all kept lines after the program has closed its end."""
         self._thread.join()
         return tuple(self._lines)
 
 
 @contextmanager
 def ending(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """Neither the process nor anything that it started outlives the context."""
+    """End the process and everything it started when the context ends."""
     try:
         yield process
     finally:

@@ -1,7 +1,7 @@
-"""restic's repositories at a site: each has one password, and `restic` alone can read it.
+"""Use restic repositories at a site: each has one password, and the command `restic` can read it.
 
-Nothing secret stands on a command line: the password and the site's keys go to restic by its environment, which holds
-nothing of ours beside.
+No secret appears on a command line: restic gets the password and the site's keys by its environment, which holds
+nothing else of ours.
 """
 
 from __future__ import annotations
@@ -34,21 +34,24 @@ from rempart.settings.config import Connection
 from rempart.sites.spool import spool_folder
 
 OLDEST = (0, 17, 1)
-"""restic tells by its exit status that a repository is missing (10), locked (11) or of another password (12) since."""
+"""Oldest supported restic: its exit status distinguishes a missing (10), locked (11) or differently keyed (12)
+repository.
+"""
 HOST = "rempart"
 """Stands in each snapshot in place of the machine's name: restic is then the same on whichever machine it runs."""
 STALL_SECONDS = 300.0
-"""A dump or a restore of which not a byte moved for so long is ended."""
+"""Seconds without a moved byte after which a dump or a restore is ended."""
 PATIENCE_SECONDS = 2 * 3600.0
-"""What shows no progress (check, forget, prune) is ended after so long."""
+"""Seconds after which a command without progress (check, forget, prune) is ended."""
 ANSWER_SECONDS = 180.0
-"""What only reads or writes a few small objects is ended after so long: restic itself would try for 15 minutes."""
+"""Seconds after which a command on a few small objects is ended: restic itself would retry for 15 minutes."""
 MAX_ANSWER = 64 << 20
 """Bytes of an answer at most: some 80,000 snapshots."""
 _LOCK_WAIT = "2m"
 _MESSAGES_ASIDE = ("/bin/sh", "-c", 'exec "$@" 2> "$0"')
-"""Runs a command whose messages go to a file, the first argument. restic passes them on, but for those that it has not
-read yet when the command ends."""
+"""Shell command that redirects a command's messages to a file, the first argument. restic drops the messages that it
+has not read when the command ends.
+"""
 _INHERITED = ("PATH", "LANG", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -61,7 +64,7 @@ def _version_of(program: Path, modified: float) -> tuple[int, ...]:
 
 
 def find_program(path: str | None = None, directory: Path | None = None) -> Path:
-    """restic on PATH, else the one that `make setup` unpacked, if it is not too old. Raises BackupError."""
+    """Return restic from PATH, else the one that `make setup` unpacked, if recent enough. Raises BackupError."""
     tried = []
     for name in (shutil.which("restic", path=path), (directory or Path(sys.prefix)) / "tools" / "bin" / "restic"):
         if name is None or not (program := Path(name)).is_file():
@@ -80,8 +83,8 @@ def find_program(path: str | None = None, directory: Path | None = None) -> Path
 class Repository:
     """One restic repository at a site. The caller has the policy's permission for the site.
 
-    `site` is its name, for messages; `cache` a folder for restic's cache, else each call has one of its own that ends
-    with it. Errors of every method: SiteUnavailable, SiteError, BackupError, and of these RepositoryMissing,
+    `site` is its name for messages; `cache` is a folder for restic's cache (default: one per call, removed with it).
+    Errors of every method: SiteUnavailable, SiteError, BackupError, and its subclasses RepositoryMissing,
     RepositoryRefused (another password) and RepositoryBusy.
     """
 
@@ -99,7 +102,7 @@ class Repository:
         return f"restic repository {self.bucket}/{self.prefix} at site '{self.site}'"
 
     def environment(self, scratch: Path, ours: Mapping[str, str]) -> dict[str, str]:
-        """All that restic sees: never log it. `ours` is this process's environment."""
+        """Return restic's complete environment. Never log it. `ours` is this process's environment."""
         extra = self.connection.extra
         settings = {name: ours[name] for name in (*_INHERITED, *_CERTIFICATES) if name in ours}
         settings |= {
@@ -133,7 +136,7 @@ class Repository:
         progress: Callable[[str], int] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Ended:
-        """Run restic to its end. `progress` reads how far it is from a line; without it `seconds` is for the whole."""
+        """Run restic to its end. `progress` parses a line; without it `seconds` limits the whole run."""
         with (
             spool_folder() as scratch,
             ending(
@@ -174,9 +177,9 @@ class Repository:
         return ended
 
     def init_if_missing(self) -> bool:
-        """Make the repository unless it is there and opens; whether this call made it.
+        """Make the repository unless it exists and opens. Return whether this call made it.
 
-        Removes what dead runs left locked, which would else stop the next backup.
+        Removes locks of dead runs, which would stop the next backup.
         """
         known = self._run(["cat", "config"], seconds=ANSWER_SECONDS)
         if known.status == 0:
@@ -198,10 +201,9 @@ class Repository:
         tags: Sequence[str] = (),
         failed: Callable[[str], RempartError] | None = None,
     ) -> Snapshot:
-        """Store what a command prints as the file `name`. restic runs it: one that fails leaves no snapshot.
+        """Store a command's output as the file `name`. restic runs the command; a failed one leaves no snapshot.
 
-        The command sees `environment` and restic's. `failed` makes the error of a command that failed, from what it
-        wrote.
+        The command sees `environment` and restic's. `failed` makes the error of a failed command from its messages.
         """
         arguments = ["backup", f"--host={HOST}", "--no-scan", "--stdin-from-command", f"--stdin-filename={name}"]
         arguments += [f"--tag={tag}" for tag in tags]
@@ -223,7 +225,7 @@ class Repository:
         return read_summary(ended.lines)
 
     def snapshots(self, *, tags: Sequence[str] = ()) -> tuple[Snapshot, ...]:
-        """All snapshots that bear each of the tags, oldest first."""
+        """Return all snapshots with each of the tags, oldest first."""
         wanted = [f"--tag={','.join(tags)}"] if tags else []
         return read_snapshots("\n".join(self._need(["snapshots", *wanted], ANSWER_SECONDS).lines))
 
@@ -243,7 +245,7 @@ class Repository:
 
     @contextmanager
     def reading(self, snapshot: str, name: str) -> Iterator[tuple[IO[bytes], Watch]]:
-        """A stored file as a stream that is read to its end, and the watch over it."""
+        """Open a stored file as a stream to read to its end, with its watch."""
         with (
             spool_folder() as scratch,
             ending(
@@ -278,7 +280,7 @@ class Repository:
         self._need(["check", *share])
 
     def forget(self, ids: Sequence[str], *, prune: bool = True) -> None:
-        """Remove snapshots; with `prune`, also the data that no other one needs. Unknown ids are none to remove."""
+        """Remove snapshots; with `prune`, also unreferenced data. Unknown ids are ignored."""
         if ids:
             self.unlock()
             self._need(["forget", *(["--prune"] if prune else []), *ids])

@@ -1,4 +1,4 @@
-"""What restic answers: its JSON, read strictly; its exit status, as an error of ours that tells nothing unfiltered."""
+"""Parse restic's answers: its JSON strictly, its exit status as an error without unfiltered text."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ _FULL = re.compile(r"no space left|file too large|disk quota", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One file in a repository, as of one moment.
+    """One file in a repository at one moment.
 
-    `bytes_added` is what the repository grew by, after compression and encryption; `bytes_processed` the file's size.
+    `bytes_added` is the growth of the repository after compression and encryption; `bytes_processed` is the file's
+    size.
     """
 
     id: str
@@ -58,20 +59,20 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Content:
-    """What came out of a repository: SHA-256, hex, and size in bytes."""
+    """Content read from a repository: SHA-256 (hex) and size in bytes."""
 
     sha256: str
     bytes: int
 
 
 def version(answer: str) -> tuple[int, ...]:
-    """restic's version of the first line of `restic version`; empty if it tells none."""
+    """Return restic's version from the first line of `restic version`; empty if missing."""
     found = re.match(r"restic (\d+)\.(\d+)\.(\d+)", answer)
     return tuple(int(part) for part in found.groups()) if found else ()
 
 
 def _said(messages: str) -> str:
-    """restic's own last error, as it stands."""
+    """Return restic's last error unchanged."""
     said = "no message"
     for line in messages.splitlines():
         text = line
@@ -83,18 +84,18 @@ def _said(messages: str) -> str:
 
 
 def plain_error(messages: str) -> str:
-    """The first line of restic's last error, without quoted parts and URLs, at most 200 characters."""
+    """Return the first line of restic's last error without quotes and URLs, at most 200 characters."""
     said = re.sub(r'"[^"]*"?|\'[^\']*\'?', "…", _said(messages).splitlines()[0])
     return re.sub(r"\b\w+:/\S*|\bs3:\S*", "…", said)[:200]
 
 
 def command_failed(messages: str) -> bool:
-    """Whether restic gave up because the command failed whose output it stored."""
+    """Return whether the command whose output restic stored has failed."""
     return _COMMAND_FAILED.search(_said(messages)) is not None
 
 
 def read_summary(lines: Iterable[str]) -> Snapshot:
-    """The snapshot that `restic backup --json` made. Raises BackupError for anything else."""
+    """Return the snapshot made by `restic backup --json`. Raises BackupError for any other answer."""
     try:
         plain = [json.loads(line) for line in lines if line.strip()]
         (found,) = [one for one in plain if one["message_type"] == "summary"]
@@ -104,7 +105,7 @@ def read_summary(lines: Iterable[str]) -> Snapshot:
 
 
 def read_snapshots(text: str) -> tuple[Snapshot, ...]:
-    """What `restic snapshots --json` lists, oldest first. Raises BackupError for anything else."""
+    """Return the snapshots of `restic snapshots --json`, oldest first. Raises BackupError for any other answer."""
     try:
         listed = json.loads(text)
         if not isinstance(listed, list):
@@ -139,14 +140,14 @@ def _not_understood(what: str) -> BackupError:
 
 
 def bytes_done(line: str) -> int:
-    """How far a backup is, by a line of its status; 0 for any other line."""
+    """Return the bytes done from a status line of a backup; 0 for any other line."""
     with contextlib.suppress(ValueError, AttributeError, TypeError):
         return int(json.loads(line).get("bytes_done", 0))
     return 0
 
 
 def error_of(doing: str, where: str, ended: Ended) -> RempartError:
-    """Why restic ended as it did."""
+    """Return the error for restic's exit."""
     what, said, reason = f"restic {doing}, {where}", _said(ended.messages), plain_error(ended.messages)
     if ended.status == 3:
         return BackupError(
@@ -178,8 +179,8 @@ def error_of(doing: str, where: str, ended: Ended) -> RempartError:
     if ended.status == 1 and _DAMAGED.search(said):
         return RepositoryDamaged(
             f"{what}: it does not give back what was stored in it ({reason})",
-            "The next restore point begins another repository beside it. What this one still gives back can be restored"
-            " from it; ask the site's operator what became of the rest.",
+            "Restore from it what is readable, and ask the operator of the site what happened to the rest. The "
+            "next restore point starts another repository.",
         )
     return BackupError(
         f"{what} ended with {ended.status}: {reason}", "Run again; if it lasts, run `restic check` on the repository."

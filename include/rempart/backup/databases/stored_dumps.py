@@ -1,7 +1,7 @@
-"""Databases in a restic repository: dumped into it, proven to come out whole, and restored from it.
+"""Store database dumps in a restic repository, verify them, and restore them.
 
-A dump is PostgreSQL's custom format, not compressed, so that restic finds what did not change. `restic dump` and
-`pg_restore` alone can read it. Nothing stands on disk in between.
+A dump is PostgreSQL's uncompressed custom format, so that restic finds unchanged parts. `restic dump` and `pg_restore`
+are enough to read it. Nothing is on disk in between.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class StoredDump:
 
 
 def file_name(database: str) -> str:
-    """What a database's dump is called within its snapshot."""
+    """Return the name of a database's dump within its snapshot."""
     return f"{database}.dump"
 
 
@@ -52,10 +52,10 @@ def dump_into(
     *,
     tags: Sequence[str] = (),
 ) -> StoredDump:
-    """Dump the connection's database, as of PostgreSQL's `snapshot`, into the repository, and read all of it back.
+    """Dump the connection's database at PostgreSQL's `snapshot` into the repository, and read it back completely.
 
-    A dump that fails leaves no snapshot; one that does not come out whole is taken out again. Raises BackupError,
-    DatabaseUnavailable, and what the repository raises.
+    A failed dump leaves no snapshot; an incomplete one is removed again. Raises BackupError, DatabaseUnavailable, and
+    the errors of the repository.
     """
     name = connection.schema
     command = tools.command(
@@ -83,9 +83,9 @@ def dump_into(
 
 
 def verify(tools: Tools, repository: Repository, snapshot: str, database: str, tables_expected: int) -> Content:
-    """Read a stored dump to its end with pg_restore, and count its tables. Raises BackupError if it is not whole.
+    """Read a stored dump to its end with pg_restore, and count its tables. Raises BackupError if it is incomplete.
 
-    The table of contents is written before the data, so it alone would not show that a dump broke off.
+    The table of contents comes before the data, so it alone does not reveal an interrupted dump.
     """
     with pg_restore.listing(tools, database) as contents, pg_restore.reading_through(tools) as whole:
 
@@ -102,7 +102,7 @@ def verify(tools: Tools, repository: Repository, snapshot: str, database: str, t
         raise BackupError(
             f"The dump of database '{database}' cannot be read back from {repository.where}: {found} of"
             f" {tables_expected} tables (pg_restore ended with {status}: {first_error(messages)})",
-            "No restore point was written; the previous one stays the newest. Check the disk, then run again.",
+            "Check the disk, then run again. No restore point was written; the previous one stays the newest.",
         )
     return content
 
@@ -116,11 +116,11 @@ def restore_from(
     database: str | None = None,
     sha256: str | None = None,
 ) -> Content:
-    """Restore a stored dump of `database` (else of the same name) into the connection's empty database.
+    """Restore a stored dump of `database` (default: the same name) into the connection's empty database.
 
-    All of it in one transaction, and with `sha256` only if the dump has it. Everything then belongs to the connection's
-    role, which needs no more than to own the database: owners and rights are left out, for their roles may be missing.
-    Raises BackupError (also for an extension that the server lacks), IntegrityError, and what the repository raises.
+    One transaction, committed with `sha256` only if the dump matches. Everything then belongs to the connection's role,
+    which only needs to own the database: owners and rights are left out, because their roles may be missing. Raises
+    BackupError (also for a missing extension), IntegrityError, and the errors of the repository.
     """
     name = database or connection.schema
     with pg_restore.restoring(tools, connection, name) as target:

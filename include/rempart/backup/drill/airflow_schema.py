@@ -1,6 +1,6 @@
-"""The schema of a restored Airflow database: whether this release works on it, or can bring it up to date.
+"""Check the schema of a restored Airflow database: this release works on it, or can migrate it.
 
-Airflow itself is not imported: the revisions are read in its migration files, and `airflow db migrate` is a process.
+Airflow is not imported: the revisions are read from its migration files, and `airflow db migrate` is a process.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from rempart.sites.spool import spool_folder
 MIGRATE_SECONDS = 300.0
 AIRFLOW = ("alembic_version", "migrations/versions")
 PEOPLE = ("alembic_version_fab", "providers/fab/migrations/versions")
-"""Schemas of Airflow's database: the table that tells the revision, and where package airflow has its migrations."""
+"""Schemas of Airflow's database: the table with the revision, and the folder of its migrations."""
 _REVISION = re.compile(r"^(down_revision|revision)\b[^=\n]*=\s*(?:\(\s*)?(None|[\"'][\w, \"']+[\"'])", re.M)
 _INHERITED = ("PATH", "LANG")
 
 
 def revisions(package: str = "airflow", versions: str = "migrations/versions") -> dict[str, str | None]:
-    """Each revision of an installed package's schema (Airflow's), and the one before it. Raises BackupError."""
+    """Return each revision of an installed package's schema with its predecessor. Raises BackupError."""
     installed = find_spec(package)  # finds it without importing it
     folders = [Path(folder) / versions for folder in (installed and installed.submodule_search_locations) or ()]
     found: dict[str, str | None] = {}
@@ -49,7 +49,7 @@ def revisions(package: str = "airflow", versions: str = "migrations/versions") -
 
 
 def head(known: Mapping[str, str | None]) -> str:
-    """The newest revision: no other follows on it. Raises BackupError if there is not one alone."""
+    """Return the newest revision, which has no successor. Raises BackupError unless there is exactly one."""
     ends = sorted(known.keys() - {before for before in known.values() if before})
     if len(ends) != 1:
         raise BackupError(
@@ -59,9 +59,9 @@ def head(known: Mapping[str, str | None]) -> str:
 
 
 def migrates(connection: Connection, drill_id: str) -> Check:
-    """Whether a scratch copy of Airflow's database is, or is brought, to the schemas that this release works on.
+    """Check that a scratch copy of Airflow's database has, or migrates to, the schemas of this release.
 
-    That of people and roles may be missing, and is made then. Raises BackupError, DatabaseUnavailable.
+    The schema of people and roles may be missing and is made then. Raises BackupError, DatabaseUnavailable.
     """
     what = "Airflow's restored database migrates to this release"
     known = {table: revisions("airflow", versions) for table, versions in (AIRFLOW, PEOPLE)}
@@ -91,7 +91,7 @@ def _told(found: Mapping[str, str]) -> str:
 
 
 def revision(connection: Connection, table: str = "alembic_version") -> str:
-    """The revision of a database's schema; empty if there is none. Raises DatabaseUnavailable."""
+    """Return the revision of a database's schema; empty if there is none. Raises DatabaseUnavailable."""
     with postgresql.session(connection, "read the revision of its schema") as opened:
         there = opened.execute("SELECT to_regclass(%s)", [f"public.{table}"]).fetchone()
         if not there or there[0] is None:

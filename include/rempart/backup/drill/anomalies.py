@@ -1,7 +1,7 @@
-"""Signs of an attack in a restore point: what differs from the last clean one as no platform at work makes it. Pure.
+"""Find anomalies of a restore point compared with the last clean one, which normal operation does not cause. Pure.
 
-A manifest tells enough: which bytes changed, how far they still compress, how many rows each table has, who the
-champions are, where the ledger ends. The rows and bytes themselves are for the restore to prove.
+A manifest is enough: changed bytes, their compressibility, row counts, champions, the end of the ledger. The restore
+verifies the rows and bytes themselves.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def judge(
     promoted: Collection[tuple[str, str]] | None = None,
     erased: Collection[tuple[str, str]] = (),
 ) -> tuple[str, ...]:
-    """Why nobody should count on a point, held against the last clean one before it; nothing if there is no reason.
+    """Return anomalies of a point compared with the last clean one before it; empty if there are none.
 
-    `promoted`: name and version of every model that the ledger says became champion; None where no ledger is at hand.
-    `erased`: logical bucket and key of objects that were rewritten or removed because somebody was erased.
+    `promoted`: name and version of every model that became champion according to the ledger; None without a ledger.
+    `erased`: logical bucket and key of objects rewritten or removed by an erasure.
     """
     doubts = []
     if found.dangling:
@@ -69,7 +69,7 @@ def _compresses(held_object: HeldObject) -> bool:
 
 
 def _is_noise(held_object: HeldObject) -> bool:
-    """What is sealed is compressed first: only what does not compress is not smaller than it was."""
+    """Return whether an object does not compress: objects are compressed before encryption, so noise keeps its size."""
     return held_object.size >= _LARGE and held_object.sealed.size >= held_object.size
 
 
@@ -145,7 +145,7 @@ class Judged:
 
 
 def examine(point: str, link: Link | None, body: bytes | None, doubts: tuple[str, ...] = ()) -> Candidate:
-    """A point by its link, of a chain that was verified, and the bytes that stand as its manifest."""
+    """Return a candidate from its verified link and the bytes of its manifest."""
     if link is None:
         return Candidate(point, None, "no verified link of the chain vouches for it")
     if body is None:
@@ -167,9 +167,9 @@ def walk(
     clean: Manifest | None = None,
     erased: Collection[tuple[str, str]] = (),
 ) -> Iterator[Judged]:
-    """Judge points from the oldest to the newest, each against the last clean one, which is `clean` at the beginning.
+    """Judge points from the oldest to the newest, each against the last clean one (at first `clean`).
 
-    So a point that only keeps what an attack left is in doubt as well. Two manifests are in memory at a time.
+    So a point that preserves an attack's result also has findings. Two manifests are in memory at a time.
     """
     for candidate in candidates:
         if candidate.manifest is None:

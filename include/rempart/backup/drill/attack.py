@@ -1,7 +1,7 @@
-"""An attack on restore points, played in memory: what would stand at the backup site afterwards. Pure.
+"""Simulate an attack on restore points in memory: the backup site as an attacker would leave it. Pure.
 
-Each poisoned point is derived from a clean one, as somebody with the platform's own rights would leave it. Nothing of
-it is ever stored, and it is signed with a key that is trusted for the play alone.
+Each poisoned point is derived from a clean one, as somebody with the platform's rights would leave it. None is stored,
+and all are signed with a key that is trusted only in the simulation.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Poison:
 
 
 def play(clean: Manifest, last: Stored | None, at: datetime, insider: Signer, stranger: Signer) -> list[Poison]:
-    """The poisoned points that follow on the newest link, oldest first.
+    """Return the poisoned points that follow the newest link, oldest first.
 
-    `insider` is the key whose links are trusted, as if the attacker had the platform's; `stranger` is a key of his own.
+    `insider` is the trusted key, as if the attacker had the platform's; `stranger` is the attacker's own key.
     """
     played = []
     for number, (what, way, key, altered) in enumerate(

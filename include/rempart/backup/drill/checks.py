@@ -1,4 +1,4 @@
-"""What a drill checks, as pure comparisons of what was restored with what the point says."""
+"""Compare restored data with the restore point's record. Pure."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Check:
 
     @property
     def line(self) -> str:
-        """For people: `ok: database mlflow has the rows on record (77 tables, 111 rows)`."""
+        """Return the check for people: `ok: database mlflow has the rows on record (77 tables, 111 rows)`."""
         return f"{_MARKS[self.ok]}: {self.what} ({self.detail})"
 
 
 def equal_tables(what: str, wanted: Mapping[str, int | str], found: Mapping[str, int | str], *, show: bool) -> Check:
-    """Every table is there, with the same count or digest, and none besides; values are shown only if `show`."""
+    """Check that exactly these tables exist, with equal counts or digests. Values are shown only with `show`."""
     wrong = [
         f"{table}: {found.get(table, 'missing')} instead of {wanted.get(table, 'absent')}" if show else table
         for table in sorted(wanted.keys() | found.keys())
@@ -41,7 +41,7 @@ def equal_tables(what: str, wanted: Mapping[str, int | str], found: Mapping[str,
 
 
 def of_database(what: str, dump: Dump, rows: Mapping[str, int], content: Mapping[str, str]) -> list[Check]:
-    """A restored database beside what is on record of it: rows, and content where the point has digests."""
+    """Compare a restored database with its record: row counts, and content if the point has digests."""
     if not dump.tables and not rows:
         checks = [Check(what, None, "not run: it held no table when the point was made")]
     else:
@@ -53,7 +53,7 @@ def of_database(what: str, dump: Dump, rows: Mapping[str, int], content: Mapping
 
 
 def equal_count(what: str, table: str, wanted: Mapping[str, int], found: Mapping[str, int]) -> Check:
-    """One table's rows are as many as the point says."""
+    """Check that one table has the recorded number of rows."""
     if table not in wanted:
         return Check(what, False, f"the point holds no table {table}")
     return Check(
@@ -62,7 +62,7 @@ def equal_count(what: str, table: str, wanted: Mapping[str, int], found: Mapping
 
 
 def equal_predictions(what: str, restored: Sequence[float], live: Sequence[float]) -> Check:
-    """Both models give the same finite number for every row, and there are rows."""
+    """Check that both models predict the same finite numbers for all rows, at least one."""
     if len(restored) != len(live) or not len(live):
         return Check(what, False, f"{len(restored)} and {len(live)} predictions")
     differing = sum(a != b for a, b in zip(restored, live, strict=True))  # NaN differs from all
@@ -73,13 +73,13 @@ def equal_predictions(what: str, restored: Sequence[float], live: Sequence[float
 
 
 def passed(checks: Iterable[Check]) -> bool:
-    """No check failed, and at least one ran."""
+    """Return whether no check failed and at least one ran."""
     outcomes = [check.ok for check in checks]
     return False not in outcomes and True in outcomes
 
 
 def within(what: str, seconds: float | None, objective: timedelta) -> Check:
-    """An objective is met; not run where nothing was measured."""
+    """Check an objective; not run if nothing was measured."""
     wanted = objective.total_seconds()
     if seconds is None:
         return Check(what, None, f"not run: there is nothing to measure; the objective is {wanted:.0f} s")

@@ -1,4 +1,4 @@
-"""A drill's report as one HTML page: no script, nothing loaded from anywhere, every value escaped."""
+"""Render a drill's report as one HTML page: no script, no external resources, all values escaped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(found: DrillReport) -> str:
-    """The whole document."""
+    """Return the whole document."""
     verdict = ("The drill passed.", "good") if found.ok else ("The drill is red.", "bad")
     if found.proved and not found.ok:
         verdict = ("The restore point proved itself, and the drill is red.", "bad")

@@ -1,6 +1,6 @@
-"""Which provisions ask for what a drill shows, by kind of entity: data, each profile with its source and date.
+"""Map legal provisions to what a drill shows, by kind of entity: data, each profile with source and date.
 
-The texts are short paraphrases for finding one's way, not the law; the provisions themselves decide.
+The texts are short paraphrases for orientation; the provisions themselves are decisive.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Topic = Literal[
     "databases", "objects", "keys", "integrity", "service", "removed", "rpo", "rto", "attack drills", "switchovers",
     "independent site", "restores elsewhere", "locks", "retention", "drills of a year",
 ]  # fmt: skip
-"""What can be shown: by checks of the drill (the first ones), by other evidence or by what rempart.yaml declares."""
+"""Topics that can be shown: by checks of the drill (the first ones), other evidence or rempart.yaml."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Profile:
-    """The provisions for one kind of entity; `not_covered` is what none of its lines says anything about."""
+    """The provisions for one kind of entity; `not_covered` names topics that no line addresses."""
 
     name: ProfileName
     title: str

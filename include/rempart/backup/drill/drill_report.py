@@ -1,8 +1,8 @@
-"""The report of a drill: what it found, and which provisions that supports. Pure, and the same for the same evidence.
+"""Build the report of a drill: its findings, and the provisions that they support. Pure; equal evidence gives equal
+reports.
 
-A report rests on the ledger alone, up to the record of its drill. Each line cites records by number and hash, names the
-checks and gives the figures that it rests on. It says what evidence supports; nobody but the entity and its supervisors
-can say more.
+A report uses only the ledger, up to the record of its drill. Each line cites records by number and hash, names its
+checks and figures. It says what evidence supports; only the entity and its supervisors can judge more.
 """
 
 from __future__ import annotations
@@ -98,11 +98,10 @@ class Cited:
 
 @dataclass(frozen=True)
 class Grounds:
-    """What a report rests on; nothing of it is newer than the drill's record.
+    """The records of a report, none newer than the drill's.
 
-    `drills` of the year before and with this one, newest first. `attack` is the newest of them that passed the scenario
-    cyber-attack, `switchover` the newest completed move of the active site, `restore` the newest restore of a whole
-    platform in that year.
+    `drills` of the past year including this one, newest first. `attack` is the newest of them that passed the scenario
+    cyber-attack, `switchover` the newest completed switchover, `restore` the newest complete restore in that year.
     """
 
     drill: Cited
@@ -115,7 +114,7 @@ class Grounds:
 
 @dataclass(frozen=True)
 class _Shown:
-    """What is known of a topic: whether it is shown (None: it did not run, or there is none), and by what."""
+    """Knowledge about a topic: whether it is shown (None: not run or missing), and by what."""
 
     ok: bool | None
     why: str = ""
@@ -125,7 +124,7 @@ class _Shown:
 
 
 def report(grounds: Grounds, profiles: Iterable[Profile]) -> DrillReport:
-    """The report of a drill for these profiles."""
+    """Return the report of a drill for these profiles."""
     record, body = grounds.drill.record, grounds.drill.record.body
     checks = _checks(body)
     own = [grounds.drill.cite("drill")] + ([grounds.point.cite("restore point")] if grounds.point else [])
@@ -150,7 +149,7 @@ def _checks(body: Mapping[str, Any]) -> tuple[Check, ...]:
 
 
 def _facts(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Figures of the drill by name; what an older record does not tell is left out."""
+    """Return figures of the drill by name; missing ones of older records are left out."""
     objectives = body.get("objectives", {})
     for name, label in (("rpo", "recovery point"), ("rto", "recovery time")):
         if (measured := body.get(f"{name}_seconds")) is not None:
@@ -229,7 +228,7 @@ def _show(topic: Topic, grounds: Grounds, checks: Sequence[Check]) -> _Shown:
 
 
 def _of_checks(topic: Topic, found: Sequence[Check]) -> _Shown:
-    """Shown if a check ran and none failed."""
+    """Return shown if a check ran and none failed."""
     names = tuple(f"{check.what}: {_MARKS[check.ok]} ({check.detail})" for check in found)
     if failed := [check.what for check in found if check.ok is False]:
         return _Shown(False, f"failed: {', '.join(failed)}", names)

@@ -1,7 +1,7 @@
-"""Scratch space of a drill: databases, a bucket and a server that exist only while it runs.
+"""Manage the scratch space of a drill: databases, a bucket and a server that exist only while it runs.
 
-What a drill is about to create is recorded at the backup site first, so that the next drill removes what a killed one
-left. One drill runs at a time, so whatever is recorded when it begins belongs to nobody.
+A drill records at the backup site what it will create, so that the next drill removes leftovers of a killed one. One
+drill runs at a time, so everything recorded at its start is a leftover.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Scratch:
     databases: tuple[str, ...]
 
     def database(self, name: str) -> str:
-        """The scratch database that stands for a platform database."""
+        """Return the scratch database that replaces a platform database."""
         return f"drill_{self.id.replace('-', '_')}_{name}"
 
 
 def name_scratch(now: datetime, suffix: str, databases: Iterable[str]) -> Scratch:
-    """Scratch names that hold the drill's time and a random suffix of hex digits."""
+    """Return scratch names with the drill's time and a random suffix of hex digits."""
     drill_id = f"{now.astimezone(UTC):%Y%m%dt%H%M%S}-{suffix}"
     names = Scratch(drill_id, f"drill-{drill_id}", ())
     return Scratch(drill_id, names.bucket, tuple(names.database(name) for name in databases))
@@ -79,7 +79,7 @@ def prepare(site: Site, backups: str, connection: Connection, scratch: Scratch) 
 
 
 def leftovers(site: Site, backups: str) -> tuple[Scratch, ...]:
-    """Scratch space that drills recorded and never removed. Raises IntegrityError when a record cannot be read."""
+    """Return recorded scratch space that was never removed. Raises IntegrityError for an unreadable record."""
     found = []
     for info in tuple(site.list(backups, "drills/")):
         try:

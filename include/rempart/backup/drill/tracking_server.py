@@ -74,13 +74,13 @@ class ScratchServer:
     log: Path
 
     def wait(self) -> Connection:
-        """The connection, once the server answers. Raises BackupError."""
+        """Return the connection once the server answers. Raises BackupError."""
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 raise BackupError(
                     f"The scratch MLflow server ended with {self.process.returncode}: {_last_error(self.log)}",
-                    "The restored database may be of another MLflow version than the one installed.",
+                    "Check that the restored database was made by the installed MLflow version.",
                 )
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{self.connection.port}/health", timeout=2) as answer:
@@ -98,9 +98,9 @@ class ScratchServer:
 def scratch_server(
     drill_id: str, live: Connection, database: Connection, storage: Connection, region: str, bucket: str
 ) -> Iterator[ScratchServer]:
-    """Start MLflow on a restored database and the bucket's `mlflow/` prefix; it ends with the context.
+    """Start MLflow on a restored database and the bucket's `mlflow/` prefix until the context ends.
 
-    `live` is the connection of the real server, whose form the result's takes.
+    `live` is the real server's connection, whose form the result takes.
     """
     port, password = _free_port(), secrets.token_urlsafe(24)
     with spool_folder() as folder:
@@ -126,14 +126,14 @@ def scratch_server(
 
 
 def _last_error(log: Path) -> str:
-    """The kind of the last error in the log; its text may hold the database's URL."""
+    """Return the type of the last error in the log; its text may hold the database's URL."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     kinds = [line.split(":", 1)[0] for line in lines if line[:1].isalpha() and "Error" in line.split(":", 1)[0]]
     return kinds[-1][:80] if kinds else "no error in its log"
 
 
 def marked_processes(drill_id: str, environments: Mapping[int, bytes]) -> list[int]:
-    """Which of these processes (their environment as the kernel gives it) belong to a drill."""
+    """Return which of these processes (environments from the kernel) belong to a drill."""
     mark = f"{MARK}={drill_id}".encode()
     return [pid for pid, block in environments.items() if mark in block.split(b"\0")]
 

@@ -1,6 +1,6 @@
-"""The age format (age-encryption.org/v1), by pyrage: identities, recipients, whole bodies and streams.
+"""Encrypt and decrypt in the age format (age-encryption.org/v1) with pyrage: identities, recipients, bodies, streams.
 
-What is written here, the command `age -d -i FILE` reads, and the other way round.
+The command `age -d -i FILE` reads what is written here, and vice versa.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _SECRET = re.compile(r"AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}")
 
 
 class Reader(Protocol):
-    """What gives so many bytes at most."""
+    """Reads up to a number of bytes."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes; none at the end."""
+        """Return the next bytes; empty at the end."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Identity:
 
 
 def new_identity() -> Identity:
-    """A new X25519 identity, from the operating system's randomness."""
+    """Return a new X25519 identity from the operating system's randomness."""
     from pyrage import x25519
 
     made = x25519.Identity.generate()
@@ -43,7 +43,10 @@ def new_identity() -> Identity:
 
 
 def read_identity(text: str, where: str) -> Identity:
-    """The identity in a text as `age-keygen` writes it; `where` names it in errors. Raises ConfigError, without it."""
+    """Return the identity in a text of `age-keygen`; `where` names it in errors.
+
+    Raises ConfigError, without the key.
+    """
     from pyrage import IdentityError, x25519
 
     found = _SECRET.findall(text)
@@ -54,12 +57,12 @@ def read_identity(text: str, where: str) -> Identity:
             pass
     raise ConfigError(
         f"{where} holds {'no' if not found else 'more than one' if len(found) > 1 else 'a mistyped'} age identity",
-        "It holds one line that begins with AGE-SECRET-KEY-1; `rempart keys new-recipient FILE` makes one.",
+        "Make an identity with `rempart keys new-recipient FILE`: one line that begins with AGE-SECRET-KEY-1.",
     )
 
 
 def read_identity_file(file: Path) -> Identity:
-    """The identity in a file. Raises ConfigError."""
+    """Return the identity in a file. Raises ConfigError."""
     try:
         return read_identity(file.read_text(encoding="ascii"), str(file))
     except (OSError, UnicodeDecodeError) as cause:
@@ -81,7 +84,7 @@ def write_identity_file(file: Path, identity: Identity, now: datetime) -> None:
 
 
 def check_recipient(text: str, where: str) -> str:
-    """The recipient itself. Raises ConfigError when it is none; a private key given by mistake does not show."""
+    """Return the recipient if valid. Raises ConfigError; a private key passed by mistake is not shown."""
     from pyrage import RecipientError, x25519
 
     try:
@@ -95,14 +98,14 @@ def check_recipient(text: str, where: str) -> str:
 
 
 def encrypt(body: bytes, recipients: Iterable[str]) -> bytes:
-    """A body for those recipients, each of whom can open it alone. Raises ConfigError for none."""
+    """Encrypt a body for recipients, each of whom can open it alone. Raises ConfigError without recipients."""
     import pyrage
 
     return bytes(pyrage.encrypt(body, _recipients(recipients)))
 
 
 def encrypt_stream(reader: Reader, writer: BinaryIO, recipients: Iterable[str]) -> None:
-    """The same of a stream, in constant memory. Raises ConfigError, and what reader and writer raise."""
+    """Encrypt a stream in constant memory. Raises ConfigError, and the errors of reader and writer."""
     import pyrage
 
     wanted, watched, out = _recipients(recipients), _Watched(reader), _Watched(writer)
@@ -153,16 +156,16 @@ def _recipients(recipients: Iterable[str]) -> list[Any]:
 
 
 def decrypt(body: bytes, identity: Identity, where: str) -> bytes:
-    """What was encrypted for an identity. Raises KeyWrong, IntegrityError; both name `where`."""
+    """Decrypt a body. Raises KeyWrong, IntegrityError; both name `where`."""
     opened = io.BytesIO()
     decrypt_stream(io.BytesIO(body), opened, identity, where)
     return opened.getvalue()
 
 
 def decrypt_stream(reader: Reader, writer: Any, identity: Identity, where: str) -> None:
-    """The same of a stream, in constant memory. What was written before an error is not to be used.
+    """Decrypt a stream in constant memory. Output written before an error must not be used.
 
-    Raises besides what reader and writer raise.
+    Raises the errors of `decrypt`, reader and writer.
     """
     import pyrage
 
@@ -177,7 +180,7 @@ def decrypt_stream(reader: Reader, writer: Any, identity: Identity, where: str) 
     if failure and "No matching keys" in str(failure):
         raise KeyWrong(
             f"{where} was not encrypted for {identity.recipient}",
-            "Give the identity of one of its recipients: `rempart keys list` names them.",
+            "Pass the identity of one of its recipients (`rempart keys list`).",
         )
     if failure:
         raise IntegrityError(

@@ -21,15 +21,15 @@ _KEPT_AS: Mapping[str, Literal["raw", "quarantine", "snapshots"]] = {
     "snapshots": "snapshots",
     "training": "snapshots",
 }
-"""Folders of the lake that hold one folder for each pipeline, and how long their objects are kept."""
+"""Folders of the lake with one folder per pipeline, and the retention of their objects."""
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 @dataclass(frozen=True, order=True)
 class EncryptionScope:
-    """One dataset, database, or the platform itself, with how long it is kept, such as `395d`.
+    """A data set, a database, or the platform, with its retention, such as `395d`.
 
-    Its id is part of object keys. Raises BackupError for what cannot be one.
+    Its id is part of object keys. Raises BackupError for an invalid id.
     """
 
     kind: ScopeKind
@@ -56,7 +56,7 @@ def parse(scope_id: str) -> EncryptionScope:
 
 
 def text_of(retention: timedelta) -> str:
-    """A retention in the largest unit in which it is a whole number: `395d`, `36h`."""
+    """Return a retention in the largest unit with a whole number: `395d`, `36h`."""
     seconds = max(1, int(retention.total_seconds()))
     return next(f"{seconds // length}{unit}" for unit, length in _UNITS if seconds % length == 0)
 

@@ -44,7 +44,7 @@ class ScopeKey:
 
 @dataclass(frozen=True)
 class Card:
-    """What is said of a key in the clear: who can open it, who could, and when it was made or destroyed."""
+    """Public facts about a key: present and former recipients, time of creation or destruction."""
 
     scope: str
     serial: str
@@ -61,7 +61,7 @@ def proof(own: age.Identity, scope: EncryptionScope, serial: str, recipient: str
 
 
 def wrap(key: ScopeKey, own: age.Identity, recipients: Iterable[str]) -> bytes:
-    """A key's secrets as JSON, for each recipient, vouched for by the platform's own identity."""
+    """Wrap a key's secrets as JSON for each recipient, attested by the platform's own identity."""
     plain = {
         "format": FORMAT,
         "scope": key.scope.id,
@@ -90,14 +90,14 @@ def unwrap(body: bytes, own: age.Identity, scope: EncryptionScope, serial: str, 
 
 
 def encode_card(card: Card) -> bytes:
-    """A card as JSON."""
+    """Return a card as JSON."""
     plain = {"format": FORMAT, **card.__dict__, "made": card.made.isoformat()}
     plain["destroyed"] = card.destroyed.isoformat() if card.destroyed else None
     return (json.dumps(plain, indent=1, sort_keys=True) + "\n").encode()
 
 
 def decode_card(body: bytes, where: str) -> Card:
-    """A card from its bytes; `where` names it. Raises IntegrityError."""
+    """Return a card from its bytes; `where` names it. Raises IntegrityError."""
     try:
         plain: dict[str, Any] = json.loads(body)
         destroyed = plain["destroyed"]

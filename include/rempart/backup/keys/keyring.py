@@ -53,7 +53,7 @@ class Place:
 
 
 def path_of(scope: EncryptionScope, serial: str, kind: str = "age") -> str:
-    """Where the copies of a key, or with `json` its cards, stand."""
+    """Return the location of a key's copies, or with `json` of its cards."""
     return f"{PREFIX}{scope.id}/{serial}.{kind}"
 
 
@@ -69,10 +69,10 @@ class Destruction:
 
 @dataclass(frozen=True)
 class Keyring:
-    """Keys at one or more places, the first of which is the backup site.
+    """Keys at one or more places; the first is the backup site.
 
-    `own` opens them and vouches for those that are made; `escrow` are the recipients besides it. For a restore alone
-    `own` may be an escrow identity.
+    `own` opens them and attests new ones; `escrow` are further recipients. For a restore alone, `own` may be an escrow
+    identity.
     """
 
     places: tuple[Place, ...]
@@ -84,13 +84,13 @@ class Keyring:
 
     @property
     def recipients(self) -> tuple[str, ...]:
-        """Who can open what is wrapped from now on."""
+        """Return the recipients of newly wrapped keys."""
         return tuple(dict.fromkeys((self.own.recipient, *self.escrow)))
 
     def cards(self, scope: EncryptionScope | None = None) -> list[Card]:
-        """Of every key, oldest first; one that any place calls destroyed is. Raises SiteError.
+        """Return every key's card, oldest first; a key is destroyed if any place says so. Raises SiteError.
 
-        A card that no place gives whole is left out and told in the log: it stops nothing that its key is not for.
+        A card that no place returns intact is logged and left out: it stops no other key.
         """
         found, damaged = self._read_cards(scope)
         for error in damaged.values():
@@ -105,7 +105,7 @@ class Keyring:
     def _read_cards(
         self, scope: EncryptionScope | None
     ) -> tuple[dict[tuple[str, str], Card], dict[tuple[str, str], IntegrityError]]:
-        """The cards that some place gives whole, and what is wrong of each that some place does not, by key."""
+        """Return intact cards, and what is wrong with damaged ones, by key."""
         found: dict[tuple[str, str], Card] = {}
         damaged: dict[tuple[str, str], IntegrityError] = {}
         for place in self.places:
@@ -163,7 +163,7 @@ class Keyring:
                 f"There is no key {wanted or ''} of scope {scope.id} in {' or '.join(map(str, self.places))}".replace(
                     "  ", " "
                 ),
-                f"Put a copy of {PREFIX}{scope.id}/ back from where you keep one (docs/how-to/keys.md).",
+                f"Restore {PREFIX}{scope.id}/ from your own copy (docs/how-to/keys.md).",
             )
         return self._opened(scope, wanted, copies[wanted], card)
 
@@ -280,7 +280,7 @@ class Keyring:
         return tuple(done)
 
     def _opened(self, scope: EncryptionScope, serial: str, places: Collection[Place], card: Card | None) -> ScopeKey:
-        """The key from the first copy that opens. Raises the error of the first one if none does."""
+        """Return the key from the first copy that opens. Raises the first error if none does."""
         errors: list[BackupError | IntegrityError] = []
         for place in places:
             where = f"{path_of(scope, serial)} in {place}"
@@ -295,13 +295,13 @@ class Keyring:
                 f"Use the identity of one of its present recipients: {', '.join(card.recipients)}.",
             ) from first
         if isinstance(first, KeyWrong) and card:
-            raise KeyWrong(first.what, f"It is for: {', '.join(card.recipients)}. Use one of their identities.")
+            raise KeyWrong(first.what, f"Use the identity of one of its recipients: {', '.join(card.recipients)}.")
         raise first
 
     def _make(self, scope: EncryptionScope, serial: str) -> None:
-        """Wrap new secrets at the first place. Of several runs at once one wins, and all use its key.
+        """Wrap new secrets at the first place. Of concurrent runs one wins, and all use its key.
 
-        Its card names nobody until the key is there: one that does, without a key, tells of a key that was lost.
+        Its card names no recipient until the key exists: a card with recipients but no key means a lost key.
         """
         self._tell(Card(scope.id, serial, self.clock(), ()))
         restic = self.randomness(32).hex()
@@ -337,7 +337,7 @@ class Keyring:
         if not good:  # it opened a moment ago: nothing may replace copies that only cannot be read now
             raise IntegrityError(
                 f"{path}: no copy in {' or '.join(map(str, self.places))} opens any more",
-                "Nothing was written. Run again; if it lasts, put a copy back from where you keep one.",
+                "Run again. If it fails again, restore the key from your own copy. Nothing was written.",
             )
         for place in lacking:
             place.site.write(place.bucket, path, good, content_type="application/age-encryption")
@@ -361,10 +361,11 @@ class Keyring:
             if stored.version_id and place.site.retained_until(place.bucket, path, stored.version_id):
                 raise BackupError(
                     f"{place} puts a lock on whatever is written: a key there could not be destroyed",
-                    "Take the default retention off the bucket, or name another one under `buckets` in rempart.yaml.",
+                    "Remove the default retention of the bucket, or set another bucket under `buckets` in "
+                    "rempart.yaml.",
                 )
 
     def _versions(self, place: Place, scope: EncryptionScope) -> list[tuple[str, str | None]]:
-        """Every version of every wrapped copy at a place, delete markers among them."""
+        """Return every version of every wrapped copy at a place, including delete markers."""
         found = place.site.versions(place.bucket, f"{PREFIX}{scope.id}/")
         return [(one.key, one.version_id) for one in found if one.key.endswith(".age")]

@@ -1,7 +1,7 @@
-"""The platform's secrets as a restore point holds them: what a bare machine needs beside data to be the platform again.
+"""Store the platform's secrets in a restore point: what a bare machine needs, in addition to data, to run the platform.
 
 JSON of {"environment": {NAME: value}}: connections as Airflow reads them from AIRFLOW_CONN_<NAME>, the key with which
-Airflow encrypts what it keeps in its database, and the embedded stack's other secrets. It exists sealed, or in memory.
+Airflow encrypts its database, and the embedded stack's other secrets. It exists only encrypted, or in memory.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from collections.abc import Mapping
 from rempart.errors import IntegrityError
 
 FERNET_KEYS = ("REMPART_AIRFLOW_FERNET_KEY", "AIRFLOW__CORE__FERNET_KEY")
-"""Names of Airflow's key: in the embedded stack's file, and where Airflow itself looks."""
+"""Names of Airflow's key: in the embedded stack's file, and in Airflow's environment."""
 CANARY = "rempart_drill_canary"
-"""Airflow's variable that is there to be read again from a restored database."""
+"""Airflow variable that drills read from a restored database."""
 CANARY_VALUE = "Airflow encrypted this, and a restore can read it."
 _PREFIX = "AIRFLOW_CONN_"
 
 
 def in_use(file: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
-    """The secrets of the platform: those of the embedded stack's file, else those of this process's environment."""
+    """Return the platform's secrets: from the embedded stack's file, else from this process's environment."""
     if file:
         return dict(file)
     return {name: value for name, value in environment.items() if name.startswith(_PREFIX) or name in FERNET_KEYS}
 
 
 def encode(environment: Mapping[str, str]) -> bytes:
-    """Never log it."""
+    """Encode the secrets. Never log the result."""
     return json.dumps({"environment": dict(sorted(environment.items()))}).encode()
 
 
@@ -42,5 +42,5 @@ def decode(body: bytes) -> dict[str, str]:
 
 
 def has_fernet_key(environment: Mapping[str, str]) -> bool:
-    """Whether what Airflow encrypted in its database can be read with these."""
+    """Return whether these secrets decrypt Airflow's database."""
     return any(environment.get(name) for name in FERNET_KEYS)

@@ -31,7 +31,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Contents:
-    """What a base backup's manifest says: the timeline, and the positions where it starts and is consistent."""
+    """Facts of a base backup's manifest: the timeline, and the positions of start and consistency."""
 
     timeline: int
     start: int
@@ -42,10 +42,10 @@ class Contents:
 def take(
     tools: Tools, repository: Repository, connection: Connection, server: Server, clock: Callable[[], datetime]
 ) -> tuple[Base, Snapshot]:
-    """Take a base backup of the connection's server, and read all of it back. `clock` tells the server's time.
+    """Take a base backup of the connection's server, and read it back completely. `clock` returns the server's time.
 
-    One that does not come out whole is taken out again. Raises BackupError, DatabaseUnavailable, IntegrityError, and
-    what the repository raises.
+    An incomplete one is removed again. Raises BackupError, DatabaseUnavailable, IntegrityError, and the errors of the
+    repository.
     """
     began = clock()
     options = ["--format=tar", "--wal-method=none", "--checkpoint=fast", "--manifest-checksums=SHA256", "--no-password"]
@@ -76,7 +76,7 @@ def take(
 def read(repository: Repository, snapshot: str, folder: Path | None = None) -> Contents:
     """Read a base backup and compare every file with its manifest; with `folder`, unpack it there.
 
-    Raises IntegrityError for one that is not whole, BackupError, SiteError.
+    Raises IntegrityError for an incomplete one, BackupError, SiteError.
     """
     where = f"base backup {snapshot[:8]} in {repository.where}"
     with repository.reading(snapshot, FILE) as (stream, watch):
@@ -84,7 +84,7 @@ def read(repository: Repository, snapshot: str, folder: Path | None = None) -> C
 
 
 def unpack(stream: Any, folder: Path | None, where: str) -> Contents:
-    """The same of a tar as a stream."""
+    """Unpack and check a base backup's tar from a stream."""
     digests: dict[str, str] = {}
     manifest: dict[str, Any] | None = None
     try:
@@ -133,7 +133,7 @@ def _safe(name: str, where: str) -> PurePosixPath:
 
 
 def _copied(body: IO[bytes], file: Path | None) -> str:
-    """SHA-256 of a body, which is written to `file` if there is one."""
+    """Return the SHA-256 of a body, and write the body to `file` if given."""
     digest = hashlib.sha256()
     out = file.open("xb") if file else None
     try:
@@ -163,6 +163,6 @@ def _failure(stderr: str) -> RempartError:
     kind = DatabaseUnavailable if "connection to server" in stderr else BackupError
     return kind(
         f"pg_basebackup failed: {first_error(stderr)}",
-        "Check that the role may replicate (REPLICATION, and a line for it in pg_hba.conf), and that the server has no "
-        "tablespace beside the default one.",
+        "Check that the role may replicate (REPLICATION, and a line in pg_hba.conf), and that the server has "
+        "only the default tablespace.",
     )

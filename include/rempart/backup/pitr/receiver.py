@@ -1,7 +1,7 @@
-"""The server whose WAL is archived: what it says of itself, its replication slot, and pg_receivewal.
+"""Receive WAL from a server: its state, its replication slot, and pg_receivewal.
 
-The slot makes the server keep what was not received yet, up to `max_slot_wal_keep_size`: beyond it the server gives the
-slot up rather than fill its disk, and the archive has a gap.
+The slot makes the server keep unreceived WAL up to `max_slot_wal_keep_size`: beyond it the server drops the slot rather
+than fill its disk, and the archive has a gap.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()),
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: its system identifier, its timeline and its clock.
+    """A running server: its system identifier, timeline and clock.
 
-    `slot`: what the server thinks of our slot (`reserved`, `extended`, `unreserved`, `lost`), None if there is none;
-    `waiting`: how many bytes of WAL it keeps for it; `active`: whether somebody receives them now.
+    `slot`: the server's state of our slot (`reserved`, `extended`, `unreserved`, `lost`), or None; `waiting`: bytes of
+    WAL kept for it; `active`: whether somebody receives them now.
     """
 
     system: str
@@ -51,7 +51,7 @@ class Server:
 
 
 def look(connection: Connection) -> Server:
-    """What the server says. Raises DatabaseUnavailable, BackupError."""
+    """Return the server's state. Raises DatabaseUnavailable, BackupError."""
     with session(connection, "look at the WAL") as opened:
         row = opened.execute(_SERVER, [SLOT, SLOT, SLOT]).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM gives one row
@@ -69,9 +69,9 @@ def look(connection: Connection) -> Server:
 
 
 def ensure_slot(tools: Tools, connection: Connection, server: Server) -> bool:
-    """Have a slot that keeps what comes once it was received from; whether WAL may be missing before. Raises as `look`.
+    """Ensure that a slot keeps unreceived WAL. Return whether earlier WAL may be missing. Raises the errors of `look`.
 
-    One that nobody ever received from keeps nothing, and counts as none.
+    A slot that nobody received from keeps nothing, and counts as missing.
     """
     if server.slot not in (None, "lost"):
         return False
@@ -97,12 +97,12 @@ def _run(tools: Tools, connection: Connection, *options: str) -> None:
 
 
 def failure(stderr: str) -> BackupError | DatabaseUnavailable:
-    """Why pg_receivewal ended, by what it wrote."""
+    """Return why pg_receivewal ended, from its messages."""
     kind = DatabaseUnavailable if "connection to server" in stderr else BackupError
     return kind(
         f"pg_receivewal ended: {first_error(stderr)}",
-        f"Check that role {WAL_ARCHIVE} may replicate (REPLICATION, and a line for it in pg_hba.conf), and that one "
-        "archiver runs and not two.",
+        f"Check that role {WAL_ARCHIVE} may replicate (REPLICATION, and a line in pg_hba.conf), and that only one "
+        "archiver runs.",
     )
 
 
@@ -124,7 +124,7 @@ def receive(
 
 
 def close_segment(connection: Connection) -> None:
-    """Have the server begin a new segment, so that what it wrote can be archived; nothing if it wrote nothing since.
+    """Close the server's current segment, so that it can be archived; do nothing without new WAL.
 
     Raises DatabaseUnavailable, BackupError.
     """
@@ -133,7 +133,7 @@ def close_segment(connection: Connection) -> None:
 
 
 def last_commit(tools: Tools, file: Path) -> datetime | None:
-    """When the last transaction in a segment ended; None if none did. Raises BackupError."""
+    """Return the end of the last transaction in a segment, or None. Raises BackupError."""
     command = [str(tools.folder / "pg_waldump"), "--rmgr=Transaction", str(file)]
     latest: bytes | None = None
     with processes.ending(processes.start(command, {"TZ": "UTC", "LC_ALL": "C"})) as process:

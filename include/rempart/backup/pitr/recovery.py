@@ -1,7 +1,7 @@
-"""Which base and segments bring a server to a moment, which moments an archive holds, and what of it may go. Pure.
+"""Compute which base backup and segments reach a moment, which moments are recoverable, and what may be deleted. Pure.
 
-PostgreSQL stops a recovery before the first commit that is later than the moment asked for. So a moment can be reached
-where a base ended before it and the segments from there on are without a gap up to one that holds a later commit.
+PostgreSQL stops a recovery before the first commit later than the requested moment. So a moment is reachable if a base
+backup ended before it, and the segments from there have no gap up to one with a later commit.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ class Course:
         return self.parts[-1][0]
 
     def ends(self, timeline: int) -> int | None:
-        """Where the course leaves a timeline; None for the last one. Raises ValueError for one that is no part."""
+        """Return where the course leaves a timeline; None for the last one.
+
+        Raises ValueError for a foreign timeline.
+        """
         at = [number for number, _ in self.parts].index(timeline)
         return self.parts[at + 1][1] if at + 1 < len(self.parts) else None
 
     def has(self, base: Base) -> bool:
-        """Whether a base lies on it: its timeline is a part, and was not left before the base's end."""
+        """Return whether a base backup lies on the course: on one of its timelines, before the course left it."""
         if base.timeline not in [timeline for timeline, _ in self.parts]:
             return False
         ends = self.ends(base.timeline)
@@ -41,14 +44,14 @@ class Course:
 
 
 def course_of(timeline: int, ancestors: Sequence[tuple[int, int]] = ()) -> Course:
-    """The course that ends in a timeline, by its history (`wal.read_history`)."""
+    """Return the course that ends in a timeline, from its history (`wal.read_history`)."""
     begins = [0, *(ended for _, ended in ancestors)]
     return Course(tuple(zip([*(ancestor for ancestor, _ in ancestors), timeline], begins, strict=True)))
 
 
 @dataclass(frozen=True)
 class Holdings:
-    """What one archive holds along one course: bases in the order in which they ended, segments by number."""
+    """An archive's content along one course: base backups by their end, segments by number."""
 
     course: Course
     bases: tuple[Base, ...]
@@ -57,9 +60,9 @@ class Holdings:
 
 @dataclass(frozen=True)
 class Span:
-    """Moments that can be reached without a gap: from `begin` to `end` (the last commit), from these bases.
+    """Recoverable moments without a gap: from `begin` to `end` (the last commit), with these base backups.
 
-    `missing` is the first segment that is not there; with `broken`, later ones are: it is a gap and not the end.
+    `missing` is the first missing segment; with `broken`, later ones exist: it is a gap and not the end.
     """
 
     begin: datetime
@@ -71,7 +74,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Route:
-    """How a moment is reached: from a base, by these segments in order. `until` None: to the end of the archive."""
+    """The route to a moment: a base backup and these segments in order. `until` None: to the end of the archive."""
 
     base: Base
     segments: tuple[Segment, ...]
@@ -80,7 +83,7 @@ class Route:
 
 
 def holdings(course: Course, bases: Iterable[Base], segments: Iterable[Segment]) -> Holdings:
-    """What of an archive lies on a course. Of a segment on several timelines the course's youngest counts."""
+    """Return an archive's content along a course. Of a segment on several timelines, the youngest timeline's counts."""
     ours = sorted((base for base in bases if course.has(base)), key=lambda base: base.ended)
     if not ours:
         return Holdings(course, ())
@@ -100,7 +103,7 @@ def holdings(course: Course, bases: Iterable[Base], segments: Iterable[Segment])
 
 
 def _run(held: Holdings, base: Base) -> Iterator[Segment]:
-    """The segments from a base's first on, up to the first that is missing."""
+    """Return the segments from a base backup's first up to the first gap."""
     number = base.first
     while number in held.segments:
         yield held.segments[number]
@@ -115,7 +118,7 @@ def _missing(held: Holdings, base: Base, number: int) -> str:
 
 
 def spans(held: Holdings) -> tuple[Span, ...]:
-    """The moments that can be reached, oldest first. A base whose own segments are not all there opens none."""
+    """Return the recoverable spans, oldest first. A base backup with missing segments of its own starts none."""
     found: list[Span] = []
     for base in held.bases:
         run = list(_run(held, base))
@@ -132,7 +135,7 @@ def spans(held: Holdings) -> tuple[Span, ...]:
 
 
 def route(held: Holdings, until: datetime | None) -> Route:
-    """How to reach a moment; None: as far as the archive goes. Raises BackupError, which says what there is instead."""
+    """Return the route to a moment (None: the end). Raises BackupError with the recoverable moments."""
     earlier = [base for base in held.bases if until is None or base.ended <= until]
     if not earlier:
         raise BackupError(
@@ -153,8 +156,8 @@ def route(held: Holdings, until: datetime | None) -> Route:
         raise BackupError(
             f"WAL segment {_missing(held, base, after)} is missing, and {_said(until)} lies behind it (base backup of "
             f"{_clock(base.ended)})",
-            f"Moments that can be reached: {_told(held)}. A copy of the segment that somebody has, or the server's own "
-            "pg_wal, may be used by hand: docs/runbooks/restore-to-a-second.md.",
+            f"Choose a reachable moment: {_told(held)}. To use another copy of the segment, or the server's own "
+            "pg_wal, see docs/runbooks/restore-to-a-second.md.",
         )
     if until is not None:
         raise BackupError(
@@ -178,19 +181,19 @@ def _clock(moment: datetime) -> str:
 
 
 def base_is_due(bases: Iterable[Base], timeline: int, every: timedelta, now: datetime) -> bool:
-    """Whether a base backup is to be taken: none is on the server's timeline, or the newest began too long ago."""
+    """Return whether a base backup is due: the timeline has none, or the newest is too old."""
     return all(base.timeline != timeline or now - base.began >= every for base in bases)
 
 
 def kept_bases(bases: Iterable[Base], keep: timedelta, now: datetime) -> tuple[Base, ...]:
-    """The bases that moments of the window need: those in it, and the newest before it. The newest always stays."""
+    """Return the base backups that the window needs: those in it and the newest before it. The newest always stays."""
     ordered = sorted(bases, key=lambda base: base.ended)
     before = [base for base in ordered if base.ended <= now - keep]
     return tuple(ordered[max(0, len(before) - 1) :])
 
 
 def is_needed(segment: Segment, bases: Sequence[Base]) -> bool:
-    """Whether a base that is kept may need a segment. What was written before the oldest of them is not needed."""
+    """Return whether a kept base backup may need a segment. WAL before the oldest one is not needed."""
     if not bases:
         return False
     oldest = min(bases, key=lambda base: base.first)

@@ -97,17 +97,17 @@ class Base:
 
     @property
     def first(self) -> int:
-        """The number of the first segment that it needs."""
+        """Return the number of the first segment it needs."""
         return self.start // self.segment_bytes
 
     @property
     def last(self) -> int:
-        """The number of the segment without which it is not consistent."""
+        """Return the number of the segment that makes it consistent."""
         return (self.end - 1) // self.segment_bytes
 
 
 def folder(scope: str, serial: str) -> str:
-    """Where all archives under one key stand."""
+    """Return the prefix of all archives under one key."""
     return f"{PREFIX}{scope}/{serial}/"
 
 
@@ -122,7 +122,7 @@ def kept_for(archive: Archive) -> timedelta:
 
 
 def is_archived(name: str) -> bool:
-    """Whether a file that pg_receivewal wrote is complete: a segment or a history, and nothing half received."""
+    """Return whether a file of pg_receivewal is complete: a segment or a history, not half received."""
     return bool(_SEGMENT.fullmatch(name) or _HISTORY.fullmatch(name))
 
 
@@ -131,23 +131,23 @@ def is_segment(name: str) -> bool:
 
 
 def timeline_of(name: str) -> int:
-    """The timeline of a segment or a history."""
+    """Return the timeline of a segment or a history."""
     return int(name[:8], 16)
 
 
 def number_of(name: str, segment_bytes: int) -> int:
-    """A segment's number, from its name."""
+    """Return a segment's number from its name."""
     return int(name[8:16], 16) * (_LOG // segment_bytes) + int(name[16:24], 16)
 
 
 def segment_name(timeline: int, number: int, segment_bytes: int) -> str:
-    """The name of a segment."""
+    """Return the name of a segment."""
     log, rest = divmod(number, _LOG // segment_bytes)
     return f"{timeline:08X}{log:08X}{rest:08X}"
 
 
 def position(text: str) -> int:
-    """A position as PostgreSQL writes it (`0/2000028`) in bytes. Raises ValueError."""
+    """Return a position in PostgreSQL's notation (`0/2000028`) in bytes. Raises ValueError."""
     high, _, low = text.partition("/")
     return int(high, 16) * _LOG + int(low, 16)
 
@@ -163,7 +163,7 @@ def tag_of(hash_key: bytes, archive: Archive, name: str, moment: datetime | None
 
 
 def parse(key: str) -> Entry | None:
-    """The entry with that key; None for what is none."""
+    """Return the entry of a key, or None if it is not one."""
     if not (found := _KEY.fullmatch(key)):
         return None
     try:
@@ -174,25 +174,25 @@ def parse(key: str) -> Entry | None:
 
 
 def encode_base(base: Base) -> bytes:
-    """The card of a base backup, as JSON."""
+    """Return the card of a base backup as JSON."""
     plain = {**base.__dict__, "began": base.began.isoformat(), "ended": base.ended.isoformat()}
     return (json.dumps(plain, indent=1, sort_keys=True) + "\n").encode()
 
 
 def decode_base(body: bytes, where: str) -> Base:
-    """A base from its card; `where` names it. Raises IntegrityError."""
+    """Return a base backup from its card; `where` names it. Raises IntegrityError."""
     try:
         plain: dict[str, Any] = json.loads(body)
         moments = {name: datetime.fromisoformat(plain[name]) for name in ("began", "ended")}
         return Base(**{**plain, **moments})
     except (ValueError, KeyError, TypeError) as cause:
         raise IntegrityError(
-            f"{where} is not readable ({type(cause).__name__})", "It was written by another release: use that one."
+            f"{where} is not readable ({type(cause).__name__})", "Use the release that wrote it."
         ) from cause
 
 
 def read_history(body: bytes, where: str) -> tuple[tuple[int, int], ...]:
-    """A timeline's ancestors, oldest first: each with the position at which it ended. Raises IntegrityError."""
+    """Return a timeline's ancestors, oldest first, with the position where each ended. Raises IntegrityError."""
     found = []
     try:
         for line in body.decode("utf-8", errors="replace").splitlines():

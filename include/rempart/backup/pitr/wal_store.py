@@ -1,4 +1,4 @@
-"""An archive of WAL at a site: what is there, one file put under lock, one opened again."""
+"""Store, list and open the files of a WAL archive at a site."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Stored:
 
 
 def listed(site: Site, bucket: str, prefix: str = wal.PREFIX) -> list[Stored]:
-    """Every entry under a prefix, by key; what has another name is none. Raises SiteError."""
+    """Return every entry under a prefix, by key; objects with other names are ignored. Raises SiteError."""
     found: dict[str, list[ObjectInfo]] = {}
     for info in site.versions(bucket, prefix):
         if info.version_id and not info.marker:
@@ -76,7 +76,7 @@ def store(
     if stored.version_id is None:
         raise SiteError(
             f"put {where}: no version was made, so nothing can be locked",
-            "Make the bucket with object lock, or name another one under `buckets` in rempart.yaml.",
+            "Create the bucket with object lock, or set another bucket under `buckets` in rempart.yaml.",
         )
     site.read(bucket, entry.key, version_id=stored.version_id, sha256=digest)
     held = site.retained_until(bucket, entry.key, stored.version_id)
@@ -89,9 +89,9 @@ def store(
 
 
 def open_entry(site: Site, bucket: str, key: ScopeKey, stored: Stored, file: Path) -> int:
-    """Open an entry into a file, which appears once it is whole; its size. The newest version that is believed counts.
+    """Open the newest trusted version of an entry into a file, which appears once complete. Return its size.
 
-    Raises IntegrityError when none is what its name says, KeyWrong, ObjectMissing, SiteUnavailable.
+    Raises IntegrityError if no version matches its name, KeyWrong, ObjectMissing, SiteUnavailable.
     """
     entry, partial_ = stored.entry, file.with_name(f".{file.name}.partial")
     where = f"{bucket}/{entry.key} at site '{site.name}'"

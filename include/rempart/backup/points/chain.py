@@ -51,7 +51,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Link:
-    """One restore point as vouched for. `consistent`: nothing that its dumps refer to was missing."""
+    """An attested restore point. `consistent`: none of its dumps' references is missing."""
 
     seq: int
     point: str
@@ -80,13 +80,13 @@ def key_of(seq: int) -> str:
 
 
 def mark_of(seq: int) -> str:
-    """The key of the mark that says that a link is lost."""
+    """Return the key of the mark for a lost link."""
     return f"{FOLDER}{seq:09d}.lost.json"
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What stands for a lost link; `points` are those that it may have vouched for: nothing does now."""
+    """A mark in place of a lost link; `points` are those that it may have attested."""
 
     seq: int
     at: datetime
@@ -94,14 +94,14 @@ class Mark:
 
 
 def encode_mark(mark: Mark, signer: Signer) -> bytes:
-    """The file of a mark, signed."""
+    """Return the signed file of a mark."""
     plain = {"v": VERSION, "seq": mark.seq, "at": text_of_time(mark.at), "points": mark.points, "key": signer.id}
     text = canonical(plain)
     return f'{{"lost":{text},"sig":"{base64.b64encode(signer.sign(text.encode())).decode()}"}}\n'.encode()
 
 
 def _parse_mark(body: bytes, keys: Mapping[str, bytes]) -> Mark:
-    """A mark that one of the keys signed. Raises ValueError that says what is wrong."""
+    """Return a mark signed by one of the keys. Raises ValueError with the defect."""
     found = _MARK.fullmatch(body.decode("utf-8", errors="strict").removesuffix("\n"))
     if found is None:
         raise ValueError("the mark in its place is none")
@@ -124,7 +124,7 @@ def _parse_mark(body: bytes, keys: Mapping[str, bytes]) -> Mark:
 
 
 def encode(link: Link, signer: Signer) -> bytes:
-    """The file of a link, signed."""
+    """Return the signed file of a link."""
     text = canonical(
         {
             "v": VERSION,
@@ -141,7 +141,7 @@ def encode(link: Link, signer: Signer) -> bytes:
 
 
 def _parse(body: bytes) -> tuple[Link, str, bytes]:
-    """A link, its text and its signature. Raises ValueError that says what is wrong."""
+    """Return a link, its text and its signature. Raises ValueError with the defect."""
     found = _FILE.fullmatch(body.decode("utf-8", errors="strict").removesuffix("\n"))
     if found is None:
         raise ValueError("it is no link" if body else "it is gone")
@@ -159,7 +159,7 @@ def _parse(body: bytes) -> tuple[Link, str, bytes]:
 
 
 def _signed(stored: Stored, keys: Mapping[str, bytes]) -> Link:
-    """The link in a body that one of the keys signed for its number. Raises ValueError that says what is wrong."""
+    """Return the link in a body, signed by one of the keys for its number. Raises ValueError with the defect."""
     link, text, signature = _parse(stored.body)
     if link.seq != stored.seq:
         raise ValueError("it is out of its place, or a link before it is gone")
@@ -173,9 +173,9 @@ def _signed(stored: Stored, keys: Mapping[str, bytes]) -> Link:
 
 
 def faults(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> Iterator[tuple[Stored, Link | None, str]]:
-    """Each link in order with what is wrong of it, or an empty text; None for one that is broken or lost.
+    """Return each link in order with its defect or an empty text; None for a broken or lost one.
 
-    After one that is broken or lost the next is not held against it.
+    A link after a broken or lost one is not compared with it.
     """
     before: Stored | None = None
     number: int | None = None
@@ -199,10 +199,10 @@ def faults(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> Iterator[tupl
 
 
 def verify(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> list[Link]:
-    """Every link in order, from the first one given; `keys` are the public keys (32 bytes) that are trusted, by id.
+    """Return every link in order, verified; `keys` are the trusted public keys (32 bytes), by id.
 
-    A lost link that is marked as such is left out. Raises IntegrityError for the first that is altered, unsigned,
-    signed by a key that is not trusted, out of place, or does not follow on the one before.
+    A lost link with a mark is left out. Raises IntegrityError for the first link that is altered, unsigned, signed by
+    an untrusted key, out of place, or does not follow the previous one.
     """
     links: list[Link] = []
     for record, link, why in faults(stored, keys):
@@ -214,7 +214,7 @@ def verify(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> list[Link]:
 
 
 def lost_points(stored: Iterable[Stored], keys: Mapping[str, bytes]) -> frozenset[str]:
-    """The points that marks of lost links name. Raises ValueError for a mark that no trusted key signed."""
+    """Return the points named by marks of lost links. Raises ValueError for a mark without a trusted signature."""
     return frozenset(point for link in stored if link.lost for point in _parse_mark(link.body, keys).points)
 
 
@@ -234,10 +234,10 @@ def read(
     named: Mapping[int, str] | None = None,
     newest: int | None = None,
 ) -> list[Stored]:
-    """The links of a site in order, all or the `newest` ones, each in the version that counts.
+    """Return the links of a site in order, all or the `newest` ones, each in its valid version.
 
-    `named`: the SHA-256 of links by number, as the ledger has them. A link of which no version counts is given as it
-    stands, or by the mark in its place: `verify` judges.
+    `named`: SHA-256 of links by number, from the ledger. A link without a valid version is returned as it is, or as its
+    mark: `verify` judges.
     """
     versions: dict[int, list[ObjectInfo]] = {}
     marks: dict[int, list[ObjectInfo]] = {}
@@ -278,7 +278,7 @@ class _Choice:
     marks: Mapping[int, Sequence[ObjectInfo]]
 
     def first(self, seq: int, versions: Sequence[ObjectInfo]) -> Stored | None:
-        """The version that the link's writer made; None where there is only a mark."""
+        """Return the version that the link's writer made, or None if there is only a mark."""
         return self._fetched(seq, versions[-1]) if versions else None
 
     def of(
@@ -303,7 +303,7 @@ class _Choice:
         return first or Stored(seq, b"")
 
     def counts(self, stored: Stored, before: Stored | None) -> bool:
-        """Whether a version is the link: the ledger names it, or it verifies and follows on one that does."""
+        """Return whether a version is the link: the ledger names it, or it verifies and follows a valid link."""
         if wanted := self.named.get(stored.seq):
             return stored.hash == wanted
         try:
@@ -319,7 +319,7 @@ class _Choice:
         return link.previous == before.hash
 
     def _previous(self, stored: Stored) -> str | None:
-        """The hash that a link names of the one before it, if the link verifies."""
+        """Return the hash of the previous link in a link that verifies."""
         try:
             return _signed(stored, self.keys).previous
         except ValueError:
@@ -346,11 +346,11 @@ def append(
     keys: Mapping[str, bytes] | None = None,
     named: Mapping[int, str] | None = None,
 ) -> Link:
-    """Vouch for a point, under lock until then. The link before is verified first, and the new one is read back.
+    """Attest a point with a locked link. The previous link is verified first, and the new one is read back.
 
-    `keys` are the public keys that may have signed earlier links besides the signer's; `named` as in `read`. Raises
-    BackupError if other backups were always faster, IntegrityError for a link before that does not verify or a site
-    that does not give back what it stored, SiteError.
+    `keys` are public keys of earlier links in addition to the signer's; `named` as in `read`. Raises BackupError if
+    other backups were always faster; IntegrityError if the previous link does not verify or the site returns other
+    bytes; SiteError.
     """
     trusted = {**(keys or {}), signer.id: signer.public}
     for _ in range(TRIES):
@@ -364,12 +364,12 @@ def append(
             return link
     raise BackupError(
         f"{TRIES} other backups wrote to {bucket}/{FOLDER} at site '{site.name}' before this one could",
-        "Run one backup at a time, then run again.",
+        "Run one backup at a time: run again.",
     )
 
 
 def of_point(links: Sequence[Link], point: str) -> Link:
-    """The link that vouches for a point: the newest of that name. Raises IntegrityError if none does."""
+    """Return the newest link of a point. Raises IntegrityError without one."""
     for link in reversed(links):
         if link.point == point:
             return link

@@ -29,7 +29,7 @@ PREFIX = "erasures/"
 KEYS = "erasures"
 """Name of the scope of the platform whose hash key makes the pseudonyms."""
 Reason = Literal["consent-withdrawn", "legal-obligation", "no-longer-needed", "objection", "unlawful"]
-"""Why: the cases of Article 17(1) GDPR. A code, so that nobody writes about a person."""
+"""Reasons: the cases of Article 17(1) GDPR. A code, so that nobody writes about a person."""
 REASONS: tuple[str, ...] = get_args(Reason)
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 _SUBJECT = re.compile(r"[0-9a-f]{64}")
@@ -69,7 +69,7 @@ class Erasure:
 
 
 def from_json(plain: Mapping[str, Any]) -> Erasure:
-    """What `as_json` gave. Raises ValueError, KeyError, TypeError."""
+    """Return an entry from the result of `as_json`. Raises ValueError, KeyError, TypeError."""
     at = datetime.fromisoformat(plain["at"])
     if at.tzinfo is None:
         raise ValueError("its moment is in no time zone")
@@ -78,17 +78,17 @@ def from_json(plain: Mapping[str, Any]) -> Erasure:
 
 
 def new_id(now: datetime, suffix: str) -> str:
-    """An id that sorts by time; `suffix` is eight random hex digits."""
+    """Return an id that sorts by time; `suffix` is eight random hex digits."""
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{suffix}"
 
 
 def key_of(erasure_id: str) -> str:
-    """Where an entry stands in the bucket of backups."""
+    """Return the key of an entry in the bucket of backups."""
     return f"{PREFIX}{erasure_id}.json"
 
 
 def pseudonym(secret: bytes, pipeline: str, key: Sequence[object]) -> str:
-    """What stands for the row of a pipeline with this key: HMAC-SHA-256, hex. `key`: its typed values, in order."""
+    """Return the pseudonym of a pipeline's row: HMAC-SHA-256 (hex) of its typed key values in order."""
     said = canonical([pipeline, [_text(value) for value in key]])
     return hmac.new(secret, f"rempart erasure {said}".encode(), hashlib.sha256).hexdigest()
 
@@ -100,15 +100,15 @@ def _text(value: object) -> str:
 
 
 def encode(erasure: Erasure, signer: Signer) -> bytes:
-    """The signed file of an entry; the same entry and key give the same bytes."""
+    """Return the signed file of an entry; equal entries and keys give equal bytes."""
     text = canonical({**erasure.as_json(), "key": signer.id, "v": VERSION})
     return f'{{"erasure":{text},"sig":"{base64.b64encode(signer.sign(text.encode())).decode()}"}}\n'.encode()
 
 
 def decode(key: str, body: bytes, trusted: Mapping[str, bytes]) -> Erasure:
-    """The entry in the file `key`, signed by one of the trusted public keys (32 bytes each, by id).
+    """Return the entry in the file `key`, signed by one of the trusted public keys (32 bytes each, by id).
 
-    Raises ValueError, which says why it is not to be believed, and quotes nothing of it.
+    Raises ValueError with the reason of distrust, without quoting the file.
     """
     try:
         found = _FORM.fullmatch(body.decode())
@@ -133,7 +133,7 @@ def decode(key: str, body: bytes, trusted: Mapping[str, bytes]) -> Erasure:
 
 
 def read(site: Site, bucket: str) -> list[tuple[str, bytes]]:
-    """Every file of a site's register with its key, in every version: what is locked can still be hidden.
+    """Yield every file of a site's register with its key, in every version, because locked files can be hidden.
 
     Raises SiteError.
     """
@@ -142,7 +142,7 @@ def read(site: Site, bucket: str) -> list[tuple[str, bytes]]:
 
 
 def verified(files: Iterable[tuple[str, bytes]], trusted: Mapping[str, bytes]) -> tuple[list[Erasure], dict[str, str]]:
-    """The entries that are what the platform wrote, by time, each once; and why the other files are not believed."""
+    """Return the platform's entries by time, each once, and why other files are not trusted."""
     entries: dict[str, Erasure] = {}
     doubts: dict[str, str] = {}
     for key, body in files:
@@ -156,9 +156,9 @@ def verified(files: Iterable[tuple[str, bytes]], trusted: Mapping[str, bytes]) -
 
 
 def successors(bodies: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[str, str] | None]:
-    """What evidence of kind `erasure` says stands for an object now, by bucket and key: key and SHA-256.
+    """Return the replacements in evidence of kind `erasure`, by bucket and key: key and SHA-256.
 
-    None where nothing does: the object held nothing else.
+    None if there is no replacement: the object held no other rows.
     """
     found: dict[tuple[str, str], tuple[str, str] | None] = {}
     for body in bodies:
@@ -171,7 +171,7 @@ def successors(bodies: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], tup
 def standing(
     rewritten: Mapping[tuple[str, str], tuple[str, str] | None], bucket: str, key: str, sha256: str
 ) -> tuple[str, str] | None:
-    """Key and SHA-256 of what stands now for an object on record: itself, unless a row was erased from it since."""
+    """Return key and SHA-256 of a recorded object or, after an erasure, its replacement."""
     at: tuple[str, str] | None = (key, sha256)
     seen: set[str] = set()
     while at and (bucket, at[0]) in rewritten and at[0] not in seen:

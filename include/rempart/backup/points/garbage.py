@@ -1,4 +1,4 @@
-"""What may go for good at a backup site: sealed objects that no point needs, old versions that nobody reads. Pure."""
+"""Find garbage at a backup site: sealed objects that no point needs, and old versions. Pure."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class _Reader(Protocol):
 
 
 class Named:
-    """The sealed objects that a manifest names (key, version, its lock as the manifest has it), read as a stream.
+    """Yields the sealed objects of a manifest (key, version, recorded lock), read as a stream.
 
-    After the last one `sha256` is that of the manifest. Raises ValueError for one that is not in its canonical form: it
-    may name more than was found.
+    After the last one `sha256` is that of the manifest. Raises ValueError for a non-canonical manifest, which may name
+    more objects.
     """
 
     def __init__(self, stream: _Reader) -> None:
@@ -65,14 +65,14 @@ class Named:
 
 
 def fingerprint(version: Version) -> int:
-    """A version in eight bytes: of two that share it, one more is kept."""
+    """Return a fingerprint of a version in eight bytes; a collision keeps one version more."""
     return int.from_bytes(hashlib.blake2b(f"{version[0]}\n{version[1]}".encode(), digest_size=8).digest())
 
 
 def lapsed(listed: Iterable[ObjectInfo], now: datetime, kept: timedelta) -> list[ObjectInfo]:
-    """Sealed versions that are older than the longest retention: only later backups can have extended their locks.
+    """Return sealed versions older than the longest retention: only later backups can have extended their locks.
 
-    Whether they did, and whether a point names the version, is still to be asked.
+    The caller must still check the locks, and whether a point names the version.
     """
     return [
         version for version in listed if version.version_id and not version.marker and now - version.modified > kept
@@ -80,7 +80,7 @@ def lapsed(listed: Iterable[ObjectInfo], now: datetime, kept: timedelta) -> list
 
 
 def unneeded(candidates: Iterable[ObjectInfo], needed: Collection[int], day: str, most: int = MOST) -> list[ObjectInfo]:
-    """Of these versions those that no standing point names, `most` at a time; `turn` (a day) says where to begin."""
+    """Return the versions that no standing point names, at most `most`; `turn` (a day) selects the start."""
     free = [
         candidate for candidate in candidates if fingerprint((candidate.key, str(candidate.version_id))) not in needed
     ]
@@ -91,10 +91,10 @@ def unneeded(candidates: Iterable[ObjectInfo], needed: Collection[int], day: str
 def old_versions(
     found: Listed, protected: Collection[Version], now: datetime, kept: timedelta, most: int = MOST
 ) -> list[tuple[ObjectInfo, ...]]:
-    """Versions of each key that nobody reads any more since longer than `kept`, in the order in which they may go.
+    """Return versions of each key superseded for longer than `kept`, in the order of deletion.
 
-    That is oldest first, and last a marker upon nothing else: so nothing shows again that was deleted. By the site's
-    times: a version is old once what replaced it is. Keys with a version that is `protected` stay as they are.
+    Oldest first, and a marker without other versions last, so that nothing deleted reappears. By the site's times: a
+    version is old once its successor is. Keys with a `protected` version are skipped.
     """
     old: list[tuple[ObjectInfo, ...]] = []
     count = 0

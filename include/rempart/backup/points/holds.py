@@ -15,7 +15,7 @@ FOLDER = "holds/"
 
 @dataclass(frozen=True)
 class Hold:
-    """In which role somebody holds a point, why, and since when."""
+    """A hold on a restore point: role, reason, and time."""
 
     who: str
     why: str
@@ -35,7 +35,7 @@ def encode(hold: Hold) -> bytes:
 
 
 def decode(body: bytes) -> Hold:
-    """The hold in a record; UNREADABLE for one that is damaged, because what it said may still be meant."""
+    """Return the hold in a record; UNREADABLE for a damaged one, which may still be meant."""
     try:
         plain = json.loads(body)
         return Hold(str(plain["who"]), str(plain["why"]), datetime.fromisoformat(plain["since"]))
@@ -44,14 +44,14 @@ def decode(body: bytes) -> Hold:
 
 
 def hold(site: Site, bucket: str, point: str, wanted: Hold) -> Hold:
-    """Hold a point; one that is held already stays held as it was. Returns the hold that stands.
+    """Hold a restore point; an existing hold stays as it is. Return the hold.
 
-    Raises BackupError if there is no such point.
+    Raises BackupError if the point does not exist.
     """
     if point not in points.list(site, bucket):
         raise BackupError(
             f"Site '{site.name}' has no restore point {points.valid_id(point)}",
-            "Take one that `rempart points list` shows.",
+            "Choose a restore point from `rempart points list`.",
         )
     if is_held(site, bucket, point):
         return decode(site.read(bucket, key_of(point)))
@@ -60,7 +60,7 @@ def hold(site: Site, bucket: str, point: str, wanted: Hold) -> Hold:
 
 
 def release(site: Site, bucket: str, point: str) -> None:
-    """End a hold; one that does not stand is no error."""
+    """Release a hold; a missing one is no error."""
     if is_held(site, bucket, point):
         site.delete(bucket, key_of(point))
 
@@ -74,7 +74,7 @@ def is_held(site: Site, bucket: str, point: str) -> bool:
 
 
 def held(site: Site, bucket: str) -> dict[str, Hold]:
-    """Every hold at a site by its point's id."""
+    """Return every hold at a site, by point id."""
     found = {}
     for info in tuple(site.list(bucket, FOLDER)):
         point = info.key.removeprefix(FOLDER).removesuffix(".json")

@@ -1,8 +1,8 @@
-"""Locks of manifests and restic's repositories: how long they are set, what is due, what somebody hid. Pure.
+"""Plan the locks of manifests and restic repositories: their length, what is due, what is hidden. Pure.
 
-What is locked until when is remembered in one object, `locks/known.json` in the backup bucket: a signed note in the
-form of a heartbeat (`backup.watch.heartbeat`), so that a run asks the site for new objects alone. Whoever puts an older
-note back has locks extended once more, and no more than that.
+The locks are noted in one object, `locks/known.json` in the backup bucket: signed in the form of a heartbeat
+(`backup.watch.heartbeat`), so that a run asks the site only about new objects. Replaying an older note only causes
+extra extensions.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ _ONCE = re.compile(
     r"chain/\d{9}(?:\.lost)?\.json|points/[^/]+/manifest\.json|erasures/.+|"
     r"restic/[^/]+/[^/]+/(?:config|(?:keys|data|index|snapshots)/.+)"
 )
-"""What is written once and never again, by us or by restic."""
+"""Prefixes that are written once, by us or by restic."""
 
 Version = tuple[str, str]
-"""A key and a version of it."""
+"""A key and one of its versions."""
 
 
 def span(locked: timedelta) -> timedelta:
-    """What a lock is set to, so that each is extended a few times in `locked` and not at every backup."""
+    """Return the length of new locks: each is extended a few times in `locked`, not at every backup."""
     return locked + locked / 3
 
 
 def first(now: datetime, locked: timedelta) -> datetime | None:
-    """Until when something new is locked; None without locks."""
+    """Return until when a new object is locked; None without locks."""
     return now + span(locked) if locked else None
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a run left: until when each version is locked, and the sealed objects of a point (by its id).
+    """Result of a run: until when each version is locked, and the sealed objects of a point (by id).
 
-    `pruning`: restic was removing what no dump needs, so what is gone there is not somebody else's doing. `cleared`:
-    when old versions were last cleared.
+    `pruning`: restic was removing unneeded data, so missing objects are no attack. `cleared`: time of the last garbage
+    collection.
     """
 
     until: Mapping[Version, datetime] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def encode(known: Known, at: datetime, signer: Signer) -> bytes:
 
 
 def decode(body: bytes, trusted: Iterable[bytes]) -> tuple[datetime, Known]:
-    """When it was written, and what it says. Raises ValueError for what none of the trusted keys signed."""
+    """Return time and content of the note. Raises ValueError without a trusted signature."""
     note = heartbeat.decode(KIND, body, trusted)
     facts = note.facts
     try:
@@ -94,7 +94,7 @@ class Listed:
     keys: Mapping[str, Sequence[ObjectInfo]]
 
     def current(self) -> dict[str, str]:
-        """The version of each key that its writer made, the first, where a reader finds any; without restic's locks."""
+        """Return each key's first version if a reader finds any; without restic's locks."""
         found = {}
         for key, versions in self.keys.items():
             first = (
@@ -107,14 +107,14 @@ class Listed:
         return found
 
     def busy(self) -> Listed:
-        """restic's own locks alone."""
+        """Return restic's own locks."""
         return Listed({key: versions for key, versions in self.keys.items() if _BUSY.match(key)})
 
     def version(self, object_version: Version) -> ObjectInfo:
         return next(version for version in self.keys[object_version[0]] if version.version_id == object_version[1])
 
     def reads(self, object_version: Version) -> bool:
-        """Whether a reader finds this version, or, by size and ETag, a copy of it."""
+        """Return whether a reader finds this version or, by size and ETag, a copy of it."""
         newest, right = self.keys[object_version[0]][0], self.version(object_version)
         return not newest.marker and (newest.size, newest.etag) == (right.size, right.etag)
 
@@ -126,7 +126,7 @@ class Listed:
 
 
 def listed(versions: Iterable[ObjectInfo]) -> Listed:
-    """From a listing of all versions, those of a key newest first."""
+    """Build the state from a listing of all versions, each key's newest first."""
     keys: dict[str, list[ObjectInfo]] = {}
     for version in versions:
         keys.setdefault(version.key, []).append(version)
@@ -134,7 +134,7 @@ def listed(versions: Iterable[ObjectInfo]) -> Listed:
 
 
 def hidden(known: Known, found: Listed) -> tuple[Version, ...]:
-    """What was locked because a point needs it, is still there, and is not what a reader finds any more."""
+    """Return locked versions that a point needs, that exist, and that readers no longer find."""
     if known.pruning:
         return ()
     return tuple(
@@ -147,15 +147,15 @@ def hidden(known: Known, found: Listed) -> tuple[Version, ...]:
 
 
 def outlives(made: datetime, length: timedelta | None, now: datetime, locked: timedelta) -> bool:
-    """Whether the locks of a point's sealed objects are about to end, or have; they were set for `length`.
+    """Return whether the locks of a point's sealed objects end soon or have ended; they were set for `length`.
 
-    None: it has none, as the first formats.
+    None: the point has none, as in the first formats.
     """
     return length is not None and now - made + locked + span(locked) > length
 
 
 def due(wanted: Iterable[Version], known: Known, needed: datetime) -> list[Version]:
-    """Those that are not known to be locked until `needed`."""
+    """Return versions that are not known to be locked until `needed`."""
     return sorted(object_version for object_version in wanted if known.until.get(object_version, _LONG_AGO) < needed)
 
 
@@ -164,9 +164,9 @@ _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 @dataclass(frozen=True)
 class Cover:
-    """A write-once key whose first version is not what a reader finds: `markers` are on it, and perhaps other versions.
+    """A write-once key whose first version is hidden by `markers` and perhaps other versions.
 
-    `right` is the version that its writer made.
+    `right` is the version of its writer.
     """
 
     right: ObjectInfo
@@ -175,9 +175,9 @@ class Cover:
 
 
 def covers(found: Listed) -> tuple[Cover, ...]:
-    """Every write-once key that something covers: delete markers, or versions that neither we nor restic write.
+    """Return every write-once key that is hidden by delete markers or foreign versions.
 
-    Where a copy of the right version was put on top already (same size and ETag), nothing does.
+    A key with a copy of the right version on top (same size and ETag) is not hidden.
     """
     covered = []
     for key, versions in sorted(found.keys.items()):

@@ -1,4 +1,4 @@
-"""Objects of a restore point, each from whichever copy is whole: its replica, its sealed form, or another site's."""
+"""Fetch objects of a restore point from any intact copy: its replica, its sealed form, or another site."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 GIVE_UP = 3
 """A site that did not answer so many times in a row is not asked again."""
 IN_ONE = 4 << 20
-"""Smaller objects come in one request, in memory."""
+"""Size below which objects are fetched in one request, in memory."""
 OCTETS = "application/octet-stream"
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """Which copy served an object, and what its writer said of it (a sealed form does not tell that)."""
+    """The copy that served an object, and its writer's record (unknown for a sealed form)."""
 
     copy: str
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Copies:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fetch(self, held: HeldObject, file: Path) -> Fetched:
-        """Bring an object into a file, with the SHA-256 on record, from the first copy that has it.
+        """Fetch an object with the recorded SHA-256 into a file, from the first copy that has it.
 
         Raises SiteUnavailable if a site that may have it did not answer, else IntegrityError; both name every copy.
         Raises BackupError if the file cannot be written.
@@ -70,7 +70,8 @@ class Copies:
             except OSError as cause:
                 raise BackupError(
                     f"{held.bucket}/{held.key} could not be written to {file.parent}: {cause.strerror}",
-                    "Free space there or name another folder in TMPDIR, then run the same restore: it goes on.",
+                    "Free disk space there or set TMPDIR to another folder, then run the same restore again: it "
+                    "continues.",
                 ) from cause
             self._note(site, None)
             return Fetched(name, found.metadata, found.content_type)
@@ -79,7 +80,7 @@ class Copies:
         if not failures or any(isinstance(error, SiteUnavailable) for error in failures):
             raise SiteUnavailable(
                 f"No copy of {where} could be read: {told}",
-                "Once a site answers again, run the same restore: it goes on where it was.",
+                "Run the same restore again once a site answers: it continues.",
             )
         raise IntegrityError(
             f"No copy of {where} is as it is on record: {told}", "Restore it from another restore point."
@@ -117,7 +118,7 @@ class Copies:
 
 
 def _read(site: Site, bucket: str, held: HeldObject, file: Path, version: str | None) -> Fetched:
-    """One site's plain copy. Raises IntegrityError, ObjectMissing, SiteError."""
+    """Read one site's plain copy. Raises IntegrityError, ObjectMissing, SiteError."""
     digest = hashlib.sha256()
     if held.size <= IN_ONE:
         info, body = site.fetch(bucket, held.key, version_id=version)

@@ -1,7 +1,8 @@
-"""Restore points at a site: `points/<id>/manifest.json`, written last. No manifest, no point.
+"""Read and write restore points at a site: `points/<id>/manifest.json`, written last. Without a manifest there is no
+point.
 
-The dumps that it names are in restic repositories (`backup.databases.stored_dumps`), its objects are replicas and
-sealed objects (`backup.points.sealing`); who vouches for it is in `backup.points.chain`.
+Its dumps are in restic repositories (`backup.databases.stored_dumps`), its objects are replicas and sealed objects
+(`backup.points.sealing`); `backup.points.chain` attests it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Dump:
 
 @dataclass(frozen=True)
 class HeldObject:
-    """One object that belongs to the point: its replica at the backup site, and its sealed form there.
+    """One object of a restore point: its replica and its sealed form at the backup site.
 
     `bucket` is the logical name, `version` the replica's.
     """
@@ -98,11 +99,11 @@ class Manifest:
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """What the point cannot bring back: references that no object answers, and stores that champions need."""
+        """Return what the point cannot restore: missing references, and stores that champions need."""
         return (*self.dangling, *(str(one) for one in self.not_held if one.needed_by))
 
     def database(self, name: str) -> Dump:
-        """The dump of one database. Raises BackupError."""
+        """Return the dump of one database. Raises BackupError."""
         for dump in self.databases:
             if dump.name == name:
                 return dump
@@ -110,29 +111,31 @@ class Manifest:
 
 
 def new_id(now: datetime, suffix: str) -> str:
-    """An id that sorts by time: `20250131T235959Z-` and a random suffix of hex digits."""
+    """Return an id that sorts by time: `20250131T235959Z-` and a random suffix of hex digits."""
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{suffix}"
 
 
 def valid_id(point_id: str) -> str:
-    """The id itself. Raises BackupError when it cannot be one (it becomes part of keys and names)."""
+    """Return the id if valid. Raises BackupError (the id becomes part of keys and names)."""
     if not _ID.fullmatch(point_id):
-        raise BackupError(f"'{point_id[:60]}' cannot be a restore point's id", "Take one that `points` lists.")
+        raise BackupError(
+            f"'{point_id[:60]}' cannot be a restore point's id", "Choose a restore point from `rempart points list`."
+        )
     return point_id
 
 
 def created_at(point_id: str) -> datetime:
-    """The moment that an id names, to the second."""
+    """Return the moment in an id, to the second."""
     return datetime.strptime(valid_id(point_id).split("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
 def prefix(point_id: str) -> str:
-    """Where a point's objects stand in the backup bucket."""
+    """Return the prefix of a point's objects in the backup bucket."""
     return f"points/{valid_id(point_id)}/"
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Canonical JSON (RFC 8785): the same manifest gives the same bytes."""
+    """Return canonical JSON (RFC 8785): equal manifests give equal bytes."""
     plain = {
         "format": FORMAT,
         **asdict(manifest),
@@ -145,7 +148,7 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def decode(body: bytes) -> Manifest:
-    """A manifest from its bytes. Raises ValueError when they are not one, or are of a format that we do not know."""
+    """Return a manifest from its bytes. Raises ValueError for invalid bytes or an unknown format."""
     try:
         plain: dict[str, Any] = json.loads(body)
         if plain.pop("format") != FORMAT:
@@ -164,10 +167,10 @@ def decode(body: bytes) -> Manifest:
 
 
 def write(site: Site, bucket: str, manifest: Manifest, retain_until: datetime | None = None) -> str:
-    """Store the manifest, which makes the point exist, under lock until then, and read it back; its SHA-256.
+    """Store the manifest under lock, which creates the point, and read it back. Return its SHA-256.
 
-    If the answer was lost and the manifest is there, that is a success. Raises BackupError if the id is taken,
-    IntegrityError for a site that does not give back what it stored.
+    If the answer was lost and the manifest exists, that is a success. Raises BackupError if the id is taken,
+    IntegrityError if the site returns other bytes.
     """
     body = encode(manifest)
     key = f"{prefix(manifest.id)}manifest.json"
@@ -177,7 +180,7 @@ def write(site: Site, bucket: str, manifest: Manifest, retain_until: datetime | 
 
 
 def read(site: Site, bucket: str, point_id: str, sha256: str) -> Manifest:
-    """The manifest with the SHA-256 on record. Raises IntegrityError when it differs, ObjectMissing when it is gone."""
+    """Return the manifest with the recorded SHA-256. Raises IntegrityError, ObjectMissing."""
     key = f"{prefix(point_id)}manifest.json"
     body = read_named(site, bucket, key, sha256)
     try:
@@ -195,6 +198,6 @@ def read(site: Site, bucket: str, point_id: str, sha256: str) -> Manifest:
 
 
 def list(site: Site, bucket: str) -> tuple[str, ...]:  # noqa: A001 - read as points.list(...)
-    """Ids of the points that have a manifest, newest first."""
+    """Return the ids of points with a manifest, newest first."""
     keys = (info.key.split("/") for info in site.list(bucket, "points/") if info.key.endswith("/manifest.json"))
     return tuple(sorted((k[1] for k in keys if len(k) == 3 and _ID.fullmatch(k[1])), reverse=True))

@@ -14,10 +14,10 @@ from rempart.sites.port import ObjectInfo, Site
 
 @dataclass(frozen=True)
 class Cleared:
-    """What became of one folder: versions `deleted` and their `bytes`, and what a lock or a need kept.
+    """Result for one folder: versions `deleted` and their `bytes`, and those kept by a lock or a need.
 
-    `retained_until` is the last moment of the locks that were met, None without any; with `whole` nothing that makes it
-    a point was deleted. `held`: a hold came before its turn, so it was not touched.
+    `retained_until` is the latest of the locks, or None; with `whole` nothing of the point itself was deleted. `held`:
+    a hold came first, so it was skipped.
     """
 
     id: str
@@ -95,7 +95,7 @@ def delete_unless_locked(site: Site, bucket: str, one: ObjectInfo, now: datetime
 
 
 def _lock(site: Site, bucket: str, one: ObjectInfo) -> datetime | None:
-    """Until when a version is locked; None also where there are no locks: then the refusal has another reason."""
+    """Return until when a version is locked; None also without locks: then the refusal has another cause."""
     if one.marker or one.version_id is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What the dumps of a restore point refer to, and which of it the point's objects lack. Pure."""
+"""Find references of a restore point's dumps to missing objects. Pure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ BELOW = "mlflow/"
 
 @dataclass(frozen=True)
 class Reference:
-    """`what` needs an object: exactly `key`, with this SHA-256 if known, or anything below a `key` that ends in /.
+    """`what` needs an object: exactly `key`, with this SHA-256 if known, or anything below a `key` ending in /.
 
-    `bucket` is the logical name; None where it lies outside of the platform's buckets.
+    `bucket` is the logical name, or None outside of the platform's buckets.
     """
 
     what: str
@@ -33,7 +33,9 @@ class Reference:
 
 
 def of_models(located: Iterable[tuple[str, str, str]], logical: Mapping[str, str]) -> Iterator[Reference]:
-    """What the registry's versions (name, version, artifact URI) need; `logical`: physical bucket to logical name."""
+    """Return what the registry's versions (name, version, artifact URI) need; `logical` maps physical to logical
+    buckets.
+    """
     for name, version, uri in located:
         what, parts = f"model {name} version {version}", urlsplit(uri)
         path = parts.path.strip("/")
@@ -51,9 +53,9 @@ def of_candidates(
     logical: Mapping[str, str],
     erasures: Iterable[Mapping[str, Any]] = (),
 ) -> Iterator[Reference]:
-    """What the evidence of each live model version (name, version) says of its training set and its job's outputs.
+    """Return training sets and outputs in the evidence of each live model version (name, version).
 
-    The newest record of a version counts. `erasures`: evidence of what stands for training sets that were rewritten.
+    The newest record of a version counts. `erasures`: evidence of rewritten training sets.
     """
     rewritten = successors(erasures)
     newest = {(name, str(body.get("version"))): body for name, body in records}
@@ -69,7 +71,7 @@ def of_candidates(
 
 
 def dangling(references: Iterable[Reference], held: Sequence[HeldObject]) -> tuple[str, ...]:
-    """The references that nothing among the held objects answers, in words."""
+    """Return references without a held object, in words."""
     objects = {(obj.bucket, obj.key): obj.sha256 for obj in held}
     folders = {(bucket, key[: end + 1]) for bucket, key in objects for end, sign in enumerate(key) if sign == "/"}
     missing = []

@@ -1,4 +1,4 @@
-"""What a restore has done so far, in one small file: a run that was killed goes on where it was."""
+"""Store the progress of a restore in one small file, so that a killed run continues."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from rempart.errors import BackupError
 
 @dataclass(frozen=True)
 class Progress:
-    """One restore of one point. `began` is when its first run did; `databases` were restored completely.
+    """One restore of one point. `began` is the start of its first run; `databases` are completely restored.
 
-    `filled`: databases and objects were as they are on record, and are not held against it once erasures changed them.
-    `opened`: the platform was started on what was restored, so nothing of it may be replaced any more. `steps`: seconds
-    that each step took, over all runs.
+    `filled`: databases and objects were equal to their record; later erasures may change them. `opened`: the platform
+    was started on the restored data, so nothing may be replaced any more. `steps`: seconds of each step, over all runs.
     """
 
     point: str
@@ -36,12 +35,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Journal:
-    """The file of a restore. Errors: BackupError for one that cannot be read."""
+    """File of a restore. Raises BackupError if unreadable."""
 
     file: Path
 
     def read(self, point: str, manifest_sha256: str, now: datetime) -> Progress:
-        """How far this restore is; one that begins if the file is not there, or is of another point."""
+        """Return the progress of this restore; new if the file is missing or belongs to another point."""
         fresh = Progress(point, manifest_sha256, now)
         try:
             plain: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
@@ -59,12 +58,12 @@ class Journal:
         except (ValueError, KeyError, TypeError, AttributeError) as cause:
             raise BackupError(
                 f"{self.file}, which says how far a restore is, cannot be read",
-                "Delete it: the restore then begins anew, and leaves out what is in place.",
+                "Delete the file: the restore then starts again, and skips what is in place.",
             ) from cause
         return found if (found.point, found.manifest_sha256) == (point, manifest_sha256) else fresh
 
     def write(self, progress: Progress) -> None:
-        """Keep how far it is, at once or not at all."""
+        """Save the progress atomically."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         partial = self.file.with_name(f".{self.file.name}.{os.getpid()}")
         plain = {**asdict(progress), "began": progress.began.isoformat()}
@@ -72,5 +71,5 @@ class Journal:
         partial.replace(self.file)
 
     def end(self) -> None:
-        """The restore is over: the next one begins anew."""
+        """End the restore: the next one starts new."""
         self.file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a restore does, decided before anything is done: which point, which parts of it, what is refused. Pure."""
+"""Plan a restore: which point, which parts, what is refused. Pure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PartKind = Literal["database", "bucket", "model", "dataset"]
 BUCKETS = ("artifacts", "lake")
 """Logical names, in the order in which they are restored: without artifacts no model loads."""
 REQUEST_BYTES = 256 << 10
-"""What an object costs in time beside its bytes, told as bytes."""
+"""Fixed cost of an object in addition to its bytes, expressed in bytes."""
 _SUFFIX = re.compile(r"[a-z][a-z0-9]{0,19}")
 _PART = re.compile(rf"({'|'.join(get_args(PartKind))}):([A-Za-z0-9][A-Za-z0-9_.-]{{0,127}})")
 
 
 @dataclass(frozen=True)
 class Part:
-    """What of a point is wanted: `database:mlflow`, `bucket:lake`, `model:NAME`, `dataset:NAME`."""
+    """A requested part of a point: `database:mlflow`, `bucket:lake`, `model:NAME`, `dataset:NAME`."""
 
     kind: PartKind
     name: str
@@ -33,7 +33,7 @@ class Part:
 
 
 def parse_part(text: str) -> Part:
-    """The part that a text names. Raises BackupError."""
+    """Return the part that a text names. Raises BackupError."""
     found = _PART.fullmatch(text)
     if found is None or (found[1] == "bucket" and found[2] not in BUCKETS):
         raise BackupError(
@@ -44,7 +44,7 @@ def parse_part(text: str) -> Part:
 
 
 def check_suffix(text: str) -> str:
-    """What names of databases and buckets beside the platform's own end in. Raises BackupError."""
+    """Return the suffix of side-by-side databases and buckets if valid. Raises BackupError."""
     if not _SUFFIX.fullmatch(text):
         raise BackupError(
             f"'{text[:40]}' cannot end the name of a database and of a bucket",
@@ -84,7 +84,7 @@ def choose(
         raise BackupError(
             "The site holds no restore point that lacks nothing"
             + (f"; it holds {len(there)} that lack something, the newest is {there[-1].point}" if there else ""),
-            "Name one with --point, and expect what `--explain` says that it lacks." if there else "Try another site.",
+            "Name a restore point with --point; `--explain` shows what it lacks." if there else "Try another site.",
         )
     link = chain.of_point(links, named)
     if named not in present:
@@ -176,13 +176,13 @@ def _belongs(held_object: HeldObject, part: Part, models: Mapping[str, Collectio
 
 
 def dataset_of(key: str) -> str | None:
-    """The pipeline in whose folder an object of the lake stands, as `<what>/<pipeline>/...`."""
+    """Return the pipeline of an object in the lake, from `<what>/<pipeline>/...`."""
     parts = key.split("/")
     return parts[1] if len(parts) > 2 else None
 
 
 def keys_needed(manifest: Manifest, selection: Selection) -> list[tuple[str, str]]:
-    """Domain and serial of every key without which a restore cannot end: of databases, and of the secrets."""
+    """Return scope and serial of every key that a restore needs: for databases and secrets."""
     needed = {(database.scope, database.serial) for database in selection.databases}
     if selection.whole:
         needed.add((manifest.secrets.sealed.scope, manifest.secrets.sealed.serial))
@@ -191,7 +191,7 @@ def keys_needed(manifest: Manifest, selection: Selection) -> list[tuple[str, str
 
 @dataclass
 class Meter:
-    """How far something is, and how long it will still take, at the pace so far. `now` in seconds of any clock."""
+    """Progress and remaining time at the current pace. `now` in seconds of any clock."""
 
     what: str
     total: float
@@ -212,22 +212,22 @@ class Meter:
 
 
 def time_left(done: float, total: float, seconds: float) -> float | None:
-    """Seconds that the rest takes at the pace so far; None while nothing is done."""
+    """Return the remaining seconds at the current pace; None before any progress."""
     return max(total - done, 0.0) * seconds / done if done > 0 else None
 
 
 def weight(size: int) -> int:
-    """What an object counts for in a meter."""
+    """Return an object's weight in a meter."""
     return size + REQUEST_BYTES
 
 
 def span(seconds: float) -> str:
-    """Seconds for people."""
+    """Format seconds for people."""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def parts(manifest: Manifest) -> Iterator[tuple[Part, str, int]]:
-    """Every part of a point but models: how many tables or objects, and bytes."""
+    """Return every part of a point except models: number of tables or objects, and bytes."""
     for dump in sorted(manifest.databases, key=lambda database: database.name):
         yield Part("database", dump.name), f"{len(dump.tables)} tables", dump.bytes
     sums: dict[Part, tuple[int, int]] = {}

@@ -1,4 +1,4 @@
-"""Which restore points to keep: the newest of each hour, day, week and month, as rempart.yaml asks."""
+"""Choose the restore points to keep: the newest of each hour, day, week and month, as in rempart.yaml."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GRACE = timedelta(hours=2)
 SKEW = timedelta(minutes=15)
 """Two clocks may differ by this. A point from later than that is dated by a clock that is wrong, or ours is."""
 LEFTOVER_AGE = timedelta(days=1)
-"""A folder without a manifest is a backup that goes on, until the site has seen a write so much later."""
+"""Age of the newest write after which a folder without a manifest is no running backup."""
 HELD, YOUNG, FUTURE, LOCKED = "legal hold", "young", "dated in the future", "under lock"
 MANIFEST = "manifest.json"
 _OBJECTS = re.compile(rb'"objects":\s*\[')
@@ -49,13 +49,12 @@ def plan(
 ) -> RetentionPlan:
     """Keep the newest point of each of the last N hours, days, weeks and months that have one.
 
-    Besides, whatever these rules say: the FLOOR newest, the newest that is not `doubtful`, those under legal hold,
-    those younger than GRACE, and those younger than `locked`, whose first lock nobody can take away. A doubtful point
-    (inconsistent, or not what is on record) stands for its period only if no other can.
-
-    Periods are counted by the points that exist, not back from `now`: neither a pause nor a wrong clock prunes the last
-    good points. A point from the future is kept and counted nowhere, for it would be the newest for ever. So an earlier
-    `now` prunes never more, and a later one only what is no longer young or locked. All times are UTC.
+    Always kept are the FLOOR newest, the newest that is not `doubtful`, points with a legal hold, those younger than
+    GRACE, and those younger than `locked`, whose first lock nobody can remove. A doubtful point (inconsistent, or
+    different from its record) represents its period only if no other can. Periods are counted by existing points, not
+    back from `now`: neither a pause nor a wrong clock prunes the last good points. A point from the future is kept and
+    not counted, because it would be the newest for ever. So an earlier `now` never prunes more, and a later one only
+    what is no longer young or locked. All times are UTC.
     """
     made = {point: points.created_at(point) for point in sorted(set(point_ids), reverse=True)}
     reasons: dict[str, list[str]] = {point: [] for point in made}
@@ -109,9 +108,9 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a manifest says before its objects: its format, what its point needs, and how many references it lacks.
+    """Header of a manifest: its format, what its point needs, and its number of missing references.
 
-    `keys` stand in the backup bucket (dumps of the first formats), `snapshots` in the databases' repositories.
+    `keys` are in the backup bucket (dumps of the first formats), `snapshots` in the databases' repositories.
     """
 
     format: int
@@ -122,10 +121,10 @@ class Needs:
 
 
 def needs(beginning: bytes) -> Needs:
-    """What a point needs, from its manifest's beginning, of which `begin` cut off the objects.
+    """Return what a point needs, from its manifest's beginning, which `begin` separated from the objects.
 
-    Also for a format that can no longer be restored: what it names stays while the point does. Raises ValueError for
-    what is no manifest, and for one of a later release.
+    Works also for formats that can no longer be restored: their data stays while the point does. Raises ValueError for
+    an invalid manifest or one of a later release.
     """
     try:
         plain = json.loads(beginning)
@@ -145,10 +144,11 @@ def needs(beginning: bytes) -> Needs:
 
 
 def unneeded(stored: Mapping[str, str], needed: Collection[str], standing: Collection[str]) -> tuple[str, ...]:
-    """Of the snapshots in a repository (id, and the point that its tag names), those that nobody needs any more.
+    """Return the snapshots of a repository (id, point in the tag) that are no longer needed.
 
-    That is: no kept point names it, its own point does not stand, and it is older than LEFTOVER_AGE against the newest
-    point there: a backup that goes on has snapshots and no manifest yet. What is no point's is never touched.
+    That is: no kept point names it, its own point does not exist, and it is older than LEFTOVER_AGE against the newest
+    point there, because a running backup has snapshots and no manifest yet. Snapshots without a point are never
+    removed.
     """
     made = {one: points.created_at(point) for one, point in stored.items() if _is_id(point)}
     newest = max((points.created_at(point) for point in standing), default=None)
@@ -162,9 +162,9 @@ def unneeded(stored: Mapping[str, str], needed: Collection[str], standing: Colle
 
 
 def begin(stream: BinaryIO) -> bytes:
-    """A manifest as JSON without its objects, of which there may be a hundred thousand: they come last but one.
+    """Return a manifest as JSON without its objects, of which there may be a hundred thousand: they come last but one.
 
-    In JSON no text can hold what is looked for, since a quote in it is escaped.
+    In JSON no text can contain the searched mark, because quotes are escaped.
     """
     read = b""
     while chunk := stream.read(_CHUNK):
@@ -176,7 +176,7 @@ def begin(stream: BinaryIO) -> bytes:
 
 @dataclass(frozen=True)
 class Folder:
-    """What stands under a point's prefix, in every version: `bytes`, and the site's time of the `newest` write.
+    """Content of a point's prefix, in every version: `bytes`, and the site's time of the `newest` write.
 
     The manifest is `current` (it is a point), `hidden` under a delete marker, or `none`: not written, or pruned.
     """
@@ -188,7 +188,7 @@ class Folder:
 
 
 def folders(listed: Iterable[ObjectInfo]) -> dict[str, Folder]:
-    """The folders under `points/` by their ids, from a listing of all versions (those of a key newest first)."""
+    """Return the folders under `points/` by id, from a listing of all versions (each key's newest first)."""
     found: dict[str, Folder] = {}
     hidden: set[str] = set()
     for one in listed:
@@ -213,10 +213,10 @@ def _is_id(text: str) -> bool:
 
 
 def leftovers(found: Iterable[Folder]) -> tuple[str, ...]:
-    """Ids of folders that will never be a point, oldest first: of a backup that died, or of a prune that did.
+    """Return ids of folders that will never be a point, oldest first: leftovers of killed backups and prunes.
 
-    Their age is that against the newest write, by the site's clock alone: ours may be wrong. A hidden manifest makes no
-    leftover: pruning hides nothing, so somebody else did.
+    Their age is relative to the newest write by the site's clock: ours may be wrong. A hidden manifest is no leftover:
+    pruning hides nothing, so somebody else did.
     """
     known = tuple(found)
     newest = max((one.newest for one in known), default=None)

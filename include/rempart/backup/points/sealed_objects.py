@@ -16,7 +16,7 @@ from rempart.sites.port import Site
 
 
 def versions_of(target: Site, bucket: str, scopes: Iterable[EncryptionScope]) -> dict[str, dict[str, int]]:
-    """Sizes of the versions at the target, by key and version, the newest first."""
+    """Return sizes of the versions at the target, by key and version, newest first."""
     found: dict[str, dict[str, int]] = {}
     for scope in scopes:
         for info in target.versions(bucket, sealing.folder(scope)):
@@ -26,7 +26,7 @@ def versions_of(target: Site, bucket: str, scopes: Iterable[EncryptionScope]) ->
 
 
 class _Hashing:
-    """Reads a stream, and tells the SHA-256 of what it read."""
+    """Reads a stream and computes its SHA-256."""
 
     def __init__(self, stream: age.Reader) -> None:
         self._stream, self.digest = stream, hashlib.sha256()
@@ -43,9 +43,9 @@ class _Hashing:
 
 
 def unseal(site: Site, bucket: str, key: ScopeKey, sealed: SealedObject, file: Path, *, sha256: str, size: int) -> None:
-    """Open a sealed object into a file, which appears once it is whole; `sha256` and `size` are those of the original.
+    """Open a sealed object into a file, which appears once complete; `sha256` and `size` are the original's.
 
-    Raises IntegrityError when it is not what is on record, KeyWrong, ObjectMissing, SiteUnavailable.
+    Raises IntegrityError if it differs from its record, KeyWrong, ObjectMissing, SiteUnavailable.
     """
     where = f"{bucket}/{sealed.key} at site '{site.name}'"
     partial_ = file.with_name(f".{file.name}.partial")

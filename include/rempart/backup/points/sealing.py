@@ -27,7 +27,7 @@ _GZIP = 31  # of zlib: a gzip header, which then holds no name and the time 0
 
 @dataclass(frozen=True)
 class Original:
-    """An object version that is to be sealed; `bucket` is the logical name, `sha256` that of its content."""
+    """An object version to seal; `bucket` is the logical name, `sha256` that of its content."""
 
     bucket: str
     key: str
@@ -54,7 +54,7 @@ class SealedObject:
 
 
 def key_of(scope: EncryptionScope, hash_key: bytes, sha256: str) -> str:
-    """Where the sealed form of a content stands."""
+    """Return the key of the sealed form of a content."""
     name = hmac.new(hash_key, bytes.fromhex(sha256), hashlib.sha256).hexdigest()
     return f"{folder(scope)}{name[:2]}/{name}.age"
 
@@ -65,7 +65,7 @@ def folder(scope: EncryptionScope) -> str:
 
 
 class _Compressing:
-    """Reads a stream as gzip, and tells SHA-256 and size of what it read."""
+    """Reads a stream as gzip; provides SHA-256 and size of the original."""
 
     def __init__(self, stream: age.Reader) -> None:
         self._stream, self._gzip, self._rest = stream, zlib.compressobj(1, zlib.DEFLATED, _GZIP), bytearray()
@@ -84,7 +84,7 @@ class _Compressing:
 
 
 class _Expanding:
-    """Writes gzip as what it holds, no more than `limit` bytes; tells their SHA-256 and number."""
+    """Expands gzip, at most `limit` bytes; provides their SHA-256 and number."""
 
     def __init__(self, out: BinaryIO, limit: int, where: str) -> None:
         self._out, self._limit, self._where = out, limit, where
@@ -109,10 +109,10 @@ class _Expanding:
         return len(body)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no data is held back."""
 
     def end(self) -> tuple[str, int]:
-        """SHA-256 and size. Raises IntegrityError if the end is missing."""
+        """Return SHA-256 and size. Raises IntegrityError if the end is missing."""
         if not self._gzip.eof:
             raise self._wrong("its end is missing")
         return self.digest.hexdigest(), self.size
@@ -122,9 +122,9 @@ class _Expanding:
 
 
 def seal(stream: age.Reader, recipients: Iterable[str], out: BinaryIO) -> tuple[str, int]:
-    """Compress and encrypt a stream, in constant memory; SHA-256 and size of what was read.
+    """Compress and encrypt a stream in constant memory. Return SHA-256 and size of the original.
 
-    Raises what the stream raises.
+    Raises the errors of the stream.
     """
     reader = _Compressing(stream)
     age.encrypt_stream(reader, out, recipients)
@@ -149,11 +149,11 @@ def plan(
     known: Mapping[str, SealedObject],
     until: datetime,
 ) -> dict[str, Step]:
-    """What is to be done for each key that is wanted.
+    """Return the action for each wanted key.
 
-    `present`: sizes of the versions that the site lists, by key. `known`: what an earlier run sealed and verified. What
-    is known is to `keep` if it is present as it was, and locked until then; else its lock is to be `extend`ed. What is
-    present and not known is to be `examine`d: who can write at the site may have put it there. The rest is to `store`.
+    `present`: sizes of the versions at the site, by key. `known`: objects that an earlier run sealed and verified. A
+    known object is `keep` if unchanged and locked long enough, else `extend`. An unknown present object is `examine`,
+    because anyone who can write at the site may have put it there. All others are `store`.
     """
     steps: dict[str, Step] = {}
     for key in wanted:
@@ -166,10 +166,10 @@ def plan(
 
 
 def as_json(one: SealedObject) -> dict[str, Any]:
-    """As a manifest holds it."""
+    """Return the form of a manifest."""
     return {**one.__dict__, "retained_until": one.retained_until.isoformat()}
 
 
 def from_json(plain: Mapping[str, Any]) -> SealedObject:
-    """Raises KeyError, TypeError, ValueError for what is none."""
+    """Return an object from its form in a manifest. Raises KeyError, TypeError, ValueError."""
     return SealedObject(**{**plain, "retained_until": datetime.fromisoformat(plain["retained_until"])})

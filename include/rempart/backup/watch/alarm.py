@@ -21,9 +21,9 @@ class News:
 def due(
     told: Mapping[str, datetime], verdicts: Iterable[Verdict], now: datetime, remind: timedelta
 ) -> tuple[News, ...]:
-    """What one recipient is to be told now. `told`: when he was last told of each kind that it is red.
+    """Return the news for one recipient. `told`: the last notification about each red kind.
 
-    A clock that was set back does not keep a reminder from coming.
+    A clock that was set back does not suppress a reminder.
     """
     news = []
     for verdict in verdicts:
@@ -40,7 +40,7 @@ def due(
 def after(
     told: Mapping[str, datetime], news: Iterable[News], verdicts: Iterable[Verdict], now: datetime
 ) -> dict[str, datetime]:
-    """What the recipient was told once the news reached him. Kinds that are not watched any more are forgotten."""
+    """Return the recipient's state after the news were sent. Unwatched kinds are forgotten."""
     watched = {verdict.kind for verdict in verdicts}
     left = {kind: at for kind, at in told.items() if kind in watched}
     for one in news:

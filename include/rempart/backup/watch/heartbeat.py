@@ -24,7 +24,7 @@ from rempart.ledger.keys import Signer, is_signed, key_id
 VERSION = 1
 PREFIX = "heartbeats/"
 WAL = "wal"
-"""The kind of the archive of PostgreSQL's WAL: unlike the others it does not end, and tells every few minutes."""
+"""Kind of the WAL archive: unlike the others it does not end, and reports every few minutes."""
 KIND = r"^(backup|drill|wal|replication/[^/\s]+-[^/\s]+)$"
 _FORM = re.compile(r'\{"heartbeat":(?P<text>\{.*\}),' + SIGNED + r"\n?")
 _FIELDS: dict[str, type] = {"at": str, "facts": dict, "key": str, "kind": str, "v": int}
@@ -32,14 +32,14 @@ _FIELDS: dict[str, type] = {"at": str, "facts": dict, "key": str, "kind": str, "
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """`kind` ended at `at`. `facts`: what it tells of itself; plain JSON, neither secret nor personal."""
+    """`kind` ended at `at`. `facts` describe it: plain JSON, neither secret nor personal."""
 
     kind: str
     at: datetime
     facts: Mapping[str, Any]
 
     def moment(self, name: str) -> datetime | None:
-        """A fact that is an aware moment; None if it is not there, or is none."""
+        """Return a fact as an aware moment, or None."""
         try:
             found = datetime.fromisoformat(str(self.facts.get(name)))
         except ValueError:
@@ -47,7 +47,7 @@ class Heartbeat:
         return found if found.tzinfo else None
 
     def seconds(self, name: str) -> timedelta | None:
-        """A fact that is a number of seconds; None if it is not there, or is none."""
+        """Return a fact as a number of seconds, or None."""
         found = self.facts.get(name)
         if isinstance(found, bool) or not isinstance(found, int | float):
             return None
@@ -58,17 +58,17 @@ class Heartbeat:
 
 
 def replication(source: str, target: str) -> str:
-    """The kind of one pair's heartbeat."""
+    """Return the kind of one pair's heartbeat."""
     return f"replication/{source}-{target}"
 
 
 def key_of(kind: str) -> str:
-    """Where the heartbeat of a kind stands in the backup bucket."""
+    """Return the key of a kind's heartbeat in the backup bucket."""
     return f"{PREFIX}{kind}.json"
 
 
 def encode(heartbeat: Heartbeat, signer: Signer) -> bytes:
-    """The signed object. Raises LedgerError for facts that are not plain JSON."""
+    """Return the signed object. Raises LedgerError for facts that are not plain JSON."""
     text = canonical(
         {
             "v": VERSION,
@@ -83,9 +83,9 @@ def encode(heartbeat: Heartbeat, signer: Signer) -> bytes:
 
 
 def decode(kind: str, body: bytes, trusted: Iterable[bytes]) -> Heartbeat:
-    """The heartbeat in an object, signed by one of the trusted public keys (32 bytes each).
+    """Return the heartbeat in an object, signed by one of the trusted public keys (32 bytes each).
 
-    Raises ValueError, which says why it is not to be believed.
+    Raises ValueError with the reason of distrust.
     """
     try:
         found = _FORM.fullmatch(body.decode())

@@ -1,4 +1,4 @@
-"""What the watch thinks of heartbeats. Silence is red, and so is whatever is not known."""
+"""Judge heartbeats. A missing heartbeat is red, and so is anything unknown."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ State = Literal["fresh", "unreadable", "missing", "forged", "skew", "failed", "l
 
 @dataclass(frozen=True)
 class Limit:
-    """How long a kind may be silent, and how far behind what it tells of may be; None: that is not judged.
+    """Maximum age of a kind's heartbeat, and maximum lag; None is not judged.
 
-    `rpo`: age of the restore point that a backup made. `lag`: of a replication.
+    `rpo`: age of the backup's restore point. `lag`: of a replication.
     """
 
     silence: timedelta
@@ -39,7 +39,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class Unheard:
-    """Why there is no heartbeat to be believed."""
+    """Reason why no trusted heartbeat exists."""
 
     state: Literal["unreadable", "missing", "forged"]
     why: str
@@ -47,7 +47,7 @@ class Unheard:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong with one kind (the worst first in `detail`), or that it is fresh; `at` is its last heartbeat."""
+    """Fault of one kind (the worst first in `detail`), or that it is fresh; `at` is its last heartbeat."""
 
     kind: str
     state: State
@@ -60,7 +60,7 @@ class Verdict:
 
 
 def judge(seen: Mapping[str, Heard | Unheard], limits: Mapping[str, Limit], now: datetime) -> tuple[Verdict, ...]:
-    """One verdict for each limit, in their order. A kind that nobody looked for is missing."""
+    """Return one verdict for each limit, in order. A kind without a result counts as missing."""
     nothing = Unheard("missing", "nobody looked for it")
     return tuple(_judge(kind, seen.get(kind, nothing), limit, now) for kind, limit in limits.items())
 
@@ -112,7 +112,7 @@ def _clock(moment: datetime) -> str:
 
 
 def span(length: timedelta) -> str:
-    """A length of time as a person says it, in its two largest units: `2 h 5 min`."""
+    """Format a duration in its two largest units: `2 h 5 min`."""
     seconds = int(min(abs(length), _LONGEST).total_seconds())
     for (name, size), (below, small) in pairwise((("d", 86400), ("h", 3600), ("min", 60), ("s", 1))):
         if seconds >= size:

@@ -1,4 +1,4 @@
-"""The platform's RPO as one figure: what would be lost now. Pure."""
+"""Compute the platform's RPO: what would be lost now. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rempart.backup.watch.heartbeat_check import Heard, Limit, Unheard, span
 
 @dataclass(frozen=True)
 class Rpo:
-    """How much would be lost (None: that is not known), what decides it, and the objective."""
+    """The possible loss (None: unknown), its cause, and the objective."""
 
     length: timedelta | None
     because: str
@@ -19,11 +19,11 @@ class Rpo:
 
     @property
     def ok(self) -> bool:
-        """An unknown is no success."""
+        """Return whether the objective is met; unknown counts as missed."""
         return self.length is not None and (self.objective is None or self.length <= self.objective)
 
     def line(self) -> str:
-        """For people: `RPO 12 min (objective 1 h): the newest consistent restore point is so old`."""
+        """Return the figure for people: `RPO 12 min (objective 1 h): the newest consistent restore point is so old`."""
         objective = f" (objective {span(self.objective)})" if self.objective is not None else ""
         if self.length is None:
             return f"RPO not known{objective}: {self.because}"
@@ -33,9 +33,9 @@ class Rpo:
 def worse(
     point: datetime | None, lags: Mapping[str, timedelta | None], now: datetime, objective: timedelta | None
 ) -> Rpo:
-    """The age of the newest consistent restore point or the replica's lag, whichever is worse.
+    """Return the worse of the age of the newest consistent restore point and the replicas' lags.
 
-    `lags`: of each pair, as of now; None, as for `point`: nobody knows.
+    `lags`: of each pair, as of now; None, as for `point`, means unknown.
     """
     if point is None:
         return Rpo(None, "no consistent restore point is known", objective)
@@ -49,12 +49,12 @@ def worse(
 
 
 def lag_now(measured: timedelta | None, at: datetime, now: datetime) -> timedelta | None:
-    """A lag that was measured then: what changed since may not be there yet either."""
+    """Return a lag measured earlier as of now: later changes may be missing too."""
     return None if measured is None else measured + max(now - at, timedelta())
 
 
 def of_heartbeats(seen: Mapping[str, Heard | Unheard], limits: Mapping[str, Limit], now: datetime) -> Rpo | None:
-    """The figure as the watch knows it; None where backups are not watched."""
+    """Return the figure as the watch knows it; None if backups are not watched."""
     if "backup" not in limits:
         return None
     backup, point = seen.get("backup"), None

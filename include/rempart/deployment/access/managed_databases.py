@@ -1,7 +1,7 @@
-"""The platform's databases in a PostgreSQL whose superuser is the operator's: a script for psql, run once, by a person.
+"""Write a psql script that prepares the platform's databases in a PostgreSQL of an operator; a person runs it once.
 
-It needs a role that may create roles and databases, as operators give their customers. Passwords stand in it as SCRAM
-verifiers (RFC 5802, as PostgreSQL keeps them), which open nothing by themselves.
+It needs a role that may create roles and databases, as operators give their customers. Passwords are SCRAM verifiers
+(RFC 5802, in PostgreSQL's format), which grant no access by themselves.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from rempart.deployment.setup.paths import Stack
 from rempart.settings.config import DATABASES, parse_connection
 
 _ITERATIONS = 4096
-"""What PostgreSQL itself takes; the passwords are random and long."""
+"""PostgreSQL's own iteration count; the passwords are random and long."""
 
 
 def verifier(password: str, salt: bytes) -> str:
-    """What the server keeps of a password of printable ASCII: from it, nobody can log in."""
+    """Return the server's verifier of a password of printable ASCII: nobody can log in with it."""
     salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, _ITERATIONS)
     client = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server = hmac.digest(salted, b"Server Key", "sha256")
@@ -29,7 +29,7 @@ def verifier(password: str, salt: bytes) -> str:
 
 
 def script(stack: Stack, secrets: Mapping[str, str], salt: bytes | None = None) -> str:
-    """The script. Safe to run again; rights that only a superuser could give are asked for last, and may fail."""
+    """Return the script. Safe to run again; rights that only a superuser can grant come last, and may fail."""
     lines = [
         "-- Written by `rempart init --kubernetes`. As a role that may create roles and databases:",
         '--   psql "host=... dbname=postgres user=..." -f databases.sql',
@@ -71,5 +71,5 @@ def script(stack: Stack, secrets: Mapping[str, str], salt: bytes | None = None) 
 
 
 def _unless(catalogue: str, column: str, name: str, statement: str) -> str:
-    """One that psql runs where there is no such row. Every word of it is of this module."""
+    """Return a statement that psql runs if a row is missing. All its words come from this module."""
     return f"SELECT '{statement}' WHERE NOT EXISTS (SELECT FROM {catalogue} WHERE {column} = '{name}') \\gexec"  # noqa: S608

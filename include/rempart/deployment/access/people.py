@@ -39,7 +39,7 @@ class Person:
 
 @contextmanager
 def tables(database: Connection) -> Iterator[Session]:
-    """A session in which all changes are made, or none; one at a time. Raises DatabaseUnavailable, AccessError."""
+    """Open a session in which all changes are made, or none; one at a time. Raises DatabaseUnavailable, AccessError."""
     with connect(database) as session, session.transaction():
         if session.execute("SELECT to_regclass('public.ab_user')").fetchone() == (None,):
             raise AccessError(
@@ -51,7 +51,7 @@ def tables(database: Connection) -> Iterator[Session]:
 
 
 def listed(session: Session) -> list[Person]:
-    """Everybody, by name."""
+    """Return all people, by name."""
     rows = session.execute(
         "SELECT u.id, u.username, coalesce(array_agg(r.name::text ORDER BY r.name) FILTER (WHERE r.name IS NOT NULL),"
         " '{}'), coalesce(u.active, false), u.last_login FROM ab_user u LEFT JOIN ab_user_role l ON l.user_id = u.id"
@@ -61,38 +61,38 @@ def listed(session: Session) -> list[Person]:
 
 
 def find(session: Session, name: str) -> Person:
-    """One person. Raises AccessError."""
+    """Return one person. Raises AccessError."""
     for person in (everybody := listed(session)):
         if person.name == name:
             return person
     raise AccessError(
-        f"There is no user '{name}'", f"Name one of: {', '.join(one.name for one in everybody) or 'none yet'}."
+        f"There is no user '{name}'", f"Choose one of: {', '.join(one.name for one in everybody) or 'none yet'}."
     )
 
 
 def check_name(name: str) -> None:
-    """Raises AccessError for a name that could be taken for another or for an address."""
+    """Check that a name cannot be confused with another or with an address. Raises AccessError."""
     if not _NAME.fullmatch(name):
         raise AccessError(f"'{name}' cannot be a user's name", "Take small letters, digits, '.', '_' or '-', up to 64.")
 
 
 def check_password(password: str) -> None:
-    """Raises AccessError for a password that is guessed too soon."""
+    """Check that a password is not guessed easily. Raises AccessError."""
     if len(password) < SHORTEST_PASSWORD:
         raise AccessError(
             f"The password has {len(password)} characters",
-            f"Take {SHORTEST_PASSWORD} or more, or leave it to Rempart to make one.",
+            f"Use {SHORTEST_PASSWORD} characters or more, or let Rempart generate a password.",
         )
 
 
 def next_number(session: Session) -> int:
-    """A number that nobody has now; whoever had it before a restore is not known here."""
+    """Return an unused number. Numbers used before a restore are unknown here."""
     row = session.execute("SELECT nextval('ab_user_id_seq')").fetchone()
     return int(str(row[0])) if row else 0
 
 
 def insert(session: Session, number: int, name: str, role: RoleName, password: str) -> Person:
-    """A new person. Raises AccessError if there is one of that name."""
+    """Insert a person. Raises AccessError if the name exists."""
     if any(person.name == name for person in listed(session)):
         raise AccessError(f"There is a user '{name}' already", "`rempart users role` changes what it may do.")
     session.execute(
@@ -108,7 +108,7 @@ def insert(session: Session, number: int, name: str, role: RoleName, password: s
 
 
 def remove(session: Session, person: Person) -> None:
-    """The person, its roles and its logins."""
+    """Remove a person with roles and sessions."""
     end_logins(session, person)
     for column in ("created_by_fk", "changed_by_fk"):
         session.execute(f"UPDATE ab_user SET {column} = NULL WHERE {column} = %s", [person.number])  # noqa: S608
@@ -118,7 +118,7 @@ def remove(session: Session, person: Person) -> None:
 
 
 def set_role(session: Session, person: Person, role: RoleName) -> None:
-    """This role, and no other; none that comes by a group either."""
+    """Set this role and no other, including roles from groups."""
     for table in ("ab_user_role", "ab_user_group"):
         session.execute(f"DELETE FROM {table} WHERE user_id = %s", [person.number])  # noqa: S608
     made = session.execute(
@@ -131,7 +131,7 @@ def set_role(session: Session, person: Person, role: RoleName) -> None:
 
 
 def set_password(session: Session, person: Person, password: str) -> None:
-    """A new password, with which the person may log in."""
+    """Set a new password."""
     session.execute(
         "UPDATE ab_user SET password = %s, active = true, fail_login_count = 0, changed_on = localtimestamp"
         " WHERE id = %s",
@@ -146,7 +146,7 @@ def password_hash(session: Session, person: Person) -> str:
 
 
 def end_logins(session: Session, person: Person) -> None:
-    """Delete the sessions of its browsers, each of which could get new tokens."""
+    """Delete a person's browser sessions, each of which could get new tokens."""
     import msgspec
 
     rows = session.execute("SELECT id, data FROM session WHERE data IS NOT NULL").fetchall()

@@ -1,7 +1,6 @@
-"""Brings the roles of rempart.settings.access into the tables of Airflow's FAB auth manager, and the platform's own
-admin.
+"""Write the roles of rempart.settings.access, and the platform's admin, into the tables of Airflow's FAB auth manager.
 
-Pure: what differs between the table and what was found. Roles of a team's own stay as they are.
+Pure: it computes the differences between the table and the database. A team's own roles stay unchanged.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Change:
 def plan(
     wanted: Iterable[access.Role], found: Mapping[str, frozenset[Permission]]
 ) -> tuple[tuple[str, ...], tuple[Change, ...]]:
-    """The roles that are missing, and what has to change in the permissions of all. `found`: by name of the role."""
+    """Return missing roles, and changes of all roles' permissions. `found`: permissions by role."""
     missing, changes = [], []
     for role in wanted:
         has = found.get(role.name, frozenset())
@@ -49,16 +48,16 @@ def plan(
 
 
 def admit(stack: Stack, resolve: Connections) -> list[str]:
-    """What `synchronise` tells, if Airflow asks FAB who may use it. Raises DatabaseUnavailable, AccessError."""
+    """Return the result of `synchronise` if Airflow uses FAB. Raises DatabaseUnavailable, AccessError."""
     if stack.config.access.auth_manager != "fab":
         return []
     return synchronise(resolve("pg_airflow"), resolve("airflow_api"))
 
 
 def synchronise(database: Connection, admin: Connection) -> list[str]:
-    """Make roles and the platform's admin what they must be; what was put right, and who has a role that is not ours.
+    """Write roles and the platform's admin. Return what was corrected, and people with roles that are not ours.
 
-    Changes nothing when all is there. Raises DatabaseUnavailable, AccessError if the tables are not there.
+    Changes nothing if all is in place. Raises DatabaseUnavailable, AccessError without the tables.
     """
     with people.tables(database) as session:
         wanted = [access.role(name) for name in access.ROLES]
@@ -77,7 +76,7 @@ def synchronise(database: Connection, admin: Connection) -> list[str]:
 
 
 def _platform_admin(session: Session, admin: Connection) -> list[str]:
-    """The user that Rempart itself works as: there, active, with its generated password and its role alone."""
+    """Ensure Rempart's own user: existing, active, with its generated password and only its role."""
     person = next((one for one in people.listed(session) if one.name == admin.login), None)
     if person is None:
         people.insert(session, people.next_number(session), admin.login, "admin", admin.password)
@@ -108,7 +107,7 @@ def _found(session: Session) -> dict[str, frozenset[Permission]]:
 
 
 def _names(session: Session, table: str, names: Iterable[str]) -> None:
-    """Rows of one of FAB's tables of names; those that are there stay."""
+    """Return rows of one of FAB's tables of names; existing ones stay."""
     session.execute(
         sql.SQL(
             "INSERT INTO {0} (id, name) SELECT nextval({1}), n FROM unnest(%s::text[]) n"

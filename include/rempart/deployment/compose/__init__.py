@@ -1,1 +1,1 @@
-"""The stack in containers: their files, images, certificates and health checks."""
+"""Run the stack in containers: files, images, certificates, health checks."""

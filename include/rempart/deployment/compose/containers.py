@@ -1,7 +1,7 @@
-"""The stack in containers: what each is given as files, planned from the same settings as the embedded stack's.
+"""Plan the files of the stack's containers, from the same settings as the embedded stack.
 
-`rempart init` writes them under var/compose; docker-compose.yml mounts each file into the containers that need it, and
-no other. No secret is in the compose file, in `.env`, in a command line or in what `docker inspect` shows.
+`rempart init` writes them under var/compose; docker-compose.yml mounts each file only into the containers that need it.
+No secret is in the compose file, in `.env`, in a command line or in the output of `docker inspect`.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ _WEED = {
     "jwt.filer_signing": "WEED_JWT_FILER_SIGNING_KEY",
     "jwt.filer_signing.read": "WEED_JWT_FILER_SIGNING_READ_KEY",
 }
-"""Sections of SeaweedFS's security.toml, and the variables that say the same to the embedded one."""
+"""Sections of SeaweedFS's security.toml, and the embedded stack's variables with the same meaning."""
 _INDEX = ("index-url", "extra-index-url", "trusted-host", "timeout")
-"""Of pip's settings those that hold in a container as well: no path of this machine."""
+"""pip settings that also work in a container: none with a path of this machine."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,15 @@ _MADE = (
 
 
 def in_containers(stack: Stack) -> Stack:
-    """The same stack with each service in a container of its own. Raises StackError for what cannot be one."""
+    """Return the stack with each service in its own container. Raises StackError if that is impossible."""
     egress_proxy.check_services(stack)
     return replace(stack, var=VAR, offset=0, containers=True)
 
 
 def files(stack: Stack, secrets: Mapping[str, str], certificates: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """What the containers are given: contents by path. `stack` is the one in containers.
+    """Return the containers' files: contents by path. `stack` is the one in containers.
 
-    `certificates`: of each site its files by name.
+    `certificates`: each site's files by name.
     """
     resolve = credentials.connections(stack, secrets)
     found = {f"{name}.env": secrets_of(stack, secrets, name) for name in SECRETS}
@@ -126,7 +126,7 @@ def files(stack: Stack, secrets: Mapping[str, str], certificates: Mapping[str, M
 
 
 def secrets_of(stack: Stack, secrets: Mapping[str, str], name: str) -> str:
-    """The lines of one file of secrets, by the table of processes."""
+    """Return the lines of one file of secrets, from the table of processes."""
     executor = "LocalExecutor" if name == "local-tasks" else "another"
     kinds = process_secrets.held(SECRETS[name], stack.config, executor, cluster=stack.cluster)
     return _lines(secrets, process_secrets.given(secrets, kinds, stack.config))
@@ -137,20 +137,22 @@ def _lines(secrets: Mapping[str, str], names: Iterable[str]) -> str:
 
 
 def build_files(pip_settings: Mapping[str, str], certificates: str) -> dict[str, str]:
-    """The build's two secrets: how this machine reaches its package index, and whom it trusts."""
+    """Return the build's two secrets: the package index, and trusted certificates of this machine."""
     lines = [f"{name} = {pip_settings[name]}\n" for name in _INDEX if pip_settings.get(name)]
     return {"build.pip": "".join(["[global]\n", *lines]), "build.ca": certificates}
 
 
 def wanted_settings(existing: Mapping[str, str]) -> dict[str, str]:
-    """What the team may change in `.env`: as it stands there, else as it is at first."""
+    """Return the settings that the team may change in `.env`: current values, else defaults."""
     return {**{one.name: one.value for one in SETTINGS}, **existing}
 
 
 def settings_text(
     existing: Mapping[str, str], folder: str = _FILES.value, made: Mapping[str, str] | None = None
 ) -> str:
-    """The text of `.env`: what stands in it stays, but for where the files are (`folder`) and what is `made` anew."""
+    """Return the text of `.env`: its content, with the location of files (`folder`) and the values in `made`
+    updated.
+    """
     anew = {**{one.name: one.value for one in _MADE}, **(made or {})}
     kept = {name: value for name, value in wanted_settings(existing).items() if name not in anew}
     wanted = {**kept, _FILES.name: folder, **anew}
@@ -170,10 +172,10 @@ def initialise(
     *,
     restored: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `settings` (`.env`) and what is mounted. What is there stays: secrets, profiles, and a certificate.
+    """Write `settings` (`.env`) and the mounted files. Existing secrets, profiles and certificates stay.
 
     `chosen` are other profiles, `pair` is another certificate, and `restored` are the secrets of a restore point.
-    Raises ConfigError, and StackError, also if other secrets are there already.
+    Raises ConfigError, and StackError, also if other secrets exist.
     """
     lines = {} if chosen is None else profiles.settings(chosen)
     folder, inside = (stack.var / "compose").absolute(), in_containers(stack)
@@ -232,14 +234,14 @@ def _build_files(stack: Stack, inherited: Mapping[str, str]) -> dict[str, str]:
 
 
 def _as_named(stack: Stack, folder: Path) -> str:
-    """A folder as `.env` names it."""
+    """Return a folder as `.env` names it."""
     return f"./{folder.relative_to(stack.root)}" if folder.is_relative_to(stack.root) else str(folder)
 
 
 def refuse_others(stack: Stack, file: Path, existing: Mapping[str, str], restored: Mapping[str, str]) -> None:
-    """Raises StackError if containers hold other secrets than the restore point that shall be restored into them.
+    """Check that containers hold the same secrets as the restore point to restore. Raises StackError.
 
-    Connections of stores that the team runs do not count: after a loss they may lead to new stores, with new keys.
+    Connections of stores that the team runs are ignored: after a loss they may lead to new stores, with new keys.
     """
     ours = {name: value for name, value in restored.items() if name not in _of_the_team(stack)}
     if differing := credentials.others(existing, ours):
@@ -247,13 +249,13 @@ def refuse_others(stack: Stack, file: Path, existing: Mapping[str, str], restore
             f"{file} holds other secrets than the restore point: {', '.join(differing[:5])}",
             "They are of another platform. Move var/kubernetes away, then `rempart init --kubernetes --from-point`."
             if stack.cluster
-            else "They are of another platform. `docker compose down --volumes` and moving var/compose away make room"
-            " for this one; then `rempart init --from-point`.",
+            else "Run `docker compose down --volumes` and move var/compose away, because it belongs to another "
+            "platform; then run `rempart init --from-point`.",
         )
 
 
 def _of_the_team(stack: Stack) -> set[str]:
-    """Variables of the connections of external services."""
+    """Return the variables of external services' connections."""
     names = [declared.connection for name in stack.config.services if (declared := stack.external(name))]
     for site in (name for name in stack.config.sites if stack.external(name)):
         names += [stack.config.sites[site].connection, witness(site), watcher(site), tracker(site)]
@@ -261,14 +263,14 @@ def _of_the_team(stack: Stack) -> set[str]:
 
 
 def _write_mounted(file: Path, text: str) -> None:
-    """A file that a container's user reads, who is not its owner; the folder is closed to everybody else."""
+    """Write a file for a container's user, who is not its owner; the folder is closed to others."""
     if not file.is_file() or file.read_text(encoding="utf-8") != text:
         credentials.write_private(file, text)
     file.chmod(0o444)
 
 
 def prepare(stack: Stack, patience: float = 60.0) -> None:
-    """Databases, roles, buckets, Airflow's schema and user, on servers that run. Changes nothing when all is there.
+    """Create databases, roles, buckets, Airflow's schema and user on running servers. Does nothing if all exist.
 
     Raises RempartError.
     """
@@ -284,7 +286,7 @@ def prepare(stack: Stack, patience: float = 60.0) -> None:
 
 
 def start_stores(stack: Stack, patience: float = 60.0) -> None:
-    """Databases, roles and buckets on the stores, whose containers the Engine has started. Raises RempartError."""
+    """Create databases, roles and buckets on stores whose containers the Engine has started. Raises RempartError."""
     stack.prepare()
     secrets = configuration.read_env_file(stack.secrets)
     resolve = credentials.connections(stack, secrets)
@@ -301,7 +303,7 @@ def start_stores(stack: Stack, patience: float = 60.0) -> None:
 
 
 def works(stack: Stack) -> list[str]:
-    """Which of MLflow and Airflow work on the databases: those whose role has a session. Raises DatabaseUnavailable."""
+    """Return which of MLflow and Airflow have a session on the databases. Raises DatabaseUnavailable."""
     secrets = configuration.read_env_file(stack.secrets)
     declared = stack.external("postgresql")
     resolve = credentials.connections(stack, secrets)
@@ -310,14 +312,14 @@ def works(stack: Stack) -> list[str]:
 
 
 STARTS_SECONDS = 900.0
-"""How long MLflow and Airflow may take to answer once one of them works on the databases."""
+"""Seconds within which MLflow and Airflow must answer once one of them uses the databases."""
 
 
 def up(stack: Stack, patience: float = 0.0) -> None:
-    """Check that MLflow and Airflow work, which no container starts; wait `patience` seconds until they were started.
+    """Check that MLflow and Airflow work, which no container starts; wait `patience` seconds for their start.
 
-    Once one of them was, both have what is left of that time to answer, or `STARTS_SECONDS` if that is more. Why they
-    do not answer yet is told. Raises StackError, DatabaseUnavailable.
+    After the start of one, both have the rest of that time, or `STARTS_SECONDS` if longer. The reason of a delay is
+    reported. Raises StackError, DatabaseUnavailable.
     """
     deadline = time.monotonic() + patience
     if patience and not _until(lambda: ", ".join(works(stack)), patience):
@@ -337,7 +339,7 @@ _START = {
     False: "start MLflow and Airflow on the machine of the Engine (`docker compose up --wait`).",
     True: "start MLflow and Airflow (docs/how-to/kubernetes.md, 'Bring it back').",
 }
-"""What starts MLflow and Airflow, by whether the containers are pods of a cluster."""
+"""What starts MLflow and Airflow: the Engine, or a cluster if the containers are pods."""
 
 
 IDLE = "The stores are as they must be, and MLflow and Airflow do not run yet"

@@ -1,7 +1,7 @@
-"""The way out of the containers: what the team runs elsewhere, how it is reached, and what the proxy may let through.
+"""Configure the egress proxy of the containers: external services, how they are reached, and the allow-list.
 
-The proxy's list is the policy's own (`rempart.sovereignty.egress.rules`), as the audit hook and the rules for networks
-have it.
+The proxy's list is the policy's own (`rempart.sovereignty.egress.rules`), shared with the audit hook and the network
+rules.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ SITES = ("primary", "haven")
 """The sites that docker-compose.yml starts, unless they are external."""
 _OWN = ("postgresql", *SITES)
 _FILES_OF_THIS_MACHINE = ("ca_bundle", "kube_config_path", "extra__kubernetes__kube_config_path")
-"""What a connection's extra may name, and no container would find."""
+"""Extras of a connection that name files, which no container has."""
 
 
 def check_services(stack: Stack) -> None:
-    """Raises StackError for what docker-compose.yml can neither start nor leave to the team."""
+    """Check that each service is in docker-compose.yml or external. Raises StackError."""
     if others := [name for name in ("mlflow", "airflow") if stack.external(name)]:
         raise StackError(
             f"docker-compose.yml starts {' and '.join(others)} itself, and rempart.yaml says: external",
@@ -39,12 +39,12 @@ def check_services(stack: Stack) -> None:
     if others := [name for name in stack.embedded_sites if name not in SITES]:
         raise StackError(
             f"docker-compose.yml starts no site called {', '.join(others)}; it starts {' and '.join(SITES)}",
-            "Say under services where it is (external), or call it as one of those.",
+            "Declare it under services as external, or use one of those names.",
         )
 
 
 def needed(stack: Stack) -> list[str]:
-    """Connections without which the services of the team could not be used."""
+    """Return the connections that external services need."""
     names = []
     for name, place in stack.config.sites.items():
         if stack.external(name):
@@ -60,7 +60,7 @@ def needed(stack: Stack) -> list[str]:
 def given(
     stack: Stack, own: Mapping[str, str], existing: Mapping[str, str], inherited: Mapping[str, str]
 ) -> dict[str, str]:
-    """The team's connections by variable: from the environment, else as an earlier `rempart init` was given them.
+    """Return the team's connections by variable: from the environment, else from an earlier `rempart init`.
 
     `own` are those that the platform makes. Raises ConnectionMissing, StackError.
     """
@@ -90,7 +90,7 @@ def given(
 
 
 def _one_line(text: str) -> str:
-    """JSON over several lines as one: a file of variables has a line for each."""
+    """Return multi-line JSON as one line: a file of variables has one line for each."""
     try:
         return json.dumps(json.loads(text)) if text.lstrip().startswith("{") else text.strip()
     except ValueError:  # told, without its text, by who parses it
@@ -98,7 +98,7 @@ def _one_line(text: str) -> str:
 
 
 def _resolver(variables: Mapping[str, str]) -> Connections:
-    """Connections out of these variables alone: this machine's environment is not the containers'."""
+    """Return a resolver that uses only these variables: this machine's environment is not the containers'."""
 
     def resolve(name: str) -> Connection:
         variable = f"AIRFLOW_CONN_{name.upper()}"
@@ -116,12 +116,12 @@ def _resolver(variables: Mapping[str, str]) -> Connections:
 
 
 def _check_connection(connection: Connection, variable: str) -> None:
-    """Raises StackError for one that would lead nowhere from a container."""
+    """Check that a connection is reachable from a container. Raises StackError."""
     for key in _FILES_OF_THIS_MACHINE:
         if connection.extra.get(key):
             raise StackError(
                 f"{variable}: extra.{key} names a file of this machine, which no container sees",
-                "Give the content (kube_config), or use a certificate that Debian's authorities vouch for.",
+                "Give the content (kube_config), or use a certificate from an authority that Debian trusts.",
             )
     endpoint = egress.endpoint_of(connection)
     if endpoint and egress.is_this_machine(egress.parse_endpoint(endpoint)[0]):
@@ -132,10 +132,10 @@ def _check_connection(connection: Connection, variable: str) -> None:
 
 
 def server(stack: Stack, resolve: Connections) -> tuple[str, int] | None:
-    """Name and port of the team's PostgreSQL; None if the platform has its own. Raises StackError.
+    """Return name and port of the team's PostgreSQL; None if the platform has its own. Raises StackError.
 
-    libpq knows no proxy, so a container stands in under the server's own name, and passes connections on: one server,
-    and one that has a name.
+    libpq knows no proxy, so a container takes the server's own name and forwards connections: to one server, with a
+    name.
     """
     declared = stack.external("postgresql")
     if declared is None:
@@ -146,7 +146,7 @@ def server(stack: Stack, resolve: Connections) -> tuple[str, int] | None:
     if others := [name for name, place in found.items() if place != (host, port)]:
         raise StackError(
             f"Connections {', '.join(others)} lead to another server than '{declared.connection}' ({host}:{port})",
-            "In containers all databases are on one server: correct them, or use `rempart up`.",
+            "Correct the connections, because containers have all databases on one server; or use `rempart up`.",
         )
     if egress.is_address(host) or "." not in host:
         raise StackError(
@@ -157,14 +157,14 @@ def server(stack: Stack, resolve: Connections) -> tuple[str, int] | None:
 
 
 def allowed(stack: Stack, secrets: Mapping[str, str], on: date) -> str:
-    """The proxy's list: where the policy lets containers go, as squid reads it. Raises ConfigError."""
+    """Return the proxy's list of allowed destinations in squid's format. Raises ConfigError."""
     found = egress.rules(stack.config, egress.endpoints(stack.config, _resolver(secrets)), on=on)
     inside = {stack.host(name) for name in ("postgresql", *CONTAINERS, "mlflow", *stack.embedded_sites)}
     return proxy.squid(found, inside)
 
 
 def settings(stack: Stack, secrets: Mapping[str, str], listed: str) -> dict[str, str]:
-    """Of `.env`: which services are containers, where a PostgreSQL of the team's own is, and which list holds."""
+    """Return `.env` lines: which services are containers, the place of an external PostgreSQL, and the current list."""
     place = server(stack, _resolver(secrets))
     own = {f"REMPART_OWN_{name.upper()}": str(int(_is_own(stack, name))) for name in _OWN}
     return own | {
@@ -180,5 +180,5 @@ def _is_own(stack: Stack, name: str) -> bool:
 
 
 def digest(text: str) -> str:
-    """Stands for a file in `.env`, so that another one makes another container."""
+    """Return a file's digest for `.env`, so that a changed file makes a new container."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -22,7 +22,7 @@ _PASSWORD = "REMPART_AIRFLOW_BROKER_PASSWORD="  # noqa: S105 # a name
 
 
 def _answer(host: str, port: int, path: str) -> bytes:
-    """Straight from the server, past any proxy. Raises OSError when it refuses, too."""
+    """Return the server's answer, without a proxy. Raises OSError, also for a refusal."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"http://{host}:{port}{path}", timeout=5) as answer:
         body: bytes = answer.read()
@@ -30,7 +30,10 @@ def _answer(host: str, port: int, path: str) -> bytes:
 
 
 def beats(broker: tuple[str, int], password: str, worker: str, patience: float = 6.0) -> bool:
-    """Whether a worker's heartbeat comes through the broker. Raises OSError when that refuses, or is silent."""
+    """Return whether a worker's heartbeat comes through the broker.
+
+    Raises OSError if the broker refuses or does not answer.
+    """
     deadline, known = time.monotonic() + patience, f"celery@{worker}"
     with socket.create_connection(broker, timeout=patience) as connection:
         connection.sendall(f"AUTH airflow {password}\r\nSUBSCRIBE {_BEATS}\r\n".encode())
@@ -46,7 +49,7 @@ def beats(broker: tuple[str, int], password: str, worker: str, patience: float =
 
 
 def _body(message: bytes) -> str:
-    """What stands in a message of kombu."""
+    """Return the body of a kombu message."""
     return base64.b64decode(json.loads(message)["body"]).decode(errors="replace")
 
 
@@ -56,7 +59,9 @@ def _password() -> str:
 
 
 def is_healthy(service: str) -> bool:
-    """MLflow by its own word, a worker by its heartbeat, the rest of Airflow by those that its API server tells of."""
+    """Check MLflow by its own answer, a worker by its heartbeat, other components of Airflow by the API server's
+    report.
+    """
     if service == "worker":
         return beats(("broker", OPTIONAL_PORTS["broker"]), _password(), socket.gethostname())
     if service == "mlflow":

@@ -1,4 +1,4 @@
-"""The platform's images as this machine's Engine has them: which there are, their archive, what each says it holds."""
+"""Read the platform's images in this machine's Engine: references, archive, bills of materials."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from rempart.errors import StackError
 
 BILL = "/usr/share/rempart/sbom.json"
-"""Where each image has its bill of materials."""
+"""Path of the bill of materials in each image."""
 _BUILD = "Build them: `make images`. Without an Engine: `rempart bundle write --no-images`."
 
 
@@ -27,7 +27,7 @@ def _docker(*words: str, root: Path | None = None) -> str:
 
 
 def references(root: Path) -> tuple[str, ...]:
-    """Every image that docker-compose.yml names, in order. Raises StackError if one is not built."""
+    """Return every image that docker-compose.yml names, in order. Raises StackError if one is not built."""
     _require_compose()
     found = sorted(set(_docker("compose", "--profile", "*", "config", "--images", root=root).split()))
     for reference in found:
@@ -36,7 +36,7 @@ def references(root: Path) -> tuple[str, ...]:
 
 
 def _require_compose() -> None:
-    """Raises StackError where the Engine has no `docker compose`: its own message names a flag, and no cause."""
+    """Check that the Engine has `docker compose`: its own message does not name the cause. Raises StackError."""
     try:
         done = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
     except OSError as cause:
@@ -50,7 +50,7 @@ def _require_compose() -> None:
 
 
 def bill(reference: str) -> str:
-    """The bill of materials that an image holds. Raises StackError."""
+    """Return the bill of materials in an image. Raises StackError."""
     return _docker(
         *("run", "--rm", "--pull", "never", "--network", "none", "--read-only", "--cap-drop", "ALL"),
         *("--entrypoint", "cat", reference, BILL),
@@ -58,7 +58,7 @@ def bill(reference: str) -> str:
 
 
 def save(wanted: Sequence[str], target: Path) -> None:
-    """One archive of all of them, which holds a layer that several share once. Raises StackError."""
+    """Save all images in one archive, with shared layers once. Raises StackError."""
     with (
         subprocess.Popen(["docker", "save", *wanted], stdout=subprocess.PIPE) as process,
         target.open("wb") as raw,

@@ -1,4 +1,4 @@
-"""What others reach of the containers: by TLS with a certificate given to `rempart init`, or here alone."""
+"""Publish the containers' pages: by TLS with a certificate given to `rempart init`, or on this machine only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rempart.deployment.compose.egress_proxy import digest
 from rempart.errors import StackError
 
 FILE = "gate.pem"
-"""Chain and key in one, as haproxy reads them."""
+"""File with chain and key, as haproxy reads them."""
 LOOPBACK = "127.0.0.1"
 _GIVE = "rempart init --certificate FILE --key FILE"
 
@@ -26,7 +26,7 @@ class CertificatePair:
 
 
 def read(pair: CertificatePair | None, kept: Path) -> str:
-    """The chain and key in PEM: of the pair, else what an earlier `rempart init` was given, else empty."""
+    """Return chain and key in PEM: of the pair, else of an earlier `rempart init`, else empty."""
     if pair is None:
         return kept.read_text(encoding="utf-8") if kept.is_file() else ""
     try:
@@ -39,7 +39,7 @@ def read(pair: CertificatePair | None, kept: Path) -> str:
 
 
 def check(pem: str, wanted: Mapping[str, str], now: datetime) -> None:
-    """Whether pages may be published as `.env` wants it. Raises StackError, which quotes nothing of the key."""
+    """Check that pages may be published as `.env` requests. Raises StackError, which never quotes the key."""
     host, listen = wanted["REMPART_HOST"], wanted["REMPART_LISTEN"]
     if not pem:
         if listen != LOOPBACK:
@@ -91,7 +91,7 @@ def _names(certificate: object) -> list[str]:
 
 
 def _covers(names: list[str], host: str) -> bool:
-    """Whether a name holds for a host: itself, or a `*.` for one label (RFC 6125)."""
+    """Return whether a name covers a host: equal, or a `*.` for one label (RFC 6125)."""
     try:
         return str(ipaddress.ip_address(host)) in names
     except ValueError:
@@ -100,6 +100,6 @@ def _covers(names: list[str], host: str) -> bool:
 
 
 def settings(pem: str) -> dict[str, str]:
-    """Of `.env`: how the pages are spoken to, and which certificate holds."""
+    """Return `.env` lines: the pages' protocol, and the valid certificate."""
     scheme = "https" if pem else "http"
     return {"REMPART_SCHEME": scheme, "REMPART_CERTIFICATE": digest(pem) if pem else "none"}

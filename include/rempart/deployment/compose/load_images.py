@@ -1,7 +1,7 @@
-"""Hands the images of a bundle to this machine's Docker Engine; one of them writes what docker-compose.yml reads.
+"""Load a bundle's images into this machine's Docker Engine; one of them writes the files for docker-compose.yml.
 
-`open_bundle.py --containers` runs it: `load_images.py ARCHIVE REFERENCE...`. Standard library only, and nothing is
-installed on the machine. Nothing is pulled, and the container that writes the settings has no network.
+`open_bundle.py --containers` runs it: `load_images.py ARCHIVE REFERENCE...`. Standard library only. Nothing is
+installed on the machine, nothing is pulled, and the container that writes the settings has no network.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 INITIALISES = "rempart/airflow"
-"""The image that has the command line."""
+"""Image with the command line."""
 
 
 class Refused(Exception):
-    """The Engine is not there, or did not do what was asked."""
+    """Raised when the Engine is missing or refuses."""
 
 
 def _docker(*words: str, remedy: str) -> str:
@@ -32,7 +32,7 @@ def _docker(*words: str, remedy: str) -> str:
 
 
 def initialise_command(home: Path, image: str, user: str) -> list[str]:
-    """Words of `docker` that run `rempart init` for the project in `home`, confined to that folder; pure."""
+    """Return the `docker` command that runs `rempart init` for the project in `home`, confined to that folder. Pure."""
     words = ["run", "--rm", "--pull", "never", "--network", "none", "--read-only", "--tmpfs", "/tmp"]  # noqa: S108
     words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", user]
     words += ["--mount", f"type=bind,source={home},target={home}", "--env", f"REMPART_HOME={home}"]
@@ -40,7 +40,7 @@ def initialise_command(home: Path, image: str, user: str) -> list[str]:
 
 
 def load(archive: Path, references: Sequence[str], home: Path) -> None:
-    """Load, look that every image is there, and write `.env` and var/compose. Raises Refused."""
+    """Load the images, check that all are there, and write `.env` and var/compose. Raises Refused."""
     needed = "Install Docker Engine 25 or later with Compose, and start it; or install without --containers."
     for words in (("info",), ("compose", "version")):
         _docker(*words, remedy=needed)

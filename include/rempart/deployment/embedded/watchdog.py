@@ -1,6 +1,6 @@
-"""Watches the watcher: when supervisord dies without having been asked to, starts the stack again.
+"""Watch supervisord: if it dies unexpectedly, start the stack again.
 
-supervisord restarts every server, this one included; this one restarts supervisord. It waits on a file descriptor and
+supervisord restarts every server, including this one; this one restarts supervisord. It waits on a file descriptor and
 uses no processor time.
 """
 

@@ -1,1 +1,1 @@
-"""The stack in a Kubernetes cluster."""
+"""Run the stack in a Kubernetes cluster."""

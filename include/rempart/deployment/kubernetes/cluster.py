@@ -1,7 +1,7 @@
-"""The stack in a Kubernetes cluster: what its Secrets are made of, and what happens before its components start.
+"""Prepare the stack for a Kubernetes cluster: contents of its Secrets, and the steps before its components start.
 
-`rempart init --kubernetes` writes var/kubernetes, which `kubectl apply -k` makes the Secrets out of that
-deploy/kubernetes/platform and deploy/helm name. PostgreSQL and the sites are the operator's: nothing here starts them.
+`rempart init --kubernetes` writes var/kubernetes, from which `kubectl apply -k` makes the Secrets that
+deploy/kubernetes/platform and deploy/helm name. PostgreSQL and the sites are the operator's and are not started here.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ SECRETS = {
 }
 """Secrets, each named rempart-<name>, and the file of secrets in containers that holds the same."""
 KEY = "secrets.env"
-"""The one key of each Secret, and the name by which a pod finds it below REMPART_VAR."""
+"""The one key of each Secret, and its file name in a pod below REMPART_VAR."""
 _CONNECTION = "AIRFLOW_CONN_"
 _MLFLOW_KEY = "REMPART_MLFLOW_SECRET_KEY"
 _HOW = "docs/how-to/external-services.md tells what each connection holds."
 
 
 def in_cluster(stack: Stack) -> Stack:
-    """The same stack as pods have it. Raises StackError where rempart.yaml leaves a store to the stack."""
+    """Return the stack as pods see it. Raises StackError if rempart.yaml leaves a store to the stack."""
     if ours := [name for name in ("postgresql", *stack.config.sites) if not stack.external(name)]:
         raise StackError(
             f"In a cluster nothing starts a database or an object store, and rempart.yaml leaves these to the stack: "
@@ -63,9 +63,9 @@ def plan(
     token: Callable[[], str] = credentials.new_token,
     fernet_key: Callable[[], str] = credentials.new_fernet_key,
 ) -> dict[str, str]:
-    """Every secret of the platform: connections that `inherited` has as they are, the rest generated once and kept.
+    """Return every secret of the platform: connections from `inherited`, the others generated once and kept.
 
-    `stack` is the one in the cluster. Raises ConnectionMissing, which names all that nobody but you can know.
+    `stack` is the one in the cluster. Raises ConnectionMissing with all that only you can know.
     """
     given = {name: _line(value) for name, value in inherited.items() if name.startswith(_CONNECTION)}
     before = {name: existing[name] for name in given if _in_cluster(stack, existing.get(name, ""))}
@@ -91,18 +91,20 @@ def plan(
 
 
 def _in_cluster(stack: Stack, value: str) -> bool:
-    """Whether a connection leads to MLflow or Airflow as this cluster has them."""
+    """Return whether a connection leads to MLflow or Airflow in this cluster."""
     plain = json.loads(value) if value.startswith("{") else {}
     return plain.get("host") in {stack.host("mlflow"), stack.host("airflow")}
 
 
 def _line(value: str) -> str:
-    """A connection on one line, as a file of variables holds it."""
+    """Return a connection on one line, for a file of variables."""
     return json.dumps(json.loads(value)) if value.lstrip().startswith("{") else value.strip()
 
 
 def _tls(stack: Stack, given: Mapping[str, str]) -> dict[str, str]:
-    """How each role trusts the operator's PostgreSQL: as the administrator's connection says, else `require`."""
+    """Return how each role verifies the operator's PostgreSQL: as the administrator's connection does, else
+    `require`.
+    """
     declared = stack.external("postgresql")
     variable = f"{_CONNECTION}{declared.connection.upper()}" if declared else ""
     extra = parse_connection(variable, given[variable]).extra if variable in given else {}
@@ -117,7 +119,7 @@ def _at_operator(stack: Stack, text: str, tls: Mapping[str, str]) -> str:
 
 
 def _needed(stack: Stack) -> list[str]:
-    """Variables of the connections that have to be given: sites, the witness, and what else is external."""
+    """Return the variables of required connections: sites, the witness, and external services."""
     sites = [place.connection for place in stack.config.sites.values()]
     services = [declared.connection for name in stack.config.services if (declared := stack.external(name))]
     names = (*sites, witness(stack.config.checkpoint_site), *services)
@@ -125,9 +127,9 @@ def _needed(stack: Stack) -> list[str]:
 
 
 def files(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
-    """What the Secrets are made of: contents by name of file. `stack` is the one in the cluster.
+    """Return the contents of the Secrets by file name. `stack` is the one in the cluster.
 
-    The administrator of the database is known to the preparing job alone, the watch's key to none of them.
+    Only the preparing job knows the database administrator, and none knows the watch's key.
     """
     unused = {f"{_CONNECTION}{watcher(site).upper()}" for site in stack.config.sites}
     unused.add(f"{_CONNECTION}MONITORING")  # there is none here
@@ -141,7 +143,7 @@ def files(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
 
 
 def _kustomization() -> str:
-    """Secrets of fixed names, so that the chart's values can name them."""
+    """Return the kustomization with Secrets of fixed names, so that the chart's values can name them."""
     generator = [
         *({"name": f"rempart-{name}", "files": [f"{KEY}={name}.env"]} for name in SECRETS),
         {"name": "rempart-broker", "files": ["broker.conf"]},  # of Celery's workers, if there are any
@@ -183,16 +185,16 @@ def initialise(stack: Stack, inherited: Mapping[str, str], *, restored: Mapping[
 
 
 def write_user(stack: Stack, component: str) -> None:
-    """With the simple auth manager: the admin's password, where the API server alone reads it."""
+    """Write the admin's password for the simple auth manager, where only the API server reads it."""
     if component == "api-server" and stack.config.access.auth_manager == "simple":
         secrets = configuration.read_env_file(stack.secrets)
         airflow_server.write_user(stack, credentials.connections(stack, secrets)("airflow_api"))
 
 
 def prepare(stack: Stack) -> None:
-    """Prove the operator's services by real work, and migrate the schemas of Airflow and MLflow.
+    """Check the operator's services with real work, and migrate the schemas of Airflow and MLflow.
 
-    Changes nothing when all is there. Raises RempartError.
+    Changes nothing if all is in place. Raises RempartError.
     """
     stack.prepare()
     secrets = configuration.read_env_file(stack.secrets)

@@ -25,13 +25,13 @@ from rempart.errors import StackError
 from rempart.settings.config import Connection
 
 ERRORS = 20
-"""Import errors that are told one by one."""
+"""Limit of import errors that are reported one by one."""
 FAB = "apache-airflow-providers-fab"
-"""Brings tables of its own to Airflow's database, which `airflow db migrate` makes and migrates with the rest."""
+"""Package with its own tables in Airflow's database, which `airflow db migrate` makes and migrates too."""
 
 
 def write_user(stack: Stack, connection: Connection) -> None:
-    """The admin's password, where Airflow's simple auth manager reads it; with FAB it is in the database, hashed."""
+    """Write the admin's password for Airflow's simple auth manager; with FAB its hash is in the database."""
     stack.airflow_home.mkdir(parents=True, exist_ok=True)
     file = stack.airflow_home / "passwords.json"
     if stack.config.access.auth_manager != "simple":
@@ -43,7 +43,7 @@ def write_user(stack: Stack, connection: Connection) -> None:
 
 
 def database_revision(database: Connection, table: str = "alembic_version") -> str:
-    """The schema's revision, or an empty text if there is no schema yet. Raises DatabaseUnavailable."""
+    """Return the schema's revision, or an empty text without a schema. Raises DatabaseUnavailable."""
     with connect(database) as session:
         if session.execute("SELECT to_regclass(%s)", [f"public.{table}"]).fetchone() == (None,):
             return ""
@@ -95,7 +95,7 @@ class Health:
 
 
 def token(connection: Connection) -> str:
-    """A bearer token for the REST API. Raises StackError."""
+    """Return a bearer token for the REST API. Raises StackError."""
     answer = rest.call(
         "POST",
         f"{address(connection)}/auth/token",
@@ -105,7 +105,7 @@ def token(connection: Connection) -> str:
 
 
 def stale(monitor: Mapping[str, Any], since: Mapping[str, datetime]) -> list[str]:
-    """Components that are not healthy, or whose last heartbeat is older than their process."""
+    """Return components that are unhealthy, or whose last heartbeat is older than their process."""
     late = []
     if monitor["metadatabase"]["status"] != "healthy":
         late.append("metadata database")
@@ -119,7 +119,7 @@ def stale(monitor: Mapping[str, Any], since: Mapping[str, datetime]) -> list[str
 
 
 def check(connection: Connection, since: Mapping[str, datetime], expects_dags: bool) -> Health:
-    """Every component beats, the API accepts our user, a DAG is parsed if the project has any. Raises StackError."""
+    """Check heartbeats of all components, the API login, and a parsed DAG if the project has any. Raises StackError."""
     url = address(connection)
     if late := stale(rest.call("GET", f"{url}/api/v2/monitor/health"), since):
         raise StackError(f"Airflow: no heartbeat yet from {', '.join(late)}", "Read their logs (`rempart logs`).")
@@ -138,11 +138,11 @@ def check(connection: Connection, since: Mapping[str, datetime], expects_dags: b
 
 
 def expects_dags(stack: Stack) -> bool:
-    """Whether the project has DAG files at all."""
+    """Return whether the project has DAG files."""
     return any((stack.root / "dags").glob("*.py"))
 
 
 def check_external(connection: Connection) -> str:
-    """The team's own Airflow: healthy, and it accepts the connection. Raises StackError, DatabaseUnavailable."""
+    """Check an external Airflow: it is healthy, and accepts the connection. Raises StackError, DatabaseUnavailable."""
     health = check(connection, {}, expects_dags=False)
     return f"{health.dags} DAGs"

@@ -15,14 +15,14 @@ _PLATFORM_CONNECTIONS = {"mlflow": "mlflow", "airflow": "airflow_api"}
 
 
 def expected_connection(stack: Stack, service: str) -> str | None:
-    """The connection through which the platform reaches this service; None if any name will do."""
+    """Return the name of the platform's connection to this service; None if any name is allowed."""
     if service in stack.config.sites:
         return stack.config.sites[service].connection
     return _PLATFORM_CONNECTIONS.get(service)
 
 
 def check_names(stack: Stack, service: str, url: str, connection: Connection) -> None:
-    """The URL and the connection must speak of one server. Raises ConfigError."""
+    """Check that the URL and the connection name the same server. Raises ConfigError."""
     path = f"services.{service}.external"
     expected = expected_connection(stack, service)
     if expected and connection.name != expected:
@@ -44,7 +44,7 @@ def check_names(stack: Stack, service: str, url: str, connection: Connection) ->
 
 
 def check(stack: Stack, service: str, resolve: Connections) -> str:
-    """Prove one external service by real work. Raises ConfigError, StackError, SiteError, DatabaseUnavailable."""
+    """Check one external service with real work. Raises ConfigError, StackError, SiteError, DatabaseUnavailable."""
     declared = stack.external(service)
     if declared is None:
         raise ConfigError(f"services.{service} is not external", "Declare its url and connection in rempart.yaml.")

@@ -28,9 +28,9 @@ _BODY = b"written by `rempart up` through the tracking server\n"
 
 
 def write_authentication(stack: Stack, database: Connection) -> None:
-    """MLflow's basic-auth settings: users live in PostgreSQL; one who was given nothing can see nothing.
+    """Write MLflow's basic-auth settings: users are in PostgreSQL, and have no access by default.
 
-    A password that was found right is not hashed again for a minute: a hash costs half a second of CPU, each time.
+    A verified password is cached for a minute: each hash takes half a second of CPU.
     """
     text = (
         "[mlflow]\ndefault_permission = NO_PERMISSIONS\n"
@@ -67,10 +67,10 @@ def migrate(stack: Stack, database: Connection) -> None:
 
 
 def upload_checksums(variables: Mapping[str, str], bucket: str) -> dict[str, str]:
-    """The setting with which MLflow sends a SHA-256 along with each upload; empty where the site does not keep it.
+    """Return the setting that sends a SHA-256 with each upload; empty if the site does not store it.
 
-    Tried with one small object, with the server's own `variables` and in the way in which it uploads: it has no access
-    to what the doctor proved.
+    Tried with one small object, with the server's own `variables` and upload code: the server has no access to the
+    doctor's record.
     """
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
@@ -103,15 +103,15 @@ def upload_checksums(variables: Mapping[str, str], bucket: str) -> dict[str, str
 
 
 def address(connection: Connection) -> str:
-    """The server's URL, from an Airflow connection (schema `http` or `https`)."""
+    """Return the server's URL from an Airflow connection (schema `http` or `https`)."""
     port = f":{connection.port}" if connection.port else ""
     return f"{connection.schema or 'http'}://{connection.host}{port}"
 
 
 def check(connection: Connection) -> str:
-    """A query on the tracking store, and an artifact through the server's proxy. Raises StackError.
+    """Query the tracking store, and read an artifact through the server's proxy. Raises StackError.
 
-    The artifact is written once and read each time: its bucket keeps every version.
+    The artifact is written once and read each time, because its bucket keeps every version.
     """
     url, user = address(connection), (connection.login, connection.password)
     found = rest.call("POST", f"{url}/api/2.0/mlflow/experiments/search", body={"max_results": 1}, basic=user)

@@ -1,7 +1,8 @@
-"""Runs the MLflow server at the active site: a child that ends when the site is fenced, and begins anew at the next.
+"""Run the MLflow server at the active site: a child process that ends when the site is fenced, and restarts at the
+next.
 
-`rempart run mlflow` is how MLflow is started. While its server runs, this process is a writer like any other:
-a fence is complete only once the server of the earlier generation has ended.
+`rempart run mlflow` starts MLflow. While its server runs, this process is a writer like any other: a fence is complete
+only once the server of the earlier generation has ended.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from rempart.settings import config as configuration
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
-"""How often the generation is read, and so how long a fence waits for the server to be told."""
+"""Seconds between two reads of the generation, and so the maximum delay of a fence."""
 Start = Callable[[str], "subprocess.Popen[bytes]"]
 
 
 def supervise(sites: ActiveSites, start: Start, poll: float = POLL_SECONDS) -> int:
-    """Run a server at the active site, whichever that is; its exit status when it ends by itself.
+    """Run a server at the active site, whichever it is. Return its exit status when it ends by itself.
 
-    While the database does not answer, the server that runs goes on.
+    While the database does not answer, a running server continues.
     """
     while True:
         began, child = _open(sites, poll), None
@@ -65,7 +66,7 @@ def supervise(sites: ActiveSites, start: Start, poll: float = POLL_SECONDS) -> i
 
 
 def _open(sites: ActiveSites, poll: float) -> Active:
-    """The generation, once it is an active one."""
+    """Return the generation once it is an active one."""
     told = ""
     while True:
         try:
@@ -101,7 +102,7 @@ def _end(child: subprocess.Popen[bytes] | None) -> None:
 
 
 def command(stack: Stack, host: str = "127.0.0.1", port: int = 5000, allowed: str = "") -> tuple[str, ...]:
-    """The server's command line; it holds no secret."""
+    """Return the server's command line, which holds no secret."""
     bucket = stack.config.buckets.artifacts
     return (
         *(stack.python, "-m", "mlflow", "server", "--app-name", mlflow_server.APP),
@@ -111,7 +112,7 @@ def command(stack: Stack, host: str = "127.0.0.1", port: int = 5000, allowed: st
 
 
 def run_mlflow(stack: Stack, *, host: str = "127.0.0.1", port: int | None = None, allowed: str = "") -> int:
-    """Run MLflow as this platform's tracking server until it ends by itself or this process is asked to.
+    """Run MLflow as this platform's tracking server until it ends or this process is asked to end.
 
     `allowed` names the hosts by which clients reach it, as `host:port`. Raises ConnectionMissing.
     """

@@ -26,7 +26,7 @@ from rempart.sovereignty.policy import Decision
 
 HEALTH_KEY = ".rempart/health"
 _VERSION = "2012-10-17"
-"""Of IAM's policy language."""
+"""Version of IAM's policy language."""
 _ACCOUNT = "000000000000"
 """SeaweedFS's own, where a role's ARN names none."""
 REACHED_IN_CONTAINERS = ("s3-grpc",)
@@ -36,7 +36,7 @@ _SOCKETS = Path("/tmp")  # noqa: S108 # where SeaweedFS puts its gRPC sockets: t
 
 @dataclass(frozen=True)
 class Limited:
-    """An identity beside the platform's own: what it may do (IAM's actions), and with which objects (`bucket/key`)."""
+    """An identity in addition to the platform's own: allowed actions (IAM's), and objects (`bucket/key`)."""
 
     name: str
     connection: Connection
@@ -47,7 +47,7 @@ class Limited:
 
 
 def limited(settings: Config, site: str, resolve: Connections) -> list[Limited]:
-    """The identities of a site that may do one thing.
+    """Return the limited identities of a site.
 
     The witness adds to the checkpoints, under lock, and writes heartbeats; the watch reads heartbeats; MLflow works
     below its own prefix.
@@ -67,10 +67,7 @@ def limited(settings: Config, site: str, resolve: Connections) -> list[Limited]:
 
 
 def identities(site: str, connection: Connection, others: Sequence[Limited] = ()) -> dict[str, Any]:
-    """SeaweedFS's credentials: the platform's, and so no anonymous access; and others'.
-
-    The others may do what they are for: nothing else, and nowhere else.
-    """
+    """Return SeaweedFS's credentials: the platform's (so no anonymous access), and the limited identities'."""
 
     def identity(name: str, keys: Connection, **rights: list[str]) -> dict[str, Any]:
         return {"name": name, "credentials": [{"accessKey": keys.login, "secretKey": keys.password}], **rights}
@@ -94,7 +91,7 @@ def identities(site: str, connection: Connection, others: Sequence[Limited] = ()
 
 
 def write_identities(file: Path, site: str, connection: Connection, others: Sequence[Limited] = ()) -> None:
-    """The file of a site's credentials, written only if changed."""
+    """Write a site's credentials file if it changed."""
     _write(file, identities(site, connection, others))
 
 
@@ -106,10 +103,10 @@ def _write(file: Path, content: dict[str, Any]) -> None:
 
 
 def sessions(site: str, role: str, longest: timedelta, key: str, names: Buckets) -> dict[str, Any]:
-    """SeaweedFS's settings for sessions of jobs: the role, who may assume it, and `key`, which signs their tokens.
+    """Return SeaweedFS's settings for sessions of jobs: the role, who may assume it, and `key`, which signs tokens.
 
-    The site's own identity alone may assume the role. What the role may do is the most that any session may: objects of
-    training sets and of jobs, whatever their buckets are called; nothing in those buckets that hold neither.
+    Only the site's own identity may assume the role. The role's rights are the maximum of any session: objects of
+    training sets and of jobs in their buckets, and nothing in other buckets.
     """
 
     def allow(actions: list[str], resources: list[str]) -> dict[str, Any]:
@@ -150,7 +147,7 @@ def sessions(site: str, role: str, longest: timedelta, key: str, names: Buckets)
 
 
 def write_settings(stack: Stack, resolve: Connections, secrets: Mapping[str, str]) -> None:
-    """Credentials, sessions of jobs if they are declared, and data folder of every embedded site."""
+    """Write credentials, job session settings if declared, and data folder of every embedded site."""
     for name in stack.embedded_sites:
         folder = stack.var / "sites" / name
         connection = resolve(stack.config.sites[name].connection)
@@ -165,10 +162,10 @@ def write_settings(stack: Stack, resolve: Connections, secrets: Mapping[str, str
 
 
 def clear_sockets(ports: Mapping[str, int], folder: Path = _SOCKETS) -> None:
-    """Remove the sockets that a stopped site left. Raises StackError for one that is not ours.
+    """Remove the sockets of a stopped site. Raises StackError for one that is not ours.
 
-    Another user's socket at the same port would be dialled in place of our own: the site would never come up, or would
-    talk to a stranger.
+    Another user's socket at the same port would be used in place of ours: the site would never start, or would talk to
+    a stranger.
     """
     for port in ports.values():
         for socket in folder.glob(f"seaweedfs-*-grpc-{port}.sock"):
@@ -182,12 +179,12 @@ def clear_sockets(ports: Mapping[str, int], folder: Path = _SOCKETS) -> None:
 
 
 def buckets(names: Buckets) -> dict[str, bool]:
-    """Every bucket of a site in which nothing is locked, and whether it keeps versions."""
+    """Return every bucket of a site without locks, and whether it keeps versions."""
     return {names.landing: False, names.lake: True, names.artifacts: True}
 
 
 def locked_buckets(settings: Config, site: str) -> list[str]:
-    """The buckets of a site in which objects can be locked: backups, evidence, and the checkpoints that witness it.
+    """Return the buckets of a site with object lock: backups, evidence, and checkpoints.
 
     Backups at every site: after a failover they go to the other one.
     """
@@ -199,16 +196,16 @@ def locked_buckets(settings: Config, site: str) -> list[str]:
 
 
 def permission(stack: Stack, name: str, endpoint: str | None) -> Decision:
-    """The policy's answer for the least protected data that it lets into this site, or its denial of all of it."""
+    """Return the policy's answer for the lowest classification allowed at this site, or its denial of all."""
     today = datetime.now(UTC).date()
     answers = [decide_site(stack.config, one, "data", name, on=today, endpoint=endpoint) for one in ORDER]
     return next((answer for answer in answers if answer.allowed), answers[0])
 
 
 def check_inner_doors(stack: Stack, name: str) -> None:
-    """Each port of a site but its S3 port must ask for the site's certificate. Raises StackError.
+    """Check that each port of a site except S3 requires the site's certificate. Raises StackError.
 
-    SeaweedFS only warns, and opens its doors, where it cannot read its certificates.
+    SeaweedFS only warns, and opens these ports, if it cannot read its certificates.
     """
     for part, port in stack.ports.items():
         owner, _, inner = part.partition(" ")
@@ -223,9 +220,9 @@ def check_inner_doors(stack: Stack, name: str) -> None:
 
 
 def check(stack: Stack, name: str, resolve: Connections) -> str:
-    """Ensure the buckets; then write, read and delete one object where nothing keeps versions.
+    """Create the buckets; then write, read and delete one object where nothing keeps versions.
 
-    Its inner ports must be shut to others. Raises SiteError, StackError.
+    The inner ports must be closed to others. Raises SiteError, StackError.
     """
     place = stack.config.sites[name]
     connection = resolve(place.connection)

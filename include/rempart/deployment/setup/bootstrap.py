@@ -1,11 +1,11 @@
-"""Installs a hash-locked environment: `python3 include/rempart/deployment/setup/bootstrap.py [trainer]`, run by `make
+"""Install a hash-locked environment: `python3 include/rempart/deployment/setup/bootstrap.py [trainer]`, run by `make
 setup`.
 
-Standard library only. Does nothing when the environment already holds exactly this lock. The standard settings of pip
-(index mirror, private CA, proxy) hold for the whole installation: pip's own configuration is handed on to uv. `trainer`
-makes .venv-trainer, where a job that needs PyTorch runs; .venv never gets it.
+Standard library only. Does nothing if the environment already matches the lock. The standard settings of pip (index
+mirror, private CA, proxy) apply to the whole installation: pip's configuration is passed on to uv. `trainer` makes
+.venv-trainer, where jobs that need PyTorch run; .venv never gets it.
 
-restic is no Python package: where PATH has none, the distribution's package is unpacked into .venv/tools, without root.
+restic is no Python package: if PATH has none, the distribution's package is unpacked into .venv/tools, without root.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ ENVIRONMENTS = {
 
 
 def fingerprint(root: Path, locks: list[Path]) -> str:
-    """Names this installation: the lock, the project's metadata and place. Another PYTHON needs `make clean`."""
+    """Return a name of this installation: the lock, the project's metadata and place.
+
+    Another PYTHON needs `make clean`.
+    """
     digest = hashlib.sha256(str(root).encode())
     for file in (*locks, root / "requirements-bootstrap.txt", root / "pyproject.toml"):
         digest.update(file.read_bytes())
@@ -67,29 +70,29 @@ def fingerprint(root: Path, locks: list[Path]) -> str:
 
 
 def stamped(stamp: Path) -> list[str]:
-    """What a finished installation noted: its fingerprint and that of its tools; empty if there is none."""
+    """Return the recorded fingerprints of a finished installation and its tools; empty without one."""
     return stamp.read_text(encoding="utf-8").split() if stamp.is_file() else []
 
 
 def only_the_project(listed: str) -> bool:
-    """Whether `uv pip sync --dry-run` would change no package but this project, by what it wrote."""
+    """Return whether `uv pip sync --dry-run` would change only this project, from its output."""
     changes = [line.split()[1].split("==")[0] for line in listed.splitlines() if line.startswith((" + ", " - ", " ~ "))]
     return set(changes) <= {"rempart"}
 
 
 def uv_settings(pip_settings: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
-    """uv's environment for the given pip settings; what the user has set for uv already, stands."""
+    """Return uv's environment for the given pip settings; the user's own uv settings stay."""
     return {uv: pip_settings[pip] for pip, uv in _UV_NAMES.items() if pip_settings.get(pip) and not environment.get(uv)}
 
 
 def uv_options(pip_settings: Mapping[str, str]) -> list[str]:
-    """What of pip's settings uv takes as an option alone: that no index is asked."""
+    """Return the pip setting that uv takes only as an option: to use no index."""
     off = pip_settings.get("no-index", "").lower() in ("1", "y", "yes", "t", "true", "on")
     return ["--no-index"] if off else []
 
 
 def read_pip_settings(python: Path) -> dict[str, str]:
-    """What pip would use: its environment variables and configuration files, as `pip config list` tells them."""
+    """Return pip's settings: environment variables and configuration files, as in `pip config list`."""
     listed = subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True).stdout
     settings: dict[str, str] = {}
     # versions of pip list the environment first or last; it always outranks the files
@@ -111,7 +114,7 @@ def _run(command: list[str | Path], environment: Mapping[str, str] | None = None
 
 
 def restic_version(program: Path | str) -> tuple[int, ...]:
-    """restic's version; empty if the program tells none."""
+    """Return restic's version; empty if unknown."""
     try:
         answer = subprocess.run([program, "version"], capture_output=True, text=True, check=False, timeout=30).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -160,9 +163,9 @@ def unpack_restic(target: Path) -> str:
 
 
 def install_restic(venv: Path, now: float) -> None:
-    """Unless there is a restic, unpack one into the environment; where that cannot be, say so and go on.
+    """Unpack restic into the environment unless there is one. If that fails, report it and continue.
 
-    What failed is tried again a day later, so that a machine without it is not kept waiting by each `make`.
+    A failed attempt is repeated a day later, so that not every `make` waits for it.
     """
     target, failed = venv / "tools" / "bin" / "restic", venv / "rempart-no-restic"
     if target.is_file() or restic_version(shutil.which("restic") or "") >= OLDEST_RESTIC:
@@ -182,7 +185,7 @@ def install_restic(venv: Path, now: float) -> None:
 
 
 def _project_again(root: Path, made: Environment, python: Path, tools: Path) -> bool:
-    """Install the project alone, where every package is the lock's already; whether that was enough."""
+    """Install only the project if every package matches the lock. Return whether that was enough."""
     uv = tools / "bin" / "uv"
     if not (uv.is_file() and python.is_file()):
         return False

@@ -1,6 +1,6 @@
-"""The stack's secrets: generated once, kept in one file of mode 0600, never printed.
+"""Manage the stack's secrets: generated once, stored in one file of mode 0600, never printed.
 
-What a connection needs beside the secret (host, port, endpoint) is written anew on each start, so that ports may move.
+The other fields of a connection (host, port, endpoint) are written again on each start, so that ports may change.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _NEXT_LEDGER_KEY = f"AIRFLOW_CONN_{keys.NEXT_CONNECTION.upper()}"
 
 
 KEPT = "REMPART_KEPT_"
-"""What the name of a secret begins with while the store that it opens is not the stack's: an external one is used."""
+"""Prefix of a secret's name while an external store is used instead of the stack's own."""
 
 
 def new_token() -> str:
-    """192 random bits, safe in URLs, INI files and shells."""
+    """Return 192 random bits, safe in URLs, INI files and shells."""
     return randomness.token_urlsafe(24).replace("-", "a")  # a leading '-' would read as an option
 
 
 def new_signing_key() -> str:
-    """512 random bits: what HS512 tokens are signed with."""
+    """Return 512 random bits that sign HS512 tokens."""
     return randomness.token_urlsafe(64)
 
 
 def session_key(site: str) -> str:
-    """The secret that signs the tokens of a site's sessions: who has it can make any session there."""
+    """Return the secret that signs the tokens of a site's sessions: it can make any session there."""
     return f"REMPART_SITE_{site.upper()}_SESSION_KEY"
 
 
@@ -53,13 +53,15 @@ def new_fernet_key() -> str:
 
 
 def new_ledger_key() -> tuple[str, str]:
-    """A signing key for the ledger: its id and its seed, as login and password of connection `ledger_key`."""
+    """Return a new ledger signing key: its id and seed, as login and password of connection `ledger_key`."""
     seed = os.urandom(32)
     return keys.signer(seed).id, base64.b64encode(seed).decode()
 
 
 def new_backup_key() -> tuple[str, str]:
-    """The platform's own identity: recipient and private key, as login and password of connection `backup_key`."""
+    """Return a new identity of the platform: recipient and private key, as login and password of connection
+    `backup_key`.
+    """
     made = age.new_identity()
     return made.recipient, made.secret
 
@@ -72,10 +74,9 @@ def plan(
     ledger_key: Callable[[], tuple[str, str]] = new_ledger_key,
     backup_key: Callable[[], tuple[str, str]] = new_backup_key,
 ) -> dict[str, str]:
-    """What the secrets file must hold: secrets that exist are kept, missing ones are made, places are written anew.
+    """Return the content of the secrets file: existing secrets are kept, missing ones made, addresses updated.
 
-    A secret of a store that is not used now is kept under another name (KEPT), and comes back with the store, which
-    still has it.
+    The secret of an unused store is kept under another name (KEPT), and returns with the store.
     """
     wanted: dict[str, str] = {}
     aside = {name.removeprefix(KEPT): value for name, value in existing.items() if name.startswith(KEPT)}
@@ -145,7 +146,7 @@ def plan(
 
 
 def _ours(stack: Stack, value: str) -> bool:
-    """Whether a secret is of our making: no connection, or one that leads to a server of the stack or to none."""
+    """Return whether a secret is generated: no connection, or one to a server of the stack or to none."""
     if not value.startswith("{"):
         return "://" not in value
     plain = json.loads(value)
@@ -166,7 +167,7 @@ def _backup_connection(backup_key: Callable[[], tuple[str, str]]) -> str:
 
 
 def write_private(file: Path, text: str) -> None:
-    """Replace a file at once; it is never readable by others, not even for a moment."""
+    """Replace a file atomically; others can never read it."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     partial.unlink(missing_ok=True)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
@@ -177,7 +178,10 @@ def write_private(file: Path, text: str) -> None:
 
 
 def ensure(stack: Stack) -> dict[str, str]:
-    """Read the secrets, make what is missing, write the file if anything changed. Raises StackError if it is open."""
+    """Read the secrets, make missing ones, and write the file if anything changed.
+
+    Raises StackError for an open file.
+    """
     file = stack.secrets
     if file.exists() and file.stat().st_mode & 0o077:
         raise StackError(
@@ -194,24 +198,24 @@ def ensure(stack: Stack) -> dict[str, str]:
 
 
 def _refuse_a_store_without_its_secret(stack: Stack, existing: Mapping[str, str]) -> None:
-    """Raises StackError where PostgreSQL's data is there and the secrets that open it are not: new ones would not."""
+    """Check that PostgreSQL's data has its secrets: new ones would not open it. Raises StackError."""
     name = "REMPART_POSTGRESQL_PASSWORD"
     known = existing.keys() & {name, f"{KEPT}{name}"}
     if "postgresql" in stack.services and not known and (stack.postgresql_data / "PG_VERSION").is_file():
         raise StackError(
             f"{stack.secrets} lacks {name}, and {stack.postgresql_data} holds a database that was made with it",
-            "Put the secrets file back, from a copy or a restore point (`rempart restore`); or move"
-            f" {stack.var} away to begin with an empty platform.",
+            f"Restore the secrets file from a copy or a restore point (`rempart restore`); or move {stack.var} "
+            "away to start with an empty platform.",
         )
 
 
 def write_secrets(file: Path, secrets: Mapping[str, str]) -> None:
-    """The file of secrets, at once."""
+    """Write the file of secrets atomically."""
     write_private(file, _HEADER + "".join(f"{key}={value}\n" for key, value in secrets.items()))
 
 
 def others(existing: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """Names whose secret is another one; where a connection leads to does not count, for ports may move."""
+    """Return the names of secrets that differ. Addresses are ignored, because ports may change."""
     return sorted(name for name in existing.keys() & wanted.keys() if _secret(existing[name]) != _secret(wanted[name]))
 
 
@@ -223,9 +227,9 @@ def _secret(value: str) -> object:
 
 
 def take_over(stack: Stack, secrets: Mapping[str, str], *, replace: bool = False) -> bool:
-    """Make a restored platform's secrets the stack's own; whether the file changed. Raises StackError.
+    """Make a restored platform's secrets the stack's own. Return whether the file changed. Raises StackError.
 
-    Others that are there stay, and it is refused, unless `replace`: but for the superuser of a database that is there.
+    Other existing secrets are kept and refused without `replace`, except the superuser of an existing database.
     """
     stack.prepare()
     existing = configuration.read_env_file(stack.secrets)
@@ -244,14 +248,14 @@ def take_over(stack: Stack, secrets: Mapping[str, str], *, replace: bool = False
 
 
 def prepare_ledger_key(stack: Stack) -> None:
-    """Make the ledger's next key, unless there is one, or the key is not in the stack's own secrets file."""
+    """Make the ledger's next key, unless it exists, or the key is not in the stack's own secrets file."""
     secrets = configuration.read_env_file(stack.secrets)
     if _LEDGER_KEY in secrets and _NEXT_LEDGER_KEY not in secrets:
         write_secrets(stack.secrets, secrets | {_NEXT_LEDGER_KEY: _ledger_connection(new_ledger_key)})
 
 
 def adopt_ledger_key(stack: Stack) -> bool:
-    """The next key becomes the key, and the one before is gone for good. Returns whether the stack held them."""
+    """Make the next key the current one, and delete the previous. Return whether the stack held them."""
     secrets = configuration.read_env_file(stack.secrets)
     if (new := secrets.pop(_NEXT_LEDGER_KEY, None)) is None:
         return False
@@ -260,14 +264,14 @@ def adopt_ledger_key(stack: Stack) -> bool:
 
 
 def after_rotation(*, adopted: bool) -> str:
-    """What is left to do once the ledger has a new key."""
+    """Yield the remaining steps after a rotation of the ledger's key."""
     if adopted:
         return "Restart what runs, it still has the old key: `rempart down`, then `rempart up`."
     return f"Give {keys.NEXT_CONNECTION}'s seed to connection {keys.CONNECTION}, destroy the old one, restart Airflow."
 
 
 def superuser(stack: Stack, secrets: Mapping[str, str]) -> Connection:
-    """PostgreSQL's superuser: used for the bootstrap alone."""
+    """Return PostgreSQL's superuser, which only the bootstrap uses."""
     return Connection(
         "postgresql superuser",
         "postgres",
@@ -280,7 +284,7 @@ def superuser(stack: Stack, secrets: Mapping[str, str]) -> Connection:
 
 
 def connections(stack: Stack, secrets: Mapping[str, str]) -> configuration.Connections:
-    """Resolve a connection: the stack's own secrets first, else the environment. Raises ConnectionMissing."""
+    """Return a connection from the stack's own secrets, else from the environment. Raises ConnectionMissing."""
 
     def resolve(name: str) -> Connection:
         if text := secrets.get(f"AIRFLOW_CONN_{name.upper()}"):

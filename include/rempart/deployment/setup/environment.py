@@ -1,4 +1,6 @@
-"""The environment of every process of the stack: telemetry off, proxies kept off 127.0.0.1, settings from one place."""
+"""Build the environment of every process of the stack: telemetry off, 127.0.0.1 off the proxy, settings from one
+place.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ MODEL_SOURCE = r"\Amodels:/m-[0-9a-f]{32}\Z"
 """The only source that a version of a registered model may have: a model that was logged to this server."""
 
 MARKER = "REMPART_SERVICE"
-"""Environment variable that every process of a service carries, with its descendants: `<stack id>:<service>`."""
+"""Environment variable that every process of a service and its descendants carry: `<stack id>:<service>`."""
 
 # What the caller's shell may hold and a service must not inherit: it would override the stack's own settings.
 _FOREIGN = (
@@ -37,7 +39,7 @@ _FOREIGN = (
 )
 _KEPT = ("AWS_CA_BUNDLE",)
 _KEPT_IN_PODS = (*_KEPT, "PGSSLMODE", "PGSSLROOTCERT")
-"""Of a pod, whose variables its manifest wrote: how libpq and asyncpg trust the operator's PostgreSQL."""
+"""Variables from a pod's manifest: how libpq and asyncpg verify the operator's PostgreSQL."""
 
 
 SECRET_SETTINGS = {
@@ -49,19 +51,19 @@ SECRET_SETTINGS = {
 
 
 def held(stack: Stack, inherited: Mapping[str, str], process: str) -> frozenset[str]:
-    """The kinds of secrets that a process of this stack holds. Raises StackError for an unknown executor."""
+    """Return the kinds of secrets that a process of this stack holds. Raises StackError for an unknown executor."""
     return process_secrets.held(process, stack.config, profiles.executor(stack, inherited), cluster=stack.cluster)
 
 
 def off_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """NO_PROXY, in both spellings, with this machine added."""
+    """Return NO_PROXY, in both spellings, with this machine added."""
     names = [n for n in (environment.get("NO_PROXY") or environment.get("no_proxy") or "").split(",") if n]
     value = ",".join(dict.fromkeys([*names, "127.0.0.1", "localhost"]))
     return {"NO_PROXY": value, "no_proxy": value}
 
 
 def base(stack: Stack, inherited: Mapping[str, str]) -> dict[str, str]:
-    """What every service gets."""
+    """Return the variables of every service."""
     kept = _KEPT_IN_PODS if stack.cluster else _KEPT
     clean = {k: v for k, v in inherited.items() if not k.startswith(_FOREIGN) or k in kept}
     return (
@@ -83,7 +85,7 @@ def base(stack: Stack, inherited: Mapping[str, str]) -> dict[str, str]:
 
 
 def s3_client(connection: Connection) -> dict[str, str]:
-    """Settings for a library that makes its own S3 client."""
+    """Return settings for a library with its own S3 client."""
     return {
         "AWS_ACCESS_KEY_ID": connection.login,
         "AWS_SECRET_ACCESS_KEY": connection.password,
@@ -96,7 +98,7 @@ def s3_client(connection: Connection) -> dict[str, str]:
 
 
 def tracking_site(stack: Stack, resolve: Connections, site: str) -> Connection:
-    """The connection with which MLflow works at a site: limited to its prefix, or the site's own where there is none.
+    """Return MLflow's connection to a site: limited to its prefix, or the site's own if there is none.
 
     Raises ConnectionMissing.
     """
@@ -109,9 +111,9 @@ def tracking_site(stack: Stack, resolve: Connections, site: str) -> Connection:
 
 
 def mlflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], active: str) -> dict[str, str]:
-    """The MLflow server's environment: artifacts go to the site `active`.
+    """Return the MLflow server's environment: artifacts go to the site `active`.
 
-    Secrets stand here and not in its command line, which every user can read.
+    Secrets are here and not in its command line, which every user can read.
     """
     resolve = connections(stack, secrets)
     server = resolve("mlflow")
@@ -135,7 +137,7 @@ def mlflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str
 
 
 def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], process: str) -> dict[str, str]:
-    """The environment of one of Airflow's processes: settings, and those secrets that it needs."""
+    """Return the environment of one of Airflow's processes: settings, and the secrets it needs."""
     kinds = held(stack, inherited, process)
     database = connections(stack, secrets)("pg_airflow")
     port = stack.ports["airflow"]
@@ -190,9 +192,9 @@ def airflow(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, st
 
 
 def tracking(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
-    """MLflow's own settings for tasks: `models:/NAME@champion` is read there, by a user that may write nothing.
+    """Return MLflow's settings for tasks, which read `models:/NAME@champion` as a read-only user.
 
-    A server of the team's own has no such user: its address is set alone.
+    An external server has no such user: only its address is set.
     """
     if external := stack.external("mlflow"):
         return {"MLFLOW_TRACKING_URI": external.url, "MLFLOW_REGISTRY_URI": external.url}
@@ -202,7 +204,7 @@ def tracking(stack: Stack, secrets: Mapping[str, str]) -> dict[str, str]:
 
 
 def mlflow_pages(stack: Stack, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Where people reach MLflow, for the links of tasks; nothing where only the platform reaches it."""
+    """Return MLflow's public address for the links of tasks; empty if only the platform reaches it."""
     if (url := inherited.get("REMPART_MLFLOW_URL")) is None:
         if external := stack.external("mlflow"):
             url = external.url
@@ -212,7 +214,7 @@ def mlflow_pages(stack: Stack, inherited: Mapping[str, str]) -> dict[str, str]:
 
 
 def people(stack: Stack, address: str) -> dict[str, str]:
-    """Settings of whoever decides who may use Airflow, whose pages are at `address`."""
+    """Return the auth manager's settings for Airflow's pages at `address`."""
     if stack.config.access.auth_manager == "simple":
         return {
             "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
@@ -237,9 +239,9 @@ def people(stack: Stack, address: str) -> dict[str, str]:
 
 
 def in_pods() -> dict[str, str]:
-    """Airflow's settings that differ where its components share no volume: task logs go to the active site.
+    """Return Airflow's settings for components without a shared volume: task logs go to the active site.
 
-    The namespace and the template of worker pods are the chart's to say.
+    The chart sets the namespace and the template of worker pods.
     """
     return {
         "LOGGING__LOGGING_CONFIG_CLASS": "rempart.orchestration.task_logs.LOGGING_CONFIG",
@@ -250,7 +252,7 @@ def in_pods() -> dict[str, str]:
 
 
 def site(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], name: str) -> dict[str, str]:
-    """One SeaweedFS server's environment: keys and certificates that shut its inner doors to everyone but itself."""
+    """Return one SeaweedFS server's environment: keys and certificates that close its inner ports to others."""
     key = f"REMPART_SITE_{name.upper()}_"
     clean = process_secrets.only(base(stack, inherited), frozenset(), stack.config)
     return clean | {
@@ -264,7 +266,7 @@ def site(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str],
 
 
 def of(stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], service: str) -> dict[str, str]:
-    """One service's whole environment, with its marker. Raises ConnectionMissing."""
+    """Return one service's whole environment, with its marker. Raises ConnectionMissing."""
     try:
         if service.startswith("site-"):
             environment = site(stack, secrets, inherited, service.removeprefix("site-"))

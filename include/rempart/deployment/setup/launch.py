@@ -1,9 +1,8 @@
-"""Turns into one service of the stack: ends what an earlier one left behind, then executes the server in its place.
+"""Become one service of the stack: end leftovers of an earlier run, then execute the server.
 
-`python -m rempart.deployment.setup.launch SERVICE` is the command that the supervisor runs. A server killed with -9
-leaves children that hold its ports and work on; they are found by the marker in their environment. Airflow forbids an
-ordinary user to read the environment of a process that runs tasks, so the process group of each service is on record as
-well.
+`python -m rempart.deployment.setup.launch SERVICE` is the supervisor's command. A server killed with -9 leaves working
+children that hold its ports; they are found by the marker in their environment. Airflow forbids an ordinary user to
+read the environment of a process that runs tasks, so the process group of each service is recorded too.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 
 
 def marked(prefix: str, own: frozenset[int] = frozenset()) -> list[psutil.Process]:
-    """Processes whose marker starts with `prefix`, except those in `own`."""
+    """Return processes whose marker starts with `prefix`, except those in `own`."""
     return [
         process
         for process in psutil.process_iter()
@@ -43,7 +42,7 @@ def marked(prefix: str, own: frozenset[int] = frozenset()) -> list[psutil.Proces
 
 
 def databases(data: Path) -> list[psutil.Process]:
-    """PostgreSQL's processes on this data folder: their titles overwrite their environment, so it says nothing."""
+    """Return PostgreSQL's processes on this data folder; their titles overwrite their environment."""
     found = []
     for process in psutil.process_iter(["name"]):
         try:
@@ -62,12 +61,12 @@ def record_group(stack: Stack, service: str, leader: int) -> None:
 
 
 def forget_group(stack: Stack, service: str) -> None:
-    """The group that is on record for a service becomes something else: nobody is to end it."""
+    """Delete the recorded group of a service, so that nobody ends it."""
     _group_record(stack, service).unlink(missing_ok=True)
 
 
 def grouped(stack: Stack, service: str = "") -> list[psutil.Process]:
-    """Processes of the group on record for one service, or for every service, and all that they started."""
+    """Return processes of the recorded group of one service, or of all, with all descendants."""
     record = _group_record(stack, service or "*")
     found: list[psutil.Process] = []
     for file in record.parent.glob(record.name):
@@ -82,7 +81,7 @@ def _group_record(stack: Stack, service: str) -> Path:
 
 
 def _group(group: int, born: int) -> list[psutil.Process]:
-    """Members of a process group and their descendants; none if the number is another group's by now."""
+    """Return members of a process group and their descendants; empty if the number belongs to another group now."""
     if _start(group) not in (None, born):
         return []
     found: list[psutil.Process] = []
@@ -96,7 +95,7 @@ def _group(group: int, born: int) -> list[psutil.Process]:
 
 
 def _lives(process: psutil.Process) -> bool:
-    """Whether a process runs, and is not only waiting for its parent to take note of its end."""
+    """Return whether a process runs, and is no zombie."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
@@ -104,9 +103,9 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def _start(pid: int) -> int | None:
-    """When a process started, in clock ticks since the system did; None if there is none.
+    """Return a process's start in clock ticks since boot, or None.
 
-    Unlike a time of day, it is the same number whenever it is asked.
+    Unlike a time of day, it is always the same number.
     """
     try:
         return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
@@ -115,12 +114,12 @@ def _start(pid: int) -> int | None:
 
 
 def _boot() -> str:
-    """Names this start of the system: ticks of another one mean nothing."""
+    """Return an id of this boot: ticks of another boot mean nothing."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
 
 
 def leftovers(stack: Stack, service: str = "") -> list[psutil.Process]:
-    """Processes of one service, or of the whole stack; never this one or its ancestors."""
+    """Return processes of one service, or of the whole stack; never this one or its ancestors."""
     own = frozenset({os.getpid(), *(parent.pid for parent in psutil.Process().parents())})
     found = {
         process.pid: process
@@ -134,7 +133,7 @@ def leftovers(stack: Stack, service: str = "") -> list[psutil.Process]:
 
 
 def end(processes: list[psutil.Process], patience: float = 5.0) -> list[psutil.Process]:
-    """TERM, then KILL. Returns those that are still there."""
+    """Send TERM, then KILL. Return the processes that are left."""
     for signal_them in (psutil.Process.terminate, psutil.Process.kill):
         for process in processes:
             try:
@@ -148,9 +147,9 @@ def end(processes: list[psutil.Process], patience: float = 5.0) -> list[psutil.P
 
 
 def reap(stack: Stack, service: str) -> int:
-    """End every process that an earlier run of this service left. Returns how many there were.
+    """End every leftover process of this service. Return their number.
 
-    Looks again until none is found: a process that was just ending one may have been starting another.
+    Repeats until none is found: a process being ended may have been starting another.
     """
     ended = 0
     for _ in range(5):
@@ -164,7 +163,7 @@ def reap(stack: Stack, service: str) -> int:
 
 
 def run(stack: Stack, name: str) -> None:
-    """Become the service. Does not return. Raises RempartError."""
+    """Become the service. Never returns. Raises RempartError."""
     what = services.service(stack, name)
     if name == paths.WORKER:
         profiles.check_worker(stack, os.environ)
@@ -188,7 +187,7 @@ def run(stack: Stack, name: str) -> None:
 
 
 def run_workload(stack: Stack, command: Sequence[str], component: str = "") -> NoReturn:
-    """Become any program in the environment of a task, or of one of Airflow's components: in that one's container.
+    """Become any program in the environment of a task, or of an Airflow component in its container.
 
     Raises RempartError.
     """
@@ -207,7 +206,7 @@ def run_workload(stack: Stack, command: Sequence[str], component: str = "") -> N
 
 
 def database_files() -> tuple[Path, ...]:
-    """What PostgreSQL's user must be able to read of the installed package."""
+    """Return files of the installed package that PostgreSQL's user must be able to read."""
     home = services.postgresql_binary("postgres").parent.parent
     share = next((home / "share").rglob("postgres.bki"), home / "share")
     return (home / "bin" / "postgres", home / "lib", share)

@@ -1,4 +1,4 @@
-"""Where one stack keeps its files and which ports its servers listen on."""
+"""Define the files and ports of one stack."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from rempart.settings.sections import External
 
 AIRFLOW_COMPONENTS = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 NAMESPACE = "airflow"
-"""Of the platform in a Kubernetes cluster: that of deploy/kubernetes/platform."""
+"""Namespace of the platform in a Kubernetes cluster: that of deploy/kubernetes/platform."""
 WORKER = "airflow-worker"
 """Runs tasks for the Celery executor, in containers alone."""
 _LONGEST_SOCKET = 90  # of 107; supervisord appends a suffix while it binds
 
 
 def ports_of(config: Config, offset: int) -> dict[str, int]:
-    """Every port of the embedded services: the default or services.<x>.port, plus the offset. Raises ConfigError."""
+    """Return every port of the embedded services: the default or services.<x>.port, plus the offset.
+
+    Raises ConfigError.
+    """
     ports: dict[str, int] = {}
     for index, name in enumerate(config.sites):
         default = preflight.DEFAULT_PORTS.get(name, preflight.DEFAULT_PORTS["primary"] + 100 * (index + 2))
@@ -52,7 +55,7 @@ def _chosen(config: Config, service: str, default: int) -> int:
 
 
 def external(config: Config, service: str) -> External | None:
-    """The team's own server that stands in for this service, if rempart.yaml names one."""
+    """Return the external server for this service, if rempart.yaml names one."""
     return config.services[service].external if service in config.services else None
 
 
@@ -66,9 +69,9 @@ class Stack:
     offset: int = 0
     python: str = sys.executable
     containers: bool = False
-    """Whether each service is in a container of its own, where the others reach it by its name."""
+    """Whether each service has its own container, which others reach by its name."""
     cluster: bool = False
-    """Whether those containers are pods of a Kubernetes cluster: they share no volume."""
+    """Whether those containers are pods of a Kubernetes cluster, without a shared volume."""
 
     @property
     def id(self) -> str:
@@ -79,22 +82,25 @@ class Stack:
         return ports_of(self.config, self.offset) | (preflight.OPTIONAL_PORTS if self.containers else {})
 
     def host(self, service: str) -> str:
-        """Where the others reach a service of the stack."""
+        """Return the host by which others reach a service."""
         if self.cluster and service == "mlflow":
             return f"mlflow.{NAMESPACE}.svc"  # jobs reach it, too, from the namespaces of pools
         return preflight.CONTAINERS.get(service, service) if self.containers else "127.0.0.1"
 
     @property
     def listen(self) -> str:
-        """The address that servers listen on. A container's networks are its own, and say who may come."""
+        """Return the address that servers listen on. A container's networks decide who may connect."""
         return "0.0.0.0" if self.containers else "127.0.0.1"  # noqa: S104
 
     def site_folder(self, name: str) -> Path:
-        """Where a site keeps its settings, and its objects below `data`. In containers, each has its own volume."""
+        """Return a site's folder with its settings, and its objects below `data`.
+
+        In containers each has its own volume.
+        """
         return self.var if self.containers else self.var / "sites" / name
 
     def site_certificates(self, name: str) -> Path:
-        """Where a site keeps the certificates of its inner doors."""
+        """Return the folder of a site's certificates for its inner ports."""
         return self.site_folder(name) / "certificates"
 
     @property
@@ -103,7 +109,7 @@ class Stack:
 
     @property
     def state(self) -> Path:
-        """Files of the supervisor itself."""
+        """Return the folder of the supervisor's files."""
         return self.var / "stack"
 
     @property
@@ -120,7 +126,7 @@ class Stack:
 
     @cached_property
     def sockets(self) -> Path:
-        """A folder for Unix sockets, whose paths may not be long: in `var`, else in the system's temporary folder."""
+        """Return a folder for Unix sockets, whose paths must be short: in `var`, else in the temporary folder."""
         inside = self.state / "run"
         if len(str(inside.absolute())) <= _LONGEST_SOCKET - 20:
             return inside.absolute()
@@ -134,13 +140,13 @@ class Stack:
         return [name for name in self.config.sites if not self.external(name)]
 
     def job_role(self, site: str) -> tuple[str, timedelta] | None:
-        """The role whose sessions jobs get at a site, and the longest of them; None if they get none."""
+        """Return the role of jobs' sessions at a site and their maximum length, or None."""
         offered = self.config.sites[site].job_credentials
         return (offered.role, offered.longest) if offered and offered.role else None
 
     @property
     def services(self) -> list[str]:
-        """Names of the processes, in the order in which they start."""
+        """Return the names of the processes in starting order."""
         names = [] if self.external("postgresql") else ["postgresql"]
         names += [f"site-{name}" for name in self.embedded_sites]
         if not self.external("mlflow"):
@@ -153,7 +159,7 @@ class Stack:
         return names
 
     def prepare(self) -> None:
-        """Create the stack's own folders. Raises StackError if they cannot be trusted."""
+        """Create the stack's folders. Raises StackError if they are not private."""
         for folder in (self.var, self.logs, self.state):
             folder.mkdir(parents=True, exist_ok=True)
         self.sockets.mkdir(mode=0o700, exist_ok=True)
@@ -166,7 +172,7 @@ class Stack:
 
 
 def current() -> Stack:
-    """The stack of this project and environment. Raises ConfigError."""
+    """Return the stack of this project and environment. Raises ConfigError."""
     try:
         offset = preflight.port_offset(os.environ)
     except ValueError as fault:

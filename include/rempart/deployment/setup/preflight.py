@@ -1,4 +1,4 @@
-"""What this machine must offer, checked in seconds: a script before anything is installed, then `rempart preflight`.
+"""Check what this machine must offer, in seconds: as a script before the installation, then as `rempart preflight`.
 
 Standard library only, and no import of Rempart: `make` runs this file with the system's Python.
 """
@@ -24,9 +24,9 @@ from typing import Literal
 
 DEFAULT_PORTS = {"postgresql": 15432, "primary": 18333, "haven": 18433, "mlflow": 15000, "airflow": 18080}
 OPTIONAL_PORTS = {"broker": 16379, "monitoring": 19090}
-"""Of what the compose file starts if its profile is chosen; the embedded stack has neither."""
+"""Ports of optional compose profiles; the embedded stack has neither."""
 CONTAINERS = {"postgresql": "postgres", "airflow": "api-server"}
-"""Names of containers that are not called as their service is."""
+"""Names of containers that differ from their service's name."""
 SITE_INTERNALS = (
     "master",
     "master-grpc",
@@ -36,7 +36,7 @@ SITE_INTERNALS = (
     "filer-grpc",
     "s3-grpc",
 )
-"""What an embedded site listens on beside its S3 port: the ports that follow it, in this order."""
+"""Ports of an embedded site in addition to S3: the following ports, in this order."""
 
 PYTHONS = ((3, 11), (3, 14))
 DISK_GIB, DISK_WARN_GIB = 4, 8
@@ -60,17 +60,17 @@ class Finding:
 
 
 def stack_id(var: Path) -> str:
-    """Names one stack on this machine: derived from the place of its state."""
+    """Return an id of one stack on this machine, derived from the place of its state."""
     return hashlib.sha256(str(var.resolve()).encode()).hexdigest()[:10]
 
 
 def site_ports(name: str, port: int) -> dict[str, int]:
-    """Every port of one embedded site."""
+    """Return every port of one embedded site."""
     return {name: port, **{f"{name} {part}": port + 1 + i for i, part in enumerate(SITE_INTERNALS)}}
 
 
 def default_ports(offset: int) -> dict[str, int]:
-    """Every port of the stack as shipped, moved by `offset`."""
+    """Return every port of the shipped stack, moved by `offset`."""
     ports: dict[str, int] = {}
     for name, port in DEFAULT_PORTS.items():
         ports |= site_ports(name, port + offset) if name in ("primary", "haven") else {name: port + offset}
@@ -78,7 +78,7 @@ def default_ports(offset: int) -> dict[str, int]:
 
 
 def port_offset(environment: Mapping[str, str]) -> int:
-    """REMPART_PORT_OFFSET as a number. Raises ValueError with a message for a person."""
+    """Return REMPART_PORT_OFFSET as a number. Raises ValueError with a message for people."""
     text = environment.get("REMPART_PORT_OFFSET") or "0"
     if not (text.isdecimal() and int(text) < 40000):
         raise ValueError(f"REMPART_PORT_OFFSET is '{text}': set it to a number from 0 to 39999")
@@ -86,7 +86,7 @@ def port_offset(environment: Mapping[str, str]) -> int:
 
 
 def port_is_free(port: int) -> bool:
-    """Whether 127.0.0.1:port can be listened on now."""
+    """Return whether 127.0.0.1:port is free to listen on."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -105,7 +105,7 @@ def _open_files(process: Path) -> Iterator[str]:
 
 
 def port_holder(port: int) -> tuple[int, str, str] | None:
-    """Process id, command and REMPART_SERVICE marker of who listens on the port; None where it may not be seen."""
+    """Return process id, command and REMPART_SERVICE marker of the port's listener; None if not visible."""
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -126,7 +126,7 @@ def port_holder(port: int) -> tuple[int, str, str] | None:
 
 
 def check_port(name: str, port: int, stack: str) -> Finding | None:
-    """A finding if someone else holds the port; None if it is free or this stack's own."""
+    """Return a finding if another program holds the port; None if it is free or this stack's own."""
     if port_is_free(port):
         return None
     holder = port_holder(port)
@@ -144,7 +144,7 @@ def check_port(name: str, port: int, stack: str) -> Finding | None:
 
 
 def check_ports(ports: Mapping[str, int], stack: str) -> list[Finding]:
-    """One ok finding, or one per taken port."""
+    """Return one ok finding, or one per taken port."""
     taken = [finding for name, port in ports.items() if (finding := check_port(name, port, stack))]
     return taken or [
         Finding(
@@ -193,7 +193,7 @@ def check_host(system: str, machine: str) -> Finding:
 
 
 def check_amount(what: str, gib: float, need: float, comfortable: float, remedy: str) -> Finding:
-    """Disk or memory: failed below `need`, a warning below `comfortable`."""
+    """Check disk or memory: failed below `need`, a warning below `comfortable`."""
     detail = f"{gib:.1f} GiB available"
     if gib < need:
         return Finding(what, "failed", f"{detail}, {need:g} needed", remedy)
@@ -203,7 +203,7 @@ def check_amount(what: str, gib: float, need: float, comfortable: float, remedy:
 
 
 def available_memory_gib() -> float:
-    """What can still be allocated: the machine's, or the cgroup's limit where that is lower."""
+    """Return the memory that can still be allocated: the machine's, or the cgroup's lower limit."""
     meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
     amounts = [int(meminfo["MemAvailable"].split()[0]) / 2**20]
     limit = Path("/sys/fs/cgroup/memory.max")
@@ -220,7 +220,7 @@ def existing_parent(folder: Path) -> Path:
 
 
 def pip_setting(name: str, environment: Mapping[str, str]) -> str:
-    """One of pip's settings: PIP_<NAME>, else its configuration files. Empty when unset or pip is not there."""
+    """Return one of pip's settings: PIP_<NAME>, else its configuration files. Empty if unset or without pip."""
     if value := environment.get("PIP_" + name.upper().replace("-", "_")):
         return value
     asked = subprocess.run(
@@ -230,7 +230,7 @@ def pip_setting(name: str, environment: Mapping[str, str]) -> str:
 
 
 def package_index(environment: Mapping[str, str]) -> str:
-    """The package index in force, as the standard settings of pip and uv name it."""
+    """Return the package index in force, from the standard settings of pip and uv."""
     return (
         environment.get("UV_DEFAULT_INDEX")
         or environment.get("UV_INDEX_URL")
@@ -240,7 +240,7 @@ def package_index(environment: Mapping[str, str]) -> str:
 
 
 def _default_index() -> str:
-    """Where pip looks when nothing is set, as pip itself names it; empty where this Python has no pip."""
+    """Return pip's default index; empty if this Python has no pip."""
     try:
         return str(importlib.import_module("pip._internal.models.index").PyPI.simple_url)
     except ImportError:
@@ -248,12 +248,12 @@ def _default_index() -> str:
 
 
 def certificate_file(environment: Mapping[str, str]) -> str:
-    """The private CA in force: PIP_CERT, SSL_CERT_FILE or REQUESTS_CA_BUNDLE."""
+    """Return the private CA in force: PIP_CERT, SSL_CERT_FILE or REQUESTS_CA_BUNDLE."""
     return next((environment[n] for n in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE") if environment.get(n)), "")
 
 
 def without_secret(url: str) -> str:
-    """A URL without the user and password that it may hold."""
+    """Return a URL without user and password."""
     head, at, tail = url.rpartition("@")
     return f"{head.split('://')[0]}://***@{tail}" if at else url
 
@@ -283,7 +283,7 @@ def check_proxy(environment: Mapping[str, str]) -> Finding:
 
 
 def check_index(environment: Mapping[str, str], needed: bool) -> Finding:
-    """Whether the package index answers. Not asked once everything is installed: then nothing is to be downloaded."""
+    """Check that the package index answers. Skipped if everything is installed, because nothing is downloaded then."""
     if not needed:
         return Finding("package index", "ok", "not asked: everything is installed")
     index = package_index(environment)
@@ -309,7 +309,7 @@ def check_index(environment: Mapping[str, str], needed: bool) -> Finding:
 
 
 def check_restic(environment: Mapping[str, str], unpacked: Path) -> Finding:
-    """restic on PATH, or where setup unpacks it."""
+    """Return restic on PATH, or where setup unpacks it."""
     if found := shutil.which("restic", path=environment.get("PATH")) or (unpacked.is_file() and str(unpacked)):
         return Finding("restic", "ok", found)
     return Finding(
@@ -334,7 +334,7 @@ def check_user(uid: int, environment: Mapping[str, str]) -> Finding:
 
 
 def inspect(root: Path, var: Path, ports: Mapping[str, int], environment: Mapping[str, str]) -> list[Finding]:
-    """Every check on this machine, within ten seconds."""
+    """Run every check on this machine, within ten seconds."""
     ready = (root / ".venv" / "rempart-installed").is_file() or sys.prefix != sys.base_prefix
     disk = shutil.disk_usage(existing_parent(var)).free / 2**30
     running = [finding for finding in check_ports(ports, stack_id(var)) if finding.outcome != "ok"]

@@ -26,7 +26,7 @@ class User:
 
 
 def database_user() -> User | None:
-    """Who PostgreSQL runs as: None for "the same as we", unless we are root. Raises StackError."""
+    """Return the user PostgreSQL runs as: None for our own, unless we are root. Raises StackError."""
     if os.getuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -42,14 +42,14 @@ def database_user() -> User | None:
 
 
 def may_pass(mode: int, owner: int, group: int, user: User) -> bool:
-    """Whether the permission bits let the user read (a file) or pass (a folder); groups beyond gid do not count."""
+    """Return whether permission bits let the user read (a file) or enter (a folder); groups beyond gid are ignored."""
     need = stat.S_IXUSR if stat.S_ISDIR(mode) else stat.S_IRUSR
     shift = 0 if owner == user.uid else 3 if group == user.gid else 6
     return bool(mode & (need >> shift))
 
 
 def closed(paths: Iterable[Path], user: User) -> list[Path]:
-    """The paths, or folders on the way to them, that the user may not pass."""
+    """Return the paths, or folders on the way to them, that the user may not enter."""
     steps = dict.fromkeys(
         step for path in paths for real in [path.resolve()] for step in (*reversed(real.parents), real)
     )
@@ -66,10 +66,10 @@ def effective_capabilities() -> int:
 
 
 def command_as(user: User | None, command: Sequence[str], paths: Iterable[Path]) -> list[str]:
-    """The command, run as the user who must reach `paths`. Raises StackError.
+    """Return the command, run as the user who must reach `paths`. Raises StackError.
 
-    Where a folder on the way is closed to that user (a clone under /root), the process gets the one capability that
-    passes closed folders, and no other.
+    If a folder on the way is closed to that user (a clone under /root), the process gets only the capability to pass
+    closed folders.
     """
     if user is None:
         return list(command)

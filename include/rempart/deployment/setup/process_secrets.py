@@ -1,4 +1,4 @@
-"""Which process of the platform holds which secret, as data. Pure.
+"""Define which process of the platform holds which secret, as data. Pure.
 
 The environments of the embedded stack, the files of docker-compose.yml and Kubernetes' Secrets are made from HOLDS, and
 docs/reference/secrets.md is written from it. A test compares it with every process of a running stack.
@@ -54,7 +54,7 @@ KINDS = (
 )
 
 AIRFLOW = frozenset({"Airflow database", "Fernet key", "monitoring"})
-"""What each of Airflow's components needs to be one."""
+"""Secrets that each of Airflow's components needs."""
 TASKS = frozenset(secret_kind.name for secret_kind in KINDS) - {
     "Airflow sessions",
     "MLflow sessions",
@@ -62,7 +62,7 @@ TASKS = frozenset(secret_kind.name for secret_kind in KINDS) - {
     "database administrator",
     "site servers",
 }
-"""What a task reaches, whichever DAG it belongs to: also what a backup seals into a restore point."""
+"""Secrets of a task, whichever DAG it belongs to, including those that a backup encrypts into a restore point."""
 SCHEDULER = AIRFLOW | {"Airflow tokens", "broker"}
 HOLDS: Mapping[str, frozenset[str]] = {
     "airflow-api-server": AIRFLOW
@@ -92,7 +92,7 @@ IN_PODS: Mapping[str, frozenset[str]] = {
     "airflow-api-server": frozenset({"site keys"}),  # it shows logs of tasks, which lie at the active site
     "airflow-triggerer": frozenset({"site keys", "continuity database"}),  # it writes the logs of its triggers there
 }
-"""What a process holds besides where components share no volume: on Kubernetes."""
+"""Additional secrets of a process without a shared volume: on Kubernetes."""
 _VARIABLES = {
     "REMPART_AIRFLOW_FERNET_KEY": "Fernet key",
     "REMPART_AIRFLOW_JWT_SECRET": "Airflow tokens",
@@ -120,7 +120,7 @@ _CONNECTIONS = {
 
 
 def held(process: str, config: Config, executor: str = "LocalExecutor", *, cluster: bool = False) -> frozenset[str]:
-    """The kinds of secrets that a process holds. `executor`: what runs Airflow's tasks; `cluster`: on Kubernetes."""
+    """Return the kinds of secrets of a process. `executor`: what runs Airflow's tasks; `cluster`: on Kubernetes."""
     name = "site" if process.startswith("site-") else process
     found = HOLDS.get(name, frozenset())
     if name == "airflow-scheduler" and executor == "LocalExecutor":
@@ -134,7 +134,7 @@ def held(process: str, config: Config, executor: str = "LocalExecutor", *, clust
 
 
 def kind(variable: str, config: Config) -> str | None:
-    """The kind of secret in a variable; None if none is in it. A connection that nobody declared is the team's."""
+    """Return the kind of secret in a variable, or None. An undeclared connection is the team's."""
     if variable in _VARIABLES:
         return _VARIABLES[variable]
     if variable.startswith("REMPART_SITE_"):
@@ -164,7 +164,7 @@ def kind(variable: str, config: Config) -> str | None:
 
 
 def given(secrets: Mapping[str, str], kinds: frozenset[str], config: Config) -> dict[str, str]:
-    """The secrets of these kinds, and nothing else: one whose kind nobody declared is given to nobody."""
+    """Return only the secrets of these kinds: an undeclared kind is given to nobody."""
     found = {name: value for name, value in secrets.items() if kind(name, config) in kinds}
     if {"MLflow site keys", "site keys"} <= kinds:
         limited = [site for name, site in config.sites.items() if f"{CONNECTION}{tracker(name).upper()}" in secrets]
@@ -174,5 +174,5 @@ def given(secrets: Mapping[str, str], kinds: frozenset[str], config: Config) -> 
 
 
 def only(variables: Mapping[str, str], kinds: frozenset[str], config: Config) -> dict[str, str]:
-    """The variables whose secrets are of these kinds, and all that hold none."""
+    """Return the variables with secrets of these kinds, and all variables without secrets."""
     return {name: value for name, value in variables.items() if (found := kind(name, config)) is None or found in kinds}

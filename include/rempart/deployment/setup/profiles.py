@@ -1,7 +1,7 @@
-"""What the compose file starts if its profile is chosen: workers with their broker, and the server of metrics. As data.
+"""Define the optional compose profiles as data: workers with their broker, and the metrics server.
 
-A profile is chosen in `.env`, which `rempart init --profiles` writes; the containers are told by two variables of the
-compose file. The embedded stack has no profiles: its tasks run below the scheduler, its metrics go nowhere.
+A profile is chosen in `.env`, which `rempart init --profiles` writes; two variables of the compose file tell the
+containers. The embedded stack has no profiles: its tasks run under the scheduler, its metrics go nowhere.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from rempart.settings.config import Connection
 CELERY, MONITORING = "celery", "monitoring"
 PROFILES = (CELERY, MONITORING)
 EXECUTOR, CHOSEN = "REMPART_EXECUTOR", "REMPART_PROFILES"
-"""Variables by which the compose file tells Airflow's containers what `.env` says."""
+"""Variables by which the compose file passes choices of `.env` to Airflow's containers."""
 BROKER_PASSWORD = "REMPART_AIRFLOW_BROKER_PASSWORD"  # noqa: S105 # a name
 BROKER_USER = "airflow"
 SLOTS = 4
-"""Tasks at once of one worker, or of the scheduler where it runs them."""
+"""Number of parallel tasks of one worker, or of the scheduler if it runs them."""
 PARALLELISM = {"LocalExecutor": SLOTS, "CeleryExecutor": 32}
 """Executors, and how many tasks they have under way or waiting at once. Workers of Celery take theirs out of these."""
 REDELIVERED = 86400
-"""Seconds after which the broker offers a task again that nobody has acknowledged: longer than any task may run."""
+"""Seconds after which the broker offers an unacknowledged task again: longer than any task may run."""
 PUSHED_EVERY = 30_000
 """Milliseconds between two pushes of a process's metrics."""
 
 
 def settings(profiles: Iterable[str]) -> dict[str, str]:
-    """Lines of `.env` that choose these profiles and no other. Raises StackError for an unknown one."""
+    """Return `.env` lines that choose exactly these profiles. Raises StackError for an unknown one."""
     chosen = [one for one in profiles if one]
     if unknown := sorted(set(chosen) - set(PROFILES)):
         raise StackError(
@@ -43,12 +43,12 @@ def settings(profiles: Iterable[str]) -> dict[str, str]:
 
 
 def parallelism(stack: Stack) -> dict[str, int]:
-    """Executors that this stack may have; in a cluster also the one that makes a pod for each task."""
+    """Return the executors of this stack; in a cluster also the one that makes a pod for each task."""
     return PARALLELISM | ({"KubernetesExecutor": 32} if stack.cluster else {})
 
 
 def executor(stack: Stack, inherited: Mapping[str, str]) -> str:
-    """What runs Airflow's tasks. Raises StackError if the environment names something else."""
+    """Return what runs Airflow's tasks. Raises StackError for an unknown value in the environment."""
     named = (stack.containers and inherited.get(EXECUTOR)) or "LocalExecutor"
     if named not in (known := parallelism(stack)):
         raise StackError(
@@ -58,7 +58,7 @@ def executor(stack: Stack, inherited: Mapping[str, str]) -> str:
 
 
 def check_worker(stack: Stack, inherited: Mapping[str, str]) -> None:
-    """Raises StackError where the scheduler would give a worker nothing to do."""
+    """Check that the scheduler gives tasks to workers. Raises StackError."""
     if (found := executor(stack, inherited)) != "CeleryExecutor":
         raise StackError(
             f"A worker was started, and {EXECUTOR} is {found}: the scheduler runs the tasks itself",
@@ -69,9 +69,9 @@ def check_worker(stack: Stack, inherited: Mapping[str, str]) -> None:
 def tasks(
     stack: Stack, secrets: Mapping[str, str], inherited: Mapping[str, str], database: Connection, *, with_broker: bool
 ) -> dict[str, str]:
-    """Airflow's settings that depend on its executor, without the prefix `AIRFLOW__`. Raises StackError.
+    """Return Airflow's executor settings, without the prefix `AIRFLOW__`. Raises StackError.
 
-    `with_broker`: for a process that puts tasks into the queue or takes them out.
+    `with_broker`: for a process that adds tasks to the queue or takes them.
     """
     chosen = executor(stack, inherited)
     found = {"CORE__EXECUTOR": chosen, "CORE__PARALLELISM": str(parallelism(stack)[chosen])}
@@ -87,15 +87,15 @@ def tasks(
 
 
 def monitored(stack: Stack, inherited: Mapping[str, str]) -> bool:
-    """Whether there is a server of metrics."""
+    """Return whether there is a metrics server."""
     return stack.containers and MONITORING in inherited.get(CHOSEN, "").split(",")
 
 
 def metrics(stack: Stack, monitoring: Connection, inherited: Mapping[str, str], service: str) -> dict[str, str]:
-    """What makes one of Airflow's components push its metrics to the server of metrics.
+    """Return settings that make an Airflow component push its metrics to the metrics server.
 
-    A child process that only inherited its parent's metrics pushes them, too, under a random instance: the server keeps
-    those whose instance is `<service>@<container>` (deploy/images/relabel.yml).
+    A child process that inherits its parent's metrics pushes them too, under a random instance: the server keeps those
+    whose instance is `<service>@<container>` (deploy/images/relabel.yml).
     """
     login = base64.b64encode(f"{monitoring.login}:{monitoring.password}".encode()).decode()
     place = f"http://{stack.host('monitoring')}:{stack.ports['monitoring']}"
@@ -112,14 +112,14 @@ def metrics(stack: Stack, monitoring: Connection, inherited: Mapping[str, str], 
 
 
 def files(stack: Stack, secrets: Mapping[str, str], monitoring: Connection) -> dict[str, str]:
-    """What the two servers are given: contents by path."""
+    """Return the files of both servers: contents by path."""
     return {"broker.conf": broker(stack, secrets[BROKER_PASSWORD]), "monitoring.password": monitoring.password}
 
 
 def broker(stack: Stack, password: str) -> str:
-    """Valkey's settings: one user, known by the hash of a password, who may do no administration; nothing on disk.
+    """Return Valkey's settings: one user, known by a password hash, without administration rights; nothing on disk.
 
-    A task in the queue holds the token that lets it run, so the queue is kept in memory alone.
+    A queued task holds the token that lets it run, so the queue is kept in memory only.
     """
     known = hashlib.sha256(password.encode()).hexdigest()
     lines = (

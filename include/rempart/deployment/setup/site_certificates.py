@@ -1,7 +1,7 @@
-"""The certificates of a site's inner doors: a private authority for each site, whose key never leaves memory.
+"""Make the certificates of a site's inner ports: a private authority for each site, whose key never leaves memory.
 
 A SeaweedFS server is one process that talks to itself, over gRPC and HTTP, through ports that everybody on the machine
-can reach. One certificate serves it as server and as client; nobody else has one that its authority signed.
+can reach. One certificate serves it as server and as client; nobody else has one from its authority.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LIFETIME = timedelta(days=3650)
 RENEWED = timedelta(days=365)
 """A certificate that ends within this time is replaced when its site starts."""
 GRPC = ("volume", "master", "filer", "s3")
-"""SeaweedFS's gRPC services, each of which asks its clients for a certificate."""
+"""SeaweedFS's gRPC services, each of which requires a client certificate."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ class Certificates:
     key: str
 
     def files(self) -> dict[str, str]:
-        """Contents by file name."""
+        """Return contents by file name."""
         return dict(zip(FILES, (self.authority, self.certificate, self.key), strict=True))
 
 
 def common_name(site: str) -> str:
-    """The one name that a site's gRPC services let in."""
+    """Return the one name that a site's gRPC services accept."""
     return f"rempart-site-{site}"
 
 
 def make(site: str, now: datetime) -> Certificates:
     """Make a site's certificates. The authority's key is gone when this function returns.
 
-    Valid from one day before `now`, since clocks differ, for ten years.
+    Valid from one day before `now`, because clocks differ, for ten years.
     """
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"authority of {common_name(site)}")])
@@ -104,7 +104,7 @@ def _pem(certificate: x509.Certificate) -> str:
 
 
 def usable(site: str, found: Mapping[str, str], now: datetime) -> bool:
-    """Whether these files are one site's certificates, fit together, and last for another year."""
+    """Return whether these files are one site's certificates, belong together, and last for another year."""
     try:
         authority, certificate = (x509.load_pem_x509_certificate(found[name].encode()) for name in FILES[:2])
         key = serialization.load_pem_private_key(found[FILES[2]].encode(), None)
@@ -121,21 +121,21 @@ def usable(site: str, found: Mapping[str, str], now: datetime) -> bool:
 
 
 def kept_or_made(site: str, found: Mapping[str, str], now: datetime) -> dict[str, str]:
-    """Contents by file name: those that were `found` if they are usable, else new ones."""
+    """Return contents by file name: those `found` if usable, else new ones."""
     if usable(site, found, now):
         return {name: found[name] for name in FILES}
     return make(site, now).files()
 
 
 def read(folder: Path, prefix: str = "") -> dict[str, str]:
-    """The files that are there, by name."""
+    """Return the existing files, by name."""
     return {name: file.read_text(encoding="utf-8") for name in FILES if (file := folder / f"{prefix}{name}").is_file()}
 
 
 def ensure(folder: Path, site: str, now: datetime) -> bool:
-    """Write a site's certificates unless usable ones are there. Returns whether it wrote.
+    """Write a site's certificates unless usable ones exist. Return whether it wrote.
 
-    Not while the site runs: it would read the new files one by one, and refuse itself.
+    Never while the site runs: it would read the new files one by one, and refuse itself.
     """
     found = read(folder)
     wanted = kept_or_made(site, found, now)
@@ -148,7 +148,7 @@ def ensure(folder: Path, site: str, now: datetime) -> bool:
 
 
 def settings(site: str, folder: Path) -> dict[str, str | bool]:
-    """SeaweedFS's settings that make every inner door ask for the site's certificate; files lie in `folder`."""
+    """Return settings that make every inner port require the site's certificate; files are in `folder`."""
     authority, certificate, key = (str(folder / name) for name in FILES)
     pair: dict[str, str | bool] = {"cert": certificate, "key": key}
     found: dict[str, str | bool] = {"grpc.ca": authority, "https.client.enabled": True}
@@ -168,7 +168,7 @@ def settings(site: str, folder: Path) -> dict[str, str | bool]:
 
 
 def variables(settings: Mapping[str, str | bool]) -> dict[str, str]:
-    """The same settings as environment variables of SeaweedFS."""
+    """Return the same settings as environment variables of SeaweedFS."""
     return {
         f"WEED_{name.upper().replace('.', '_')}": value if isinstance(value, str) else str(value).lower()
         for name, value in settings.items()
@@ -176,7 +176,7 @@ def variables(settings: Mapping[str, str | bool]) -> dict[str, str]:
 
 
 def toml(settings: Mapping[str, str | bool]) -> str:
-    """The same settings as sections of security.toml."""
+    """Return the same settings as sections of security.toml."""
     sections: dict[str, list[str]] = {}
     for name, value in settings.items():
         section, _, last = name.rpartition(".")

@@ -1,1 +1,1 @@
-"""Writes and fetches the bootstrap bundle."""
+"""Write and fetch the bootstrap bundle."""

@@ -1,4 +1,4 @@
-"""Keep the bootstrap bundle at the backup site up to date, tell of it, fetch it."""
+"""Update, inspect and fetch the bootstrap bundle at the backup site."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ARCHIVE, PROGRAM = "code.tar.gz", "restic"
 
 @dataclass(frozen=True)
 class Stored:
-    """What became of the bundle: its index's key, whether it is a new one, bytes that were sent, bytes that it has."""
+    """Result of storing a bundle: the key of its index, whether it is new, bytes sent, bytes in total."""
 
     key: str
     changed: bool
@@ -43,10 +43,10 @@ class Stored:
 
 
 def store(platform: Platform, *, wheels: Path | None = None) -> Stored:
-    """Bring the bundle of what runs here to the backup site, unless it is there; only what changed is sent.
+    """Store the bundle of the running release at the backup site, unless it is there. Only changed files are sent.
 
-    `wheels`: the folder into which those are fetched that no earlier bundle has. A bundle that is there has its locks
-    extended some days before they end. Evidence of kind `bundle`. Raises BackupError, SiteError, PlacementDenied.
+    New wheels are fetched into the folder `wheels`. The locks of an existing bundle are extended some days before they
+    end. Writes evidence of kind `bundle`. Raises BackupError, SiteError, PlacementDenied.
     """
     config, root = platform.config, configuration.project_root().resolve()
     site, bucket, keys = _site(platform), config.buckets.backups, platform.trusted_keys()
@@ -94,7 +94,7 @@ def store(platform: Platform, *, wheels: Path | None = None) -> Stored:
 
 
 def _kept(site: Site, bucket: str, key: str, index: Index, needed: datetime) -> Stored:
-    """A bundle that is there, locked for as long as a point of now may be kept."""
+    """Return an existing bundle, locked as long as a restore point written now may be kept."""
     ends = bundle.locked_until(site, bucket, key)
     if ends is None or ends < needed:
         bundle.extend(site, bucket, index, needed + AHEAD)
@@ -104,7 +104,7 @@ def _kept(site: Site, bucket: str, key: str, index: Index, needed: datetime) -> 
 
 
 def door_sha256() -> str:
-    """SHA-256 of the program that opens a bundle, as it stands at the site."""
+    """Return the SHA-256 of the program that opens a bundle, as stored at the site."""
     return open_bundle.sha256_of(Path(open_bundle.__file__))
 
 
@@ -114,7 +114,7 @@ def _site(platform: Platform) -> Site:
 
 
 def contents_of(root: Path, files: Mapping[str, Path], program: Path) -> Contents:
-    """What a bundle of this project would be of."""
+    """Return the contents of a bundle of this project."""
     locks = hashlib.sha256(b"".join((root / name).read_bytes() for name in bundle_contents.LOCKS)).hexdigest()
     code = bundle_contents.sha256_of_files(files)
     return Contents(locks, code, open_bundle.sha256_of(program), *open_bundle.this_machine())
@@ -133,7 +133,7 @@ def _progress(index: Index) -> Callable[[int], object]:
 
 @dataclass
 class _Sources:
-    """Where the files of a bundle are on this machine; wheels are fetched once, and only if one has to be sent."""
+    """Finds a bundle's files on this machine. Wheels are fetched once, and only if one must be sent."""
 
     root: Path
     folder: Path
@@ -145,13 +145,13 @@ class _Sources:
             self._fetch()
         if name not in self.known:
             raise BackupError(
-                f"{name} of the bundle is not what the lock brings any more, and the site lost it",
+                f"{name} of the bundle differs from what the lock now brings, and the site lost it",
                 "Restore the file from the operator's versions of the bucket, or change the lock (`make lock`).",
             )
         return self.known[name]
 
     def wheels_of(self, before: Index | None) -> dict[str, Held]:
-        """The wheels of the lock: as an earlier bundle of the same lock names them, else fetched."""
+        """Return the wheels of the lock: from an earlier bundle of the same lock, else fetched."""
         if before:
             return {name: before.files[name] for name in bundle_contents.names_of_wheels(before.files)}
         self._fetch()
@@ -166,7 +166,7 @@ class _Sources:
 
 @dataclass(frozen=True)
 class Standing:
-    """The bundle at the site beside what runs here. `stale`: what of it is not of what runs here."""
+    """The bundle at the site compared with the running release. `stale` names what differs."""
 
     key: str | None
     index: Index | None
@@ -179,12 +179,14 @@ class Standing:
 
 
 def standing(platform: Platform) -> Standing:
-    """Look at the bundle. Raises BackupError, SiteError, PlacementDenied."""
+    """Compare the bundle with the running release. Raises BackupError, SiteError, PlacementDenied."""
     site, bucket, said = _site(platform), platform.config.buckets.backups, list[str]()
     machine = open_bundle.this_machine()
     last = bundle.newest(site, bucket, platform.trusted_keys(), machine)
     if last is None:
-        said.append(f"site '{site.name}' has no bundle for Python {machine[0]} on {machine[1]}: `rempart bundle store`")
+        said.append(
+            f"site '{site.name}' has no bundle for Python {machine[0]} on {machine[1]}: run `rempart bundle store`"
+        )
         return Standing(None, None, (), tuple(said))
     key, index = last
     root = configuration.project_root().resolve()
@@ -197,16 +199,18 @@ def standing(platform: Platform) -> Standing:
     said += [
         f"{bucket}/{key} at site '{site.name}': {len(index.files)} files, {index.bytes / 1e6:.0f} MB",
         f"made on {index.at:%Y-%m-%d %H:%M} UTC for Python {machine[0]} on {machine[1]}, {lock}",
-        f"it is not of what runs here: {', '.join(stale)} changed" if stale else "it is of what runs here",
-        f"open_bundle.py has SHA-256 {door_sha256()}: keep it, or this line, beside the escrowed keys",
+        f"it differs from the running release: {', '.join(stale)} changed"
+        if stale
+        else "it matches the running release",
+        f"open_bundle.py has SHA-256 {door_sha256()}: store it, or this line, with the escrowed keys",
     ]
     return Standing(key, index, stale, tuple(said))
 
 
 def fetch_from(name: str, trust: Sequence[Path], folder: Path) -> Index:
-    """As `fetch`, from a declared site (`backup.site` unless named), with public keys of files, else the platform's.
+    """Fetch from a declared site (default: `backup.site`), with public keys of files, else the platform's.
 
-    Raises ConfigError, ConnectionMissing, PlacementDenied, and as `fetch`.
+    Raises ConfigError, ConnectionMissing, PlacementDenied, and the errors of `fetch`.
     """
     platform = detached()
     site = platform.site(name or platform.config.backup.site, "internal", "restore-point")
@@ -215,7 +219,8 @@ def fetch_from(name: str, trust: Sequence[Path], folder: Path) -> Index:
 
 
 def fetch(site: Site, bucket: str, keys: Mapping[str, bytes], folder: Path) -> Index:
-    """Bring the newest bundle for this machine into a folder, every file checked; what is there is not brought again.
+    """Fetch the newest bundle for this machine into a folder and check every file. Existing files are not fetched
+    again.
 
     Raises BackupError, IntegrityError, SiteError.
     """
@@ -229,5 +234,5 @@ def fetch(site: Site, bucket: str, keys: Mapping[str, bytes], folder: Path) -> I
         came = open_bundle.bring(plain, opened, folder)
     except open_bundle.Refused as cause:
         raise IntegrityError(f"No bundle of site '{site.name}' could be fetched: {cause}", bundle.ASK) from cause
-    logger.info("fetched %.0f MB to %s: every file is as it was signed", came / 1e6, folder)
+    logger.info("fetched %.0f MB to %s: every file matches its signature", came / 1e6, folder)
     return bundle.index_of(plain)

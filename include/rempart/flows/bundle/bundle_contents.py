@@ -1,4 +1,4 @@
-"""What goes into a bundle: the project's own files, the wheels of its lock, restic."""
+"""Collect the contents of a bundle: the project's files, the wheels of its lock, restic."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ FILES = (
     "docker-compose.yml",
 )
 FOLDERS = ("dags", "plugins", "include", "docs", "deploy")
-"""What a project is run and restored from. Not among them: data, tests, benches, and whatever else lies there."""
+"""Files needed to run and restore a project. Data, tests, benches and other files are excluded."""
 LOCKS = (ENVIRONMENTS["rempart"].lock, "requirements-bootstrap.txt")
 ENTRY = "include/rempart/deployment/setup/bootstrap.py"
 SAY_EVERY = 5.0
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _PRIVATE = re.compile(rb"AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}|-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{32}")
 _SHORTEST = 12
-"""A secret below that is a word that stands in any text; `rempart audit` tells of it."""
+"""Minimum length of a secret to search for: shorter ones are ordinary words; `rempart audit` reports them."""
 
 
 def project_files(root: Path) -> dict[str, Path]:
-    """The project's own files by their name below `root`, in order. Raises BackupError if it lacks what it needs."""
+    """Return the project's files by name below `root`, in order. Raises BackupError if a needed file is missing."""
     found = [file for pattern in FILES for file in root.glob(pattern)]
     found += [file for folder in FOLDERS for file in (root / folder).rglob("*")]
     named = {file.relative_to(root).as_posix(): file for file in found if file.is_file()}
     kept = {name: named[name] for name in sorted(named) if not _left_out(name)}
     if lacking := [name for name in (ENTRY, *LOCKS, "rempart.yaml", "pyproject.toml") if name not in kept]:
         raise BackupError(
-            f"{root} is not the whole project: it lacks {', '.join(lacking)}",
+            f"{root} is not a complete project: it lacks {', '.join(lacking)}",
             "Make the bundle where the project's folder is, with REMPART_HOME naming it.",
         )
     return kept
@@ -58,7 +58,7 @@ def _left_out(name: str) -> bool:
 
 
 def sha256_of_files(files: Mapping[str, Path]) -> str:
-    """One digest of names and contents."""
+    """Return one digest of names and contents."""
     digest = hashlib.sha256()
     for name, file in files.items():
         digest.update(f"{name}\0{sha256_of(file)}\n".encode())
@@ -66,21 +66,24 @@ def sha256_of_files(files: Mapping[str, Path]) -> str:
 
 
 def refuse_secrets(files: Mapping[str, Path], variables: Mapping[str, str]) -> None:
-    """Raises BackupError naming a file that holds a private key, or a secret of these variables; never the secret."""
+    """Check that no file holds a private key or a secret of these variables.
+
+    Raises BackupError, which never quotes it.
+    """
     secrets = {value.encode(): name for name, (value, _) in secrets_of(variables)[0].items() if len(value) >= _SHORTEST}
     for name, file in files.items():
         body = file.read_bytes()
         held = next((owner for value, owner in secrets.items() if value in body), None)
         if held or _PRIVATE.search(body):
             raise BackupError(
-                f"{name} holds {f'the secret of {held}' if held else 'a private key'}: it may not go into the bundle,"
-                " which is not encrypted",
+                f"{name} holds {f'the secret of {held}' if held else 'a private key'} and must not go into the "
+                "bundle, which is not encrypted",
                 "Move the secret to a connection or an environment variable, and replace it: it stood in a file.",
             )
 
 
 def archive(files: Mapping[str, Path], target: Path) -> Held:
-    """Pack the files, the same bytes for the same contents: no times, no owners."""
+    """Pack the files without times and owners: equal contents give equal bytes."""
     with (
         target.open("wb") as raw,
         gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
@@ -98,10 +101,9 @@ def held(file: Path) -> Held:
 
 
 def wheels(root: Path, folder: Path) -> dict[str, Path]:
-    """The wheels of the lock for this machine, by file name; those that `folder` lacks are fetched into it.
+    """Return the lock's wheels for this machine by file name. Fetch those that `folder` lacks.
 
-    pip fetches them as it is configured, and refuses what has no hash in the lock; what it has in its cache it does
-    not fetch again. Raises BackupError.
+    pip uses its own configuration and cache, and refuses packages without a hash in the lock. Raises BackupError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     locks = [root / name for name in LOCKS]
@@ -141,10 +143,10 @@ def wheels(root: Path, folder: Path) -> dict[str, Path]:
 
 
 def variables() -> dict[str, str]:
-    """What holds this platform's secrets: its file and this environment. Never log it."""
+    """Return the variables with this platform's secrets: its file and this environment. Never log them."""
     return {**configuration.environment(), **configuration.read_env_file(configuration.secrets_file())}
 
 
 def names_of_wheels(files: Iterable[str]) -> list[str]:
-    """Of a bundle's files, those that are wheels."""
+    """Return the wheels among a bundle's files."""
     return [name for name in files if name.startswith("wheels/")]

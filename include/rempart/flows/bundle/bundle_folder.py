@@ -1,7 +1,7 @@
-"""Write a bundle to a folder that is carried by hand: what that of the backup site has, and images, SBOMs and sample.
+"""Write a bundle to a folder that is carried by hand: the bundle of the backup site with images, SBOMs and the sample.
 
-It is opened by the same program, and believed for the same signature. No server need run: the key is all that is taken
-from the platform, so there is no evidence of it in the ledger.
+The same program opens it and verifies the same signature. No server needs to run: only the key is taken from the
+platform, so the ledger has no evidence of it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from rempart.settings import config as configuration
 logger = logging.getLogger(__name__)
 
 SAMPLE = ("data/README.md", "data/hotel_bookings.csv.gz")
-"""Public data that the demo reads. Nothing else of `data` goes in."""
+"""Public data that the demo reads: the only part of `data` in the bundle."""
 DOOR = Path(open_bundle.__file__).name
 
 
 def write(platform: Platform, folder: Path, *, wheels: Path | None = None, images: bool = True) -> Index:
-    """Write what runs here to a folder, signed; the index comes last, so half a bundle is none.
+    """Write the running release to a folder, signed. The index comes last, so an interrupted bundle is invalid.
 
-    `wheels`: the folder into which they are fetched. `images`: also every image of docker-compose.yml, as built.
-    The public key goes beside the folder, not into it. Raises BackupError, StackError, ConnectionMissing.
+    New wheels are fetched into `wheels`. `images` adds every built image of docker-compose.yml. The public key goes
+    next to the folder, not into it. Raises BackupError, StackError, ConnectionMissing.
     """
     root = configuration.project_root().resolve()
     files = bundle_contents.project_files(root) | {name: root / name for name in SAMPLE if (root / name).is_file()}
@@ -85,7 +85,7 @@ def _public_key(folder: Path) -> Path:
 
 
 def _signer(platform: Platform, in_containers: Mapping[str, str]) -> Signer:
-    """The ledger's key: of the platform that runs here, else of the one that `rempart init` prepared."""
+    """Return the ledger's key: of the running platform, else of the one that `rempart init` prepared."""
     try:
         return platform.signer()
     except ConnectionMissing:
@@ -96,9 +96,11 @@ def _signer(platform: Platform, in_containers: Mapping[str, str]) -> Signer:
 
 
 def _empty(folder: Path) -> None:
-    """A folder with nothing in it; an earlier bundle there goes. Raises BackupError for anything else."""
+    """Return an empty folder after removing an earlier bundle. Raises BackupError if it holds anything else."""
     if folder.exists() and not (folder / DOOR).is_file() and any(folder.iterdir()):
-        raise BackupError(f"{folder} holds something that is no bundle", "Name a folder that is empty or not there.")
+        raise BackupError(
+            f"{folder} holds files that are no bundle", "Choose a folder that is empty or does not exist."
+        )
     shutil.rmtree(folder, ignore_errors=True)
     for inside in (folder / "wheels", folder / "sbom", folder / open_bundle.FOLDER):
         inside.mkdir(parents=True)

@@ -1,1 +1,1 @@
-"""Tries what sites, databases and pools can do, and tells or records it."""
+"""Probe sites, databases and pools, and report or record the findings."""

@@ -1,4 +1,4 @@
-"""Try on each database what a backup does: connect with PostgreSQL's own programs, as the role of backups."""
+"""Check for each database that a backup can read it: connect with PostgreSQL's programs and the backup role."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rempart.settings.config import DATABASES
 
 @dataclass(frozen=True)
 class Tried:
-    """One database: whether a backup can read it, what was found, and the remedy if it cannot."""
+    """One database: whether a backup can read it, the finding, and the remedy if it cannot."""
 
     database: str
     ok: bool
@@ -26,7 +26,7 @@ class Tried:
 
 
 def look(platform: Platform, tools: Tools | None = None) -> Iterator[Tried]:
-    """Each database in turn. Nothing is changed. Raises BackupError where there are no client programs."""
+    """Check each database in turn without changes. Raises BackupError without client programs."""
     tools = tools or find_tools()
     backup = platform.connections("pg_backup")
     for name in DATABASES:

@@ -1,4 +1,4 @@
-"""Look at a pool's live cluster through its connection, and tell what was found. Without `probe` nothing is created."""
+"""Inspect a pool's cluster through its connection. Without `probe` nothing is created."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Every finding about one pool."""
+    """All findings about one pool."""
 
     pool: str
     findings: tuple[Finding, ...]
@@ -43,13 +43,15 @@ def diagnose(
     connections: Connections = configuration.environment_connections,
     on: date | None = None,
 ) -> list[Diagnosis]:
-    """Every check of the named pools, or of all. Raises ConfigError for a name that is not declared."""
+    """Run every check of the named pools, or of all. Raises ConfigError for an undeclared name."""
     loaded = config or configuration.load()
     for name in names:
         if name not in loaded.pools:
-            raise ConfigError(f"There is no pool '{name}'", f"Declared: {', '.join(loaded.pools) or 'none'}.")
+            raise ConfigError(f"Pool '{name}' is not declared", f"Declared: {', '.join(loaded.pools) or 'none'}.")
     if not loaded.pools:
-        raise ConfigError("No pool is declared", "Declare one under pools in rempart.yaml (docs/how-to/gpu-pools.md).")
+        raise ConfigError(
+            "No pool is declared", "Declare a pool under pools in rempart.yaml (docs/how-to/gpu-pools.md)."
+        )
     day = on or datetime.now(UTC).date()
     found = []
     for name in names or loaded.pools:
@@ -60,7 +62,7 @@ def diagnose(
 
 
 def exit_code(found: list[Diagnosis]) -> int:
-    """0 if nothing failed, 2 if a cluster did not answer, else 1."""
+    """Return 0 if nothing failed, 2 if a cluster did not answer, else 1."""
     if any(not one.answered for one in found):
         return 2
     return 0 if all(doctor.passed(one.findings) for one in found) else 1
@@ -81,7 +83,7 @@ def as_json(found: list[Diagnosis]) -> str:
 
 
 def look(config: Config, name: str, connections: Connections, *, on: date, seconds: float | None) -> PoolFacts:
-    """What is seen of a pool; with `seconds`, also by a pod that may take that long."""
+    """Inspect a pool; with `seconds`, also with a probe pod that may take that long."""
     pool = config.pools[name]
     try:
         cluster = Cluster(connections(pool.kubernetes_connection))
@@ -146,7 +148,7 @@ def _runtime(cluster: Cluster, config: Config, name: str) -> tuple[str, ...] | U
 
 
 def _who(cluster: Cluster) -> str:
-    """Whom the cluster takes us for; clusters before 1.28 do not say."""
+    """Return the user that the cluster sees. Clusters before 1.28 do not tell."""
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
     answer = cluster.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", body)
     if isinstance(answer, Unknown):

@@ -1,7 +1,7 @@
-"""The doctor's pod: a job's entry point in the job's image, as far as the point before data, and what it reaches.
+"""Run the doctor's pod: the job image and entry point, up to the point before data, and its network access.
 
-It has no credentials, obeys the restricted profile, and is deleted whatever happens; one that a killed doctor left
-is deleted by the next doctor once its deadline is over.
+The pod has no credentials, obeys the restricted profile, and is always deleted. A leftover of a killed doctor is
+deleted by the next doctor after its deadline.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from rempart.training.trainers import trainers
 
 LABELS = MANAGED_BY | {"app.kubernetes.io/component": "doctor"}
 SECONDS = 180
-"""How long the pod may take to start and answer."""
+"""Seconds within which the pod must start and answer."""
 _NOT_STARTED = frozenset(
     (
         *("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"),
         *("CreateContainerConfigError", "CreateContainerError", "RunContainerError"),
     )
 )
-"""What a kubelet says of a container that will not start as it is."""
+"""Kubelet reasons for containers that will never start as specified."""
 
 
 def targets(config: Config, connections: Connections) -> tuple[str | Reached, ...]:
-    """Where a job's pod must reach: the site, the one that stands by for it, and the tracking server.
+    """Return what a job's pod must reach: the site, its standby site, and the tracking server.
 
-    As URLs without credentials. A connection that leads nowhere known is a finding at once.
+    As URLs without credentials. A connection without a known host is a finding at once.
     """
     found: list[str | Reached] = []
     standby = other_site(config, config.active_site)
@@ -64,13 +64,13 @@ def targets(config: Config, connections: Connections) -> tuple[str | Reached, ..
         scheme = named if named in ("http", "https") else "http" if name == "mlflow" else "tcp"
         where = f"{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
         remedy = f"Write its host into AIRFLOW_CONN_{name.upper()}, then ask again: `rempart doctor pool --probe`."
-        nowhere = Reached(f"connection {name}", False, "it names no host", remedy)
+        nowhere = Reached(f"connection {name}", False, "the connection names no host", remedy)
         found.append(f"{scheme}://{where}" if host else nowhere)
     return tuple(found)
 
 
 def probe_pod(config: Config, name: str, addresses: Sequence[str], *, on: date) -> dict[str, Any] | None:
-    """The doctor's pod as the policy lets it run: of the least protected classification that may be here; else None."""
+    """Return the doctor's pod as the policy allows it, with the lowest classification of the pool; else None."""
     pool = config.pools[name]
     small = {"cpu": "500m", "memory": "1Gi"}
     for classification in ORDER:
@@ -102,7 +102,7 @@ def probe_pod(config: Config, name: str, addresses: Sequence[str], *, on: date) 
 
 
 def _job(config: Config, classification: Classification) -> JobSpec:
-    """A job that is never done: its data set does not exist, and the entry point stops before it would be read."""
+    """Return a job that never runs: its data set does not exist, and the entry point stops before reading it."""
     site = config.sites[config.active_site]
     place = Place(name=config.active_site, connection=site.connection, region=site.region)
     use = "gradient_boosting"
@@ -124,12 +124,12 @@ def _job(config: Config, classification: Classification) -> JobSpec:
 def run_probe(
     cluster: Cluster, config: Config, name: str, to: Sequence[str | Reached], *, on: date, seconds: float
 ) -> Probe:
-    """Run the doctor's pod to its end and delete it; what it was refused, how it waited, or what it found."""
+    """Run the doctor's pod to its end and delete it. Return the refusal, the reason for waiting, or the findings."""
     pods = f"/api/v1/namespaces/{config.pools[name].namespace}/pods"
     left = _sweep(cluster, pods)
     pod = probe_pod(config, name, [one for one in to if isinstance(one, str)], on=on)
     if pod is None:
-        return Probe("", False, "the policy lets no pod run here with this image: see policy and image", left=left)
+        return Probe("", False, "the policy allows no pod here with this image: see policy and image", left=left)
     pod["spec"]["activeDeadlineSeconds"] = int(seconds) + 60
     path = f"{pods}/{pod['metadata']['name']}"
     with _ended_by_signal():
@@ -150,7 +150,7 @@ def _follow(cluster: Cluster, path: str, seconds: float) -> Probe:
         pod = cluster.get(path)
         if isinstance(pod, Unknown):
             if pod.status == 404:
-                return Probe("", False, f"somebody deleted it. {why}".strip())
+                return Probe("", False, f"the pod was deleted by somebody else. {why}".strip())
             why = pod.why
         else:
             status = pod.get("status") or {}
@@ -181,7 +181,7 @@ def _why(status: Mapping[str, Any], waiting: Mapping[str, Any]) -> str:
 def _answer(cluster: Cluster, path: str, node: str, ended: Mapping[str, Any]) -> Probe:
     code, told = ended.get("exitCode"), cluster.text(f"{path}/log")
     if isinstance(told, Unknown):
-        return Probe("", True, f"exit status {code}, and its log cannot be read: {told.why}", node)
+        return Probe("", True, f"exit status {code}; its log cannot be read: {told.why}", node)
     reached = []
     for line in told.splitlines():
         with suppress(ValueError, KeyError, TypeError):
@@ -197,7 +197,7 @@ def _answer(cluster: Cluster, path: str, node: str, ended: Mapping[str, Any]) ->
 
 
 def _delete(cluster: Cluster, path: str) -> str:
-    """Delete a pod and see it gone; why it is left, if it is."""
+    """Delete a pod and wait until it is gone. Return why it is left, if it is."""
     why = ""
     for _ in range(20):
         answer = cluster.delete(path)
@@ -210,7 +210,7 @@ def _delete(cluster: Cluster, path: str) -> str:
 
 
 def _sweep(cluster: Cluster, pods: str) -> str:
-    """Delete what a killed doctor left: pods with its label that have ended, or are older than their own deadline."""
+    """Delete pods of killed doctors: pods with its label that ended or passed their deadline."""
     labels = ",".join(f"{key}={value}" for key, value in LABELS.items())
     found = cluster.items(pods, labelSelector=labels)
     if isinstance(found, Unknown):
@@ -229,7 +229,7 @@ def _is_over(pod: Mapping[str, Any], now: datetime) -> bool:
 
 @contextmanager
 def _ended_by_signal() -> Iterator[None]:
-    """SIGTERM ends this process by an exception, so that the pod is deleted first."""
+    """Turn SIGTERM into an exception, so that the pod is deleted first."""
     if current_thread() is not main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Probe sites, keep what was proven as evidence, and refuse to rely on what was not."""
+"""Probe sites, record the proven capabilities as evidence, and refuse to rely on unproven ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def probe(platform: Platform, site: Site) -> CapabilityRecord:
-    """Try what a site can do; the record is evidence of kind `capabilities`. Raises SiteError."""
+    """Probe a site. The record is evidence of kind `capabilities`. Raises SiteError."""
     record = site.probe(platform.config.buckets.doctor, platform.clock())
     platform.ledger.append("capabilities", site.name, record.as_json())
     site.rely_on(record)
@@ -27,7 +27,7 @@ def probe(platform: Platform, site: Site) -> CapabilityRecord:
 
 
 def last_record(platform: Platform, site: Site) -> CapabilityRecord | None:
-    """Return the newest record of a site at its present endpoint, if there is one. The site is held to it."""
+    """Return the newest record of a site at its current endpoint, if any. The site must still meet it."""
     for evidence in platform.ledger.find("capabilities", site.name, limit=1):
         record = from_json(evidence.body)
         if record.endpoint == site.endpoint:
@@ -37,7 +37,7 @@ def last_record(platform: Platform, site: Site) -> CapabilityRecord | None:
 
 
 def require(platform: Platform, site: Site, purpose: Purpose) -> CapabilityRecord:
-    """Return the record of a site, if it is enough for a purpose; a site without a valid record is probed now.
+    """Return a site's record if it allows a purpose. Probe a site without a valid record.
 
     Raises CapabilityMissing, SiteError.
     """
@@ -52,10 +52,7 @@ def require(platform: Platform, site: Site, purpose: Purpose) -> CapabilityRecor
 
 
 def on_record(platform: Platform, site: Site, purpose: Purpose) -> CapabilityRecord:
-    """Return the record of a site, if it is enough for a purpose. Nothing is probed, and no record is written.
-
-    Raises CapabilityMissing.
-    """
+    """Return a site's record if it allows a purpose, without probing or recording. Raises CapabilityMissing."""
     return _sufficient(platform, site, last_record(platform, site), purpose)
 
 
@@ -65,14 +62,17 @@ def _sufficient(platform: Platform, site: Site, record: CapabilityRecord | None,
         when = f" (probed on {record.at:%Y-%m-%d %H:%M} UTC)" if record else ""
         raise CapabilityMissing(
             f"Site '{site.name}' ({site.endpoint}) must not be used for {purpose}: {'; '.join(lacking)}{when}",
-            f"Run `rempart doctor site {site.name}` and read what it finds; have the operator mend that, or declare "
-            "another site.",
+            f"Run `rempart doctor site {site.name}` and read its findings; ask the operator to correct them, or "
+            "declare another site.",
         )
     return record
 
 
 def probe_sites(platform: Platform, names: list[str]) -> dict[str, CapabilityRecord | RempartError]:
-    """Probe the named sites, or all; one that cannot be probed has its error. Raises ConfigError for a wrong name."""
+    """Probe the named sites, or all.
+
+    A site that cannot be probed has its error. Raises ConfigError for an unknown name.
+    """
     declared = platform.config.sites
     for name in names:
         if name not in declared:
@@ -89,7 +89,7 @@ def probe_sites(platform: Platform, names: list[str]) -> dict[str, CapabilityRec
 
 
 def least_protected(platform: Platform, name: str) -> Classification:
-    """The least protected data that the policy lets into a site: what is probed holds none."""
+    """Return the lowest classification that the policy allows at a site: probes hold no data."""
     opened = name in platform.sites
     connection = None if opened else platform.connections(platform.config.sites[name].connection)
     endpoint = connection.extra.get("endpoint_url") if connection else None
@@ -101,7 +101,7 @@ def least_protected(platform: Platform, name: str) -> Classification:
 
 
 def exit_code(found: dict[str, CapabilityRecord | RempartError]) -> int:
-    """0 if every site can be used for every purpose, 2 if one could not be probed, else 1."""
+    """Return 0 if every site can be used for every purpose, 2 if one could not be probed, else 1."""
     if any(isinstance(one, SiteUnavailable) for one in found.values()):
         return 2
     sound = all(
@@ -112,7 +112,7 @@ def exit_code(found: dict[str, CapabilityRecord | RempartError]) -> int:
 
 
 def summary(found: dict[str, CapabilityRecord | RempartError]) -> Iterator[str]:
-    """For each site that was probed: its figures, and for what it may be used."""
+    """Yield figures and allowed purposes of each probed site."""
     for record in found.values():
         if isinstance(record, CapabilityRecord):
             yield f"site {record.site}: " + ", ".join(f"{name} {value:g}" for name, value in record.figures.items())
@@ -120,7 +120,7 @@ def summary(found: dict[str, CapabilityRecord | RempartError]) -> Iterator[str]:
 
 
 def as_json(found: dict[str, CapabilityRecord | RempartError]) -> str:
-    """One JSON document of every site."""
+    """Return one JSON document about every site."""
     sites = {
         name: one.as_json() | {"refused": {p: list(missing(one, p, one.at)) for p in get_args(Purpose)}}
         if isinstance(one, CapabilityRecord)
@@ -131,9 +131,9 @@ def as_json(found: dict[str, CapabilityRecord | RempartError]) -> str:
 
 
 def probe_all(platform: Platform) -> dict[str, list[str]]:
-    """Probe every site; what each was not proven able to do. Raises CapabilityMissing, or the one error of a site.
+    """Probe every site. Raises CapabilityMissing with the unproven capabilities, or the only error of a site.
 
-    A site that must not be used for some purpose fails the call after all were probed.
+    A site that is unusable for a purpose fails the call after all sites were probed.
     """
     found = probe_sites(platform, [])
     for line in summary(found):
@@ -151,6 +151,7 @@ def probe_all(platform: Platform) -> dict[str, list[str]]:
     if refused:
         raise CapabilityMissing(
             f"{len(refused)} uses of sites are refused:\n" + "\n".join(f"  {line}" for line in refused),
-            "Read the findings above; have the operator mend it, or declare another site (docs/runbooks/site.md).",
+            "Read the findings above; ask the operator to correct them, or declare another site "
+            "(docs/runbooks/site.md).",
         )
     return {record.site: [one.capability for one in record.proofs if one.outcome != "proven"] for record in records}

@@ -1,8 +1,8 @@
-"""A pool's Kubernetes API, through its Airflow connection, without Airflow: answers as JSON, refusals as values.
+"""Read a pool's Kubernetes API through its Airflow connection, without Airflow: JSON answers, refusals as values.
 
-The connection's extra is read as the provider's KubernetesHook reads it: `kube_config` (JSON or YAML text, or a
-mapping), `kube_config_path` or `in_cluster`, each also under the prefix `extra__kubernetes__`. Unlike the hook, nothing
-is guessed: a connection that names no cluster is refused, not answered by whatever kubeconfig lies on the machine.
+The connection's extra is read as by the provider's KubernetesHook: `kube_config` (JSON or YAML text, or a mapping),
+`kube_config_path` or `in_cluster`, each also under the prefix `extra__kubernetes__`. Unlike the hook, a connection that
+names no cluster is refused and never answered by a kubeconfig of the machine.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _WAYS = ("kube_config", "kube_config_path", "in_cluster")
 
 
 def extra(connection: Connection, key: str) -> Any:
-    """A field of a Kubernetes connection; None if it is not set."""
+    """Return a field of a Kubernetes connection, or None."""
     fields = connection.extra
     return (fields[key] if key in fields else fields.get(f"{_PREFIX}{key}")) or None
 
 
 class Cluster:
-    """One cluster. Every method answers the API's JSON, or `Unknown` with the status and message of its refusal."""
+    """One cluster. Every method returns the API's JSON, or `Unknown` with status and message of the refusal."""
 
     def __init__(self, connection: Connection, read_seconds: float = READ_SECONDS) -> None:
-        """Reads the connection; asks the cluster nothing. Raises ConfigError."""
+        """Read the connection without asking the cluster. Raises ConfigError."""
         self._seconds = (min(CONNECT_SECONDS, read_seconds), read_seconds)
         client = _library("client")
         settings = client.Configuration()
@@ -62,7 +62,7 @@ class Cluster:
         return _answer(self._call("DELETE", path, query={"gracePeriodSeconds": "0"}))
 
     def text(self, path: str) -> str | Unknown:
-        """What is no JSON: a log."""
+        """Return an answer that is not JSON, such as a log."""
         found = self._call("GET", path, answer="str")
         if isinstance(found, Unknown):
             return found
@@ -70,7 +70,7 @@ class Cluster:
         return bytes(self._api.last_response.data).decode("utf-8", "replace")
 
     def items(self, path: str, **query: str) -> list[dict[str, Any]] | Unknown:
-        """Every object of a list."""
+        """Return every object of a list."""
         found = self.get(path, **query)
         return found if isinstance(found, Unknown) else list(found.get("items") or ())
 
@@ -107,7 +107,7 @@ class Cluster:
 
 
 def capacity(cluster: Cluster, pool: Pool) -> PoolFacts:
-    """The facts that tell what a pool has free: its quotas, nodes, and the GPUs that the namespace's pods hold."""
+    """Return a pool's capacity: its quotas, nodes, and the GPUs held by the namespace's pods."""
     space = f"/api/v1/namespaces/{pool.namespace}"
     quotas = cluster.items(f"{space}/resourcequotas")
     if isinstance(quotas, Unknown) and not quotas.status:  # one that does not answer is not asked three times
@@ -120,7 +120,7 @@ def capacity(cluster: Cluster, pool: Pool) -> PoolFacts:
 
 
 def read(answer: T | Unknown, reader: Callable[[T], Any]) -> Any:
-    """What is read from an answer; an answer that makes no sense is not known."""
+    """Apply a reader to an answer. An answer without sense counts as unknown."""
     if isinstance(answer, Unknown):
         return answer
     try:
@@ -134,12 +134,12 @@ def _answer(found: Any) -> dict[str, Any] | Unknown:
 
 
 def _library(part: str) -> Any:
-    """The Kubernetes client: a second to import, and without types."""
+    """Return the Kubernetes client library, which takes a second to import and has no types."""
     return import_module(f"kubernetes.{part}")
 
 
 def _message(body: object) -> str:
-    """What a Status object says."""
+    """Return the message of a Status object."""
     with suppress(ValueError, AttributeError):
         return str(json.loads(str(body)).get("message") or "")
     return ""
@@ -153,7 +153,7 @@ def _configure(settings: Any, connection: Connection) -> None:
         raise ConfigError(f"{where} is of type '{connection.conn_type}'", "Give it conn_type kubernetes.")
     if len(named) != 1:
         found = f"names {' and '.join(named)}" if named else "names no cluster"
-        raise ConfigError(f"{where} {found}", f"Give its extra exactly one of: {', '.join(_WAYS)}.")
+        raise ConfigError(f"{where} {found}", f"Set exactly one of these in its extra: {', '.join(_WAYS)}.")
     context = extra(connection, "cluster_context")
     try:
         if named[0] == "in_cluster":
@@ -168,6 +168,6 @@ def _configure(settings: Any, connection: Connection) -> None:
     except (config.ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         # the cause may quote the file, which holds credentials
         raise ConfigError(
-            f"{where}: extra.{named[0]} is no usable kubeconfig ({type(error).__name__})",
+            f"{where}: extra.{named[0]} is not a usable kubeconfig ({type(error).__name__})",
             "Correct it; `kubectl --kubeconfig FILE get pods -n NAMESPACE` must work with the same content.",
         ) from None

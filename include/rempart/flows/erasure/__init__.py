@@ -1,1 +1,1 @@
-"""Erases rows of a dataset for good, at every site."""
+"""Erase rows of a data set for good, at every site."""

@@ -1,7 +1,7 @@
-"""Erase rows of a dataset for good: from the feature stores, every snapshot, delivery and training set, at every site.
+"""Erase rows of a data set for good, from feature stores, snapshots, deliveries and training sets at every site.
 
-The register comes first: a run that was cut off anywhere after it is completed by the next one, and no restore brings
-back whom it names. What is locked in backups is not rewritten; a restore applies the register again.
+The register is written first: the next run completes an interrupted one, and no restore brings the rows back. Locked
+backups are not rewritten; a restore applies the register again.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from rempart.sites.spool import spool_folder
 logger = logging.getLogger(__name__)
 
 BARRIER_SECONDS = 300.0
-"""How long an erasure waits for who is committing."""
+"""Seconds for which an erasure waits for running commits."""
 _ROLE = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 
 def read_keys(pipeline: Pipeline, keys: Iterable[str]) -> list[tuple[Any, ...]]:
-    """Keys of rows as people write them: the columns of `key`, with | between several.
+    """Parse keys of rows as people write them: the columns of `key`, separated by |.
 
-    Raises BackupError that tells which one is wrong and quotes none of it.
+    Raises BackupError with the position of an invalid key, and never quotes it.
     """
     cut = [_columns(one, len(pipeline.key)) for one in dict.fromkeys(keys) if one.strip()]
     wrong = next((number for number, one in enumerate(cut, 1) if len(one) != len(pipeline.key)), None)
@@ -70,16 +70,16 @@ def erase(
     reason: str,
     dry_run: bool = True,
 ) -> ErasureResult:
-    """Erase the rows with these keys; without `dry_run=False` they are only looked for.
+    """Erase the rows with these keys; with `dry_run` (default) only search for them.
 
-    `by` is a role, `reason` one of `erasures.REASONS`: neither names a person. Rows that are on record already are not
-    recorded again. Raises BackupError for what is no role or reason, SiteError, DatabaseUnavailable, FeatureError,
-    LeaseHeld, SiteFenced.
+    `by` is a role and `reason` one of `erasures.REASONS`: neither names a person. Recorded rows are not recorded again.
+    Raises BackupError for an unknown role or reason, SiteError, DatabaseUnavailable, FeatureError, LeaseHeld,
+    SiteFenced.
     """
     if not dry_run and not (_ROLE.fullmatch(by) and reason in REASONS):
         raise BackupError(
-            "An erasure is recorded with a role and a reason code, and with nothing about a person",
-            f"Say --role data-protection-officer, and --reason with one of {', '.join(REASONS)}.",
+            "An erasure is recorded with a role and a reason code, without personal data",
+            f"Pass --role data-protection-officer, and --reason with one of {', '.join(REASONS)}.",
         )
     wanted = set(keys)
     if dry_run:
@@ -97,7 +97,7 @@ def erase(
 
 
 def again(platform: Platform) -> list[ErasureResult]:
-    """Apply every erasure on record once more: where a lock has ended, or a site was away. Raises as `erase`."""
+    """Apply every recorded erasure again, for expired locks and returned sites. Raises the errors of `erase`."""
     sites, _ = erasures.open_sites(platform)
     must = backup_site(platform.config, platform.active().site)
     entries = _converged(platform, sites, must)
@@ -113,7 +113,10 @@ def apply_all(
     home: str | None = None,
     silent: Mapping[str, str] | None = None,
 ) -> list[ErasureResult]:
-    """Apply entries, pipeline by pipeline. Raises as `erase`, and PipelineError for one that does not load."""
+    """Apply entries, pipeline by pipeline.
+
+    Raises the errors of `erase`, and PipelineError for an invalid pipeline file.
+    """
     return [
         apply(
             platform,
@@ -128,7 +131,7 @@ def apply_all(
 
 
 def _converged(platform: Platform, sites: Mapping[str, Site], must: str) -> list[Erasure]:
-    """Every entry that a site or the ledger knows; what is not believed is told."""
+    """Return every entry in a site's register or the ledger. Report untrusted files."""
     bucket, trusted = platform.config.buckets.backups, platform.trusted_keys()
     entries, doubts, _ = erasures.registered(sites, bucket, trusted, must)
     for key, why in doubts.items():
@@ -138,7 +141,7 @@ def _converged(platform: Platform, sites: Mapping[str, Site], must: str) -> list
 
 
 def look(platform: Platform, pipeline: Pipeline, gone: Gone, subjects: int) -> ErasureResult:
-    """Where rows are found, old versions of objects among it; nothing is changed."""
+    """Find the rows, also in old versions of objects, without changes."""
     sites, shut = erasures.open_sites(platform)
     with spool_folder() as folder:
         scan = _search(platform, pipeline, gone, platform.active().site, folder).all(sites)
@@ -155,9 +158,9 @@ def apply(
     home: str | None = None,
     silent: Mapping[str, str] | None = None,
 ) -> ErasureResult:
-    """Take the rows of these entries out of everything; safe to repeat. `home`: the site where pipelines work.
+    """Remove the rows of these entries everywhere. Safe to repeat. `home` is the site where pipelines work.
 
-    What takes an object's place is stored and is evidence before any version is deleted. Raises as `erase`.
+    The replacement of an object is stored and recorded before any version is deleted. Raises the errors of `erase`.
     """
     who = erasures.erased_by(pipeline.name, entries, secret_of)
     if who is None:
@@ -221,7 +224,7 @@ def _search(platform: Platform, pipeline: Pipeline, gone: Gone, home: str, folde
 
 
 def _record(platform: Platform, result: ErasureResult, who: erasures.Erased) -> None:
-    """Evidence of what became of it, unless a run before this one ended with the same and this one found nothing."""
+    """Record the outcome as evidence, unless the previous run had the same outcome and this one found nothing."""
     pending = sorted({*(f"{key}, locked until {at:%Y-%m-%d}" for key, at in result.locked.items()), *result.silent})
     body = {
         "state": "ended",
@@ -241,14 +244,14 @@ def _record(platform: Platform, result: ErasureResult, who: erasures.Erased) -> 
 
 
 def _strike_features(platform: Platform, pipeline: Pipeline, site: Site) -> None:
-    """Bring both feature stores up to the current snapshot; nothing where none was ever loaded."""
+    """Load the current snapshot into both feature stores; do nothing if no snapshot was ever loaded."""
     databases, bucket = feature_databases(platform), platform.config.buckets.lake
     if not _is_loaded(platform, pipeline):
         return
     current = snapshots.current(site, bucket, pipeline.name)
     if current is None:
         raise FeatureError(
-            f"The feature store has rows of '{pipeline.name}', and its lake has no snapshot to load instead",
+            f"The feature store has rows of '{pipeline.name}', but its lake has no snapshot to load instead",
             f"Restore dataset:{pipeline.name} first, then run `rempart erase --again`.",
         )
     table = snapshots.load_table(site, bucket, current)

@@ -1,6 +1,6 @@
-"""Listings in which erased rows are looked for, held against what is known to stand at the site.
+"""Search erased rows in listings that are checked against the known objects of a site.
 
-A row in an object that a listing hides would be left, and the erasure would be called done.
+If a listing hid an object, its rows would be left although the erasure looks complete.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rempart.sites.port import ObjectInfo, Site
 
 WORKERS = 8
 Version = tuple[str, str | None]
-"""A key, and the id of one of its versions; None for the newest."""
+"""An object key with the id of one version; None for the newest."""
 
 
 def known(platform: Platform, pipeline: str, site: Site) -> list[Version]:
@@ -47,7 +47,7 @@ def known(platform: Platform, pipeline: str, site: Site) -> list[Version]:
 
 
 def doubt(site: Site, bucket: str, wanted: Sequence[Version], listed: Sequence[ObjectInfo]) -> None:
-    """Raise SiteError for a listing that lacks some of `wanted` that are there when they are asked for by name."""
+    """Check a listing against `wanted`. Raises SiteError if it lacks versions that a request by name finds."""
     shown: set[Version] = {(one.key, one.version_id) for one in listed if not one.marker}
     shown |= {(one.key, None) for one in listed}
     lacking = [one for one in wanted if one not in shown]
@@ -62,8 +62,8 @@ def doubt(site: Site, bucket: str, wanted: Sequence[Version], listed: Sequence[O
     hidden = [one for one, there in zip(lacking, bounded_map(lacking, is_there, WORKERS), strict=True) if there]
     if hidden:
         raise SiteError(
-            f"list {bucket} at site '{site.name}': the listing lacks {len(hidden)} versions that are there when they"
-            f" are asked for by name, such as {hidden[0][0][:80]!r}",
-            "The listing is empty, stale or incomplete, and rows in what it hides would be left. Run the erasure again "
-            "in some minutes; if it lasts, ask the site's operator.",
+            f"list {bucket} at site '{site.name}': the listing lacks {len(hidden)} versions that exist, for "
+            f"example {hidden[0][0][:80]!r}",
+            "Run the erasure again in some minutes; if it fails again, ask the operator of the site. The listing "
+            "is empty, stale or incomplete, so rows in hidden objects would be left.",
         )

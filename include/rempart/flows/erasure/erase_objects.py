@@ -1,6 +1,8 @@
-"""Erased rows in the objects of the lake: found in every version at every site, rewritten without them, then deleted.
+"""Find erased rows in the lake's objects, in every version at every site; rewrite the objects, then delete old
+versions.
 
-What takes an object's place stands at the active site before anything is deleted; replication brings it to the others.
+The replacement of an object exists at the active site before anything is deleted. Replication copies it to the other
+sites.
 """
 
 from __future__ import annotations
@@ -31,16 +33,16 @@ from rempart.sites.s3.site import file_sha256
 
 WORKERS = 8
 ORDER: Mapping[Kind, int] = {"manifest": 0, "part": 1, "training set": 2, "quarantine": 3, "delivery": 4}
-"""In which order objects go: what names others goes before them, and what tells how to read them stays longest."""
+"""Order of deletion: referring objects go before the objects that they name; descriptions of formats go last."""
 _OWN_NAME: tuple[Kind, ...] = ("delivery", "part", "training set")
-"""What is named after its content: one key, one content, at whichever site."""
+"""Objects named after their content: one key means the same content at every site."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """One version of an object that holds erased rows, or names what does (`rows` is 0 then).
+    """One version of an object that holds erased rows, or refers to one that does (`rows` is 0 then).
 
-    `to`: the key of what takes its place, `file` holds that; None for an old version, and where nothing is left.
+    `to` is the key of its replacement and `file` holds the content; None for an old version, or if no row is left.
     """
 
     site: str
@@ -55,7 +57,7 @@ class Held:
 
 @dataclass
 class Scan:
-    """What a search found: `held` in the order in which it goes; rows that could not be searched, by object."""
+    """Result of a search: `held` versions in order of deletion; unsearchable rows, by object."""
 
     held: list[Held] = field(default_factory=list)
     unread: dict[str, int] = field(default_factory=dict)
@@ -63,7 +65,7 @@ class Scan:
     succeeded: dict[str, Snapshot] = field(default_factory=dict)
 
     def rows(self) -> dict[tuple[str, Kind], tuple[int, int]]:
-        """Objects and rows by site and kind, old versions among them."""
+        """Return objects and rows by site and kind, including old versions."""
         found: dict[tuple[str, Kind], tuple[int, int]] = {}
         for one in self.held:
             objects, rows = found.get((one.site, one.kind), (0, 0))
@@ -73,10 +75,10 @@ class Scan:
 
 @dataclass
 class Search:
-    """Looks for the erased rows of a pipeline. An object that was clean at one site is not read at another.
+    """Searches the erased rows of a pipeline. An object found clean at one site is not read at another.
 
-    `known` tells what is held at a site by what is on record elsewhere: a listing that lacks it is refused. `folder`
-    holds what takes the place of objects, until its owner removes it.
+    `known` names the objects of a site according to records elsewhere: a listing that lacks one is refused. `folder`
+    holds the replacements until its owner removes it.
     """
 
     pipeline: Pipeline
@@ -90,7 +92,10 @@ class Search:
     _parts: dict[str, Part] = field(default_factory=dict)
 
     def all(self, sites: Mapping[str, Site]) -> Scan:
-        """Every version at every site, the home first. A site that fails is told, unless it is the home: SiteError."""
+        """Search every version at every site, the home site first.
+
+        A failed site is reported; the home site raises SiteError.
+        """
         scan = Scan()
         for name in sorted(sites, key=lambda one: one != self.home):
             try:
@@ -153,7 +158,7 @@ class Search:
         return erasing.cut_table(body, kind, self.pipeline.key, self.gone)
 
     def _delivery(self, site: Site, info: ObjectInfo) -> tuple[str, Cut]:
-        """The SHA-256 of a delivery, and what is left of it; in memory that does not grow with it."""
+        """Return the SHA-256 of a delivery and its remaining rows, in constant memory."""
         found = site.head(self.bucket, info.key, version_id=info.version_id)
         file = self._new_file()
         digest = landing.fetch(site, self.bucket, info.key, file, found.sha256, version_id=info.version_id)
@@ -167,7 +172,7 @@ class Search:
         return self.folder / secrets.token_hex(16)
 
     def _kept(self, cut: Cut) -> Path:
-        """The file of what is left of an object."""
+        """Return the file with an object's remaining rows."""
         if cut.file is None:
             file = self._new_file()
             file.write_bytes(cut.body or b"")
@@ -211,7 +216,7 @@ class Search:
 
 
 def _delivery(info: ObjectInfo) -> str:
-    """The SHA-256 of a delivery as it was received."""
+    """Return the SHA-256 of a delivery as it was received."""
     return info.metadata.get("delivery") or info.key.split("/")[-2]
 
 
@@ -229,7 +234,7 @@ def _rows(file: Path) -> int:
 
 
 def store(site: Site, bucket: str, held: Sequence[Held]) -> list[dict[str, Any]]:
-    """Put what takes the place of objects at the home; what of them evidence keeps, from and to."""
+    """Store the replacements at the home site. Return the old and new keys for the evidence."""
     told = []
     for one in sorted(held, key=lambda one: -ORDER[one.kind]):
         if one.site != site.name or not one.current:
@@ -259,9 +264,10 @@ def _is_there(site: Site, bucket: str, key: str) -> bool:
 def clear(
     platform: Platform, sites: Mapping[str, Site], bucket: str, held: Sequence[Held]
 ) -> tuple[int, dict[str, datetime], dict[str, str]]:
-    """Delete every version that holds erased rows. How many; until when others are locked; which sites failed, and why.
+    """Delete every version that holds erased rows. Return the count, the end of remaining locks, and failed sites.
 
-    No replication goes on meanwhile, and its catalogues forget these objects: what vanished on purpose is not missed.
+    Replication waits meanwhile, and its catalogues forget these objects, so that the deletion does not look like a
+    loss.
     """
     if not held:
         return 0, {}, {}
@@ -296,7 +302,7 @@ def _directions(source: str, target: str) -> Iterator[tuple[str, str]]:
 
 
 def _unmark(site: Site, bucket: str, keys: set[str]) -> None:
-    """Delete the markers of keys of which nothing else is left."""
+    """Delete the delete markers of keys without any other version."""
     for key in sorted(keys):
         left = [one for one in site.versions(bucket, key) if one.key == key]
         if all(one.marker for one in left):
@@ -307,9 +313,9 @@ def _unmark(site: Site, bucket: str, keys: set[str]) -> None:
 def repoint(
     platform: Platform, site: Site, bucket: str, pipeline: Pipeline, succeeded: Mapping[str, Snapshot]
 ) -> Snapshot | None:
-    """Make what takes the current snapshot's place the current one, with its evidence. Nobody may commit meanwhile.
+    """Make the replacement the current snapshot, with evidence, while nobody commits.
 
-    None if the current snapshot stays.
+    Returns None if the current snapshot stays.
     """
     before = snapshots.current(site, bucket, pipeline.name)
     if before is None or before.id not in succeeded:

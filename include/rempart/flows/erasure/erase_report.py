@@ -1,4 +1,4 @@
-"""What an erasure found and did, and how people are told."""
+"""Describe the findings and the result of an erasure for people."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rempart.flows.erasure.erase_objects import Scan
 
 @dataclass(frozen=True)
 class ErasureResult:
-    """What was erased of a pipeline, or with `dry_run` would be.
+    """Result of an erasure for one pipeline, or its plan with `dry_run`.
 
-    `found`: rows by place. `deleted`: versions of objects; `rewritten`: objects that have a successor; `locked`:
-    versions that a lock keeps, and until when; `silent`: sites that still have to be cleaned, and why; `unread`: rows,
-    by object, that no key could be told of; `left`: rows that a second look still found, where nothing locks them.
+    `found`: rows by place. `deleted`: versions of objects. `rewritten`: replaced objects. `locked`: versions under
+    lock, and until when. `silent`: sites still to clean, and why. `unread`: rows without a readable key, by object.
+    `left`: unlocked rows that a second search still found.
     """
 
     pipeline: str
@@ -31,12 +31,12 @@ class ErasureResult:
 
     @property
     def pending(self) -> bool:
-        """Whether a later run has something to do."""
+        """Return whether a later run has work left."""
         return bool(self.locked or self.silent or self.left)
 
 
 def places(scan: Scan) -> dict[str, int]:
-    """Rows by what holds them and where."""
+    """Yield rows by kind of object and site."""
     names = {"delivery": "deliveries", "quarantine": "quarantine", "part": "snapshots", "training set": "training sets"}
     return {
         f"{names[kind]} at site '{site}' ({objects} objects and old versions)": rows
@@ -46,7 +46,7 @@ def places(scan: Scan) -> dict[str, int]:
 
 
 def lines(result: ErasureResult) -> Iterator[str]:
-    """What a run found and did, for people."""
+    """Yield the result of a run as lines for people."""
     for place, rows in result.found.items():
         yield f"{rows:>6} rows  {place}"
     if not result.found:
@@ -55,19 +55,22 @@ def lines(result: ErasureResult) -> Iterator[str]:
         yield f"PENDING: site '{name}' could not be searched or cleaned ({why})"
     if result.dry_run:
         yield (
-            f"{result.subjects} rows of '{result.pipeline}' would be erased: objects are rewritten without them, and"
-            " every version that holds one is deleted at every site; trailing aggregates are computed anew; models"
-            " that learnt from them stay. Backups are not rewritten: a restore applies the erasure again."
+            f"{result.subjects} rows of '{result.pipeline}' would be erased: objects are rewritten without them; "
+            "every version that holds one is deleted at every site; trailing aggregates are recomputed; models "
+            "trained on them stay. Backups are not rewritten: a restore applies the erasure again."
         )
-        yield "Nothing was changed. Say --yes to do it."
+        yield "Nothing was changed. Pass --yes to erase the rows."
         return
     yield f"{result.rewritten} objects rewritten, {result.deleted} versions deleted"
     for where, until in sorted(result.locked.items()):
         yield f"PENDING: {where} is retained until {until:%Y-%m-%d %H:%M} UTC"
     if result.left:
-        yield f"PENDING: {result.left} were found again when it was looked a second time: a task stored them meanwhile"
+        yield f"PENDING: a second search found {result.left} rows that a task stored meanwhile"
     if result.unread:
         most = ", ".join(f"{key} ({count})" for key, count in sorted(result.unread.items())[:5])
-        yield f"{sum(result.unread.values())} refused rows show no key and were not searched; look yourself: {most}"
+        yield (
+            f"{sum(result.unread.values())} refused rows have no readable key and were not searched; check them "
+            f"yourself: {most}"
+        )
     if result.pending:
-        yield "Run `rempart erase --again` later: it goes on with what is pending."
+        yield "Run `rempart erase --again` later to finish the pending work."

@@ -1,1 +1,1 @@
-"""Evidence, its export, audits, people, and the rules for networks."""
+"""Manage evidence, its export, audits, people, and network rules."""

@@ -1,6 +1,6 @@
-"""The audit of the platform: facts are gathered here, from files, processes and sockets; each check judges them purely.
+"""Audit the platform: collect facts from files, processes and sockets; pure checks judge them.
 
-Nothing is changed but the folder that the bills of materials are written to, and nothing is sent anywhere.
+Writes only the folder of the bills of materials, and sends nothing anywhere.
 """
 
 from __future__ import annotations
@@ -54,24 +54,24 @@ CHECKS = ("sbom", "lock", "licences", "telemetry", "passwords", "ports", "facts"
 
 
 def bill_of_lock(root: Path, at: datetime | None = None) -> str:
-    """The lock of the project in `root` as CycloneDX JSON. Raises AuditError."""
+    """Return the lock of the project in `root` as CycloneDX JSON. Raises AuditError."""
     read = Distributions(root)
     return sbom.of_lock(read.licences, read.review, installed_version("rempart"), at=at)
 
 
 def bill_of_debian(path: Path, release: str = "", at: datetime | None = None) -> str:
-    """A Debian system (dpkg status file, or root of an unpacked image) as CycloneDX JSON. Raises AuditError."""
+    """Return a Debian system (dpkg status file, or root of an unpacked image) as CycloneDX JSON. Raises AuditError."""
     return sbom.of_debian(debian.read_system(path, release), at=at)
 
 
 def bill_of_image(root: Path, name: str, at: datetime | None = None) -> str:
-    """An unpacked image as CycloneDX JSON, by what is in it. Raises AuditError."""
+    """Return the contents of an unpacked image as CycloneDX JSON. Raises AuditError."""
     review = Distributions(configuration.project_root()).review
     return sbom.of_image(name, installed_version("rempart"), image_contents.read(root, review), at=at)
 
 
 def report_json(found: Report) -> str:
-    """The report as JSON; docs/reference/audit.schema.json describes it."""
+    """Return the report as JSON; docs/reference/audit.schema.json describes it."""
     return TypeAdapter(Report).dump_json(found, indent=2).decode() + "\n"
 
 
@@ -99,13 +99,13 @@ class Audit:
 
     def __post_init__(self) -> None:
         if unknown := set(self.only) - set(CHECKS):
-            raise AuditError(f"There is no check '{min(unknown)}'", f"Name some of: {', '.join(CHECKS)}.")
+            raise AuditError(f"Check '{min(unknown)}' does not exist", f"Choose from: {', '.join(CHECKS)}.")
         declared = self.stack.config.audit.advisories
         self.advisories = self.advisories or (self.stack.root / declared if declared else None)
         self.distributions = Distributions(self.stack.root)
 
     def run(self) -> Report:
-        """Every check, or those in `only`. Raises AuditError if one cannot be made at all."""
+        """Run every check, or those in `only`. Raises AuditError if a check cannot run."""
         steps: dict[str, Callable[[], CheckResult]] = {
             "sbom": self._sbom,
             "lock": self._lock,
@@ -149,14 +149,14 @@ class Audit:
             stack_credentials.write_private(file, text)
         except OSError as cause:
             raise AuditError(
-                f"{file} cannot be written: {cause.strerror}", "Set REMPART_VAR to a folder of yours."
+                f"{file} cannot be written: {cause.strerror}", "Set REMPART_VAR to a folder that you own."
             ) from cause
         digest = hashlib.sha256(text.encode()).hexdigest()
         self.sboms.append(BillOfMaterials(str(file), digest, sbom.component_count(text)))
 
     def _lock(self) -> CheckResult:
         read, found = self.distributions, []
-        remedy = "Install the lock anew: `make clean setup`."
+        remedy = "Install the lock again: `make clean setup`."
         for name, version in read.differing.items():
             what = f"{name} {version} is installed, which is not the locked version"
             found.append(Finding(f"lock/differs-{name}", "high", what, "this Python environment", remedy))
@@ -164,7 +164,7 @@ class Audit:
             named = ", ".join(f"{name} {version}" for name, version in sorted(read.unlocked.items()))
             what = f"Installed, though no lock names it: {named}"
             where = "this Python environment"
-            found.append(Finding("lock/unlocked", "low", what, where, "Uninstall what nobody needs, or lock it."))
+            found.append(Finding("lock/unlocked", "low", what, where, "Uninstall it, or add it to the lock."))
         return CheckResult("lock", f"{len(read.installed)} installed distributions", tuple(found))
 
     def _licences(self) -> CheckResult:
@@ -203,15 +203,15 @@ class Audit:
             return configuration.read_env_file(self.stack.secrets)
         except PermissionError as cause:
             raise AuditError(
-                f"{self.stack.secrets} may not be read by this user",
-                "Audit as the user that runs the stack, or as root.",
+                f"{self.stack.secrets} is not readable for this user",
+                "Run the audit as the user that runs the stack, or as root.",
             ) from cause
 
     @cached_property
     def _plans(self) -> tuple[list[Process], list[Finding]]:
-        """Every service as `rempart up` would start it, and those of which that cannot be told.
+        """Return every service as `rempart up` would start it, and those for which that is unknown.
 
-        Secrets that are not there yet have a stand-in.
+        Missing secrets are replaced by placeholders.
         """
 
         def stand_in() -> str:
@@ -227,13 +227,13 @@ class Audit:
                     server = environment.mlflow(self.stack, secrets, os.environ, self.stack.config.active_site)
                     plans.append(Process(name, mlflow_supervisor.command(self.stack), server))
             except ConnectionMissing as missing:
-                what = f"How {name} would be started cannot be told: {missing.what}"
+                what = f"Cannot tell how {name} would be started: {missing.what}"
                 unknown.append(Finding(f"telemetry/unplanned-{name}", "medium", what, "environment", missing.hint))
         return plans, unknown
 
     @cached_property
     def processes(self) -> dict[int, tuple[str, psutil.Process]]:
-        """The stack's running processes, with the service that each belongs to."""
+        """Return the stack's running processes with their services."""
         return {process.pid: (_service_of(process), process) for process in launch.leftovers(self.stack)}
 
     def _telemetry(self) -> CheckResult:
@@ -284,7 +284,7 @@ class Audit:
         )
 
     def _listeners(self) -> list[Listener]:
-        """Every TCP port on which a process of the stack listens, and every declared one, asked without credentials."""
+        """Return every TCP port of the stack's processes and every declared one, asked without credentials."""
         declared = {port: name for name, port in self.stack.ports.items()}
         found = {}
         for one in psutil.net_connections("tcp"):
@@ -301,7 +301,7 @@ class Audit:
         return sorted(listeners, key=lambda one: (one.service, one.port, one.address))
 
     def _socket_files(self) -> list[SocketFile]:
-        """Every Unix socket with a path on which a process of the stack listens."""
+        """Return every Unix socket path on which a process of the stack listens."""
         found: dict[str, str] = {}
         listening = _listening_sockets()
         for one in psutil.net_connections("unix"):
@@ -334,18 +334,18 @@ def _service_of(process: psutil.Process) -> str:
 
 
 def _reached(address: str) -> str:
-    """Where this machine reaches who listens on an address."""
+    """Return the address at which this machine reaches a listener."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 # compared, not bound
 
 
 def _listening_sockets() -> set[str]:
-    """Paths of all Unix sockets that wait for connections, as the kernel lists them."""
+    """Return the paths of all listening Unix sockets from the kernel."""
     rows = [row.split(maxsplit=7) for row in Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]]
     return {row[7] for row in rows if len(row) > 7 and int(row[3], 16) & 0x10000}  # the kernel's __SO_ACCEPTCON
 
 
 def _others_may_open(path: Path) -> bool:
-    """Whether a user who is neither the owner nor in the group may open a socket: write to it, and reach it."""
+    """Return whether users other than owner and group can reach and write to a socket."""
     try:
         return bool(path.stat().st_mode & 0o002) and all(folder.stat().st_mode & 0o001 for folder in path.parents)
     except OSError:  # gone since, or an abstract one

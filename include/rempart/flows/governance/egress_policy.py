@@ -1,4 +1,4 @@
-"""The allow-list for people and networks: rendered as rules for the network, or explained for one host."""
+"""Render the allow-list as network rules, or explain it for one host."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Resolve = Callable[[str], tuple[str, ...]]
 
 
 def resolve(name: str) -> tuple[str, ...]:
-    """Every address of a name, as this machine resolves it; none if it does not."""
+    """Return every address of a name as this machine resolves it; empty if it does not."""
     try:
         return tuple(sorted({str(answer[4][0]) for answer in socket.getaddrinfo(name, None)}))
     except OSError:  # told by `unresolved`
@@ -32,17 +32,17 @@ def resolve(name: str) -> tuple[str, ...]:
 
 
 def uid_of(user: str) -> int:
-    """A user's number, by name or number. Raises ConfigError."""
+    """Return a user's number, by name or number. Raises ConfigError."""
     try:
         return int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
     except KeyError as cause:
         raise ConfigError(
-            f"There is no user '{user}' on this machine", "Name one that exists here, or give its number."
+            f"User '{user}' does not exist on this machine", "Choose an existing user, or pass a number."
         ) from cause
 
 
 def resolvers(files: Iterable[Path] = RESOLVER_FILES) -> tuple[str, ...]:
-    """The DNS servers of this machine; loopback is left out, it needs no rule."""
+    """Return the DNS servers of this machine without loopback, which needs no rule."""
     texts = [file.read_text("utf-8") for file in files if file.is_file()]
     lines = [line.split() for text in texts for line in text.splitlines()]
     servers = [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
@@ -50,7 +50,7 @@ def resolvers(files: Iterable[Path] = RESOLVER_FILES) -> tuple[str, ...]:
 
 
 def rules(config: Config, connections: Connections, *, on: date) -> EgressRules:
-    """The allow-list of this configuration, with the connections as they resolve here."""
+    """Return the allow-list of this configuration, with the connections as they resolve here."""
     return egress.rules(config, egress.endpoints(config, connections), on=on)
 
 
@@ -65,9 +65,9 @@ def write_rules(
     resolve: Resolve = resolve,
     resolvers: Sequence[str] = (),
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The files of one form, by name; and the names that did not resolve, which they cannot allow.
+    """Return the files of one form by name, and the unresolved names, which the files cannot allow.
 
-    `pools` are namespaces in which jobs run, beside Airflow's `namespace`. Raises ConfigError.
+    `pools` are namespaces of jobs in addition to Airflow's `namespace`. Raises ConfigError.
     """
     cluster = render.Cluster(namespace, tuple(pools), tuple(map(_address, api_servers)))
     if form == "cilium":
@@ -82,12 +82,14 @@ def write_rules(
 
 
 def from_configuration(form: str, on: date, **options: Any) -> tuple[dict[str, str], tuple[str, ...]]:
-    """`write_rules` for the project's rempart.yaml; for clusters, with the runtime of each pool that names one.
+    """Return `write_rules` for the project's rempart.yaml; for clusters, with the runtime of each pool that has one.
 
     Raises ConfigError.
     """
     if form not in get_args(render.Form):
-        raise ConfigError(f"There is no form '{form}' of rules", f"Choose one of: {', '.join(get_args(render.Form))}.")
+        raise ConfigError(
+            f"Form '{form}' of rules does not exist", f"Choose one of: {', '.join(get_args(render.Form))}."
+        )
     loaded = configuration.load()
     found = rules(loaded, configuration.environment_connections, on=on)
     pools = dict.fromkeys(pool.namespace for pool in loaded.pools.values())
@@ -96,13 +98,14 @@ def from_configuration(form: str, on: date, **options: Any) -> tuple[dict[str, s
 
 
 def runtimes(config: Config) -> dict[str, str]:
-    """The TrainingRuntime of each pool that names one, by file name: what of a pool its jobs on several nodes need."""
+    """Return the TrainingRuntime of each pool that names one, by file name, for jobs on several nodes."""
     texts = {}
     for name, pool in config.pools.items():
         if pool.runtime:
             head = (
-                f"# Pods of jobs on several nodes in pool {name}, from rempart.yaml by `rempart policy render`.\n"
-                "# Kubeflow Trainer reads it; render and apply it anew when the pool or training.image changes.\n"
+                f"# Pods of jobs on several nodes in pool {name}, from rempart.yaml by `rempart policy "
+                "render`.\n# Kubeflow Trainer reads it; render and apply it again when the pool or "
+                "training.image changes.\n"
             )
             body = yaml.safe_dump(train_job.runtime(config, name), sort_keys=False, width=110)
             texts[f"trainingruntime-{name}.yaml"] = head + body
@@ -112,12 +115,14 @@ def runtimes(config: Config) -> dict[str, str]:
 def _address(text: str) -> tuple[str, int]:
     host, port = split_host(text)
     if not egress.is_address(host):
-        raise ConfigError(f"--api-server: '{text}' is no address", "Give it as ADDRESS:PORT, such as 10.0.0.1:6443.")
+        raise ConfigError(
+            f"--api-server: '{text}' is not an address", "Give it as ADDRESS:PORT, such as 10.0.0.1:6443."
+        )
     return host, port or 443
 
 
 def save(files: dict[str, str], folder: Path) -> list[Path]:
-    """Write rendered files into a folder; their paths."""
+    """Write rendered files into a folder. Return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -125,10 +130,10 @@ def save(files: dict[str, str], folder: Path) -> list[Path]:
 
 
 def explain(config: Config, found: EgressRules, target: str, *, on: date) -> tuple[bool, str]:
-    """Whether a task may reach `host[:port]`, and why, as lines for a person."""
+    """Explain whether a task may reach `host[:port]`, as lines for people."""
     host, port = split_host(target)
     if egress.is_this_machine(host):
-        return True, f"{target}: allowed. It is this machine, which nothing leaves."
+        return True, f"{target}: allowed. It is this machine."
     allowed = egress.is_allowed(found, host, port)
     lines = [f"{target}: {'allowed' if allowed else 'refused'}"]
     for one in found.allowed:

@@ -29,16 +29,17 @@ from rempart.sites.port import ObjectInfo, Site
 from rempart.sovereignty.policy import Decision
 
 SEGMENT = 10_000
-"""Records in one object at most."""
+"""Limit of records in one object."""
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """Objects that an export wrote; none, if the ledger holds nothing new. `checkpoint`: key of the newest one.
+    """Result of an export: written objects (none without new records); `checkpoint` is the key of the newest
+    checkpoint.
 
-    `window_seconds`: the age of the oldest record that had no checkpoint, at the moment when it got one. That is how
-    long somebody who holds the database and the signing key could have rewritten it unseen. `foreign`: objects with
-    names of segments that are not ours and were not on record yet; the export passed them by.
+    `window_seconds`: the age of the oldest record without a checkpoint when it got one. For that long, somebody with
+    the database and the signing key could have rewritten it undetected. `foreign`: new objects that are named like
+    segments but are not ours; the export skipped them.
     """
 
     records: int
@@ -50,12 +51,12 @@ class ExportResult:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of the canonical JSON."""
+    """Return the SHA-256 of the canonical JSON."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def record_configuration(platform: Platform) -> list[Evidence]:
-    """Append what changed of the policy (its content) and of the whole configuration (digests of its sections)."""
+    """Record changes of the policy (its content) and of the whole configuration (digests of its sections)."""
     plain = platform.config.model_dump(mode="json")
     bodies: dict[Kind, dict[str, Any]] = {
         "policy": {"sha256": digest(plain["policy"]), "policy": plain["policy"]},
@@ -74,23 +75,22 @@ def record_configuration(platform: Platform) -> list[Evidence]:
 
 
 def export(platform: Platform) -> ExportResult:
-    """Write the ledger's new records and a checkpoint, each under lock for `evidence.retention`.
+    """Write the ledger's new records and a checkpoint, each locked for `evidence.retention`.
 
-    Segments go to bucket `evidence` of `evidence.site`; the checkpoint to bucket `checkpoints` of
-    `evidence.checkpoint_site`, through credentials that can only add objects, and a copy of it beside the segments. All
-    of it is read back before it counts, by a record of kind `checkpoint`; so is, in turn, what earlier runs wrote
-    (`flows.governance.locked_evidence`), and what a site altered or lost is put again. A run that was cut short is
-    finished by the next; what two at once write agrees. The export probes no site, since it reads the ledger while it
-    would write there: `prove_sites` comes before it. Raises LedgerBroken when the ledger no longer follows on what was
-    exported, IntegrityError for a site that does not give back what it stored or lost all of it, CapabilityMissing for
-    a site without a valid record of what the export relies on, SiteError, PlacementDenied, ConfigError,
-    DatabaseUnavailable.
+    Segments go to bucket `evidence` of `evidence.site`. The checkpoint goes to bucket `checkpoints` of
+    `evidence.checkpoint_site`, with credentials that can only add objects; its copy goes next to the segments. All
+    objects are read back before a record of kind `checkpoint` counts them. Earlier exports are read back in turn
+    (`flows.governance.locked_evidence`), and altered or lost objects are written again. The next run finishes an
+    interrupted one; concurrent runs agree. The export probes no site, because it reads the ledger meanwhile: call
+    `prove_sites` first. Raises LedgerBroken if the ledger no longer follows the exported records, IntegrityError if a
+    site returns other bytes or lost everything, CapabilityMissing for a site without a valid record, SiteError,
+    PlacementDenied, ConfigError, DatabaseUnavailable.
     """
     config = platform.config
     if config.evidence_site == config.checkpoint_site:
         raise ConfigError(
-            f"evidence.checkpoint_site: '{config.checkpoint_site}' is the site of the export too",
-            "Name a site of another operator: whoever may rewrite the one must not hold the other.",
+            f"evidence.checkpoint_site: '{config.checkpoint_site}' is also the site of the export",
+            "Set a site of another operator: nobody should control both.",
         )
     places, permissions = open_places(platform)
     for place in (places.site, places.owner):
@@ -128,7 +128,7 @@ def export(platform: Platform) -> ExportResult:
 
 
 def prove_sites(platform: Platform) -> None:
-    """Probe those sites of the export that have no valid record of what they can do.
+    """Probe the export's sites that have no valid capability record.
 
     Raises CapabilityMissing for a site that the export must not use, SiteError, PlacementDenied.
     """
@@ -138,7 +138,7 @@ def prove_sites(platform: Platform) -> None:
 
 
 def open_places(platform: Platform) -> tuple[Places, tuple[Decision, Decision]]:
-    """The sites of the export, and the permissions to record once something is written. Raises PlacementDenied."""
+    """Return the export's sites, and the permissions to record before writing. Raises PlacementDenied."""
     config = platform.config
     site, permission = platform.evidence_site(config.evidence_site)
     witness, witness_permission = platform.evidence_site(config.checkpoint_site, write_only=True)
@@ -148,9 +148,9 @@ def open_places(platform: Platform) -> tuple[Places, tuple[Decision, Decision]]:
 
 
 def repair(platform: Platform, *, dry_run: bool = True) -> Checked:
-    """Read back all that was exported, and put again what is altered or gone, also where nothing is left.
+    """Read back all exported objects, and write altered or missing ones again, also if none is left.
 
-    Raises as `locked_evidence.check`.
+    Raises the errors of `locked_evidence.check`.
     """
     places, permissions = open_places(platform)
     if not dry_run:
@@ -177,20 +177,20 @@ def lost_exports(platform: Platform) -> str | None:
 
 
 def check_foreign(result: ExportResult) -> None:
-    """Raise IntegrityError for objects with names of segments that are not ours. It judges a finished export."""
+    """Raise IntegrityError for foreign objects that are named like segments. It judges a finished export."""
     if result.foreign:
         raise IntegrityError(
-            f"{len(result.foreign)} objects have names of segments and hold no record of ours:"
-            f" {', '.join(result.foreign[:5])}. The export passed them by; it is complete up to record {result.last}",
-            "Somebody writes there with the site's key: replace the key, and find out who had it"
-            " (docs/how-to/verify-the-ledger.md). Each such object is told once, in evidence of kind `repair`.",
+            f"{len(result.foreign)} objects are named like segments but hold no record of ours: "
+            f"{', '.join(result.foreign[:5])}. The export skipped them; it is complete up to record {result.last}",
+            "Replace the site's key, and find out who used it to write there (docs/how-to/verify-the-ledger.md). "
+            "Each such object is reported once, in evidence of kind `repair`.",
         )
 
 
 def _oldest_news(entries: Iterable[Entry]) -> datetime | None:
-    """When the oldest record was written; None where there is only what exports tell of themselves.
+    """Return when the oldest new record was written, or None if only exports wrote records.
 
-    That alone is no reason for another export.
+    Those alone are no reason for another export.
     """
     records = (json.loads(entry.text) for entry in entries)
     found = next((str(one["at"]) for one in records if one["kind"] != "checkpoint"), None)
@@ -198,7 +198,7 @@ def _oldest_news(entries: Iterable[Entry]) -> datetime | None:
 
 
 def _chain_after(ledger: Ledger, site: Site, bucket: str, exported: int, ends: Sequence[str]) -> Chain:
-    """The chain as far as it was exported, after a look that the database still says the same. Raises LedgerBroken."""
+    """Return the exported chain after checking that the database still holds it. Raises LedgerBroken."""
     introduced = ledger.find("key", limit=10_000)
     chain = Chain(frozenset(record.subject for record in introduced[-1:]))
     if not exported:
@@ -208,7 +208,7 @@ def _chain_after(ledger: Ledger, site: Site, bucket: str, exported: int, ends: S
     signing = next((record for record in introduced if record.seq <= exported), None)
     if present is None or signing is None or present.line not in stored:
         raise LedgerBroken(
-            f"Record {exported} of the ledger is not the one in {bucket}/{', '.join(ends)} at site '{site.name}'",
+            f"Record {exported} of the ledger differs from the one in {bucket}/{', '.join(ends)} at site '{site.name}'",
             f"The database was rewritten, or restored to an earlier point. {HOW}",
         )
     chain.head = Head(exported, present.hash, signing.subject)
@@ -217,7 +217,7 @@ def _chain_after(ledger: Ledger, site: Site, bucket: str, exported: int, ends: S
 
 
 def _segments(entries: Iterable[Entry], chain: Chain) -> Iterator[tuple[str, bytes]]:
-    """Keys and bodies of the objects that hold these entries, each checked to follow. Raises LedgerBroken."""
+    """Return keys and bodies of the objects for these entries, each checked to follow. Raises LedgerBroken."""
     entries = iter(entries)
     while batch := list(itertools.islice(entries, SEGMENT)):
         for entry in batch:
@@ -230,15 +230,15 @@ def _segments(entries: Iterable[Entry], chain: Chain) -> Iterator[tuple[str, byt
 def _write_checkpoint(
     platform: Platform, places: Places, head: Head, retain_until: datetime
 ) -> tuple[str, datetime, bytes]:
-    """Lock a checkpoint at the witness, then its copy beside the segments; its key, moment and bytes.
+    """Lock a checkpoint at the witness site, then its copy next to the segments. Return its key, moment and bytes.
 
-    The witness cannot read, so it is read back as the site's owner.
+    The witness credentials cannot read, so it is read back with the site owner's.
     """
     signer = platform.signer()
     if signer.id != head.key:
         raise LedgerError(
-            f"The key of the ledger is {head.key}, and this process has key {signer.id}",
-            "If the key was rotated, restart what still has the old one (`rempart down`, then `rempart up`).",
+            f"The ledger is signed with key {head.key}, but this process has key {signer.id}",
+            "If the key was rotated, restart the processes with the old one (`rempart down`, then `rempart up`).",
         )
     now = platform.clock()
     key, body = f"checkpoints/{head.seq:012d}-{str(head.hash)[:16]}.json", checkpoint(head, now, signer).encode()
@@ -262,7 +262,7 @@ def _write_checkpoint(
 
 @dataclass(frozen=True)
 class LocalExport:
-    """Content of an auditor's folder: how many records and checkpoints."""
+    """Content of an auditor's folder: numbers of records and checkpoints."""
 
     records: int
     checkpoints: int
@@ -272,14 +272,14 @@ class LocalExport:
 def export_to(platform: Platform, folder: Path) -> LocalExport:
     """Write the database's whole chain, every checkpoint of the second operator and the first public key to a folder.
 
-    In `checkpoints/copies` are those that lie beside the segments.
+    `checkpoints/copies` holds the copies stored next to the segments.
 
-    What is written is what the database says now: verifying it against the checkpoints tells whether it still says
-    what it said then. Raises LedgerError for an empty ledger, SiteError, PlacementDenied.
+    The folder holds the database's current content: verifying it against the checkpoints shows whether it changed.
+    Raises LedgerError for an empty ledger, SiteError, PlacementDenied.
     """
     config, introduced = platform.config, platform.ledger.find("key", limit=10_000)
     if not introduced:
-        raise LedgerError("The ledger holds no record", "Run the platform first: its first record begins the chain.")
+        raise LedgerError("The ledger is empty", "Run the platform first: its first record starts the chain.")
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     (folder / "ledger").mkdir(exist_ok=True)
     first = keys.parse_public(str(introduced[-1].body["public"]))
@@ -300,7 +300,10 @@ def export_to(platform: Platform, folder: Path) -> LocalExport:
 
 
 def _write_checkpoints(site: Site, bucket: str, known: Mapping[str, bytes], folder: Path) -> int:
-    """Write a site's checkpoints to a folder, each in the version that the ledger knows, else the first; how many."""
+    """Write a site's checkpoints to a folder, each in the version known to the ledger, else the first.
+
+    Return their number.
+    """
     versions: dict[str, list[ObjectInfo]] = {}
     for info in site.versions(bucket, "checkpoints/"):
         if not info.marker:
@@ -316,7 +319,7 @@ def _write_checkpoints(site: Site, bucket: str, known: Mapping[str, bytes], fold
 
 
 def show(platform: Platform, after: int | None, limit: int) -> list[str]:
-    """The texts of records, oldest first: from the one after `after` on, or the newest ones."""
+    """Yield records as text, oldest first: those after `after`, or the newest ones."""
     if after is not None:
         return [entry.text for entry in itertools.islice(platform.ledger.entries(after), limit)]
     return [entry.text for entry in collections.deque(platform.ledger.entries(), limit)]

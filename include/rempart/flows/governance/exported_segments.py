@@ -1,7 +1,7 @@
-"""Segments of the ledger's export at their site: what an export that was cut off left, and what is not ours.
+"""Manage the exported segments at their site: finish an interrupted export, detect foreign objects.
 
-Whoever holds the site's key can add objects with names of segments. Only what follows on the exports on record, or is
-signed by a key of the chain, counts; anything else is passed by and told.
+Anyone with the site's key can add objects that are named like segments. Only segments that follow the recorded exports,
+or are signed by a key of the chain, count; others are skipped and reported.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ HOW = "Follow docs/how-to/verify-the-ledger.md, 'When it does not verify'."
 
 @dataclass(frozen=True)
 class Exported:
-    """How far the ledger is exported at a site: `last` record, and the keys of the newest segments.
+    """State of the export at a site: `last` record, and the keys of the newest segments.
 
-    `segments`: of an export that was cut off, the next one counts them. `foreign`: keys of objects with names of newer
-    segments that hold no record of ours.
+    `segments` of an interrupted export are counted by the next one. `foreign`: keys of objects that are named like
+    newer segments and hold no record of ours.
     """
 
     last: int
@@ -36,9 +36,9 @@ class Exported:
 
 
 def take_stock(platform: Platform, places: Places, retain_until: datetime) -> Exported:
-    """Find how far the ledger is exported, and mend segments of an export that was cut off: they follow on each other.
+    """Find how far the ledger is exported, and repair segments of an interrupted export.
 
-    Raises LedgerBroken where a newer segment of ours says something else than the database; IntegrityError, SiteError.
+    Raises LedgerBroken if a newer segment of ours differs from the database; IntegrityError, SiteError.
     """
     listed = _listed(places)
     trusted = platform.trusted_keys()
@@ -56,9 +56,9 @@ def take_stock(platform: Platform, places: Places, retain_until: datetime) -> Ex
 
 
 def store(platform: Platform, places: Places, key: str, body: bytes, retain_until: datetime) -> Expected:
-    """Store a new segment under lock and read it back. Over an object with its name that is not ours, it is put again.
+    """Store a new segment under lock and read it back. Write it again over a foreign object of its name.
 
-    Raises IntegrityError where a segment of ours with this name says something else; SiteError.
+    Raises IntegrityError if a segment of ours with this name differs; SiteError.
     """
     one, kind = Expected("segment", key, hashlib.sha256(body).hexdigest()), locked_evidence.TYPES["segment"]
     if store_once(places.site, places.evidence, key, body, content_type=kind, retain_until=retain_until) is None:
@@ -71,7 +71,7 @@ def store(platform: Platform, places: Places, key: str, body: bytes, retain_unti
 
 
 def tell(platform: Platform, places: Places, foreign: tuple[str, ...]) -> tuple[str, ...]:
-    """Put objects that are no segments of ours on record, each once; return those that were not on record."""
+    """Record foreign objects, each once. Return the new ones."""
     told = {
         str(one) for record in platform.ledger.find("repair", "foreign", limit=RECENT) for one in record.body["keys"]
     }
@@ -83,15 +83,16 @@ def tell(platform: Platform, places: Places, foreign: tuple[str, ...]) -> tuple[
 
 
 def _listed(places: Places) -> list[tuple[int, int, str]]:
-    """First and last record and key of each object with the name of a segment, the longest of those that begin alike
-    first."""
+    """Return first record, last record and key of each object named like a segment, the longest first if starts are
+    equal.
+    """
     found = (SEGMENT.fullmatch(info.key) for info in places.site.list(places.evidence, "ledger/"))
     listed = [(int(one[1]), int(one[2]), one[0]) for one in found if one]
     return sorted((one for one in listed if 0 < one[0] <= one[1]), key=lambda one: (one[0], -one[1]))
 
 
 def _on_record(platform: Platform, places: Places) -> tuple[int, list[str]]:
-    """The newest record that an export on record covers at this site, and its segments; 0 without one."""
+    """Return the newest recorded exported record at this site, and its segments; 0 without an export."""
     for record in platform.ledger.find("checkpoint", limit=RECENT):
         found = CHECKPOINT.fullmatch(record.subject)
         if found and (record.body["site"], record.body["bucket"]) == (places.site.name, places.evidence):
@@ -106,9 +107,9 @@ def _finished(
     trusted: Mapping[str, bytes],
     retain_until: datetime,
 ) -> Expected | None:
-    """Of segments that begin alike, the one that is stored as the database has it; else one that is put again.
+    """Return the segment that equals the database among those with the same start, else one written again.
 
-    None where a segment of ours says something else: the chain is held against it.
+    None if a segment of ours differs: the chain is checked against it.
     """
     wrong = list[tuple[Expected, bytes]]()
     for first, last, key in following:
@@ -130,20 +131,20 @@ def _finished(
 
 
 def _agrees(platform: Platform, places: Places, key: str, last: int, trusted: Mapping[str, bytes]) -> bool:
-    """Whether an object that covers newer records than the export is ours. Raises LedgerBroken if it disagrees."""
+    """Return whether an object beyond the export is ours. Raises LedgerBroken if it differs."""
     lines = locked_evidence.last_lines(places.site, places.evidence, key)
     ours = {line for line in lines if locked_evidence.is_ours(line, last, trusted)}
     present = next(iter(platform.ledger.entries(last - 1)), None)
     if ours and (present is None or present.line not in ours):
         raise LedgerBroken(
-            f"Record {last} of the ledger is not the one in {places.evidence}/{key} at site '{places.site.name}'",
+            f"Record {last} of the ledger differs from the one in {places.evidence}/{key} at site '{places.site.name}'",
             f"The database was rewritten, or restored to an earlier point. {HOW}",
         )
     return bool(ours)
 
 
 def _holds(body: bytes, first: int, last: int, trusted: Mapping[str, bytes]) -> bool:
-    """Whether a segment has these records and no others, in order, the last one signed by a key of the chain."""
+    """Return whether a segment holds exactly these records in order, the last one signed by a key of the chain."""
     try:
         entries = [read_line(line)[0] for line in body.decode().removesuffix("\n").split("\n")]
     except ValueError:

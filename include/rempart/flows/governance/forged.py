@@ -1,6 +1,7 @@
-"""Records that somebody wrote into the ledger past the platform: show them, keep a copy, and remove them.
+"""Show, copy and remove records that were written into the ledger without the platform.
 
-They stand at the end of the chain, for the platform appends nothing after one. Only the tables' owner can delete there.
+They are at the end of the chain, because the platform appends nothing after one. Only the tables' owner can delete
+there.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from rempart.ledger.chain import Entry
 from rempart.settings.config import Connection
 
 MOST = 10_000
-"""So many are removed at a time."""
+"""Number of records removed at a time."""
 
 
 @dataclass(frozen=True)
 class Removed:
-    """The records that were removed, or with `dry_run` would be, newest first; where a copy of them is kept."""
+    """The removed records (with `dry_run`, those that would be), newest first, and the location of their copy."""
 
     dry_run: bool
     entries: tuple[Entry, ...]
@@ -29,9 +30,9 @@ class Removed:
 
 
 def remove_forged(platform: Platform, administrator: Connection, folder: Path, *, dry_run: bool = True) -> Removed:
-    """Delete what the ledger's key did not sign at the end of the chain; evidence of kind `repair`.
+    """Delete records without a valid signature at the end of the chain. Writes evidence of kind `repair`.
 
-    A copy goes to a new file in the folder first, one line for each record, oldest first. `administrator` may act as
+    First a copy goes to a new file in the folder, one line for each record, oldest first. `administrator` may act as
     the tables' owner. Raises DatabaseUnavailable, LedgerError.
     """
     found = tuple(platform.ledger.forged(limit=MOST))

@@ -1,8 +1,7 @@
-"""What was exported under lock, read back: each segment and checkpoint is there, and is what it was.
+"""Read exported evidence back: check that each segment and checkpoint exists and is unchanged.
 
-The ledger keeps of each export the SHA-256 of its segments and the checkpoint's signed bytes (kind `checkpoint`). A
-segment or checkpoint that a site altered or lost is put there again with the same bytes, under lock. A bucket in which
-nothing is left is an alarm.
+For each export the ledger stores the SHA-256 of its segments and the checkpoint's signed bytes (kind `checkpoint`). An
+altered or lost object is written again with the same bytes, under lock. An empty bucket is an alarm.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from rempart.sites.port import Site
 logger = logging.getLogger(__name__)
 
 RECENT = 1000
-"""Exports that each run looks at: all their objects must be there."""
+"""Number of exports whose objects are checked for existence in each run."""
 ALL = 1_000_000
 AT_ONCE = 20
-"""So many objects of recent exports are read back in a run, in turn, besides those of the newest export."""
+"""Number of objects of recent exports read back in a run, in turn, in addition to the newest export."""
 ROUND = timedelta(days=30)
-"""Within this time the runs read back everything that is older than the recent exports."""
+"""Time within which the runs read back everything older than the recent exports."""
 SEGMENT = re.compile(r"ledger/(\d{12})-(\d{12})\.jsonl")
 CHECKPOINT = re.compile(r"checkpoints/(\d{12})-([0-9a-f]{16})\.json")
 TYPES = {"segment": "application/jsonl", "checkpoint": "application/json", "copy": "application/json"}
@@ -42,7 +41,7 @@ Kind = Literal["segment", "checkpoint", "copy"]
 
 @dataclass(frozen=True)
 class Expected:
-    """An object under lock by the ledger. `copy` is the checkpoint that lies beside the segments."""
+    """An object that is locked according to the ledger. `copy`: a checkpoint stored next to the segments."""
 
     kind: Kind
     key: str
@@ -52,7 +51,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Checked:
-    """How many objects were read back, and which were put again, or with `dry_run` would be, with what was wrong."""
+    """Number of objects read back, and those written again (with `dry_run`, that would be) with the reason."""
 
     read: int
     healed: Mapping[str, str]
@@ -60,7 +59,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class Places:
-    """The site of the segments, and the second operator's: as its witness, who only adds, and as who may read there."""
+    """Site of the segments, and the second operator's site: as append-only witness, and as reader."""
 
     site: Site
     witness: Site
@@ -73,7 +72,7 @@ class Places:
 
 
 def expected(records: Iterable[tuple[str, Mapping[str, Any]]], places: Places) -> list[Expected]:
-    """What records of exports (subject and body) say was locked at these sites, in their order."""
+    """Return what the records of exports (subject and body) locked at these sites, in order."""
     found: list[Expected] = []
     for subject, body in records:
         if (body["site"], body["bucket"]) == (places.site.name, places.evidence):
@@ -98,10 +97,10 @@ def check(
     emptied: bool = False,
     dry_run: bool = False,
 ) -> Checked:
-    """Look that all is there, read some of it back (with `whole` all), and put again what is not as it was.
+    """Check that all objects exist, read some of them back (all with `whole`), and write altered ones again.
 
-    Evidence of kind `repair` tells what was put again. Raises IntegrityError for a bucket in which none of it is left,
-    unless `emptied`; LedgerBroken where the database does not say any more what was exported; SiteError.
+    Writes evidence of kind `repair`. Raises IntegrityError for an empty bucket, unless `emptied`; LedgerBroken if the
+    database differs from the export; SiteError.
     """
     records = platform.ledger.find("checkpoint", limit=ALL if whole else RECENT)
     recent = expected(((one.subject, one.body) for one in records), places)
@@ -110,14 +109,14 @@ def check(
     gone = _gone(places, known)
     if not emptied:
         _refuse_emptied(places, known, gone)
-    wrong = dict.fromkeys(gone, "it is gone")
+    wrong = dict.fromkeys(gone, "it is missing")
     present = [one for one in known if one not in wrong]
     looked = present if whole else [*_rotating([one for one in recent if one not in wrong], platform), *older]
     looked = [one for one in dict.fromkeys(looked) if one not in wrong]
     for one in looked:
         site, bucket = places.of(one)
         if not any(hashlib.sha256(body).hexdigest() == one.sha256 for _, body in bodies(site, bucket, one.key)):
-            wrong[one] = "it is not what was stored"
+            wrong[one] = "its bytes differ from those stored"
     healed: dict[str, str] = {}
     for one, why in wrong.items():
         site, bucket = places.of(one)
@@ -152,7 +151,7 @@ def _gone(places: Places, known: Sequence[Expected]) -> list[Expected]:
 
 
 def _is_read(places: Places, one: Expected) -> bool:
-    """Whether a reader finds the object although a listing lacks it."""
+    """Return whether a reader finds an object that a listing lacks."""
     site, bucket = places.of(one)
     try:
         return hashlib.sha256(site.read(bucket, one.key)).hexdigest() == one.sha256
@@ -161,7 +160,7 @@ def _is_read(places: Places, one: Expected) -> bool:
 
 
 def put(places: Places, one: Expected, body: bytes, retain_until: datetime) -> None:
-    """Put an object's bytes as another version, under lock, and read them back. Raises IntegrityError, SiteError."""
+    """Write an object's bytes as another version under lock, and read them back. Raises IntegrityError, SiteError."""
     site, bucket = places.of(one)
     put_again(site, bucket, one.key, body, content_type=TYPES[one.kind], retain_until=retain_until)
 
@@ -178,10 +177,10 @@ def _refuse_emptied(places: Places, known: Sequence[Expected], gone: Sequence[Ex
     for lost in _emptied(known, gone):
         site, bucket = places.of(lost[0])
         raise IntegrityError(
-            f"Nothing of what was exported is left in {bucket} at site '{site.name}': the ledger knows {len(lost)}"
-            " objects there. Nothing was written",
-            "Find out who emptied the bucket, or whether the site's connection leads elsewhere. `rempart ledger"
-            " repair --yes` writes the same bytes again (docs/how-to/verify-the-ledger.md).",
+            f"No exported object is left in {bucket} at site '{site.name}': the ledger knows {len(lost)} objects "
+            "there. Nothing was written",
+            "Find out who emptied the bucket, or whether the site's connection leads to another place. Run "
+            "`rempart ledger repair --yes` to write the same bytes again (docs/how-to/verify-the-ledger.md).",
         )
 
 
@@ -197,7 +196,7 @@ def _rotating(present: Sequence[Expected], platform: Platform) -> list[Expected]
 
 
 def _older(platform: Platform, recent: Sequence[Evidence]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Subject and body of the exports before the recent ones whose turn it is: by the clock, all within a `ROUND`."""
+    """Return subject and body of older exports due by the clock, all within a `ROUND`."""
     every, end = platform.config.evidence.every, recent[-1].seq
     runs = max(1, ROUND // every)
     span = -(-end // runs)
@@ -211,7 +210,7 @@ def _older(platform: Platform, recent: Sequence[Evidence]) -> Iterator[tuple[str
 
 
 def is_ours(line: str, seq: int, trusted: Mapping[str, bytes]) -> bool:
-    """Whether a line of an export is this record, signed by a key of the chain."""
+    """Return whether a line of an export is this record, signed by a key of the chain."""
     try:
         entry, record = read_line(line)
     except ValueError:
@@ -221,14 +220,14 @@ def is_ours(line: str, seq: int, trusted: Mapping[str, bytes]) -> bool:
 
 
 def _segment(ledger: Ledger, one: Expected, where: str) -> bytes:
-    """A segment's bytes made anew from the database. Raises LedgerBroken if they are others."""
+    """Rebuild a segment's bytes from the database. Raises LedgerBroken if they differ."""
     found = SEGMENT.fullmatch(one.key)
     first, last = (int(found[1]), int(found[2])) if found else (1, 0)
     body = "".join(f"{line}\n" for line in lines_of(ledger, first, last)).encode()
     if hashlib.sha256(body).hexdigest() != one.sha256:
         raise LedgerBroken(
-            f"Records {first} to {last} of the ledger are not those that were exported to {where}, and that object is"
-            " altered or gone",
+            f"Records {first} to {last} of the ledger differ from those exported to {where}, and that object is "
+            "altered or missing",
             "The database was rewritten, or restored to an earlier point. Follow docs/how-to/verify-the-ledger.md,"
             " 'When it does not verify'.",
         )
@@ -236,15 +235,15 @@ def _segment(ledger: Ledger, one: Expected, where: str) -> bytes:
 
 
 def counted(platform: Platform) -> int:
-    """The newest record that an export on record covers; 0 without one."""
+    """Return the newest record in a recorded export; 0 without one."""
     newest = next(iter(platform.ledger.find("checkpoint", limit=1)), None)
     return int(found[1]) if newest and (found := CHECKPOINT.fullmatch(newest.subject)) else 0
 
 
 def finish_checkpoints(platform: Platform, places: Places, retain_until: datetime) -> None:
-    """See that each checkpoint of an export that was cut off stands at both of its places.
+    """Store each checkpoint of an interrupted export at both of its places.
 
-    Only what is newer than the newest export on record is looked at. Raises IntegrityError, SiteError.
+    Only checkpoints after the newest recorded export are checked. Raises IntegrityError, SiteError.
     """
     before = counted(platform)
     listed = [
@@ -258,7 +257,7 @@ def finish_checkpoints(platform: Platform, places: Places, retain_until: datetim
 
 
 def _finish_checkpoint(platform: Platform, places: Places, key: str, seq: int, retain_until: datetime) -> None:
-    """See that a checkpoint of the ledger's own history stands at both places, signed and the same."""
+    """Store a checkpoint of the ledger's own history at both places, signed and equal."""
     entry = next(iter(platform.ledger.entries(seq - 1)), None)
     if entry is None or key != f"checkpoints/{seq:012d}-{entry.hash[:16]}.json":
         return  # of another history: the chain is held against it
@@ -273,7 +272,7 @@ def _finish_checkpoint(platform: Platform, places: Places, key: str, seq: int, r
 
 
 def standing(places: Places, key: str, head: Head, signer: Signer) -> bytes | None:
-    """A checkpoint of this head that our key signed, if one of the second operator's versions is one."""
+    """Return a checkpoint of this head signed by our key, if the second operator has one."""
     for _, body in bodies(places.owner, places.checkpoints, key):
         try:
             found = read_checkpoint(key, body.decode())
@@ -286,7 +285,7 @@ def standing(places: Places, key: str, head: Head, signer: Signer) -> bytes | No
 
 
 def _signed(places: Places, kind: Kind, key: str, trusted: Mapping[str, bytes]) -> list[bytes]:
-    """The versions at a place that are a checkpoint which a key of the chain signed."""
+    """Return the versions at a place that are checkpoints signed by a key of the chain."""
     signed = []
     for _, body in bodies(*places.of(Expected(kind, key, "")), key):
         try:
@@ -300,15 +299,15 @@ def _signed(places: Places, kind: Kind, key: str, trusted: Mapping[str, bytes]) 
 
 
 def lines_of(ledger: Ledger, first: int, last: int) -> list[str]:
-    """The lines of an export that hold these records, as the database has them."""
+    """Return the lines of an export for these records, from the database."""
     return [entry.line for entry in itertools.islice(ledger.entries(first - 1), last - first + 1)]
 
 
 def last_lines(site: Site, bucket: str, key: str) -> set[str]:
-    """The last line of each version of a segment."""
+    """Return the last line of each version of a segment."""
     return {last_line(body) for _, body in bodies(site, bucket, key)}
 
 
 def last_line(body: bytes) -> str:
-    """The last line of a segment."""
+    """Return the last line of a segment."""
     return body.decode(errors="replace").rstrip("\n").rpartition("\n")[2]

@@ -1,6 +1,6 @@
-"""Changes of who may use Airflow: each is made together with its record in the ledger, which names nobody.
+"""Change who may use Airflow, each change with an anonymous record in the ledger.
 
-Evidence calls a person by the number that `rempart users list` shows: the ledger keeps its records for years.
+Evidence names a person by the number that `rempart users list` shows, because the ledger stores records for years.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from rempart.settings.access import RoleName
 
 
 def new_password() -> str:
-    """144 random bits, which a person can copy."""
+    """Return a password of 144 random bits that a person can copy."""
     return secrets.token_urlsafe(18)
 
 
 def everybody(platform: Platform) -> list[Person]:
-    """Who may use Airflow, by name. Raises AccessError, DatabaseUnavailable."""
+    """Return the users of Airflow, by name. Raises AccessError, DatabaseUnavailable."""
     _answers(platform)
     with people.tables(platform.database("airflow")) as session:
         return people.listed(session)
 
 
 def add(platform: Platform, name: str, role: str, password: str) -> Person:
-    """A new person, who may log in at once. Raises AccessError, DatabaseUnavailable, LedgerError."""
+    """Add a person, who may log in at once. Raises AccessError, DatabaseUnavailable, LedgerError."""
     _answers(platform)
     people.check_name(name)
     people.check_password(password)
@@ -44,14 +44,14 @@ def add(platform: Platform, name: str, role: str, password: str) -> Person:
 
 
 def remove(platform: Platform, name: str) -> None:
-    """The person is gone, and so are its logins. Raises AccessError, DatabaseUnavailable, LedgerError."""
+    """Remove a person with all sessions. Raises AccessError, DatabaseUnavailable, LedgerError."""
     with _changing(platform, name) as (session, person):
         people.remove(session, person)
         _record(platform, person, "removed", roles=list(person.roles))
 
 
 def change_password(platform: Platform, name: str, password: str) -> None:
-    """Another password; who is logged in with the old one is not any more. Raises as `remove`."""
+    """Set another password and end sessions of the old one. Raises the errors of `remove`."""
     people.check_password(password)
     with _changing(platform, name) as (session, person):
         people.set_password(session, person, password)
@@ -59,7 +59,7 @@ def change_password(platform: Platform, name: str, password: str) -> None:
 
 
 def change_role(platform: Platform, name: str, role: str) -> None:
-    """Another role, and no other besides. Raises as `remove`."""
+    """Replace a person's role. Raises the errors of `remove`."""
     known = _role(role)
     with _changing(platform, name) as (session, person):
         people.set_role(session, person, known)
@@ -71,8 +71,9 @@ def _changing(platform: Platform, name: str) -> Iterator[tuple[Session, Person]]
     _answers(platform)
     if name == platform.connections("airflow_api").login:
         raise AccessError(
-            f"'{name}' is the user that Rempart itself works as",
-            "`rempart password airflow` shows its password. Add a user of your own: `rempart users add`.",
+            f"User '{name}' is Rempart's own account",
+            "Run `rempart users add` to add a user of your own; `rempart password airflow` shows the password of "
+            "this account.",
         )
     with people.tables(platform.database("airflow")) as session:
         yield session, people.find(session, name)
@@ -83,24 +84,24 @@ def _role(role: str) -> RoleName:
         if known == role:
             return known
     said = "; ".join(f"{one}: {access.role(one).meaning}" for one in access.ROLES)
-    raise AccessError(f"'{role}' is no role", f"Choose one. {said}.")
+    raise AccessError(f"Role '{role}' does not exist", f"Choose a role: {said}.")
 
 
 def _answers(platform: Platform) -> None:
     if external(platform.config, "airflow"):
         raise AccessError(
-            "rempart.yaml says of Airflow: external, so people are not this platform's to change",
-            "Change them where that Airflow keeps them.",
+            "rempart.yaml declares Airflow as external, so this platform does not manage its users",
+            "Change the users in that Airflow.",
         )
     if platform.config.access.auth_manager != "fab":
         raise AccessError(
-            "Airflow knows one user, the platform's admin: access.auth_manager is simple",
-            "Set it to fab in rempart.yaml, then `rempart up`.",
+            "Airflow has one user, the platform's admin: access.auth_manager is simple",
+            "Set access.auth_manager to fab in rempart.yaml, then run `rempart up`.",
         )
 
 
 def _number(platform: Platform, session: Session) -> int:
-    """One that no record means another by: a restore sets the database back, and not always the ledger."""
+    """Return a number that no record uses: a restore resets the database, but not always the ledger."""
     number = people.next_number(session)
     while platform.ledger.find("access", f"user {number}", limit=1):
         number = people.next_number(session)

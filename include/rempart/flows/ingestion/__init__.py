@@ -1,1 +1,1 @@
-"""Deliveries become snapshots: taken in, judged, accepted by a person, or taken in once more."""
+"""Ingest deliveries into snapshots: new deliveries, accepted ones, and ones ingested again."""

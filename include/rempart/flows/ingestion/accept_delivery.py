@@ -1,4 +1,4 @@
-"""Publish the good rows of a delivery that is held back, because a person accepts it as it is."""
+"""Publish the good rows of a held-back delivery that a person accepts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST = 1_000_000
 
 @dataclass(frozen=True)
 class Acceptance:
-    """A delivery that is held back: rows, and the reasons of those that stay in quarantine, each with its count."""
+    """A held-back delivery: its rows, and the reasons of the quarantined ones with their counts."""
 
     pipeline: str
     delivery: str
@@ -31,7 +31,7 @@ class Acceptance:
     reasons: Mapping[str, int]
 
     def lines(self) -> Iterator[str]:
-        """The plan, readable."""
+        """Return the plan as text."""
         yield f"delivery {self.delivery} of {self.pipeline}: held back, more than max_quarantined ({self.limit:.1%})"
         yield f"  {self.good} good rows of {self.delivered} join a new snapshot, and what depends on it runs"
         yield f"  {self.refused} rows stay in quarantine:"
@@ -73,6 +73,6 @@ def accept(platform: Platform, planned: Acceptance) -> None:
     conf = {"again": planned.delivery, "accept_quarantined": True}
     api = AirflowApi(platform.connections("airflow_api"))
     done = api.run(f"ingest_{planned.pipeline}", "ingest", conf, logger.info)
-    by = done["accepted_by"] or "nobody, since it is within max_quarantined now"
+    by = done["accepted_by"] or "nobody: the delivery is now within max_quarantined"
     published = f"{done['accepted']} rows are published in snapshot {done['snapshot']}"
     logger.info("accepted by %s: %s, %s stay in quarantine", by, published, done["quarantined"])

@@ -1,6 +1,6 @@
-"""The current snapshot of a pipeline, as its site shows it and as evidence knows it.
+"""Return a pipeline's current snapshot from its site, checked against the evidence.
 
-A site may lose `current.json`, or show an earlier one. Whoever believed that would make the next snapshot without the
+A site may lose `current.json`, or show an older one. A run that trusted it would build the next snapshot without the
 rows of the lost one.
 """
 
@@ -16,24 +16,24 @@ from rempart.ingestion.snapshots import Snapshot
 from rempart.ledger.port import Evidence
 
 ALL = 100_000
-"""Records of a pipeline's snapshots among which an earlier one is looked for."""
+"""Number of snapshot records of a pipeline in which an earlier snapshot is searched."""
 _RECENT = 50
-"""Records among which the newest ones are looked for that concern the run's own bucket."""
+"""Number of records in which the newest ones of the run's own bucket are searched."""
 
 
 @dataclass(frozen=True)
 class AcceptedLoss:
-    """The snapshot that a person goes on without, and the person's number."""
+    """A lost snapshot that a person accepts to do without, and the person's number."""
 
     snapshot: str
     by: str
 
 
 def current(run: Run, accepted: AcceptedLoss | None = None) -> Snapshot | None:
-    """Return the current snapshot, None before the first one.
+    """Return the current snapshot, or None before the first.
 
-    Raises IngestError where evidence names a newer snapshot than the site shows, unless a person accepted the loss of
-    that very snapshot: then that is evidence. Raises SiteError, IntegrityError.
+    Raises IngestError if evidence names a newer snapshot than the site shows, unless a person accepted the loss of
+    exactly that snapshot, which is recorded. Raises SiteError, IntegrityError.
     """
     shown = snapshots.current(run.site, run.lake, run.pipeline.name)
     lost = _lost(run, shown)
@@ -45,9 +45,9 @@ def current(run: Run, accepted: AcceptedLoss | None = None) -> Snapshot | None:
     name, now = run.pipeline.name, shown.id if shown else None
     if accepted is None or accepted.snapshot != lost.body["snapshot"]:
         raise IngestError(
-            f"Pipeline '{name}': site '{run.site.name}' shows {f'snapshot {now}' if now else 'no snapshot'} as the "
-            f"current one of bucket {run.lake}, evidence {lost.seq} names {lost.body['snapshot']} "
-            f"({lost.body['rows']} rows). Nothing was taken in",
+            f"Pipeline '{name}': site '{run.site.name}' shows {f'snapshot {now}' if now else 'no snapshot'} as "
+            f"the current one of bucket {run.lake}, but evidence {lost.seq} names {lost.body['snapshot']} "
+            f"({lost.body['rows']} rows). Nothing was ingested",
             f"Run again, in case the site is behind. Then restore dataset:{name} from a restore point, or "
             f"{snapshots.folder(name)}current.json from its replica. To go on without the lost snapshot, run "
             f"ingest_{name} with `accept_loss: {lost.body['snapshot']}` (docs/runbooks/current-snapshot-is-gone.md).",
@@ -58,7 +58,7 @@ def current(run: Run, accepted: AcceptedLoss | None = None) -> Snapshot | None:
 
 
 def _lost(run: Run, shown: Snapshot | None) -> Evidence | None:
-    """Return the record of the snapshot that should be current, None where the site shows it or a newer one."""
+    """Return the record of the snapshot that should be current, or None if the site shows it or a newer one."""
     ledger, name = run.platform.ledger, run.pipeline.name
     now = stands = shown.id if shown else None
     newest = None
@@ -90,7 +90,7 @@ def _lost(run: Run, shown: Snapshot | None) -> Evidence | None:
 
 
 def _line(before: Mapping[str, str | None], name: str | None) -> set[str]:
-    """A snapshot and those that it follows on, as far as they are on record."""
+    """Return a snapshot and its recorded ancestors."""
     found: set[str] = set()
     while name is not None and name not in found:
         found.add(name)
@@ -99,7 +99,7 @@ def _line(before: Mapping[str, str | None], name: str | None) -> set[str]:
 
 
 def _went_back(run: Run, newest: Evidence) -> bool:
-    """Return whether a person brought the dataset back to an earlier snapshot since: a restore or a lossy failover."""
+    """Return whether a restore or a lossy failover reset the data set to an earlier snapshot since."""
     ledger, switchover = run.platform.ledger, run.active.switchover
     if run.site.name != newest.body["site"] and switchover is not None and switchover.accept_loss:
         return True

@@ -1,9 +1,9 @@
-"""Take in every waiting delivery of a pipeline: land it raw, judge its rows, and commit one snapshot.
+"""Ingest every waiting delivery of a pipeline: store it raw, judge its rows, commit one snapshot.
 
-Order of the writes, so that a run cut off anywhere is completed by the next one: raw deliveries, quarantine, parts,
-manifest, `current.json` (the commit), evidence of the deliveries, their outcomes, evidence of the snapshot, and only
-then the landing bucket is cleared. The manifest holds the outcomes of its deliveries: a run that finds a committed
-snapshot without evidence writes what is missing from it.
+Order of the writes, so that the next run completes an interrupted one: raw deliveries, quarantine, parts, manifest,
+`current.json` (the commit), evidence of the deliveries, their outcomes, evidence of the snapshot; then the landing
+bucket is cleared. The manifest holds the outcomes of its deliveries: a run that finds a committed snapshot without
+evidence writes the missing evidence from it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from rempart.sites.spool import spool_folder
 
 @dataclass(frozen=True)
 class IngestResult:
-    """Rows that a run took in: accepted + quarantined = delivered. `total_rows` is the current snapshot's.
+    """Result of an ingestion: accepted + quarantined = delivered rows. `total_rows` counts the current snapshot.
 
-    `worst` tells the deliveries with the most refused rows, and why. `held`: the SHA-256 of those that are held back,
-    of whose rows `held_rows` are good. `unreadable`: files that were refused as a whole, and why. `accepted_by`: who
-    accepted a delivery that has too many refused rows.
+    `worst` lists the deliveries with the most refused rows, and why. `held`: SHA-256 of held-back deliveries;
+    `held_rows` of their rows are good. `unreadable`: files refused as a whole, and why. `accepted_by`: who accepted a
+    delivery with too many refused rows.
     """
 
     snapshot: str | None
@@ -56,13 +56,13 @@ class IngestResult:
 
 
 def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLoss | None = None) -> IngestResult:
-    """Take in all waiting deliveries and commit at most one new snapshot; with nothing new, nothing changes.
+    """Ingest all waiting deliveries and commit at most one new snapshot. Without new deliveries nothing changes.
 
-    An error leaves the last snapshot current; a re-run completes the work, at another site if that is active by then.
-    A row that was erased does not come back: it is refused, and nothing of it is kept. Where more rows are refused than
-    `max_quarantined` allows, the deliveries at fault are held back: all their rows go to quarantine, none into a
-    snapshot, until the pipeline is corrected or a person accepts them (`reingest`). `check_quarantine` says so.
-    `accepted_loss`: the newest snapshot, where a person accepts that the site no longer shows it.
+    After an error the last snapshot stays current; a new run completes the work, at another site if that is active by
+    then. Erased rows are refused and not stored. If more rows are refused than `max_quarantined` allows, the deliveries
+    at fault are held back: all their rows go to quarantine until the pipeline is corrected or a person accepts them
+    (`reingest`), and `check_quarantine` reports it. `accepted_loss`: the newest snapshot, if a person accepts that the
+    site no longer shows it.
     """
     run = ingest_run.begin(platform, pipeline)
     before = current_snapshot.current(run, accepted_loss)
@@ -86,9 +86,9 @@ def ingest(platform: Platform, pipeline: Pipeline, *, accepted_loss: AcceptedLos
 
 
 def _arrivals(run: Run, folder: Path) -> list[Arrival]:
-    """Fetch each delivery that waits in the landing bucket into `folder`, under its SHA-256.
+    """Fetch each waiting delivery from the landing bucket into `folder`, under its SHA-256.
 
-    Raises IntegrityError for a file that did not come as it was listed, or not with the checksum that the site tells.
+    Raises IntegrityError if a file differs from its listed size or from the site's checksum.
     """
     record = last_record(run.platform, run.site)
     proven = record is not None and record.outcome("MD5 ETags") == "proven"
@@ -105,7 +105,7 @@ def _arrivals(run: Run, folder: Path) -> list[Arrival]:
         if came.size != head.size:
             raise IntegrityError(
                 f"{where}: {came.size} bytes came, {head.size} were announced",
-                "Nothing was taken in. Run again; if it lasts, ask the site's operator.",
+                "Run again. If it fails again, ask the operator of the site. Nothing was ingested.",
             )
         # what the supplier wrote beside it is no account of the site: a wrong one would stop everybody's deliveries
         vouch(where, replace(head, metadata={}), checks, came, md5_etags=proven)
@@ -117,7 +117,7 @@ def _arrivals(run: Run, folder: Path) -> list[Arrival]:
 def _take_in(
     run: Run, before: snapshots.Snapshot | None, new: Sequence[Arrival], folder: Path
 ) -> tuple[snapshots.Snapshot | None, list[tuple[snapshots.Part, bytes]], list[dict[str, Any]]]:
-    """Raw and quarantine of the new deliveries; the snapshot to commit, the parts that it adds, and the outcomes."""
+    """Store raw deliveries and quarantine. Return the snapshot to commit, its new parts, and the outcomes."""
     if not new:
         return before, [], []
     pipeline, read = run.pipeline, []
@@ -152,9 +152,9 @@ def _take_in(
 
 
 def _land(run: Run, arrival: Arrival, file: Path) -> Rows:
-    """Keep a delivery as received, less the rows that were erased; its rows, of which those are refused.
+    """Store a delivery as received, without erased rows. Return its rows and the refused ones.
 
-    A file that cannot be read is kept as it is, as long as quarantine is: it may be taken in again.
+    An unreadable file is stored unchanged, as long as quarantine is: it may be ingested again.
     """
     pipeline = run.pipeline
     rows = isolated.read(file, arrival.name, pipeline.source, list(pipeline.columns))
@@ -178,7 +178,7 @@ def result_of(
     finished: bool,
     accepted_by: str | None = None,
 ) -> IngestResult:
-    """Return the result of a run that led from one snapshot to another; `finished`: it completed the run before."""
+    """Return the result of a run between two snapshots. `finished`: the run completed an earlier one."""
     delivered, accepted, quarantined = (
         sum(one[name] for one in outcomes) for name in ("delivered", "accepted", "quarantined")
     )
@@ -200,18 +200,18 @@ def result_of(
 
 
 def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
-    """Raise IngestError when a larger share than `max_quarantined` of a run's rows was refused, and nobody accepted it.
+    """Raise IngestError if more rows than `max_quarantined` were refused and nobody accepted it.
 
-    It judges a finished run: what is published is right, the rest is in quarantine, and a person should look.
+    It judges a finished run: the published rows are valid, the others are in quarantine, and a person should look.
     """
     if result.unreadable:
         more = f"; and {len(result.unreadable) - 5} more" if len(result.unreadable) > 5 else ""
         raise IngestError(
-            f"Pipeline '{pipeline.name}': {len(result.unreadable)} of {result.deliveries} deliveries were refused as a "
-            f"whole, and nobody knows how many rows they hold: {'; '.join(result.unreadable[:5])}{more}. Of the "
+            f"Pipeline '{pipeline.name}': {len(result.unreadable)} of {result.deliveries} deliveries were refused "
+            f"as a whole, and their number of rows is unknown: {'; '.join(result.unreadable[:5])}{more}. Of the "
             f"others, {result.accepted} rows are accepted and {result.quarantined} went to quarantine.",
-            "Deliver corrected files. Where the pipeline file was wrong, correct it and take the delivery in again on "
-            "the cockpit's page of this pipeline: each file is kept as it was received.",
+            "Deliver corrected files. If the pipeline file was wrong, correct it and ingest the delivery again "
+            "on the cockpit's page of this pipeline: each file is stored as received.",
         )
     if result.accepted_by or result.quarantined <= pipeline.max_quarantined * result.delivered:
         return
@@ -224,10 +224,10 @@ def check_quarantine(pipeline: Pipeline, result: IngestResult) -> None:
         f"Pipeline '{pipeline.name}': {refused} of {result.delivered} rows went to quarantine, more than "
         f"max_quarantined ({pipeline.max_quarantined:.1%}) allows. {held}{result.accepted} rows are accepted; the "
         f"current snapshot is {result.snapshot or 'still none'}. " + "; ".join(result.worst),
-        "Look at them on the cockpit's page of this pipeline. Deliver the corrected rows as a new file; or, if the "
-        f"rule was wrong, correct {pipeline.name}.yaml and take the delivery in again there. To publish the good rows "
-        f"of a delivery as it is, accept it there, or run `rempart quarantine accept {pipeline.name} SHA-256`. "
-        "Nothing of this run is lost, and a re-run has nothing left to do.",
+        "Inspect the rows on the cockpit's page of this pipeline. Deliver the corrected rows as a new file; or, "
+        f"if the rule was wrong, correct {pipeline.name}.yaml and ingest the delivery again there. To publish the "
+        f"good rows of a delivery as it is, accept it there, or run `rempart quarantine accept {pipeline.name} "
+        "SHA-256`. Nothing of this run is lost; running it again changes nothing.",
     )
 
 

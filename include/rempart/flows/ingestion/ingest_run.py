@@ -1,5 +1,6 @@
-"""What every run of ingestion stands on, whether of new deliveries or of one once more: where it works, and how what
-it did is put on record. Each step may be repeated, so the next run completes what one that was cut off has begun.
+"""Shared state of an ingestion run: site, buckets, retention, erased keys; and the writing of its records.
+
+Each step may be repeated, so the next run completes an interrupted one.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RECORD = 200
-"""So many deliveries one record tells of at most."""
+"""Limit of deliveries in one record."""
 SOURCES = 500
 """Deliveries that a snapshot's record names, by their SHA-256; its manifest names all of them, and their files."""
 _RECENT = 50
-"""Records among which one that a run was cut off after is looked for: it is among the newest of its pipeline."""
+"""Number of newest records of a pipeline in which an interrupted run is searched."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Run:
 
 
 def begin(platform: Platform, pipeline: Pipeline) -> Run:
-    """The surroundings of a run that begins now. Raises SiteFenced, PlacementDenied, ConfigError, BackupError."""
+    """Return the state of a new run. Raises SiteFenced, PlacementDenied, ConfigError, BackupError."""
     active, erased = platform.active(), erasures.erased(platform, pipeline.name)
     site = platform.active_site(pipeline.classification, active)
     run = Run(platform, pipeline, active, site, platform.clock(), erased)
@@ -69,7 +70,7 @@ def begin(platform: Platform, pipeline: Pipeline) -> Run:
 
 
 def finish(run: Run, current: snapshots.Snapshot | None) -> Sequence[Mapping[str, Any]]:
-    """Complete a run that was cut off after its commit; the outcomes of its deliveries, or nothing."""
+    """Complete a run that was interrupted after its commit. Return the outcomes of its deliveries, or nothing."""
     if current is None:
         return ()
     newest = run.platform.ledger.find("snapshot", run.pipeline.name, limit=1)
@@ -81,7 +82,7 @@ def finish(run: Run, current: snapshots.Snapshot | None) -> Sequence[Mapping[str
 
 
 def accepted_before(run: Run, before: snapshots.Snapshot | None) -> tuple[pa.Table | None, set[str]]:
-    """The current snapshot's rows in the present schema, less those erased since, and the months that lost some."""
+    """Return the current snapshot's rows in the present schema without erased ones, and the months that lost some."""
     if before is None:
         return None, set()
     table = snapshots.conform(snapshots.load_table(run.site, run.lake, before), before, run.pipeline)
@@ -94,7 +95,7 @@ def accepted_before(run: Run, before: snapshots.Snapshot | None) -> tuple[pa.Tab
 def draw_up(
     run: Run, before: snapshots.Snapshot | None, current: pa.Table | None, accepted: pa.Table, changed: set[str]
 ) -> tuple[snapshots.Snapshot, list[tuple[snapshots.Part, bytes]]]:
-    """The snapshot of the current rows and the accepted ones, and the parts that it adds; nothing is written."""
+    """Build the snapshot of the current and accepted rows with its new parts, without writing."""
     import pyarrow as pa
 
     return snapshots.draw_up(
@@ -108,9 +109,9 @@ def draw_up(
 
 
 def conclude(platform: Platform, pipeline: Pipeline, site: Site, outcomes: Sequence[Mapping[str, Any]]) -> None:
-    """Put on record what became of deliveries: first as evidence, then at the site, which makes them known.
+    """Record the outcomes of deliveries: first as evidence, then at the site, which makes them known.
 
-    The quarantine of a delivery that was taken in again is the new one from then on; the one before it goes.
+    The quarantine of a delivery that is ingested again replaces the previous one, which is deleted.
     """
     lake = platform.config.buckets.lake
     _tell(platform, pipeline, site.name, outcomes)
@@ -120,7 +121,7 @@ def conclude(platform: Platform, pipeline: Pipeline, site: Site, outcomes: Seque
 
 
 def drop_replaced(site: Site, bucket: str, pipeline: str, outcome: Mapping[str, Any]) -> None:
-    """Delete the quarantine that the one of this outcome has replaced, if it is still there."""
+    """Delete the quarantine that this outcome has replaced, if it still exists."""
     if again := deliveries.attempt(outcome):
         key = landing.quarantine_key(pipeline, str(outcome["sha256"]), again - 1)
         if any(one.key == key for one in site.list(bucket, key)):
@@ -128,7 +129,7 @@ def drop_replaced(site: Site, bucket: str, pipeline: str, outcome: Mapping[str, 
 
 
 def append_snapshot(run: Run, snapshot: snapshots.Snapshot) -> None:
-    """Evidence of a snapshot. What a delivery gave that was taken in again left quarantine: a number below zero."""
+    """Write evidence of a snapshot. Rows of a delivery that is ingested again left quarantine: a negative number."""
     first = [one for one in snapshot.deliveries if not deliveries.attempt(one)]
     total = {name: sum(one[name] for one in first) for name in ("delivered", "accepted", "quarantined")}
     added = sum(one["added"] for one in snapshot.deliveries if deliveries.attempt(one))
@@ -148,9 +149,9 @@ def append_snapshot(run: Run, snapshot: snapshots.Snapshot) -> None:
 
 
 def _tell(platform: Platform, pipeline: Pipeline, site: str, outcomes: Sequence[Mapping[str, Any]]) -> None:
-    """Evidence of what became of deliveries, once for each time that one was taken in: counts and reasons, no value.
+    """Write evidence of the deliveries' outcomes, once for each ingestion: counts and reasons, never values.
 
-    Nor a file's name: somebody else chose it, it may name a person, and evidence stays.
+    File names are omitted as well: a name may identify a person, and evidence stays.
     """
     if not outcomes:
         return

@@ -1,4 +1,4 @@
-"""Which rows of deliveries are accepted, which are refused and why, and which deliveries are held back whole. Pure."""
+"""Decide which rows are accepted or refused, and which deliveries are held back as a whole. Pure."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
 
 _SLICE = 50_000
-"""Rows that are held against the expectations at once: Great Expectations makes an object of each that fails."""
+"""Number of rows checked against the expectations at once: Great Expectations makes an object of each failure."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The rows to accept, in order of delivery. By delivery: the rows as read (none, with a fault, where more rows are
-    refused than `reading.MAX_REFUSED`), the refused ones, how many were held against the expectations, and whether
-    it is held back. accepted + refused = delivered."""
+    """Accepted rows in order of delivery; and for each delivery its rows, refused rows, checked rows, and whether it is
+    held back.
+
+    The rows are missing, with a fault, if more are refused than `reading.MAX_REFUSED`. accepted + refused = delivered.
+    """
 
     accepted: pa.Table
     read: Sequence[Rows]
@@ -34,7 +36,7 @@ class Judged:
 
 
 class _Beyond(Exception):
-    """Too many rows of a delivery are refused for one reason or another."""
+    """Raised when too many rows of a delivery are refused."""
 
     def __init__(self, number: int, reason: str) -> None:
         super().__init__(reason)
@@ -42,9 +44,9 @@ class _Beyond(Exception):
 
 
 def judge_within_limit(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -> Judged:
-    """As `judge`; when more rows were refused than `max_quarantined` allows, the deliveries at fault are held back.
+    """Judge the rows as `judge` does, and hold back the deliveries at fault if `max_quarantined` is exceeded.
 
-    No row of a delivery that is held back is accepted: the good ones wait in quarantine until a person has looked.
+    No row of a held-back delivery is accepted: its good rows wait in quarantine for a person.
     """
     found = judge(pipeline, current, read)
     counts = [(rows.delivered, len(refused)) for rows, refused in zip(found.read, found.refused, strict=True)]
@@ -68,7 +70,7 @@ def judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) ->
         try:
             return _judge(pipeline, current, read)
         except _Beyond as found:
-            fault = f"more than {reading.MAX_REFUSED} rows have a fault, such as: {found.reason}"
+            fault = f"more than {reading.MAX_REFUSED} rows have a fault, for example: {found.reason}"
             read = [Rows(fault=fault) if i == found.number else rows for i, rows in enumerate(read)]
 
 
@@ -110,13 +112,13 @@ def _judge(pipeline: Pipeline, current: pa.Table | None, read: Sequence[Rows]) -
         refuse(int(left[i]), (reason,))
     for number, (rows, faults) in enumerate(zip(read, against, strict=True)):
         if rows.text(list(faults)) > reading.MAX_REFUSED_TEXT:
-            raise _Beyond(number, "the rows that have one are too long to be kept one by one")
+            raise _Beyond(number, "the faulty rows are too long to be stored one by one")
     refused = [Refused.of(rows, shared(faults)) for rows, faults in zip(read, against, strict=True)]
     return Judged(candidates.take(pa.array(first, pa.int64())), read, refused, judged)
 
 
 def _typed(pipeline: Pipeline, rows: Rows, number: int) -> tuple[pa.Table, dict[int, Reasons]]:
-    """The rows of one delivery in their types, and the reasons against them by index. Raises _Beyond."""
+    """Return the typed rows of one delivery, and the reasons against rows by index. Raises _Beyond."""
     try:
         table, faults = cells.convert(
             rows.table if rows.table is not None else [],

@@ -1,7 +1,7 @@
-"""The refused rows of one delivery: opened at the active site, and shown to one person, whose key alone reads them.
+"""Read the refused rows of a delivery at the active site, encrypted for one person.
 
-Whoever shows them (a page, a script) reaches no site. So a task reads them, and gives them sealed (age) for a key that
-was made for this one look; what Airflow and its backups keep of it nobody can read once that key is gone.
+Pages and scripts cannot reach a site. So a task reads the rows and encrypts them (age) for a key made for one look;
+copies in Airflow and its backups become unreadable when that key is gone.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from rempart.settings.pipeline import Pipeline
 from rempart.sites.port import Site
 
 MAX_ROWS, MAX_BYTES, MAX_TEXT = 200, 256 * 1024, 4000
-"""Shown at once at most: rows, bytes of them together, and characters of one."""
+"""Limits of one look: rows, their bytes in total, and characters of one row."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """What is in quarantine of one delivery: its outcome on record, its rows, until when they are kept."""
+    """A delivery's quarantine: its recorded outcome, its rows, and until when they are kept."""
 
     outcome: dict[str, Any]
     rows: tuple[RefusedRow, ...]
@@ -39,7 +39,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Look:
-    """What a look gave: `shown` of `rows` rows, sealed (age, then base64). Without the key it says nothing of them."""
+    """Result of a look: `shown` of `rows` rows, encrypted (age, then base64)."""
 
     delivery: str
     rows: int
@@ -48,9 +48,9 @@ class Look:
 
 
 def held(platform: Platform, pipeline: Pipeline, site: Site, sha256: str, erased: Erased | None) -> Held:
-    """A delivery's quarantine, less the rows that were erased. No rows, if none is there any more.
+    """Return a delivery's quarantine without erased rows; no rows if none is left.
 
-    Raises IngestError for a delivery that is not on record, a quarantine that is gone, or one kept for long enough.
+    Raises IngestError for an unknown delivery, a missing quarantine, or one past its retention.
     """
     lake, what = platform.config.buckets.lake, f"Delivery {sha256[:12]} of '{pipeline.name}'"
     try:
@@ -58,7 +58,7 @@ def held(platform: Platform, pipeline: Pipeline, site: Site, sha256: str, erased
     except ObjectMissing as cause:
         raise IngestError(
             f"{what} is not on record at site '{site.name}'",
-            "Take its SHA-256 from the cockpit's page of this pipeline; a plain run takes in a file that still waits.",
+            "Take its SHA-256 from the cockpit's page of this pipeline. A plain run ingests files that still wait.",
         ) from cause
     if not outcome["quarantined"]:
         return Held(outcome, (), platform.clock().date())
@@ -67,13 +67,13 @@ def held(platform: Platform, pipeline: Pipeline, site: Site, sha256: str, erased
         found, body = site.fetch(lake, key)
     except ObjectMissing as cause:
         raise IngestError(
-            f"{what}: its quarantine ({lake}/{key}) is no longer at site '{site.name}'",
-            "It was deleted there: restore it from the other site or a restore point, or deliver corrected rows.",
+            f"{what}: its quarantine ({lake}/{key}) is missing at site '{site.name}'",
+            "Restore it from the other site or a restore point, or deliver corrected rows.",
         ) from cause
     until = date.fromisoformat(found.metadata["retain-until"])
     if until < platform.clock().date():
         raise IngestError(
-            f"{what}: its quarantine was to be kept until {until}, and is not looked at any more",
+            f"{what}: its quarantine was kept until {until} and is no longer shown",
             "Deliver corrected rows as a new file. `retention` in rempart.yaml says how long quarantine is kept.",
         )
     if erased:
@@ -87,11 +87,11 @@ def held(platform: Platform, pipeline: Pipeline, site: Site, sha256: str, erased
 
 
 def look(platform: Platform, pipeline: Pipeline, delivery: str, recipient: str, *, by: str | None) -> Look:
-    """The first rows in quarantine of a delivery with their reasons, sealed for a recipient (`age1...`).
+    """Return the first quarantined rows of a delivery with their reasons, encrypted for a recipient (`age1...`).
 
-    That somebody looked is evidence before anything is given: which delivery, how many rows, and who (`by` is a
-    user's name in Airflow; evidence has the number). Raises IngestError, ConfigError, SiteError,
-    PlacementDenied, DatabaseUnavailable, LedgerError.
+    Evidence of the look is written first: the delivery, the number of rows, and who (`by` is the Airflow user name;
+    evidence stores the number). Raises IngestError, ConfigError, SiteError, PlacementDenied, DatabaseUnavailable,
+    LedgerError.
     """
     age.check_recipient(recipient, "recipient")
     site = platform.active_site(pipeline.classification)
@@ -110,7 +110,7 @@ def look(platform: Platform, pipeline: Pipeline, delivery: str, recipient: str, 
 
 
 def _first(rows: Sequence[RefusedRow]) -> list[dict[str, Any]]:
-    """As many rows as may be shown; a longer text is cut, and says so."""
+    """Return as many rows as may be shown. Longer texts are cut, with a note."""
     shown: list[dict[str, Any]] = []
     size = 0
     for row in rows[:MAX_ROWS]:
@@ -123,7 +123,7 @@ def _first(rows: Sequence[RefusedRow]) -> list[dict[str, Any]]:
 
 
 def _first_line(site: Site, bucket: str, pipeline: Pipeline, delivery: str) -> str:
-    """What stands first in a delivery: mostly the names of its columns. Empty, if it is no longer kept."""
+    """Return the first line of a delivery, usually its column names; empty if it is no longer stored."""
     if (raw := landing.raw_of(site, bucket, pipeline.name, delivery)) is None or not raw.size:
         return ""
     text, _ = unpacking.unpack(
@@ -134,11 +134,11 @@ def _first_line(site: Site, bucket: str, pipeline: Pipeline, delivery: str) -> s
 
 
 def user_number(platform: Platform, name: str | None) -> str:
-    """What evidence calls a user of Airflow: the number that `rempart users list` shows, never the name."""
+    """Return the number of an Airflow user for evidence, as `rempart users list` shows it, never the name."""
     if platform.config.access.auth_manager != "fab":
         return "the platform's admin"  # the only user of the simple auth manager
     try:
         with people.tables(platform.database("airflow")) as session:
             return f"user {people.find(session, name or '').number}"
     except (AccessError, ConnectionMissing):
-        return "unknown here: Airflow's audit log has the run"
+        return "unknown here: see the run in Airflow's audit log"

@@ -1,9 +1,9 @@
-"""Take in a delivery once more, after a fix of its pipeline: the rows that were refused are judged by today's rules.
+"""Ingest a delivery again after a fix of its pipeline: judge its refused rows by the current rules.
 
-What was accepted stays as it is. Rows that are accepted now join a new snapshot; the others stay in quarantine, in an
-object of this attempt. Order of the writes: that object, parts, manifest, `current.json` (the commit), evidence, the
-outcome (which names the attempt, and so the object that counts), and only then the object before it goes. A run that
-is cut off anywhere leaves the old quarantine valid or is completed by the next one, and none adds a row twice.
+Accepted rows stay. Newly accepted rows join a new snapshot; the others stay in quarantine, in an object of this
+attempt. Order of the writes: that object, parts, manifest, `current.json` (the commit), evidence, the outcome (which
+names the attempt and so the valid object); then the old object is deleted. After an interruption the old quarantine is
+valid or the next run completes this one, and no row is added twice.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def take_in(
     accept_loss: str | None = None,
     by: str | None = None,
 ) -> IngestResult:
-    """All waiting deliveries, or the one with this SHA-256 `again`; `accept` that too many of its rows are refused.
+    """Ingest all waiting deliveries, or `again` the one with this SHA-256; `accept` too many refused rows.
 
-    `accept_loss`: the newest snapshot on record, to go on although the site does not show it. `by`: the user's name in
-    Airflow; evidence has the number. Raises as `ingest` and `reingest`.
+    `accept_loss`: the newest recorded snapshot, to continue although the site does not show it. `by`: the Airflow user
+    name; evidence stores the number. Raises the errors of `ingest` and `reingest`.
     """
     accepted_loss = AcceptedLoss(accept_loss, user_number(platform, by)) if accept_loss else None
     if again is not None:
@@ -49,8 +49,8 @@ def take_in(
         return reingest(platform, pipeline, again, accepted_by=accepted_by, accepted_loss=accepted_loss)
     if accept:
         raise IngestError(
-            f"Pipeline '{pipeline.name}': accept_quarantined without `again` names no delivery: nothing was started",
-            "Look at a delivery on the cockpit's page of this pipeline first, and give its SHA-256 as `again`.",
+            f"Pipeline '{pipeline.name}': accept_quarantined needs `again` to name a delivery: nothing was started",
+            "Inspect a delivery on the cockpit's page of this pipeline first, and pass its SHA-256 as `again`.",
         )
     return ingest(platform, pipeline, accepted_loss=accepted_loss)
 
@@ -63,12 +63,12 @@ def reingest(
     accepted_by: str | None = None,
     accepted_loss: AcceptedLoss | None = None,
 ) -> IngestResult:
-    """Judge a delivery's refused rows anew and commit at most one snapshot; with the same verdicts, nothing changes.
+    """Judge a delivery's refused rows again and commit at most one snapshot. With the same verdicts nothing changes.
 
-    The result counts the whole delivery, so that `check_quarantine` holds for what is still refused of it. Where that
-    is more than `max_quarantined` allows, no row is published, unless a person (`accepted_by`) accepts it; that is
-    evidence before anything is committed. Raises IngestError where it is not on record, no longer kept, or cannot be
-    read; besides as `ingest`.
+    The result counts the whole delivery, so that `check_quarantine` applies to the remaining refused rows. If they
+    exceed `max_quarantined`, no row is published unless a person (`accepted_by`) accepts it, which is recorded before
+    the commit. Raises IngestError if the delivery is unknown, no longer stored or unreadable, and the errors of
+    `ingest`.
     """
     run = ingest_run.begin(platform, pipeline)
     before = current_snapshot.current(run, accepted_loss)
@@ -121,19 +121,19 @@ def reingest(
 
 
 def _tell_accepted(run: Run, sha256: str, refused: int, delivered: int, by: str) -> None:
-    """Evidence that a person accepted a delivery of which more rows are refused than the pipeline allows."""
+    """Write evidence that a person accepted a delivery with more refused rows than the pipeline allows."""
     body = {"delivery": sha256, "refused": refused, "delivered": delivered, "limit": run.pipeline.max_quarantined}
     run.platform.ledger.append("acceptance", run.pipeline.name, {**body, "by": by})
 
 
 def _read(run: Run, found: Held, sha256: str) -> Rows:
-    """The delivery as it was received, less what was erased since, read by today's schema."""
+    """Read the delivery as received, without rows erased since, in the current schema."""
     name, what = found.outcome["file"], f"Delivery {found.outcome['file']} ({sha256[:12]}) of '{run.pipeline.name}'"
     raw = landing.raw_of(run.site, run.lake, run.pipeline.name, sha256)
     if raw is None:
         raise IngestError(
-            f"{what}: its file as received is no longer at site '{run.site.name}'",
-            "Deliver the corrected rows as a new file. Its quarantine stands as it was.",
+            f"{what}: its original file is no longer at site '{run.site.name}'",
+            "Deliver the corrected rows as a new file. Its quarantine is unchanged.",
         )
     with spool_folder() as folder:
         file = folder / "delivery"
@@ -151,16 +151,15 @@ def _check_readable(run: Run, found: Held, sha256: str, rows: Rows) -> None:
         raise IngestError(
             f"Delivery {found.outcome['file']} ({sha256[:12]}) of '{run.pipeline.name}' cannot be read as "
             f"{run.pipeline.name}.yaml says: {rows.fault}. Nothing was changed",
-            "Correct `source` or `schema` there and take it in again, or deliver a corrected file.",
+            "Correct `source` or `schema` there and ingest it again, or deliver a corrected file.",
         )
 
 
 def to_judge(found: Held, read: Rows) -> Rows:
-    """Of a delivery as read now, the rows that are in quarantine, each on the line that it was refused on. Pure.
+    """Return the quarantined rows of a delivery as read now, each on its original line. Pure.
 
-    A file that could not be read at all is judged whole. Otherwise a row is known by its text; of equal ones the last
-    are meant, for it is the later ones that are refused as duplicates. What is not among the rows read now stays
-    refused as it was.
+    An unreadable file is judged as a whole. Otherwise rows are matched by their text; among equal rows the last ones,
+    because later ones are refused as duplicates. Quarantined rows that are not found stay refused.
     """
     if found.outcome["fault"]:
         return read

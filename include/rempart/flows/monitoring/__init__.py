@@ -1,1 +1,1 @@
-"""Tells people what turned red: heartbeats, alerts, figures."""
+"""Notify people about failures: heartbeats, alerts, figures."""

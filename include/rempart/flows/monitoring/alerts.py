@@ -1,4 +1,4 @@
-"""Tell somebody: a webhook, or a mailbox. What raises here was not told, and is tried again in the next round."""
+"""Send alerts to a webhook or a mailbox. A failed alert raises, and the next round sends it again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUNBOOK = "docs/runbooks/silence.md"
 
 @dataclass(frozen=True)
 class Alert:
-    """What one recipient is told of one round: which site was looked at, when, and the news."""
+    """Alert of one round for one recipient: the site, the time, and the news."""
 
     site: str
     at: datetime
@@ -34,7 +34,7 @@ class Alert:
 
     @property
     def subject(self) -> str:
-        """One line: what is red, or that it is green again."""
+        """Return one line: what is red, or that it is green again."""
         red = [one.verdict.kind for one in self.news if not one.verdict.ok]
         green = [one.verdict.kind for one in self.news if one.verdict.ok]
         parts = [f"{what}: {', '.join(kinds)}" for what, kinds in (("RED", red), ("green again", green)) if kinds]
@@ -42,15 +42,15 @@ class Alert:
 
     @property
     def text(self) -> str:
-        """As a person reads it."""
+        """Return the alert as text for people."""
         lines = [f"{one.verdict.kind} is {one.what} ({one.verdict.state}): {one.verdict.detail}" for one in self.news]
-        lines += [f"Looked at {self.at:%Y-%m-%d %H:%M:%S} UTC at the site '{self.site}'."]
+        lines += [f"Checked at {self.at:%Y-%m-%d %H:%M:%S} UTC at site '{self.site}'."]
         if any(not one.verdict.ok for one in self.news):
             lines += [f"What to do: {RUNBOOK}"]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        """As a program reads it; `text` is what chat servers show."""
+        """Return the alert as JSON for programs; chat servers show `text`."""
         return {
             "source": "rempart watch",
             "site": self.site,
@@ -71,7 +71,7 @@ class Alert:
 
 
 def deliver(name: str, recipient: Webhook | Mail, alert: Alert, environment: Mapping[str, str]) -> None:
-    """Tell one recipient. Raises WatchError, ConfigError; neither quotes a secret nor a webhook's path."""
+    """Send the alert to one recipient. Raises WatchError, ConfigError, without secrets and webhook paths."""
     if isinstance(recipient, Webhook):
         _post(name, recipient, alert, environment)
     else:
@@ -79,7 +79,7 @@ def deliver(name: str, recipient: Webhook | Mail, alert: Alert, environment: Map
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would take the token to another host."""
+    """Refuses redirects, which would send the token to another host."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -99,7 +99,7 @@ def _post(name: str, webhook: Webhook, alert: Alert, environment: Mapping[str, s
         with urllib.request.build_opener(_NoRedirect, *proxies).open(request, timeout=SECONDS) as answer:
             answer.read(1024)
     except urllib.error.HTTPError as cause:
-        hint = "Check the URL, and the token if it wants one; redirects are not followed."
+        hint = "Check the URL, and the token if one is required; redirects are not followed."
         raise WatchError(f"{where}: it answered {cause.code}", hint) from None
     except (OSError, ValueError) as cause:
         reason = getattr(cause, "reason", cause)

@@ -1,4 +1,4 @@
-"""The platform's RPO as its ledger knows it: for `rempart status`."""
+"""Compute the platform's RPO from its ledger, for `rempart status`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rempart.flows.shared.platform import Platform
 
 
 def rpo(platform: Platform) -> Rpo:
-    """What would be lost now. Raises DatabaseUnavailable, LedgerError, ReplicationError."""
+    """Return what would be lost now. Raises DatabaseUnavailable, LedgerError, ReplicationError."""
     now, active, lags = platform.clock(), platform.active().site, dict[str, timedelta | None]()
     whole = (one for one in platform.ledger.find("restore-point", limit=1000) if is_whole(one.body))
     newest = next(whole, None)
@@ -26,22 +26,22 @@ def rpo(platform: Platform) -> Rpo:
 
 
 def line(platform: Platform) -> str:
-    """The figure for people, or why it is not known."""
+    """Return the figure for people, or why it is unknown."""
     try:
         return rpo(platform).line()
     except RempartError as error:
-        return f"RPO not known: {error.what}"
+        return f"RPO unknown: {error.what}"
 
 
 def grades(platform: Platform) -> Iterator[str]:
-    """What the newest replication of each pair stands on, a line each."""
+    """Yield how the newest replication of each pair was verified, one line each."""
     try:
         for pair in platform.config.replication:
             last = next(iter(platform.ledger.find("replication", f"{pair.source}->{pair.target}", limit=1)), None)
             told = "never measured"
             if last is not None:
-                grade = last.body.get("grade", "grade not known")
+                grade = last.body.get("grade", "grade unknown")
                 told = f"{last.body['verified']} of {last.body['objects']} objects verified: {grade}"
             yield f"replica {pair.source} -> {pair.target}: {told}"
     except RempartError as error:
-        yield f"replicas not known: {error.what}"
+        yield f"replicas unknown: {error.what}"

@@ -1,4 +1,4 @@
-"""Measure what each bucket of a site holds, and which locks there end soon: evidence of kind `usage`, counts alone."""
+"""Measure what each bucket of a site holds and which locks end soon. Writes evidence of kind `usage`: counts only."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from rempart.sites.usage import SOON, Lock, lapsing, measure
 logger = logging.getLogger(__name__)
 
 ASKED = 500
-"""Locks that a site is asked for in one bucket, those first that should end first."""
+"""Limit of locks requested in one bucket, those that should end first."""
 NAMED = 10
-"""Locks that a record names; it counts all."""
+"""Limit of locks named in a record; it counts all."""
 WORKERS = 16
 Protects = Literal["evidence", "restore-points"]
 
 
 def measure_site(platform: Platform, name: str) -> dict[str, Any]:
-    """Walk every bucket of rempart.yaml that a site has; the body of the record.
+    """Walk every bucket of rempart.yaml at a site. Return the body of the record.
 
-    No body is read, and no key of a bucket with data is kept. What one bucket did not tell is on record with its
-    reason, and raised after that: SiteError, IntegrityError. Raises SiteUnavailable, and records nothing, for a site
-    that does not answer; ConfigError, PlacementDenied.
+    No body is read, and no key of a data bucket is stored. A failed bucket is recorded with its reason and raised
+    afterwards: SiteError, IntegrityError. Raises SiteUnavailable and records nothing if the site does not answer;
+    ConfigError, PlacementDenied.
     """
     config = platform.config
     if name not in config.sites:
@@ -82,7 +82,7 @@ def measure_site(platform: Platform, name: str) -> dict[str, Any]:
 
 
 def _noted(error: RempartError, faults: list[RempartError]) -> dict[str, str]:
-    """What stands in the record instead. Raises SiteUnavailable: a site that does not answer is asked again later."""
+    """Return what the record holds for a failed bucket. Raises SiteUnavailable: the site is asked again later."""
     if isinstance(error, SiteUnavailable):
         raise error
     faults.append(error)
@@ -98,13 +98,16 @@ def _ask(site: Site, bucket: str, versions: tuple[ObjectInfo, ...]) -> list[Lock
 
 
 def _of_points(platform: Platform, site: Site, now: datetime) -> dict[str, Any] | None:
-    """The locks of what kept points need, as the site told them when they were last extended; None without points."""
+    """Return the locks needed by kept points, as known since their last extension; None without points."""
     bucket = platform.config.buckets.backups
     known = read_known(site, bucket, platform.trusted_keys().values())
     if known is None and not any(site.list(bucket, locking.POINTS)):
         return None
     if known is None:
-        return {"protects": "restore-points", "why": f"{bucket}/{locking.FILE} is not there: nothing was pruned yet"}
+        return {
+            "protects": "restore-points",
+            "why": (f"{bucket}/{locking.FILE} does not exist: nothing was pruned yet"),
+        }
     found = [Lock(f"{bucket}/{key}", until) for (key, _), until in known.until.items()]
     found += [
         Lock(f"{bucket}/{locking.POINTS}{point} (sealed objects)", until) for point, until in known.sealed.items()
@@ -113,7 +116,7 @@ def _of_points(platform: Platform, site: Site, now: datetime) -> dict[str, Any] 
 
 
 def _told(protects: Protects, locks: list[Lock], now: datetime, config: Config | None = None) -> dict[str, Any]:
-    """Locks that are extended by each backup are about to lapse when half of `backup.locked` is left, or SOON."""
+    """Return the locks about to end: less than half of `backup.locked`, or SOON, is left."""
     within = min(SOON, config.backup.locked / 2) if config else SOON
     soon = lapsing(locks, now + within)
     ends = min((one.until for one in locks if one.until), default=None)

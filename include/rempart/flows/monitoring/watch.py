@@ -1,6 +1,6 @@
-"""One round of the watch: read the heartbeats, judge them, tell whoever is to be told.
+"""Run one round of the watch: read the heartbeats, judge them, notify the recipients.
 
-It needs watch.yaml and the network, and nothing of the platform: neither Airflow nor PostgreSQL nor the primary site.
+Needs only watch.yaml and the network: neither Airflow nor PostgreSQL nor the primary site.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Round:
 
     @property
     def exit_code(self) -> int:
-        """0: all is green; 1: something is red; 2: the site could not be read, or somebody could not be told."""
+        """Return 0 if all is green, 1 if something is red, 2 if the site could not be read or an alert failed."""
         if self.fault or self.undelivered or any(one.state == "unreadable" for one in self.verdicts):
             return UNKNOWN
         return GREEN if all(one.ok for one in self.verdicts) else RED
@@ -57,7 +57,7 @@ class Round:
 
 
 def open_site(settings: Watch, environment: Mapping[str, str]) -> Site:
-    """The site that holds the heartbeats. Raises ConfigError, SiteError."""
+    """Return the site that holds the heartbeats. Raises ConfigError, SiteError."""
     from rempart.sites.s3.site import S3Site
 
     # nothing is placed there, and the platform's policy is not at hand: its owner named the site in the file
@@ -67,9 +67,9 @@ def open_site(settings: Watch, environment: Mapping[str, str]) -> Site:
 
 
 def run_round(settings: Watch, site: Site, state: Path, environment: Mapping[str, str], now: datetime) -> Round:
-    """Look once, and tell what is news since the last round.
+    """Run one round and send what is new since the last one.
 
-    Raises WatchError when what was told cannot be kept: the next round would tell it again.
+    Raises WatchError if the state cannot be saved: the next round would send it again.
     """
     keys = settings.public_keys()
     seen = {kind: look(site, settings.site.bucket, kind, keys) for kind in settings.kinds}
@@ -90,12 +90,12 @@ def run_round(settings: Watch, site: Site, state: Path, environment: Mapping[str
         told[name] = after(mine, news, verdicts, now)
         write_state(state, {name: told.get(name, {}) for name in settings.alerts})
     if not settings.alerts:
-        logger.warning("watch.yaml names nobody under `alerts`: only the exit code tells")
+        logger.warning("watch.yaml has no recipient under `alerts`: only the exit code reports")
     return Round(verdicts, tuple(undelivered), figure.line() if figure else "")
 
 
 def look(site: Site, bucket: str, kind: str, keys: list[bytes]) -> Heard | Unheard:
-    """What the site holds as the heartbeat of a kind."""
+    """Return a site's heartbeat of one kind."""
     try:
         info, body = site.fetch(bucket, key_of(kind))
     except ObjectMissing as error:
@@ -105,11 +105,11 @@ def look(site: Site, bucket: str, kind: str, keys: list[bytes]) -> Heard | Unhea
     try:
         return Heard(decode(kind, body, keys), info.modified)
     except ValueError as cause:
-        return Unheard("forged", f"{bucket}/{key_of(kind)} is not to be believed: {cause}")
+        return Unheard("forged", f"{bucket}/{key_of(kind)} is not trusted: {cause}")
 
 
 def read_state(file: Path) -> dict[str, dict[str, datetime]]:
-    """When each recipient was told of each kind that it is red. Nothing, if that cannot be read: red is told again."""
+    """Return when each recipient was notified about each red kind; empty if unreadable, so that red is sent again."""
     try:
         plain = json.loads(file.read_text(encoding="utf-8"))
         return {
@@ -119,12 +119,12 @@ def read_state(file: Path) -> dict[str, dict[str, datetime]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
-        logger.warning("%s cannot be read (%s): everything that is red is told again", file, type(cause).__name__)
+        logger.warning("%s cannot be read (%s): all red kinds are sent again", file, type(cause).__name__)
         return {}
 
 
 def write_state(file: Path, told: Mapping[str, Mapping[str, datetime]]) -> None:
-    """Keep who was told what; the file is whole at any moment. Raises WatchError."""
+    """Save who was notified, atomically. Raises WatchError."""
     plain = {name: {kind: at.isoformat() for kind, at in kinds.items()} for name, kinds in told.items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ def write_state(file: Path, told: Mapping[str, Mapping[str, datetime]]) -> None:
     except OSError as cause:
         raise WatchError(
             f"{file} cannot be written ({cause.strerror})",
-            "Give the watch a folder of its own for `state` in watch.yaml, or --state: without it, it repeats itself.",
+            "Give the watch a folder of its own with `state` in watch.yaml, or --state: without it, alerts repeat.",
         ) from cause
 
 

@@ -1,4 +1,4 @@
-"""watch.yaml: all that the watch knows. No secret stands in it, only names of environment variables that hold them."""
+"""Read watch.yaml: all that the watch knows. It holds no secrets, only names of environment variables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ACCESS_KEY, SECRET_KEY = "REMPART_WATCH_ACCESS_KEY", "REMPART_WATCH_SECRET_KEY"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 Variable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
-"""The name of an environment variable; a secret that was written in its place is rarely one."""
+"""Name of an environment variable. A secret written in its place rarely matches."""
 Address = Annotated[str, Field(pattern=r"^[^@\s<>,]+@[^@\s<>,]+$")]
 
 
@@ -35,7 +35,7 @@ def _http(url: str) -> str:
 
 
 def checked_webhook(url: str) -> str:
-    """The URL, if what is posted there cannot be read on the way. Raises ValueError, which does not quote it."""
+    """Return the URL if nobody can read the request on its way. Raises ValueError, which does not quote it."""
     parts = urlsplit(_http(url))
     if parts.scheme != "https" and parts.hostname not in LOOPBACK:
         raise ValueError("use https: alerts and the token would be readable on the way")
@@ -51,9 +51,9 @@ def _public(text: str) -> str:
 
 
 class WatchedSite(Strict):
-    """Where the heartbeats are, and which variables hold a key that may read them and nothing else."""
+    """The site of the heartbeats, and the variables with a key that may read only them."""
 
-    name: str = Field(default="backup", description="What alerts call it.")
+    name: str = Field(default="backup", description="Its name in alerts.")
     endpoint: Annotated[str, AfterValidator(_http)] = Field(description="URL of its S3 interface.")
     region: str
     bucket: str = Field(default="backups", description="Of the restore points.")
@@ -64,7 +64,7 @@ class WatchedSite(Strict):
 
 
 class Limit(Strict):
-    """How long one kind may be silent, and how far behind it may be."""
+    """Maximum silence of one kind, and its maximum lag."""
 
     silence: Duration = Field(description="The longest time between two heartbeats.")
     rpo: Duration | None = Field(default=None, description="Of `backup`: how old the restore point may be.")
@@ -76,18 +76,18 @@ class Webhook(Strict):
 
     by: Literal["webhook"]
     url: Annotated[str, AfterValidator(checked_webhook)] | None = None
-    url_env: Variable | None = Field(default=None, description="Instead of url, where the URL itself is the secret.")
+    url_env: Variable | None = Field(default=None, description="Instead of url, if the URL itself is secret.")
     token_env: Variable | None = Field(default=None, description="Holds a bearer token.")
 
     @model_validator(mode="after")
     def _one_url(self) -> Self:
         if (self.url is None) == (self.url_env is None):
-            raise ValueError("url: give it, or url_env, and not both")
+            raise ValueError("url: set either url or url_env")
         return self
 
 
 class Mail(Strict):
-    """Alerts by e-mail to one address, which may be a list's."""
+    """Alerts by e-mail to one address, which may be a mailing list."""
 
     by: Literal["mail"]
     host: str
@@ -110,7 +110,7 @@ class Mail(Strict):
 
 
 class Watch(Strict):
-    """The whole of watch.yaml."""
+    """Content of watch.yaml."""
 
     site: WatchedSite
     keys: list[Annotated[str, AfterValidator(_public)]] = Field(
@@ -119,11 +119,12 @@ class Watch(Strict):
     kinds: dict[Annotated[str, Field(pattern=KIND)], Limit] = Field(
         min_length=1, description="backup, drill, wal, replication/<source>-<target>."
     )
-    remind: Duration = Field(default="4h", validate_default=True, description="Red is told again after this time.")
+    remind: Duration = Field(default="4h", validate_default=True, description="Red is sent again after this time.")
     alerts: dict[str, Annotated[Webhook | Mail, Field(discriminator="by")]] = Field(
-        default_factory=dict, description="Whom to tell, by a name of yours. With none, only the exit code tells."
+        default_factory=dict,
+        description=("Recipients, by a name of your choice. Without any, only the exit code reports."),
     )
-    state: str = Field(default="watch-state.json", description="Who was told what; beside this file unless absolute.")
+    state: str = Field(default="watch-state.json", description="Sent notifications; relative to this file.")
 
     def public_keys(self) -> list[bytes]:
         return [parse_public(text) for text in self.keys]
@@ -133,7 +134,7 @@ class Watch(Strict):
 
 
 def load(file: Path) -> Watch:
-    """The validated file. Raises ConfigError."""
+    """Return the validated file. Raises ConfigError."""
     data = read_yaml(file)
     try:
         return Watch.model_validate(data)
@@ -143,7 +144,7 @@ def load(file: Path) -> Watch:
 
 
 def secret(environment: Mapping[str, str], variable: str) -> str:
-    """What an environment variable holds. Raises ConfigError if it is empty or not there."""
+    """Return the value of an environment variable. Raises ConfigError if it is empty or missing."""
     if not (found := environment.get(variable)):
         raise ConfigError(
             f"The environment variable {variable} is not set",
@@ -153,7 +154,7 @@ def secret(environment: Mapping[str, str], variable: str) -> str:
 
 
 def connection(site: WatchedSite, environment: Mapping[str, str]) -> Connection:
-    """The site's connection, with the key that the environment holds. Raises ConfigError."""
+    """Return the site's connection with the key from the environment. Raises ConfigError."""
     extra = {"endpoint_url": site.endpoint, "region_name": site.region, "addressing_style": site.addressing_style}
     if site.ca_bundle:
         extra["ca_bundle"] = site.ca_bundle
@@ -167,7 +168,7 @@ def connection(site: WatchedSite, environment: Mapping[str, str]) -> Connection:
 
 
 def text_of(length: timedelta) -> str:
-    """A duration as the file has it: `90m`, `8d`."""
+    """Return a duration as the file writes it: `90m`, `8d`."""
     seconds = int(length.total_seconds())
     size, unit = next(one for one in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")) if not seconds % one[0])
     return f"{seconds // size}{unit}"

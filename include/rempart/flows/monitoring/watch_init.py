@@ -18,13 +18,13 @@ from rempart.settings.config import Config, watcher
 WEEKLY = timedelta(days=8)
 """The drill's DAG starts once a week; a day for it to end, or to be run again."""
 ARCHIVE_SILENCE = timedelta(minutes=15)
-"""The archiver tells every five minutes."""
+"""The archiver reports every five minutes."""
 _HEAD = """\
-# What `rempart watch` looks at and whom it tells; docs/how-to/watch.md. No secret stands here: {access} and
+# What `rempart watch` checks and whom it notifies; docs/how-to/watch.md. No password stands here: {access} and
 # {secret} hold a key that may read heartbeats and nothing else ({connection} in the embedded stack).
 """
 _ALERTS = """\
-# Whom to tell. With none, only the exit code tells.
+# Recipients. Without any, only the exit code reports.
 alerts: {}
 #  on-call: {by: webhook, url: "https://alerts.example.eu/rempart", token_env: REMPART_WATCH_TOKEN}
 #  team: {by: mail, host: smtp.example.eu, sender: watch@example.eu, to: mlops@example.eu,
@@ -33,7 +33,7 @@ alerts: {}
 
 
 def limits(config: Config) -> dict[str, dict[str, str]]:
-    """How long each kind may be silent. Twice its interval at least, or it would be red while the next one runs."""
+    """Return the maximum silence of each kind: at least twice its interval, because the next run takes time."""
     backup = config.backup
     made = {
         "backup": {
@@ -54,9 +54,9 @@ def limits(config: Config) -> dict[str, dict[str, str]]:
 
 
 def write(platform: Platform, file: Path) -> Path:
-    """Write the file; the endpoint is the one that the platform uses. Raises ConfigError if it is there already.
+    """Write the file with the platform's endpoint. Raises ConfigError if it exists.
 
-    Raises ConnectionMissing, LedgerError when site or key of the platform are not known here.
+    Raises ConnectionMissing, LedgerError if the platform's site or key is unknown here.
     """
     config = platform.config
     name = config.backup.site
@@ -83,6 +83,6 @@ def write(platform: Platform, file: Path) -> Path:
         with file.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError as cause:
-        raise ConfigError(f"{file} is there already", "Name another file, or remove it first.") from cause
+        raise ConfigError(f"{file} already exists", "Name another file, or remove it first.") from cause
     load(file)
     return file

@@ -1,1 +1,1 @@
-"""Archives WAL, and recovers the server to a moment."""
+"""Archive WAL, and recover the server to a moment."""

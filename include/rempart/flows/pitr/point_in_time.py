@@ -1,4 +1,4 @@
-"""The archive for point-in-time recovery at the backup site: bases are taken, what it holds is read, old parts go."""
+"""Manage the WAL archive at the backup site: take base backups, read the archive, prune it."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ from rempart.sites.spool import spool_folder
 logger = logging.getLogger(__name__)
 
 STRAY = timedelta(days=1)
-"""A base without a card is one that is being taken, or of a run that was killed: after this time the latter."""
+"""Age after which a base backup without a card counts as interrupted. Younger ones are in progress."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where the archive of the running server goes: site, bucket and key are opened and proven."""
+    """Destination of the running server's archive: site, bucket and key, opened and proven."""
 
     platform: Platform
     site: Site
@@ -59,13 +59,13 @@ class Target:
         return Archive(self.key.scope.id, self.key.serial, system)
 
     def until(self, moment: datetime) -> datetime:
-        """Until when what was written at a moment is under lock: for as long as a moment of the window may need it."""
+        """Return until when data written at a moment is locked: as long as the window may need it."""
         return moment + self.settings.keep + self.settings.base_every
 
 
 @dataclass(frozen=True)
 class Opened:
-    """One archive as it stands at a site: what it lists, its bases by their cards, and its timelines' courses."""
+    """One archive at a site: its listing, its base backups by their cards, and the courses of its timelines."""
 
     archive: Archive
     key: ScopeKey
@@ -75,7 +75,7 @@ class Opened:
 
     @property
     def segments(self) -> list[Segment]:
-        """Its segments; their numbers need the size of one, which the bases tell. None without a base."""
+        """Return the archive's segments, or None without a base backup: their numbers need the segment size."""
         if not self.bases:
             return []
         size = self.bases[0][0].segment_bytes
@@ -86,7 +86,7 @@ class Opened:
         ]
 
     def held(self, timeline: int | None = None) -> Holdings:
-        """Return the holdings along the course of a timeline, or of the newest. Raises ConfigError for one it lacks."""
+        """Return the holdings along a timeline (default: the newest). Raises ConfigError for a missing timeline."""
         if not self.courses:
             return Holdings(recovery.course_of(1), ())
         wanted = max(self.courses) if timeline is None else timeline
@@ -99,7 +99,7 @@ class Opened:
 
 
 def settings_of(config: Config) -> PointInTime:
-    """Raises ConfigError where point-in-time recovery is off."""
+    """Return the settings of point-in-time recovery. Raises ConfigError if it is off."""
     if config.backup.point_in_time is None:
         raise ConfigError(
             "backup.point_in_time is not in rempart.yaml: no WAL is archived",
@@ -123,12 +123,12 @@ def open_target(platform: Platform) -> Target:
 
 
 def server_of(platform: Platform) -> Connection:
-    """The connection of the role that may replicate. Raises ConnectionMissing."""
+    """Return the connection of the replication role. Raises ConnectionMissing."""
     return platform.database(WAL_ARCHIVE)
 
 
 def take_base(target: Target, server: Server, tools: Tools | None = None) -> Base:
-    """Take a base backup, read it back, and put its card under lock. Evidence of kind `base-backup`.
+    """Take a base backup, read it back, and lock its card. Writes evidence of kind `base-backup`.
 
     Raises BackupError, DatabaseUnavailable, IntegrityError, SiteError, LedgerError.
     """
@@ -193,9 +193,9 @@ def open_archive(site: Site, bucket: str, archive: Archive, key: ScopeKey, liste
 
 @dataclass(frozen=True)
 class Pruned:
-    """Objects that a prune deleted, or with `dry_run` would: base backups, WAL files, and their bytes.
+    """Result of a prune, or its plan with `dry_run`: base backups, WAL files, and their bytes.
 
-    `retained`: how many are not needed any more and still under lock; until when the last of them is.
+    `retained` counts unneeded objects that are still locked, and tells until when.
     """
 
     dry_run: bool
@@ -207,12 +207,11 @@ class Pruned:
 
 
 def prune(platform: Platform, keyring: Keyring, site: Site, live: Archive | None, *, dry_run: bool = True) -> Pruned:
-    """Delete what no moment of the window needs, in every archive at the site; `live` is the running server's.
+    """Delete what no moment of the window needs, in every archive at the site; `live` is the running server's archive.
 
-    What is locked is left until then. An archive whose key does not open stops no other one. Of a base only its card
-    goes here; the prune of restore points takes its data out of the repository (`forget_bases`). What went is evidence
-    of kind `prune`.
-    Raises SiteError, BackupError; KeyMissing and its like after all other archives were done.
+    Locked objects stay until their lock ends. A key that does not open does not stop the other archives. For a base
+    backup only the card is deleted here; the prune of restore points removes its data (`forget_bases`). Writes evidence
+    of kind `prune`. Raises SiteError, BackupError; KeyMissing and its siblings after all other archives.
     """
     bucket, now = platform.config.buckets.backups, platform.clock()
     faults = list[BackupError | IntegrityError]()
@@ -247,7 +246,7 @@ def prune(platform: Platform, keyring: Keyring, site: Site, live: Archive | None
 
 
 def _lock(config: Config, archive: Archive) -> timedelta:
-    """How long the archiver locks what it stores, as far as it is known: the site need not be asked before that."""
+    """Return how long the archiver locks what it stores, if known. The site is not asked earlier."""
     settings = config.backup.point_in_time
     return wal.kept_for(archive) + (settings.base_every if settings else timedelta(0))
 
@@ -274,10 +273,10 @@ def _doomed(opened: Opened, now: datetime, *, live: bool) -> list[Stored]:
 
 
 def forget_bases(platform: Platform, site: Site, key: ScopeKey) -> int:
-    """Take out of a key's repository the bases whose card is gone, and those that never had one; how many.
+    """Remove base backups without a card from a key's repository. Return their number.
 
-    It removes objects that restore points' locks cover, so the prune of restore points calls it, and nobody else.
-    Raises IntegrityError, SiteError, BackupError.
+    Called only by the prune of restore points, because it removes objects under the locks of restore points. Raises
+    IntegrityError, SiteError, BackupError.
     """
     bucket, prefix = platform.config.buckets.backups, wal.folder(key.scope.id, key.serial)
     listed = wal_store.listed(site, bucket, prefix)

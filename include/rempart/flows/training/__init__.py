@@ -1,1 +1,1 @@
-"""A snapshot becomes a champion: features, training, jobs in pods, the gate, promotion."""
+"""Turn a snapshot into a champion: features, training, jobs in pods, gate, promotion."""

@@ -1,7 +1,7 @@
-"""The champion of each model, by the ledger's decisions, and MLflow's alias kept where they put it.
+"""Decide each model's champion by the ledger, and keep MLflow's alias there.
 
-Evidence of a decision is written before the alias moves. The newest promotion or rollback on record therefore says
-which version is champion, whatever MLflow's alias says: an alias that stands elsewhere is put back, with an alarm.
+A decision is recorded before the alias moves. The newest recorded promotion or rollback therefore names the champion,
+whatever MLflow's alias says: a moved alias is put back, with an alarm.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Evidence, Ledger
 
 ALARM = "champion-alias"
-"""Field `what` of a denial that tells of an alias which stood elsewhere."""
+"""Value of field `what` in a denial about a moved alias."""
 MOVED = "ALIAS MOVED: model"
-"""Begins a line that tells of an alias which does not stand at the champion on record."""
+"""Prefix of a line about an alias that differs from the champion on record."""
 FINISHED_WITHIN = timedelta(hours=1)
-"""A run that was cut off after its decision leaves the alias where it was: so long that is no alarm."""
+"""Time for which a moved alias is no alarm: a run interrupted after its decision leaves the alias behind."""
 
 
 def decisions_on(ledger: Ledger, name: str) -> list[Evidence]:
-    """Promotions and rollbacks of a model, oldest first."""
+    """Return promotions and rollbacks of a model, oldest first."""
     promotions = ledger.find("promotion", name, limit=100_000)
     rollbacks = ledger.find("rollback", name, limit=100_000)
     return sorted([*promotions, *rollbacks], key=lambda one: one.seq)
 
 
 def succession(decisions: Sequence[Evidence]) -> list[str]:
-    """The champions that a rollback can return to, oldest first; the last one is champion. Pure.
+    """Return the champions that a rollback can return to, oldest first; the last one is champion. Pure.
 
-    A promotion adds its version; a rollback takes the last one away.
+    A promotion adds its version; a rollback removes the last one.
     """
     versions: list[str] = []
     for decision in decisions:
@@ -44,27 +44,28 @@ def succession(decisions: Sequence[Evidence]) -> list[str]:
 
 
 def intended(decisions: Sequence[Evidence]) -> str | None:
-    """The version that is champion by the decisions on record."""
+    """Return the champion version by the recorded decisions."""
     versions = succession(decisions)
     return versions[-1] if versions else None
 
 
 def return_to(decisions: Sequence[Evidence]) -> tuple[str, str] | None:
-    """Which version a rollback would make champion, and which one it would replace; None if there is none. Pure."""
+    """Return the version that a rollback would make champion and the one it replaces, or None. Pure."""
     versions = succession(decisions)
     return (versions[-2], versions[-1]) if len(versions) >= 2 else None
 
 
 def registered(decided: Mapping[str, str], versions: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The champions on record that MLflow has: `decided` by model, `versions` of every model there. Pure."""
+    """Return the recorded champions that MLflow has: `decided` by model, `versions` of every model there. Pure."""
     known = set(versions)
     return {name: version for name, version in sorted(decided.items()) if (name, version) in known}
 
 
 def alarm(found: str | None, decisions: Sequence[Evidence], now: datetime) -> str | None:
-    """Return why an alias at version `found` (None: no alias) is an alarm; None if it is right, or a run was cut off.
+    """Return why an alias at version `found` (None: no alias) is an alarm, or None if it is right or a run was
+    interrupted.
 
-    Pure. `now` is the time as an aware datetime.
+    Pure. `now` is an aware datetime.
     """
     wanted, last = intended(decisions), decisions[-1] if decisions else None
     if found == wanted:
@@ -74,8 +75,8 @@ def alarm(found: str | None, decisions: Sequence[Evidence], now: datetime) -> st
         if found == (None if before is None else str(before)):
             return None
     return (
-        f"MLflow's alias champion stood at version {found or 'none'}, and the champion by the ledger is version"
-        f" {wanted or 'none'}: somebody moved the alias by hand"
+        f"MLflow's alias champion pointed to version {found or 'none'}, but the champion by the ledger is version "
+        f"{wanted or 'none'}: the alias was moved by hand"
     )
 
 
@@ -86,13 +87,13 @@ def compared(aliases: Mapping[str, str], decided: Mapping[str, Sequence[Evidence
     """
     for name in sorted({*aliases, *decided}):
         if why := alarm(aliases.get(name), decided.get(name, ()), now):
-            yield f"{MOVED} {name}: {why}. The next backup or judgement puts it back"
+            yield f"{MOVED} {name}: {why}. The next backup or validation puts it back"
 
 
 def lines(platform: Platform) -> list[str]:
-    """Compare MLflow's aliases of models of ours with the decisions on record, for people; nothing is changed.
+    """Compare MLflow's aliases of our models with the recorded decisions, as lines for people, without changes.
 
-    A store that does not answer is told in a line of its own.
+    A store that does not answer is reported in a line.
     """
     from rempart.models import registry
 
@@ -107,11 +108,11 @@ def lines(platform: Platform) -> list[str]:
         aliases = registry.champions(platform.tracking())
         return list(compared({name: aliases[name] for name in aliases if name in ours}, ordered, platform.clock()))
     except RempartError as error:
-        return [f"NOT KNOWN whether MLflow's aliases are at the champions on record: {error.what}"]
+        return [f"UNKNOWN whether MLflow's aliases match the champions on record: {error.what}"]
 
 
 def settle(platform: Platform, name: str, decisions: Sequence[Evidence]) -> str | None:
-    """The champion by the decisions; MLflow's alias is put there if it stands elsewhere, with an alarm in the ledger.
+    """Return the champion by the decisions. Put MLflow's alias there if it differs, with an alarm in the ledger.
 
     Raises TrackingUnavailable, TrackingRefused, LedgerError, DatabaseUnavailable.
     """
@@ -134,12 +135,12 @@ def settle(platform: Platform, name: str, decisions: Sequence[Evidence]) -> str 
 
 
 def settle_all(platform: Platform, names: Iterable[str]) -> Iterator[str]:
-    """Settle the champion of each of these models; a line for each: what was done, or why it could not be."""
+    """Settle the champion of each model. Yield a line for each change or error."""
     for name in names:
         try:
             with platform.committing(platform.active()):
                 champion = settle(platform, name, decisions_on(platform.ledger, name))
         except RempartError as error:
-            yield f"WARNING: MLflow's alias champion of model {name} is not the one on record: {error.what}"
+            yield f"WARNING: MLflow's alias champion of model {name} differs from the record: {error.what}"
         else:
             yield f"WARNING: MLflow's alias champion of model {name} was put back to version {champion or 'none'}"

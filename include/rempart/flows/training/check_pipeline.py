@@ -1,7 +1,7 @@
-"""Checks a pipeline as a whole before any run: what its feature store, trainer and expectations would refuse later.
+"""Check a pipeline as a whole before any run: what its feature store, trainer and expectations would refuse later.
 
-The pipeline file checks itself when it is read; here stands what needs the packages that use it. Nothing is read or
-written but the pipeline's own files.
+The pipeline file validates itself when read; this module holds the checks that need the packages. It reads only the
+pipeline's own files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def check_trainer(pipeline: Pipeline, params: Mapping[str, Param] | None = None) -> dict[str, Param]:
-    """The trainer's parameters, with `params` over those of the pipeline. Raises TrainingError naming a wrong one."""
+    """Return the trainer's parameters, with `params` over those of the pipeline.
+
+    Raises TrainingError for a wrong one.
+    """
     merged: dict[str, Param] = {**pipeline.trainer.params, **(params or {})}
     _, rest = trainers.left_out(features_of(pipeline), merged)
     trainers.check(pipeline.trainer.use, rest, pipeline.prediction.task, pipeline.trainer.nodes)
@@ -29,7 +32,10 @@ def check_trainer(pipeline: Pipeline, params: Mapping[str, Param] | None = None)
 
 
 def check(pipeline: Pipeline, *, thorough: bool = True) -> None:
-    """Raise PipelineError with every fault. Not `thorough`: without Great Expectations, whose import takes seconds."""
+    """Check the pipeline.
+
+    Raises PipelineError with every fault. Without `thorough`, skip Great Expectations (slow import).
+    """
     steps: list[Callable[[], object]] = [
         lambda: view_tables(pipeline),
         lambda: check_trainer(pipeline),

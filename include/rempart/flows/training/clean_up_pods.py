@@ -1,4 +1,4 @@
-"""Strays among the pods of jobs: judged by the jobs' records and by the state of the Airflow task that began each."""
+"""Find orphaned pods of jobs by the jobs' records and the state of the Airflow task that began each."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rempart.training.kubernetes.orphans import Finding, Known, PodSeen, judge
 
 
 def find_strays(platform: Platform, api: AirflowApi, pods: Iterable[tuple[PodSeen, str]]) -> list[Finding]:
-    """Judge each pod; with it stands the pipeline that its label names. Nothing is changed."""
+    """Judge each pod, with the pipeline of its label, without changes."""
     return [judge(pod, _known(platform, api, pod, pipeline), platform.clock()) for pod, pipeline in pods]
 
 
 def note(platform: Platform, finding: Finding, pipeline: str) -> None:
-    """End the attempt of a stray on its record, if it is still open there."""
+    """End the attempt of an orphaned pod in its record, if it is still open."""
     if record := _record(platform, finding.pod, pipeline):
-        record.end(finding.pod.attempt, "ended", f"the janitor deleted its pod: {finding.why}", platform.clock(), None)
+        record.end(finding.pod.attempt, "ended", f"deleted as an orphaned pod: {finding.why}", platform.clock(), None)
 
 
 def _record(platform: Platform, pod: PodSeen, pipeline: str) -> Record | None:

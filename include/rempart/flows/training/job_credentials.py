@@ -1,4 +1,4 @@
-"""What a job in a pool gets to reach its sites and MLflow with, as `job_credentials` of each site says."""
+"""Grant a job in a pool its credentials for sites and MLflow, as `job_credentials` of each site declares."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from rempart.training.data_rights import Rights
 from rempart.training.job import JobSpec
 
 MARGIN = timedelta(minutes=15)
-"""A session outlives trainer.timeout by this: images are pulled after it was made, and clocks differ."""
+"""Seconds by which a session outlasts trainer.timeout: images are pulled after it begins, and clocks differ."""
 
 
 @dataclass(frozen=True)
 class Granted:
-    """Environment variables of the job's containers (secret), and what may be told of them."""
+    """Environment variables of the job's containers (secret), and what may be said about them."""
 
     variables: dict[str, str]
     told: str
 
 
 def missing(config: Config, spec: JobSpec) -> list[str]:
-    """Why a job may not run in any pool: its sites for which the owner did not say what jobs get."""
+    """Return why a job may run in no pool: sites without declared job credentials."""
     return [
         f"sites.{one.site.name}.job_credentials is not declared"
         for one in data_rights.rights(spec)
@@ -40,20 +40,20 @@ def missing(config: Config, spec: JobSpec) -> list[str]:
 
 
 def shortened(config: Config, spec: JobSpec, timeout: timedelta) -> Iterator[str]:
-    """Lines that tell of sessions which may end before the job does."""
+    """Return warnings about sessions that may end before the job."""
     for one in data_rights.rights(spec):
         offered = config.sites[one.site.name].job_credentials
         if offered and offered.kind == "session" and offered.longest < timeout:
             yield (
-                f"site {one.site.name} makes sessions of {offered.longest} at most, trainer.timeout is {timeout}: a "
-                "job that runs longer goes on from its checkpoint, in another attempt"
+                f"site {one.site.name} limits sessions to {offered.longest}, but trainer.timeout is {timeout}: a "
+                "longer job continues from its checkpoint in another attempt"
             )
 
 
 def grant(platform: Platform, spec: JobSpec, attempt: int, timeout: timedelta) -> Granted:
-    """The credentials of one attempt, which may run for `timeout`.
+    """Return the credentials of one attempt that may run for `timeout`.
 
-    Raises PlacementDenied where a site's are not declared; SiteError and its kinds; TrackingUnavailable and
+    Raises PlacementDenied if a site's are not declared; SiteError and its kinds; TrackingUnavailable and
     TrackingRefused.
     """
     if found := missing(platform.config, spec):
@@ -70,7 +70,7 @@ def grant(platform: Platform, spec: JobSpec, attempt: int, timeout: timedelta) -
 
 
 def release(platform: Platform, spec: JobSpec, attempt: int | None = None) -> None:
-    """Take back what does not end by itself: the attempt's user of MLflow, or those of all attempts of a job.
+    """Revoke what does not expire: the attempt's MLflow user, or those of all attempts of a job.
 
     Raises TrackingUnavailable, TrackingRefused.
     """
@@ -81,7 +81,7 @@ def release(platform: Platform, spec: JobSpec, attempt: int | None = None) -> No
 def refusal(spec: JobSpec, reasons: list[str]) -> PlacementDenied:
     return PlacementDenied(
         f"Job {spec.job_id} may not run in a pool: {'; '.join(reasons)}",
-        "Say there what jobs get: kind: session (with a role), connection or platform (docs/how-to/gpu-pools.md).",
+        "Declare there what jobs get: kind: session (with a role), connection or platform (docs/how-to/gpu-pools.md).",
     )
 
 
@@ -124,7 +124,7 @@ def _at_tracking(platform: Platform, spec: JobSpec, attempt: int) -> tuple[Conne
 
 
 def _user(spec: JobSpec, attempt: int | None) -> str:
-    """What the names of an attempt's users begin with, or of all attempts'."""
+    """Return the prefix of the names of an attempt's users, or of all attempts'."""
     return f"{tracking_users.JOB}{spec.job_id}-" + ("" if attempt is None else f"{attempt}-")
 
 

@@ -1,4 +1,4 @@
-"""Brings the feature store up to date with a snapshot: offline history, Feast's repository, online values."""
+"""Load a snapshot into the feature store: offline history, Feast's repository, online values."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MaterializeResult:
-    """`rows_offline`: rows of all views in the offline store; `rows_online`: entity rows in the online store.
+    """Result of a materialization. `rows_offline`: rows of all views in the offline store; `rows_online`: entity rows
+    online.
 
-    `from_time` and `to_time` (ISO 8601, UTC) are the span of the event times of what was written to the online store,
-    None when nothing was. `changed` tells whether anything was written to either store.
+    `from_time` and `to_time` (ISO 8601, UTC) span the event times written to the online store, or None. `changed`:
+    something was written to either store.
     """
 
     snapshot: str
@@ -35,16 +36,16 @@ class MaterializeResult:
 
 
 def feature_databases(platform: Platform) -> FeatureDatabases:
-    """The platform's feature store."""
+    """Return the platform's feature store."""
     return FeatureDatabases(*(platform.database(f"feast_{name}") for name in ("registry", "offline", "online")))
 
 
 def materialize(platform: Platform, pipeline: Pipeline, snapshot_id: str | None = None) -> MaterializeResult:
-    """Load a snapshot (the current one unless named) and write what changed to the online store.
+    """Load a snapshot (default: the current one) and write changes to the online store.
 
-    Where rows were erased from a snapshot that is named, what stands for it now is loaded. The same snapshot twice
-    changes nothing. Raises FeatureError (also when there is no snapshot), SiteError, IntegrityError, PlacementDenied,
-    SiteFenced, DatabaseUnavailable, BackupError (the key of the register is gone).
+    If rows were erased from a named snapshot, its replacement is loaded. Loading a snapshot twice changes nothing.
+    Raises FeatureError (also without a snapshot), SiteError, IntegrityError, PlacementDenied, SiteFenced,
+    DatabaseUnavailable, BackupError (the register's key is gone).
     """
     from rempart.ingestion import snapshots
 
@@ -72,7 +73,7 @@ def materialize(platform: Platform, pipeline: Pipeline, snapshot_id: str | None 
 def materialize_table(
     databases: FeatureDatabases, pipeline: Pipeline, table: pa.Table, snapshot_id: str, at: datetime
 ) -> MaterializeResult:
-    """The same for a snapshot's rows at hand; `at` (UTC) is recorded as the time of the load."""
+    """Materialize a snapshot's rows in memory; `at` (UTC) is recorded as the time of the load."""
     load = offline.load(databases, pipeline, table, snapshot_id, at)
     done = online.materialize(databases, pipeline)
     return MaterializeResult(

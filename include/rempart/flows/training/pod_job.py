@@ -1,6 +1,6 @@
-"""A training job in a pod: the order, what comes next, whether its node may keep it, and the evidence of where it ran.
+"""Manage a training job in a pod: the order, the next step, the check of its node, and the evidence of where it ran.
 
-Nothing here talks to a cluster: the orchestration's operator does, with the provider's machinery, and asks here.
+Nothing here talks to a cluster: the orchestration's operator does, with the provider's code, and calls this module.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ordered:
-    """A job that waits for a place: the key of its order at the active site, and the pools in the order to ask them.
+    """A job that waits for a pool: the key of its order at the active site, and the pools in order of preference.
 
-    `free` is what was known of the pools' free GPUs then: the plan was made with it, and so is that of who runs it.
+    `free` holds the known free GPUs of the pools at planning time; whoever runs the plan uses the same.
     """
 
     job_id: str
@@ -45,9 +45,9 @@ class Ordered:
 
 
 def order(platform: Platform, pipeline: Pipeline, *, params: Mapping[str, Param] | None = None) -> Ordered:
-    """Freeze the training set, write the order, and tell where the job may run.
+    """Freeze the training set, write the order, and return where the job may run.
 
-    Raises PlacementDenied if no declared pool may have it, and as `flows.training.train.train`.
+    Raises PlacementDenied if no declared pool may run it, and the errors of `flows.training.train.train`.
     """
     check_trainer(pipeline, params)  # before the join, which takes minutes
     table, snapshot = train.training_set(platform, pipeline)
@@ -56,7 +56,7 @@ def order(platform: Platform, pipeline: Pipeline, *, params: Mapping[str, Param]
 
 
 def place(platform: Platform, pipeline: Pipeline, spec: JobSpec) -> Ordered:
-    """Write the order of a job and tell where it may run. Raises PlacementDenied, SiteError."""
+    """Write the order of a job and return where it may run. Raises PlacementDenied, SiteError."""
     record = Record(platform.active_site(pipeline.classification), spec)
     key = record.order()
     request = request_of(platform.config, pipeline)
@@ -87,19 +87,19 @@ def placement(
     free: Mapping[str, int] | None = None,
     waiting: Mapping[str, Waiting] | None = None,
 ) -> Plan:
-    """Where a pipeline's jobs may run today; `free` and `waiting`: as `training.placement.plan`."""
+    """Return where a pipeline's jobs may run now. `free` and `waiting` are those of `training.placement.plan`."""
     request, today = request_of(platform.config, pipeline), platform.clock().date()
     return plan(platform.config, request, on=today, free=free, waiting=waiting)
 
 
 def recorded_waiting(platform: Platform) -> dict[str, Waiting]:
-    """How long the last jobs waited for each pool, by the ledger. Raises LedgerError, DatabaseUnavailable."""
+    """Return how long the last jobs waited for each pool, from the ledger. Raises LedgerError, DatabaseUnavailable."""
     return waiting_times(one.body for one in platform.ledger.find("placement", limit=RECORDS))
 
 
 @dataclass(frozen=True)
 class PodJob:
-    """One ordered job on its way through the pools."""
+    """One ordered job and its attempts in pools."""
 
     platform: Platform
     pipeline: Pipeline
@@ -111,7 +111,7 @@ class PodJob:
         return self.record.spec
 
     def step(self, since: datetime) -> Step:
-        """What comes next, in a pursuit that began at `since`."""
+        """Return the next step of a job whose task began at `since`."""
         settings = self.platform.config.training
         return next_step(
             self.plan,
@@ -123,18 +123,18 @@ class PodJob:
         )
 
     def begin(self, number: int, option: Option, by: Mapping[str, str]) -> bool:
-        """Begin an attempt, for the Airflow task that `by` names; False if somebody did before."""
+        """Begin an attempt for the Airflow task `by`. Return False if another task did before."""
         return self.record.begin(number, option.pool, self.platform.clock(), by)
 
     def template(self, number: int, option: Option) -> dict[str, Any]:
-        """The attempt's pod. Raises PlacementDenied."""
+        """Return the attempt's pod. Raises PlacementDenied."""
         seconds = int(self.pipeline.trainer.timeout.total_seconds())
         return pod.template(self.platform.config, self._permitted(), option, number, seconds=seconds)
 
     def train_job(self, number: int, option: Option) -> dict[str, Any]:
-        """The attempt's TrainJob, if the policy lets such pods run. Raises PlacementDenied.
+        """Return the attempt's TrainJob if the policy allows its pods. Raises PlacementDenied.
 
-        `pod_mutation_hook` sees no pod that Kubeflow makes, so the same decision is asked here, and kept.
+        `pod_mutation_hook` does not see pods made by Kubeflow, so the same decision is made and recorded here.
         """
         config, seconds = self.platform.config, int(self.pipeline.trainer.timeout.total_seconds())
         spec = self._permitted()
@@ -144,28 +144,24 @@ class PodJob:
         return train_job.manifest(config, spec, option, number, seconds=seconds)
 
     def judge_pods(self, option: Option, made: Iterable[Mapping[str, Any]]) -> None:
-        """Ask the policy about pods that a controller made: what a runtime says may not be what was rendered.
-
-        Raises PlacementDenied.
-        """
+        """Judge pods made by a controller: a runtime may differ from what was rendered. Raises PlacementDenied."""
         for one in made:
             stated, today = [self.spec.classification], self.platform.clock().date()
             found = pods.plan(self.platform.config, one, stated, connection=option.connection, on=today)
             self.platform.record(found.decision)
 
     def admit(self, number: int, option: Option, made: Mapping[str, Any], *nodes: Mapping[str, Any]) -> dict[str, Any]:
-        """The Secret for a pod (or a TrainJob) that was bound to a node (or several, by rank), if the policy lets
-        every one of them have the data.
+        """Return the Secret for a pod (or TrainJob) bound to a node (or several, by rank) if the policy allows the data
+        there.
 
-        Either way the decision is evidence. The record says how long the attempt waited for its pool. Raises
-        PlacementDenied, and TrainingError if the attempt has ended: a pod that comes late gets nothing, so no job runs
-        twice.
+        The decision is always evidence. The record tells how long the attempt waited for its pool. Raises
+        PlacementDenied; TrainingError if the attempt has ended: a late pod gets no credentials, so no job runs twice.
         """
         begun = next((one for one in self.record.attempts() if one.number == number and one.outcome is None), None)
         if begun is None:
             raise TrainingError(
                 f"Attempt {number} of job {self.spec.job_id} has ended, and its pod came later",
-                "Nothing to do: the pod is deleted, and the job goes on in its next attempt.",
+                "Do nothing: the pod is deleted, and the job continues in its next attempt.",
             )
         config, today = self.platform.config, self.platform.clock().date()
         ran = []
@@ -187,7 +183,7 @@ class PodJob:
         return pod.secret(made, granted.variables)
 
     def end(self, number: int, ending: Ending, made: Mapping[str, Any] | None = None) -> None:
-        """End an attempt, once: in the record, and where it had a node, in the ledger."""
+        """End an attempt once: in the record and, if it had a node, in the ledger."""
         ran = self.record.admitted(number)
         if ran and made:
             ran |= {"image": verdict.image_digest(made), "seconds": verdict.seconds_run(made)}
@@ -206,38 +202,38 @@ class PodJob:
             self.platform.ledger.append("placement", subject, body | {"pipeline": self.pipeline.name, "ran": ran})
 
     def admitted(self, number: int) -> bool:
-        """Whether an attempt's pod may have got its credentials."""
+        """Return whether an attempt's pod may have its credentials."""
         return self.record.admitted(number) is not None
 
     def machines(self, number: int) -> list[str]:
-        """The nodes to which an attempt was admitted; none before it was."""
+        """Return the nodes to which an attempt was admitted; empty before."""
         ran = self.record.admitted(number)
         return str(ran["node"]).split(", ") if ran else []
 
     def result(self) -> JobResult | None:
-        """What the job left; None while there is nothing. Raises TrainingError for one that is not usable."""
+        """Return the job's result, or None. Raises TrainingError for an unusable result."""
         return self.record.result()
 
     def ran(self) -> dict[str, Any] | None:
-        """Where the job ran, if it did in a pod."""
+        """Return where the job ran, if it ran in a pod."""
         return self.record.ran()
 
     def attempts(self) -> list[Attempt]:
         return self.record.attempts()
 
     def _permitted(self) -> JobSpec:
-        """The spec with today's permission of the policy. Raises PlacementDenied."""
+        """Return the spec with the policy's current permission. Raises PlacementDenied."""
         return permission.permit(self.platform.config, self.spec, on=self.platform.clock().date())
 
     def _credentials(self, number: int) -> Granted:
-        """Of the job's sites and its tracking server, and no others."""
+        """Return the credentials of the job's sites and tracking server only."""
         return job_credentials.grant(self.platform, self.spec, number, self.pipeline.trainer.timeout)
 
 
 def ordered_job(
     platform: Platform, pipeline: Pipeline, bucket: str, key: str, free: Mapping[str, int] | None = None
 ) -> PodJob:
-    """The job of an order at the active site; `free` as when it was ordered.
+    """Return the job of an order at the active site, with `free` as when it was ordered.
 
     Raises ObjectMissing, TrainingError, PlacementDenied, SiteError.
     """
@@ -248,16 +244,15 @@ def ordered_job(
         # a pool that left the order while a job ran there still has its pod, which must be found again
         gone = next((one for one in made.excluded if one.pool == running.pool), None)
         raise PlacementDenied(
-            f"Job {record.spec.job_id} runs in pool {running.pool}, which may not have it any more: "
+            f"Job {record.spec.job_id} runs in pool {running.pool}, which is no longer allowed: "
             f"{'; '.join(gone.reasons) if gone else 'it is not declared'}",
-            "Delete its pod (rempart.eu/job is its label), then clear this task: another pool is asked.",
+            "Delete its pod (label rempart.eu/job), then clear this task: another pool is used.",
         )
     return PodJob(platform, pipeline, record, made)
 
 
 def finish(platform: Platform, pipeline: Pipeline, bucket: str, key: str) -> train.TrainResult:
-    """Register what an ordered job left. Raises TrainingError if there is nothing, and as
-    `flows.training.train.register`."""
+    """Register the result of an ordered job. Raises TrainingError without a result, and the errors of `register`."""
     job = ordered_job(platform, pipeline, bucket, key)
     if (result := job.result()) is None:
         raise TrainingError(

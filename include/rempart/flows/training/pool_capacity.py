@@ -1,4 +1,4 @@
-"""What is known of the pools' free GPUs when a job is ordered. A pool that does not answer at once is not known."""
+"""Ask the pools for free GPUs when a job is ordered. A pool that does not answer at once counts as unknown."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rempart.training.kubernetes.facts import Unknown
 logger = logging.getLogger(__name__)
 
 SECONDS = 3.0
-"""The knowledge saves a wait in a full pool: it is not worth a longer one here."""
+"""Seconds to wait for a pool: the answer only saves a wait in a full pool."""
 
 
 def known_free(config: Config, connections: Connections, pools: Iterable[str], gpus: int) -> dict[str, int]:
-    """GPUs known to be free, by pool, for pods of `gpus` each; says why a pool is missing. All pools are asked at once.
+    """Return the known free GPUs by pool, for pods of `gpus` each; report unknown pools. All pools are asked at once.
 
-    Nothing is known of pools for jobs without GPUs.
+    Jobs without GPUs need no answer.
     """
     clusters: dict[str, Cluster] = {}
     found: dict[str, int] = {}

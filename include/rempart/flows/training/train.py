@@ -1,4 +1,4 @@
-"""Trains a candidate: the point-in-time training set, frozen; a job on it; a registered version, and evidence."""
+"""Train a candidate: freeze a point-in-time training set, run a job on it, register a version with evidence."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def train(
     *,
     params: Mapping[str, Param] | None = None,
 ) -> TrainResult:
-    """Train on the feature store as it is now, on this machine; `params` replace parameters of the pipeline's trainer.
+    """Train on the current feature store on this machine; `params` replace parameters of the pipeline's trainer.
 
-    The same data, trainer, parameters, seed and code adopt the job and version that exist. Raises TrainingError,
+    The same data, trainer, parameters, seed and code reuse the existing job and version. Raises TrainingError,
     FeatureError, TrackingUnavailable, TrackingRefused, SiteError, IntegrityError, PlacementDenied, DatabaseUnavailable.
     """
     check_trainer(pipeline, params)  # before the join, which takes minutes
@@ -73,7 +73,7 @@ def train(
 
 
 def training_set(platform: Platform, pipeline: Pipeline) -> tuple[pa.Table, str]:
-    """The point-in-time training set of the feature store as it is now, and the snapshot that it was loaded with.
+    """Return the point-in-time training set of the current feature store, and the snapshot it was loaded from.
 
     Raises TrainingError, FeatureError, DatabaseUnavailable.
     """
@@ -94,7 +94,7 @@ def train_on(
     params: Mapping[str, Param] | None = None,
     backend: TrainingBackend | None = None,
 ) -> TrainResult:
-    """Train on a table with the columns of `features.training_set.point_in_time`. Raises as `train`."""
+    """Train on a table with the columns of `features.training_set.point_in_time`. Raises the errors of `train`."""
     spec = order(platform, pipeline, table, snapshot, params=params)
     site = platform.active_site(pipeline.classification)
     backend = backend or LocalBackend(site, platform.connections, pipeline.trainer.timeout)
@@ -110,7 +110,7 @@ def order(
     *,
     params: Mapping[str, Param] | None = None,
 ) -> JobSpec:
-    """Freeze a training set at the active site and write the order for a job on it. Raises as `train`."""
+    """Freeze a training set at the active site and write the order for its job. Raises the errors of `train`."""
     site = platform.active_site(pipeline.classification)
     merged = check_trainer(pipeline, params)
     body, rows = frozen(table, pipeline.holdout)
@@ -132,9 +132,9 @@ def register(
     *,
     ran: Mapping[str, Any] | None = None,
 ) -> TrainResult:
-    """Verify what a job left, register it as a candidate, and keep evidence; `ran` says where, if that is known.
+    """Verify a job's outputs, register them as a candidate, and write evidence; `ran` tells where, if known.
 
-    Raises as `train`.
+    Raises the errors of `train`.
     """
     active = platform.active()
     _verify(platform.active_site(pipeline.classification, active), spec, result)
@@ -172,7 +172,7 @@ def register(
 
 
 def held_out_from(holdout: Holdout, newest: date) -> date:
-    """The first date whose rows are held out; `last` counts back from the newest date in the data."""
+    """Return the first held-out date; `last` counts back from the newest date in the data."""
     if holdout.start is not None:
         return holdout.start
     assert holdout.last is not None  # noqa: S101 - the pipeline's validation has one of the two
@@ -180,9 +180,9 @@ def held_out_from(holdout: Holdout, newest: date) -> date:
 
 
 def frozen(table: pa.Table, holdout: Holdout) -> tuple[bytes, dict[str, int]]:
-    """The table with a column `split`, as Parquet bytes (equal tables, equal bytes), and the rows of each split.
+    """Return the table with a column `split` as Parquet bytes (equal tables, equal bytes), and the rows of each split.
 
-    Raises TrainingError when either split would be empty, or a row has no date.
+    Raises TrainingError if a split would be empty, or a row has no date.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -192,7 +192,7 @@ def frozen(table: pa.Table, holdout: Holdout) -> tuple[bytes, dict[str, int]]:
     if dates.null_count or not table.num_rows:
         raise TrainingError(
             f"{dates.null_count} of {table.num_rows} rows have no '{holdout.column}'",
-            "The holdout column may not be nullable; the training set may not be empty.",
+            "Make the holdout column non-nullable, and check that the training set is not empty.",
         )
     start = held_out_from(holdout, pc.max(dates).as_py())
     later = pc.greater_equal(dates, pa.scalar(start, pa.date32()))
@@ -201,7 +201,7 @@ def frozen(table: pa.Table, holdout: Holdout) -> tuple[bytes, dict[str, int]]:
     rows = {"train": table.num_rows - held, "holdout": held}
     if 0 in rows.values():
         raise TrainingError(
-            f"The holdout from {start} leaves {rows['train']} rows to learn from and {rows['holdout']} to judge by",
+            f"The holdout from {start} leaves {rows['train']} training rows and {rows['holdout']} held-out rows",
             "Set `holdout` in the pipeline file so that both have rows.",
         )
     buffer = io.BytesIO()
@@ -233,7 +233,7 @@ def _target(pipeline: Pipeline) -> Feature:
 def job_spec(
     platform: Platform, pipeline: Pipeline, dataset: Dataset, snapshot: str, params: Mapping[str, Param]
 ) -> JobSpec:
-    """The order for a job."""
+    """Return the order for a job."""
     return JobSpec(
         pipeline=pipeline.name,
         classification=pipeline.classification,
@@ -251,7 +251,7 @@ def job_spec(
 
 
 def _verify(site: Site, spec: JobSpec, result: JobResult) -> None:
-    """Read every output of the job back from the site. Raises IntegrityError, ObjectMissing naming the object."""
+    """Read every output of the job back from the site. Raises IntegrityError, ObjectMissing with the object."""
     for name, digest in sorted(result.files.items()):
         site.read(spec.output.bucket, spec.key(name), sha256=digest)
 
@@ -264,7 +264,7 @@ def _record(
     version: str,
     ran: Mapping[str, Any] | None,
 ) -> None:
-    """Evidence of the candidate, once per version."""
+    """Write evidence of the candidate, once per version."""
     if candidate_record(platform, pipeline.name, version, result.model_id) is not None:
         return
     seen, _ = trainers.left_out([one.feature() for one in spec.features], spec.trainer.params)
@@ -302,7 +302,7 @@ def _record(
 def candidate_record(
     platform: Platform, name: str, version: str, model_id: str | None = None
 ) -> Mapping[str, Any] | None:
-    """The newest candidate evidence of a version (and model); None when there is none."""
+    """Return the newest candidate evidence of a version (and model), or None."""
     for record in platform.ledger.find("candidate", name, limit=100_000):
         if str(record.body.get("version")) == version and model_id in (None, record.body.get("model_id")):
             return record.body

@@ -1,7 +1,7 @@
-"""Holds a candidate against the gate and promotes it, and gives the alias back when that has to be undone.
+"""Judge a candidate at the gate and promote it; roll the alias back if needed.
 
-Evidence is written before the alias moves. The newest promotion or rollback on record therefore says which version is
-to be champion, and a run that was killed in between is finished by the next one.
+Evidence is written before the alias moves. The newest recorded promotion or rollback therefore names the champion, and
+the next run finishes a killed one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """The gate's verdict on one version. `champion` is the version after it, `previous` the one before."""
+    """Gate verdict on one version. `champion` is the version afterwards, `previous` the one before."""
 
     version: str
     promoted: bool
@@ -43,7 +43,7 @@ class ValidationResult:
 
 @dataclass(frozen=True)
 class RollbackResult:
-    """Which version gave the alias `champion` to which; `done` is false on a dry run."""
+    """Result of a rollback: the versions before and after; `done` is False on a dry run."""
 
     dry_run: bool
     done: bool
@@ -53,11 +53,11 @@ class RollbackResult:
 
 
 def validate(platform: Platform, pipeline: Pipeline, version: str | None = None) -> ValidationResult:
-    """Judge a version (the newest candidate unless named) on the held-out rows of its own frozen training set.
+    """Judge a version (default: the newest candidate) on the held-out rows of its own frozen training set.
 
-    The champion is measured on the same rows. A version that is champion already stays so. Raises TrainingError when
-    there is no candidate, ModelRefused when a model is not the one on record, TrackingUnavailable, SiteError,
-    IntegrityError, PlacementDenied, DatabaseUnavailable, LedgerError.
+    The champion is measured on the same rows. The current champion stays champion. Raises TrainingError without a
+    candidate, ModelRefused if a model differs from its record, TrackingUnavailable, SiteError, IntegrityError,
+    PlacementDenied, DatabaseUnavailable, LedgerError.
     """
     active, name, tracking = platform.active(), pipeline.name, platform.tracking()
     named = version is not None
@@ -70,7 +70,7 @@ def validate(platform: Platform, pipeline: Pipeline, version: str | None = None)
     if current == version:
         body = next(d.body for d in reversed(decisions) if d.kind == "promotion" and str(d.body["version"]) == version)
         previous, reasons = body["previous"], tuple(body["reasons"])
-        said = (f"version {version} is the champion already", *reasons)
+        said = (f"version {version} is already the champion", *reasons)
         return ValidationResult(version, True, said, body["metrics"], body["baselines"], version, previous)
     site = platform.active_site(pipeline.classification, active)
     train, holdout = _rows(platform.ledger, site, record["dataset"])
@@ -113,9 +113,9 @@ def validate(platform: Platform, pipeline: Pipeline, version: str | None = None)
 def _champions(
     platform: Platform, record: Mapping[str, Any], version: str | None, holdout: pa.Table, truth: Any, *, named: bool
 ) -> tuple[dict[str, float] | None, tuple[str, ...]]:
-    """The champion's metrics on the candidate's held-out rows; or None and the reason why it cannot be measured.
+    """Return the champion's metrics on the candidate's held-out rows, or None and why it cannot be measured.
 
-    That reason refuses a candidate, unless a person named its version.
+    The reason refuses a candidate unless a person named its version.
     """
     if version in (None, record["version"]):
         return None, ()
@@ -139,7 +139,7 @@ def _incomparable(record: Mapping[str, Any], version: str, why: str) -> tuple[st
 
 
 def _undone(decisions: Sequence[Evidence], version: str) -> str:
-    """Why a version that was rolled back is not promoted again on its own; empty if it was not."""
+    """Return why a rolled-back version is not promoted again automatically; empty if it was not rolled back."""
     for decision in reversed(decisions):
         if decision.kind == "rollback" and str(decision.body["replaces"]) == version:
             return (
@@ -154,8 +154,8 @@ def _undone(decisions: Sequence[Evidence], version: str) -> str:
 def _record(platform: Platform, name: str, version: str) -> Mapping[str, Any]:
     if (found := candidate_record(platform, name, version)) is None:
         raise ModelRefused(
-            f"Model {name} version {version} has no evidence of its training in the ledger",
-            f"Only versions that train_{name} registered are opened. Run it, and validate what it gives.",
+            f"The ledger has no evidence that model {name} version {version} was trained here",
+            f"Run train_{name}, and validate the version that it registers. Other versions are not opened.",
         )
     return found
 
@@ -172,7 +172,7 @@ def _said_before(platform: Platform, name: str, body: Mapping[str, Any]) -> bool
 
 
 def _finite(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers that JSON cannot hold as None, in the mapping and the mappings inside it."""
+    """Replace numbers that JSON cannot hold by None, in nested mappings."""
     import math
 
     return {
@@ -188,12 +188,12 @@ def _finite(data: Mapping[str, Any]) -> dict[str, Any]:
 def roll_back(
     platform: Platform, pipeline: Pipeline, *, dry_run: bool = True, replaces: str | None = None
 ) -> RollbackResult:
-    """Give the alias `champion` to the version that was promoted before the present one.
+    """Move the alias `champion` back to the version that was promoted before the current one.
 
-    Its files are checked against the record first, on a dry run too. A rollback that was killed half way is finished,
-    not repeated. With `replaces`, nothing moves unless that version is champion; where it was rolled back already, that
-    is the result. Raises TrainingError when there is no earlier champion, ModelRefused when its files are not the ones
-    on record or another version is champion, TrackingUnavailable, LedgerError, DatabaseUnavailable.
+    The version's files are checked against the record first, also on a dry run. A killed rollback is finished, not
+    repeated. With `replaces`, nothing moves unless that version is champion; if it was rolled back already, that is the
+    result. Raises TrainingError without an earlier champion, ModelRefused if its files differ from the record or
+    another version is champion, TrackingUnavailable, LedgerError, DatabaseUnavailable.
     """
     active, name, tracking = platform.active(), pipeline.name, platform.tracking()
     decisions = decisions_on(platform.ledger, name)
@@ -211,14 +211,14 @@ def roll_back(
         target, replaced = found
     else:
         raise TrainingError(
-            f"Model {name} has no champion before the present one",
+            f"Model {name} has no earlier champion",
             f"Promote a better candidate: run train_{name} with other parameters.",
         )
     if replaces is not None and replaces != replaced:
         raise ModelRefused(
-            f"Model {name} was to go back from version {replaces}, and the champion is version {current} by now:"
-            " nothing was moved",
-            "Look at the plan anew: it shows which version is champion, and which one would come back.",
+            f"Model {name} was to go back from version {replaces}, but the champion is now version {current}: "
+            "nothing was moved",
+            "Open the plan again: it shows the current champion and the version that would come back.",
         )
     loading.load(tracking, _record(platform, name, target))
     plan = f"the alias champion of model {name} goes from version {alias or 'none'} back to version {target}"
@@ -228,7 +228,7 @@ def roll_back(
         if (seen := decisions_on(platform.ledger, name)) and seen[-1].seq != decisions[-1].seq:
             raise ModelRefused(
                 f"Model {name}: another decision (record {seen[-1].seq}) was made meanwhile: nothing was moved",
-                "Look at the plan anew.",
+                "Open the plan again.",
             )
         champions.settle(platform, name, decisions)
         if not interrupted:

@@ -1,1 +1,1 @@
-"""Replaces the release that runs by this one, and back."""
+"""Replace the running release by this one, and go back."""

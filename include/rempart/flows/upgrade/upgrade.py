@@ -1,4 +1,4 @@
-"""`rempart upgrade`: a restore point, taken and proven by the release that runs; then this release takes its place."""
+"""Run `rempart upgrade`: the running release writes and drills a restore point, then this release replaces it."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ from rempart.settings.pipelines import load_all
 logger = logging.getLogger(__name__)
 
 PARSE_SECONDS = 180.0
-"""How long DAG files may take to be read by the new release."""
+"""Seconds within which the new release must read the DAG files."""
 PATIENCE = 4 * 3600.0
-"""How long the restore point and its drill may take."""
+"""Seconds within which the restore point and its drill must finish."""
 
 
 def unfinished(stack: Stack) -> Begun | None:
     """An upgrade that was begun and did not end. Raises UpgradeError where there is no platform."""
     if stack.services and not stack.secrets.is_file():
-        raise UpgradeError(f"There is no platform in {stack.var}", "Name the state of the one that runs: REMPART_VAR.")
+        raise UpgradeError(
+            f"No platform exists in {stack.var}", "Set REMPART_VAR to the state folder of the running platform."
+        )
     begun = upgrade_journal.read(stack)
     return begun if begun and not begun.outcome and not _runs(stack, begun) else None
 
@@ -52,7 +54,7 @@ def check(lines: Sequence[Line]) -> None:
     if refused := refusals(lines):
         raise UpgradeError(
             f"This release cannot take over: {len(refused)} lines above refuse it ({refused[0].what})",
-            "Do what each of them says, then run `rempart upgrade --check` again.",
+            "Follow the instruction of each such line, then run `rempart upgrade --check` again.",
         )
 
 
@@ -63,38 +65,38 @@ def is_current(facts: Facts) -> bool:
 
 
 def steps(databases: Sequence[str]) -> list[str]:
-    """What an upgrade would do. Pure."""
+    """Yield the steps of an upgrade. Pure."""
     migrated = f"migrate {' and '.join(databases)}; " if databases else ""
     return [
-        "It would: take a restore point and prove it by a drill, both with the release that runs; stop the platform;",
-        f"{migrated}start it with this release; prove it. Tasks that run then are ended, and retried after the start.",
-        "Nothing was changed. Say --yes to do it.",
+        "It would: take a restore point and drill it, both with the running release; stop the platform;",
+        f"{migrated}start it with this release; check it. Running tasks are ended, and retried after the start.",
+        "Nothing was changed. Pass --yes to upgrade.",
     ]
 
 
 def _runs(stack: Stack, begun: Begun) -> bool:
-    """Whether the release before works again, so that the restore point is not of the newest state any more."""
+    """Return whether the previous release runs again, so that the restore point is outdated."""
     recorded = release.recorded(stack)
     return bool(lifecycle.works(stack)) and recorded is not None and recorded.root == begun.before.root
 
 
 def prepare(stack: Stack, facts: Facts) -> Begun:
-    """The restore point, taken and proven by the release that can read it: the one that runs. Raises UpgradeError."""
+    """Return the restore point, written and drilled by the running release, which can read it. Raises UpgradeError."""
     platform = open_platform()
     api, began = AirflowApi(platform.connections("airflow_api")), platform.clock()
     with _step("restore point"):
         point = _run(api, "backup_platform", "back_up", {})
     if point["dangling"]:
         raise UpgradeError(
-            f"Restore point {point['id']} lacks objects: nobody should go back to it",
-            f"`rempart points explain {point['id']}` names them; then run `rempart upgrade` again.",
+            f"Restore point {point['id']} lacks objects, so it is no safe way back",
+            f"Run `rempart points explain {point['id']}` to list them; then run `rempart upgrade` again.",
         )
     with _step("drill"):
         drill = _run(api, "restore_drill", "drill", {"point": point["id"]})
     if not drill["ok"]:
         raise UpgradeError(
-            f"Restore point {point['id']} did not prove itself",
-            "Follow docs/runbooks/restore-drill.md; nothing was changed.",
+            f"Restore point {point['id']} failed its drill",
+            "Follow docs/runbooks/restore-drill.md. Nothing was changed.",
         )
     with postgresql.session(platform.database("mlflow"), "read the versions of models") as opened:
         models = [(name, version) for name, version, _ in postgresql.model_locations(opened)]
@@ -102,7 +104,7 @@ def prepare(stack: Stack, facts: Facts) -> Begun:
         champions = registered(postgresql.decided_champions(opened), models)
     chain = upgrade_facts.verified(platform.ledger)
     if facts.before is None:
-        raise UpgradeError("Nobody knows which release worked here last", "Run `rempart upgrade --check`.")
+        raise UpgradeError("The release that last ran here is unknown", "Run `rempart upgrade --check`.")
     begun = Begun(
         str(point["id"]),
         backup_site(platform.config, platform.active().site),
@@ -118,7 +120,7 @@ def prepare(stack: Stack, facts: Facts) -> Begun:
 
 
 def _run(api: AirflowApi, dag_id: str, task_id: str, conf: Mapping[str, object]) -> dict[str, object]:
-    """One DAG run of the platform as it runs, to its end; what a task returned. Raises AirflowApiError."""
+    """Run a DAG on the running platform to its end. Return the value of a task. Raises AirflowApiError."""
     run = api.trigger(dag_id, conf)
     api.follow(dag_id, run, lambda line: logger.info("%s: %s", dag_id, line), PATIENCE)
     return api.result(dag_id, run, task_id)
@@ -158,15 +160,15 @@ def exchange(stack: Stack, begun: Begun) -> list[str]:
     platform.ledger.append("upgrade", ours.version, body)
     if failed:
         raise UpgradeError(
-            f"This release runs, and not everything is as it was: {failed[0].what} ({failed[0].detail})",
-            f"Mend it and run `rempart upgrade --yes` again, or go back: {way_back(stack)}",
+            f"This release runs, but checks failed: {failed[0].what} ({failed[0].detail})",
+            f"Correct the cause and run `rempart upgrade --yes` again, or go back: {way_back(stack)}",
         )
     upgrade_journal.write(stack, replace(begun, outcome="upgraded"))
-    lost = f"databases {' and '.join(begun.migrates)} go back to restore point {begun.point}" if begun.migrates else ""
+    lost = f"databases {' and '.join(begun.migrates)} return to restore point {begun.point}" if begun.migrates else ""
     return [
-        f"upgraded in {body['seconds']:.0f} s. Keep {begun.before.root} until you are sure; the way back is",
+        f"upgraded in {body['seconds']:.0f} s. Keep {begun.before.root} until you are sure. Way back:",
         f"  {way_back(stack)}",
-        f"  ({lost or 'no schema was migrated: nothing is restored, only the release before is started'})",
+        f"  ({lost or 'no schema was migrated: only the previous release is started'})",
     ]
 
 
@@ -175,13 +177,13 @@ def _told(one: release.Release) -> dict[str, object]:
 
 
 def way_back(stack: Stack) -> str:
-    """The one command that goes back."""
+    """Return the command that goes back."""
     where = f"REMPART_VAR={stack.var} " + (f"REMPART_PORT_OFFSET={stack.offset} " if stack.offset else "")
     return f"cd {stack.root} && {where}.venv/bin/rempart upgrade --back --yes"
 
 
 def proof(platform: Platform, begun: Begun) -> Iterator[Check]:
-    """What was there before, asked for as its users would."""
+    """Check for everything that existed before, the way users ask for it."""
     site = platform.active_site(classification_of(load_all()))
     head, environment = begun.ledger_head, configuration.environment()
     yield from restore_checks.of_service(platform, begun.champions, head, environment, site)
@@ -189,14 +191,14 @@ def proof(platform: Platform, begun: Begun) -> Iterator[Check]:
 
 @dataclass
 class _Read:
-    """DAGs that Airflow read since a moment, and its import errors."""
+    """DAGs that Airflow has read since a moment, and its import errors."""
 
     ids: set[str] = field(default_factory=set)
     errors: list[str] = field(default_factory=list)
 
 
 def dags_are_read(platform: Platform, wanted: frozenset[str], since: float) -> Check:
-    """Every DAG was read again since then, without an error. `since` in seconds since the epoch."""
+    """Check that every DAG was read again without an error. `since` is in seconds since the epoch."""
     what, api = "every DAG is read without error", AirflowApi(platform.connections("airflow_api"))
     deadline, found = time.monotonic() + PARSE_SECONDS, _Read()
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""`rempart upgrade --back`: the release before works here again, on what its own restore point holds where it must."""
+"""Run `rempart upgrade --back`: restore the previous release, with its own restore point where needed."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def newest(stack: Stack) -> Begun:
     begun = upgrade_journal.read(stack)
     if begun is None or begun.outcome == "back":
         raise UpgradeError(
-            "No upgrade of this platform is on record" if begun is None else "The way back was gone already",
-            "`rempart status` tells what runs.",
+            "No upgrade of this platform is on record" if begun is None else "The platform already went back",
+            "Run `rempart status` to see what runs.",
         )
     _check(begun.before)
     return begun
@@ -59,20 +59,20 @@ def go_back(stack: Stack, begun: Begun) -> None:
     restore_checks.log(checks)
     if failed := [check for check in checks if check.ok is False]:
         raise UpgradeError(
-            f"The release before runs again, and not everything is as it was: {failed[0].what} ({failed[0].detail})",
+            f"The previous release runs again, but checks failed: {failed[0].what} ({failed[0].detail})",
             "Follow docs/runbooks/upgrade-failed.md, 'A check is red'.",
         )
     upgrade_journal.write(stack, replace(begun, outcome="back"))
 
 
 def plan(begun: Begun) -> list[str]:
-    """What a return does and costs. Pure."""
-    lines = [f"The release before, {begun.before.version} in {begun.before.root}, would work here again."]
+    """Yield the steps and the cost of going back. Pure."""
+    lines = [f"The previous release, {begun.before.version} in {begun.before.root}, would work here again."]
     if begun.migrates:
         lines += [
             f"databases  {', '.join(begun.migrates)}: restored from {begun.point} at '{begun.site}'",
-            f"lost       what they got since: {', and '.join(_LOSES[name] for name in begun.migrates)}",
-            "stays      all else, as it is now: ledger, features, objects at every site",
+            f"lost       their later changes: {', and '.join(_LOSES[name] for name in begun.migrates)}",
+            "stays      everything else, as it is now: ledger, features, objects at every site",
         ]
     else:
         lines.append("stays      everything: no schema was migrated, so nothing is restored")
@@ -82,13 +82,13 @@ def plan(begun: Begun) -> list[str]:
 def _check(before: release.Release) -> None:
     if not Path(before.python).is_file() or not (before.root / "rempart.yaml").is_file():
         raise UpgradeError(
-            f"The release before is not in {before.root} any more, or its environment is gone",
-            "Check it out there again and run `make setup` in it; then the same command.",
+            f"The previous release is missing in {before.root}, or its environment is",
+            "Check it out there again and run `make setup` in it; then repeat the command.",
         )
 
 
 def _before(stack: Stack, begun: Begun, words: list[str]) -> None:
-    """Run the command line of the release before on this stack's state. Raises UpgradeError."""
+    """Run the CLI of the previous release on this stack's state. Raises UpgradeError."""
     variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")} | {
         "REMPART_HOME": str(begun.before.root),
         "REMPART_VAR": str(stack.var),
@@ -103,8 +103,8 @@ def _before(stack: Stack, begun: Begun, words: list[str]) -> None:
     )
     if done.returncode:
         raise UpgradeError(
-            f"`rempart {words[0]}` of the release before, in {begun.before.root}, ended with {done.returncode}",
-            "Do what it says above, then run the same command again: docs/runbooks/upgrade-failed.md.",
+            f"`rempart {words[0]}` of the previous release, in {begun.before.root}, ended with {done.returncode}",
+            "Follow its message above, then repeat the command: docs/runbooks/upgrade-failed.md.",
         )
 
 
@@ -118,7 +118,7 @@ def _record(stack: Stack, begun: Begun) -> None:
 
 
 def _proof(begun: Begun) -> list[Check]:
-    """The platform under the release before, asked from here."""
+    """Check the platform under the previous release, from this checkout."""
     from rempart.models import registry
 
     platform = open_platform()
@@ -127,6 +127,6 @@ def _proof(begun: Begun) -> list[Check]:
     told = ", ".join(f"{name} version {version}" for name, version in found.items())
     return [
         Check("Airflow shows its DAGs", bool(ids), f"{len(ids)} DAGs"),
-        Check("the champions are those of before", found == dict(begun.champions), told or "there were none"),
+        Check("the champions are the previous ones", found == dict(begun.champions), told or "there were none"),
         restore_checks.ledger_verifies(platform.ledger, begun.ledger_head),
     ]

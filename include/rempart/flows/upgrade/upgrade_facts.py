@@ -1,4 +1,4 @@
-"""Looks at what runs here and at what this checkout brings; changes nothing. What it finds, `upgrade_plan` judges."""
+"""Collect facts about the running release and this checkout, without changes; `upgrade_plan` judges them."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def gather(stack: Stack, platform: Platform) -> Facts:
 
 
 def verified(ledger: Ledger) -> Verdict:
-    """The whole chain as this release verifies it, with the keys that it introduces itself."""
+    """Verify the whole chain with this release and the keys that the chain introduces."""
     introduced = [from_base64(one.body.get("public")) for one in ledger.find("key", limit=10_000)]
     return verify((entry.line for entry in ledger.entries()), [key for key in introduced if key], {})
 
 
 def ledger_state(ledger: Ledger) -> tuple[int, str]:
-    """How many records verify, and what is broken; an empty ledger, as a new platform has it, is not."""
+    """Return how many records verify, and what is broken. An empty ledger is valid."""
     if next(iter(ledger.entries()), None) is None:
         return 0, ""
     found = verified(ledger)
@@ -84,7 +84,7 @@ def ledger_state(ledger: Ledger) -> tuple[int, str]:
 
 
 def import_dags(stack: Stack) -> tuple[frozenset[str], Mapping[str, str]]:
-    """Ids of the DAGs that this checkout's files give, and errors by file: in a process that knows no database."""
+    """Import this checkout's DAG files in a process without a database. Return the DAG ids, and errors by file."""
     secrets = configuration.read_env_file(stack.secrets)
     with tempfile.TemporaryDirectory(prefix="rempart-import-") as home:
         variables = environment.airflow(stack, secrets, os.environ, "airflow-dag-processor") | {
@@ -110,7 +110,7 @@ def import_dags(stack: Stack) -> tuple[frozenset[str], Mapping[str, str]]:
 
 
 def _server(stack: Stack, platform: Platform) -> int | None:
-    """The major version of the server that holds the data."""
+    """Return the major version of the server that holds the data."""
     if not stack.external("postgresql"):
         there = (stack.postgresql_data / "PG_VERSION").is_file()
         return embedded.data_version(stack.postgresql_data) if there else None

@@ -1,4 +1,4 @@
-"""An upgrade that was begun, as it is kept in var/upgrade.json: what a return to the release before needs."""
+"""Read and write var/upgrade.json: an unfinished upgrade, and what the way back needs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Outcome = Literal["", "upgraded", "back"]
 
 @dataclass(frozen=True)
 class Begun:
-    """One upgrade. `point`: the restore point that was taken first, `site`: where it is; `migrates`: the databases that
-    the release before could not work on afterwards; `outcome`: empty until the upgrade, or the return, was proven.
+    """One upgrade. `point` is its restore point at site `site`.
 
-    `champions`, `ledger_head` and `dags` are what the platform had before.
+    `migrates`: the databases that the previous release cannot use after the upgrade. `outcome`: empty until the
+    upgrade, or the return, is verified. `champions`, `ledger_head` and `dags` describe the platform before.
     """
 
     point: str
@@ -47,7 +47,7 @@ def write(stack: Stack, begun: Begun) -> None:
 
 
 def read(stack: Stack) -> Begun | None:
-    """The newest upgrade of this stack; None if there was none. Raises UpgradeError."""
+    """Return the newest upgrade of this stack, or None. Raises UpgradeError."""
     if not _file(stack).is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""What an upgrade changes, decided from facts alone: each line says ok, changes or refuses, and what to do."""
+"""Decide what an upgrade changes, from facts alone: each line says ok, changes or refuses, with an instruction."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Facts:
-    """What runs here and what this checkout brings.
+    """Facts about the running release and this checkout.
 
-    `before`: the release that started the platform last, None if nobody knows; `idle`: services that should run and do
-    not. `server`: the major version of PostgreSQL that holds the data, None if unknown; `own_server`: of the stack.
-    `installed_otherwise`: packages that are not as locked. `running_dags`: ids that Airflow shows, None if it was not
-    asked; `dags`, `dag_errors`: what this checkout's files give, None if they could not be read. `ledger`: records, and
-    what is broken. `pipelines_gone`: those of the release before that this checkout lacks.
+    `before`: the release that last started the platform, or None if unknown. `idle`: stopped services that should run.
+    `server`: the major version of PostgreSQL that holds the data, or None. `own_server`: it belongs to the stack.
+    `installed_otherwise`: packages that differ from the lock. `running_dags`: ids that Airflow shows, or None if not
+    asked. `dags`, `dag_errors`: from this checkout's files, or None if unreadable. `ledger`: records, and what is
+    broken. `pipelines_gone`: pipelines of the previous release that this checkout lacks.
     """
 
     before: Release | None
@@ -55,7 +55,7 @@ class Facts:
 
 
 def decide(facts: Facts) -> tuple[Line, ...]:
-    """Every line, in the order in which a person reads them."""
+    """Return every line, in reading order."""
     return tuple(
         line
         for part in (_release, _packages, _postgresql, _schemas, _scripts, _points, _ledger, _configuration, _dags)
@@ -68,7 +68,7 @@ def refusals(lines: Iterable[Line]) -> list[Line]:
 
 
 def migrating(facts: Facts) -> tuple[str, ...]:
-    """The databases whose schema would be migrated: a return to the release before needs them as they were."""
+    """Return the databases whose schema would be migrated. Going back needs their state before."""
     return tuple(sorted({one.database for one in facts.schemas or () if one.pending}))
 
 
@@ -78,8 +78,8 @@ def _release(facts: Facts) -> Iterator[Line]:
         yield Line(
             "release",
             "refuses",
-            "nobody knows which release worked here last, or its checkout is gone",
-            "check it out again where it was, `make setup` and `rempart up` there; then come back",
+            "the release that last ran here is unknown, or its checkout is gone",
+            "check it out again at its place, run `make setup` and `rempart up` there; then come back",
         )
     elif before.same_code(ours):
         yield Line("release", "ok", f"{ours.version} as in {before.root}: the lock, SQL and formats are the same")
@@ -87,8 +87,8 @@ def _release(facts: Facts) -> Iterator[Line]:
         yield Line(
             "release",
             "refuses",
-            f"this checkout took the place of the one that runs, in {before.root}: nobody could go back to that",
-            "check the release before out there again, and this one in a folder of its own (docs/how-to/upgrade.md)",
+            f"this checkout replaced the running release in {before.root}: there is no way back",
+            "check out the previous release there again, and this one in another folder (docs/how-to/upgrade.md)",
         )
     else:
         yield Line("release", "changes", f"{before.version} in {before.root} to {ours.version} in {ours.root}")
@@ -96,8 +96,8 @@ def _release(facts: Facts) -> Iterator[Line]:
         yield Line(
             "platform",
             "refuses",
-            f"it does not run: {', '.join(facts.idle)}",
-            "start it with the release before (`rempart up` there): it takes the restore point, which it can read",
+            f"stopped: {', '.join(facts.idle)}",
+            "start it with the previous release (`rempart up` there): it takes the restore point, which it can read",
         )
     if facts.installed_otherwise is None:
         yield Line("installed packages", "refuses", "they could not be compared with the lock", "`make setup`")
@@ -115,7 +115,7 @@ def _packages(facts: Facts) -> Iterator[Line]:
     moved = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
     named = [name for name in moved if name in NAMED or name.startswith(PROVIDERS)]
     for name in named:
-        todo = "its registry is written anew when features are materialized next" if name == "feast" else ""
+        todo = "its registry is rewritten at the next materialization" if name == "feast" else ""
         yield Line(name, "changes", f"{was.get(name, 'absent')} to {now.get(name, 'absent')}", todo)
     if rest := len(moved) - len(named):
         yield Line("other packages", "changes", f"{rest} of {len(now)}")
@@ -131,14 +131,14 @@ def _postgresql(facts: Facts) -> Iterator[Line]:
         yield Line(
             "PostgreSQL",
             "refuses",
-            f"the data are of version {facts.server}, this release brings {brought}",
-            "databases go over by a restore point: docs/how-to/upgrade.md, 'Another version of PostgreSQL'",
+            f"the data have version {facts.server}, this release brings {brought}",
+            "move the databases with a restore point: docs/how-to/upgrade.md, 'Another version of PostgreSQL'",
         )
     elif brought < facts.server:
         yield Line(
             "PostgreSQL",
             "refuses",
-            f"your server is version {facts.server}, the programs here are {brought}: they could not dump it",
+            f"your server is version {facts.server}, the programs here are {brought} and cannot dump it",
             "take a release whose programs are as new as the server",
         )
     else:
@@ -147,14 +147,16 @@ def _postgresql(facts: Facts) -> Iterator[Line]:
 
 def _schemas(facts: Facts) -> Iterator[Line]:
     if facts.schemas is None:
-        yield Line("database schemas", "refuses", "they could not be read", "start the release before, then ask again")
+        yield Line(
+            "database schemas", "refuses", "they could not be read", "start the previous release, then ask again"
+        )
     for one in facts.schemas or ():
         what = f"schema of {one.name}"
         if one.unknown:
             yield Line(
                 what,
                 "refuses",
-                f"revision {one.found} is not one of this release: a later one made it",
+                f"revision {one.found} is unknown to this release: a later one made it",
                 "take that release, or a later one",
             )
         elif one.pending:
@@ -162,12 +164,12 @@ def _schemas(facts: Facts) -> Iterator[Line]:
                 what,
                 "changes",
                 f"revision {one.found} to {one.head}",
-                f"it is migrated; going back restores database {one.database} from the restore point",
+                f"the upgrade migrates it; going back restores database {one.database} from the restore point",
             )
         elif one.found:
             yield Line(what, "ok", f"revision {one.found}, the newest")
         else:
-            yield Line(what, "changes", f"there is none yet: it is made, at revision {one.head}")
+            yield Line(what, "changes", f"no schema yet: the upgrade makes it, at revision {one.head}")
 
 
 def _scripts(facts: Facts) -> Iterator[Line]:
@@ -183,8 +185,8 @@ def _scripts(facts: Facts) -> Iterator[Line]:
             yield Line(
                 f"tables of {name}",
                 "changes",
-                f"include/sql/{name}.sql is another one",
-                "it runs at the start and only adds; read what it adds: going back does not take it away",
+                f"include/sql/{name}.sql differs",
+                "it runs at the start and only adds; read what it adds, because going back does not remove it",
             )
         else:
             yield Line(f"tables of {name}", "ok", "the same")
@@ -200,8 +202,8 @@ def _points(facts: Facts) -> Iterator[Line]:
         yield Line(
             "restore points",
             "changes",
-            f"format {was} to {now}: this release does not restore those from before",
-            "keep the checkout of the release before until they are pruned, and back up after the upgrade",
+            f"format {was} to {now}: this release cannot restore older points",
+            "keep the checkout of the previous release until they are pruned, and back up after the upgrade",
         )
     else:
         yield Line("restore points", "ok", f"format {now}")
@@ -209,7 +211,7 @@ def _points(facts: Facts) -> Iterator[Line]:
 
 def _ledger(facts: Facts) -> Iterator[Line]:
     if facts.ledger is None:
-        yield Line("ledger", "refuses", "it could not be read", "start the release before, then ask again")
+        yield Line("ledger", "refuses", "it could not be read", "start the previous release, then ask again")
     elif facts.ledger[1]:
         yield Line("ledger", "refuses", facts.ledger[1], "docs/how-to/verify-the-ledger.md")
     else:
@@ -223,13 +225,13 @@ def _configuration(facts: Facts) -> Iterator[Line]:
         yield Line(
             f"pipeline {name}",
             "refuses",
-            "the release before has it, this checkout does not",
+            "the previous release has it, this checkout does not",
             f"copy include/pipelines/{name}.yaml here, or remove it there first",
         )
     if facts.before and facts.configuration_differs:
         file = facts.before.root / "rempart.yaml"
-        todo = f"is that meant? `diff {file} {facts.ours.root / 'rempart.yaml'}`"
-        yield Line("rempart.yaml", "changes", "it is valid, and another one than the release before has", todo)
+        todo = f"if this is unintended, compare: `diff {file} {facts.ours.root / 'rempart.yaml'}`"
+        yield Line("rempart.yaml", "changes", "valid, but it differs from the previous release's file", todo)
     else:
         yield Line("rempart.yaml", "ok", "it is valid")
 

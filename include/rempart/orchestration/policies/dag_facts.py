@@ -39,21 +39,21 @@ _NAMES_NOTHING = _OF_EVERY_TASK | _NOT_ARGUMENTS
 
 @cache
 def _matters(name: str) -> bool:
-    """Whether an argument of this name is one that the rules judge, whatever its value."""
+    """Return whether the rules judge an argument of this name, whatever its value."""
     return _CONNECTION.search(name) is not None or name == "image" or name in _CLUSTER or name in _POD
 
 
 @cache
 def _telling(*names: str) -> tuple[tuple[str, bool], ...]:
-    """Names that may name something, and whether they are judged whatever their value.
+    """Return names that may name a connection or image, and whether they are judged whatever their value.
 
-    All operators of a class have the same attributes, so most answers are found in the cache.
+    All operators of a class have the same attributes, so most answers come from the cache.
     """
     return tuple((name, _matters(name)) for name in names if name not in _NAMES_NOTHING)
 
 
 def _relevant(values: Mapping[str, Any], names: Iterable[str]) -> list[tuple[str, Any]]:
-    """The values that may name something, with their names. Asked of every argument of every task: it must be quick."""
+    """Return named values that may name something. It is called for every argument of every task and must be fast."""
     found = []
     for name, matters in _telling(*names):
         value = values[name]
@@ -67,12 +67,12 @@ def _relevant(values: Mapping[str, Any], names: Iterable[str]) -> list[tuple[str
 
 
 def _judged(name: str, value: Any) -> bool:
-    """Whether an argument may name something, by its name or by what it holds."""
+    """Return whether an argument may name something, by its name or its value."""
     return value is not None and (_matters(name) or (type(value) not in _PLAIN and _may_hold(value)))
 
 
 def _may_hold(value: Any) -> bool:
-    """Whether a value that is not plain may have named values in it."""
+    """Return whether a complex value may contain named values."""
     kind = type(value)
     if kind is list or kind is tuple:
         for one in value:  # noqa: SIM110 - any() with a generator takes twice as long
@@ -83,7 +83,7 @@ def _may_hold(value: Any) -> bool:
 
 
 def dag_facts(dag: Any) -> DagFacts:
-    """What the rules need to know of a DAG of Airflow's SDK."""
+    """Return the facts of an SDK DAG that the rules need."""
     own = {
         "on_success_callback": dag.on_success_callback,
         "on_failure_callback": dag.on_failure_callback,
@@ -94,7 +94,7 @@ def dag_facts(dag: Any) -> DagFacts:
 
 
 def task_facts(task: Any) -> TaskFacts:
-    """What the rules need to know of one task, mapped or not."""
+    """Return the facts of one task, mapped or not, that the rules need."""
     pairs = list(_mapped_arguments(task)) if task.is_mapped else _arguments(task)
     if not pairs:  # most tasks
         return TaskFacts(task.task_id, task.owner, task.execution_timeout)
@@ -111,7 +111,7 @@ def task_facts(task: Any) -> TaskFacts:
 
 
 def _arguments(task: Any) -> list[tuple[str, Any]]:
-    """An operator's attributes, and the arguments that it was made with: some operators keep one under another name."""
+    """Return an operator's attributes and constructor arguments: some operators store one under another name."""
     own, given = vars(task), task._BaseOperator__init_kwargs
     operator: type = type(task)
     found = _relevant(own, own)
@@ -130,9 +130,9 @@ def _arguments(task: Any) -> list[tuple[str, Any]]:
 
 
 def _accepted(function: Any) -> dict[str, Any]:
-    """A function's parameters with their defaults, in order; those without one stand as an ellipsis.
+    """Return a function's parameters with their defaults, in order; those without one stand as an ellipsis.
 
-    Nothing for a callable written in C that does not tell: what it is given by keyword is read all the same.
+    Empty for a C callable without a signature: its keyword arguments are read all the same.
     """
     function = inspect.unwrap(function)
     if code := getattr(function, "__code__", None):  # many times faster than inspect.signature

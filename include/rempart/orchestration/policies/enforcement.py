@@ -1,4 +1,4 @@
-"""Carries the rules of rempart.sovereignty to Airflow's objects: a DAG as it is read, a pod before it is made."""
+"""Apply the rules of rempart.sovereignty to Airflow's objects: a DAG when it is read, a pod before it is made."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def today() -> date:
 
 @lru_cache(maxsize=1)
 def _config_at(second: int) -> tuple[Config, dag_rules.Judged]:
-    """The configuration, looked up once a second at most, and what was judged by it: a folder may hold many DAGs."""
+    """Return the configuration, read at most once a second, and cached verdicts: a folder may hold many DAGs."""
     return config.load(), {}
 
 
 def refusal(dag: Any) -> str | None:
-    """Every rule that a DAG breaks, as one text for its import error; None when it may run."""
+    """Return every rule that a DAG breaks as one text for its import error, or None."""
     current, judged = _config_at(int(time.monotonic()))
     found = dag_rules.violations(current, dag_facts(dag), on=today(), judged=judged)
     return dag_rules.message(dag.dag_id, found) if found else None
@@ -41,9 +41,9 @@ def _kubernetes_executor() -> bool:
 
 
 def label_worker_pods(dag: Any) -> None:
-    """Under the KubernetesExecutor, label each task's own pod with the classification of its DAG.
+    """Label each task's own pod with its DAG's classification under the KubernetesExecutor.
 
-    The scheduler makes that pod and knows nothing of the DAG's tags. A higher label of the task's own stays.
+    The scheduler makes that pod and does not know the DAG's tags. A higher label of the task stays.
     """
     classification = dag_rules.stated_classification(dag.tags)
     if classification is None or not _kubernetes_executor():
@@ -64,10 +64,10 @@ def label_worker_pods(dag: Any) -> None:
 
 
 def restrict(pod: Any) -> None:
-    """Change a V1Pod in place into the one that may run. Raises PlacementDenied.
+    """Change a V1Pod in place into the allowed pod. Raises PlacementDenied.
 
-    In a task, the decision is kept as evidence. The scheduler (KubernetesExecutor) has its log alone: it fails the
-    task, and names the reason there.
+    In a task the decision is recorded as evidence. In the scheduler (KubernetesExecutor) it is only logged: it fails
+    the task and names the reason there.
     """
     from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 
@@ -89,7 +89,7 @@ def restrict(pod: Any) -> None:
 
 
 def _running() -> Any:
-    """The context of the task that runs in this process; None elsewhere, as in the scheduler."""
+    """Return the context of the task that runs in this process, or None, as in the scheduler."""
     from airflow.sdk import get_current_context
 
     try:

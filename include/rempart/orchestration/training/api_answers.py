@@ -1,4 +1,4 @@
-"""What the answers of a cluster's API server mean, and which requests are sent again."""
+"""Interpret answers of a cluster's API server, and decide which requests are repeated."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ retried: Callable[[Callable[..., Any]], Callable[..., Any]] = generic_api_retry
 
 
 def is_there(cause: ApiException) -> bool:
-    """Whether an object was not made because it exists, which no retry changes."""
+    """Return whether a creation failed because the object exists; a retry would not change that."""
     return cause.status == 409 and '"AlreadyExists"' in str(cause.body)
 
 
 def told(cause: Exception) -> tuple[int, str]:
-    """An API server's status and message, without the headers that the exception prints; 0 if it did not answer."""
+    """Return an API server's status and message without HTTP headers; 0 if it did not answer."""
     if not isinstance(cause, ApiException):
         return 0, type(cause).__name__
     try:

@@ -1,6 +1,6 @@
-"""Triggers of the training operator: the provider's pod trigger, told by its pool's watch, and a pause.
+"""Triggers of the training operator: the provider's pod trigger fed by the pool's watch, and a pause.
 
-The provider's loop looks at the pod every two seconds. Here it sees what the watch told, so that costs no request.
+The provider's loop reads the pod every two seconds. Here it reads the watched state, which costs no request.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ MINIMUM_SECONDS = 10.0
 #67287, #72716): no event is fired sooner."""
 OVERDUE_SECONDS = 10
 LOOK_SECONDS = 90.0
-"""A pod is looked at so often although the pool's watch tells nothing of it."""
+"""Seconds after which a pod is read although the pool's watch reports nothing."""
 BOUND = "bound"
-"""Status of the event that a pod has a node, and waits there for its credentials."""
+"""Status of the event that a pod has a node and waits for its credentials."""
 
 
 class Lost(Exception):
@@ -40,7 +40,7 @@ class Lost(Exception):
 
 
 def overdue(pod: Any, now: datetime) -> bool:
-    """Whether a pod is being deleted, and its time for that is over."""
+    """Return whether a pod's deletion is overdue."""
     gone_by = pod.metadata.deletion_timestamp
     return gone_by is not None and now > gone_by + timedelta(seconds=OVERDUE_SECONDS)
 
@@ -64,7 +64,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments | {"await_node": self.await_node}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """The provider's one event, not sooner than the minimum, and without the headers of HTTP answers."""
+        """Yield the provider's only event, not before the minimum, and without HTTP headers."""
         began = time.monotonic()
         async with watch_of(self.hook, str(self.kubernetes_conn_id), self.pod_namespace).news(self.pod_name) as news:
             self._news = news
@@ -74,9 +74,9 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         yield _event(told | {"message": verdict.readable(str(told.get("message") or ""))})
 
     async def _get_pod(self) -> Any:
-        """The pod, by what the pool's watch told of it lately, else by a look.
+        """Return the pod's watched state if recent, else read it.
 
-        Raises Lost for one that was to be gone by now: nobody on its node confirms its end.
+        Raises Lost for an overdue pod: no kubelet on its node confirms its end.
         """
         pod = self._news.newest(LOOK_SECONDS)
         if pod is None or overdue(pod, datetime.now(UTC)):
@@ -89,7 +89,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
         return pod
 
     async def _wait_for_pod_start(self) -> ContainerState:
-        """Wait for a node or, of a pod that has one, until it starts. Raises as the provider's."""
+        """Wait for a node or, if the pod has one, until it starts. Raises the provider's errors."""
         told = None
         began = self.trigger_start_time.timestamp() if self.await_node else time.time()
         deadline = began + (self.schedule_timeout if self.await_node else self.startup_timeout)
@@ -116,7 +116,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
             await self._news.wait(min(left, LOOK_SECONDS, self._queue.again if self._queue else LOOK_SECONDS))
 
     async def _reason(self, pod: Any) -> str:
-        """Why a pod waits: for Kueue to admit it, for its node or for its container."""
+        """Return why a pod waits: for Kueue, its node or its container."""
         name = (pod.metadata.labels or {}).get(shape.QUEUE)
         if name is None or not any(one.name.startswith(f"{queue.GROUP}/") for one in pod.spec.scheduling_gates or ()):
             return _why(pod, self.base_container_name)
@@ -134,7 +134,7 @@ class TrainingPodTrigger(KubernetesPodTrigger):
 
 
 def _why(pod: Any, container: str) -> str:
-    """Why a pod waits for its node or its container, in the cluster's words."""
+    """Return why a pod waits for its node or container, in the cluster's words."""
     scheduled = next((one for one in pod.status.conditions or () if one.type == "PodScheduled"), None)
     if scheduled and scheduled.status != "True":
         return str(scheduled.message or scheduled.reason or "")
@@ -149,7 +149,7 @@ def _why(pod: Any, container: str) -> str:
 
 
 class PauseTrigger(BaseTrigger):
-    """Fires at a moment (POSIX seconds), and not sooner than the minimum."""
+    """Fires at a moment (POSIX seconds), and not before the minimum."""
 
     def __init__(self, moment: float, why: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's base has no types there

@@ -1,4 +1,4 @@
-"""Looks for pods and TrainJobs of jobs that nobody waits for, in every pool, and deletes them."""
+"""Find and delete orphaned pods and TrainJobs of jobs in every pool."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 def sweep(*, dry_run: bool) -> dict[str, Any]:
-    """Judge every job's pod of every pool and delete the strays; what was found, by pool.
+    """Judge every job's pod in every pool and delete the orphaned ones. Return the findings by pool.
 
-    A pool that does not answer does not keep the others from being looked at. Raises PoolUnavailable at the end for it.
+    One silent pool does not stop the others. Raises PoolUnavailable for it at the end.
     """
     from airflow.sdk.exceptions import AirflowException
     from kubernetes.client import ApiException
@@ -50,7 +50,7 @@ def sweep(*, dry_run: bool) -> dict[str, Any]:
                 note(platform, finding, pipelines[finding.pod.uid])
     if away:
         told = ", ".join(f"{name} ({why})" for name, why in away.items())
-        raise PoolUnavailable(f"Not looked at: {told}", "`rempart doctor pool` explains it; the others were looked at.")
+        raise PoolUnavailable(f"Pools not checked: {told}", "Run `rempart doctor pool`. The other pools were checked.")
     strays = [one.pod.name for one in found if one.stray]
     return {"pods": len(found), "strays": strays, "deleted": 0 if dry_run else len(strays)}
 

@@ -1,4 +1,4 @@
-"""What Kueue says of an attempt in its pool's queue, asked with the pool's identity, by operators and triggers."""
+"""Ask Kueue about an attempt in its pool's queue with the pool's identity, for operators and triggers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rempart.training.kubernetes.queue import LocalQueue
 logger = logging.getLogger(__name__)
 
 SOON = (1.0, 1.0, 3.0, 10.0)
-"""Pauses between looks until Kueue has said something; then a look comes when the job's trigger looks."""
+"""Pauses between requests until Kueue has reported something; afterwards the job's trigger sets the pace."""
 
 
 def local_queue(hook: Any, namespace: str, name: str) -> LocalQueue | None:
-    """A LocalQueue; None if it is not there. Raises ApiException, HTTPError."""
+    """Return a LocalQueue, or None if it does not exist. Raises ApiException, HTTPError."""
     for version in queue.VERSIONS:
         try:
             found = hook.custom_object_client.get_namespaced_custom_object(
@@ -35,7 +35,7 @@ def local_queue(hook: Any, namespace: str, name: str) -> LocalQueue | None:
 
 
 def workload_events(core: Any, namespace: str, kind: str, name: str) -> list[Any] | None:
-    """What Kueue told of the Workload of a pod or TrainJob, also of one that is gone; None if it cannot be read."""
+    """Return Kueue's events about a pod's or TrainJob's Workload, even a deleted one; None if unreadable."""
 
     def events(selector: str) -> list[Any]:
         found = core.list_namespaced_event(namespace, field_selector=selector).items
@@ -49,7 +49,9 @@ def workload_events(core: Any, namespace: str, kind: str, name: str) -> list[Any
 
 
 class QueueWatch:
-    """What Kueue tells of one pod or TrainJob, for its trigger: one request a look, and two until it has a Workload."""
+    """Reads Kueue's events about one pod or TrainJob for its trigger: one request each time, two until it has a
+    Workload.
+    """
 
     def __init__(self, hook: Any, namespace: str, kind: str, name: str) -> None:
         self._hook, self._namespace, self._owner = hook, namespace, queue.of_owner(kind, name)
@@ -57,7 +59,7 @@ class QueueWatch:
         self._soon: tuple[float, ...] = SOON
 
     async def events(self) -> list[Any] | None:
-        """The events of the Workload; None if they cannot be read now."""
+        """Return the events of the Workload, or None if they cannot be read now."""
         found: list[Any] | None = None
         try:
             async with self._hook.get_conn() as api:
@@ -71,7 +73,7 @@ class QueueWatch:
 
     @property
     def again(self) -> float:
-        """Seconds until the next look is worth it: Kueue takes a moment to say something of a new job."""
+        """Return the seconds until the next request: Kueue needs a moment for a new job."""
         return self._soon[0] if self._soon else math.inf
 
     async def _events(self, api: Any, selector: str) -> list[Any]:

@@ -1,8 +1,8 @@
-"""One watch of a pool's pods, and one of its TrainJobs where there are any, for all triggers of one process.
+"""Watch a pool's pods, and its TrainJobs if any, once for all triggers of a process.
 
-A trigger by itself would ask the cluster for its pod at the provider's pace, thirty times a minute. Here one request
-lists the pods of a pool, one watch tells what changes, and each trigger is woken by what concerns its own job. A watch
-that does not work wakes nobody: triggers look for themselves now and then.
+A trigger alone would request its pod at the provider's pace, thirty times a minute. Here one request lists the pods of
+a pool, one watch reports changes, and each trigger wakes for its own job. A failed watch wakes nobody: triggers also
+check by themselves now and then.
 """
 
 from __future__ import annotations
@@ -23,56 +23,56 @@ from rempart.training.kubernetes import train_job
 logger = logging.getLogger(__name__)
 Kind = Literal["pods", "train jobs"]
 WATCH_SECONDS = 300
-"""The API server ends a watch after so long; the next one goes on where it ended."""
+"""Seconds after which the API server ends a watch; the next one continues there."""
 AGAIN_SECONDS, MOST_SECONDS = 5.0, 60.0
 """Pause after a watch that failed or ended at once: the first, and the longest."""
 _SELECTOR = ",".join(f"{key}={value}" for key, value in shape.MANAGED_BY.items())
 
 
 class News:
-    """The newest state of one pod, or that something of one TrainJob changed. What comes later replaces it."""
+    """Newest state of one pod, or a change of one TrainJob. Later news replace earlier ones."""
 
     def __init__(self) -> None:
         self._told = asyncio.Event()
         self._state: Any = None
         self._at = 0.0
         self.count = 0
-        """How often something was told."""
+        """Number of reported news."""
 
     def tell(self, state: Any) -> None:
-        """The state as it is now; None if the pod or TrainJob is gone."""
+        """Report the current state; None if the pod or TrainJob is deleted."""
         self.keep(state)
         self.count += 1
         self._told.set()
 
     def keep(self, state: Any) -> None:
-        """Keep a state that was looked up; wakes nobody."""
+        """Store a requested state without waking anybody."""
         self._state, self._at = state, time.monotonic()
 
     def newest(self, seconds: float) -> Any:
-        """The state that was told or kept within so many seconds; None if there is none."""
+        """Return the state reported or stored within some seconds, or None."""
         return self._state if time.monotonic() - self._at < seconds else None
 
     async def wait(self, seconds: float) -> None:
-        """Return when something is told, or was told since the last call, and after so many seconds."""
+        """Wait for news, reported now or since the last call, at most some seconds."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._told.wait(), max(seconds, 0.0))
         self._told.clear()
 
 
 class PoolWatch:
-    """The jobs' pods, or TrainJobs, of one namespace. It runs while somebody wants news."""
+    """Watches pods or TrainJobs of jobs in one namespace while somebody subscribes."""
 
     def __init__(self, namespace: str, kind: Kind) -> None:
         self.hook: Any = None
-        """Of the trigger that came last: its credentials are the newest."""
+        """Cluster of the newest trigger: its credentials are the newest."""
         self._namespace, self._kind = namespace, kind
         self._wanted: dict[str, list[News]] = {}
         self._task: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def news(self, name: str, mine: News | None = None) -> AsyncIterator[News]:
-        """News of a pod, or of a TrainJob and (from the watch of pods) of its pods, from now on."""
+        """Subscribe to a pod, or to a TrainJob and (in the pod watch) its pods."""
         mine = mine or News()
         self._wanted.setdefault(name, []).append(mine)
         if self._task is None:
@@ -124,7 +124,7 @@ class PoolWatch:
         return str(listed["metadata"]["resourceVersion"] if plain else listed.metadata.resource_version)
 
     async def _follow(self, ask: Callable[..., Any], where: tuple[str, ...], version: str) -> str:
-        """Tell what changes until the watch ends; the version to go on from."""
+        """Report changes until the watch ends. Return the version to continue from."""
         named: dict[str, Any] = {"label_selector": _SELECTOR, "resource_version": version}
         named |= {"timeout_seconds": WATCH_SECONDS, "_request_timeout": WATCH_SECONDS + AGAIN_SECONDS}
         async with watch.Watch() as stream:
@@ -140,7 +140,7 @@ class PoolWatch:
 
 
 def _names(found: Any) -> tuple[str, ...]:
-    """By which names a pod or TrainJob is wanted: its own, and for a pod of a TrainJob that one's."""
+    """Return the names that subscribers use: the object's own, and for a TrainJob's pod the TrainJob's."""
     if isinstance(found, dict):
         return (found["metadata"]["name"],)
     job = (found.metadata.labels or {}).get(train_job.OF_JOB)
@@ -151,7 +151,7 @@ _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str, Kind
 
 
 def watch_of(hook: Any, connection: str, namespace: str, kind: Kind = "pods") -> PoolWatch:
-    """The watch of a pool in this event loop, which all that ask for the same pool share."""
+    """Return the watch of a pool in this event loop, shared by all its subscribers."""
     mine = _watches.setdefault(asyncio.get_running_loop(), {})
     found = mine.setdefault((connection, namespace, kind), PoolWatch(namespace, kind))
     found.hook = hook

@@ -59,7 +59,7 @@ class TrainJobOperator(TrainingOperatorBase):
         return self.hook.core_v1_client
 
     def on_kill(self) -> None:
-        """Somebody ended the task: nothing of it goes on."""
+        """Delete the attempt when the task is killed."""
         if getattr(self, "_option", None) is not None:
             self._delete()
 
@@ -136,7 +136,7 @@ class TrainJobOperator(TrainingOperatorBase):
         return None if gang.job is None else gang
 
     def _gang(self) -> Gang:
-        """The attempt's TrainJob and its pods, whichever task made it. Raises Taken."""
+        """Return the attempt's TrainJob and its pods, whichever task made it. Raises Taken."""
         try:
             job = self.hook.get_custom_object(**_KIND, name=str(self.name), namespace=self.namespace)
         except ApiException as cause:
@@ -174,20 +174,20 @@ class TrainJobOperator(TrainingOperatorBase):
         self._conclude(number, ending, next(iter(found.pods), None), lines)
 
     def _told(self, event: dict[str, Any], found: Gang) -> str:
-        """What the watcher said of the attempt's end; of one that a queue holds back, or stopped, what Kueue said."""
+        """Return the watcher's words about the attempt's end, or Kueue's if a queue holds it back or stopped it."""
         message = str(event.get("message") or "")
         if found.displaced:
             return message or self._of_queue(queue.stopped, shape.KIND)
         return (self._of_queue(queue.waits, shape.KIND) if found.suspended else "") or message
 
     def _end_of(self, gang: Gang) -> float:
-        """When the pods that began last are over at the latest."""
+        """Return the latest end of the pods that started last."""
         begun = [one.get("status", {}).get("startTime") for one in gang.pods]
         last = max((datetime.fromisoformat(one).timestamp() for one in begun if one), default=float("inf"))
         return last + self.limit.total_seconds()
 
     def _refusals(self) -> list[str]:
-        """Why pods were not made (a quota, the namespace's profile), as the events of the TrainJob's Job tell."""
+        """Return why pods were not made (quota, namespace profile), from the events of the TrainJob's Job."""
         selector = f"involvedObject.name={self.name}-{shape.NODE}-0,reason=FailedCreate"
         try:
             events = self.client.list_namespaced_event(self.namespace, field_selector=selector).items
@@ -196,7 +196,7 @@ class TrainJobOperator(TrainingOperatorBase):
         return list(dict.fromkeys(str(one.message) for one in events))
 
     def _tell_the_rest(self, gang: Gang, seen: str) -> None:
-        """What rank 0 printed since the trigger last told, into the task's log."""
+        """Log what rank 0 printed since the trigger's last report."""
         if gang.first is None or not verdict.terminated(gang.first):
             return
         name = gang.first["metadata"]["name"]
@@ -213,7 +213,9 @@ class TrainJobOperator(TrainingOperatorBase):
             self.log.info("[rank 0] %s", readable(line))
 
     def _delete(self, grace: int = pods.GRACE_SECONDS) -> None:
-        """Its pods go with it, each within its own grace: one that has no credentials runs nothing."""
+        """Delete the TrainJob with its pods, each within its own grace period; a pod without credentials runs
+        nothing.
+        """
         with suppress(ApiException, HTTPError):
             self.hook.delete_custom_object(
                 **_KIND, name=str(self.name), namespace=self.namespace, propagation_policy="Foreground"

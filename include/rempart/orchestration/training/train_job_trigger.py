@@ -28,22 +28,22 @@ from rempart.training.kubernetes import train_job as shape
 from rempart.training.kubernetes.gang import Gang
 
 POLL_SECONDS = 5.0
-"""Between two looks at least, however much is told."""
+"""Minimum seconds between two checks, however many news arrive."""
 LOOK_SECONDS = 90.0
 """A TrainJob is looked at so often although the pool's watches tell nothing of it. A look is two requests."""
 _retried: Callable[[Callable[..., Any]], Callable[..., Any]] = generic_api_retry
 SETTLE_SECONDS = 10.0
-"""How long the other nodes of one that ended badly are waited for: together they tell why."""
+"""Seconds to wait for the other nodes of a failed attempt: together they show the cause."""
 OVER = "over"
 """Status of the event that the attempt has ended."""
 
 
 class TrainJobTrigger(BaseTrigger):
-    """Watches one TrainJob. No credentials stand in its arguments: it resolves the connection itself.
+    """Watches one TrainJob. Its arguments hold no credentials: it resolves the connection itself.
 
-    `await_nodes`: fires as soon as all are bound; `started_by` is until when all pods must be bound, or run, and
-    `ended_by` until when all must be over (POSIX seconds). `machines` are those that were admitted, none before that.
-    `seen` is the time of the last line that was told.
+    `await_nodes` fires as soon as all pods are bound. `started_by` and `ended_by` (POSIX seconds) limit when all pods
+    must be bound or running, and ended. `machines` are the admitted nodes, empty before. `seen` is the time of the last
+    reported line.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class TrainJobTrigger(BaseTrigger):
         return AsyncKubernetesHook(conn_id=self.connection)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """One event: `bound`, `over`, `timeout` or `error`, with its message; not sooner than the minimum."""
+        """Yield one event: `bound`, `over`, `timeout` or `error`, with its message; not before the minimum."""
         began = time.monotonic()
         try:
             status, message = await self._watch()
@@ -96,7 +96,7 @@ class TrainJobTrigger(BaseTrigger):
         yield TriggerEvent(facts)  # type: ignore[no-untyped-call] # Airflow's class has no types there
 
     async def on_kill(self) -> None:
-        """Somebody ended the task while nobody else could delete the TrainJob."""
+        """Delete the TrainJob if the task is killed while deferred."""
         async with self.hook.get_conn() as api:
             where = (shape.GROUP, shape.VERSION, self.namespace, shape.PLURAL, self.name)
             await client.CustomObjectsApi(api).delete_namespaced_custom_object(*where, propagation_policy="Foreground")
@@ -141,7 +141,7 @@ class TrainJobTrigger(BaseTrigger):
             await news.wait(self._until_a_look(started))
 
     def _until_a_look(self, started: bool) -> float:
-        """Seconds until the next look if nothing is told."""
+        """Return the seconds until the next check without news."""
         deadline = self.ended_by if started else min(self.started_by, self.ended_by)
         log_due = self._logged + self.log_every - time.monotonic() if started else LOOK_SECONDS
         soon = self._queue.again if self._queue else LOOK_SECONDS
@@ -195,7 +195,7 @@ class TrainJobTrigger(BaseTrigger):
 
 
 def new_lines(lines: Iterable[str], seen: str) -> tuple[list[str], str]:
-    """Of lines with their times before them, those after the time `seen`, without it; and the last one's time."""
+    """Return lines newer than `seen` without their timestamps, and the time of the last one."""
     fresh = []
     for line in lines:
         moment, _, text = line.partition(" ")
@@ -206,13 +206,13 @@ def new_lines(lines: Iterable[str], seen: str) -> tuple[list[str], str]:
 
 
 def _key(moment: str) -> tuple[str, str]:
-    """For the order of times as Kubernetes writes them: UTC, with as many digits of a second as are not 0."""
+    """Return a sort key for Kubernetes timestamps: UTC with as many fractional digits as are not 0."""
     whole, _, part = moment.removesuffix("Z").partition(".")
     return whole, part.ljust(9, "0")
 
 
 def seconds_since(seen: str) -> int | None:
-    """How far back a log is to be read, at least; None for all of it."""
+    """Return how many seconds of a log to read at least; None for all of it."""
     if not seen:
         return None
     whole, _, _ = seen.removesuffix("Z").partition(".")

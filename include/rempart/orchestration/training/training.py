@@ -1,6 +1,6 @@
-"""The tasks of a training: in one process beside Airflow, or ordered, run in a pool's pod, and registered.
+"""Add the tasks of a training: in one process next to Airflow, or ordered, run in a pool's pod, and registered.
 
-The backend is chosen by rempart.yaml alone. Either way the task `train` returns the registered candidate.
+rempart.yaml alone chooses the backend. In both cases the task `train` returns the registered candidate.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ def _in_pods(pipeline: Pipeline, candidate: Asset) -> None:
 
 
 def operator_for(pipeline: Pipeline) -> Any:
-    """The class that runs a pipeline's jobs. Imported only where pods run: it doubles the time to read a DAG file."""
+    """Return the operator class of a pipeline's jobs.
+
+    Imported only where pods run: it doubles the time to read a DAG file.
+    """
     if pipeline.trainer.nodes > 1:
         from rempart.orchestration.training.train_job import TrainJobOperator
 

@@ -1,9 +1,9 @@
-"""How an ordered job goes through the pools until one runs it to its end: what is the same for pods and TrainJobs.
+"""Run an ordered job through the pools until one completes it: the shared base of pods and TrainJobs.
 
-Which pool is asked next, whether a node may have the data, and how an attempt ended is decided by rempart.training. The
-job's record at the site says where it stands, so a retry, a cleared task or a second run of the same order goes on
-there. An attempt has one object in one cluster whoever asks, found by its name and labels; it has no credentials, so
-cannot run, before its nodes were admitted.
+rempart.training decides which pool is next, whether a node may have the data, and how an attempt ended. The job's
+record at the site holds its state, so a retry, a cleared task or a second run of the order continues there. An attempt
+has one object in one cluster, found by its name and labels; without credentials, which need admitted nodes, it cannot
+run.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ class Taken(Exception):
 
 
 class TrainingOperatorBase(BaseOperator):
-    """The pursuit of a place. A subclass makes and watches one kind of object for each attempt: `thing`.
+    """Base of the training operators. A subclass makes and watches one kind of object for each attempt: `thing`.
 
-    `order` is the output of the task before: bucket and key of the order, and the plan that its page shows. Raises
+    `order` is the output of the previous task: bucket and key of the order, and the plan for its page. Raises
     TrainingError with the job's last lines, PlacementDenied, PoolUnavailable and SiteUnavailable (both worth a retry).
     """
 
     template_fields: Sequence[str] = ("order",)
     template_fields_renderers = {"order": "json"}  # noqa: RUF012 - as Airflow declares it
     thing: str
-    """What an attempt is in the cluster, in words."""
+    """Name of an attempt's object in the cluster, for messages."""
     hook: Any
     client: Any
     kubernetes_conn_id: Any
@@ -83,15 +83,15 @@ class TrainingOperatorBase(BaseOperator):
 
     @abstractmethod
     def _found(self, context: Any) -> Any:
-        """The attempt's object as it is in the cluster; None if it is not there. Raises Taken."""
+        """Return the attempt's object in the cluster, or None. Raises Taken."""
 
     @abstractmethod
     def _lives(self, found: Any) -> bool:
-        """Whether the object will go on by itself."""
+        """Return whether the object is still running or waiting."""
 
     @abstractmethod
     def _look(self, context: Any, number: int, event: dict[str, Any]) -> None:
-        """After an event: give credentials and defer again, or end the attempt. Returns if another pool is asked."""
+        """Handle an event: give credentials and defer again, or end the attempt. Returns if another pool is next."""
 
     @abstractmethod
     def _over(self, context: Any, number: int, event: dict[str, Any], found: Any) -> None:
@@ -135,16 +135,16 @@ class TrainingOperatorBase(BaseOperator):
                 self._resume(step, context)
 
     def again(self, context: Any, event: Mapping[str, Any]) -> dict[str, Any]:
-        """After a pause."""
+        """Continue after a pause."""
         return self.execute(context)
 
     def reenter(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
-        """The object has its nodes, or the attempt ended: admit, finish, or ask the next pool, within this attempt."""
+        """Continue with bound nodes or an ended attempt: admit, finish, or try the next pool, within this attempt."""
         number = int(event["attempt"])
         option = self._job.plan.option(event["pool"])
         if option is None:
             raise PlacementDenied(
-                f"Pool {event['pool']} may not be asked any more", "Clear the task: another is asked."
+                f"Pool {event['pool']} may not be asked any more", "Clear the task: another pool is used."
             )
         self._aim(option, number)
         try:
@@ -158,7 +158,7 @@ class TrainingOperatorBase(BaseOperator):
         return self.execute(context)
 
     def _start(self, step: Start, context: Any) -> None:
-        """Ask a pool; returns if it has no place, or somebody else began this attempt."""
+        """Try a pool. Returns if it has no place, or another task began this attempt."""
         if not self._job.begin(step.number, step.option, self._task(context)):
             return
         self._aim(step.option, step.number)
@@ -185,7 +185,7 @@ class TrainingOperatorBase(BaseOperator):
             self.log.warning("Attempt %d: %s (%s)", step.number, ending.outcome, ending.cause)
 
     def _ask_queue(self) -> None:
-        """See that the pool's queue is there, before anything is made that would wait in it. Raises Taken."""
+        """Check that the pool's queue exists before making an object that would wait in it. Raises Taken."""
         if (name := self._queue) is None:
             return
         try:
@@ -213,7 +213,7 @@ class TrainingOperatorBase(BaseOperator):
 
     @property
     def _queue(self) -> str | None:
-        """The queue of the pool that is asked."""
+        """Return the queue of the current pool."""
         return load().pools[self._option.pool].queue
 
     def _of_queue(self, describe: Callable[[str, list[Any] | None], str], kind: str) -> str:
@@ -248,7 +248,7 @@ class TrainingOperatorBase(BaseOperator):
             raise self._away(number, cause) from cause
 
     def _aim(self, option: Option, number: int) -> None:
-        """Turn this operator to a pool: its cluster, and the object of one attempt there."""
+        """Point this operator at a pool: its cluster, and the object of one attempt there."""
         self._option, self._number = option, number
         for name in ("hook", "client", "pod_manager"):
             self.__dict__.pop(name, None)
@@ -260,8 +260,8 @@ class TrainingOperatorBase(BaseOperator):
     ) -> None:
         """Make the Secret that an attempt's containers wait for, if all its nodes may have the data.
 
-        `made` are pods that the policy was not asked about before they were made. If one may not have the data, the
-        attempt is over: its object is deleted before it had any credential. Raises Denied.
+        `made` are pods that the policy did not judge before. If one may not have the data, the attempt ends: its object
+        is deleted before it gets credentials. Raises Denied.
         """
         node = ""
         try:
@@ -298,7 +298,7 @@ class TrainingOperatorBase(BaseOperator):
             raise Taken(verdict.Ending("unreachable", cause))
 
     def _make_secret(self, secret: Mapping[str, Any]) -> bool:
-        """False if it is there."""
+        """Make the Secret. Return False if it exists."""
         try:
             self.client.create_namespaced_secret(self.namespace, secret)
         except ApiException as cause:
@@ -308,16 +308,16 @@ class TrainingOperatorBase(BaseOperator):
         return True
 
     def _wake(self, pod: str) -> None:
-        """Change a pod, so that its kubelet looks for the Secret that it missed now, and not 10 to 15 s later."""
+        """Change a pod so that its kubelet looks for the missed Secret at once instead of 10 to 15 s later."""
         with suppress(ApiException, HTTPError):  # then later it is
             self.client.patch_namespaced_pod(
                 pod, self.namespace, {"metadata": {"annotations": {shape.ADMITTED: "yes"}}}
             )
 
     def _conclude(self, number: int, ending: verdict.Ending, pod: Mapping[str, Any] | None, lines: str) -> None:
-        """End an attempt, of which `pod` is the one to tell of; only a result is a success.
+        """End an attempt, described by `pod`; only a result is a success.
 
-        Returns if the job is done or another pool is to be asked. Raises TrainingError, PoolUnavailable.
+        Returns if the job is done or another pool is next. Raises TrainingError, PoolUnavailable.
         """
         job = self._job.spec.job_id
         if self._job.result() is not None:
@@ -338,7 +338,7 @@ class TrainingOperatorBase(BaseOperator):
         self.log.info("Attempt %d ended: %s (%s)", number, ending.outcome, ending.cause)
 
     def _last_lines(self, pod: str, container: str) -> str:
-        """A pod's last lines, readable, indented."""
+        """Return a pod's last lines, readable and indented."""
         try:
             answer = self.client.read_namespaced_pod_log(
                 pod, self.namespace, container=container, tail_lines=LAST_LINES, _preload_content=False

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
-    """Run the job that the task before it ordered, on one node; it returns where it ran."""
+    """Run the previous task's job on one node. Return where it ran."""
 
     thing = "pod"
 
@@ -69,9 +69,9 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         return found.metadata.deletion_timestamp is None or self._job.admitted(self._number)
 
     def get_or_create_pod(self, pod_request_obj: V1Pod, context: Any) -> V1Pod:
-        """The attempt's pod, made if it is not there; if it gets a node within seconds, also its credentials.
+        """Return the attempt's pod; make it if missing. Give it credentials if it gets a node within seconds.
 
-        Raises Taken for a pod that has the attempt's name and will not run it, Denied, ApiException.
+        Raises Taken for a pod with the attempt's name that will not run it, Denied, ApiException.
         """
         namespace = str(pod_request_obj.metadata.namespace)
         if self._free_to_use(self.find_pod(namespace, context)) is None:
@@ -92,7 +92,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         return found
 
     def find_pod(self, namespace: str, context: Any, *, exclude_checked: bool = True) -> V1Pod | None:
-        """The attempt's pod by its name and labels, whichever task made it. Raises Taken."""
+        """Return the attempt's pod by its name and labels, whichever task made it. Raises Taken."""
         try:
             found: V1Pod = retried(self.hook.get_pod)(str(self.name), namespace)
         except ApiException as cause:
@@ -103,10 +103,10 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         return found
 
     def _free_to_use(self, found: V1Pod | None) -> V1Pod | None:
-        """A pod that this attempt may wait for, or None. Raises Taken for one that ends, or has ended, without it.
+        """Return a pod that this attempt may wait for, or None. Raises Taken for one that ends or has ended without it.
 
-        An attempt's number comes a second time where the record of the first was lost, as after a failover to a site
-        that was behind. A pod that has credentials by this record belongs to this attempt.
+        An attempt's number comes twice if the record of the first was lost, as after a failover to a site that was
+        behind. A pod that has credentials by this record belongs to this attempt.
         """
         if found is None or self._job.admitted(self._number):
             return found
@@ -117,7 +117,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         return found
 
     def defer(self, *, trigger: Any, **named: Any) -> NoReturn:
-        """Defer on our triggers: they keep the minimum, store no credentials, and wait for a node first."""
+        """Defer on our triggers, which keep the minimum, store no credentials, and wait for a node first."""
         if not isinstance(trigger, PauseTrigger):
             _, arguments = trigger.serialize()
             trigger = TrainingPodTrigger(**arguments, await_node=verdict.bound(self._plain(self.pod)) is None)
@@ -125,7 +125,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         raise AssertionError("defer returns never")
 
     def trigger_reentry(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
-        """Where the provider's triggers lead back to."""
+        """Continue after the provider's triggers."""
         return self.reenter(context, event)
 
     def _look(self, context: Any, number: int, event: dict[str, Any]) -> None:
@@ -148,14 +148,14 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
         self._conclude(number, ending, seen, lines)
 
     def _told(self, event: dict[str, Any], seen: dict[str, Any] | None) -> str:
-        """What the watcher said of a pod's end; of one that waits in a queue, or lost its place, what Kueue said."""
+        """Return the watcher's words about a pod's end, or Kueue's if it waits in a queue or lost its place."""
         message = str(event.get("message") or "")
         if seen is None:
             return ". ".join(one for one in (message, self._of_queue(queue.stopped, "Pod")) if one)
         return self._of_queue(queue.waits, "Pod") if queue.gated(seen) else message
 
     def _finish_pod(self, context: Any, event: dict[str, Any]) -> None:
-        """What the provider does at the end of a pod: the rest of its log, its events, its deletion."""
+        """Finish a pod as the provider does: the rest of its log, its events, its deletion."""
         # a pod that still runs is not waited for: it is deleted
         status = event["status"] if event["status"] in ("success", "failed") else "timeout"
         try:
@@ -164,7 +164,7 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
             self.log.info("The pod is over: %s", (str(end) or type(end).__name__).splitlines()[0])
 
     def _admit(self, found: V1Pod) -> bool:
-        """Give a pod that has a node its credentials: True if it has them, False while it has none. Raises Denied."""
+        """Give a pod with a node its credentials. Return False while it has no node. Raises Denied."""
         if not (node := found.spec.node_name):
             return False
         self._give_credentials(self._plain(found), [node])
@@ -186,5 +186,5 @@ class TrainingPodOperator(TrainingOperatorBase, KubernetesPodOperator):
 
 
 def _goes_on(found: V1Pod) -> bool:
-    """Whether a pod has not ended."""
+    """Return whether a pod has not ended."""
     return found.status.phase in (PodPhase.PENDING, PodPhase.RUNNING)

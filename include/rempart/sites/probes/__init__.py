@@ -1,1 +1,1 @@
-"""Probes: each tries one capability of a live site, in a bucket of the doctor's own. `run` tries all of them."""
+"""Probe single capabilities of a live site, in the doctor's own bucket. `run` probes all of them."""

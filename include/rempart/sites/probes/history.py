@@ -1,4 +1,4 @@
-"""Probes of what a bucket keeps: versions, delete markers, locks that withstand, and what is told of a lock."""
+"""Probe what a bucket keeps: versions, delete markers, effective locks, and reported locks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def delete_markers(at: Scratch) -> str:
 
 
 def object_lock(at: Scratch) -> str:
-    """Five attacks on a version under a compliance lock."""
+    """Attack a version under a compliance lock in five ways."""
     from botocore.exceptions import ClientError
 
     if not at.locks:
@@ -94,7 +94,7 @@ def object_lock(at: Scratch) -> str:
 
 
 def retention_told(at: Scratch) -> str:
-    """What the site tells of a lock, and of its extension: evidence and restore points read both."""
+    """Probe what the site reports about a lock and its extension; evidence and restore points read both."""
     if not at.locks:
         raise Absent("the bucket was made without object lock, or the site has none")
     until = (datetime.now(UTC) + LOCKED_FOR).replace(microsecond=0)

@@ -79,10 +79,10 @@ def long_keys(at: Scratch) -> str:
 
 
 def _kept_apart(at: Scratch, base: str, names: tuple[str, ...]) -> str:
-    """Each key has a body of its own: all are written first, then each is read, then listed.
+    """Check that each key has a body of its own: write all, then read each, then list.
 
-    One key that is not kept apart is a lie, whatever becomes of the others: a site that is busy, or cuts a connection,
-    leaves the answer open only where no lie was seen.
+    One confused key is a false claim, whatever the others do: a busy site or an interrupted connection leaves the
+    answer open only without any.
     """
     from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 

@@ -14,12 +14,12 @@ from rempart.sites.digests import etag_of_parts, md5
 from rempart.sites.probes.scratch import Absent, Lie, NotRun, Scratch, busy, code, status, unknown
 
 PART = 5 << 20
-"""The smallest part but for the last one (S3's own limit)."""
+"""Smallest size of a part except the last (S3's own limit)."""
 RACERS = 8
 
 
 def read_after_write(at: Scratch) -> str:
-    """Bodies and absence, each at once after the change."""
+    """Probe bodies and absence, each right after the change."""
     for attempt in range(3):
         body = os.urandom(1000 + attempt)
         at.put("seen", body)
@@ -39,7 +39,7 @@ def read_after_write(at: Scratch) -> str:
 
 
 def etags(at: Scratch) -> str:
-    """The ETag of each answer to one object."""
+    """Probe the ETag of each answer about one object."""
     first, second = etag(at.put("tagged-by-content", b"first")), etag(at.put("tagged-by-content", b"second"))
     if first == second:
         raise Lie("two bodies have one ETag")
@@ -64,7 +64,7 @@ def metadata(at: Scratch) -> str:
 
 
 def framing(at: Scratch) -> str:
-    """A body in chunks with a checksum behind it, as newer SDKs send it."""
+    """Probe a chunked body with a trailing checksum, as newer SDKs send it."""
     body = os.urandom(2000)
     checksum = base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
     framed = b"%x\r\n%s\r\n0\r\nx-amz-checksum-crc32:%s\r\n\r\n" % (len(body), body, checksum.encode())
@@ -87,7 +87,7 @@ def framing(at: Scratch) -> str:
 
 
 def private(at: Scratch) -> str:
-    """Requests without a signature."""
+    """Probe requests without a signature."""
     at.put("secret", b"not for everybody")
     answers = {
         what: _send(at, method, name, {}, body, signed=False).status_code
@@ -119,7 +119,7 @@ def _send(
     signed: bool,
     chunked: bool = False,
 ) -> Any:
-    """One raw request to an object (or without `name` to the bucket), by botocore's own signer and transport."""
+    """Send one raw request to an object (or without `name` to the bucket), with botocore's own signer and transport."""
     from urllib.parse import quote
 
     from botocore.auth import S3SigV4Auth
@@ -140,7 +140,7 @@ def _send(
 
 
 def md5_etags(at: Scratch) -> str:
-    """The ETag of a body that was sent whole and of one in parts."""
+    """Probe the ETags of a body in one piece and of one in parts."""
     whole, first, last = b"of this body", os.urandom(PART), b"the rest"
     at.put("whole", whole)
     _upload(at, "in-parts", {1: first, 2: last})
@@ -152,7 +152,7 @@ def md5_etags(at: Scratch) -> str:
 
 
 def wrong_digest(at: Scratch) -> str:
-    """A body that another SHA-256 announces, as if it had been altered on its way."""
+    """Probe a body whose announced SHA-256 is wrong, as if it had been altered in transit."""
     from botocore.exceptions import ClientError
 
     announced = base64.b64encode(hashlib.sha256(b"what was meant").digest()).decode()
@@ -232,7 +232,7 @@ def multipart(at: Scratch) -> str:
 
 
 def wrong_part(at: Scratch) -> str:
-    """A part that another SHA-256 announces."""
+    """Probe a part whose announced SHA-256 is wrong."""
     from botocore.exceptions import ClientError
 
     begun = at.client.create_multipart_upload(Bucket=at.bucket, Key=at.key("altered-part"), ChecksumAlgorithm="SHA256")[

@@ -1,4 +1,4 @@
-"""Try every capability of a site, one after the other, and say what came out."""
+"""Probe every capability of a site, one after the other, and report the outcomes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ PROBES: dict[str, Callable[[Scratch], str]] = {
 
 
 def attempt(name: str, probe: Callable[[Scratch], str], at: Scratch) -> Proof:
-    """One probe. What it meets that is no answer about the capability leaves it unknown."""
+    """Run one probe. An error that says nothing about the capability leaves it unknown."""
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
     try:
@@ -81,7 +81,7 @@ def attempt(name: str, probe: Callable[[Scratch], str], at: Scratch) -> Proof:
 
 
 def throughput(at: Scratch) -> dict[str, float]:
-    """MB/s of one writer and one reader of one large object; empty where that fails."""
+    """Return MB/s of one writer and one reader of one large object; empty if that fails."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     body = os.urandom(BULK)

@@ -1,4 +1,4 @@
-"""Where probes work: a bucket of their own with the best that the site offers, and a prefix for each run."""
+"""Provide the probes' workspace: a bucket with the best features of the site, and a prefix for each run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LOCKED_FOR = timedelta(minutes=2)
 """For the attacks on a lock. What is locked is left, and swept by a later run."""
 _CLOCK = ("RequestTimeTooSkewed", "RequestExpired")
 _MOST_LEFT = 20_000
-"""Entries of earlier runs that one run looks at."""
+"""Limit of entries of earlier runs that one run examines."""
 _VERSIONS = {"KeyMarker": "NextKeyMarker", "VersionIdMarker": "NextVersionIdMarker"}
 _OBJECTS = {"ContinuationToken": "NextContinuationToken"}
 RUN_LASTS = timedelta(hours=1)
-"""No run lasts so long: what an older one left is nobody's."""
+"""Longest possible run: what an older one left is a leftover."""
 _OURS, _MOMENT = "probe-", "%Y%m%dT%H%M%S%f"
 
 
@@ -30,7 +30,7 @@ class Absent(Exception):
 
 
 class Lie(Exception):
-    """The site reports success, and it is not so."""
+    """Raised when the site reports success falsely."""
 
 
 class NotRun(Exception):
@@ -77,7 +77,7 @@ class Scratch:
 
     @contextmanager
     def _stands(self, name: str) -> Iterator[None]:
-        """Raises Lie for an object that was reported as stored and is not there."""
+        """Check that an object reported as stored exists. Raises Lie."""
         from botocore.exceptions import ClientError
 
         try:
@@ -99,7 +99,7 @@ class Scratch:
         return True
 
     def names(self, below: str = "", **extra: Any) -> list[str]:
-        """Names of one page of a listing, as the site orders them."""
+        """Return the names in one page of a listing, as the site orders them."""
         page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.key(below), **extra)
         return [entry["Key"].removeprefix(self.prefix) for entry in page.get("Contents", ())]
 
@@ -116,7 +116,7 @@ class Scratch:
 
 
 def status(error: Any) -> int:
-    """The HTTP status of a ClientError."""
+    """Return the HTTP status of a ClientError."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
 
 
@@ -125,21 +125,21 @@ def code(error: Any) -> str:
 
 
 def busy(error: Any) -> bool:
-    """Whether a ClientError says nothing about what the site can do: it was busy, it failed, or a clock is wrong."""
+    """Return whether a ClientError says nothing about the site's capabilities: busy, failed, or a wrong clock."""
     return unknown(code(error), status(error))
 
 
 def unknown(told: str, answered: int) -> bool:
-    """As `busy`, of a code and a status."""
+    """Return whether a code and a status say nothing about the site's capabilities."""
     if told in ("NotImplemented", "501") or answered == 501:
         return False
     return told in BUSY or told in _CLOCK or answered == 429 or answered >= 500
 
 
 def open_scratch(client: Any, bucket: str, now: datetime) -> Scratch:
-    """Make the doctor's bucket if it is missing: with object lock, else with versions, else plain; sweep old runs.
+    """Make the doctor's bucket if missing: with object lock, else with versions, else plain; remove old runs.
 
-    Raises botocore's errors where the site has no such bucket and makes none.
+    Raises botocore's errors if the site has no such bucket and makes none.
     """
     from botocore.exceptions import ClientError
 
@@ -172,7 +172,7 @@ def _exists(client: Any, bucket: str) -> bool:
 
 
 def _create(client: Any, bucket: str) -> None:
-    """With object lock where the site makes such buckets, and in the client's region where it wants that said."""
+    """Create the bucket with object lock if possible, and with the client's region if required."""
     from botocore.exceptions import ClientError
 
     region = {"CreateBucketConfiguration": {"LocationConstraint": client.meta.region_name}}
@@ -216,9 +216,9 @@ def _refused_openly(error: Exception) -> None:
 
 
 def sweep(scratch: Scratch, prefix: str | None = None, before: str | None = None) -> None:
-    """Delete what this run left, or what others with a prefix and a key `before` this did.
+    """Delete the leftovers of this run, or those of other runs with a prefix and a key `before` this.
 
-    As far as the site lets it go: what is still locked is a later run's.
+    Locked objects are left to a later run.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -247,7 +247,7 @@ def _left(scratch: Scratch, prefix: str) -> Iterator[tuple[str, str | None]]:
 def _pages(
     scratch: Scratch, prefix: str, versions: bool, extra: dict[str, Any]
 ) -> Iterator[list[tuple[str, str | None]]]:
-    """Key and version of each entry, page by page. Raises ListingRefused."""
+    """Yield key and version of each entry, page by page. Raises ListingRefused."""
     client = scratch.client
     ask = client.list_object_versions if versions else client.list_objects_v2
 

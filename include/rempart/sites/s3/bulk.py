@@ -1,7 +1,7 @@
-"""Bodies in memory, fast: GET and PUT by obstore (Rust).
+"""Transfer bodies in memory fast: GET and PUT by obstore (Rust).
 
-It answers None for whatever it does not do as boto3 would, and for every error: then boto3 asks the same again, and it
-tells what is wrong. So there is one translation of errors, and one place where requests are repeated.
+It returns None for anything that it does not do as boto3 would, and for every error: then boto3 repeats the request and
+reports the error. So errors are translated, and requests repeated, in one place.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ _HOME: list[int] = []
 
 
 def at_home() -> bool:
-    """Whether obstore may be used here: in a fork of the process that used it first, its threads are missing and its
-    sockets are shared, so that a call there never returns, and the next one in the parent neither."""
+    """Return whether obstore may be used in this process.
+
+    In a fork of the process that used it first, its threads are missing and its sockets are shared: a call there never
+    returns, and neither does the next one in the parent.
+    """
     if not _HOME:
         _HOME.append(os.getpid())
     return _HOME[0] == os.getpid()
 
 
 def plain(key: str) -> bool:
-    """Whether obstore takes a key as it is: others it refuses, or stores under another name (`trail/` as `trail`)."""
+    """Return whether obstore takes a key unchanged: it refuses some, or stores them under another name (`trail/` as
+    `trail`).
+    """
     return all(step not in ("", ".", "..") for step in key.split("/")) and key.isprintable()
 
 
@@ -69,7 +74,7 @@ class Bulk:
         return not self._off and plain(key) and at_home()
 
     def takes(self, key: str, metadata: Mapping[str, str]) -> bool:
-        """Whether a body of this key and metadata is put here."""
+        """Return whether a body with this key and metadata is sent with obstore."""
         return self._takes(key) and all(f"{name}{value}".isascii() for name, value in metadata.items())
 
     def _store(self, bucket: str, *, checked: bool = False) -> Any:
@@ -81,7 +86,7 @@ class Bulk:
         return self._stores[bucket, checked]
 
     def get(self, bucket: str, key: str, version_id: str | None) -> tuple[ObjectInfo, bytes] | None:
-        """Facts and body, or None: ask boto3."""
+        """Return facts and body, or None: use boto3."""
         if not self._takes(key):
             return None
         import obstore

@@ -15,14 +15,14 @@ from rempart.settings.config import Connection
 
 SESSION_TOKEN, SESSION_UNTIL = "aws_session_token", "session_until"
 _making = threading.Lock()
-"""Sessions of boto3 make one client at a time."""
+"""Lock for boto3 sessions, which make one client at a time."""
 
 
 def open_client(name: str, connection: Connection, region: str, *, attempts: int = 4, signed: bool = True) -> Any:
-    """boto3's client of a site's connection; whoever makes one has a permission for it. Raises SiteError.
+    """Return a boto3 client of a site's connection; the caller has the policy's permission. Raises SiteError.
 
-    `attempts` is how often a request is sent at the most. Without `signed` a body is not hashed once more for the
-    signature: for bodies whose checksum is in a header, which is signed.
+    `attempts` is the maximum number of times a request is sent. Without `signed` a body is not hashed again for the
+    signature: for bodies with a checksum in a signed header.
     """
     from botocore.config import Config as BotoConfig
 
@@ -57,7 +57,7 @@ def open_client(name: str, connection: Connection, region: str, *, attempts: int
 
 @cache
 def _session() -> Any:
-    """One for all clients: each would read botocore's model of S3 anew."""
+    """Return the shared session: each session would read botocore's model of S3 again."""
     import boto3
 
     return boto3.session.Session()

@@ -1,5 +1,6 @@
-"""What one asks of a site and gets: listings, facts, bodies. Each error is translated once, and each body held to what
-was announced, listed or recorded.
+"""Read from a site: listings, facts, bodies.
+
+Errors are translated once, and each body is checked against what was announced, listed or recorded.
 """
 
 from __future__ import annotations
@@ -58,11 +59,11 @@ class S3Reader:
 
     @cached_property
     def _impatient(self) -> Any:
-        """A client that sends each request once."""
+        """Return a client that sends each request once."""
         return self._once()
 
     def _call(self, operation: str, bucket: str, key: str, call: Callable[[], T]) -> T:
-        """Run one S3 call; translate its error once, for all operations."""
+        """Run one S3 call and translate its error, for all operations."""
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.parsers import ResponseParserError
 
@@ -92,7 +93,9 @@ class S3Reader:
             ) from cause
 
     def _is_over(self, code: str, status: int | None) -> bool:
-        """Whether a refusal means that the session is over: servers name that differently, or for HEAD not at all."""
+        """Return whether a refusal means that the session has expired: servers name that differently, or for HEAD
+        not at all.
+        """
         late = self._until is not None and datetime.now(UTC) > self._until - MOST_SKEW
         return code in _EXPIRED or (late and status in _REFUSED)
 
@@ -111,7 +114,7 @@ class S3Reader:
     def _entries(
         self, bucket: str, prefix: str, ask: Callable[..., dict[str, Any]], follows: Mapping[str, str]
     ) -> Iterator[ObjectInfo]:
-        """The entries of all pages; `follows` maps a request's parameters to where the last answer tells them."""
+        """Yield the entries of all pages; `follows` maps request parameters to fields of the last answer."""
 
         def page(where: dict[str, str]) -> Mapping[str, Any]:
             return self._call("list", bucket, prefix, partial(ask, Bucket=bucket, Prefix=prefix, **where))
@@ -139,7 +142,7 @@ class S3Reader:
         )
 
     def _info(self, bucket: str, key: str, answer: Mapping[str, Any], tags: bool) -> ObjectInfo:
-        """The facts in an answer to GET or HEAD, and the tags if they are wanted."""
+        """Return the facts in an answer to GET or HEAD, with the tags if wanted."""
         version = answer.get("VersionId")
         version = None if version == "null" else version
         return ObjectInfo(
@@ -214,7 +217,7 @@ class S3Reader:
             checking.check_listed(where, self.head(bucket, info.key), info)  # it may have been replaced meanwhile
 
     def _refuse_error(self, bucket: str, key: str, version_id: str | None, body: bytes) -> None:
-        """Raises SiteUnavailable for an S3 error that came as a body under status 200."""
+        """Check that a body with status 200 is no S3 error. Raises SiteUnavailable."""
         if checking.is_error(body, None) is None:
             return
         extra = {"VersionId": version_id} if version_id else {}
@@ -257,7 +260,7 @@ class S3Reader:
     def _opened(
         self, bucket: str, key: str, version_id: str | None, client: Any
     ) -> Iterator[tuple[str | None, BinaryIO]]:
-        """The SHA-256 on record with the object, and its body; a small one is read before it is handed on."""
+        """Return the object's recorded SHA-256 and its body; a small body is read first."""
         from botocore.exceptions import BotoCoreError
 
         extra = {"VersionId": version_id} if version_id else {}

@@ -24,7 +24,7 @@ _DIGEST = "X-Amz-Content-SHA256"
 
 @dataclass(frozen=True)
 class Request:
-    """Request to a site: a session for `name` under a policy, for about so many seconds.
+    """A request to a site: a session for `name` under a policy, for about that many seconds.
 
     `must` is an object (bucket, key) that it can read, `must_not` a bucket that it cannot list.
     """
@@ -37,16 +37,16 @@ class Request:
 
 
 def seconds_of(wanted: float, offered: JobCredentials) -> int:
-    """The length of a session that is wanted for so many seconds, as far as the service makes one."""
+    """Return the length of a session for that many seconds, within the service's limits."""
     return int(min(max(wanted, SHORTEST_SESSION.total_seconds()), offered.longest.total_seconds()))
 
 
 def assume(
     site: str, connection: Connection, region: str, offered: JobCredentials, request: Request, permission: Decision
 ) -> tuple[Connection, datetime]:
-    """The site's connection with a session's credentials in place of its own, and the session's end.
+    """Return the site's connection with a session's credentials, and the session's end.
 
-    Raises PlacementDenied, SiteUnavailable; SiteError when the role is refused or the policy is not held to.
+    Raises PlacementDenied, SiteUnavailable; SiteError if the role is refused or the policy is not enforced.
     """
     if not permission.allowed:
         raise permission.refusal()
@@ -73,7 +73,10 @@ def assume(
 
 
 def _prove(where: str, client: Any, offered: JobCredentials, request: Request) -> None:
-    """One thing that the session must be able to do, and one that it must not. Raises SiteError, SiteUnavailable."""
+    """Check one thing that the session must be able to do, and one that it must not.
+
+    Raises SiteError, SiteUnavailable.
+    """
     bucket, key = request.must
 
     def look() -> None:

@@ -1,4 +1,4 @@
-"""The S3 adapter, on boto3: what changes a site. What it reads is in `sites.s3.reader`."""
+"""Write to a site with boto3. Reading is in `sites.s3.reader`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LOST = timedelta(minutes=1)
 
 
 def file_sha256(file: Path) -> str:
-    """SHA-256 of a file, hex."""
+    """Return the SHA-256 of a file, hex."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -36,10 +36,10 @@ def file_sha256(file: Path) -> str:
 class S3Site(S3Reader):
     """One S3-compatible site; the connection holds key, secret and `extra.endpoint_url`.
 
-    Of a session also its token and, ISO 8601, its end (`extra.aws_session_token`, `extra.session_until`).
+    For a session also its token and its end in ISO 8601 (`extra.aws_session_token`, `extra.session_until`).
 
-    No client without a permission: it is made only from a decision of the policy that allows it. Raises PlacementDenied
-    for one that does not. No listing has more entries than `most_listed`.
+    A client is made only from an allowing decision of the policy. Raises PlacementDenied for a denial. No listing has
+    more entries than `most_listed`.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class S3Site(S3Reader):
 
     @cached_property
     def _parts(self) -> Any:
-        """A client for large objects in parts, each of which has its checksum in a header."""
+        """Return a client for large objects in parts, each with its checksum in a header."""
         return self._unsigned()
 
     def ensure_bucket(self, bucket: str, *, versioned: bool, locked: bool = False) -> None:
@@ -123,7 +123,7 @@ class S3Site(S3Reader):
             return found
 
     def _arrived(self, bucket: str, key: str, size: int, sha256: str, since: datetime) -> ObjectInfo | None:
-        """The object, if a body with this SHA-256 was stored since then."""
+        """Return the object if a body with this SHA-256 was stored since then."""
         try:
             found = self.head(bucket, key)
         except SiteError:

@@ -1,4 +1,4 @@
-"""Large objects in parts, on boto3; an upload that was broken off goes on."""
+"""Upload large objects in parts with boto3; an interrupted upload continues."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PARTS = {"PartNumberMarker": "NextPartNumberMarker"}
 
 
 class S3Upload:
-    """A multipart upload: the one that is under way for this key, or a new one."""
+    """A multipart upload: the one in progress for this key, or a new one."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class S3Upload:
         self._id = self._found() or self._begun()
 
     def _found(self) -> str | None:
-        """The newest upload of this key, and what it has; older ones are thrown away."""
+        """Return the newest upload of this key with its parts; older ones are aborted."""
         bucket, key = self._where["Bucket"], self._where["Key"]
         asked = {"Bucket": bucket, "Prefix": key}
         pages = self._walk(
@@ -72,7 +72,7 @@ class S3Upload:
         entries: str,
         identity: Callable[[Mapping[str, Any]], tuple[Any, ...]],
     ) -> Iterator[Mapping[str, Any]]:
-        """Every page of a listing of uploads or parts. Raises ListingRefused."""
+        """Yield every page of a listing of uploads or parts. Raises ListingRefused."""
 
         def page(where: dict[str, Any]) -> Mapping[str, Any]:
             if (number := where.get("PartNumberMarker")) is not None:
@@ -144,7 +144,7 @@ class S3Upload:
         return replace(self._like, size=size, etag=found, version_id=version, modified=datetime.now(UTC))
 
     def _arrived(self, size: int) -> tuple[str, str | None] | None:
-        """ETag and version of the object, if it is the one of these parts."""
+        """Return ETag and version of the object if it consists of these parts."""
         try:
             answer = self._call(partial(self._client.head_object, **self._where))
             found, version = self._call(lambda: _etag_and_version(answer))

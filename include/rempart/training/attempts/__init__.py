@@ -1,1 +1,1 @@
-"""What a job does while it runs: checkpoints, progress, its peers, and its record at the site."""
+"""Support a running job: checkpoints, progress, its other nodes, and its record at the site."""

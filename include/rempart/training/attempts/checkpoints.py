@@ -1,8 +1,8 @@
-"""Checkpoints of a job at its site: what is kept, what is deleted, what a next attempt goes on from.
+"""Store checkpoints of a job at its site, delete old ones, and find the one to continue from.
 
 Bodies are numpy archives (npz) of plain arrays, never pickle, named by step and content under `checkpoint/`. The
-manifest `checkpoint.json` commits them: it names the newest and the one before with their SHA-256. A body that it does
-not name does not exist for anybody, and is deleted by the next attempt.
+manifest `checkpoint.json` commits them: it names the newest and the previous one with their SHA-256. A body without an
+entry does not count, and the next attempt deletes it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MANIFEST, FOLDER = "checkpoint.json", "checkpoint/"
 KEEP = 2
-"""The newest, and the one to fall back to."""
+"""Number of kept checkpoints: the newest, and one to fall back to."""
 MOST_VERSIONS = 10
 """A body is written once, or again by an attempt that came to the same step with the same arrays."""
 
@@ -48,7 +48,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is committed, newest first; `done`: steps computed by all attempts until the newest."""
+    """Committed checkpoints, newest first; `done`: steps computed by all attempts up to the newest."""
 
     job_id: str
     done: int = 0
@@ -59,31 +59,31 @@ class Manifest:
 
 
 def is_checkpoint(key: str) -> bool:
-    """Whether an object is part of a checkpoint of some job."""
+    """Return whether an object is part of a checkpoint of some job."""
     return re.search(r"(^|/)jobs/[0-9a-f]{16}/checkpoint(/|\.json$)", key) is not None
 
 
 def committed(manifest: Manifest, newest: Kept, done: int) -> Manifest:
-    """The manifest once `newest` is stored. The same step again takes the place of its former self."""
+    """Return the manifest after `newest` is stored. The same step replaces its former checkpoint."""
     older = [checkpoint for checkpoint in manifest.kept if checkpoint != newest]
     return Manifest(manifest.job_id, done, (newest, *older)[:KEEP])
 
 
 def without(manifest: Manifest, unusable: Kept) -> Manifest:
-    """The manifest without a checkpoint that turned out to be corrupt or gone."""
+    """Return the manifest without a corrupt or missing checkpoint."""
     return Manifest(
         manifest.job_id, manifest.done, tuple(checkpoint for checkpoint in manifest.kept if checkpoint != unusable)
     )
 
 
 def superfluous(manifest: Manifest, present: Iterable[str]) -> list[str]:
-    """Of the objects under `checkpoint/`, those that the manifest does not name."""
+    """Return the objects under `checkpoint/` that the manifest does not name."""
     named = {checkpoint.name for checkpoint in manifest.kept}
     return sorted(name for name in present if name not in named)
 
 
 def parse_manifest(body: bytes, job_id: str) -> Manifest | None:
-    """A manifest from JSON; None when it is malformed. Raises TrainingError when it is another job's."""
+    """Return a manifest from JSON, or None if malformed. Raises TrainingError if it belongs to another job."""
     try:
         data = json.loads(body)
         kept = tuple(Kept(int(checkpoint["step"]), str(checkpoint["sha256"])) for checkpoint in data["kept"])
@@ -101,7 +101,7 @@ def parse_manifest(body: bytes, job_id: str) -> Manifest | None:
 
 
 def pack(arrays: Arrays) -> bytes:
-    """Arrays as npz: equal arrays, equal bytes. Raises TrainingError for an array that only pickle could hold."""
+    """Pack arrays as npz: equal arrays give equal bytes. Raises TrainingError for an array that needs pickle."""
     import numpy as np
 
     buffer = io.BytesIO()
@@ -120,7 +120,7 @@ def pack(arrays: Arrays) -> bytes:
 
 
 def unpack(body: bytes) -> dict[str, np.ndarray[Any, Any]] | None:
-    """The arrays of an npz; None when it is not one, or would need pickle."""
+    """Return the arrays of an npz, or None if it is invalid or needs pickle."""
     import numpy as np
 
     try:
@@ -131,7 +131,7 @@ def unpack(body: bytes) -> dict[str, np.ndarray[Any, Any]] | None:
 
 
 class Checkpoints:
-    """The checkpoints of one job. Every call is idempotent; errors are the site's, and TrainingError."""
+    """Checkpoints of one job. Every call is idempotent. Raises the site's errors, and TrainingError."""
 
     def __init__(self, site: Site, spec: JobSpec, progress: Callable[..., None]) -> None:
         self._site, self._spec, self._progress = site, spec, progress
@@ -139,7 +139,7 @@ class Checkpoints:
         self.manifest = Manifest(spec.job_id)
 
     def newest(self) -> tuple[int, dict[str, np.ndarray[Any, Any]]] | None:
-        """Step and arrays of the newest usable checkpoint; None to start from nothing. Tells what it cannot use."""
+        """Return step and arrays of the newest usable checkpoint, or None. Report unusable ones."""
         try:
             found = self._site.read(self._bucket, self._spec.key(MANIFEST))
         except ObjectMissing:
@@ -162,7 +162,7 @@ class Checkpoints:
         return None
 
     def save(self, step: int, arrays: Arrays, done: int) -> None:
-        """Store the body, then commit it, then delete what is no longer needed."""
+        """Store the body, commit it, then delete superseded checkpoints."""
         body = pack(arrays)
         kept = Kept(step, hashlib.sha256(body).hexdigest())
         self._site.write(self._bucket, self._spec.key(kept.name), body)
@@ -185,7 +185,7 @@ class Checkpoints:
         return [info.key.removeprefix(prefix) for info in self._site.list(self._bucket, self._spec.key(FOLDER))]
 
     def _delete(self, name: str) -> None:
-        """Every version, where the bucket keeps them: a body that was learnt from personal data must not stay."""
+        """Delete every version if the bucket keeps them: learnt personal data must not stay."""
         key = self._spec.key(name)
         with self._told(name), suppress(ObjectMissing):
             for _ in range(MOST_VERSIONS):
@@ -194,7 +194,7 @@ class Checkpoints:
 
     @contextmanager
     def _told(self, name: str) -> Iterator[None]:
-        """What cannot be deleted is told, and costs no training: the next attempt tries again."""
+        """Report what cannot be deleted; training continues, and the next attempt tries again."""
         try:
             yield
         except SiteError as error:

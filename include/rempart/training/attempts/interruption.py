@@ -1,7 +1,7 @@
-"""A job that is asked to end (SIGTERM from a cluster that evicts it, or Ctrl-C) ends within a bounded time, in order.
+"""End a job within a bounded time, in order, on SIGTERM (an evicting cluster) or Ctrl-C.
 
-While a trainer that takes checkpoints computes, the request is a flag that it sees at its next step; anything else is
-left at once. When neither happens in time (one step takes minutes in C code), a watcher ends the process.
+A trainer with checkpoints sees the request as a flag at its next step; anything else is left at once. If neither
+happens in time (one step takes minutes in C code), a watcher ends the process.
 """
 
 from __future__ import annotations
@@ -13,38 +13,38 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 INTERRUPTED = 143
-"""Exit status: 128 + SIGTERM. The same spec again goes on from the last checkpoint."""
+"""Exit status: 128 + SIGTERM. The same spec continues from the last checkpoint."""
 PATIENCE_SECONDS = 15.0
-"""From the request to the end, at most; clusters give 30 s and more before they kill."""
+"""Maximum seconds from the request to the end; clusters wait 30 s or more before they kill."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(BaseException):
-    """The job ends because it was asked to. No Exception, so that no trainer's own handler takes it for a failure."""
+    """Raised when the job was asked to end. Not an Exception, so that no trainer's handler takes it for a failure."""
 
 
 class Interruption:
-    """Whether this process was asked to end."""
+    """Request to end this process."""
 
     def __init__(self) -> None:
         self.asked = False
         self.facts: dict[str, int] = {}
-        """What the last line says: the step reached, and the one that a next attempt goes on from."""
+        """Content of the last line: the reached step, and the step of the checkpoint."""
         self._awaited = False
         self._raised = False
         self._over = threading.Event()
 
     def await_step(self) -> None:
-        """From now on a request only sets `asked`, until `computing` ends: who computes looks at it."""
+        """From now on a request only sets `asked`, until `computing` ends: the trainer checks it."""
         self._awaited = True
 
     def agreed(self) -> None:
-        """Another node of the job was asked to end: this one ends with it."""
+        """End with another node of the job that was asked to end."""
         self.asked = True
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Where a trainer may call `await_step`. Raises Interrupted at the end if there was a request."""
+        """Allow a trainer to call `await_step`. Raises Interrupted at the end if there was a request."""
         try:
             yield
         finally:
@@ -55,9 +55,10 @@ class Interruption:
 
     @contextmanager
     def listening(self, last_words: Callable[[], None]) -> Iterator[None]:
-        """Within, SIGTERM and SIGINT are requests. Only the main thread can listen.
+        """Treat SIGTERM and SIGINT as requests inside the block. Only the main thread can do this.
 
-        `last_words` is called, and the process ended with INTERRUPTED, when PATIENCE_SECONDS after one it still runs.
+        PATIENCE_SECONDS after a request, if the process still runs, `last_words` is called and the process ends with
+        INTERRUPTED.
         """
         reading, writing = os.pipe()
         os.set_blocking(writing, False)

@@ -1,8 +1,8 @@
-"""The nodes of one job: a process on each, which add up what each computed, and agree on when to end.
+"""Coordinate the nodes of one job: one process on each, which sum their results and agree on when to end.
 
-Each process learns its place from the variables PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR and PET_MASTER_PORT, which
-Kubeflow's torch runtime sets, and the local backend too. There is one process on a node, with one device, whatever
-PET_NPROC_PER_NODE says. The process of rank 0 listens on the port; the others find it there.
+Each process learns its place from PET_NNODES, PET_NODE_RANK, PET_MASTER_ADDR and PET_MASTER_PORT, set by Kubeflow's
+torch runtime and by the local backend. There is one process with one device on a node, whatever PET_NPROC_PER_NODE
+says. The process of rank 0 listens on the port; the others connect to it.
 
 The traffic (gradients, a checkpoint's arrays, words) is plain TCP by gloo or NCCL, neither encrypted nor authenticated:
 only the pool's network policy confines it. It is numbers, JSON and npz; nothing is unpickled.
@@ -27,47 +27,47 @@ from rempart.errors import PoolUnavailable, TrainingError
 from rempart.training.attempts.interruption import Interrupted
 
 RENDEZVOUS_SECONDS = 300.0
-"""How long a node waits for all the others at the beginning."""
+"""Seconds to wait for all nodes at the beginning."""
 PEER_SECONDS = 60.0
-"""How long within a step: a node that does not answer by then is gone. One whose process ended is noticed at once."""
+"""Seconds to wait for a node within a step. An ended process is noticed at once."""
 MEET_SECONDS = 600.0
-"""How long where a node may have more to do than a step: read the training set, store a checkpoint."""
+"""Seconds to wait where a node may do more than a step: read the training set, store a checkpoint."""
 LINGER_SECONDS = 5.0
-"""How long the first node stays to tell the others how it ended."""
+"""Seconds for which the first node stays to tell the others how it ended."""
 POLL_SECONDS = 0.2
 
 
 class PeerLost(Interrupted):
-    """Another node is gone: its process ended, or did not answer in time. The job goes on from its last checkpoint."""
+    """Raised when another node ended or did not answer in time. The job continues from its last checkpoint."""
 
 
 class Group:
-    """The nodes of a job. This class is a node that is alone, and asks nobody.
+    """The nodes of a job. This class is for a single node, which asks nobody.
 
-    With several, every node must make the same calls in the same order; each may raise PeerLost.
+    With several nodes, all must make the same calls in the same order; each call may raise PeerLost.
     """
 
     rank = 0
-    """0 is the first node, which alone writes; the last is `size - 1`."""
+    """Rank: 0 is the first node, which alone writes; the last is `size - 1`."""
     size = 1
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Of each flag, whether it is true at some node."""
+        """Return for each flag whether it is true on some node."""
         return flags
 
     def sum(self, tensor: Any) -> None:
         """Add a tensor up over all nodes, in place: on all the same bits."""
 
     def broadcast(self, body: bytes = b"") -> bytes:
-        """The first node's bytes; what the others give does not count."""
+        """Return the first node's bytes; those of the others are ignored."""
         return body
 
     def gather(self, word: str) -> list[str]:
-        """Each node's word, by rank."""
+        """Return each node's word, by rank."""
         return [word]
 
     def meet(self) -> None:
-        """Wait until every node is here, also if one of them has much to do before."""
+        """Wait until every node is here, even if one has much to do before."""
 
     def sum_on(self, device: str) -> str:
         """Prepare for `sum` of tensors on `cpu` or `cuda`; the name of the library that will do it."""
@@ -77,7 +77,7 @@ class Group:
         """Wait until the first node has ended well. Raises PeerLost when it ends otherwise."""
 
     def failure(self) -> dict[str, Any] | None:
-        """What a node said that ended for a reason that the others should end with: status, node, error, what, hint."""
+        """Return the error that ended a node and should end the others: status, node, error, what, hint."""
         return None
 
     def leave(self, status: int, **facts: Any) -> int:
@@ -87,7 +87,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Seat:
-    """A process's place among the nodes, and where the first one listens."""
+    """A process's place among the nodes, and the first node's address."""
 
     rank: int
     size: int
@@ -96,7 +96,7 @@ class Seat:
 
 
 def seat(nodes: int, environment: Mapping[str, str]) -> Seat | None:
-    """This process's place; None when it is alone, and is to be. Raises TrainingError."""
+    """Return this process's place, or None if it is to be alone. Raises TrainingError."""
     if "PET_NNODES" not in environment:
         if nodes > 1:
             raise TrainingError(
@@ -129,7 +129,7 @@ def _number(environment: Mapping[str, str], name: str, least: int, most: int) ->
 
 
 def join(place: Seat, job_id: str) -> Group:
-    """Meet the other nodes of the job. Raises PoolUnavailable when they do not all come in time; TrainingError."""
+    """Connect the nodes of the job. Raises PoolUnavailable if some do not come in time; TrainingError."""
     try:
         import torch.distributed as dist
     except ImportError as cause:
@@ -175,7 +175,7 @@ def _not_met(place: Seat, why: str, cause: BaseException | None) -> PoolUnavaila
 
 
 def _store(place: Seat, deadline: float) -> Any:
-    """The words that the nodes leave for each other, held by the first one."""
+    """Return the store of words that nodes leave for each other, held by the first."""
     import torch.distributed as dist
 
     options: dict[str, Any] = {"wait_for_workers": False, "timeout": timedelta(seconds=PEER_SECONDS)}
@@ -196,7 +196,7 @@ def _store(place: Seat, deadline: float) -> Any:
 
 @contextmanager
 def _noticing() -> Iterator[None]:
-    """gloo and NCCL raise RuntimeError (and torch's subclasses of it) when a peer is gone."""
+    """Convert RuntimeErrors of gloo, NCCL and torch about a lost node."""
     try:
         yield
     except RuntimeError as cause:

@@ -1,4 +1,4 @@
-"""What a trainer may ask of its job while it computes: where to go on from, checkpoints, progress, whether to stop."""
+"""The job as a trainer uses it: where to continue, checkpoints, progress, whether to stop."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ LINE_SECONDS = 1.0
 class Run:
     """The job as a trainer sees it. Its steps are whole numbers from 1 to the last: iterations, updates, epochs.
 
-    A trainer calls `resume` once, then after each step `checkpoint`, and `progress`. Both may be called after every
-    step: a checkpoint is stored each `every` seconds, a line printed each second. Of a job on several nodes each does
-    so; the first one reads and stores, and all of them end after the same step.
+    A trainer calls `resume` once, then `checkpoint` and `progress` after each step: a checkpoint is stored every
+    `every` seconds, a line printed every second. On several nodes each node calls them; the first one reads and stores,
+    and all end after the same step.
     """
 
     def __init__(
@@ -54,18 +54,18 @@ class Run:
         """What the trainer ran on, for the record: version, device, precision."""
 
     def computing(self) -> AbstractContextManager[None]:
-        """Around a trainer: once it has asked for a checkpoint, a request to end waits for its next one."""
+        """Wrap a trainer: after its first checkpoint, a request to end waits for its next one."""
         return self._interruption.computing()
 
     @property
     def stopping(self) -> bool:
-        """True when the job was asked to end: the next `checkpoint` stores one, and ends the trainer."""
+        """Return True if the job was asked to end: the next `checkpoint` stores one and ends the trainer."""
         return self._interruption.asked
 
     def resume(self) -> Arrays | None:
-        """The arrays of the newest usable checkpoint of this job; None to start from nothing.
+        """Return the arrays of this job's newest usable checkpoint, or None.
 
-        Raises TrainingError when the checkpoint is another job's; PeerLost.
+        Raises TrainingError if the checkpoint is another job's; PeerLost.
         """
         found = self._newest()
         self._began = self._saved_at = self._clock()
@@ -79,7 +79,7 @@ class Run:
         return found[1]
 
     def _newest(self) -> tuple[int, Arrays] | None:
-        """Of several nodes the first one reads, and tells the others, so that none goes on from another step."""
+        """Read on the first node and send to the others, so that all continue from the same step."""
         first = self.group.rank == 0
         found = self._checkpoints.newest() if first else None
         self._before = self._checkpoints.manifest.done
@@ -94,10 +94,10 @@ class Run:
         return step, arrays
 
     def checkpoint(self, step: int, arrays: Arrays | Callable[[], Arrays]) -> None:
-        """Store the state after `step`, if it is time to or the job was asked to end; then also end the trainer.
+        """Store the state after `step` if it is due or the job was asked to end; in the latter case end the trainer.
 
-        `arrays`: all that the next step depends on, as arrays of numbers, or a function that gives them (called only
-        when they are stored). Raises Interrupted, which a trainer must let pass; SiteError.
+        `arrays`: all that the next step depends on, as arrays of numbers, or a function that returns them (called only
+        if needed). Raises Interrupted, which a trainer must let pass; SiteError.
         """
         self._reached(step)
         self._interruption.await_step()
@@ -116,7 +116,7 @@ class Run:
             raise Interrupted
 
     def keep(self, step: int, arrays: Arrays | Callable[[], Arrays]) -> None:
-        """Store the state after `step` now, if this is the first node. Raises SiteError."""
+        """Store the state after `step` now, on the first node. Raises SiteError."""
         if self.group.rank != 0:
             return
         try:
@@ -127,7 +127,7 @@ class Run:
         self._saved_at = self._clock()
 
     def progress(self, step: int, steps: int, loss: float | Callable[[], float] | None = None) -> None:
-        """Tell how far the training is: `step` of `steps`, and the loss (or a function that gives it if it is told)."""
+        """Report `step` of `steps`, and the loss (or a function that returns it, called only if reported)."""
         self._reached(step)
         now = self._clock()
         if now - self._told_at < LINE_SECONDS and step < steps:
@@ -141,11 +141,11 @@ class Run:
         self._progress("progress", **facts)
 
     def computed_again(self, steps: int) -> None:
-        """Count steps that had to be computed anew to go on: they are work, but bring the model no further."""
+        """Count repeated steps: they are work, but do not advance the model."""
         self._more += steps
 
     def work(self) -> Work:
-        """What was computed until now."""
+        """Return the computed work so far."""
         return Work(
             steps=self._step,
             done_here=self._done_here,

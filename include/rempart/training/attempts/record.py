@@ -1,7 +1,7 @@
-"""A job's record at its site: what was ordered, each attempt, how it ended, where it ran. Whoever resumes reads it.
+"""Store a job's record at its site: the order, each attempt, how it ended, where it ran.
 
 `jobs/<id>/order.json` is the spec. `jobs/<id>/attempts/000001.json` begins an attempt and `000001.end.json` ends it;
-each is written once, by a conditional put, so of two who begin or end the same attempt one wins and the other reads.
+each is written once by a conditional put, so that of two writers one wins and the other reads.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ ORDER, ATTEMPTS = "order.json", "attempts/"
 
 @dataclass(frozen=True)
 class Record:
-    """The record of one job. Errors: SiteError and its kinds, TrainingError for a record that is not usable."""
+    """Record of one job. Raises SiteError and its kinds, TrainingError for an unusable record."""
 
     site: Site
     spec: JobSpec
 
     def order(self) -> str:
-        """Keep the spec, once; its key."""
+        """Store the spec once. Return its key."""
         key = self.spec.key(ORDER)
         if not self.site.write_new(self._bucket, key, self.spec.to_json(), content_type="application/json"):
             read_order(self.site, self._bucket, key)
         return key
 
     def attempts(self) -> list[Attempt]:
-        """Every attempt, in order."""
+        """Return every attempt, in order."""
         found: dict[int, dict[str, Any]] = {}
         for info in self.site.list(self._bucket, self.spec.key(ATTEMPTS)):
             number, _, kind = info.key.rpartition("/")[2].partition(".")
@@ -46,16 +46,16 @@ class Record:
         return [self._attempt(number, halves) for number, halves in sorted(found.items()) if "json" in halves]
 
     def begin(self, number: int, pool: str, at: datetime, by: Mapping[str, str]) -> bool:
-        """Begin an attempt: True if this call did, False if it had begun. `by` names the Airflow task."""
+        """Begin an attempt. Return False if it had begun. `by` names the Airflow task."""
         return self._write(f"{number:06}.json", {"pool": pool, "started": at.isoformat(), "by": dict(by)})
 
     def begun_by(self, number: int) -> dict[str, Any]:
-        """The Airflow task that began an attempt: dag, run, task, map_index."""
+        """Return the Airflow task that began an attempt: dag, run, task, map_index."""
         by: dict[str, Any] = self._read(self._key(f"{number:06}.json"))["by"]
         return by
 
     def end(self, number: int, outcome: Outcome, cause: str, at: datetime, ran: Mapping[str, Any] | None) -> bool:
-        """End an attempt: True if this call did, False if it had ended. `ran` says where, if it got a node."""
+        """End an attempt. Return False if it had ended. `ran` tells where, if it got a node."""
         body = {"outcome": outcome, "cause": cause[:2000], "ended": at.isoformat(), "ran": dict(ran) if ran else None}
         return self._write(f"{number:06}.end.json", body)
 
@@ -64,14 +64,14 @@ class Record:
         return self._write(f"{number:06}.node.json", {"ran": dict(ran)})
 
     def admitted(self, number: int) -> dict[str, Any] | None:
-        """Where an attempt runs; None while no node was admitted."""
+        """Return where an attempt runs; None before a node was admitted."""
         with suppress(ObjectMissing):
             ran: dict[str, Any] = self._read(self._key(f"{number:06}.node.json"))["ran"]
             return ran
         return None
 
     def ran(self) -> dict[str, Any] | None:
-        """Where the attempt that succeeded ran; None where that is not known."""
+        """Return where the successful attempt ran, or None if unknown."""
         for attempt in reversed(self.attempts()):
             if attempt.outcome == "succeeded":
                 found: dict[str, Any] | None = self._read(self._key(f"{attempt.number:06}.end.json"))["ran"]
@@ -79,7 +79,7 @@ class Record:
         return None
 
     def result(self) -> JobResult | None:
-        """What the job left; None while there is nothing. Raises TrainingError for one that is not usable."""
+        """Return the job's result, or None. Raises TrainingError for an unusable result."""
         with suppress(ObjectMissing):
             return parse_result(self.site.read(self._bucket, self.spec.key("result.json")), self.spec.job_id)
         return None
@@ -125,5 +125,5 @@ class Record:
 
 
 def read_order(site: Site, bucket: str, key: str) -> Record:
-    """The record of the job that was ordered under a key. Raises ObjectMissing, TrainingError."""
+    """Return the record of the job ordered under a key. Raises ObjectMissing, TrainingError."""
     return Record(site, parse_spec(site.read(bucket, key)))

@@ -1,4 +1,4 @@
-"""How many GPUs a pool is known to have free for jobs of one size. Pure; what is not known stays unknown."""
+"""Compute how many GPUs a pool is known to have free for jobs of one size. Pure; unknown stays unknown."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rempart.training.kubernetes.facts import PoolFacts, Quota, Unknown, left_of
 
 
 def free_gpus(pool: Pool, gpus: int, facts: PoolFacts) -> int | Unknown:
-    """GPUs that pods of `gpus` each could have now, at the most: what other namespaces hold is not seen.
+    """Return the maximum of GPUs that pods of `gpus` each could get now; use by other namespaces is not visible.
 
-    The namespace's quotas bound it, and the nodes do, unless the pool is elastic: there, full nodes say nothing. A pool
-    none of whose nodes takes jobs is unknown for the same reason.
+    Limited by the namespace's quotas and by the nodes, unless the pool is elastic: there, full nodes say nothing. A
+    pool whose nodes take no jobs is unknown for the same reason.
     """
     if isinstance(facts.quotas, Unknown):
         return facts.quotas

@@ -1,6 +1,6 @@
-"""What `rempart doctor pool` concludes: from what was seen of a pool, one finding for each check. Pure.
+"""Judge the observed facts of a pool for `rempart doctor pool`: one finding for each check. Pure.
 
-What could not be seen fails its check, and what was not asked says so: neither is ever `ok`.
+An unreadable fact fails its check, and an unasked one says so: neither is ever `ok`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EGRESS_POLICY = "rempart-egress"
 
 
 def judge(config: Config, name: str, facts: PoolFacts, *, on: date) -> tuple[Finding, ...]:
-    """Every check of a pool, in the order in which a job meets them."""
+    """Return every check of a pool, in the order in which a job meets them."""
     pool = config.pools[name]
     declared = (*_policy(config, name, on), *_image(config, name, on))
     if isinstance(facts.version, Unknown):
@@ -46,7 +46,7 @@ def judge(config: Config, name: str, facts: PoolFacts, *, on: date) -> tuple[Fin
 
 
 def passed(findings: Iterable[Finding]) -> bool:
-    """Whether nothing failed."""
+    """Return whether nothing failed."""
     return all(finding.outcome != "FAIL" for finding in findings)
 
 

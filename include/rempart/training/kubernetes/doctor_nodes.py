@@ -1,4 +1,4 @@
-"""What the doctor concludes about a pool's nodes: which take jobs, whose they are, how many GPUs. Pure."""
+"""Judge a pool's nodes: which take jobs, whose they are, how many GPUs. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Schemes of software that many operators run (openstack, vsphere, kubevirt ...) s
 
 
 def unfit(pool: Pool, node: Node) -> tuple[str, ...]:
-    """Why a job of this pool cannot be on a node; empty if it can."""
+    """Return why a job of this pool cannot run on a node; empty if it can."""
     wanted = {REGION: pool.region} | pool.node_selector
     why = [
         f"{key} is {node.labels.get(key, 'not set')}" for key, value in wanted.items() if node.labels.get(key) != value
@@ -44,9 +44,9 @@ def unfit(pool: Pool, node: Node) -> tuple[str, ...]:
 
 
 def kept_off(config: Config, name: str, node: Node) -> tuple[str, ...]:
-    """Why no pod of a pool's jobs can ever be bound to a node, by the spec that they really have; empty if one can.
+    """Return why no pod of a pool's jobs can ever be bound to a node, by the pods' real spec; empty if one can.
 
-    What passes (a node that is not ready or has no free GPU) keeps nothing off.
+    Temporary causes (a node that is not ready or has no free GPU) do not count.
     """
     declared = config.pools[name]
     spec = pod.bare(declared, pod.CONTAINER)
@@ -72,7 +72,7 @@ def kept_off(config: Config, name: str, node: Node) -> tuple[str, ...]:
 
 
 def _against(expression: Mapping[str, Any], node: Node) -> bool:
-    """Whether a node's labels contradict an expression of the kind that `settle` writes."""
+    """Return whether a node's labels contradict an expression of the kind that `settle` writes."""
     return expression["operator"] == "In" and node.labels.get(expression["key"]) not in expression["values"]
 
 
@@ -104,7 +104,7 @@ def judge(config: Config, name: str, facts: PoolFacts) -> Iterator[Finding]:
 
 
 def _operators(config: Config, name: str, nodes: tuple[Node, ...]) -> Iterator[Finding]:
-    """Nodes whose providerID names another operator: one line for those that jobs are kept off, one for each other."""
+    """Yield nodes whose providerID names another operator: one line for unused nodes, one for each other node."""
     pool = config.pools[name]
     own = {pool.operator, *config.operators[pool.operator].services[pool.service].runs_on}
     kept: dict[str, list[str]] = {}
@@ -149,7 +149,7 @@ def _gpus(pool: Pool, facts: PoolFacts, fit: list[Node]) -> Iterator[Finding]:
 
 
 def abroad(pool: Pool, node: Node) -> str:
-    """What a node's region is, if not the pool's; empty if it is."""
+    """Return a node's region if it is not the pool's; empty if it is."""
     region, found = pool.node_selector.get(REGION, pool.region), node.labels.get(REGION)
     return "" if found == region else f"{REGION} is {found or 'not set'}, not {region}"
 

@@ -1,6 +1,6 @@
-"""What was seen of a pool's cluster, as plain facts read from what Kubernetes' API writes, and what is found. Pure.
+"""Parse Kubernetes API objects into plain facts about a pool's cluster. Pure.
 
-What could not be seen is an `Unknown` with the reason, never an empty list or a default.
+An unreadable fact is an `Unknown` with its reason, never an empty list or a default.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Outcome = Literal["ok", "warn", "FAIL", "not run"]
 
 @dataclass(frozen=True)
 class Unknown:
-    """Something that could not be seen. `status` is the API's answer, 0 for none at all."""
+    """A fact that could not be read. `status` is the API's answer, 0 without one."""
 
     why: str
     status: int = 0
@@ -46,7 +46,7 @@ class Finding:
 
 
 def unseen(check: str, unknown: Unknown, remedy: str) -> Finding:
-    """The finding about something that could not be looked at: it fails."""
+    """Return the failed finding about a fact that could not be read."""
     return Finding(check, "FAIL", f"could not be looked at: {unknown.why}", remedy)
 
 
@@ -82,7 +82,7 @@ class Node:
 
 @dataclass(frozen=True)
 class NetworkPolicy:
-    """A NetworkPolicy: whether it holds for every pod, which directions it closes, and those that it opens wide."""
+    """A NetworkPolicy: whether it applies to every pod, which directions it closes, and which it opens completely."""
 
     name: str
     every_pod: bool
@@ -92,7 +92,7 @@ class NetworkPolicy:
 
 @dataclass(frozen=True)
 class Reached:
-    """What a pod found at one address. `remedy` where the network is not what has to be opened."""
+    """What a pod found at one address. `remedy` if the network is not the obstacle."""
 
     target: str
     ok: bool
@@ -101,12 +101,12 @@ class Reached:
 
 
 ENTRY_POINT = "entry point"
-"""What the doctor's pod says of the image itself, among the addresses."""
+"""Address under which the doctor's pod reports about the image itself."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A pod that ran in the pool for the doctor. `reached` is None if it said nothing that can be read."""
+    """A pod that ran in the pool for the doctor. `reached` is None if its output is unreadable."""
 
     pod: str
     started: bool
@@ -119,7 +119,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class PoolFacts:
-    """What was seen of one pool. `probe` is None if no pod was asked for."""
+    """Facts about one pool. `probe` is None without a probe pod."""
 
     server: str = ""
     verified: bool = True
@@ -139,12 +139,12 @@ class PoolFacts:
     queue: LocalQueue | Unknown | None = NOT_ASKED
     """None: it is not there."""
     runtime: tuple[str, ...] | Unknown = NOT_ASKED
-    """Where the pool's TrainingRuntime is not as rempart.yaml renders it."""
+    """Differences between the pool's TrainingRuntime and the one rendered from rempart.yaml."""
     probe: Probe | None = None
 
 
 def whole(quantity: object) -> int:
-    """A count, as the API writes quantities of whole things. Raises ValueError for anything else."""
+    """Return a count from an API quantity of whole things. Raises ValueError for anything else."""
     text = str(quantity)
     for suffix, factor in (("k", 1000), ("M", 1000**2)):
         if text.endswith(suffix):
@@ -157,7 +157,7 @@ def namespace_of(seen: Json) -> Namespace:
 
 
 def quotas_of(items: Iterable[Json]) -> tuple[Quota, ...]:
-    """The quotas that hold for every pod: those with a scope hold for some."""
+    """Return the quotas for all pods; those with a scope hold only for some."""
     return tuple(
         Quota(
             quota["metadata"]["name"],
@@ -170,13 +170,13 @@ def quotas_of(items: Iterable[Json]) -> tuple[Quota, ...]:
 
 
 def left_of(quota: Quota, key: str) -> tuple[int, int]:
-    """A quota's limit on a countable resource, and what is left of it. Raises KeyError, ValueError if it has none."""
+    """Return a quota's limit on a countable resource, and the rest. Raises KeyError, ValueError without one."""
     hard = whole(quota.hard[key])
     return hard, max(hard - whole(quota.used.get(key, 0)), 0)
 
 
 def node_of(seen: Json, gpu: str) -> Node:
-    """A node; `gpu` is the name of the resource to count. Raises ValueError if its count is none."""
+    """Return a node; `gpu` names the resource to count. Raises ValueError for an invalid count."""
     spec, status = seen.get("spec") or {}, seen.get("status") or {}
     taints = tuple((taint["key"], taint.get("value") or "", taint["effect"]) for taint in spec.get("taints") or ())
     ready = any(
@@ -193,7 +193,7 @@ def node_of(seen: Json, gpu: str) -> Node:
 
 
 def used_of(pods: Iterable[Json], gpu: str) -> dict[str, int]:
-    """GPUs held by pods that were placed and have not ended, by node."""
+    """Return the GPUs held by placed pods that have not ended, by node."""
     used: dict[str, int] = {}
     for pod in pods:
         spec, phase = pod["spec"], (pod.get("status") or {}).get("phase")
@@ -206,7 +206,10 @@ def used_of(pods: Iterable[Json], gpu: str) -> dict[str, int]:
 
 
 def network_policy_of(seen: Json) -> NetworkPolicy:
-    """Source of the meanings: the reference of networking.k8s.io/v1 NetworkPolicy."""
+    """Return a NetworkPolicy from the API.
+
+    Source of the meanings: the reference of networking.k8s.io/v1 NetworkPolicy.
+    """
     spec = seen["spec"]
     closes = tuple(spec.get("policyTypes") or ("Ingress", *(["Egress"] if spec.get("egress") else [])))
     selector = spec.get("podSelector") or {}
@@ -220,7 +223,7 @@ def network_policy_of(seen: Json) -> NetworkPolicy:
 
 
 def _opens(rule: Json, peers: str) -> bool:
-    """Whether a rule lets everything through: no peer is named (or every address), and no port."""
+    """Return whether a rule allows everything: no peer (or every address), and no port."""
     if rule.get("ports"):
         return False
     blocks = [peer.get("ipBlock") or {} for peer in rule.get(peers) or ()]
@@ -230,7 +233,7 @@ def _opens(rule: Json, peers: str) -> bool:
 
 
 def tolerates(toleration: Toleration, taint: tuple[str, str, str]) -> bool:
-    """Whether a pod with this toleration may be on a node with this taint."""
+    """Return whether a pod with this toleration may run on a node with this taint."""
     key, value, effect = taint
     same = toleration.operator == "Exists" or (toleration.value or "") == value
     return toleration.key == key and same and toleration.effect in (None, effect)

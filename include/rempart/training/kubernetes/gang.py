@@ -1,7 +1,7 @@
-"""What the pods of a TrainJob mean together: have all a node, is it over, and how did the attempt end? Pure.
+"""Interpret the pods of a TrainJob together: all have a node, the attempt is over, how it ended. Pure.
 
-Pods and TrainJob are read as Kubernetes' API writes them (camelCase dicts). One pod that ends badly ends the attempt;
-which one began it decides how. What is not recognised is never a success.
+Pods and TrainJob are API objects (camelCase dicts). One failed pod ends the attempt; the first failure decides how.
+Unknown states are never a success.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Json = Mapping[str, Any]
 
 
 def rank(pod: Json) -> int:
-    """The rank of a pod's node."""
+    """Return the rank of a pod's node."""
     metadata = pod["metadata"]
     return int((metadata.get("labels") or {}).get(RANK) or (metadata.get("annotations") or {}).get(RANK) or 0)
 
 
 @dataclass(frozen=True)
 class Gang:
-    """A TrainJob (None: it is gone) and its pods, of which there are to be `nodes`.
+    """A TrainJob (None: deleted) and its pods, of which `nodes` are expected.
 
-    `machines` are those that were admitted; none is named before the attempt has its credentials.
+    `machines` are the admitted nodes; none before the attempt has its credentials.
     """
 
     job: Json | None
@@ -47,22 +47,22 @@ class Gang:
 
     @staticmethod
     def of(job: Json | None, pods: Iterable[Json], nodes: int, machines: Iterable[str] = ()) -> Gang:
-        """With its pods in the order of their ranks."""
+        """Build a gang with its pods in the order of their ranks."""
         return Gang(job, tuple(sorted(pods, key=rank)), nodes, frozenset(machines))
 
     @property
     def bound(self) -> bool:
-        """Whether every node has its pod, and every pod a machine."""
+        """Return whether every node has its pod, and every pod a machine."""
         return len({rank(pod) for pod in self.pods if bound(pod)}) == self.nodes
 
     @property
     def first(self) -> Json | None:
-        """The pod of rank 0, whose log tells of progress."""
+        """Return the pod of rank 0, whose log shows progress."""
         return next((pod for pod in self.pods if rank(pod) == 0), None)
 
     @property
     def waits(self) -> str:
-        """Why it is not bound, in the cluster's words."""
+        """Return why the gang is not bound, in the cluster's words."""
         if self.suspended:
             return "it is suspended"
         without = [pod for pod in self.pods if not bound(pod)]
@@ -73,21 +73,21 @@ class Gang:
 
     @property
     def suspended(self) -> bool:
-        """Whether Kueue, or somebody, holds it back."""
+        """Return whether it is suspended, by Kueue or somebody else."""
         return self.job is not None and queue.suspended(self.job)
 
     @property
     def displaced(self) -> bool:
-        """Whether it lost the machines that were admitted: it is suspended again, or its pods are on others.
+        """Return whether it lost its admitted machines: suspended again, or its pods are on others.
 
-        Its Secret is there, so its pods would begin wherever the cluster puts them: it must go.
+        Its Secret exists, so its pods would start wherever the cluster puts them: it must be deleted.
         """
         elsewhere = any((machine := bound(pod)) and machine not in self.machines for pod in self.pods)
         return bool(self.machines) and (self.suspended or elsewhere)
 
     @property
     def over(self) -> bool:
-        """Whether the attempt has ended: nothing of it may go on by itself."""
+        """Return whether the attempt has ended: nothing of it may continue."""
         if self.displaced:
             return True
         if self.job is None or _deleted(self.job) or _condition(self.job, "Complete") or _condition(self.job, "Failed"):
@@ -96,18 +96,18 @@ class Gang:
 
     @property
     def settles(self) -> bool:
-        """Whether a node ended badly and others are still about to, who may tell more of why."""
+        """Return whether a node failed and others are about to, which may show the cause."""
         running = any(_ended(pod) is None and (pod.get("status") or {}).get("phase") == "Running" for pod in self.pods)
         return running and any(_ended(pod) not in (None, 0) for pod in self.pods)
 
     @property
     def culprit(self) -> Json | None:
-        """The pod whose log tells why it ended: that which failed first, else that of rank 0."""
+        """Return the pod whose log shows the cause: the first failed one, else that of rank 0."""
         failed = sorted((pod for pod in self.pods if _ended(pod) not in (None, 0)), key=_when)
         return failed[0] if failed else next(iter(self.pods), None)
 
     def ending(self, told: str = "") -> Ending:
-        """How the attempt ended. `told` is what the watcher said."""
+        """Return how the attempt ended. `told` is the watcher's message."""
         if self.job is None:
             return Ending("interrupted", f"its TrainJob is gone. {told or 'Somebody deleted it'}")
         if _deleted(self.job):
@@ -150,7 +150,7 @@ class Gang:
 
 
 def _condition(job: Json, kind: str) -> str | None:
-    """What a condition that holds says; None if it does not hold."""
+    """Return the message of a true condition, or None."""
     for condition in (job.get("status") or {}).get("conditions") or ():
         if condition.get("type") == kind and condition.get("status") == "True":
             return f"{condition.get('reason')}: {condition.get('message') or ''}".strip(": ")
@@ -162,14 +162,14 @@ def _deleted(thing: Json) -> bool:
 
 
 def _ended(pod: Json) -> int | None:
-    """The exit status of a pod that ended; None while it has not, 1 where it failed and its container says nothing."""
+    """Return the exit status of an ended pod; None while it runs, 1 if it failed without a container status."""
     if state := terminated(pod):
         return int(state.get("exitCode", 1))
     return 1 if (pod.get("status") or {}).get("phase") == "Failed" else None
 
 
 def _when(pod: Json) -> tuple[datetime, bool, int]:
-    """For the order in which pods ended: to the second, those by a signal after the others, then by rank."""
+    """Return a sort key for the end of pods: by second, those ended by a signal last, then by rank."""
     state = terminated(pod) or {}
     told = state.get("finishedAt") or pod["metadata"].get("deletionTimestamp") or "9999-12-31T00:00:00Z"
     by_signal = int(state.get("exitCode", 1)) in TERMINATED_BY_SIGNAL and state.get("reason") != "OOMKilled"
@@ -177,7 +177,7 @@ def _when(pod: Json) -> tuple[datetime, bool, int]:
 
 
 def _deleted_before(pod: Json, moment: datetime) -> bool:
-    """Whether a pod's deletion was asked for in a second before a moment."""
+    """Return whether a pod's deletion was requested in a second before a moment."""
     metadata = pod["metadata"]
     if not (by := metadata.get("deletionTimestamp")):
         return False

@@ -1,4 +1,4 @@
-"""Which pods of jobs nobody waits for any more: judged by the jobs' records and their tasks' states. Pure."""
+"""Find orphaned pods of jobs from the jobs' records and their tasks' states. Pure."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class PodSeen:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a pod's job: its attempt (None: not on record), and the state of the task that began it.
+    """Facts about a pod's job: its attempt (None: not recorded), and the state of the task that began it.
 
-    `task_state` is None where Airflow knows no such task; `unknown` says why nothing can be said.
+    `task_state` is None if Airflow has no such task; `unknown` tells why nothing is known.
     """
 
     attempt: Attempt | None = None
@@ -44,7 +44,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Finding:
-    """What is to be done about a pod, and why. `stray`: it is deleted; otherwise it is left, or only reported."""
+    """Decision about a pod, and why. `stray`: delete it; otherwise leave or report it."""
 
     pod: PodSeen
     stray: bool
@@ -52,7 +52,7 @@ class Finding:
 
 
 def judge(pod: PodSeen, known: Known, now: datetime) -> Finding:
-    """Whether a pod is a stray. What is not known is never deleted."""
+    """Judge whether a pod is orphaned. An unknown pod is never deleted."""
     if pod.terminating:
         return Finding(pod, False, "its deletion has begun")
     if now - pod.created < YOUNG:

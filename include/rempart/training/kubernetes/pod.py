@@ -1,7 +1,7 @@
-"""A job's pod and the secret that it waits for, as Kubernetes' API writes them. Pure.
+"""Build a job's pod and its Secret as Kubernetes API objects. Pure.
 
-The pod takes its data credentials from a Secret that does not exist when the pod is made: the kubelet holds the
-container back until the Secret is there, and it is made only once the node was seen to be one that the policy allows.
+The pod takes its data credentials from a Secret that does not exist yet: the kubelet holds the container back until the
+Secret is made, after the policy has allowed the pod's node.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ USER = 50000
 
 
 def name(job_id: str, attempt: int) -> str:
-    """The pod of an attempt: one name for one attempt, so that no attempt ever has two."""
+    """Return the name of an attempt's pod: one name for one attempt, so that none ever has two pods."""
     return f"train-{job_id}-{attempt}"
 
 
 def labels(spec: JobSpec, attempt: int) -> dict[str, str]:
-    """By what a job's pods are found again, and what the policy is asked about them."""
+    """Return the labels that identify a job's pods, and that the policy judges."""
     return {
         **MANAGED_BY,
         JOB: spec.job_id,
@@ -51,7 +51,7 @@ def labels(spec: JobSpec, attempt: int) -> dict[str, str]:
 
 
 def template(config: Config, spec: JobSpec, option: Option, attempt: int, *, seconds: int) -> dict[str, Any]:
-    """The pod of an attempt, which may run for `seconds`. The restricted profile is filled in when it is made."""
+    """Return an attempt's pod, which may run for `seconds`. The restricted profile is added when it is made."""
     pool = config.pools[option.pool]
     asked = {"cpu": config.training.resources.cpu, "memory": config.training.resources.memory}
     if option.gpus:
@@ -74,7 +74,7 @@ def template(config: Config, spec: JobSpec, option: Option, attempt: int, *, sec
 
 
 def environment(spec: JobSpec) -> list[dict[str, str]]:
-    """The variables of a job's container, without its credentials."""
+    """Return the variables of a job's container, without its credentials."""
     values = {
         SPEC_VARIABLE: spec.to_json().decode(),
         **TELEMETRY_OFF,
@@ -87,7 +87,7 @@ def environment(spec: JobSpec) -> list[dict[str, str]]:
 
 
 def bare(pool: Pool, container: str) -> dict[str, Any]:
-    """What every pod of a pool has in its spec, whatever its job. The one container has no image and no command."""
+    """Return the spec that all pods of a pool share. Its one container has no image and no command."""
     made: dict[str, Any] = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_SECONDS,
@@ -122,12 +122,12 @@ def _tolerations(pool: Pool) -> list[Toleration]:
 
 
 def queue_label(pool: Pool) -> dict[str, str]:
-    """Kueue admits what carries the name of its queue."""
+    """Return the label with the queue's name, which makes Kueue admit an object."""
     return {QUEUE: pool.queue} if pool.queue else {}
 
 
 def secret(owner: Mapping[str, Any], credentials: Mapping[str, str]) -> dict[str, Any]:
-    """The Secret of a pod (or TrainJob) that exists: owned by it, so that it goes when that goes."""
+    """Return the Secret of an existing pod (or TrainJob), owned by it, so that both are deleted together."""
     metadata = owner["metadata"]
     reference = {
         "apiVersion": owner.get("apiVersion") or "v1",

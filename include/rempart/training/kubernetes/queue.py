@@ -1,7 +1,7 @@
-"""What Kueue says of a pod or TrainJob in a queue, as Kubernetes' API writes it. Pure.
+"""Interpret Kueue's API objects and events about a pod or TrainJob in a queue. Pure.
 
-Kueue tells why a job waits in events about the job's Workload. A pool's identity reads events anyway, so it needs no
-right on Workloads. Sources: Kueue 0.19, pkg/scheduler and pkg/controller/jobs/pod; kueue.sigs.k8s.io, "Run Plain Pods".
+Kueue explains a waiting job in events about its Workload. A pool's identity reads events anyway, so it needs no right
+on Workloads. Sources: Kueue 0.19, pkg/scheduler and pkg/controller/jobs/pod; kueue.sigs.k8s.io, "Run Plain Pods".
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rempart.training.kubernetes.pod import QUEUE
 
 GROUP = "kueue.x-k8s.io"
 VERSIONS = ("v1beta2", "v1beta1")
-"""In which Kueue serves its objects: the second one alone before 0.15."""
+"""API versions of Kueue: only the second one before 0.15."""
 LOCAL_QUEUES = "localqueues"
 STOPPED = "TerminationTarget"
 """Condition of a pod that Kueue deletes, with its reason."""
@@ -27,7 +27,7 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class LocalQueue:
-    """A queue as it was seen. `active`: it takes jobs; None where Kueue has not said. `why`: Kueue's reason."""
+    """A queue. `active`: it admits jobs, or None if Kueue has not said. `why`: Kueue's reason."""
 
     active: bool | None
     why: str = ""
@@ -42,45 +42,45 @@ class LocalQueue:
 
 
 def gated(pod: Json) -> bool:
-    """Whether a pod waits for Kueue to admit it."""
+    """Return whether a pod waits for Kueue to admit it."""
     gates = (pod.get("spec") or {}).get("schedulingGates") or ()
     return any(str(one.get("name")).startswith(f"{GROUP}/") for one in gates)
 
 
 def name_of(thing: Json) -> str | None:
-    """The queue of a pod or TrainJob; None if it has none."""
+    """Return the queue of a pod or TrainJob, or None."""
     return (thing["metadata"].get("labels") or {}).get(QUEUE)
 
 
 def managed(thing: Json) -> bool:
-    """Whether Kueue took charge of a pod (it labels it) or of a TrainJob (it suspends it, and lets it go on)."""
+    """Return whether Kueue manages a pod (by label) or a TrainJob (by suspending it)."""
     labels = thing["metadata"].get("labels") or {}
     return labels.get(f"{GROUP}/managed") == "true" or "suspend" in (thing.get("spec") or {})
 
 
 def suspended(job: Json) -> bool:
-    """Whether a TrainJob is suspended."""
+    """Return whether a TrainJob is suspended."""
     return bool((job.get("spec") or {}).get("suspend"))
 
 
 def of_owner(kind: str, name: str) -> str:
-    """The field selector of the event by which Kueue tells the Workload of a pod or TrainJob."""
+    """Return the field selector of the event that names the Workload of a pod or TrainJob."""
     return f"involvedObject.kind={kind},involvedObject.name={name},reason=CreatedWorkload"
 
 
 def of_workload(name: str) -> str:
-    """The field selector of a Workload's events."""
+    """Return the field selector of a Workload's events."""
     return f"involvedObject.kind=Workload,involvedObject.name={name}"
 
 
 def workload(events: Iterable[Json]) -> str | None:
-    """The Workload that these events tell of; None if none does."""
+    """Return the Workload in these events, or None."""
     newest = max(events, key=_when, default=None)
     return str(newest.get("message") or "").rpartition("/")[2] or None if newest else None
 
 
 def waits(queue: str, events: Iterable[Json] | None) -> str:
-    """Why a job waits in a queue, by the events of its Workload; None: they could not be read."""
+    """Return why a job waits in a queue, from its Workload's events; None if unreadable."""
     why = "Kueue's reason cannot be read" if events is None else _newest(events) or "Kueue states no reason"
     return f"LocalQueue {queue} has not admitted it: {why}"
 
@@ -94,19 +94,19 @@ def never(why: str) -> bool:
 
 
 def stopped(queue: str, events: Iterable[Json] | None) -> str:
-    """Why a job lost the place that its queue had given it, by the events of its Workload; empty if none says so."""
+    """Return why a job lost its place in a queue, from its Workload's events; empty without a cause."""
     found = _newest(one for one in events or () if str(one.get("reason")).startswith(("Evicted", "Preempted")))
     return found and f"LocalQueue {queue} took its place away: {found}"
 
 
 def _newest(events: Iterable[Json]) -> str:
-    """Reason and message of the last event; empty if there is none."""
+    """Return reason and message of the last event; empty without one."""
     newest = max(events, key=_when, default=None)
     return _sentence(newest.get("reason"), newest.get("message")) if newest else ""
 
 
 def absent(pool: str, namespace: str, queue: str) -> str:
-    """That a pool's queue is not there, and what to do."""
+    """Return the message and remedy for a missing queue."""
     return (
         f"LocalQueue {queue} is not in namespace {namespace}, or Kueue is not installed. Create it "
         f"(docs/how-to/gpu-pools.md), or correct pools.{pool}.queue in rempart.yaml"
@@ -118,7 +118,7 @@ def _sentence(reason: object, message: object) -> str:
 
 
 def _when(event: Json) -> datetime:
-    """When an event happened last, whichever of Kubernetes' two APIs for events it was written by."""
+    """Return the last time of an event, from either of Kubernetes' two event APIs."""
     series = (event.get("series") or {}).get("lastObservedTime")
     moment = series or event.get("lastTimestamp") or event.get("eventTime")
     moment = moment or event["metadata"].get("creationTimestamp")

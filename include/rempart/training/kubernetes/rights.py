@@ -1,4 +1,4 @@
-"""What Airflow's identity may do in a pool's cluster: what it needs, and what it has beyond that. Pure.
+"""List what Airflow's identity needs in a pool's cluster, and find excess rights. Pure.
 
 `REQUIRED` is the one list: deploy/kubernetes grants it, the doctor asks the cluster for it, a test compares both.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Need = Literal["jobs", "doctor", "train jobs"]
-"""Who needs it: every job, `rempart doctor pool` alone, or jobs of several nodes, where a pool names its `runtime`."""
+"""Which jobs need a right: all, the doctor only, or jobs of several nodes, where a pool names its `runtime`."""
 Where = Literal["pool", "cluster", "elsewhere"]
 """In the pool's namespace, on what belongs to no namespace, or in another namespace."""
 ELSEWHERE = "kube-system"
@@ -29,7 +29,7 @@ class Grant:
     cluster: bool = False
 
     def rule(self) -> dict[str, list[str]]:
-        """As a Role or ClusterRole writes it."""
+        """Return the grant as a rule of a Role or ClusterRole."""
         return {"apiGroups": [self.group], "resources": [self.resource], "verbs": list(self.verbs)}
 
 
@@ -89,7 +89,7 @@ REQUIRED: tuple[Grant, ...] = (
 
 @dataclass(frozen=True, order=True)
 class Right:
-    """One verb on one resource (`pods/log` for a part of it)."""
+    """One verb on one resource (`pods/log` for a subresource)."""
 
     verb: str
     resource: str
@@ -101,7 +101,7 @@ class Right:
         return f"{self.verb} {full_name(self.resource, self.group)}{place}"
 
     def attributes(self, namespace: str) -> dict[str, str]:
-        """As a SelfSubjectAccessReview asks for it."""
+        """Return the right as attributes of a SelfSubjectAccessReview."""
         space = {"pool": namespace, "cluster": "", "elsewhere": ELSEWHERE}[self.where]
         resource, _, part = self.resource.partition("/")
         asked = {"verb": self.verb, "group": self.group, "resource": resource}
@@ -116,14 +116,14 @@ def full_name(resource: str, group: str) -> str:
 
 
 def needs(runtime: str | None) -> tuple[Need, ...]:
-    """Those that a pool has, by the name of its runtime."""
+    """Return the needs of a pool, by the name of its runtime."""
     return ("jobs", "doctor", "train jobs") if runtime else ("jobs", "doctor")
 
 
 def needed(*needs: Need) -> tuple[Right, ...]:
-    """Every single right of `REQUIRED` for these needs; for jobs on one node, and the doctor, unless told.
+    """Return every right of `REQUIRED` for these needs; default: jobs on one node, and the doctor.
 
-    Listing nodes is the doctor's.
+    Only the doctor lists nodes.
     """
     found = []
     for right in REQUIRED:
@@ -144,12 +144,12 @@ DANGEROUS: tuple[Right, ...] = (
     Right("get", "secrets", "", "elsewhere"),
     Right("create", "pods", "", "elsewhere"),
 )
-"""Asked one by one as well: some clusters cannot list an identity's rights as a whole."""
+"""Rights that are also asked one by one: some clusters cannot list all rights of an identity."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a SelfSubjectRulesReview answers: resources or, of the API server itself, URLs."""
+    """A rule of a SelfSubjectRulesReview: resources, or URLs of the API server itself."""
 
     verbs: tuple[str, ...]
     groups: tuple[str, ...] = ()
@@ -159,7 +159,7 @@ class Rule:
 
 
 def rules_of(review: Mapping[str, Any]) -> tuple[Rule, ...]:
-    """The rules in a SelfSubjectRulesReview's answer."""
+    """Return the rules in a SelfSubjectRulesReview's answer."""
     status: Mapping[str, Any] = review.get("status") or {}
 
     def texts(rule: Mapping[str, Any], key: str) -> tuple[str, ...]:
@@ -204,7 +204,7 @@ another namespace: of projects those alone that the identity may see, of users i
 
 
 def excess(rules: Iterable[Rule], where: Where) -> tuple[str, ...]:
-    """What these rules grant beyond `REQUIRED`, readable. `elsewhere` needs only what belongs to no namespace."""
+    """Return what these rules grant beyond `REQUIRED`, readable. `elsewhere` needs only cluster-wide resources."""
     kept = (
         {
             (verb, right.group, right.resource)

@@ -1,8 +1,8 @@
-"""A job on several nodes, as Kubeflow Trainer's API writes it: an attempt's TrainJob, a pool's TrainingRuntime. Pure.
+"""Build an attempt's TrainJob and a pool's TrainingRuntime for a job on several nodes. Pure.
 
-Kubeflow makes the pods from the runtime. What is the same for every job of a pool (nodes, region, tolerations,
-priority, the restricted profile) stands there, rendered from rempart.yaml; what is the job's own stands in the
-TrainJob, in fields that the API has in every version from 2.0 on (docs/adr/0014-trainjob.md).
+Kubeflow makes the pods from the runtime. The runtime, rendered from rempart.yaml, holds what all jobs of a pool share
+(nodes, region, tolerations, priority, the restricted profile); the TrainJob holds the job's own part, in fields of
+every API version from 2.0 on (docs/adr/0014-trainjob.md).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GROUP, VERSION = "trainer.kubeflow.org", "v1alpha1"
 PLURAL, RUNTIMES = "trainjobs", "trainingruntimes"
 KIND, RUNTIME_KIND = "TrainJob", "TrainingRuntime"
 OF_JOB = "jobset.sigs.k8s.io/jobset-name"
-"""Label of each pod of a TrainJob: its JobSet has the TrainJob's name."""
+"""Label of each pod of a TrainJob, whose JobSet has the same name."""
 RANK = "batch.kubernetes.io/job-completion-index"
 """Label and annotation of each pod: the rank of its node."""
 STEP = "trainer.kubeflow.org/trainjob-ancestor-step"
@@ -29,9 +29,9 @@ NODE = "node"
 
 
 def manifest(config: Config, spec: JobSpec, option: Option, attempt: int, *, seconds: int) -> dict[str, Any]:
-    """The TrainJob of an attempt, each of whose nodes may run for `seconds`.
+    """Return the TrainJob of an attempt, each of whose nodes may run for `seconds`.
 
-    Its containers take each credential from a Secret that does not exist yet: the kubelet holds every one of them back.
+    Its containers take each credential from a Secret that does not exist yet, so the kubelet holds all of them back.
     """
     pool = config.pools[option.pool]
     alone = pod.template(config, spec, option, attempt, seconds=seconds)
@@ -61,21 +61,24 @@ def manifest(config: Config, spec: JobSpec, option: Option, attempt: int, *, sec
 
 
 def bounded(seconds: int) -> tuple[str, ...]:
-    """The command before the job's own that ends it after so many seconds, whoever watches.
+    """Return a command that ends the job's own command after that many seconds, whoever watches.
 
-    No field that every version has does that for one TrainJob: `activeDeadlineSeconds` came with 2.2.
+    No field of every version limits a single TrainJob: `activeDeadlineSeconds` came with 2.2.
     """
     return ("timeout", f"--kill-after={pod.GRACE_SECONDS}", str(seconds))
 
 
 def credential_variables(spec: JobSpec) -> list[str]:
-    """Variables by which the job's connections come."""
+    """Return the variables of the job's connections."""
     names = {spec.dataset.site.connection, spec.output.site.connection, spec.tracking.connection}
     return [f"AIRFLOW_CONN_{name.upper()}" for name in sorted(names)]
 
 
 def runtime(config: Config, name: str) -> dict[str, Any]:
-    """The TrainingRuntime of a pool that names one. One failed pod ends the whole: the next attempt is ours to make."""
+    """Return the TrainingRuntime of a pool that names one.
+
+    One failed pod ends the TrainJob: Rempart makes the next attempt.
+    """
     pool = config.pools[name]
     spec = pod.bare(pool, NODE)
     spec["containers"][0]["image"] = image_for(config, pool)
@@ -99,7 +102,7 @@ def runtime(config: Config, name: str) -> dict[str, Any]:
 
 
 def differences(wanted: Any, found: Any, path: str = "spec") -> Iterator[str]:
-    """Where what is found lacks or contradicts what is wanted. What a server adds to a mapping counts for nothing."""
+    """Return where an object lacks or contradicts the wanted one. Additions of a server to a mapping are ignored."""
     if isinstance(wanted, Mapping) and isinstance(found, Mapping):
         for key, value in wanted.items():
             if key in found:

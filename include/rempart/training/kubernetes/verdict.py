@@ -1,6 +1,6 @@
-"""What a cluster's answers mean for a job: may the node keep it, and how did its attempt end? Pure.
+"""Interpret a cluster's answers about a job: whether a node is allowed, and how an attempt ended. Pure.
 
-A pod is read as Kubernetes' API writes it (camelCase dicts). What is not recognised is never a success.
+A pod is an API object (camelCase dict). Unknown states are never a success.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rempart.training.placement import Outcome
 
 GPU_PRODUCT = "nvidia.com/gpu.product"
 _LOST = frozenset(("Evicted", "NodeLost", "NodeShutdown", "Terminated", "Preempting", "Shutdown", "NodeAffinity"))
-"""Reasons of a failed pod that are the cluster's own. Source: Kubernetes, kubelet and node lifecycle controller."""
+"""Reasons of failed pods that are the cluster's own. Source: Kubernetes, kubelet and node lifecycle controller."""
 _IMAGE = re.compile(r"Image|Registry")
 _PASSES = re.compile(r"(?i)rate limit|too many requests|qps exceeded|timeout|temporarily|bad gateway|unavailable")
 """A registry's fault that passes: the kubelet tries again."""
@@ -32,7 +32,7 @@ _ANSWER = re.compile(
     r"(?:HTTP response body: (?P<body>.*))?\Z",
     re.DOTALL,
 )
-"""How the Kubernetes clients write an answer that is an error."""
+"""Pattern of an API error in the Kubernetes clients' messages."""
 TERMINATED_BY_SIGNAL = (137, 143)
 TIMED_OUT = 124
 """Exit status of timeout(1), which bounds the job in a TrainJob's pods."""
@@ -48,7 +48,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Ran:
-    """Where an attempt ran, and on what that knowledge rests: a label is what the operator declares, not a proof."""
+    """Where an attempt ran, and how that is known: a label is the operator's declaration, not a proof."""
 
     pool: str
     operator: str
@@ -64,7 +64,7 @@ class Ran:
     """Each node by rank, where there are several: then `node` and `provider_id` name all, and `gpus` counts all."""
 
     def as_json(self) -> dict[str, Any]:
-        """One node as ever; several also one by one, without what is the same for all."""
+        """Return one node as before; several also one by one, without their common parts."""
         whole = asdict(self)
         each = [
             {key: node[key] for key in ("node", "region", "provider_id", "gpu_type")} for node in whole.pop("nodes")
@@ -73,7 +73,7 @@ class Ran:
 
 
 def together(ran: Sequence[Ran]) -> Ran:
-    """Where an attempt of several nodes ran: `ran` by rank, at least one."""
+    """Return where an attempt of several nodes ran: `ran` by rank, at least one."""
 
     def named(texts: Iterable[str | None]) -> str | None:
         return ", ".join(dict.fromkeys(text for text in texts if text)) or None
@@ -94,7 +94,7 @@ def together(ran: Sequence[Ran]) -> Ran:
 def judge_node(
     config: Config, classification: str, pool: str, gpus: int, node: Mapping[str, Any], on: Any
 ) -> tuple[Decision, Ran]:
-    """May the node that a pod was bound to have this classification's data, and what it says of itself."""
+    """Judge whether a bound node may have data of this classification. Return what the node says of itself."""
     labels: Mapping[str, str] = node["metadata"].get("labels") or {}
     declared = config.pools[pool]
     name, place = node["metadata"]["name"], f"node '{node['metadata']['name']}' of pool '{pool}'"
@@ -118,7 +118,7 @@ def judge_node(
 
 
 def ending(pod: Mapping[str, Any] | None, told: str = "") -> Ending:
-    """How the attempt of a pod ended; None for a pod that is gone. `told` is what the watcher said."""
+    """Return how a pod's attempt ended; None for a deleted pod. `told` is the watcher's message."""
     if pod is None:
         return Ending(
             "interrupted", f"its pod is gone (evicted, or its node lost, or deleted by somebody). {told}".strip()
@@ -149,7 +149,7 @@ def ending(pod: Mapping[str, Any] | None, told: str = "") -> Ending:
 
 
 def readable(text: str) -> str:
-    """What an exception of a Kubernetes client says, as status and message: without the headers of the answer."""
+    """Return status and message of a Kubernetes client's exception, without HTTP headers."""
     return _ANSWER.sub(_answered, text)
 
 
@@ -162,7 +162,7 @@ def _answered(found: re.Match[str]) -> str:
 
 
 def seconds_run(pod: Mapping[str, Any]) -> float | None:
-    """Seconds between the container's start and end; None while it runs or where that is not known."""
+    """Return the seconds between a container's start and end; None while it runs or if unknown."""
     ended = _state(pod.get("status") or {}).get("terminated") or {}
     begun, over = ended.get("startedAt"), ended.get("finishedAt")
     if not begun or not over:
@@ -171,12 +171,12 @@ def seconds_run(pod: Mapping[str, Any]) -> float | None:
 
 
 def image_digest(pod: Mapping[str, Any]) -> str | None:
-    """The image that ran, by digest, as the kubelet reports it."""
+    """Return the digest of the image that ran, as the kubelet reports it."""
     return _container(pod.get("status") or {}).get("imageID") or None
 
 
 def refused(status: int, message: str) -> Ending | None:
-    """What an API server's refusal to make a pod means; None if it is nothing that another pool could mend."""
+    """Return what a refused pod means; None if no other pool would help."""
     if status == 403 and "exceeded quota" in message:
         return Ending("capacity", f"the namespace's quota refuses the pod: {message}")
     if status in (401, 403):
@@ -189,7 +189,7 @@ def refused(status: int, message: str) -> Ending | None:
 
 
 def bound(pod: Mapping[str, Any]) -> str | None:
-    """The node that a pod was bound to."""
+    """Return the node that a pod was bound to."""
     return (pod.get("spec") or {}).get("nodeName") or None
 
 
@@ -204,13 +204,13 @@ def _state(status: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def terminated(pod: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The end of a pod's container; None while it has none."""
+    """Return the end of a pod's container, or None."""
     state: Mapping[str, Any] | None = _state(pod.get("status") or {}).get("terminated")
     return state
 
 
 def hopeless(pod: Mapping[str, Any]) -> str | None:
-    """Why a pod's image cannot be pulled, if it is so."""
+    """Return why a pod's image can never be pulled, if so."""
     waiting = _state(pod.get("status") or {}).get("waiting") or {}
     if not _IMAGE.search(str(waiting.get("reason"))) or _PASSES.search(str(waiting.get("message"))):
         return None
@@ -218,7 +218,7 @@ def hopeless(pod: Mapping[str, Any]) -> str | None:
 
 
 def lost(pod: Mapping[str, Any]) -> str | None:
-    """Why the cluster took the pod's place away; None if it did not."""
+    """Return why the cluster took the pod's place away, or None."""
     status = pod.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition.get("type") in ("DisruptionTarget", queue.STOPPED) and condition.get("status") == "True":

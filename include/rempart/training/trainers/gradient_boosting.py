@@ -71,7 +71,7 @@ def check(params: Mapping[str, Any], task: str) -> None:
 
 
 def schema(task: str) -> dict[str, Any]:
-    """JSON Schema of the parameters, by name."""
+    """Return the JSON Schema of the parameters, by name."""
     numbers = {
         name: {"type": "integer" if types == _WHOLE else "number", "minimum": least, "maximum": most}
         for name, types in PARAMS[task].items()
@@ -81,11 +81,10 @@ def schema(task: str) -> dict[str, Any]:
 
 
 def fit(inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str, run: Run | None = None) -> Any:
-    """A fitted estimator. inputs: float32 [n, k], NaN for null; target: [n].
+    """Return a fitted estimator. inputs: float32 [n, k], NaN for null; target: [n].
 
-    It learns from the rows it is given alone: no early stopping, so nothing is held back or looked at. With `run`, it
-    goes on from the job's checkpoint and takes more of them; the estimator is the same, whatever interrupted it. Raises
-    TrainingError.
+    It learns only from the given rows: no early stopping, so nothing is held back. With `run`, it continues from the
+    job's checkpoint and takes more of them; the estimator is the same after any interruption. Raises TrainingError.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -118,10 +117,10 @@ def _fit_in_steps(model: Any, inputs: Any, target: Any, run: Run) -> Any:
 
 
 def _watch(model: Any, steps: int, done: int, run: Run) -> None:
-    """Have `run` asked before each iteration but the first of the next fit.
+    """Call `run` before each iteration except the first of the next fit.
 
-    An iteration begins with the loss's gradients at the raw predictions so far, and nothing else is called that is
-    not compiled: scikit-learn has no callback there. At that moment the trees of all iterations before are complete.
+    An iteration begins with the loss's gradients at the current raw predictions, the only uncompiled call: scikit-learn
+    has no callback there. At that moment the trees of all earlier iterations are complete.
     """
     made = type(model)._get_loss
 
@@ -144,7 +143,7 @@ def _watch(model: Any, steps: int, done: int, run: Run) -> None:
 
 
 def _state(model: Any) -> dict[str, Any]:
-    """The trees, one after another, and the state of the generator that draws features."""
+    """Return the trees in order, and the state of the generator that draws features."""
     import numpy as np
 
     trees = [tree.nodes for iteration in model._predictors for tree in iteration]
@@ -158,10 +157,10 @@ def _state(model: Any) -> dict[str, Any]:
 
 
 def _restore(model: Any, arrays: Mapping[str, Any]) -> None:
-    """Put stored trees in the place of those of a model that was fitted for one iteration on the same rows.
+    """Replace the trees of a model that was fitted for one iteration on the same rows by stored trees.
 
-    That one iteration brought back all else: bins, baseline and seed follow from rows, parameters and seed alone.
-    Without categorical splits a tree is its nodes, and without early stopping there are no scores to restore.
+    That iteration restored everything else: bins, baseline and seed follow from rows, parameters and seed. Without
+    categorical splits a tree is its nodes, and without early stopping there are no scores.
     """
     import numpy as np
 

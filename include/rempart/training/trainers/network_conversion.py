@@ -34,12 +34,14 @@ class Scaling:
 
     @property
     def width(self) -> int:
-        """Inputs of the first layer: each column, and a 0 or 1 for each that had nulls."""
+        """Return the number of inputs of the first layer: each column, and a 0 or 1 for each that had nulls."""
         return len(self.mean) + len(self.with_nulls)
 
 
 def scaling(inputs: Any, target: Any, task: str) -> Scaling:
-    """Statistics of a float32 matrix [n, k], NaN for null, and of a target [n]; a column without spread has scale 1."""
+    """Return statistics of a float32 matrix [n, k], NaN for null, and of a target [n]; a column without spread has
+    scale 1.
+    """
     import numpy as np
 
     there = ~np.isnan(inputs)
@@ -60,7 +62,10 @@ def scaling(inputs: Any, target: Any, task: str) -> Scaling:
 
 
 def standardised(inputs: Any, statistics: Scaling) -> Any:
-    """What the first layer reads: float32 [n, statistics.width]. Null is 0 (the mean), marked if it ever was null."""
+    """Return the first layer's input: float32 [n, statistics.width].
+
+    Null is 0 (the mean), marked if it was ever null.
+    """
     import numpy as np
 
     nulls = np.isnan(inputs)
@@ -70,7 +75,8 @@ def standardised(inputs: Any, statistics: Scaling) -> Any:
 
 
 def convert(statistics: Scaling, layers: Sequence[tuple[Array, Array]], task: str) -> bytes:
-    """ONNX bytes. layers: weight [out, in] and bias [out] of each, ReLU in between; the last gives a number or logits.
+    """Return ONNX bytes. layers: weight [out, in] and bias [out] of each, ReLU in between; the last gives a number or
+    logits.
 
     One input `inputs`, float32 [n, k], NaN for null; one output `predictions`: float32 [n, 1] in the target's unit, or
     the probabilities [n, classes].

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def place(chosen: Settings) -> tuple[str, str]:
-    """Device and precision, as words. Raises TrainingError when what was asked for is not there."""
+    """Return device and precision as words. Raises TrainingError if the requested one is not available."""
     import torch
 
     there = torch.cuda.is_available()
@@ -62,9 +62,9 @@ def learn(
     precision: str,
     run: Run | None,
 ) -> tuple[tuple[Any, Any], ...]:
-    """Weights and biases of each layer, float32. inputs: float32 [n, k]; classes: 0 for a regression.
+    """Return weights and biases of each layer, float32. inputs: float32 [n, k]; classes: 0 for a regression.
 
-    Several nodes share each batch: the sum of what they computed is the gradient of the whole batch, as of one node.
+    Several nodes share each batch: the sum of their results is the gradient of the whole batch, as on one node.
     """
     import torch
 
@@ -126,7 +126,7 @@ def learn(
 
 
 def _shared(group: Group, network: Any, loss_of: Any, batch: Any, scaler: Any) -> Any:
-    """Put the gradient of a batch's mean loss into the network, of which each node computes a share; the loss."""
+    """Write the gradient of a batch's mean loss into the network, each node computing a share. Return the loss."""
     import torch
 
     share = batch.tensor_split(group.size)[group.rank]
@@ -143,7 +143,7 @@ def _shared(group: Group, network: Any, loss_of: Any, batch: Any, scaler: Any) -
 
 
 def _order(rows: int, seed: int, epoch: int) -> Any:
-    """The rows in the order in which an epoch reads them: by seed and epoch alone."""
+    """Return the order of rows in an epoch, from seed and epoch alone."""
     import numpy as np
     import torch
 
@@ -151,7 +151,7 @@ def _order(rows: int, seed: int, epoch: int) -> Any:
 
 
 def _learning_rate(highest: float, step: int, steps: int) -> float:
-    """Up in the first 5 % of the steps, then down to 1 % along a cosine."""
+    """Return the learning rate: up in the first 5 % of the steps, then down to 1 % along a cosine."""
     warm = max(steps // 20, 1)
     if step < warm:
         return highest * (step + 1) / warm
@@ -159,7 +159,7 @@ def _learning_rate(highest: float, step: int, steps: int) -> float:
 
 
 def _state(network: Any, optimizer: Any, scaler: Any, step: int) -> dict[str, Any]:
-    """All that the next step depends on: weights, AdamW's two moments of each, and the gradient scale of float16."""
+    """Return all that the next step depends on: weights, AdamW's two moments of each, and float16's gradient scale."""
     import numpy as np
 
     arrays = {"step": np.array(step, np.int64)}

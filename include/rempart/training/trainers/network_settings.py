@@ -18,8 +18,8 @@ _REMEDY = "Correct trainer.params."
 class Settings:
     """Parameters as the trainer uses them.
 
-    `precision`: of the matrix products; weights and their updates are float32 always. `auto` is float32 on a CPU, and
-    on a GPU bfloat16 where it has it, else float16. `device`: `auto` takes CUDA when there is one.
+    `precision`: of the matrix products; weights and their updates are always float32. `auto` is float32 on a CPU, and
+    on a GPU bfloat16 if available, else float16. `device`: `auto` takes CUDA if available.
     """
 
     hidden: tuple[int, ...] = (128, 64)
@@ -33,7 +33,7 @@ class Settings:
 
 
 def settings(params: Mapping[str, Any], task: str) -> Settings:
-    """The parameters, checked. Raises TrainingError naming the one that is unknown, of another type or out of range."""
+    """Return the checked parameters. Raises TrainingError for one that is unknown, of another type or out of range."""
     known = [name for name in Settings.__dataclass_fields__ if name != "loss" or task == "regression"]
     if unknown := [name for name in params if name not in known]:
         raise TrainingError(
@@ -79,7 +79,7 @@ def check(params: Mapping[str, Any], task: str) -> None:
 
 
 def schema(task: str) -> dict[str, Any]:
-    """JSON Schema of the parameters, by name; `check` knows their ranges."""
+    """Return the JSON Schema of the parameters, by name; `check` knows their ranges."""
     kinds = {"int": "integer", "float": "number", "str": "string"}
     return {
         name: {"type": ["string", "integer"] if name == "hidden" else kinds[str(field.type)]}

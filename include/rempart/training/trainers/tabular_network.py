@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rempart.training.attempts.progress import Run
 
 TORCH = "torch>=2.9,<2.14"
-"""The line of requirements-torch.txt. It is part of the code version; a result names the one it was made with."""
+"""PyTorch's line of requirements-torch.txt. It is part of the code version; a result names the version that made it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class Network:
         return conversion.convert(self.statistics, self.layers, self.task)
 
     def predict(self, inputs: Any) -> Any:
-        """PyTorch's own predictions in float32 on the CPU: [n] in the target's unit, or probabilities [n, classes]."""
+        """Return PyTorch's own predictions in float32 on the CPU: [n] in the target's unit, or probabilities [n,
+        classes].
+        """
         import torch
 
         values = torch.from_numpy(conversion.standardised(inputs, self.statistics))
@@ -51,7 +53,7 @@ class Network:
 
 
 def installed() -> str:
-    """The installed version of PyTorch. Raises TrainingError when there is none, or one outside the declared range."""
+    """Return the installed version of PyTorch. Raises TrainingError if it is missing or outside the declared range."""
     from packaging.requirements import Requirement
 
     try:
@@ -69,11 +71,12 @@ def installed() -> str:
 def fit(
     inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str, classes: int, run: Run | None = None
 ) -> Network:
-    """A trained network. inputs: float32 [n, k], NaN for null; target: [n], of a classification class positions.
+    """Return a trained network. inputs: float32 [n, k], NaN for null; target: [n], class positions for a
+    classification.
 
-    Each step is one update by one batch; the batches of an epoch follow from seed and epoch alone. So a job that goes
-    on from a checkpoint makes the same updates: on the same machine and device, and on as many nodes, the same weights
-    to the bit. Raises TrainingError, PeerLost.
+    Each step is one update by one batch; the batches of an epoch follow from seed and epoch alone. So a job that
+    continues from a checkpoint makes the same updates: on the same machine, device and number of nodes, the same
+    weights to the bit. Raises TrainingError, PeerLost.
     """
     chosen, version = network_settings.settings(params, task), installed()
     # before CUDA starts: its matrix products are reproducible only with a workspace of fixed size

@@ -1,10 +1,10 @@
-"""Trainers by name, and their models as ONNX.
+"""Find trainers by name, run them, and convert their models to ONNX.
 
 A trainer is `fit(inputs, target, params, seed)`; inputs is a float32 matrix [rows, columns] with NaN for null, target
-float64 [rows] (for a classification the position of the class in the target's values). It gives a fitted scikit-learn
-estimator, or an ONNX model (a proto or its bytes) with one float input [n, columns]. One that has a parameter `run`
-gets the job's `progress.Run`, for checkpoints and progress; one that has a parameter `group` may run on several nodes,
-and gets their `process_group.Group`.
+float64 [rows] (for a classification the position of the class in the target's values). It returns a fitted scikit-learn
+estimator, or an ONNX model (a proto or its bytes) with one float input [n, columns]. With a parameter `run` it gets the
+job's `progress.Run`, for checkpoints and progress; with a parameter `group` it may run on several nodes, and gets their
+`process_group.Group`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from rempart.training.attempts.progress import Run
 
 TOLERANCE = 1e-3
-"""How far ONNX and the estimator may differ, as a share of the predictions' spread. float32 against float64."""
+"""Maximum difference between ONNX and the estimator, as a share of the predictions' spread (float32 against
+float64).
+"""
 BUILT_IN = {"gradient_boosting": gradient_boosting.check, "tabular_network": network_settings.check}
 """The trainers that are known by name, and what checks their parameters."""
 _CODE = ("models/encoding.py", "models/metrics.py", "training/outputs.py", "training/trainers/trainers.py")
@@ -59,10 +61,10 @@ class Trained:
 
 
 def left_out(features: Sequence[Feature], params: Mapping[str, Any]) -> tuple[tuple[Feature, ...], dict[str, Any]]:
-    """The features that the model sees, and the parameters that its trainer gets.
+    """Return the features that the model sees, and the parameters for its trainer.
 
     The parameter `leave_out`, known to every trainer, holds patterns of feature references, separated by commas, such
-    as `agent_trend__*_mean_*`. Raises TrainingError when a pattern matches nothing, or all features are left out.
+    as `agent_trend__*_mean_*`. Raises TrainingError if a pattern matches nothing, or all features are left out.
     """
     kept, rest = list(features), dict(params)
     for pattern in [one.strip() for one in str(rest.pop("leave_out", "")).split(",") if one.strip()]:
@@ -70,7 +72,7 @@ def left_out(features: Sequence[Feature], params: Mapping[str, Any]) -> tuple[tu
         if not matched:
             raise TrainingError(
                 f"trainer.params.leave_out: '{pattern[:80]}' matches no feature",
-                f"The features are: {', '.join(one.name for one in features)}.",
+                f"Choose from the features: {', '.join(one.name for one in features)}.",
             )
         kept = [one for one in kept if one not in matched]
     if not kept:
@@ -79,10 +81,10 @@ def left_out(features: Sequence[Feature], params: Mapping[str, Any]) -> tuple[tu
 
 
 def check(use: str, params: Mapping[str, Any], task: str, nodes: int = 1) -> None:
-    """Check a built-in trainer's parameters, without `leave_out`; a function of one's own checks them when it runs, and
-    its file must be there.
+    """Check a built-in trainer's parameters without `leave_out`, or that a custom function's file exists; a custom
+    function checks its own when it runs.
 
-    Raises TrainingError naming the parameter, or when the trainer cannot share its work with other nodes.
+    Raises TrainingError for a wrong parameter, or if the trainer cannot run on several nodes.
     """
     for name, value in params.items():
         if not isinstance(value, str) and not abs(value) <= LARGEST:  # NaN is refused as well
@@ -102,7 +104,9 @@ def check(use: str, params: Mapping[str, Any], task: str, nodes: int = 1) -> Non
 
 
 def params_schema(use: str, task: str) -> dict[str, Any]:
-    """JSON Schema of a run's trainer parameters: a built-in trainer's by name, any for a function of one's own."""
+    """Return the JSON Schema of a run's trainer parameters: by name for a built-in trainer, any for a custom
+    function.
+    """
     any_value = {"type": ["number", "string", "boolean"], "maxLength": 200}
     named = {"propertyNames": {"pattern": r"^[a-z][a-z0-9_]{0,39}\Z"}, "maxProperties": 40}
     if use not in BUILT_IN:
@@ -113,7 +117,10 @@ def params_schema(use: str, task: str) -> dict[str, Any]:
 
 
 def shares_work(use: str) -> bool:
-    """Whether a trainer can run on several nodes. A function's file is parsed, not run: its libraries may be absent."""
+    """Return whether a trainer can run on several nodes.
+
+    A custom file is parsed, not run: its libraries may be absent.
+    """
     if use in BUILT_IN:
         return use == "tabular_network"
     file, function = custom_file(use)
@@ -129,10 +136,10 @@ def shares_work(use: str) -> bool:
 
 
 def code_version(use: str) -> str:
-    """The package's version, and a hash of the code and libraries that determine a model of this trainer; no others.
+    """Return the package's version, and a hash of the code and libraries that determine this trainer's models.
 
-    Of PyTorch, which is not installed where jobs are ordered, the declared range counts: a job refuses a version
-    outside it, and its result records the one that it ran on.
+    For PyTorch, which is not installed where jobs are ordered, the declared range counts: a job refuses a version
+    outside it, and its result records the version used.
     """
     digest = hashlib.sha256()
     package = Path(__file__).parents[2]
@@ -146,7 +153,7 @@ def code_version(use: str) -> str:
 
 
 def custom_file(use: str) -> tuple[Path, str]:
-    """File and function of `include/trainers/x.py:fit`. Raises TrainingError when there is no such file."""
+    """Return file and function of `include/trainers/x.py:fit`. Raises TrainingError if the file does not exist."""
     path, _, function = use.partition(":")
     file = (project_root() / path).resolve()
     if not file.is_relative_to((project_root() / "include").resolve()) or not file.is_file():
@@ -183,7 +190,7 @@ def train(
 ) -> Trained:
     """Fit on `inputs` and `target`, convert to ONNX, and compare both on the rows `check_on` [m, columns].
 
-    Raises TrainingError when the trainer fails or its model as ONNX does not predict the same.
+    Raises TrainingError if the trainer fails, or its ONNX model predicts otherwise.
     """
     model = fitted(use, inputs, target, params, seed, task, classes, run)
     if isinstance(model, bytes) or hasattr(model, "SerializeToString"):
@@ -202,7 +209,7 @@ def train(
 def fitted(
     use: str, inputs: Any, target: Any, params: Mapping[str, Any], seed: int, task: str, classes: int, run: Run | None
 ) -> Any:
-    """What the trainer gives for `inputs` and `target`. Raises TrainingError when it fails."""
+    """Return the trainer's model for `inputs` and `target`. Raises TrainingError if it fails."""
     if use == "gradient_boosting":
         return gradient_boosting.fit(inputs, target, params, seed, task, run)
     if use == "tabular_network":
@@ -222,7 +229,7 @@ def fitted(
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:
-    """Whether a trainer has a parameter of that name."""
+    """Return whether a trainer has a parameter of that name."""
     try:
         return name in inspect.signature(function).parameters
     except (TypeError, ValueError):  # some callables tell no signature
@@ -243,7 +250,10 @@ def _check_estimator(model: Any, use: str, task: str, classes: int) -> None:
 
 
 def _difference(session: Any, theirs: Any, check_on: Any, task: str, classes: int) -> float:
-    """The largest difference of the model as ONNX to its own predictions. Raises TrainingError when it is too large."""
+    """Return the largest difference between the ONNX model and the estimator.
+
+    Raises TrainingError if it is too large.
+    """
     import numpy as np
 
     ours = onnx_format.run(session, check_on, task, classes)
@@ -254,13 +264,13 @@ def _difference(session: Any, theirs: Any, check_on: Any, task: str, classes: in
         raise TrainingError(
             f"The model as ONNX predicts up to {difference:.3g} differently, where {TOLERANCE:.0e} of the "
             f"predictions' spread {spread:.3g} is allowed",
-            "Use another estimator or parameters: this one does not survive the conversion.",
+            "Use another estimator or other parameters: this one cannot be converted.",
         )
     return difference
 
 
 def to_onnx(model: Any, columns: int) -> bytes:
-    """A fitted estimator as ONNX bytes with one float input [n, columns]. Raises TrainingError."""
+    """Return a fitted estimator as ONNX bytes with one float input [n, columns]. Raises TrainingError."""
     from sklearn.base import is_classifier
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -292,7 +302,7 @@ def _opened(body: bytes, use: str) -> Any:
 
 
 def place_of(cause: BaseException) -> str:
-    """`in file.py, line 7`, without the line's text or the message."""
+    """Return `in file.py, line 7`, without the line's text or the message."""
     trace = cause.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -13,7 +13,7 @@ INPUT, RAW, OUTPUT = "inputs", "raw", "predictions"
 
 
 def convert(model: Any, columns: int) -> bytes:
-    """A fitted HistGradientBoosting* model without categorical splits, as ONNX bytes.
+    """Return a fitted HistGradientBoosting* model without categorical splits as ONNX bytes.
 
     One input `inputs`, float32 [n, columns], NaN for null; one output `predictions`: float32 [n, 1] of a regression
     with identity link, or the probabilities [n, classes].
@@ -61,7 +61,7 @@ def convert(model: Any, columns: int) -> bytes:
 
 
 def _tree_attributes(iterations: Any) -> dict[str, list[Any]]:
-    """Every node of every tree, as the operator's parallel lists."""
+    """Return every node of every tree, as the operator's parallel lists."""
     import numpy as np
 
     parts: dict[str, list[Any]] = {}
@@ -89,7 +89,7 @@ def _tree_attributes(iterations: Any) -> dict[str, list[Any]]:
 
 
 def _rounded_down(thresholds: Any) -> Any:
-    """The largest float32 at or below each float64 threshold: for float32 x, `x <= t` stays what it was."""
+    """Return the largest float32 at or below each float64 threshold: for float32 x, `x <= t` is unchanged."""
     import numpy as np
 
     nearest = thresholds.astype(np.float32)

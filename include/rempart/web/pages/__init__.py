@@ -1,1 +1,1 @@
-"""Pages of the cockpit: one module per page, and what their forms and posts share."""
+"""Serve the pages of the cockpit: one module per page, and the shared parts of forms and posts."""

@@ -1,8 +1,8 @@
-"""Proof that a POST comes from a form of ours, sent by the user it was made for (CSRF).
+"""Prove that a POST comes from a form of ours, sent by the user it was made for (CSRF).
 
-The token is a keyed hash of user, action and time, so nothing is stored, and what one user was given is of no use in
-another's browser. Airflow's cookie is sent by other sites' forms only where a browser knows no SameSite; a browser that
-says where the request came from is asked besides.
+The token is a keyed hash of user, action and time, so nothing is stored, and one user's token is useless in another's
+browser. Other sites' forms send Airflow's cookie only in browsers without SameSite; the browser's statement about the
+request's origin is checked too.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ LIFETIME = 3600
 
 
 def token(key: str, user: str, action: str, now: float | None = None) -> str:
-    """A token for one action (its path) of one user, good for an hour."""
+    """Return a token for one action (its path) of one user, valid for an hour."""
     at = int(time.time() if now is None else now)
     return f"{at}.{_mac(key, user, action, at)}"
 
 
 def is_ours(key: str, user: str, action: str, given: str, now: float | None = None) -> bool:
-    """Whether a token was made here, for this user and action, within the hour."""
+    """Return whether a token was made here, for this user and action, within the hour."""
     moment, _, mac = given.partition(".")
     if not moment.isascii() or not moment.isdigit() or len(moment) > 12:
         return False
@@ -30,7 +30,7 @@ def is_ours(key: str, user: str, action: str, given: str, now: float | None = No
 
 
 def from_elsewhere(fetch_site: str | None) -> bool:
-    """Whether the browser says (Sec-Fetch-Site) that another site made the request."""
+    """Return whether the browser says (Sec-Fetch-Site) that another site made the request."""
     return fetch_site not in (None, "same-origin", "none")
 
 

@@ -87,7 +87,7 @@ async def show_point(request: Request, point: PointId, user: Reader) -> Response
 
 @router.get("/restore-points/{point}/drill")
 def plan_drill(request: Request, point: PointId, user: Operator) -> Response:
-    """What a drill would do, and the form that starts it."""
+    """Show the plan of a drill, and the form that starts it."""
     found = _explained(point)
     last = next((one.rto_seconds for one in found.drills if one.rto_seconds is not None), None)
     form = forms.token(_key(), user.get_id(), _drill_path(point))
@@ -144,7 +144,7 @@ def show_record(request: Request, seq: Sequence, user: Auditor) -> Response:
 
 
 def may(user: BaseUser, capability: access.Capability) -> bool:
-    """Whether a page offers what needs the right; the route that it leads to asks again."""
+    """Return whether a page offers what needs the right; the linked route checks again."""
     return capability in access.capabilities(user)
 
 
@@ -156,7 +156,7 @@ def _explained(point: str) -> points.Explained:
 
 
 def _key() -> str:
-    """Airflow's own secret for forms and links, the same in each of its API servers."""
+    """Return Airflow's own secret for forms and links, the same in each of its API servers."""
     return posts.key()
 
 

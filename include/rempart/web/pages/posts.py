@@ -1,4 +1,4 @@
-"""What every form of ours proves before anything is started in its sender's name."""
+"""Check every form of ours before anything is started in its sender's name."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Token = Annotated[str, Form(max_length=200)]
 
 
 def token(user: BaseUser, action: str) -> str:
-    """For the form of one action of one user."""
+    """Return the token for a form of one action of one user."""
     return forms.token(key(), user.get_id(), action)
 
 
 def is_ours(request: Request, user: BaseUser, action: str, given: str) -> bool:
-    """Whether a form was made here, for this user and action, and no other site sent it."""
+    """Return whether a form was made here for this user and action, and no other site sent it."""
     ours = forms.is_ours(key(), user.get_id(), action, given)
     return ours and not forms.from_elsewhere(request.headers.get("sec-fetch-site"))
 
 
 def key() -> str:
-    """Airflow's own secret for forms and links, the same in each of its API servers."""
+    """Return Airflow's own secret for forms and links, the same in each of its API servers."""
     return str(get_signing_key("api", "secret_key"))

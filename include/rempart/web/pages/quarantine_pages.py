@@ -1,7 +1,7 @@
-"""A pipeline's quarantine: a look at its rows, a delivery taken in again or accepted. Each step is a run of a DAG.
+"""Serve a pipeline's quarantine: look at rows, ingest a delivery again, accept it. Each action is a DAG run.
 
 The API server reaches no site. For a look it makes an age key: its public half goes to the task that reads the rows,
-its secret half into a cookie of the browser that asked, and nowhere else.
+its secret half only into a cookie of the requesting browser.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def plan_look(request: Request, pipeline: PipelineName, delivery: DeliveryId, us
 async def start_look(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, form: posts.Token = ""
 ) -> Response:
-    """Have a task read the rows for a key that only this browser gets."""
+    """Start a task that reads the rows for a key that only this browser gets."""
     found, one = await run_in_threadpool(_both, pipeline, delivery)
     if not posts.is_ours(request, user, _action(pipeline, delivery, "look"), form):
         return _plan(request, "look", found, one, user, "csrf", 403)
@@ -83,7 +83,7 @@ async def start_look(
 async def show_rows(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Reader, run: RunId = ""
 ) -> Response:
-    """The rows once the task has read them; until then, that it is at it."""
+    """Show the rows once the task has read them; until then, its progress."""
     one = await run_in_threadpool(_delivery, pipeline, delivery)
     asked = await _asked(request, f"show_quarantine_{pipeline}", run, delivery)
     rows = await _rows(request, pipeline, delivery, asked)
@@ -96,7 +96,7 @@ async def show_rows(
 async def download_rows(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Reader, run: RunId = ""
 ) -> Response:
-    """The same rows as a file; back to the page for who has not the key."""
+    """Return the same rows as a file; redirect to the page without the key."""
     asked = await _asked(request, f"show_quarantine_{pipeline}", run, delivery)
     if (rows := await _rows(request, pipeline, delivery, asked)) is None:
         here = f"{base(request)}/data/{pipeline}/quarantine/{delivery}/rows"
@@ -149,7 +149,7 @@ async def plan_accept(
 async def start_accept(
     request: Request, pipeline: PipelineName, delivery: DeliveryId, user: Operator, form: posts.Token = ""
 ) -> Response:
-    """Accept a delivery that is held back, in the name of the user, unless its plan was of an older record."""
+    """Accept a held-back delivery in the name of the user, unless its plan has changed."""
     found, one = await run_in_threadpool(_both, pipeline, delivery)
     if not one.held_back or not posts.is_ours(request, user, _accepting(pipeline, one), form):
         return _plan(request, "accept", found, one, user, "csrf", 403)

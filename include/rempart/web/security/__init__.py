@@ -1,1 +1,1 @@
-"""Who may see and post what: the auth manager, and the middleware that guards every request."""
+"""Control who may see and post what: the auth manager, and the middleware of every request."""

@@ -12,7 +12,7 @@ from rempart.settings import access
 
 
 def requires(capability: access.Capability) -> Callable[[BaseUser], BaseUser]:
-    """A dependency that gives the user of the request, or answers 401 without one and 403 to one who may not."""
+    """Return a dependency that provides the request's user, or answers 401 without one and 403 without the right."""
 
     def inner(user: BaseUser = Depends(get_user)) -> BaseUser:  # noqa: B008 # FastAPI's way
         if capability not in access.capabilities(user):

@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 MARK = "key"
 """Claim of a token: which password it was got with."""
 WRONG_PASSWORDS = parse("10 per minute")
-"""So many for one user name at `/auth/token`, which FAB does not limit as it does its login page."""
+"""Limit of attempts for one user name at `/auth/token`, which FAB does not limit like its login page."""
 
 
 def mark(user: User) -> str:
-    """Names a user's password without telling anything of it: another password, another mark."""
+    """Return a mark that changes with a user's password and does not reveal it."""
     return hashlib.sha256((user.password or "").encode()).hexdigest()[:16]
 
 
 class AuthManager(FabAuthManager):
-    """What `access.auth_manager: fab` makes Airflow ask."""
+    """Airflow's auth manager for `access.auth_manager: fab`."""
 
     _wrong = MovingWindowRateLimiter(MemoryStorage())
 
     def get_fastapi_middlewares(self) -> list[tuple[Any, dict[str, Any]]]:
-        """Cookies that travel encrypted alone, where Airflow's pages are reached so."""
+        """Return middleware that restricts cookies to https if Airflow's pages use it."""
         own: list[tuple[Any, dict[str, Any]]] = super().get_fastapi_middlewares()
         return [*own, (SecureCookies, {})] if self.apiserver_endpoint.startswith("https://") else own
 
@@ -44,7 +44,7 @@ class AuthManager(FabAuthManager):
         return {**super().serialize_user(user), MARK: mark(user)}
 
     def deserialize_user(self, token: dict[str, Any]) -> User:  # type: ignore[override] # FAB wraps its own in a cache
-        """The user that a token names. Raises ValueError for one that was got with an earlier password."""
+        """Return the user of a token. Raises ValueError for a token from an earlier password."""
         user = super().deserialize_user(token)
         if token.get(MARK) != mark(user):
             self.cache.pop(int(token["sub"]), None)  # it may be newer than what was kept
@@ -54,7 +54,7 @@ class AuthManager(FabAuthManager):
         return user
 
     def create_token(self, headers: dict[str, str], body: dict[str, Any]) -> User | None:
-        """The user of a name and password. Raises HTTPException 429 after too many wrong ones for that name."""
+        """Return the user of a name and password. Raises HTTPException 429 after too many wrong ones for that name."""
         name = str(body.get("username")).lower()[:64]
         if not self._wrong.test(WRONG_PASSWORDS, name):
             raise HTTPException(status.HTTP_429_TOO_MANY_REQUESTS, "Too many wrong passwords; try again in a minute.")
@@ -71,7 +71,7 @@ class AuthManager(FabAuthManager):
         access_entity: DagAccessEntity | None = None,
         details: DagDetails | None = None,
     ) -> bool:
-        """As FAB says, but a DAG that moves the platform is changed by those alone who may fail over."""
+        """Decide as FAB does, but let only users with the failover right change a DAG that moves the platform."""
         allowed: bool = super().is_authorized_dag(
             method=method, user=user, access_entity=access_entity, details=details
         )
@@ -80,7 +80,7 @@ class AuthManager(FabAuthManager):
         return access.needed(details.id if details else None) in access.capabilities(user)
 
     def get_authorized_dag_ids(self, *, user: User, method: ResourceMethod = "GET", **more: Any) -> set[str]:
-        """The same for lists: what a change of many DAGs at once applies to."""
+        """Return the DAGs that a user may change at once, by the same rule."""
         found: set[str] = super().get_authorized_dag_ids(user=user, method=method, **more)
         if method == "GET" or "fail_over" in access.capabilities(user):
             return found

@@ -1,8 +1,8 @@
-"""Keeps the browser to our own host: no page of Airflow's web server loads a script, style, font or picture elsewhere.
+"""Restrict browsers to our own host: no page of Airflow's web server loads a script, style, font or picture elsewhere.
 
-Airflow's pages come with their own files, but some that its components serve do not (the API documentation of its login
-and of its task API load from public content networks, with the address of whoever looks at them). The browser enforces
-this, whatever a page or a plugin asks for.
+Airflow's pages have their own files, but some pages of its components do not (the API documentation of its login and of
+its task API load from public content networks, with the reader's address). The browser enforces this for every page and
+plugin.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ POLICY = "; ".join(
         FRAMING,
     )
 )
-"""What Airflow's own pages need and no more: inline styles, WebAssembly for SQL highlighting, the editor's workers."""
+"""What Airflow's own pages need: inline styles, WebAssembly for SQL highlighting, the editor's workers."""
 
 _HEADER, _OLDER = b"content-security-policy", b"x-frame-options"
 
 
 class ContentPolicy:
-    """ASGI middleware: adds the policy to every answer without one, and who may frame it to every other."""
+    """ASGI middleware that adds the policy to every answer without one, and the frame restriction to every other."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

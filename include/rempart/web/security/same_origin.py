@@ -22,7 +22,7 @@ _BODY = json.dumps(
 
 
 def from_another_origin(method: str, headers: dict[str, str]) -> bool:
-    """Whether a request writes with a cookie, and a page of another origin sent it. Names of headers in lower case.
+    """Return whether a page of another origin sent a writing request with a cookie. Header names are lower case.
 
     A token in Authorization is no cookie: no page can add it without this server's consent (CORS).
     """

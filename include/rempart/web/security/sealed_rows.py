@@ -1,4 +1,4 @@
-"""Rows in quarantine as a task sealed them, opened with the key of one browser; as a table, and as a file. Pure."""
+"""Open quarantined rows that a task encrypted for one browser's key; as a table, and as a file. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rempart.errors import ConfigError, IntegrityError, KeyWrong
 LARGEST = 2 * 1024 * 1024
 """Characters of a sealed text at most: the task writes a fraction of that."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What a spreadsheet takes for the beginning of a formula, or drops before one."""
+"""Characters that a spreadsheet treats as the beginning of a formula, or drops before one."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Opened:
 
 
 def opened(answer: Any, secret: str, pipeline: str, delivery: str) -> Opened | None:
-    """What a look of this delivery gave; None if this key does not open it, or it is of another delivery."""
+    """Return the rows of a look; None if this key does not open it, or it is of another delivery."""
     sealed = answer.get("sealed") if isinstance(answer, dict) else None
     if not isinstance(sealed, str) or len(sealed) > LARGEST:
         return None
@@ -58,7 +58,7 @@ def opened(answer: Any, secret: str, pipeline: str, delivery: str) -> Opened | N
 
 
 def as_csv(found: Opened) -> str:
-    """The rows as a file. A cell that a spreadsheet would run begins with an apostrophe."""
+    """Return the rows as a file. A cell that a spreadsheet would run begins with an apostrophe."""
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL)
     writer.writerow(("source_line", "reason", "row_as_received"))

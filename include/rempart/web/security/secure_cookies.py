@@ -1,4 +1,4 @@
-"""Marks every cookie `Secure` where people reach Airflow by https, though TLS may end in front of it."""
+"""Mark every cookie `Secure` if people reach Airflow by https, even if TLS ends in front of it."""
 
 from __future__ import annotations
 

@@ -151,8 +151,8 @@ def test_the_command_line_stores_tells_and_fetches(
     assert flow.door_sha256() in run(app, ["bundle", "store"], catch_exceptions=False).output
     assert "nothing was sent" in run(app, ["bundle", "store"], catch_exceptions=False).output
     told = run(app, ["bundle", "status"], catch_exceptions=False)
-    assert told.exit_code == 0 and "it is of what runs here" in told.output and "locked until" in told.output
+    assert told.exit_code == 0 and "it matches the running release" in told.output and "locked until" in told.output
     monkeypatch.setattr(flow, "detached", lambda: project.platform)
     monkeypatch.setattr(flow, "open_platform", lambda: project.platform)
     fetched = run(app, ["bundle", "fetch", str(tmp_path / "to")], catch_exceptions=False)
-    assert "every file is as it was signed" in fetched.output and (tmp_path / "to" / "restic").is_file()
+    assert "every file matches its signature" in fetched.output and (tmp_path / "to" / "restic").is_file()

@@ -67,7 +67,7 @@ def test_it_holds_code_wheels_images_bills_and_the_sample_and_no_other_data(writ
 def test_it_is_opened_where_it_lies(written: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert opened(written) == 0
     assert (written / "rempart" / "rempart.yaml").is_file()
-    assert "every file is as it was signed" in caplog.text
+    assert "every file matches its signature" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["restic", "images.tar.gz", "open_bundle.py", "sbom/gate.cdx.json"])
@@ -159,7 +159,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(project: Project, tmp_
     mine = tmp_path / "mine" / "thesis.txt"
     mine.parent.mkdir()
     mine.write_text("mine")
-    with pytest.raises(BackupError, match="something that is no bundle"):
+    with pytest.raises(BackupError, match="files that are no bundle"):
         bundle_folder.write(project.platform, mine.parent)
     assert mine.read_text() == "mine"
     (written / "left-over").write_text("of the bundle before")

@@ -91,7 +91,7 @@ def test_what_cannot_be_rendered_is_refused(project: Path, words: tuple[str, ...
 
 
 def test_a_user_who_does_not_exist_is_named() -> None:
-    with pytest.raises(ConfigError, match="no user 'nobody-of-that-name'"):
+    with pytest.raises(ConfigError, match="User 'nobody-of-that-name' does not exist"):
         egress_policy.uid_of("nobody-of-that-name")
 
 

@@ -20,7 +20,7 @@ THEIRS = StackService(external=External(url="https://airflow.internal", connecti
     ("changed", "said"),
     [
         ({"access": Access(auth_manager="simple")}, "auth_manager is simple"),
-        ({"services": {**LOADED.services, "airflow": THEIRS}}, "says of Airflow: external"),
+        ({"services": {**LOADED.services, "airflow": THEIRS}}, "declares Airflow as external"),
     ],
 )
 def test_people_of_another_are_refused(changed: dict[str, object], said: str) -> None:

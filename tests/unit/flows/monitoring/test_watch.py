@@ -227,7 +227,7 @@ def test_a_damaged_state_makes_it_tell_again_rather_than_keep_silent(
     for damaged in ("", "{", "[]", '{"told": {"on-call": {"backup": "noon"}}}', '{"told": 1}'):
         watch.state.write_text(damaged)
         watch.round(datetime.now(UTC))
-    assert len(hook.posts) == 5 and "told again" in caplog.text
+    assert len(hook.posts) == 5 and "sent again" in caplog.text
 
 
 def test_a_state_that_cannot_be_kept_is_an_error(site: MemorySite, hook: Webhook, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_the_command_judges_once_and_needs_neither_project_nor_platform(tmp_path
     assert "REMPART_WATCH_ACCESS_KEY is not set" in done.stdout and " 2\n[]" in done.stdout
     done = subprocess.run(run, cwd=tmp_path, env=clean | SECRETS, capture_output=True, text=True, check=True)
     assert "RED backup" in done.stdout and "unreadable" in done.stdout and " 2\n[]" in done.stdout
-    assert "only the exit code tells" in done.stdout and "site-secret" not in done.stdout
+    assert "only the exit code reports" in done.stdout and "site-secret" not in done.stdout
 
 
 def test_round_after_round_until_it_is_ended(site: MemorySite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +271,7 @@ def test_round_after_round_until_it_is_ended(site: MemorySite, tmp_path: Path, m
         ({"kinds": {"backups": {"silence": "1h"}}}, "kinds"),
         ({"kinds": {"backup": {}}}, "kinds.backup.silence: required key is missing"),
         ({"kinds": {"backup": {"silence": "soon"}}}, "write a duration"),
-        ({"alerts": {"a": {"by": "webhook"}}}, "url: give it, or url_env"),
+        ({"alerts": {"a": {"by": "webhook"}}}, "url: set either url or url_env"),
         ({"alerts": {"a": {"by": "webhook", "url": "http://example.eu/s3cr3t"}}}, "use https"),
         ({"alerts": {"a": {"by": "pigeon"}}}, "alerts.a"),
         (

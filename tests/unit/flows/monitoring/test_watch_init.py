@@ -66,7 +66,7 @@ def test_nothing_is_red_while_the_next_backup_runs(platform: Platform) -> None:
 
 def test_a_file_that_is_there_is_kept(platform: Platform, tmp_path: Path) -> None:
     (tmp_path / "watch.yaml").write_text("mine")
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         watch_init.write(platform, tmp_path / "watch.yaml")
     assert (tmp_path / "watch.yaml").read_text() == "mine"
 

@@ -52,7 +52,7 @@ def test_it_lists_explains_and_says_that_nothing_was_changed(made: House, run: R
     listed = run("--list")
     assert listed[0].startswith("2 restore points") and second in listed[1] and first in listed[2]
     told = run()
-    assert second in told[0] and told[-1] == "Dry run: nothing was changed. Pass --yes to restore."
+    assert second in told[0] and told[-1] == "Nothing was changed. Pass --yes to restore."
     assert "Nothing was changed" not in run("--explain")[-1]
     assert "1 objects" in run("--only", "dataset:bookings")[-2]
 

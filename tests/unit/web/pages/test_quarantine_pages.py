@@ -77,7 +77,7 @@ def test_while_the_task_reads_the_page_asks_again_and_then_shows_rows_and_reason
     answer = start(house, "operator", f"{LOOK}/look")
     where = answer.headers["location"].removeprefix("/airflow/rempart")
     waiting = house.call("GET", where, "operator")
-    assert waiting.headers["refresh"] == "2" and "A task reads them" in waiting.text
+    assert waiting.headers["refresh"] == "2" and "A task is reading them" in waiting.text
     house.state = "success"
     house.returned = sealed(house.started[-1][2]["recipient"], f"1,{HOSTILE}", "2,=1+1", of=300)
     shown = house.call("GET", where, "operator")
@@ -115,7 +115,7 @@ def test_without_the_key_one_is_told_to_ask_anew(house: House, how: str) -> None
     else:
         house.returned = {"sealed": HOSTILE}
     answer = house.call("GET", where, "operator")
-    assert answer.status_code == 200 and "Ask anew" in answer.text and "secret row" not in answer.text
+    assert answer.status_code == 200 and "Request again" in answer.text and "secret row" not in answer.text
     assert house.call("GET", where.replace("/rows?", "/rows.csv?"), "operator").status_code == 303
 
 
@@ -173,7 +173,7 @@ def test_what_airflow_refuses_is_told(house: House, path: str, monkeypatch: Any)
 
 def test_a_delivery_is_taken_in_again_after_its_plan_was_shown(house: House) -> None:
     assert (
-        f"judges the 3 rows in quarantine of delivery {DELIVERY[:12]}"
+        f"judges the 3 quarantined rows of delivery {DELIVERY[:12]}"
         in house.call("GET", f"{LOOK}/again", "operator").text
     )
     answer = start(house, "operator", f"{LOOK}/again")
@@ -188,7 +188,7 @@ def test_a_delivery_that_is_held_back_is_accepted_after_its_plan_was_shown(house
     hold_back(house, monkeypatch)
     page = house.call("GET", f"{LOOK}/accept", "operator").text
     assert f"the 15 good rows of delivery {DELIVERY[:12]}" in page and "5 rows stay in quarantine" in page
-    assert f"5 × {RULES[0]}" in page and "your number" in page
+    assert f"5 × {RULES[0]}" in page and "your user number" in page
     answer = start(house, "operator", f"{LOOK}/accept")
     conf = {"again": DELIVERY, "accept_quarantined": True}
     assert house.started == [("ingest_hotel_bookings", f"Bearer {house.tokens['operator']}", conf)]
@@ -218,7 +218,7 @@ def test_what_was_accepted_is_the_delivery_as_its_plan_told_it(house: House, mon
     form = house.form("operator", f"{LOOK}/accept")
     hold_back(house, monkeypatch, quarantined=19, reasons={RULES[0]: 18, HELD: 1}, again=2)
     answer = house.call("POST", f"{LOOK}/accept", "operator", data={"form": form})
-    assert answer.status_code == 403 and "Open the page anew" in answer.text and not house.started
+    assert answer.status_code == 403 and "Open the page again" in answer.text and not house.started
     hold_back(house, monkeypatch, outcome="accepted in part", again=3)
     form = house.form("operator", f"{LOOK}/again")
     assert house.call("POST", f"{LOOK}/accept", "operator", data={"form": form}).status_code == 403
@@ -226,7 +226,7 @@ def test_what_was_accepted_is_the_delivery_as_its_plan_told_it(house: House, mon
 
 
 def test_a_rollback_carries_the_champion_of_its_plan(house: House) -> None:
-    assert "nothing to return to" in house.call("GET", BACK, "operator").text
+    assert "no earlier champion to return to" in house.call("GET", BACK, "operator").text
     house.watched.promotion("2", 21.0)
     plan = house.call("GET", BACK, "operator").text
     assert "from version 2 back to version 1" in plan
