@@ -329,7 +329,7 @@ def brought(said: argparse.Namespace, keys: Mapping[str, bytes], folder: Path) -
         index = choose(names, lambda name: (folder / name).open("rb"), keys, images=said.containers)
         check(index, folder)
         size = sum(one["size"] for one in index["files"].values())
-        logger.info("checked %.0f MB: every file is as it was signed", size / 1e6)
+        logger.info("checked %.0f MB: every file matches its signature", size / 1e6)
         return index
     needed = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     if lacking := [name for name in needed if not os.environ.get(name)]:
@@ -337,7 +337,7 @@ def brought(said: argparse.Namespace, keys: Mapping[str, bytes], folder: Path) -
     access, secret = (os.environ[name] for name in needed)
     site = Bucket(said.endpoint, said.region, said.bucket, access, secret, virtual=said.virtual)
     index = choose(site.names(), site.open, keys, images=said.containers)
-    logger.info("fetched %.0f MB: every file is as it was signed", bring(index, site.open, folder) / 1e6)
+    logger.info("fetched %.0f MB: every file matches its signature", bring(index, site.open, folder) / 1e6)
     return index
 
 
