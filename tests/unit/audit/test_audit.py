@@ -219,7 +219,7 @@ def test_a_service_whose_connection_is_not_known_is_told(stack: Stack, monkeypat
 
 
 def test_an_unknown_check_and_a_database_that_is_not_there_are_errors(stack: Stack) -> None:
-    with pytest.raises(AuditError, match="no check 'spelling'"):
+    with pytest.raises(AuditError, match="Check 'spelling' does not exist"):
         Audit(stack, NOW, only=["spelling"])
     with pytest.raises(AuditError, match="does not exist"):
         Audit(with_audit(stack, advisories="absent"), NOW, only=["vulnerabilities"]).run()

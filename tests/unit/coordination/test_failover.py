@@ -122,7 +122,7 @@ def test_one_switchover_at_a_time_and_a_new_one_once_the_switch_is_done() -> Non
     assert switchover_to(fenced, "haven", "failover", "n", accept_loss=True) == Switchover(
         "j", "failover", "primary", "haven", True, False, going.steps
     )
-    with pytest.raises(FailoverError, match="on its way from 'primary' to 'haven'"):
+    with pytest.raises(FailoverError, match="is moving from 'primary' to 'haven'"):
         switchover_to(fenced, "primary", "failback", "n")
     switched = Active(6, "haven", "active", going.with_step("switch", {"ok": True}))
     new = switchover_to(switched, "primary", "failover", "n")
