@@ -12,7 +12,7 @@ from rempart.ledger.memory import MemoryLedger
 from rempart.replication.continuity import MemoryContinuity
 from rempart.settings import config
 from rempart.web import facts
-from rempart.web.facts import Facts, Unknown
+from rempart.web.facts import CockpitFacts, Unknown
 
 ROOT = Path(__file__).parents[1]
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -91,7 +91,7 @@ class Watched:
         self.delivery()
         return self
 
-    def facts(self, before: Facts | None = None, **other: Any) -> Facts:
+    def facts(self, before: CockpitFacts | None = None, **other: Any) -> CockpitFacts:
         self.clock.now = NOW
         platform = Platform(
             config.load(ROOT / "rempart.yaml"),
@@ -102,7 +102,7 @@ class Watched:
         return dataclasses.replace(facts.gather(lambda: platform, self.clock, before), **other)
 
 
-def apart(found: Facts) -> Facts:
+def apart(found: CockpitFacts) -> CockpitFacts:
     """The same facts, had the two sites no infrastructure in common."""
     if isinstance(found.config, Unknown):
         return found

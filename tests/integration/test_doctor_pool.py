@@ -25,7 +25,7 @@ from rempart.errors import ConfigError
 from rempart.flows.doctor import doctor_pool
 from rempart.settings.config import Config, Connection
 from rempart.sovereignty.pods import REGION
-from rempart.training.kubernetes.facts import Finding
+from rempart.training.kubernetes.facts import PoolFinding
 from tests.clusters import until
 from tests.kubernetes_double import KubernetesDouble
 from tests.kubernetes_double.access import User
@@ -104,9 +104,9 @@ class Pool:
             return Connection(name, "http", "127.0.0.1", port, "user", "not-to-be-seen", "http")
         return Connection(name, "aws", login="key", password="not-to-be-seen", extra={"endpoint_url": self.site})
 
-    def findings(self, *, probe: bool = False, seconds: float = 60) -> dict[str, list[Finding]]:
+    def findings(self, *, probe: bool = False, seconds: float = 60) -> dict[str, list[PoolFinding]]:
         (found,) = self.diagnoses(probe=probe, seconds=seconds)
-        told: dict[str, list[Finding]] = {}
+        told: dict[str, list[PoolFinding]] = {}
         for one in found.findings:
             told.setdefault(one.check, []).append(one)
         assert all(one.remedy for one in found.findings if one.outcome in ("FAIL", "warn"))
@@ -122,11 +122,11 @@ class Pool:
         return [one.metadata.name for one in client.CoreV1Api(self.api).list_namespaced_pod("training").items]
 
 
-def failed(told: dict[str, list[Finding]]) -> set[str]:
+def failed(told: dict[str, list[PoolFinding]]) -> set[str]:
     return {check for check, found in told.items() if any(one.outcome == "FAIL" for one in found)}
 
 
-def only(told: dict[str, list[Finding]], check: str) -> Finding:
+def only(told: dict[str, list[PoolFinding]], check: str) -> PoolFinding:
     (found,) = told[check]
     return found
 

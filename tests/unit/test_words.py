@@ -44,7 +44,9 @@ MODULES = frozenset(
         "doors",
     ]
 )
-CLASSES = frozenset(("StampedLedger", "Pursuit", "Journey", "JourneyResult", "Beside"))
+CLASSES = frozenset(
+    ("Finding", "Verdict", "Facts", "Check", "StampedLedger", "Pursuit", "Journey", "JourneyResult", "Beside")
+)
 
 
 def sources() -> list[Path]:

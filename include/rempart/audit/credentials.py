@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rempart.audit.findings import CheckResult, Finding, Severity
+from rempart.audit.findings import AuditFinding, CheckResult, Severity
 from rempart.settings.config import Connection, parse_connection
 
 KNOWN = frozenset(
@@ -131,16 +131,18 @@ def check(variables: Mapping[str, str], files: Sequence[PrivateFile], absent: Se
             remedy = "Set a generated one, of 20 random characters or more, at the server and in the connection."
             subject = name.lower().replace(" ", "-")
             where = "environment or secrets file"
-            findings.append(Finding(f"passwords/{subject}", severity, what, where, remedy))
+            findings.append(AuditFinding(f"passwords/{subject}", severity, what, where, remedy))
     for name in unreadable:
         what = f"{name} is neither JSON nor a URI, so its password could not be judged"
         remedy = "Write it as Airflow documents its connection variables."
-        findings.append(Finding(f"passwords/{name.lower()}", "medium", what, "environment or secrets file", remedy))
+        findings.append(
+            AuditFinding(f"passwords/{name.lower()}", "medium", what, "environment or secrets file", remedy)
+        )
     for file in files:
         if file.mode & 0o077:
             what = f"Others on this machine may read or write a file that holds secrets (mode {file.mode & 0o777:o})"
             remedy = "chmod 600 it, and make new secrets if somebody else may have been on this machine."
-            findings.append(Finding(f"passwords/file-{file.path}", "high", what, file.path, remedy))
+            findings.append(AuditFinding(f"passwords/file-{file.path}", "high", what, file.path, remedy))
     looked = f"{len(found)} secrets, {len(files)} files that hold some"
     if absent:
         looked += f"; not there yet: {', '.join(absent)}"

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from rempart.audit.findings import CheckResult, Finding
+from rempart.audit.findings import AuditFinding, CheckResult
 from rempart.audit.knocking import Answer, Protocol
 from rempart.audit.telemetry import Process
 
@@ -116,7 +116,7 @@ def check(
                 f"{listener.service} listens on {listener.address}:{listener.port}, which is none of its declared ports"
             )
             remedy = "Find out what it serves, and close it, or declare it; every user of this machine reaches it."
-            finding = Finding(
+            finding = AuditFinding(
                 f"ports/{listener.service}-undeclared", "medium", what, f"TCP port {listener.port}", remedy
             )
             if finding.id not in {known.id for known in findings}:
@@ -128,7 +128,7 @@ def check(
             )
             remedy = "Restart it with `rempart down` and `rempart up`; if that does not help, report it (SECURITY.md)."
             findings.append(
-                Finding(
+                AuditFinding(
                     f"ports/{listener.service}-{listener.port}-open", "high", what, f"TCP port {listener.port}", remedy
                 )
             )
@@ -138,11 +138,11 @@ def check(
             remedy = "Restart the service with `rempart down` and `rempart up`, which make it with mode 0700."
             subject = f"ports/{socket.service}-socket"
             if subject not in {known.id for known in findings}:
-                findings.append(Finding(subject, "medium", what, socket.path, remedy))
+                findings.append(AuditFinding(subject, "medium", what, socket.path, remedy))
     findings += _in_clear(endpoints)
     if listeners is None:
         what, remedy = "The stack does not run: no process and no socket of it was looked at", "Audit it while it runs."
-        findings.append(Finding("ports/not-running", "info", what, "this machine", remedy))
+        findings.append(AuditFinding("ports/not-running", "info", what, "this machine", remedy))
     asked = len([listener for listener in listeners or () if listener.answer])
     running = (
         "no socket"
@@ -161,22 +161,22 @@ def check_in_container(endpoints: Mapping[str, str], own: Collection[str]) -> Ch
     others = {name: url for name, url in endpoints.items() if urlsplit(url).hostname not in own}
     what = "Each service is in a container of its own: from here neither processes nor sockets of the others are seen"
     remedy = "docker-compose.yml says which ports are published; `make prove-compose` asks every container."
-    told = Finding("ports/in-containers", "info", what, "this container", remedy)
+    told = AuditFinding("ports/in-containers", "info", what, "this container", remedy)
     looked = f"{len(endpoints)} endpoints, {len(endpoints) - len(others)} of them in networks of these containers alone"
     return CheckResult("ports", looked, (*_in_clear(others), told))
 
 
-def _in_clear(endpoints: Mapping[str, str]) -> list[Finding]:
+def _in_clear(endpoints: Mapping[str, str]) -> list[AuditFinding]:
     findings = []
     for name, url in endpoints.items():
         parts = urlsplit(url)
         if parts.scheme == "http" and not is_local(parts.hostname or ""):
             what = f"Traffic of {name} goes to {parts.hostname} in clear: its endpoint is http, not https"
             remedy = "Have the server offer TLS, and write https in the connection."
-            findings.append(Finding(f"ports/clear-{name}", "high", what, f"connection {name}", remedy))
+            findings.append(AuditFinding(f"ports/clear-{name}", "high", what, f"connection {name}", remedy))
     return findings
 
 
-def _open(subject: str, what: str, where: str) -> Finding:
+def _open(subject: str, what: str, where: str) -> AuditFinding:
     remedy = "Bind it to 127.0.0.1, and put a proxy with TLS and authentication in front of what others must reach."
-    return Finding(subject, "high", what, where, remedy)
+    return AuditFinding(subject, "high", what, where, remedy)

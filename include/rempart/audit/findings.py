@@ -29,7 +29,7 @@ class Acceptance:
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """One thing to know or to do. `id` is `check/subject` and stays the same from run to run."""
 
     id: str
@@ -48,7 +48,7 @@ class CheckResult:
 
     check: str
     looked_at: str
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[AuditFinding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,20 +87,20 @@ class Report:
     exit_code: Literal[0, 1, 2]
     counts: dict[Severity, int]
     checks: tuple[Checked, ...]
-    findings: tuple[Finding, ...]
-    accepted: tuple[Finding, ...] = ()
+    findings: tuple[AuditFinding, ...]
+    accepted: tuple[AuditFinding, ...] = ()
     sboms: tuple[BillOfMaterials, ...] = ()
     advisories: tuple[AdvisoryAge, ...] = ()
     advisories_path: str | None = None
     format: Literal[1] = field(default=1)
 
 
-def ordered(findings: Iterable[Finding]) -> list[Finding]:
+def ordered(findings: Iterable[AuditFinding]) -> list[AuditFinding]:
     """Return the findings, the worst first, then by id."""
     return sorted(findings, key=lambda finding: (SEVERITIES.index(finding.severity), finding.id))
 
 
-def exit_code(findings: Iterable[Finding]) -> Literal[0, 1, 2]:
+def exit_code(findings: Iterable[AuditFinding]) -> Literal[0, 1, 2]:
     """Return 0 for nothing above low, 1 for medium, 2 for high or critical. Accepted findings do not count."""
     counted = {finding.severity for finding in findings if finding.accepted is None}
     if counted & {"critical", "high"}:
@@ -108,10 +108,10 @@ def exit_code(findings: Iterable[Finding]) -> Literal[0, 1, 2]:
     return 1 if "medium" in counted else 0
 
 
-def settle(findings: Sequence[Finding], exceptions: Sequence[AuditException], on: date) -> list[Finding]:
+def settle(findings: Sequence[AuditFinding], exceptions: Sequence[AuditException], on: date) -> list[AuditFinding]:
     """Mark what is accepted on this day. An expired exception accepts nothing and is itself a finding."""
     valid = [exception for exception in exceptions if on <= exception.expires]
-    settled: list[Finding] = []
+    settled: list[AuditFinding] = []
     for finding in findings:
         names = {finding.id, *finding.aliases}
         exception = next((valid_exception for valid_exception in valid if valid_exception.finding in names), None)
@@ -126,8 +126,8 @@ def settle(findings: Sequence[Finding], exceptions: Sequence[AuditException], on
     return settled
 
 
-def _expired(exception: AuditException) -> Finding:
-    return Finding(
+def _expired(exception: AuditException) -> AuditFinding:
+    return AuditFinding(
         f"exceptions/{exception.finding}",
         "medium",
         f"The exception for {exception.finding} expired on {exception.expires}; the finding counts again",
@@ -136,8 +136,8 @@ def _expired(exception: AuditException) -> Finding:
     )
 
 
-def _unused(exception: AuditException) -> Finding:
-    return Finding(
+def _unused(exception: AuditException) -> AuditFinding:
+    return AuditFinding(
         f"exceptions/{exception.finding}",
         "info",
         f"An exception names {exception.finding}, which was not found",
@@ -209,7 +209,7 @@ def _wrapped(text: str, first: str = " " * 11) -> list[str]:
 
 
 def _verdict(check: Checked, found: Report) -> str:
-    def mine(findings: Iterable[Finding]) -> list[Finding]:
+    def mine(findings: Iterable[AuditFinding]) -> list[AuditFinding]:
         return [finding for finding in findings if finding.id.startswith(f"{check.check}/")]
 
     counted = Counter(finding.severity for finding in mine(found.findings))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 from typing import Any
 
-from rempart.audit.findings import CheckResult, Finding, Severity
+from rempart.audit.findings import AuditFinding, CheckResult, Severity
 from rempart.settings.config import SERVERS, Config
 from rempart.settings.operators import Operator, Sourced
 from rempart.settings.pipeline import Pipeline
@@ -25,28 +25,28 @@ def check_policy(config: Config, pipelines: Mapping[str, Pipeline | None], on: d
     return CheckResult("policy", looked, tuple(findings))
 
 
-def _rules(config: Config, on: date) -> Iterator[Finding]:
+def _rules(config: Config, on: date) -> Iterator[AuditFinding]:
     for name in ORDER:
         if name not in config.policy:
             what = f"The policy says nothing about {name}, so {name} data is refused everywhere"
-            yield Finding(
+            yield AuditFinding(
                 f"policy/no-rule-{name}", "low", what, _POLICY, f"Declare policy.{name} if you have such data."
             )
         elif not any(decide_site(config, name, "data", site, on=on).allowed for site in config.sites):
             what = f"No declared site may hold {name} data: it is refused everywhere"
             remedy = f"Declare a site that policy.{name} allows, if you have such data."
-            yield Finding(f"policy/no-place-{name}", "info", what, _POLICY, remedy)
+            yield AuditFinding(f"policy/no-place-{name}", "info", what, _POLICY, remedy)
         if name in config.policy and name not in config.retention:
             what = f"No retention is declared for {name} data"
-            yield Finding(f"policy/no-retention-{name}", "medium", what, "rempart.yaml: retention", "Declare it.")
+            yield AuditFinding(f"policy/no-retention-{name}", "medium", what, "rempart.yaml: retention", "Declare it.")
 
 
-def _pipelines(config: Config, pipelines: Mapping[str, Pipeline | None], on: date) -> Iterator[Finding]:
+def _pipelines(config: Config, pipelines: Mapping[str, Pipeline | None], on: date) -> Iterator[AuditFinding]:
     for name, pipeline in pipelines.items():
         where = f"include/pipelines/{name}.yaml"
         if pipeline is None:
             what = f"Pipeline {name} is not valid, so its placements were not judged"
-            yield Finding(f"policy/invalid-{name}", "medium", what, where, f"Run `rempart config check {name}`.")
+            yield AuditFinding(f"policy/invalid-{name}", "medium", what, where, f"Run `rempart config check {name}`.")
             continue
         kind, active = pipeline.classification, config.active_site
         asked = {"data": decide_site(config, kind, "data", active, on=on)}
@@ -63,9 +63,9 @@ def _pipelines(config: Config, pipelines: Mapping[str, Pipeline | None], on: dat
                 yield _denied(name, what, decision, where)
 
 
-def _denied(pipeline: str, subject: str, decision: Decision, where: str) -> Finding:
+def _denied(pipeline: str, subject: str, decision: Decision, where: str) -> AuditFinding:
     reasons = "; ".join(f"{reason.rule}: {reason.fact}" for reason in decision.against)
-    return Finding(
+    return AuditFinding(
         f"policy/denied-{pipeline}-{subject}",
         "medium",
         f"{decision.what} of {pipeline} ({decision.classification}) is refused at {decision.place}: {reasons}",
@@ -74,7 +74,7 @@ def _denied(pipeline: str, subject: str, decision: Decision, where: str) -> Find
     )
 
 
-def _jobs(config: Config) -> Iterator[Finding]:
+def _jobs(config: Config) -> Iterator[AuditFinding]:
     """Return findings about what jobs in pools can reach in addition to their own data."""
     if config.training.backend != "kubernetes":
         return
@@ -82,23 +82,23 @@ def _jobs(config: Config) -> Iterator[Finding]:
     offered = config.sites[config.active_site].job_credentials
     how = "Say what jobs get, a session if the operator has an STS (docs/how-to/gpu-pools.md)."
     if offered is None:
-        yield Finding(
+        yield AuditFinding(
             "policy/no-job-credentials", "medium", "No job may run in a pool: nothing is declared", where, how
         )
     elif offered.kind != "session":
         what = "the site's own key" if offered.kind == "platform" else f"the key of connection {offered.connection}"
         weight: Severity = "medium" if offered.kind == "platform" else "low"
-        yield Finding(
+        yield AuditFinding(
             "policy/wide-job-credentials", weight, f"Jobs in pools have {what}, which does not end", where, how
         )
     if config.training.tracking_user == "platform":
         what = "Jobs in pools log to MLflow as the platform's user"
-        yield Finding(
+        yield AuditFinding(
             "policy/wide-tracking-user", "medium", what, "rempart.yaml: training.tracking_user", "Say attempt."
         )
 
 
-def _independence(config: Config) -> Iterator[Finding]:
+def _independence(config: Config) -> Iterator[AuditFinding]:
     """Return findings about sites that share operators with the active one, and about rules that no site can meet."""
     active = config.active_site
     here = site_placement(config, active)
@@ -111,15 +111,15 @@ def _independence(config: Config) -> Iterator[Finding]:
     if asking and not outlives:
         what = f"{', '.join(asking)} asks for an independent place, and no site is independent of {active}"
         remedy = f"Add a site whose operator shares no infrastructure with that of {active}."
-        yield Finding("policy/no-independent-site", "high", what, "rempart.yaml: sites", remedy)
+        yield AuditFinding("policy/no-independent-site", "high", what, "rempart.yaml: sites", remedy)
     elif not outlives:
         what = f"Every site runs on infrastructure that {active} runs on: one operator's loss takes all copies"
         remedy = f"Add a site at an independent operator, with `independent_of: {active}`, and replicate to it."
-        yield Finding("policy/one-infrastructure", "medium", what, "rempart.yaml: sites", remedy)
+        yield AuditFinding("policy/one-infrastructure", "medium", what, "rempart.yaml: sites", remedy)
     elif not asking and not any(site.independent_of for site in config.sites.values()):
         what = f"{', '.join(outlives)} is independent of {active}, but nothing asks that it stays so"
         remedy = f"State `independent_of: {active}` at the site, or policy.<classification>.independent."
-        yield Finding("policy/independence-not-asked", "low", what, "rempart.yaml: sites", remedy)
+        yield AuditFinding("policy/independence-not-asked", "low", what, "rempart.yaml: sites", remedy)
 
 
 def check_facts(config: Config, overridden: Mapping[str, Any], shipped: Collection[str], on: date) -> CheckResult:
@@ -136,19 +136,21 @@ def check_facts(config: Config, overridden: Mapping[str, Any], shipped: Collecti
         ]:
             what = f"{len(doubtful)} facts about {name} are not certain and count as unknown: {', '.join(doubtful[:4])}"
             remedy = f"Find out, and state it under operators.{name} with source and as_of."
-            findings.append(Finding(f"facts/uncertain-{name}", "low", what, where, remedy))
+            findings.append(AuditFinding(f"facts/uncertain-{name}", "low", what, where, remedy))
         if name in overridden and not _has_source(overridden[name]):
             kind = "overrides shipped facts" if name in shipped else "is your own entry"
             what = f"operators.{name} {kind} without a source and date: an auditor cannot check it"
             remedy = f"State source and as_of under operators.{name}."
             findings.append(
-                Finding(f"facts/no-source-{name}", "medium" if name in shipped else "low", what, where, remedy)
+                AuditFinding(f"facts/no-source-{name}", "medium" if name in shipped else "low", what, where, remedy)
             )
     looked = f"{len(used)} operators in use, {sum(1 for one in used.values() for _ in _walk(one))} facts"
     return CheckResult("facts", looked, tuple(findings))
 
 
-def _stale(used: Mapping[str, Operator], overridden: Mapping[str, Any], on: date, config: Config) -> Iterator[Finding]:
+def _stale(
+    used: Mapping[str, Operator], overridden: Mapping[str, Any], on: date, config: Config
+) -> Iterator[AuditFinding]:
     by_operator: dict[str, list[facts.StaleFact]] = {}
     for fact in facts.stale(used, on, config.audit.facts_max_age):
         by_operator.setdefault(fact.operator, []).append(fact)
@@ -158,7 +160,7 @@ def _stale(used: Mapping[str, Operator], overridden: Mapping[str, Any], on: date
         if not dated and name in overridden and not _has_source(overridden[name]):
             continue  # that it has neither source nor date is told once
         remedy = f"Read the sources again; state as_of (and what changed) under operators.{name} in rempart.yaml."
-        yield Finding(f"facts/stale-{name}", "medium" if dated else "low", what, f"operators.{name}", remedy)
+        yield AuditFinding(f"facts/stale-{name}", "medium" if dated else "low", what, f"operators.{name}", remedy)
 
 
 def _walk(node: Any, path: str = "") -> Iterator[tuple[str, Sourced]]:

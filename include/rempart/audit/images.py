@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from rempart.audit.advisories import Package
-from rempart.audit.findings import Finding
+from rempart.audit.findings import AuditFinding
 from rempart.audit.packages import debian, sbom
 from rempart.audit.packages.debian import DebianSystem
 from rempart.audit.packages.distributions import read_text
@@ -38,7 +38,7 @@ def packages_of(system: DebianSystem) -> list[Package]:
     ]
 
 
-def unplaced(system: DebianSystem) -> Finding:
+def unplaced(system: DebianSystem) -> AuditFinding:
     """Return a finding about a system of unknown release, for which advisories cannot be matched."""
     return not_checked(
         f"Vulnerabilities of {len(system.packages)} packages were not checked: their Debian release is not known",

@@ -16,7 +16,7 @@ from packaging.licenses import InvalidLicenseExpression, canonicalize_license_ex
 from packaging.specifiers import SpecifierSet
 from pydantic import Field, ValidationError, field_validator
 
-from rempart.audit.findings import CheckResult, Finding
+from rempart.audit.findings import AuditFinding, CheckResult
 from rempart.audit.lock import Locked
 from rempart.errors import AuditError, ConfigError
 from rempart.settings.schema import Strict, explain, read_yaml
@@ -218,26 +218,26 @@ def check(licences: Iterable[Licence], review: Review, allowed: Collection[str])
         if not SpecifierSet(licensed.versions).contains(names[name], prereleases=True):
             what = f"What {name} {names[name]} brings along was read for {licensed.versions} only"
             remedy = f"Read what it brings along, then correct bundled.{name} in include/licences.yaml."
-            findings.append(Finding(f"licences/{name}-bundled", "high", what, where, remedy))
+            findings.append(AuditFinding(f"licences/{name}-bundled", "high", what, where, remedy))
         elif not permitted(licensed.licence, allowed):
             findings.append(_outside(f"{name}-{licensed.name.lower()}", licensed.licence, where))
     return CheckResult("licences", f"{len(found)} locked distributions, {len(inside)} programs inside", tuple(findings))
 
 
-def _judge(licence: Licence, allowed: Collection[str]) -> list[Finding]:
+def _judge(licence: Licence, allowed: Collection[str]) -> list[AuditFinding]:
     locked = licence.locked
     where = f"requirements.txt: {locked.name}=={locked.version}"
     if licence.expression is None:
         what = f"The licence of {locked.name} {locked.version} is not known ({licence.known_from})"
         remedy = f"Read its licence files, then record it under reviewed.{locked.name} in include/licences.yaml."
-        return [Finding(f"licences/{locked.name}", "high", what, where, remedy)]
+        return [AuditFinding(f"licences/{locked.name}", "high", what, where, remedy)]
     if not permitted(licence.expression, allowed):
         return [_outside(locked.name, licence.expression, where)]
     return []
 
 
-def _outside(subject: str, expression: str, where: str) -> Finding:
-    return Finding(
+def _outside(subject: str, expression: str, where: str) -> AuditFinding:
+    return AuditFinding(
         f"licences/{subject}",
         "high",
         f"{subject} is under {expression}, which audit.licences does not permit",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rempart.audit.findings import CheckResult, Finding
+from rempart.audit.findings import AuditFinding, CheckResult
 
 
 @dataclass(frozen=True)
@@ -91,21 +91,25 @@ def check(
     for name in sorted(CLIENTS & set(packages)):
         what = f"{name}, which exists to send usage or error data elsewhere, is among the dependencies"
         remedy = "Find out who calls it and how to turn it off, and have `make prove-egress` show that nothing is sent."
-        findings.append(Finding(f"telemetry/{name}", "medium", what, "requirements.txt", remedy))
+        findings.append(AuditFinding(f"telemetry/{name}", "medium", what, "requirements.txt", remedy))
     if unseen:
         what = f"The environment of {len(unseen)} running processes could not be read; each has that of its service"
         remedy = "Run the audit as root: Airflow hides the processes that run tasks from other users."
-        findings.append(Finding("telemetry/unseen", "low", what, ", ".join(sorted(set(unseen))[:8]), remedy))
+        findings.append(AuditFinding("telemetry/unseen", "low", what, ", ".join(sorted(set(unseen))[:8]), remedy))
     for name in external:
         what = f"{name} is external: its telemetry switches cannot be seen from here"
         remedy = "Have its operators confirm that its telemetry is off, and accept this finding with a date."
-        findings.append(Finding(f"telemetry/external-{name}", "low", what, f"rempart.yaml: services.{name}", remedy))
+        findings.append(
+            AuditFinding(f"telemetry/external-{name}", "low", what, f"rempart.yaml: services.{name}", remedy)
+        )
     live = sum(process.pid is not None for process in processes)
     looked = f"{len(switches)} switches in {len(processes) - live} planned services and {live} running processes"
     return CheckResult("telemetry", looked, tuple(findings))
 
 
-def _not_set(subject: str, name: str, what: str, where: Sequence[str]) -> Finding:
+def _not_set(subject: str, name: str, what: str, where: Sequence[str]) -> AuditFinding:
     shown = ", ".join(where[:4]) + (f" and {len(where) - 4} more" if len(where) > 4 else "")
     remedy = "Start the service with `rempart up`, or set the switch where you start it."
-    return Finding(f"telemetry/{subject}-{name.lower()}", "high", f"{subject} may phone home: {what}", shown, remedy)
+    return AuditFinding(
+        f"telemetry/{subject}-{name.lower()}", "high", f"{subject} may phone home: {what}", shown, remedy
+    )

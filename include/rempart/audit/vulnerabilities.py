@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from rempart.audit.advisories import Advisory, Affected, Database, Package, Range, ecosystem_family, speaks_of
-from rempart.audit.findings import SEVERITIES, AdvisoryAge, CheckResult, Finding, Severity
+from rempart.audit.findings import SEVERITIES, AdvisoryAge, AuditFinding, CheckResult, Severity
 from rempart.audit.packages.debian import version_key
 
 Answer = Literal["affected", "not affected", "undecided"]
@@ -212,7 +212,7 @@ def merged(found: Sequence[Match]) -> list[list[Match]]:
     return [together for others in groups.values() for _, together in others]
 
 
-def _finding(group: Sequence[Match]) -> Finding:
+def _finding(group: Sequence[Match]) -> AuditFinding:
     package = group[0].package
     names = sorted(
         {name for match in group for name in match.names}, key=lambda name: (not name.startswith("CVE-"), name)
@@ -230,7 +230,7 @@ def _finding(group: Sequence[Match]) -> Finding:
     )
     if not sure:
         remedy = f"Read {name}: its versions cannot be compared with {package.version}."
-    return Finding(
+    return AuditFinding(
         f"vulnerabilities/{name}/{package.name}",
         worst if sure else "medium",
         f"{package.name} {package.version}{'' if sure else ' may be affected'}: {summary or 'no summary'}"
@@ -249,9 +249,9 @@ def ages(database: Database, now: datetime) -> list[AdvisoryAge]:
     ]
 
 
-def not_checked(what: str, where: str, remedy: str, subject: str = "database") -> Finding:
+def not_checked(what: str, where: str, remedy: str, subject: str = "database") -> AuditFinding:
     """Return a finding if the database is missing or lacks an ecosystem, which is not "no vulnerabilities"."""
-    return Finding(f"vulnerabilities/not-checked-{subject}", "medium", what, where, remedy)
+    return AuditFinding(f"vulnerabilities/not-checked-{subject}", "medium", what, where, remedy)
 
 
 _MIRROR = "Mirror the OSV project's export into your network and name it in audit.advisories (docs/how-to/audit.md)."
@@ -271,7 +271,7 @@ def check(database: Database | None, packages: Sequence[Package], max_age: timed
         shown = ", ".join(database.unreadable[:5])
         what = f"{len(database.unreadable)} entries of the advisory database cannot be read, such as {shown}"
         findings.append(
-            Finding("vulnerabilities/unreadable", "medium", what, database.path, "Mirror the database anew.")
+            AuditFinding("vulnerabilities/unreadable", "medium", what, database.path, "Mirror the database anew.")
         )
     looked = f"{len(packages)} packages, {sum(database.entries.values())} advisories ({database.withdrawn} withdrawn)"
     return CheckResult("vulnerabilities", looked, tuple(findings))
@@ -279,7 +279,7 @@ def check(database: Database | None, packages: Sequence[Package], max_age: timed
 
 def _family_findings(
     database: Database, packages: Sequence[Package], max_age: timedelta, now: datetime, family: str
-) -> list[Finding]:
+) -> list[AuditFinding]:
     newest = database.newest.get(family)
     count = sum(ecosystem_family(package.ecosystem) == family for package in packages)
     if newest is None:
@@ -287,11 +287,13 @@ def _family_findings(
         return [not_checked(what, database.path, _MIRROR, family.lower())]
     if now - newest > max_age:
         what = f"The newest {family} advisory is {(now - newest).days} days old: later ones are not known here"
-        return [Finding(f"vulnerabilities/stale-{family.lower()}", "medium", what, database.path, "Mirror it anew.")]
+        return [
+            AuditFinding(f"vulnerabilities/stale-{family.lower()}", "medium", what, database.path, "Mirror it anew.")
+        ]
     return []
 
 
-def not_covered(programs: Sequence[str], libraries: int, where: str) -> Finding | None:
+def not_covered(programs: Sequence[str], libraries: int, where: str) -> AuditFinding | None:
     """Return findings about bundled parts that no PyPI advisory names: programs by name, native libraries by number."""
     parts = [*programs, *([f"{libraries} native libraries"] if libraries else [])]
     if not parts:

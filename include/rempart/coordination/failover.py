@@ -73,7 +73,7 @@ class Switchover:
 
 
 @dataclass(frozen=True)
-class Facts:
+class SwitchoverFacts:
     """Facts before a step: whether each site answers now, and whether the operator accepts a loss."""
 
     source_answers: bool
@@ -89,7 +89,7 @@ class Refused:
     remedy: str
 
 
-def next_step(switchover: Switchover, facts: Facts) -> Step | Refused | None:
+def next_step(switchover: Switchover, facts: SwitchoverFacts) -> Step | Refused | None:
     """The step to take, the reason why none may be taken, or None when the switchover is over.
 
     A switch comes only after a drain that brought everything and a verification that found it; or, where the source

@@ -20,7 +20,7 @@ What = Literal["form", "hash", "follows", "key", "signature"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class RecordFinding:
     """One examined property; `detail` is the deciding value."""
 
     what: What
@@ -28,12 +28,12 @@ class Finding:
     detail: str
 
 
-def examine(entry: Entry, before: Entry | None, introduced: Iterable[Evidence]) -> tuple[Finding, ...]:
+def examine(entry: Entry, before: Entry | None, introduced: Iterable[Evidence]) -> tuple[RecordFinding, ...]:
     """Return findings about a record; `before` is the previous record, `introduced` every record of kind `key`."""
     try:
         _, record = read_line(entry.line)
     except ValueError as fault:
-        return (Finding("form", False, str(fault)),)
+        return (RecordFinding("form", False, str(fault)),)
     data = entry.text.encode()
     digest = hashlib.sha256(data).hexdigest()
     prev = before.hash if before else None
@@ -41,11 +41,13 @@ def examine(entry: Entry, before: Entry | None, introduced: Iterable[Evidence]) 
     public = from_base64(signing.body.get("public")) if signing else None
     named = signing is not None and record["key"] == signing.subject
     return (
-        Finding("form", record["seq"] == entry.seq, str(record["seq"])),
-        Finding("hash", digest == entry.hash, digest),
-        Finding("follows", record["prev"] == prev, str(record["prev"])),
-        Finding("key", named, str(record["key"])),
-        Finding("signature", public is not None and is_signed(public, base64.b64decode(entry.sig), data), entry.sig),
+        RecordFinding("form", record["seq"] == entry.seq, str(record["seq"])),
+        RecordFinding("hash", digest == entry.hash, digest),
+        RecordFinding("follows", record["prev"] == prev, str(record["prev"])),
+        RecordFinding("key", named, str(record["key"])),
+        RecordFinding(
+            "signature", public is not None and is_signed(public, base64.b64decode(entry.sig), data), entry.sig
+        ),
     )
 
 

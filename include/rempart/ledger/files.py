@@ -10,7 +10,7 @@ from pathlib import Path
 from rempart.errors import LedgerError
 from rempart.ledger.chain import read_line
 from rempart.ledger.keys import parse_public
-from rempart.ledger.verification import Verdict, verify
+from rempart.ledger.verification import LedgerVerdict, verify
 
 
 def public_key(given: str) -> bytes:
@@ -45,7 +45,7 @@ def checkpoints(place: Path) -> dict[str, str]:
     return {name: file.read_text(encoding="utf-8", errors="surrogateescape") for name, file in found.items()}
 
 
-def verify_files(place: Path, trusted: Sequence[str], witnesses: Path | None) -> Verdict:
+def verify_files(place: Path, trusted: Sequence[str], witnesses: Path | None) -> LedgerVerdict:
     """Verify an export; `witnesses` is the folder of checkpoints (default: the export's own). Raises LedgerError.
 
     A segment or checkpoint may have several copies, each in a folder of its own: a damaged copy is skipped if another
@@ -82,7 +82,7 @@ def _is_whole(line: str) -> bool:
     return hashlib.sha256(entry.text.encode()).hexdigest() == entry.hash
 
 
-def report(verdict: Verdict) -> Iterator[str]:
+def report(verdict: LedgerVerdict) -> Iterator[str]:
     """Yield the result of a verification for people."""
     yield f"records      {verdict.records}" + (f", {verdict.first_at} to {verdict.last_at}" if verdict.records else "")
     for use in verdict.keys:

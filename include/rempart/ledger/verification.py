@@ -40,7 +40,7 @@ class KeyUse:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class LedgerVerdict:
     """Result of a verification, up to the first broken record if any.
 
     `covered` is the newest record under a checkpoint; later records are signed and chained, but whoever controls
@@ -208,7 +208,7 @@ def _stem(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def verify(lines: Iterable[str], trusted: Iterable[bytes], checkpoints: Mapping[str, str]) -> Verdict:
+def verify(lines: Iterable[str], trusted: Iterable[bytes], checkpoints: Mapping[str, str]) -> LedgerVerdict:
     """Verify a chain from its first record, with the public keys (32 bytes each) that may start it. Pure; streams.
 
     `lines` come in the order of their numbers; overlapping segments may repeat a line. `checkpoints` are the contents
@@ -227,7 +227,7 @@ def verify(lines: Iterable[str], trusted: Iterable[bytes], checkpoints: Mapping[
         broken = Broken(1, "it is missing: there is no record at all", COPY)
     elif not broken:
         broken = witnesses.look(chain, ended=True)
-    return Verdict(
+    return LedgerVerdict(
         chain.head.seq,
         chain.first_at,
         chain.last_at,

@@ -11,7 +11,7 @@ from rempart.settings.pipeline import Gate
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """Verdict: whether the candidate passed, with one readable reason per rule, including passed rules."""
 
     passed: bool
@@ -29,7 +29,7 @@ def judge(
     baseline: Mapping[str, float],
     rules: Gate,
     target: str = "",
-) -> Verdict:
+) -> GateVerdict:
     """Hold a candidate's metrics against the limit, the naive baseline and the champion (None: there is none).
 
     All metrics are of the same held-out rows; mae and rmse are in the unit of the target, which the reasons name. Rules
@@ -46,7 +46,7 @@ def judge(
         if value is None or not math.isfinite(value)
     ]
     if unusable:
-        return Verdict(False, tuple(f"refused: the {fault}, and an unknown never passes" for fault in unusable))
+        return GateVerdict(False, tuple(f"refused: the {fault}, and an unknown never passes" for fault in unusable))
     of = f" of {target}" if target else ""
     mine = candidate[name]
     checks = [("the limit", rules.limit)]
@@ -65,4 +65,4 @@ def judge(
         f"{('at most' if lower else 'at least') if ok else ('above' if lower else 'below')} {bound:.4g} ({what})"
         for ok, what, bound in results
     ]
-    return Verdict(all(ok for ok, _, _ in results), tuple(reasons))
+    return GateVerdict(all(ok for ok, _, _ in results), tuple(reasons))

@@ -59,7 +59,7 @@ class Unknown:
 
 
 @dataclass(frozen=True)
-class Facts:
+class CockpitFacts:
     """All facts at one moment. `evidence` is newest first, by kind; `head`: the hash of the newest record.
 
     `forged`: number of records without a valid signature at the end of the ledger, at most FORGED.
@@ -90,18 +90,20 @@ class Facts:
         return {name: found.why for name, found in sources.items() if isinstance(found, Unknown)}
 
 
-def gather(open_platform: Callable[[], Platform], clock: Callable[[], datetime], before: Facts | None = None) -> Facts:
+def gather(
+    open_platform: Callable[[], Platform], clock: Callable[[], datetime], before: CockpitFacts | None = None
+) -> CockpitFacts:
     """Gather all sources once; a failed one does not raise. Evidence of `before` stays while the chain does."""
     platform = known("the platform", open_platform)
     if isinstance(platform, Unknown):
-        return Facts(clock(), known("rempart.yaml", configuration.load), platform, platform, platform)
+        return CockpitFacts(clock(), known("rempart.yaml", configuration.load), platform, platform, platform)
     at, found = clock(), known("the ledger", lambda: _evidence(platform.ledger, before))
     head, evidence, forged = ("", found, 0) if isinstance(found, Unknown) else found
     active = known("the active site", platform.active)
-    return Facts(at, platform.config, active, evidence, known("the pipelines", load_all), head, forged)
+    return CockpitFacts(at, platform.config, active, evidence, known("the pipelines", load_all), head, forged)
 
 
-def _evidence(ledger: Ledger, before: Facts | None) -> tuple[str, Mapping[Kind, tuple[Evidence, ...]], int]:
+def _evidence(ledger: Ledger, before: CockpitFacts | None) -> tuple[str, Mapping[Kind, tuple[Evidence, ...]], int]:
     """Return the newest records of each kind. Thousands are read only after a new one: that is the slowest part."""
     newest = ledger.page(limit=1)
     head = newest[0].hash if newest else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from rempart.web.facts import Facts, Unknown
+from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models import loss, overview
 from rempart.web.read_models.data import quarantined
 from rempart.web.read_models.models import champions
@@ -49,7 +49,7 @@ _STATES = {"good": 0, "warning": 1, "unknown": 2, "bad": 3}
 Sample = tuple[str, Mapping[str, str], float]
 
 
-def exposition(facts: Facts, now: datetime) -> str:
+def exposition(facts: CockpitFacts, now: datetime) -> str:
     """Return the whole text."""
     found = list(_samples(facts, now))
     lines: list[str] = []
@@ -61,7 +61,7 @@ def exposition(facts: Facts, now: datetime) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _samples(facts: Facts, now: datetime) -> Iterator[Sample]:
+def _samples(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
     missing = facts.unknown()
     for source in ("configuration", "active site", "ledger", "pipelines"):
         yield "rempart_source_up", {"source": source}, float(source not in missing)
@@ -74,7 +74,7 @@ def _samples(facts: Facts, now: datetime) -> Iterator[Sample]:
     yield from _of_ledger(facts, now)
 
 
-def _objectives(facts: Facts, now: datetime) -> Iterator[Sample]:
+def _objectives(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
     names = {"rpo": "rpo", "restore_point": "restore_point_age", "rto": "rto", "drill": "drill_age"}
     for figure in overview.figures(facts, now):
         if figure.seconds is not None:
@@ -91,7 +91,7 @@ def _objectives(facts: Facts, now: datetime) -> Iterator[Sample]:
                 yield "rempart_replication_failures", labels, float(told.failures or 0)
 
 
-def _of_ledger(facts: Facts, now: datetime) -> Iterator[Sample]:
+def _of_ledger(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
     yield "rempart_restore_points", {}, float(len(standing(facts)))
     if drills := facts.of("drill"):
         yield "rempart_drill_ok", {}, float(drills[0].body["ok"] is True)
@@ -109,7 +109,7 @@ def _of_ledger(facts: Facts, now: datetime) -> Iterator[Sample]:
             yield "rempart_champion_margin_ratio", labels, champion.margin
 
 
-def _of_sites(facts: Facts, now: datetime) -> Iterator[Sample]:
+def _of_sites(facts: CockpitFacts, now: datetime) -> Iterator[Sample]:
     found = sites(facts, now)
     for pair in found.pairs:
         if pair.throughput:

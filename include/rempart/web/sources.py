@@ -9,7 +9,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.port import Ledger
 from rempart.orchestration import runtime
 from rempart.web import facts
-from rempart.web.facts import Facts, Unknown
+from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models import evidence, points
 from rempart.web.refreshing_cache import RefreshingCache
 
@@ -32,18 +32,18 @@ def platform() -> Platform:
     return runtime.platform()
 
 
-def _gather() -> Facts:
+def _gather() -> CockpitFacts:
     return facts.gather(platform, now, _facts.last)
 
 
-_facts: RefreshingCache[Facts] = RefreshingCache(_gather, LASTS, first_patience=FIRST)
+_facts: RefreshingCache[CockpitFacts] = RefreshingCache(_gather, LASTS, first_patience=FIRST)
 
 
-def newest(within: float = RECENT) -> Facts:
+def newest(within: float = RECENT) -> CockpitFacts:
     """The newest facts, from the last `within` seconds if they come in time; before the first, that none is known."""
     found = _facts.get(within)
     waiting = Unknown("The first facts are being read: reload this page in some seconds")
-    return found or Facts(now(), waiting, waiting, waiting, waiting)
+    return found or CockpitFacts(now(), waiting, waiting, waiting, waiting)
 
 
 def point(name: str) -> points.Explained:

@@ -7,15 +7,15 @@ from datetime import UTC, date, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.audit.findings import SEVERITIES, CheckResult, Finding, exit_code, readable, report, settle
+from rempart.audit.findings import SEVERITIES, AuditFinding, CheckResult, exit_code, readable, report, settle
 from rempart.settings.sections import AuditException
 
 TODAY = date(2026, 11, 24)
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
-def finding(severity: str = "high", name: str = "ports/mlflow", aliases: tuple[str, ...] = ()) -> Finding:
-    return Finding(name, severity, "a door is open", "here", "close it", aliases)  # type: ignore[arg-type] # from a strategy
+def finding(severity: str = "high", name: str = "ports/mlflow", aliases: tuple[str, ...] = ()) -> AuditFinding:
+    return AuditFinding(name, severity, "a door is open", "here", "close it", aliases)  # type: ignore[arg-type] # from a strategy
 
 
 def exception(name: str = "ports/mlflow", expires: date = TODAY) -> AuditException:
@@ -28,18 +28,18 @@ findings = st.lists(
 
 
 @given(findings, st.sampled_from(SEVERITIES))
-def test_a_further_finding_never_makes_the_verdict_milder(found: list[Finding], severity: str) -> None:
+def test_a_further_finding_never_makes_the_verdict_milder(found: list[AuditFinding], severity: str) -> None:
     assert exit_code([*found, finding(severity)]) >= exit_code(found)
 
 
 @given(findings)
-def test_the_exit_code_tells_the_worst(found: list[Finding]) -> None:
+def test_the_exit_code_tells_the_worst(found: list[AuditFinding]) -> None:
     worst = min((SEVERITIES.index(one.severity) for one in found), default=len(SEVERITIES))
     assert exit_code(found) == {0: 2, 1: 2, 2: 1}.get(worst, 0)
 
 
 @given(findings, st.dates(date(2026, 1, 1), date(2027, 12, 31)))
-def test_nothing_is_lost_and_only_named_findings_are_accepted(found: list[Finding], expires: date) -> None:
+def test_nothing_is_lost_and_only_named_findings_are_accepted(found: list[AuditFinding], expires: date) -> None:
     settled = settle(found, [exception("ports/a", expires)], TODAY)
     assert [one.id for one in settled[: len(found)]] == [one.id for one in found]
     for one in settled:

@@ -9,14 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.coordination.active import Active, backup_site, is_open, switchover_to, was_active
-from rempart.coordination.failover import BEFORE, Facts, Kind, Refused, Step, Switchover, next_step, outcome_of_drain
+from rempart.coordination.failover import (
+    BEFORE,
+    Kind,
+    Refused,
+    Step,
+    Switchover,
+    SwitchoverFacts,
+    next_step,
+    outcome_of_drain,
+)
 from rempart.errors import ConfigError, FailoverError
 from rempart.settings import config
 
-FACTS = st.builds(Facts, st.booleans(), st.booleans(), st.booleans())
+FACTS = st.builds(SwitchoverFacts, st.booleans(), st.booleans(), st.booleans())
 
 
-def drained(facts: Facts, *, arrived: bool, accepted: bool) -> dict:
+def drained(facts: SwitchoverFacts, *, arrived: bool, accepted: bool) -> dict:
     return outcome_of_drain(
         answered=facts.source_answers,
         complete=facts.source_answers and arrived,
@@ -32,7 +41,7 @@ def drained(facts: Facts, *, arrived: bool, accepted: bool) -> dict:
     continuity=st.lists(st.tuples(FACTS, st.booleans()), max_size=30),
 )
 def test_no_path_leads_from_a_drain_that_is_not_verified_to_a_switch_without_the_operators_word(
-    kind: Kind, said_first: bool, continuity: list[tuple[Facts, bool]]
+    kind: Kind, said_first: bool, continuity: list[tuple[SwitchoverFacts, bool]]
 ) -> None:
     switchover, taken = Switchover("j", kind, "primary", "haven", said_first), []
     said = said_first
@@ -68,7 +77,7 @@ def test_with_both_sites_there_every_switchover_ends_and_keeps_what_was_done(don
         switchover = switchover.with_step(step, {"ok": True, "complete": True})
     before = set(switchover.steps)
     taken: list[Step] = []
-    while (step := next_step(switchover, Facts(True, True))) is not None:
+    while (step := next_step(switchover, SwitchoverFacts(True, True))) is not None:
         assert not isinstance(step, Refused) and step not in before
         taken.append(step)
         switchover = switchover.with_step(step, {"ok": True, "complete": True})
@@ -76,16 +85,19 @@ def test_with_both_sites_there_every_switchover_ends_and_keeps_what_was_done(don
 
 
 def test_a_source_that_does_not_answer_needs_the_operators_word_before_anything_is_fenced() -> None:
-    gone = next_step(Switchover("j", "failover", "primary", "haven"), Facts(False, True))
+    gone = next_step(Switchover("j", "failover", "primary", "haven"), SwitchoverFacts(False, True))
     assert isinstance(gone, Refused) and "--accept-loss" in gone.remedy
-    assert next_step(Switchover("j", "failover", "primary", "haven"), Facts(False, True, accept_loss=True)) == "fence"
-    back = next_step(Switchover("j", "failback", "haven", "primary"), Facts(False, True, accept_loss=True))
+    assert (
+        next_step(Switchover("j", "failover", "primary", "haven"), SwitchoverFacts(False, True, accept_loss=True))
+        == "fence"
+    )
+    back = next_step(Switchover("j", "failback", "haven", "primary"), SwitchoverFacts(False, True, accept_loss=True))
     assert isinstance(back, Refused), "a failback first brings home what the active site has"
 
 
 def test_a_source_that_answers_is_drained_whatever_was_accepted() -> None:
     fenced = Switchover("j", "failover", "primary", "haven", True).with_step("fence", {"ok": True})
-    assert next_step(fenced, Facts(True, True, True)) == "drain"
+    assert next_step(fenced, SwitchoverFacts(True, True, True)) == "drain"
 
 
 def test_a_verification_that_failed_leads_back_to_the_drain() -> None:
@@ -93,7 +105,7 @@ def test_a_verification_that_failed_leads_back_to_the_drain() -> None:
     for step in ("fence", "drain"):
         switchover = switchover.with_step(step, {"ok": True, "complete": True})
     switchover = switchover.with_step("verify", {"ok": False})
-    assert next_step(switchover, Facts(True, True)) == "drain"
+    assert next_step(switchover, SwitchoverFacts(True, True)) == "drain"
 
 
 def test_what_an_accepted_loss_leaves_unknown_is_said() -> None:

@@ -20,7 +20,7 @@ from rempart.flows.shared.platform import Platform
 from rempart.ledger.files import verify_files
 from rempart.ledger.keys import Signer, signer
 from rempart.ledger.memory import MemoryLedger
-from rempart.ledger.verification import Verdict, verify
+from rempart.ledger.verification import LedgerVerdict, verify
 from rempart.settings import config, sections
 from rempart.settings.config import Connection
 from tests.memory_site import MemorySite
@@ -57,7 +57,7 @@ def read(site: Any, bucket: str, prefix: str) -> dict[str, str]:
     return {info.key: site.read(bucket, info.key).decode() for info in site.list(bucket, prefix)}
 
 
-def verified(platform: Platform, key: Signer = KEY) -> Verdict:
+def verified(platform: Platform, key: Signer = KEY) -> LedgerVerdict:
     """The verdict from what lies in the two buckets."""
     segments = read(platform.sites["primary"], "evidence", "ledger/")
     lines = [line for name in sorted(segments) for line in segments[name].splitlines()]

@@ -16,7 +16,7 @@ from rempart.ledger.canonical import canonical
 from rempart.ledger.chain import Head, checkpoint, extend, introduce
 from rempart.ledger.keys import Signer, signer, to_base64
 from rempart.ledger.memory import MemoryLedger
-from rempart.ledger.verification import Verdict, verify
+from rempart.ledger.verification import LedgerVerdict, verify
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 FIRST, SECOND, STRANGER = signer(bytes(31) + b"1"), signer(bytes(31) + b"2"), signer(bytes(31) + b"3")
@@ -54,11 +54,11 @@ def rewritten(lines: list[str], at: int, key: Signer, **changes: object) -> list
     return found
 
 
-def judge(lines: list[str], checkpoints: dict[str, str] | None = None, trusted: Signer = FIRST) -> Verdict:
+def judge(lines: list[str], checkpoints: dict[str, str] | None = None, trusted: Signer = FIRST) -> LedgerVerdict:
     return verify(lines, [trusted.public], checkpoints or {})
 
 
-def assert_broken(verdict: Verdict, seq: int, said: str) -> None:
+def assert_broken(verdict: LedgerVerdict, seq: int, said: str) -> None:
     assert verdict.broken is not None
     assert (verdict.broken.seq, said in verdict.broken.what) == (seq, True), verdict.broken
     assert verdict.broken.remedy and not verdict.ok

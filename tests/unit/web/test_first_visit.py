@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from rempart.orchestration.run_notes import _validate
-from rempart.web.facts import Facts, Unknown
+from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.messages import moment
 from rempart.web.read_models.models import models
 from rempart.web.read_models.sites import sites
@@ -38,7 +38,7 @@ def test_the_first_visit_waits_for_the_first_facts_longer_than_later_ones_do() -
 
 def test_sources_that_are_silent_for_one_reason_are_told_in_one_line() -> None:
     waiting = Unknown("The first facts are being read")
-    found = moment(Facts(NOW, waiting, waiting, waiting, waiting), NOW)
+    found = moment(CockpitFacts(NOW, waiting, waiting, waiting, waiting), NOW)
     assert found.silent == {"The first facts are being read": ("configuration", "active site", "ledger", "pipelines")}
     assert found.unknown.keys() == {"configuration", "active site", "ledger", "pipelines"}
 

@@ -12,7 +12,7 @@ from rempart.errors import DatabaseUnavailable, ObjectMissing
 from rempart.models import gate
 from rempart.settings.pipeline import Gate
 from rempart.web import facts, sources
-from rempart.web.facts import Facts, Unknown
+from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models import overview
 from rempart.web.read_models.models import champions
 from rempart.web.read_models.points import explain, points
@@ -24,7 +24,7 @@ def watched() -> Watched:
     return Watched().healthy()
 
 
-def told(found: Facts) -> overview.Overview:
+def told(found: CockpitFacts) -> overview.Overview:
     return overview.overview(found, NOW)
 
 
@@ -136,7 +136,7 @@ def test_a_point_that_was_just_written_is_there_and_one_that_never_was_is_not(
     watched.point(written, ago=timedelta(minutes=1))
     fresh, asked = watched.facts(), []
 
-    def newest(within: float) -> Facts:
+    def newest(within: float) -> CockpitFacts:
         asked.append(within)
         return fresh if within <= sources.JUST_NOW else kept
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rempart.web.facts import Facts
+from rempart.web.facts import CockpitFacts
 from rempart.web.metrics import exposition
 from rempart.web.read_models.sites import sites
 from rempart.web.read_models.usage import OLD, Usage
@@ -18,13 +18,13 @@ SOON = {"name": "backups/points/p/manifest.json", "until": (NOW + timedelta(hour
 LOCKS = {"looked_at": 9, "within_seconds": 129600.0, "lapsing": 1, "first_ends": SOON["until"], "named": [SOON]}
 
 
-def of(facts: Facts, site: str = "haven") -> Usage:
+def of(facts: CockpitFacts, site: str = "haven") -> Usage:
     found = next(one.usage for one in sites(facts, NOW).sites if one.place.name == site)
     assert found
     return found
 
 
-def figures(facts: Facts) -> dict[str, float]:
+def figures(facts: CockpitFacts) -> dict[str, float]:
     lines = [line.rpartition(" ") for line in exposition(facts, NOW).splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in lines}
 

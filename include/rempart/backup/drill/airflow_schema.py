@@ -16,7 +16,7 @@ from pathlib import Path
 from psycopg import sql
 
 from rempart.backup.databases import postgresql
-from rempart.backup.drill.checks import Check
+from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.drill.tracking_server import MARK
 from rempart.errors import BackupError
 from rempart.settings.config import Connection
@@ -58,7 +58,7 @@ def head(known: Mapping[str, str | None]) -> str:
     return ends[0]
 
 
-def migrates(connection: Connection, drill_id: str) -> Check:
+def migrates(connection: Connection, drill_id: str) -> RestoreCheck:
     """Check that a scratch copy of Airflow's database has, or migrates to, the schemas of this release.
 
     The schema of people and roles may be missing and is made then. Raises BackupError, DatabaseUnavailable.
@@ -67,19 +67,19 @@ def migrates(connection: Connection, drill_id: str) -> Check:
     known = {table: revisions("airflow", versions) for table, versions in (AIRFLOW, PEOPLE)}
     found, wanted = _revisions(connection), {table: head(those) for table, those in known.items()}
     if not found[AIRFLOW[0]]:
-        return Check(what, None, "not run: it held no schema when the point was made")
+        return RestoreCheck(what, None, "not run: it held no schema when the point was made")
     if found == wanted:
-        return Check(what, True, f"it is at revision {_told(found)}, the newest")
+        return RestoreCheck(what, True, f"it is at revision {_told(found)}, the newest")
     if later := [
         found_revision
         for table, found_revision in found.items()
         if found_revision and found_revision not in known[table]
     ]:
-        return Check(what, False, f"revision {later[0][:40]} is not one of this release: a later one made it")
+        return RestoreCheck(what, False, f"revision {later[0][:40]} is not one of this release: a later one made it")
     migrate(connection, drill_id)
     after = _revisions(connection)
     detail = f"from revision {_told(found)} to {_told(after)}, this release works on {_told(wanted)}"
-    return Check(what, after == wanted, detail)
+    return RestoreCheck(what, after == wanted, detail)
 
 
 def _revisions(connection: Connection) -> dict[str, str]:

@@ -13,7 +13,7 @@ _LABELS = {"feast_online": "online features", "ledger": "evidence"}
 
 
 @dataclass(frozen=True)
-class Check:
+class RestoreCheck:
     """One check. `ok` is None when it could not run: never counted as passed, and `detail` says why."""
 
     what: str
@@ -26,7 +26,9 @@ class Check:
         return f"{_MARKS[self.ok]}: {self.what} ({self.detail})"
 
 
-def equal_tables(what: str, wanted: Mapping[str, int | str], found: Mapping[str, int | str], *, show: bool) -> Check:
+def equal_tables(
+    what: str, wanted: Mapping[str, int | str], found: Mapping[str, int | str], *, show: bool
+) -> RestoreCheck:
     """Check that exactly these tables exist, with equal counts or digests. Values are shown only with `show`."""
     wrong = [
         f"{table}: {found.get(table, 'missing')} instead of {wanted.get(table, 'absent')}" if show else table
@@ -35,15 +37,15 @@ def equal_tables(what: str, wanted: Mapping[str, int | str], found: Mapping[str,
     ]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        return Check(what, False, f"differs: {'; '.join(wrong[:5])}{more}")
+        return RestoreCheck(what, False, f"differs: {'; '.join(wrong[:5])}{more}")
     total = f", {sum(int(n) for n in wanted.values())} rows" if show else ""
-    return Check(what, bool(wanted), f"{len(wanted)} tables{total}" if wanted else "the dump holds no table")
+    return RestoreCheck(what, bool(wanted), f"{len(wanted)} tables{total}" if wanted else "the dump holds no table")
 
 
-def of_database(what: str, dump: Dump, rows: Mapping[str, int], content: Mapping[str, str]) -> list[Check]:
+def of_database(what: str, dump: Dump, rows: Mapping[str, int], content: Mapping[str, str]) -> list[RestoreCheck]:
     """Compare a restored database with its record: row counts, and content if the point has digests."""
     if not dump.tables and not rows:
-        checks = [Check(what, None, "not run: it held no table when the point was made")]
+        checks = [RestoreCheck(what, None, "not run: it held no table when the point was made")]
     else:
         checks = [equal_tables(what, dump.tables, rows, show=True)]
     if dump.digests:
@@ -52,35 +54,35 @@ def of_database(what: str, dump: Dump, rows: Mapping[str, int], content: Mapping
     return checks
 
 
-def equal_count(what: str, table: str, wanted: Mapping[str, int], found: Mapping[str, int]) -> Check:
+def equal_count(what: str, table: str, wanted: Mapping[str, int], found: Mapping[str, int]) -> RestoreCheck:
     """Check that one table has the recorded number of rows."""
     if table not in wanted:
-        return Check(what, False, f"the point holds no table {table}")
-    return Check(
+        return RestoreCheck(what, False, f"the point holds no table {table}")
+    return RestoreCheck(
         what, wanted[table] == found.get(table), f"{found.get(table, 'no')} rows, the point says {wanted[table]}"
     )
 
 
-def equal_predictions(what: str, restored: Sequence[float], live: Sequence[float]) -> Check:
+def equal_predictions(what: str, restored: Sequence[float], live: Sequence[float]) -> RestoreCheck:
     """Check that both models predict the same finite numbers for all rows, at least one."""
     if len(restored) != len(live) or not len(live):
-        return Check(what, False, f"{len(restored)} and {len(live)} predictions")
+        return RestoreCheck(what, False, f"{len(restored)} and {len(live)} predictions")
     differing = sum(a != b for a, b in zip(restored, live, strict=True))  # NaN differs from all
     infinite = sum(abs(a) == float("inf") for a in restored)
     if differing or infinite:
-        return Check(what, False, f"{differing + infinite} of {len(live)} predictions differ")
-    return Check(what, True, f"{len(live)} predictions on held-out rows, all equal")
+        return RestoreCheck(what, False, f"{differing + infinite} of {len(live)} predictions differ")
+    return RestoreCheck(what, True, f"{len(live)} predictions on held-out rows, all equal")
 
 
-def passed(checks: Iterable[Check]) -> bool:
+def passed(checks: Iterable[RestoreCheck]) -> bool:
     """Return whether no check failed and at least one ran."""
     outcomes = [check.ok for check in checks]
     return False not in outcomes and True in outcomes
 
 
-def within(what: str, seconds: float | None, objective: timedelta) -> Check:
+def within(what: str, seconds: float | None, objective: timedelta) -> RestoreCheck:
     """Check an objective; not run if nothing was measured."""
     wanted = objective.total_seconds()
     if seconds is None:
-        return Check(what, None, f"not run: there is nothing to measure; the objective is {wanted:.0f} s")
-    return Check(what, seconds <= wanted, f"{seconds:.0f} s, the objective is {wanted:.0f} s")
+        return RestoreCheck(what, None, f"not run: there is nothing to measure; the objective is {wanted:.0f} s")
+    return RestoreCheck(what, seconds <= wanted, f"{seconds:.0f} s, the objective is {wanted:.0f} s")

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Literal
 
-from rempart.backup.drill.checks import Check
+from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.drill.drill_profiles import Profile, Requirement, Topic
 from rempart.ledger.port import Evidence
 
 FORM = 1
 YEAR = timedelta(days=365)
-Finding = Literal["supports", "does not support", "not shown"]
+DrillFinding = Literal["supports", "does not support", "not shown"]
 _CHECKS: dict[Topic, str] = {
     "databases": r"database .+ is restored with|.+ are equal in content$|.+: none is lost$",
     "objects": r"sealed objects open|MLflow's artifacts are restored",
@@ -47,7 +47,7 @@ class Line:
 
     reference: str
     asks: str
-    finding: Finding
+    finding: DrillFinding
     because: str
     checks: tuple[str, ...]
     figures: tuple[str, ...]
@@ -81,7 +81,7 @@ class DrillReport:
     version: str
     evidence: tuple[Citation, ...]
     facts: dict[str, str]
-    checks: tuple[Check, ...]
+    checks: tuple[RestoreCheck, ...]
     profiles: tuple[Mapped, ...]
 
 
@@ -144,8 +144,8 @@ def report(grounds: Grounds, profiles: Iterable[Profile]) -> DrillReport:
     )
 
 
-def _checks(body: Mapping[str, Any]) -> tuple[Check, ...]:
-    return tuple(Check(str(check["what"]), check["ok"], str(check["detail"])) for check in body["checks"])
+def _checks(body: Mapping[str, Any]) -> tuple[RestoreCheck, ...]:
+    return tuple(RestoreCheck(str(check["what"]), check["ok"], str(check["detail"])) for check in body["checks"])
 
 
 def _facts(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -175,18 +175,18 @@ def _keep(keep: Mapping[str, int]) -> str:
     return ", ".join(f"{keep[name]} {name}" for name in ("hourly", "daily", "weekly", "monthly") if name in keep)
 
 
-def _mapped(profile: Profile, grounds: Grounds, checks: Sequence[Check]) -> Mapped:
+def _mapped(profile: Profile, grounds: Grounds, checks: Sequence[RestoreCheck]) -> Mapped:
     lines = tuple(_line(requirement, grounds, checks) for requirement in profile.requirements)
     return Mapped(profile.name, profile.title, profile.source, profile.as_of, lines, profile.not_covered)
 
 
-def _line(requirement: Requirement, grounds: Grounds, checks: Sequence[Check]) -> Line:
+def _line(requirement: Requirement, grounds: Grounds, checks: Sequence[RestoreCheck]) -> Line:
     shown = [_show(topic, grounds, checks) for topic in requirement.shown_by]
     failed, absent = (
         [check.why for check in shown if check.ok is False],
         [check.why for check in shown if check.ok is None],
     )
-    finding: Finding = "does not support" if failed else "not shown" if absent else "supports"
+    finding: DrillFinding = "does not support" if failed else "not shown" if absent else "supports"
     cited = {
         entry.record: entry for entry in (grounds.drill.cite("drill"), *(c for part in shown for c in part.evidence))
     }
@@ -202,7 +202,7 @@ def _line(requirement: Requirement, grounds: Grounds, checks: Sequence[Check]) -
     )
 
 
-def _show(topic: Topic, grounds: Grounds, checks: Sequence[Check]) -> _Shown:
+def _show(topic: Topic, grounds: Grounds, checks: Sequence[RestoreCheck]) -> _Shown:
     if topic in _CHECKS:
         return _of_checks(topic, [check for check in checks if re.match(_CHECKS[topic], check.what)])
     body = grounds.drill.record.body
@@ -227,7 +227,7 @@ def _show(topic: Topic, grounds: Grounds, checks: Sequence[Check]) -> _Shown:
     return _Shown(True, figures=(f"restore points kept: {_keep(keep)}",))
 
 
-def _of_checks(topic: Topic, found: Sequence[Check]) -> _Shown:
+def _of_checks(topic: Topic, found: Sequence[RestoreCheck]) -> _Shown:
     """Return shown if a check ran and none failed."""
     names = tuple(f"{check.what}: {_MARKS[check.ok]} ({check.detail})" for check in found)
     if failed := [check.what for check in found if check.ok is False]:

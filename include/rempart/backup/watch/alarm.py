@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from rempart.backup.watch.heartbeat_check import Verdict
+from rempart.backup.watch.heartbeat_check import HeartbeatVerdict
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,11 @@ class News:
     """One thing to tell."""
 
     what: Literal["red", "still red", "green again"]
-    verdict: Verdict
+    verdict: HeartbeatVerdict
 
 
 def due(
-    told: Mapping[str, datetime], verdicts: Iterable[Verdict], now: datetime, remind: timedelta
+    told: Mapping[str, datetime], verdicts: Iterable[HeartbeatVerdict], now: datetime, remind: timedelta
 ) -> tuple[News, ...]:
     """Return the news for one recipient. `told`: the last notification about each red kind.
 
@@ -38,7 +38,7 @@ def due(
 
 
 def after(
-    told: Mapping[str, datetime], news: Iterable[News], verdicts: Iterable[Verdict], now: datetime
+    told: Mapping[str, datetime], news: Iterable[News], verdicts: Iterable[HeartbeatVerdict], now: datetime
 ) -> dict[str, datetime]:
     """Return the recipient's state after the news were sent. Unwatched kinds are forgotten."""
     watched = {verdict.kind for verdict in verdicts}

@@ -46,7 +46,7 @@ class Unheard:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class HeartbeatVerdict:
     """Fault of one kind (the worst first in `detail`), or that it is fresh; `at` is its last heartbeat."""
 
     kind: str
@@ -59,20 +59,22 @@ class Verdict:
         return self.state == "fresh"
 
 
-def judge(seen: Mapping[str, Heard | Unheard], limits: Mapping[str, Limit], now: datetime) -> tuple[Verdict, ...]:
+def judge(
+    seen: Mapping[str, Heard | Unheard], limits: Mapping[str, Limit], now: datetime
+) -> tuple[HeartbeatVerdict, ...]:
     """Return one verdict for each limit, in order. A kind without a result counts as missing."""
     nothing = Unheard("missing", "nobody looked for it")
     return tuple(_judge(kind, seen.get(kind, nothing), limit, now) for kind, limit in limits.items())
 
 
-def _judge(kind: str, seen: Heard | Unheard, limit: Limit, now: datetime) -> Verdict:
+def _judge(kind: str, seen: Heard | Unheard, limit: Limit, now: datetime) -> HeartbeatVerdict:
     if isinstance(seen, Unheard):
-        return Verdict(kind, seen.state, seen.why)
+        return HeartbeatVerdict(kind, seen.state, seen.why)
     faults = list(_faults(seen, limit, now))
     at = seen.heartbeat.at
     if not faults:
-        return Verdict(kind, "fresh", f"{span(now - at)} ago", at)
-    return Verdict(kind, faults[0][0], "; ".join(detail for _, detail in faults), at)
+        return HeartbeatVerdict(kind, "fresh", f"{span(now - at)} ago", at)
+    return HeartbeatVerdict(kind, faults[0][0], "; ".join(detail for _, detail in faults), at)
 
 
 def _faults(seen: Heard, limit: Limit, now: datetime) -> Iterator[tuple[State, str]]:

@@ -46,7 +46,7 @@ Outcome = Literal["ok", "warning", "failed"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class PreflightFinding:
     """One check: what was looked at, what was found, and the remedy when it is not ok."""
 
     what: str
@@ -125,7 +125,7 @@ def port_holder(port: int) -> tuple[int, str, str] | None:
     return None
 
 
-def check_port(name: str, port: int, stack: str) -> Finding | None:
+def check_port(name: str, port: int, stack: str) -> PreflightFinding | None:
     """Return a finding if another program holds the port; None if it is free or this stack's own."""
     if port_is_free(port):
         return None
@@ -134,7 +134,7 @@ def check_port(name: str, port: int, stack: str) -> Finding | None:
         return None
     by = f"process {holder[0]} ({holder[1]})" if holder else "a process that this user may not see"
     service = name.split(" ")[0]
-    return Finding(
+    return PreflightFinding(
         f"port {port}",
         "failed",
         f"wanted for {name}, held by {by}",
@@ -143,11 +143,11 @@ def check_port(name: str, port: int, stack: str) -> Finding | None:
     )
 
 
-def check_ports(ports: Mapping[str, int], stack: str) -> list[Finding]:
+def check_ports(ports: Mapping[str, int], stack: str) -> list[PreflightFinding]:
     """Return one ok finding, or one per taken port."""
     taken = [finding for name, port in ports.items() if (finding := check_port(name, port, stack))]
     return taken or [
-        Finding(
+        PreflightFinding(
             "ports",
             "ok",
             f"all {len(ports)} free or ours ({min(ports.values(), default=0)} to {max(ports.values(), default=0)})",
@@ -155,12 +155,12 @@ def check_ports(ports: Mapping[str, int], stack: str) -> list[Finding]:
     ]
 
 
-def check_python(version: tuple[int, ...]) -> Finding:
+def check_python(version: tuple[int, ...]) -> PreflightFinding:
     low, high = PYTHONS
     found = ".".join(map(str, version[:3]))
     if low <= version[:2] < high:
-        return Finding("python", "ok", found)
-    return Finding(
+        return PreflightFinding("python", "ok", found)
+    return PreflightFinding(
         "python",
         "failed",
         f"{found}, but {low[0]}.{low[1]} to {high[0]}.{high[1] - 1} is needed",
@@ -168,38 +168,38 @@ def check_python(version: tuple[int, ...]) -> Finding:
     )
 
 
-def check_venv(ready: bool) -> Finding:
+def check_venv(ready: bool) -> PreflightFinding:
     if ready:
-        return Finding("environment", "ok", ".venv is installed")
+        return PreflightFinding("environment", "ok", ".venv is installed")
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
     except ImportError:
-        return Finding(
+        return PreflightFinding(
             "environment",
             "failed",
             "this Python cannot make virtual environments (no ensurepip)",
             "Install its venv package; on Debian and Ubuntu: apt-get install python3-venv",
         )
-    return Finding("environment", "ok", "will be installed into .venv")
+    return PreflightFinding("environment", "ok", "will be installed into .venv")
 
 
-def check_host(system: str, machine: str) -> Finding:
+def check_host(system: str, machine: str) -> PreflightFinding:
     if system == "Linux" and machine in ("x86_64", "aarch64", "arm64"):
-        return Finding("host", "ok", f"{system} {machine}, {os.cpu_count()} cores")
-    return Finding(
+        return PreflightFinding("host", "ok", f"{system} {machine}, {os.cpu_count()} cores")
+    return PreflightFinding(
         "host", "failed", f"{system} {machine}", "Run it on Linux, x86_64 or aarch64 (a virtual machine will do)."
     )
 
 
-def check_amount(what: str, gib: float, need: float, comfortable: float, remedy: str) -> Finding:
+def check_amount(what: str, gib: float, need: float, comfortable: float, remedy: str) -> PreflightFinding:
     """Check disk or memory: failed below `need`, a warning below `comfortable`."""
     detail = f"{gib:.1f} GiB available"
     if gib < need:
-        return Finding(what, "failed", f"{detail}, {need:g} needed", remedy)
+        return PreflightFinding(what, "failed", f"{detail}, {need:g} needed", remedy)
     if gib < comfortable:
-        return Finding(what, "warning", f"{detail}, {comfortable:g} advised", remedy)
-    return Finding(what, "ok", detail)
+        return PreflightFinding(what, "warning", f"{detail}, {comfortable:g} advised", remedy)
+    return PreflightFinding(what, "ok", detail)
 
 
 def available_memory_gib() -> float:
@@ -258,48 +258,48 @@ def without_secret(url: str) -> str:
     return f"{head.split('://')[0]}://***@{tail}" if at else url
 
 
-def check_certificates(environment: Mapping[str, str]) -> Finding:
+def check_certificates(environment: Mapping[str, str]) -> PreflightFinding:
     file = certificate_file(environment)
     if not file:
-        return Finding("private CA", "ok", "none set: the system's certificates are used")
+        return PreflightFinding("private CA", "ok", "none set: the system's certificates are used")
     try:
         context = ssl.create_default_context(cafile=file)
     except (OSError, ssl.SSLError) as fault:
-        return Finding(
+        return PreflightFinding(
             "private CA",
             "failed",
             f"{file} cannot be read as PEM certificates ({type(fault).__name__})",
             "Point SSL_CERT_FILE (and PIP_CERT) to your organisation's CA bundle.",
         )
-    return Finding("private CA", "ok", f"{file} ({context.cert_store_stats()['x509_ca']} authorities)")
+    return PreflightFinding("private CA", "ok", f"{file} ({context.cert_store_stats()['x509_ca']} authorities)")
 
 
-def check_proxy(environment: Mapping[str, str]) -> Finding:
+def check_proxy(environment: Mapping[str, str]) -> PreflightFinding:
     proxies = {n: v for n, v in urllib.request.getproxies().items() if n in ("http", "https", "all")}
     if not proxies:
-        return Finding("proxy", "ok", "none set")
+        return PreflightFinding("proxy", "ok", "none set")
     shown = ", ".join(f"{n}={without_secret(v)}" for n, v in proxies.items())
-    return Finding("proxy", "ok", f"{shown} (the stack's own traffic to 127.0.0.1 never uses it)")
+    return PreflightFinding("proxy", "ok", f"{shown} (the stack's own traffic to 127.0.0.1 never uses it)")
 
 
-def check_index(environment: Mapping[str, str], needed: bool) -> Finding:
+def check_index(environment: Mapping[str, str], needed: bool) -> PreflightFinding:
     """Check that the package index answers. Skipped if everything is installed, because nothing is downloaded then."""
     if not needed:
-        return Finding("package index", "ok", "not asked: everything is installed")
+        return PreflightFinding("package index", "ok", "not asked: everything is installed")
     index = package_index(environment)
     if environment.get("PIP_NO_INDEX") or environment.get("UV_NO_INDEX"):
-        return Finding("package index", "ok", "none wanted (PIP_NO_INDEX)")
+        return PreflightFinding("package index", "ok", "none wanted (PIP_NO_INDEX)")
     if not index:
         detail = "not checked: no PIP_INDEX_URL, and this Python has no pip"
-        return Finding(
+        return PreflightFinding(
             "package index", "warning", detail, "If setup cannot download, set PIP_INDEX_URL to your mirror."
         )
     try:
         context = ssl.create_default_context(cafile=certificate_file(environment) or None)
         with urllib.request.urlopen(f"{index}/uv/", timeout=5, context=context) as answer:  # noqa: S310 # the user's own index
-            return Finding("package index", "ok", f"{without_secret(index)} answers {answer.status}")
+            return PreflightFinding("package index", "ok", f"{without_secret(index)} answers {answer.status}")
     except (OSError, ValueError) as fault:
-        return Finding(
+        return PreflightFinding(
             "package index",
             "failed",
             f"{without_secret(index)}: {getattr(fault, 'reason', None) or fault}",
@@ -308,11 +308,11 @@ def check_index(environment: Mapping[str, str], needed: bool) -> Finding:
         )
 
 
-def check_restic(environment: Mapping[str, str], unpacked: Path) -> Finding:
+def check_restic(environment: Mapping[str, str], unpacked: Path) -> PreflightFinding:
     """Return restic on PATH, or where setup unpacks it."""
     if found := shutil.which("restic", path=environment.get("PATH")) or (unpacked.is_file() and str(unpacked)):
-        return Finding("restic", "ok", found)
-    return Finding(
+        return PreflightFinding("restic", "ok", found)
+    return PreflightFinding(
         "restic",
         "warning",
         "not found: `make setup` unpacks one where there is apt; without it there are no backups of databases",
@@ -320,12 +320,12 @@ def check_restic(environment: Mapping[str, str], unpacked: Path) -> Finding:
     )
 
 
-def check_user(uid: int, environment: Mapping[str, str]) -> Finding:
+def check_user(uid: int, environment: Mapping[str, str]) -> PreflightFinding:
     if uid != 0:
-        return Finding("user", "ok", f"uid {uid}")
+        return PreflightFinding("user", "ok", f"uid {uid}")
     if shutil.which("setpriv", path=environment.get("PATH")):
-        return Finding("user", "ok", "root (PostgreSQL will run as an unprivileged user)")
-    return Finding(
+        return PreflightFinding("user", "ok", "root (PostgreSQL will run as an unprivileged user)")
+    return PreflightFinding(
         "user",
         "failed",
         "root, and there is no setpriv: PostgreSQL refuses to run as root",
@@ -333,7 +333,7 @@ def check_user(uid: int, environment: Mapping[str, str]) -> Finding:
     )
 
 
-def inspect(root: Path, var: Path, ports: Mapping[str, int], environment: Mapping[str, str]) -> list[Finding]:
+def inspect(root: Path, var: Path, ports: Mapping[str, int], environment: Mapping[str, str]) -> list[PreflightFinding]:
     """Run every check on this machine, within ten seconds."""
     ready = (root / ".venv" / "rempart-installed").is_file() or sys.prefix != sys.base_prefix
     disk = shutil.disk_usage(existing_parent(var)).free / 2**30
@@ -351,7 +351,7 @@ def inspect(root: Path, var: Path, ports: Mapping[str, int], environment: Mappin
             DISK_WARN_GIB,
             f"Free space under {existing_parent(var)}, or put the state elsewhere with REMPART_VAR.",
         ),
-        Finding("memory", "ok", "in use by this stack, which runs")
+        PreflightFinding("memory", "ok", "in use by this stack, which runs")
         if ours_runs
         else check_amount(
             "memory", available_memory_gib(), MEMORY_GIB, MEMORY_WARN_GIB, "Close other programs or add memory."
@@ -364,7 +364,7 @@ def inspect(root: Path, var: Path, ports: Mapping[str, int], environment: Mappin
     ]
 
 
-def failures(findings: Iterable[Finding]) -> list[Finding]:
+def failures(findings: Iterable[PreflightFinding]) -> list[PreflightFinding]:
     return [finding for finding in findings if finding.outcome == "failed"]
 
 

@@ -33,7 +33,7 @@ SPENT = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class ClearedVersions:
+class CollectedGarbage:
     """Result of a garbage collection: deleted `sealed` objects that no point names, `old` versions, and their `bytes`.
 
     `retained` sealed objects are not needed but still locked.
@@ -50,7 +50,7 @@ def is_due(platform: Platform, known: Known) -> bool:
     return known.cleared is None or platform.clock() - known.cleared >= unneeded.EVERY
 
 
-def clear(platform: Platform, site: Site, known: Known) -> ClearedVersions:
+def collect(platform: Platform, site: Site, known: Known) -> CollectedGarbage:
     """Delete sealed objects that no point names, and old versions; at most a fixed number of each.
 
     A locked version is skipped and tried again another day. Raises BackupError before any deletion if a manifest is
@@ -62,7 +62,7 @@ def clear(platform: Platform, site: Site, known: Known) -> ClearedVersions:
         bounded_map([*((one,) for one in free), *old], lambda group: _delete(platform, site, group), WORKERS)
     )
     sealed, rest = outcomes[: len(free)], outcomes[len(free) :]
-    done = ClearedVersions(
+    done = CollectedGarbage(
         sum(count for count, _ in sealed),
         sum(count for count, _ in rest),
         sum(size for _, size in outcomes),
@@ -73,7 +73,7 @@ def clear(platform: Platform, site: Site, known: Known) -> ClearedVersions:
     return done
 
 
-def sweep(platform: Platform, site: Site, spent: Listed) -> None:
+def delete_spent(platform: Platform, site: Site, spent: Listed) -> None:
     """Delete the lock files that restic released an hour ago.
 
     It makes one at every call, and they slow down listings.

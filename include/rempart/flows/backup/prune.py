@@ -12,7 +12,7 @@ from rempart.backup.points import locking, points, pruning, retention
 from rempart.backup.points.pruning import Cleared
 from rempart.errors import BackupError
 from rempart.flows.backup import collect_garbage, forget_dumps, locks
-from rempart.flows.backup.collect_garbage import ClearedVersions
+from rempart.flows.backup.collect_garbage import CollectedGarbage
 from rempart.flows.backup.locks import Extended
 from rempart.flows.backup.restore_points import Survey, open_site, survey_of
 from rempart.flows.shared.leases import PATIENCE, points_lease, wait_for
@@ -39,7 +39,7 @@ class Pruned:
     held: tuple[str, ...]
     hidden: tuple[str, ...]
     kept: int
-    cleared: ClearedVersions | None = None
+    cleared: CollectedGarbage | None = None
 
 
 def prune(
@@ -68,10 +68,10 @@ def prune(
         extended = locks.extend(platform, site, _lasting(found), _outliving(platform, found))
         locks.refuse_hidden(site, extended)
         done, extended = _delete(platform, site, found, extended)
-        collect_garbage.sweep(platform, site, extended.spent)
+        collect_garbage.delete_spent(platform, site, extended.spent)
         cleared = None
         if collect_garbage.is_due(platform, extended.known):
-            cleared = collect_garbage.clear(platform, site, extended.known)
+            cleared = collect_garbage.collect(platform, site, extended.known)
             if cleared.sealed or cleared.old:
                 evidence = {"state": "cleared", "retained": done.retained, "cleared": asdict(cleared)}
                 platform.ledger.append("prune", site.name, evidence)

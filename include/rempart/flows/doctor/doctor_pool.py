@@ -15,7 +15,7 @@ from rempart.settings import config as configuration
 from rempart.settings.config import Config, Connections
 from rempart.settings.sections import Pool
 from rempart.training.kubernetes import doctor, facts, queue, rights, train_job
-from rempart.training.kubernetes.facts import Finding, PoolFacts, Unknown
+from rempart.training.kubernetes.facts import PoolFacts, PoolFinding, Unknown
 from rempart.training.kubernetes.queue import LocalQueue
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ class Diagnosis:
     """All findings about one pool."""
 
     pool: str
-    findings: tuple[Finding, ...]
+    findings: tuple[PoolFinding, ...]
     answered: bool
 
     def lines(self) -> Iterator[str]:

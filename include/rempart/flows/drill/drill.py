@@ -15,7 +15,7 @@ from typing import Any, Literal
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.not_held import is_whole
 from rempart.backup.drill import scratch, tracking_server
-from rempart.backup.drill.checks import Check, equal_count, of_database, passed, within
+from rempart.backup.drill.checks import RestoreCheck, equal_count, of_database, passed, within
 from rempart.backup.keys.keyring import Keyring
 from rempart.backup.points import chain, points
 from rempart.coordination.active import backup_site
@@ -50,7 +50,7 @@ class DrillResult:
     point_id: str
     rto_seconds: float
     rpo_seconds: float | None
-    checks: tuple[Check, ...]
+    checks: tuple[RestoreCheck, ...]
     proved: bool = True
     scenario: Scenario = "routine"
 
@@ -213,7 +213,7 @@ class _Drill:
         finally:
             what = "the scratch space is removed"
             if self.tally.attempt(what, lambda: self._remove(space)):
-                self.tally.add(Check(what, True, "databases, bucket and server"))
+                self.tally.add(RestoreCheck(what, True, "databases, bucket and server"))
         return ended
 
     def _trusted(self) -> points.Manifest | None:
@@ -222,14 +222,14 @@ class _Drill:
         manifest = self.tally.attempt(what, self._manifest)
         if manifest is None:
             return None
-        self.tally.add(Check(what, True, f"{len(manifest.objects)} objects"))
+        self.tally.add(RestoreCheck(what, True, f"{len(manifest.objects)} objects"))
         what = "the chain of restore points attests it"
         if (length := self.tally.attempt(what, lambda: self._vouched(manifest))) is None:
             return None
-        self.tally.add(Check(what, True, f"{length} links, each signed"))
+        self.tally.add(RestoreCheck(what, True, f"{length} links, each signed"))
         lacks = "; ".join(manifest.lacking[:5]) + (" ..." if len(manifest.lacking) > 5 else "")
         what = "no referenced object is missing"
-        self.tally.add(Check(what, not manifest.lacking, lacks or "every referenced object is held"))
+        self.tally.add(RestoreCheck(what, not manifest.lacking, lacks or "every referenced object is held"))
         self.manifest = manifest
         return manifest
 

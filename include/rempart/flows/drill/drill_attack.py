@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rempart.backup.drill import anomalies, attack
 from rempart.backup.drill.anomalies import Candidate, Judged
-from rempart.backup.drill.checks import Check
+from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.points import chain, points, retention
 from rempart.backup.points.chain import Link
 from rempart.backup.points.points import Manifest
@@ -55,20 +55,20 @@ def find_clean(platform: Platform, site: Site, trusted: Mapping[str, bytes], tal
     first = next((one.seq for one, _, why in chain.faults(stored, trusted) if why), None)
     what, whole = "the chain of restore points is intact", first is None
     broken = f"the chain is broken at link {first}: no later point counts" if not whole else ""
-    tally.add(Check(what, whole, broken or f"{len(links)} links, each signed"))
+    tally.add(RestoreCheck(what, whole, broken or f"{len(links)} links, each signed"))
     logical = {physical_bucket(platform.config, name): name for name in BUCKETS}
     erased = {(logical.get(bucket, bucket), key) for bucket, key in rewritten(platform.ledger)}
     judged = tuple(anomalies.walk(_candidates(platform, site, links), promoted(platform), erased=erased))
     clean = Clean(next((one.point for one in reversed(judged) if one.clean), None), judged, tuple(stored))
     what = "a clean restore point is found"
     if clean.point is None:
-        tally.add(Check(what, False, f"all {len(judged)} have findings, the newest {_told(judged[-1:])}"))
+        tally.add(RestoreCheck(what, False, f"all {len(judged)} have findings, the newest {_told(judged[-1:])}"))
         return clean
     doubted = sum(not one.clean for one in judged)
-    tally.add(Check(what, True, f"{clean.point}; {doubted} of {len(judged)} stored points have findings"))
+    tally.add(RestoreCheck(what, True, f"{clean.point}; {doubted} of {len(judged)} stored points have findings"))
     newer = clean.after
     what = "the newest stored restore point is clean"
-    tally.add(Check(what, not newer, _told(newer) if newer else "no finding"))
+    tally.add(RestoreCheck(what, not newer, _told(newer) if newer else "no finding"))
     return clean
 
 
@@ -120,8 +120,8 @@ def play(platform: Platform, clean: Clean, manifest: Manifest, seeds: tuple[byte
     for poison in poisons:
         what = f"the attack is detected: {poison.what}"
         if poison.link is None:
-            tally.add(Check(what, None, "not run: the clean point holds too little data to attack"))
+            tally.add(RestoreCheck(what, None, "not run: the clean point holds too little data to attack"))
             continue
         candidate = anomalies.examine(poison.point, links.get(poison.point), poison.body)
         (judged,) = anomalies.walk([candidate], known, manifest)
-        tally.add(Check(what, not judged.clean, "; ".join(judged.doubts) or "the poisoned point has no finding"))
+        tally.add(RestoreCheck(what, not judged.clean, "; ".join(judged.doubts) or "the poisoned point has no finding"))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.stored_dumps import restore_from
 from rempart.backup.drill import airflow_schema, scratch, tracking_server
-from rempart.backup.drill.checks import Check, equal_predictions
+from rempart.backup.drill.checks import RestoreCheck, equal_predictions
 from rempart.backup.keys import encryption_scopes, platform_secrets
 from rempart.backup.keys.keyring import Keyring
 from rempart.backup.points import erasures as register
@@ -42,9 +42,9 @@ FEATURES = frozenset({"feast_registry", "feast_offline", "feast_online"})
 class Tally:
     """Collects checks and logs each one."""
 
-    checks: list[Check] = field(default_factory=list)
+    checks: list[RestoreCheck] = field(default_factory=list)
 
-    def add(self, check: Check) -> None:
+    def add(self, check: RestoreCheck) -> None:
         self.checks.append(check)
         logger.log(logging.WARNING if check.ok is False else logging.INFO, "%s", check.line)
 
@@ -54,14 +54,14 @@ class Tally:
         try:
             return step()
         except RempartError as error:
-            self.add(Check(what, False, error.what))
+            self.add(RestoreCheck(what, False, error.what))
             return None
 
-    def judge(self, what: str, step: Callable[[], Check]) -> None:
+    def judge(self, what: str, step: Callable[[], RestoreCheck]) -> None:
         """Add the check that a step returns, or a failed check with its error."""
         self.judge_all(what, lambda: [step()])
 
-    def judge_all(self, what: str, step: Callable[[], Iterable[Check]]) -> None:
+    def judge_all(self, what: str, step: Callable[[], Iterable[RestoreCheck]]) -> None:
         """Add the checks that a step returns, or a failed check with its error."""
         for check in self.attempt(what, lambda: list(step())) or ():
             self.add(check)
@@ -83,17 +83,17 @@ class Sealed:
         with spool_folder() as folder:
             size = tally.attempt(what, lambda: sum(self._open(one, folder / "object") for one in sample))
             if size is not None:
-                tally.add(Check(what, True, f"{size} bytes"))
+                tally.add(RestoreCheck(what, True, f"{size} bytes"))
             what = "the platform's secrets open and contain Airflow's key"
             found = tally.attempt(what, lambda: self._secrets(manifest.secrets, folder / "secrets"))
         if found is not None:
             keyed = platform_secrets.has_fernet_key(found)
             missing = "Airflow's Fernet key is missing: its connections and variables would be unreadable"
-            tally.add(Check(what, keyed, f"{len(found)} values" if keyed else missing))
+            tally.add(RestoreCheck(what, keyed, f"{len(found)} values" if keyed else missing))
         tally.judge_all("the register of erasures", self._register)
         return found
 
-    def _register(self) -> Iterator[Check]:
+    def _register(self) -> Iterator[RestoreCheck]:
         """Return whether a restore could apply the erasures again; None if nobody was erased."""
         entries, doubts = register.verified(
             register.read(self.site, self.platform.config.buckets.backups), self.platform.trusted_keys()
@@ -103,7 +103,7 @@ class Sealed:
         if entries or doubts:
             wrong = [f"{file}: {why}" for file, why in doubts.items()]
             what = "the register of erasures is signed, and the keys of its pseudonyms open"
-            yield Check(what, not wrong, wrong[0] if wrong else f"{len(entries)} entries")
+            yield RestoreCheck(what, not wrong, wrong[0] if wrong else f"{len(entries)} entries")
 
     def _open(self, one: points.HeldObject | points.Secrets, file: Path) -> int:
         key = self.keyring.open(encryption_scopes.parse(one.sealed.scope), one.sealed.serial)
@@ -170,12 +170,12 @@ class Restored:
         if restored >= FEATURES:
             tally.judge_all(what, lambda: restore_checks.online_features(self.on_scratch()))
         else:
-            tally.add(Check(what, None, "not run: not every database of features was restored"))
+            tally.add(RestoreCheck(what, None, "not run: not every database of features was restored"))
         if "airflow" in restored:
             what = "Airflow's restored database migrates to this release"
             tally.judge(what, self._migrates)
 
-    def _migrates(self) -> Check:
+    def _migrates(self) -> RestoreCheck:
         return airflow_schema.migrates(self.database("airflow"), self.space.id)
 
     def tracking(self) -> AbstractContextManager[tracking_server.ScratchServer]:
@@ -196,26 +196,26 @@ class Restored:
         held = [one for one in self.manifest.objects if one.bucket == "artifacts" and one.key.startswith("mlflow/")]
         copied = tally.attempt(what, lambda: scratch.restore_objects(self.site, held, self._bucket, self.space.bucket))
         if copied:
-            tally.add(Check(what, True, f"{copied[0]} objects, {copied[1]} bytes"))
+            tally.add(RestoreCheck(what, True, f"{copied[0]} objects, {copied[1]} bytes"))
         if server is None or not copied:
-            tally.add(Check("the restored MLflow starts", None, "not run: a required part was not restored"))
+            tally.add(RestoreCheck("the restored MLflow starts", None, "not run: a required part was not restored"))
             return
         what = "the restored registry names the champions on record"
         found = tally.attempt(what, self._champions)
         if found is not None:
             named = ", ".join(f"{name} version {version}" for name, version in found.items()) or "none"
             ours = {name: version for name, version in found.items() if name in self.manifest.champions}
-            tally.add(Check(what, ours == self.manifest.champions, named))
+            tally.add(RestoreCheck(what, ours == self.manifest.champions, named))
         # while the server starts
         live = dict(self._live(tally)) if trusts_live else {}
         what = "the restored MLflow starts"
         tracking = tally.attempt(what, server.wait)
         if tracking is None:
             return
-        tally.add(Check(what, True, f"on {tracking.host}:{tracking.port}, until the drill ends"))
+        tally.add(RestoreCheck(what, True, f"on {tracking.host}:{tracking.port}, until the drill ends"))
         if not self.manifest.champions:
             detail = "not run: no pipeline had a champion when the point was made"
-            tally.add(Check("the champions predict as before", None, detail))
+            tally.add(RestoreCheck("the champions predict as before", None, detail))
         if not trusts_live:
             tally.judge_all("the champions load and predict", lambda: self._alone(tracking))
         for (name, version), known in live.items():
@@ -229,7 +229,7 @@ class Restored:
         with postgresql.session(self.database("mlflow"), "read the restored champions") as opened:
             return postgresql.champions(opened)
 
-    def _alone(self, tracking: Connection) -> Iterator[Check]:
+    def _alone(self, tracking: Connection) -> Iterator[RestoreCheck]:
         known = erasures.rewritten(self.platform.ledger)
         return restore_checks.champions(self.on_scratch(tracking), self.manifest.champions, self.site, known)
 
@@ -261,7 +261,7 @@ def _predicts(name: str, version: str) -> str:
     return f"champion {name} version {version} predicts as before"
 
 
-def _compare(what: str, restored: Connection, live: _Live) -> Check:
+def _compare(what: str, restored: Connection, live: _Live) -> RestoreCheck:
     """Compare the recorded champion in the restored MLflow with the live model of the same version."""
     from rempart.models import loading
 

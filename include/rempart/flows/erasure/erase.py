@@ -198,7 +198,7 @@ def _apply(
             logger.info("published a snapshot of '%s' without the erased rows", pipeline.name)
     with platform.committing(active):
         _strike_features(platform, pipeline, sites[home])
-    deleted, locked, failed = erase_objects.clear(platform, sites, bucket, scan.held)
+    deleted, locked, failed = erase_objects.delete_versions(platform, sites, bucket, scan.held)
     second = search.all({name: site for name, site in sites.items() if name not in {**failed, **scan.silent}})
     left = sum(f"{bucket}/{one.info.key} at site '{one.site}'" not in locked for one in second.held)
     left += sum(_feature_rows(platform, pipeline, who.has).values())

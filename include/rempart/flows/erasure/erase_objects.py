@@ -261,7 +261,7 @@ def _is_there(site: Site, bucket: str, key: str) -> bool:
     return True
 
 
-def clear(
+def delete_versions(
     platform: Platform, sites: Mapping[str, Site], bucket: str, held: Sequence[Held]
 ) -> tuple[int, dict[str, datetime], dict[str, str]]:
     """Delete every version that holds erased rows. Return the count, the end of remaining locks, and failed sites.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rempart.coordination.active import Active, ActiveSites, backup_site, switchover_to
-from rempart.coordination.failover import Facts, Kind, Refused, Step, Switchover, next_step
+from rempart.coordination.failover import Kind, Refused, Step, Switchover, SwitchoverFacts, next_step
 from rempart.coordination.lease import Lease
 from rempart.errors import ConfigError, FailoverError
 from rempart.flows.failover import published_state
@@ -155,9 +155,9 @@ class _Run:
         self.platform, self.accept_loss = platform, accept_loss
         self.steps = Steps(platform, tracking)
 
-    def facts(self, switchover: Switchover) -> Facts:
+    def facts(self, switchover: Switchover) -> SwitchoverFacts:
         source = not switchover.did("drain") and self.steps.answers(switchover.source)
-        return Facts(source, self.steps.answers(switchover.target), self.accept_loss)
+        return SwitchoverFacts(source, self.steps.answers(switchover.target), self.accept_loss)
 
     # --- the dry run --------------------------------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class _Run:
             f"from '{switchover.source}' (generation {now.generation}, {now.state}): {_said(source)}",
             f"to '{target}': {_said(home)}",
         ]
-        refused = next_step(switchover, Facts(source, home, self.accept_loss))
+        refused = next_step(switchover, SwitchoverFacts(source, home, self.accept_loss))
         if isinstance(refused, Refused):
             lines.append(f"would be refused: {refused.why}. {refused.remedy}")
         lines.append("steps: " + ", ".join(step for step in switchover.plan if not switchover.did(step)))
@@ -249,7 +249,7 @@ class _Run:
                 self.platform.ledger.append("failover", _subject(switchover), {**body, **outcome})
 
     def take(
-        self, step: Step, lease: Lease, now: Active, switchover: Switchover, facts: Facts
+        self, step: Step, lease: Lease, now: Active, switchover: Switchover, facts: SwitchoverFacts
     ) -> tuple[Active, Switchover]:
         """Take one step and store its outcome. Raises the step's error after a bad outcome is stored."""
         began = time.monotonic()

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rempart.coordination.active import Active
-from rempart.coordination.failover import Facts, Step, Switchover, outcome_of_drain
+from rempart.coordination.failover import Step, Switchover, SwitchoverFacts, outcome_of_drain
 from rempart.errors import (
     FailoverError,
     LeaseHeld,
@@ -74,7 +74,7 @@ class Steps:
         self.platform, self.tracking = platform, tracking
         self.classification = classification_of(load_all())
 
-    def take(self, step: Step, now: Active, switchover: Switchover, facts: Facts) -> Taken:
+    def take(self, step: Step, now: Active, switchover: Switchover, facts: SwitchoverFacts) -> Taken:
         """Take any step except the switch. The caller moves the active site."""
         match step:
             case "fence":
@@ -107,7 +107,7 @@ class Steps:
                 return False
         return True
 
-    def fence(self, switchover: Switchover, facts: Facts) -> Taken:
+    def fence(self, switchover: Switchover, facts: SwitchoverFacts) -> Taken:
         """Wait for tasks that were committing when the fence was set. Wait only briefly at a lost site."""
         patience = WRITERS_SECONDS if facts.source_answers else _QUIET_SECONDS
         settled = self.platform.continuity.active_sites(self.platform.config.active_site).settle(patience)

@@ -31,7 +31,7 @@ from rempart.audit import (
 from rempart.audit.advisories import Package
 from rempart.audit.credentials import PrivateFile
 from rempart.audit.exposure import Listener, SocketFile
-from rempart.audit.findings import AdvisoryAge, BillOfMaterials, CheckResult, Finding, Report
+from rempart.audit.findings import AdvisoryAge, AuditFinding, BillOfMaterials, CheckResult, Report
 from rempart.audit.knocking import knock
 from rempart.audit.packages import debian, image_contents, sbom
 from rempart.audit.packages.debian import DebianSystem
@@ -159,12 +159,12 @@ class Audit:
         remedy = "Install the lock again: `make clean setup`."
         for name, version in read.differing.items():
             what = f"{name} {version} is installed, which is not the locked version"
-            found.append(Finding(f"lock/differs-{name}", "high", what, "this Python environment", remedy))
+            found.append(AuditFinding(f"lock/differs-{name}", "high", what, "this Python environment", remedy))
         if read.unlocked:
             named = ", ".join(f"{name} {version}" for name, version in sorted(read.unlocked.items()))
             what = f"Installed, though no lock names it: {named}"
             where = "this Python environment"
-            found.append(Finding("lock/unlocked", "low", what, where, "Uninstall it, or add it to the lock."))
+            found.append(AuditFinding("lock/unlocked", "low", what, where, "Uninstall it, or add it to the lock."))
         return CheckResult("lock", f"{len(read.installed)} installed distributions", tuple(found))
 
     def _licences(self) -> CheckResult:
@@ -208,7 +208,7 @@ class Audit:
             ) from cause
 
     @cached_property
-    def _plans(self) -> tuple[list[Process], list[Finding]]:
+    def _plans(self) -> tuple[list[Process], list[AuditFinding]]:
         """Return every service as `rempart up` would start it, and those for which that is unknown.
 
         Missing secrets are replaced by placeholders.
@@ -228,7 +228,7 @@ class Audit:
                     plans.append(Process(name, mlflow_supervisor.command(self.stack), server))
             except ConnectionMissing as missing:
                 what = f"Cannot tell how {name} would be started: {missing.what}"
-                unknown.append(Finding(f"telemetry/unplanned-{name}", "medium", what, "environment", missing.hint))
+                unknown.append(AuditFinding(f"telemetry/unplanned-{name}", "medium", what, "environment", missing.hint))
         return plans, unknown
 
     @cached_property

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rempart.backup.watch.alarm import after, due
 from rempart.backup.watch.heartbeat import decode, key_of
-from rempart.backup.watch.heartbeat_check import Heard, Unheard, Verdict, judge
+from rempart.backup.watch.heartbeat_check import Heard, HeartbeatVerdict, Unheard, judge
 from rempart.backup.watch.rpo import of_heartbeats
 from rempart.deployment.setup.credentials import write_private
 from rempart.errors import ObjectMissing, RempartError, SiteError, WatchError
@@ -36,7 +36,7 @@ class Round:
     `fault` is what kept the round from judging.
     """
 
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[HeartbeatVerdict, ...] = ()
     undelivered: tuple[str, ...] = ()
     figure: str = ""
     fault: RempartError | None = None

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.restic import Repository
-from rempart.backup.drill.checks import Check
+from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.points.erasures import Erasure
 from rempart.backup.points.object_sources import Copies
 from rempart.backup.points.points import Dump
@@ -58,7 +58,7 @@ class RestoreResult:
 
     ok: bool
     point: str
-    checks: tuple[Check, ...]
+    checks: tuple[RestoreCheck, ...]
     steps: Mapping[str, float]
     rto_seconds: float
     rpo_seconds: float
@@ -116,7 +116,7 @@ class _Restore:
     journal: Journal
     runs: bool = False
     patience: float = 0.0
-    checks: list[Check] = field(default_factory=list)
+    checks: list[RestoreCheck] = field(default_factory=list)
     brought: Brought = field(default_factory=Brought)
 
     def __post_init__(self) -> None:
@@ -226,7 +226,7 @@ class _Restore:
         self.progress = progress
         self.journal.write(progress)
 
-    def _add(self, check: Check) -> None:
+    def _add(self, check: RestoreCheck) -> None:
         self.checks.append(check)
         logger.log(logging.WARNING if check.ok is False else logging.INFO, "%s", check.line)
 
@@ -248,7 +248,7 @@ class _Restore:
     def _databases(self) -> None:
         restore_all(self._server(), self.selection.databases, self._repository, self._database_is_there)
 
-    def _database_is_there(self, dump: Dump, checks: list[Check]) -> None:
+    def _database_is_there(self, dump: Dump, checks: list[RestoreCheck]) -> None:
         for check in checks:
             self._add(check)
         if all(check.ok is not False for check in checks) and dump.name not in self.progress.databases:
@@ -276,14 +276,16 @@ class _Restore:
         )
         self.brought = Bringer(copies, target, self._bucket).bring(self.selection.objects)
         told = ", ".join(f"{count} {name}" for name, count in sorted(self.brought.served.items())) or "none"
-        self._add(Check("every object equals its record", True, f"{len(self.selection.objects)} objects: {told}"))
+        self._add(
+            RestoreCheck("every object equals its record", True, f"{len(self.selection.objects)} objects: {told}")
+        )
 
     def _prove(self, platform: Platform) -> None:
         """Check the restored services the way their users use them."""
         manifest, environment = self.point.manifest, self.point.secrets()
         if not any(check.what.startswith("database") for check in self.checks):
             what = "databases were compared with the restore point before the services were opened"
-            self._add(Check(what, True, ", ".join(self.progress.databases)))
+            self._add(RestoreCheck(what, True, ", ".join(self.progress.databases)))
         site, head = self._target(platform), manifest.ledger_head
         for check in restore_checks.of_service(platform, manifest.champions, head, environment, site):
             self._add(check)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rempart.backup.databases import postgresql
-from rempart.backup.drill.checks import Check
+from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.keys import platform_secrets
 from rempart.errors import BackupError, PipelineError, RempartError
 from rempart.features import online
@@ -41,7 +41,7 @@ _ENCRYPTED = (
 _CANARY = "SELECT val FROM public.variable WHERE key = %s AND is_encrypted"
 
 
-def log(checks: Iterable[Check]) -> None:
+def log(checks: Iterable[RestoreCheck]) -> None:
     """Log each check; a red one as a warning."""
     for check in checks:
         logger.log(logging.WARNING if check.ok is False else logging.INFO, "%s", check.line)
@@ -53,13 +53,13 @@ def of_service(
     ledger_head: tuple[int, str | None],
     environment: Mapping[str, str],
     site: Site,
-) -> Iterator[Check]:
+) -> Iterator[RestoreCheck]:
     """Run every check of a restored service as its users would.
 
     The champions must be these versions, and the ledger must hold this record. `site` holds the restored objects. An
     error counts as a failed check with its reason.
     """
-    steps: dict[str, Callable[[], Iterable[Check]]] = {
+    steps: dict[str, Callable[[], Iterable[RestoreCheck]]] = {
         "Airflow's encrypted connections": lambda: [decrypts(platform.database("airflow"), environment)],
         "the ledger": lambda: [ledger_verifies(platform.ledger, ledger_head)],
         "the champions": lambda: champions(platform, versions, site),
@@ -69,10 +69,10 @@ def of_service(
         try:
             yield from step()
         except RempartError as error:
-            yield Check(what, False, error.what)
+            yield RestoreCheck(what, False, error.what)
 
 
-def decrypts(connection: Connection, environment: Mapping[str, str]) -> Check:
+def decrypts(connection: Connection, environment: Mapping[str, str]) -> RestoreCheck:
     """Check that the key of the restore point decrypts Airflow's connections and variables in the restored database.
 
     The canary variable must have its value. Raises BackupError, DatabaseUnavailable.
@@ -80,21 +80,21 @@ def decrypts(connection: Connection, environment: Mapping[str, str]) -> Check:
     what = "Airflow's encrypted connections and variables can be read"
     with postgresql.session(connection, "read what Airflow encrypted") as opened:
         if opened.execute("SELECT to_regclass('public.variable')").fetchone() == (None,):
-            return Check(what, None, "not run: the database had no schema when the restore point was made")
+            return RestoreCheck(what, None, "not run: the database had no schema when the restore point was made")
         found = [str(row[0]) for query in _ENCRYPTED for row in opened.execute(query).fetchall()]
         canary = opened.execute(_CANARY, [platform_secrets.CANARY]).fetchone()
     key = next((environment[name] for name in platform_secrets.FERNET_KEYS if environment.get(name)), None)
     if key is None:
-        return Check(what, False, "the restore point's secrets lack the Fernet key")
+        return RestoreCheck(what, False, "the restore point's secrets lack the Fernet key")
     lost = sum(_opened(key, text) is None for text in found)
     if lost:
-        return Check(
+        return RestoreCheck(
             what, False, f"{lost} of {len(found)} cannot be decrypted with the Fernet key of the restore point"
         )
     if canary and _opened(key, str(canary[0])) != platform_secrets.CANARY_VALUE:
-        return Check(what, False, f"variable {platform_secrets.CANARY} has another value than expected")
+        return RestoreCheck(what, False, f"variable {platform_secrets.CANARY} has another value than expected")
     told = f"{len(found)} values" + (f", {platform_secrets.CANARY} among them" if canary else "")
-    return Check(what, True if found else None, told if found else "not run: nothing is encrypted")
+    return RestoreCheck(what, True if found else None, told if found else "not run: nothing is encrypted")
 
 
 def _opened(key: str, text: str) -> str | None:
@@ -107,24 +107,24 @@ def _opened(key: str, text: str) -> str | None:
         return None
 
 
-def ledger_verifies(ledger: Ledger, head: tuple[int, str | None]) -> Check:
+def ledger_verifies(ledger: Ledger, head: tuple[int, str | None]) -> RestoreCheck:
     """Verify the whole chain of the ledger, and find the record that the signed manifest names."""
     what, (seq, digest) = "the ledger verifies up to the record that the point names", head
     introduced = [from_base64(record.body.get("public")) for record in ledger.find("key", limit=10_000)]
     verdict = verify((entry.line for entry in ledger.entries()), [key for key in introduced if key], {})
     if not seq:
-        return Check(what, None, "not run: the ledger was empty when the point was made")
+        return RestoreCheck(what, None, "not run: the ledger was empty when the point was made")
     if verdict.broken:
-        return Check(what, False, f"record {verdict.broken.seq}: {verdict.broken.what}")
+        return RestoreCheck(what, False, f"record {verdict.broken.seq}: {verdict.broken.what}")
     found = next(iter(ledger.entries(seq - 1)), None)
     if found is None or found.hash != digest:
-        return Check(what, False, f"record {seq} is {'another one' if found else 'missing'}")
-    return Check(what, True, f"{seq} records")
+        return RestoreCheck(what, False, f"record {seq} is {'another one' if found else 'missing'}")
+    return RestoreCheck(what, True, f"{seq} records")
 
 
 def champions(
     platform: Platform, versions: Mapping[str, str], site: Site, rewritten: erasures.Rewritten | None = None
-) -> Iterator[Check]:
+) -> Iterator[RestoreCheck]:
     """Check that each champion loads by its URI and predicts on held-out rows of the restored site.
 
     `rewritten` holds the replacements of training sets after erasures, if another ledger knows more of them.
@@ -134,7 +134,7 @@ def champions(
         yield _predicts(platform, site, name, version, known)
 
 
-def _predicts(platform: Platform, site: Site, name: str, version: str, rewritten: erasures.Rewritten) -> Check:
+def _predicts(platform: Platform, site: Site, name: str, version: str, rewritten: erasures.Rewritten) -> RestoreCheck:
     from rempart.models import loading, registry
 
     what, tracking = f"champion {name} version {version} loads and predicts", platform.tracking()
@@ -146,7 +146,9 @@ def _predicts(platform: Platform, site: Site, name: str, version: str, rewritten
     table = held_out(site, record["dataset"], rewritten)
     predictions = loading.load(tracking, record).predict(table).ravel().tolist()
     finite = sum(math.isfinite(one) for one in predictions)
-    return Check(what, finite == len(predictions) > 0, f"{finite} of {len(predictions)} predictions are numbers{moved}")
+    return RestoreCheck(
+        what, finite == len(predictions) > 0, f"{finite} of {len(predictions)} predictions are numbers{moved}"
+    )
 
 
 def training_record(ledger: Ledger, name: str, version: str) -> Mapping[str, Any]:
@@ -174,28 +176,28 @@ def held_out(site: Site, dataset: Mapping[str, Any], rewritten: erasures.Rewritt
     return table.filter(pyarrow.compute.equal(table["split"], "holdout"))
 
 
-def online_features(platform: Platform) -> Iterator[Check]:
+def online_features(platform: Platform) -> Iterator[RestoreCheck]:
     """Compare some entities of each view, read through Feast, with the newest rows of the offline store."""
     for name, pipeline in load_all().items():
         if isinstance(pipeline, PipelineError):
-            yield Check(f"online features of {name}", None, "not run: its pipeline file does not load")
+            yield RestoreCheck(f"online features of {name}", None, "not run: its pipeline file does not load")
             continue
         for table in view_tables(pipeline):
             yield _view(platform, pipeline, table)
 
 
-def _view(platform: Platform, pipeline: Pipeline, table: ViewTable) -> Check:
+def _view(platform: Platform, pipeline: Pipeline, table: ViewTable) -> RestoreCheck:
     what = f"online features of {pipeline.name}.{table.view} equal the newest offline ones"
     rows = newest(platform, pipeline, table)
     if not rows:
-        return Check(what, None, "not run: nothing was materialized")
+        return RestoreCheck(what, None, "not run: nothing was materialized")
     found = online.online_rows(feature_databases(platform), pipeline, table.view, [key for key, _ in rows])
     fields = [field.name for field in table.fields]
     wrong = sum(
         any(not _same(got[field], wanted[field]) for field in fields)
         for (_, wanted), got in zip(rows, found, strict=True)
     )
-    return Check(what, not wrong, f"{len(rows) - wrong} of {len(rows)} rows are equal")
+    return RestoreCheck(what, not wrong, f"{len(rows) - wrong} of {len(rows)} rows are equal")
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -14,7 +14,7 @@ from psycopg import sql
 from rempart.backup.databases import postgresql
 from rempart.backup.databases.restic import Repository
 from rempart.backup.databases.stored_dumps import restore_from
-from rempart.backup.drill.checks import Check, of_database
+from rempart.backup.drill.checks import RestoreCheck, of_database
 from rempart.backup.points.points import Dump
 from rempart.backup.points.restore_plan import Meter
 from rempart.coordination import database as continuity
@@ -55,7 +55,7 @@ class Server:
         owner = self.administrator if database in OWNERS else self.connections(f"pg_{database}")
         return replace(owner, schema=self.name(database))
 
-    def restore(self, repository: Repository, dump: Dump) -> list[Check]:
+    def restore(self, repository: Repository, dump: Dump) -> list[RestoreCheck]:
         """Create a database, fill it from its dump, and compare it with the manifest. Existing data is lost; see
         `in_place`.
 
@@ -67,14 +67,14 @@ class Server:
             restore_from(self.tools, repository, dump.snapshot, target, database=dump.name, sha256=dump.sha256)
         return self.compare(dump)
 
-    def compare(self, dump: Dump) -> list[Check]:
+    def compare(self, dump: Dump) -> list[RestoreCheck]:
         """Compare a restored database with its manifest: row counts, and content if the manifest has its digest."""
         with postgresql.session(self.connection(dump.name), "compare the restored data") as opened:
             rows = postgresql.row_counts(opened)
             digests = postgresql.digests(opened) if dump.digests else {}
         return of_database(f"database {dump.name} has the rows on record", dump, rows, digests)
 
-    def in_place(self, dump: Dump) -> list[Check]:
+    def in_place(self, dump: Dump) -> list[RestoreCheck]:
         """Return the checks of a database that equals its record; empty if it is missing or has no rows.
 
         Raises BackupError if it holds other rows and may not be dropped.
@@ -164,7 +164,7 @@ def restore_all(
     server: Server,
     dumps: Sequence[Dump],
     repository: Callable[[Dump], Repository],
-    done: Callable[[Dump, list[Check]], object],
+    done: Callable[[Dump, list[RestoreCheck]], object],
 ) -> None:
     """Restore several databases in parallel, except those already in place; `done` gets the checks of each.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 
-from rempart.backup.drill.checks import Check
+from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.points.erasures import Erasure
 from rempart.backup.points.restore_plan import Selection, dataset_of
 from rempart.errors import BackupError, IntegrityError, RempartError
@@ -88,7 +88,7 @@ def refuse_side_by_side(point: OpenPoint, entries: Sequence[Erasure], selection:
     logger.warning("%s: the side-by-side restore holds those rows again", told)
 
 
-def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure], home: str) -> Iterator[Check]:
+def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure], home: str) -> Iterator[RestoreCheck]:
     """Apply the register to restored data. Return one check for each pipeline. `home` holds the restored objects.
 
     An error counts as a failed check with its reason.
@@ -105,12 +105,12 @@ def apply_again(platform: Platform, point: OpenPoint, entries: Sequence[Erasure]
         try:
             (done,) = erase.apply_all(platform, mine, secret_of, home=home, silent=silent)
         except RempartError as error:
-            yield Check(what, False, error.what)
+            yield RestoreCheck(what, False, error.what)
             continue
         here = [key for key in done.locked if key.endswith(f"at site '{home}'")]
         if done.left or here:
-            yield Check(what, False, f"{done.left + len(here)} are still found; {', '.join(here[:3])}")
+            yield RestoreCheck(what, False, f"{done.left + len(here)} are still found; {', '.join(here[:3])}")
             continue
         rows, later = sum(done.found.values()), sorted({*done.silent, *done.locked})
         waits = f"; pending, run `rempart erase --again`: {', '.join(later[:3])}" if later else ""
-        yield Check(what, True, f"none is found ({rows} rows were){waits}")
+        yield RestoreCheck(what, True, f"none is found ({rows} rows were){waits}")

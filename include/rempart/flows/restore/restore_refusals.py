@@ -6,7 +6,7 @@ import fcntl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from rempart.backup.drill.checks import Check
+from rempart.backup.drill.checks import RestoreCheck
 from rempart.backup.keys import platform_secrets
 from rempart.deployment.embedded import lifecycle
 from rempart.deployment.setup.paths import Stack
@@ -56,7 +56,7 @@ def refuse_without_fernet_key(point: OpenPoint, environment: Mapping[str, str], 
         )
 
 
-def refuse_red(checks: Iterable[Check], *, force: bool) -> None:
+def refuse_red(checks: Iterable[RestoreCheck], *, force: bool) -> None:
     """Check that restored data equals its record before the services open. Raises BackupError."""
     red = [f"{check.what}: {check.detail}" for check in checks if check.ok is False]
     if red and not force:

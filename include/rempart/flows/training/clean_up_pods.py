@@ -11,15 +11,15 @@ from rempart.errors import ObjectMissing, RempartError
 from rempart.flows.shared.platform import Platform
 from rempart.settings.pipelines import named
 from rempart.training.attempts.record import ORDER, Record, read_order
-from rempart.training.kubernetes.orphans import Finding, Known, PodSeen, judge
+from rempart.training.kubernetes.orphans import Known, OrphanFinding, PodSeen, judge
 
 
-def find_strays(platform: Platform, api: AirflowApi, pods: Iterable[tuple[PodSeen, str]]) -> list[Finding]:
+def find_orphans(platform: Platform, api: AirflowApi, pods: Iterable[tuple[PodSeen, str]]) -> list[OrphanFinding]:
     """Judge each pod, with the pipeline of its label, without changes."""
     return [judge(pod, _known(platform, api, pod, pipeline), platform.clock()) for pod, pipeline in pods]
 
 
-def note(platform: Platform, finding: Finding, pipeline: str) -> None:
+def note(platform: Platform, finding: OrphanFinding, pipeline: str) -> None:
     """End the attempt of an orphaned pod in its record, if it is still open."""
     if record := _record(platform, finding.pod, pipeline):
         record.end(finding.pod.attempt, "ended", f"deleted as an orphaned pod: {finding.why}", platform.clock(), None)

@@ -84,7 +84,7 @@ def validate(platform: Platform, pipeline: Pipeline, version: str | None = None)
         faults = (*faults, undone)
     verdict = gate.judge(mine, theirs, naive, pipeline.gate, target.name)
     if faults:
-        verdict = gate.Verdict(False, (*verdict.reasons, *faults))
+        verdict = gate.GateVerdict(False, (*verdict.reasons, *faults))
     if told := model.told:
         verdict = replace(verdict, reasons=(*verdict.reasons, told))
     body = {

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from rempart.airflow_api import AirflowApi
 from rempart.backup.databases import postgresql
-from rempart.backup.drill.checks import Check
+from rempart.backup.drill.checks import RestoreCheck
 from rempart.coordination.active import backup_site
 from rempart.deployment.embedded import lifecycle, release
 from rempart.deployment.setup.paths import Stack
@@ -21,7 +21,7 @@ from rempart.flows.shared.platform import Platform, classification_of, open_plat
 from rempart.flows.training.champions import registered
 from rempart.flows.upgrade import upgrade_facts, upgrade_journal
 from rempart.flows.upgrade.upgrade_journal import Begun
-from rempart.flows.upgrade.upgrade_plan import Facts, Line, decide, migrating, refusals
+from rempart.flows.upgrade.upgrade_plan import Line, UpgradeFacts, decide, migrating, refusals
 from rempart.settings import config as configuration
 from rempart.settings.pipelines import load_all
 
@@ -43,7 +43,7 @@ def unfinished(stack: Stack) -> Begun | None:
     return begun if begun and not begun.outcome and not _runs(stack, begun) else None
 
 
-def look(stack: Stack) -> tuple[Facts, tuple[Line, ...]]:
+def look(stack: Stack) -> tuple[UpgradeFacts, tuple[Line, ...]]:
     """What an upgrade would change; nothing is changed."""
     facts = upgrade_facts.gather(stack, open_platform())
     return facts, decide(facts)
@@ -58,7 +58,7 @@ def check(lines: Sequence[Line]) -> None:
         )
 
 
-def is_current(facts: Facts) -> bool:
+def is_current(facts: UpgradeFacts) -> bool:
     """Whether this release runs here already."""
     before = facts.before
     return before is not None and before.same_code(facts.ours) and before.root == facts.ours.root
@@ -80,7 +80,7 @@ def _runs(stack: Stack, begun: Begun) -> bool:
     return bool(lifecycle.works(stack)) and recorded is not None and recorded.root == begun.before.root
 
 
-def prepare(stack: Stack, facts: Facts) -> Begun:
+def prepare(stack: Stack, facts: UpgradeFacts) -> Begun:
     """Return the restore point, written and drilled by the running release, which can read it. Raises UpgradeError."""
     platform = open_platform()
     api, began = AirflowApi(platform.connections("airflow_api")), platform.clock()
@@ -182,7 +182,7 @@ def way_back(stack: Stack) -> str:
     return f"cd {stack.root} && {where}.venv/bin/rempart upgrade --back --yes"
 
 
-def proof(platform: Platform, begun: Begun) -> Iterator[Check]:
+def proof(platform: Platform, begun: Begun) -> Iterator[RestoreCheck]:
     """Check for everything that existed before, the way users ask for it."""
     site = platform.active_site(classification_of(load_all()))
     head, environment = begun.ledger_head, configuration.environment()
@@ -197,7 +197,7 @@ class _Read:
     errors: list[str] = field(default_factory=list)
 
 
-def dags_are_read(platform: Platform, wanted: frozenset[str], since: float) -> Check:
+def dags_are_read(platform: Platform, wanted: frozenset[str], since: float) -> RestoreCheck:
     """Check that every DAG was read again without an error. `since` is in seconds since the epoch."""
     what, api = "every DAG is read without error", AirflowApi(platform.connections("airflow_api"))
     deadline, found = time.monotonic() + PARSE_SECONDS, _Read()
@@ -205,10 +205,10 @@ def dags_are_read(platform: Platform, wanted: frozenset[str], since: float) -> C
         found.ids = {one["dag_id"] for one in api.dags() if _time(one["last_parsed_time"]) >= since}
         found.errors = api.import_errors()
         if wanted <= found.ids and not found.errors:
-            return Check(what, True, f"{len(wanted)} DAGs")
+            return RestoreCheck(what, True, f"{len(wanted)} DAGs")
         time.sleep(1)
     missing = sorted(wanted - found.ids)
-    return Check(what, False, found.errors[0] if found.errors else f"not read: {', '.join(missing[:5])}")
+    return RestoreCheck(what, False, found.errors[0] if found.errors else f"not read: {', '.join(missing[:5])}")
 
 
 def _time(text: str | None) -> float:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rempart.airflow_api import AirflowApi
-from rempart.backup.drill.checks import Check
+from rempart.backup.drill.checks import RestoreCheck
 from rempart.deployment.embedded import lifecycle, release
 from rempart.deployment.setup.paths import Stack
 from rempart.errors import RempartError, UpgradeError
@@ -117,7 +117,7 @@ def _record(stack: Stack, begun: Begun) -> None:
         logger.warning("the return is not recorded as evidence: %s", error.what)
 
 
-def _proof(begun: Begun) -> list[Check]:
+def _proof(begun: Begun) -> list[RestoreCheck]:
     """Check the platform under the previous release, from this checkout."""
     from rempart.models import registry
 
@@ -126,7 +126,7 @@ def _proof(begun: Begun) -> list[Check]:
     ids = AirflowApi(platform.connections("airflow_api")).dag_ids()
     told = ", ".join(f"{name} version {version}" for name, version in found.items())
     return [
-        Check("Airflow shows its DAGs", bool(ids), f"{len(ids)} DAGs"),
-        Check("the champions are the previous ones", found == dict(begun.champions), told or "there were none"),
+        RestoreCheck("Airflow shows its DAGs", bool(ids), f"{len(ids)} DAGs"),
+        RestoreCheck("the champions are the previous ones", found == dict(begun.champions), told or "there were none"),
         restore_checks.ledger_verifies(platform.ledger, begun.ledger_head),
     ]

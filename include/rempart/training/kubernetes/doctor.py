@@ -13,7 +13,7 @@ from rempart.settings.sections import Pool
 from rempart.sovereignty.places import decide_image, decide_pool
 from rempart.sovereignty.policy import Decision
 from rempart.training.kubernetes import doctor_nodes, rights
-from rempart.training.kubernetes.facts import ENTRY_POINT, Finding, Outcome, PoolFacts, Unknown, left_of, unseen
+from rempart.training.kubernetes.facts import ENTRY_POINT, Outcome, PoolFacts, PoolFinding, Unknown, left_of, unseen
 from rempart.training.kubernetes.rights import DANGEROUS, Need, Right, Rule, Where, excess, needed
 from rempart.training.placement import image_for
 
@@ -23,12 +23,12 @@ EGRESS_POLICY = "rempart-egress"
 """The NetworkPolicy that `rempart policy render` writes."""
 
 
-def judge(config: Config, name: str, facts: PoolFacts, *, on: date) -> tuple[Finding, ...]:
+def judge(config: Config, name: str, facts: PoolFacts, *, on: date) -> tuple[PoolFinding, ...]:
     """Return every check of a pool, in the order in which a job meets them."""
     pool = config.pools[name]
     declared = (*_policy(config, name, on), *_image(config, name, on))
     if isinstance(facts.version, Unknown):
-        later = (Finding(check, "not run", "the cluster did not let us look") for check in _LIVE)
+        later = (PoolFinding(check, "not run", "the cluster did not let us look") for check in _LIVE)
         return (*declared, _refusal(pool, facts.server, facts.version), *later)
     return (
         *declared,
@@ -45,7 +45,7 @@ def judge(config: Config, name: str, facts: PoolFacts, *, on: date) -> tuple[Fin
     )
 
 
-def passed(findings: Iterable[Finding]) -> bool:
+def passed(findings: Iterable[PoolFinding]) -> bool:
     """Return whether nothing failed."""
     return all(finding.outcome != "FAIL" for finding in findings)
 
@@ -60,26 +60,26 @@ _LIVE = (
 # --- what the configuration says --------------------------------------------------------------------------------------
 
 
-def _policy(config: Config, name: str, on: date) -> Iterator[Finding]:
+def _policy(config: Config, name: str, on: date) -> Iterator[PoolFinding]:
     decisions = [decide_pool(config, classification, "job", name, on=on) for classification in config.policy]
     none = not any(decision.allowed for decision in decisions)
     for decision in decisions:
         check = f"policy {decision.classification}"
         if decision.allowed:
-            yield Finding(check, "ok", "jobs are allowed here")
+            yield PoolFinding(check, "ok", "jobs are allowed here")
         else:
             facts = "; ".join(f"{reason.rule}: {reason.fact}" for reason in decision.against)
-            yield Finding(check, "FAIL" if none else "warn", f"no job is placed here: {facts}", _remedies(decision))
+            yield PoolFinding(check, "FAIL" if none else "warn", f"no job is placed here: {facts}", _remedies(decision))
 
 
-def _image(config: Config, name: str, on: date) -> Iterator[Finding]:
+def _image(config: Config, name: str, on: date) -> Iterator[PoolFinding]:
     image = image_for(config, config.pools[name])
     if "@sha256:" not in image:
         remedy = (
             "Name the job's image with its digest under training.image (name@sha256:...): "
             "`docker image inspect --format '{{.RepoDigests}}' IMAGE` tells it."
         )
-        yield Finding(
+        yield PoolFinding(
             "image", "FAIL", f"'{image}' has no digest" if image else "training.image is not declared", remedy
         )
         return
@@ -92,12 +92,12 @@ def _image(config: Config, name: str, on: date) -> Iterator[Finding]:
         decision for decision in (decide_image(config, which, image, on=on) for which in asked) if not decision.allowed
     ]
     if not against:
-        yield Finding("image", "ok", f"{image}, from a registry that is allowed")
+        yield PoolFinding("image", "ok", f"{image}, from a registry that is allowed")
         return
     for decision in against:
         facts = "; ".join(f"{reason.rule}: {reason.fact}" for reason in decision.against)
         found = f"{image} may not run {decision.classification} jobs: {facts}"
-        yield Finding("image", "FAIL" if len(against) == len(asked) else "warn", found, _remedies(decision))
+        yield PoolFinding("image", "FAIL" if len(against) == len(asked) else "warn", found, _remedies(decision))
 
 
 def _remedies(decision: Decision) -> str:
@@ -108,50 +108,50 @@ def _remedies(decision: Decision) -> str:
 # --- the cluster and who we are there ---------------------------------------------------------------------------------
 
 
-def _refusal(pool: Pool, server: str, answer: Unknown) -> Finding:
+def _refusal(pool: Pool, server: str, answer: Unknown) -> PoolFinding:
     if answer.status:
         remedy = f"{_token(pool)} and put it into connection {pool.kubernetes_connection} ({MANIFESTS}/README.md)."
-        return Finding("cluster", "FAIL", f"{server} refuses: {answer.why}", remedy)
+        return PoolFinding("cluster", "FAIL", f"{server} refuses: {answer.why}", remedy)
     remedy = (
         f"Correct connection {pool.kubernetes_connection}, or ask {pool.operator} whether the cluster is up: "
         f"`kubectl version{f' --server={server}' if server else ''}` asks it from this machine."
     )
-    return Finding("cluster", "FAIL", answer.why, remedy)
+    return PoolFinding("cluster", "FAIL", answer.why, remedy)
 
 
 def _token(pool: Pool) -> str:
     return f"Make a new token, `kubectl create token airflow -n {pool.namespace} --duration=2160h`,"
 
 
-def _cluster(pool: Pool, facts: PoolFacts) -> Finding:
+def _cluster(pool: Pool, facts: PoolFacts) -> PoolFinding:
     found = f"{facts.server}, Kubernetes {facts.version}" + (f", as {facts.who}" if facts.who else "")
     if not facts.verified:
         remedy = (
             "Use https, and put the cluster's CA into the kubeconfig (certificate-authority-data), since jobs' secrets "
             f"pass here: `kubectl get configmap kube-root-ca.crt -n {pool.namespace} -o jsonpath='{{.data.ca\\.crt}}'`."
         )
-        return Finding("cluster", "FAIL", f"{found}: nobody verifies that it is this cluster", remedy)
-    return Finding("cluster", "ok", found)
+        return PoolFinding("cluster", "FAIL", f"{found}: nobody verifies that it is this cluster", remedy)
+    return PoolFinding("cluster", "ok", found)
 
 
-def _rights(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
+def _rights(pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding]:
     apply = (
         f"Apply the Role and ClusterRole: `kubectl apply -k {MANIFESTS}/cluster`, and `kubectl apply -k OVERLAY` with "
         f"the overlay of {pool.namespace} ({MANIFESTS}/README.md)."
     )
     if isinstance(facts.may, Unknown):
         yield unseen("rights", facts.may, f"{_token(pool)} and put it into connection {pool.kubernetes_connection}.")
-        yield Finding("excess rights", "not run", "the cluster does not say what this identity may do")
+        yield PoolFinding("excess rights", "not run", "the cluster does not say what this identity may do")
         return
     may = facts.may
     needs = rights.needs(pool.runtime)
     lacking = {need: [right for right in needed(need) if not may.get(right)] for need in needs}
     if not any(lacking.values()):
-        yield Finding("rights", "ok", f"all {len(needed(*needs))} that are needed")
+        yield PoolFinding("rights", "ok", f"all {len(needed(*needs))} that are needed")
     for need, missing in lacking.items():
         outcome, who = _NEEDS[need]
         if missing:
-            yield Finding("rights", outcome, f"{who} needs, and lacks: {', '.join(map(str, missing))}", apply)
+            yield PoolFinding("rights", outcome, f"{who} needs, and lacks: {', '.join(map(str, missing))}", apply)
     yield _excess(pool, facts, [right for right in DANGEROUS if may.get(right)])
 
 
@@ -162,7 +162,7 @@ _NEEDS: dict[Need, tuple[Outcome, str]] = {
 }
 
 
-def _excess(pool: Pool, facts: PoolFacts, dangerous: list[Right]) -> Finding:
+def _excess(pool: Pool, facts: PoolFacts, dangerous: list[Right]) -> PoolFinding:
     remedy = (
         f"Bind this identity to the Role and ClusterRole of {MANIFESTS} and to nothing else: "
         "`kubectl get rolebindings,clusterrolebindings -A -o wide` shows every binding, `kubectl delete` ends one."
@@ -176,39 +176,41 @@ def _excess(pool: Pool, facts: PoolFacts, dangerous: list[Right]) -> Finding:
     found += [str(right) for right in dangerous if "everything" not in named and str(right) not in found]
     if found:
         shown = ", ".join(found[:8]) + (f", and {len(found) - 8} more" if len(found) > 8 else "")
-        return Finding("excess rights", "FAIL", f"more than a pool needs: {shown}", remedy)
+        return PoolFinding("excess rights", "FAIL", f"more than a pool needs: {shown}", remedy)
     for rules in looks.values():
         if isinstance(rules, Unknown):
             asked = f"`kubectl auth can-i --list -n {pool.namespace}` with the connection's kubeconfig asks the same"
             return unseen("excess rights", rules, f"The cluster must answer it; {asked}: ask {pool.operator}.")
     if not facts.rules_complete:
         fact = "none seen, but the cluster says that its list of this identity's rights is not complete"
-        return Finding("excess rights", "warn", fact, f"{remedy} Ask {pool.operator} what else its authorizer grants.")
-    return Finding("excess rights", "ok", "none, here or in other namespaces")
+        return PoolFinding(
+            "excess rights", "warn", fact, f"{remedy} Ask {pool.operator} what else its authorizer grants."
+        )
+    return PoolFinding("excess rights", "ok", "none, here or in other namespaces")
 
 
 # --- the namespace ----------------------------------------------------------------------------------------------------
 
 
-def _namespace(pool: Pool, facts: PoolFacts) -> Finding:
+def _namespace(pool: Pool, facts: PoolFacts) -> PoolFinding:
     seen, remedy = facts.namespace, f"Apply its overlay: `kubectl apply -k OVERLAY` ({MANIFESTS}/README.md)."
     if isinstance(seen, Unknown):
         if seen.status == 404:
-            return Finding("namespace", "FAIL", f"{pool.namespace} does not exist", remedy)
+            return PoolFinding("namespace", "FAIL", f"{pool.namespace} does not exist", remedy)
         return unseen("namespace", seen, doctor_nodes.GRANT.format(pool.namespace))
     profile = seen.labels.get(PROFILE, "")
     if seen.ending:
         wait = f"Wait, `kubectl wait --for=delete namespace/{pool.namespace} --timeout=10m`, then apply it again."
-        return Finding("namespace", "FAIL", f"{pool.namespace} is being deleted", wait)
+        return PoolFinding("namespace", "FAIL", f"{pool.namespace} is being deleted", wait)
     if profile != "restricted":
         found = f"{pool.namespace} enforces {f'the profile {profile}' if profile else 'no profile'} on pods"
-        return Finding(
+        return PoolFinding(
             "namespace", "FAIL", found, f"`kubectl label namespace {pool.namespace} {PROFILE}=restricted --overwrite`."
         )
-    return Finding("namespace", "ok", f"{pool.namespace}, which enforces the restricted profile")
+    return PoolFinding("namespace", "ok", f"{pool.namespace}, which enforces the restricted profile")
 
 
-def _quota(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
+def _quota(pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding]:
     key, wanted = f"requests.{pool.gpu}", pool.quota if pool.quota is not None else pool.max_gpus
     remedy = (
         f"Set requests.{pool.gpu} of the ResourceQuota in the overlay of {pool.namespace} to {wanted} and apply it: "
@@ -218,53 +220,53 @@ def _quota(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
         yield unseen("quota", facts.quotas, doctor_nodes.GRANT.format(pool.namespace))
         return
     if not facts.quotas:
-        yield Finding("quota", "FAIL", f"{pool.namespace} has no ResourceQuota: nothing bounds its cost", remedy)
+        yield PoolFinding("quota", "FAIL", f"{pool.namespace} has no ResourceQuota: nothing bounds its cost", remedy)
         return
     holding = [quota for quota in facts.quotas if key in quota.hard]
     if not holding:
         outcome: Outcome = "FAIL" if pool.max_gpus else "ok"
-        yield Finding("quota", outcome, f"no quota bounds {pool.gpu}", remedy if pool.max_gpus else "")
+        yield PoolFinding("quota", outcome, f"no quota bounds {pool.gpu}", remedy if pool.max_gpus else "")
         return
     try:
         counts = [left_of(quota, key) for quota in holding]
     except ValueError as error:
-        yield Finding("quota", "FAIL", f"it is not a count: {error}", remedy)
+        yield PoolFinding("quota", "FAIL", f"it is not a count: {error}", remedy)
         return
     hard, left = min(count[0] for count in counts), min(count[1] for count in counts)
     found = f"{left} of {hard} GPU left"
     if hard < pool.max_gpus:
-        yield Finding("quota", "FAIL", f"{found}, and max_gpus is {pool.max_gpus}: no such job ever fits", remedy)
+        yield PoolFinding("quota", "FAIL", f"{found}, and max_gpus is {pool.max_gpus}: no such job ever fits", remedy)
     elif pool.quota is not None and hard != pool.quota:
         more = "more than the contract grants" if hard > pool.quota else "less than the contract grants"
-        yield Finding("quota", "warn", f"{found}; quota in rempart.yaml is {pool.quota}: {more}", remedy)
+        yield PoolFinding("quota", "warn", f"{found}; quota in rempart.yaml is {pool.quota}: {more}", remedy)
     elif left < 1 <= pool.max_gpus:
-        yield Finding(
+        yield PoolFinding(
             "quota", "warn", f"{found}: the next job waits or goes to the next pool", "Wait, or ask for more."
         )
     else:
-        yield Finding("quota", "ok", found)
+        yield PoolFinding("quota", "ok", found)
 
 
 # --- what else a job meets --------------------------------------------------------------------------------------------
 
 
-def _priority_class(pool: Pool, facts: PoolFacts) -> Finding:
+def _priority_class(pool: Pool, facts: PoolFacts) -> PoolFinding:
     check, named, seen = "priority class", pool.priority_class, facts.priority_class
     if named is None:
-        return Finding(check, "ok", "none is named")
+        return PoolFinding(check, "ok", "none is named")
     if isinstance(seen, Unknown):
         return unseen(check, seen, doctor_nodes.GRANT.format(pool.namespace))
     if not seen:
         make = f"`kubectl apply -k {MANIFESTS}/cluster` makes those that are shipped"
         remedy = f"Create it ({make}), or leave priority_class out."
-        return Finding(check, "FAIL", f"{named} does not exist: no pod is admitted", remedy)
-    return Finding(check, "ok", named)
+        return PoolFinding(check, "FAIL", f"{named} does not exist: no pod is admitted", remedy)
+    return PoolFinding(check, "ok", named)
 
 
-def _queue(pool: Pool, facts: PoolFacts) -> Finding:
+def _queue(pool: Pool, facts: PoolFacts) -> PoolFinding:
     named, seen = pool.queue, facts.queue
     if named is None:
-        return Finding("queue", "ok", "none is named")
+        return PoolFinding("queue", "ok", "none is named")
     if isinstance(seen, Unknown):
         return unseen("queue", seen, doctor_nodes.GRANT.format(pool.namespace))
     if seen is None:
@@ -273,22 +275,22 @@ def _queue(pool: Pool, facts: PoolFacts) -> Finding:
             "or leave queue out."
         )
         found = f"LocalQueue {named} is not there, or Kueue is not installed: this pool is passed over"
-        return Finding("queue", "FAIL", found, remedy)
+        return PoolFinding("queue", "FAIL", found, remedy)
     if seen.active is None:
         remedy = "Look whether Kueue runs: `kubectl get pods -n kueue-system`."
-        return Finding("queue", "warn", f"nothing says whether {named} is active", remedy)
+        return PoolFinding("queue", "warn", f"nothing says whether {named} is active", remedy)
     if not seen.active:
         remedy = (
             "Ask the cluster's administrator for its ClusterQueue, or to let it go on: "
             f"`kubectl describe localqueue {named} -n {pool.namespace}`."
         )
-        return Finding("queue", "FAIL", f"{named} admits nothing: {seen.why}", remedy)
-    return Finding("queue", "ok", f"{named}, active")
+        return PoolFinding("queue", "FAIL", f"{named} admits nothing: {seen.why}", remedy)
+    return PoolFinding("queue", "ok", f"{named}, active")
 
 
-def _runtime(name: str, pool: Pool, facts: PoolFacts) -> Finding:
+def _runtime(name: str, pool: Pool, facts: PoolFacts) -> PoolFinding:
     if pool.runtime is None:
-        return Finding("runtime", "ok", "none is named: jobs run on one node")
+        return PoolFinding("runtime", "ok", "none is named: jobs run on one node")
     seen = facts.runtime
     remedy = (
         "Render and apply it: `rempart policy render kubernetes --out policies/`, "
@@ -297,15 +299,15 @@ def _runtime(name: str, pool: Pool, facts: PoolFacts) -> Finding:
     if isinstance(seen, Unknown):
         if seen.status == 404:
             fact = f"TrainingRuntime {pool.runtime} does not exist, or Kubeflow Trainer is not installed"
-            return Finding("runtime", "FAIL", fact, remedy)
+            return PoolFinding("runtime", "FAIL", fact, remedy)
         return unseen("runtime", seen, doctor_nodes.GRANT.format(pool.namespace))
     if seen:
         shown = "; ".join(seen[:3]) + (f"; and {len(seen) - 3} more" if len(seen) > 3 else "")
-        return Finding("runtime", "FAIL", f"{pool.runtime} is not what rempart.yaml says: {shown}", remedy)
-    return Finding("runtime", "ok", f"{pool.runtime}, as rempart.yaml says")
+        return PoolFinding("runtime", "FAIL", f"{pool.runtime} is not what rempart.yaml says: {shown}", remedy)
+    return PoolFinding("runtime", "ok", f"{pool.runtime}, as rempart.yaml says")
 
 
-def _network(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
+def _network(pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding]:
     if isinstance(facts.policies, Unknown):
         yield unseen("network", facts.policies, doctor_nodes.GRANT.format(pool.namespace))
         return
@@ -313,53 +315,57 @@ def _network(pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
     if open_ := [direction for direction in ("Ingress", "Egress") if direction not in closed]:
         fact = f"{' and '.join(open_)} of pods is not denied by default"
         remedy = f"Apply the NetworkPolicies of the overlay of {pool.namespace}: `kubectl apply -k OVERLAY`."
-        yield Finding("network", "FAIL", fact, remedy)
+        yield PoolFinding("network", "FAIL", fact, remedy)
     for policy in facts.policies:
         if policy.opens:
             fact = f"NetworkPolicy {policy.name} opens all {' and '.join(policy.opens)}"
             remedy = (
                 f"`kubectl delete networkpolicy {policy.name} -n {pool.namespace}`: {EGRESS_POLICY} is what jobs need."
             )
-            yield Finding("network", "FAIL", fact, remedy)
+            yield PoolFinding("network", "FAIL", fact, remedy)
     if open_ or any(policy.opens for policy in facts.policies):
         return
     if not any(policy.name == EGRESS_POLICY for policy in facts.policies):
         fact = f"all is denied by default, and there is no NetworkPolicy {EGRESS_POLICY} (Cilium's are not looked at)"
-        yield Finding("network", "warn", fact, "Render and apply it: `rempart policy render kubernetes` (or cilium).")
+        yield PoolFinding(
+            "network", "warn", fact, "Render and apply it: `rempart policy render kubernetes` (or cilium)."
+        )
         return
-    yield Finding("network", "ok", f"denied by default; {EGRESS_POLICY} names what is allowed")
+    yield PoolFinding("network", "ok", f"denied by default; {EGRESS_POLICY} names what is allowed")
 
 
-def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
+def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[PoolFinding]:
     if (probe := facts.probe) is None:
         for check in ("image pull", ENTRY_POINT, "reach"):
-            yield Finding(check, "not run", "it needs a pod: add --probe")
+            yield PoolFinding(check, "not run", "it needs a pod: add --probe")
         return
     if probe.left:
-        yield Finding("pod left", "FAIL", probe.left, f"`kubectl delete pod -n {pool.namespace} {probe.pod}`.")
+        yield PoolFinding("pod left", "FAIL", probe.left, f"`kubectl delete pod -n {pool.namespace} {probe.pod}`.")
     if not probe.started:
         remedy = (
             "Check the digest, the registry, and that the nodes may pull from it; `rempart policy explain` names it."
         )
-        yield Finding("image pull", "FAIL", f"the pod did not start: {probe.detail}", remedy)
-        yield Finding(ENTRY_POINT, "not run", "no pod started")
-        yield Finding("reach", "not run", "no pod started")
+        yield PoolFinding("image pull", "FAIL", f"the pod did not start: {probe.detail}", remedy)
+        yield PoolFinding(ENTRY_POINT, "not run", "no pod started")
+        yield PoolFinding("reach", "not run", "no pod started")
         return
-    yield Finding("image pull", "ok", f"started on {probe.node or 'a node'}")
+    yield PoolFinding("image pull", "ok", f"started on {probe.node or 'a node'}")
     nodes = () if isinstance(facts.nodes, Unknown) else facts.nodes
     node = next((seen for seen in nodes if seen.name == probe.node), None)
     if node and (why := doctor_nodes.abroad(pool, node)):
         remedy = f"Ask {pool.operator} why: `kubectl get node {node.name} --show-labels`."
-        yield Finding("placement", "FAIL", f"the pod was bound to {probe.node}, where {why}", remedy)
+        yield PoolFinding("placement", "FAIL", f"the pod was bound to {probe.node}, where {why}", remedy)
     answers = [reached for reached in probe.reached or () if reached.target != ENTRY_POINT]
     entry = next((reached for reached in probe.reached or () if reached.target == ENTRY_POINT), None)
     rebuild = "Build the image from this version of Rempart (`make images`) and name it in training.image."
     if entry is None:
-        yield Finding(ENTRY_POINT, "FAIL", f"the job's command said nothing that can be read: {probe.detail}", rebuild)
+        yield PoolFinding(
+            ENTRY_POINT, "FAIL", f"the job's command said nothing that can be read: {probe.detail}", rebuild
+        )
     else:
-        yield Finding(ENTRY_POINT, "ok" if entry.ok else "FAIL", entry.detail, "" if entry.ok else rebuild)
+        yield PoolFinding(ENTRY_POINT, "ok" if entry.ok else "FAIL", entry.detail, "" if entry.ok else rebuild)
     if not answers:
-        yield Finding("reach", "not run", "the job's command did not get that far")
+        yield PoolFinding("reach", "not run", "the job's command did not get that far")
     for answer in answers:
         remedy = (
             ""
@@ -368,4 +374,4 @@ def _probe(config: Config, pool: Pool, facts: PoolFacts) -> Iterator[Finding]:
             or "Allow it on the network: `rempart policy render kubernetes --out policies/`, then `kubectl apply -f` "
             "the pool's file (docs/how-to/enforce-on-the-network.md); and check its name."
         )
-        yield Finding("reach", "ok" if answer.ok else "FAIL", f"{answer.target}: {answer.detail}", remedy)
+        yield PoolFinding("reach", "ok" if answer.ok else "FAIL", f"{answer.target}: {answer.detail}", remedy)

@@ -9,7 +9,7 @@ from rempart.settings.config import Config
 from rempart.settings.sections import Pool, Toleration
 from rempart.sovereignty.pods import REGION, settle
 from rempart.training.kubernetes import pod
-from rempart.training.kubernetes.facts import Finding, Node, PoolFacts, Unknown, tolerates, unseen
+from rempart.training.kubernetes.facts import Node, PoolFacts, PoolFinding, Unknown, tolerates, unseen
 
 GRANT = "Apply the overlay of {} again, which grants it: `kubectl apply -k OVERLAY` (deploy/kubernetes/README.md)."
 _GRANT = "Apply the ClusterRole, which grants it: `kubectl apply -k deploy/kubernetes/cluster`."
@@ -76,11 +76,11 @@ def _against(expression: Mapping[str, Any], node: Node) -> bool:
     return expression["operator"] == "In" and node.labels.get(expression["key"]) not in expression["values"]
 
 
-def judge(config: Config, name: str, facts: PoolFacts) -> Iterator[Finding]:
+def judge(config: Config, name: str, facts: PoolFacts) -> Iterator[PoolFinding]:
     pool = config.pools[name]
     if isinstance(facts.nodes, Unknown):
         yield unseen("nodes", facts.nodes, _GRANT)
-        yield Finding("gpus", "not run", "the nodes are not known")
+        yield PoolFinding("gpus", "not run", "the nodes are not known")
         return
     able = [node for node in facts.nodes if node.gpus or not pool.max_gpus]
     fit = [node for node in able if not unfit(pool, node)]
@@ -92,18 +92,20 @@ def judge(config: Config, name: str, facts: PoolFacts) -> Iterator[Finding]:
             f"If a node stands in {region}, say so: `kubectl label node NODE {REGION}={region}`; name its taint under "
             "tolerations; install the device plugin if it offers no GPU; start a node if they scale to 0."
         )
-        yield Finding("nodes", "FAIL", f"no node takes a job: {seen or none}", remedy)
+        yield PoolFinding("nodes", "FAIL", f"no node takes a job: {seen or none}", remedy)
     else:
-        yield Finding("nodes", "ok", f"{len(fit)} of {len(facts.nodes)} take jobs: {_names(fit)}")
+        yield PoolFinding("nodes", "ok", f"{len(fit)} of {len(facts.nodes)} take jobs: {_names(fit)}")
     if fit and (abroad := [node for node in able if node.labels.get(REGION) != region]):
         regions = ", ".join(sorted({node.labels.get(REGION, "none") for node in abroad}))
         fact = f"{len(abroad)} of the GPU nodes are labelled {REGION}={regions}, not {region}: {_names(abroad)}"
-        yield Finding("region", "warn", f"{fact}; jobs are kept off them", "Label them, or take them out of this pool.")
+        yield PoolFinding(
+            "region", "warn", f"{fact}; jobs are kept off them", "Label them, or take them out of this pool."
+        )
     yield from _operators(config, name, facts.nodes)
     yield from _gpus(pool, facts, fit)
 
 
-def _operators(config: Config, name: str, nodes: tuple[Node, ...]) -> Iterator[Finding]:
+def _operators(config: Config, name: str, nodes: tuple[Node, ...]) -> Iterator[PoolFinding]:
     """Yield nodes whose providerID names another operator: one line for unused nodes, one for each other node."""
     pool = config.pools[name]
     own = {pool.operator, *config.operators[pool.operator].services[pool.service].runs_on}
@@ -120,13 +122,13 @@ def _operators(config: Config, name: str, nodes: tuple[Node, ...]) -> Iterator[F
             f"Keep jobs off it: `kubectl taint node {node.name} rempart.eu/other-operator=:NoSchedule`. If the machine "
             "is this pool's, correct the pool's operator in rempart.yaml: the policy decides by it."
         )
-        yield Finding("operator", "FAIL", f"{fact}, and nothing keeps jobs off it", remedy)
+        yield PoolFinding("operator", "FAIL", f"{fact}, and nothing keeps jobs off it", remedy)
     for told, names in kept.items():
         fact = f"jobs are kept off {len(names)} nodes of another operator ({told}): {', '.join(names[:5])}"
-        yield Finding("operator", "ok", fact + (f" and {len(names) - 5} more" if len(names) > 5 else ""))
+        yield PoolFinding("operator", "ok", fact + (f" and {len(names) - 5} more" if len(names) > 5 else ""))
 
 
-def _gpus(pool: Pool, facts: PoolFacts, fit: list[Node]) -> Iterator[Finding]:
+def _gpus(pool: Pool, facts: PoolFacts, fit: list[Node]) -> Iterator[PoolFinding]:
     if not pool.max_gpus:
         return
     together, largest = sum(node.gpus for node in fit), max((node.gpus for node in fit), default=0)
@@ -138,14 +140,14 @@ def _gpus(pool: Pool, facts: PoolFacts, fit: list[Node]) -> Iterator[Finding]:
     found += f"; {free} free as far as this namespace shows"
     most, where = (together, "them together") if pool.runtime else (largest, "one node")
     if not fit:
-        yield Finding("gpus", "FAIL", found, "No node takes a job, see `nodes`: `kubectl get nodes --show-labels`.")
+        yield PoolFinding("gpus", "FAIL", found, "No node takes a job, see `nodes`: `kubectl get nodes --show-labels`.")
     elif most < pool.max_gpus:
         remedy = f"Lower max_gpus to {most} (then `rempart config check`), or add larger nodes: a job is on {where}."
-        yield Finding("gpus", "FAIL", f"{found}; max_gpus is {pool.max_gpus}", remedy)
+        yield PoolFinding("gpus", "FAIL", f"{found}; max_gpus is {pool.max_gpus}", remedy)
     elif not free:
-        yield Finding("gpus", "warn", found, "Wait for jobs to end; `max_pending` moves them to the next pool.")
+        yield PoolFinding("gpus", "warn", found, "Wait for jobs to end; `max_pending` moves them to the next pool.")
     else:
-        yield Finding("gpus", "ok", found)
+        yield PoolFinding("gpus", "ok", found)
 
 
 def abroad(pool: Pool, node: Node) -> str:

@@ -29,7 +29,7 @@ NOT_ASKED = Unknown("it was not asked")
 
 
 @dataclass(frozen=True)
-class Finding:
+class PoolFinding:
     """One check: what was found, and the remedy when it is not ok."""
 
     check: str
@@ -45,9 +45,9 @@ class Finding:
         return asdict(self)
 
 
-def unseen(check: str, unknown: Unknown, remedy: str) -> Finding:
+def unseen(check: str, unknown: Unknown, remedy: str) -> PoolFinding:
     """Return the failed finding about a fact that could not be read."""
-    return Finding(check, "FAIL", f"could not be looked at: {unknown.why}", remedy)
+    return PoolFinding(check, "FAIL", f"could not be looked at: {unknown.why}", remedy)
 
 
 @dataclass(frozen=True)

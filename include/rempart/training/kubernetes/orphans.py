@@ -43,7 +43,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Finding:
+class OrphanFinding:
     """Decision about a pod, and why. `stray`: delete it; otherwise leave or report it."""
 
     pod: PodSeen
@@ -51,18 +51,18 @@ class Finding:
     why: str
 
 
-def judge(pod: PodSeen, known: Known, now: datetime) -> Finding:
+def judge(pod: PodSeen, known: Known, now: datetime) -> OrphanFinding:
     """Judge whether a pod is orphaned. An unknown pod is never deleted."""
     if pod.terminating:
-        return Finding(pod, False, "its deletion has begun")
+        return OrphanFinding(pod, False, "its deletion has begun")
     if now - pod.created < YOUNG:
-        return Finding(pod, False, "it is young")
+        return OrphanFinding(pod, False, "it is young")
     if known.unknown:
-        return Finding(pod, False, f"not judged: {known.unknown}")
+        return OrphanFinding(pod, False, f"not judged: {known.unknown}")
     if known.attempt is None:
-        return Finding(pod, True, "its attempt is not on record")
+        return OrphanFinding(pod, True, "its attempt is not on record")
     if known.attempt.outcome is not None:
-        return Finding(pod, True, f"its attempt ended: {known.attempt.outcome}")
+        return OrphanFinding(pod, True, f"its attempt ended: {known.attempt.outcome}")
     if known.task_state in AWAITED:
-        return Finding(pod, False, f"its task is {known.task_state}")
-    return Finding(pod, True, f"nobody waits for it: its task is {known.task_state or 'gone'}")
+        return OrphanFinding(pod, False, f"its task is {known.task_state}")
+    return OrphanFinding(pod, True, f"nobody waits for it: its task is {known.task_state or 'gone'}")

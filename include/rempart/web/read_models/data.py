@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rempart.errors import PipelineError
-from rempart.web.facts import Facts, Unknown
+from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models import quarantine
 from rempart.web.read_models.messages import Moment, moment
 
@@ -55,7 +55,7 @@ class Data:
     pages: int
 
 
-def data(facts: Facts, now: datetime, page: int = 0) -> Data:
+def data(facts: CockpitFacts, now: datetime, page: int = 0) -> Data:
     """The page's content: every pipeline, and one page of the snapshots, newest first."""
     found, refused = _snapshots(facts), quarantine.rows(facts)
     pages = max(1, -(-len(found) // PAGE))
@@ -77,12 +77,12 @@ def data(facts: Facts, now: datetime, page: int = 0) -> Data:
     return Data(moment(facts, now), tuple(told), found[page * PAGE : (page + 1) * PAGE], page, pages)
 
 
-def quarantined(facts: Facts) -> Mapping[str, int]:
+def quarantined(facts: CockpitFacts) -> Mapping[str, int]:
     """Rows in quarantine, by pipeline, as far as the facts go back; 0 for a pipeline that has snapshots and none."""
     return dict.fromkeys((one.pipeline for one in _snapshots(facts)), 0) | quarantine.rows(facts)
 
 
-def _snapshots(facts: Facts) -> tuple[Snapshot, ...]:
+def _snapshots(facts: CockpitFacts) -> tuple[Snapshot, ...]:
     return tuple(
         Snapshot(
             one.seq,

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from rempart.ledger.chain import Entry
-from rempart.ledger.examination import Finding, examine
+from rempart.ledger.examination import RecordFinding, examine
 from rempart.ledger.port import Evidence
 
 PAGE = 50
@@ -45,7 +45,7 @@ class Examined:
 
     record: Record
     ok: bool
-    findings: tuple[Finding, ...]
+    findings: tuple[RecordFinding, ...]
     line: str
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from rempart.ledger.port import Evidence
-from rempart.web.facts import Facts
+from rempart.web.facts import CockpitFacts
 
 SHOWN = 20
 """Deliveries that are named, the newest; all are counted."""
@@ -68,7 +68,7 @@ class Lineage:
     trained: Trained | None
 
 
-def lineages(facts: Facts) -> tuple[Lineage, ...]:
+def lineages(facts: CockpitFacts) -> tuple[Lineage, ...]:
     """Every candidate's, newest first."""
     snapshots = {str(record.body["snapshot"]): record for record in facts.of("snapshot") if "snapshot" in record.body}
     return tuple(_lineage(candidate, snapshots) for candidate in facts.of("candidate"))

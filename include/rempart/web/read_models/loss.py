@@ -13,7 +13,7 @@ from rempart.settings.config import Config
 from rempart.settings.sections import ReplicationPair
 from rempart.sovereignty.places import site_placement
 from rempart.sovereignty.policy import independence
-from rempart.web.facts import Facts, Unknown
+from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.messages import STALE, Said, State, worst
 from rempart.web.read_models.points import standing
 
@@ -29,7 +29,7 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class LossVerdict:
     """The answer for any one site: the worst of them. `cost_seconds` is the most that one of them would cost."""
 
     state: State
@@ -62,12 +62,12 @@ class Lag:
     unvouched: int | None = None
 
 
-def newest(facts: Facts, source: str, target: str) -> Evidence | None:
+def newest(facts: CockpitFacts, source: str, target: str) -> Evidence | None:
     """The last replication of a pair that is on record."""
     return next((one for one in facts.of("replication") if one.subject == f"{source}->{target}"), None)
 
 
-def lag(facts: Facts, pair: ReplicationPair, now: datetime) -> Lag:
+def lag(facts: CockpitFacts, pair: ReplicationPair, now: datetime) -> Lag:
     """The lag of one pair. What changed since it was measured may be missing, too."""
     objective, last = pair.lag_objective, newest(facts, pair.source, pair.target)
     if last is None:
@@ -98,24 +98,24 @@ def lag(facts: Facts, pair: ReplicationPair, now: datetime) -> Lag:
     )
 
 
-def judge(facts: Facts, now: datetime) -> Verdict:
+def judge(facts: CockpitFacts, now: datetime) -> LossVerdict:
     """Every site, and the answer that follows. Facts that are missing or old make it unknown, never good."""
     config, active = facts.config, facts.active
     why = [found.why for found in (config, active, facts.evidence) if isinstance(found, Unknown)]
     if now - facts.at > STALE:
         why = ["stale"]
     if why or isinstance(config, Unknown) or isinstance(active, Unknown):
-        return Verdict("unknown", Said("verdict.unknown", {"why": why[0]}), None, ())
+        return LossVerdict("unknown", Said("verdict.unknown", {"why": why[0]}), None, ())
     losses = tuple(_loss(facts, config, active, site, now) for site in config.sites)
     state = worst(one.state for one in losses)
     costs = [one.cost_seconds for one in losses]
     cost = None if None in costs else max((one for one in costs if one is not None), default=None)
     params: dict[str, str | int | float] = {} if cost is None else {"cost_seconds": cost}
     worst_site = next((one.site for one in losses if one.state == state), "")
-    return Verdict(state, Said(f"verdict.{state}", {**params, "site": worst_site, "why": ""}), cost, losses)
+    return LossVerdict(state, Said(f"verdict.{state}", {**params, "site": worst_site, "why": ""}), cost, losses)
 
 
-def _loss(facts: Facts, config: Config, active: Active, site: str, now: datetime) -> Loss:
+def _loss(facts: CockpitFacts, config: Config, active: Active, site: str, now: datetime) -> Loss:
     if site == active.site:
         return _of_active(facts, config, active, now)
     said: list[Said] = []
@@ -130,7 +130,7 @@ def _loss(facts: Facts, config: Config, active: Active, site: str, now: datetime
     return Loss(site, "good", 0.0, tuple(said or [Said("loss.nothing")]))
 
 
-def _of_active(facts: Facts, config: Config, active: Active, now: datetime) -> Loss:
+def _of_active(facts: CockpitFacts, config: Config, active: Active, now: datetime) -> Loss:
     site = active.site
     if active.state == "fenced":
         return Loss(site, "warning", None, (Said("loss.switching"),))

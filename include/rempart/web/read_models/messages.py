@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from rempart.web.facts import Facts
+from rempart.web.facts import CockpitFacts
 
 State = Literal["good", "warning", "unknown", "bad"]
 """From best to worst. What is not known is never good."""
@@ -42,7 +42,7 @@ class Moment:
         return found
 
 
-def moment(facts: Facts, now: datetime) -> Moment:
+def moment(facts: CockpitFacts, now: datetime) -> Moment:
     """The moment of a page that is made of these facts now."""
     age = max(now - facts.at, timedelta())
     return Moment(facts.at, round(age.total_seconds(), 1), age > STALE, facts.unknown())

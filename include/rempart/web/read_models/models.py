@@ -11,7 +11,7 @@ from rempart.flows.training.champions import ALARM, succession
 from rempart.ledger.port import Evidence
 from rempart.models.gate import is_kept
 from rempart.models.metrics import LOWER_IS_BETTER
-from rempart.web.facts import Facts
+from rempart.web.facts import CockpitFacts
 from rempart.web.read_models.lineage import Lineage, lineages
 from rempart.web.read_models.messages import Moment, State, moment
 
@@ -94,7 +94,7 @@ class Models:
     lineages: tuple[Lineage, ...]
 
 
-def models(facts: Facts, now: datetime) -> Models:
+def models(facts: CockpitFacts, now: datetime) -> Models:
     """The page's content."""
     judged = [*facts.of("promotion"), *facts.of("refusal"), *facts.of("rollback")]
     return Models(
@@ -112,7 +112,7 @@ def _alarm(record: Evidence) -> Alarm:
     return Alarm(record.seq, record.at, record.subject, body.get("found"), body.get("champion"), reason)
 
 
-def champions(facts: Facts) -> tuple[Champion, ...]:
+def champions(facts: CockpitFacts) -> tuple[Champion, ...]:
     """Each model's champion by the decisions on record, by the model's name."""
     decisions: dict[str, list[Evidence]] = {}
     for record in sorted([*facts.of("promotion"), *facts.of("rollback")], key=lambda one: one.seq):

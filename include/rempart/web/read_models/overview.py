@@ -19,7 +19,7 @@ from rempart.settings.pipeline import Pipeline
 from rempart.settings.sections import Place as PlaceConfig
 from rempart.sovereignty.places import decide_pool, decide_server, decide_site
 from rempart.sovereignty.policy import Decision, What
-from rempart.web.facts import Facts, Unknown
+from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models import loss
 from rempart.web.read_models.messages import Moment, Said, State, moment
 from rempart.web.read_models.models import Champion, champions
@@ -91,7 +91,7 @@ class Overview:
     """The page's content. `denials` is None when the ledger gave nothing."""
 
     moment: Moment
-    verdict: loss.Verdict
+    verdict: loss.LossVerdict
     places: tuple[Place, ...]
     lags: tuple[loss.Lag, ...]
     figures: tuple[Figure, ...]
@@ -99,7 +99,7 @@ class Overview:
     champions: tuple[Champion, ...] | None
 
 
-def overview(facts: Facts, now: datetime) -> Overview:
+def overview(facts: CockpitFacts, now: datetime) -> Overview:
     """The page's content, from what was found."""
     config, blind = facts.config, isinstance(facts.evidence, Unknown)
     pairs = () if isinstance(config, Unknown) else config.replication
@@ -114,7 +114,7 @@ def overview(facts: Facts, now: datetime) -> Overview:
     )
 
 
-def places(facts: Facts, now: datetime) -> tuple[Place, ...]:
+def places(facts: CockpitFacts, now: datetime) -> tuple[Place, ...]:
     """Sites, the platform's own servers and pools, with what they hold as pipelines and pairs stand."""
     config, active, pipelines = facts.config, facts.active, facts.pipelines
     if isinstance(config, Unknown):
@@ -179,7 +179,7 @@ def _place(config: Config, kind: Kind, name: str, active: Active | None, decided
     )
 
 
-def figures(facts: Facts, now: datetime) -> tuple[Figure, ...]:
+def figures(facts: CockpitFacts, now: datetime) -> tuple[Figure, ...]:
     """RPO, age of the newest whole restore point, RTO and age of the last good drill."""
     config = facts.config
     if isinstance(config, Unknown) or isinstance(facts.evidence, Unknown):
@@ -198,7 +198,7 @@ def figures(facts: Facts, now: datetime) -> tuple[Figure, ...]:
     )
 
 
-def _rpo(facts: Facts, config: Config, made: datetime | None, now: datetime) -> Figure:
+def _rpo(facts: CockpitFacts, config: Config, made: datetime | None, now: datetime) -> Figure:
     objective = config.backup.rpo_objective
     if isinstance(facts.active, Unknown):
         why = Said("figure.unknown", {"why": facts.active.why})
@@ -218,7 +218,7 @@ def _rpo(facts: Facts, config: Config, made: datetime | None, now: datetime) -> 
     return Figure("rpo", round(found.length.total_seconds(), 1), objective.total_seconds(), state, said)
 
 
-def _restore_point(facts: Facts, made: datetime | None, now: datetime, objective: float, subject: str) -> Figure:
+def _restore_point(facts: CockpitFacts, made: datetime | None, now: datetime, objective: float, subject: str) -> Figure:
     """Age of the newest whole point; bad while the newest of all lacks a store that a champion needs."""
     figure = _age("restore_point", made, now, objective, subject)
     newest = next(iter(standing(facts)), None)
@@ -238,7 +238,7 @@ def _age(
     return Figure(name, round(age, 1), objective, state, Said(f"{name}.age", {"subject": subject}))
 
 
-def _rto(facts: Facts, objective: float) -> Figure:
+def _rto(facts: CockpitFacts, objective: float) -> Figure:
     measured = next((one for one in map(proof, facts.of("drill")) if one.rto_seconds is not None), None)
     if measured is None or measured.rto_seconds is None:
         return Figure("rto", None, objective, "unknown", Said("rto.none"))
@@ -247,7 +247,7 @@ def _rto(facts: Facts, objective: float) -> Figure:
     return Figure("rto", measured.rto_seconds, objective, state, said)
 
 
-def _last_good_drill(facts: Facts, now: datetime) -> Figure:
+def _last_good_drill(facts: CockpitFacts, now: datetime) -> Figure:
     good = next((one for one in facts.of("drill") if one.body["ok"] is True), None)
     figure = _age("drill", good.at if good else None, now, DRILL_EVERY.total_seconds(), good.subject if good else "")
     newest = next(iter(facts.of("drill")), None)
@@ -257,7 +257,7 @@ def _last_good_drill(facts: Facts, now: datetime) -> Figure:
     return figure
 
 
-def open_denials(facts: Facts, now: datetime) -> tuple[Denial, ...]:
+def open_denials(facts: CockpitFacts, now: datetime) -> tuple[Denial, ...]:
     """Denials of the last days, newest first, of which nothing later on record says that the same is allowed now.
 
     Of the same placement only the newest is told.

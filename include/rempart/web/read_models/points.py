@@ -9,7 +9,7 @@ from typing import Any
 
 from rempart.backup.databases.not_held import is_whole, of_record
 from rempart.ledger.port import Evidence
-from rempart.web.facts import Facts
+from rempart.web.facts import CockpitFacts
 from rempart.web.read_models.messages import Moment, State, moment
 
 
@@ -75,12 +75,12 @@ class Explained:
     decision: Mapping[str, Any] | None
 
 
-def pruned(facts: Facts) -> frozenset[str]:
+def pruned(facts: CockpitFacts) -> frozenset[str]:
     """Ids of points that a prune deleted, as far back as the facts go."""
     return frozenset(str(point) for record in facts.of("prune") for point in record.body.get("deleted") or ())
 
 
-def standing(facts: Facts) -> tuple[Evidence, ...]:
+def standing(facts: CockpitFacts) -> tuple[Evidence, ...]:
     """Records of the points that no prune deleted, newest first."""
     gone = pruned(facts)
     return tuple(one for one in facts.of("restore-point") if one.subject not in gone)
@@ -101,14 +101,14 @@ def proof(record: Evidence) -> Proof:
     )
 
 
-def points(facts: Facts, now: datetime) -> Points:
+def points(facts: CockpitFacts, now: datetime) -> Points:
     """The page's content."""
     drills, holds = _drills(facts), _holds(facts)
     found = tuple(_point(one, drills.get(one.subject, ()), holds.get(one.subject)) for one in standing(facts))
     return Points(moment(facts, now), found, len(pruned(facts)))
 
 
-def explain(facts: Facts, point_id: str, now: datetime) -> Explained | None:
+def explain(facts: CockpitFacts, point_id: str, now: datetime) -> Explained | None:
     """One point that stands; None if there is none of this id."""
     record = next((one for one in standing(facts) if one.subject == point_id), None)
     if record is None:
@@ -119,14 +119,14 @@ def explain(facts: Facts, point_id: str, now: datetime) -> Explained | None:
     return Explained(moment(facts, now), made, drills, dict(asked[0].body) if asked else None)
 
 
-def _drills(facts: Facts) -> dict[str, tuple[Proof, ...]]:
+def _drills(facts: CockpitFacts) -> dict[str, tuple[Proof, ...]]:
     found: dict[str, list[Proof]] = {}
     for record in facts.of("drill"):
         found.setdefault(record.subject, []).append(proof(record))
     return {point: tuple(drills) for point, drills in found.items()}
 
 
-def _holds(facts: Facts) -> dict[str, str]:
+def _holds(facts: CockpitFacts) -> dict[str, str]:
     """Why each point is held, where the newest word is that it is."""
     newest: dict[str, Mapping[str, Any]] = {}
     for record in facts.of("hold"):

@@ -10,7 +10,7 @@ from typing import Any
 from rempart.errors import PipelineError
 from rempart.ingestion.acceptance import HELD
 from rempart.ingestion.deliveries import HELD_BACK
-from rempart.web.facts import Facts, Unknown
+from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models.messages import Moment, State, moment
 
 SHOWN = 120
@@ -90,7 +90,7 @@ class Quality:
     expectations: tuple[Expectation, ...]
 
 
-def quality(facts: Facts, pipeline: str, now: datetime) -> Quality | None:
+def quality(facts: CockpitFacts, pipeline: str, now: datetime) -> Quality | None:
     """The page of a pipeline; None for one that neither a file nor the ledger knows."""
     pipelines = {} if isinstance(facts.pipelines, Unknown) else facts.pipelines
     found = deliveries(facts, pipeline)
@@ -111,7 +111,7 @@ def quality(facts: Facts, pipeline: str, now: datetime) -> Quality | None:
     )
 
 
-def deliveries(facts: Facts, pipeline: str) -> tuple[Delivery, ...]:
+def deliveries(facts: CockpitFacts, pipeline: str) -> tuple[Delivery, ...]:
     """Each delivery of a pipeline that evidence tells of, as it stands now; the newest first."""
     newest: dict[str, Delivery] = {}
     for seq, one in _told(facts, pipeline):
@@ -119,7 +119,7 @@ def deliveries(facts: Facts, pipeline: str) -> tuple[Delivery, ...]:
     return tuple(sorted(newest.values(), key=lambda one: (one.landed_at, one.sha256), reverse=True))
 
 
-def rows(facts: Facts) -> dict[str, int]:
+def rows(facts: CockpitFacts) -> dict[str, int]:
     """Rows in quarantine now, by pipeline, as far as the facts go back."""
     counts = _earlier(facts)
     for pipeline in {one.subject for one in facts.of("deliveries")}:
@@ -128,7 +128,7 @@ def rows(facts: Facts) -> dict[str, int]:
     return counts
 
 
-def expectations(facts: Facts, pipeline: str) -> tuple[Expectation, ...]:
+def expectations(facts: CockpitFacts, pipeline: str) -> tuple[Expectation, ...]:
     """How each expectation fared when deliveries first came, those of the newest record first and in its order."""
     first: dict[str, Mapping[str, Any]] = {}
     for _, one in _told(facts, pipeline):
@@ -163,14 +163,14 @@ def _result(one: Mapping[str, Any], unexpected: int) -> Result:
     return Result(str(one["sha256"]), datetime.fromisoformat(one["landed_at"]), judged, unexpected, share, state)
 
 
-def _told(facts: Facts, pipeline: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _told(facts: CockpitFacts, pipeline: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Outcomes of deliveries with the number of their record, the newest first."""
     for record in facts.of("deliveries"):
         if record.subject == pipeline:
             yield from ((record.seq, one) for one in record.body["deliveries"])
 
 
-def _earlier(facts: Facts) -> dict[str, int]:
+def _earlier(facts: CockpitFacts) -> dict[str, int]:
     """Rows that went to quarantine with snapshots of whose deliveries no evidence tells, by pipeline."""
     told = {one.get("snapshot") for record in facts.of("deliveries") for one in record.body["deliveries"]}
     counts: dict[str, int] = {}

@@ -17,7 +17,7 @@ from rempart.ledger.port import Evidence, Kind
 from rempart.settings.pipeline import Pipeline
 from rempart.training.placement import Option, plan, request_of
 from rempart.training.waiting import waiting_times
-from rempart.web.facts import NEWEST, Facts, Unknown
+from rempart.web.facts import NEWEST, CockpitFacts, Unknown
 from rempart.web.read_models.messages import Moment, Said, State, moment
 from rempart.web.read_models.overview import against
 
@@ -82,7 +82,7 @@ class Left:
     waits: tuple[Said, ...] = ()
 
 
-def of_run(facts: Facts, dag: str, run: str, task: str | None, now: datetime) -> Left:
+def of_run(facts: CockpitFacts, dag: str, run: str, task: str | None, now: datetime) -> Left:
     """Everything that a run wrote, or one task of it."""
     name = run_name(run)
 
@@ -93,7 +93,7 @@ def of_run(facts: Facts, dag: str, run: str, task: str | None, now: datetime) ->
     return _left(facts, now, dag, run, task, wrote, None)
 
 
-def of_dag(facts: Facts, dag: str, now: datetime) -> Left:
+def of_dag(facts: CockpitFacts, dag: str, now: datetime) -> Left:
     """The newest evidence of the pipeline, pair or stage that a DAG is of, and of what else it wrote."""
     pipeline = pipeline_of(dag, facts)
     loaded = None if isinstance(facts.pipelines, Unknown) or pipeline is None else facts.pipelines[pipeline]
@@ -117,7 +117,7 @@ def of_dag(facts: Facts, dag: str, now: datetime) -> Left:
     return replace(_left(facts, now, dag, None, None, concerns, NEWEST_OF_A_DAG), waits=waits)
 
 
-def _waits(facts: Facts, pipeline: Pipeline, now: datetime) -> tuple[Said, ...]:
+def _waits(facts: CockpitFacts, pipeline: Pipeline, now: datetime) -> tuple[Said, ...]:
     if isinstance(facts.config, Unknown) or facts.config.training.backend != "kubernetes":
         return ()
     waiting = waiting_times(one.body for one in facts.of("placement"))
@@ -133,14 +133,14 @@ def _wait(option: Option, unknown: str) -> Said:
     return Said("wait.jobs" if known.jobs > 1 else "wait.job", told)
 
 
-def pipeline_of(dag: str, facts: Facts) -> str | None:
+def pipeline_of(dag: str, facts: CockpitFacts) -> str | None:
     """The pipeline whose stage a DAG is, by its id."""
     known = () if isinstance(facts.pipelines, Unknown) else facts.pipelines
     return next((name for name in known for stage in OF_PIPELINES if dag == f"{stage}_{name}"), None)
 
 
 def _left(
-    facts: Facts,
+    facts: CockpitFacts,
     now: datetime,
     dag: str,
     run: str | None,

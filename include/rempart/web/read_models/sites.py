@@ -9,7 +9,7 @@ from datetime import datetime
 from rempart.ledger.port import Evidence
 from rempart.settings.sections import ReplicationPair
 from rempart.sites.capabilities import CAPABILITIES, Proof, Purpose, from_json, missing
-from rempart.web.facts import Facts, Unknown
+from rempart.web.facts import CockpitFacts, Unknown
 from rempart.web.read_models import loss, overview
 from rempart.web.read_models.messages import Moment, State, moment
 from rempart.web.read_models.usage import Usage, usage
@@ -82,7 +82,7 @@ class Sites:
     pairs: tuple[Pair, ...]
 
 
-def sites(facts: Facts, now: datetime) -> Sites:
+def sites(facts: CockpitFacts, now: datetime) -> Sites:
     """The page's content."""
     config = facts.config
     pairs = () if isinstance(config, Unknown) else config.replication
@@ -97,13 +97,13 @@ def sites(facts: Facts, now: datetime) -> Sites:
     )
 
 
-def _pair(facts: Facts, pair: ReplicationPair, now: datetime) -> Pair:
+def _pair(facts: CockpitFacts, pair: ReplicationPair, now: datetime) -> Pair:
     found = history(facts, pair.source, pair.target)
     carried = tuple((one.at, one.throughput) for one in found if one.copied)
     return Pair(loss.lag(facts, pair, now), found, carried)
 
 
-def history(facts: Facts, source: str, target: str) -> tuple[Measured, ...]:
+def history(facts: CockpitFacts, source: str, target: str) -> tuple[Measured, ...]:
     """Each replication of a pair, oldest first."""
     found = [one for one in facts.of("replication") if one.subject == f"{source}->{target}"]
     return tuple(_measured(one) for one in reversed(found))
@@ -122,7 +122,7 @@ def _measured(record: Evidence) -> Measured:
     )
 
 
-def _ability(facts: Facts, place: overview.Place, now: datetime) -> Ability | None:
+def _ability(facts: CockpitFacts, place: overview.Place, now: datetime) -> Ability | None:
     newest = next((one for one in facts.of("capabilities") if one.subject == place.name), None)
     if newest is None:
         return None

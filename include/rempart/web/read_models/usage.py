@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rempart.ledger.port import Evidence
-from rempart.web.facts import Facts
+from rempart.web.facts import CockpitFacts
 from rempart.web.read_models.messages import State, worst
 
 OLD = timedelta(days=3)
@@ -87,7 +87,7 @@ class Usage:
         return not (self.old or any(one.why for one in self.buckets) or any(one.why for one in self.locks))
 
 
-def usage(facts: Facts, site: str, now: datetime) -> Usage | None:
+def usage(facts: CockpitFacts, site: str, now: datetime) -> Usage | None:
     """The last measurement of a site, and how its size came about, oldest first; None if nobody ever measured it."""
     records = [one for one in facts.of("usage") if one.subject == site]
     if not records:

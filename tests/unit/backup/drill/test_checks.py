@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.backup.databases.postgresql import find_tools, first_error, libpq_environment
-from rempart.backup.drill.checks import Check, equal_count, equal_predictions, equal_tables, passed
+from rempart.backup.drill.checks import RestoreCheck, equal_count, equal_predictions, equal_tables, passed
 from rempart.backup.drill.scratch import leftovers, name_scratch
 from rempart.backup.drill.tracking_server import marked_processes
 from rempart.errors import IntegrityError
@@ -46,7 +46,7 @@ def test_predictions_are_equal_only_when_finite_and_the_same(restored, live):
     ("outcomes", "verdict"), [([], False), ([None], False), ([True, None], True), ([True, False], False)]
 )
 def test_what_did_not_run_never_counts_as_passed(outcomes, verdict):
-    assert passed(Check("x", ok, "") for ok in outcomes) is verdict
+    assert passed(RestoreCheck("x", ok, "") for ok in outcomes) is verdict
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.backup.watch.alarm import after, due
-from rempart.backup.watch.heartbeat_check import Verdict
+from rempart.backup.watch.heartbeat_check import HeartbeatVerdict
 
 NOW = datetime(2024, 2, 29, 12, 0, tzinfo=UTC)
 REMIND = timedelta(hours=4)
@@ -23,8 +23,8 @@ rounds = st.lists(
 )
 
 
-def verdicts(*greens: bool) -> list[Verdict]:
-    return [Verdict(kind, "fresh" if ok else "late", "d") for kind, ok in zip(KINDS, greens, strict=True)]
+def verdicts(*greens: bool) -> list[HeartbeatVerdict]:
+    return [HeartbeatVerdict(kind, "fresh" if ok else "late", "d") for kind, ok in zip(KINDS, greens, strict=True)]
 
 
 @given(rounds)

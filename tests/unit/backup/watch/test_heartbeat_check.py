@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rempart.backup.watch.heartbeat import Heartbeat
-from rempart.backup.watch.heartbeat_check import SKEW, Heard, Limit, Unheard, Verdict, judge, span
+from rempart.backup.watch.heartbeat_check import SKEW, Heard, HeartbeatVerdict, Limit, Unheard, judge, span
 from rempart.backup.watch.rpo import of_heartbeats
 
 NOW = datetime(2024, 2, 29, 12, 0, tzinfo=UTC)
@@ -35,7 +35,7 @@ heard = st.builds(
 unheard = st.builds(Unheard, st.sampled_from(["unreadable", "missing", "forged"]), st.just("why"))
 
 
-def one(seen: Heard | Unheard, limit: Limit, now: datetime = NOW) -> Verdict:
+def one(seen: Heard | Unheard, limit: Limit, now: datetime = NOW) -> HeartbeatVerdict:
     (verdict,) = judge({"k": seen}, {"k": limit}, now)
     return verdict
 

@@ -76,7 +76,7 @@ def test_a_port_that_this_stack_holds_is_fine() -> None:
         (lambda: preflight.check_index({"PIP_NO_INDEX": "1"}, True), "ok", ""),
     ],
 )
-def test_findings(look: Callable[[], preflight.Finding], outcome: str, said: str) -> None:
+def test_findings(look: Callable[[], preflight.PreflightFinding], outcome: str, said: str) -> None:
     finding = look()
     assert finding.outcome == outcome and said in finding.remedy
     assert bool(finding.remedy) == (outcome != "ok"), "a fault without a remedy"

